@@ -1,0 +1,116 @@
+# Fruits!: `make` shows what there is. Everything sets itself up on the first call.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+UV := .cache/uv/bin/uv
+AIRFLOW := .venv-airflow/bin
+SPARK := .venv-spark/bin
+READY := .cache/ready
+JAVA_HOME_FILE := $(READY)/java_home
+# uv looks at the package index the machine is set up with; the locks name none.
+export UV_PYTHON_PREFERENCE ?= system
+
+## —— See it work ————————————————————————————————————————————————————————
+
+.PHONY: demo
+demo: setup ## The whole pipeline on this machine (IMAGES=folder WEIGHTS=file.h5 VARIANCE=0.95 K= ENGINE= REGION= LIMIT= KEEP=1)
+	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) exec $(AIRFLOW)/python -m demo
+
+.PHONY: local
+local: setup ## The Spark jobs alone over a folder, no Airflow, no endpoint (IMAGES=folder WEIGHTS= VARIANCE= K= OUT=build/local)
+	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) exec $(SPARK)/python tools/run_local.py --images "$${IMAGES:?say which folder: make local IMAGES=folder}" \
+		--out "$${OUT:-build/local}" $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(VARIANCE),--variance $(VARIANCE)) $(if $(K),--k $(K))
+
+.PHONY: model
+model: setup ## Convert the MobileNetV2 weights once into the flatbuffer that is broadcast (WEIGHTS=file.h5)
+	@$(SPARK)/python tools/make_model.py $(if $(WEIGHTS),--weights "$(WEIGHTS)")
+
+.PHONY: aws
+aws: setup ## The laptop's AWS alone, for development, until Ctrl-C (PORT=5600)
+	@port="$${PORT:-5600}"; printf 'export %s\n' AWS_ENDPOINT_URL=http://127.0.0.1:$$port AWS_ACCESS_KEY_ID=local \
+		AWS_SECRET_ACCESS_KEY=local AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1; \
+	exec $(AIRFLOW)/python -m local_aws --port "$$port" --java-home "$$(cat $(JAVA_HOME_FILE))"
+
+## —— Check it ———————————————————————————————————————————————————————————
+
+.PHONY: test
+test: lint test-unit test-spark test-airflow test-e2e ## All checks and tests
+
+.PHONY: test-unit
+test-unit: setup ## Tests of pure code: no JVM, no Airflow database, no server (under a minute)
+	$(SPARK)/python -m pytest tests/spark_jobs tests/tools -m "not spark and not slow"
+	$(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/demo -m "not integration and not slow"
+
+.PHONY: test-spark
+test-spark: setup ## The jobs on a real Spark
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m pytest tests/spark_jobs -m "spark and not slow"
+
+.PHONY: test-airflow
+test-airflow: setup ## The control plane against the laptop's AWS over HTTP
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/local_aws tests/dags tests/plugins tests/demo -m "integration and not slow"
+
+.PHONY: test-e2e
+test-e2e: setup ## One run of the whole pipeline on 200 images
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m pytest tests/e2e -m "not slow"
+
+.PHONY: lint
+lint: setup ## Formatter, linter, types, who may import whom
+	$(AIRFLOW)/ruff format --check .
+	$(AIRFLOW)/ruff check .
+	$(AIRFLOW)/mypy plugins/fruits_airflow local_aws demo
+	$(SPARK)/mypy spark_jobs/fruits
+	$(AIRFLOW)/lint-imports
+
+.PHONY: format
+format: setup ## Let the formatter and the linter mend what they can
+	$(AIRFLOW)/ruff format .
+	$(AIRFLOW)/ruff check --fix .
+
+## —— Set-up (called by the others) ——————————————————————————————————————
+
+.PHONY: setup
+setup: $(READY)/airflow $(READY)/spark $(READY)/jars $(JAVA_HOME_FILE) ## Both environments, the Iceberg jars, a Java
+
+$(UV): requirements/uv.lock
+	@echo "Setting up uv"
+	@python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes --upgrade --target .cache/uv -r $< \
+		|| { echo "ERROR: uv could not be installed: python3 needs pip (Debian: apt-get install python3-pip) and a package index." >&2; exit 1; }
+	@touch $@
+
+# A stamp is written last: an interrupted set-up starts that environment anew.
+$(READY)/%: requirements/%.lock $(UV) tools/venv.sh
+	@tools/venv.sh $(UV) $*
+	@mkdir -p $(READY); touch $@
+
+$(READY)/jars: tools/fetch_jars.py $(READY)/spark $(JAVA_HOME_FILE)
+	@echo "Fetching the Iceberg jars (110 MB, once)"
+	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python $<
+	@touch $@
+
+# Made anew when the Java it names has gone.
+ifeq ($(wildcard $(shell cat $(JAVA_HOME_FILE) 2>/dev/null)/bin/java),)
+.PHONY: $(JAVA_HOME_FILE)
+endif
+$(JAVA_HOME_FILE): tools/java_home.sh requirements/java.lock | $(READY)/spark
+	@mkdir -p $(READY)
+	@tools/java_home.sh $(UV) $(SPARK)/python > $@.new && mv $@.new $@
+
+.PHONY: lock
+lock: $(UV) ## Resolve requirements/*.in anew into the lock files
+	@for name in uv airflow spark java; do \
+		$(UV) pip compile requirements/$$name.in -o requirements/$$name.lock --universal --python-version 3.11 \
+			--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade -q; done
+
+.PHONY: clean
+clean: ## Remove what demo and tests built (build/)
+	rm -rf build
+
+.PHONY: distclean
+distclean: clean ## Remove the environments and caches too
+	rm -rf .cache .venv-airflow .venv-spark
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN {FS = ":.*## "} /^## / {print "\n" substr($$0, 4)} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile

@@ -1,0 +1,119 @@
+"""Fetches the two Iceberg jars into a cache, through Spark's own resolver, and checks them by SHA-256.
+
+Run by `make setup` in .venv-spark; a second call finds the jars and returns at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ICEBERG_VERSION = "1.10.1"
+RUNTIME = f"org.apache.iceberg:iceberg-spark-runtime-4.0_2.13:{ICEBERG_VERSION}"
+BUNDLE = f"org.apache.iceberg:iceberg-aws-bundle:{ICEBERG_VERSION}"
+JARS = {
+    RUNTIME: "2192a0881ed0f5773b5a83a8820d2b0b2069beec203028643a1c338551007f09",
+    BUNDLE: "86bf20892ea5b4c17688f19b075399885f6aa5303f6b2dc9f491e76ceef9633b",
+}
+"""SHA-256 of each jar by its Maven coordinate."""
+
+
+class JarMismatch(Exception):
+    """A jar is not the one that was pinned."""
+
+
+class ResolverFailed(Exception):
+    """Spark's resolver did not fetch a jar."""
+
+
+def file_name(coordinate: str) -> str:
+    """The jar's file name in the cache: artifact-version.jar."""
+    _group, artifact, version = coordinate.split(":")
+    return f"{artifact}-{version}.jar"
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def missing(folder: Path) -> list[str]:
+    """Coordinates of the jars that are not in `folder`, or not as pinned."""
+    return [
+        coordinate
+        for coordinate, digest in JARS.items()
+        if not (folder / file_name(coordinate)).is_file() or sha256(folder / file_name(coordinate)) != digest
+    ]
+
+
+def resolve(coordinates: list[str], ivy: Path) -> None:
+    """Lets Spark's resolver fetch `coordinates` into `ivy/jars`.
+
+    Raises:
+        ResolverFailed: with the resolver's own last words.
+    """
+    noop = ivy / "noop.py"
+    noop.write_text("")
+    submit = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("spark-submit")),
+            *("--master", "local[1]"),
+            *("--conf", f"spark.jars.ivy={ivy}"),
+            *("--packages", ",".join(coordinates)),
+            str(noop),
+        ],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"},
+    )
+    if submit.returncode:
+        raise ResolverFailed(submit.stderr[-2000:])
+
+
+def fetch(folder: Path) -> None:
+    """Makes `folder` hold each jar of `JARS` as pinned; a jar appears there only once it has been checked.
+
+    Raises:
+        JarMismatch: what the resolver fetched is not what was pinned.
+        ResolverFailed: the resolver did not fetch a jar.
+    """
+    coordinates = missing(folder)
+    if not coordinates:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as ivy:
+        resolve(coordinates, Path(ivy))
+        for coordinate in coordinates:
+            group, artifact, version = coordinate.split(":")
+            jar = Path(ivy, "jars", f"{group}_{artifact}-{version}.jar")
+            found = sha256(jar)
+            if found != JARS[coordinate]:
+                raise JarMismatch(f"{coordinate} has SHA-256 {found}, pinned is {JARS[coordinate]}")
+            shutil.move(jar, folder / file_name(coordinate))
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path(".cache/jars"))
+    folder = parser.parse_args().folder.resolve()
+    try:
+        fetch(folder)
+    except (JarMismatch, ResolverFailed) as error:
+        names = ", ".join(map(file_name, JARS))
+        sys.exit(
+            f"{error}\nERROR: the Iceberg jars could not be fetched (cause above). Let Spark's resolver reach"
+            f" Maven Central, or put these jars into {folder}: {names}"
+        )
+
+
+if __name__ == "__main__":
+    main()

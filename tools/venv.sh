@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Makes .venv-NAME on Python 3.11 from requirements/NAME.lock, hashes checked.
+# Usage: tools/venv.sh UV NAME
+set -euo pipefail
+uv=$1 name=$2 venv=.venv-$2
+needed_gib=5
+
+free_gib=$(df -Pk . | awk 'NR == 2 {print int($4 / 1048576)}')
+if ((free_gib < needed_gib)); then
+  echo "ERROR: $venv needs $needed_gib GiB of free space here, there are $free_gib: free some, or clone to a larger disk." >&2
+  exit 1
+fi
+
+echo "Setting up $venv"
+if ! "$uv" venv -q --clear --python 3.11 "$venv"; then
+  echo "ERROR: no Python 3.11. Install one (Debian: apt-get install python3.11-venv; pyenv install 3.11;" \
+    "or, with open network, $uv python install 3.11) and call again." >&2
+  exit 1
+fi
+"$uv" pip sync -q --python "$venv/bin/python" --require-hashes "requirements/$name.lock"
