@@ -16,7 +16,7 @@ export UV_PYTHON_PREFERENCE ?= system
 
 .PHONY: demo
 demo: setup ## The whole pipeline on this machine (IMAGES=folder WEIGHTS=file.h5 VARIANCE=0.95 K= ENGINE= REGION= LIMIT= KEEP=1)
-	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) exec $(AIRFLOW)/python -m demo
+	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) PYTHONPATH=plugins exec $(AIRFLOW)/python -m demo
 
 .PHONY: local
 local: setup ## The Spark jobs alone over a folder, no Airflow, no endpoint (IMAGES=folder WEIGHTS= VARIANCE= K= OUT=build/local)
@@ -56,12 +56,18 @@ test-e2e: setup ## One run of the whole pipeline on 200 images
 	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m pytest tests/e2e -m "not slow"
 
 .PHONY: lint
-lint: setup ## Formatter, linter, types, who may import whom
+lint: setup types imports ## Formatter, linter, types, who may import whom
 	$(AIRFLOW)/ruff format --check .
 	$(AIRFLOW)/ruff check .
+
+.PHONY: types
+types: setup
 	$(AIRFLOW)/mypy plugins/fruits_airflow local_aws demo
 	$(SPARK)/mypy spark_jobs/fruits
-	$(AIRFLOW)/lint-imports
+
+.PHONY: imports
+imports: setup
+	PYTHONPATH=.:plugins:spark_jobs $(AIRFLOW)/lint-imports
 
 .PHONY: format
 format: setup ## Let the formatter and the linter mend what they can

@@ -1,0 +1,240 @@
+"""`make demo`: the whole pipeline on this machine, on an empty account that ends with the demo.
+
+Starts the laptop's AWS, deploys the stack, uploads photos and model, starts a real Airflow, triggers the DAG,
+tells what happens, leaves the results in build/demo and ends everything that it started, also on Ctrl-C.
+A second run over the same photos follows, to show that a night with nothing new costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from fruits_airflow.regions import ResidencyError
+
+from demo.account import Account, AccountFailed, make_model, start_account
+from demo.airflow import Airflow, AirflowFailed
+from demo.drawing import draw_fruits
+from demo.preflight import CannotStart, Wishes, check_space, free_port, only_demo, read_wishes
+from demo.processes import ProcessEnded, Processes, end_leftovers
+from demo.progress import Teller, failed_tasks, watch_run
+from demo.summary import summary
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+FOLDER = REPOSITORY / "build" / "demo"
+MODELS = REPOSITORY / ".cache" / "models"
+SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
+DEPLOYMENT_ID = "demo"
+PREFIX = "photos"
+DAG_ID = "fruits_pipeline"
+RESULTS = ("run.json", "report.html", "pca.parquet")
+LOG_LINES = 25
+
+
+class Interrupted(Exception):
+    """Ctrl-C, or a request to end."""
+
+
+class RunFailed(Exception):
+    """The DAG run is red; what failed has been told."""
+
+
+def main() -> int:
+    """Runs the demo; returns the exit status: 0 done, 1 failed, 2 cannot start, 130 interrupted."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        wishes = read_wishes(os.environ)
+        check_space(REPOSITORY)
+        with only_demo(FOLDER):
+            _demo(wishes)
+    except (CannotStart, ResidencyError) as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 2
+    except (AccountFailed, AirflowFailed, ProcessEnded) as error:
+        print(f"ERROR: {error}\nLogs are in {FOLDER / 'logs'}", file=sys.stderr)
+        return 1
+    except RunFailed:
+        return 1
+    except Interrupted:
+        print("Interrupted: everything that the demo started has ended.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+def _demo(wishes: Wishes) -> None:
+    end_leftovers(FOLDER)
+    _clear(FOLDER)
+    processes = Processes(FOLDER)
+    try:
+        _run(wishes, processes, Teller())
+    finally:
+        # A second Ctrl-C must not leave half of it running.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        processes.stop()
+
+
+def _run(wishes: Wishes, processes: Processes, teller: Teller) -> None:
+    airflow_port = free_port(wishes.airflow_port, "AIRFLOW_PORT")
+    aws_port = free_port(wishes.aws_port, "AWS_PORT")
+    ui_port = free_port(0, "")
+    print(
+        f"\nFruits! demo: every process is on this machine, AWS ({wishes.region}) is played by local_aws.\n"
+    )
+
+    account = start_account(processes, _local_aws(aws_port, ui_port), _base_env(), wishes.region)
+    teller.say("laptop's AWS", f"ready on {account.endpoint}")
+    stack = account.deploy(REPOSITORY / "include" / "stack.yaml", DEPLOYMENT_ID)
+    teller.say("stack", f"deployed: {stack['RawBucket']} (photos), {stack['LakeBucket']} (tables, runs)")
+    model = _model(wishes, account, stack, teller)
+
+    env = _base_env() | account.env | _dag_settings(wishes, stack, model)
+    airflow = Airflow(processes, FOLDER / "airflow", airflow_port, env)
+    airflow.migrate()
+    airflow.start()
+    _upload(wishes, account, stack, teller)
+    airflow.wait(DAG_ID)
+    teller.say("Airflow", f"scheduler, dag-processor, triggerer and API server are up on {airflow.url}")
+
+    run_id = f"demo__{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}"
+    airflow.trigger(DAG_ID, run_id, wishes.conf)
+    teller.say("run", f"{run_id} triggered")
+    state = watch_run(airflow, DAG_ID, run_id, f"http://127.0.0.1:{ui_port}", teller)
+    run = _fetch_results(account, stack, run_id)
+    if state != "success":
+        _tell_failure(airflow, run_id)
+    else:
+        _second_night(airflow, account, stack, wishes, teller)
+    files = [FOLDER / name for name in RESULTS if (FOLDER / name).exists()]
+    if run:
+        if run["features"].get("weights") == "random":
+            teller.warn(
+                "weights: random — these vectors mean nothing. Give real weights with WEIGHTS=file.h5."
+            )
+        print(f"\n{summary(run, [path.relative_to(REPOSITORY) for path in files])}\n", flush=True)
+    if state != "success":
+        raise RunFailed
+    if wishes.keep:
+        print(f"KEEP: Airflow is on {airflow.url}, AWS on {account.endpoint}; Ctrl-C ends them.", flush=True)
+        with contextlib.suppress(Interrupted):
+            while True:
+                processes.check()
+                time.sleep(1)
+
+
+def _model(wishes: Wishes, account: Account, stack: dict[str, str], teller: Teller) -> dict[str, Any]:
+    teller.say("model", "converting the weights for the broadcast (once for each weights file)")
+    log = FOLDER / "logs" / "make_model.log"
+    model = make_model(SPARK_PYTHON, MODELS, wishes.weights, log, teller.warn)
+    for model_id in (model["model_id"], model["reference_model_id"]):
+        account.upload_model(MODELS / model_id, stack["LakeBucket"])
+    teller.say("model", f"MobileNetV2, weights: {model['weights']}, model_id {model['model_id'][:12]}")
+    return model
+
+
+def _upload(wishes: Wishes, account: Account, stack: dict[str, str], teller: Teller) -> None:
+    folder = wishes.images
+    if folder is None:
+        folder = FOLDER / "images"
+        count = draw_fruits(folder)
+        teller.say("photos", f"{count} drawn (no IMAGES=folder given)")
+    count = account.upload_folder(folder, stack["RawBucket"], PREFIX)
+    teller.say("photos", f"{count} uploaded to s3://{stack['RawBucket']}/{PREFIX}/")
+
+
+def _second_night(
+    airflow: Airflow, account: Account, stack: dict[str, str], wishes: Wishes, teller: Teller
+) -> None:
+    """The same photos again: skipped, without a cluster."""
+    run_id = f"again__{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}"
+    begun = teller.seconds
+    airflow.trigger(DAG_ID, run_id, wishes.conf)
+    while (state := airflow.run_state(DAG_ID, run_id)) not in ("success", "failed"):
+        time.sleep(0.3)
+    path = FOLDER / "again.json"
+    found = account.download(stack["LakeBucket"], f"runs/{run_id}/run.json", path)
+    said = json.loads(path.read_text())["state"] if found else "no run.json"
+    teller.say(
+        "second night",
+        f"same photos: {said}, DAG run {state}, {teller.seconds - begun:.0f} s, no cluster, nothing to pay",
+    )
+    if (state, said) != ("success", "skipped"):
+        raise AirflowFailed(f"a second run over the same photos should be skipped, it is {state} ({said})")
+    path.unlink()
+
+
+def _fetch_results(account: Account, stack: dict[str, str], run_id: str) -> dict[str, Any] | None:
+    for name in RESULTS:
+        account.download(stack["LakeBucket"], f"runs/{run_id}/{name}", FOLDER / name)
+    path = FOLDER / "run.json"
+    run: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return run
+
+
+def _tell_failure(airflow: Airflow, run_id: str) -> None:
+    for task in failed_tasks(airflow, DAG_ID, run_id):
+        print(f"\n--- {task['task_id']} failed; the end of its log:", file=sys.stderr)
+        lines = airflow.task_log(DAG_ID, run_id, task["task_id"], task["try_number"])
+        print("\n".join(lines[-LOG_LINES:]), file=sys.stderr, flush=True)
+
+
+def _local_aws(port: int, ui_port: int) -> list[str | Path]:
+    java = os.environ.get("JAVA_HOME")
+    return [
+        sys.executable,
+        *("-m", "local_aws"),
+        *("--port", str(port)),
+        *("--ui-port", str(ui_port)),
+        *("--state-dir", FOLDER / "aws"),
+        *("--spark-python", SPARK_PYTHON),
+        *("--jars-dir", REPOSITORY / ".cache" / "jars"),
+        *(("--java-home", java) if java else ()),
+    ]
+
+
+def _base_env() -> dict[str, str]:
+    """What every process gets: nothing of the caller's AWS, Airflow or Spark settings."""
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "JAVA_HOME")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "plugins")]),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _dag_settings(wishes: Wishes, stack: dict[str, str], model: dict[str, Any]) -> dict[str, str]:
+    return {
+        "FRUITS_DEPLOYMENT_ID": DEPLOYMENT_ID,
+        "FRUITS_REGION": wishes.region,
+        "FRUITS_RAW_BUCKET": stack["RawBucket"],
+        "FRUITS_RAW_PREFIX": f"{PREFIX}/",
+        "FRUITS_LAKE_BUCKET": stack["LakeBucket"],
+        "FRUITS_MODEL_ID": model["model_id"],
+    }
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name == ".lock":
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""What a demo needs before anything is started: each lack is one clear line, and nothing is half made."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fruits_airflow.regions import check_region
+
+NEEDED_FREE_BYTES = 2 * 1024**3
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
+ENGINES = ("litert", "tensorflow")
+
+
+class CannotStart(Exception):
+    """The demo cannot start: what is wrong, with which value, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the caller asked for, from the environment (`make demo IMAGES=… WEIGHTS=…`).
+
+    Attributes:
+        images: folder of photos, None to draw some.
+        weights: Keras weights file, None for ImageNet's (or random ones, announced, with no network).
+        region: of the cluster and the buckets; in the EU.
+        conf: parameters of the DAG run.
+        keep: leave everything running after the run, to look around.
+        airflow_port, aws_port: 0 for any free one.
+    """
+
+    images: Path | None
+    weights: Path | None
+    region: str
+    conf: Mapping[str, str | int | float]
+    keep: bool
+    airflow_port: int
+    aws_port: int
+
+
+def read_wishes(environ: Mapping[str, str]) -> Wishes:
+    """Reads and checks what was asked for.
+
+    Raises:
+        CannotStart: a value cannot be used; ResidencyError from the EU guard likewise.
+    """
+    region = environ.get("REGION") or "eu-west-1"
+    check_region(region)
+    return Wishes(
+        images=_images(environ.get("IMAGES", "")),
+        weights=_weights(environ.get("WEIGHTS", "")),
+        region=region,
+        conf=_conf(environ),
+        keep=environ.get("KEEP", "") not in ("", "0"),
+        airflow_port=_port(environ, "AIRFLOW_PORT"),
+        aws_port=_port(environ, "AWS_PORT"),
+    )
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The files that the demo uploads: all but hidden ones, in a stable order.
+
+    A file that is no image is uploaded too: the run rejects it with a code, as it would a user's.
+    """
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
+def check_space(folder: Path) -> None:
+    """Raises CannotStart when the disk under `folder` has less than NEEDED_FREE_BYTES free."""
+    free = shutil.disk_usage(folder).free
+    if free < NEEDED_FREE_BYTES:
+        raise CannotStart(
+            f"{folder} has {free / 1024**3:.1f} GiB of free space, the demo needs "
+            f"{NEEDED_FREE_BYTES / 1024**3:.0f}: free some (`make clean` removes earlier results)"
+        )
+
+
+@contextmanager
+def only_demo(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this demo; two at once would write over each other's results.
+
+    Raises:
+        CannotStart: another demo holds it; the message names its process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            raise CannotStart(
+                f"another demo is running in {folder} (process {owner}): wait for it, or end it with Ctrl-C there"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def free_port(wanted: int, name: str) -> int:
+    """`wanted`, or any free loopback port for 0.
+
+    Raises:
+        CannotStart: the wanted port is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError as error:
+            raise CannotStart(
+                f"port {wanted} is in use or not allowed ({error.strerror}): choose another with {name}=…, "
+                "or leave it out for any free one"
+            ) from None
+        return int(probe.getsockname()[1])
+
+
+def _images(value: str) -> Path | None:
+    if not value:
+        return None
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise CannotStart(
+            f"IMAGES={value} is not a folder: name one that holds fruit photos, or leave it out"
+        )
+    if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in image_files(folder)):
+        raise CannotStart(
+            f"IMAGES={value} holds no image (looked for {', '.join(sorted(IMAGE_SUFFIXES))} in it and below): "
+            "name a folder like Fruits-360's Test, with a folder per label"
+        )
+    return folder
+
+
+def _weights(value: str) -> Path | None:
+    if not value:
+        return None
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise CannotStart(
+            f"WEIGHTS={value} is not a file: name a Keras weights file (.h5) of MobileNetV2 without its top"
+        )
+    return path
+
+
+def _conf(environ: Mapping[str, str]) -> dict[str, str | int | float]:
+    conf: dict[str, str | int | float] = {}
+    if environ.get("VARIANCE"):
+        conf["variance"] = _number(environ, "VARIANCE", float, "between 0 and 1, e.g. 0.95")
+    for name in ("K", "LIMIT"):
+        if environ.get(name):
+            conf[name.lower()] = _number(environ, name, int, "a whole number")
+    engine = environ.get("ENGINE")
+    if engine:
+        if engine not in ENGINES:
+            raise CannotStart(f"ENGINE={engine} is not known: choose {' or '.join(ENGINES)}")
+        conf["engine"] = engine
+    return conf
+
+
+def _number(environ: Mapping[str, str], name: str, kind: type[int] | type[float], remedy: str) -> int | float:
+    try:
+        return kind(environ[name])
+    except ValueError:
+        raise CannotStart(f"{name}={environ[name]} cannot be read: give {remedy}") from None
+
+
+def _port(environ: Mapping[str, str], name: str) -> int:
+    port = int(_number(environ, name, int, "a port number")) if environ.get(name) else 0
+    if not 0 <= port <= 65535:
+        raise CannotStart(
+            f"{name}={port} is not a port: give 1024 to 65535, or leave it out for any free one"
+        )
+    return port

@@ -1,0 +1,110 @@
+"""The table that ends a demo: did it work, what came out, where is it, what did it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+STAGES = ("cluster_start", "load_images", "featurize", "reduce_pca", "publish", "terminate")
+
+
+def summary(run: Mapping[str, Any], files: Iterable[Path]) -> str:
+    """The summary of one run as text.
+
+    Args:
+        run: the run's run.json.
+        files: what was left for the reader.
+    """
+    rows = [
+        ("state", f"{run['state']}   ({run['run_id']})"),
+        ("cluster", _cluster(run)),
+        ("images", _images(run["images"])),
+        *([("rejects", _counts(run["rejects_by_code"]))] if run["rejects_by_code"] else []),
+        ("metadata", f"stripped from {run['metadata_stripped']} photos (GPS, camera, time: never stored)"),
+        ("features", _features(run["features"])),
+        ("PCA", _pca(run["pca"])),
+        ("volume", _volume(run["bytes"])),
+        ("quality", _quality(run["quality"])),
+        ("seconds", _seconds(run["seconds"])),
+        ("cost on AWS", _cost(run["cost"])),
+        *(("look at" if first else "", str(path)) for first, path in _first(files)),
+    ]
+    return "\n".join(f"  {name:<12} {text}" for name, text in rows)
+
+
+def size(count: float) -> str:
+    """A number of bytes as a person reads it: 1536 → "1.5 kB" (units of 1024)."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GB"
+
+
+def _cluster(run: Mapping[str, Any]) -> str:
+    cluster = run["cluster"]
+    if not cluster.get("id"):
+        return "none was created"
+    return f"{cluster['id']} in {run['region']}, {cluster['release']}, {cluster['state']}"
+
+
+def _images(images: Mapping[str, int]) -> str:
+    return (
+        f"{images['seen']} seen, {images['new']} new or changed: "
+        f"{images['loaded']} loaded, {images['rejected']} rejected; {images['removed']} removed"
+    )
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {code}" for code, count in sorted(counts.items()))
+
+
+def _features(features: Mapping[str, Any]) -> str:
+    return (
+        f"{features['rows']} vectors of 1280 ({features['engine']}, weights: {features['weights']}, "
+        f"model {str(features['model_id'])[:12]})"
+    )
+
+
+def _pca(pca: Mapping[str, Any]) -> str:
+    if not pca.get("k"):
+        return "none"
+    return (
+        f"{pca['k']} of 1280 components keep {pca['explained_variance']:.1%} of the variance "
+        f"of {pca['n']} vectors"
+    )
+
+
+def _volume(volumes: Mapping[str, int]) -> str:
+    return " → ".join(
+        f"{name} {size(volumes.get(name, 0))}" for name in ("input", "pixels", "features", "pca")
+    )
+
+
+def _quality(quality: Mapping[str, Any]) -> str:
+    checks = quality.get("checks", {})
+    failed = [name for name, check in checks.items() if not check["ok"]]
+    verdict = f"failed: {', '.join(failed)}" if failed else f"{len(checks)} checks passed"
+    knn = [
+        f"{name} {quality[key]:.1%}"
+        for name, key in (("features", "knn_accuracy_features"), ("PCA", "knn_accuracy_pca"))
+        if quality.get(key) is not None
+    ]
+    return verdict + (f"; nearest neighbour has the same label: {', '.join(knn)}" if knn else "")
+
+
+def _seconds(seconds: Mapping[str, float]) -> str:
+    parts = ", ".join(f"{name} {seconds.get(name) or 0:.0f}" for name in STAGES)
+    return f"{seconds.get('total') or 0:.0f}  ({parts})"
+
+
+def _cost(cost: Mapping[str, float]) -> str:
+    return (
+        f"{cost['estimate_eur']:.4f} EUR by the cluster's real times "
+        f"(forecast {cost['forecast_eur']:.4f}, ceiling {cost['ceiling_eur']:.2f})"
+    )
+
+
+def _first(items: Iterable[Path]) -> Iterable[tuple[bool, Path]]:
+    return ((number == 0, item) for number, item in enumerate(items))

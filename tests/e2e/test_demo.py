@@ -1,0 +1,190 @@
+"""One run of the whole pipeline, as a user starts it: `make demo`, with KEEP so that the tables can be read."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from pyiceberg.catalog import load_catalog
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHARED = Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
+PHOTOS = SHARED / "images" / "fruits360_sample" / "Test"
+WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+GOOD_PHOTOS = 200
+START_SECONDS = 600
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """200 photos (real ones where they are at hand, else drawn), an HTML page named .jpg, a truncated JPEG."""
+    folder = tmp_path_factory.mktemp("photos")
+    source = PHOTOS
+    if not source.is_dir():
+        source = tmp_path_factory.mktemp("drawn")
+        subprocess.run([".venv-airflow/bin/python", "-m", "demo.drawing", source], check=True, cwd=REPOSITORY)
+    everything = sorted(source.rglob("*.jpg"))
+    for path in everything[:: len(everything) // GOOD_PHOTOS][:GOOD_PHOTOS]:
+        target = folder / path.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)
+    label = next(path for path in folder.iterdir())
+    (label / "page.jpg").write_text("<!doctype html><title>not a photo</title>")
+    (label / "cut.jpg").write_bytes(everything[0].read_bytes()[:1500])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo(photos, tmp_path_factory):
+    """A demo that has run and is kept up: its folder and its endpoint."""
+    out = tmp_path_factory.mktemp("demo") / "out.txt"
+    environ = {**os.environ, "IMAGES": str(photos), "KEEP": "1"}
+    if WEIGHTS.is_file():
+        environ["WEIGHTS"] = str(WEIGHTS)
+    with out.open("wb") as log:
+        process = subprocess.Popen(
+            ["make", "-s", "demo"],
+            cwd=REPOSITORY,
+            env=environ,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not (kept := re.search(r"AWS on (http://\S+);", out.read_text())):
+            assert process.poll() is None, f"make demo ended with {process.returncode}:\n{out.read_text()}"
+            assert time.monotonic() < deadline, f"make demo is still at work:\n{out.read_text()}"
+            time.sleep(1)
+        yield {"folder": REPOSITORY / "build" / "demo", "endpoint": kept[1], "out": out.read_text()}
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(60)
+    assert not [line for line in _processes() if "build/demo" in line], "the demo left processes behind"
+
+
+@pytest.fixture(scope="session")
+def catalog(demo):
+    endpoint = {"region": "eu-west-1", "access-key-id": "local", "secret-access-key": "local"}
+    return load_catalog(
+        "lake",
+        type="glue",
+        **{f"glue.{name}": value for name, value in endpoint.items()},
+        **{f"s3.{name}": value for name, value in endpoint.items()},
+        **{"glue.endpoint": demo["endpoint"], "s3.endpoint": demo["endpoint"]},
+    )
+
+
+@pytest.fixture(scope="session")
+def run(demo):
+    return json.loads((demo["folder"] / "run.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def tables(catalog, run):
+    # A manual run over the whole configured prefix works in the nightly database.
+    (database,) = (name for (name,) in catalog.list_namespaces() if catalog.list_tables(name))
+    return {
+        name: catalog.load_table((database, name)).scan().to_arrow()
+        for _, name in catalog.list_tables(database)
+    }
+
+
+def _processes() -> list[str]:
+    return subprocess.run(
+        ["ps", "-eo", "args"], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+
+
+def image_ids(photos: Path) -> dict[str, Path]:
+    return {
+        hashlib.sha256(f"photos/{path.relative_to(photos).as_posix()}".encode()).hexdigest(): path
+        for path in photos.rglob("*.jpg")
+    }
+
+
+def test_every_photo_is_an_image_or_a_reject_by_key(photos, tables):
+    images = set(tables["images"]["image_id"].to_pylist())
+    rejects = set(tables["rejects"]["image_id"].to_pylist())
+    assert images | rejects == set(image_ids(photos))
+    assert not images & rejects
+    names = {image_ids(photos)[image_id].name for image_id in rejects}
+    assert names == {"page.jpg", "cut.jpg"}
+
+
+def test_labels_are_the_folders_and_metadata_is_gone(photos, tables):
+    for row in tables["images"].to_pylist():
+        assert row["label"] == image_ids(photos)[row["image_id"]].parent.name
+        stored = Image.open(io.BytesIO(row["pixels"]))
+        assert not stored.getexif()
+        assert not {"exif", "icc_profile", "comment", "xmp"} & set(stored.info)
+
+
+def test_features_and_pca_have_exactly_the_images(tables):
+    images = sorted(tables["images"]["image_id"].to_pylist())
+    assert sorted(tables["features"]["image_id"].to_pylist()) == images
+    assert sorted(tables["pca"]["image_id"].to_pylist()) == images
+
+
+def test_stored_pixels_are_those_of_the_original(photos, tables):
+    for row in tables["images"].slice(0, 20).to_pylist():
+        original = np.asarray(Image.open(image_ids(photos)[row["image_id"]]).convert("RGB"))
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(row["pixels"]))), original)
+
+
+def test_the_published_pca_is_scikit_learns(tables, run):
+    sklearn = pytest.importorskip("sklearn.decomposition")
+    features = np.array(tables["features"].sort_by("image_id")["features"].to_pylist(), dtype=np.float64)
+    (model,) = tables["pca_models"].to_pylist()
+    reference = sklearn.PCA(n_components=model["k"], svd_solver="full").fit(features)
+    np.testing.assert_allclose(
+        model["explained_variance_ratio"], reference.explained_variance_ratio_, atol=1e-6
+    )
+    rows = np.array(tables["pca"].sort_by("image_id")["pca"].to_pylist())
+    expected = reference.transform(features)
+    signs = np.sign((rows * expected).sum(axis=0))
+    np.testing.assert_allclose(rows[:, :20], (expected * signs)[:, :20], atol=2e-3)
+    assert run["pca"]["k"] == model["k"]
+
+
+def test_run_json_tells_what_the_tables_hold(tables, run, demo):
+    assert run["state"] == "succeeded"
+    assert run["images"]["seen"] == GOOD_PHOTOS + 2
+    assert run["images"]["loaded"] == tables["images"].num_rows == GOOD_PHOTOS
+    assert run["images"]["rejected"] == tables["rejects"].num_rows == 2
+    assert run["features"]["rows"] == GOOD_PHOTOS
+    assert run["features"]["weights"] == ("path" if WEIGHTS.is_file() else run["features"]["weights"])
+    assert run["cluster"]["state"] == "TERMINATED"
+    assert run["region"] == "eu-west-1"
+
+
+def test_the_model_is_read_once_by_the_driver_and_broadcast(demo, run):
+    key = f"models/{run['features']['model_id']}/model.tflite"
+    lines = (demo["folder"] / "aws" / "access.jsonl").read_text().splitlines()
+    reads = [entry for entry in map(json.loads, lines) if key in entry["path"] and entry["method"] == "GET"]
+    assert len(reads) == 1
+
+
+def test_the_results_can_be_looked_at(demo, tables):
+    page = (demo["folder"] / "report.html").read_text()
+    assert "<svg" in page
+    exported = pq.read_table(demo["folder"] / "pca.parquet")
+    assert sorted(exported["image_id"].to_pylist()) == sorted(tables["pca"]["image_id"].to_pylist())
+
+
+def test_a_second_night_over_the_same_photos_is_skipped_without_a_cluster(demo):
+    assert re.search(r"second night +same photos: skipped, DAG run success", demo["out"])
