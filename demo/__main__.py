@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fruits_airflow.regions import ResidencyError
+from fruits_airflow.errors import ResidencyError
 
 from demo.account import Account, AccountFailed, make_model, start_account
 from demo.airflow import Airflow, AirflowFailed

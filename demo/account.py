@@ -48,7 +48,7 @@ class Account:
 
     def client(self, service: str) -> Any:
         """A boto3 client."""
-        return boto3.client(
+        return boto3.client(  # type: ignore[call-overload]
             service,
             endpoint_url=self.endpoint,
             region_name=self.region,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fruits_airflow.regions import check_region
+from fruits_airflow.regions import require_eu_region
 
 NEEDED_FREE_BYTES = 2 * 1024**3
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
@@ -51,7 +51,7 @@ def read_wishes(environ: Mapping[str, str]) -> Wishes:
         CannotStart: a value cannot be used; ResidencyError from the EU guard likewise.
     """
     region = environ.get("REGION") or "eu-west-1"
-    check_region(region)
+    require_eu_region(region, "REGION")
     return Wishes(
         images=_images(environ.get("IMAGES", "")),
         weights=_weights(environ.get("WEIGHTS", "")),

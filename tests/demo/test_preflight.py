@@ -6,7 +6,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from fruits_airflow.regions import ResidencyError
+from fruits_airflow.errors import ResidencyError
 
 from demo.preflight import CannotStart, check_space, free_port, image_files, only_demo, read_wishes
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from pyiceberg.catalog import load_catalog
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -117,6 +117,11 @@ def image_ids(photos: Path) -> dict[str, Path]:
     }
 
 
+def upright(path: Path) -> np.ndarray:
+    """A photo's pixels as a person sees them: (height, width, 3) uint8."""
+    return np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
+
+
 def test_every_photo_is_an_image_or_a_reject_by_key(photos, tables):
     images = set(tables["images"]["image_id"].to_pylist())
     rejects = set(tables["rejects"]["image_id"].to_pylist())
@@ -142,7 +147,7 @@ def test_features_and_pca_have_exactly_the_images(tables):
 
 def test_stored_pixels_are_those_of_the_original(photos, tables):
     for row in tables["images"].slice(0, 20).to_pylist():
-        original = np.asarray(Image.open(image_ids(photos)[row["image_id"]]).convert("RGB"))
+        original = upright(image_ids(photos)[row["image_id"]])
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(row["pixels"]))), original)
 
 
