@@ -1,0 +1,108 @@
+"""From a WSGI request to the moto code that answers it, without looking anything up twice.
+
+moto's own dispatcher walks its package's folders on each request to list its services, matches the host against
+some 180 patterns, and routes through Flask; that is 180 small GETs per second on two cores. Here the service is
+read from the signature once, remembered, and S3 goes to its handlers directly, which is also what lets keys hold
+newlines and doubled slashes (Flask's router knows neither).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from flask import Flask
+from moto.backends import list_of_moto_modules
+from moto.core.request import PRESERVED_HEADER_NAMES_ENVIRON_KEY
+from moto.moto_server.werkzeug_app import BackendRequest, DomainDispatcherApplication, create_backend_app
+from moto.s3.responses import S3Response
+
+from local_aws.web import Environ, StartResponse
+
+_STATUS = {200: "200 OK", 204: "204 No Content", 206: "206 Partial Content", 404: "404 Not Found"}
+
+
+class Dispatcher(DomainDispatcherApplication):
+    """moto's application with its look-ups remembered and S3 served without Flask."""
+
+    def __init__(self) -> None:
+        super().__init__(_create_app)
+        self._modules = frozenset(list_of_moto_modules())
+        self._backends: dict[str, Any] = {}
+        self._creating = threading.Lock()
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answers one request."""
+        if _is_s3(environ):
+            return _serve_s3(environ, start_response)
+        app = self.get_application(environ)
+        return app(environ, start_response)
+
+    def get_application(self, environ: Environ) -> Flask:
+        """The Flask application of the service a request is signed for."""
+        path = environ["PATH_INFO"]
+        host = "moto_api" if path.startswith("/moto-api") else self.infer_service_region_host(environ, path)
+        backend = self.get_backend_for_host(host)
+        if backend is None:
+            raise NotImplementedError(f"no service answers to {host!r}")
+        app = self.app_instances.get(backend)
+        if app is None:
+            with self._creating:
+                app = self.app_instances.get(backend) or self.create_app(backend)
+                self.app_instances[backend] = app
+        return app
+
+    def get_backend_for_host(self, host: str | None) -> Any:
+        """The service behind a host name such as `kms.eu-west-1.amazonaws.com`."""
+        if host is None:
+            return None
+        if host not in self._backends:
+            self._backends[host] = host if host in self._modules else super().get_backend_for_host(host)
+        return self._backends[host]
+
+
+def _create_app(service: Any) -> Flask:
+    app = create_backend_app(service)
+    app.debug = False
+    # an error reaches local_aws.web, which answers as AWS does
+    app.config["PROPAGATE_EXCEPTIONS"] = True
+    return app
+
+
+def _is_s3(environ: Environ) -> bool:
+    """Whether a request is S3's: signed for it, or presigned, or not signed at all."""
+    authorization = environ.get("HTTP_AUTHORIZATION", "")
+    if authorization:
+        return "/s3/aws4_request" in authorization
+    if environ["REQUEST_METHOD"] == "POST" and "HTTP_X_AMZ_TARGET" in environ:
+        return False
+    return not str(environ["PATH_INFO"]).startswith("/moto-api") and not _is_unsigned_query(environ)
+
+
+def _is_unsigned_query(environ: Environ) -> bool:
+    """Whether a request is an unsigned call of the query protocol (AssumeRoleWithWebIdentity)."""
+    return bool(environ["PATH_INFO"] == "/" and environ["REQUEST_METHOD"] == "POST")
+
+
+def _serve_s3(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    environ.setdefault(PRESERVED_HEADER_NAMES_ENVIRON_KEY, {})
+    request = BackendRequest(environ)
+    _, _, key = request.raw_path[1:].partition("/")
+    if key:
+        handler = S3Response.key_dispatch
+    elif request.raw_path == "/":
+        handler = S3Response.bucket_dispatch
+    else:
+        handler = S3Response.ambiguous_dispatch
+    answer = handler(request, request.raw_url, dict(request.headers))
+    status, headers, body = answer if isinstance(answer, tuple) else (200, {}, answer)
+    data = body.encode() if isinstance(body, str) else body
+    # moto sets a length of its own for HEAD only
+    sent = {name.title(): str(value) for name, value in headers.items() if name.lower() != "status"}
+    if not (request.method == "HEAD" and "Content-Length" in sent):
+        sent["Content-Length"] = str(len(data))
+    if status in (204, 304):
+        del sent["Content-Length"]
+    start_response(_STATUS.get(status, f"{status} Status"), list(sent.items()))
+    return [b"" if request.method == "HEAD" else data]

@@ -1,0 +1,216 @@
+"""From a step's arguments, as EMR's command-runner.jar gets them, to the command that runs here.
+
+Pure but for `fetch`, which is given: it turns an `s3://` URI into a local path. What only means something on a
+cluster (`--master yarn`, `--deploy-mode`) is translated; everything else is passed through, in its order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+Fetch = Callable[[str], Path]
+
+_S3_URI = re.compile(r"s3[an]?://")
+# Options of spark-submit that take no value (SparkSubmitOptionParser.switches).
+_SWITCHES = frozenset({"--help", "-h", "--verbose", "-v", "--version", "--usage-error", "--supervise"})
+# Options and configuration keys whose value is a comma-separated list of files that Spark fetches itself; there
+# is no S3 file system here, so that they are fetched before.
+_FILE_OPTIONS = frozenset({"--py-files", "--files", "--jars", "--archives", "--properties-file"})
+_FILE_KEYS = frozenset({"spark.submit.pyFiles", "spark.files", "spark.jars", "spark.archives"})
+# Configuration that names places which exist only on a cluster.
+_CLUSTER_ONLY = re.compile(r"spark\.(eventLog|history|yarn|ui\.proxyBase|driver\.host)\b")
+# Interpreters of the node; here it is the one that has pyspark.
+_INTERPRETER_KEYS = frozenset(
+    {"spark.pyspark.python", "spark.pyspark.driver.python", "spark.executorEnv.PYSPARK_PYTHON"}
+)
+_GLUE_CATALOG = re.compile(r"spark\.sql\.catalog\.(\w+)\.type")
+COMMAND_RUNNER = "command-runner.jar"
+SCRIPT_RUNNER = "script-runner.jar"
+
+
+class StepNotRunnable(Exception):
+    """A step that cannot be started here or on EMR; the message goes to its stderr and FailureDetails."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where Spark runs here.
+
+    Attributes:
+        spark_submit: the program.
+        python: the interpreter that has pyspark, instead of the one a cluster's configuration names.
+        master: Spark master that stands for YARN.
+        ui_port: `spark.ui.port`.
+        endpoint: URL of this AWS.
+        region: the cluster's region.
+        iceberg_jars: what stands for EMR's built-in Iceberg; empty when not cached.
+    """
+
+    spark_submit: str
+    python: str
+    master: str
+    ui_port: int
+    endpoint: str
+    region: str
+    iceberg_jars: tuple[str, ...] = ()
+
+
+@dataclass
+class Command:
+    """A command that runs here.
+
+    Attributes:
+        argv: program and arguments.
+        deploy_mode: `client` or `cluster`, as asked for; it always runs as client.
+        notes: what was translated, for the controller log.
+    """
+
+    argv: list[str]
+    deploy_mode: str = "client"
+    notes: list[str] = field(default_factory=list)
+
+
+def build(
+    jar: str, args: Sequence[str], classifications: Sequence[Mapping[str, Any]], place: Place, fetch: Fetch
+) -> Command:
+    """The local command of a step.
+
+    Args:
+        jar: `HadoopJarStep.Jar`.
+        args: `HadoopJarStep.Args`.
+        classifications: the cluster's `Configurations`.
+        place: where Spark runs here.
+        fetch: brings an S3 object here and gives its path.
+
+    Raises:
+        StepNotRunnable: the jar is not one that runs here, or there is no command.
+    """
+    name = jar.rsplit("/", 1)[-1]
+    if name not in (COMMAND_RUNNER, SCRIPT_RUNNER):
+        raise StepNotRunnable(f"local_aws runs {COMMAND_RUNNER} and {SCRIPT_RUNNER} steps, not {jar!r}.")
+    if not args:
+        raise StepNotRunnable(f"{name} needs a command in Args.")
+    if name == SCRIPT_RUNNER:
+        return Command(["bash", str(fetch(args[0])), *args[1:]])
+    if args[0] == "spark-submit":
+        return _spark_submit(list(args[1:]), properties(classifications), place, fetch)
+    return Command(list(args))
+
+
+def properties(classifications: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """The properties of each classification of a cluster's `Configurations`."""
+    return {str(one.get("Classification")): dict(one.get("Properties") or {}) for one in classifications}
+
+
+def exports(classifications: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """What `spark-env` exports, but for interpreters and the JDK, which are this machine's."""
+    found: dict[str, str] = {}
+    for one in classifications:
+        if one.get("Classification") == "spark-env":
+            found |= properties(one.get("Configurations") or []).get("export", {})
+    return {key: value for key, value in found.items() if "PYTHON" not in key and key != "JAVA_HOME"}
+
+
+def _spark_submit(
+    args: list[str], configured: dict[str, dict[str, str]], place: Place, fetch: Fetch
+) -> Command:
+    options, application = _split(args)
+    command = Command([])
+    conf = dict(configured.get("spark-defaults", {}))
+    passed: list[str] = []
+    class_path: list[str] = []
+    for name, value in options:
+        if name == "--master":
+            command.notes.append(f"--master {value} runs as {place.master}")
+        elif name == "--deploy-mode":
+            command.deploy_mode = value or ""
+            command.notes.append(f"--deploy-mode {value} runs as client")
+        elif name in ("--conf", "-c"):
+            key, _, setting = (value or "").partition("=")
+            conf[key] = setting
+        elif name == "--driver-class-path":
+            class_path.append(value or "")
+        elif name in _FILE_OPTIONS:
+            passed += [name, _localize(value or "", fetch)]
+        else:
+            passed += [name] if value is None else [name, value]
+    if configured.get("iceberg-defaults", {}).get("iceberg.enabled", "").lower() == "true":
+        if not place.iceberg_jars:
+            raise StepNotRunnable(
+                "iceberg.enabled=true, but the Iceberg jars are not in the jars folder: run make setup."
+            )
+        class_path += place.iceberg_jars
+    if application:
+        application = [
+            str(fetch(application[0])) if _S3_URI.match(application[0]) else application[0],
+            *application[1:],
+        ]
+    conf = _local_conf(conf, place, command.notes, fetch)
+    if node_class_path := conf.pop("spark.driver.extraClassPath", ""):
+        class_path.append(node_class_path)
+    command.argv = [place.spark_submit, "--master", place.master]
+    for key, setting in conf.items():
+        command.argv += ["--conf", f"{key}={setting}"]
+    if class_path:
+        command.argv += ["--driver-class-path", ":".join(class_path)]
+    command.argv += [*passed, *application]
+    return command
+
+
+def _split(args: list[str]) -> tuple[list[tuple[str, str | None]], list[str]]:
+    """Splits spark-submit's arguments into its options and the application with its own arguments."""
+    options: list[tuple[str, str | None]] = []
+    at = 0
+    while at < len(args) and args[at].startswith("-"):
+        name, equals, value = args[at].partition("=")
+        if name in _SWITCHES:
+            options.append((args[at], None))
+        elif equals and name.startswith("--"):
+            options.append((name, value))
+        else:
+            at += 1
+            options.append((args[at - 1], args[at] if at < len(args) else None))
+        at += 1
+    return options, args[at:]
+
+
+def _localize(value: str, fetch: Fetch) -> str:
+    """A comma-separated list of files with each S3 URI replaced by its local copy; `#alias` stays."""
+    parts = []
+    for part in value.split(","):
+        uri, hash_sign, alias = part.partition("#")
+        parts.append(f"{fetch(uri)}{hash_sign}{alias}" if _S3_URI.match(uri) else part)
+    return ",".join(parts)
+
+
+def _local_conf(conf: dict[str, str], place: Place, notes: list[str], fetch: Fetch) -> dict[str, str]:
+    local = {
+        key: _localize(value, fetch) if key in _FILE_KEYS else value
+        for key, value in conf.items()
+        if not _CLUSTER_ONLY.match(key)
+    }
+    if dropped := sorted(conf.keys() - local.keys()):
+        notes.append(f"only on a cluster, left out: {', '.join(dropped)}")
+    for name in ("spark.master", "spark.submit.deployMode"):
+        local.pop(name, None)
+    local |= dict.fromkeys(_INTERPRETER_KEYS & local.keys(), place.python)
+    for key, value in conf.items():
+        catalog = _GLUE_CATALOG.fullmatch(key)
+        if catalog and value == "glue":
+            prefix = f"spark.sql.catalog.{catalog[1]}"
+            local |= {
+                f"{prefix}.glue.endpoint": place.endpoint,
+                f"{prefix}.s3.endpoint": place.endpoint,
+                f"{prefix}.s3.path-style-access": "true",
+                f"{prefix}.client.region": place.region,
+            }
+    return {
+        "spark.ui.port": str(place.ui_port),
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        **local,
+    }

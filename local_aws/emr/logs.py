@@ -1,0 +1,54 @@
+"""Logs under a cluster's LogUri, laid out as EMR lays them out.
+
+    <LogUri>/<cluster>/steps/<step>/{controller,stdout,stderr}.gz
+    <LogUri>/<cluster>/containers/<application>/<container>/{stdout,stderr}.gz   (--deploy-mode cluster)
+
+They are written through this server's own S3, as a client (user agent `local_aws-logs`).
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+class LogFolder:
+    """The place of one cluster's logs; does nothing when the cluster has no LogUri."""
+
+    def __init__(self, s3: S3Client, log_uri: str | None, cluster_id: str) -> None:
+        match = re.fullmatch(r"s3[an]?://([^/]+)/?(.*)", log_uri or "")
+        self._s3 = s3
+        self._bucket = match[1] if match else None
+        self._prefix = "/".join(
+            part for part in ((match[2].rstrip("/") if match else ""), cluster_id) if part
+        )
+
+    def uri(self, path: str) -> str | None:
+        """The S3 URI of a log, e.g. of `steps/s-1/stderr.gz`; None without a LogUri."""
+        return f"s3://{self._bucket}/{self._prefix}/{path}" if self._bucket else None
+
+    def ship(self, folder: str, files: dict[str, Path]) -> str | None:
+        """Writes files, compressed, as `<folder>/<name>.gz`.
+
+        Returns:
+            What went wrong, or None. As on EMR, a log that cannot be written fails nothing.
+        """
+        if not self._bucket:
+            return None
+        try:
+            for name, path in files.items():
+                if path.exists():
+                    body = gzip.compress(path.read_bytes(), compresslevel=1, mtime=0)
+                    self._s3.put_object(
+                        Bucket=self._bucket, Key=f"{self._prefix}/{folder}/{name}.gz", Body=body
+                    )
+        except (BotoCoreError, ClientError, OSError) as error:
+            return f"logs were not written to {self.uri(folder)}: {error}"
+        return None

@@ -1,0 +1,77 @@
+"""Release labels, what they hold, and the instance types they run on.
+
+The lists are moto's snapshots of what AWS answers; `EXTRA` names labels that a snapshot may lack.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from moto.utilities.utils import load_resource
+
+# Spark version by label (the ones this project has run on); others say nothing about it.
+EXTRA = {"emr-spark-8.0.0": "4.0.2"}
+
+# Lower case: AWS takes any.
+APPLICATIONS = frozenset(
+    {
+        *(
+            "amazoncloudwatchagent",
+            "delta",
+            "flink",
+            "hadoop",
+            "hbase",
+            "hcatalog",
+            "hive",
+            "hudi",
+            "hue",
+            "iceberg",
+        ),
+        *(
+            "jupyterenterprisegateway",
+            "jupyterhub",
+            "livy",
+            "oozie",
+            "phoenix",
+            "pig",
+            "presto",
+            "prestodb",
+            "spark",
+        ),
+        *("sqoop", "tensorflow", "tez", "trino", "zeppelin", "zookeeper"),
+    }
+)
+
+
+@cache
+def release_labels(region: str) -> tuple[str, ...]:
+    """The labels that a region offers, newest first within each line."""
+    try:
+        known: list[str] = load_resource(f"emr/resources/release-labels-{region}.json")
+    except FileNotFoundError:  # a region younger than the snapshot
+        known = load_resource("emr/resources/release-labels-eu-west-1.json")
+    return (*(label for label in EXTRA if label not in known), *known)
+
+
+@cache
+def instance_types(label: str) -> dict[str, dict[str, Any]]:
+    """The instance types that a release supports, by name, as ListSupportedInstanceTypes gives them."""
+    try:
+        names = set(load_resource(f"emr/resources/instance-types-{label}.json"))
+    except FileNotFoundError:
+        names = set(load_resource("emr/resources/instance-types-emr-7.10.0.json"))
+    types: dict[str, dict[str, Any]] = load_resource("emr/resources/instance_types.json")
+    return {name: details for name, details in types.items() if name in names}
+
+
+def applications(label: str, wanted: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """The applications of a cluster, with the version its release has where that is known."""
+    spark = EXTRA.get(label)
+    return [
+        {
+            "Name": one["Name"],
+            "Version": one.get("Version") or (spark if one["Name"] == "Spark" and spark else ""),
+        }
+        for one in wanted
+    ]

@@ -1,0 +1,60 @@
+"""What every cluster of this server shares: its settings, its endpoint, and a way to S3."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+
+from local_aws.emr.command import Place
+from local_aws.settings import Settings
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_ICEBERG_JARS = ("iceberg-spark-runtime-*.jar", "iceberg-aws-bundle-*.jar")
+
+
+class Runtime:
+    """Settings, endpoint and S3 clients, shared by the clusters of one server."""
+
+    def __init__(self, settings: Settings, endpoint: str) -> None:
+        self.settings = settings
+        self.endpoint = endpoint
+        self._clients: dict[str, S3Client] = {}
+        self._lock = threading.Lock()
+
+    def s3(self, region: str) -> S3Client:
+        """A client of this server's own S3."""
+        with self._lock:
+            if region not in self._clients:
+                self._clients[region] = boto3.session.Session().client(
+                    "s3",
+                    endpoint_url=self.endpoint,
+                    region_name=region,
+                    aws_access_key_id="local",
+                    aws_secret_access_key="local",  # noqa: S106  nobody checks it
+                    config=Config(s3={"addressing_style": "path"}, user_agent_extra="local_aws-emr"),
+                )
+            return self._clients[region]
+
+    def place(self, region: str) -> Place:
+        """Where Spark runs."""
+        settings = self.settings
+        found = [sorted(settings.jars_dir.rglob(pattern)) for pattern in _ICEBERG_JARS]
+        return Place(
+            spark_submit=str(settings.spark_python.with_name("spark-submit")),
+            python=str(settings.spark_python),
+            master=settings.master,
+            ui_port=settings.ui_port,
+            endpoint=self.endpoint,
+            region=region,
+            iceberg_jars=tuple(str(jars[-1]) for jars in found) if all(found) else (),
+        )
+
+    def folder(self, cluster_id: str) -> Path:
+        """Where a cluster's files are."""
+        return self.settings.state_dir / "clusters" / cluster_id

@@ -1,0 +1,247 @@
+"""What AWS refuses, in AWS's words, checked before anything is registered.
+
+Where AWS's exact wording is not known the message says the same in plain words; the exception's type is AWS's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from local_aws.emr import releases
+from local_aws.emr.errors import InvalidRequestException, ValidationException
+
+MAX_ACTIVE_STEPS = 256
+ACTIONS_ON_FAILURE = ("TERMINATE_JOB_FLOW", "TERMINATE_CLUSTER", "CANCEL_AND_WAIT", "CONTINUE")
+IDLE_TIMEOUT = (60, 604_800)
+ROLES = ("MASTER", "CORE", "TASK")
+
+
+@dataclass(frozen=True)
+class Account:
+    """What the account has that a request may name.
+
+    Attributes:
+        roles: names of IAM roles, with the ARNs of their managed policies.
+        instance_profiles: names of instance profiles.
+        security_configurations: names of EMR security configurations in the region.
+        subnets: ids of subnets in the region.
+    """
+
+    roles: Mapping[str, frozenset[str]]
+    instance_profiles: frozenset[str]
+    security_configurations: frozenset[str]
+    subnets: frozenset[str]
+
+
+def check_run_job_flow(request: Mapping[str, Any], region: str, account: Account) -> None:
+    """Checks a RunJobFlow request.
+
+    Raises:
+        ValidationException: it breaks a rule.
+        InvalidRequestException: it names a security configuration that is not there.
+    """
+    _require(request, "Name", "Instances")
+    label = _check_release(request, region)
+    _check_roles(request, account)
+    _check_instances(request["Instances"], label, account)
+    for one in request.get("Applications") or []:
+        if one.get("Name", "").lower() not in releases.APPLICATIONS:
+            raise ValidationException(
+                f"Specified application: {one.get('Name')} is not supported by {label}."
+            )
+    security = request.get("SecurityConfiguration")
+    if security and security not in account.security_configurations:
+        raise InvalidRequestException(f"Security configuration with name '{security}' does not exist.")
+    if request.get("LogUri") and not re.fullmatch(r"s3[an]?://[^/]+(/.*)?", request["LogUri"]):
+        raise ValidationException(
+            f"The log URI {request['LogUri']} is not valid: it must be an Amazon S3 location."
+        )
+    if len(request.get("BootstrapActions") or []) > 16:
+        raise ValidationException("A maximum of 16 bootstrap actions can be specified.")
+    check_tags(request.get("Tags") or [])
+    check_auto_termination(request.get("AutoTerminationPolicy"))
+    concurrency = check_concurrency(request.get("StepConcurrencyLevel"))
+    check_steps(request.get("Steps") or [], active=0, concurrency=concurrency)
+
+
+def provisioning_problem(request: Mapping[str, Any], account: Account) -> str | None:
+    """What AWS finds out only while it provisions: the cluster then ends with VALIDATION_ERROR."""
+    role = request["ServiceRole"].rsplit("/", 1)[-1]
+    tagged = any(
+        one["Key"] == "for-use-with-amazon-emr-managed-policies" and one.get("Value", "").lower() == "true"
+        for one in request.get("Tags") or []
+    )
+    if any(arn.endswith("/AmazonEMRServicePolicy_v2") for arn in account.roles.get(role, ())) and not tagged:
+        return (
+            f"Service role {role} has insufficient EC2 permissions: AmazonEMRServicePolicy_v2 asks for the tag "
+            "for-use-with-amazon-emr-managed-policies=true on the cluster."
+        )
+    return None
+
+
+def _require(request: Mapping[str, Any], *names: str) -> None:
+    for name in names:
+        if request.get(name) in (None, ""):
+            member = name[0].lower() + name[1:]
+            raise ValidationException(
+                f"1 validation error detected: Value null at '{member}' failed to satisfy constraint: "
+                "Member must not be null"
+            )
+
+
+def _check_release(request: Mapping[str, Any], region: str) -> str:
+    label = request.get("ReleaseLabel")
+    if request.get("AmiVersion"):
+        raise ValidationException(
+            "Only one AMI version and release label may be specified. "
+            f"Provided AMI: {request['AmiVersion']}, release label: {label}."
+        )
+    if not label:
+        raise ValidationException("A release label must be specified.")
+    if label not in releases.release_labels(region):
+        raise ValidationException(f"The supplied release label is invalid: {label}.")
+    return str(label)
+
+
+def _check_roles(request: Mapping[str, Any], account: Account) -> None:
+    if not request.get("ServiceRole"):
+        raise ValidationException("ServiceRole is required for creating cluster.")
+    if not request.get("JobFlowRole"):
+        raise ValidationException("InstanceProfile is required for creating cluster.")
+    if request["ServiceRole"].rsplit("/", 1)[-1] not in account.roles:
+        raise ValidationException(f"Invalid ServiceRole: {request['ServiceRole']}.")
+    if request["JobFlowRole"].rsplit("/", 1)[-1] not in account.instance_profiles:
+        raise ValidationException(f"Invalid InstanceProfile: {request['JobFlowRole']}.")
+
+
+def _check_instances(instances: Mapping[str, Any], label: str, account: Account) -> None:
+    groups, fleets = instances.get("InstanceGroups") or [], instances.get("InstanceFleets") or []
+    if groups and fleets:
+        raise ValidationException("Instance groups and instance fleets are mutually exclusive.")
+    if not (groups or fleets or instances.get("MasterInstanceType")):
+        raise ValidationException(
+            "Instances must name instance groups, instance fleets or a master instance type."
+        )
+    roles = [one.get("InstanceRole") for one in groups] + [one.get("InstanceFleetType") for one in fleets]
+    for role in roles:
+        if role not in ROLES:
+            raise ValidationException(
+                f"1 validation error detected: Value '{role}' at 'instanceRole' failed to satisfy constraint: "
+                f"Member must satisfy enum value set: [{', '.join(ROLES)}]"
+            )
+    if roles and roles.count("MASTER") != 1:
+        raise ValidationException("Exactly one master instance group or fleet must be specified.")
+    if roles.count("CORE") > 1:
+        raise ValidationException("At most one core instance group or fleet may be specified.")
+    for fleet in fleets:
+        if not fleet.get("InstanceTypeConfigs"):
+            raise ValidationException("An instance fleet must have at least one instance type configuration.")
+        if fleet.get("TargetOnDemandCapacity", 0) + fleet.get("TargetSpotCapacity", 0) < 1:
+            raise ValidationException("An instance fleet must have a target capacity of at least one unit.")
+    _check_types(instances, label)
+    wanted = instances.get("Ec2SubnetIds") or [one for one in [instances.get("Ec2SubnetId")] if one]
+    for subnet in wanted:
+        if subnet not in account.subnets:
+            raise InvalidRequestException(f"The subnet ID '{subnet}' does not exist.")
+
+
+def _check_types(instances: Mapping[str, Any], label: str) -> None:
+    wanted = [instances.get("MasterInstanceType"), instances.get("SlaveInstanceType")]
+    wanted += [one.get("InstanceType") for one in instances.get("InstanceGroups") or []]
+    wanted += [
+        one.get("InstanceType")
+        for fleet in instances.get("InstanceFleets") or []
+        for one in fleet["InstanceTypeConfigs"]
+    ]
+    known = releases.instance_types(label)
+    for name in wanted:
+        if name and name not in known:
+            raise ValidationException(f"Instance type '{name}' is not supported.")
+
+
+def check_tags(tags: Sequence[Mapping[str, Any]]) -> None:
+    """Checks tags by the rules of EC2, which EMR passes them to.
+
+    Raises:
+        ValidationException: a key or value is not allowed, or there are too many.
+    """
+    if len(tags) > 50:
+        raise ValidationException("You may only specify up to 50 tags.")
+    for one in tags:
+        key, value = one.get("Key") or "", one.get("Value") or ""
+        if not key or key.lower().startswith("aws:"):
+            raise ValidationException(
+                f"Invalid tag key: {key!r}. Tag keys must not be empty or begin with 'aws:'."
+            )
+        if len(key) > 128 or len(value) > 256:
+            raise ValidationException(
+                f"Tag {key[:128]!r} is too long: 128 characters for a key, 256 for a value."
+            )
+
+
+def check_auto_termination(policy: Mapping[str, Any] | None) -> None:
+    """Checks an auto-termination policy.
+
+    Raises:
+        ValidationException: the idle timeout is out of range.
+    """
+    low, high = IDLE_TIMEOUT
+    if policy is not None and not low <= policy.get("IdleTimeout", 3600) <= high:
+        raise ValidationException(f"IdleTimeout must be between {low} and {high} seconds.")
+
+
+def check_concurrency(level: int | None) -> int:
+    """Checks a step concurrency level; gives it, 1 by default.
+
+    Raises:
+        ValidationException: it is out of range.
+    """
+    if level is not None and not 1 <= level <= 256:
+        raise ValidationException("The step concurrency level must be between 1 and 256.")
+    return level or 1
+
+
+def check_steps(steps: Sequence[Mapping[str, Any]], *, active: int, concurrency: int) -> None:
+    """Checks steps that are to be added.
+
+    Args:
+        steps: `StepConfig` of each.
+        active: how many of the cluster's steps are PENDING or RUNNING.
+        concurrency: the cluster's step concurrency level.
+
+    Raises:
+        ValidationException: one of them, or their number, is not allowed.
+    """
+    if active + len(steps) > MAX_ACTIVE_STEPS:
+        raise ValidationException(
+            "Maximum number of active steps(State = 'Running', 'Pending' or 'Cancel_Pending') for cluster exceeded."
+        )
+    for number, step in enumerate(steps, start=1):
+        action = step.get("ActionOnFailure")
+        if action is not None and action not in ACTIONS_ON_FAILURE:
+            raise ValidationException(
+                f"1 validation error detected: Value '{action}' at 'steps.{number}.member.actionOnFailure' failed to "
+                f"satisfy constraint: Member must satisfy enum value set: [{', '.join(ACTIONS_ON_FAILURE)}]"
+            )
+        for name, value in (
+            ("name", step.get("Name")),
+            ("hadoopJarStep.jar", (step.get("HadoopJarStep") or {}).get("Jar")),
+        ):
+            if value is None:
+                raise ValidationException(
+                    f"1 validation error detected: Value null at 'steps.{number}.member.{name}' failed to satisfy "
+                    "constraint: Member must not be null"
+                )
+            if len(value) > (256 if name == "name" else 10_280):
+                raise ValidationException(
+                    f"1 validation error detected: Value '{value[:64]}…' at 'steps.{number}.member.{name}' failed to "
+                    "satisfy constraint: Member must have length less than or equal to "
+                    f"{256 if name == 'name' else 10_280}"
+                )
+        if concurrency > 1 and action != "CONTINUE":
+            raise ValidationException(
+                "ActionOnFailure must be CONTINUE when the step concurrency level of the cluster is greater than 1."
+            )

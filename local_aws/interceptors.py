@@ -1,0 +1,107 @@
+"""The interceptors that are always there: the guard, the health page and the access log."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from local_aws.requests import Call
+from local_aws.settings import is_loopback
+from local_aws.web import Reply
+
+HEALTH_PATH = "/_local_aws/health"
+
+
+class LoopbackGuard:
+    """Turns away what a web page in this machine's browser could send.
+
+    Steps run any command, so a page that could post here (by a name it rebinds to 127.0.0.1, or across origins)
+    could run commands on this machine. SDKs send a loopback Host and no Origin.
+    """
+
+    def before(self, call: Call) -> Reply | None:
+        """Refuses a foreign Host or Origin."""
+        host = urlsplit("//" + call.header("Host")).hostname or ""
+        if not (is_loopback(host) or host.endswith(".localhost")):
+            return _refused(f"Host {host!r} is not this machine; reach local_aws by its loopback address")
+        origin = call.header("Origin")
+        if origin and not is_loopback(urlsplit(origin).hostname or ""):
+            return _refused(f"requests of web pages ({origin}) are refused")
+        return None
+
+    def after(self, call: Call, reply: Reply) -> Reply:  # noqa: ARG002
+        """Passes the reply on."""
+        return reply
+
+
+class Health:
+    """`GET /_local_aws/health`: that the server answers, and what it is."""
+
+    def __init__(self, about: dict[str, object]) -> None:
+        self.about = about
+
+    def before(self, call: Call) -> Reply | None:
+        """Answers the health path."""
+        return Reply.of_json(200, {"status": "ok", **self.about}) if call.path == HEALTH_PATH else None
+
+    def after(self, call: Call, reply: Reply) -> Reply:  # noqa: ARG002
+        """Passes the reply on."""
+        return reply
+
+
+class AccessLog:
+    """One JSON line per request, written when the reply leaves.
+
+    Fields: time (UTC, when the request came), method, host, bucket, key, path, query, region, service, operation,
+    status, bytes (of the reply body), request_bytes, seconds, user_agent.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8", buffering=1)
+        self._lock = threading.Lock()
+
+    def before(self, call: Call) -> Reply | None:
+        """Notes when the request came."""
+        call.environ["local_aws.started"] = (time.time(), time.perf_counter())
+        call.operation  # noqa: B018  read now: the service consumes the body that may name it
+        return None
+
+    def after(self, call: Call, reply: Reply) -> Reply:
+        """Writes the line."""
+        came, started = call.environ["local_aws.started"]
+        line = json.dumps(
+            {
+                "time": datetime.fromtimestamp(came, UTC).isoformat(timespec="milliseconds"),
+                "method": call.method,
+                "host": call.header("Host"),
+                "bucket": call.bucket,
+                "key": call.key,
+                "path": call.path,
+                "query": call.query_string,
+                "region": call.region,
+                "service": call.service,
+                "operation": call.operation,
+                "status": reply.status,
+                "bytes": len(reply.body),
+                "request_bytes": int(call.environ.get("CONTENT_LENGTH") or 0),
+                "seconds": round(time.perf_counter() - started, 5),
+                "user_agent": call.header("User-Agent"),
+            }
+        )
+        with self._lock:
+            if not self._file.closed:
+                self._file.write(line + "\n")
+        return reply
+
+    def close(self) -> None:
+        """Ends the log."""
+        with self._lock:
+            self._file.close()
+
+
+def _refused(why: str) -> Reply:
+    return Reply.of_json(403, {"__type": "AccessDeniedException", "message": f"local_aws: {why}."})

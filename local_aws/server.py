@@ -1,0 +1,127 @@
+"""One process, one port: binds, serves, stops, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from waitress.server import create_server
+
+from local_aws.settings import Settings
+
+
+class StartError(Exception):
+    """The server cannot start; the message says what is in its way and what to do."""
+
+
+def bind(settings: Settings) -> socket.socket:
+    """A bound socket on the settings' host and port.
+
+    Raises:
+        StartError: the port is taken, or the address cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"port {settings.port} on {settings.host} cannot be used ({error.strerror}): stop what listens there, "
+            "or choose another with --port (0 takes any free one)."
+        ) from None
+    return listener
+
+
+@contextmanager
+def state_directory(path: Path) -> Iterator[Path]:
+    """An empty state directory that is this process's alone; its scratch space is gone afterwards.
+
+    Raises:
+        StartError: another `local_aws` uses it, or it cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = (path / ".lock").open("a+")
+    except OSError as error:
+        raise StartError(f"state directory {path} cannot be written ({error.strerror}).") from None
+    with lock:
+        _take(lock, path)
+        for old in ("clusters", "tmp"):
+            shutil.rmtree(path / old, ignore_errors=True)
+        (path / "tmp").mkdir()
+        # large S3 objects of moto spill here instead of /tmp
+        tempfile.tempdir = str(path / "tmp")
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path / "tmp", ignore_errors=True)
+
+
+def _take(lock: IO[str], path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        raise StartError(
+            f"another local_aws (process {lock.read().strip() or 'unknown'}) uses {path}: stop it, or choose another "
+            "directory with --state-dir."
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+
+
+def serve(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT, then ends every running step and returns.
+
+    Raises:
+        StartError: the port or the state directory is taken.
+    """
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    with bind(settings) as listener, state_directory(settings.state_dir):
+        host, port = listener.getsockname()[:2]
+        endpoint = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        # read by moto when it is imported: no reply may invite web pages, and buckets are named in the path only
+        os.environ |= {"MOTO_DISABLE_GLOBAL_CORS": "true", "S3_IGNORE_SUBDOMAIN_BUCKETNAME": "true"}
+        # moto takes most of a second to import: only now, when nothing is in the way
+        from local_aws.assembly import assemble
+
+        laptop = assemble(settings, endpoint)
+        server = create_server(
+            laptop.application,
+            sockets=[listener],
+            threads=settings.threads,
+            ident="local_aws",
+            connection_limit=1024,
+            asyncore_use_poll=True,
+            max_request_body_size=8 * 1024**3,
+            channel_timeout=600,
+        )
+        threading.Thread(target=server.run, name="http", daemon=True).start()
+        sys.stdout.write(f"local_aws ready on {endpoint}\n")
+        sys.stdout.flush()
+        try:
+            stop.wait()
+        finally:
+            laptop.close()
+            server.close()
