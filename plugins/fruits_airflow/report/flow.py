@@ -1,0 +1,131 @@
+"""The flow of a run, stage by stage: what happened, how long it took, where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fruits_airflow.report.facts import Facts
+from fruits_airflow.report.units import count, number
+
+STAGES = {
+    "cluster_start": "Start cluster",
+    "load_images": "Load images",
+    "featurize": "Featurize",
+    "reduce_pca": "Reduce (PCA)",
+    "publish": "Publish",
+    "terminate": "Terminate",
+}
+ENDED = ("TERMINATED", "TERMINATED_WITH_ERRORS")
+
+
+class StageState(StrEnum):
+    """How a stage ended, in the words of the page."""
+
+    DONE = "done"
+    STOPPED = "stopped here"
+    UNSEEN = "end not seen"
+    NOT_RUN = "did not run"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the flow.
+
+    Attributes:
+        name: what the page calls it.
+        state: how it ended.
+        seconds: as Airflow saw it, waiting included; None when not known.
+        job_seconds: of the job itself, without its start; None when not known.
+        share: its part of the run's seconds, 0 to 1; None when not known.
+        facts: what it did, in few words.
+    """
+
+    name: str
+    state: StageState
+    seconds: float | None
+    job_seconds: float | None
+    share: float | None
+    facts: list[str]
+
+
+def flow(facts: Facts) -> list[Stage]:
+    """The stages in their order; a stage after the one that stopped the run did not run."""
+    total = facts.number("seconds", "total")
+    states = _states(facts)
+    stages = []
+    for stage, name in STAGES.items():
+        seconds = facts.number("seconds", stage)
+        ran = states[stage] is not StageState.NOT_RUN
+        stages.append(
+            Stage(
+                name=name,
+                state=states[stage],
+                seconds=seconds if ran else None,
+                job_seconds=number((facts.stage(stage) or {}).get("seconds")),
+                share=seconds / total if ran and seconds is not None and total else None,
+                facts=list(_did(stage, facts)) if ran else [],
+            )
+        )
+    return stages
+
+
+def rest_seconds(facts: Facts) -> float | None:
+    """The run's seconds outside its stages: planning, upload, waiting between tasks. None when not known."""
+    total = facts.number("seconds", "total")
+    known = [seconds for stage in STAGES if (seconds := facts.number("seconds", stage)) is not None]
+    return max(0.0, total - sum(known)) if total is not None and known else None
+
+
+def _states(facts: Facts) -> dict[str, StageState]:
+    """A stage is done when it left its metrics; what took time without leaving any is where the run stopped."""
+    succeeded = facts.get("state") == "succeeded"
+    ended = facts.text("cluster", "state") in ENDED
+    states = {}
+    for stage in STAGES:
+        tried_and_not_done = StageState.UNSEEN if stage == "terminate" else StageState.STOPPED
+        took_time = bool(facts.number("seconds", stage))
+        if stage == "cluster_start":
+            later = any(facts.stage(job) or facts.number("seconds", job) for job in list(STAGES)[1:-1])
+            done = succeeded or bool(later)
+            tried = took_time or facts.text("cluster", "id") is not None
+        elif stage == "terminate":
+            done, tried = ended, took_time or facts.text("cluster", "id") is not None
+        elif stage == "publish":
+            done = facts.get("published") is True
+            tried = facts.stage(stage) is not None or took_time
+        else:
+            done, tried = facts.stage(stage) is not None or succeeded, took_time
+        states[stage] = StageState.DONE if done else tried_and_not_done if tried else StageState.NOT_RUN
+    return states
+
+
+def _did(stage: str, facts: Facts) -> Iterator[str]:
+    seconds = number((facts.stage(stage) or {}).get("seconds"))
+    if stage == "cluster_start":
+        yield from filter(None, [facts.text("cluster", "release")])
+    elif stage == "load_images":
+        yield from _counted(facts.number("images", "loaded"), "loaded")
+        yield from _counted(facts.number("images", "rejected") or None, "rejected")
+        yield from _rate(facts.number("images", "new"), seconds)
+    elif stage == "featurize":
+        yield from _counted(facts.number("features", "rows"), "vectors of 1280")
+        yield from _rate(facts.number("features", "computed"), seconds)
+    elif stage == "reduce_pca":
+        if facts.number("pca", "k"):
+            yield f"1280 → {count(facts.number('pca', 'k'))} numbers"
+    elif stage == "publish":
+        yield "published" if facts.get("published") is True else "nothing published"
+    else:
+        yield from filter(None, [facts.text("cluster", "state")])
+
+
+def _counted(things: float | None, what: str) -> Iterator[str]:
+    if things is not None:
+        yield f"{count(things)} {what}"
+
+
+def _rate(images: float | None, seconds: float | None) -> Iterator[str]:
+    if images and seconds:
+        yield f"{images / seconds:,.0f} images/s"

@@ -1,0 +1,156 @@
+"""The tables of the report: volumes, rejects, quality gate, cost, place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fruits_airflow.regions import EU_REGIONS, NEAR_MISSES
+from fruits_airflow.report.facts import Facts
+from fruits_airflow.report.flow import ENDED
+from fruits_airflow.report.units import clipped, number, value
+
+VOLUMES = {
+    "input": ("Input", "photos as they were uploaded"),
+    "pixels": ("Pixels", "re-encoded, all metadata gone"),
+    "features": ("Features", "1280 numbers per image"),
+    "pca": ("PCA", "{k} numbers per image"),
+}
+MAX_EXAMPLES = 20
+MAX_DETAIL = 500
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A step of the reduction, in bytes; `share` is of the largest step, 0 to 1."""
+
+    name: str
+    what: str
+    size: float | None
+    before: float | None
+    first: float | None
+    share: float | None
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One rejected object, as the load step reported it."""
+
+    source_key: str
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check of the quality gate; `ok` is None when its outcome is not known."""
+
+    name: str
+    ok: bool | None
+    value: str
+    limit: str
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A sum of money; `share` is of the largest of them, 0 to 1."""
+
+    name: str
+    what: str
+    euros: float | None
+    share: float | None
+
+
+def volumes(facts: Facts) -> list[Volume]:
+    """The volumes in the order of the flow, empty when none is known."""
+    sizes = {name: facts.number("bytes", name) or None for name in VOLUMES}
+    known = [size for size in sizes.values() if size is not None]
+    if not known:
+        return []
+    k = facts.number("pca", "k")
+    rows, before = [], None
+    for name, (title, what) in VOLUMES.items():
+        size = sizes[name]
+        rows.append(
+            Volume(
+                name=title,
+                what=what.format(k=f"{k:.0f}" if k else "fewer"),
+                size=size,
+                before=before,
+                first=sizes["input"] if name != "input" else None,
+                share=None if size is None else size / max(known),
+            )
+        )
+        before = size
+    return rows
+
+
+def reject_codes(facts: Facts) -> list[tuple[str, float | None]]:
+    """Codes with their counts, most frequent first."""
+    codes = [(code, number(times)) for code, times in facts.mapping("rejects_by_code").items()]
+    return sorted(codes, key=lambda item: (-(item[1] or 0), item[0]))
+
+
+def reject_examples(facts: Facts) -> list[Reject]:
+    """The examples that the load step kept, shortened."""
+    examples = [example for example in facts.items("reject_examples") if isinstance(example, Mapping)]
+    return [
+        Reject(
+            *(clipped(value(example.get(key)), MAX_DETAIL) for key in ("source_key", "error_code", "detail"))
+        )
+        for example in examples[:MAX_EXAMPLES]
+    ]
+
+
+def checks(facts: Facts) -> list[Check]:
+    """The checks of the quality gate, failed ones first."""
+    found = []
+    for name, outcome in facts.mapping("quality", "checks").items():
+        check: Mapping[str, Any] = outcome if isinstance(outcome, Mapping) else {}
+        ok = check.get("ok")
+        found.append(
+            Check(
+                name=name,
+                ok=ok if isinstance(ok, bool) else None,
+                value=clipped(value(check.get("value")), MAX_DETAIL),
+                limit=clipped(value(check.get("limit")), MAX_DETAIL),
+            )
+        )
+    return sorted(found, key=lambda check: (check.ok is True, check.name))
+
+
+def costs(facts: Facts) -> list[Amount]:
+    """Forecast, estimate and ceiling, empty when none is known."""
+    amounts = {
+        "Forecast": ("before anything was created", facts.number("cost", "forecast_eur")),
+        "Estimate": ("from the seconds that the cluster lived", facts.number("cost", "estimate_eur")),
+        "Ceiling": ("what this run may cost at most", facts.number("cost", "ceiling_eur")),
+    }
+    known = [euros for _, euros in amounts.values() if euros is not None]
+    if not known:
+        return []
+    most = max(known)
+    return [
+        Amount(name, what, euros, max(0.0, euros / most) if euros is not None and most > 0 else None)
+        for name, (what, euros) in amounts.items()
+    ]
+
+
+def residency(facts: Facts) -> tuple[bool | None, str]:
+    """Whether the run's region is in the EU (None when no region is known), and the sentence that says so."""
+    region = facts.text("region")
+    if region is None:
+        return None, "The run names no region."
+    if region in EU_REGIONS:
+        return True, f"{region} ({EU_REGIONS[region]}), in a member state of the European Union"
+    return False, f"{region}: {NEAR_MISSES.get(region, 'not a region in an EU member state')}"
+
+
+def unended_cluster(facts: Facts) -> str | None:
+    """A warning when the run had a cluster whose end was not seen."""
+    cluster, state = facts.text("cluster", "id"), facts.text("cluster", "state")
+    if cluster is None or state in ENDED:
+        return None
+    seen = f"was last seen {state}" if state else "was not seen ending"
+    return f"Cluster {cluster} {seen}. Check that it is terminated: until then it costs money."
