@@ -1,0 +1,117 @@
+"""Fruits!: photos to compact vectors, every night.
+
+`plan → upload_code → create_cluster → cluster_ready → load_images → featurize → reduce_pca → publish →
+terminate_cluster → report → verdict`. Each stage is one Spark step: `add` hands it to the run's EMR cluster, `wait`
+holds no worker slot while it runs.
+
+**Purpose.** Turns the photos below `s3://<raw_bucket>/<raw_prefix>` into rows of the lake's Iceberg tables: pixels
+without metadata, MobileNetV2 features, principal components. A manual run with a `limit` or another `input_prefix`
+writes to the demo tables and never touches production.
+
+**A rerun** makes nothing twice: the cluster is found again by deployment, DAG and run, a step by the digest of its code
+and arguments, a row by its key. Clear any failed task: if the cluster is gone, a new one takes up what is done.
+The same input, code, model and settings as the last published run: `plan` skips, green, and no cluster is made. As a
+run whose quality gate refused: red without a cluster, until `force`.
+
+**Cost** is bounded before and while the run lives: `plan` refuses a forecast above `max_cost_eur`, and the cluster's
+deadline is never later than the moment at which that sum is spent. Four things end a cluster: `terminate_cluster`,
+which runs whatever failed; EMR's idle timeout; a timer on the primary node at the deadline; the janitor DAG.
+
+**Residency.** Clusters run, and buckets lie, in EU member states only; the form, the settings and `plan` refuse others.
+
+**Green** means published, or nothing to do. `run.json` in `s3://<lake_bucket>/runs/<run_id>/` says so with counts,
+seconds and euros; `report.html` beside it shows them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, TriggerRule, chain, task
+from fruits_airflow import run_control
+from fruits_airflow.operators import AddStepOperator, CreateClusterOperator, TerminateClusterOperator
+from fruits_airflow.run_parameters import parameter_schemas
+from fruits_airflow.sensors import ClusterReadySensor, StepSensor
+from fruits_airflow.settings import load_settings
+from fruits_airflow.stages import STAGES
+
+SETTINGS = load_settings()
+PARAMS = {name: Param(**schema) for name, schema in parameter_schemas(SETTINGS).items()}
+RETRIES = {"retries": 2, "retry_delay": timedelta(minutes=1), "retry_exponential_backoff": True}
+NO_LEAK = {"retries": 8, "retry_delay": timedelta(seconds=30), "max_retry_delay": timedelta(minutes=5)}
+
+with DAG(
+    "fruits_pipeline",
+    description="Photos to compact vectors on an EMR cluster in the EU",
+    doc_md=__doc__,
+    schedule=CronTriggerTimetable(SETTINGS.schedule, timezone=SETTINGS.timezone),
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"owner": SETTINGS.owner, **RETRIES},
+    params=PARAMS,
+    tags=["fruits", "emr", "spark", "eu"],
+) as dag:
+
+    @task
+    def plan(**context: Any) -> dict[str, Any]:
+        """Lists the input, forecasts the cost, and stops the run before anything is created if it must."""
+        return run_control.plan_run(SETTINGS, context)
+
+    @task
+    def upload_code() -> str:
+        """Ships fruits.zip, the job files and bootstrap.sh under the digest of their content."""
+        return run_control.upload_code(SETTINGS)
+
+    def stage_group(stage: str) -> TaskGroup:
+        """Groups what hands a step to the cluster and what waits for it."""
+        with TaskGroup(stage) as group:
+            add = AddStepOperator(
+                task_id="add",
+                settings=SETTINGS,
+                stage=stage,
+                doc_md=f"Hands the step {stage} to the run's cluster.",
+            )
+            wait = StepSensor(
+                task_id="wait",
+                settings=SETTINGS,
+                stage=stage,
+                add_task_id=add.task_id,
+                doc_md=f"Waits for the step {stage}, without a worker slot; shows its output should it fail.",
+            )
+            add >> wait
+        return group
+
+    @task(trigger_rule=TriggerRule.ALL_DONE)
+    def report(**context: Any) -> str:
+        """Writes report.html from what the stages measured."""
+        return run_control.report_run(SETTINGS, context)
+
+    @task(**NO_LEAK)
+    def verdict(**context: Any) -> None:
+        """Writes run.json; fails unless every task did its work and something was published."""
+        run_control.judge_run(SETTINGS, context)
+
+    create_cluster = CreateClusterOperator(
+        task_id="create_cluster",
+        settings=SETTINGS,
+        doc_md="Makes or adopts the run's cluster; waits for nothing.",
+    )
+    cluster_ready = ClusterReadySensor(
+        task_id="cluster_ready",
+        settings=SETTINGS,
+        doc_md="Waits until the cluster takes steps, without a worker slot.",
+    )
+    terminate_cluster = TerminateClusterOperator(
+        task_id="terminate_cluster",
+        settings=SETTINGS,
+        **NO_LEAK,
+        doc_md="Ends every cluster of this run, found by name and tags, and watches until it is gone.",
+    ).as_teardown()  # no setups=: it must run also when create_cluster failed
+    stages = [stage_group(stage) for stage in STAGES]
+    reported, judged = report(), verdict().as_teardown(on_failure_fail_dagrun=True)
+
+    chain(plan(), upload_code(), create_cluster, cluster_ready, *stages, terminate_cluster, reported, judged)
+    # "Clear failed" clears verdict, but neither terminate_cluster nor report: it must still wait for the last stage.
+    chain(stages[-1], [reported, judged])

@@ -1,0 +1,1 @@
+"""The Airflow side of Fruits!: settings, plan, cost, clusters, steps, sensors and the run's record."""

@@ -1,0 +1,268 @@
+"""Finding, making and ending the cluster of one run.
+
+RunJobFlow takes no idempotency token, so a second call makes a second cluster. Hence: one request per call (the
+client's `total_max_attempts` is 1), announced in the journal before it is sent, and tried again only after the
+listing has had its consistency window to show what an earlier request made. The oldest found is the run's cluster;
+others are ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fruits_airflow.journal import Journal
+from fruits_airflow.lake import error_code
+
+if TYPE_CHECKING:
+    from mypy_boto3_emr import EMRClient
+
+log = logging.getLogger(__name__)
+
+LIVE_STATES = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
+READY_STATES = ("RUNNING", "WAITING")
+ENDED_STATES = ("TERMINATED", "TERMINATED_WITH_ERRORS")
+SINGLE_ATTEMPT = {"retries": {"total_max_attempts": 1}}
+
+_INTENT = "run_job_flow"
+_NOT_IN_A_TAG = re.compile(r"[^A-Za-z0-9 _.:/=+@-]")
+
+
+def tag_value(text: str) -> str:
+    """`text` as an AWS tag may hold it: other characters are replaced, a digest then keeps it unique."""
+    allowed = _NOT_IN_A_TAG.sub("_", text)
+    if allowed == text and len(text) <= 256:
+        return text
+    return f"{allowed[:240]}.{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class ClusterIdentity:
+    """Whose cluster it is: a laptop and production in one account have the same run ids."""
+
+    deployment_id: str
+    dag_id: str
+    run_id: str
+
+    @property
+    def name(self) -> str:
+        """The cluster's name: ListClusters gives names, but no tags."""
+        return f"fruits/{tag_value(self.deployment_id)}/{tag_value(self.dag_id)}/{tag_value(self.run_id)}"[
+            :256
+        ]
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The tags that tell this run's cluster from every other one."""
+        return {
+            "project": "fruits",
+            "deployment": tag_value(self.deployment_id),
+            "dag": tag_value(self.dag_id),
+            "run": tag_value(self.run_id),
+        }
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster as DescribeCluster shows it."""
+
+    job_flow_id: str
+    name: str
+    state: str
+    created_at: datetime
+    tags: Mapping[str, str]
+    log_uri: str
+    reason: str
+    description: Mapping[str, Any]
+
+    @property
+    def deadline(self) -> datetime | None:
+        """When it must be gone, from its tag."""
+        text = self.tags.get("deadline")
+        return datetime.fromisoformat(text) if text else None
+
+
+def describe(client: EMRClient, job_flow_id: str) -> Cluster:
+    """Reads one cluster."""
+    found: Mapping[str, Any] = client.describe_cluster(ClusterId=job_flow_id)["Cluster"]
+    status = found["Status"]
+    change = status.get("StateChangeReason", {})
+    return Cluster(
+        job_flow_id=job_flow_id,
+        name=found["Name"],
+        state=status["State"],
+        created_at=status["Timeline"]["CreationDateTime"],
+        tags={tag["Key"]: tag["Value"] for tag in found.get("Tags", [])},
+        log_uri=found.get("LogUri", ""),
+        reason=" ".join(filter(None, (change.get("Code"), change.get("Message")))),
+        description=found,
+    )
+
+
+def find(client: EMRClient, identity: ClusterIdentity, states: Sequence[str] = LIVE_STATES) -> list[Cluster]:
+    """The clusters of `identity` in `states`, oldest first; by name, then by tags."""
+    pages = client.get_paginator("list_clusters").paginate(ClusterStates=list(states))  # type: ignore[arg-type]
+    ids = [c["Id"] for page in pages for c in page["Clusters"] if c["Name"] == identity.name]
+    described = (describe(client, job_flow_id) for job_flow_id in ids)
+    own = [c for c in described if identity.tags.items() <= c.tags.items() and c.state in states]
+    return sorted(own, key=lambda cluster: (cluster.created_at, cluster.job_flow_id))
+
+
+@dataclass(frozen=True)
+class ClusterDesk:
+    """Makes and ends clusters for one run.
+
+    Attributes:
+        client: EMR client for reading and ending, with retries.
+        single_attempt_client: EMR client whose calls send one request, for RunJobFlow.
+        journal: the run's notes.
+        identity: whose cluster.
+        consistency_s: how long ListClusters may not show a new cluster.
+        poll_s: pause between two looks.
+    """
+
+    client: EMRClient
+    single_attempt_client: EMRClient
+    journal: Journal
+    identity: ClusterIdentity
+    consistency_s: float
+    poll_s: float
+
+    def adopt(self) -> Cluster | None:
+        """The run's live cluster, if there is one; further ones are ended.
+
+        Waits while a request announced moments ago may have made one that the listing does not show yet.
+        """
+        clusters = find(self.client, self.identity)
+        while not clusters:
+            age = self.journal.seconds_since(_INTENT)
+            if age is None or age >= self.consistency_s:
+                return None
+            log.info("A request for a cluster was sent %.0f s ago; looking again", age)
+            time.sleep(min(self.poll_s, self.consistency_s - age))
+            clusters = find(self.client, self.identity)
+        oldest, *extra = clusters
+        log.info("Adopting %s (%s), the oldest of %d", oldest.job_flow_id, oldest.state, len(clusters))
+        for cluster in extra:
+            log.warning("Ending %s: the run has an older cluster", cluster.job_flow_id)
+            self._request_end(cluster.job_flow_id)
+        return oldest
+
+    def adopt_or_create(self, body: Callable[[], dict[str, Any]]) -> Cluster:
+        """The run's live cluster, made now if there is none.
+
+        Args:
+            body: gives the body of RunJobFlow; called only when a cluster is made.
+
+        Raises:
+            ClientError: AWS refused the request.
+            BotoCoreError: no answer came, and the listing showed no cluster within its window.
+        """
+        if existing := self.adopt():
+            return existing
+        request = body()
+        self.journal.note(_INTENT, name=self.identity.name)
+        try:
+            job_flow_id = self.single_attempt_client.run_job_flow(**request)["JobFlowId"]
+        except (BotoCoreError, ClientError) as error:
+            if isinstance(error, ClientError) and 400 <= _http_status(error) < 500:
+                raise  # refused: nothing was made
+            log.warning("RunJobFlow gave no answer (%s); looking for what it made", error)
+            if found := self.adopt():
+                return found
+            raise
+        log.info("Created %s, named %s", job_flow_id, self.identity.name)
+        return describe(self.client, job_flow_id)
+
+    def end_all(self, known: Sequence[str] = (), timeout_s: float = 900.0) -> list[Cluster]:
+        """Ends every cluster of the run and watches until each is seen ended.
+
+        Args:
+            known: ids to end besides what the listing shows, such as one from an XCom.
+            timeout_s: how long to watch.
+
+        Returns:
+            The clusters, as last seen, each in an ended state.
+
+        Raises:
+            TimeoutError: one was not seen ended in time; it names each and its state.
+        """
+        self.adopt()
+        listed = find(self.client, self.identity, (*LIVE_STATES, "TERMINATING"))
+        pending = {cluster.job_flow_id for cluster in listed} | self._own(known)
+        ended: list[Cluster] = []
+        give_up = time.monotonic() + timeout_s
+        while pending:
+            for job_flow_id in sorted(pending):
+                cluster = describe(self.client, job_flow_id)
+                if cluster.state in ENDED_STATES:
+                    log.info("%s is %s", job_flow_id, cluster.state)
+                    pending.discard(job_flow_id)
+                    ended.append(cluster)
+                elif cluster.state in LIVE_STATES:
+                    self._request_end(job_flow_id)
+            if pending and time.monotonic() > give_up:
+                raise TimeoutError(
+                    f"not seen ended after {timeout_s:.0f} s: {', '.join(sorted(pending))}; "
+                    "trying again; end it in the EMR console should this go on"
+                )
+            if pending:
+                time.sleep(self.poll_s)
+        return ended
+
+    def _own(self, known: Sequence[str]) -> set[str]:
+        own = set()
+        for job_flow_id in known:
+            cluster = describe(self.client, job_flow_id)
+            if self.identity.tags.items() <= cluster.tags.items() and cluster.state not in ENDED_STATES:
+                own.add(job_flow_id)
+        return own
+
+    def _request_end(self, job_flow_id: str) -> None:
+        try:
+            self.client.terminate_job_flows(JobFlowIds=[job_flow_id])
+        except ClientError as error:
+            if error_code(error) != "ValidationException":
+                raise
+            log.warning("%s refused to end (%s); lifting its termination protection", job_flow_id, error)
+            self.client.set_termination_protection(JobFlowIds=[job_flow_id], TerminationProtected=False)
+            self.client.terminate_job_flows(JobFlowIds=[job_flow_id])
+
+
+def clusters_of_run(
+    client: EMRClient, identity: ClusterIdentity, since: datetime | None = None
+) -> list[Cluster]:
+    """Every cluster that the run has had, ended ones included, oldest first; `since` shortens the search."""
+    extra: dict[str, Any] = {} if since is None else {"CreatedAfter": since}
+    pages = client.get_paginator("list_clusters").paginate(**extra)
+    ids = [c["Id"] for page in pages for c in page["Clusters"] if c["Name"] == identity.name]
+    own = [c for c in (describe(client, i) for i in ids) if identity.tags.items() <= c.tags.items()]
+    return sorted(own, key=lambda cluster: (cluster.created_at, cluster.job_flow_id))
+
+
+def instances_of(client: EMRClient, job_flow_id: str) -> list[dict[str, Any]]:
+    """The nodes that a cluster has had, with their timelines; empty when EMR does not tell."""
+    try:
+        pages = client.get_paginator("list_instances").paginate(ClusterId=job_flow_id)
+        return [dict(instance) for page in pages for instance in page["Instances"]]
+    except ClientError as error:
+        log.warning("No instances known of %s: %s", job_flow_id, error)
+        return []
+
+
+def seconds_alive(cluster: Cluster) -> float:
+    """From RunJobFlow to the cluster's end, or to now."""
+    end = cluster.description["Status"]["Timeline"].get("EndDateTime") or datetime.now(UTC)
+    return float((end - cluster.created_at).total_seconds())
+
+
+def _http_status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))

@@ -1,0 +1,39 @@
+"""What can go wrong on the Airflow side, each with a message that says what, which value, and what to do."""
+
+from __future__ import annotations
+
+
+class FruitsError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(FruitsError):
+    """A setting, a parameter of a run or a file below include/ is wrong."""
+
+
+class ResidencyError(ConfigError):
+    """Data would leave the European Union."""
+
+
+class CostCeilingExceeded(FruitsError):
+    """The run would cost, or has cost, more than max_cost_eur."""
+
+
+class RunRefused(FruitsError):
+    """The plan stops the run before anything is created; the run is red."""
+
+
+class NothingToDo(FruitsError):
+    """The plan stops the run because its result is already published; the run is green."""
+
+
+class CodeMismatch(FruitsError):
+    """An object below code/ is not what its digest says."""
+
+
+class ClusterLost(FruitsError):
+    """The cluster ended before its work did; another attempt may make a new one."""
+
+
+class StepFailed(FruitsError):
+    """A step ended badly by its own fault; another attempt would end the same way."""

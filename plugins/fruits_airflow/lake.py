@@ -1,0 +1,81 @@
+"""Small objects in the lake bucket: JSON that a run keeps, pages that it publishes, code that it ships.
+
+Keys are used as they are: a run id holds `+` and `:`, and Spark does not decode `%2B`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
+_EXISTS = frozenset({"412", "PreconditionFailed", "ConditionalRequestConflict"})
+
+
+def error_code(error: ClientError) -> str:
+    """The code that AWS gave, such as `NoSuchKey`."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+@dataclass(frozen=True)
+class Lake:
+    """The lake bucket as seen by a task.
+
+    Attributes:
+        client: S3 client in the bucket's region.
+        bucket: its name.
+    """
+
+    client: S3Client
+    bucket: str
+
+    def uri(self, key: str) -> str:
+        """`key` as a URI."""
+        return f"s3://{self.bucket}/{key}"
+
+    def read(self, key: str) -> bytes | None:
+        """The object's bytes, or None when there is no such object."""
+        try:
+            return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        except ClientError as error:
+            if error_code(error) in _MISSING:
+                return None
+            raise
+
+    def read_json(self, key: str) -> dict[str, Any] | None:
+        """The object parsed, or None when there is no such object."""
+        content = self.read(key)
+        return None if content is None else dict(json.loads(content))
+
+    def write(self, key: str, content: bytes, content_type: str = "application/octet-stream") -> None:
+        """Puts an object, over an older one if there is one."""
+        self.client.put_object(Bucket=self.bucket, Key=key, Body=content, ContentType=content_type)
+
+    def write_json(self, key: str, content: dict[str, Any]) -> None:
+        """Puts `content` as readable JSON."""
+        self.write(key, json.dumps(content, indent=1, sort_keys=True).encode(), "application/json")
+
+    def write_once(self, key: str, content: bytes) -> bool:
+        """Puts an object unless there is one already; says whether it did."""
+        try:
+            self.client.put_object(Bucket=self.bucket, Key=key, Body=content, IfNoneMatch="*")
+        except ClientError as error:
+            if error_code(error) in _EXISTS:
+                return False
+            raise
+        return True
+
+    def remove(self, key: str) -> None:
+        """Deletes an object; one that is not there is fine."""
+        self.client.delete_object(Bucket=self.bucket, Key=key)
+
+
+def run_key(run_id: str, name: str = "") -> str:
+    """Key of something in a run's folder: `runs/<run_id>/<name>`."""
+    return f"runs/{run_id}/{name}" if name else f"runs/{run_id}"

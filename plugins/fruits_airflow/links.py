@@ -1,0 +1,43 @@
+"""Where a person looks next: the folder with the logs of a step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from airflow.sdk import BaseOperatorLink
+from airflow.sdk.execution_time.xcom import XCom
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from mypy_boto3_s3 import S3Client
+
+_CONSOLES = {"aws": "console.aws.amazon.com", "aws-eusc": "console.amazonaws-eusc.eu"}
+
+
+class StepLogLink(BaseOperatorLink):
+    """Link on a wait task: the logs of its step, while it waits too."""
+
+    name = "Step logs"
+    key = "step_logs"
+
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
+        """The address that `persist` noted, or nothing."""
+        return str(XCom.get_value(key=self.key, ti_key=ti_key) or "")
+
+    @classmethod
+    def persist(cls, context: Context, address: str) -> None:
+        """Notes the address, and shows it at once."""
+        context["ti"].xcom_push(key=cls.key, value=address)
+        context["ti"].xcom_push(key=cls().xcom_key, value=address)
+
+
+def folder_address(client: S3Client, bucket: str, prefix: str) -> str:
+    """Address of a folder in the console, or at the endpoint where one is configured (the console lacks it there)."""
+    endpoint = urlsplit(client.meta.endpoint_url)
+    host = endpoint.hostname or ""
+    if not host.endswith((".amazonaws.com", ".amazonaws-eusc.eu", ".amazonaws.eu")):
+        return f"{endpoint.geturl()}/{bucket}?list-type=2&prefix={quote(prefix)}"
+    console = _CONSOLES.get(client.meta.partition, _CONSOLES["aws"])
+    region = client.meta.region_name
+    return f"https://{region}.{console}/s3/buckets/{bucket}?region={region}&prefix={quote(prefix)}"

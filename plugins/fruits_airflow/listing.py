@@ -1,0 +1,126 @@
+"""What lies below the input prefix: listed once, kept as Parquet, compared with an earlier night.
+
+Everything streams: a million keys pass through in pages of a thousand and row groups of fifty thousand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fruits_airflow.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+ROW_GROUP = 50_000
+
+
+class ListedObject(NamedTuple):
+    """One object as ListObjectsV2 shows it; `etag` without quotes."""
+
+    key: str
+    etag: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class ListingSummary:
+    """What a listing amounts to; `digest` is SHA-256 over keys, ETags and sizes."""
+
+    images: int
+    size_bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Changes:
+    """One listing against an earlier one: `new` counts added and changed objects."""
+
+    new: int
+    unchanged: int
+    removed: int
+
+
+def list_objects(client: S3Client, bucket: str, prefix: str) -> Iterator[ListedObject]:
+    """Lists the objects below `prefix`, in the order of their keys; markers of empty folders are left out."""
+    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for found in page.get("Contents", []):
+            if not (found["Size"] == 0 and found["Key"].endswith("/")):
+                yield ListedObject(found["Key"], found["ETag"].strip('"'), found["Size"])
+
+
+def choose(objects: Iterable[ListedObject], limit: int) -> list[ListedObject]:
+    """At most `limit` objects, chosen evenly over all folders: those whose keys hash lowest. Sorted by key.
+
+    The first keys of a listing would all be of one label, and a second call must choose the same ones.
+    """
+    lowest = heapq.nsmallest(limit, objects, key=lambda o: hashlib.sha256(o.key.encode()).digest())
+    return sorted(lowest)
+
+
+def write_listing(objects: Iterable[ListedObject], path: Path) -> ListingSummary:
+    """Writes `listing.parquet`: key string, etag string, size_bytes int64; sorted by key.
+
+    Raises:
+        ConfigError: the keys are not sorted, as in a directory bucket; comparing would then be wrong.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([("key", pa.string()), ("etag", pa.string()), ("size_bytes", pa.int64())])
+    digest, count, size, previous = hashlib.sha256(), 0, 0, ""
+    rows: list[ListedObject] = []
+
+    def flush(writer: Any) -> None:
+        columns = {name: [row[i] for row in rows] for i, name in enumerate(ListedObject._fields)}
+        writer.write_table(pa.Table.from_pydict(columns, schema=schema), row_group_size=ROW_GROUP)
+        rows.clear()
+
+    with pq.ParquetWriter(path, schema) as writer:
+        for item in objects:
+            if count and item.key <= previous:
+                raise ConfigError(
+                    f"listing: {item.key!r} comes after {previous!r}; use a general purpose bucket"
+                )
+            previous = item.key
+            digest.update(f"{item.key}\0{item.etag}\0{item.size_bytes}\n".encode())
+            count, size = count + 1, size + item.size_bytes
+            rows.append(item)
+            if len(rows) == ROW_GROUP:
+                flush(writer)
+        if rows or not count:
+            flush(writer)
+    return ListingSummary(count, size, digest.hexdigest())
+
+
+def read_listing(path: Path) -> Iterator[ListedObject]:
+    """Reads what `write_listing` wrote, row group by row group."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=ROW_GROUP, columns=["key", "etag", "size_bytes"]):
+            yield from map(ListedObject, *(column.to_pylist() for column in batch.columns))
+
+
+def compare(before: Iterable[ListedObject], now: Iterable[ListedObject]) -> Changes:
+    """Counts what changed between two listings, both sorted by key."""
+    new = unchanged = removed = 0
+    old_items = iter(before)
+    old = next(old_items, None)
+    for item in now:
+        while old is not None and old.key < item.key:
+            removed, old = removed + 1, next(old_items, None)
+        if old is not None and old.key == item.key:
+            same = old.etag == item.etag
+            new, unchanged = new + (not same), unchanged + same
+            old = next(old_items, None)
+        else:
+            new += 1
+    if old is not None:
+        removed += 1 + sum(1 for _ in old_items)
+    return Changes(new, unchanged, removed)

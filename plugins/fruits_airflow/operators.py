@@ -1,0 +1,114 @@
+"""Operators that may be run again at any moment: each looks for what an earlier attempt did before it acts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.amazon.aws.links.emr import EmrClusterLink
+from airflow.providers.amazon.aws.operators.emr import (
+    EmrAddStepsOperator,
+    EmrCreateJobFlowOperator,
+    EmrTerminateJobFlowOperator,
+)
+from airflow.sdk.exceptions import AirflowFailException
+
+from fruits_airflow.code_bundle import verify_code
+from fruits_airflow.errors import FruitsError
+from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+@contextmanager
+def failing_for_good() -> Iterator[None]:
+    """Turns errors of ours, which another attempt would only repeat, into a failure without retries."""
+    try:
+        yield
+    except FruitsError as error:
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+
+class CreateClusterOperator(EmrCreateJobFlowOperator):
+    """Makes the run's cluster, or adopts the one that it has; waits for nothing.
+
+    The provider's operator makes a second cluster on a retry, and its `on_kill` fails before RunJobFlow has answered.
+
+    Args:
+        settings: of the deployment.
+        **kwargs: of the task.
+    """
+
+    def __init__(self, *, settings: Settings, **kwargs: Any) -> None:
+        super().__init__(aws_conn_id=settings.aws_conn_id, emr_conn_id=None, deferrable=False, **kwargs)
+        self.settings = settings
+
+    def execute(self, context: Context) -> str:
+        """Returns the cluster's id."""
+        run = RunCluster.of(context, self.settings)
+        with failing_for_good():
+            cluster = run.adopt_or_create()
+        EmrClusterLink.persist(
+            context=context,
+            operator=self,
+            region_name=run.region,
+            aws_partition=run.client.meta.partition,
+            job_flow_id=cluster.job_flow_id,
+        )
+        return cluster.job_flow_id
+
+    def on_kill(self) -> None:
+        """Does nothing: terminate_cluster ends whatever was made, by its name."""
+
+
+class AddStepOperator(EmrAddStepsOperator):
+    """Adds the step of a stage to the run's cluster, or adopts the one that is there.
+
+    Args:
+        settings: of the deployment.
+        stage: one of STAGES.
+        **kwargs: of the task.
+    """
+
+    def __init__(self, *, settings: Settings, stage: str, **kwargs: Any) -> None:
+        super().__init__(aws_conn_id=settings.aws_conn_id, job_flow_id="", **kwargs)
+        self.settings = settings
+        self.stage = stage
+
+    def execute(self, context: Context) -> dict[str, str]:  # type: ignore[override]
+        """Returns `job_flow_id` and `step_id`."""
+        run = RunCluster.of(context, self.settings)
+        with failing_for_good():
+            verify_code(run.lake, run.code_digest)
+            cluster = run.adopt_or_create()
+            step = run.step_desk(cluster.job_flow_id).adopt_or_add(run.step(self.stage))
+        return {"job_flow_id": cluster.job_flow_id, "step_id": step.step_id}
+
+
+class TerminateClusterOperator(EmrTerminateJobFlowOperator):
+    """Ends every cluster of the run and watches until each is seen ended.
+
+    Finds them by name and tags: the task that made one may have died before it could tell. The provider's operator
+    needs an id, does not wait unless it defers, and then calls TERMINATED_WITH_ERRORS a failure.
+
+    Args:
+        settings: of the deployment.
+        **kwargs: of the task.
+    """
+
+    def __init__(self, *, settings: Settings, **kwargs: Any) -> None:
+        super().__init__(aws_conn_id=settings.aws_conn_id, job_flow_id="", deferrable=False, **kwargs)
+        self.settings = settings
+
+    def execute(self, context: Context) -> None:
+        """Ends the clusters.
+
+        Raises:
+            TimeoutError: one was not seen ended; a retry goes on.
+        """
+        run = RunCluster.of(context, self.settings)
+        ended = run.desk.end_all(timeout_s=self.settings.terminate_timeout_minutes * 60)
+        self.log.info("%d clusters ended, none is left", len(ended))

@@ -1,0 +1,229 @@
+"""The plan: what the run will do, and every reason to stop before anything is created."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from fruits_airflow import listing
+from fruits_airflow.cluster_body import load_profile
+from fruits_airflow.code_bundle import build_bundle
+from fruits_airflow.cost import deadline, fleets_eur_per_hour, forecast_eur, load_prices
+from fruits_airflow.errors import ConfigError, CostCeilingExceeded, RunRefused
+from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.publication import Fingerprint, read_state, require_work, settings_digest, write_state
+from fruits_airflow.regions import require_eu_region
+from fruits_airflow.run_parameters import RunParameters
+from fruits_airflow.settings import Settings
+from fruits_airflow.stages import STAGES
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+log = logging.getLogger(__name__)
+
+
+def make_plan(settings: Settings, asked: RunParameters, run_id: str, client: S3Client) -> dict[str, Any]:
+    """Checks and forecasts a run, writes its listing, and says what the other tasks need to know.
+
+    Args:
+        settings: of the deployment.
+        asked: what this run is to do.
+        run_id: of the run.
+        client: S3 client.
+
+    Returns:
+        The plan, as JSON can hold it.
+
+    Raises:
+        ConfigError: a bucket or the model is missing, or a value is wrong.
+        ResidencyError: a bucket lies outside the European Union.
+        RunRefused: nothing to read, random weights at night, or a gate that refused the same before.
+        NothingToDo: all this is published.
+        CostCeilingExceeded: the forecast is above `max_cost_eur`.
+    """
+    lake = Lake(client, settings.lake_bucket)
+    require_bucket_in_eu(client, "raw_bucket", settings.raw_bucket)
+    lake_region = require_bucket_in_eu(client, "lake_bucket", settings.lake_bucket)
+    if lake_region != asked.region:
+        log.warning(
+            "The cluster runs in %s, the lake is in %s: transfer is billed", asked.region, lake_region
+        )
+    model = find_model(lake, asked)
+    code_digest = build_bundle().digest
+    profile = load_profile(asked.profile)
+    eur_per_hour = fleets_eur_per_hour(profile.instance_fleets, load_prices(asked.region))
+
+    state = read_state(lake, asked.database)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "listing.parquet"
+        found: Iterable[listing.ListedObject] = listing.list_objects(
+            client, settings.raw_bucket, asked.input_prefix
+        )
+        summary = listing.write_listing(
+            found if asked.limit is None else listing.choose(found, asked.limit), path
+        )
+        if not summary.images:
+            raise RunRefused(
+                f"input_prefix: no object below s3://{settings.raw_bucket}/{asked.input_prefix}; "
+                "check the bucket and the prefix, and that photos were uploaded"
+            )
+        client.upload_file(str(path), lake.bucket, run_key(run_id, "listing.parquet"))
+        changes = _changes_since(state.published, lake, path, Path(folder), summary)
+    fingerprint = Fingerprint(
+        run_id=run_id,
+        listing_digest=summary.digest,
+        code_digest=code_digest,
+        model_id=model["model_id"],
+        settings_digest=settings_digest(_what_decides_the_result(settings, asked)),
+    )
+    log.info(
+        "%s: %d images (%d bytes): %d new, %d unchanged, %d removed",
+        *(asked.mode, summary.images, summary.size_bytes, changes.new, changes.unchanged, changes.removed),
+    )
+    require_work(state, fingerprint, asked.force or asked.full_refresh)
+
+    same_features = state.published is not None and state.published.model_id == model["model_id"]
+    images = changes.new if same_features and not asked.full_refresh else summary.images
+    forecast = forecast_eur(images, profile.images_per_second, profile.fixed_minutes, eur_per_hour)
+    log.info(
+        "Forecast: %.2f EUR for %d images on %s; at most %.2f",
+        forecast,
+        images,
+        profile.name,
+        asked.max_cost_eur,
+    )
+    if forecast > asked.max_cost_eur:
+        raise CostCeilingExceeded(
+            f"max_cost_eur: the forecast for {images} images is {forecast:.2f} EUR, "
+            f"the ceiling {asked.max_cost_eur:.2f}; raise it, or trigger with a limit"
+        )
+    now = datetime.now(UTC)
+    deadline(
+        now, asked.max_cost_eur, 0.0, eur_per_hour, settings.max_cluster_minutes
+    )  # refuses a useless ceiling
+    write_state(lake, asked.database, replace(state, begun=fingerprint))
+    return {
+        **asdict(asked),
+        "run_id": run_id,
+        "planned_at": now.isoformat(),
+        "run_folder": lake.uri(run_key(run_id)),
+        "raw_bucket": settings.raw_bucket,
+        "lake_bucket": settings.lake_bucket,
+        "lake_region": lake_region,
+        "model_id": model["model_id"],
+        "weights": model.get("weights", "unknown"),
+        "batch_size": settings.batch_size,
+        "max_reject_rate": settings.max_reject_rate,
+        "eur_per_hour": eur_per_hour,
+        "forecast_eur": forecast,
+        "images": {"seen": summary.images, **asdict(changes)},
+        "input_bytes": summary.size_bytes,
+        "fingerprint": asdict(fingerprint),
+    }
+
+
+def require_bucket_in_eu(client: S3Client, setting: str, bucket: str) -> str:
+    """The region of `bucket`.
+
+    Raises:
+        ConfigError: the bucket does not exist or may not be read.
+        ResidencyError: it lies outside the European Union.
+    """
+    try:
+        place = client.get_bucket_location(Bucket=bucket).get("LocationConstraint")
+    except ClientError as error:
+        raise ConfigError(
+            f"{setting}: cannot read {bucket!r}: {error}; deploy include/stack.yaml first"
+        ) from error
+    region = {None: "us-east-1", "EU": "eu-west-1"}.get(place, str(place))
+    return require_eu_region(region, f"{setting} {bucket!r} lies in a region that")
+
+
+def find_model(lake: Lake, asked: RunParameters) -> Mapping[str, Any]:
+    """The `model.json` of the run's model: of the reference model where the engine asks for it.
+
+    Raises:
+        ConfigError: no model is named, or its artifact is not in the lake.
+        RunRefused: a nightly run with random weights.
+    """
+    if asked.model_id is None:
+        raise ConfigError(
+            "model_id: not set; run make model and set it (FRUITS_MODEL_ID or include/settings.yaml)"
+        )
+    model = _read_model(lake, asked.model_id)
+    if model.get("engine") != asked.engine:
+        if asked.engine != "tensorflow" or not model.get("reference_model_id"):
+            raise ConfigError(
+                f"engine: {asked.engine!r} cannot run model {asked.model_id[:16]}… ({model.get('engine')}); "
+                "name the model of this engine, as make model printed it"
+            )
+        model = _read_model(lake, model["reference_model_id"])
+    if model.get("weights") == "random":
+        if asked.mode == "nightly":
+            raise RunRefused(
+                f"model_id: {model['model_id'][:16]}… has random weights and may not be published by a nightly run; "
+                "give make model ImageNet's or your own weights"
+            )
+        log.warning("weights: random. The vectors mean nothing; give make model real weights.")
+    return model
+
+
+def forget_earlier_attempt(lake: Lake, run_id: str) -> None:
+    """Removes what a cleared attempt of this run left, so that nothing old is reported as new."""
+    for name in ("run.json", *(f"stages/{stage}.json" for stage in STAGES)):
+        lake.remove(run_key(run_id, name))
+
+
+def _read_model(lake: Lake, model_id: str) -> Mapping[str, Any]:
+    key = f"models/{model_id}/model.json"
+    model = lake.read_json(key)
+    if model is None or not _exists(lake, f"models/{model_id}/{model.get('file', '')}"):
+        raise ConfigError(
+            f"model_id: no complete model at {lake.uri(key)}; run make model and upload what it wrote"
+        )
+    return model
+
+
+def _exists(lake: Lake, key: str) -> bool:
+    try:
+        lake.client.head_object(Bucket=lake.bucket, Key=key)
+    except ClientError:
+        return False
+    return True
+
+
+def _changes_since(
+    published: Fingerprint | None, lake: Lake, path: Path, folder: Path, summary: listing.ListingSummary
+) -> listing.Changes:
+    if published is None:
+        return listing.Changes(new=summary.images, unchanged=0, removed=0)
+    before = folder / "before.parquet"
+    try:
+        lake.client.download_file(lake.bucket, run_key(published.run_id, "listing.parquet"), str(before))
+    except ClientError as error:
+        log.warning(
+            "The listing of run %s cannot be read (%s); counting every image as new", published.run_id, error
+        )
+        return listing.Changes(new=summary.images, unchanged=0, removed=0)
+    return listing.compare(listing.read_listing(before), listing.read_listing(path))
+
+
+def _what_decides_the_result(settings: Settings, asked: RunParameters) -> dict[str, Any]:
+    return {
+        "input": f"{settings.raw_bucket}/{asked.input_prefix}",
+        "limit": asked.limit,
+        "engine": asked.engine,
+        "batch_size": settings.batch_size,
+        "variance": None if asked.k is not None else asked.variance,
+        "k": asked.k,
+        "max_reject_rate": settings.max_reject_rate,
+        "release_label": settings.release_label,
+    }

@@ -1,0 +1,90 @@
+"""What a database last published, what was begun after it, and what its quality gate refused.
+
+One JSON object per database in the lake, `state/<database>.json`; `max_active_runs=1` keeps it to one writer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fruits_airflow.errors import NothingToDo, RunRefused
+from fruits_airflow.lake import Lake
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """All that decides what a run publishes, and the run that had it."""
+
+    run_id: str
+    listing_digest: str
+    code_digest: str
+    model_id: str
+    settings_digest: str
+
+    def same_work_as(self, other: Fingerprint | None) -> bool:
+        """Whether both would publish the same, whichever run did it."""
+        return other is not None and _work(self) == _work(other)
+
+
+@dataclass(frozen=True)
+class PublicationState:
+    """How far a database has come.
+
+    Attributes:
+        published: the last run that published.
+        begun: a run that began after it and has not published; its facts may be in the tables.
+        gate_failed: the last run whose quality gate refused.
+    """
+
+    published: Fingerprint | None = None
+    begun: Fingerprint | None = None
+    gate_failed: Fingerprint | None = None
+
+
+def settings_digest(values: Mapping[str, Any]) -> str:
+    """SHA-256 over the settings that change what is published."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def read_state(lake: Lake, database: str) -> PublicationState:
+    """The state of `database`; empty when it never published."""
+    content = lake.read_json(_key(database)) or {}
+    return PublicationState(**{name: Fingerprint(**found) for name, found in content.items() if found})
+
+
+def write_state(lake: Lake, database: str, state: PublicationState) -> None:
+    """Replaces the state of `database`."""
+    lake.write_json(_key(database), asdict(state))
+
+
+def require_work(state: PublicationState, now: Fingerprint, force: bool) -> None:
+    """Returns when there is work to do.
+
+    Raises:
+        NothingToDo: the same is published already, and nothing was begun since.
+        RunRefused: the quality gate refused exactly this.
+    """
+    if force:
+        return
+    if state.gate_failed and now.same_work_as(state.gate_failed):
+        raise RunRefused(
+            f"the quality gate of run {state.gate_failed.run_id} refused this same input, code, model and settings; "
+            "look at its report, change one of them, or trigger with force"
+        )
+    if state.published and state.begun is None and now.same_work_as(state.published):
+        raise NothingToDo(
+            f"nothing to do: run {state.published.run_id} published this same input, code, model and settings; "
+            "trigger with force to do it again"
+        )
+
+
+def _work(fingerprint: Fingerprint) -> dict[str, str]:
+    return {name: value for name, value in asdict(fingerprint).items() if name != "run_id"}
+
+
+def _key(database: str) -> str:
+    return f"state/{database}.json"

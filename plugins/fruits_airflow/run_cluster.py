@@ -1,0 +1,180 @@
+"""The cluster of the run that a task belongs to: its clients, its identity and the request that makes it.
+
+Every task of a stage asks here for the cluster rather than trusting an XCom: after "clear failed" the cluster that
+the XCom names is gone, and the first task that runs makes the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.amazon.aws.hooks.emr import EmrHook
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+
+from fruits_airflow.cluster_body import load_profile, render_body
+from fruits_airflow.clusters import (
+    SINGLE_ATTEMPT,
+    Cluster,
+    ClusterDesk,
+    ClusterIdentity,
+    clusters_of_run,
+    instances_of,
+    tag_value,
+)
+from fruits_airflow.cost import deadline, estimate_eur, load_prices
+from fruits_airflow.journal import Journal
+from fruits_airflow.lake import Lake
+from fruits_airflow.settings import Settings
+from fruits_airflow.stages import step_for
+from fruits_airflow.steps import StepDesk
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from mypy_boto3_emr import EMRClient
+
+PLAN_TASK = "plan"
+UPLOAD_TASK = "upload_code"
+
+_CLOCK_SKEW = timedelta(minutes=5)
+
+
+def open_lake(settings: Settings) -> Lake:
+    """The lake, through Airflow's connection if one is named."""
+    hook = S3Hook(aws_conn_id=settings.aws_conn_id, region_name=settings.region)
+    return Lake(hook.get_conn(), settings.lake_bucket)
+
+
+@dataclass(frozen=True)
+class RunCluster:
+    """The cluster side of one run.
+
+    Attributes:
+        settings: of the deployment.
+        region: where the run's cluster is.
+        identity: whose cluster.
+        plan: what `plan` returned; empty when it returned nothing.
+        code_digest: what `upload_code` returned; empty when it returned nothing.
+    """
+
+    settings: Settings
+    region: str
+    identity: ClusterIdentity
+    plan: Mapping[str, Any]
+    code_digest: str
+
+    @classmethod
+    def of(cls, context: Context, settings: Settings) -> RunCluster:
+        """The cluster side of the run that `context` belongs to.
+
+        Pulls the XComs of two tasks that every run has, so that the graph shows the order of work and not who
+        reads whose result.
+        """
+        plan = context["ti"].xcom_pull(task_ids=PLAN_TASK) or {}
+        code_digest = context["ti"].xcom_pull(task_ids=UPLOAD_TASK) or ""
+        region = plan.get("region") or context["params"]["region"]
+        identity = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
+        return cls(settings, region, identity, plan, code_digest)
+
+    @cached_property
+    def client(self) -> EMRClient:
+        """EMR client with botocore's retries."""
+        return self._hook().get_conn()
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The lake bucket."""
+        return open_lake(self.settings)
+
+    @cached_property
+    def journal(self) -> Journal:
+        """The run's notes."""
+        return Journal(self.lake, self.identity.run_id)
+
+    @cached_property
+    def desk(self) -> ClusterDesk:
+        """Makes and ends this run's cluster."""
+        return ClusterDesk(
+            client=self.client,
+            single_attempt_client=self._hook(SINGLE_ATTEMPT).get_conn(),
+            journal=self.journal,
+            identity=self.identity,
+            consistency_s=self.settings.list_consistency_s,
+            poll_s=self.settings.poll_s,
+        )
+
+    def step_desk(self, job_flow_id: str) -> StepDesk:
+        """Adds this run's steps to a cluster."""
+        return StepDesk(
+            client=self.client,
+            single_attempt_client=self.desk.single_attempt_client,
+            journal=self.journal,
+            job_flow_id=job_flow_id,
+            consistency_s=self.settings.list_consistency_s,
+            poll_s=self.settings.poll_s,
+        )
+
+    def step(self, stage: str) -> dict[str, Any]:
+        """The step of `stage` as AddJobFlowSteps takes it."""
+        return step_for(stage, self.plan, self.code_digest)
+
+    def adopt_or_create(self) -> Cluster:
+        """The run's live cluster, made now if there is none.
+
+        Raises:
+            CostCeilingExceeded: what is left of `max_cost_eur` does not pay for another cluster.
+        """
+        return self.desk.adopt_or_create(self.body)
+
+    def body(self) -> dict[str, Any]:
+        """The body of RunJobFlow for a cluster made now."""
+        settings, profile = self.settings, load_profile(self.plan["profile"])
+        ends_at = deadline(
+            now=datetime.now(UTC),
+            max_cost_eur=self.plan["max_cost_eur"],
+            spent_eur=self.spent_eur(),
+            eur_per_hour=self.plan["eur_per_hour"],
+            max_minutes=settings.max_cluster_minutes,
+        )
+        return render_body(
+            {
+                **profile.values,
+                "name": self.identity.name,
+                "release_label": settings.release_label,
+                "lake_bucket": settings.lake_bucket,
+                "lake_region": self.plan["lake_region"],
+                "service_role": settings.service_role,
+                "instance_profile": settings.instance_profile,
+                "security_configuration": settings.security_configuration,
+                "subnet_id": settings.subnet_id,
+                "idle_timeout_s": settings.idle_timeout_s,
+                "code_digest": self.code_digest,
+                "deadline": ends_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "deployment_tag": tag_value(settings.deployment_id),
+                "dag_tag": tag_value(self.identity.dag_id),
+                "run_tag": tag_value(self.identity.run_id),
+            }
+        )
+
+    def history(self) -> list[Cluster]:
+        """Every cluster that this run has had since it was planned, oldest first."""
+        if not self.plan:
+            return []
+        since = datetime.fromisoformat(self.plan["planned_at"]) - _CLOCK_SKEW
+        return clusters_of_run(self.client, self.identity, since)
+
+    def spent_eur(self) -> float:
+        """What this run's clusters have cost so far, from the timelines of their nodes."""
+        prices, now = load_prices(self.region), datetime.now(UTC)
+        return sum(
+            estimate_eur(instances_of(self.client, c.job_flow_id), prices, now) for c in self.history()
+        )
+
+    def _hook(self, config: dict[str, Any] | None = None) -> EmrHook:
+        settings = self.settings
+        return EmrHook(
+            emr_conn_id=None, aws_conn_id=settings.aws_conn_id, region_name=self.region, config=config
+        )

@@ -1,0 +1,120 @@
+"""run.json: what a run was, did, took and cost, in one shape whatever its end."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fruits_airflow.clusters import Cluster
+from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.stages import STAGES
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from mypy_boto3_emr import EMRClient
+
+log = logging.getLogger(__name__)
+
+State = Literal["succeeded", "failed", "skipped", "refused"]
+
+
+def blank_record(run_id: str, mode: str, region: str) -> dict[str, Any]:
+    """A record of a run that has done nothing yet."""
+    return {
+        "run_id": run_id,
+        "state": "failed",
+        "reason": "",
+        "mode": mode,
+        "region": region,
+        "cluster": {"id": None, "name": None, "state": None, "release": None},
+        "images": dict.fromkeys(("seen", "new", "unchanged", "removed", "loaded", "rejected"), 0),
+        "rejects_by_code": {},
+        "metadata_stripped": 0,
+        "features": {"rows": 0, "computed": 0, "model_id": None, "engine": None, "weights": None},
+        "pca": {"pca_id": None, "k": 0, "explained_variance": 0.0, "n": 0},
+        "bytes": dict.fromkeys(("input", "pixels", "features", "pca"), 0),
+        "quality": {"knn_accuracy_features": None, "knn_accuracy_pca": None, "checks": {}},
+        "seconds": dict.fromkeys(("total", "cluster_start", *STAGES, "terminate"), 0),
+        "cost": {"forecast_eur": 0.0, "ceiling_eur": 0.0, "estimate_eur": 0.0},
+    }
+
+
+def read_stages(lake: Lake, run_id: str) -> dict[str, dict[str, Any]]:
+    """The metrics that the stages of a run have written, by stage."""
+    found = {stage: lake.read_json(run_key(run_id, f"stages/{stage}.json")) for stage in STAGES}
+    return {stage: metrics for stage, metrics in found.items() if metrics is not None}
+
+
+def read_sample(lake: Lake, run_id: str) -> pa.Table | None:
+    """The sample of images that `publish` wrote for the report, or None."""
+    content = lake.read(run_key(run_id, "sample.parquet"))
+    if content is None:
+        return None
+    import pyarrow.parquet as pq
+
+    return pq.read_table(io.BytesIO(content))
+
+
+def assemble_record(run: RunCluster, mode: str, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The record of a run as far as it has come, without its final state.
+
+    Args:
+        run: the run.
+        mode: nightly or demo.
+        stages: what `read_stages` found.
+    """
+    record = blank_record(run.identity.run_id, mode, run.region)
+    if run.plan:
+        planned = datetime.fromisoformat(run.plan["planned_at"])
+        record["images"] |= run.plan["images"]
+        record["bytes"]["input"] = run.plan["input_bytes"]
+        record["features"] |= {name: run.plan[name] for name in ("model_id", "engine", "weights")}
+        record["cost"] |= {
+            "forecast_eur": round(run.plan["forecast_eur"], 4),
+            "ceiling_eur": run.plan["max_cost_eur"],
+        }
+        record["seconds"]["total"] = round((datetime.now(UTC) - planned).total_seconds(), 1)
+    for stage, metrics in stages.items():
+        record["seconds"][stage] = metrics.get("seconds", 0)
+        for part in ("images", "features", "pca", "bytes", "quality"):
+            record[part] |= metrics.get(part, {})
+        for part in ("rejects_by_code", "metadata_stripped"):
+            record[part] = metrics.get(part, record[part])
+    try:
+        clusters = run.history()
+        if clusters:
+            _add_cluster(record, run.client, clusters)
+            record["cost"]["estimate_eur"] = round(run.spent_eur(), 4)
+    except (BotoCoreError, ClientError) as error:
+        log.warning("EMR does not tell about this run's cluster, so the record lacks it: %s", error)
+    return record
+
+
+def _add_cluster(record: dict[str, Any], client: EMRClient, clusters: Sequence[Cluster]) -> None:
+    last = clusters[-1]
+    release = last.description.get("ReleaseLabel")
+    record["cluster"] = {"id": last.job_flow_id, "name": last.name, "state": last.state, "release": release}
+    timeline = last.description["Status"]["Timeline"]
+    ends = []
+    for cluster in clusters:
+        for page in client.get_paginator("list_steps").paginate(ClusterId=cluster.job_flow_id):
+            for step in page["Steps"]:
+                times = step["Status"].get("Timeline", {})
+                start, end = times.get("StartDateTime"), times.get("EndDateTime")
+                stage = step["Name"].split("/")[0]
+                if stage in STAGES and start and end:
+                    ends.append(end)
+                    if (
+                        step["Status"]["State"] == "COMPLETED"
+                    ):  # with the start of Spark, unlike the job's own count
+                        record["seconds"][stage] = round((end - start).total_seconds(), 1)
+    if ready := timeline.get("ReadyDateTime"):
+        record["seconds"]["cluster_start"] = round((ready - last.created_at).total_seconds(), 1)
+    if ends and (ended := timeline.get("EndDateTime")):
+        record["seconds"]["terminate"] = round(max(0.0, (ended - max(ends)).total_seconds()), 1)

@@ -1,0 +1,264 @@
+"""Deferrable sensors: until the cluster takes steps, and until a stage's step has ended well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.amazon.aws.links.emr import EmrClusterLink
+from airflow.providers.amazon.aws.sensors.emr import EmrJobFlowSensor, EmrStepSensor
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fruits_airflow.clusters import ENDED_STATES, LIVE_STATES, READY_STATES, Cluster, describe
+from fruits_airflow.errors import ClusterLost, StepFailed
+from fruits_airflow.links import StepLogLink, folder_address
+from fruits_airflow.operators import failing_for_good
+from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.settings import Settings
+from fruits_airflow.step_logs import read_tails, step_log_prefix
+from fruits_airflow.steps import FAILED_STATES, Step, describe_step
+from fruits_airflow.triggers import ClusterReadyTrigger, StepTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+_GRACE = timedelta(minutes=2)  # the trigger ends by itself at its deadline; this is for a triggerer that died
+_HOPELESS = ("BOOTSTRAP_FAILURE", "VALIDATION_ERROR", "USER_REQUEST")  # another cluster would end alike
+
+
+class ClusterReadySensor(EmrJobFlowSensor):
+    """Waits until the run's cluster takes steps.
+
+    The provider's sensor, deferred, waits for the end of the cluster and then succeeds.
+
+    Args:
+        settings: of the deployment.
+        **kwargs: of the task.
+    """
+
+    def __init__(self, *, settings: Settings, **kwargs: Any) -> None:
+        super().__init__(
+            aws_conn_id=settings.aws_conn_id,
+            deferrable=True,
+            poke_interval=settings.poll_s,
+            job_flow_id="",
+            **kwargs,
+        )
+        self.settings = settings
+
+    def execute(self, context: Context) -> None:
+        """Defers until the cluster is ready."""
+        run = RunCluster.of(context, self.settings)
+        with failing_for_good():
+            cluster = run.adopt_or_create()
+        if cluster.state in READY_STATES:
+            self.log.info("%s is %s", cluster.job_flow_id, cluster.state)
+            return
+        # From its creation, not from now: a retry must not give a stuck cluster another half hour.
+        deadline = cluster.created_at.timestamp() + self.settings.start_timeout_minutes * 60
+        self.defer(
+            trigger=ClusterReadyTrigger(
+                job_flow_id=cluster.job_flow_id,
+                deadline=deadline,
+                waiter_delay=self.settings.poll_s,
+                aws_conn_id=self.aws_conn_id,
+                region_name=run.region,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=max(0.0, deadline - time.time())) + _GRACE,
+        )
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Judges what the trigger saw.
+
+        Raises:
+            ClusterLost: the cluster ended or did not start in time; another attempt makes a new one.
+            AirflowFailException: it ended for a reason that a new one would share.
+        """
+        run, job_flow_id = RunCluster.of(context, self.settings), str(event["job_flow_id"])
+        cluster = describe(run.client, job_flow_id)
+        if cluster.state in READY_STATES:
+            self.log.info("%s is %s", job_flow_id, cluster.state)
+            return
+        if cluster.state in LIVE_STATES:
+            self.log.warning("%s was not ready in time; ending it", job_flow_id)
+            run.client.terminate_job_flows(JobFlowIds=[job_flow_id])
+            raise ClusterLost(
+                f"{job_flow_id} is still {cluster.state} after {self.settings.start_timeout_minutes} minutes "
+                "(start_timeout_minutes); ended, a retry makes another"
+            )
+        message = f"{job_flow_id} is {cluster.state} before any step: {cluster.reason or event.get('reason')}"
+        if cluster.reason.startswith(_HOPELESS):
+            raise AirflowFailException(f"{message}; see its bootstrap logs below {cluster.log_uri}")
+        raise ClusterLost(message)
+
+
+class StepSensor(EmrStepSensor):
+    """Waits until the step of a stage has ended well.
+
+    Looks for the cluster and the step itself, so that clearing only this task works when both are gone.
+
+    Args:
+        settings: of the deployment.
+        stage: one of STAGES.
+        add_task_id: the task that adds the step.
+        **kwargs: of the task.
+    """
+
+    operator_extra_links = (EmrClusterLink(), StepLogLink())  # type: ignore[assignment]
+
+    def __init__(self, *, settings: Settings, stage: str, add_task_id: str, **kwargs: Any) -> None:
+        super().__init__(
+            aws_conn_id=settings.aws_conn_id,
+            deferrable=True,
+            poke_interval=settings.poll_s,
+            job_flow_id="",
+            step_id="",
+            **kwargs,
+        )
+        self.settings = settings
+        self.stage = stage
+        self.add_task_id = add_task_id
+
+    def execute(self, context: Context) -> None:
+        """Defers until the step has ended."""
+        run = RunCluster.of(context, self.settings)
+        cluster, step = self._step_to_wait_for(run, context["ti"].xcom_pull(task_ids=self.add_task_id))
+        EmrClusterLink.persist(
+            context=context,
+            operator=self,
+            region_name=run.region,
+            aws_partition=run.client.meta.partition,
+            job_flow_id=cluster.job_flow_id,
+        )
+        bucket, prefix = step_log_prefix(cluster.log_uri, cluster.job_flow_id, step.step_id)
+        StepLogLink.persist(context, folder_address(run.lake.client, bucket, prefix))
+        if step.state == "COMPLETED":
+            self.log.info("%s is done: %s", step.name, step.step_id)
+            return
+        if step.state in FAILED_STATES:
+            self._fail(run, cluster, step)
+        deadline = time.time() + self.settings.step_timeout_minutes * 60
+        if cluster.deadline:
+            deadline = min(deadline, cluster.deadline.timestamp())
+        self.defer(
+            trigger=StepTrigger(
+                job_flow_id=cluster.job_flow_id,
+                step_id=step.step_id,
+                deadline=deadline,
+                waiter_delay=self.settings.poll_s,
+                aws_conn_id=self.aws_conn_id,
+                region_name=run.region,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=max(0.0, deadline - time.time())) + _GRACE,
+        )
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> None:  # type: ignore[override]
+        """Judges what the trigger saw, by a look of its own.
+
+        Raises:
+            AirflowFailException: the step failed; the task's log shows the end of the step's own output.
+            ClusterLost: its cluster ended; another attempt makes a new one and goes on.
+        """
+        run, job_flow_id, step_id = (
+            RunCluster.of(context, self.settings),
+            event["job_flow_id"],
+            event["step_id"],
+        )
+        step = describe_step(run.client, job_flow_id, step_id)
+        if step.state == "COMPLETED":
+            self.log.info("%s is done: %s", step.name, step_id)
+            return
+        cluster = describe(run.client, job_flow_id)
+        if event["status"] == "timeout":
+            self._cancel(run, job_flow_id, step_id)
+            run.journal.note(f"failed-{step_id}", state=step.state, reason="deadline")
+            raise AirflowFailException(
+                f"{step.name}: {step.state} at its deadline and cancelled; raise step_timeout_minutes "
+                f"({self.settings.step_timeout_minutes}) or max_cost_eur ({run.plan['max_cost_eur']})"
+            )
+        self._fail(run, cluster, step)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Cancels the step when Airflow gave up waiting: the trigger's `on_kill` is not called then."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowSensorTimeout:
+            run = RunCluster.of(context, self.settings)
+            for job_flow_id, step_id in self._live_steps(run):
+                self._cancel(run, job_flow_id, step_id)
+            raise
+
+    def _step_to_wait_for(self, run: RunCluster, added: Mapping[str, str] | None) -> tuple[Cluster, Step]:
+        """The step that `add` named while it is alive or unreported; else one on the cluster that the run has now."""
+        if added:
+            job_flow_id, step_id = added["job_flow_id"], added["step_id"]
+            cluster, step = describe(run.client, job_flow_id), describe_step(run.client, job_flow_id, step_id)
+            if step.state == "COMPLETED":
+                return cluster, step
+            if cluster.state in LIVE_STATES:
+                reported = run.journal.read(f"failed-{step_id}") is not None
+                if step.state not in FAILED_STATES or (step.state == "FAILED" and not reported):
+                    return cluster, step
+            self.log.warning(
+                "%s of %s is %s, the cluster %s; going on with a new attempt",
+                *(step_id, job_flow_id, step.state, cluster.state),
+            )
+        with failing_for_good():
+            cluster = run.adopt_or_create()
+            step = run.step_desk(cluster.job_flow_id).adopt_or_add(run.step(self.stage))
+        return cluster, step
+
+    def _live_steps(self, run: RunCluster) -> list[tuple[str, str]]:
+        cluster = run.desk.adopt()
+        if cluster is None:
+            return []
+        step = run.step_desk(cluster.job_flow_id).adopt(run.step(self.stage))
+        return [(cluster.job_flow_id, step.step_id)] if step and step.state != "COMPLETED" else []
+
+    def _cancel(self, run: RunCluster, job_flow_id: str, step_id: str) -> None:
+        self.log.warning("Cancelling step %s of %s", step_id, job_flow_id)
+        try:
+            run.client.cancel_steps(
+                ClusterId=job_flow_id, StepIds=[step_id], StepCancellationOption="TERMINATE_PROCESS"
+            )
+        except (BotoCoreError, ClientError) as error:
+            self.log.warning("Cannot cancel it: %s; terminate_cluster ends it with its cluster", error)
+
+    def _fail(self, run: RunCluster, cluster: Cluster, step: Step) -> NoReturn:
+        settings = self.settings
+        if cluster.state in (*ENDED_STATES, "TERMINATING"):
+            # A failed step never ends its cluster (ActionOnFailure), so the cluster went first.
+            message = (
+                f"{step.name} is {step.state}: {cluster.job_flow_id} is {cluster.state} ({cluster.reason})"
+            )
+            if cluster.reason.startswith("USER_REQUEST"):
+                raise AirflowFailException(
+                    f"{message}; ended on purpose or at its deadline, so not tried again"
+                )
+            raise ClusterLost(f"{message}; a retry goes on with a new cluster")
+        run.journal.note(f"failed-{step.step_id}", state=step.state, reason=step.reason)
+        tails = read_tails(
+            run.lake.client,
+            cluster.log_uri,
+            cluster.job_flow_id,
+            step.step_id,
+            settings.log_wait_s,
+            settings.poll_s,
+        )
+        for name in ("stdout", "stderr"):
+            lines = tails.get(name)
+            if lines is None:
+                self.log.error("%s of %s has not come within %d s", name, step.step_id, settings.log_wait_s)
+                continue
+            self.log.error("%s of %s, last %d lines:", name, step.name, len(lines))
+            for line in lines:
+                self.log.error("%s| %s", name, line)
+        cause = next(
+            (line for line in reversed(tails.get("stderr", [])) if line.startswith("ERROR ")), step.reason
+        )
+        raise AirflowFailException(str(StepFailed(f"{step.name} ({step.step_id}) is {step.state}: {cause}")))

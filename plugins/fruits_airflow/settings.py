@@ -1,0 +1,204 @@
+"""One frozen set of values for a deployment: include/settings.yaml, then FRUITS_* environment variables.
+
+Defaults live here and nowhere else. Secrets never do: they belong to Airflow connections.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from fruits_airflow.errors import ConfigError
+from fruits_airflow.regions import require_eu_region
+from fruits_airflow.releases import release
+from fruits_airflow.strict_yaml import read_yaml_mapping
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SETTINGS_FILE = REPOSITORY / "include" / "settings.yaml"
+ENVIRONMENT_PREFIX = "FRUITS_"
+OTHER_VARIABLES = frozenset({"FRUITS_SHARED"})  # where the tests find photos and weights; no setting
+ENGINES = ("litert", "tensorflow")
+
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_DEPLOYMENT = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]")
+_DATABASE = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_MODEL = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every value that a deployment may set; include/settings.yaml says what each is for.
+
+    Units are in the names: `_s` seconds, `_minutes`, `_eur` euros.
+    """
+
+    deployment_id: str
+    raw_bucket: str
+    lake_bucket: str
+    region: str = "eu-west-1"
+    raw_prefix: str = "images/"
+    database: str = "fruits"
+    demo_database: str = "fruits_demo"
+    release_label: str = "emr-spark-8.0.0"
+    model_id: str | None = None
+    engine: str = "litert"
+    variance: float = 0.95
+    k: int | None = None
+    batch_size: int = 1
+    max_cost_eur: float = 5.0
+    max_reject_rate: float = 0.2
+    nightly_profile: str = "nightly"
+    demo_profile: str = "demo"
+    service_role: str | None = None
+    instance_profile: str | None = None
+    security_configuration: str | None = None
+    subnet_id: str | None = None
+    idle_timeout_s: int = 900
+    max_cluster_minutes: int = 480
+    start_timeout_minutes: int = 30
+    step_timeout_minutes: int = 240
+    terminate_timeout_minutes: int = 15
+    poll_s: int = 30
+    list_consistency_s: int = 30
+    log_wait_s: int = 360
+    schedule: str = "0 2 * * *"
+    timezone: str = "Europe/Paris"
+    owner: str = "data-platform"
+    aws_conn_id: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks what a type cannot say.
+
+        Raises:
+            ConfigError: a value is out of its range or form; names the key, the value and what is allowed.
+            ResidencyError: the region is not in the European Union.
+        """
+        require_eu_region(self.region)
+        release(self.release_label)
+        _match("deployment_id", self.deployment_id, _DEPLOYMENT, "lower-case letters, digits, hyphens, <= 32")
+        for name in ("raw_bucket", "lake_bucket"):
+            _match(name, getattr(self, name), _BUCKET, "the name of a bucket, without s3://")
+        for name in ("database", "demo_database"):
+            _match(name, getattr(self, name), _DATABASE, "lower-case letters, digits and underscores")
+        if self.model_id is not None:
+            _match("model_id", self.model_id, _MODEL, "the 64 hex digits that make model prints")
+        if self.raw_bucket == self.lake_bucket:
+            _fail(
+                "lake_bucket", self.lake_bucket, "the input is only read: name another bucket than raw_bucket"
+            )
+        if self.database == self.demo_database:
+            _fail("demo_database", self.demo_database, "a demo must not write where the nightly run does")
+        if self.raw_prefix.startswith("/") or not self.raw_prefix.endswith("/"):
+            _fail("raw_prefix", self.raw_prefix, "a folder: no slash first, a slash last")
+        if self.engine not in ENGINES:
+            _fail("engine", self.engine, f"one of {', '.join(ENGINES)}")
+        _between("variance", self.variance, 0.0, 1.0)
+        _between("max_reject_rate", self.max_reject_rate, 0.0, 1.0, closed=True)
+        _between("max_cost_eur", self.max_cost_eur, 0.0, 10_000.0)
+        _between("idle_timeout_s", self.idle_timeout_s, 60, 604_800, closed=True)
+        _between("list_consistency_s", self.list_consistency_s, 0, 600, closed=True)
+        _between("log_wait_s", self.log_wait_s, 0, 3600, closed=True)
+        for name in (
+            "batch_size",
+            "max_cluster_minutes",
+            "start_timeout_minutes",
+            "step_timeout_minutes",
+            "terminate_timeout_minutes",
+            "poll_s",
+        ):
+            _between(name, getattr(self, name), 1, 100_000, closed=True)
+        if self.k is not None:
+            _between("k", self.k, 1, 1280, closed=True)
+
+
+def load_settings(path: Path = SETTINGS_FILE, environment: Mapping[str, str] | None = None) -> Settings:
+    """Reads the settings of this deployment.
+
+    Args:
+        path: the YAML file; a key absent there takes its default.
+        environment: overrides, `FRUITS_<KEY>`; an empty value or `null` means none. Default: os.environ.
+
+    Raises:
+        ConfigError: an unknown, duplicate or missing key, a wrong type, or a value that is not allowed.
+        ResidencyError: the region is not in the European Union.
+    """
+    kinds = typing.get_type_hints(Settings)
+    values: dict[str, Any] = {}
+    for key, value in read_yaml_mapping(path).items():
+        if key not in kinds:
+            raise ConfigError(f"{path.name}: unknown key {key!r}; known are {', '.join(sorted(kinds))}")
+        values[key] = _typed(key, value, kinds[key], path.name)
+    for variable, text in (os.environ if environment is None else environment).items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in OTHER_VARIABLES:
+            continue
+        key = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if key not in kinds:
+            raise ConfigError(f"{variable}: no such setting; known are {', '.join(sorted(kinds))}")
+        values[key] = _parsed(variable, text, kinds[key])
+    for field in fields(Settings):
+        absent = field.name not in values and field.default is MISSING
+        emptied = field.name in values and values[field.name] is None
+        if absent or (emptied and type(None) not in _alternatives(kinds[field.name])):
+            raise ConfigError(
+                f"{field.name}: required and not set; set it in {path.name} "
+                f"or as {ENVIRONMENT_PREFIX}{field.name.upper()}"
+            )
+    return Settings(**values)
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+
+
+def _typed(key: str, value: Any, kind: Any, source: str) -> Any:
+    allowed = _alternatives(kind)
+    if isinstance(value, int) and not isinstance(value, bool) and float in allowed:
+        return float(value)
+    if type(value) in allowed or (value is None and type(None) not in allowed):
+        return value  # a bare `key:` of a required key is reported as missing, with its remedy
+    wanted = " or ".join("nothing" if a is type(None) else a.__name__ for a in allowed)
+    remedy = "quote it" if str in allowed else "write a plain number"
+    if isinstance(value, bool):
+        remedy += " (YAML reads yes, no, on, off, true and false as booleans)"
+    raise ConfigError(
+        f"{source}: {key} is {value!r}, read as {type(value).__name__}; {wanted} is meant: {remedy}"
+    )
+
+
+def _parsed(variable: str, text: str, kind: Any) -> Any:
+    allowed = _alternatives(kind)
+    if text.strip() in ("", "null"):
+        if type(None) in allowed:
+            return None
+        raise ConfigError(
+            f"{variable}: {text!r} is empty, but the key is required; give it a value or unset it"
+        )
+    for number in (int, float):
+        if number in allowed:
+            try:
+                return number(text)
+            except ValueError:
+                raise ConfigError(f"{variable}: {text!r} is no {number.__name__}; write a number") from None
+    return text
+
+
+def _fail(key: str, value: object, remedy: str) -> typing.NoReturn:
+    raise ConfigError(f"{key}: {value!r} is not allowed: {remedy}")
+
+
+def _match(key: str, value: str, pattern: re.Pattern[str], remedy: str) -> None:
+    if not pattern.fullmatch(value):
+        _fail(key, value, remedy)
+
+
+def _between(key: str, value: float, low: float, high: float, closed: bool = False) -> None:
+    inside = low <= value <= high if closed else low < value <= high
+    if not math.isfinite(value) or not inside:
+        _fail(key, value, f"{'at least' if closed else 'above'} {low} and at most {high}")

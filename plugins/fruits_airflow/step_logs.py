@@ -1,0 +1,76 @@
+"""The tail of a step's own output, read from the cluster's LogUri.
+
+EMR lays it out as `<LogUri>/<cluster>/steps/<step>/{stderr,stdout,controller}.gz` and uploads it every few minutes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import time
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+log = logging.getLogger(__name__)
+
+TAIL_LINES = 60
+_MAX_BYTES = 8 * 1024 * 1024  # of compressed log; a chatty step must not fill the worker's memory
+
+
+def step_log_prefix(log_uri: str, job_flow_id: str, step_id: str) -> tuple[str, str]:
+    """Bucket and key prefix of a step's logs; LogUri may say `s3n://`, as the console does."""
+    parts = urlsplit(log_uri)
+    folder = parts.path.strip("/")
+    return parts.netloc, f"{folder}/{job_flow_id}/steps/{step_id}/".lstrip("/")
+
+
+def read_tails(
+    client: S3Client, log_uri: str, job_flow_id: str, step_id: str, wait_s: float, poll_s: float
+) -> Mapping[str, list[str]]:
+    """The last lines of a step's stdout and stderr, by name.
+
+    Waits up to `wait_s` seconds for late logs; what has not come by then is absent. Never raises for what it cannot
+    read: the step's failure is the message, its log only explains it.
+    """
+    if not log_uri:
+        log.warning("The cluster has no LogUri; no log of %s to show", step_id)
+        return {}
+    bucket, prefix = step_log_prefix(log_uri, job_flow_id, step_id)
+    give_up = time.monotonic() + wait_s
+    while True:
+        tails = {
+            name: tail
+            for name in ("stdout", "stderr")
+            if (tail := _tail(client, bucket, prefix, name)) is not None
+        }
+        if "stderr" in tails or time.monotonic() >= give_up:
+            return tails
+        log.info("No log of %s below s3://%s/%s yet; looking again", step_id, bucket, prefix)
+        time.sleep(min(poll_s, max(0.0, give_up - time.monotonic())))
+
+
+def _tail(client: S3Client, bucket: str, prefix: str, name: str) -> list[str] | None:
+    for key in (f"{prefix}{name}.gz", f"{prefix}{name}"):
+        try:
+            content = client.get_object(Bucket=bucket, Key=key)["Body"].read(_MAX_BYTES)
+        except (ClientError, BotoCoreError) as error:
+            log.debug("s3://%s/%s: %s", bucket, key, error)
+            continue
+        return _unpacked(content).decode("utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+    return None
+
+
+def _unpacked(content: bytes) -> bytes:
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        return zlib.decompressobj(wbits=31).decompress(content)  # cut short: what is readable of it

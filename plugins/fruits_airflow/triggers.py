@@ -1,0 +1,181 @@
+"""Waiting without a worker slot: one loop that looks until there is news or a deadline has passed.
+
+The provider's waiters count attempts, start to count anew when a triggerer restarts, and end at the first error that
+is not on their list. Here the deadline is a moment, and an error of a look is logged and the look repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from airflow.providers.amazon.aws.hooks.emr import EmrHook
+from airflow.providers.amazon.aws.triggers.base import AwsBaseWaiterTrigger
+from airflow.providers.amazon.aws.triggers.emr import EmrCreateJobFlowTrigger, EmrStepSensorTrigger
+from airflow.triggers.base import TriggerEvent
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fruits_airflow.clusters import ENDED_STATES, READY_STATES
+from fruits_airflow.steps import TERMINAL_STATES, Step
+
+_CLUSTER_EVERY = 5  # looks at a step between two looks at its cluster
+
+
+class _LookUntilDeadline(AwsBaseWaiterTrigger):
+    """The loop; a subclass says what to look at."""
+
+    aws_hook_class = EmrHook
+    deadline: float
+
+    @property
+    def ids(self) -> dict[str, Any]:
+        """What was watched; goes with every event, since `dag.test()` passes nothing else on."""
+        return {
+            name: self.serialized_fields[name]
+            for name in ("job_flow_id", "step_id")
+            if name in self.serialized_fields
+        }
+
+    async def look(self, client: Any, count: int) -> dict[str, Any] | None:
+        """News, or None."""
+        raise NotImplementedError
+
+    async def give_up(self, client: Any) -> None:
+        """What to do when the deadline has passed; nothing by default."""
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yields one event: `status` is what `look` found, or `timeout`."""
+        count = 0
+        while True:
+            try:
+                async with await self.hook().get_async_conn() as client:  # type: ignore[no-untyped-call]
+                    while True:
+                        if news := await self.look(client, count):
+                            yield TriggerEvent(self.ids | news)  # type: ignore[no-untyped-call]
+                            return
+                        if time.time() >= self.deadline:
+                            await self.give_up(client)
+                            yield TriggerEvent(self.ids | {"status": "timeout"})  # type: ignore[no-untyped-call]
+                            return
+                        count += 1
+                        await asyncio.sleep(min(self.waiter_delay, max(0.1, self.deadline - time.time())))
+            except (BotoCoreError, ClientError, OSError) as error:
+                self.log.warning("Cannot look at %s: %s; trying again", self.waiter_args, error)
+                if time.time() >= self.deadline:
+                    yield TriggerEvent(self.ids | {"status": "timeout", "reason": str(error)})  # type: ignore[no-untyped-call]
+                    return
+                await asyncio.sleep(self.waiter_delay)
+
+
+class StepTrigger(_LookUntilDeadline, EmrStepSensorTrigger):
+    """Waits for one step; cancels it when its task is cleared or marked, or when the deadline has passed.
+
+    A restart of the triggerer cancels nothing: `on_kill` is not called then.
+
+    Args:
+        job_flow_id: cluster.
+        step_id: step.
+        deadline: seconds since the epoch.
+        waiter_delay: seconds between two looks.
+        waiter_max_attempts: not used; the deadline bounds the wait.
+        **kwargs: connection id, region and botocore's configuration.
+    """
+
+    def __init__(
+        self,
+        job_flow_id: str,
+        step_id: str,
+        deadline: float,
+        waiter_delay: int,
+        waiter_max_attempts: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            job_flow_id=job_flow_id,
+            step_id=step_id,
+            waiter_delay=waiter_delay,
+            waiter_max_attempts=waiter_max_attempts,
+            **kwargs,
+        )
+        self.deadline = deadline
+        self.serialized_fields = {**self.serialized_fields, "deadline": deadline}
+
+    async def look(self, client: Any, count: int) -> dict[str, Any] | None:
+        """The step's end, or its cluster's."""
+        step = Step.of((await client.describe_step(**self.waiter_args))["Step"])
+        self.log.info("Step %s is %s", step.step_id, step.state)
+        if step.state in TERMINAL_STATES:
+            return {"status": "ended", "state": step.state, "reason": step.reason}
+        if count % _CLUSTER_EVERY == _CLUSTER_EVERY - 1:
+            status = await _cluster_status(client, self.waiter_args["ClusterId"])
+            if status["State"] in ENDED_STATES:
+                return {"status": "lost", "state": status["State"], "reason": _reason(status)}
+        return None
+
+    async def give_up(self, client: Any) -> None:
+        """Cancels the step: past its deadline it only costs."""
+        await self._cancel(client)
+
+    async def on_kill(self) -> None:
+        """Cancels the step when a person clears or marks the task."""
+        async with await self.hook().get_async_conn() as client:  # type: ignore[no-untyped-call]
+            await self._cancel(client)
+
+    async def _cancel(self, client: Any) -> None:
+        cluster, step = self.waiter_args["ClusterId"], self.waiter_args["StepId"]
+        self.log.warning("Cancelling step %s of %s", step, cluster)
+        await client.cancel_steps(
+            ClusterId=cluster, StepIds=[step], StepCancellationOption="TERMINATE_PROCESS"
+        )
+
+
+class ClusterReadyTrigger(_LookUntilDeadline, EmrCreateJobFlowTrigger):
+    """Waits until a cluster takes steps, or has ended.
+
+    The provider's waiter `job_flow_waiting` accepts a TERMINATED cluster.
+
+    Args:
+        job_flow_id: cluster.
+        deadline: seconds since the epoch.
+        waiter_delay: seconds between two looks.
+        waiter_max_attempts: not used; the deadline bounds the wait.
+        **kwargs: connection id, region and botocore's configuration.
+    """
+
+    def __init__(
+        self,
+        job_flow_id: str,
+        deadline: float,
+        waiter_delay: int,
+        waiter_max_attempts: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            job_flow_id=job_flow_id,
+            waiter_delay=waiter_delay,
+            waiter_max_attempts=waiter_max_attempts,
+            **kwargs,
+        )
+        self.deadline = deadline
+        self.serialized_fields = {**self.serialized_fields, "deadline": deadline}
+
+    async def look(self, client: Any, count: int) -> dict[str, Any] | None:  # noqa: ARG002 - the loop's signature
+        """The cluster's readiness, or its end."""
+        status = await _cluster_status(client, self.waiter_args["ClusterId"])
+        self.log.info("Cluster %s is %s", self.waiter_args["ClusterId"], status["State"])
+        if status["State"] in READY_STATES:
+            return {"status": "ready", "state": status["State"]}
+        if status["State"] in (*ENDED_STATES, "TERMINATING"):
+            return {"status": "lost", "state": status["State"], "reason": _reason(status)}
+        return None
+
+
+async def _cluster_status(client: Any, job_flow_id: str) -> dict[str, Any]:
+    return dict((await client.describe_cluster(ClusterId=job_flow_id))["Cluster"]["Status"])
+
+
+def _reason(status: dict[str, Any]) -> str:
+    change = status.get("StateChangeReason", {})
+    return " ".join(filter(None, (change.get("Code"), change.get("Message"))))
