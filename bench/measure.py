@@ -1,0 +1,164 @@
+"""One run of one contestant: its answer, its wall time, the memory of its processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+SAMPLE_S = 0.5
+"""Between two looks at the process tree: often enough for seconds-long peaks, too seldom to cost anything."""
+
+TIMEOUT_S = 3600
+STAGES = ("load_images", "featurize", "reduce_pca", "publish")
+
+
+class RunFailed(Exception):
+    """A contestant ended with an error, or did not answer."""
+
+
+@dataclass
+class Memory:
+    """Peaks of resident memory, MB.
+
+    Attributes:
+        total: All processes together (shared pages counted in each).
+        driver: Spark's JVM and the Python beside it: in local mode the executor's JVM is the same process.
+        worker: The largest single Python worker of Spark.
+        by_stage: Driver and worker for each of our jobs.
+    """
+
+    total: float = 0.0
+    driver: float = 0.0
+    worker: float = 0.0
+    by_stage: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one run gave.
+
+    Attributes:
+        answer: The JSON object of its last line of output, empty if it gave none.
+        wall_s: From the start of the process to its end.
+        memory: Its peaks.
+    """
+
+    answer: dict[str, Any]
+    wall_s: float
+    memory: Memory
+
+
+def run(command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) -> Measured:
+    """Runs one contestant to its end; its output goes to `log`.
+
+    Raises:
+        RunFailed: It ended with an error.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=dict(env), cwd=cwd)
+        sampler = Sampler(process.pid)
+        sampler.start()
+        try:
+            stdout, _ = process.communicate(timeout=TIMEOUT_S)
+        finally:
+            sampler.stop()
+            if process.poll() is None:
+                process.kill()
+    wall = time.perf_counter() - started
+    with log.open("ab") as output:
+        output.write(stdout)
+    if process.returncode:
+        tail = log.read_text(errors="replace")[-2000:]
+        raise RunFailed(
+            f"{' '.join(map(str, command[:4]))}... ended with {process.returncode}; {log}:\n{tail}"
+        )
+    return Measured(last_json(stdout.decode(errors="replace")), wall, sampler.memory)
+
+
+def last_json(output: str) -> dict[str, Any]:
+    """The last line that is a JSON object."""
+    for line in reversed(output.splitlines()):
+        if line.startswith("{"):
+            found: dict[str, Any] = json.loads(line)
+            return found
+    return {}
+
+
+class Sampler(threading.Thread):
+    """Looks at a process tree every half second and keeps the peaks."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.memory = Memory()
+        self._root = psutil.Process(pid)
+        self._commands: dict[int, str] = {}
+        self._over = threading.Event()
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        """Samples until stopped."""
+        while not self._over.wait(SAMPLE_S):
+            self._sample()
+
+    def _sample(self) -> None:
+        try:
+            processes = [self._root, *self._root.children(recursive=True)]
+        except psutil.Error:
+            return
+        sizes: dict[int, float] = {}
+        parents: dict[int, int] = {}
+        for process in processes:
+            try:
+                sizes[process.pid] = process.memory_info().rss / 1e6
+                parents[process.pid] = process.ppid()
+                # A process that has just been forked still shows its parent's command line.
+                known = self._commands.get(process.pid, "")
+                if "java" not in known and "pyspark.daemon" not in known:
+                    self._commands[process.pid] = " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+        self._keep(sizes, parents)
+
+    def _keep(self, sizes: Mapping[int, float], parents: Mapping[int, int]) -> None:
+        memory, commands = self.memory, self._commands
+        memory.total = max(memory.total, sum(sizes.values()))
+        java = [pid for pid in sizes if is_java(commands.get(pid, ""))]
+        workers = [sizes[pid] for pid in sizes if "pyspark.daemon" in commands.get(pid, "")]
+        beside = [
+            pid
+            for pid in sizes
+            if parents[pid] in java and pid not in java and "pyspark.daemon" not in commands.get(pid, "")
+        ]
+        driver = sum(sizes[pid] for pid in [*java, *beside])
+        worker = max(workers, default=0.0)
+        memory.driver, memory.worker = max(memory.driver, driver), max(memory.worker, worker)
+        stage = next((s for pid in java for s in STAGES if f"/{s}.py" in commands[pid]), None)
+        if stage:
+            peaks = memory.by_stage.setdefault(stage, {"driver": 0.0, "worker": 0.0})
+            peaks["driver"] = max(peaks["driver"], round(driver))
+            peaks["worker"] = max(peaks["worker"], round(worker))
+
+
+def is_java(command: str) -> bool:
+    """Whether a command line is a JVM's."""
+    return command.split(" ", 1)[0].endswith("java")
+
+
+def load_average() -> float:
+    """The machine's load over the last minute."""
+    return round(os.getloadavg()[0], 2)

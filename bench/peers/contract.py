@@ -1,0 +1,81 @@
+"""What a peer is told, and what it answers: arguments in, one line of JSON out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+KEY = "key"
+"""Column of a peer's result: the photo's path below the folder, with forward slashes."""
+
+FEATURES = "features"
+"""Column of a peer's result: 1280 float32."""
+
+DIMS = 1280
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run of one peer.
+
+    Attributes:
+        images: Folder of photos, `<label>/<file>.jpg`.
+        engine: `keras` or `litert`.
+        weights: Keras weights, for the engine `keras`.
+        flatbuffer: LiteRT model, for the engine `litert`.
+        out: Folder that gets the features as Parquet files.
+        workers: Processes that run the model, each with one thread unless the peer says otherwise.
+    """
+
+    images: Path
+    engine: str
+    weights: Path
+    flatbuffer: Path
+    out: Path
+    workers: int
+
+    @property
+    def model_bytes(self) -> bytes:
+        """The LiteRT flatbuffer."""
+        return self.flatbuffer.read_bytes()
+
+
+def parse(doc: str | None) -> Task:
+    """Reads a peer's command line."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="folder of photos")
+    parser.add_argument("--engine", choices=["keras", "litert"], default="keras")
+    parser.add_argument("--weights", type=Path, required=True, help="Keras weights (.h5)")
+    parser.add_argument("--flatbuffer", type=Path, required=True, help="LiteRT model (.tflite)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the features, as Parquet")
+    parser.add_argument("--workers", type=int, default=2)
+    given = parser.parse_args()
+    return Task(
+        images=given.images.resolve(),
+        engine=given.engine,
+        weights=given.weights.resolve(),
+        flatbuffer=given.flatbuffer.resolve(),
+        out=given.out.resolve(),
+        workers=given.workers,
+    )
+
+
+class Clock:
+    """The same clock for everybody.
+
+    It starts when the framework could take work (Spark's context, Ray's node, the bare process) and stops when the
+    results are on disk. In between lie worker start-up, loading the model, reading, decoding, inference, writing.
+    """
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def report(self, **figures: float | str) -> None:
+        """Prints the answer: `seconds` since the clock started, and whatever else the peer has measured."""
+        line = {"seconds": round(time.perf_counter() - self._started, 3), **figures}
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()

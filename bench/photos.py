@@ -1,0 +1,134 @@
+"""The photos that everybody is measured on: real ones made many, no two of equal bytes.
+
+Sources are the 100 x 100 photos of `../shared/images/fruits360_sample` (`FRUITS_SHARED` names another place); without
+them, pictures that `demo.drawing` makes. The first pass over the sources keeps their bytes; each further pass turns,
+mirrors and crops them and writes them anew as JPEG, so that nothing can be remembered from one photo to the next.
+A smaller set is the beginning of a larger one, as hard links.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TURNS = [None, *Image.Transpose]
+QUALITY = 92
+SEED = 360
+FOLDERS = 16
+
+
+class TooFewPhotos(Exception):
+    """No source gave enough photos."""
+
+
+def shared_folder() -> Path:
+    """Where photos and weights lie that are no part of the repository."""
+    return Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
+
+
+def sources(drawn: Path) -> list[Path]:
+    """Photos to start from: real ones, else drawn into `drawn`; shuffled by a seed, so that labels are mixed."""
+    found = sorted((shared_folder() / "images" / "fruits360_sample").rglob("*.jpg"))
+    if not found:
+        from demo.drawing import draw_fruits
+
+        if not drawn.is_dir():
+            draw_fruits(drawn, per_label=40)
+        found = sorted(drawn.rglob("*.jpg"))
+    order = np.random.default_rng(SEED).permutation(len(found))
+    return [found[i] for i in order]
+
+
+def variant(data: bytes, number: int) -> bytes:
+    """The `number`-th version of a photo; 0 is the photo itself."""
+    if number == 0:
+        return data
+    with Image.open(io.BytesIO(data)) as photo:
+        rgb = photo.convert("RGB")
+    turn = TURNS[number % len(TURNS)]
+    if turn is not None:
+        rgb = rgb.transpose(turn)
+    border = number // len(TURNS)
+    if border:
+        size = rgb.size
+        rgb = rgb.crop((border, border, size[0] - border, size[1] - border)).resize(size)
+    out = io.BytesIO()
+    rgb.save(out, "JPEG", quality=QUALITY)
+    return out.getvalue()
+
+
+def distinct(originals: list[Path]) -> Iterator[tuple[str, bytes]]:
+    """Endless (key, bytes), all bytes different; keys are `part-NN/<label>/<pass>_<file>`.
+
+    Raises:
+        TooFewPhotos: a whole pass gave nothing new.
+    """
+    seen: set[bytes] = set()
+    number = 0
+    while True:
+        before = len(seen)
+        for place, path in enumerate(originals):
+            data = variant(path.read_bytes(), number)
+            digest = hashlib.sha256(data).digest()
+            if digest not in seen:
+                seen.add(digest)
+                part = f"part-{place % FOLDERS:02d}"
+                yield f"{part}/{path.parent.name}/{number:02d}_{place:04d}_{path.name}", data
+        if len(seen) == before:
+            raise TooFewPhotos(
+                f"pass {number} over {len(originals)} photos gave none that is new; add photos"
+            )
+        number += 1
+
+
+class PhotoSets:
+    """Sets of photos by size, made once under `root` and kept."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._keys = root / "keys.json"
+
+    @property
+    def kind(self) -> str:
+        """`real` or `drawn`."""
+        real = (shared_folder() / "images" / "fruits360_sample").is_dir()
+        return "real" if real else "drawn"
+
+    def grow(self, count: int) -> list[str]:
+        """Makes sure that `count` photos exist; returns the first `count` keys."""
+        keys: list[str] = json.loads(self._keys.read_text()) if self._keys.is_file() else []
+        if len(keys) < count:
+            keys = []
+            for key, data in distinct(sources(self._root / "drawn")):
+                if len(keys) == count:
+                    break
+                path = self._root / "all" / key
+                if not path.is_file():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.write_bytes(data)
+                keys.append(key)
+            self._keys.write_text(json.dumps(keys))
+        return keys[:count]
+
+    def first(self, count: int) -> Path:
+        """A folder of the first `count` photos."""
+        return self.folder(f"first-{count}", self.grow(count))
+
+    def folder(self, name: str, keys: list[str]) -> Path:
+        """A folder called `name` with the photos of these keys, made anew."""
+        folder = self._root / name
+        shutil.rmtree(folder, ignore_errors=True)
+        for key in keys:
+            target = folder / key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.hardlink_to(self._root / "all" / key)
+        return folder
