@@ -90,7 +90,7 @@ $(READY)/%: requirements/%.lock $(UV) tools/venv.sh
 	@tools/venv.sh $(UV) $*
 	@mkdir -p $(READY); touch $@
 
-$(READY)/jars: tools/fetch_jars.py $(READY)/spark $(JAVA_HOME_FILE)
+$(READY)/jars: tools/fetch_jars.py | $(READY)/spark $(JAVA_HOME_FILE)
 	@echo "Fetching the Iceberg jars (110 MB, once)"
 	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python $<
 	@touch $@

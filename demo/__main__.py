@@ -14,11 +14,14 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import httpx
+from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.errors import ResidencyError
 
 from demo.account import Account, AccountFailed, make_model, start_account
@@ -34,7 +37,7 @@ FOLDER = REPOSITORY / "build" / "demo"
 MODELS = REPOSITORY / ".cache" / "models"
 SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
 DEPLOYMENT_ID = "demo"
-PREFIX = "photos"
+PREFIX = "photos/"
 DAG_ID = "fruits_pipeline"
 RESULTS = ("run.json", "report.html", "pca.parquet")
 LOG_LINES = 25
@@ -60,7 +63,7 @@ def main() -> int:
     except (CannotStart, ResidencyError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 2
-    except (AccountFailed, AirflowFailed, ProcessEnded) as error:
+    except (AccountFailed, AirflowFailed, ProcessEnded, BotoCoreError, ClientError, httpx.HTTPError) as error:
         print(f"ERROR: {error}\nLogs are in {FOLDER / 'logs'}", file=sys.stderr)
         return 1
     except RunFailed:
@@ -111,14 +114,16 @@ def _run(wishes: Wishes, processes: Processes, teller: Teller) -> None:
     teller.say("Airflow", f"scheduler, dag-processor, triggerer and API server are up on {airflow.url}")
 
     run_id = f"demo__{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}"
-    airflow.trigger(DAG_ID, run_id, wishes.conf)
+    # A prefix other than the nightly one: a demo, which publishes to a database of its own.
+    conf = {**wishes.conf, "input_prefix": PREFIX}
+    airflow.trigger(DAG_ID, run_id, conf)
     teller.say("run", f"{run_id} triggered")
     state = watch_run(airflow, DAG_ID, run_id, f"http://127.0.0.1:{ui_port}", teller)
     run = _fetch_results(account, stack, run_id)
     if state != "success":
         _tell_failure(airflow, run_id)
     else:
-        _second_night(airflow, account, stack, wishes, teller)
+        _second_night(airflow, account, stack, conf, teller)
     files = [FOLDER / name for name in RESULTS if (FOLDER / name).exists()]
     if run:
         if run["features"].get("weights") == "random":
@@ -153,16 +158,16 @@ def _upload(wishes: Wishes, account: Account, stack: dict[str, str], teller: Tel
         count = draw_fruits(folder)
         teller.say("photos", f"{count} drawn (no IMAGES=folder given)")
     count = account.upload_folder(folder, stack["RawBucket"], PREFIX)
-    teller.say("photos", f"{count} uploaded to s3://{stack['RawBucket']}/{PREFIX}/")
+    teller.say("photos", f"{count} uploaded to s3://{stack['RawBucket']}/{PREFIX}")
 
 
 def _second_night(
-    airflow: Airflow, account: Account, stack: dict[str, str], wishes: Wishes, teller: Teller
+    airflow: Airflow, account: Account, stack: dict[str, str], conf: Mapping[str, Any], teller: Teller
 ) -> None:
     """The same photos again: skipped, without a cluster."""
     run_id = f"again__{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}"
     begun = teller.seconds
-    airflow.trigger(DAG_ID, run_id, wishes.conf)
+    airflow.trigger(DAG_ID, run_id, conf)
     while (state := airflow.run_state(DAG_ID, run_id)) not in ("success", "failed"):
         time.sleep(0.3)
     path = FOLDER / "again.json"
@@ -220,9 +225,15 @@ def _dag_settings(wishes: Wishes, stack: dict[str, str], model: dict[str, Any]) 
         "FRUITS_DEPLOYMENT_ID": DEPLOYMENT_ID,
         "FRUITS_REGION": wishes.region,
         "FRUITS_RAW_BUCKET": stack["RawBucket"],
-        "FRUITS_RAW_PREFIX": f"{PREFIX}/",
         "FRUITS_LAKE_BUCKET": stack["LakeBucket"],
         "FRUITS_MODEL_ID": model["model_id"],
+        "FRUITS_SERVICE_ROLE": stack["ServiceRole"],
+        "FRUITS_INSTANCE_PROFILE": stack["InstanceProfile"],
+        "FRUITS_SECURITY_CONFIGURATION": stack["SecurityConfiguration"],
+        # An EMR of this machine answers at once, and no listing lags.
+        "FRUITS_POLL_S": "1",
+        "FRUITS_LOG_WAIT_S": "10",
+        "FRUITS_LIST_CONSISTENCY_S": "1",
     }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-MARKER = "FRUITS_DEMO_FOLDER"
+MARKER = "DEMO_FOLDER"
 """Environment variable that every process of a demo carries: how the leftovers of a killed one are found."""
 
 STOP_SECONDS = 15
