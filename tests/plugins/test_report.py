@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from fruits_airflow.report import render
+from fruits_airflow.run_record import blank_record
 from PIL import Image
 
 VOID = {"meta", "link", "br", "img", "input"}
@@ -224,7 +225,7 @@ def test_hostile_text_is_only_text_wherever_it_comes_from(
     run: dict[str, Any], stages: dict[str, Any], page: Page
 ) -> None:
     sound = Counter(tag for tag, _ in page.elements)
-    run["cause"] = run["state"] = HOSTILE
+    run["reason"] = run["state"] = HOSTILE
     run["rejects_by_code"] = {HOSTILE: 2}
     run["quality"]["checks"] = {HOSTILE: {"ok": False, "value": HOSTILE, "limit": HOSTILE}}
     for path in list(strings(run)):
@@ -277,18 +278,37 @@ def test_a_cluster_that_ended_badly_is_gone_all_the_same(run: dict[str, Any]) ->
 
 
 def test_a_failed_run_says_why_where_and_what_stays(run: dict[str, Any], stages: dict[str, Any]) -> None:
-    run |= {"state": "failed", "cause": "StepFailed: weights do not fit", "pca": None, "quality": None}
-    run["seconds"] |= {"featurize": 9.2, "reduce_pca": None, "publish": None}
+    run |= {"state": "failed", "reason": "StepFailed: weights do not fit", "pca": None, "quality": None}
+    run["seconds"] |= {"featurize": 0, "reduce_pca": 0, "publish": 0}
     failed = Page(render(run, {"load_images": stages["load_images"]}, None))
     assert "StepFailed: weights do not fit" in failed.text
     assert "the result of the last good run stays current" in failed.text
     assert "Load images done" in failed.text
-    assert "Featurize stopped here 9.2 s" in failed.text
+    assert "Featurize stopped here \u2013" in failed.text
     assert "Reduce (PCA) did not run" in failed.text
     assert "Terminate done" in failed.text
     assert "No map: this run left no sample" in failed.text
     assert "No variance curve" in failed.text
     assert "the quality gate did not run" in failed.text
+
+
+def test_the_zeros_of_a_blank_record_are_not_shown_as_facts() -> None:
+    blank = blank_record("manual__1", "demo", "eu-west-1")
+    text = Page(render(blank | {"state": "refused", "reason": "ConfigError: no such model"}, {}, None)).text
+    assert "ConfigError: no such model" in text
+    assert "This run counted no images." in text
+    assert "No record of rejects" in text
+    assert "No cost" in text
+    assert "Metadata stripped not known" in text
+    assert text.count("did not run") == 6 + 1  # the stages, and the quality gate
+
+
+def test_a_cluster_that_never_became_ready_is_where_the_run_stopped(run: dict[str, Any]) -> None:
+    run["state"] = "failed"
+    run["seconds"] = dict.fromkeys(run["seconds"], 0)
+    text = Page(render(run, {}, None)).text
+    assert "Start cluster stopped here" in text
+    assert "Load images did not run" in text
 
 
 def test_a_failed_gate_stops_at_publish(run: dict[str, Any], stages: dict[str, Any]) -> None:
@@ -322,7 +342,7 @@ def test_a_state_without_cause_is_explained(state: str, words: str) -> None:
 
 def test_a_refused_run_shows_its_cause() -> None:
     cause = "CostCeilingExceeded: forecast €3.20, max_cost_eur is 1.00"
-    refused = Page(render({"state": "refused", "cause": cause}, {}, None))
+    refused = Page(render({"state": "refused", "reason": cause}, {}, None))
     assert cause in refused.text
     assert "Refused" in refused.text
 
@@ -352,7 +372,8 @@ def test_a_run_over_no_image_counts_zeros_and_draws_nothing(run: dict[str, Any])
     none = pa.table({"label": pa.array([], pa.string()), "pc1": pa.array([], pa.float64())})
     no_rows = none.append_column("pc2", pa.array([], pa.float64()))
     for sample in (none, no_rows):
-        text = Page(render(run, {"reduce_pca": {"variance_curve": []}}, sample)).text
+        stages = {"load_images": {"seconds": 3.0}, "reduce_pca": {"variance_curve": []}}
+        text = Page(render(run, stages, sample)).text
         assert "0 seen" in swapped(text)
         assert "No image was rejected." in text
         assert "No map" in text
@@ -386,7 +407,7 @@ def test_rows_without_usable_coordinates_are_counted_not_drawn(
 def test_the_run_record_counts_more_than_the_stages(run: dict[str, Any], stages: dict[str, Any]) -> None:
     stages["load_images"]["images"] = {"seen": 1}
     assert "602 seen" in swapped(Page(render(run, stages, None)).text)
-    del run["images"]["seen"]
+    run["images"]["seen"] = None
     assert "1 seen" in swapped(Page(render(run, stages, None)).text)
 
 
@@ -400,7 +421,7 @@ def test_a_region_outside_the_eu_is_called_that(region: str, why: str, run: dict
 
 
 def test_a_long_cause_is_cut_and_says_so(run: dict[str, Any]) -> None:
-    run |= {"state": "failed", "cause": "x" * 10_000}
+    run |= {"state": "failed", "reason": "x" * 10_000}
     text = Page(render(run, {}, None)).text
     assert "… (6,000 more characters)" in text
 

@@ -32,6 +32,10 @@ class Facts:
         """What that stage wrote, None when it wrote nothing."""
         return self._stages.get(name) or None
 
+    def wrote(self, name: str) -> bool:
+        """Whether that stage left its metrics; if not, the zeros of a blank record mean `not known`."""
+        return self.stage(name) is not None
+
     def get(self, *path: str) -> object:
         """Whatever is at that path, None when nothing is."""
         here: object = self._known

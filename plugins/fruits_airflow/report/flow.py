@@ -17,6 +17,7 @@ STAGES = {
     "publish": "Publish",
     "terminate": "Terminate",
 }
+JOBS = ("load_images", "featurize", "reduce_pca", "publish")
 ENDED = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 
 
@@ -36,8 +37,8 @@ class Stage:
     Attributes:
         name: what the page calls it.
         state: how it ended.
-        seconds: as Airflow saw it, waiting included; None when not known.
-        job_seconds: of the job itself, without its start; None when not known.
+        seconds: of the step, the start of Spark included; None when not known.
+        job_seconds: of the job itself; None when not known.
         share: its part of the run's seconds, 0 to 1; None when not known.
         facts: what it did, in few words.
     """
@@ -56,7 +57,7 @@ def flow(facts: Facts) -> list[Stage]:
     states = _states(facts)
     stages = []
     for stage, name in STAGES.items():
-        seconds = facts.number("seconds", stage)
+        seconds = facts.number("seconds", stage) or None  # a blank record's zero
         ran = states[stage] is not StageState.NOT_RUN
         stages.append(
             Stage(
@@ -79,25 +80,24 @@ def rest_seconds(facts: Facts) -> float | None:
 
 
 def _states(facts: Facts) -> dict[str, StageState]:
-    """A stage is done when it left its metrics; what took time without leaving any is where the run stopped."""
+    """A job is done when it left its metrics; a run with a cluster stopped at the first stage that is not done."""
     succeeded = facts.get("state") == "succeeded"
-    ended = facts.text("cluster", "state") in ENDED
+    had_cluster = facts.text("cluster", "id") is not None
+    done = {job: succeeded or facts.wrote(job) for job in JOBS}
+    done["publish"] = facts.get("published") is True
+    done["cluster_start"] = any(done.values()) or bool(facts.number("seconds", "cluster_start"))
+
     states = {}
-    for stage in STAGES:
-        tried_and_not_done = StageState.UNSEEN if stage == "terminate" else StageState.STOPPED
-        took_time = bool(facts.number("seconds", stage))
-        if stage == "cluster_start":
-            later = any(facts.stage(job) or facts.number("seconds", job) for job in list(STAGES)[1:-1])
-            done = succeeded or bool(later)
-            tried = took_time or facts.text("cluster", "id") is not None
-        elif stage == "terminate":
-            done, tried = ended, took_time or facts.text("cluster", "id") is not None
-        elif stage == "publish":
-            done = facts.get("published") is True
-            tried = facts.stage(stage) is not None or took_time
-        else:
-            done, tried = facts.stage(stage) is not None or succeeded, took_time
-        states[stage] = StageState.DONE if done else tried_and_not_done if tried else StageState.NOT_RUN
+    going = had_cluster or any(done.values())
+    for stage in ("cluster_start", *JOBS):
+        states[stage] = (
+            StageState.DONE if done[stage] else StageState.STOPPED if going else StageState.NOT_RUN
+        )
+        going = going and done[stage]
+    ended = facts.text("cluster", "state") in ENDED
+    states["terminate"] = (
+        StageState.DONE if ended else StageState.UNSEEN if had_cluster else StageState.NOT_RUN
+    )
     return states
 
 
@@ -106,11 +106,11 @@ def _did(stage: str, facts: Facts) -> Iterator[str]:
     if stage == "cluster_start":
         yield from filter(None, [facts.text("cluster", "release")])
     elif stage == "load_images":
-        yield from _counted(facts.number("images", "loaded"), "loaded")
+        yield from _counted(facts.number("images", "loaded") if facts.wrote(stage) else None, "loaded")
         yield from _counted(facts.number("images", "rejected") or None, "rejected")
         yield from _rate(facts.number("images", "new"), seconds)
     elif stage == "featurize":
-        yield from _counted(facts.number("features", "rows"), "vectors of 1280")
+        yield from _counted(facts.number("features", "rows") or None, "vectors of 1280")
         yield from _rate(facts.number("features", "computed"), seconds)
     elif stage == "reduce_pca":
         if facts.number("pca", "k"):

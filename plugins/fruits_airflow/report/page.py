@@ -45,7 +45,7 @@ def _view(facts: Facts, sample: pa.Table | None) -> dict[str, Any]:
     title, explanation = STATES.get(
         state, ("State not known", "The record of this run names no state we know.")
     )
-    cause = facts.text("cause")
+    cause = facts.text("reason")
     in_eu, residency = sections.residency(facts)
     return {
         "facts": facts,
@@ -54,6 +54,8 @@ def _view(facts: Facts, sample: pa.Table | None) -> dict[str, Any]:
         "cause": units.clipped(cause, MAX_CAUSE) if cause else None,
         "explanation": explanation,
         "published": facts.get("published") is True,
+        "counted": facts.wrote("load_images")
+        or any(units.number(n) for n in facts.mapping("images").values()),
         "random_weights": facts.get("features", "weights") == "random",
         "unended_cluster": sections.unended_cluster(facts),
         "stages": flow.flow(facts),

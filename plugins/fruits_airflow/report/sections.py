@@ -121,18 +121,17 @@ def checks(facts: Facts) -> list[Check]:
 
 
 def costs(facts: Facts) -> list[Amount]:
-    """Forecast, estimate and ceiling, empty when none is known."""
+    """Forecast, estimate and ceiling, empty when none is known to be more than nothing."""
     amounts = {
         "Forecast": ("before anything was created", facts.number("cost", "forecast_eur")),
         "Estimate": ("from the seconds that the cluster lived", facts.number("cost", "estimate_eur")),
         "Ceiling": ("what this run may cost at most", facts.number("cost", "ceiling_eur")),
     }
-    known = [euros for _, euros in amounts.values() if euros is not None]
-    if not known:
+    most = max((euros for _, euros in amounts.values() if euros is not None), default=0.0)
+    if most <= 0:  # a blank record's zeros
         return []
-    most = max(known)
     return [
-        Amount(name, what, euros, max(0.0, euros / most) if euros is not None and most > 0 else None)
+        Amount(name, what, euros, None if euros is None else max(0.0, euros / most))
         for name, (what, euros) in amounts.items()
     ]
 
