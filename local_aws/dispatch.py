@@ -16,11 +16,9 @@ from flask import Flask
 from moto.backends import list_of_moto_modules
 from moto.core.request import PRESERVED_HEADER_NAMES_ENVIRON_KEY
 from moto.moto_server.werkzeug_app import BackendRequest, DomainDispatcherApplication, create_backend_app
-from moto.s3.responses import S3Response
 
+from local_aws.s3.responses import StrictS3Response
 from local_aws.web import Environ, StartResponse
-
-_STATUS = {200: "200 OK", 204: "204 No Content", 206: "206 Partial Content", 404: "404 Not Found"}
 
 
 class Dispatcher(DomainDispatcherApplication):
@@ -90,11 +88,11 @@ def _serve_s3(environ: Environ, start_response: StartResponse) -> Iterable[bytes
     request = BackendRequest(environ)
     _, _, key = request.raw_path[1:].partition("/")
     if key:
-        handler = S3Response.key_dispatch
+        handler = StrictS3Response.key_dispatch
     elif request.raw_path == "/":
-        handler = S3Response.bucket_dispatch
+        handler = StrictS3Response.bucket_dispatch
     else:
-        handler = S3Response.ambiguous_dispatch
+        handler = StrictS3Response.ambiguous_dispatch
     answer = handler(request, request.raw_url, dict(request.headers))
     status, headers, body = answer if isinstance(answer, tuple) else (200, {}, answer)
     data = body.encode() if isinstance(body, str) else body
@@ -104,5 +102,5 @@ def _serve_s3(environ: Environ, start_response: StartResponse) -> Iterable[bytes
         sent["Content-Length"] = str(len(data))
     if status in (204, 304):
         del sent["Content-Length"]
-    start_response(_STATUS.get(status, f"{status} Status"), list(sent.items()))
+    start_response(f"{status} -", list(sent.items()))
     return [b"" if request.method == "HEAD" else data]

@@ -20,6 +20,16 @@ from waitress.server import create_server
 
 from local_aws.settings import Settings
 
+# Read by moto when it is imported.
+MOTO_ENVIRONMENT = {
+    # no reply may invite web pages
+    "MOTO_DISABLE_GLOBAL_CORS": "true",
+    # buckets are named in the path only
+    "S3_IGNORE_SUBDOMAIN_BUCKETNAME": "true",
+    # roles may attach AWS's own policies
+    "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",
+}
+
 
 class StartError(Exception):
     """The server cannot start; the message says what is in its way and what to do."""
@@ -101,8 +111,7 @@ def serve(settings: Settings) -> None:
     with bind(settings) as listener, state_directory(settings.state_dir):
         host, port = listener.getsockname()[:2]
         endpoint = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        # read by moto when it is imported: no reply may invite web pages, and buckets are named in the path only
-        os.environ |= {"MOTO_DISABLE_GLOBAL_CORS": "true", "S3_IGNORE_SUBDOMAIN_BUCKETNAME": "true"}
+        os.environ |= MOTO_ENVIRONMENT
         # moto takes most of a second to import: only now, when nothing is in the way
         from local_aws.assembly import assemble
 

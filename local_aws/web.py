@@ -7,12 +7,14 @@ too, without production code or moto knowing.
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from xml.sax.saxutils import escape
 
 from local_aws.requests import Call
 
@@ -92,30 +94,26 @@ class Application:
             body = b"".join(chunks)
         except NotImplementedError as error:
             return _failure(
-                501, "NotImplemented", f"local_aws has no {call.service}:{call.operation}: {error}"
+                call, 501, "NotImplemented", f"local_aws has no {call.service}:{call.operation}: {error}"
             )
         except Exception as error:  # noqa: BLE001  a server answers, whatever broke
             log.error("%s:%s failed\n%s", call.service, call.operation, traceback.format_exc())
-            return _failure(500, "InternalFailure", f"local_aws: {type(error).__name__}: {error}")
+            return _failure(call, 500, "InternalFailure", f"local_aws: {type(error).__name__}: {error}")
         status, headers = captured[-1]
         return Reply(int(status.split(" ", 1)[0]), headers, body)
 
 
-def _failure(status: int, code: str, message: str) -> Reply:
-    """An error that both the JSON and the XML parsers of the SDKs can read."""
-    body = json.dumps(
-        {"__type": code, "message": message, "Error": {"Code": code, "Message": message}}
-    ).encode()
-    return Reply(
-        status,
-        [
-            ("Content-Type", "application/x-amz-json-1.1"),
-            ("x-amzn-ErrorType", code),
-            ("Content-Length", str(len(body))),
-        ],
-        body,
-    )
+def _failure(call: Call, status: int, code: str, message: str) -> Reply:
+    """An error in the words of the service's protocol: JSON, or XML for S3 and the query protocol."""
+    if call.header("X-Amz-Target"):
+        kind, body = "application/x-amz-json-1.1", json.dumps({"__type": code, "message": message}).encode()
+    else:
+        kind = "application/xml"
+        error = f"<Error><Code>{code}</Code><Message>{escape(message)}</Message></Error>"
+        body = (error if call.service == "s3" else f"<ErrorResponse>{error}</ErrorResponse>").encode()
+    headers = [("Content-Type", kind), ("x-amzn-ErrorType", code), ("Content-Length", str(len(body)))]
+    return Reply(status, headers, b"" if call.method == "HEAD" else body)
 
 
 def _reason(status: int) -> str:
-    return {200: "OK", 204: "No Content", 206: "Partial Content", 404: "Not Found"}.get(status, "Status")
+    return http.client.responses.get(status, "Unknown")

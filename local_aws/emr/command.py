@@ -206,7 +206,8 @@ def _local_conf(conf: dict[str, str], place: Place, notes: list[str], fetch: Fet
                 f"{prefix}.glue.endpoint": place.endpoint,
                 f"{prefix}.s3.endpoint": place.endpoint,
                 f"{prefix}.s3.path-style-access": "true",
-                f"{prefix}.client.region": place.region,
+                # the catalog may be in another region than the cluster
+                f"{prefix}.client.region": conf.get(f"{prefix}.client.region", place.region),
             }
     return {
         "spark.ui.port": str(place.ui_port),

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from moto.core.base_backend import BaseBackend
 from moto.ec2.models import ec2_backends
-from moto.emr.models import SecurityConfiguration
 from moto.iam.models import iam_backends
 
 from local_aws.emr import errors, validation
 from local_aws.emr.cluster import LIVE, Cluster
 from local_aws.emr.runtime import Runtime
 from local_aws.emr.steps import ACTIVE, Step
+
+
+@dataclass(frozen=True)
+class SecurityConfiguration:
+    """A named document; what is in it is for EMR's nodes, and there are none."""
+
+    name: str
+    document: str
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 class EmrBackend(BaseBackend):
@@ -166,20 +176,30 @@ class EmrBackend(BaseBackend):
             if (not step_ids or one.id in step_ids) and (not states or one.state in states)
         ]
 
-    # security configurations; moto's CloudFormation calls these by keyword
+    # security configurations
 
     def create_security_configuration(self, name: str, security_configuration: str) -> SecurityConfiguration:
         """Registers a security configuration.
 
+        Args:
+            name: its name.
+            security_configuration: JSON.
+
         Raises:
-            InvalidRequestException: the name is taken.
+            InvalidRequestException: the name is taken, or the configuration is not JSON.
         """
+        try:
+            json.loads(security_configuration)
+        except ValueError as error:
+            raise errors.InvalidRequestException(
+                f"Security configuration is not valid JSON: {error}."
+            ) from None
         with self._lock:
             if name in self.security_configurations:
                 raise errors.InvalidRequestException(
                     f"SecurityConfiguration with name '{name}' already exists."
                 )
-            made = SecurityConfiguration(name, security_configuration)  # type: ignore[abstract]  # moto makes it so too
+            made = SecurityConfiguration(name, security_configuration)
             self.security_configurations[name] = made
             return made
 

@@ -230,7 +230,7 @@ class EmrResponse(BaseResponse):
         made = self.backend.create_security_configuration(
             self._get_param("Name"), self._get_param("SecurityConfiguration")
         )
-        return ActionResult({"Name": made.name, "CreationDateTime": made.creation_date_time})
+        return ActionResult({"Name": made.name, "CreationDateTime": made.created})
 
     def describe_security_configuration(self) -> ActionResult:
         """DescribeSecurityConfiguration."""
@@ -238,15 +238,15 @@ class EmrResponse(BaseResponse):
         return ActionResult(
             {
                 "Name": found.name,
-                "SecurityConfiguration": found.security_configuration,
-                "CreationDateTime": found.creation_date_time,
+                "SecurityConfiguration": found.document,
+                "CreationDateTime": found.created,
             }
         )
 
     def list_security_configurations(self) -> ActionResult:
         """ListSecurityConfigurations."""
         rows = [
-            {"Name": one.name, "CreationDateTime": one.creation_date_time}
+            {"Name": one.name, "CreationDateTime": one.created}
             for one in self.backend.security_configurations.values()
         ]
         return self._page("SecurityConfigurations", rows)

@@ -1,14 +1,11 @@
-"""What every cluster of this server shares: its settings, its endpoint, and a way to S3."""
+"""What every cluster of this server shares: its settings, its endpoint, and a way to its S3."""
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import boto3
-from botocore.config import Config
-
+from local_aws.clients import Clients
 from local_aws.emr.command import Place
 from local_aws.settings import Settings
 
@@ -21,25 +18,15 @@ _ICEBERG_JARS = ("iceberg-spark-runtime-*.jar", "iceberg-aws-bundle-*.jar")
 class Runtime:
     """Settings, endpoint and S3 clients, shared by the clusters of one server."""
 
-    def __init__(self, settings: Settings, endpoint: str) -> None:
+    def __init__(self, settings: Settings, clients: Clients) -> None:
         self.settings = settings
-        self.endpoint = endpoint
-        self._clients: dict[str, S3Client] = {}
-        self._lock = threading.Lock()
+        self.endpoint = clients.endpoint
+        self._clients = clients
 
     def s3(self, region: str) -> S3Client:
         """A client of this server's own S3."""
-        with self._lock:
-            if region not in self._clients:
-                self._clients[region] = boto3.session.Session().client(
-                    "s3",
-                    endpoint_url=self.endpoint,
-                    region_name=region,
-                    aws_access_key_id="local",
-                    aws_secret_access_key="local",  # noqa: S106  nobody checks it
-                    config=Config(s3={"addressing_style": "path"}, user_agent_extra="local_aws-emr"),
-                )
-            return self._clients[region]
+        client: S3Client = self._clients.get("s3", region)
+        return client
 
     def place(self, region: str) -> Place:
         """Where Spark runs."""

@@ -1,0 +1,33 @@
+"""Clients of this server itself, for the parts that do to it what a user would."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+
+class Clients:
+    """boto3 clients of one endpoint, made once per service and region."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self._session = boto3.session.Session()
+        self._made: dict[tuple[str, str], Any] = {}
+        self._lock = threading.Lock()
+
+    def get(self, service: str, region: str) -> Any:
+        """The client of a service in a region."""
+        with self._lock:
+            if (service, region) not in self._made:
+                self._made[service, region] = self._session.client(  # type: ignore[call-overload]  # a name at run time
+                    service,
+                    endpoint_url=self.endpoint,
+                    region_name=region,
+                    aws_access_key_id="local",
+                    aws_secret_access_key="local",  # noqa: S106  nobody checks it
+                    config=Config(s3={"addressing_style": "path"}, user_agent_extra="local_aws"),
+                )
+            return self._made[service, region]

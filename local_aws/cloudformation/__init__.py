@@ -1,0 +1,1 @@
+"""CloudFormation that creates what a template says, or fails: nothing is skipped silently."""

@@ -1,0 +1,8 @@
+"""Routes, where moto looks for them."""
+
+from __future__ import annotations
+
+from moto.cloudformation.responses import CloudFormationResponse
+
+url_bases = [r"https?://cloudformation\.(.+)\.amazonaws\.com"]
+url_paths = {"{0}/$": CloudFormationResponse.dispatch}

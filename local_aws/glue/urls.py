@@ -1,0 +1,8 @@
+"""Routes, where moto looks for them."""
+
+from __future__ import annotations
+
+from local_aws.glue.responses import StrictGlueResponse
+
+url_bases = [r"https?://glue\.(.+)\.amazonaws\.com"]
+url_paths = {"{0}/$": StrictGlueResponse.dispatch}

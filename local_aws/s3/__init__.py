@@ -1,0 +1,1 @@
+"""Where S3 must be stricter, or safer under threads, than moto's."""
