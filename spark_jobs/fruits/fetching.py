@@ -1,0 +1,201 @@
+"""Fetch listed objects with many requests in flight: a small object costs latency, not bandwidth."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import PreconditionError
+
+from fruits.errors import ObjectAccessError
+from fruits.images import MAX_BYTES, ImageRejected, RejectCode
+from fruits.objects import S3Location, boto3_client, carried_by_obstore, store
+
+MAX_REQUESTS = 32
+"""Requests in flight per task: at 50 ms a request, 640 small objects a second and core."""
+
+MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
+"""Listed bytes in flight per task, so that large photos do not add up to the worker's memory."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One object as the listing saw it."""
+
+    key: str
+    etag: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the listed keys are.
+
+    Attributes:
+        bucket: The input bucket; None for a plain folder.
+        folder: The plain folder that the keys are relative to; "" for a bucket.
+        s3: Where S3 answers; None for a plain folder.
+    """
+
+    bucket: str | None
+    folder: str
+    s3: S3Location | None
+
+
+def fetch(objects: Iterable[Listed], source: Source) -> Iterator[tuple[Listed, bytes | ImageRejected]]:
+    """Fetch objects, in the order given, each as it was when it was listed.
+
+    Args:
+        objects: What to fetch; read only as far ahead as requests are in flight.
+        source: Where the keys are.
+
+    Yields:
+        Each object with its bytes, or with the reason why there are none: empty or over the size limit (not even
+        asked for), changed or gone since the listing, or a key that S3 does not take.
+
+    Raises:
+        ObjectAccessError: A request failed for a reason that says nothing about the object (access denied, no
+            network): the task fails, and no photo is rejected for it.
+    """
+    submit = _submitter(source)
+    waiting: deque[tuple[Listed, Future[bytes]]] = deque()
+    in_flight = 0
+    for listed in objects:
+        while waiting and (
+            len(waiting) >= MAX_REQUESTS or in_flight + listed.size_bytes > MAX_BYTES_IN_FLIGHT
+        ):
+            done, future = waiting.popleft()
+            in_flight -= _cost(done)
+            yield done, _outcome(future, done)
+        waiting.append((listed, submit(listed)))
+        in_flight += _cost(listed)
+    for done, future in waiting:
+        yield done, _outcome(future, done)
+
+
+def _cost(listed: Listed) -> int:
+    return 0 if _refused(listed) else listed.size_bytes
+
+
+def _refused(listed: Listed) -> ImageRejected | None:
+    if listed.size_bytes == 0:
+        return ImageRejected(RejectCode.EMPTY, "the object has no bytes")
+    if listed.size_bytes > MAX_BYTES:
+        return ImageRejected(
+            RejectCode.TOO_MANY_BYTES, f"{listed.size_bytes} bytes, the limit is {MAX_BYTES}"
+        )
+    return None
+
+
+def _submitter(source: Source) -> Callable[[Listed], Future[bytes]]:
+    def submit(listed: Listed) -> Future[bytes]:
+        if refused := _refused(listed):
+            return _failed(refused)
+        if source.bucket is None or source.s3 is None:
+            return _now(lambda: _from_folder(Path(source.folder), listed))
+        bucket, s3 = source.bucket, source.s3
+        if not carried_by_obstore(listed.key):
+            return _now(lambda: _by_boto3(boto3_client(s3), bucket, listed))
+        return asyncio.run_coroutine_threadsafe(_by_obstore(store(bucket, s3), listed), _event_loop())
+
+    return submit
+
+
+def _outcome(future: Future[bytes], listed: Listed) -> bytes | ImageRejected:
+    try:
+        return future.result()
+    except ImageRejected as rejected:
+        return rejected
+    except Exception as error:
+        raise ObjectAccessError(
+            f"could not fetch {listed.key!r}: {type(error).__name__}: {str(error).splitlines()[0][:300]}"
+        ) from error
+
+
+async def _by_obstore(bucket: Any, listed: Listed) -> bytes:
+    try:
+        answer = await obstore.get_async(bucket, listed.key, options={"if_match": f'"{listed.etag}"'})
+        return (await answer.bytes_async()).to_bytes()
+    except PreconditionError as error:
+        raise _changed() from error
+    except FileNotFoundError as error:
+        raise _gone() from error
+    except ValueError as error:
+        raise ImageRejected(
+            RejectCode.KEY_NOT_FETCHABLE, "the key is not one that can be asked for"
+        ) from error
+
+
+def _by_boto3(client: Any, bucket: str, listed: Listed) -> bytes:
+    from botocore.exceptions import ClientError
+
+    try:
+        answer = client.get_object(Bucket=bucket, Key=listed.key, IfMatch=f'"{listed.etag}"')
+        return bytes(answer["Body"].read())
+    except ClientError as error:
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if status == 412:
+            raise _changed() from error
+        if status == 404:
+            raise _gone() from error
+        if status == 400:
+            raise ImageRejected(RejectCode.KEY_NOT_FETCHABLE, "S3 does not take this key") from error
+        raise
+
+
+def _from_folder(folder: Path, listed: Listed) -> bytes:
+    path = folder / listed.key
+    try:
+        with path.open("rb") as file:
+            data = file.read()
+            if local_etag(path) != listed.etag:
+                raise _changed()
+            return data
+    except FileNotFoundError as error:
+        raise _gone() from error
+
+
+def local_etag(path: Path) -> str:
+    """Tell one state of a local file from another, without reading it: its time of change and its size."""
+    stat = path.stat()
+    return f"{stat.st_mtime_ns:x}-{stat.st_size:x}"
+
+
+def _changed() -> ImageRejected:
+    return ImageRejected(
+        RejectCode.CHANGED, "the object is not the one that was listed; the next run loads it"
+    )
+
+
+def _gone() -> ImageRejected:
+    return ImageRejected(RejectCode.GONE, "the object was deleted after it was listed")
+
+
+def _failed(error: Exception) -> Future[bytes]:
+    future: Future[bytes] = Future()
+    future.set_exception(error)
+    return future
+
+
+def _now(read: Callable[[], bytes]) -> Future[bytes]:
+    future: Future[bytes] = Future()
+    try:
+        future.set_result(read())
+    except Exception as error:  # noqa: BLE001 - handed to whoever asks for the result
+        future.set_exception(error)
+    return future
+
+
+@lru_cache(maxsize=1)
+def _event_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="fetch", daemon=True).start()
+    return loop

@@ -1,0 +1,152 @@
+"""The frame of every job: arguments, session, progress in plain lines, metrics, and one clear last line on failure."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from pyspark.sql import SparkSession
+
+from fruits import errors, stages
+from fruits.errors import FruitsError
+
+_log = logging.getLogger("fruits")
+_ON_EXECUTOR = re.compile(r"^(?:fruits\.errors\.)(\w+): (.*)$", re.MULTILINE)
+
+
+@dataclass
+class Run:
+    """One execution of a job.
+
+    Attributes:
+        stage: The job's name, which is also its script's.
+        arguments: The parsed command line.
+        spark: The session.
+    """
+
+    stage: str
+    arguments: argparse.Namespace
+    spark: SparkSession
+    _started: float = field(default_factory=time.monotonic)
+
+    @property
+    def cores(self) -> int:
+        """Tasks that run at once, as far as Spark knows yet."""
+        return self.spark.sparkContext.defaultParallelism
+
+    def say(self, message: str) -> None:
+        """Tell the person who follows the log what is happening: counts, ids and seconds."""
+        _log.info("%s: %s", self.stage, message)
+
+    def finish(self, metrics: stages.Metrics) -> None:
+        """Write the stage's metrics, with the seconds since the session was there."""
+        seconds = round(time.monotonic() - self._started, 3)
+        stages.write(self.arguments.run_folder, self.stage, {"seconds": seconds} | metrics)
+        self.say(f"done in {seconds:.1f} s")
+
+
+def parser(stage: str, description: str) -> argparse.ArgumentParser:
+    """Make a job's command line with the arguments that all jobs take."""
+    made = argparse.ArgumentParser(
+        prog=f"spark-submit --py-files fruits.zip {stage}.py",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--database", required=True, metavar="CATALOG.DATABASE", help="for example lake.fruits")
+    made.add_argument("--run-id", required=True, help="the run that new rows are marked with")
+    made.add_argument(
+        "--run-folder",
+        required=True,
+        metavar="URI",
+        help="the run's folder, s3://lake/runs/ID or a path: listing.parquet is read there, stages/ written",
+    )
+    return made
+
+
+def run(stage: str, arguments: argparse.Namespace, work: Callable[[Run], None]) -> int:
+    """Run a job.
+
+    Args:
+        stage: The job's name.
+        arguments: Its parsed command line.
+        work: What it does; raises `FruitsError` for what it can name.
+
+    Returns:
+        The exit status: 0, or that of the error, after one line ``ERROR <ClassName>: what, value, remedy``.
+    """
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    _log.setLevel(logging.INFO)
+    started = time.monotonic()
+    spark: SparkSession | None = None
+    failure: FruitsError | None = None
+    try:
+        spark = session(stage)
+        _log.info("%s: Spark %s is ready after %.1f s", stage, spark.version, time.monotonic() - started)
+        work(Run(stage, arguments, spark))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the log ends with one line that says it
+        failure = named(error)
+        if type(failure) is FruitsError:
+            _log.exception("%s: unexpected error", stage)
+    finally:
+        if spark is not None:
+            spark.stop()
+    if failure is None:
+        return 0
+    name = (
+        type(failure.__cause__ or failure).__name__
+        if type(failure) is FruitsError
+        else type(failure).__name__
+    )
+    sys.stderr.write(f"ERROR {name}: {failure}\n")
+    sys.stderr.flush()
+    return failure.exit_status
+
+
+def named(error: Exception) -> FruitsError:
+    """Give an error of ours as it is, one raised on an executor as if raised here, any other as a `FruitsError`."""
+    if isinstance(error, FruitsError):
+        return error
+    if found := _ON_EXECUTOR.findall(str(error)):
+        name, message = found[0]
+        kind = getattr(errors, name, FruitsError)
+        made: FruitsError = kind(message)
+        return made
+    lines = str(error).strip().splitlines()
+    unnamed = FruitsError(lines[0] if lines else "no message")
+    unnamed.__cause__ = error
+    return unnamed
+
+
+def session(name: str) -> SparkSession:
+    """Open the session; where the catalog is comes from the cluster's own configuration."""
+    spark = SparkSession.builder.appName(name).getOrCreate()
+    spark.sparkContext.setLogLevel("WARN")
+    conf = spark.conf
+    conf.set("spark.sql.session.timeZone", "UTC")
+    # Two rounds of tasks: 200, the default, are 200 tiny files and tasks on a laptop.
+    conf.set("spark.sql.shuffle.partitions", str(max(4, 2 * spark.sparkContext.defaultParallelism)))
+    # Pixels are some 10 to 200 kB a row: small batches keep a worker's memory flat.
+    conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "64")
+    return spark
+
+
+def partitions(rows: int, cores: int, rows_each: int) -> int:
+    """Cut work into few, long, equal partitions: a multiple of the cores, each of at most `rows_each` rows.
+
+    Short partitions cost up to a tenth of featurization's speed; one per core is best, as long as a failed task
+    does not lose too much.
+    """
+    rounds = max(1, -(-rows // (cores * rows_each)))
+    return max(1, min(rows, cores * rounds))
+
+
+def main(
+    stage: str, parser: argparse.ArgumentParser, work: Callable[[Run], None], argv: Sequence[str] | None
+) -> int:
+    """Parse the command line and run: what a job's script calls."""
+    return run(stage, parser.parse_args(argv), work)

@@ -1,0 +1,138 @@
+"""The shapes of what flows: table columns, and the Arrow schemas of what mappers give back to Spark."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.types import StructType
+
+TABLES: dict[str, str] = {
+    "images": """
+        image_id STRING NOT NULL COMMENT 'hex SHA-256 of source_key',
+        source_key STRING NOT NULL,
+        etag STRING NOT NULL,
+        label STRING COMMENT 'last folder under the input prefix; NULL directly under it',
+        width_px INT NOT NULL,
+        height_px INT NOT NULL,
+        pixels BINARY NOT NULL COMMENT 'lossless WebP, RGB, upright, no metadata',
+        content_sha256 STRING NOT NULL COMMENT 'of the original bytes',
+        run_id STRING NOT NULL,
+        loaded_at TIMESTAMP NOT NULL""",
+    "rejects": """
+        image_id STRING NOT NULL COMMENT 'hex SHA-256 of source_key',
+        source_key STRING NOT NULL,
+        etag STRING NOT NULL,
+        error_code STRING NOT NULL,
+        detail STRING NOT NULL,
+        run_id STRING NOT NULL""",
+    "features": """
+        image_id STRING NOT NULL,
+        model_id STRING NOT NULL COMMENT 'SHA-256 of the model artifact',
+        features ARRAY<FLOAT> NOT NULL COMMENT '1280 values, average-pooled',
+        content_sha256 STRING NOT NULL COMMENT 'of the image that they were computed from',
+        run_id STRING NOT NULL""",
+    "pca_models": """
+        pca_id STRING NOT NULL COMMENT 'SHA-256 of the sums and k',
+        model_id STRING NOT NULL,
+        k INT NOT NULL,
+        n BIGINT NOT NULL,
+        mean ARRAY<DOUBLE> NOT NULL COMMENT '1280 values',
+        components ARRAY<ARRAY<DOUBLE>> NOT NULL COMMENT 'k rows of 1280 values',
+        explained_variance ARRAY<DOUBLE> NOT NULL COMMENT 'k values',
+        explained_variance_ratio ARRAY<DOUBLE> NOT NULL COMMENT 'k values',
+        run_id STRING NOT NULL,
+        published_at TIMESTAMP NOT NULL COMMENT 'the largest one is current'""",
+    "pca": """
+        image_id STRING NOT NULL,
+        pca_id STRING NOT NULL,
+        label STRING,
+        pca ARRAY<FLOAT> NOT NULL COMMENT 'k values',
+        run_id STRING NOT NULL""",
+}
+"""Columns of each table, as SQL."""
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "images": ("image_id",),
+    "rejects": ("image_id",),
+    "features": ("image_id", "model_id"),
+    "pca_models": ("pca_id",),
+    "pca": ("image_id", "pca_id"),
+}
+"""What makes a row unique in each table."""
+
+LISTED = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("source_key", pa.string(), nullable=False),
+        pa.field("etag", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+    ]
+)
+"""One listed object."""
+
+LOADED = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("source_key", pa.string(), nullable=False),
+        pa.field("etag", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("width_px", pa.int32()),
+        pa.field("height_px", pa.int32()),
+        pa.field("pixels", pa.binary()),
+        pa.field("content_sha256", pa.string()),
+        pa.field("had_metadata", pa.bool_()),
+        pa.field("error_code", pa.string()),
+        pa.field("detail", pa.string()),
+    ]
+)
+"""One listed object after loading: pixels, or an error_code and its detail."""
+
+EMBEDDED = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("content_sha256", pa.string(), nullable=False),
+        pa.field("features", pa.list_(pa.float32()), nullable=False),
+    ]
+)
+"""One image's features."""
+
+PROJECTED = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("pca", pa.list_(pa.float32())),
+        pa.field("dims", pa.int32(), nullable=False),
+        pa.field("finite", pa.bool_(), nullable=False),
+    ]
+)
+"""One image's principal components, NULL when its features cannot be projected, and what is wrong with them."""
+
+SUMS = pa.schema([pa.field("sums", pa.binary(), nullable=False)])
+"""One partition's PCA sums (`fruits.sums.Sums.to_bytes`)."""
+
+PCA_EXPORT = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("pca", pa.list_(pa.float32())),
+    ]
+)
+"""``pca.parquet``: one published image."""
+
+SAMPLE = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("pc1", pa.float32()),
+        pa.field("pc2", pa.float32()),
+        pa.field("thumbnail", pa.binary()),
+    ]
+)
+"""``sample.parquet``: one image of the report's scatter, without its file name; 0 for `pc2` when k is 1."""
+
+WRITTEN = pa.schema([pa.field("rows", pa.int64(), nullable=False)])
+"""What an exporting task wrote."""
+
+
+def spark(schema: pa.Schema) -> StructType:
+    """Give an Arrow schema as Spark's."""
+    return from_arrow_schema(schema)

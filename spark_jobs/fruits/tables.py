@@ -1,0 +1,151 @@
+"""The Iceberg tables: made when absent, changed by one atomic MERGE each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import reduce
+
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
+
+from fruits.errors import InputError
+from fruits.schemas import KEYS, TABLES
+
+_PROPERTIES = {
+    "format-version": "2",
+    # Copy-on-write: the bytes of a deleted row go with its file, which erasure relies on.
+    "write.delete.mode": "copy-on-write",
+    "write.update.mode": "copy-on-write",
+    "write.merge.mode": "copy-on-write",
+    "write.target-file-size-bytes": str(128 * 1024 * 1024),
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "20",
+    "write.parquet.compression-codec": "zstd",
+}
+_OF_TABLE = {
+    # Pixels are compressed already, and a row group is what a reader holds in memory.
+    "images": {
+        "write.parquet.row-group-size-bytes": str(32 * 1024 * 1024),
+        "write.metadata.metrics.column.pixels": "none",
+    },
+    "features": {"write.metadata.metrics.column.features": "none"},
+    "pca_models": {"write.metadata.metrics.default": "none"},
+}
+_DATABASE = re.compile(r"^\w+\.\w+$")
+_ACTION = "_action"
+
+
+def ensure(spark: SparkSession, database: str) -> None:
+    """Make the database's tables that are not there yet.
+
+    Args:
+        spark: A session with the catalog configured.
+        database: ``catalog.database``, for example ``lake.fruits``.
+
+    Raises:
+        InputError: Not of that form.
+    """
+    if not _DATABASE.match(database):
+        raise InputError(
+            f"--database {database!r} is not of the form catalog.database, for example lake.fruits"
+        )
+    spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {database}")
+    for table, columns in TABLES.items():
+        properties = ", ".join(
+            f"'{key}' = '{value}'" for key, value in (_PROPERTIES | _OF_TABLE.get(table, {})).items()
+        )
+        spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {database}.{table} ({columns}) USING iceberg TBLPROPERTIES ({properties})"
+        )
+
+
+def merge(
+    spark: SparkSession, database: str, table: str, upserts: DataFrame | None, deletes: DataFrame | None
+) -> None:
+    """Replace or add some rows and remove others, in one commit; when there are none, there is no commit.
+
+    Args:
+        spark: The session.
+        database: ``catalog.database``.
+        table: A table of `schemas.TABLES`.
+        upserts: Rows with all of the table's columns, unique by its key; evaluated more than once, so persisted.
+        deletes: Rows with the table's key; disjoint from `upserts`.
+    """
+    name = f"{database}.{table}"
+    columns = spark.table(name).columns
+    keys = list(KEYS[table])
+    parts = []
+    if upserts is not None:
+        parts.append(upserts.select(*columns, F.lit("upsert").alias(_ACTION)))
+    if deletes is not None:
+        parts.append(deletes.select(*keys, F.lit("delete").alias(_ACTION)))
+    if not parts:
+        return
+    changes = reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), parts)
+    if changes.isEmpty():
+        return
+    view = f"changes_of_{table}"
+    changes.createOrReplaceTempView(view)
+    on = " AND ".join(f"t.{key} = s.{key}" for key in keys)
+    spark.sql(
+        f"""
+        MERGE INTO {name} t USING {view} s ON {on}
+        WHEN MATCHED AND s.{_ACTION} = 'delete' THEN DELETE
+        WHEN MATCHED THEN UPDATE SET {", ".join(f"t.{column} = s.{column}" for column in columns)}
+        WHEN NOT MATCHED AND s.{_ACTION} = 'upsert' THEN
+            INSERT ({", ".join(columns)}) VALUES ({", ".join(f"s.{column}" for column in columns)})
+        """  # noqa: S608 - names come from schemas.py and a checked --database
+    )
+    spark.catalog.dropTempView(view)
+
+
+def current_pca_id(spark: SparkSession, database: str) -> str | None:
+    """Name the PCA published last; None before the first publication."""
+    row = spark.table(f"{database}.pca_models").agg(F.max_by("pca_id", "published_at")).first()
+    return None if row is None else row[0]
+
+
+def current_pca(spark: SparkSession, database: str) -> DataFrame:
+    """Give the components of the PCA published last: exactly one basis, whatever else the table holds.
+
+    Glue's Iceberg catalog has no views; this equals, in SQL (Spark, Athena, DuckDB)::
+
+        SELECT pca.* FROM fruits.pca
+        WHERE pca_id = (SELECT max_by(pca_id, published_at) FROM fruits.pca_models)
+
+    Args:
+        spark: A session with the catalog configured.
+        database: ``catalog.database``, for example ``lake.fruits``.
+
+    Returns:
+        The rows of ``pca`` of one pca_id: image_id, pca_id, label, pca, run_id; none before the first publication.
+    """
+    return spark.table(f"{database}.pca").where(F.col("pca_id") == F.lit(current_pca_id(spark, database)))
+
+
+def size_bytes(spark: SparkSession, database: str, table: str) -> int:
+    """Give the bytes of a table's current files, from its metadata alone."""
+    row = spark.table(f"{database}.{table}.files").agg(F.sum("file_size_in_bytes")).first()
+    return int(row[0] or 0) if row else 0
+
+
+def keys_of(frame: DataFrame, keys: Sequence[str] = ("image_id",)) -> DataFrame:
+    """Give the key columns alone, so that a join moves nothing else."""
+    return frame.select(*keys)
+
+
+def fixed(frame: DataFrame) -> DataFrame:
+    """Compute a narrow frame now and hold it on disk as it is, without its lineage.
+
+    A persisted frame is not enough where the frame was read from a table that the job then changes: Spark drops
+    and recomputes every cached plan that reads a table once that table is written.
+    """
+    return frame.localCheckpoint(eager=True, storageLevel=StorageLevel.DISK_ONLY)
+
+
+def of_model(frame: DataFrame, model_id: str) -> DataFrame:
+    """Keep the rows of one model."""
+    condition: Column = F.col("model_id") == F.lit(model_id)
+    return frame.where(condition)
