@@ -253,10 +253,10 @@ def draw_jpeg(label: str, n: int, seed: int = 0) -> bytes:
     """
     rng = random.Random(f"{seed}/{label}/{n}")  # noqa: S311 - pictures, not secrets
     picture = draw_fruit(label, rng)
-    exif = Image.Exif()
+    exif = b""  # an empty Image.Exif would be written all the same, as a block without entries
     if n % 5 == 0:
         lying = n % 10 == 0
-        exif = phone_exif(rng, orientation=6 if lying else 1)
+        exif = phone_exif(rng, orientation=6 if lying else 1).tobytes()
         picture = picture.transpose(Image.Transpose.ROTATE_90) if lying else picture
     with io.BytesIO() as buffer:
         picture.save(buffer, "JPEG", quality=rng.randint(80, 92), exif=exif)

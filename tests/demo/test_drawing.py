@@ -61,6 +61,7 @@ def test_only_every_fifth_picture_says_where_it_was_taken(
         exif = picture.getexif()
         assert bool(exif.get_ifd(ExifTags.IFD.GPSInfo)) is located
         assert exif.get(ExifTags.Base.Orientation) == orientation
+        assert ("exif" in picture.info) is located
 
 
 def test_the_located_picture_gives_latitude_and_longitude_as_a_phone_does() -> None:
