@@ -163,7 +163,7 @@ def test_a_good_run_reads_from_top_to_bottom(page: Page) -> None:
         "raw/Pear/half.jpg truncated 3118 bytes short",
         "€0.0431",
         "eu-west-1 (Ireland), in a member state of the European Union",
-        "64 images (GPS, camera, time: never stored)",
+        "64 images (EXIF with position and camera, profiles, comments: never stored)",
     ):
         assert words in re.sub(r"(\d+) (seen)", r"\1 \2", swapped(page.text)), words
     assert page.classed("alarm") == []

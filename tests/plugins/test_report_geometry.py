@@ -117,6 +117,12 @@ def test_a_curve_that_never_reaches_95_percent_claims_no_such_milestone() -> Non
     assert [share for share, _ in curve.milestones] == [0.5]
 
 
+def test_a_short_flat_end_is_drawn_too() -> None:
+    curve = variance_curve([0.1 * i for i in range(1, 10)] + [0.95] * 9 + [1.0, 1.0], 9)
+    assert curve is not None
+    assert curve.shown == curve.total == 20
+
+
 def test_a_curve_of_one_component_is_drawn() -> None:
     curve = variance_curve([1.0], 1)
     assert curve is not None

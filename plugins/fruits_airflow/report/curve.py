@@ -76,6 +76,8 @@ def variance_curve(cumulative: Sequence[object], k: object) -> VarianceCurve | N
     chosen = int(kept_components) if kept_components and 1 <= kept_components <= total else None
     flat_from = next((i for i, ratio in enumerate(ratios, 1) if ratio >= 0.9999), total)
     shown = min(total, max(flat_from, round((chosen or 1) * 1.25)))
+    if shown > 0.9 * total:  # not worth a remark about what is left out
+        shown = total
 
     def x(component: float) -> float:
         return round(100 * component / shown, 2)

@@ -13,7 +13,7 @@ from fruits_airflow.report.units import clipped, number, value
 
 VOLUMES = {
     "input": ("Input", "photos as they were uploaded"),
-    "pixels": ("Pixels", "re-encoded, all metadata gone"),
+    "pixels": ("Pixels", "re-encoded without loss, all metadata gone"),
     "features": ("Features", "1280 numbers per image"),
     "pca": ("PCA", "{k} numbers per image"),
 }
