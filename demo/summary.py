@@ -34,11 +34,11 @@ def summary(run: Mapping[str, Any], files: Iterable[Path]) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes as a person reads it: 1536 → "1.5 kB" (units of 1024)."""
+    """A number of bytes as a person reads it: 1500 → "1.5 kB"; units of 1000, as in the report."""
     for unit in ("B", "kB", "MB"):
-        if count < 1024:
+        if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
+        count /= 1000
     return f"{count:.1f} GB"
 
 

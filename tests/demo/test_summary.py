@@ -52,7 +52,7 @@ def test_a_run_that_published_nothing_says_so():
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (1536, "1.5 kB"), (3 * 1024**2, "3.0 MB"), (5 * 1024**3, "5.0 GB")]
+    ("count", "text"), [(0, "0 B"), (1500, "1.5 kB"), (3_000_000, "3.0 MB"), (5_000_000_000, "5.0 GB")]
 )
 def test_sizes_are_read_by_a_person(count, text):
     assert size(count) == text
