@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from moto.cloudformation.models import cloudformation_backends
-from moto.emr.models import emr_backends
-from moto.glue.models import glue_backends
+import moto.backends
 
 from local_aws.clients import Clients
-from local_aws.cloudformation import models as cloudformation
-from local_aws.cloudformation import resources
 from local_aws.dispatch import Dispatcher
-from local_aws.emr.models import EmrBackend
+from local_aws.emr.models import EmrBackend, emr_backends
 from local_aws.emr.runtime import Runtime
-from local_aws.glue.models import StrictGlueBackend
 from local_aws.interceptors import AccessLog, Health, LoopbackGuard
 from local_aws.s3 import storage
 from local_aws.settings import Settings
@@ -47,13 +43,32 @@ def assemble(settings: Settings, endpoint: str, extra: Sequence[Interceptor] = (
     """
     clients = Clients(endpoint)
     EmrBackend.runtime = Runtime(settings, clients)
-    emr_backends.backend = EmrBackend  # type: ignore[assignment]  # not moto's class, but its shape
-    glue_backends.backend = StrictGlueBackend
-    cloudformation_backends.backend = cloudformation.StrictCloudFormationBackend
-    cloudformation.install()
-    resources.install(clients)
     storage.install()
     access_log = AccessLog(settings.state_dir / "access.jsonl")
     about: dict[str, object] = {"endpoint": endpoint}
     interceptors: list[Interceptor] = [access_log, LoopbackGuard(), Health(about), *extra]
-    return Laptop(Application(Dispatcher(), interceptors), access_log)
+    return Laptop(Application(Dispatcher(_replacement(clients)), interceptors), access_log)
+
+
+def _replacement(clients: Clients) -> Callable[[str], None]:
+    """Puts our services in the place of moto's when one is first asked for; importing them all takes seconds."""
+    find: Any = moto.backends.get_backend
+    vars(moto.backends)["get_backend"] = lambda name: emr_backends if name == "emr" else find(name)
+
+    def replace(service: str) -> None:
+        if service == "glue":
+            from moto.glue.models import glue_backends
+
+            from local_aws.glue.models import StrictGlueBackend
+
+            glue_backends.backend = StrictGlueBackend
+        elif service == "cloudformation":
+            from moto.cloudformation.models import cloudformation_backends
+
+            from local_aws.cloudformation import models, resources
+
+            cloudformation_backends.backend = models.StrictCloudFormationBackend
+            models.install()
+            resources.install(clients)
+
+    return replace

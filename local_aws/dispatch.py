@@ -9,7 +9,7 @@ newlines and doubled slashes (Flask's router knows neither).
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from flask import Flask
@@ -24,8 +24,14 @@ from local_aws.web import Environ, StartResponse
 class Dispatcher(DomainDispatcherApplication):
     """moto's application with its look-ups remembered and S3 served without Flask."""
 
-    def __init__(self) -> None:
+    def __init__(self, replace: Callable[[str], None]) -> None:
+        """Prepares the look-ups.
+
+        Args:
+            replace: called with a service's name before moto is first asked for it, to put ours in its place.
+        """
         super().__init__(_create_app)
+        self._replace = replace
         self._modules = frozenset(list_of_moto_modules())
         self._backends: dict[str, Any] = {}
         self._creating = threading.Lock()
@@ -47,8 +53,11 @@ class Dispatcher(DomainDispatcherApplication):
         app = self.app_instances.get(backend)
         if app is None:
             with self._creating:
-                app = self.app_instances.get(backend) or self.create_app(backend)
-                self.app_instances[backend] = app
+                app = self.app_instances.get(backend)
+                if app is None:
+                    self._replace(backend)
+                    app = self.create_app(backend)
+                    self.app_instances[backend] = app
         return app
 
     def get_backend_for_host(self, host: str | None) -> Any:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from moto.core.base_backend import BaseBackend
-from moto.ec2.models import ec2_backends
+from moto.core.base_backend import BackendDict, BaseBackend
 from moto.iam.models import iam_backends
 
 from local_aws.emr import errors, validation
@@ -76,13 +75,19 @@ class EmrBackend(BaseBackend):
 
     def _account(self) -> validation.Account:
         iam = iam_backends[self.account_id][self.partition]
-        subnets = ec2_backends[self.account_id][self.region_name].subnets
         return validation.Account(
             roles={one.name: frozenset(one.managed_policies) for one in iam.roles.values()},
             instance_profiles=frozenset(one.name for one in iam.instance_profiles.values()),
             security_configurations=frozenset(self.security_configurations),
-            subnets=frozenset(name for by_id in subnets.values() for name in by_id),
+            has_subnet=self._has_subnet,
         )
+
+    def _has_subnet(self, subnet_id: str) -> bool:
+        # moto's EC2 takes seconds to import, and few requests name a subnet
+        from moto.ec2.models import ec2_backends
+
+        by_zone = ec2_backends[self.account_id][self.region_name].subnets
+        return any(subnet_id in by_id for by_id in by_zone.values())
 
     def cluster(self, cluster_id: str) -> Cluster:
         """The cluster of an id.
@@ -221,3 +226,6 @@ class EmrBackend(BaseBackend):
         """
         self.get_security_configuration(name)
         del self.security_configurations[name]
+
+
+emr_backends = BackendDict(EmrBackend, "emr")

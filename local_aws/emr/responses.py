@@ -9,12 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from moto.core.responses import ActionResult, BaseResponse, EmptyResult
-from moto.emr.models import emr_backends
 
 from local_aws.emr import describe, releases, validation
 from local_aws.emr.cluster import Cluster
 from local_aws.emr.errors import InvalidRequestException, ValidationException
-from local_aws.emr.models import EmrBackend
+from local_aws.emr.models import EmrBackend, emr_backends
 
 PAGE_SIZE = 50
 
@@ -29,7 +28,7 @@ class EmrResponse(BaseResponse):
     @property
     def backend(self) -> EmrBackend:
         """The EMR of the account and region that the request is signed for."""
-        return emr_backends[self.current_account][self.region]  # type: ignore[return-value]  # replaced in assembly
+        return emr_backends[self.current_account][self.region]
 
     def _cluster(self) -> Cluster:
         return self.backend.cluster(self._get_param("ClusterId"))

@@ -6,7 +6,7 @@ Where AWS's exact wording is not known the message says the same in plain words;
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,13 +27,13 @@ class Account:
         roles: names of IAM roles, with the ARNs of their managed policies.
         instance_profiles: names of instance profiles.
         security_configurations: names of EMR security configurations in the region.
-        subnets: ids of subnets in the region.
+        has_subnet: whether the region has a subnet of an id.
     """
 
     roles: Mapping[str, frozenset[str]]
     instance_profiles: frozenset[str]
     security_configurations: frozenset[str]
-    subnets: frozenset[str]
+    has_subnet: Callable[[str], bool]
 
 
 def check_run_job_flow(request: Mapping[str, Any], region: str, account: Account) -> None:
@@ -144,7 +144,7 @@ def _check_instances(instances: Mapping[str, Any], label: str, account: Account)
     _check_types(instances, label)
     wanted = instances.get("Ec2SubnetIds") or [one for one in [instances.get("Ec2SubnetId")] if one]
     for subnet in wanted:
-        if subnet not in account.subnets:
+        if not account.has_subnet(subnet):
             raise InvalidRequestException(f"The subnet ID '{subnet}' does not exist.")
 
 
