@@ -56,6 +56,9 @@ def make_plan(settings: Settings, asked: RunParameters, run_id: str, client: S3C
         log.warning(
             "The cluster runs in %s, the lake is in %s: transfer is billed", asked.region, lake_region
         )
+    for name in ("service_role", "instance_profile"):
+        if getattr(settings, name) is None:
+            raise ConfigError(f"{name}: not set; take it from the outputs of the stack (include/stack.yaml)")
     model = find_model(lake, asked)
     code_digest = build_bundle().digest
     profile = load_profile(asked.profile)

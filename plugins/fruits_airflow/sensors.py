@@ -236,7 +236,8 @@ class StepSensor(EmrStepSensor):
             message = (
                 f"{step.name} is {step.state}: {cluster.job_flow_id} is {cluster.state} ({cluster.reason})"
             )
-            if cluster.reason.startswith("USER_REQUEST"):
+            overdue = cluster.deadline is not None and cluster.deadline.timestamp() <= time.time()
+            if overdue or cluster.reason.startswith("USER_REQUEST"):
                 raise AirflowFailException(
                     f"{message}; ended on purpose or at its deadline, so not tried again"
                 )

@@ -27,7 +27,7 @@ OTHER_VARIABLES = frozenset({"FRUITS_SHARED"})  # where the tests find photos an
 ENGINES = ("litert", "tensorflow")
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_DEPLOYMENT = re.compile(r"[a-z][a-z0-9-]{0,30}[a-z0-9]")
+_DEPLOYMENT = re.compile(r"[a-z0-9][a-z0-9-]{1,19}")
 _DATABASE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _MODEL = re.compile(r"[0-9a-f]{64}")
 
@@ -65,9 +65,9 @@ class Settings:
     start_timeout_minutes: int = 30
     step_timeout_minutes: int = 240
     terminate_timeout_minutes: int = 15
-    poll_s: int = 30
-    list_consistency_s: int = 30
-    log_wait_s: int = 360
+    poll_s: float = 30.0
+    list_consistency_s: float = 30.0
+    log_wait_s: float = 360.0
     schedule: str = "0 2 * * *"
     timezone: str = "Europe/Paris"
     owner: str = "data-platform"
@@ -82,7 +82,7 @@ class Settings:
         """
         require_eu_region(self.region)
         release(self.release_label)
-        _match("deployment_id", self.deployment_id, _DEPLOYMENT, "lower-case letters, digits, hyphens, <= 32")
+        _match("deployment_id", self.deployment_id, _DEPLOYMENT, "2 to 20 lower-case letters, digits and hyphens")
         for name in ("raw_bucket", "lake_bucket"):
             _match(name, getattr(self, name), _BUCKET, "the name of a bucket, without s3://")
         for name in ("database", "demo_database"):
@@ -103,6 +103,7 @@ class Settings:
         _between("max_reject_rate", self.max_reject_rate, 0.0, 1.0, closed=True)
         _between("max_cost_eur", self.max_cost_eur, 0.0, 10_000.0)
         _between("idle_timeout_s", self.idle_timeout_s, 60, 604_800, closed=True)
+        _between("poll_s", self.poll_s, 0.1, 600, closed=True)
         _between("list_consistency_s", self.list_consistency_s, 0, 600, closed=True)
         _between("log_wait_s", self.log_wait_s, 0, 3600, closed=True)
         for name in (
@@ -111,7 +112,6 @@ class Settings:
             "start_timeout_minutes",
             "step_timeout_minutes",
             "terminate_timeout_minutes",
-            "poll_s",
         ):
             _between(name, getattr(self, name), 1, 100_000, closed=True)
         if self.k is not None:

@@ -88,14 +88,14 @@ class StepTrigger(_LookUntilDeadline, EmrStepSensorTrigger):
         job_flow_id: str,
         step_id: str,
         deadline: float,
-        waiter_delay: int,
+        waiter_delay: float,
         waiter_max_attempts: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             job_flow_id=job_flow_id,
             step_id=step_id,
-            waiter_delay=waiter_delay,
+            waiter_delay=waiter_delay,  # type: ignore[arg-type]
             waiter_max_attempts=waiter_max_attempts,
             **kwargs,
         )
@@ -148,13 +148,13 @@ class ClusterReadyTrigger(_LookUntilDeadline, EmrCreateJobFlowTrigger):
         self,
         job_flow_id: str,
         deadline: float,
-        waiter_delay: int,
+        waiter_delay: float,
         waiter_max_attempts: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             job_flow_id=job_flow_id,
-            waiter_delay=waiter_delay,
+            waiter_delay=waiter_delay,  # type: ignore[arg-type]
             waiter_max_attempts=waiter_max_attempts,
             **kwargs,
         )

@@ -1,0 +1,131 @@
+"""One endpoint for all tests of this folder, one account's worth of buckets for each."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from fruits_airflow.clusters import ClusterIdentity
+from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.settings import Settings
+
+from tests.plugins import laptop
+
+MODEL_ID = "a" * 64
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        with laptop.local_aws(tmp_path_factory.mktemp("aws")) as url:
+            for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+                patch.delenv(name, raising=False)
+            for name, value in laptop.aws_environment(url).items():
+                patch.setenv(name, value)
+            laptop.make_roles()
+            yield url
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("FRUITS_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(
+        deployment_id=f"test-{next(_numbers)}",
+        raw_bucket="raw",
+        lake_bucket="lake",
+        model_id=MODEL_ID,
+        service_role=laptop.SERVICE_ROLE,
+        instance_profile=laptop.INSTANCE_PROFILE,
+        poll_s=0.1,
+        list_consistency_s=1.0,
+        log_wait_s=5.0,
+        terminate_timeout_minutes=1,
+    )
+
+
+@pytest.fixture
+def account(endpoint: str, settings: Settings) -> Settings:
+    """Settings whose buckets, model and code exist."""
+    number = next(_numbers)
+    made = replace(settings, raw_bucket=f"raw-{number}", lake_bucket=f"lake-{number}")
+    laptop.make_bucket(made.raw_bucket)
+    laptop.make_bucket(made.lake_bucket)
+    laptop.put_model(made.lake_bucket, MODEL_ID)
+    laptop.client("s3").put_object(Bucket=made.lake_bucket, Key="code/c0de/bootstrap.sh", Body=b"#!/bin/bash")
+    return made
+
+
+@pytest.fixture
+def plan(account: Settings) -> dict[str, Any]:
+    return {
+        "run_id": "manual__2026-01-01T00:00:00+00:00",
+        "planned_at": "2026-01-01T00:00:00+00:00",
+        "run_folder": f"s3://{account.lake_bucket}/runs/manual__2026-01-01T00:00:00+00:00",
+        "raw_bucket": account.raw_bucket,
+        "lake_bucket": account.lake_bucket,
+        "lake_region": "eu-west-1",
+        "mode": "nightly",
+        "complete": True,
+        "database": "fruits",
+        "profile": "demo",
+        "region": "eu-west-1",
+        "input_prefix": "images/",
+        "limit": None,
+        "variance": 0.95,
+        "k": None,
+        "engine": "litert",
+        "batch_size": 1,
+        "model_id": MODEL_ID,
+        "weights": "path",
+        "max_cost_eur": 5.0,
+        "max_reject_rate": 0.2,
+        "eur_per_hour": 0.5,
+        "forecast_eur": 0.1,
+        "full_refresh": False,
+        "force": False,
+        "images": {"seen": 3, "new": 3, "unchanged": 0, "removed": 0},
+        "input_bytes": 30,
+        "fingerprint": {
+            "run_id": "manual__2026-01-01T00:00:00+00:00",
+            "listing_digest": "l",
+            "code_digest": "c",
+            "model_id": MODEL_ID,
+            "settings_digest": "s",
+        },
+    }
+
+
+@pytest.fixture
+def make_run(account: Settings, plan: dict[str, Any]) -> Iterator[Callable[..., RunCluster]]:
+    """Makes the cluster side of a run; ends what it made."""
+    made: list[RunCluster] = []
+
+    def make(run_id: str = plan["run_id"], settings: Settings = account, dag_id: str = "fruits_pipeline") -> RunCluster:
+        run = RunCluster(
+            settings=settings,
+            region=plan["region"],
+            identity=ClusterIdentity(settings.deployment_id, dag_id, run_id),
+            plan=plan,
+            code_digest="c0de",
+        )
+        made.append(run)
+        return run
+
+    yield make
+    for run in made:
+        run.desk.end_all(timeout_s=30)
+
+
+@pytest.fixture
+def run(make_run: Callable[..., RunCluster]) -> RunCluster:
+    return make_run()

@@ -1,0 +1,182 @@
+"""One cluster per run, whatever is lost on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+from fruits_airflow import clusters
+from fruits_airflow.clusters import LIVE_STATES, SINGLE_ATTEMPT, ClusterIdentity, tag_value
+from fruits_airflow.errors import CostCeilingExceeded
+from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.settings import Settings
+
+from tests.plugins.doubles import ClosingServer, Double
+
+
+def live(run: RunCluster) -> list[str]:
+    return [cluster.job_flow_id for cluster in clusters.find(run.client, run.identity)]
+
+
+def test_a_second_attempt_finds_the_cluster_of_the_first(run: RunCluster) -> None:
+    assert run.adopt_or_create().job_flow_id == run.adopt_or_create().job_flow_id
+    assert len(live(run)) == 1
+
+
+def test_retry_after_lost_reply_finds_the_same_cluster(run: RunCluster) -> None:
+    def lost(**request: Any) -> Any:
+        run.client.run_job_flow(**request)
+        raise ReadTimeoutError(endpoint_url="emr")
+
+    desk = replace(run.desk, single_attempt_client=Double(run.client, run_job_flow=lost))
+
+    cluster = desk.adopt_or_create(run.body)
+
+    assert live(run) == [cluster.job_flow_id]
+
+
+def test_a_cluster_that_the_listing_does_not_show_yet_is_waited_for(run: RunCluster) -> None:
+    made = run.adopt_or_create()
+    shown_from = time.monotonic() + 0.5
+
+    def stale(name: str) -> Any:
+        real = run.client.get_paginator(name)
+        hides = name == "list_clusters" and time.monotonic() < shown_from
+        return Double(real, paginate=lambda **_: [{"Clusters": []}]) if hides else real
+
+    desk = replace(run.desk, client=Double(run.client, get_paginator=stale))
+
+    assert desk.adopt_or_create(run.body).job_flow_id == made.job_flow_id
+    assert len(live(run)) == 1
+
+
+def test_without_an_announced_request_nothing_is_waited_for(run: RunCluster) -> None:
+    desk = replace(run.desk, consistency_s=60.0)
+    begun = time.monotonic()
+    assert desk.adopt() is None
+    assert time.monotonic() - begun < 10
+
+
+def test_when_no_reply_and_no_cluster_comes_the_error_is_raised_after_the_window(run: RunCluster) -> None:
+    def lost(**_: Any) -> Any:
+        raise ReadTimeoutError(endpoint_url="emr")
+
+    desk = replace(run.desk, single_attempt_client=Double(run.client, run_job_flow=lost))
+    with pytest.raises(ReadTimeoutError):
+        desk.adopt_or_create(run.body)
+    assert live(run) == []
+
+
+def test_of_two_clusters_the_oldest_is_adopted_and_the_other_ended(run: RunCluster) -> None:
+    first = run.client.run_job_flow(**run.body())["JobFlowId"]
+    time.sleep(0.05)
+    second = run.client.run_job_flow(**run.body())["JobFlowId"]
+
+    assert run.adopt_or_create().job_flow_id == first
+
+    assert clusters.describe(run.client, second).state not in LIVE_STATES
+
+
+def test_two_deployments_with_the_same_run_do_not_see_each_other(
+    run: RunCluster, make_run: Callable[..., RunCluster], account: Settings
+) -> None:
+    other = make_run(settings=replace(account, deployment_id="another"))
+    mine, theirs = run.adopt_or_create(), other.adopt_or_create()
+    assert mine.job_flow_id != theirs.job_flow_id
+
+    run.desk.end_all(timeout_s=30)
+
+    assert live(run) == []
+    assert live(other) == [theirs.job_flow_id]
+
+
+def test_a_cluster_of_that_name_without_the_tags_is_left_alone(run: RunCluster) -> None:
+    body = run.body()
+    body["Tags"] = [tag for tag in body["Tags"] if tag["Key"] != "deployment"]
+    stranger = run.client.run_job_flow(**body)["JobFlowId"]
+    try:
+        assert run.desk.adopt() is None
+        run.desk.end_all(timeout_s=30)
+        assert clusters.describe(run.client, stranger).state in LIVE_STATES
+    finally:
+        run.client.terminate_job_flows(JobFlowIds=[stranger])
+
+
+def test_run_job_flow_is_sent_once_even_when_no_reply_comes(account: Settings) -> None:
+    from airflow.providers.amazon.aws.hooks.emr import EmrHook
+
+    with ClosingServer() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", server.url)
+        hook = EmrHook(emr_conn_id=None, aws_conn_id=None, region_name="eu-west-1", config=SINGLE_ATTEMPT)
+        with pytest.raises(Exception, match="[Cc]onnection|closed"):
+            hook.get_conn().run_job_flow(Name="x", Instances={})
+    assert server.requests == 1
+
+
+def test_a_refused_request_is_not_looked_for(run: RunCluster) -> None:
+    desk = replace(run.desk, consistency_s=60.0)
+    body = {**run.body(), "ServiceRole": "no-such-role"}
+    begun = time.monotonic()
+    with pytest.raises(ClientError, match="no-such-role"):
+        desk.adopt_or_create(lambda: body)
+    assert time.monotonic() - begun < 10
+
+
+def test_end_all_watches_until_the_cluster_is_gone(run: RunCluster) -> None:
+    made = run.adopt_or_create().job_flow_id
+    ended = run.desk.end_all(timeout_s=30)
+    assert [cluster.job_flow_id for cluster in ended] == [made]
+    assert clusters.describe(run.client, made).state == "TERMINATED"
+
+
+def test_end_all_says_when_a_cluster_does_not_end(run: RunCluster) -> None:
+    made = run.adopt_or_create().job_flow_id
+    desk = replace(run.desk, client=Double(run.client, terminate_job_flows=lambda **_: None))
+    with pytest.raises(TimeoutError, match=made):
+        desk.end_all(timeout_s=0.3)
+
+
+def test_a_protected_cluster_is_ended_too(run: RunCluster) -> None:
+    made = run.adopt_or_create().job_flow_id
+    run.client.set_termination_protection(JobFlowIds=[made], TerminationProtected=True)
+    run.desk.end_all(timeout_s=30)
+    assert clusters.describe(run.client, made).state == "TERMINATED"
+
+
+def test_a_dead_cluster_is_not_adopted(run: RunCluster) -> None:
+    first = run.adopt_or_create().job_flow_id
+    run.desk.end_all(timeout_s=30)
+    assert run.adopt_or_create().job_flow_id != first
+
+
+def test_the_body_carries_the_tags_the_deadline_and_the_idle_timeout(run: RunCluster) -> None:
+    body = run.body()
+    tags = {tag["Key"]: tag["Value"] for tag in body["Tags"]}
+    assert run.identity.tags.items() <= tags.items()
+    assert tags["for-use-with-amazon-emr-managed-policies"] == "true"
+    assert body["BootstrapActions"][0]["ScriptBootstrapAction"]["Args"] == ["--deadline", tags["deadline"]]
+    assert body["AutoTerminationPolicy"]["IdleTimeout"] == run.settings.idle_timeout_s
+
+
+def test_what_earlier_clusters_of_the_run_cost_shortens_the_deadline_of_the_next(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RunCluster, "spent_eur", lambda _: 4.99)
+    with pytest.raises(CostCeilingExceeded, match=r"4\.99"):
+        run.adopt_or_create()
+    assert live(run) == []
+
+
+@pytest.mark.parametrize("text", ["manual__2026-01-01T00:00:00+00:00", "scheduled__x", "a@b=c"])
+def test_an_allowed_run_id_is_its_own_tag(text: str) -> None:
+    assert tag_value(text) == text
+
+
+def test_run_ids_that_a_tag_cannot_hold_stay_apart() -> None:
+    assert tag_value("run~1") != tag_value("run!1")
+    assert len(tag_value("x" * 400)) <= 256
+    assert len(ClusterIdentity("d", "g", "x" * 400).name) <= 256
