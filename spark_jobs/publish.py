@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import numpy as np
 from fruits import export, job, keys, pca, quality, schemas, tables
 from fruits.batches import matrix
+from fruits.embedding import DIMS
 from fruits.errors import InputError, QualityGateError
 from fruits.objects import join
 from pyspark import StorageLevel
@@ -53,7 +54,7 @@ def publish(run: job.Run) -> None:
     features = tables.of_model(spark.table(f"{arguments.database}.features"), arguments.model_id)
     projected = _projected(features, images, fitted).persist(StorageLevel.DISK_ONLY)
 
-    checks = quality.gate(_facts(run, images, features, projected, fitted), arguments.max_reject_rate)
+    checks = quality.gate(_facts(run, images, features, projected, fitted.n), arguments.max_reject_rate)
     failed = sorted(name for name, check in checks.items() if not check.ok)
     before, after = _neighbours(images, features, fitted) if not failed else (None, None)
     metrics = {
@@ -88,21 +89,36 @@ def _projected(features: DataFrame, images: DataFrame, fitted: pca.Pca) -> DataF
 
 
 def _facts(
-    run: job.Run, images: DataFrame, features: DataFrame, projected: DataFrame, fitted: pca.Pca
+    run: job.Run, images: DataFrame, features: DataFrame, projected: DataFrame, pca_n: int
 ) -> quality.Facts:
-    content = ["image_id", "content_sha256"]
-    bad = projected.agg(F.count_if(~F.col("finite")), F.count_if(F.col("dims") != len(fitted.mean))).first()
-    with_pca = tables.keys_of(projected.where("pca IS NOT NULL"))
-    return quality.Facts(
-        images=images.count(),
-        rejects=run.spark.table(f"{run.arguments.database}.rejects").count(),
-        images_without_features=images.select(content).join(features, content, "left_anti").count(),
-        features_without_image=features.select(content).join(images, content, "left_anti").count(),
-        features_without_pca=features.select("image_id").join(with_pca, "image_id", "left_anti").count(),
-        not_finite=int(bad[0]) if bad else 0,
-        wrong_dims=int(bad[1]) if bad else 0,
-        images_in_pca=fitted.n,
+    """Count by key, in one pass over the keys of all three: equal totals alone would hide swapped rows."""
+    content = F.col("content_sha256")
+    sources = [
+        images.select("image_id", content.alias("of_image")),
+        features.select("image_id", content.alias("of_features")),
+        projected.select("image_id", "finite", "dims", F.col("pca").isNotNull().alias("in_pca")),
+    ]
+    keyed = sources[0]
+    for source in sources[1:]:
+        keyed = keyed.unionByName(source, allowMissingColumns=True)
+    by_key = keyed.groupBy("image_id").agg(
+        *(F.max(column).alias(column) for column in ("of_image", "of_features")),
+        F.coalesce(F.bool_or("in_pca"), F.lit(False)).alias("in_pca"),
+        F.bool_and("finite").alias("finite"),
+        F.max("dims").alias("dims"),
     )
+    image, feature = F.col("of_image").isNotNull(), F.col("of_features").isNotNull()
+    same = F.coalesce(F.col("of_image") == F.col("of_features"), F.lit(False))
+    counted = by_key.agg(
+        F.count_if(image).alias("images"),
+        F.count_if(image & ~same).alias("images_without_features"),
+        F.count_if(feature & ~same).alias("features_without_image"),
+        F.count_if(feature & ~F.col("in_pca")).alias("features_without_pca"),
+        F.count_if(~F.col("finite")).alias("not_finite"),
+        F.count_if(F.col("dims") != DIMS).alias("wrong_dims"),
+    ).collect()[0]
+    rejects = run.spark.table(f"{run.arguments.database}.rejects").count()
+    return quality.Facts(**counted.asDict(), rejects=rejects, images_in_pca=pca_n)
 
 
 def _neighbours(images: DataFrame, features: DataFrame, fitted: pca.Pca) -> tuple[float | None, float | None]:

@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -110,7 +111,7 @@ def load(path: str) -> Pca:
             )
     except FileNotFoundError as error:
         raise InputError(f"there is no saved PCA at {path}: run reduce_pca first") from error
-    except (ValueError, KeyError, EOFError, OSError) as error:
+    except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
         raise InputError(
             f"{path} is not a saved PCA ({type(error).__name__}): run reduce_pca again"
         ) from error

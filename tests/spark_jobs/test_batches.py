@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from fruits.batches import list_column, matrix, rebatched
+
+
+def batches(*sizes: int) -> list[pa.RecordBatch]:
+    starts = np.cumsum([0, *sizes])
+    return [
+        pa.record_batch({"x": pa.array(range(start, start + size), pa.int64())})
+        for start, size in zip(starts, sizes, strict=False)
+    ]
+
+
+@pytest.mark.parametrize("sizes", [(), (0,), (3,), (4,), (1, 1, 1, 1, 1), (9, 0, 2), (17,)])
+def test_a_stream_is_cut_into_equal_batches_without_losing_a_row(sizes):
+    cut = list(rebatched(batches(*sizes), 4))
+    assert all(batch.num_rows == 4 for batch in cut[:-1])
+    assert all(0 < batch.num_rows <= 4 for batch in cut)
+    assert [x for batch in cut for x in batch.column("x").to_pylist()] == list(range(sum(sizes)))
+
+
+def test_a_matrix_goes_into_a_list_column_and_back_over_the_same_buffer():
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+    column = list_column(values)
+    assert column.to_pylist() == values.tolist()
+    assert matrix(column, 3).ctypes.data == column.values.buffers()[1].address
+    np.testing.assert_array_equal(matrix(column.slice(1, 2), 3), values[1:3])
+
+
+@pytest.mark.parametrize("rows", [[[1.0, 2.0], [1.0]], [[1.0], [1.0, 2.0, 3.0]], [[1.0, 2.0], None]])
+def test_a_row_of_another_length_is_an_error(rows):
+    with pytest.raises(ValueError, match="does not have 2"):
+        matrix(pa.array(rows, pa.list_(pa.float32())), 2)

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+from fruits.errors import ObjectAccessError
+from fruits.fetching import MAX_REQUESTS, Listed, Source, fetch, local_etag
+from fruits.images import MAX_BYTES, ImageRejected, RejectCode
+
+from tests.spark_jobs.scripted_s3 import Bucket, scripted_s3
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "local")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+    with scripted_s3() as served:
+        yield served
+
+
+def source(bucket: Bucket) -> Source:
+    return Source("raw", "", bucket.location)
+
+
+def fetched(bucket: Bucket, *objects: Listed) -> list[bytes | RejectCode]:
+    outcomes = fetch(objects, source(bucket))
+    return [outcome.code if isinstance(outcome, ImageRejected) else outcome for _, outcome in outcomes]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "a/b.jpg",
+        "a b/é😀.jpg",
+        "a%2Fb+c=d.jpg",
+        "_a/.b.jpg",
+        "a//b.jpg",
+        "/a.jpg",
+        "a/b.jpg/",
+        "a/../b",
+        "a/./b",
+        "a\tb",
+    ],
+)
+def test_any_key_is_asked_for_exactly_as_listed_in_one_request(bucket, key):
+    bucket.objects[key] = (key.encode(), "tag")
+    assert fetched(bucket, Listed(key, "tag", 5)) == [key.encode()]
+    assert bucket.requests == [("GET", key)]
+
+
+def test_objects_come_in_the_order_listed(bucket):
+    keys = [f"{i}.jpg" for i in range(100)]
+    bucket.objects = {key: (key.encode(), "tag") for key in keys}
+    assert fetched(bucket, *(Listed(key, "tag", 5) for key in keys)) == [key.encode() for key in keys]
+
+
+def test_many_requests_are_in_flight_but_not_more_than_allowed(bucket):
+    keys = [f"{i}.jpg" for i in range(3 * MAX_REQUESTS)]
+    bucket.objects = dict.fromkeys(keys, (b"x", "tag"))
+    bucket.delay_s = 0.1
+    started = time.monotonic()
+    fetched(bucket, *(Listed(key, "tag", 1) for key in keys))
+    assert 8 < bucket.busiest <= MAX_REQUESTS
+    assert time.monotonic() - started < len(keys) * bucket.delay_s / 4
+
+
+def test_large_objects_do_not_add_up(bucket):
+    keys = [f"{i}.jpg" for i in range(8)]
+    bucket.objects = dict.fromkeys(keys, (b"x", "tag"))
+    bucket.delay_s = 0.05
+    fetched(bucket, *(Listed(key, "tag", MAX_BYTES) for key in keys))
+    assert bucket.busiest == 1
+
+
+@pytest.mark.parametrize("key", ["a.jpg", "a//b.jpg"])
+def test_an_object_that_changed_since_the_listing_is_a_reject(bucket, key):
+    bucket.objects[key] = (b"x", "other")
+    assert fetched(bucket, Listed(key, "tag", 1)) == [RejectCode.CHANGED]
+
+
+@pytest.mark.parametrize("key", ["a.jpg", "a//b.jpg"])
+def test_an_object_that_is_gone_is_a_reject(bucket, key):
+    assert fetched(bucket, Listed(key, "tag", 1)) == [RejectCode.GONE]
+
+
+def test_empty_and_huge_objects_are_not_even_asked_for(bucket):
+    codes = fetched(
+        bucket, Listed("a", "tag", 0), Listed("b", "tag", MAX_BYTES + 1), Listed("c", "tag", 3 * 2**30)
+    )
+    assert codes == [RejectCode.EMPTY, RejectCode.TOO_MANY_BYTES, RejectCode.TOO_MANY_BYTES]
+    assert bucket.requests == []
+
+
+def test_a_key_that_s3_does_not_take_is_a_reject(bucket):
+    bucket.failures["a/../b"] = 400
+    assert fetched(bucket, Listed("a/../b", "tag", 1)) == [RejectCode.KEY_NOT_FETCHABLE]
+
+
+@pytest.mark.parametrize("key", ["a.jpg", "a//b.jpg"])
+def test_denied_access_is_an_error_and_no_photo_is_rejected_for_it(bucket, key):
+    bucket.failures[key] = 403
+    with pytest.raises(ObjectAccessError, match=r"could not fetch 'a"):
+        fetched(bucket, Listed(key, "tag", 1))
+
+
+def test_only_as_much_of_the_listing_is_read_as_is_in_flight(bucket):
+    bucket.objects = {"a": (b"x", "tag")}
+    read = 0
+
+    def listing():
+        nonlocal read
+        for _ in range(1000):
+            read += 1
+            yield Listed("a", "tag", 1)
+
+    outcomes = fetch(listing(), source(bucket))
+    next(outcomes)
+    assert read <= MAX_REQUESTS + 1
+
+
+def test_a_folder_is_read_with_the_same_verdicts(tmp_path):
+    for name in ("same", "changed", "gone", "%2F é"):
+        (tmp_path / name).write_bytes(name.encode())
+    listed = [Listed(name, local_etag(tmp_path / name), 4) for name in ("same", "changed", "gone", "%2F é")]
+    (tmp_path / "changed").write_bytes(b"longer than before")
+    (tmp_path / "gone").unlink()
+    outcomes = [outcome for _, outcome in fetch(listed, Source(None, str(tmp_path), None))]
+    assert outcomes[0] == b"same"
+    assert [outcome.code for outcome in outcomes[1:3]] == [RejectCode.CHANGED, RejectCode.GONE]
+    assert outcomes[3] == "%2F é".encode()

@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import time
+
+import numpy as np
+import pytest
+from fruits.images import MAX_BYTES, STORED_PX, ImageRejected, RejectCode, clean
+from PIL import Image
+
+from tests.spark_jobs import pictures
+from tests.spark_jobs.pictures import CANARY, encoded, fruit
+
+COLOURS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0)]
+
+
+def opened(data: bytes, **limits: int) -> Image.Image:
+    image = Image.open(io.BytesIO(clean(data, **limits).pixels))
+    image.load()
+    return image
+
+
+def quartered(size=(64, 48)) -> Image.Image:
+    """Four colours, upright: red and green above, blue and yellow below."""
+    image = Image.new("RGB", size)
+    width, height = size
+    for i, colour in enumerate(COLOURS):
+        left, top = (i % 2) * width // 2, (i // 2) * height // 2
+        image.paste(colour, (left, top, left + width // 2, top + height // 2))
+    return image
+
+
+@pytest.mark.parametrize(("data", "code"), pictures.broken().values(), ids=pictures.broken().keys())
+def test_what_is_not_a_photo_is_rejected_with_its_code(data, code):
+    started = time.monotonic()
+    with pytest.raises(ImageRejected) as rejected:
+        clean(data)
+    assert rejected.value.code == code
+    assert rejected.value.detail
+    assert time.monotonic() - started < 2
+
+
+def test_a_reject_says_the_same_each_time():
+    for data, _ in pictures.broken().values():
+        details = set()
+        for _ in range(2):
+            with pytest.raises(ImageRejected) as rejected:
+                clean(data)
+            details.add(rejected.value.detail)
+        assert len(details) == 1
+
+
+def test_an_object_over_the_byte_limit_is_rejected():
+    with pytest.raises(ImageRejected) as rejected:
+        clean(b"\xff\xd8\xff" + bytes(MAX_BYTES))
+    assert rejected.value.code is RejectCode.TOO_MANY_BYTES
+
+
+def verdict(data: bytes) -> RejectCode | None:
+    try:
+        clean(data)
+    except ImageRejected as rejected:
+        return rejected.code
+    return None
+
+
+def test_a_jpeg_cut_anywhere_is_rejected_as_such_or_loaded_whole():
+    jpeg = encoded(fruit(1))
+    allowed = {None, RejectCode.EMPTY, RejectCode.TRUNCATED, RejectCode.CORRUPT, RejectCode.NOT_AN_IMAGE}
+    assert {verdict(jpeg[:length]) for length in range(0, len(jpeg), 37)} <= allowed
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_flipped_bits_never_raise_anything_else_than_a_reject(kind):
+    rng = np.random.default_rng(1)
+    data = encoded(fruit(2), kind)
+    for _ in range(60):
+        bits = bytearray(data)
+        for at in rng.integers(0, len(bits), 8):
+            bits[at] ^= 1 << rng.integers(8)
+        assert verdict(bytes(bits)) in {None, *RejectCode}
+
+
+def test_the_pixel_limit_is_a_setting_and_a_picture_at_the_limit_is_loaded():
+    data = encoded(fruit(1, (100, 90)))
+    assert clean(data, max_pixels=9000).width_px == 100
+    with pytest.raises(ImageRejected) as rejected:
+        clean(data, max_pixels=8999)
+    assert rejected.value.code is RejectCode.TOO_MANY_PIXELS
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_small_picture_is_stored_pixel_for_pixel(kind):
+    data = encoded(fruit(3), kind)
+    original = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    np.testing.assert_array_equal(np.asarray(opened(data)), original)
+
+
+def test_the_content_digest_is_that_of_the_original_bytes():
+    data = encoded(fruit(3))
+    assert clean(data).content_sha256 == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_exif_orientation_is_turned_upright(orientation):
+    upright = quartered()
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,  # a camera that must be shown turned by 270 degrees holds it turned by 90
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }.get(orientation)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = opened(encoded(upright if turn is None else upright.transpose(turn), "PNG", exif=exif))
+    assert stored.size == upright.size
+    assert pictures.corners(stored) == COLOURS
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_unknown_orientation_leaves_the_picture_as_it_is(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert pictures.corners(opened(encoded(quartered(), "PNG", exif=exif))) == COLOURS
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_broken_exif_around_sound_pixels_is_loaded():
+    jpeg = encoded(fruit(4))
+    broken_exif = b"\xff\xe1\x00\x20Exif\0\0II*\0\xff\xff\xff\xff" + b"\xff" * 14 + b"\0\0"
+    assert clean(jpeg[:2] + broken_exif + jpeg[2:]).width_px == 100
+
+
+@pytest.mark.parametrize(("data"), pictures.with_metadata().values(), ids=pictures.with_metadata().keys())
+def test_no_metadata_survives_and_that_it_was_there_is_counted(data):
+    assert CANARY in data or b"eXIf" in data or b"iCCP" in data
+    image = clean(data)
+    assert image.had_metadata
+    assert CANARY not in image.pixels
+    assert not {"exif", "icc_profile", "xmp"} & Image.open(io.BytesIO(image.pixels)).info.keys()
+    assert b"EXIF" not in image.pixels
+    assert b"XMP " not in image.pixels
+    assert b"ICCP" not in image.pixels
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_photo_without_metadata_is_not_counted(kind):
+    assert not clean(encoded(fruit(5), kind)).had_metadata
+
+
+def test_cmyk_grey_and_palette_pictures_become_rgb_of_the_same_colours():
+    for image, kind in (
+        (quartered().convert("CMYK"), "JPEG"),
+        (quartered().quantize(8), "PNG"),
+        (quartered().convert("RGBA"), "PNG"),
+        (quartered().convert("RGBA"), "WEBP"),
+    ):
+        stored = opened(encoded(image, kind, **({"lossless": True} if kind == "WEBP" else {})))
+        assert stored.mode == "RGB"
+        np.testing.assert_allclose(pictures.corners(stored), COLOURS, atol=12)
+    grey = opened(encoded(Image.new("L", (10, 10), 90), "PNG"))
+    assert grey.mode == "RGB"
+    assert grey.getpixel((5, 5)) == (90, 90, 90)
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped():
+    ramp = np.linspace(0, 65535, 64, dtype=np.uint16)[None].repeat(8, axis=0)
+    stored = np.asarray(opened(encoded(Image.fromarray(ramp), "PNG")))[0, :, 0]
+    np.testing.assert_allclose(stored, ramp[0] >> 8, atol=1)
+
+
+def test_transparent_pixels_are_laid_over_white():
+    clear = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+    assert opened(encoded(clear, "PNG")).getpixel((3, 3)) == (255, 255, 255)
+    palette = Image.new("P", (20, 20), 0)
+    assert opened(encoded(palette, "PNG", transparency=0)).getpixel((3, 3)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "stored"),
+    [
+        ((1, 1), "PNG", (1, 1)),
+        ((100, 100), "JPEG", (100, 100)),
+        ((447, 600), "JPEG", (447, 600)),
+        ((448, 600), "JPEG", (224, 300)),
+        ((448, 600), "PNG", (224, 300)),
+        ((4000, 3000), "JPEG", (500, 375)),
+        ((4000, 3000), "PNG", (500, 375)),
+        ((8000, 6000), "JPEG", (500, 375)),
+    ],
+)
+def test_large_photos_are_stored_reduced_and_small_ones_never_enlarged(size, kind, stored):
+    image = clean(encoded(Image.new("RGB", size, "red"), kind))
+    assert (image.width_px, image.height_px) == stored
+    assert min(size) < STORED_PX or min(stored) >= STORED_PX
+
+
+def test_a_twelve_megapixel_jpeg_is_decoded_near_the_size_that_is_kept():
+    photo = encoded(fruit(6, (4000, 3000)), quality=90)
+    clean(photo)
+    started = time.process_time()
+    clean(photo)
+    reduced = time.process_time() - started
+    started = time.process_time()
+    Image.open(io.BytesIO(photo)).convert("RGB").reduce(8)
+    assert reduced < (time.process_time() - started) * 0.8
+
+
+def test_the_first_picture_of_a_phones_multi_picture_jpeg_is_taken():
+    data = encoded(fruit(8), "MPO", save_all=True, append_images=[fruit(9, (50, 50))])
+    assert clean(data).width_px == 100
+    assert clean(data).had_metadata
