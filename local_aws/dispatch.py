@@ -14,7 +14,6 @@ from typing import Any
 
 from flask import Flask
 from moto.backends import list_of_moto_modules
-from moto.core.request import PRESERVED_HEADER_NAMES_ENVIRON_KEY
 from moto.moto_server.werkzeug_app import BackendRequest, DomainDispatcherApplication, create_backend_app
 
 from local_aws.s3.responses import StrictS3Response
@@ -93,7 +92,6 @@ def _is_unsigned_query(environ: Environ) -> bool:
 
 
 def _serve_s3(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-    environ.setdefault(PRESERVED_HEADER_NAMES_ENVIRON_KEY, {})
     request = BackendRequest(environ)
     _, _, key = request.raw_path[1:].partition("/")
     if key:
@@ -105,11 +103,15 @@ def _serve_s3(environ: Environ, start_response: StartResponse) -> Iterable[bytes
     answer = handler(request, request.raw_url, dict(request.headers))
     status, headers, body = answer if isinstance(answer, tuple) else (200, {}, answer)
     data = body.encode() if isinstance(body, str) else body
-    # moto sets a length of its own for HEAD only
-    sent = {name.title(): str(value) for name, value in headers.items() if name.lower() != "status"}
-    if not (request.method == "HEAD" and "Content-Length" in sent):
-        sent["Content-Length"] = str(len(data))
-    if status in (204, 304):
-        del sent["Content-Length"]
-    start_response(f"{status} -", list(sent.items()))
+    length = str(len(data))
+    sent = []
+    for name, value in headers.items():
+        if name.lower() == "content-length":
+            # moto knows an object's length on HEAD, where there is no body
+            length = str(value) if request.method == "HEAD" else length
+        elif name.lower() != "status":
+            sent.append((name, str(value)))
+    if status not in (204, 304):
+        sent.append(("Content-Length", length))
+    start_response(f"{status} -", sent)
     return [b"" if request.method == "HEAD" else data]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
 
 from tests.local_aws.server import SPARK_PYTHON, Server
+
+_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -26,12 +29,9 @@ def waiting(aws: Server) -> str:
 
 
 @pytest.fixture
-def bucket(aws: Server, request: pytest.FixtureRequest) -> str:
+def bucket(aws: Server) -> str:
     """A bucket of the test's own."""
-    return aws.make_bucket(
-        "b-"
-        + request.node.name.replace("_", "-").replace("[", ".").replace("]", "").lower()[-60:].strip("-.")
-    )
+    return aws.make_bucket(f"bucket-{next(_numbers)}")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,68 @@
+"""waitress's connection, with what S3's clients need of it.
+
+waitress never finishes a request that says `Expect: 100-continue` and has no body (boto3 sends one for each empty
+object), drops headers with an underscore in their name, which metadata of S3 objects may have, and writes the names
+of headers in capitals, which boto3 takes for part of the metadata's name.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.task import WSGITask
+
+# Where moto looks for the original spelling of header names (moto.core.request; not imported: it takes a second).
+SPELLED_HEADERS = "moto.preserved_header_names"
+_METADATA = b"x-amz-meta-"
+_METADATA_LINE = re.compile(rb"\r\nX-Amz-Meta-[^:\r]*", re.IGNORECASE)
+
+
+class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
+    """Parses a request's head.
+
+    Attributes:
+        metadata: S3 metadata headers with an underscore in their name, by that name in lower case.
+    """
+
+    metadata: dict[str, str]
+
+    def parse_header(self, header_plus: bytes) -> None:
+        """Parses the first line and the headers."""
+        super().parse_header(header_plus)
+        if not self.chunked and self.content_length == 0:
+            self.expect_continue = False
+        self.metadata = {}
+        if _METADATA in header_plus.lower():
+            for line in header_plus.split(b"\r\n")[1:]:
+                name, _, value = line.partition(b":")
+                if b"_" in name and name.lower().startswith(_METADATA):
+                    self.metadata[name.decode("latin-1").lower()] = value.strip(b" \t").decode("latin-1")
+
+
+class Task(WSGITask):  # type: ignore[misc]  # waitress has no types
+    """Answers one request."""
+
+    def get_environment(self) -> dict[str, Any]:
+        """The WSGI environment, with the metadata that waitress dropped."""
+        environ: dict[str, Any] = super().get_environment()
+        spelled = environ.setdefault(SPELLED_HEADERS, {})
+        for name, value in self.request.metadata.items():
+            key = "HTTP_" + name.upper().replace("-", "_")
+            if key not in environ:  # never in the place of a header spelled with dashes
+                environ[key], spelled[key] = value, name
+        return environ
+
+    def build_response_header(self) -> bytes:
+        """The reply's first line and headers."""
+        head: bytes = super().build_response_header()
+        return _METADATA_LINE.sub(lambda match: match[0].lower(), head)
+
+
+class Connection(HTTPChannel):  # type: ignore[misc]  # waitress has no types
+    """A client's connection."""
+
+    parser_class = Parser
+    task_class = Task

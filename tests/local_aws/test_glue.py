@@ -1,0 +1,159 @@
+"""Glue: of two commits from one version, one is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.local_aws.server import Server, environment_without
+
+# Two writers append to one table from the same version, round after round; prints the rows that landed.
+TWO_WRITERS = """
+import json, os, sys, threading
+import pyarrow as pa
+from pyiceberg.catalog import load_catalog
+from pyiceberg.exceptions import CommitFailedException
+
+def catalog():
+    endpoint = os.environ["AWS_ENDPOINT_URL"]
+    return load_catalog("lake", **{
+        "type": "glue", "glue.endpoint": endpoint, "s3.endpoint": endpoint, "client.region": "eu-west-1",
+        "client.access-key-id": "local", "client.secret-access-key": "local", "warehouse": "s3://iceberg/tables",
+    })
+
+rows = pa.table({"writer": pa.array([0], pa.int64()), "round": pa.array([0], pa.int64())})
+first = catalog()
+first.create_namespace_if_not_exists("fruits")
+first.create_table("fruits.t", rows.schema)
+ROUNDS = 4
+barrier = threading.Barrier(2)
+
+def write(writer):
+    mine = catalog()
+    for number in range(ROUNDS):
+        table = mine.load_table("fruits.t")
+        barrier.wait(60)
+        while True:
+            try:
+                table.append(pa.table({"writer": [writer], "round": [number]}))
+                break
+            except CommitFailedException:
+                table = mine.load_table("fruits.t")
+
+threads = [threading.Thread(target=write, args=(writer,)) for writer in range(2)]
+for one in threads: one.start()
+for one in threads: one.join()
+landed = first.load_table("fruits.t").scan().to_arrow().to_pylist()
+print(json.dumps(sorted([row["writer"], row["round"]] for row in landed)))
+"""
+
+
+@pytest.fixture
+def database(aws: Server, request: pytest.FixtureRequest) -> str:
+    name = request.node.name[:40]
+    aws.client("glue").create_database(DatabaseInput={"Name": name})
+    aws.client("glue").create_table(DatabaseName=name, TableInput=table("v0"))
+    return name
+
+
+def table(location: str) -> dict[str, Any]:
+    return {"Name": "t", "Parameters": {"metadata_location": location}}
+
+
+def now(aws: Server, database: str) -> tuple[str, str]:
+    """The table's version and where its metadata is."""
+    seen = aws.client("glue").get_table(DatabaseName=database, Name="t")["Table"]
+    return seen["VersionId"], seen["Parameters"]["metadata_location"]
+
+
+def test_an_update_of_the_current_version_is_taken(aws: Server, database: str) -> None:
+    version, _ = now(aws, database)
+    aws.client("glue").update_table(DatabaseName=database, TableInput=table("v1"), VersionId=version)
+    assert now(aws, database) == (str(int(version) + 1), "v1")
+
+
+def test_an_update_of_an_old_version_is_refused(aws: Server, database: str) -> None:
+    glue, (version, _) = aws.client("glue"), now(aws, database)
+    glue.update_table(DatabaseName=database, TableInput=table("v1"), VersionId=version)
+    with pytest.raises(ClientError) as caught:
+        glue.update_table(DatabaseName=database, TableInput=table("v2"), VersionId=version)
+    assert caught.value.response["Error"]["Code"] == "ConcurrentModificationException"
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
+    assert now(aws, database)[1] == "v1"
+
+
+def test_an_update_without_a_version_replaces_what_is_there(aws: Server, database: str) -> None:
+    aws.client("glue").update_table(DatabaseName=database, TableInput=table("v1"))
+    assert now(aws, database)[1] == "v1"
+
+
+def test_of_many_updates_of_one_version_at_once_one_is_taken(aws: Server, database: str) -> None:
+    glue = aws.client("glue")
+
+    def update(version: str, number: int) -> bool:
+        try:
+            glue.update_table(DatabaseName=database, TableInput=table(f"w{number}"), VersionId=version)
+        except glue.exceptions.ConcurrentModificationException:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(10):
+            version, _location = now(aws, database)
+            assert sum(pool.map(update, [version] * 8, range(8))) == 1
+
+
+def test_old_versions_are_kept_unless_they_are_skipped(aws: Server, database: str) -> None:
+    glue = aws.client("glue")
+    glue.update_table(DatabaseName=database, TableInput=table("v1"))
+    assert len(glue.get_table_versions(DatabaseName=database, TableName="t")["TableVersions"]) == 2
+    glue.update_table(DatabaseName=database, TableInput=table("v2"), SkipArchive=True)
+    kept = glue.get_table_versions(DatabaseName=database, TableName="t")["TableVersions"]
+    assert {one["Table"]["Parameters"]["metadata_location"] for one in kept} == {"v0", "v2"}
+
+
+def test_of_two_creations_at_once_one_is_taken(aws: Server, database: str) -> None:
+    glue = aws.client("glue")
+
+    def create(number: int) -> bool:
+        try:
+            glue.create_table(DatabaseName=database, TableInput={"Name": f"n{number // 4}"})
+        except glue.exceptions.AlreadyExistsException:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(create, range(40)))
+    assert [sum(made[at : at + 4]) for at in range(0, 40, 4)] == [1] * 10
+
+
+def test_two_iceberg_writers_at_once_both_land(aws: Server, spark_python: str, tmp_path: Path) -> None:
+    aws.make_bucket("iceberg")
+    before = len(aws.access_log())
+    script = tmp_path / "writers.py"
+    script.write_text(TWO_WRITERS)
+    ended = subprocess.run(
+        [spark_python, str(script)],
+        env=environment_without("PYTHONPATH")
+        | {
+            "AWS_ENDPOINT_URL": aws.endpoint,
+            "AWS_ACCESS_KEY_ID": "local",
+            "AWS_SECRET_ACCESS_KEY": "local",
+            "AWS_REGION": "eu-west-1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    rows = json.loads(ended.stdout.splitlines()[-1])
+    assert rows == [[writer, number] for writer in range(2) for number in range(4)]
+    updates = [one["status"] for one in aws.access_log()[before:] if one["operation"] == "UpdateTable"]
+    assert updates.count(400) >= 1, "the writers never met: the test shows nothing"
