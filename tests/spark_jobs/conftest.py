@@ -1,0 +1,170 @@
+"""One Spark with a local Iceberg catalog, one model, and runs of the jobs in the form that tests read best."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import featurize
+import load_images
+import publish
+import pytest
+import reduce_pca
+from fruits import job, listing, stages
+
+from tools import make_model
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = Path(os.environ.get("FRUITS_SHARED", ROOT / ".." / "shared")).resolve()
+WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+PHOTOS = SHARED / "images" / "fruits360_sample"
+JOBS: dict[str, ModuleType] = {
+    module.STAGE: module for module in (load_images, featurize, reduce_pca, publish)
+}
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """The folder of models, with both artifacts made from the real weights, or from random ones."""
+    folder = ROOT / ".cache" / "models"
+    make_model.make(str(WEIGHTS) if WEIGHTS.is_file() else "random", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(models: Path) -> dict[str, Any]:
+    """The model.json of the LiteRT artifact, with its folder."""
+    card = make_model.make(str(WEIGHTS) if WEIGHTS.is_file() else "random", models)
+    return card | {"folder": str(models / card["model_id"])}
+
+
+@pytest.fixture(scope="session")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A real Spark on two cores; its workers import `fruits` from the checkout."""
+    from pyspark.sql import SparkSession
+
+    jars = sorted((ROOT / ".cache" / "jars").glob("iceberg-spark-runtime-*.jar"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "spark_jobs"), str(ROOT)]))
+        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+        conf = {
+            "spark.jars" if jars else "spark.jars.packages": ",".join(map(str, jars))
+            or "org.apache.iceberg:iceberg-spark-runtime-4.0_2.13:1.10.1",
+            "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
+            "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
+            "spark.sql.catalog.lake.type": "hadoop",
+            "spark.sql.catalog.lake.warehouse": str(tmp_path_factory.mktemp("tables")),
+            "spark.local.dir": str(tmp_path_factory.mktemp("spark")),
+            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+            "spark.driver.memory": "1g",
+            "spark.ui.enabled": "false",
+            "spark.log.level": "ERROR",
+        }
+        builder = SparkSession.builder.master("local[2]")
+        for key, value in conf.items():
+            builder = builder.config(key, value)
+        builder.getOrCreate()
+        session = job.session("tests")
+        session.sparkContext.setLogLevel("ERROR")
+        yield session
+        session.stop()
+
+
+@dataclass
+class Nights:
+    """A database of its own, a folder of photos, and the jobs over them.
+
+    Attributes:
+        spark: The session.
+        database: ``lake.<name of the test>``.
+        photos: The folder that runs list.
+        model: The model's card.
+        folder: Where run folders are.
+    """
+
+    spark: Any
+    database: str
+    photos: Path
+    folder: Path
+    model: dict[str, Any]
+    runs: list[str] = field(default_factory=list)
+
+    def list_photos(self) -> Path:
+        """Begin a run: list the folder."""
+        self.runs.append(f"run-{len(self.runs) + 1}")
+        listing.write_of_folder(self.photos, str(self.run_folder / "listing.parquet"))
+        return self.run_folder
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder of the run begun last."""
+        return self.folder / self.runs[-1]
+
+    def run(self, stage: str, *arguments: str) -> dict[str, Any]:
+        """Run one job as its script would, in this process, and give its metrics."""
+        common = [
+            "--database",
+            self.database,
+            "--run-id",
+            self.runs[-1],
+            "--run-folder",
+            str(self.run_folder),
+        ]
+        if stage == "load_images":
+            common += ["--input", str(self.photos)]
+        else:
+            common += ["--model-id", self.model["model_id"]]
+        if stage == "featurize":
+            common += ["--model", self.model["folder"]]
+        parsed = JOBS[stage].parser().parse_args([*common, *arguments])
+        getattr(JOBS[stage], stage)(job.Run(stage, parsed, self.spark))
+        return stages.read(str(self.run_folder), stage)
+
+    def load(self, *arguments: str) -> dict[str, Any]:
+        """List the folder and load it completely."""
+        self.list_photos()
+        return self.run("load_images", "--complete", *arguments)
+
+    def night(self, *how_many: str) -> dict[str, dict[str, Any]]:
+        """One whole run."""
+        loaded = self.load()
+        return {
+            "load_images": loaded,
+            "featurize": self.run("featurize"),
+            "reduce_pca": self.run("reduce_pca", *(how_many or ("--variance", "0.9"))),
+            "publish": self.run("publish"),
+        }
+
+    def table(self, name: str) -> Any:
+        """A table as a frame."""
+        return self.spark.table(f"{self.database}.{name}")
+
+    def rows(self, name: str, *without: str) -> list[dict[str, Any]]:
+        """A table's rows in a fixed order, without some columns."""
+        frame = self.table(name).drop(*without)
+        return sorted(
+            (row.asDict() for row in frame.collect()), key=lambda row: tuple(map(str, row.values()))
+        )
+
+    def keys(self, name: str) -> list[str]:
+        """The object keys in `images` or `rejects`."""
+        return sorted(row.source_key for row in self.table(name).select("source_key").collect())
+
+    def commits(self, name: str) -> int:
+        """How many snapshots a table has."""
+        return int(self.spark.table(f"{self.database}.{name}.snapshots").count())
+
+
+@pytest.fixture
+def nights(spark: Any, model: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest) -> Nights:
+    """Photos, a database and a run folder of this test's own."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    name = "".join(c if c.isalnum() else "_" for c in request.node.name)
+    return Nights(spark, f"lake.{name}", photos, tmp_path / "runs", model)

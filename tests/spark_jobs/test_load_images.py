@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+
+import load_images
+import pytest
+from fruits import tables
+from fruits.errors import ListingError
+from fruits.keys import image_id
+
+from tests.spark_jobs import pictures
+from tests.spark_jobs.pictures import CANARY, encoded, fruit, orchard
+
+pytestmark = pytest.mark.spark
+
+WHEN = ("run_id", "loaded_at")
+
+
+def test_every_listed_object_is_an_image_or_a_reject_with_its_code(nights):
+    orchard(nights.photos, labels=2, each=3)
+    (nights.photos / "loose.jpg").write_bytes(encoded(fruit(1)))
+    broken = {f"broken/{number:02}.jpg": pair for number, pair in enumerate(pictures.broken().values())}
+    (nights.photos / "broken").mkdir()
+    for key, (data, _) in broken.items():
+        (nights.photos / key).write_bytes(data)
+    canaries = pictures.with_metadata()
+    (nights.photos / "phone").mkdir()
+    for number, data in enumerate(canaries.values()):
+        (nights.photos / "phone" / f"{number}.jpg").write_bytes(data)
+    good = [f"Label {label}/r{i % 2}_{i}_100.jpg" for label in range(2) for i in range(3)]
+    good += ["loose.jpg", *(f"phone/{number}.jpg" for number in range(len(canaries)))]
+
+    metrics = nights.load()
+
+    assert nights.keys("images") == sorted(good)
+    assert {row["source_key"]: row["error_code"] for row in nights.rows("rejects")} == {
+        key: str(code) for key, (_, code) in broken.items()
+    }
+    labels = {row["source_key"]: row["label"] for row in nights.rows("images")}
+    assert labels["loose.jpg"] is None
+    assert labels["Label 1/r0_0_100.jpg"] == "Label 1"
+    assert all(row["image_id"] == image_id(row["source_key"]) for row in nights.rows("images"))
+    assert not any(CANARY in bytes(row["pixels"]) for row in nights.rows("images"))
+    listed = len(good) + len(broken)
+    assert metrics["images"] == {
+        "seen": listed,
+        "new": listed,
+        "unchanged": 0,
+        "removed": 0,
+        "loaded": len(good),
+        "rejected": len(broken),
+    }
+    assert metrics["metadata_stripped"] == len(canaries)
+    assert sum(metrics["rejects_by_code"].values()) == len(broken)
+    assert len(metrics["reject_examples"]) == 20
+    assert metrics["bytes"]["input"] > 0 < metrics["bytes"]["pixels"]
+    assert CANARY.decode() not in json.dumps(metrics)
+
+
+def test_a_second_load_fetches_nothing_and_commits_nothing(nights):
+    orchard(nights.photos, labels=1, each=3)
+    (nights.photos / "broken.jpg").write_bytes(b"<html>")
+    nights.load()
+    before = [nights.rows(table) for table in ("images", "rejects")]
+    commits = [nights.commits(table) for table in ("images", "rejects")]
+    metrics = nights.load()
+    assert metrics["images"]["new"] == 0
+    assert metrics["images"]["unchanged"] == 4
+    assert [nights.rows(table) for table in ("images", "rejects")] == before
+    assert [nights.commits(table) for table in ("images", "rejects")] == commits == [1, 1]
+
+
+def test_changed_broken_mended_and_removed_objects_replace_and_leave_their_rows(nights):
+    for name in ("same", "changes", "breaks", "goes"):
+        (nights.photos / f"{name}.jpg").write_bytes(encoded(fruit(len(name))))
+    for name in ("mended", "goes too"):
+        (nights.photos / f"{name}.jpg").write_bytes(b"<html>")
+    nights.load()
+    first = {row["source_key"]: row for row in nights.rows("images")}
+    (nights.photos / "changes.jpg").write_bytes(encoded(fruit(99, (80, 60))))
+    (nights.photos / "breaks.jpg").write_bytes(b"<html>broken</html>")
+    (nights.photos / "mended.jpg").write_bytes(encoded(fruit(5)))
+    (nights.photos / "goes.jpg").unlink()
+    (nights.photos / "goes too.jpg").unlink()
+
+    metrics = nights.load()
+
+    assert nights.keys("images") == ["changes.jpg", "mended.jpg", "same.jpg"]
+    assert nights.keys("rejects") == ["breaks.jpg"]
+    second = {row["source_key"]: row for row in nights.rows("images")}
+    assert second["same.jpg"] == first["same.jpg"]
+    assert (second["changes.jpg"]["width_px"], second["changes.jpg"]["run_id"]) == (80, "run-2")
+    assert second["changes.jpg"]["content_sha256"] != first["changes.jpg"]["content_sha256"]
+    assert metrics["images"] == {
+        "seen": 4,
+        "new": 3,
+        "unchanged": 1,
+        "removed": 2,
+        "loaded": 2,
+        "rejected": 1,
+    }
+
+
+def test_a_listing_of_a_part_removes_nothing(nights):
+    orchard(nights.photos, labels=1, each=2)
+    nights.load()
+    (nights.photos / "Label 0" / "r0_0_100.jpg").unlink()
+    nights.list_photos()
+    assert nights.run("load_images")["images"]["removed"] == 0
+    assert len(nights.keys("images")) == 2
+
+
+def test_an_object_that_changed_or_went_after_the_listing_is_tried_again_by_the_next_run(nights):
+    orchard(nights.photos, labels=1, each=3)
+    nights.list_photos()
+    (nights.photos / "Label 0" / "r0_0_100.jpg").write_bytes(encoded(fruit(50)))
+    moved = nights.photos / "Label 0" / "r1_1_100.jpg"
+    moved.rename(nights.photos.parent / "aside.jpg")
+    metrics = nights.run("load_images", "--complete")
+    assert metrics["rejects_by_code"] == {"changed_since_listing": 1, "gone_since_listing": 1}
+    (nights.photos.parent / "aside.jpg").rename(moved)  # the same object as before, the same etag
+    assert nights.load()["images"]["loaded"] == 2
+    assert nights.rows("rejects") == []
+
+
+def test_killed_between_its_two_commits_a_rerun_ends_in_the_same_tables(nights, monkeypatch):
+    (nights.photos / "breaks.jpg").write_bytes(encoded(fruit(1)))
+    (nights.photos / "mended.jpg").write_bytes(b"<html>")
+    nights.load()
+    (nights.photos / "breaks.jpg").write_bytes(b"<html>broken</html>")
+    (nights.photos / "mended.jpg").write_bytes(encoded(fruit(2)))
+    (nights.photos / "new.jpg").write_bytes(encoded(fruit(3)))
+    merge = tables.merge
+
+    def killed_before_rejects(spark, database, table, upserts, deletes):
+        if table == "rejects":
+            raise KeyboardInterrupt
+        merge(spark, database, table, upserts, deletes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(load_images.tables, "merge", killed_before_rejects)
+        with pytest.raises(KeyboardInterrupt):
+            nights.load()
+    nights.run("load_images", "--complete")
+
+    assert nights.keys("images") == ["mended.jpg", "new.jpg"]
+    assert nights.keys("rejects") == ["breaks.jpg"]
+    assert nights.load()["images"]["new"] == 0
+
+
+def test_a_full_refresh_loads_everything_again_to_the_same_rows(nights):
+    orchard(nights.photos, labels=1, each=3)
+    nights.load()
+    before = nights.rows("images", *WHEN)
+    assert nights.load("--full-refresh")["images"]["loaded"] == 3
+    assert nights.rows("images", *WHEN) == before
+
+
+def test_a_listing_of_several_row_groups_is_read_whole(nights, monkeypatch):
+    orchard(nights.photos, labels=2, each=10)
+    monkeypatch.setattr("fruits.listing.ROW_GROUP_ROWS", 3)
+    assert nights.load()["images"]["loaded"] == 20
+
+
+def test_no_listing_is_a_named_error(nights):
+    nights.runs.append("run-1")
+    with pytest.raises(ListingError, match=r"listing\.parquet"):
+        nights.run("load_images")
+
+
+def test_a_commit_changes_each_table_once(nights):
+    orchard(nights.photos, labels=1, each=2)
+    nights.load()
+    orchard(nights.photos, labels=2, each=2)
+    (nights.photos / "Label 0" / "r0_0_100.jpg").unlink()
+    nights.load()
+    assert nights.commits("images") == 2
+
+
+def test_tables_delete_by_rewriting_so_that_no_deleted_byte_stays(nights):
+    orchard(nights.photos, labels=1, each=2)
+    nights.load()
+    for table in ("images", "rejects", "features", "pca", "pca_models"):
+        shown = nights.spark.sql(f"SHOW TBLPROPERTIES {nights.database}.{table}").collect()
+        properties = {row.key: row.value for row in shown}
+        assert properties["format-version"] == "2"
+        assert {properties[f"write.{verb}.mode"] for verb in ("delete", "update", "merge")} == {
+            "copy-on-write"
+        }
