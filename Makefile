@@ -33,6 +33,17 @@ aws: setup ## The laptop's AWS alone, for development, until Ctrl-C (PORT=5600)
 		AWS_SECRET_ACCESS_KEY=local AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1; \
 	exec $(AIRFLOW)/python -m local_aws --port "$$port" --java-home "$$(cat $(JAVA_HOME_FILE))"
 
+## —— Measure it ———————————————————————————————————————————————————————————
+
+.PHONY: bench
+bench: setup $(READY)/bench ## Our jobs beside their peers: build/bench/ (QUICK=1: under ten minutes; PUBLISH=1: into bench/README.md)
+	@.venv-bench/bin/python -m bench $(if $(QUICK),--sizes quick) $(if $(PUBLISH),--publish)
+	@$(if $(PUBLISH),$(AIRFLOW)/python docs/scale/write_scale.py)
+
+.PHONY: test-bench
+test-bench: setup $(READY)/bench ## The benchmark itself, on eight photos (slow, not in make test)
+	.venv-bench/bin/python -m pytest tests/bench
+
 ## —— Check it ———————————————————————————————————————————————————————————
 
 .PHONY: test
@@ -105,7 +116,7 @@ $(JAVA_HOME_FILE): tools/java_home.sh requirements/java.lock | $(READY)/spark
 
 .PHONY: lock
 lock: $(UV) ## Resolve requirements/*.in anew into the lock files
-	@for name in uv airflow spark java; do \
+	@for name in uv airflow spark java bench; do \
 		$(UV) pip compile requirements/$$name.in -o requirements/$$name.lock --universal --python-version 3.11 \
 			--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade -q; done
 
@@ -115,7 +126,7 @@ clean: ## Remove what demo and tests built (build/)
 
 .PHONY: distclean
 distclean: clean ## Remove the environments and caches too
-	rm -rf .cache .venv-airflow .venv-spark
+	rm -rf .cache .venv-airflow .venv-spark .venv-bench
 
 .PHONY: help
 help: ## This list

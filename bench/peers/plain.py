@@ -24,7 +24,7 @@ CHUNK = 16
 
 def result_table(keys: list[str], rows: np.ndarray) -> pa.Table:
     """A peer's result: keys and (n, 1280) float32 features."""
-    return pa.table({KEY: pa.array(keys), FEATURES: vectors(rows)})
+    return pa.table({KEY: pa.array(keys, pa.string()), FEATURES: vectors(rows)})
 
 
 def vectors(rows: np.ndarray) -> pa.FixedSizeListArray:

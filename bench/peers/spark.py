@@ -13,11 +13,11 @@ DRIVER_MEMORY = "2g"
 """As in include/cluster.yaml."""
 
 
-def session(name: str, workers: int) -> SparkSession:
+def session(name: str, workers: int, memory: str = DRIVER_MEMORY) -> SparkSession:
     """A local Spark with `workers` slots, whose workers can import `bench`."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
     builder = SparkSession.builder.master(f"local[{workers}]").appName(name)
-    builder = builder.config("spark.driver.memory", DRIVER_MEMORY).config("spark.ui.enabled", "false")
+    builder = builder.config("spark.driver.memory", memory).config("spark.ui.enabled", "false")
     for setting, value in extra_settings().items():
         builder = builder.config(setting, value)
     return builder.getOrCreate()

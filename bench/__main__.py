@@ -1,0 +1,56 @@
+"""Runs the benchmark: `make bench`, or `make bench QUICK=1` for less of everything in under ten minutes.
+
+Writes build/bench/results.json and build/bench/index.html; every single run is in build/bench/runs.jsonl, and a suite
+that was interrupted goes on from there with --resume. --publish puts the results into bench/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from bench import machine, page, readme, results
+from bench.measure import RunFailed
+from bench.photos import REPOSITORY, TooFewPhotos
+from bench.suite import SIZES, Disagreement, Suite
+
+OUT = REPOSITORY / "build" / "bench"
+
+
+def main() -> int:
+    """Runs, sums up, draws."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", choices=list(SIZES), default="full")
+    parser.add_argument("--out", type=Path, default=OUT, help="default: build/bench")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="default: all cores")
+    parser.add_argument("--resume", action="store_true", help="keep the runs that are there already")
+    parser.add_argument("--publish", action="store_true", help="write the results into bench/ as well")
+    given = parser.parse_args()
+    out = given.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    if not given.resume:
+        (out / "runs.jsonl").unlink(missing_ok=True)
+    try:
+        before = machine.describe()
+        suite = Suite(out, SIZES[given.sizes], given.workers)
+        suite.run()
+    except (RunFailed, Disagreement, TooFewPhotos) as error:
+        sys.stderr.write(f"ERROR {type(error).__name__}: {error}\n")
+        return 1
+    found = results.summarize(suite.journal.runs, suite.sizes, given.workers, before)
+    found["details"] |= {"photos": suite.photos.kind, "weights": suite.model.origin}
+    (out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+    (out / "index.html").write_text(page.render(found))
+    if given.publish:
+        readme.publish(found)
+    sys.stdout.write(f"{out / 'results.json'}\n{out / 'index.html'}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""Our own jobs, run as `make local` runs them: the real job files, spark-submit, Iceberg tables in a folder.
+
+Nothing in the product knows of the benchmark: the event log is switched on by Spark's own `spark-defaults.conf`,
+found through SPARK_CONF_DIR.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import eventlog, measure
+from bench.eventlog import Application
+from bench.photos import REPOSITORY, shared_folder
+
+PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
+JARS = REPOSITORY / ".cache" / "jars"
+MODELS = REPOSITORY / ".cache" / "models"
+JAVA_HOME_FILE = REPOSITORY / ".cache" / "ready" / "java_home"
+STAGES = measure.STAGES
+
+
+@dataclass(frozen=True)
+class Model:
+    """The artifacts that everybody runs: ours and, converted back to nothing, Keras' own weights."""
+
+    model_id: str
+    origin: str
+    flatbuffer: Path
+    weights: Path
+
+
+@dataclass(frozen=True)
+class Night:
+    """One run of the four jobs.
+
+    Attributes:
+        applications: What Spark logged, by stage.
+        metrics: What each job reported, by stage.
+        wall_s: The whole of it, four starts of Spark included.
+        memory: Peaks.
+    """
+
+    applications: dict[str, Application]
+    metrics: dict[str, Any]
+    wall_s: float
+    memory: measure.Memory
+
+    @property
+    def executor_s(self) -> float:
+        """Seconds of tasks over the four jobs."""
+        return sum(application.executor_s for application in self.applications.values())
+
+    @property
+    def start_s(self) -> float:
+        """Wall time that was not work: four starts and stops of a JVM and of Python."""
+        return self.wall_s - sum(application.work_s for application in self.applications.values())
+
+
+def environment(conf: Path) -> dict[str, str]:
+    """Of a child process: a Java, no Python path of ours, Spark's defaults from `conf`."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SPARK_HOME")}
+    if JAVA_HOME_FILE.is_file():
+        kept["JAVA_HOME"] = JAVA_HOME_FILE.read_text().strip()
+    return kept | {"SPARK_CONF_DIR": str(conf), "SPARK_LOCAL_IP": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
+
+
+def log_settings(folder: Path) -> dict[str, str]:
+    """Spark settings for an event log in `folder`, in one plain file per application."""
+    return {
+        "spark.eventLog.enabled": "true",
+        "spark.eventLog.dir": folder.as_uri(),
+        "spark.eventLog.rolling.enabled": "false",
+        "spark.eventLog.compress": "false",
+    }
+
+
+def fresh(folder: Path) -> Path:
+    """An empty folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def write_defaults(conf: Path, settings: dict[str, str]) -> Path:
+    """Writes `spark-defaults.conf`; returns its folder."""
+    lines = [f"{key} {value}" for key, value in settings.items()]
+    (fresh(conf) / "spark-defaults.conf").write_text("\n".join(lines) + "\n")
+    return conf
+
+
+def weights_argument() -> str:
+    """Real weights where they are at hand, else seeded random ones: never a download."""
+    found = sorted((shared_folder() / "weights").glob("*.h5"))
+    return str(found[0]) if found else "random"
+
+
+def model(work: Path) -> Model:
+    """The model of the product, made by its own tool."""
+    command = [PYTHON, "tools/make_model.py", "--weights", weights_argument(), "--out", MODELS]
+    made = measure.run(
+        [str(part) for part in command], work / "logs" / "model.log", environment(work), REPOSITORY
+    )
+    card = made.answer
+    return Model(
+        model_id=card["model_id"],
+        origin=card["weights"],
+        flatbuffer=MODELS / card["model_id"] / card["file"],
+        weights=MODELS / card["reference_model_id"] / "weights.h5",
+    )
+
+
+def night(images: Path, out: Path, work: Path, name: str, workers: int) -> Night:
+    """Runs the four jobs over `images` into the tables of `out` (new when there are none)."""
+    events = fresh(work / "events" / name)
+    conf = write_defaults(work / "conf" / name, log_settings(events))
+    command = [PYTHON, "tools/run_local.py", "--images", images, "--out", out]
+    command += ["--weights", weights_argument(), "--master", f"local[{workers}]", "--k", "64"]
+    measured = measure.run(
+        [str(part) for part in command], work / "logs" / f"{name}.log", environment(conf), REPOSITORY
+    )
+    run_folder = max((out / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
+    return Night(
+        applications={application.name: application for application in eventlog.read(events)},
+        metrics={
+            stage: json.loads((run_folder / "stages" / f"{stage}.json").read_text()) for stage in STAGES
+        },
+        wall_s=measured.wall_s,
+        memory=measured.memory,
+    )
+
+
+def catalog_settings(warehouse: Path) -> dict[str, str]:
+    """An Iceberg catalog `lake` in a folder, as tools/run_local.py sets it up."""
+    jars = ",".join(map(str, sorted(JARS.glob("iceberg-spark-runtime-*.jar"))))
+    return {
+        "spark.jars": jars,
+        "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
+        "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
+        "spark.sql.catalog.lake.type": "hadoop",
+        "spark.sql.catalog.lake.warehouse": str(warehouse),
+        "spark.pyspark.python": str(PYTHON),
+        "spark.pyspark.driver.python": str(PYTHON),
+        "spark.driver.memory": "2g",
+        "spark.ui.enabled": "false",
+        "spark.log.level": "WARN",
+    }
+
+
+def zipped(target: Path) -> Path:
+    """The library of the jobs, as it is shipped."""
+    package = REPOSITORY / "spark_jobs" / "fruits"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(package.rglob("*.py")):
+            archive.write(path, path.relative_to(package.parent).as_posix())
+    return target
+
+
+def submit(
+    script: Path, arguments: list[str], warehouse: Path, work: Path, name: str, workers: int
+) -> tuple[Application, measure.Measured]:
+    """Runs one job script over the tables in `warehouse`."""
+    events = fresh(work / "events" / name)
+    conf = write_defaults(work / "conf" / name, catalog_settings(warehouse) | log_settings(events))
+    spark_home = next((REPOSITORY / ".venv-spark" / "lib").glob("python3*/site-packages/pyspark"))
+    command = [spark_home / "bin" / "spark-submit", "--master", f"local[{workers}]", "--name", script.stem]
+    command += ["--py-files", zipped(work / "fruits.zip"), script, *arguments]
+    env = environment(conf) | {"PYSPARK_PYTHON": str(PYTHON)}
+    measured = measure.run([str(part) for part in command], work / "logs" / f"{name}.log", env, work)
+    return eventlog.read(events)[-1], measured
+
+
+def commit() -> str:
+    """The commit that is measured, with a `+` when files of the product differ from it."""
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip()
+
+    changed = git("status", "--porcelain", "--", "spark_jobs", "tools", "bench")
+    return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")

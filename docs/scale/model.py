@@ -1,0 +1,239 @@
+"""The figures of docs/scale.md: measured ones, prices, and plain arithmetic between them. No figure is typed in.
+
+Inputs: bench/results.json (the last published benchmark), plan_trial.json (a million keys), facts.yaml (what AWS
+publishes, and assumptions, each named), include/prices.yaml and include/cluster.yaml by way of fruits_airflow.cost.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
+sys.path.insert(0, str(REPOSITORY / "plugins"))
+
+from fruits_airflow.cost import Prices, load_prices  # noqa: E402 - needs the path above
+from fruits_airflow.strict_yaml import read_yaml_mapping  # noqa: E402
+
+STAGES = ("load_images", "featurize", "reduce_pca", "publish")
+DISK_GIB = 32
+"""Of a core node, include/cluster.yaml."""
+
+PRIMARY = "m6i.xlarge"
+SHUFFLE_BYTES_PER_ID = 100
+"""An image_id and its content hash or ETag on the way through a shuffle, compressed; estimated."""
+
+PCA_SUMS_MB = 13.1
+"""Sum and upper triangle of the Gramian of 1280 features in two int64 limbs: 2 * 8 * (1280 + 1280 * 1281 / 2) bytes."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A resource and the number of images at which it runs out.
+
+    Attributes:
+        resource: What runs out.
+        breaks_at: Images in all, or None when it never does.
+        why: The arithmetic in words.
+        answer: What the design does about it, or what has to be added then.
+    """
+
+    resource: str
+    breaks_at: float
+    why: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that is not computed here."""
+
+    results: dict[str, Any]
+    trial: dict[str, Any]
+    facts: Any
+    settings: Any
+    prices: Prices
+
+    @classmethod
+    def read(cls) -> Inputs:
+        """Reads the files."""
+        facts = read_yaml_mapping(HERE / "facts.yaml")
+        return cls(
+            results=json.loads((REPOSITORY / "bench" / "results.json").read_text()),
+            trial=json.loads((HERE / "plan_trial.json").read_text()),
+            facts=facts,
+            settings=read_yaml_mapping(REPOSITORY / "include" / "settings.yaml"),
+            prices=load_prices(facts["region"]),
+        )
+
+
+class Model:
+    """What follows from the inputs."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self.given = inputs
+        self.facts = inputs.facts
+        details = inputs.results["details"]
+        self.bytes: dict[str, float] = details["bytes_per_image"]
+        self.core_ms: dict[str, float] = {
+            stage: details["executor_ms_per_further_image"][stage] or 0.0 for stage in STAGES
+        }
+
+    # —— machines ——
+
+    @property
+    def vcpu_s_per_image(self) -> float:
+        """Seconds of one vCPU of the fleet for one new image through all four jobs."""
+        return sum(self.core_ms.values()) / 1000 / self.facts["machine"]["vcpu_speed"]
+
+    def vcpus(self, nodes: int) -> int:
+        """Of a fleet's core nodes."""
+        return nodes * int(self.facts["machine"]["vcpus"])
+
+    def images_per_s(self, nodes: int) -> float:
+        """New images that a fleet takes through all four jobs in a second."""
+        return self.vcpus(nodes) / self.vcpu_s_per_image
+
+    def eur_per_hour(self, nodes: int) -> float:
+        """A fleet with its primary node: EC2, EMR's fee, disks."""
+        prices = self.given.prices
+        core = prices.instance_eur_per_hour(self.facts["machine"]["instance"], DISK_GIB)
+        return nodes * core + prices.instance_eur_per_hour(PRIMARY, DISK_GIB)
+
+    def hours(self, images: float, nodes: int, known: float = 0.0) -> float:
+        """Wall hours of a run over so many new images, of a table with `known` rows already."""
+        start = self.facts["emr"]["start_minutes"] / 60
+        return start + (images / self.images_per_s(nodes) + self.id_scan_s(known, nodes)) / 3600
+
+    def eur(self, images: float, nodes: int, known: float = 0.0) -> float:
+        """What that run costs in machines."""
+        return self.hours(images, nodes, known) * self.eur_per_hour(nodes)
+
+    def id_scan_s(self, rows: float, nodes: int) -> float:
+        """Reading the ids of all known rows: twice by load (anti-join, MERGE), twice by featurize, once by publish."""
+        planner = self.facts["planner"]
+        rate = self.vcpus(nodes) * planner["scan_mb_per_s_per_vcpu"] * 1e6
+        return 5 * rows * planner["key_bytes"] / rate
+
+    # —— S3 ——
+
+    def list_hours(self, images: float) -> float:
+        """Listing page after page, and writing the listing."""
+        s3, trial = self.facts["s3"], self.given.trial
+        per_key = s3["list_page_s"] / s3["list_keys_per_page"] + trial["list_and_write_s"] / trial["keys"]
+        return images * per_key / 3600
+
+    def usd_to_eur(self, usd: float) -> float:
+        """US dollars as euros."""
+        return usd * self.given.prices.eur_per_usd
+
+    def list_eur(self, images: float) -> float:
+        """One LIST request a thousand keys."""
+        s3 = self.facts["s3"]
+        return self.usd_to_eur(images / s3["list_keys_per_page"] / 1000 * s3["usd_per_1000_list"])
+
+    def inventory_eur(self, images: float) -> float:
+        """One S3 Inventory report over all keys."""
+        return self.usd_to_eur(images / 1e6 * self.facts["s3"]["inventory_usd_per_million"])
+
+    def get_eur(self, images: float) -> float:
+        """One GET an image."""
+        return self.usd_to_eur(images / 1000 * self.facts["s3"]["usd_per_1000_get"])
+
+    def storage_gb(self, images: float, what: str) -> float:
+        """Of one table (or the input), in GB."""
+        return images * (self.bytes[what] or 0.0) / 1e9
+
+    def lake_eur_per_month(self, images: float) -> float:
+        """Tables at the first step of the price list."""
+        total = sum(self.storage_gb(images, what) for what in ("pixels", "features", "pca"))
+        return self.usd_to_eur(total * self.facts["s3"]["usd_per_gb_month"])
+
+    def data_files(self, images: float) -> int:
+        """Files of `images` and `features` together, at the target size."""
+        total = self.storage_gb(images, "pixels") + self.storage_gb(images, "features")
+        return math.ceil(total * 1e3 / self.facts["planner"]["target_file_mb"])
+
+    # —— limits ——
+
+    def limits(self) -> list[Limit]:
+        """Every resource that runs out somewhere, the first one first."""
+        planner, s3, settings = self.facts["planner"], self.facts["s3"], self.given.settings
+        nightly, trial = self.facts["fleets"][0], self.given.trial
+        night_hours = settings["max_cluster_minutes"] / 60
+        work_hours = night_hours - self.facts["emr"]["start_minutes"] / 60
+        affordable_s = (
+            settings["max_cost_eur"] / self.eur_per_hour(nightly) - self.facts["emr"]["start_minutes"] / 60
+        ) * 3600
+        listing_bytes = trial["listing_bytes"] / trial["keys"]
+        heap = planner["driver_gib"] * 2**30 * planner["heap_for_planning"]
+        bytes_of_files = (self.bytes["pixels"] or 0.0) + (self.bytes["features"] or 0.0)
+        per_image_in_plan = (
+            planner["heap_bytes_per_data_file"] * bytes_of_files / (planner["target_file_mb"] * 1e6)
+        )
+        found = [
+            Limit(
+                "the run's cost ceiling, on a first load",
+                affordable_s * self.images_per_s(nightly),
+                f"max_cost_eur {settings['max_cost_eur']:.0f} buys {affordable_s / 3600:.1f} h of work on {nightly} "
+                "core nodes",
+                "`plan` refuses before anything is created; a first load is done by prefix, or with a ceiling raised "
+                "once",
+            ),
+            Limit(
+                "ids of new images, broadcast by featurize",
+                float(planner["broadcast_rows"]),
+                f"{planner['broadcast_rows'] * planner['key_bytes'] / 1e6:.0f} MB on each executor",
+                "above it the join is a shuffle; nothing to do",
+            ),
+            Limit(
+                "the night itself, on a first load",
+                work_hours * 3600 * self.images_per_s(nightly),
+                f"{work_hours:.1f} h on {nightly} core nodes",
+                "a larger profile in include/cluster.yaml for that one run; nights after it see only what is new",
+            ),
+            Limit(
+                "listing page after page",
+                1.0 / self.list_hours(1.0),
+                f"one hour at {s3['list_page_s']} s a page of {s3['list_keys_per_page']:,} keys",
+                "list the parts of the prefix side by side (16 parts: 16 times as far), then S3 Inventory: a Parquet "
+                "list made by S3 itself, read by executors",
+            ),
+            Limit(
+                "disk of the machine that plans",
+                planner["disk_gib"] * 2**30 / 2 / listing_bytes,
+                f"two listings of {listing_bytes:.0f} bytes a key in {planner['disk_gib']} GiB; memory stays at "
+                f"{trial['peak_memory_mb']} MB",
+                "compare the listings on the cluster: load_images does so already, by an anti-join",
+            ),
+            Limit(
+                "executor disks, when all ids are shuffled",
+                nightly * DISK_GIB * 2**30 / 2 / SHUFFLE_BYTES_PER_ID,
+                f"{SHUFFLE_BYTES_PER_ID} bytes an id for each side of the anti-join on {nightly} x {DISK_GIB} GiB",
+                "partition `images` and `features` by bucket(image_id): the join then needs no shuffle "
+                "(storage-partitioned join), and MERGE reads only the buckets that it changes",
+            ),
+            Limit(
+                "driver memory, planning a scan over all data files",
+                heap / per_image_in_plan,
+                f"{heap / planner['heap_bytes_per_data_file']:,.0f} files of {planner['target_file_mb']} MB",
+                "cluster the manifests by bucket (rewrite_manifests), read them on executors "
+                "(spark.sql.iceberg.planning-mode=distributed), larger files for pixels",
+            ),
+        ]
+        return sorted(found, key=lambda limit: limit.breaks_at)
+
+    def nodes_at_request_limit(self) -> float:
+        """Core nodes whose load job reaches S3's rate of GETs for one prefix."""
+        per_vcpu = self.facts["machine"]["vcpu_speed"] * 1000 / self.core_ms["load_images"]
+        return float(self.facts["s3"]["get_per_s_per_prefix"]) / per_vcpu / self.facts["machine"]["vcpus"]
+
+    def pca_hours(self, images: float, nodes: int) -> float:
+        """Sums taken anew over all features."""
+        core_s = images * self.core_ms["reduce_pca"] / 1000
+        return core_s / self.facts["machine"]["vcpu_speed"] / self.vcpus(nodes) / 3600

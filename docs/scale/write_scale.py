@@ -1,0 +1,185 @@
+"""Writes docs/scale.md from template.md and the figures of model.py.
+
+Run by `.venv-airflow/bin/python docs/scale/write_scale.py`. With --check it only says whether the document is what the inputs give.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from string import Template
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+from model import STAGES, Inputs, Model  # noqa: E402 - beside this file
+
+DOCUMENT = HERE.parent / "scale.md"
+
+
+def document() -> str:
+    """The whole document."""
+    return Template((HERE / "template.md").read_text()).substitute(figures(Model(Inputs.read())))
+
+
+def figures(model: Model) -> dict[str, str]:
+    """What the template names, as text."""
+    facts, given = model.facts, model.given
+    machine = given.results["machine"]
+    steps = [int(step) for step in facts["steps"]]
+    return {
+        "cpu": str(machine["cpu"]),
+        "date": str(machine["date"]),
+        "commit": str(machine["commit"]),
+        "mode": str(given.results["sizes"]),
+        "instance": facts["machine"]["instance"],
+        "vcpu_speed": f"{facts['machine']['vcpu_speed']:.2f}",
+        "prices_as_of": given.prices.as_of,
+        "facts_as_of": facts["as_of"],
+        "region": facts["region"],
+        "start_minutes": f"{facts['emr']['start_minutes']}",
+        "per_image": per_image(model),
+        "vcpu_ms": f"{model.vcpu_s_per_image * 1000:.1f}",
+        "trial_keys": f"{given.trial['keys']:,}",
+        "trial_list_s": f"{given.trial['list_and_write_s']:.0f}",
+        "trial_compare_s": f"{given.trial['compare_s']:.0f}",
+        "trial_mb": f"{given.trial['peak_memory_mb']}",
+        "trial_listing_mb": f"{given.trial['listing_bytes'] / 1e6:.0f}",
+        "limits": limits(model),
+        "first_load": fleet_table(model, steps, share=1.0),
+        "night": fleet_table(model, steps, share=0.01),
+        "s3": s3_table(model, steps),
+        "order": order(model, steps),
+        "nodes_at_request_limit": f"{model.nodes_at_request_limit():,.0f}",
+        "get_rate": f"{facts['s3']['get_per_s_per_prefix']:,}",
+        "pca_hours": "; ".join(
+            f"{short(step)} on {facts['fleets'][1]} nodes {hours(model.pca_hours(step, facts['fleets'][1]))}"
+            for step in steps
+        ),
+        "photo_mb": f"{facts['photo_mb']:.0f}",
+        "input_kb": f"{(model.bytes['input'] or 0) / 1000:.1f}",
+        "emr_steps": str(facts["emr"]["steps_per_cluster"]),
+    }
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+
+
+def per_image(model: Model) -> str:
+    """What one image takes, measured."""
+    rows = [[f"`{stage}`", f"{model.core_ms[stage]:.2f} ms of a core"] for stage in STAGES]
+    names = {"input": "read", "pixels": "`images`", "features": "`features`", "pca": "`pca`"}
+    rows += [[f"bytes, {names[what]}", f"{size:,.0f}"] for what, size in model.bytes.items() if size]
+    return table(["each further image", "measured"], rows)
+
+
+def limits(model: Model) -> str:
+    """Resources in the order in which they run out."""
+    rows = [[limit.resource, short(limit.breaks_at), limit.why, limit.answer] for limit in model.limits()]
+    return table(["what runs out", "at about", "because", "what is done about it"], rows)
+
+
+def order(model: Model, steps: list[int]) -> str:
+    """What has run out at each step, first one first."""
+    lines = []
+    for step in steps:
+        gone = [limit.resource for limit in model.limits() if limit.breaks_at < step]
+        said = "; ".join(gone) if gone else "nothing"
+        lines.append(f"- **{short(step)} images**: {said}.")
+    return "\n".join(lines)
+
+
+def fleet_table(model: Model, steps: list[int], share: float) -> str:
+    """Hours and euros by fleet."""
+    rows = []
+    for step in steps:
+        row = [f"{short(step * share)} new of {short(step)}" if share < 1 else short(step)]
+        known = step if share < 1 else 0.0
+        for nodes in model.facts["fleets"]:
+            taken = model.hours(step * share, nodes, known)
+            row.append(f"{hours(taken)}, {money(model.eur(step * share, nodes, known))}")
+        rows.append(row)
+    head = ["images", *(f"{n} core nodes ({model.vcpus(n):,} vCPU)" for n in model.facts["fleets"])]
+    return table(head, rows)
+
+
+def s3_table(model: Model, steps: list[int]) -> str:
+    """What does not depend on the fleet."""
+    rows = []
+    for step in steps:
+        tables = sum(model.storage_gb(step, what) for what in ("pixels", "features", "pca"))
+        rows.append(
+            [
+                short(step),
+                hours(model.list_hours(step)),
+                money(model.list_eur(step)),
+                money(model.inventory_eur(step)),
+                money(model.get_eur(step)),
+                size(tables),
+                f"{model.data_files(step):,}",
+                money(model.lake_eur_per_month(step)),
+            ]
+        )
+    head = [
+        "images",
+        "LIST, one after the other",
+        "LIST",
+        "or Inventory",
+        "one GET each",
+        "tables",
+        "data files",
+    ]
+    return table([*head, "tables, a month"], rows)
+
+
+def short(count: float) -> str:
+    """A large number in words."""
+    for unit, name in ((1e9, "billion"), (1e6, "million")):
+        if count >= unit:
+            return f"{rounded(count / unit)} {name}"
+    return f"{count:,.0f}"
+
+
+def rounded(value: float) -> str:
+    """Two digits that matter."""
+    return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
+
+
+def hours(value: float) -> str:
+    """A time as people say it."""
+    if value < 1.5:
+        return f"{max(1, round(value * 60))} min"
+    return f"{value:.1f} h" if value < 48 else f"{value / 24:,.0f} days"
+
+
+def money(eur: float) -> str:
+    """Euros."""
+    return f"{eur:,.2f} EUR" if eur < 100 else f"{eur:,.0f} EUR"
+
+
+def size(gb: float) -> str:
+    """Bytes."""
+    return f"{gb:,.1f} GB" if gb < 1000 else f"{gb / 1000:,.1f} TB"
+
+
+def main() -> int:
+    """Writes or checks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    text = document()
+    if parser.parse_args().check:
+        same = DOCUMENT.is_file() and DOCUMENT.read_text() == text
+        sys.stdout.write(
+            "as computed\n" if same else "docs/scale.md differs: run docs/scale/write_scale.py\n"
+        )
+        return 0 if same else 1
+    DOCUMENT.write_text(text)
+    sys.stdout.write(f"{DOCUMENT}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
