@@ -1,0 +1,228 @@
+"""CloudFormation: what a template says is there, or the stack fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.local_aws.server import REPOSITORY, Server
+
+TEMPLATE = (REPOSITORY / "include" / "stack.yaml").read_text()
+
+
+def deploy(aws: Server, deployment_id: str, region: str = "eu-west-1") -> dict[str, str]:
+    formation = aws.client("cloudformation", region)
+    formation.create_stack(
+        StackName=f"fruits-{deployment_id}",
+        TemplateBody=TEMPLATE,
+        Parameters=[{"ParameterKey": "DeploymentId", "ParameterValue": deployment_id}],
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+    )
+    [stack] = formation.describe_stacks(StackName=f"fruits-{deployment_id}")["Stacks"]
+    assert stack["StackStatus"] == "CREATE_COMPLETE", stack.get("StackStatusReason")
+    return {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
+
+
+@pytest.fixture(scope="module")
+def stack(aws: Server) -> Iterator[dict[str, str]]:
+    yield deploy(aws, "test")
+    aws.client("cloudformation").delete_stack(StackName="fruits-test")
+
+
+def test_the_stack_gives_its_names(stack: dict[str, str]) -> None:
+    assert stack["RawBucket"] == "fruits-test-raw-123456789012-eu-west-1"
+    assert stack["LakeBucket"] == "fruits-test-lake-123456789012-eu-west-1"
+    assert stack["KeyArn"].startswith("arn:aws:kms:eu-west-1:123456789012:key/")
+    assert stack.keys() >= {"ServiceRole", "InstanceProfile", "SecurityConfiguration", "AirflowRole"}
+
+
+def test_every_resource_of_the_template_is_there(aws: Server, stack: dict[str, str]) -> None:
+    resources = aws.client("cloudformation").describe_stack_resources(StackName="fruits-test")[
+        "StackResources"
+    ]
+    declared = [line for line in TEMPLATE.splitlines() if line.startswith("    Type: AWS::")]
+    assert len(resources) == len(declared)
+    assert all(one["PhysicalResourceId"] for one in resources)
+
+
+@pytest.mark.parametrize("name", ["RawBucket", "LakeBucket"])
+def test_both_buckets_are_private_encrypted_and_tls_only(
+    aws: Server, stack: dict[str, str], name: str
+) -> None:
+    s3, bucket = aws.client("s3"), stack[name]
+    block = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
+    assert set(block.values()) == {True}
+    assert len(block) == 4
+    [rule] = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
+    assert rule["BucketKeyEnabled"] is True
+    assert rule["ApplyServerSideEncryptionByDefault"] == {
+        "SSEAlgorithm": "aws:kms",
+        "KMSMasterKeyID": stack["KeyArn"],
+    }
+    [statement] = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
+    assert (statement["Effect"], statement["Condition"]) == (
+        "Deny",
+        {"Bool": {"aws:SecureTransport": "false"}},
+    )
+    assert statement["Resource"] == [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+    ownership = s3.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"]["Rules"]
+    assert ownership == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+
+
+def test_photos_are_versioned_and_the_lake_is_not(aws: Server, stack: dict[str, str]) -> None:
+    s3 = aws.client("s3")
+    assert s3.get_bucket_versioning(Bucket=stack["RawBucket"])["Status"] == "Enabled"
+    assert "Status" not in s3.get_bucket_versioning(Bucket=stack["LakeBucket"])
+
+
+def test_lifecycles_are_set(aws: Server, stack: dict[str, str]) -> None:
+    s3 = aws.client("s3")
+    raw, lake = (
+        {one["ID"]: one for one in s3.get_bucket_lifecycle_configuration(Bucket=stack[name])["Rules"]}
+        for name in ("RawBucket", "LakeBucket")
+    )
+    assert raw["forget-replaced-photos"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
+    assert raw["abort-uploads"]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 2}
+    assert (lake["expire-logs"]["Filter"], lake["expire-logs"]["Expiration"]) == (
+        {"Prefix": "logs/"},
+        {"Days": 90},
+    )
+
+
+def test_objects_can_be_written_and_read_under_the_policies(aws: Server, stack: dict[str, str]) -> None:
+    s3 = aws.client("s3")
+    s3.put_object(Bucket=stack["LakeBucket"], Key="k", Body=b"1")
+    assert s3.get_object(Bucket=stack["LakeBucket"], Key="k")["Body"].read() == b"1"
+
+
+def test_the_key_rotates_and_has_an_alias(aws: Server, stack: dict[str, str]) -> None:
+    kms = aws.client("kms")
+    assert kms.get_key_rotation_status(KeyId=stack["KeyArn"])["KeyRotationEnabled"] is True
+    assert kms.describe_key(KeyId="alias/fruits-test")["KeyMetadata"]["Arn"] == stack["KeyArn"]
+    tags = kms.list_resource_tags(KeyId=stack["KeyArn"])["Tags"]
+    assert tags == [{"TagKey": "deployment", "TagValue": "test"}]
+
+
+def test_the_databases_are_there(aws: Server, stack: dict[str, str]) -> None:
+    for name in ("fruits", "fruits_demo"):
+        database = aws.client("glue").get_database(Name=name)["Database"]
+        assert database["LocationUri"] == f"s3://{stack['LakeBucket']}/tables/{name}.db"
+
+
+def test_the_service_role_has_the_v2_policy(aws: Server, stack: dict[str, str]) -> None:
+    attached = aws.client("iam").list_attached_role_policies(RoleName=stack["ServiceRole"])[
+        "AttachedPolicies"
+    ]
+    assert [one["PolicyArn"] for one in attached] == [
+        "arn:aws:iam::aws:policy/service-role/AmazonEMRServicePolicy_v2"
+    ]
+
+
+def node_statements(aws: Server, stack: dict[str, str]) -> list[dict[str, Any]]:
+    iam = aws.client("iam")
+    [role] = iam.get_instance_profile(InstanceProfileName=stack["InstanceProfile"])["InstanceProfile"][
+        "Roles"
+    ]
+    document = iam.get_role_policy(RoleName=role["RoleName"], PolicyName="jobs")["PolicyDocument"]
+    return list(document["Statement"])
+
+
+def test_jobs_can_change_no_photo(aws: Server, stack: dict[str, str]) -> None:
+    on_raw = {
+        action
+        for one in node_statements(aws, stack)
+        for action in one["Action"]
+        if stack["RawBucket"] in json.dumps(one["Resource"])
+    }
+    assert on_raw == {"s3:GetObject", "s3:GetObjectVersion", "s3:GetBucketLocation", "s3:ListBucket"}
+
+
+def test_jobs_may_do_nothing_to_everything(aws: Server, stack: dict[str, str]) -> None:
+    for one in node_statements(aws, stack):
+        assert one["Resource"] != "*"
+        assert not [action for action in one["Action"] if "*" in action]
+
+
+def test_a_cluster_can_be_started_with_the_outputs(aws: Server, stack: dict[str, str]) -> None:
+    cluster_id = aws.run_job_flow(
+        ServiceRole=stack["ServiceRole"],
+        JobFlowRole=stack["InstanceProfile"],
+        SecurityConfiguration=stack["SecurityConfiguration"],
+        Tags=[{"Key": "for-use-with-amazon-emr-managed-policies", "Value": "true"}],
+    )
+    aws.reach(cluster_id, "WAITING")
+    aws.client("emr").terminate_job_flows(JobFlowIds=[cluster_id])
+
+
+def test_the_sovereign_cloud_is_another_partition(aws: Server) -> None:
+    there = deploy(aws, "eusc", "eusc-de-east-1")
+    assert there["KeyArn"].startswith("arn:aws-eusc:kms:eusc-de-east-1:")
+    iam = aws.client("iam", "eusc-de-east-1")
+    attached = iam.list_attached_role_policies(RoleName=there["ServiceRole"])["AttachedPolicies"]
+    assert attached[0]["PolicyArn"] == "arn:aws-eusc:iam::aws:policy/service-role/AmazonEMRServicePolicy_v2"
+
+
+def test_the_template_names_no_partition() -> None:
+    assert "arn:aws" not in TEMPLATE
+
+
+def test_deleting_the_stack_keeps_buckets_and_key_and_removes_the_rest(aws: Server) -> None:
+    region = "eu-north-1"
+    names = deploy(aws, "gone", region)
+    aws.client("cloudformation", region).delete_stack(StackName="fruits-gone")
+    buckets = {one["Name"] for one in aws.client("s3").list_buckets()["Buckets"]}
+    assert {names["RawBucket"], names["LakeBucket"]} <= buckets
+    assert aws.client("glue", region).get_databases()["DatabaseList"] == []
+    assert aws.client("emr", region).list_security_configurations()["SecurityConfigurations"] == []
+    with pytest.raises(ClientError, match="NoSuchEntity"):
+        aws.client("iam", region).get_role(RoleName=names["ServiceRole"])
+
+
+@pytest.mark.parametrize("kind", ["AWS::Budgets::Budget", "AWS::EMR::Cluster", "AWS::No::Such"])
+def test_a_type_that_is_not_there_fails_the_call(aws: Server, kind: str) -> None:
+    template = json.dumps({"Resources": {"A": {"Type": kind, "Properties": {}}}})
+    with pytest.raises(ClientError, match="Unrecognized resource types") as caught:
+        aws.client("cloudformation").create_stack(StackName="unknown", TemplateBody=template)
+    assert kind in str(caught.value)
+    with pytest.raises(ClientError, match="does not exist"):
+        aws.client("cloudformation").describe_stacks(StackName="unknown")
+
+
+def test_a_resource_that_cannot_be_made_rolls_the_stack_back(aws: Server, bucket: str) -> None:
+    template = json.dumps(
+        {
+            "Resources": {
+                "First": {
+                    "Type": "AWS::Glue::Database",
+                    "Properties": {"CatalogId": "1", "DatabaseInput": {"Name": "undone"}},
+                },
+                "Second": {
+                    "Type": "AWS::S3::Bucket",
+                    "DependsOn": "First",
+                    "Properties": {"BucketName": bucket},
+                },
+            },
+            "Outputs": {"Name": {"Value": {"Ref": "Second"}}},
+        }
+    )
+    formation = aws.client("cloudformation")
+    formation.create_stack(StackName="undone", TemplateBody=template)
+    [stack] = formation.describe_stacks(StackName="undone")["Stacks"]
+    assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
+    events = formation.describe_stack_events(StackName="undone")["StackEvents"]
+    assert any("BucketAlreadyOwnedByYou" in one.get("ResourceStatusReason", "") for one in events)
+    assert "undone" not in [one["Name"] for one in aws.client("glue").get_databases()["DatabaseList"]]
+
+
+def test_a_property_that_is_not_handled_is_not_left_out(aws: Server) -> None:
+    properties = {"BucketName": "website", "WebsiteConfiguration": {"IndexDocument": "x"}}
+    template = json.dumps({"Resources": {"A": {"Type": "AWS::S3::Bucket", "Properties": properties}}})
+    formation = aws.client("cloudformation")
+    formation.create_stack(StackName="website", TemplateBody=template)
+    [stack] = formation.describe_stacks(StackName="website")["Stacks"]
+    assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
+    assert "WebsiteConfiguration" in stack["StackStatusReason"]

@@ -1,0 +1,183 @@
+"""From a step's arguments to the command that runs here: pure, without a server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local_aws.emr.command import Command, Place, StepNotRunnable, build, exports
+
+PLACE = Place(
+    spark_submit="/spark/bin/spark-submit",
+    python="/spark/bin/python",
+    master="local[2]",
+    ui_port=4040,
+    endpoint="http://127.0.0.1:5600",
+    region="eu-west-1",
+    iceberg_jars=("/jars/runtime.jar", "/jars/aws.jar"),
+)
+
+
+def fetch(uri: str) -> Path:
+    return Path("/fetched") / uri.rsplit("/", 1)[-1]
+
+
+def spark(*args: str, **properties: dict[str, str]) -> Command:
+    classifications = [
+        {"Classification": name.replace("_", "-"), "Properties": value} for name, value in properties.items()
+    ]
+    return build("command-runner.jar", ["spark-submit", *args], classifications, PLACE, fetch)
+
+
+def conf(command: Command) -> dict[str, str]:
+    pairs = zip(command.argv, command.argv[1:], strict=False)
+    return dict(value.split("=", 1) for name, value in pairs if name == "--conf")
+
+
+def rest(command: Command) -> list[str]:
+    """What is passed through: everything after the configuration."""
+    at = 3
+    while command.argv[at : at + 1] == ["--conf"]:
+        at += 2
+    return command.argv[at:]
+
+
+def test_what_only_means_something_on_a_cluster_is_translated() -> None:
+    command = spark("--master", "yarn", "--deploy-mode", "cluster", "--name", "x", "s3://b/job.py")
+    assert command.argv[:3] == ["/spark/bin/spark-submit", "--master", "local[2]"]
+    assert rest(command) == ["--name", "x", "/fetched/job.py"]
+    assert command.deploy_mode == "cluster"
+
+
+def test_the_rest_is_passed_through_in_its_order() -> None:
+    given = [
+        "--num-executors",
+        "3",
+        "--verbose",
+        "--driver-memory",
+        "1g",
+        "--class",
+        "a.B",
+        "/x.jar",
+        "--conf",
+        "a b",
+        "s3://b/k",
+    ]
+    assert rest(spark(*given)) == given
+
+
+def test_files_come_from_the_bucket_and_data_stays_there() -> None:
+    command = spark(
+        *("--py-files", "s3://b/a.zip,/local/b.zip", "--archives", "s3a://b/env.tar.gz#env"),
+        *("s3://b/job.py", "--input", "s3://b/images"),
+    )
+    assert rest(command) == [
+        *("--py-files", "/fetched/a.zip,/local/b.zip", "--archives", "/fetched/env.tar.gz#env"),
+        *("/fetched/job.py", "--input", "s3://b/images"),
+    ]
+
+
+def test_an_option_may_carry_its_value_behind_an_equals_sign() -> None:
+    command = spark("--deploy-mode=client", "--py-files=s3://b/a.zip", "--conf=spark.a=b=c", "job.py")
+    assert rest(command) == ["--py-files", "/fetched/a.zip", "job.py"]
+    assert conf(command)["spark.a"] == "b=c"
+
+
+def test_the_clusters_defaults_become_configuration_and_the_step_overrides_them() -> None:
+    command = spark(
+        "--conf", "spark.a=step", "job.py", spark_defaults={"spark.a": "cluster", "spark.b": "cluster"}
+    )
+    assert conf(command).items() >= {"spark.a": "step", "spark.b": "cluster"}.items()
+
+
+def test_a_glue_catalog_gets_this_endpoint() -> None:
+    catalog = "spark.sql.catalog.lake"
+    seen = conf(
+        spark("job.py", spark_defaults={f"{catalog}.type": "glue", "spark.sql.catalog.other.type": "hadoop"})
+    )
+    assert seen[f"{catalog}.glue.endpoint"] == seen[f"{catalog}.s3.endpoint"] == PLACE.endpoint
+    assert seen[f"{catalog}.s3.path-style-access"] == "true"
+    assert seen[f"{catalog}.client.region"] == "eu-west-1"
+    assert not [
+        name for name in seen if name.startswith("spark.sql.catalog.other.") and not name.endswith(".type")
+    ]
+
+
+def test_a_catalog_in_another_region_stays_there() -> None:
+    catalog = "spark.sql.catalog.lake"
+    defaults = {f"{catalog}.type": "glue", f"{catalog}.client.region": "eu-west-3"}
+    assert conf(spark("job.py", spark_defaults=defaults))[f"{catalog}.client.region"] == "eu-west-3"
+
+
+def test_icebergs_jars_stand_for_those_of_the_release() -> None:
+    command = spark("job.py", iceberg_defaults={"iceberg.enabled": "true"})
+    assert rest(command)[:2] == ["--driver-class-path", "/jars/runtime.jar:/jars/aws.jar"]
+    assert "--driver-class-path" not in spark("job.py", iceberg_defaults={"iceberg.enabled": "false"}).argv
+
+
+def test_icebergs_jars_join_the_class_path_that_was_asked_for() -> None:
+    command = spark(
+        *("--driver-class-path", "/mine.jar", "job.py"),
+        spark_defaults={"spark.driver.extraClassPath": "/node.jar"},
+        iceberg_defaults={"iceberg.enabled": "true"},
+    )
+    assert rest(command)[1] == "/mine.jar:/jars/runtime.jar:/jars/aws.jar:/node.jar"
+
+
+def test_icebergs_jars_that_are_not_cached_fail_the_step() -> None:
+    bare = Place(PLACE.spark_submit, PLACE.python, PLACE.master, 0, PLACE.endpoint, PLACE.region)
+    iceberg = [{"Classification": "iceberg-defaults", "Properties": {"iceberg.enabled": "true"}}]
+    with pytest.raises(StepNotRunnable, match="make setup"):
+        build("command-runner.jar", ["spark-submit", "job.py"], iceberg, bare, fetch)
+
+
+def test_the_nodes_interpreter_is_this_machines() -> None:
+    defaults = {
+        "spark.pyspark.python": "/usr/bin/python3.11",
+        "spark.pyspark.driver.python": "/usr/bin/python3.11",
+    }
+    seen = conf(spark("job.py", spark_defaults=defaults))
+    assert seen["spark.pyspark.python"] == seen["spark.pyspark.driver.python"] == PLACE.python
+
+
+def test_places_that_only_a_cluster_has_are_left_out_and_named() -> None:
+    defaults = {
+        "spark.eventLog.dir": "hdfs:///logs",
+        "spark.eventLog.enabled": "true",
+        "spark.master": "yarn",
+        "spark.a": "b",
+    }
+    command = spark("job.py", spark_defaults=defaults)
+    assert conf(command).keys() & defaults.keys() == {"spark.a"}
+    assert any("spark.eventLog.dir" in note for note in command.notes)
+
+
+def test_the_driver_listens_on_loopback_and_its_ui_on_the_port_set() -> None:
+    seen = conf(spark("job.py"))
+    assert (seen["spark.driver.bindAddress"], seen["spark.driver.host"], seen["spark.ui.port"]) == (
+        "127.0.0.1",
+        "127.0.0.1",
+        "4040",
+    )
+
+
+def test_another_command_runs_as_it_is() -> None:
+    args = ["bash", "-c", "echo s3://b/k", "--master", "yarn"]
+    assert build("command-runner.jar", args, [], PLACE, fetch).argv == args
+
+
+@pytest.mark.parametrize(("jar", "args"), [("s3://b/mine.jar", ["x"]), ("command-runner.jar", [])])
+def test_what_cannot_run_here_says_so(jar: str, args: list[str]) -> None:
+    with pytest.raises(StepNotRunnable, match=r"command-runner\.jar"):
+        build(jar, args, [], PLACE, fetch)
+
+
+def test_spark_env_exports_reach_the_step_but_for_interpreters() -> None:
+    exported = {"FRUITS_X": "1", "PYSPARK_PYTHON": "/usr/bin/python3", "JAVA_HOME": "/usr/lib/jvm"}
+    spark_env: dict[str, Any] = {
+        "Classification": "spark-env",
+        "Configurations": [{"Classification": "export", "Properties": exported}],
+    }
+    assert exports([spark_env]) == {"FRUITS_X": "1"}
