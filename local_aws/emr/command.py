@@ -213,5 +213,7 @@ def _local_conf(conf: dict[str, str], place: Place, notes: list[str], fetch: Fet
         "spark.ui.port": str(place.ui_port),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
+        # Short jobs on few cores: the second compiler and a parallel collector cost half of all processor time.
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         **local,
     }
