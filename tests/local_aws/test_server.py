@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from botocore.exceptions import ClientError
 
@@ -103,6 +104,17 @@ def test_steps_die_with_a_server_that_is_killed(server: Server, tmp_path: Path) 
     pids = runaway_step(server, tmp_path)
     server.stop(signal.SIGKILL)
     until(lambda: not any(alive(pid) for pid in pids), seconds=10)
+
+
+def test_a_command_dies_with_its_supervisor(server: Server, tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    cluster_id = server.run_job_flow()
+    step_id = server.add_step(cluster_id, "bash", "-c", f"echo $$ > {pid_file}; exec sleep 600")
+    until(lambda: pid_file.exists() and pid_file.read_text().strip())
+    command_process = psutil.Process(int(pid_file.read_text()))
+    command_process.parent().kill()
+    until(lambda: not alive(command_process.pid), seconds=5)
+    server.step_reaches(cluster_id, step_id, "FAILED")
 
 
 def test_a_stop_without_steps_is_quick_and_leaves_only_logs(tmp_path: Path) -> None:
