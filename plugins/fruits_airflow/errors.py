@@ -33,7 +33,3 @@ class CodeMismatch(FruitsError):
 
 class ClusterLost(FruitsError):
     """The cluster ended before its work did; another attempt may make a new one."""
-
-
-class StepFailed(FruitsError):
-    """A step ended badly by its own fault; another attempt would end the same way."""

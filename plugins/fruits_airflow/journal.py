@@ -11,6 +11,8 @@ from typing import Any
 
 from fruits_airflow.lake import Lake, run_key
 
+LAST_FAILURE = "last_failure"  # what a stage failed of, for the record: an exception ends with its task
+
 
 @dataclass(frozen=True)
 class Journal:

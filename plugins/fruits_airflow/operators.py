@@ -42,6 +42,8 @@ class CreateClusterOperator(EmrCreateJobFlowOperator):
         **kwargs: of the task.
     """
 
+    operator_extra_links = (EmrClusterLink(),)  # type: ignore[assignment]
+
     def __init__(self, *, settings: Settings, **kwargs: Any) -> None:
         super().__init__(aws_conn_id=settings.aws_conn_id, emr_conn_id=None, deferrable=False, **kwargs)
         self.settings = settings
@@ -51,13 +53,7 @@ class CreateClusterOperator(EmrCreateJobFlowOperator):
         run = RunCluster.of(context, self.settings)
         with failing_for_good():
             cluster = run.adopt_or_create()
-        EmrClusterLink.persist(
-            context=context,
-            operator=self,
-            region_name=run.region,
-            aws_partition=run.client.meta.partition,
-            job_flow_id=cluster.job_flow_id,
-        )
+        run.link_cluster(context, self, cluster.job_flow_id)
         return cluster.job_flow_id
 
     def on_kill(self) -> None:
@@ -72,6 +68,8 @@ class AddStepOperator(EmrAddStepsOperator):
         stage: one of STAGES.
         **kwargs: of the task.
     """
+
+    operator_extra_links = ()  # type: ignore[assignment] # the cluster's are on create_cluster, the step's on wait
 
     def __init__(self, *, settings: Settings, stage: str, **kwargs: Any) -> None:
         super().__init__(aws_conn_id=settings.aws_conn_id, job_flow_id="", **kwargs)
@@ -98,6 +96,8 @@ class TerminateClusterOperator(EmrTerminateJobFlowOperator):
         settings: of the deployment.
         **kwargs: of the task.
     """
+
+    operator_extra_links = ()  # type: ignore[assignment]
 
     def __init__(self, *, settings: Settings, **kwargs: Any) -> None:
         super().__init__(aws_conn_id=settings.aws_conn_id, job_flow_id="", deferrable=False, **kwargs)

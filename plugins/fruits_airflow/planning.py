@@ -17,6 +17,7 @@ from fruits_airflow.cluster_body import load_profile
 from fruits_airflow.code_bundle import build_bundle
 from fruits_airflow.cost import deadline, fleets_eur_per_hour, forecast_eur, load_prices
 from fruits_airflow.errors import ConfigError, CostCeilingExceeded, RunRefused
+from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.publication import Fingerprint, read_state, require_work, settings_digest, write_state
 from fruits_airflow.regions import require_eu_region
@@ -181,7 +182,7 @@ def find_model(lake: Lake, asked: RunParameters) -> Mapping[str, Any]:
 
 def forget_earlier_attempt(lake: Lake, run_id: str) -> None:
     """Removes what a cleared attempt of this run left, so that nothing old is reported as new."""
-    for name in ("run.json", *(f"stages/{stage}.json" for stage in STAGES)):
+    for name in ("run.json", f"journal/{LAST_FAILURE}.json", *(f"stages/{stage}.json" for stage in STAGES)):
         lake.remove(run_key(run_id, name))
 
 

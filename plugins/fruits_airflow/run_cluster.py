@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+from airflow.providers.amazon.aws.links.emr import EmrClusterLink
 
 from fruits_airflow.cluster_body import load_profile, render_body
 from fruits_airflow.clusters import (
@@ -157,6 +158,16 @@ class RunCluster:
                 "dag_tag": tag_value(self.identity.dag_id),
                 "run_tag": tag_value(self.identity.run_id),
             }
+        )
+
+    def link_cluster(self, context: Context, operator: Any, job_flow_id: str) -> None:
+        """Notes what the task's link to the cluster needs."""
+        EmrClusterLink.persist(
+            context=context,
+            operator=operator,
+            region_name=self.region,
+            aws_partition=self.client.meta.partition,
+            job_flow_id=job_flow_id,
         )
 
     def history(self) -> list[Cluster]:

@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.code_bundle import build_bundle, upload_bundle
 from fruits_airflow.errors import FruitsError, NothingToDo
+from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.operators import failing_for_good
 from fruits_airflow.planning import forget_earlier_attempt, make_plan
@@ -80,7 +81,7 @@ def report_run(settings: Settings, context: Context) -> str:
         raise AirflowSkipException("the plan stopped the run; run.json says why")
     stages = read_stages(run.lake, run.identity.run_id)
     record = assemble_record(run, mode_of(settings, context["params"]), stages)
-    problems = _problems(_task_states(context), stages)
+    problems = _problems(_task_states(context), stages, run.journal.read(LAST_FAILURE))
     record |= {"state": "failed" if problems else "succeeded", "reason": "; ".join(problems)}
     return _write_report(run, record, stages)
 
@@ -96,7 +97,7 @@ def judge_run(settings: Settings, context: Context) -> None:
     run_id, states = run.identity.run_id, _task_states(context)
     decided = None if run.plan else run.lake.read_json(run_key(run_id, "run.json"))
     stages = read_stages(run.lake, run_id)
-    problems, leftovers = _problems(states, stages), 0
+    problems, leftovers = _problems(states, stages, run.journal.read(LAST_FAILURE)), 0
     lost_sight: Exception | None = None
     try:
         leftovers = len(run.desk.end_all(timeout_s=settings.terminate_timeout_minutes * 60))
@@ -131,8 +132,14 @@ def _task_states(context: Context) -> dict[str, str | None]:
     return {task: None if (state := states.get(task)) is None else str(state) for task in WORK_TASKS}
 
 
-def _problems(states: Mapping[str, str | None], stages: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _problems(
+    states: Mapping[str, str | None],
+    stages: Mapping[str, Mapping[str, Any]],
+    failure: Mapping[str, Any] | None = None,
+) -> list[str]:
     problems = [f"{task} is {state}" for task, state in states.items() if state != "success"]
+    if problems and failure:
+        problems.insert(0, f"{failure['stage']}: {failure['cause']}")
     publish = stages.get("publish")
     if publish is not None and not publish.get("published"):
         failed = [

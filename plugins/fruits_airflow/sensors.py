@@ -13,7 +13,8 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.clusters import ENDED_STATES, LIVE_STATES, READY_STATES, Cluster, describe
-from fruits_airflow.errors import ClusterLost, StepFailed
+from fruits_airflow.errors import ClusterLost
+from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.links import StepLogLink, folder_address
 from fruits_airflow.operators import failing_for_good
 from fruits_airflow.run_cluster import RunCluster
@@ -39,6 +40,8 @@ class ClusterReadySensor(EmrJobFlowSensor):
         **kwargs: of the task.
     """
 
+    operator_extra_links = (EmrClusterLink(),)  # type: ignore[assignment]
+
     def __init__(self, *, settings: Settings, **kwargs: Any) -> None:
         super().__init__(
             aws_conn_id=settings.aws_conn_id,
@@ -54,6 +57,7 @@ class ClusterReadySensor(EmrJobFlowSensor):
         run = RunCluster.of(context, self.settings)
         with failing_for_good():
             cluster = run.adopt_or_create()
+        run.link_cluster(context, self, cluster.job_flow_id)
         if cluster.state in READY_STATES:
             self.log.info("%s is %s", cluster.job_flow_id, cluster.state)
             return
@@ -127,13 +131,7 @@ class StepSensor(EmrStepSensor):
         """Defers until the step has ended."""
         run = RunCluster.of(context, self.settings)
         cluster, step = self._step_to_wait_for(run, context["ti"].xcom_pull(task_ids=self.add_task_id))
-        EmrClusterLink.persist(
-            context=context,
-            operator=self,
-            region_name=run.region,
-            aws_partition=run.client.meta.partition,
-            job_flow_id=cluster.job_flow_id,
-        )
+        run.link_cluster(context, self, cluster.job_flow_id)
         bucket, prefix = step_log_prefix(cluster.log_uri, cluster.job_flow_id, step.step_id)
         StepLogLink.persist(context, folder_address(run.lake.client, bucket, prefix))
         if step.state == "COMPLETED":
@@ -262,4 +260,5 @@ class StepSensor(EmrStepSensor):
         cause = next(
             (line for line in reversed(tails.get("stderr", [])) if line.startswith("ERROR ")), step.reason
         )
-        raise AirflowFailException(str(StepFailed(f"{step.name} ({step.step_id}) is {step.state}: {cause}")))
+        run.journal.note(LAST_FAILURE, stage=self.stage, cause=cause)
+        raise AirflowFailException(f"{step.name} ({step.step_id}) is {step.state}: {cause}")

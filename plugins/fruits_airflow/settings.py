@@ -82,7 +82,9 @@ class Settings:
         """
         require_eu_region(self.region)
         release(self.release_label)
-        _match("deployment_id", self.deployment_id, _DEPLOYMENT, "2 to 20 lower-case letters, digits and hyphens")
+        _match(
+            "deployment_id", self.deployment_id, _DEPLOYMENT, "2 to 20 lower-case letters, digits and hyphens"
+        )
         for name in ("raw_bucket", "lake_bucket"):
             _match(name, getattr(self, name), _BUCKET, "the name of a bucket, without s3://")
         for name in ("database", "demo_database"):

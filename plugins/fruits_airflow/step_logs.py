@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import re
 import time
 import zlib
 from collections.abc import Mapping
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TAIL_LINES = 60
+_SPARK_INFO = re.compile(
+    r"\d\d/\d\d/\d\d \d\d:\d\d:\d\d INFO "
+)  # would fill the tail: Spark says farewell at length
 _MAX_BYTES = 8 * 1024 * 1024  # of compressed log; a chatty step must not fill the worker's memory
 
 
@@ -63,7 +67,8 @@ def _tail(client: S3Client, bucket: str, prefix: str, name: str) -> list[str] | 
         except (ClientError, BotoCoreError) as error:
             log.debug("s3://%s/%s: %s", bucket, key, error)
             continue
-        return _unpacked(content).decode("utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+        lines = _unpacked(content).decode("utf-8", errors="replace").splitlines()
+        return [line for line in lines if not _SPARK_INFO.match(line)][-TAIL_LINES:]
     return None
 
 

@@ -21,14 +21,13 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with pytest.MonkeyPatch.context() as patch:
-        with laptop.local_aws(tmp_path_factory.mktemp("aws")) as url:
-            for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-                patch.delenv(name, raising=False)
-            for name, value in laptop.aws_environment(url).items():
-                patch.setenv(name, value)
-            laptop.make_roles()
-            yield url
+    with pytest.MonkeyPatch.context() as patch, laptop.local_aws(tmp_path_factory.mktemp("aws")) as url:
+        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+            patch.delenv(name, raising=False)
+        for name, value in laptop.aws_environment(url).items():
+            patch.setenv(name, value)
+        laptop.make_roles()
+        yield url
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +109,9 @@ def make_run(account: Settings, plan: dict[str, Any]) -> Iterator[Callable[..., 
     """Makes the cluster side of a run; ends what it made."""
     made: list[RunCluster] = []
 
-    def make(run_id: str = plan["run_id"], settings: Settings = account, dag_id: str = "fruits_pipeline") -> RunCluster:
+    def make(
+        run_id: str = plan["run_id"], settings: Settings = account, dag_id: str = "fruits_pipeline"
+    ) -> RunCluster:
         run = RunCluster(
             settings=settings,
             region=plan["region"],

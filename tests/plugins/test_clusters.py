@@ -112,7 +112,7 @@ def test_run_job_flow_is_sent_once_even_when_no_reply_comes(account: Settings) -
     with ClosingServer() as server, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", server.url)
         hook = EmrHook(emr_conn_id=None, aws_conn_id=None, region_name="eu-west-1", config=SINGLE_ATTEMPT)
-        with pytest.raises(Exception, match="[Cc]onnection|closed"):
+        with pytest.raises(Exception, match=r"[Cc]onnection|closed"):
             hook.get_conn().run_job_flow(Name="x", Instances={})
     assert server.requests == 1
 
