@@ -11,6 +11,7 @@ import sys
 from datetime import UTC, datetime
 
 import numpy as np
+import pyarrow as pa
 from fruits import export, job, keys, pca, quality, schemas, tables
 from fruits.batches import matrix
 from fruits.embedding import DIMS
@@ -173,20 +174,19 @@ def _publish(run: job.Run, fitted: pca.Pca) -> None:
     if tables.current_pca_id(spark, database) == fitted.pca_id:
         run.say(f"PCA {fitted.pca_id[:12]} is the current one already")
         return
-    table = spark.table(f"{database}.pca_models")
-    row = (
-        fitted.pca_id,
-        fitted.model_id,
-        fitted.k,
-        fitted.n,
-        fitted.mean.tolist(),
-        fitted.components.tolist(),
-        fitted.explained_variance.tolist(),
-        fitted.explained_variance_ratio.tolist(),
-        run.arguments.run_id,
-        datetime.now(UTC),
-    )
-    model = spark.createDataFrame([row], table.schema)
+    row = {
+        "pca_id": fitted.pca_id,
+        "model_id": fitted.model_id,
+        "k": fitted.k,
+        "n": fitted.n,
+        "mean": fitted.mean.tolist(),
+        "components": fitted.components.tolist(),
+        "explained_variance": fitted.explained_variance.tolist(),
+        "explained_variance_ratio": fitted.explained_variance_ratio.tolist(),
+        "run_id": run.arguments.run_id,
+        "published_at": datetime.now(UTC),
+    }
+    model = spark.createDataFrame(pa.Table.from_pylist([row], schemas.PCA_MODEL))
     tables.merge(spark, database, "pca_models", model, None)
     run.say(f"published PCA {fitted.pca_id[:12]}: {fitted.k} components of {fitted.n} images")
 

@@ -100,9 +100,9 @@ def mapper(broadcast: Any, model_id: str, engine: str, batch_size: int) -> Mappe
         return KerasEmbedder(broadcast.value, batch_size)
 
     def embed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        model = embedder(model_id, batch_size, make)
         rows = batch_size * max(1, _OUT_ROWS // batch_size)
         for batch in rebatched(batches, rows):
+            model = embedder(model_id, batch_size, make)
             features = embed_all(model, batch.column("pixels"))
             yield pa.record_batch(
                 [batch.column("image_id"), batch.column("content_sha256"), list_column(features)],

@@ -90,14 +90,11 @@ def write_of_folder(folder: Path, uri: str) -> tuple[int, int]:
         The number of files and their bytes.
 
     Raises:
-        InputError: The folder does not exist, is not a folder or holds no file.
+        InputError: The folder does not exist, is not a folder or holds no file, or a file's name is not UTF-8.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give one that holds photos")
-    rows = sorted(
-        ((path.relative_to(folder).as_posix(), path) for path in _files(folder)),
-        key=lambda row: row[0].encode(),
-    )
+    rows = sorted((_key(path, folder), path) for path in _files(folder))
     if not rows:
         raise InputError(f"{folder} holds no file: put photos into it, in one folder per label")
     sizes = [path.stat().st_size for _, path in rows]
@@ -116,3 +113,12 @@ def write_of_folder(folder: Path, uri: str) -> tuple[int, int]:
 def _files(folder: Path) -> Iterator[Path]:
     for parent, _, names in os.walk(folder):
         yield from (path for name in names if (path := Path(parent, name)).is_file())
+
+
+def _key(path: Path, folder: Path) -> str:
+    key = path.relative_to(folder).as_posix()
+    try:
+        key.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the name of {os.fsencode(path)!r} is not UTF-8: rename the file") from error
+    return key

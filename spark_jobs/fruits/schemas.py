@@ -109,6 +109,22 @@ PROJECTED = pa.schema(
 SUMS = pa.schema([pa.field("sums", pa.binary(), nullable=False)])
 """One partition's PCA sums (`fruits.sums.Sums.to_bytes`)."""
 
+PCA_MODEL = pa.schema(
+    [
+        pa.field("pca_id", pa.string(), nullable=False),
+        pa.field("model_id", pa.string(), nullable=False),
+        pa.field("k", pa.int32(), nullable=False),
+        pa.field("n", pa.int64(), nullable=False),
+        pa.field("mean", pa.list_(pa.float64()), nullable=False),
+        pa.field("components", pa.list_(pa.list_(pa.float64())), nullable=False),
+        pa.field("explained_variance", pa.list_(pa.float64()), nullable=False),
+        pa.field("explained_variance_ratio", pa.list_(pa.float64()), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("published_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+"""One row of ``pca_models``."""
+
 PCA_EXPORT = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),

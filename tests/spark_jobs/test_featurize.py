@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fruits.embedding import LiteRtEmbedder, embed_all
+from fruits.errors import ModelMismatchError
+
+from tests.spark_jobs.conftest import Nights
+from tests.spark_jobs.pictures import encoded, fruit, orchard
+
+pytestmark = pytest.mark.spark
+
+
+def features(nights: Nights) -> dict[str, np.ndarray]:
+    return {row["image_id"]: np.array(row["features"], np.float32) for row in nights.rows("features")}
+
+
+def test_features_are_those_of_the_model_and_a_rerun_computes_and_commits_nothing(nights):
+    orchard(nights.photos, labels=2, each=4)
+    nights.load()
+    metrics = nights.run("featurize")
+    images = nights.table("images").select("image_id", "pixels").toArrow()
+    flatbuffer = (Path(nights.model["folder"]) / "model.tflite").read_bytes()
+    expected = embed_all(LiteRtEmbedder(flatbuffer, 1), images.column("pixels").combine_chunks())
+    found = features(nights)
+    for image_id, row in zip(images.column("image_id").to_pylist(), expected, strict=True):
+        assert found[image_id].tobytes() == row.tobytes()
+    assert metrics["features"] == {
+        "rows": 8,
+        "computed": 8,
+        "model_id": nights.model["model_id"],
+        "engine": "litert",
+        "weights": nights.model["weights"],
+    }
+    assert nights.run("featurize")["features"]["computed"] == 0
+    assert nights.commits("features") == 1
+
+
+def test_only_changed_images_are_computed_again_and_features_of_gone_ones_leave(nights):
+    orchard(nights.photos, labels=1, each=4)
+    nights.load()
+    nights.run("featurize")
+    before = features(nights)
+    (nights.photos / "Label 0" / "r0_0_100.jpg").write_bytes(encoded(fruit(77)))
+    (nights.photos / "Label 0" / "r1_1_100.jpg").unlink()
+    nights.load()
+    assert nights.run("featurize")["features"]["computed"] == 1
+    after = features(nights)
+    ids = {row["image_id"]: row["source_key"] for row in nights.rows("images")}
+    assert set(after) == set(ids)
+    changed = {ids[image_id] for image_id in after if after[image_id].tobytes() != before[image_id].tobytes()}
+    assert changed == {"Label 0/r0_0_100.jpg"}
+
+
+def test_a_full_refresh_gives_equal_bytes(nights):
+    orchard(nights.photos, labels=1, each=5)
+    nights.load()
+    nights.run("featurize")
+    before = nights.rows("features")
+    assert nights.run("featurize", "--full-refresh", "--batch-size", "4")["features"]["computed"] == 5
+    assert nights.rows("features") == before
+
+
+def test_both_engines_agree_to_a_thousandth(nights, models):
+    orchard(nights.photos, labels=1, each=4)
+    nights.load()
+    nights.run("featurize")
+    reference = nights.model["reference_model_id"]
+    nights.run(
+        "featurize",
+        *(
+            "--model",
+            str(models / reference),
+            "--model-id",
+            reference,
+            "--engine",
+            "tensorflow",
+            "--batch-size",
+            "4",
+        ),
+    )
+    rows = nights.rows("features")
+    assert {row["model_id"] for row in rows} == {nights.model["model_id"], reference}
+    by_image: dict[str, list[list[float]]] = {}
+    for row in rows:
+        by_image.setdefault(row["image_id"], []).append(row["features"])
+    assert len(by_image) == 4
+    for one, other in by_image.values():
+        assert one != other
+        np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_executors_never_read_the_model_only_what_the_driver_broadcast(nights, tmp_path, monkeypatch):
+    """Once the driver has read it the artifact is gone; whoever looked for it then would fail."""
+    import featurize
+
+    folder = tmp_path / "model"
+    shutil.copytree(nights.model["folder"], folder)
+    read = featurize.model.read
+
+    def read_and_remove(*arguments):
+        artifact = read(*arguments)
+        shutil.rmtree(folder)
+        return artifact
+
+    monkeypatch.setattr(featurize.model, "read", read_and_remove)
+    orchard(nights.photos, labels=1, each=2)
+    nights.load()
+    assert nights.run("featurize", "--model", str(folder))["features"]["computed"] == 2
+
+
+def test_a_model_of_another_digest_stops_the_job_before_anything_is_computed(nights, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(nights.model["folder"], folder)
+    with (folder / "model.tflite").open("ab") as file:
+        file.write(b"!")
+    orchard(nights.photos, labels=1, each=2)
+    nights.load()
+    with pytest.raises(ModelMismatchError, match="SHA-256"):
+        nights.run("featurize", "--model", str(folder))
+    assert nights.rows("features") == []
+    assert not (nights.run_folder / "stages" / "featurize.json").exists()
+    assert json.loads((nights.run_folder / "stages" / "load_images.json").read_text())

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+
+import pytest
+from fruits import errors, job, stages
+from fruits.errors import FruitsError, InputError, ModelMismatchError, QualityGateError
+
+from tests.spark_jobs.conftest import JOBS, ROOT
+
+
+class NoSpark:
+    """What `run` needs of a session when the work does not."""
+
+    version = "4"
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+
+@pytest.fixture
+def ended(monkeypatch, capsys):
+    """Run a job whose work raises, and give its exit status and its last line."""
+    monkeypatch.setattr(job, "session", lambda name: NoSpark())
+
+    def end(error: Exception | None) -> tuple[int, str]:
+        def work(run: job.Run) -> None:
+            if error:
+                raise error
+
+        status = job.run("stage", argparse.Namespace(), work)
+        return status, (capsys.readouterr().err.strip().splitlines() or [""])[-1]
+
+    return end
+
+
+def test_a_job_that_does_its_work_ends_with_zero(ended):
+    assert ended(None)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (InputError("x is wrong: mend it"), 2),
+        (ModelMismatchError("x is wrong: mend it"), 2),
+        (QualityGateError("x is wrong: mend it"), 3),
+        (errors.TooFewImagesError("x is wrong: mend it"), 1),
+    ],
+)
+def test_a_named_error_is_the_last_line_and_sets_the_status(ended, error, status):
+    assert ended(error) == (status, f"ERROR {type(error).__name__}: x is wrong: mend it")
+
+
+def test_an_unexpected_error_keeps_its_own_name(ended):
+    assert ended(ZeroDivisionError("by zero\nsecond line")) == (1, "ERROR ZeroDivisionError: by zero")
+
+
+def test_an_error_raised_on_an_executor_is_named_as_if_raised_here():
+    text = (
+        "An exception was thrown from the Python worker. Please see the stack trace below.\n"
+        'Traceback (most recent call last):\n  File "x.py", line 1, in load\n'
+        "fruits.errors.ObjectAccessError: could not fetch 'a': denied\n\nDriver stacktrace:"
+    )
+    named = job.named(RuntimeError(text))
+    assert isinstance(named, errors.ObjectAccessError)
+    assert str(named) == "could not fetch 'a': denied"
+
+
+def test_every_named_error_exits_with_something_else_than_success():
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FruitsError)
+    ]
+    assert len(kinds) > 5
+    assert all(kind.exit_status in (1, 2, 3) for kind in kinds)
+
+
+@pytest.mark.parametrize("stage", JOBS)
+def test_each_job_explains_itself_without_starting_a_jvm(stage):
+    script = ROOT / "spark_jobs" / f"{stage}.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--help"], capture_output=True, text=True, check=False, env={"PATH": ""}
+    )
+    assert done.returncode == 0, done.stderr
+    assert JOBS[stage].__doc__.strip().splitlines()[0] in done.stdout
+    documented = re.findall(r"^  (--[a-z-]+)", done.stdout, re.MULTILINE)
+    assert {"--database", "--run-id", "--run-folder"} <= set(documented)
+
+
+@pytest.mark.parametrize("stage", JOBS)
+def test_a_missing_argument_ends_with_two(stage):
+    with pytest.raises(SystemExit) as ended:
+        JOBS[stage].parser().parse_args([])
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "cores", "partitions"),
+    [(0, 2, 1), (1, 2, 1), (2, 2, 2), (600, 2, 2), (20_000, 2, 2), (20_001, 2, 4)],
+)
+def test_work_is_cut_into_few_long_partitions(rows, cores, partitions):
+    assert job.partitions(rows, cores, rows_each=10_000) == partitions
+
+
+def test_metrics_are_written_whole_and_replaced_by_a_later_attempt(tmp_path):
+    for seconds in (1.0, 2.0):
+        stages.write(str(tmp_path), "publish", {"seconds": seconds})
+    assert stages.read(str(tmp_path), "publish") == {"seconds": 2.0}
+    with pytest.raises(ValueError, match="JSON"):
+        stages.write(str(tmp_path), "publish", {"seconds": float("nan")})

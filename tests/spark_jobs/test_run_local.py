@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.spark_jobs.conftest import ROOT
+from tests.spark_jobs.pictures import orchard
+from tools import run_local
+
+
+def arguments(images, out, models=None, model=None) -> list[str]:
+    given = ["--images", str(images), "--out", str(out), "--master", "local[2]", "--k", "4"]
+    if model:
+        source = models / model["reference_model_id"] / "weights.h5"
+        given += ["--weights", str(source), "--models", str(models)]
+    return given
+
+
+@pytest.mark.spark
+def test_a_folder_goes_through_the_same_job_files_end_to_end(tmp_path, models, model):
+    photos = orchard(tmp_path / "photos", labels=4, each=10)
+    (photos / "Label 0" / "page.jpg").write_bytes(b"<html>")
+    jpeg = photos / "Label 1" / "r0_0_100.jpg"
+    jpeg.write_bytes(jpeg.read_bytes()[:900])
+    done = subprocess.run(
+        [sys.executable, "tools/run_local.py", *arguments(photos, tmp_path / "out", models, model)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "41 seen, 39 loaded, 0 unchanged, 0 removed, 2 rejected" in done.stdout
+    assert "39 rows, 39 computed, weights: path" in done.stdout
+    (run_folder,) = (tmp_path / "out" / "runs").iterdir()
+    loaded = json.loads((run_folder / "stages" / "load_images.json").read_text())
+    assert loaded["rejects_by_code"] == {"not_an_image": 1, "truncated": 1}
+    assert json.loads((run_folder / "stages" / "publish.json").read_text())["published"] is True
+    for name in ("pca.parquet", "sample.parquet", "pca_model.npz"):
+        assert (run_folder / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty"])
+def test_a_folder_without_photos_is_one_clear_line_and_leaves_nothing(tmp_path, capsys, kind):
+    photos = tmp_path / "photos"
+    if kind == "empty":
+        photos.mkdir()
+    assert run_local.main(arguments(photos, tmp_path / "out")) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("ERROR InputError: ")
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_java_is_one_clear_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    assert run_local.main(arguments(orchard(tmp_path / "photos", 1, 1), tmp_path / "out")) == 2
+    assert "Java 17" in capsys.readouterr().err
