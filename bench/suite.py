@@ -242,7 +242,7 @@ class Suite:
         events = ours.fresh(self.work / "events" / name)
         settings = "\n".join(f"{key}={value}" for key, value in ours.log_settings(events).items())
         env = ours.environment(ours.fresh(self.work / "conf" / name))
-        env |= {"BENCH_SPARK_CONF": settings, "PYTHONPATH": str(REPOSITORY)}
+        env |= {"BENCH_SPARK_CONF": settings, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'spark_jobs'}"}
         env |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
         measured = measure.run(
             [str(part) for part in command], self.work / "logs" / f"{name}.log", env, REPOSITORY

@@ -9,6 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+
 KEY = "key"
 """Column of a peer's result: the photo's path below the folder, with forward slashes."""
 
@@ -79,3 +82,13 @@ class Clock:
         line = {"seconds": round(time.perf_counter() - self._started, 3), **figures}
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
+
+
+def result_table(keys: list[str], rows: np.ndarray) -> pa.Table:
+    """A peer's result: keys and (n, 1280) float32 features."""
+    return pa.table({KEY: pa.array(keys, pa.string()), FEATURES: vectors(rows)})
+
+
+def vectors(rows: np.ndarray) -> pa.FixedSizeListArray:
+    """(n, 1280) float32 as one Arrow array, not copied."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(rows).reshape(-1)), DIMS)

@@ -13,10 +13,9 @@ import daft
 from daft import DataType, Series, col
 from daft.functions import download
 
-from bench.peers.contract import DIMS, FEATURES, KEY, Clock, Task, parse
+from bench.peers.contract import DIMS, FEATURES, KEY, Clock, Task, parse, vectors
 from bench.peers.engines import BATCH, engine_of
 from bench.peers.pixels import model_inputs
-from bench.peers.plain import vectors
 
 VECTOR = DataType.fixed_size_list(DataType.float32(), DIMS)
 

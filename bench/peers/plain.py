@@ -1,7 +1,8 @@
 """The limit: a plain loop in as many processes as there are cores, no framework at all.
 
 Each process takes the next photos from a shared counter, so that none waits for the slowest, and writes one Parquet
-file. Reading, decoding, resize, inference and writing are in it, as for everybody.
+file. Reading, decoding, resize, inference and writing are in it, as for everybody. The model is run by our own code
+(`fruits.embedding`), so that the difference to our job is what Spark takes, and nothing else.
 """
 
 from __future__ import annotations
@@ -13,23 +14,12 @@ from multiprocessing.sharedctypes import Synchronized
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fruits.embedding import LiteRtEmbedder, embed_all
 
-from bench.peers.contract import DIMS, FEATURES, KEY, Clock, Task, parse
-from bench.peers.engines import engine_of
-from bench.peers.pixels import model_inputs
+from bench.peers.contract import DIMS, Clock, Task, parse, result_table
 
 CHUNK = 16
 """Photos taken from the counter at a time."""
-
-
-def result_table(keys: list[str], rows: np.ndarray) -> pa.Table:
-    """A peer's result: keys and (n, 1280) float32 features."""
-    return pa.table({KEY: pa.array(keys, pa.string()), FEATURES: vectors(rows)})
-
-
-def vectors(rows: np.ndarray) -> pa.FixedSizeListArray:
-    """(n, 1280) float32 as one Arrow array, not copied."""
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(rows).reshape(-1)), DIMS)
 
 
 def chunks(counter: Synchronized[int], count: int) -> Iterator[range]:
@@ -46,13 +36,13 @@ def chunks(counter: Synchronized[int], count: int) -> Iterator[range]:
 def work(number: int, task: Task, counter: Synchronized[int]) -> None:
     """One process: its own model, its own result file."""
     photos = sorted(task.images.rglob("*.jpg"))
-    engine = engine_of(task)
+    model = LiteRtEmbedder(task.model_bytes, batch_size=1)
     keys: list[str] = []
     rows: list[np.ndarray] = []
     for chunk in chunks(counter, len(photos)):
         for index in chunk:
             keys.append(photos[index].relative_to(task.images).as_posix())
-            rows.append(engine(model_inputs([photos[index].read_bytes()])))
+            rows.append(embed_all(model, pa.array([photos[index].read_bytes()])))
     stacked = np.concatenate(rows) if rows else np.empty((0, DIMS), np.float32)
     pq.write_table(result_table(keys, stacked), task.out / f"{number}.parquet")
 

@@ -10,10 +10,9 @@ import os
 import pyarrow as pa
 import ray
 
-from bench.peers.contract import FEATURES, KEY, Clock, Task, parse
+from bench.peers.contract import FEATURES, KEY, Clock, Task, parse, result_table
 from bench.peers.engines import BATCH, engine_of
 from bench.peers.pixels import model_inputs
-from bench.peers.plain import result_table
 
 
 class Featurize:

@@ -1,6 +1,7 @@
-"""Writes docs/scale.md from template.md and the figures of model.py.
+"""Writes docs/scale.md from template.md and the figures of scale_model.py.
 
-Run by `.venv-airflow/bin/python docs/scale/write_scale.py`. With --check it only says whether the document is what the inputs give.
+Run by `.venv-airflow/bin/python docs/scale/write_scale.py`. With --check it only says whether the document is what the
+inputs give.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from string import Template
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from model import STAGES, Inputs, Model  # noqa: E402 - beside this file
+from scale_model import PCA_SUMS_MB, STAGES, Inputs, Model  # noqa: E402 - beside this file
 
 DOCUMENT = HERE.parent / "scale.md"
 
@@ -27,6 +28,8 @@ def figures(model: Model) -> dict[str, str]:
     """What the template names, as text."""
     facts, given = model.facts, model.given
     machine = given.results["machine"]
+    phones = model.of_phones()
+    phone = given.photos["phone"]
     steps = [int(step) for step in facts["steps"]]
     return {
         "cpu": str(machine["cpu"]),
@@ -57,7 +60,15 @@ def figures(model: Model) -> dict[str, str]:
             f"{short(step)} on {facts['fleets'][1]} nodes {hours(model.pca_hours(step, facts['fleets'][1]))}"
             for step in steps
         ),
-        "photo_mb": f"{facts['photo_mb']:.0f}",
+        "pca_sums_mb": f"{PCA_SUMS_MB:.0f}",
+        "first_tb": str(facts["s3"]["first_tb"]),
+        "phone_megapixels": f"{phone['width_px'] * phone['height_px'] / 1e6:.0f}",
+        "phone_mb": f"{phone['bytes'] / 1e6:.1f}",
+        "phone_kept_px": " x ".join(map(str, phone["stored_px"])),
+        "phone_kept_kb": f"{phone['stored_bytes'] / 1e3:.0f}",
+        "phone_ms": f"{phones.vcpu_s_per_image * 1000:.0f}",
+        "first_load_phones": fleet_table(phones, steps, share=1.0),
+        "s3_phones": s3_table(phones, steps),
         "input_kb": f"{(model.bytes['input'] or 0) / 1000:.1f}",
         "emr_steps": str(facts["emr"]["steps_per_cluster"]),
     }

@@ -1,6 +1,7 @@
 """The figures of docs/scale.md: measured ones, prices, and plain arithmetic between them. No figure is typed in.
 
-Inputs: bench/results.json (the last published benchmark), plan_trial.json (a million keys), facts.yaml (what AWS
+Inputs: bench/results.json (the last published benchmark), plan_trial.json (a million keys),
+photo_trial.json (a phone's photo), facts.yaml (what AWS
 publishes, and assumptions, each named), include/prices.yaml and include/cluster.yaml by way of fruits_airflow.cost.
 """
 
@@ -55,6 +56,7 @@ class Inputs:
 
     results: dict[str, Any]
     trial: dict[str, Any]
+    photos: dict[str, Any]
     facts: Any
     settings: Any
     prices: Prices
@@ -66,6 +68,7 @@ class Inputs:
         return cls(
             results=json.loads((REPOSITORY / "bench" / "results.json").read_text()),
             trial=json.loads((HERE / "plan_trial.json").read_text()),
+            photos=json.loads((HERE / "photo_trial.json").read_text()),
             facts=facts,
             settings=read_yaml_mapping(REPOSITORY / "include" / "settings.yaml"),
             prices=load_prices(facts["region"]),
@@ -83,6 +86,15 @@ class Model:
         self.core_ms: dict[str, float] = {
             stage: details["executor_ms_per_further_image"][stage] or 0.0 for stage in STAGES
         }
+
+    def of_phones(self) -> Model:
+        """The same for photos as a phone takes them: more to decode, more to keep."""
+        phone, small = self.given.photos["phone"], self.given.photos["small"]
+        other = Model(self.given)
+        other.core_ms["load_images"] += phone["clean_ms"] - small["clean_ms"]
+        other.core_ms["featurize"] += phone["fill_ms"] - small["fill_ms"]
+        other.bytes = self.bytes | {"input": phone["bytes"], "pixels": phone["stored_bytes"]}
+        return other
 
     # —— machines ——
 

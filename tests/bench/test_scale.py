@@ -1,0 +1,123 @@
+"""docs/scale.md says what its inputs give, and the planning trial holds what it claims."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCALE = Path(__file__).resolve().parents[2] / "docs" / "scale"
+PUBLISHED = Path(__file__).resolve().parents[2] / "bench" / "results.json"
+sys.path.insert(0, str(SCALE))
+
+import plan_trial  # noqa: E402
+import scale_model as model  # noqa: E402 - docs/scale is a folder of scripts
+
+
+def made_up() -> model.Model:
+    details = {
+        "bytes_per_image": {"input": 5000.0, "pixels": 12_000.0, "features": 4500.0, "pca": 260.0},
+        "executor_ms_per_further_image": {
+            "load_images": 1.0, "featurize": 2.0, "reduce_pca": 0.1, "publish": 0.1
+        },
+    }  # fmt: skip
+    real = model.Inputs.read() if PUBLISHED.is_file() else None
+    facts = model.read_yaml_mapping(SCALE / "facts.yaml")
+    return model.Model(
+        model.Inputs(
+            results={"details": details},
+            trial={
+                "keys": 1_000_000,
+                "list_and_write_s": 10.0,
+                "listing_bytes": 40_000_000,
+                "peak_memory_mb": 200,
+            },
+            photos={
+                "small": {"clean_ms": 0.5, "fill_ms": 0.3, "bytes": 5000, "stored_bytes": 12_000},
+                "phone": {"clean_ms": 30.5, "fill_ms": 3.3, "bytes": 3_000_000, "stored_bytes": 300_000},
+            },
+            facts=facts,
+            settings={"max_cost_eur": 5.0, "max_cluster_minutes": 480},
+            prices=real.prices if real else model.load_prices(facts["region"]),
+        )
+    )
+
+
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="no results were published yet")
+def test_the_document_is_what_its_inputs_give() -> None:
+    done = subprocess.run(
+        [sys.executable, SCALE / "write_scale.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_template_holds_no_figure_with_a_unit() -> None:
+    text = (SCALE / "template.md").read_text()
+    assert re.findall(r"\d[\d.,]*\s*(?:EUR|GB|TB|h\b|MB|ms\b|img/s)", text) == []
+
+
+def test_twice_the_nodes_take_half_the_time_and_nearly_the_same_money() -> None:
+    scale = made_up()
+    start = scale.facts["emr"]["start_minutes"] / 60
+    few, many = scale.hours(1e8, 10) - start, scale.hours(1e8, 20) - start
+    assert many == pytest.approx(few / 2)
+    assert scale.eur(1e8, 20) == pytest.approx(scale.eur(1e8, 10), rel=0.05)
+
+
+def test_a_phones_photo_costs_what_its_decoding_takes_more() -> None:
+    small = made_up()
+    more_s = (small.of_phones().vcpu_s_per_image - small.vcpu_s_per_image) * small.facts["machine"][
+        "vcpu_speed"
+    ]
+    assert more_s == pytest.approx(0.033)
+
+
+def test_limits_are_sorted_by_where_they_break() -> None:
+    at = [limit.breaks_at for limit in made_up().limits()]
+    assert at == sorted(at)
+    assert all(value > 0 for value in at)
+
+
+def test_faster_jobs_move_the_limits_of_compute_and_no_other() -> None:
+    slow, fast = made_up(), made_up()
+    fast.core_ms = {stage: ms / 2 for stage, ms in fast.core_ms.items()}
+    moved = {
+        limit.resource: limit.breaks_at / before.breaks_at
+        for before in slow.limits()
+        for limit in fast.limits()
+        if limit.resource == before.resource
+    }
+    assert {name for name, factor in moved.items() if factor == pytest.approx(2)} == {
+        "the run's cost ceiling, on a first load",
+        "the night itself, on a first load",
+    }
+
+
+def test_the_trial_counts_each_key_once_and_each_change() -> None:
+    found = plan_trial.trial(20_000)
+    assert (found["keys"], found["pages"], found["changed"], found["unchanged"]) == (20_000, 20, 200, 19_800)
+
+
+def test_the_lister_gives_sorted_keys_a_page_at_a_time() -> None:
+    pages = list(plan_trial.ScriptedLister(2500).paginate())
+    keys = [item["Key"] for page in pages for item in page["Contents"]]
+    assert [len(page["Contents"]) for page in pages] == [1000, 1000, 500]
+    assert keys == sorted(set(keys))
+
+
+@pytest.mark.slow
+def test_a_million_keys_pass_in_little_memory() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", "import plan_trial, json; print(json.dumps(plan_trial.trial(1_000_000)))"],
+        cwd=SCALE,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answer = json.loads(found.stdout)
+    assert answer["keys"] == 1_000_000
+    assert answer["peak_memory_mb"] < 400
