@@ -19,7 +19,7 @@ from fruits_airflow.code_bundle import CodeBundle
 from fruits_airflow.stages import STAGES, step_for
 
 HERE = Path(__file__).resolve().parent
-CODE = CodeBundle({name: b"code" for name in (*(f"{s}.py" for s in STAGES), "bootstrap.sh", "fruits.zip")})
+CODE = CodeBundle(dict.fromkeys((*(f"{s}.py" for s in STAGES), "bootstrap.sh", "fruits.zip"), b"code"))
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
         print(
             "RESULT " + json.dumps({"run_id": run.run_id, "state": str(run.state), "tasks": tasks}),
             flush=True,
-        )  # noqa: T201
+        )
 
 
 if __name__ == "__main__":

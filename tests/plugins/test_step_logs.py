@@ -1,0 +1,67 @@
+"""The tail of a step's output: late, missing, cut short, or full of Spark's farewell."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+
+import pytest
+from fruits_airflow.settings import Settings
+from fruits_airflow.step_logs import TAIL_LINES, read_tails, step_log_prefix
+
+from tests.plugins import laptop
+
+
+@pytest.fixture
+def put(account: Settings):
+    def put(name: str, content: bytes) -> None:
+        key = f"logs/j-1/steps/s-1/{name}"
+        laptop.client("s3").put_object(Bucket=account.lake_bucket, Key=key, Body=content)
+
+    return put
+
+
+def tails(account: Settings, wait_s: float = 0.0) -> dict[str, list[str]]:
+    uri = f"s3n://{account.lake_bucket}/logs/"
+    return dict(read_tails(laptop.client("s3"), uri, "j-1", "s-1", wait_s, 0.1))
+
+
+@pytest.mark.parametrize("uri", ["s3://b/logs/", "s3n://b/logs", "s3a://b/logs/"])
+def test_the_uri_may_be_written_as_the_console_does(uri: str) -> None:
+    assert step_log_prefix(uri, "j-1", "s-1") == ("b", "logs/j-1/steps/s-1/")
+
+
+def test_only_the_end_is_kept(account: Settings, put) -> None:
+    put("stderr.gz", gzip.compress("\n".join(map(str, range(1000))).encode()))
+    put("stdout.gz", gzip.compress(b"hello\n"))
+    found = tails(account)
+    assert found["stderr"] == [str(n) for n in range(1000 - TAIL_LINES, 1000)]
+    assert found["stdout"] == ["hello"]
+
+
+def test_what_spark_reports_of_itself_does_not_push_the_error_out(account: Settings, put) -> None:
+    farewell = b"26/11/23 02:15:46 INFO ShutdownHookManager: bye\n" * 100
+    put("stderr.gz", gzip.compress(b"ERROR WeightsMismatch: other weights\n" + farewell))
+    assert tails(account)["stderr"] == ["ERROR WeightsMismatch: other weights"]
+
+
+def test_a_log_cut_short_gives_what_is_readable(account: Settings, put) -> None:
+    text = "".join(f"line {n * 7919 % 10007}\n" for n in range(5000)).encode()
+    put("stderr.gz", gzip.compress(text)[:-2000])
+    assert tails(account)["stderr"][0].startswith("line ")
+
+
+def test_a_late_log_is_waited_for(account: Settings, put) -> None:
+    threading.Timer(0.5, put, ("stderr", b"late")).start()
+    assert tails(account, wait_s=20)["stderr"] == ["late"]
+
+
+def test_a_log_that_never_comes_is_no_error(account: Settings) -> None:
+    begun = time.monotonic()
+    assert tails(account, wait_s=0.3) == {}
+    assert time.monotonic() - begun < 10
+
+
+def test_a_cluster_without_logs_is_no_error() -> None:
+    assert read_tails(None, "", "j-1", "s-1", 5, 1) == {}  # type: ignore[arg-type]

@@ -1,0 +1,135 @@
+"""One good attempt per stage, whatever is lost on the way."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.stages import STAGES, step_for
+from fruits_airflow.steps import TERMINAL_STATES, Step, StepDesk, describe_step
+
+from tests.plugins.doubles import Double
+
+
+def bash(command: str, name: str = "load_images/1") -> dict[str, Any]:
+    return {
+        "Name": name,
+        "ActionOnFailure": "CANCEL_AND_WAIT",
+        "HadoopJarStep": {"Jar": "command-runner.jar", "Args": ["bash", "-c", command]},
+    }
+
+
+@pytest.fixture
+def desk(run: RunCluster) -> StepDesk:
+    return run.step_desk(run.adopt_or_create().job_flow_id)
+
+
+def ended(desk: StepDesk, step_id: str) -> Step:
+    for _ in range(200):
+        step = describe_step(desk.client, desk.job_flow_id, step_id)
+        if step.state in TERMINAL_STATES:
+            return step
+        time.sleep(0.1)
+    raise AssertionError(step)
+
+
+def ids(desk: StepDesk) -> list[str]:
+    return [step["Id"] for step in desk.client.list_steps(ClusterId=desk.job_flow_id)["Steps"]]
+
+
+def test_a_waiting_running_or_completed_step_is_adopted(desk: StepDesk) -> None:
+    step = bash("sleep 1")
+    first = desk.adopt_or_add(step).step_id
+    assert desk.adopt_or_add(step).step_id == first
+    assert ended(desk, first).state == "COMPLETED"
+    assert desk.adopt_or_add(step).step_id == first
+    assert ids(desk) == [first]
+
+
+def test_a_failed_step_gets_a_new_attempt(desk: StepDesk) -> None:
+    step = bash("exit 1")
+    first = desk.adopt_or_add(step).step_id
+    assert ended(desk, first).state == "FAILED"
+    assert desk.adopt_or_add(step).step_id != first
+
+
+def test_retry_after_lost_reply_finds_the_same_step(desk: StepDesk) -> None:
+    def lost(**request: Any) -> Any:
+        desk.client.add_job_flow_steps(**request)
+        raise ReadTimeoutError(endpoint_url="emr")
+
+    step = replace(desk, single_attempt_client=Double(desk.client, add_job_flow_steps=lost)).adopt_or_add(
+        bash("true")
+    )
+
+    assert ids(desk) == [step.step_id]
+
+
+def test_a_step_that_the_listing_does_not_show_yet_is_waited_for(desk: StepDesk) -> None:
+    made = desk.adopt_or_add(bash("true"))
+    shown_from = time.monotonic() + 0.5
+
+    def stale(name: str) -> Any:
+        real = desk.client.get_paginator(name)
+        return Double(real, paginate=lambda **_: [{"Steps": []}]) if time.monotonic() < shown_from else real
+
+    again = replace(desk, client=Double(desk.client, get_paginator=stale)).adopt_or_add(bash("true"))
+
+    assert again.step_id == made.step_id
+    assert ids(desk) == [made.step_id]
+
+
+def test_when_no_reply_and_no_step_comes_the_error_is_raised_after_the_window(desk: StepDesk) -> None:
+    def lost(**_: Any) -> Any:
+        raise ReadTimeoutError(endpoint_url="emr")
+
+    with pytest.raises(ReadTimeoutError):
+        replace(desk, single_attempt_client=Double(desk.client, add_job_flow_steps=lost)).adopt_or_add(
+            bash("true")
+        )
+
+
+def test_a_cluster_that_has_ended_takes_no_step(desk: StepDesk, run: RunCluster) -> None:
+    run.desk.end_all(timeout_s=30)
+    with pytest.raises(ClientError):
+        desk.adopt_or_add(bash("true"))
+
+
+def test_the_name_of_a_step_follows_its_code_and_arguments(plan: dict[str, Any]) -> None:
+    name = step_for("featurize", plan, "c0de")["Name"]
+    assert name == step_for("featurize", dict(plan), "c0de")["Name"]
+    assert name.startswith("featurize/")
+    assert name != step_for("featurize", plan, "c0de2")["Name"]
+    assert name != step_for("featurize", plan | {"batch_size": 2}, "c0de")["Name"]
+    assert name != step_for("featurize", plan | {"run_id": "another"}, "c0de")["Name"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_step_is_a_job_of_the_bundle_in_client_mode(plan: dict[str, Any], stage: str) -> None:
+    step = step_for(stage, plan, "c0de")
+    arguments = step["HadoopJarStep"]["Args"]
+    code = f"s3://{plan['lake_bucket']}/code/c0de"
+    assert arguments[:5] == ["spark-submit", "--deploy-mode", "client", "--name", stage]
+    assert arguments[5:8] == ["--py-files", f"{code}/fruits.zip", f"{code}/{stage}.py"]
+    assert arguments[8:14] == [
+        *("--database", "lake.fruits", "--run-id", plan["run_id"], "--run-folder", plan["run_folder"])
+    ]
+    assert step["ActionOnFailure"] == "CANCEL_AND_WAIT"
+
+
+def test_what_was_asked_for_reaches_the_job(plan: dict[str, Any]) -> None:
+    def arguments(stage: str, **changed: Any) -> str:
+        return " ".join(step_for(stage, plan | changed, "c0de")["HadoopJarStep"]["Args"])
+
+    assert f"--input s3://{plan['raw_bucket']}/images/ --complete" in arguments("load_images")
+    assert "--complete" not in arguments("load_images", complete=False)
+    assert "--full-refresh" not in arguments("load_images") + arguments("featurize")
+    assert "--full-refresh" in arguments("load_images", full_refresh=True)
+    assert "--engine litert --batch-size 1" in arguments("featurize")
+    assert "--variance 0.95" in arguments("reduce_pca")
+    assert arguments("reduce_pca", k=7).endswith("--k 7")
+    assert "--max-reject-rate 0.2" in arguments("publish")
