@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 from bench import machine, page, readme, results
 from bench.measure import RunFailed
 from bench.photos import REPOSITORY, TooFewPhotos
-from bench.suite import SIZES, Disagreement, Suite
+from bench.suite import SECTIONS, SIZES, Disagreement, Suite
 
 OUT = REPOSITORY / "build" / "bench"
 
@@ -29,16 +30,19 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="default: build/bench")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="default: all cores")
     parser.add_argument("--resume", action="store_true", help="keep the runs that are there already")
+    parser.add_argument(
+        "--only", choices=SECTIONS, action="append", help="these sections alone; may be repeated"
+    )
     parser.add_argument("--publish", action="store_true", help="write the results into bench/ as well")
     given = parser.parse_args()
+    # So that a contestant is ended with us.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    if not given.resume:
-        (out / "runs.jsonl").unlink(missing_ok=True)
     try:
         before = machine.describe()
-        suite = Suite(out, SIZES[given.sizes], given.workers)
-        suite.run()
+        suite = Suite(out, SIZES[given.sizes], given.workers, given.resume)
+        suite.run(given.only or SECTIONS)
     except (RunFailed, Disagreement, TooFewPhotos) as error:
         sys.stderr.write(f"ERROR {type(error).__name__}: {error}\n")
         return 1

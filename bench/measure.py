@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -66,7 +67,9 @@ def run(command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) ->
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     with log.open("wb") as stderr:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=dict(env), cwd=cwd)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=stderr, env=dict(env), cwd=cwd, start_new_session=True
+        )
         sampler = Sampler(process.pid)
         sampler.start()
         try:
@@ -74,7 +77,7 @@ def run(command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) ->
         finally:
             sampler.stop()
             if process.poll() is None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
     wall = time.perf_counter() - started
     with log.open("ab") as output:
         output.write(stdout)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ PEERS = {
 }
 """Contestants that make features: module and engine."""
 
+SECTIONS = ("peers", "scaling", "nights", "pca")
 PCA_PEERS = {"mllib": "bench.pca.mllib", "sklearn": "bench.pca.sklearn_pca"}
 
 
@@ -123,40 +125,47 @@ class Journal:
 class Suite:
     """All runs of one size, in turns."""
 
-    def __init__(self, work: Path, sizes: Sizes, workers: int) -> None:
+    def __init__(self, work: Path, sizes: Sizes, workers: int, resume: bool) -> None:
         self.work = work
+        self.reference = work / "reference"
+        if not resume:
+            (work / "runs.jsonl").unlink(missing_ok=True)
+            shutil.rmtree(self.reference, ignore_errors=True)
         self.sizes = sizes
         self.workers = workers
         self.journal = Journal(work / "runs.jsonl")
         self.photos = PhotoSets(work / "photos")
         self.model = ours.model(work)
 
-    def run(self) -> None:
-        """Everything."""
+    def run(self, only: Collection[str] = SECTIONS) -> None:
+        """Everything, or the sections named."""
         most = max(self.sizes.peers, *self.sizes.images)
         self.photos.grow(most + most // 100)
+        if not self.reference.is_dir() and set(only) != {"pca"}:
+            self.chain(self.sizes.peers, self.workers, 0)
         for repeat in range(self.sizes.repeats):
-            for step in self.steps(repeat):
-                step()
+            for section, step in self.steps():
+                if section in only:
+                    step(repeat)
 
-    def steps(self, repeat: int) -> Iterator[Callable[[], None]]:
-        """One round of turns."""
-        sizes = self.sizes
-        yield lambda: self.chain(sizes.peers, self.workers, repeat)
+    def steps(self) -> Iterator[tuple[str, Callable[[int], None]]]:
+        """One round of turns: the section that a step belongs to, and the step."""
+        sizes, workers = self.sizes, self.workers
+        yield "peers", partial(self.chain, sizes.peers, workers)
         for size in filter(None, (sizes.peers, sizes.small)):
             for name in PEERS:
-                yield lambda name=name, size=size: self.peer(name, size, self.workers, repeat)
-            yield lambda size=size: self.binaryfile(size, repeat)
-        yield lambda: self.chain(sizes.peers, 1, repeat)
-        yield lambda: self.peer("no_spark_limit", sizes.peers, 1, repeat)
+                yield "peers", partial(self.peer, name, size, workers)
+            yield "peers", partial(self.binaryfile, size)
+        yield "scaling", partial(self.chain, sizes.peers, 1)
+        yield "scaling", partial(self.peer, "no_spark_limit", sizes.peers, 1)
         for size in sizes.images[:-1]:
-            yield lambda size=size: self.chain(size, self.workers, repeat)
-        yield lambda: self.nights(sizes.images[-1], repeat)
-        yield lambda: self.peer("no_spark_limit", sizes.images[-1], self.workers, repeat)
+            yield "scaling", partial(self.chain, size, workers)
+        yield "nights", partial(self.nights, sizes.images[-1])
+        yield "nights", partial(self.peer, "no_spark_limit", sizes.images[-1], workers)
         for rows in sizes.pca:
-            yield lambda rows=rows: self.our_pca(rows, repeat)
+            yield "pca", partial(self.our_pca, rows)
             for name in PCA_PEERS:
-                yield lambda name=name, rows=rows: self.pca_peer(name, rows, repeat)
+                yield "pca", partial(self.pca_peer, name, rows)
 
     # —— ours ——
 
@@ -168,7 +177,7 @@ class Suite:
         load = measure.load_average()
         night = ours.night(self.photos.first(size), out, self.work, f"chain-{size}-{workers}", workers)
         self._expect_all(night, size)
-        if size == self.sizes.peers and workers == self.workers and repeat == 0:
+        if size == self.sizes.peers and not self.reference.is_dir():
             self._export(out)
         self.journal.add(Run("chain", "fruits", size, workers, repeat, figures(night), load))
         shutil.rmtree(out)
@@ -252,8 +261,7 @@ class Suite:
     # —— agreement ——
 
     def _export(self, out: Path) -> None:
-        target = self.work / "reference"
-        shutil.rmtree(target, ignore_errors=True)
+        target = self.reference
         script = REPOSITORY / "bench" / "jobs" / "export_features.py"
         arguments = ["--database", "lake.fruits", "--out", target.as_uri()]
         ours.submit(script, arguments, out / "tables", self.work, "export", self.workers)
@@ -264,7 +272,7 @@ class Suite:
         Raises:
             Disagreement: It is larger than the tolerance, or the photos are not the same.
         """
-        theirs, reference = vectors(out), vectors(self.work / "reference")
+        theirs, reference = vectors(out), vectors(self.reference)
         common = theirs.keys() & reference.keys()
         if len(common) != min(size, self.sizes.peers):
             raise Disagreement(f"{out.name}: {len(common)} photos in common with ours, {size} were given")

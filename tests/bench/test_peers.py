@@ -37,10 +37,8 @@ def eight(work: Path) -> Path:
 
 
 def run(module: str, out: Path, *arguments: object) -> None:
-    env = ours.environment(out.parent) | {
-        "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'spark_jobs'}",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
+    path = f"{REPOSITORY}:{REPOSITORY / 'spark_jobs'}"
+    env = ours.environment(out.parent) | {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
     subprocess.run(
         [sys.executable, "-m", module, "--out", out, *map(str, arguments)],
         check=True,
