@@ -108,7 +108,7 @@ with DAG(
         settings=SETTINGS,
         **NO_LEAK,
         doc_md="Ends every cluster of this run, found by name and tags, and watches until it is gone.",
-    ).as_teardown()  # no setups=: it must run also when create_cluster failed
+    ).as_teardown()  # tied to no setup: it must run also when create_cluster failed
     stages = [stage_group(stage) for stage in STAGES]
     reported, judged = report(), verdict().as_teardown(on_failure_fail_dagrun=True)
 

@@ -68,7 +68,8 @@ def make_roles() -> None:
 
 def make_bucket(name: str, region: str = REGION) -> None:
     """A bucket in `region`."""
-    client("s3").create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": region})
+    s3 = boto3.client("s3", region_name=region, endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": region})
 
 
 def put_model(lake: str, model_id: str, **facts: Any) -> None:

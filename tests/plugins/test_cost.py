@@ -33,8 +33,8 @@ def test_a_fleet_costs_what_its_dearest_type_would() -> None:
         "TargetOnDemandCapacity": 2,
         "TargetSpotCapacity": 2,
         "InstanceTypeConfigs": [
-            {"InstanceType": "a", "WeightedCapacity": 1},  # 4 × 1.5 USD
-            {"InstanceType": "b", "WeightedCapacity": 2},  # 2 × 4 USD
+            {"InstanceType": "a", "WeightedCapacity": 1},  # 4 x 1.5 USD
+            {"InstanceType": "b", "WeightedCapacity": 2},  # 2 x 4 USD
         ],
     }
     assert fleets_eur_per_hour([fleet], PRICES) == pytest.approx(8 * 0.5)

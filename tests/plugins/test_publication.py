@@ -43,7 +43,7 @@ def test_an_unfinished_publication_is_work() -> None:
 
 
 def test_what_a_gate_refused_stays_refused() -> None:
-    with pytest.raises(RunRefused, match="before.*force"):
+    with pytest.raises(RunRefused, match=r"before.*force"):
         require_work(PublicationState(begun=BEFORE, gate_failed=BEFORE), NOW, force=False)
 
 

@@ -1,0 +1,64 @@
+"""As much of Airflow's task context as our operators read, and the deferral loop without a triggerer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+from airflow.sdk.exceptions import TaskDeferred
+from fruits_airflow.run_cluster import RunCluster
+
+
+class TaskInstance:
+    """XComs and task states in dictionaries."""
+
+    def __init__(self, run: RunCluster, states: Mapping[str, str]) -> None:
+        self.dag_id, self.run_id = run.identity.dag_id, run.identity.run_id
+        self.xcoms: dict[str, Any] = {"plan": dict(run.plan) or None, "upload_code": run.code_digest or None}
+        self.links: dict[str, str] = {}
+        self._states = states
+
+    def xcom_pull(self, task_ids: str) -> Any:
+        return self.xcoms.get(task_ids)
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.links[key] = value
+
+    def get_task_states(self, dag_id: str, task_ids: list[str], run_ids: list[str]) -> dict[str, dict[str, str]]:
+        assert dag_id == self.dag_id
+        return {run_id: {task: self._states[task] for task in task_ids if task in self._states} for run_id in run_ids}
+
+
+def context_of(run: RunCluster, states: Mapping[str, str] | None = None, **params: Any) -> Any:
+    """A context of a task of `run`."""
+    defaults = {"region": run.region, "limit": None, "input_prefix": run.settings.raw_prefix}
+    return {
+        "ti": TaskInstance(run, states or {}),
+        "dag": SimpleNamespace(dag_id=run.identity.dag_id),
+        "dag_run": SimpleNamespace(conf={}),
+        "run_id": run.identity.run_id,
+        "params": defaults | params,
+    }
+
+
+def drive(sensor: Any, context: Any) -> Any:
+    """Runs a deferrable task to its end, the trigger in this process and from its serialized form."""
+    try:
+        return sensor.execute(context)
+    except TaskDeferred as deferred:
+        return getattr(sensor, deferred.method_name)(context, event=fire(deferred.trigger))
+
+
+def fire(trigger: Any) -> Any:
+    """The payload of the event that `trigger` gives after a restart of the triggerer."""
+    _, arguments = trigger.serialize()
+    restored = type(trigger)(**arguments)
+
+    async def first() -> Any:
+        async for event in restored.run():
+            return event.payload
+        return None
+
+    return asyncio.run(first())

@@ -1,0 +1,190 @@
+"""How a run ends: in run.json, in the state of the database, and in the colour of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from fruits_airflow import clusters, run_control
+from fruits_airflow.clusters import LIVE_STATES, ClusterDesk
+from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.publication import PublicationState, read_state, write_state
+from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.run_control import WORK_TASKS, judge_run, plan_run, report_run
+from fruits_airflow.run_record import blank_record
+
+from tests.plugins.airflow_context import context_of
+
+DONE = dict.fromkeys(WORK_TASKS, "success")
+PUBLISHED: dict[str, Any] = {"seconds": 1, "published": True, "quality": {"checks": {}}}
+REFUSED = PUBLISHED | {
+    "published": False,
+    "quality": {"checks": {"reject_rate": {"ok": False, "value": 1, "limit": 0}}},
+}
+
+
+@pytest.fixture
+def lake(run: RunCluster) -> Lake:
+    return run.lake
+
+
+def record(run: RunCluster) -> dict[str, Any]:
+    return run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
+
+
+def stage(run: RunCluster, name: str, metrics: dict[str, Any]) -> None:
+    run.lake.write_json(run_key(run.identity.run_id, f"stages/{name}.json"), metrics)
+
+
+def unplanned(run: RunCluster) -> RunCluster:
+    return RunCluster(run.settings, run.region, run.identity, {}, "")
+
+
+def test_all_work_done_and_published_is_green(run: RunCluster) -> None:
+    stage(run, "publish", PUBLISHED)
+    judge_run(run.settings, context_of(run, DONE))
+    assert record(run)["state"] == "succeeded"
+    published = read_state(run.lake, "fruits").published
+    assert published is not None
+    assert (published.run_id, published.code_digest) == (run.identity.run_id, "c0de")
+
+
+@pytest.mark.parametrize("task", WORK_TASKS)
+@pytest.mark.parametrize("state", ["failed", "upstream_failed", "skipped", "removed", None])
+def test_no_task_may_be_anything_but_done(task: str, state: str | None) -> None:
+    assert run_control._problems({**DONE, task: state}, {"publish": PUBLISHED}) == [f"{task} is {state}"]
+
+
+def test_a_run_whose_tasks_were_marked_done_by_hand_is_red(run: RunCluster) -> None:
+    with pytest.raises(AirflowFailException, match="nothing was published"):
+        judge_run(run.settings, context_of(run, DONE))
+    assert record(run)["state"] == "failed"
+    assert read_state(run.lake, "fruits").published is None
+
+
+def test_a_run_whose_tasks_were_marked_failed_by_hand_is_red(run: RunCluster) -> None:
+    stage(run, "publish", PUBLISHED)
+    with pytest.raises(AirflowFailException, match=r"featurize\.wait is failed"):
+        judge_run(run.settings, context_of(run, DONE | {"featurize.wait": "failed"}))
+    assert record(run)["state"] == "failed"
+    assert read_state(run.lake, "fruits").published is None
+
+
+def test_a_task_without_a_state_is_not_done(run: RunCluster) -> None:
+    stage(run, "publish", PUBLISHED)
+    states = {task: state for task, state in DONE.items() if task != "publish.wait"}
+    with pytest.raises(AirflowFailException, match=r"publish\.wait is None"):
+        judge_run(run.settings, context_of(run, states))
+
+
+def test_a_refusing_gate_is_red_and_remembered(run: RunCluster) -> None:
+    before = PublicationState(published=None)
+    write_state(run.lake, "fruits", before)
+    stage(run, "publish", REFUSED)
+    with pytest.raises(AirflowFailException, match="reject_rate"):
+        judge_run(run.settings, context_of(run, DONE | {"publish.wait": "failed"}))
+    state = read_state(run.lake, "fruits")
+    assert state.published is None
+    assert state.gate_failed is not None
+
+
+def test_what_a_stage_failed_of_is_in_the_record(run: RunCluster) -> None:
+    run.journal.note("last_failure", stage="featurize", cause="ERROR WeightsMismatch: x")
+    with pytest.raises(AirflowFailException, match="featurize: ERROR WeightsMismatch"):
+        judge_run(run.settings, context_of(run, DONE | {"featurize.wait": "failed"}))
+
+
+def test_a_cluster_made_after_the_teardown_is_ended_by_the_verdict(run: RunCluster) -> None:
+    stage(run, "publish", PUBLISHED)
+    late = run.adopt_or_create().job_flow_id
+    judge_run(run.settings, context_of(run, DONE))
+    assert clusters.describe(run.client, late).state == "TERMINATED"
+    assert record(run)["cluster"]["state"] == "TERMINATED"
+    assert run.lake.read(run_key(run.identity.run_id, "report.html")) is not None
+
+
+def test_a_cluster_that_cannot_be_seen_ended_turns_the_run_red(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise TimeoutError("not seen ended: j-1")
+
+    stage(run, "publish", PUBLISHED)
+    with monkeypatch.context() as patch:
+        patch.setattr(ClusterDesk, "end_all", never)
+        with pytest.raises(TimeoutError, match="j-1"):
+            judge_run(run.settings, context_of(run, DONE))
+    assert record(run)["state"] == "failed"
+    assert "j-1" in record(run)["reason"]
+
+
+def test_a_plan_that_skipped_alone_is_green(run: RunCluster) -> None:
+    skipped = unplanned(run)
+    run.lake.write_json(
+        run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"}
+    )
+    judge_run(run.settings, context_of(skipped, dict.fromkeys(WORK_TASKS, "skipped")))
+    assert record(run)["state"] == "skipped"
+
+
+def test_a_skipped_plan_beside_a_live_cluster_is_red(run: RunCluster) -> None:
+    run.lake.write_json(
+        run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"}
+    )
+    alive = run.adopt_or_create().job_flow_id
+    with pytest.raises(AirflowFailException):
+        judge_run(run.settings, context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "skipped")))
+    assert clusters.describe(run.client, alive).state not in LIVE_STATES
+    assert record(run)["state"] == "failed"
+
+
+def test_a_refusal_stays_a_refusal_and_red(run: RunCluster) -> None:
+    run.lake.write_json(run_key(run.identity.run_id, "run.json"), {"state": "refused", "reason": "too dear"})
+    states = {"plan": "failed"} | dict.fromkeys(WORK_TASKS[1:], "upstream_failed")
+    with pytest.raises(AirflowFailException, match="refused: too dear"):
+        judge_run(run.settings, context_of(unplanned(run), states))
+    assert record(run)["state"] == "refused"
+
+
+def test_a_plan_that_died_without_a_word_is_a_failure(run: RunCluster) -> None:
+    states = {"plan": "failed"} | dict.fromkeys(WORK_TASKS[1:], "upstream_failed")
+    with pytest.raises(AirflowFailException, match="plan is failed"):
+        judge_run(run.settings, context_of(unplanned(run), states))
+    assert record(run)["state"] == "failed"
+
+
+def test_a_refused_plan_says_so_in_the_record(run: RunCluster) -> None:
+    context = context_of(run)
+    context["dag_run"].conf = {"limits": 3}
+    with pytest.raises(AirflowFailException, match="limits"):
+        plan_run(run.settings, context)
+    assert record(run)["state"] == "refused"
+    assert "limits" in record(run)["reason"]
+    assert set(record(run)) == set(blank_record("r", "demo", "eu-west-1"))
+
+
+def test_there_is_no_report_of_a_run_that_was_stopped(run: RunCluster) -> None:
+    with pytest.raises(AirflowSkipException):
+        report_run(run.settings, context_of(unplanned(run)))
+
+
+def test_the_record_merges_what_each_stage_measured(make_run: Callable[..., RunCluster]) -> None:
+    run = make_run("manual__merged")
+    stage(
+        run,
+        "load_images",
+        {"seconds": 2, "images": {"loaded": 2, "rejected": 1}, "rejects_by_code": {"x": 1}},
+    )
+    stage(run, "featurize", {"seconds": 3, "features": {"rows": 2}, "bytes": {"features": 9}})
+    stage(run, "publish", PUBLISHED)
+    judge_run(run.settings, context_of(run, DONE))
+    found = record(run)
+    assert found["images"] == {"seen": 3, "new": 3, "unchanged": 0, "removed": 0, "loaded": 2, "rejected": 1}
+    assert found["rejects_by_code"] == {"x": 1}
+    assert found["features"]["rows"] == 2
+    assert found["features"]["weights"] == "path"
+    assert found["bytes"] == {"input": 30, "pixels": 0, "features": 9, "pca": 0}
+    assert found["seconds"]["featurize"] == 3
+    assert set(found) == set(blank_record("r", "demo", "eu-west-1"))

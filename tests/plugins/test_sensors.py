@@ -1,0 +1,281 @@
+"""Waiting for the cluster and for a step: in time, in vain, and again after everything was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
+from fruits_airflow import clusters, run_cluster
+from fruits_airflow.clusters import LIVE_STATES
+from fruits_airflow.errors import ClusterLost
+from fruits_airflow.links import StepLogLink
+from fruits_airflow.operators import AddStepOperator, CreateClusterOperator, TerminateClusterOperator
+from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.sensors import ClusterReadySensor, StepSensor
+from fruits_airflow.steps import describe_step
+from fruits_airflow.triggers import StepTrigger
+
+from tests.plugins.airflow_context import context_of, drive
+from tests.plugins.test_steps import bash, ended
+
+
+@pytest.fixture
+def does(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Says what the steps do, as a line of bash."""
+    monkeypatch.setattr("fruits_airflow.operators.verify_code", lambda *_: None)
+
+    def set_command(command: str) -> None:
+        monkeypatch.setattr(run_cluster, "step_for", lambda stage, *_: bash(command, f"{stage}/1"))
+
+    set_command("true")
+    return set_command
+
+
+def sensor(run: RunCluster, **changed: Any) -> StepSensor:
+    settings = replace(run.settings, **changed)
+    return StepSensor(task_id="wait", settings=settings, stage="featurize", add_task_id="featurize.add")
+
+
+def add(run: RunCluster, context: Any) -> dict[str, str]:
+    added = AddStepOperator(task_id="add", settings=run.settings, stage="featurize").execute(context)
+    context["ti"].xcoms["featurize.add"] = added
+    return added
+
+
+def steps(run: RunCluster, job_flow_id: str) -> list[tuple[str, str]]:
+    found = run.client.list_steps(ClusterId=job_flow_id)["Steps"]
+    return [(step["Id"], step["Status"]["State"]) for step in reversed(found)]
+
+
+# the cluster
+
+
+def test_the_cluster_is_waited_for_until_it_takes_steps(run: RunCluster) -> None:
+    context = context_of(run)
+    made = CreateClusterOperator(task_id="create", settings=run.settings).execute(context)
+    drive(ClusterReadySensor(task_id="ready", settings=run.settings), context)
+    assert clusters.describe(run.client, made).state in ("RUNNING", "WAITING")
+
+
+def test_a_cluster_whose_bootstrap_fails_is_no_ready_cluster(run: RunCluster) -> None:
+    broken = replace(run, code_digest="missing")
+    with pytest.raises(AirflowFailException, match="BOOTSTRAP_FAILURE"):
+        drive(ClusterReadySensor(task_id="ready", settings=run.settings), context_of(broken))
+
+
+def test_a_cluster_that_does_not_start_in_time_is_ended_so_that_a_retry_makes_another(run: RunCluster) -> None:
+    context = context_of(run)
+    ready = ClusterReadySensor(task_id="ready", settings=run.settings)
+    stuck = run.adopt_or_create().job_flow_id
+    with pytest.raises(ClusterLost, match="start_timeout_minutes"):
+        ready.execute_complete(context, {"status": "timeout", "job_flow_id": stuck})
+    assert clusters.describe(run.client, stuck).state not in LIVE_STATES
+    assert run.adopt_or_create().job_flow_id != stuck
+
+
+def test_a_retry_gives_a_stuck_cluster_no_further_half_hour(run: RunCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    starting = replace(run.adopt_or_create(), state="STARTING")
+    monkeypatch.setattr(RunCluster, "adopt_or_create", lambda _: starting)
+    with pytest.raises(TaskDeferred) as deferred:
+        ClusterReadySensor(task_id="ready", settings=run.settings).execute(context_of(run))
+    assert deferred.value.trigger.deadline == starting.created_at.timestamp() + run.settings.start_timeout_minutes * 60
+
+
+def test_killing_the_create_task_needs_no_answer_of_run_job_flow(run: RunCluster) -> None:
+    CreateClusterOperator(task_id="create", settings=run.settings).on_kill()
+
+
+# the step
+
+
+def test_a_step_that_ends_well_ends_the_wait(run: RunCluster, does: Callable[[str], None]) -> None:
+    does("sleep 0.5")
+    context = context_of(run)
+    added = add(run, context)
+    drive(sensor(run), context)
+    assert steps(run, added["job_flow_id"]) == [(added["step_id"], "COMPLETED")]
+
+
+def test_adding_twice_adds_one_step(run: RunCluster, does: Callable[[str], None]) -> None:
+    does("sleep 0.5")
+    context = context_of(run)
+    assert add(run, context) == add(run, context)
+
+
+def test_a_failed_step_fails_the_task_for_good_with_its_own_words(
+    run: RunCluster, does: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    does("echo out; echo ERROR WeightsMismatch: other weights >&2; exit 1")
+    context = context_of(run)
+    add(run, context)
+    with pytest.raises(AirflowFailException, match="FAILED: ERROR WeightsMismatch: other weights"):
+        drive(sensor(run), context)
+    assert (run.journal.read("last_failure") or {})["cause"] == "ERROR WeightsMismatch: other weights"
+
+
+def test_a_step_that_failed_before_the_wait_began_is_not_tried_again(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
+    does("exit 1")
+    context = context_of(run)
+    added = add(run, context)
+    ended(run.step_desk(added["job_flow_id"]), added["step_id"])
+    with pytest.raises(AirflowFailException):
+        drive(sensor(run), context)
+    assert [state for _, state in steps(run, added["job_flow_id"])] == ["FAILED"]
+
+
+def test_clearing_only_the_failed_wait_tries_the_step_again(run: RunCluster, does: Callable[[str], None]) -> None:
+    does("exit 1")
+    context = context_of(run)
+    added = add(run, context)
+    with pytest.raises(AirflowFailException):
+        drive(sensor(run), context)
+    does("true")
+    drive(sensor(run), context)
+    assert [state for _, state in steps(run, added["job_flow_id"])] == ["FAILED", "COMPLETED"]
+
+
+def test_clearing_only_the_failed_wait_makes_a_new_cluster_when_the_old_one_is_gone(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
+    does("exit 1")
+    context = context_of(run)
+    added = add(run, context)
+    with pytest.raises(AirflowFailException):
+        drive(sensor(run), context)
+    run.desk.end_all(timeout_s=30)
+    does("true")
+    drive(sensor(run), context)
+    (cluster,) = clusters.find(run.client, run.identity)
+    assert cluster.job_flow_id != added["job_flow_id"]
+    assert [state for _, state in steps(run, cluster.job_flow_id)] == ["COMPLETED"]
+
+
+def test_a_step_that_is_done_needs_no_cluster(run: RunCluster, does: Callable[[str], None]) -> None:
+    does("true")
+    context = context_of(run)
+    added = add(run, context)
+    ended(run.step_desk(added["job_flow_id"]), added["step_id"])
+    run.desk.end_all(timeout_s=30)
+    drive(sensor(run), context)
+    assert clusters.find(run.client, run.identity) == []
+
+
+def test_a_cluster_lost_under_its_step_is_worth_a_retry(run: RunCluster, does: Callable[[str], None]) -> None:
+    does("sleep 30")
+    context = context_of(run)
+    added = add(run, context)
+    lost = clusters.describe(run.client, added["job_flow_id"])
+    step = describe_step(run.client, added["job_flow_id"], added["step_id"])
+    gone = replace(lost, state="TERMINATED_WITH_ERRORS", reason="INSTANCE_FAILURE a node died")
+    with pytest.raises(ClusterLost, match="INSTANCE_FAILURE"):
+        sensor(run)._fail(run, gone, step)
+    on_purpose = replace(gone, reason="USER_REQUEST Terminated by user request")
+    with pytest.raises(AirflowFailException, match="not tried again"):
+        sensor(run)._fail(run, on_purpose, step)
+    overdue = replace(gone, tags={**lost.tags, "deadline": "2020-01-01T00:00:00Z"})
+    with pytest.raises(AirflowFailException, match="not tried again"):
+        sensor(run)._fail(run, overdue, step)
+
+
+def test_the_end_of_a_cluster_ends_the_wait(run: RunCluster, does: Callable[[str], None]) -> None:
+    does("sleep 60")
+    context = context_of(run)
+    added = add(run, context)
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(run).execute(context)
+    run.client.terminate_job_flows(JobFlowIds=[added["job_flow_id"]])
+    assert (fired := drive_trigger(deferred.value.trigger))["status"] in ("ended", "lost"), fired
+
+
+def drive_trigger(trigger: Any) -> Any:
+    from tests.plugins.airflow_context import fire
+
+    return fire(trigger)
+
+
+def test_a_step_past_its_deadline_is_cancelled(run: RunCluster, does: Callable[[str], None]) -> None:
+    does("sleep 60")
+    context = context_of(run)
+    added = add(run, context)
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(run).execute(context)
+    trigger = deferred.value.trigger
+    trigger.deadline = time.time() + 0.5
+    trigger.serialized_fields["deadline"] = trigger.deadline
+    event = drive_trigger(trigger)
+    assert event["status"] == "timeout"
+    with pytest.raises(AirflowFailException, match="step_timeout_minutes"):
+        sensor(run).execute_complete(context, event)
+    assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
+
+
+def test_the_wait_ends_no_later_than_the_cluster_must(run: RunCluster, does: Callable[[str], None]) -> None:
+    does("sleep 30")
+    context = context_of(run)
+    added = add(run, context)
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(run, step_timeout_minutes=10_000).execute(context)
+    cluster = clusters.describe(run.client, added["job_flow_id"])
+    assert cluster.deadline is not None
+    assert deferred.value.trigger.deadline == cluster.deadline.timestamp()
+    assert deferred.value.timeout > timedelta(seconds=cluster.deadline.timestamp() - time.time())
+
+
+def test_clearing_or_marking_a_waiting_task_cancels_its_step(run: RunCluster, does: Callable[[str], None]) -> None:
+    does("sleep 60")
+    context = context_of(run)
+    added = add(run, context)
+    trigger = StepTrigger(
+        **added, deadline=time.time() + 60, waiter_delay=0.1, aws_conn_id=None, region_name=run.region
+    )
+    asyncio.run(trigger.on_kill())
+    assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
+
+
+def test_when_airflow_gives_up_the_step_is_cancelled(run: RunCluster, does: Callable[[str], None]) -> None:
+    does("sleep 60")
+    context = context_of(run)
+    added = add(run, context)
+    with pytest.raises(AirflowSensorTimeout):
+        sensor(run).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+    assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
+
+
+def test_a_look_that_fails_is_repeated(run: RunCluster, does: Callable[[str], None]) -> None:
+    context = context_of(run)
+    added = add(run, context)
+    looks: list[int] = []
+
+    class Flaky(StepTrigger):
+        async def look(self, client: Any, count: int) -> dict[str, Any] | None:
+            looks.append(count)
+            if len(looks) < 3:
+                raise ConnectionResetError
+            return await super().look(client, count)
+
+    trigger = Flaky(**added, deadline=time.time() + 30, waiter_delay=0.1, aws_conn_id=None, region_name=run.region)
+    assert drive_trigger(trigger)["status"] == "ended"
+    assert len(looks) >= 3
+
+
+def test_a_waiting_task_links_to_the_logs_of_its_step(run: RunCluster, does: Callable[[str], None]) -> None:
+    context = context_of(run)
+    added = add(run, context)
+    drive(sensor(run), context)
+    address = context["ti"].links[StepLogLink.key]
+    assert added["step_id"] in address
+    assert address == context["ti"].links[StepLogLink().xcom_key]
+
+
+def test_terminating_ends_a_cluster_that_no_task_had_told_of(run: RunCluster) -> None:
+    orphan = run.client.run_job_flow(**run.body())["JobFlowId"]
+    TerminateClusterOperator(task_id="end", settings=run.settings).execute(context_of(run))
+    assert clusters.describe(run.client, orphan).state == "TERMINATED"
