@@ -51,10 +51,9 @@ def main() -> None:
         run_cluster.step_for = step  # type: ignore[attr-defined]
         run = bag.dags["fruits_pipeline"].test(run_conf=scenario.get("conf", {}))
         tasks = {ti.task_id: str(ti.state) for ti in run.get_task_instances()}
-        print(
-            "RESULT " + json.dumps({"run_id": run.run_id, "state": str(run.state), "tasks": tasks}),
-            flush=True,
-        )
+        result = {"run_id": run.run_id, "state": str(run.state), "tasks": tasks}
+        sys.stdout.write(f"RESULT {json.dumps(result)}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -26,9 +26,14 @@ class TaskInstance:
     def xcom_push(self, key: str, value: Any) -> None:
         self.links[key] = value
 
-    def get_task_states(self, dag_id: str, task_ids: list[str], run_ids: list[str]) -> dict[str, dict[str, str]]:
+    def get_task_states(
+        self, dag_id: str, task_ids: list[str], run_ids: list[str]
+    ) -> dict[str, dict[str, str]]:
         assert dag_id == self.dag_id
-        return {run_id: {task: self._states[task] for task in task_ids if task in self._states} for run_id in run_ids}
+        return {
+            run_id: {task: self._states[task] for task in task_ids if task in self._states}
+            for run_id in run_ids
+        }
 
 
 def context_of(run: RunCluster, states: Mapping[str, str] | None = None, **params: Any) -> Any:

@@ -69,7 +69,9 @@ def test_a_cluster_whose_bootstrap_fails_is_no_ready_cluster(run: RunCluster) ->
         drive(ClusterReadySensor(task_id="ready", settings=run.settings), context_of(broken))
 
 
-def test_a_cluster_that_does_not_start_in_time_is_ended_so_that_a_retry_makes_another(run: RunCluster) -> None:
+def test_a_cluster_that_does_not_start_in_time_is_ended_so_that_a_retry_makes_another(
+    run: RunCluster,
+) -> None:
     context = context_of(run)
     ready = ClusterReadySensor(task_id="ready", settings=run.settings)
     stuck = run.adopt_or_create().job_flow_id
@@ -79,12 +81,17 @@ def test_a_cluster_that_does_not_start_in_time_is_ended_so_that_a_retry_makes_an
     assert run.adopt_or_create().job_flow_id != stuck
 
 
-def test_a_retry_gives_a_stuck_cluster_no_further_half_hour(run: RunCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retry_gives_a_stuck_cluster_no_further_half_hour(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     starting = replace(run.adopt_or_create(), state="STARTING")
     monkeypatch.setattr(RunCluster, "adopt_or_create", lambda _: starting)
     with pytest.raises(TaskDeferred) as deferred:
         ClusterReadySensor(task_id="ready", settings=run.settings).execute(context_of(run))
-    assert deferred.value.trigger.deadline == starting.created_at.timestamp() + run.settings.start_timeout_minutes * 60
+    assert (
+        deferred.value.trigger.deadline
+        == starting.created_at.timestamp() + run.settings.start_timeout_minutes * 60
+    )
 
 
 def test_killing_the_create_task_needs_no_answer_of_run_job_flow(run: RunCluster) -> None:
@@ -131,7 +138,9 @@ def test_a_step_that_failed_before_the_wait_began_is_not_tried_again(
     assert [state for _, state in steps(run, added["job_flow_id"])] == ["FAILED"]
 
 
-def test_clearing_only_the_failed_wait_tries_the_step_again(run: RunCluster, does: Callable[[str], None]) -> None:
+def test_clearing_only_the_failed_wait_tries_the_step_again(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
     does("exit 1")
     context = context_of(run)
     added = add(run, context)
@@ -229,7 +238,9 @@ def test_the_wait_ends_no_later_than_the_cluster_must(run: RunCluster, does: Cal
     assert deferred.value.timeout > timedelta(seconds=cluster.deadline.timestamp() - time.time())
 
 
-def test_clearing_or_marking_a_waiting_task_cancels_its_step(run: RunCluster, does: Callable[[str], None]) -> None:
+def test_clearing_or_marking_a_waiting_task_cancels_its_step(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
     does("sleep 60")
     context = context_of(run)
     added = add(run, context)
@@ -261,7 +272,9 @@ def test_a_look_that_fails_is_repeated(run: RunCluster, does: Callable[[str], No
                 raise ConnectionResetError
             return await super().look(client, count)
 
-    trigger = Flaky(**added, deadline=time.time() + 30, waiter_delay=0.1, aws_conn_id=None, region_name=run.region)
+    trigger = Flaky(
+        **added, deadline=time.time() + 30, waiter_delay=0.1, aws_conn_id=None, region_name=run.region
+    )
     assert drive_trigger(trigger)["status"] == "ended"
     assert len(looks) >= 3
 
