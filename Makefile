@@ -47,23 +47,23 @@ test-bench: setup $(READY)/bench ## The benchmark itself, on eight photos (slow,
 ## —— Check it ———————————————————————————————————————————————————————————
 
 .PHONY: test
-test: lint test-unit test-spark test-airflow test-e2e ## All checks and tests
+test: lint test-spark test-airflow test-e2e ## All checks and tests
 
 .PHONY: test-unit
-test-unit: setup ## Tests of pure code: no JVM, no Airflow database, no server (under a minute)
+test-unit: setup ## Only the tests of pure code: no JVM, no server (under a minute)
 	$(SPARK)/python -m pytest tests/spark_jobs tests/tools -m "not spark and not slow"
-	$(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/demo -m "not integration and not slow"
+	$(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/demo -m "not server and not slow"
 
 .PHONY: test-spark
-test-spark: setup ## The jobs on a real Spark
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m pytest tests/spark_jobs -m "spark and not slow"
+test-spark: setup ## The jobs and their library, on a real Spark
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m pytest tests/spark_jobs tests/tools -m "not slow"
 
 .PHONY: test-airflow
-test-airflow: setup ## The control plane against the laptop's AWS over HTTP
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/local_aws tests/dags tests/plugins tests/demo -m "integration and not slow"
+test-airflow: setup ## DAG, control plane, demo and the laptop's AWS, over real HTTP
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/local_aws tests/demo -m "not slow"
 
 .PHONY: test-e2e
-test-e2e: setup ## One run of the whole pipeline on 200 images
+test-e2e: setup ## make demo on 200 photos, its tables checked by key
 	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m pytest tests/e2e -m "not slow"
 
 .PHONY: lint
