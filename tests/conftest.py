@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-SERVER_FIXTURES = frozenset({"endpoint", "aws", "demo", "outcomes"})
+SERVER_FIXTURES = frozenset({"endpoint", "aws", "demo", "world"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
