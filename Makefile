@@ -44,6 +44,24 @@ bench: setup $(READY)/bench ## Our jobs beside their peers: build/bench/ (QUICK=
 test-bench: setup $(READY)/bench ## The benchmark itself, on eight photos (slow, not in make test)
 	.venv-bench/bin/python -m pytest tests/bench
 
+## —— A team's Airflow, in containers ————————————————————————————————————
+
+.PHONY: up
+up: ## Airflow beside the laptop's AWS, until make down (IMAGES=folder WEIGHTS=file.h5; AWS_PROFILE=name for a real account)
+	@tools/compose_stack.sh up
+
+.PHONY: trigger
+trigger: ## A demo run in it (PARAMETERS="limit=50 variance=0.9" WAIT=1)
+	@tools/compose_stack.sh trigger $(if $(WAIT),--wait) $(PARAMETERS)
+
+.PHONY: down
+down: ## End it; Airflow's history stays
+	@tools/compose_stack.sh down
+
+.PHONY: test-compose
+test-compose: $(READY)/airflow ## The stack from build to a run and back, on the Docker engine here or one of its own
+	tools/compose_engine.sh $(AIRFLOW)/python -m pytest tests/compose
+
 ## —— Check it ———————————————————————————————————————————————————————————
 
 .PHONY: test
