@@ -74,16 +74,19 @@ def merge(
         deletes: Rows with the table's key; disjoint from `upserts`.
     """
     name = f"{database}.{table}"
-    columns = spark.table(name).columns
-    keys = list(KEYS[table])
+    schema = spark.table(name).schema
+    columns, keys = schema.names, list(KEYS[table])
     parts = []
     if upserts is not None:
         parts.append(upserts.select(*columns, F.lit("upsert").alias(_ACTION)))
     if deletes is not None:
-        parts.append(deletes.select(*keys, F.lit("delete").alias(_ACTION)))
+        unused = [
+            F.lit(None).cast(field.dataType).alias(field.name) for field in schema if field.name not in keys
+        ]
+        parts.append(deletes.select(*keys, *unused, F.lit("delete").alias(_ACTION)))
     if not parts:
         return
-    changes = reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), parts)
+    changes = reduce(DataFrame.unionByName, parts)
     if changes.isEmpty():
         return
     view = f"changes_of_{table}"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+from datetime import UTC, datetime
 
 import numpy as np
 import publish
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fruits import job, pca, tables
+from fruits.batches import list_column
 from fruits.errors import (
     ConstantFeaturesError,
     FeaturesOutOfRangeError,
@@ -27,37 +30,46 @@ from tests.spark_jobs.pictures import encoded, fruit, orchard
 pytestmark = pytest.mark.spark
 
 
-def made_up(nights: Nights, features: np.ndarray) -> None:
+def made_up(nights: Nights, features: np.ndarray, first: int = 0) -> None:
     """Write images and features without photos: only the keys and the vectors matter here."""
     tables.ensure(nights.spark, nights.database)
-    nights.runs.append("run-1")
-    ids = [f"image {i:04}" for i in range(len(features))]
-    images = [
-        (
-            i,
-            f"Label {n % 3}/r{n % 2}_{n}.jpg",
-            "e",
-            f"Label {n % 3}",
-            10,
-            10,
-            encoded(fruit(n, (10, 10)), "WEBP"),
-            f"c{n}",
-        )
-        for n, i in enumerate(ids)
-    ]
-    columns = ["image_id", "source_key", "etag", "label", "width_px", "height_px", "pixels", "content_sha256"]
-    frame = nights.spark.createDataFrame(images, columns).withColumns(
-        {"run_id": F.lit("run-1"), "loaded_at": F.current_timestamp()}
-    )
-    for name in ("width_px", "height_px"):
-        frame = frame.withColumn(name, F.col(name).cast("int"))
-    tables.merge(nights.spark, nights.database, "images", frame.localCheckpoint(), None)
-    rows = [
-        (i, nights.model["model_id"], row.tolist(), f"c{n}", "run-1")
-        for n, (i, row) in enumerate(zip(ids, features, strict=True))
-    ]
-    schema = nights.table("features").schema
-    tables.merge(nights.spark, nights.database, "features", nights.spark.createDataFrame(rows, schema), None)
+    nights.runs = nights.runs or ["run-1"]
+    numbers = range(first, first + len(features))
+    common = {"image_id": [f"image {n:04}" for n in numbers], "content_sha256": [f"c{n}" for n in numbers]}
+    pixels = encoded(fruit(1, (10, 10)), "WEBP")
+    images = common | {
+        "source_key": [f"Label {n % 3}/r{n % 2}_{n}.jpg" for n in numbers],
+        "label": [f"Label {n % 3}" for n in numbers],
+        "pixels": [pixels for _ in numbers],
+    }
+    constants = {
+        "etag": "e",
+        "width_px": 10,
+        "height_px": 10,
+        "run_id": "run-1",
+        "loaded_at": datetime.now(UTC),
+    }
+    append(nights, "images", images, constants)
+    vectors = common | {"features": list_column(features)}
+    append(nights, "features", vectors, {"model_id": nights.model["model_id"], "run_id": "run-1"})
+
+
+def append(nights: Nights, table: str, columns: dict[str, object], constants: dict[str, object]) -> None:
+    frame = nights.spark.createDataFrame(pa.table(columns))
+    frame = frame.withColumns({name: F.lit(value) for name, value in constants.items()})
+    frame.select(*nights.table(table).columns).writeTo(f"{nights.database}.{table}").append()
+
+
+def forget(nights: Nights, image_id: str) -> None:
+    """Remove an image as a complete load and featurize would."""
+    for table in ("images", "features"):
+        nights.spark.sql(f"DELETE FROM {nights.database}.{table} WHERE image_id = '{image_id}'")
+
+
+def published(nights: Nights, *how_many: str) -> dict[str, object]:
+    """Reduce and publish."""
+    nights.run("reduce_pca", *(how_many or ("--k", "2")))
+    return nights.run("publish")
 
 
 def spread(n: int) -> np.ndarray:
@@ -65,16 +77,9 @@ def spread(n: int) -> np.ndarray:
     return np.abs(rng.standard_normal((n, 1280)) * np.linspace(1, 0.05, 1280)).clip(0, 6).astype(np.float32)
 
 
-@pytest.fixture
-def one_night(nights: Nights) -> Nights:
-    """Photos of three labels, loaded, featurized, reduced and published."""
+def test_a_whole_night_is_right_in_every_table_and_file_and_the_same_night_again_changes_none(nights):
     orchard(nights.photos, labels=3, each=6)
-    nights.metrics = nights.night("--variance", "0.9")
-    return nights
-
-
-def test_a_published_run_is_right_in_every_table_and_file(one_night):
-    nights, metrics = one_night, one_night.metrics
+    metrics = nights.night("--variance", "0.9")
     ids = {row["image_id"] for row in nights.rows("images")}
     features = np.array([row["features"] for row in nights.rows("features")])
     theirs = PCA(svd_solver="full").fit(features)
@@ -87,10 +92,10 @@ def test_a_published_run_is_right_in_every_table_and_file(one_night):
     np.testing.assert_allclose(curve, np.cumsum(theirs.explained_variance_ratio_)[:17], atol=1e-6)
 
     model = pca.load(str(nights.run_folder / "pca_model.npz"))
-    (published,) = nights.rows("pca_models")
-    assert (published["pca_id"], published["k"], published["n"]) == (model.pca_id, model.k, 18)
-    np.testing.assert_array_equal(published["components"], model.components)
-    np.testing.assert_array_equal(published["mean"], model.mean)
+    (row_of_model,) = nights.rows("pca_models")
+    assert (row_of_model["pca_id"], row_of_model["k"], row_of_model["n"]) == (model.pca_id, model.k, 18)
+    np.testing.assert_array_equal(row_of_model["components"], model.components)
+    np.testing.assert_array_equal(row_of_model["mean"], model.mean)
 
     by_id = {row["image_id"]: row for row in nights.rows("features")}
     rows = tables.current_pca(nights.spark, nights.database).collect()
@@ -114,45 +119,46 @@ def test_a_published_run_is_right_in_every_table_and_file(one_night):
     assert 0 <= stage["quality"]["knn_accuracy_features"] <= 1
     assert stage["bytes"]["pca"] > 0
 
+    before = [nights.rows(table) for table in ("images", "features", "pca", "pca_models")]
+    commits = [nights.commits(table) for table in ("images", "rejects", "features", "pca", "pca_models")]
+    assert nights.night("--variance", "0.9")["publish"]["published"] is True
+    assert [nights.rows(table) for table in ("images", "features", "pca", "pca_models")] == before
+    assert [
+        nights.commits(table) for table in ("images", "rejects", "features", "pca", "pca_models")
+    ] == commits
 
-def test_a_rerun_publishes_once_and_changes_no_row(one_night):
-    nights = one_night
-    before = [nights.rows(table) for table in ("features", "pca", "pca_models")]
-    commits = [nights.commits(table) for table in ("images", "features", "pca", "pca_models")]
-    nights.night("--variance", "0.9")
-    assert [nights.rows(table) for table in ("features", "pca", "pca_models")] == before
-    assert [nights.commits(table) for table in ("images", "features", "pca", "pca_models")] == commits
 
-
-def test_removed_images_leave_every_table_and_the_last_publication_is_current(one_night):
-    nights = one_night
+def test_removed_images_leave_the_pca_and_the_basis_published_last_is_the_current_one(nights):
+    values = spread(12)
+    made_up(nights, values)
+    published(nights)
     first = tables.current_pca_id(nights.spark, nights.database)
-    (nights.photos / "Label 0" / "r0_0_100.jpg").unlink()
-    nights.night("--variance", "0.9")
-    ids = {row["image_id"] for row in nights.rows("images")}
-    assert len(ids) == 17
-    for table in ("features", "pca"):
-        assert {row["image_id"] for row in nights.rows(table)} == ids
-    current = tables.current_pca(nights.spark, nights.database).collect()
-    assert (
-        {row.pca_id for row in current} == {tables.current_pca_id(nights.spark, nights.database)} != {first}
-    )
+    forget(nights, "image 0003")
+    published(nights)
+    assert {row["image_id"] for row in nights.rows("pca")} == {f"image {n:04}" for n in range(12) if n != 3}
+    current = {row.pca_id for row in tables.current_pca(nights.spark, nights.database).collect()}
+    assert current == {tables.current_pca_id(nights.spark, nights.database)} != {first}
 
-    (nights.photos / "Label 0" / "r0_0_100.jpg").write_bytes(encoded(fruit(0)))
-    nights.night("--variance", "0.9")
+    made_up(nights, values[3:4], first=3)
+    published(nights)
     assert tables.current_pca_id(nights.spark, nights.database) == first, "the first basis is right again"
     assert len(nights.rows("pca_models")) == 2
-    assert tables.current_pca(nights.spark, nights.database).count() == 18
+    assert tables.current_pca(nights.spark, nights.database).count() == 12
 
 
-def test_a_failed_gate_publishes_nothing_and_keeps_what_was_current(one_night):
-    nights = one_night
+def test_a_failed_gate_publishes_nothing_and_keeps_what_was_current(nights):
+    made_up(nights, spread(12))
+    published(nights)
     before = [nights.rows(table) for table in ("pca", "pca_models")]
-    for number in range(6):
-        (nights.photos / f"broken {number}.jpg").write_bytes(b"<html>")
-    (nights.photos / "new.jpg").write_bytes(encoded(fruit(500)))
-    with pytest.raises(QualityGateError, match="reject_rate is 0.24, limit 0.2"):
-        nights.night("--variance", "0.9")
+    made_up(nights, spread(13)[12:], first=12)
+    rejects = {"image_id": [f"x{n}" for n in range(4)], "source_key": [f"{n}.jpg" for n in range(4)]}
+    append(nights, "rejects", rejects, {"etag": "e", "error_code": "empty", "detail": "d", "run_id": "run-2"})
+    nights.runs.append("run-2")
+    nights.run("reduce_pca", "--k", "2")
+    with pytest.raises(
+        QualityGateError, match=r"reject_rate is 0\.235294, limit 0\.2: nothing was published"
+    ):
+        nights.run("publish")
     assert [nights.rows(table) for table in ("pca", "pca_models")] == before
     written = json.loads((nights.run_folder / "stages" / "publish.json").read_text())
     assert written["published"] is False
@@ -194,9 +200,8 @@ def test_features_that_are_no_numbers_are_caught_before_and_after_the_fit(nights
     nights.run("reduce_pca", "--k", "2")
     broken = spread(10)
     broken[4, 7] = np.nan
-    nights.spark.sql(f"DROP TABLE {nights.database}.features")
-    nights.spark.sql(f"DROP TABLE {nights.database}.images")
-    made_up(nights, broken)
+    forget(nights, "image 0004")
+    made_up(nights, broken[4:5], first=4)
     with pytest.raises(QualityGateError, match="features_not_finite is 1"):
         nights.run("publish")
     with pytest.raises(Exception, match="feature is not a number") as failed:
@@ -214,10 +219,9 @@ def test_features_that_are_no_numbers_are_caught_before_and_after_the_fit(nights
     ids=["no image", "one image", "constant features"],
 )
 def test_what_has_no_components_is_a_named_error_and_leaves_no_model(nights, features, error):
+    nights.runs.append("run-1")
     if len(features):
         made_up(nights, features)
-    else:
-        nights.runs.append("run-1")
     with pytest.raises(error):
         nights.run("reduce_pca", "--variance", "0.95")
     assert not (nights.run_folder / "pca_model.npz").exists()
