@@ -21,7 +21,7 @@ from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.settings import Settings
 from fruits_airflow.step_logs import read_tails, step_log_prefix
 from fruits_airflow.steps import FAILED_STATES, Step, describe_step
-from fruits_airflow.triggers import ClusterReadyTrigger, StepTrigger
+from fruits_airflow.triggers import ClusterReadyTrigger, StepTrigger, settle_seconds
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -67,6 +67,7 @@ class ClusterReadySensor(EmrJobFlowSensor):
             trigger=ClusterReadyTrigger(
                 job_flow_id=cluster.job_flow_id,
                 deadline=deadline,
+                settle_s=settle_seconds(),
                 waiter_delay=self.settings.poll_s,
                 aws_conn_id=self.aws_conn_id,
                 region_name=run.region,
@@ -147,6 +148,7 @@ class StepSensor(EmrStepSensor):
                 job_flow_id=cluster.job_flow_id,
                 step_id=step.step_id,
                 deadline=deadline,
+                settle_s=settle_seconds(),
                 waiter_delay=self.settings.poll_s,
                 aws_conn_id=self.aws_conn_id,
                 region_name=run.region,

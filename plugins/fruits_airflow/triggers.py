@@ -14,6 +14,7 @@ from typing import Any
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.triggers.base import AwsBaseWaiterTrigger
 from airflow.providers.amazon.aws.triggers.emr import EmrCreateJobFlowTrigger, EmrStepSensorTrigger
+from airflow.sdk.configuration import conf
 from airflow.triggers.base import TriggerEvent
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -23,11 +24,22 @@ from fruits_airflow.steps import TERMINAL_STATES, Step
 _CLUSTER_EVERY = 5  # looks at a step between two looks at its cluster
 
 
+def settle_seconds() -> float:
+    """How long a trigger must not fire after its task has deferred.
+
+    A worker's supervisor may notice only after `[workers] min_heartbeat_interval` seconds that its task has ended. If
+    the task has been resumed by then, the scheduler takes that news for the end of the resumed half, calls the task
+    killed and tries it again (seen with Airflow 3.3.2 and LocalExecutor).
+    """
+    return 2.0 * float(conf.getfloat("workers", "min_heartbeat_interval"))
+
+
 class _LookUntilDeadline(AwsBaseWaiterTrigger):
     """The loop; a subclass says what to look at."""
 
     aws_hook_class = EmrHook
     deadline: float
+    settle_s: float
 
     @property
     def ids(self) -> dict[str, Any]:
@@ -48,6 +60,7 @@ class _LookUntilDeadline(AwsBaseWaiterTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yields one event: `status` is what `look` found, or `timeout`."""
         count = 0
+        await asyncio.sleep(self.settle_s)
         while True:
             try:
                 async with await self.hook().get_async_conn() as client:  # type: ignore[no-untyped-call]
@@ -78,6 +91,7 @@ class StepTrigger(_LookUntilDeadline, EmrStepSensorTrigger):
         job_flow_id: cluster.
         step_id: step.
         deadline: seconds since the epoch.
+        settle_s: seconds before the first look, see `settle_seconds`.
         waiter_delay: seconds between two looks.
         waiter_max_attempts: not used; the deadline bounds the wait.
         **kwargs: connection id, region and botocore's configuration.
@@ -88,6 +102,7 @@ class StepTrigger(_LookUntilDeadline, EmrStepSensorTrigger):
         job_flow_id: str,
         step_id: str,
         deadline: float,
+        settle_s: float,
         waiter_delay: float,
         waiter_max_attempts: int = 0,
         **kwargs: Any,
@@ -99,8 +114,8 @@ class StepTrigger(_LookUntilDeadline, EmrStepSensorTrigger):
             waiter_max_attempts=waiter_max_attempts,
             **kwargs,
         )
-        self.deadline = deadline
-        self.serialized_fields = {**self.serialized_fields, "deadline": deadline}
+        self.deadline, self.settle_s = deadline, settle_s
+        self.serialized_fields = {**self.serialized_fields, "deadline": deadline, "settle_s": settle_s}
 
     async def look(self, client: Any, count: int) -> dict[str, Any] | None:
         """The step's end, or its cluster's."""
@@ -139,6 +154,7 @@ class ClusterReadyTrigger(_LookUntilDeadline, EmrCreateJobFlowTrigger):
     Args:
         job_flow_id: cluster.
         deadline: seconds since the epoch.
+        settle_s: seconds before the first look, see `settle_seconds`.
         waiter_delay: seconds between two looks.
         waiter_max_attempts: not used; the deadline bounds the wait.
         **kwargs: connection id, region and botocore's configuration.
@@ -148,6 +164,7 @@ class ClusterReadyTrigger(_LookUntilDeadline, EmrCreateJobFlowTrigger):
         self,
         job_flow_id: str,
         deadline: float,
+        settle_s: float,
         waiter_delay: float,
         waiter_max_attempts: int = 0,
         **kwargs: Any,
@@ -158,8 +175,8 @@ class ClusterReadyTrigger(_LookUntilDeadline, EmrCreateJobFlowTrigger):
             waiter_max_attempts=waiter_max_attempts,
             **kwargs,
         )
-        self.deadline = deadline
-        self.serialized_fields = {**self.serialized_fields, "deadline": deadline}
+        self.deadline, self.settle_s = deadline, settle_s
+        self.serialized_fields = {**self.serialized_fields, "deadline": deadline, "settle_s": settle_s}
 
     async def look(self, client: Any, count: int) -> dict[str, Any] | None:  # noqa: ARG002 - the loop's signature
         """The cluster's readiness, or its end."""

@@ -89,6 +89,7 @@ def airflow_environment(home: Path) -> dict[str, str]:
         "AIRFLOW__CORE__PLUGINS_FOLDER": f"{repository}/plugins",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
         "PYTHONPATH": f"{repository}/plugins",
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "0",  # nothing to settle without a scheduler
         "NO_COLOR": "1",
     }
 

@@ -32,6 +32,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0")  # nothing to settle without a scheduler
     for name in [name for name in os.environ if name.startswith("FRUITS_")]:
         monkeypatch.delenv(name)
 

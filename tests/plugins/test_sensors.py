@@ -21,7 +21,7 @@ from fruits_airflow.sensors import ClusterReadySensor, StepSensor
 from fruits_airflow.steps import describe_step
 from fruits_airflow.triggers import StepTrigger
 
-from tests.plugins.airflow_context import context_of, drive
+from tests.plugins.airflow_context import context_of, drive, fire
 from tests.plugins.test_steps import bash, ended
 
 
@@ -201,13 +201,7 @@ def test_the_end_of_a_cluster_ends_the_wait(run: RunCluster, does: Callable[[str
     with pytest.raises(TaskDeferred) as deferred:
         sensor(run).execute(context)
     run.client.terminate_job_flows(JobFlowIds=[added["job_flow_id"]])
-    assert (fired := drive_trigger(deferred.value.trigger))["status"] in ("ended", "lost"), fired
-
-
-def drive_trigger(trigger: Any) -> Any:
-    from tests.plugins.airflow_context import fire
-
-    return fire(trigger)
+    assert (fired := fire(deferred.value.trigger))["status"] in ("ended", "lost"), fired
 
 
 def test_a_step_past_its_deadline_is_cancelled(run: RunCluster, does: Callable[[str], None]) -> None:
@@ -219,7 +213,7 @@ def test_a_step_past_its_deadline_is_cancelled(run: RunCluster, does: Callable[[
     trigger = deferred.value.trigger
     trigger.deadline = time.time() + 0.5
     trigger.serialized_fields["deadline"] = trigger.deadline
-    event = drive_trigger(trigger)
+    event = fire(trigger)
     assert event["status"] == "timeout"
     with pytest.raises(AirflowFailException, match="step_timeout_minutes"):
         sensor(run).execute_complete(context, event)
@@ -245,7 +239,12 @@ def test_clearing_or_marking_a_waiting_task_cancels_its_step(
     context = context_of(run)
     added = add(run, context)
     trigger = StepTrigger(
-        **added, deadline=time.time() + 60, waiter_delay=0.1, aws_conn_id=None, region_name=run.region
+        **added,
+        deadline=time.time() + 60,
+        settle_s=0,
+        waiter_delay=0.1,
+        aws_conn_id=None,
+        region_name=run.region,
     )
     asyncio.run(trigger.on_kill())
     assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
@@ -273,10 +272,29 @@ def test_a_look_that_fails_is_repeated(run: RunCluster, does: Callable[[str], No
             return await super().look(client, count)
 
     trigger = Flaky(
-        **added, deadline=time.time() + 30, waiter_delay=0.1, aws_conn_id=None, region_name=run.region
+        **added,
+        deadline=time.time() + 30,
+        settle_s=0,
+        waiter_delay=0.1,
+        aws_conn_id=None,
+        region_name=run.region,
     )
-    assert drive_trigger(trigger)["status"] == "ended"
+    assert fire(trigger)["status"] == "ended"
     assert len(looks) >= 3
+
+
+def test_nothing_fires_before_the_news_of_the_deferral_has_settled(
+    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0.5")
+    does("sleep 0.1")
+    context = context_of(run)
+    add(run, context)
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(run).execute(context)
+    begun = time.monotonic()
+    fire(deferred.value.trigger)
+    assert time.monotonic() - begun >= 1.0
 
 
 def test_a_waiting_task_links_to_the_logs_of_its_step(run: RunCluster, does: Callable[[str], None]) -> None:
