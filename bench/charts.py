@@ -62,7 +62,7 @@ def lines(series: Mapping[str, Sequence[tuple[float, float | None]]], x_name: st
     parts.append(f'<text x="{MARGIN}" y="12" class="unit">{escape(unit)}</text>')
     parts.append(f'<text x="{MARGIN + width}" y="{base[1] + 34}" class="label">{escape(x_name)}</text>')
     for x in sorted({x for points in known.values() for x, _ in points}):
-        parts.append(f'<text x="{at(x, 0)[0]:.1f}" y="{base[1] + 16}" class="tick">{number(x)}</text>')
+        parts.append(f'<text x="{at(x, 0)[0]:.1f}" y="{base[1] + 16}" class="tick">{x:,.0f}</text>')
     for place, (name, points) in enumerate(known.items()):
         kind = ("own", "peer", "third")[place % 3]
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (at(x, y) for x, y in points))
