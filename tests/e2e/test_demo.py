@@ -24,9 +24,9 @@ SHARED = Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
 PHOTOS = SHARED / "images" / "fruits360_sample" / "Test"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 GOOD_PHOTOS = 200
-START_SECONDS = 600
+START_SECONDS = 1500
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="session")
