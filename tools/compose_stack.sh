@@ -89,7 +89,8 @@ mkdir -p build
 if [[ -n ${AWS_PROFILE:-} ]]; then
   COMPOSE_FILE=${COMPOSE_FILE:-docker-compose.yaml}:compose/real_account.yaml
   FRUITS_UID=$(id -u)
-  export COMPOSE_FILE FRUITS_UID
+  AWS_ENVIRONMENT=/dev/null # not the laptop's endpoint and keys
+  export COMPOSE_FILE FRUITS_UID AWS_ENVIRONMENT
 fi
 
 case ${1-} in

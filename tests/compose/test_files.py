@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from compose_spec import PyCompose
@@ -18,6 +19,7 @@ TOOLS = Path(sys.executable).parent
 SCRIPTS = sorted([*REPOSITORY.glob("tools/*.sh"), *REPOSITORY.glob("compose/*.sh")])
 LISTS = {"airflow": "airflow", "aws": "airflow", "spark": "spark", "model": "spark"}
 AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer")
+STACK = REPOSITORY / "tools" / "compose_stack.sh"
 ONE_SHOT = ("migrate", "model", "account")
 
 
@@ -33,16 +35,41 @@ def test_the_compose_file_follows_the_specification(compose):
     PyCompose.from_json(json.dumps(compose)).validate()
 
 
-def test_docker_compose_takes_the_file(tmp_path):
+def docker_compose_config(**environ: str) -> dict[str, Any]:
+    """What `docker compose` makes of the files, as tools/compose_stack.sh calls it."""
     version = subprocess.run(["docker", "compose", "version"], check=False, capture_output=True)
     if not shutil.which("docker") or version.returncode:
         pytest.skip("no docker compose client here")
-    for files in ("docker-compose.yaml", "docker-compose.yaml:compose/private_engine.yaml"):
-        subprocess.run(
-            ["docker", "compose", "--env-file", ".env.example", "config", "-q"],
-            check=True,
-            cwd=REPOSITORY,
-            env={**os.environ, "COMPOSE_FILE": files},
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "COMPOSE_"))}
+    done = subprocess.run(
+        [STACK, "config", "--format", "json"],
+        check=True,
+        capture_output=True,
+        env={**kept, "FRUITS_ENV_FILE": ".env.example", **environ},
+    )
+    services: dict[str, Any] = json.loads(done.stdout)["services"]
+    return services
+
+
+@pytest.mark.parametrize("files", ["docker-compose.yaml", "docker-compose.yaml:compose/private_engine.yaml"])
+def test_docker_compose_takes_the_files(files, services):
+    assert set(docker_compose_config(COMPOSE_FILE=files)) == set(services)
+
+
+def test_a_real_account_is_driven_by_its_profile_and_nothing_of_the_laptops(services):
+    asked = re.findall(r"\$\{(FRUITS_\w+):\?", (REPOSITORY / "compose" / "real_account.yaml").read_text())
+    given = {name: "given" for name in asked if name != "FRUITS_UID"}
+    assert "FRUITS_DEPLOYMENT_ID" in given
+    real = docker_compose_config(AWS_PROFILE="sandbox", **given)
+    assert set(real) == set(services) - {"aws", "model", "account"}
+    for name in AIRFLOW:
+        environment = real[name]["environment"]
+        assert environment["AWS_PROFILE"] == "sandbox"
+        assert environment["FRUITS_DEPLOYMENT_ID"] == "given"
+        assert not environment.keys() & {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+        assert "FRUITS_POLL_S" not in environment
+        assert any(
+            mount["target"] == "/home/fruits/.aws" and mount["read_only"] for mount in real[name]["volumes"]
         )
 
 
@@ -149,7 +176,7 @@ def fill(tmp_path: Path) -> str:
     (fake / "docker").write_text("#!/bin/sh\nexit 0\n")
     (fake / "docker").chmod(0o755)
     subprocess.run(
-        [REPOSITORY / "tools" / "compose_stack.sh", "down"],
+        [STACK, "down"],
         check=True,
         capture_output=True,
         env={**os.environ, "FRUITS_ENV_FILE": str(env_file), "PATH": f"{fake}:{os.environ['PATH']}"},
@@ -173,7 +200,7 @@ def test_what_is_not_there_is_named(tmp_path):
     missing = tmp_path / "no-such-folder"
     fill(tmp_path)
     done = subprocess.run(
-        [REPOSITORY / "tools" / "compose_stack.sh", "up"],
+        [STACK, "up"],
         check=False,
         capture_output=True,
         text=True,
