@@ -128,8 +128,10 @@ def session(name: str) -> SparkSession:
     spark.sparkContext.setLogLevel("WARN")
     conf = spark.conf
     conf.set("spark.sql.session.timeZone", "UTC")
-    # Two rounds of tasks: 200, the default, are 200 tiny files and tasks on a laptop.
-    conf.set("spark.sql.shuffle.partitions", str(max(4, 2 * spark.sparkContext.defaultParallelism)))
+    if (spark.sparkContext.master or "").startswith("local"):
+        # A cluster starts with few executors and gets more, and adaptive execution joins what is too small there;
+        # on a laptop 200 slices of each shuffle are only overhead.
+        conf.set("spark.sql.shuffle.partitions", str(max(4, 2 * spark.sparkContext.defaultParallelism)))
     # Pixels are some 10 to 200 kB a row: small batches keep a worker's memory flat.
     conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "64")
     return spark

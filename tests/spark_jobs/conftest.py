@@ -53,6 +53,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("PYSPARK_PYTHON", sys.executable)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "spark_jobs"), str(ROOT)]))
         patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+        # For the scripted S3; where it answers is handed to the workers, credentials never are.
+        patch.setenv("AWS_ACCESS_KEY_ID", "local")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "local")
         conf = {
             "spark.jars" if jars else "spark.jars.packages": ",".join(map(str, jars))
             or "org.apache.iceberg:iceberg-spark-runtime-4.0_2.13:1.10.1",

@@ -3,13 +3,16 @@ from __future__ import annotations
 import json
 
 import load_images
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from fruits import tables
+from fruits import job, objects, tables
 from fruits.errors import ListingError
 from fruits.keys import image_id
 
 from tests.spark_jobs import pictures
 from tests.spark_jobs.pictures import CANARY, encoded, fruit, orchard
+from tests.spark_jobs.scripted_s3 import scripted_s3
 
 pytestmark = pytest.mark.spark
 
@@ -160,6 +163,40 @@ def test_a_listing_of_several_row_groups_is_read_whole(nights, monkeypatch):
     orchard(nights.photos, labels=2, each=10)
     monkeypatch.setattr("fruits.listing.ROW_GROUP_ROWS", 3)
     assert nights.load()["images"]["loaded"] == 20
+
+
+def test_a_bucket_is_loaded_with_one_request_per_new_object(nights, monkeypatch):
+    keys = {f"photos/Label {n % 2}/{n}.jpg": encoded(fruit(n)) for n in range(6)}
+    keys |= {"photos//loose.jpg": encoded(fruit(9)), "photos/page.jpg": b"<html>"}
+    with scripted_s3() as bucket:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.location.endpoint)
+        monkeypatch.setenv("AWS_REGION", "eu-west-1")
+        objects.where_is_s3.cache_clear()
+        bucket.objects = {key: (data, "tag") for key, data in keys.items()}
+        listed = pa.table(
+            {"key": sorted(keys), "etag": ["tag"] * 8, "size_bytes": [len(keys[key]) for key in sorted(keys)]}
+        )
+        with objects.writer("s3://raw/runs/run-1/listing.parquet", None) as out:
+            pq.write_table(listed, out)
+        arguments = [
+            "--database",
+            nights.database,
+            "--run-id",
+            "run-1",
+            "--run-folder",
+            "s3://raw/runs/run-1",
+        ]
+        arguments += ["--input", "s3://raw/photos/", "--complete"]
+        for _ in range(2):
+            parsed = load_images.parser().parse_args(arguments)
+            load_images.load_images(job.Run("load_images", parsed, nights.spark))
+        asked = sorted(key for method, key in bucket.requests if key.startswith("photos/"))
+        written = json.loads(bucket.objects["runs/run-1/stages/load_images.json"][0])
+    objects.where_is_s3.cache_clear()
+    assert asked == sorted(keys), "one GET each, no HEAD, and none in the second run"
+    assert written["images"]["unchanged"] == 8
+    assert {row["label"] for row in nights.rows("images")} == {None, "Label 0", "Label 1"}
+    assert nights.keys("rejects") == ["photos/page.jpg"]
 
 
 def test_no_listing_is_a_named_error(nights):

@@ -20,6 +20,7 @@ def arguments(images, out, models=None, model=None) -> list[str]:
 
 
 @pytest.mark.spark
+@pytest.mark.timeout(600)
 def test_a_folder_goes_through_the_same_job_files_end_to_end(tmp_path, models, model):
     photos = orchard(tmp_path / "photos", labels=4, each=10)
     (photos / "Label 0" / "page.jpg").write_bytes(b"<html>")
