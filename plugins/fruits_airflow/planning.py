@@ -182,7 +182,12 @@ def find_model(lake: Lake, asked: RunParameters) -> Mapping[str, Any]:
 
 def forget_earlier_attempt(lake: Lake, run_id: str) -> None:
     """Removes what a cleared attempt of this run left, so that nothing old is reported as new."""
-    for name in ("run.json", f"journal/{LAST_FAILURE}.json", *(f"stages/{stage}.json" for stage in STAGES)):
+    for name in (
+        "run.json",
+        "report.html",
+        f"journal/{LAST_FAILURE}.json",
+        *(f"stages/{stage}.json" for stage in STAGES),
+    ):
         lake.remove(run_key(run_id, name))
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+REPORT = "report.html"
 WORK_TASKS = (
     *(PLAN_TASK, UPLOAD_TASK, "create_cluster", "cluster_ready"),
     *(f"{stage}.{task}" for stage in STAGES for task in ("add", "wait")),
@@ -112,10 +113,12 @@ def judge_run(settings: Settings, context: Context) -> None:
 
     record = assemble_record(run, mode_of(settings, context["params"]), stages)
     record |= {"state": "failed" if problems else "succeeded", "reason": "; ".join(problems)}
-    if leftovers and run.plan:
-        log.warning("%d clusters were made after terminate_cluster had run, and are ended", leftovers)
-        _write_report(run, record, stages)
+    if leftovers:
+        log.warning("%d clusters were alive after terminate_cluster, and are ended", leftovers)
     if run.plan:
+        # A run marked failed by hand skips report; a run resumed after it has more to say.
+        if leftovers or run.lake.read(run_key(run_id, REPORT)) is None:
+            _write_report_if_possible(run, record, stages)
         _record_publication(run, stages, published=not problems)
     run.lake.write_json(run_key(run_id, "run.json"), record)
     if lost_sight:
@@ -164,10 +167,19 @@ def _record_publication(run: RunCluster, stages: Mapping[str, Mapping[str, Any]]
 def _write_report(run: RunCluster, record: dict[str, Any], stages: dict[str, dict[str, Any]]) -> str:
     from fruits_airflow.report import render
 
-    key = run_key(run.identity.run_id, "report.html")
+    key = run_key(run.identity.run_id, REPORT)
     page = render(record, stages, read_sample(run.lake, run.identity.run_id))
     run.lake.write(key, page.encode(), "text/html; charset=utf-8")
     return run.lake.uri(key)
+
+
+def _write_report_if_possible(
+    run: RunCluster, record: dict[str, Any], stages: dict[str, dict[str, Any]]
+) -> None:
+    try:
+        _write_report(run, record, stages)
+    except Exception:
+        log.exception("report.html cannot be written; a page does not decide how a run ended")
 
 
 def _write_decision(lake: Lake, settings: Settings, context: Context, state: State, reason: str) -> None:

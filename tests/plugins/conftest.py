@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from airflow.providers.amazon.aws.hooks.emr import EmrHook
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.settings import Settings
@@ -32,9 +34,33 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0")  # nothing to settle without a scheduler
+    monkeypatch.setenv(
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0"
+    )  # nothing to settle without a scheduler
     for name in [name for name in os.environ if name.startswith("FRUITS_")]:
         monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clients_made_once() -> Iterator[None]:
+    """Reads botocore's model of EMR once instead of for each operator; it is most of the suite's time."""
+    made: dict[tuple[Any, ...], Any] = {}
+
+    def once(hook: Any) -> Any:
+        key = (
+            hook.client_type,
+            hook.region_name,
+            str(hook.config.retries),
+            os.environ.get("AWS_ENDPOINT_URL"),
+        )
+        if key not in made:
+            made[key] = hook.conn
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for kind in (EmrHook, S3Hook):
+            patch.setattr(kind, "get_conn", once)
+        yield
 
 
 @pytest.fixture

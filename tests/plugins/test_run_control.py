@@ -105,6 +105,24 @@ def test_a_cluster_made_after_the_teardown_is_ended_by_the_verdict(run: RunClust
     assert run.lake.read(run_key(run.identity.run_id, "report.html")) is not None
 
 
+def test_a_run_whose_report_was_skipped_by_hand_gets_one_from_the_verdict(run: RunCluster) -> None:
+    with pytest.raises(AirflowFailException):
+        judge_run(run.settings, context_of(run, DONE | {"featurize.wait": "failed"}))
+    assert run.lake.read(run_key(run.identity.run_id, "report.html")) is not None
+
+
+def test_a_page_that_cannot_be_made_does_not_decide_the_run(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> str:
+        raise ValueError("no page")
+
+    monkeypatch.setattr(run_control, "_write_report", broken)
+    stage(run, "publish", PUBLISHED)
+    judge_run(run.settings, context_of(run, DONE))
+    assert record(run)["state"] == "succeeded"
+
+
 def test_a_cluster_that_cannot_be_seen_ended_turns_the_run_red(
     run: RunCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
