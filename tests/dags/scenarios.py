@@ -10,16 +10,32 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from airflow.dag_processing.dagbag import DagBag
+from airflow.providers.amazon.aws.hooks.emr import EmrHook
+from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from fruits_airflow import planning, run_cluster, run_control
 from fruits_airflow.code_bundle import CodeBundle
 from fruits_airflow.stages import STAGES, step_for
 
 HERE = Path(__file__).resolve().parent
 CODE = CodeBundle(dict.fromkeys((*(f"{s}.py" for s in STAGES), "bootstrap.sh", "fruits.zip"), b"code"))
+
+
+def cached(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`make`, called once for each kind of client."""
+    made: dict[str, Any] = {}
+
+    def once(hook: Any) -> Any:
+        key = f"{hook.client_type} {hook.region_name} {hook.config.retries}"
+        if key not in made:
+            made[key] = make(hook)
+        return made[key]
+
+    return once
 
 
 def main() -> None:
@@ -30,6 +46,9 @@ def main() -> None:
     bag = DagBag(str(HERE.parents[1] / "dags" / "fruits_pipeline.py"))
     if bag.import_errors:
         raise SystemExit(str(bag.import_errors))
+    for kind in (EmrHook, S3Hook):
+        # a client of its own for each task would be most of the time
+        kind.get_conn = cached(kind.get_conn)  # type: ignore[method-assign]
     for module in (planning, run_control):
         module.build_bundle = lambda: CODE  # type: ignore[attr-defined]
     for scenario in json.loads(sys.argv[1]):
