@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 from fruits import objects
@@ -75,6 +76,16 @@ def test_nothing_appears_when_writing_fails(tmp_path):
 
     with pytest.raises(OSError):  # noqa: PT011 - the one raised above
         write_half()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
+    def no_space(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", no_space)
+    with pytest.raises(OSError, match="No space"):
+        objects.write_bytes(str(tmp_path / "x"), b"data")
     assert list(tmp_path.iterdir()) == []
 
 
