@@ -180,6 +180,7 @@ inside() {
 
 # shellcheck disable=SC2329  # called by the trap
 stop_engine() {
+  docker ps --quiet | xargs --no-run-if-empty docker kill > /dev/null 2>&1 || true
   kill "$(cat "$state/dockerd.pid")" 2> /dev/null || true
   wait
 }

@@ -60,6 +60,7 @@ up() {
     [[ -e $given ]] || die "$name=$given does not exist."
     export "$name=$(realpath "$given")"
   done
+  echo "Building the images and starting the services: minutes the first time, then less than one ($log)"
   if ! compose up --build --detach --wait --wait-timeout "${UP_SECONDS:-600}" > "$log" 2>&1; then
     tail -n 30 "$log" >&2
     compose ps --all --format 'table {{.Service}}\t{{.Status}}' >&2
