@@ -167,6 +167,20 @@ def test_clearing_only_the_failed_wait_makes_a_new_cluster_when_the_old_one_is_g
     assert [state for _, state in steps(run, cluster.job_flow_id)] == ["COMPLETED"]
 
 
+def test_a_failure_that_nobody_reported_is_tried_again_when_its_cluster_is_gone(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
+    does("exit 1")
+    context = context_of(run)
+    added = add(run, context)
+    ended(run.step_desk(added["job_flow_id"]), added["step_id"])
+    run.desk.end_all(timeout_s=30)
+    does("true")
+    drive(sensor(run), context)
+    (cluster,) = clusters.find(run.client, run.identity)
+    assert [state for _, state in steps(run, cluster.job_flow_id)] == ["COMPLETED"]
+
+
 def test_a_step_that_is_done_needs_no_cluster(run: RunCluster, does: Callable[[str], None]) -> None:
     does("true")
     context = context_of(run)
@@ -215,6 +229,8 @@ def test_a_step_past_its_deadline_is_cancelled(run: RunCluster, does: Callable[[
     trigger.serialized_fields["deadline"] = trigger.deadline
     event = fire(trigger)
     assert event["status"] == "timeout"
+    state = describe_step(run.client, added["job_flow_id"], added["step_id"]).state
+    assert state in ("CANCEL_PENDING", "CANCELLED"), "the trigger does it, should the task never resume"
     with pytest.raises(AirflowFailException, match="step_timeout_minutes"):
         sensor(run).execute_complete(context, event)
     assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
@@ -283,18 +299,36 @@ def test_a_look_that_fails_is_repeated(run: RunCluster, does: Callable[[str], No
     assert len(looks) >= 3
 
 
-def test_nothing_fires_before_the_news_of_the_deferral_has_settled(
+def test_nothing_is_looked_at_before_the_news_of_the_deferral_has_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun = time.monotonic()
+    looked: list[float] = []
+
+    class Looked(Exception):
+        pass
+
+    def hook(_: StepTrigger) -> None:
+        looked.append(time.monotonic() - begun)
+        raise Looked
+
+    monkeypatch.setattr(StepTrigger, "hook", hook)
+    trigger = StepTrigger("j", "s", deadline=time.time() + 60, settle_s=0.3, waiter_delay=0.1)
+    with pytest.raises(Looked):
+        fire(trigger)
+    assert looked[0] >= 0.3
+
+
+def test_how_long_it_settles_follows_from_airflows_configuration(
     run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0.5")
-    does("sleep 0.1")
+    does("sleep 30")
     context = context_of(run)
     add(run, context)
     with pytest.raises(TaskDeferred) as deferred:
         sensor(run).execute(context)
-    begun = time.monotonic()
-    fire(deferred.value.trigger)
-    assert time.monotonic() - begun >= 1.0
+    assert deferred.value.trigger.settle_s == 1.0
 
 
 def test_a_waiting_task_links_to_the_logs_of_its_step(run: RunCluster, does: Callable[[str], None]) -> None:
