@@ -5,7 +5,7 @@
 # The engine of its own: Debian's packages, unpacked, not installed, in mount and process namespaces, so that whatever
 # happens all of it ends with this script. It has no bridge network (COMPOSE_FILE gets compose/private_engine.yaml), and
 # makes the base images, which Docker Hub would give, from Debian's packages too. Packages are kept in
-# .cache/compose, everything else is under build/compose and removed.
+# .cache/compose, everything else is under build/compose (in memory where there is plenty) and removed.
 #
 # Where that cannot be, COMMAND runs all the same, with the reason in NO_ENGINE: a test then skips, and says why.
 set -euo pipefail
@@ -87,6 +87,13 @@ fetch_packages() {
 }
 
 # —— Inside the namespaces ————————————————————————————————————————————————
+
+# Images and layers are some 7 GB, written once and thrown away: in memory where there is plenty, which ends with us.
+keep_state_in_memory() {
+  local free_gib
+  free_gib=$(awk '/^MemAvailable/ {print int($2 / 1048576)}' /proc/meminfo)
+  ((free_gib < 18)) || mount -t tmpfs -o size=10g fruits-compose "$state"
+}
 
 start_engine() {
   # Sockets need short paths; both folders are this namespace's own.
@@ -170,6 +177,7 @@ DOCKERFILE
 
 inside() {
   command=("$@")
+  keep_state_in_memory
   start_engine || without "dockerd does not start here (its last words are above)"
   local status=0
   trap stop_engine EXIT
