@@ -45,7 +45,7 @@ with DAG(
     "fruits_pipeline",
     description="Photos to compact vectors on an EMR cluster in the EU",
     doc_md=__doc__,
-    schedule=CronTriggerTimetable(SETTINGS.schedule, timezone=SETTINGS.timezone),
+    schedule=SETTINGS.schedule and CronTriggerTimetable(SETTINGS.schedule, timezone=SETTINGS.timezone),
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,

@@ -230,6 +230,8 @@ def _dag_settings(wishes: Wishes, stack: dict[str, str], model: dict[str, Any]) 
         "FRUITS_SERVICE_ROLE": stack["ServiceRole"],
         "FRUITS_INSTANCE_PROFILE": stack["InstanceProfile"],
         "FRUITS_SECURITY_CONFIGURATION": stack["SecurityConfiguration"],
+        # Unpausing a DAG with a schedule would start a night of its own beside the demo's run.
+        "FRUITS_SCHEDULE": "",
         # An EMR of this machine answers at once, and no listing lags.
         "FRUITS_POLL_S": "1",
         "FRUITS_LOG_WAIT_S": "10",

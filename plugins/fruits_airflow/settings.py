@@ -68,7 +68,7 @@ class Settings:
     poll_s: float = 30.0
     list_consistency_s: float = 30.0
     log_wait_s: float = 360.0
-    schedule: str = "0 2 * * *"
+    schedule: str | None = "0 2 * * *"
     timezone: str = "Europe/Paris"
     owner: str = "data-platform"
     aws_conn_id: str | None = None

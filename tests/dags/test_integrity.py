@@ -118,6 +118,12 @@ def test_clearing_only_failed_tasks_leaves_the_verdict_waiting_for_the_last_stag
         assert "publish.wait" in pipeline.get_task(task).upstream_task_ids
 
 
+def test_a_deployment_without_a_schedule_runs_by_hand_only() -> None:
+    code = f"dag = runpy.run_path({str(DAGS / 'fruits_pipeline.py')!r})['dag']; print(type(dag.timetable).__name__)"
+    done = parse(REQUIRED | {"FRUITS_SCHEDULE": ""}, code)
+    assert done.stdout.split() == ["NullTimetable"], done.stderr
+
+
 def test_the_run_is_nightly_in_paris_and_alone(pipeline: Any) -> None:
     timetable = pipeline.timetable
     assert type(timetable).__name__ == "CronTriggerTimetable"
