@@ -8,6 +8,7 @@ import json
 import socket
 import urllib.request
 import zipfile
+from itertools import takewhile
 from pathlib import Path
 
 import psutil
@@ -107,7 +108,7 @@ def test_termination_ends_the_jvm_and_its_python_workers(aws: Server, code: str,
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/applications", timeout=10) as reply:
         [application] = json.load(reply)
     assert application["attempts"][0]["completed"] is False
-    chain = [parent for parent in psutil.Process(workers[0]).parents() if parent.pid > aws.process.pid]
+    chain = list(takewhile(lambda one: one.pid != aws.process.pid, psutil.Process(workers[0]).parents()))
     names = [one.name() for one in chain]
     assert "java" in names
     aws.client("emr").terminate_job_flows(JobFlowIds=[cluster_id])
