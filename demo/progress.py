@@ -98,9 +98,10 @@ class SparkProgress:
         except (httpx.HTTPError, ValueError):
             # No driver is up, or it is just going: nothing to tell.
             return None
+        # A stage's own name is a place in Spark's code, which tells a newcomer nothing.
         return "; ".join(
-            f"{application['name']}: {stage['name'].split(' at ')[0]}, "
-            f"{stage['numCompleteTasks']} of {stage['numTasks']} tasks, {stage['inputRecords']} rows read"
+            f"{application['name']}, stage {stage['stageId']}: "
+            f"{stage['numCompleteTasks']} of {stage['numTasks']} tasks done"
             for stage in stages[:2]
         )
 
