@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 from fruits import images, job, listing, loading, objects, schemas, tables
 from fruits.errors import ReconciliationError
@@ -65,7 +66,7 @@ def load_images(run: job.Run) -> None:
     metrics = _metrics(loaded)
     run.say(f"{metrics['loaded']} loaded, {metrics['rejected']} rejected")
 
-    removed = _commit(run, listed, loaded)
+    removed = _commit(run, listed, loaded, metrics["loaded"], metrics["rejected"])
     missing = tables.keys_of(listed).join(_kept(run), "image_id", "left_anti").count()
     if missing or metrics["loaded"] + metrics["rejected"] != new:
         raise ReconciliationError(
@@ -125,7 +126,7 @@ def _loaded(run: job.Run, pending: DataFrame, rows: int, size_bytes: int) -> Dat
     )
 
 
-def _metrics(loaded: DataFrame) -> dict[str, object]:
+def _metrics(loaded: DataFrame) -> dict[str, Any]:
     rows = (
         loaded.groupBy("error_code").agg(
             F.count("*").alias("rows"), F.count_if("had_metadata").alias("stripped")
@@ -142,7 +143,7 @@ def _metrics(loaded: DataFrame) -> dict[str, object]:
     }
 
 
-def _commit(run: job.Run, listed: DataFrame, loaded: DataFrame) -> int:
+def _commit(run: job.Run, listed: DataFrame, loaded: DataFrame, loaded_rows: int, rejected_rows: int) -> int:
     """Commit both tables, `images` first.
 
     Returns:
@@ -159,14 +160,14 @@ def _commit(run: job.Run, listed: DataFrame, loaded: DataFrame) -> int:
         spark,
         database,
         "images",
-        good.withColumns({"run_id": run_id, "loaded_at": loaded_at}),
-        _present(run, "images", tables.keys_of(bad).unionByName(removed)),
+        good.withColumns({"run_id": run_id, "loaded_at": loaded_at}) if loaded_rows else None,
+        _present(run, "images", tables.keys_of(bad).unionByName(removed)) if rejected_rows + count else None,
     )
     tables.merge(
         spark,
         database,
         "rejects",
-        bad.withColumn("run_id", run_id),
+        bad.withColumn("run_id", run_id) if rejected_rows else None,
         _present(
             run,
             "rejects",

@@ -153,8 +153,9 @@ def _commit_rows(run: job.Run, rows: DataFrame, images: DataFrame, pca_id: str) 
     present = table.where(F.col("pca_id") == pca_id).select("image_id")
     missing = tables.fixed(rows.join(present, "image_id", "left_anti"))
     orphans = table.select("image_id", "pca_id").join(tables.keys_of(images), "image_id", "left_anti")
-    tables.merge(run.spark, run.arguments.database, "pca", missing, tables.fixed(orphans))
-    run.say(f"{missing.count()} rows written to pca")
+    count = missing.count()
+    tables.merge(run.spark, run.arguments.database, "pca", missing if count else None, orphans)
+    run.say(f"{count} rows written to pca")
 
 
 def _sample(rows: DataFrame, images: DataFrame) -> DataFrame:

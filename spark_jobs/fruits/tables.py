@@ -64,31 +64,39 @@ def ensure(spark: SparkSession, database: str) -> None:
 def merge(
     spark: SparkSession, database: str, table: str, upserts: DataFrame | None, deletes: DataFrame | None
 ) -> None:
-    """Replace or add some rows and remove others, in one commit; when there are none, there is no commit.
+    """Replace or add some rows and remove others, in one commit; when there is nothing to do, there is no commit.
 
     Args:
         spark: The session.
         database: ``catalog.database``.
         table: A table of `schemas.TABLES`.
         upserts: Rows with all of the table's columns, unique by its key; evaluated more than once, so persisted.
-        deletes: Rows with the table's key; disjoint from `upserts`.
+            None where there are none.
+        deletes: Rows with the table's key that the table has; disjoint from `upserts`. None where there are none.
     """
     name = f"{database}.{table}"
-    schema = spark.table(name).schema
-    columns, keys = schema.names, list(KEYS[table])
+    target = spark.table(name)
+    columns, keys = target.columns, list(KEYS[table])
+    empty = target.select(*keys).isEmpty()
+    removed = None if deletes is None or empty else fixed(deletes.select(*keys))
+    if removed is not None and removed.isEmpty():
+        removed = None
+    if upserts is not None and empty:
+        upserts.select(*columns).writeTo(name).append()
+        return
     parts = []
     if upserts is not None:
         parts.append(upserts.select(*columns, F.lit("upsert").alias(_ACTION)))
-    if deletes is not None:
+    if removed is not None:
         unused = [
-            F.lit(None).cast(field.dataType).alias(field.name) for field in schema if field.name not in keys
+            F.lit(None).cast(field.dataType).alias(field.name)
+            for field in target.schema
+            if field.name not in keys
         ]
-        parts.append(deletes.select(*keys, *unused, F.lit("delete").alias(_ACTION)))
+        parts.append(removed.select(*keys, *unused, F.lit("delete").alias(_ACTION)))
     if not parts:
         return
-    changes = reduce(DataFrame.unionByName, parts)
-    if changes.isEmpty():
-        return
+    changes = reduce(DataFrame.unionByName, (part.select(*columns, _ACTION) for part in parts))
     view = f"changes_of_{table}"
     changes.createOrReplaceTempView(view)
     on = " AND ".join(f"t.{key} = s.{key}" for key in keys)
