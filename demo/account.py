@@ -144,7 +144,9 @@ def make_model(
         )
     words = log.read_text(errors="replace").splitlines()
     if made.returncode:
-        raise AccountFailed(words[-1] if words else f"make_model.py ended with {made.returncode}")
+        raise AccountFailed(
+            words[-1].removeprefix("ERROR ") if words else f"make_model.py ended with {made.returncode}"
+        )
     model: dict[str, Any] = json.loads(made.stdout.splitlines()[-1])
     if model["weights"] == "random":
         warn("weights: random — Keras' ImageNet weights could not be fetched and none were given.")
