@@ -66,6 +66,10 @@ def main() -> int:
     except (AccountFailed, AirflowFailed, ProcessEnded, BotoCoreError, ClientError, httpx.HTTPError) as error:
         print(f"ERROR: {error}\nLogs are in {FOLDER / 'logs'}", file=sys.stderr)
         return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"ERROR: {where}{error.strerror or error}; mend that and call again", file=sys.stderr)
+        return 1
     except RunFailed:
         return 1
     except Interrupted:
@@ -173,12 +177,12 @@ def _second_night(
     path = FOLDER / "again.json"
     found = account.download(stack["LakeBucket"], f"runs/{run_id}/run.json", path)
     said = json.loads(path.read_text())["state"] if found else "no run.json"
+    if (state, said) != ("success", "skipped"):
+        raise AirflowFailed(f"a second run over the same photos should be skipped, it is {state} ({said})")
     teller.say(
         "second night",
         f"same photos: {said}, DAG run {state}, {teller.seconds - begun:.0f} s, no cluster, nothing to pay",
     )
-    if (state, said) != ("success", "skipped"):
-        raise AirflowFailed(f"a second run over the same photos should be skipped, it is {state} ({said})")
     path.unlink()
 
 
