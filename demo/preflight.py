@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fruits_airflow.regions import require_eu_region
+from fruits_airflow.settings import ENGINES
 
 NEEDED_FREE_BYTES = 2 * 1024**3
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
-ENGINES = ("litert", "tensorflow")
+DIMS = 1280
+"""Features of a photo, so the most components that there can be."""
 
 
 class CannotStart(Exception):
@@ -156,10 +158,18 @@ def _weights(value: str) -> Path | None:
 def _conf(environ: Mapping[str, str]) -> dict[str, str | int | float]:
     conf: dict[str, str | int | float] = {}
     if environ.get("VARIANCE"):
-        conf["variance"] = _number(environ, "VARIANCE", float, "between 0 and 1, e.g. 0.95")
-    for name in ("K", "LIMIT"):
-        if environ.get(name):
-            conf[name.lower()] = _number(environ, name, int, "a whole number")
+        variance = _number(environ, "VARIANCE", float, "a share above 0, at most 1, e.g. 0.95")
+        # Written so that "nan" is refused too.
+        if not 0 < variance <= 1:
+            raise CannotStart(f"VARIANCE={variance} is no share: give one above 0, at most 1, e.g. 0.95")
+        conf["variance"] = variance
+    for name, most in (("K", DIMS), ("LIMIT", None)):
+        if not environ.get(name):
+            continue
+        count = _number(environ, name, int, "a whole number")
+        if count < 1 or (most and count > most):
+            raise CannotStart(f"{name}={count} cannot be used: give 1 {f'to {most}' if most else 'or more'}")
+        conf[name.lower()] = count
     engine = environ.get("ENGINE")
     if engine:
         if engine not in ENGINES:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 from collections import namedtuple
@@ -35,6 +36,12 @@ def test_a_folder_with_a_photo_is_taken(photos):
         ({"VARIANCE": "most"}, "VARIANCE=most cannot be read"),
         ({"K": "12.5"}, "K=12.5 cannot be read"),
         ({"LIMIT": "all"}, "LIMIT=all cannot be read"),
+        ({"VARIANCE": "0"}, "VARIANCE=0.0 is no share"),
+        ({"VARIANCE": "95"}, "VARIANCE=95.0 is no share"),
+        ({"VARIANCE": "nan"}, "VARIANCE=nan is no share"),
+        ({"K": "0"}, "K=0 cannot be used: give 1 to 1280"),
+        ({"K": "1281"}, "K=1281 cannot be used: give 1 to 1280"),
+        ({"LIMIT": "0"}, "LIMIT=0 cannot be used: give 1 or more"),
         ({"ENGINE": "torch"}, "choose litert or tensorflow"),
         ({"AWS_PORT": "70000"}, "is not a port"),
     ],
@@ -42,6 +49,12 @@ def test_a_folder_with_a_photo_is_taken(photos):
 def test_a_wish_that_cannot_be_fulfilled_is_named_with_its_value(environ, words):
     with pytest.raises(CannotStart, match=words):
         read_wishes(environ)
+
+
+def test_wishes_become_the_runs_parameters_and_empty_ones_do_not():
+    wished = {"VARIANCE": "1", "K": "1280", "LIMIT": "1", "ENGINE": "tensorflow"}
+    assert read_wishes(wished).conf == {"variance": 1.0, "k": 1280, "limit": 1, "engine": "tensorflow"}
+    assert read_wishes(dict.fromkeys((*wished, "IMAGES", "WEIGHTS", "REGION", "KEEP"), "")) == read_wishes({})
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
@@ -74,7 +87,7 @@ def test_a_full_disk_is_said_before_anything_starts(tmp_path, monkeypatch):
 def test_a_second_demo_is_told_who_is_in_its_way(tmp_path):
     with (
         only_demo(tmp_path),
-        pytest.raises(CannotStart, match="another demo is running"),
+        pytest.raises(CannotStart, match=rf"another demo is running.*process {os.getpid()}\b"),
         only_demo(tmp_path),
     ):
         pass
