@@ -17,6 +17,7 @@ from demo.processes import Processes
 REPOSITORY = Path(__file__).resolve().parents[1]
 START_SECONDS = 180
 COMPONENTS = ("scheduler", "dag-processor", "triggerer")
+HEALTH = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
 class AirflowFailed(Exception):
@@ -106,14 +107,10 @@ class Airflow:
 
     def _healthy(self) -> bool:
         try:
-            health = self._client.get("/api/v2/monitor/health").json()
-        except (httpx.TransportError, ValueError):
+            health = self._client.get("/api/v2/monitor/health").raise_for_status().json()
+        except (httpx.HTTPError, ValueError):
             return False
-        return all(
-            part["status"] == "healthy"
-            for name, part in health.items()
-            if name in ("metadatabase", "scheduler", "triggerer", "dag_processor")
-        )
+        return all(health.get(part, {}).get("status") == "healthy" for part in HEALTH)
 
     def _pause(self, deadline: float, what: str) -> None:
         self._processes.check()
