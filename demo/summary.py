@@ -85,7 +85,8 @@ def _volume(volumes: Mapping[str, int]) -> str:
 def _quality(quality: Mapping[str, Any]) -> str:
     checks = quality.get("checks", {})
     failed = [name for name, check in checks.items() if not check["ok"]]
-    verdict = f"failed: {', '.join(failed)}" if failed else f"{len(checks)} checks passed"
+    passed = f"{len(checks)} checks passed" if checks else "not checked"
+    verdict = f"failed: {', '.join(failed)}" if failed else passed
     knn = [
         f"{name} {quality[key]:.1%}"
         for name, key in (("features", "knn_accuracy_features"), ("PCA", "knn_accuracy_pca"))

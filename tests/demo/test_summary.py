@@ -43,6 +43,12 @@ def test_a_failed_check_is_named():
     assert "failed: norms" in line(summary(run, []), "quality")
 
 
+def test_a_run_that_ended_before_its_checks_does_not_say_that_they_passed():
+    run = copy.deepcopy(RUN)
+    run["quality"] = {"knn_accuracy_features": None, "knn_accuracy_pca": None, "checks": {}}
+    assert line(summary(run, []), "quality").split(maxsplit=1)[1] == "not checked"
+
+
 def test_a_run_that_published_nothing_says_so():
     run = copy.deepcopy(RUN) | {"pca": {}, "cluster": {}, "rejects_by_code": {}}
     text = summary(run, [])
