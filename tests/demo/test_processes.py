@@ -79,3 +79,13 @@ def test_a_process_that_ended_is_said_with_its_last_words(processes):
 def test_a_command_that_fails_is_said_with_its_last_words(processes):
     with pytest.raises(ProcessEnded, match="database is gone"):
         processes.run("db", [sys.executable, "-c", "raise SystemExit('database is gone')"], os.environ)
+
+
+def test_ctrl_c_in_the_terminal_reaches_only_the_demo_itself(processes):
+    processes.start("child", SLEEP, os.environ)
+    assert os.getsid(processes._running["child"].pid) != os.getsid(0)
+
+
+def test_a_command_that_did_its_work_is_not_missed(processes):
+    processes.run("db", [sys.executable, "-c", ""], os.environ)
+    processes.check()
