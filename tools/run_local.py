@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         StageFailed: A job failed.
     """
     if shutil.which("java", path=_path_with_java()) is None:
-        raise InputError("there is no java on the PATH: install Java 17 or set JAVA_HOME")
+        raise InputError("there is no java on the PATH: install Java 17 or 21, or set JAVA_HOME")
     out = arguments.out.resolve()
     run_id = datetime.now(UTC).strftime("local__%Y-%m-%dT%H-%M-%S.%f")
     run_folder = out / "runs" / run_id
@@ -101,7 +101,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         ],
         "reduce_pca": [
             *("--model-id", model_id),
-            *(("--k", str(arguments.k)) if arguments.k else ("--variance", str(arguments.variance))),
+            *(
+                ("--k", str(arguments.k))
+                if arguments.k is not None
+                else ("--variance", str(arguments.variance))
+            ),
         ],
         "publish": ["--model-id", model_id, "--max-reject-rate", str(arguments.max_reject_rate)],
     }

@@ -52,3 +52,14 @@ def test_a_jar_damaged_in_the_cache_is_fetched_again(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch_jars, "resolve", resolver_that_fetches(GOOD, []))
     fetch_jars.fetch(tmp_path)
     assert (tmp_path / "thing-1.0.jar").read_bytes() == GOOD
+
+
+@pytest.mark.usefixtures("_pinned")
+def test_no_way_to_the_jars_is_said_with_the_resolvers_words_and_the_remedy(tmp_path, monkeypatch):
+    def resolve(_coordinates, _ivy):
+        raise fetch_jars.ResolverFailed("UNRESOLVED DEPENDENCY: thing")
+
+    monkeypatch.setattr(fetch_jars, "resolve", resolve)
+    monkeypatch.setattr("sys.argv", ["fetch_jars.py", "--folder", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"(?s)UNRESOLVED.*ERROR: .*put these jars into .*thing-1\.0\.jar"):
+        fetch_jars.main()
