@@ -89,3 +89,11 @@ def test_ctrl_c_in_the_terminal_reaches_only_the_demo_itself(processes):
 def test_a_command_that_did_its_work_is_not_missed(processes):
     processes.run("db", [sys.executable, "-c", ""], os.environ)
     processes.check()
+
+
+def test_a_demo_started_from_within_another_does_not_end_itself(tmp_path):
+    code = f"import pathlib; from demo.processes import end_leftovers; end_leftovers(pathlib.Path({str(tmp_path)!r}))"
+    inner = subprocess.run(
+        [sys.executable, "-c", code], check=False, env={**os.environ, MARKER: str(tmp_path)}
+    )
+    assert inner.returncode == 0
