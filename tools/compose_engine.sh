@@ -186,7 +186,7 @@ inside() {
   exit $status
 }
 
-# shellcheck disable=SC2329  # called by the trap
+# shellcheck disable=SC2317,SC2329  # called by the trap
 stop_engine() {
   docker ps --quiet | xargs --no-run-if-empty docker kill > /dev/null 2>&1 || true
   kill "$(cat "$state/dockerd.pid")" 2> /dev/null || true
