@@ -78,7 +78,7 @@ test-spark: setup ## The jobs and their library, on a real Spark
 
 .PHONY: test-airflow
 test-airflow: setup ## DAG, control plane, demo and the laptop's AWS, over real HTTP
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/local_aws tests/demo tests/bench/test_scale.py -m "not slow"
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/local_aws tests/demo tests/compose/test_files.py tests/bench/test_scale.py -m "not slow"
 
 .PHONY: test-e2e
 test-e2e: setup ## make demo on 200 photos, its tables checked by key

@@ -15,7 +15,7 @@ run whose quality gate refused: red without a cluster, until `force`.
 
 **Cost** is bounded before and while the run lives: `plan` refuses a forecast above `max_cost_eur`, and the cluster's
 deadline is never later than the moment at which that sum is spent. Four things end a cluster: `terminate_cluster`,
-which runs whatever failed; EMR's idle timeout; a timer on the primary node at the deadline; the janitor DAG.
+which runs whatever failed; EMR's idle timeout; a timer on the primary node at the deadline; the janitor DAG (to come).
 
 **Residency.** Clusters run, and buckets lie, in EU member states only; the form, the settings and `plan` refuse others.
 

@@ -124,17 +124,13 @@ def _run(wishes: Wishes, processes: Processes, teller: Teller) -> None:
     teller.say("run", f"{run_id} triggered")
     state = watch_run(airflow, DAG_ID, run_id, f"http://127.0.0.1:{ui_port}", teller)
     run = _fetch_results(account, stack, run_id)
-    if state != "success":
-        _tell_failure(airflow, run_id)
-    else:
-        _second_night(airflow, account, stack, conf, teller)
-    files = [FOLDER / name for name in RESULTS if (FOLDER / name).exists()]
-    if run:
-        if run["features"].get("weights") == "random":
-            teller.warn(
-                "weights: random — these vectors mean nothing. Give real weights with WEIGHTS=file.h5."
-            )
-        print(f"\n{summary(run, [path.relative_to(REPOSITORY) for path in files])}\n", flush=True)
+    try:
+        if state != "success":
+            _tell_failure(airflow, run_id)
+        else:
+            _second_night(airflow, account, stack, conf, teller)
+    finally:
+        _tell_results(run, teller)
     if state != "success":
         raise RunFailed
     if wishes.keep:
@@ -143,6 +139,16 @@ def _run(wishes: Wishes, processes: Processes, teller: Teller) -> None:
             while True:
                 processes.check()
                 time.sleep(1)
+
+
+def _tell_results(run: dict[str, Any] | None, teller: Teller) -> None:
+    files = [FOLDER / name for name in RESULTS if (FOLDER / name).exists()]
+    if run:
+        if run["features"].get("weights") == "random":
+            teller.warn(
+                "weights: random — these vectors mean nothing. Give real weights with WEIGHTS=file.h5."
+            )
+        print(f"\n{summary(run, [path.relative_to(REPOSITORY) for path in files])}\n", flush=True)
 
 
 def _model(wishes: Wishes, account: Account, stack: dict[str, str], teller: Teller) -> dict[str, Any]:

@@ -17,4 +17,8 @@ if ! "$uv" venv -q --clear --python 3.11 "$venv"; then
     "or, with open network, $uv python install 3.11) and call again." >&2
   exit 1
 fi
-"$uv" pip sync -q --python "$venv/bin/python" --require-hashes "requirements/$name.lock"
+if ! "$uv" pip sync -q --python "$venv/bin/python" --require-hashes "requirements/$name.lock"; then
+  echo "ERROR: $venv could not be filled from requirements/$name.lock (cause above). Check that the package index" \
+    "can be reached, and call again." >&2
+  exit 1
+fi
