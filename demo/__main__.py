@@ -29,7 +29,7 @@ from demo.airflow import Airflow, AirflowFailed
 from demo.drawing import draw_fruits
 from demo.preflight import CannotStart, Wishes, check_space, free_port, only_demo, read_wishes
 from demo.processes import ProcessEnded, Processes, end_leftovers
-from demo.progress import Teller, failed_tasks, watch_run
+from demo.progress import ENDED, Teller, failed_tasks, watch_run
 from demo.summary import summary
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -178,7 +178,7 @@ def _second_night(
     run_id = f"again__{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}"
     begun = teller.seconds
     airflow.trigger(DAG_ID, run_id, conf)
-    while (state := airflow.run_state(DAG_ID, run_id)) not in ("success", "failed"):
+    while (state := airflow.run_state(DAG_ID, run_id)) not in ENDED:
         time.sleep(0.3)
     path = FOLDER / "again.json"
     found = account.download(stack["LakeBucket"], f"runs/{run_id}/run.json", path)
