@@ -62,7 +62,13 @@ def ensure(spark: SparkSession, database: str) -> None:
 
 
 def merge(
-    spark: SparkSession, database: str, table: str, upserts: DataFrame | None, deletes: DataFrame | None
+    spark: SparkSession,
+    database: str,
+    table: str,
+    upserts: DataFrame | None,
+    deletes: DataFrame | None,
+    *,
+    only_adds: bool = False,
 ) -> None:
     """Replace or add some rows and remove others, in one commit; when there is nothing to do, there is no commit.
 
@@ -73,10 +79,16 @@ def merge(
         upserts: Rows with all of the table's columns, unique by its key; evaluated more than once, so persisted.
             None where there are none.
         deletes: Rows with the table's key that the table has; disjoint from `upserts`. None where there are none.
+        only_adds: The caller has just seen that the table has none of the keys of `upserts`. With no `deletes`
+            either, the rows are appended, which reads nothing of the table: a MERGE would read all of its keys.
+            The lock on the database (one writer) is what makes this as safe as a MERGE.
     """
     name = f"{database}.{table}"
     target = spark.table(name)
     columns, keys = target.columns, list(KEYS[table])
+    if upserts is not None and deletes is None and only_adds:
+        upserts.select(*columns).writeTo(name).append()
+        return
     empty = target.select(*keys).isEmpty()
     removed = None if deletes is None or empty else fixed(deletes.select(*keys))
     if removed is not None and removed.isEmpty():
