@@ -12,6 +12,7 @@ from local_aws.clients import Clients
 from local_aws.dispatch import Dispatcher
 from local_aws.emr.models import EmrBackend, emr_backends
 from local_aws.emr.runtime import Runtime
+from local_aws.faults import FaultControl, Faults, FaultyClusters, FaultyReads, FaultyWire
 from local_aws.interceptors import AccessLog, Health, LoopbackGuard
 from local_aws.s3 import storage
 from local_aws.settings import Settings
@@ -42,7 +43,12 @@ def assemble(settings: Settings, endpoint: str, extra: Sequence[Interceptor] = (
         extra: further interceptors, between the guard and the service.
     """
     clients = Clients(endpoint)
-    EmrBackend.runtime = Runtime(settings, clients)
+    hooks = None
+    if settings.faults:
+        faults = Faults()
+        hooks = FaultyClusters(faults)
+        extra = [*extra, FaultControl(faults), FaultyWire(faults), FaultyReads(faults, hooks)]
+    EmrBackend.runtime = Runtime(settings, clients, hooks)
     storage.install()
     access_log = AccessLog(settings.state_dir / "access.jsonl")
     about: dict[str, object] = {"endpoint": endpoint}

@@ -8,6 +8,8 @@ of headers in capitals, which boto3 takes for part of the metadata's name.
 from __future__ import annotations
 
 import re
+import socket
+import struct
 from typing import Any
 
 from waitress.channel import HTTPChannel
@@ -16,6 +18,7 @@ from waitress.task import WSGITask
 
 # Where moto looks for the original spelling of header names (moto.core.request; not imported: it takes a second).
 SPELLED_HEADERS = "moto.preserved_header_names"
+CHANNEL = "local_aws.channel"
 _METADATA = b"x-amz-meta-"
 _METADATA_LINE = re.compile(rb"\r\nX-Amz-Meta-[^:\r]*", re.IGNORECASE)
 
@@ -48,6 +51,7 @@ class Task(WSGITask):  # type: ignore[misc]  # waitress has no types
     def get_environment(self) -> dict[str, Any]:
         """The WSGI environment, with the metadata that waitress dropped."""
         environ: dict[str, Any] = super().get_environment()
+        environ[CHANNEL] = self.channel
         spelled = environ.setdefault(SPELLED_HEADERS, {})
         for name, value in self.request.metadata.items():
             key = "HTTP_" + name.upper().replace("-", "_")
@@ -66,3 +70,15 @@ class Connection(HTTPChannel):  # type: ignore[misc]  # waitress has no types
 
     parser_class = Parser
     task_class = Task
+
+    def drop(self, *, reset: bool = False) -> None:
+        """Ends the connection without an answer, from a thread that is about to give one.
+
+        Args:
+            reset: whether the client gets RST (a machine that died), or FIN (a proxy that closed).
+        """
+        if reset:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # what is written from now on is thrown away; the server's loop closes the socket
+        self.will_close, self.connected = True, False
+        self.server.pull_trigger()

@@ -23,6 +23,8 @@ class Settings:
         port: TCP port; 0 takes any free one.
         state_dir: logs, scratch space and large objects; one server at a time.
         spark_python: the interpreter of the environment that has pyspark; steps run with it.
+        spark_submit: what runs a step's spark-submit; None takes the one beside spark_python.
+        faults: whether a test may arm faults over HTTP.
         java_home: a JDK for Spark; None takes the `java` on the PATH.
         jars_dir: where the two Iceberg jars are cached.
         master: Spark master that stands for YARN.
@@ -39,6 +41,8 @@ class Settings:
     port: int = 5600
     state_dir: Path = Path("build/aws")
     spark_python: Path = Path(".venv-spark/bin/python")
+    spark_submit: Path | None = None
+    faults: bool = False
     java_home: Path | None = None
     jars_dir: Path = Path(".cache/jars")
     master: str = "local[2]"
@@ -106,6 +110,15 @@ def parse_command_line(argv: Sequence[str] | None = None) -> Settings:
         default=default.spark_python,
         help="Python that has pyspark; runs the steps",
     )
+    parser.add_argument(
+        "--spark-submit",
+        type=Path,
+        default=default.spark_submit,
+        help="program that gets the steps' spark-submit calls, for tests",
+    )
+    parser.add_argument(
+        "--faults", action="store_true", help="let a test arm faults (local_aws/faults); for tests only"
+    )
     parser.add_argument("--java-home", type=Path, default=default.java_home, help="JDK 17 or 21 for Spark")
     parser.add_argument("--jars-dir", type=Path, default=default.jars_dir, help="where the Iceberg jars are")
     parser.add_argument("--master", default=default.master, help="Spark master that stands for YARN")
@@ -127,7 +140,7 @@ def parse_command_line(argv: Sequence[str] | None = None) -> Settings:
         "--idle-scale", type=float, default=default.idle_scale, help="factor on idle timeouts, for tests"
     )
     arguments = vars(parser.parse_args(argv))
-    for name in ("state_dir", "spark_python", "java_home", "jars_dir"):
+    for name in ("state_dir", "spark_python", "spark_submit", "java_home", "jars_dir"):
         if arguments[name] is not None:
             # absolute, not resolved: a virtual environment's python is a link, and following it leaves it
             arguments[name] = arguments[name].absolute()

@@ -20,15 +20,17 @@ if TYPE_CHECKING:
     from local_aws.emr.runtime import Runtime
 
 LIVE = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
+_HOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How a cluster ends: its last state, and why."""
+    """How a cluster ends: its last state, why, and whether its machines are gone at once."""
 
     state: str
     code: str
     message: str
+    abrupt: bool = False
 
 
 USER_REQUEST = Ending("TERMINATED", "USER_REQUEST", "Terminated by user request")
@@ -63,6 +65,7 @@ class Cluster:
         self.request = request
         self.region = region
         self.settings = runtime.settings
+        self.hooks = runtime.hooks
         self.endpoint = runtime.endpoint
         self.s3 = runtime.s3(region)
         self.place = runtime.place(region)
@@ -150,11 +153,13 @@ class Cluster:
 
     def _live(self) -> None:
         self._pause(self.settings.start_seconds)
+        self._stay()
         if self._problem:
             self.terminate(Ending("TERMINATED_WITH_ERRORS", "VALIDATION_ERROR", self._problem))
         if self._ending is None:
             self._bootstrap()
         self._pause(self.settings.bootstrap_seconds)
+        self._stay()
         with self.changed:
             if self._ending is None:
                 self._work()
@@ -168,6 +173,13 @@ class Cluster:
                 self.changed.wait(min(left, self._seconds_to_deadline()))
                 self._look_at_deadline()
 
+    def _stay(self) -> None:
+        """Waits for as long as the hooks keep the cluster in its state and nobody ends it."""
+        with self.changed:
+            while self._ending is None and self.hooks.stays(self):
+                self.changed.wait(min(_HOOK_SECONDS, self._seconds_to_deadline()))
+                self._look_at_deadline()
+
     def _bootstrap(self) -> None:
         with self.changed:
             self._enter("BOOTSTRAPPING", {"Message": "Running bootstrap actions"})
@@ -176,6 +188,8 @@ class Cluster:
         try:
             bootstrap.check_scripts(actions, self._object_exists)
             deadline = bootstrap.deadline(actions)
+            if problem := self.hooks.bootstrap_problem(self):
+                raise bootstrap.BootstrapError(problem)
         except bootstrap.BootstrapError as error:
             message = str(error).format(primary=self.primary.ec2_id)
             self.terminate(Ending("TERMINATED_WITH_ERRORS", "BOOTSTRAP_FAILURE", message))
@@ -244,6 +258,7 @@ class Cluster:
         step.state, step.started = "RUNNING", datetime.now(UTC)
         step.execution = Execution(self, step, lambda status, why: self._step_ended(step, status, why))
         step.execution.start()
+        self.hooks.step_entered(self, step)
 
     def _step_ended(self, step: Step, status: int | None, why: str) -> None:
         with self.changed:
@@ -258,6 +273,7 @@ class Cluster:
                     step.failure["LogFile"] = log_file
                 self._after_failure(step)
             self._idle_since = time.monotonic()
+            self.hooks.step_entered(self, step)
             self.changed.notify_all()
 
     def _after_failure(self, step: Step) -> None:
@@ -289,7 +305,7 @@ class Cluster:
             for one in running:
                 one.state, one.message = "CANCEL_PENDING", one.message or "Job terminated"
                 if one.execution is not None:
-                    one.execution.stop()
+                    one.execution.stop(at_once=ending.abrupt)
         for one in running:
             if one.execution is not None:
                 one.execution.join(self.settings.kill_seconds + 30)
@@ -297,12 +313,15 @@ class Cluster:
             until = time.monotonic() + self.settings.terminate_seconds
             while not self._closing and (left := until - time.monotonic()) > 0:
                 self.changed.wait(left)
+            while not self._closing and self.hooks.stays(self):
+                self.changed.wait(_HOOK_SECONDS)
             self.timeline.ended = datetime.now(UTC)
             self._machines_enter("TERMINATED")
             self._enter(ending.state, reason)
 
     def _enter(self, state: str, reason: dict[str, str]) -> None:
         self.state, self.reason = state, reason
+        self.hooks.entered(self)
         self.changed.notify_all()
 
     def _machines_enter(self, state: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from local_aws.clients import Clients
 from local_aws.emr.command import Place
+from local_aws.emr.hooks import Hooks
 from local_aws.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,8 +19,9 @@ _ICEBERG_JARS = ("iceberg-spark-runtime-*.jar", "iceberg-aws-bundle-*.jar")
 class Runtime:
     """Settings, endpoint and S3 clients, shared by the clusters of one server."""
 
-    def __init__(self, settings: Settings, clients: Clients) -> None:
+    def __init__(self, settings: Settings, clients: Clients, hooks: Hooks | None = None) -> None:
         self.settings = settings
+        self.hooks = hooks or Hooks()
         self.endpoint = clients.endpoint
         self._clients = clients
 
@@ -33,7 +35,7 @@ class Runtime:
         settings = self.settings
         found = [sorted(settings.jars_dir.rglob(pattern)) for pattern in _ICEBERG_JARS]
         return Place(
-            spark_submit=str(settings.spark_python.with_name("spark-submit")),
+            spark_submit=str(settings.spark_submit or settings.spark_python.with_name("spark-submit")),
             python=str(settings.spark_python),
             master=settings.master,
             ui_port=settings.ui_port,

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -137,8 +138,13 @@ class Execution:
                 why = self._last_error()
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
-            self._ship_logs()
+            late = self._cluster.hooks.log_seconds(self._cluster, self._step)
+            if not late:
+                self._ship_logs()
             self._done(status, why)
+            if late:
+                time.sleep(late)
+                self._ship_logs()
 
     def _execute(self, log: Callable[[str], None]) -> tuple[int | None, str]:
         jar = self._step.config["HadoopJarStep"]
@@ -169,7 +175,7 @@ class Execution:
                         "-I",
                         str(Path(__file__).with_name("supervisor.py")),
                         str(self._cluster.settings.kill_seconds),
-                        *local.argv,
+                        *self._cluster.hooks.step_command(self._cluster, self._step, local.argv),
                     ],
                     stdin=subprocess.PIPE,
                     stdout=out,

@@ -1,0 +1,109 @@
+"""Faults in the life of clusters and steps.
+
+`stays`: a cluster is kept in `state` (STARTING, BOOTSTRAPPING or TERMINATING) until the fault is disarmed.
+`bootstrap_fails`: a bootstrap action returns non-zero.
+`cluster_lost`: the primary node is gone, `seconds` after the cluster or, with `step`, the step entered `state`.
+`step_hangs`: a step does nothing (`before`), or does its work and never ends (`after`).
+`step_killed`: the step's program gets SIGKILL `seconds` after its start.
+`logs_late`: a step's logs come `seconds` after its end.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+import weakref
+from collections.abc import Callable
+
+from local_aws.emr.cluster import Cluster, Ending
+from local_aws.emr.hooks import Hooks
+from local_aws.emr.steps import Step
+from local_aws.faults.armed import Fault, Faults
+
+LOST = Ending("TERMINATED_WITH_ERRORS", "INSTANCE_FAILURE", "The master node was terminated.", abrupt=True)
+_ENDLESS = "86400"
+
+
+class FaultyClusters(Hooks):
+    """Bends the life of clusters as is armed, and remembers their states."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self._states: weakref.WeakKeyDictionary[Cluster, list[tuple[float, str]]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._lock = threading.Lock()
+
+    def state_at(self, cluster: Cluster, moment: float) -> str | None:
+        """The state of a cluster at a moment (seconds since the epoch); None before there was one."""
+        if cluster.timeline.created.timestamp() > moment:
+            return None
+        with self._lock:
+            states = list(self._states.get(cluster, []))
+        return next((state for since, state in reversed(states) if since <= moment), "STARTING")
+
+    def entered(self, cluster: Cluster) -> None:
+        """Notes the state; loses the cluster if that is armed."""
+        with self._lock:
+            states = self._states.setdefault(cluster, [])
+            if states and states[-1][1] == cluster.state:
+                return
+            states.append((time.time(), cluster.state))
+        for fault in self._strike("cluster_lost", cluster, lambda one: one.step == ".*", cluster.state):
+            _lose(cluster, fault)
+
+    def stays(self, cluster: Cluster) -> bool:
+        """Whether the cluster is kept in its present state."""
+        return bool(self._strike("stays", cluster, lambda _: True, cluster.state))
+
+    def bootstrap_problem(self, cluster: Cluster) -> str | None:
+        """What EMR says when a bootstrap action fails."""
+        if not self._strike("bootstrap_fails", cluster, lambda _: True):
+            return None
+        return "On the master instance ({primary}), bootstrap action 1 returned a non-zero return code"
+
+    def step_command(self, cluster: Cluster, step: Step, argv: list[str]) -> list[str]:
+        """The step's command, or one that hangs or is killed."""
+        for fault in self._strike("step_hangs", cluster, _named(step)):
+            if fault.when == "before":
+                return ["sleep", _ENDLESS]
+            return ["sh", "-c", f'"$@"; sleep {_ENDLESS}', "sh", *argv]
+        for fault in self._strike("step_killed", cluster, _named(step)):
+            return ["timeout", "--signal=KILL", str(fault.seconds), *argv]
+        return argv
+
+    def step_entered(self, cluster: Cluster, step: Step) -> None:
+        """Loses the cluster if that is armed."""
+        named = _named(step)
+        for fault in self._strike(
+            "cluster_lost", cluster, lambda one: one.step != ".*" and named(one), step.state
+        ):
+            _lose(cluster, fault)
+
+    def log_seconds(self, cluster: Cluster, step: Step) -> float:
+        """How late the step's logs are."""
+        return max((one.seconds for one in self._strike("logs_late", cluster, _named(step))), default=0.0)
+
+    def _strike(
+        self, kind: str, cluster: Cluster, matches: Callable[[Fault], bool], state: str | None = None
+    ) -> list[Fault]:
+        name = str(cluster.request["Name"])
+        return self._faults.strike(
+            (kind,),
+            lambda one: (
+                re.fullmatch(one.cluster, name) is not None
+                and (state is None or one.state == state)
+                and matches(one)
+            ),
+        )
+
+
+def _named(step: Step) -> Callable[[Fault], bool]:
+    return lambda fault: re.fullmatch(fault.step, str(step.config["Name"])) is not None
+
+
+def _lose(cluster: Cluster, fault: Fault) -> None:
+    timer = threading.Timer(fault.seconds, cluster.terminate, [LOST])
+    timer.daemon = True
+    timer.start()

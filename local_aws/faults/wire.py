@@ -1,0 +1,88 @@
+"""Faults between a client and the service: replies lost, cut, refused, delayed or held.
+
+`when` says where the effect is: `before` (there is none, or not yet), `during` (the client is cut off, and the effect
+comes `seconds` later), `after` (the service has done what it was asked).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from local_aws.connection import CHANNEL
+from local_aws.faults import errors
+from local_aws.faults.armed import WIRE, Fault, Faults
+from local_aws.requests import Call
+from local_aws.web import Reply
+
+_STRUCK = "local_aws.faults.struck"
+_counting = threading.Lock()
+HOLD_SECONDS = 300.0
+"""Nothing is held for longer: a test that died must not leave threads behind."""
+
+
+class FaultyWire:
+    """Does to requests and replies what is armed."""
+
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+
+    def before(self, call: Call) -> Reply | None:
+        """Does what comes before the effect."""
+        struck = (
+            [] if call.service == "local_aws" else self._faults.strike(WIRE, lambda one: one.is_for(call))
+        )
+        call.environ[_STRUCK] = struck
+        for fault in struck:
+            if fault.when == "before" and (answer := _before(call, fault)):
+                return answer
+            if fault.when == "during":
+                _during(call, fault)
+        return None
+
+    def after(self, call: Call, reply: Reply) -> Reply:
+        """Does what comes after it."""
+        for fault in call.environ[_STRUCK]:
+            if fault.when != "after":
+                continue
+            if fault.kind == "lost":
+                _drop(call, fault)
+            elif fault.kind == "cut":
+                reply = Reply(reply.status, reply.headers, reply.body[: len(reply.body) // 2])
+            elif fault.kind == "refused":
+                reply = errors.reply(call, fault.error)
+            else:
+                _wait(fault)
+        return reply
+
+
+def _before(call: Call, fault: Fault) -> Reply | None:
+    if fault.kind == "lost":
+        _drop(call, fault)
+        return Reply(503)
+    if fault.kind == "refused":
+        return errors.reply(call, fault.error)
+    if fault.kind in ("delayed", "held"):
+        _wait(fault)
+    return None
+
+
+def _during(call: Call, fault: Fault) -> None:
+    if fault.kind == "lost":
+        _drop(call, fault)
+    _wait(fault)
+
+
+def _wait(fault: Fault) -> None:
+    if fault.kind != "held":
+        time.sleep(fault.seconds)
+        return
+    with _counting:
+        fault.holding += 1
+    fault.released.wait(HOLD_SECONDS)
+    with _counting:
+        fault.holding -= 1
+
+
+def _drop(call: Call, fault: Fault) -> None:
+    call.environ[CHANNEL].drop(reset=fault.reset)
