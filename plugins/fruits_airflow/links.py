@@ -34,10 +34,17 @@ class StepLogLink(BaseOperatorLink):
 
 def folder_address(client: S3Client, bucket: str, prefix: str) -> str:
     """Address of a folder in the console, or at the endpoint where one is configured (the console lacks it there)."""
-    endpoint = urlsplit(client.meta.endpoint_url)
-    host = endpoint.hostname or ""
+    endpoint = client.meta.endpoint_url.rstrip("/")
+    return (
+        console_address(client, bucket, prefix) or f"{endpoint}/{bucket}?list-type=2&prefix={quote(prefix)}"
+    )
+
+
+def console_address(client: S3Client, bucket: str, prefix: str) -> str | None:
+    """Address of a folder in the console; None where the endpoint is none of AWS's."""
+    host = urlsplit(client.meta.endpoint_url).hostname or ""
     if not host.endswith((".amazonaws.com", ".amazonaws-eusc.eu", ".amazonaws.eu")):
-        return f"{endpoint.geturl()}/{bucket}?list-type=2&prefix={quote(prefix)}"
+        return None
     console = _CONSOLES.get(client.meta.partition, _CONSOLES["aws"])
     region = client.meta.region_name
     return f"https://{region}.{console}/s3/buckets/{bucket}?region={region}&prefix={quote(prefix)}"

@@ -459,5 +459,5 @@ def test_every_label_of_the_map_can_be_shown_alone(page: Page) -> None:
 
 
 def test_the_page_follows_the_readers_colours_and_prints(page: Page) -> None:
-    for rule in ("@media (prefers-color-scheme: dark)", "@media print", ":focus-visible"):
+    for rule in ("color-scheme: light dark;", "light-dark(", "@media print", ":focus-visible"):
         assert rule in page.html

@@ -25,6 +25,7 @@ class StageState(StrEnum):
     """How a stage ended, in the words of the page."""
 
     DONE = "done"
+    GOING = "going on"
     STOPPED = "stopped here"
     UNSEEN = "end not seen"
     NOT_RUN = "did not run"
@@ -88,11 +89,10 @@ def _states(facts: Facts) -> dict[str, StageState]:
     done["cluster_start"] = any(done.values()) or bool(facts.number("seconds", "cluster_start"))
 
     states = {}
+    next_one = StageState.GOING if facts.get("state") == "running" else StageState.STOPPED
     going = had_cluster or any(done.values())
     for stage in ("cluster_start", *JOBS):
-        states[stage] = (
-            StageState.DONE if done[stage] else StageState.STOPPED if going else StageState.NOT_RUN
-        )
+        states[stage] = StageState.DONE if done[stage] else next_one if going else StageState.NOT_RUN
         going = going and done[stage]
     ended = facts.text("cluster", "state") in ENDED
     states["terminate"] = (

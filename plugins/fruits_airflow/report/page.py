@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fruits_airflow.report import flow, sections, units
 from fruits_airflow.report.curve import variance_curve
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.pca_map import ASPECT, MAX_POINTS, THUMBNAIL, pca_map
+from fruits_airflow.report.places import Place
 
 STATES = {
     "succeeded": ("Succeeded", "The result of this run is published."),
@@ -22,34 +24,78 @@ STATES = {
     "skipped": ("Skipped", "There was nothing to do, so no cluster was created."),
     "refused": ("Refused", "The plan stopped the run before anything was created; its log says why."),
 }
+UNRECORDED = {  # only in Airflow: such a run has left no run.json
+    "running": ("Running", "The run goes on. What it has done so far is below; its record is written last."),
+    "unrecorded": ("No record", "The run left no run.json: it goes on, or was cut short before it could."),
+}
 MAX_CAUSE = 4000
 
 
-def render(run: Mapping[str, Any], stages: Mapping[str, Any], sample: pa.Table | None) -> str:
-    """The report of one run as one HTML page that loads nothing from anywhere and contains no script.
+@dataclass(frozen=True)
+class Around:
+    """What surrounds the page when Airflow serves it; the self-contained report.html has nothing around it.
 
-    A part whose data is not there says so; nothing in `run` or `stages` can make this raise, and no text from
-    them is anything but text on the page.
+    Attributes:
+        home: address of the list of runs.
+        script: address of page.js.
+        places: where a reader looks next.
+    """
+
+    home: str
+    script: str
+    places: Sequence[Place]
+
+
+def render(
+    run: Mapping[str, Any],
+    stages: Mapping[str, Any],
+    sample: pa.Table | None,
+    residency: Mapping[str, Any] | None = None,
+    around: Around | None = None,
+    problems: Sequence[str] = (),
+) -> str:
+    """The report of one run as one HTML page; without `around` it loads nothing from anywhere and runs no script.
+
+    A part whose data is not there says so; nothing in `run`, `stages` or `residency` can make this raise, and no
+    text from them is anything but text on the page.
 
     Args:
         run: run.json.
         stages: the stages' metrics by stage name, as each job left them.
         sample: sample.parquet with columns `label`, `pc1`, `pc2`, `thumbnail`; None when there is none.
+        residency: residency.json; None when there is none.
+        around: what Airflow's page has besides; None for report.html.
+        problems: what of the run could not be read, said on top.
     """
-    facts = Facts(run, stages)
-    return _environment().get_template("page.html.j2").render(_view(facts, sample))
+    view = _view(Facts(run, stages), sample) | {
+        "evidence": sections.evidence(residency or {}),
+        "around": around,
+        "script": around and around.script,
+        "problems": [units.clipped(problem, MAX_CAUSE) for problem in problems],
+    }
+    return render_template("page.html.j2", view)
+
+
+def render_template(name: str, view: Mapping[str, Any]) -> str:
+    """A template of this folder, with everything in `view` shown as text."""
+    return _environment().get_template(name).render({"script": None, **view})
+
+
+def named_state(state: str | None) -> tuple[str, str, str]:
+    """A run's state as a word for the style, its title and its explanation."""
+    known = {**STATES, **UNRECORDED}
+    if state in known:
+        return state, *known[state]
+    return "unknown", "State not known", "The record of this run names no state we know."
 
 
 def _view(facts: Facts, sample: pa.Table | None) -> dict[str, Any]:
-    state = facts.text("state") or ""
-    title, explanation = STATES.get(
-        state, ("State not known", "The record of this run names no state we know.")
-    )
+    state, title, explanation = named_state(facts.text("state"))
     cause = facts.text("reason")
     in_eu, residency = sections.residency(facts)
     return {
         "facts": facts,
-        "state": state if state in STATES else "unknown",
+        "state": state,
         "title": title,
         "cause": units.clipped(cause, MAX_CAUSE) if cause else None,
         "explanation": explanation,
@@ -64,6 +110,7 @@ def _view(facts: Facts, sample: pa.Table | None) -> dict[str, Any]:
         "reject_codes": sections.reject_codes(facts),
         "reject_examples": sections.reject_examples(facts),
         "checks": sections.checks(facts),
+        "drift": sections.drift(facts),
         "costs": sections.costs(facts),
         "in_eu": in_eu,
         "residency": residency,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fruits_airflow.regions import EU_REGIONS, NEAR_MISSES
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.flow import ENDED
-from fruits_airflow.report.units import clipped, number, value
+from fruits_airflow.report.units import NBSP, UNKNOWN, clipped, number, value
 
 VOLUMES = {
     "input": ("Input", "photos as they were uploaded"),
@@ -19,6 +19,7 @@ VOLUMES = {
 }
 MAX_EXAMPLES = 20
 MAX_DETAIL = 500
+MAX_EVIDENCE = 60
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,16 @@ class Amount:
     what: str
     euros: float | None
     share: float | None
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far the images have moved from the published basis; `explained` is a share, 0 to 1."""
+
+    sentence: str
+    angle: str
+    limit: str
+    explained: float | None
 
 
 def volumes(facts: Facts) -> list[Volume]:
@@ -120,6 +131,34 @@ def checks(facts: Facts) -> list[Check]:
     return sorted(found, key=lambda check: (check.ok is True, check.name))
 
 
+def drift(facts: Facts) -> Drift | None:
+    """The drift that reduce_pca measured, None when it measured none (a first night has nothing to compare with)."""
+    if not facts.mapping("drift"):
+        return None
+    angle, limit = facts.number("drift", "angle_degrees"), facts.number("drift", "limit_degrees")
+    new_basis = facts.get("drift", "new_basis")
+    sentence = {
+        True: "A new basis is published: the vectors of earlier nights are computed anew.",
+        False: "The published basis is kept, so vectors of earlier nights stay comparable with tonight’s.",
+    }
+    return Drift(
+        sentence=sentence[new_basis]
+        if isinstance(new_basis, bool)
+        else "Whether a new basis is published is not known.",
+        angle=_degrees(angle),
+        limit=_degrees(limit),
+        explained=facts.number("drift", "explained_variance_published_basis"),
+    )
+
+
+def evidence(residency: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The leaves of residency.json with the path to each in words, in the file's order."""
+    found = list(_leaves(residency, ()))
+    more = len(found) - MAX_EVIDENCE
+    rows = [(clipped(name, MAX_DETAIL), clipped(seen, MAX_DETAIL)) for name, seen in found[:MAX_EVIDENCE]]
+    return [*rows, (f"{more} more", "in residency.json")] if more > 0 else rows
+
+
 def costs(facts: Facts) -> list[Amount]:
     """Forecast, estimate and ceiling, empty when none is known to be more than nothing."""
     amounts = {
@@ -153,3 +192,19 @@ def unended_cluster(facts: Facts) -> str | None:
         return None
     seen = f"was last seen {state}" if state else "was not seen ending"
     return f"Cluster {cluster} {seen}. Check that it is terminated: until then it costs money."
+
+
+def _degrees(angle: float | None) -> str:
+    return UNKNOWN if angle is None else f"{angle:.1f}{NBSP}°"
+
+
+def _leaves(part: object, path: tuple[str, ...], deep: int = 6) -> Iterator[tuple[str, str]]:
+    if isinstance(part, Mapping) and part and deep:
+        for key, inner in part.items():
+            yield from _leaves(inner, (*path, str(key).replace("_", " ")), deep - 1)
+    elif isinstance(part, list) and any(isinstance(inner, Mapping) for inner in part) and deep:
+        for place, inner in enumerate(part, 1):
+            yield from _leaves(inner, (*path, str(place)), deep - 1)
+    elif path:
+        shown = ", ".join(value(inner) for inner in part) or "none" if isinstance(part, list) else value(part)
+        yield " › ".join(path), shown

@@ -1,0 +1,63 @@
+"""Where a reader of a run's page looks next: its tasks in Airflow, its logs, its folder, its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from fruits_airflow.lake import run_key
+from fruits_airflow.links import console_address
+from fruits_airflow.report.facts import Facts
+from fruits_airflow.report.flow import JOBS, STAGES
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from fruits_airflow.settings import Settings
+
+
+@dataclass(frozen=True)
+class Place:
+    """One thing to look at.
+
+    Attributes:
+        what: what it is.
+        text: its name, or where it lies.
+        address: where a click leads; None when no browser can show it.
+        outside: whether that is a site other than Airflow.
+    """
+
+    what: str
+    text: str
+    address: str | None = None
+    outside: bool = False
+
+
+def places(settings: Settings, client: S3Client, airflow: str, dag_id: str, facts: Facts) -> Iterator[Place]:
+    """Tasks, logs and tables of a run.
+
+    Args:
+        settings: of the deployment.
+        client: S3 client of the lake's region.
+        airflow: address of Airflow's UI, ending in a slash.
+        dag_id: the DAG that the run is one of.
+        facts: of the run; must know its `run_id`.
+    """
+    run_id = facts.text("run_id") or ""
+    in_airflow = f"{airflow}dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
+    yield Place("DAG run", run_id, in_airflow)
+    for stage in JOBS:
+        yield Place(f"Log of {STAGES[stage]}", f"task {stage}.wait", f"{in_airflow}/tasks/{stage}.wait")
+
+    def folder(what: str, prefix: str) -> Place:
+        address = console_address(client, settings.lake_bucket, prefix)
+        return Place(what, f"s3://{settings.lake_bucket}/{prefix}", address, outside=True)
+
+    if cluster := facts.text("cluster", "id"):
+        yield folder("Cluster’s logs", f"logs/{cluster}/")
+    yield folder("Run’s folder", run_key(run_id) + "/")
+    database = settings.demo_database if facts.text("mode") == "demo" else settings.database
+    yield Place("Tables", f"{database}: images, rejects, features, pca, pca_models")
+    yield folder("Tables’ files", f"tables/{database}.db/")
