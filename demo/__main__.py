@@ -240,6 +240,8 @@ def _dag_settings(wishes: Wishes, stack: dict[str, str], model: dict[str, Any]) 
         "FRUITS_SERVICE_ROLE": stack["ServiceRole"],
         "FRUITS_INSTANCE_PROFILE": stack["InstanceProfile"],
         "FRUITS_SECURITY_CONFIGURATION": stack["SecurityConfiguration"],
+        # Steps run in .venv-spark: there is no node that could install anything.
+        "FRUITS_NODE_ENVIRONMENT": "preinstalled",
         # Unpausing a DAG with a schedule would start a night of its own beside the demo's run.
         "FRUITS_SCHEDULE": "",
         # An EMR of this machine answers at once, and no listing lags.

@@ -42,6 +42,10 @@ class Profile:
         """The fleets as RunJobFlow takes them."""
         return list(self.values["instance_fleets"])
 
+    def longest_minutes(self, otherwise: int) -> int:
+        """The most minutes that a cluster of it may live: its own, or what the deployment allows if that is less."""
+        return min(int(self.values.get("max_minutes", otherwise)), otherwise)
+
 
 def load_profile(name: str, path: Path = CLUSTER_FILE) -> Profile:
     """Reads one profile.

@@ -11,6 +11,10 @@ class ConfigError(FruitsError):
     """A setting, a parameter of a run or a file below include/ is wrong."""
 
 
+class ClusterRefused(ConfigError):
+    """A body of RunJobFlow breaks a rule of fruits_airflow/cluster_lint.py."""
+
+
 class ResidencyError(ConfigError):
     """Data would leave the European Union."""
 
@@ -33,3 +37,11 @@ class CodeMismatch(FruitsError):
 
 class ClusterLost(FruitsError):
     """The cluster ended before its work did; another attempt may make a new one."""
+
+
+class LockHeld(FruitsError):
+    """Another run works on the database; this one waits, or is refused."""
+
+
+class RunOvertaken(FruitsError):
+    """Another run has worked on the database since this one was planned: going on would bring its results back."""

@@ -25,6 +25,7 @@ SETTINGS_FILE = REPOSITORY / "include" / "settings.yaml"
 ENVIRONMENT_PREFIX = "FRUITS_"
 OTHER_VARIABLES = frozenset({"FRUITS_SHARED"})  # where the tests find photos and weights; no setting
 ENGINES = ("litert", "tensorflow")
+PREINSTALLED = "preinstalled"  # as node_environment: the image of the nodes has the libraries already
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _DEPLOYMENT = re.compile(r"[a-z0-9][a-z0-9-]{1,19}")
@@ -60,11 +61,13 @@ class Settings:
     instance_profile: str | None = None
     security_configuration: str | None = None
     subnet_id: str | None = None
+    node_environment: str | None = None
     idle_timeout_s: int = 900
     max_cluster_minutes: int = 480
     start_timeout_minutes: int = 30
     step_timeout_minutes: int = 240
     terminate_timeout_minutes: int = 15
+    lock_wait_minutes: int = 120
     poll_s: float = 30.0
     list_consistency_s: float = 30.0
     log_wait_s: float = 360.0
@@ -91,6 +94,13 @@ class Settings:
             _match(name, getattr(self, name), _DATABASE, "lower-case letters, digits and underscores")
         if self.model_id is not None:
             _match("model_id", self.model_id, _MODEL, "the 64 hex digits that make model prints")
+        if self.node_environment not in (None, PREINSTALLED):
+            _match(
+                "node_environment",
+                str(self.node_environment),
+                _MODEL,
+                f"the 64 hex digits that make environment prints, or {PREINSTALLED}",
+            )
         if self.raw_bucket == self.lake_bucket:
             _fail(
                 "lake_bucket", self.lake_bucket, "the input is only read: name another bucket than raw_bucket"
@@ -114,6 +124,7 @@ class Settings:
             "start_timeout_minutes",
             "step_timeout_minutes",
             "terminate_timeout_minutes",
+            "lock_wait_minutes",
         ):
             _between(name, getattr(self, name), 1, 100_000, closed=True)
         if self.k is not None:

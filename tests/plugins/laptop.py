@@ -18,6 +18,15 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 REGION = "eu-west-1"
 SERVICE_ROLE = "test-emr-service"
 INSTANCE_PROFILE = "test-emr-node"
+SECURITY_CONFIGURATION = "test-emr-security"
+SECURITY = {
+    "EncryptionConfiguration": {
+        "EnableAtRestEncryption": True,
+        "EnableInTransitEncryption": True,
+        "AtRestEncryptionConfiguration": {"LocalDiskEncryptionConfiguration": {"EnableEbsEncryption": True}},
+    },
+    "InstanceMetadataServiceConfiguration": {"MinimumInstanceMetadataServiceVersion": 2},
+}
 
 
 @contextmanager
@@ -63,13 +72,16 @@ def _client(service: str, endpoint: str) -> Any:
 
 
 def make_roles() -> None:
-    """The two roles that RunJobFlow asks for."""
+    """The two roles and the security configuration that RunJobFlow asks for."""
     iam = client("iam")
     trust = json.dumps({"Version": "2012-10-17", "Statement": []})
     for role in (SERVICE_ROLE, INSTANCE_PROFILE):
         iam.create_role(RoleName=role, AssumeRolePolicyDocument=trust)
     iam.create_instance_profile(InstanceProfileName=INSTANCE_PROFILE)
     iam.add_role_to_instance_profile(InstanceProfileName=INSTANCE_PROFILE, RoleName=INSTANCE_PROFILE)
+    client("emr").create_security_configuration(
+        Name=SECURITY_CONFIGURATION, SecurityConfiguration=json.dumps(SECURITY)
+    )
 
 
 def make_bucket(name: str, region: str = REGION) -> None:

@@ -17,6 +17,7 @@ VALUES: dict[str, Any] = {
     "name": "n", "release_label": "emr-spark-8.0.0", "lake_bucket": "lake", "lake_region": "eu-west-1",
     "service_role": "s", "instance_profile": "i", "security_configuration": None, "subnet_id": None,
     "idle_timeout_s": 900, "code_digest": "c0de", "deadline": "2026-01-01T00:00:00Z",
+    "environment_argument": None, "node_python": "/usr/bin/python3.11",
     "deployment_tag": "d", "dag_tag": "g", "run_tag": "r",
 }  # fmt: skip
 
@@ -31,6 +32,9 @@ def test_values_keep_their_types_and_absent_ones_their_keys_out() -> None:
     assert body["AutoTerminationPolicy"] == {"IdleTimeout": 900}
     assert body["Instances"]["InstanceFleets"] == load_profile("demo").instance_fleets
     assert "SecurityConfiguration" not in body
+    assert "ManagedScalingPolicy" not in body
+    [action] = body["BootstrapActions"]
+    assert action["ScriptBootstrapAction"]["Args"] == ["--deadline=2026-01-01T00:00:00Z"]
     assert "Ec2SubnetIds" not in body["Instances"]
     assert render_body({**VALUES, "subnet_id": "subnet-1"})["Instances"]["Ec2SubnetIds"] == ["subnet-1"]
 
