@@ -2,7 +2,7 @@
 
 Inputs: bench/results.json (the last published benchmark), plan_trial.json (a million keys),
 photo_trial.json (a phone's photo), facts.yaml (what AWS
-publishes, and assumptions, each named), include/prices.yaml and include/cluster.yaml by way of fruits_airflow.cost.
+publishes, and assumptions, each named), include/prices.yaml and include/cluster.yaml by way of fruits_airflow.prices.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 sys.path.insert(0, str(REPOSITORY / "plugins"))
 
-from fruits_airflow.cost import Prices, load_prices  # noqa: E402 - needs the path above
+from fruits_airflow.prices import Prices, load_prices  # noqa: E402 - needs the path above
 from fruits_airflow.strict_yaml import read_yaml_mapping  # noqa: E402
 
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")

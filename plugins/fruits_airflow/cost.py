@@ -1,6 +1,7 @@
-"""What a run will cost, may cost and has cost: EC2, EMR's fee and disks, in euros without tax.
+"""What a run will cost, may cost and has cost, in euros without tax.
 
-Left out, because they depend on what the run reads: S3 and KMS requests, public IPv4 or NAT, transfer.
+Three figures that never share a formula: the forecast (images, speed and fleets), the bound (the dearest nodes for as
+long as the money lasts), the estimate (the nodes that were there, for as long as they were).
 """
 
 from __future__ import annotations
@@ -9,104 +10,118 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
-from fruits_airflow.errors import ConfigError, CostCeilingExceeded
-from fruits_airflow.settings import REPOSITORY
-from fruits_airflow.strict_yaml import read_yaml_mapping
+from fruits_airflow.errors import CostCeilingExceeded
+from fruits_airflow.prices import Prices, vcpus
 
-PRICES_FILE = REPOSITORY / "include" / "prices.yaml"
-HOURS_PER_MONTH = 730.0  # as AWS divides a month's price of a volume
-ROOT_VOLUME_GIB = 15.0  # what EMR gives each node unless told otherwise
+PARTS = ("ec2", "emr", "ebs", "s3", "kms", "network")
+
+# Requests of a run beside the one GET for each new image: counted in the access log of a demo on local_aws, rounded up.
+_READS_PER_RUN, _WRITES_PER_RUN = 3_000, 500
+_LIST_PAGE = 1_000
+_IMAGES_PER_DATA_FILE = 4_000  # some 128 MiB of pixels; each file is written, and read by the next stage
+# With a bucket key S3 asks KMS once per caller, bucket and a few minutes. AWS promises "up to 99 percent" fewer.
+_KMS_SHARE_OF_REQUESTS = 0.01
 
 
 @dataclass(frozen=True)
-class Prices:
-    """The price list of one region.
+class Workload:
+    """What a run has to do.
 
     Attributes:
-        region: AWS region code.
-        ec2: US dollars per instance-hour by instance type.
-        emr: US dollars per instance-hour by instance type, on top of EC2.
-        ebs: US dollars per GiB and month.
-        eur_per_usd: euros per US dollar.
-        as_of: ISO date of the list.
+        images: to fetch, decode and featurize.
+        listed: objects below the prefix.
+        transfer_gib: read from a bucket in another region than the cluster's.
     """
 
-    region: str
-    ec2: Mapping[str, float]
-    emr: Mapping[str, float]
-    ebs: float
-    eur_per_usd: float
-    as_of: str
-
-    def instance_eur_per_hour(self, instance_type: str, disk_gib: float = 0.0) -> float:
-        """Euros for one hour of one node with `disk_gib` of disk beside its root volume.
-
-        Raises:
-            ConfigError: the instance type has no price in this region.
-        """
-        try:
-            node = self.ec2[instance_type] + self.emr[instance_type]
-        except KeyError:
-            raise ConfigError(
-                f"include/prices.yaml: no price for {instance_type} in {self.region}; add it, "
-                "or take another type in include/cluster.yaml"
-            ) from None
-        return (node + (disk_gib + ROOT_VOLUME_GIB) * self.ebs / HOURS_PER_MONTH) * self.eur_per_usd
+    images: int
+    listed: int = 0
+    transfer_gib: float = 0.0
 
 
-def load_prices(region: str, path: Path = PRICES_FILE) -> Prices:
-    """Reads the price list of `region`.
+@dataclass(frozen=True)
+class Speed:
+    """How fast a cluster works.
 
-    Raises:
-        ConfigError: the file is malformed or has no prices for the region.
+    Attributes:
+        images_per_second_per_vcpu: loading and featurizing together.
+        fixed_minutes: what every run takes: start, step overhead, PCA, termination.
+        source: where the throughput comes from, for the log.
     """
-    content = read_yaml_mapping(path)
-    try:
-        local = content["regions"][region]
-        return Prices(
-            region=region,
-            ec2={name: float(usd) for name, usd in local["ec2_usd_per_hour"].items()},
-            emr={name: float(usd) for name, usd in content["emr_usd_per_hour"].items()},
-            ebs=float(local["ebs_usd_per_gib_month"]),
-            eur_per_usd=float(content["eur_per_usd"]),
-            as_of=str(content["as_of"]),
+
+    images_per_second_per_vcpu: float
+    fixed_minutes: float
+    source: str = "profile"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Hours of the cluster, and euros by part of the bill."""
+
+    hours: float
+    parts: Mapping[str, float]
+
+    @property
+    def total_eur(self) -> float:
+        """All parts."""
+        return sum(self.parts.values())
+
+
+def forecast(
+    work: Workload, speed: Speed, fleets: Sequence[Mapping[str, Any]], prices: Prices, private: bool = False
+) -> Forecast:
+    """What a run will cost: each fleet at its target capacity, of its dearest type, spot at its typical price.
+
+    Args:
+        work: of the run.
+        speed: of the cluster.
+        fleets: `InstanceFleets` of RunJobFlow.
+        prices: of the cluster's region.
+        private: the nodes are in a private subnet, behind a NAT gateway, rather than with public addresses.
+    """
+    hours = (
+        speed.fixed_minutes / 60
+        + work.images / (speed.images_per_second_per_vcpu * worker_vcpus(fleets)) / 3600
+    )
+    usd = dict.fromkeys(PARTS, 0.0)
+    nodes = 0
+    for fleet in fleets:
+        for config, count, market in _dearest_nodes(fleet, prices):
+            nodes += count
+            for part, hourly in _node_parts(config, market, prices).items():
+                usd[part] += count * hourly * hours
+    usd["network"] += (prices.nat if private else nodes * prices.public_ipv4) * hours
+    usd["network"] += work.transfer_gib * prices.transfer
+    files = work.images / _IMAGES_PER_DATA_FILE
+    reads = work.images + _READS_PER_RUN + 2 * files
+    writes = work.listed / _LIST_PAGE + _WRITES_PER_RUN + 2 * files
+    usd["s3"] = reads * prices.s3_read + writes * prices.s3_write
+    usd["kms"] = (reads + writes) * _KMS_SHARE_OF_REQUESTS * prices.kms
+    return Forecast(hours, {part: value * prices.eur_per_usd for part, value in usd.items()})
+
+
+def worker_vcpus(fleets: Sequence[Mapping[str, Any]]) -> int:
+    """Virtual CPUs that execute tasks: of core and task fleets, of their smallest allowed nodes."""
+    return sum(
+        min(
+            _count(config, _units(fleet)) * vcpus(config["InstanceType"])
+            for config in fleet["InstanceTypeConfigs"]
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{path}: no usable prices for {region}: {error!r}; add them") from error
+        for fleet in fleets
+        if fleet.get("InstanceFleetType") != "MASTER"
+    )
 
 
 def fleets_eur_per_hour(fleets: Sequence[Mapping[str, Any]], prices: Prices) -> float:
-    """Euros per hour of a cluster at its full target capacity, the dearest allowed types taken, no spot discount."""
-    total = 0.0
-    for fleet in fleets:
-        units = fleet.get("TargetOnDemandCapacity", 0) + fleet.get("TargetSpotCapacity", 0)
-        total += max(
-            math.ceil(units / config.get("WeightedCapacity", 1))
-            * prices.instance_eur_per_hour(config["InstanceType"], _disk_gib(config))
-            for config in fleet["InstanceTypeConfigs"]
-        )
-    return total
+    """The most that an hour of a cluster can cost: dearest types, no spot discount, a public address for each node.
 
-
-def _disk_gib(config: Mapping[str, Any]) -> float:
-    devices = config.get("EbsConfiguration", {}).get("EbsBlockDeviceConfigs", [])
-    return float(sum(d["VolumeSpecification"]["SizeInGB"] * d.get("VolumesPerInstance", 1) for d in devices))
-
-
-def forecast_eur(images: int, images_per_second: float, fixed_minutes: float, eur_per_hour: float) -> float:
-    """Euros that a run over `images` new images will cost.
-
-    Args:
-        images: images to fetch, decode and featurize.
-        images_per_second: throughput of the cluster, measured.
-        fixed_minutes: what every run takes: start, step overhead, PCA, termination.
-        eur_per_hour: price of the cluster.
+    Managed scaling goes no higher than the fleets' targets (see include/cluster.yaml).
     """
-    hours = fixed_minutes / 60 + images / images_per_second / 3600
-    return hours * eur_per_hour
+    return prices.eur_per_usd * sum(
+        max(_count(config, _units(fleet)) * _bound(config, prices) for config in fleet["InstanceTypeConfigs"])
+        for fleet in fleets
+    )
 
 
 def deadline(
@@ -137,21 +152,79 @@ def deadline(
     return now + timedelta(seconds=math.floor(minutes * 60))
 
 
-def estimate_eur(instances: Iterable[Mapping[str, Any]], prices: Prices, now: datetime) -> float:
-    """Euros that a cluster's nodes have cost, from the timelines that ListInstances gives.
+def estimate_parts(
+    instances: Iterable[Mapping[str, Any]],
+    prices: Prices,
+    now: datetime,
+    disk_gib: Mapping[str, float] | None = None,
+    spot_discount: bool = True,
+) -> dict[str, float]:
+    """Euros that a cluster's nodes have cost, by part, from the timelines that ListInstances gives and nothing else.
 
     AWS bills by the second, a minute at least, from creation to end; a node without an end runs until `now`.
     A type without a price here (a fleet may hold what cluster.yaml once allowed) counts as the dearest known.
+    Requests are not in it: no timeline tells of them.
+
+    Args:
+        instances: as ListInstances gives them.
+        prices: of the cluster's region.
+        now: with a time zone.
+        disk_gib: disk beside the root volume by instance type; ListInstances names volumes without their size.
+        spot_discount: count spot nodes at their typical price; False gives an upper bound.
     """
-    dearest = max(prices.instance_eur_per_hour(name) for name in prices.ec2 if name in prices.emr)
-    total = 0.0
+    usd = dict.fromkeys(PARTS, 0.0)
     for instance in instances:
         timeline = instance.get("Status", {}).get("Timeline", {})
         start = timeline.get("CreationDateTime")
         if start is None:
             continue
-        seconds = max(60.0, ((timeline.get("EndDateTime") or now) - start).total_seconds())
-        known = instance["InstanceType"] in prices.ec2 and instance["InstanceType"] in prices.emr
-        hourly = prices.instance_eur_per_hour(instance["InstanceType"]) if known else dearest
-        total += hourly * seconds / 3600
-    return total
+        hours = max(60.0, ((timeline.get("EndDateTime") or now) - start).total_seconds()) / 3600
+        name = instance["InstanceType"]
+        known = name in prices.ec2 and name in prices.emr
+        market = instance.get("Market", "ON_DEMAND") if spot_discount and known else "ON_DEMAND"
+        ec2, fee = prices.node_usd_per_hour(name if known else prices.dearest_type(), market)
+        disk = prices.disk_usd_per_hour((disk_gib or {}).get(name, 0.0))
+        for part, hourly in (("ec2", ec2), ("emr", fee), ("ebs", disk), ("network", prices.public_ipv4)):
+            usd[part] += hourly * hours
+    return {part: value * prices.eur_per_usd for part, value in usd.items()}
+
+
+def disks(fleets: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """GiB of disk beside the root volume that each type of the fleets gets."""
+    return {c["InstanceType"]: _disk_gib(c) for fleet in fleets for c in fleet["InstanceTypeConfigs"]}
+
+
+def _dearest_nodes(fleet: Mapping[str, Any], prices: Prices) -> list[tuple[Mapping[str, Any], int, str]]:
+    chosen = []
+    for key, market in (("TargetOnDemandCapacity", "ON_DEMAND"), ("TargetSpotCapacity", "SPOT")):
+        if units := fleet.get(key, 0):
+            configs: Sequence[Mapping[str, Any]] = fleet["InstanceTypeConfigs"]
+            priced = [
+                (_count(c, units) * sum(_node_parts(c, market, prices).values()), i)
+                for i, c in enumerate(configs)
+            ]
+            config = configs[max(priced)[1]]
+            chosen.append((config, _count(config, units), market))
+    return chosen
+
+
+def _node_parts(config: Mapping[str, Any], market: str, prices: Prices) -> dict[str, float]:
+    ec2, fee = prices.node_usd_per_hour(config["InstanceType"], market)
+    return {"ec2": ec2, "emr": fee, "ebs": prices.disk_usd_per_hour(_disk_gib(config))}
+
+
+def _bound(config: Mapping[str, Any], prices: Prices) -> float:
+    return sum(_node_parts(config, "ON_DEMAND", prices).values()) + prices.public_ipv4
+
+
+def _units(fleet: Mapping[str, Any]) -> int:
+    return int(fleet.get("TargetOnDemandCapacity", 0) + fleet.get("TargetSpotCapacity", 0))
+
+
+def _count(config: Mapping[str, Any], units: int) -> int:
+    return math.ceil(units / int(config.get("WeightedCapacity", 1)))
+
+
+def _disk_gib(config: Mapping[str, Any]) -> float:
+    devices = config.get("EbsConfiguration", {}).get("EbsBlockDeviceConfigs", [])
+    return float(sum(d["VolumeSpecification"]["SizeInGB"] * d.get("VolumesPerInstance", 1) for d in devices))

@@ -15,11 +15,13 @@ from botocore.exceptions import ClientError
 from fruits_airflow import listing
 from fruits_airflow.cluster_body import load_profile
 from fruits_airflow.code_bundle import build_bundle
-from fruits_airflow.cost import deadline, fleets_eur_per_hour, forecast_eur, load_prices
-from fruits_airflow.errors import ConfigError, CostCeilingExceeded, RunRefused
+from fruits_airflow.cost import Workload, deadline, fleets_eur_per_hour, worker_vcpus
+from fruits_airflow.errors import ConfigError, RunRefused
+from fruits_airflow.forecasting import forecast_run
 from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.publication import Fingerprint, read_state, require_work, settings_digest, write_state
+from fruits_airflow.prices import load_prices
 from fruits_airflow.regions import require_eu_region
 from fruits_airflow.run_parameters import RunParameters
 from fruits_airflow.settings import Settings
@@ -96,19 +98,11 @@ def make_plan(settings: Settings, asked: RunParameters, run_id: str, client: S3C
 
     same_features = state.published is not None and state.published.model_id == model["model_id"]
     images = changes.new if same_features and not asked.full_refresh else summary.images
-    forecast = forecast_eur(images, profile.images_per_second, profile.fixed_minutes, eur_per_hour)
-    log.info(
-        "Forecast: %.2f EUR for %d images on %s; at most %.2f",
-        forecast,
-        images,
-        profile.name,
-        asked.max_cost_eur,
-    )
-    if forecast > asked.max_cost_eur:
-        raise CostCeilingExceeded(
-            f"max_cost_eur: the forecast for {images} images is {forecast:.2f} EUR, "
-            f"the ceiling {asked.max_cost_eur:.2f}; raise it, or trigger with a limit"
-        )
+    apart = (
+        summary.size_bytes / 2**30 if lake_region != asked.region else 0.0
+    )  # every byte crosses a border once
+    work = Workload(images, summary.images, apart)
+    forecast = forecast_run(asked, lake, profile, work, private=settings.subnet_id is not None)
     now = datetime.now(UTC)
     deadline(
         now, asked.max_cost_eur, 0.0, eur_per_hour, settings.max_cluster_minutes
@@ -127,7 +121,9 @@ def make_plan(settings: Settings, asked: RunParameters, run_id: str, client: S3C
         "batch_size": settings.batch_size,
         "max_reject_rate": settings.max_reject_rate,
         "eur_per_hour": eur_per_hour,
-        "forecast_eur": forecast,
+        "forecast_eur": forecast.total_eur,
+        "forecast_parts": dict(forecast.parts),
+        "vcpus": worker_vcpus(profile.instance_fleets),
         "images": {"seen": summary.images, **asdict(changes)},
         "input_bytes": summary.size_bytes,
         "fingerprint": asdict(fingerprint),

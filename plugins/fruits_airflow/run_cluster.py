@@ -26,10 +26,14 @@ from fruits_airflow.clusters import (
     instances_of,
     tag_value,
 )
-from fruits_airflow.cost import deadline, estimate_eur, load_prices
+from fruits_airflow.cost import PARTS, deadline, disks, estimate_parts
+from fruits_airflow.database_lock import DatabaseLock
 from fruits_airflow.journal import Journal
 from fruits_airflow.lake import Lake
 from fruits_airflow.settings import Settings
+from fruits_airflow.lock_owners import lock_deadline, open_lock
+from fruits_airflow.prices import load_prices
+from fruits_airflow.publication import read_state, require_not_overtaken
 from fruits_airflow.stages import step_for
 from fruits_airflow.steps import StepDesk
 
@@ -178,11 +182,19 @@ class RunCluster:
         return clusters_of_run(self.client, self.identity, since)
 
     def spent_eur(self) -> float:
-        """What this run's clusters have cost so far, from the timelines of their nodes."""
+        """The most that this run's clusters can have cost so far: a spot node counts as one on demand."""
+        return sum(self.estimated_parts(spot_discount=False).values())
+
+    def estimated_parts(self, spot_discount: bool = True) -> dict[str, float]:
+        """Euros that this run's clusters have cost so far, by part, from the timelines of their nodes."""
         prices, now = load_prices(self.region), datetime.now(UTC)
-        return sum(
-            estimate_eur(instances_of(self.client, c.job_flow_id), prices, now) for c in self.history()
-        )
+        disk_gib = disks(load_profile(self.plan["profile"]).instance_fleets) if self.plan else {}
+        total = dict.fromkeys(PARTS, 0.0)
+        for cluster in self.history():
+            nodes = instances_of(self.client, cluster.job_flow_id)
+            for part, eur in estimate_parts(nodes, prices, now, disk_gib, spot_discount).items():
+                total[part] += eur
+        return total
 
     def _hook(self, config: dict[str, Any] | None = None) -> EmrHook:
         settings = self.settings

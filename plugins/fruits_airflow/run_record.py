@@ -32,7 +32,7 @@ def blank_record(run_id: str, mode: str, region: str) -> dict[str, Any]:
         "reason": "",
         "mode": mode,
         "region": region,
-        "cluster": {"id": None, "name": None, "state": None, "release": None},
+        "cluster": {"id": None, "name": None, "state": None, "release": None, "vcpus": 0},
         "images": dict.fromkeys(("seen", "new", "unchanged", "removed", "loaded", "rejected"), 0),
         "rejects_by_code": {},
         "metadata_stripped": 0,
@@ -41,7 +41,11 @@ def blank_record(run_id: str, mode: str, region: str) -> dict[str, Any]:
         "bytes": dict.fromkeys(("input", "pixels", "features", "pca"), 0),
         "quality": {"knn_accuracy_features": None, "knn_accuracy_pca": None, "checks": {}},
         "seconds": dict.fromkeys(("total", "cluster_start", *STAGES, "terminate"), 0),
-        "cost": {"forecast_eur": 0.0, "ceiling_eur": 0.0, "estimate_eur": 0.0},
+        "cost": {
+            **dict.fromkeys(("forecast_eur", "ceiling_eur", "estimate_eur", "difference_eur"), 0.0),
+            "forecast_parts": {},
+            "estimate_parts": {},
+        },
     }
 
 
@@ -74,9 +78,11 @@ def assemble_record(run: RunCluster, mode: str, stages: Mapping[str, Mapping[str
         planned = datetime.fromisoformat(run.plan["planned_at"])
         record["images"] |= run.plan["images"]
         record["bytes"]["input"] = run.plan["input_bytes"]
+        record["cluster"]["vcpus"] = run.plan["vcpus"]
         record["features"] |= {name: run.plan[name] for name in ("model_id", "engine", "weights")}
         record["cost"] |= {
             "forecast_eur": round(run.plan["forecast_eur"], 4),
+            "forecast_parts": {part: round(eur, 4) for part, eur in run.plan["forecast_parts"].items()},
             "ceiling_eur": run.plan["max_cost_eur"],
         }
         record["seconds"]["total"] = round((datetime.now(UTC) - planned).total_seconds(), 1)
@@ -90,16 +96,25 @@ def assemble_record(run: RunCluster, mode: str, stages: Mapping[str, Mapping[str
         clusters = run.history()
         if clusters:
             _add_cluster(record, run.client, clusters)
-            record["cost"]["estimate_eur"] = round(run.spent_eur(), 4)
+            _add_cost(record["cost"], run.estimated_parts())
     except (BotoCoreError, ClientError) as error:
         log.warning("EMR does not tell about this run's cluster, so the record lacks it: %s", error)
     return record
 
 
+def _add_cost(cost: dict[str, Any], parts: Mapping[str, float]) -> None:
+    """Adds what the nodes have cost; compared with what was forecast of the same parts, so without requests."""
+    spent = {part: round(eur, 4) for part, eur in parts.items() if eur}
+    foreseen = sum(cost["forecast_parts"].get(part, 0.0) for part in spent)
+    cost["estimate_eur"] = round(sum(parts.values()), 4)
+    cost["estimate_parts"] = spent
+    cost["difference_eur"] = round(cost["estimate_eur"] - foreseen, 4)
+
+
 def _add_cluster(record: dict[str, Any], client: EMRClient, clusters: Sequence[Cluster]) -> None:
     last = clusters[-1]
     release = last.description.get("ReleaseLabel")
-    record["cluster"] = {"id": last.job_flow_id, "name": last.name, "state": last.state, "release": release}
+    record["cluster"] |= {"id": last.job_flow_id, "name": last.name, "state": last.state, "release": release}
     timeline = last.description["Status"]["Timeline"]
     ends = []
     for cluster in clusters:

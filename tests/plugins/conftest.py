@@ -120,6 +120,8 @@ def plan(account: Settings) -> dict[str, Any]:
         "full_refresh": False,
         "force": False,
         "images": {"seen": 3, "new": 3, "unchanged": 0, "removed": 0},
+        "forecast_parts": {"ec2": 0.08, "emr": 0.01, "s3": 0.01},
+        "vcpus": 4,
         "input_bytes": 30,
         "fingerprint": {
             "run_id": "manual__2026-01-01T00:00:00+00:00",

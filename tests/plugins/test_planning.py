@@ -117,7 +117,13 @@ def test_a_new_model_forecasts_every_image(
     plan_of: Planner, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[int] = []
-    monkeypatch.setattr(planning, "forecast_eur", lambda images, *_: counted.append(images) or 0.1)
+    real = planning.forecast_run
+
+    def counting(asked: Any, lake: Any, profile: Any, work: Any, private: bool) -> Any:
+        counted.append(work.images)
+        return real(asked, lake, profile, work, private)
+
+    monkeypatch.setattr(planning, "forecast_run", counting)
     publish(lake, plan_of())
     laptop.put_model(lake.bucket, "c" * 64)
     plan_of("r2", force=True)
