@@ -7,12 +7,15 @@ Features of images that are gone are removed. Running it again changes nothing.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 from fruits import embedding, job, keras_reference, model, schemas, tables
+from fruits.errors import ReconciliationError
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 STAGE = "featurize"
@@ -40,6 +43,25 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What the images and their features amount to, laid side by side by key.
+
+    Attributes:
+        images: Images.
+        pending: Of them, those without features of this model for their present content.
+        outdated: Of these, those that have features of earlier content.
+        orphans: Images that are gone and still have features, of whatever model.
+        runs: The runs that wrote the pending images' rows, as a JSON list.
+    """
+
+    images: int
+    pending: int
+    outdated: int
+    orphans: int
+    runs: str
+
+
 def featurize(run: job.Run) -> None:
     """Broadcast the model, embed what is new, commit `features` once."""
     spark, arguments = run.spark, run.arguments
@@ -47,14 +69,14 @@ def featurize(run: job.Run) -> None:
     tables.ensure(spark, arguments.database)
     images = spark.table(f"{arguments.database}.images")
     features = spark.table(f"{arguments.database}.features")
-    pending = _pending(run, images, features)
-    count = pending.count()
+    work, counts = _work(run, images, features)
     run.say(
-        f"{count} of {images.count()} images to compute with model {artifact.model_id[:12]} ({artifact.engine})"
+        f"{counts.pending} of {counts.images} images to compute with model {artifact.model_id[:12]} "
+        f"({artifact.engine})"
     )
 
     computed = None
-    if count:
+    if counts.pending:
         weights: Any = (
             keras_reference.read_weights(artifact.data) if artifact.engine == "tensorflow" else artifact.data
         )
@@ -62,21 +84,36 @@ def featurize(run: job.Run) -> None:
         run.say(f"broadcast {len(artifact.data) / 1e6:.1f} MB of weights")
         mapper = embedding.mapper(broadcast, artifact.model_id, artifact.engine, max(1, arguments.batch_size))
         computed = (
-            _pixels(images, pending, count)
-            .repartition(job.partitions(count, run.cores, ROWS_PER_PARTITION))
+            _pixels(images, work, counts)
+            .repartition(job.partitions(counts.pending, run.cores, ROWS_PER_PARTITION))
             .mapInArrow(mapper, schemas.spark(schemas.EMBEDDED))
             .withColumns({"model_id": F.lit(artifact.model_id), "run_id": F.lit(arguments.run_id)})
-            .persist(StorageLevel.DISK_ONLY)
         )
-        run.say(f"{computed.count()} images computed")
-    orphans = features.select("image_id", "model_id").join(tables.keys_of(images), "image_id", "left_anti")
-    tables.merge(spark, arguments.database, "features", computed, orphans)
+        if counts.outdated or counts.orphans:
+            # A MERGE evaluates its source more than once.
+            computed = computed.persist(StorageLevel.DISK_ONLY)
+    orphans = features.select("image_id", "model_id").join(
+        tables.keys_of(work.where("NOT pending")), "image_id", "left_semi"
+    )
+    tables.merge(
+        spark,
+        arguments.database,
+        "features",
+        computed,
+        orphans if counts.orphans else None,
+        only_adds=not counts.outdated,
+    )
+    run.say(f"{counts.pending} images computed")
     rows = tables.of_model(spark.table(f"{arguments.database}.features"), artifact.model_id).count()
+    if rows != counts.images:
+        raise ReconciliationError(
+            f"{counts.images} images have {rows} rows of features of model {artifact.model_id}: run the job again"
+        )
     run.finish(
         {
             "features": {
                 "rows": rows,
-                "computed": count,
+                "computed": counts.pending,
                 "model_id": artifact.model_id,
                 "engine": artifact.engine,
                 "weights": artifact.weights,
@@ -86,21 +123,37 @@ def featurize(run: job.Run) -> None:
     )
 
 
-def _pending(run: job.Run, images: DataFrame, features: DataFrame) -> DataFrame:
-    """Name the images without features of this model for their present content, without touching pixels."""
-    wanted = images.select("image_id", "content_sha256", "run_id")
-    if not run.arguments.full_refresh:
-        done = tables.of_model(features, run.arguments.model_id).select("image_id", "content_sha256")
-        wanted = wanted.join(done, ["image_id", "content_sha256"], "left_anti")
-    return tables.fixed(wanted)
+def _work(run: job.Run, images: DataFrame, features: DataFrame) -> tuple[DataFrame, Counts]:
+    """Lay images and features side by side, once, without touching pixels or vectors.
+
+    Returns:
+        The image ids with something to do, each with a flag `pending` (else its image is gone); and the counts,
+        taken in the same pass.
+    """
+    this_model = F.col("model_id") == F.lit(run.arguments.model_id)
+    done = features.groupBy("image_id").agg(F.max(F.when(this_model, F.col("content_sha256"))).alias("done"))
+    laid = images.select("image_id", "content_sha256", "run_id").join(done, "image_id", "full")
+    present, current = F.col("content_sha256").isNotNull(), F.col("done").eqNullSafe(F.col("content_sha256"))
+    pending = present & (F.lit(run.arguments.full_refresh) | ~current)
+    observed = Observation("work")
+    rows = laid.withColumn("pending", pending).observe(
+        observed,
+        F.count_if(present).alias("images"),
+        F.count_if("pending").alias("pending"),
+        F.count_if(F.col("pending") & F.col("done").isNotNull()).alias("outdated"),
+        F.count_if(~present).alias("orphans"),
+        F.to_json(F.collect_set(F.when(F.col("pending"), F.col("run_id")))).alias("runs"),
+    )
+    work = tables.fixed(rows.where(F.col("pending") | ~present).select("image_id", "pending"))
+    return work, Counts(**observed.get)
 
 
-def _pixels(images: DataFrame, pending: DataFrame, count: int) -> DataFrame:
+def _pixels(images: DataFrame, work: DataFrame, counts: Counts) -> DataFrame:
     """Fetch the pixels of the pending images, from the files of the runs that wrote them where these are few."""
-    runs = [row.run_id for row in pending.select("run_id").distinct().limit(_MAX_RUNS + 1).collect()]
+    runs = json.loads(counts.runs)
     candidates = images.where(F.col("run_id").isin(runs)) if len(runs) <= _MAX_RUNS else images
-    ids = tables.keys_of(pending)
-    if count <= _BROADCAST_ROWS:
+    ids = tables.keys_of(work.where("pending"))
+    if counts.pending <= _BROADCAST_ROWS:
         ids = F.broadcast(ids)
     return candidates.select("image_id", "content_sha256", "pixels").join(ids, "image_id", "left_semi")
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial, reduce
 
 from fruits import images, job, listing, loading, objects, schemas, tables
 from fruits.errors import ReconciliationError
 from fruits.fetching import Source
 from fruits.objects import join
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 STAGE = "load_images"
@@ -46,147 +47,225 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+@dataclass(frozen=True)
+class Counts:
+    """What the listing and both tables amount to, laid side by side by key.
+
+    Attributes:
+        seen: Listed objects.
+        seen_bytes: Their bytes.
+        new: Of them, those that neither table has in this state.
+        new_bytes: Their bytes.
+        gone: Rows of objects that are no longer listed, when the listing is complete; else 0.
+        in_images: Of the new and the gone, those that have a row in `images`.
+        in_rejects: Of the new, the gone and the stale, those that have a row in `rejects`.
+        stale: Rejects beside an image of the same object: a killed run's second commit is missing.
+        after: Rows that both tables must have in the end.
+    """
+
+    seen: int
+    seen_bytes: int
+    new: int
+    new_bytes: int
+    gone: int
+    in_images: int
+    in_rejects: int
+    stale: int
+    after: int
+
+
 def load_images(run: job.Run) -> None:
     """Read the listing, load what is new, commit `images`, then `rejects`.
 
     Killed at any moment and run again, it ends in the same tables: what is not committed is simply new again, and
-    the second commit is worked out from what the first one left.
+    what the second commit would have removed is found beside the first one's rows.
     """
     spark, arguments = run.spark, run.arguments
     tables.ensure(spark, arguments.database)
-    listed = listing.read(spark, join(arguments.run_folder, "listing.parquet")).persist(
-        StorageLevel.DISK_ONLY
+    work, counts = _work(run, listing.read(spark, join(arguments.run_folder, "listing.parquet")))
+    run.say(
+        f"{counts.seen} objects listed, {counts.new} of them new or changed ({counts.new_bytes / 1e6:.1f} MB)"
     )
-    seen, input_bytes = _count(listed)
-    pending = listed if arguments.full_refresh else _not_known(run, listed)
-    new, new_bytes = _count(pending)
-    run.say(f"{seen} objects listed, {new} of them new or changed ({new_bytes / 1e6:.1f} MB)")
-
-    loaded = _loaded(run, pending, new, new_bytes).persist(StorageLevel.DISK_ONLY)
-    metrics = _metrics(loaded)
-    run.say(f"{metrics['loaded']} loaded, {metrics['rejected']} rejected")
-
-    removed = _commit(run, listed, loaded, metrics["loaded"], metrics["rejected"])
-    missing = tables.keys_of(listed).join(_kept(run), "image_id", "left_anti").count()
-    if missing or metrics["loaded"] + metrics["rejected"] != new:
+    loaded, outcome = None, Outcome(0, {}, 0, [])
+    if counts.new:
+        loaded = _loaded(run, work, counts).persist(StorageLevel.DISK_ONLY)
+        outcome = _outcome(loaded)
+        run.say(f"{outcome.loaded} loaded, {outcome.rejected} rejected")
+    _commit(run, work, counts, loaded, outcome)
+    rows, pixel_bytes = _contents(run)
+    if rows != counts.after or outcome.loaded + outcome.rejected != counts.new:
         raise ReconciliationError(
-            f"{missing} listed objects are neither image nor reject, {new} were to be loaded and "
-            f"{metrics['loaded'] + metrics['rejected']} were: run the job again"
+            f"images and rejects have {rows} rows together and should have {counts.after}; {counts.new} objects "
+            f"were to be loaded and {outcome.loaded + outcome.rejected} were: run the job again"
         )
     run.finish(
         {
             "images": {
-                "seen": seen,
-                "new": new,
-                "unchanged": seen - new,
-                "removed": removed,
-                "loaded": metrics["loaded"],
-                "rejected": metrics["rejected"],
+                "seen": counts.seen,
+                "new": counts.new,
+                "unchanged": counts.seen - counts.new,
+                "removed": counts.gone,
+                "loaded": outcome.loaded,
+                "rejected": outcome.rejected,
             },
-            "rejects_by_code": metrics["by_code"],
-            "reject_examples": metrics["examples"],
-            "metadata_stripped": metrics["metadata_stripped"],
-            "bytes": {
-                "input": input_bytes,
-                "pixels": tables.size_bytes(spark, arguments.database, "images"),
-            },
+            "rejects_by_code": outcome.rejects_by_code,
+            "reject_examples": outcome.examples,
+            "metadata_stripped": outcome.metadata_stripped,
+            "bytes": {"input": counts.seen_bytes, "pixels": pixel_bytes},
         }
     )
 
 
-def _count(listed: DataFrame) -> tuple[int, int]:
-    row = listed.agg(F.count("*"), F.coalesce(F.sum("size_bytes"), F.lit(0))).first()
-    return (int(row[0]), int(row[1])) if row else (0, 0)
+def _work(run: job.Run, listed: DataFrame) -> tuple[DataFrame, Counts]:
+    """Lay the listing beside both tables, once, by narrow columns.
 
-
-def _not_known(run: job.Run, listed: DataFrame) -> DataFrame:
-    """Keep what neither table has in this state; a reject counts only while no image took its place."""
-    known_images = run.spark.table(f"{run.arguments.database}.images").select("image_id", "etag")
-    rejects = run.spark.table(f"{run.arguments.database}.rejects")
-    known_rejects = (
-        rejects.where(~F.col("error_code").isin([str(code) for code in images.RETRIED_CODES]))
-        .select("image_id", "etag")
-        .join(known_images.select("image_id"), "image_id", "left_anti")
+    Returns:
+        A row for each object with something to do (listed columns; NULL where it is not listed), with flags
+        `wanted`, `gone`, `had_image`, `had_reject`; and the counts, taken in the same pass.
+    """
+    spark, arguments = run.spark, run.arguments
+    sides = (
+        listed,
+        spark.table(f"{arguments.database}.images").select("image_id", F.col("etag").alias("image_etag")),
+        spark.table(f"{arguments.database}.rejects").select(
+            "image_id", F.col("etag").alias("reject_etag"), "error_code"
+        ),
     )
-    known = known_images.unionByName(known_rejects)
-    return tables.fixed(listed.join(known, ["image_id", "etag"], "left_anti"))
+    together = reduce(partial(DataFrame.unionByName, allowMissingColumns=True), sides).groupBy("image_id")
+    columns = [name for side in sides for name in side.columns if name != "image_id"]
+    row = together.agg(*(F.max(name).alias(name) for name in columns))
+    seen, had_image, had_reject = (F.col(name).isNotNull() for name in ("etag", "image_etag", "reject_etag"))
+    final = ~F.col("error_code").isin([str(code) for code in images.RETRIED_CODES])
+    # A reject counts as known only while no image took its place.
+    known = F.when(had_image, F.col("image_etag") == F.col("etag")).otherwise(
+        had_reject & (F.col("reject_etag") == F.col("etag")) & final
+    )
+    wanted = seen & (F.lit(arguments.full_refresh) | ~known)
+    gone = ~seen & F.lit(arguments.complete)
+    stale = seen & ~wanted & had_image & had_reject
+    flags = {"wanted": wanted, "gone": gone, "had_image": had_image, "had_reject": had_reject}
+    change = wanted | gone
+    observed = Observation("work")
+    laid = row.withColumns(flags | {"stale": stale}).observe(
+        observed,
+        F.count_if(seen).alias("seen"),
+        F.coalesce(F.sum("size_bytes"), F.lit(0)).alias("seen_bytes"),
+        F.count_if("wanted").alias("new"),
+        F.coalesce(F.sum(F.when(F.col("wanted"), F.col("size_bytes"))), F.lit(0)).alias("new_bytes"),
+        F.count_if("gone").alias("gone"),
+        F.count_if(change & had_image).alias("in_images"),
+        F.count_if((change | stale) & had_reject).alias("in_rejects"),
+        F.count_if("stale").alias("stale"),
+        F.count_if(~gone).alias("after"),
+    )
+    work = tables.fixed(laid.where("wanted OR gone OR stale").select(*listed.columns, *flags))
+    return work, Counts(**observed.get)
 
 
-def _loaded(run: job.Run, pending: DataFrame, rows: int, size_bytes: int) -> DataFrame:
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the new objects.
+
+    Attributes:
+        loaded: Images.
+        rejects_by_code: Rejects.
+        metadata_stripped: Images that had metadata.
+        examples: Up to 20 rejects, by key.
+    """
+
+    loaded: int
+    rejects_by_code: dict[str, int]
+    metadata_stripped: int
+    examples: list[dict[str, str]]
+
+    @property
+    def rejected(self) -> int:
+        """Rejects in all."""
+        return sum(self.rejects_by_code.values())
+
+
+def _loaded(run: job.Run, work: DataFrame, counts: Counts) -> DataFrame:
     place = objects.place(run.arguments.input)
     source = (
         Source(None, place.key, None)
         if place.bucket is None
         else Source(place.bucket, "", objects.where_is_s3())
     )
-    rows_each = min(ROWS_PER_PARTITION, max(1, rows * BYTES_PER_PARTITION // max(1, size_bytes)))
+    rows_each = min(ROWS_PER_PARTITION, max(1, counts.new * BYTES_PER_PARTITION // max(1, counts.new_bytes)))
     mapper = loading.loader(source, "" if place.bucket is None else place.key, run.arguments.max_pixels)
-    return pending.repartition(job.partitions(rows, run.cores, rows_each)).mapInArrow(
-        mapper, schemas.spark(schemas.LOADED)
+    return (
+        work.where("wanted")
+        .select(*schemas.LISTED.names)
+        .repartition(job.partitions(counts.new, run.cores, rows_each))
+        .mapInArrow(mapper, schemas.spark(schemas.LOADED))
     )
 
 
-def _metrics(loaded: DataFrame) -> dict[str, Any]:
+def _outcome(loaded: DataFrame) -> Outcome:
     rows = (
         loaded.groupBy("error_code").agg(
             F.count("*").alias("rows"), F.count_if("had_metadata").alias("stripped")
         )
     ).collect()
-    rejected = loaded.where("error_code IS NOT NULL")
-    examples = rejected.select("source_key", "error_code", "detail").orderBy("source_key").limit(20).collect()
-    return {
-        "loaded": sum(row.rows for row in rows if row.error_code is None),
-        "rejected": sum(row.rows for row in rows if row.error_code is not None),
-        "by_code": {row.error_code: row.rows for row in rows if row.error_code is not None},
-        "metadata_stripped": sum(row.stripped for row in rows),
-        "examples": [row.asDict() for row in examples],
-    }
+    codes = {row.error_code: row.rows for row in rows if row.error_code is not None}
+    rejected = loaded.where("error_code IS NOT NULL").select("source_key", "error_code", "detail")
+    examples = rejected.orderBy("source_key").limit(20).collect() if codes else []
+    return Outcome(
+        loaded=sum(row.rows for row in rows if row.error_code is None),
+        rejects_by_code=codes,
+        metadata_stripped=sum(row.stripped for row in rows),
+        examples=[row.asDict() for row in examples],
+    )
 
 
-def _commit(run: job.Run, listed: DataFrame, loaded: DataFrame, loaded_rows: int, rejected_rows: int) -> int:
-    """Commit both tables, `images` first.
-
-    Returns:
-        The number of rows that left because their object is no longer listed.
-    """
+def _commit(
+    run: job.Run, work: DataFrame, counts: Counts, loaded: DataFrame | None, outcome: Outcome
+) -> None:
+    """Commit both tables, `images` first; what only adds rows reads nothing of a table."""
     spark, database = run.spark, run.arguments.database
-    good, bad = loaded.where("error_code IS NULL"), loaded.where("error_code IS NOT NULL")
     run_id, loaded_at = F.lit(run.arguments.run_id), F.lit(datetime.now(UTC))
-    before = _kept(run)
-    gone = before.join(tables.keys_of(listed), "image_id", "left_anti")
-    removed = tables.fixed(gone if run.arguments.complete else before.limit(0))
-    count = removed.count()
+    good = bad = None
+    if loaded is not None and outcome.loaded:
+        good = loaded.where("error_code IS NULL").withColumns({"run_id": run_id, "loaded_at": loaded_at})
+    if loaded is not None and outcome.rejected:
+        bad = loaded.where("error_code IS NOT NULL").withColumn("run_id", run_id)
     tables.merge(
         spark,
         database,
         "images",
-        good.withColumns({"run_id": run_id, "loaded_at": loaded_at}) if loaded_rows else None,
-        _present(run, "images", tables.keys_of(bad).unionByName(removed)) if rejected_rows + count else None,
+        good,
+        _leaving(work, "had_image", bad) if counts.in_images else None,
+        only_adds=not counts.in_images,
     )
     tables.merge(
         spark,
         database,
         "rejects",
-        bad.withColumn("run_id", run_id) if rejected_rows else None,
-        _present(
-            run,
-            "rejects",
-            tables.keys_of(spark.table(f"{database}.images")).unionByName(removed),
-        ),
+        bad,
+        _leaving(work, "had_reject", good) if counts.in_rejects else None,
+        only_adds=not counts.in_rejects,
     )
-    return count
 
 
-def _present(run: job.Run, table: str, ids: DataFrame) -> DataFrame:
-    """Keep the ids that the table has: deleting nothing must not make a commit."""
-    rows = tables.keys_of(run.spark.table(f"{run.arguments.database}.{table}"))
-    return rows.join(ids, "image_id", "left_semi")
+def _leaving(work: DataFrame, had: str, other: DataFrame | None) -> DataFrame:
+    """Name a table's rows whose object is gone, or which the other table has now."""
+    mine = work.where(had)
+    leaving = tables.keys_of(mine.where("NOT wanted"))
+    if other is None:
+        return leaving
+    return leaving.unionByName(tables.keys_of(mine.where("wanted").join(other, "image_id", "left_semi")))
 
 
-def _kept(run: job.Run) -> DataFrame:
-    database = run.arguments.database
-    both = [tables.keys_of(run.spark.table(f"{database}.{table}")) for table in ("images", "rejects")]
-    return both[0].unionByName(both[1]).distinct()
+def _contents(run: job.Run) -> tuple[int, int]:
+    """Count the rows of both tables, and the bytes of `images`, from their metadata alone."""
+    files = [
+        run.spark.table(f"{run.arguments.database}.{table}.files").select(
+            F.col("record_count").alias("rows"), (F.col("file_size_in_bytes") * counted).alias("size")
+        )
+        for table, counted in (("images", 1), ("rejects", 0))
+    ]
+    row = files[0].unionByName(files[1]).agg(F.sum("rows"), F.sum("size")).first()
+    return (int(row[0] or 0), int(row[1] or 0)) if row else (0, 0)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ from pyspark.sql import SparkSession
 from fruits import errors, stages
 from fruits.errors import FruitsError
 
+LEAST_ROWS = 64
+"""Rows of work from which a second task pays."""
+
 _log = logging.getLogger("fruits")
 _ON_EXECUTOR = re.compile(r"^(?:fruits\.errors\.)(\w+): (.*)$", re.MULTILINE)
 
@@ -141,10 +144,11 @@ def partitions(rows: int, cores: int, rows_each: int) -> int:
     """Cut work into few, long, equal partitions: a multiple of the cores, each of at most `rows_each` rows.
 
     Short partitions cost up to a tenth of featurization's speed; one per core is best, as long as a failed task
-    does not lose too much.
+    does not lose too much. A partition of fewer than `LEAST_ROWS` is not worth a Python worker: starting one takes
+    as long as loading several hundred photos.
     """
     rounds = max(1, -(-rows // (cores * rows_each)))
-    return max(1, min(rows, cores * rounds))
+    return max(1, min(-(-rows // min(LEAST_ROWS, rows_each)), cores * rounds))
 
 
 def main(

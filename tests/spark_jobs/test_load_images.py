@@ -135,10 +135,10 @@ def test_killed_between_its_two_commits_a_rerun_ends_in_the_same_tables(nights, 
     (nights.photos / "new.jpg").write_bytes(encoded(fruit(3)))
     merge = tables.merge
 
-    def killed_before_rejects(spark, database, table, upserts, deletes):
+    def killed_before_rejects(spark, database, table, *rows, **hints):
         if table == "rejects":
             raise KeyboardInterrupt
-        merge(spark, database, table, upserts, deletes)
+        merge(spark, database, table, *rows, **hints)
 
     with monkeypatch.context() as patch:
         patch.setattr(load_images.tables, "merge", killed_before_rejects)
