@@ -62,6 +62,12 @@ down: ## End it; Airflow's history stays
 test-compose: $(READY)/airflow ## The stack from build to a run and back, on the Docker engine here or one of its own
 	tools/compose_engine.sh $(AIRFLOW)/python -m pytest tests/compose
 
+## —— Read it ———————————————————————————————————————————————————————————————
+
+.PHONY: docs
+docs: setup ## The pages that the code writes: docs/data_dictionary.md, settings.md, dags.md
+	$(AIRFLOW)/python tools/write_docs.py
+
 ## —— Check it ———————————————————————————————————————————————————————————
 
 .PHONY: test
@@ -78,7 +84,7 @@ test-spark: setup ## The jobs and their library, on a real Spark
 
 .PHONY: test-airflow
 test-airflow: setup ## DAG, control plane, demo and the laptop's AWS, over real HTTP
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/local_aws tests/demo tests/compose/test_files.py tests/bench/test_scale.py -m "not slow"
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/demo tests/compose/test_files.py tests/bench/test_scale.py -m "not slow"
 
 .PHONY: test-e2e
 test-e2e: setup ## make demo on 200 photos, its tables checked by key

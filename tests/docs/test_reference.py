@@ -1,0 +1,114 @@
+"""The pages that are generated from the code, and the runbook's anchors that alarms and readers follow."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.plugins.laptop import REPOSITORY
+
+PAGES = ("data_dictionary.md", "settings.md", "dags.md")
+ALERTS = ("red-run", "refused", "cluster-will-not-die", "no-publication", "gate-failed", "lock-held")
+
+
+@pytest.fixture(scope="module")
+def write_docs() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("write_docs", REPOSITORY / "tools" / "write_docs.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["write_docs"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def dags(write_docs: ModuleType) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        for key, value in write_docs.PLACEHOLDERS.items():
+            patch.setenv(f"FRUITS_{key.upper()}", value)  # put back afterwards
+        return dict(write_docs.load_dags())
+
+
+@pytest.fixture(scope="module")
+def pages(write_docs: ModuleType, dags: dict[str, Any]) -> dict[str, str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write_docs, "load_dags", lambda: dags)
+        return dict(write_docs.pages())
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_generated_page_is_what_the_code_gives(pages: dict[str, str], page: str) -> None:
+    assert (REPOSITORY / "docs" / page).read_text() == pages[page], "run make docs and commit what it writes"
+
+
+def test_a_column_without_a_comment_stops_the_dictionary(write_docs: ModuleType) -> None:
+    with pytest.raises(write_docs.Undocumented, match="width_px"):
+        list(write_docs.columns("images", "image_id STRING NOT NULL COMMENT 'id',\nwidth_px INT NOT NULL"))
+
+
+def test_a_table_without_a_text_stops_the_dictionary(
+    write_docs: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = {"TABLES": {"new_table": "a INT COMMENT 'b'"}, "KEYS": {"new_table": ("a",)}}
+    monkeypatch.setattr(write_docs, "_literal", more.__getitem__)
+    with pytest.raises(write_docs.Undocumented, match="new_table"):
+        write_docs.data_dictionary()
+
+
+def test_a_setting_without_a_comment_stops_its_page(
+    write_docs: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write_docs, "setting_texts", lambda _yaml: {})
+    with pytest.raises(write_docs.Undocumented, match="deployment_id"):
+        write_docs.settings()
+
+
+def test_a_comment_goes_on_below_its_key(write_docs: ModuleType) -> None:
+    yaml = "# Head:\n#   bucket      where it is,\n#               and what for\nk: 1            # how many\n"
+    assert write_docs.setting_texts(yaml) == {"bucket": "where it is, and what for", "k": "how many"}
+
+
+def anchors(page: str) -> set[str]:
+    """What GitHub lets a link point at: headings in lower case, and explicit anchors."""
+    text = (REPOSITORY / "docs" / page).read_text()
+    text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.M)
+    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    return slugs | set(re.findall(r'<a id="([^"]+)">', text))
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_the_runbook_says_what_to_do_for_each_alert(alert: str) -> None:
+    assert alert in anchors("runbook.md")
+
+
+def test_the_runbook_says_what_to_do_for_each_task(dags: dict[str, Any]) -> None:
+    known = anchors("runbook.md")
+    tasks = {f"{dag_id}.{task}" for dag_id, dag in dags.items() for task in dag.task_ids}
+    wanted = {name: name.split(".", 1)[1].replace(".", "-") for name in tasks}
+    assert {name: anchor for name, anchor in wanted.items() if anchor not in known} == {}
+
+
+def test_links_between_the_documents_lead_somewhere() -> None:
+    broken = []
+    pages = [path for path in REPOSITORY.glob("docs/**/*.md") if "reference" not in path.parts]
+    for page in [*pages, *REPOSITORY.glob("*.md")]:
+        text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            target, _, anchor = link.partition("#")
+            if ":" in target:
+                continue
+            path = (page.parent / target) if target else page
+            if not path.exists() or (
+                anchor
+                and path.suffix == ".md"
+                and anchor not in anchors(str(path.relative_to(REPOSITORY / "docs")))
+            ):
+                broken.append(f"{page.name}: {link}")
+    assert broken == []
