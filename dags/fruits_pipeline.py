@@ -13,6 +13,8 @@ and arguments, a row by its key. Clear any failed task: if the cluster is gone, 
 The same input, code, model and settings as the last published run: `plan` skips, green, and no cluster is made. As a
 run whose quality gate refused: red without a cluster, until `force`.
 
+**One writer.** A run holds its database's lock from `plan` to `verdict`; beside an erasure it waits.
+
 **Cost** is bounded before and while the run lives: `plan` refuses a forecast above `max_cost_eur`, and the cluster's
 deadline is never later than the moment at which that sum is spent. Four things end a cluster: `terminate_cluster`,
 which runs whatever failed; EMR's idle timeout; a timer on the primary node at the deadline; the janitor DAG (to come).
@@ -29,12 +31,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, TriggerRule, chain, task
-from fruits_airflow import run_control
+from fruits_airflow import reporting, run_control
 from fruits_airflow.operators import AddStepOperator, CreateClusterOperator, TerminateClusterOperator
 from fruits_airflow.run_parameters import parameter_schemas
 from fruits_airflow.sensors import ClusterReadySensor, StepSensor
 from fruits_airflow.settings import load_settings
 from fruits_airflow.stages import STAGES
+from fruits_airflow.verdict import judge_run
 
 SETTINGS = load_settings()
 PARAMS = {name: Param(**schema) for name, schema in parameter_schemas(SETTINGS).items()}
@@ -53,11 +56,6 @@ with DAG(
     params=PARAMS,
     tags=["fruits", "emr", "spark", "eu"],
 ) as dag:
-
-    @task
-    def plan(**context: Any) -> dict[str, Any]:
-        """Lists the input, forecasts the cost, and stops the run before anything is created if it must."""
-        return run_control.plan_run(SETTINGS, context)
 
     @task
     def upload_code() -> str:
@@ -86,13 +84,19 @@ with DAG(
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def report(**context: Any) -> str:
         """Writes report.html from what the stages measured."""
-        return run_control.report_run(SETTINGS, context)
+        return reporting.report_run(SETTINGS, context)
 
     @task(**NO_LEAK)
     def verdict(**context: Any) -> None:
         """Writes run.json; fails unless every task did its work and something was published."""
-        run_control.judge_run(SETTINGS, context)
+        judge_run(SETTINGS, context)
 
+    plan = run_control.PlanOperator(
+        task_id="plan",
+        settings=SETTINGS,
+        doc_md="Lists the input, forecasts the cost, and stops the run before anything is created if it must. "
+        "Waits, without a worker slot, while an erasure or another run holds the database.",
+    )
     create_cluster = CreateClusterOperator(
         task_id="create_cluster",
         settings=SETTINGS,
@@ -112,6 +116,6 @@ with DAG(
     stages = [stage_group(stage) for stage in STAGES]
     reported, judged = report(), verdict().as_teardown(on_failure_fail_dagrun=True)
 
-    chain(plan(), upload_code(), create_cluster, cluster_ready, *stages, terminate_cluster, reported, judged)
+    chain(plan, upload_code(), create_cluster, cluster_ready, *stages, terminate_cluster, reported, judged)
     # "Clear failed" clears verdict, but neither terminate_cluster nor report: it must still wait for the last stage.
     chain(stages[-1], [reported, judged])

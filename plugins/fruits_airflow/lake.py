@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
-_EXISTS = frozenset({"412", "PreconditionFailed", "ConditionalRequestConflict"})
+_OVERTAKEN = frozenset({"412", "409", "PreconditionFailed", "ConditionalRequestConflict"})
 
 
 def error_code(error: ClientError) -> str:
@@ -41,8 +41,14 @@ class Lake:
 
     def read(self, key: str) -> bytes | None:
         """The object's bytes, or None when there is no such object."""
+        found = self.read_version(key)
+        return None if found is None else found[0]
+
+    def read_version(self, key: str) -> tuple[bytes, str] | None:
+        """The object's bytes and its ETag, for a change on condition; or None when there is no such object."""
         try:
-            return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+            found = self.client.get_object(Bucket=self.bucket, Key=key)
+            return found["Body"].read(), found["ETag"]
         except ClientError as error:
             if error_code(error) in _MISSING:
                 return None
@@ -66,7 +72,17 @@ class Lake:
         try:
             self.client.put_object(Bucket=self.bucket, Key=key, Body=content, IfNoneMatch="*")
         except ClientError as error:
-            if error_code(error) in _EXISTS:
+            if error_code(error) in _OVERTAKEN:
+                return False
+            raise
+        return True
+
+    def replace_version(self, key: str, content: bytes, etag: str) -> bool:
+        """Puts an object over the version with this ETag; False when that is not the present one."""
+        try:
+            self.client.put_object(Bucket=self.bucket, Key=key, Body=content, IfMatch=etag)
+        except ClientError as error:
+            if error_code(error) in _OVERTAKEN | _MISSING:
                 return False
             raise
         return True
@@ -74,6 +90,16 @@ class Lake:
     def remove(self, key: str) -> None:
         """Deletes an object; one that is not there is fine."""
         self.client.delete_object(Bucket=self.bucket, Key=key)
+
+    def remove_version(self, key: str, etag: str) -> bool:
+        """Deletes the version with this ETag; False when that is not the present one."""
+        try:
+            self.client.delete_object(Bucket=self.bucket, Key=key, IfMatch=etag)
+        except ClientError as error:
+            if error_code(error) in _OVERTAKEN | _MISSING:
+                return False
+            raise
+        return True
 
 
 def run_key(run_id: str, name: str = "") -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,14 +14,15 @@ from botocore.exceptions import ClientError
 
 from fruits_airflow import listing
 from fruits_airflow.cluster_body import load_profile
+from fruits_airflow.cluster_request import require_sound_profile
 from fruits_airflow.code_bundle import build_bundle
 from fruits_airflow.cost import Workload, deadline, fleets_eur_per_hour, worker_vcpus
 from fruits_airflow.errors import ConfigError, RunRefused
 from fruits_airflow.forecasting import forecast_run
 from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.lake import Lake, run_key
-from fruits_airflow.publication import Fingerprint, read_state, require_work, settings_digest, write_state
 from fruits_airflow.prices import load_prices
+from fruits_airflow.publication import Fingerprint, read_state, require_work, settings_digest, write_state
 from fruits_airflow.regions import require_eu_region
 from fruits_airflow.run_parameters import RunParameters
 from fruits_airflow.settings import Settings
@@ -33,7 +34,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def make_plan(settings: Settings, asked: RunParameters, run_id: str, client: S3Client) -> dict[str, Any]:
+def make_plan(
+    settings: Settings,
+    asked: RunParameters,
+    run_id: str,
+    client: S3Client,
+    claim: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
     """Checks and forecasts a run, writes its listing, and says what the other tasks need to know.
 
     Args:
@@ -41,6 +48,7 @@ def make_plan(settings: Settings, asked: RunParameters, run_id: str, client: S3C
         asked: what this run is to do.
         run_id: of the run.
         client: S3 client.
+        claim: makes the database this run's; called before the first look at what another writer may change.
 
     Returns:
         The plan, as JSON can hold it.
@@ -51,6 +59,7 @@ def make_plan(settings: Settings, asked: RunParameters, run_id: str, client: S3C
         RunRefused: nothing to read, random weights at night, or a gate that refused the same before.
         NothingToDo: all this is published.
         CostCeilingExceeded: the forecast is above `max_cost_eur`.
+        LockHeld: from `claim`; another run works on the database.
     """
     lake = Lake(client, settings.lake_bucket)
     require_bucket_in_eu(client, "raw_bucket", settings.raw_bucket)
@@ -65,8 +74,10 @@ def make_plan(settings: Settings, asked: RunParameters, run_id: str, client: S3C
     model = find_model(lake, asked)
     code_digest = build_bundle().digest
     profile = load_profile(asked.profile)
+    require_sound_profile(settings, profile, asked.region, lake_region, datetime.now(UTC))
     eur_per_hour = fleets_eur_per_hour(profile.instance_fleets, load_prices(asked.region))
 
+    claim()
     state = read_state(lake, asked.database)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "listing.parquet"

@@ -1,6 +1,6 @@
 """What a database last published, what was begun after it, and what its quality gate refused.
 
-One JSON object per database in the lake, `state/<database>.json`; `max_active_runs=1` keeps it to one writer.
+One JSON object per database in the lake, `state/<database>.json`; whoever writes it holds the database's lock.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fruits_airflow.errors import NothingToDo, RunRefused
+from fruits_airflow.errors import NothingToDo, RunOvertaken, RunRefused
 from fruits_airflow.lake import Lake
 
 
@@ -79,6 +79,20 @@ def require_work(state: PublicationState, now: Fingerprint, force: bool) -> None
         raise NothingToDo(
             f"nothing to do: run {state.published.run_id} published this same input, code, model and settings; "
             "trigger with force to do it again"
+        )
+
+
+def require_not_overtaken(state: PublicationState, run_id: str) -> None:
+    """Returns when no other run has worked on the database since this one was planned.
+
+    Raises:
+        RunOvertaken: one has; this run's listing is older than what is there.
+    """
+    last = state.begun or state.published
+    if last is not None and last.run_id != run_id:
+        raise RunOvertaken(
+            f"run {last.run_id} has worked on the database since this run was planned; going on would bring older "
+            "results back: trigger a new run instead"
         )
 
 

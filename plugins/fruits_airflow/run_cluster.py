@@ -16,7 +16,9 @@ from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.amazon.aws.links.emr import EmrClusterLink
 
-from fruits_airflow.cluster_body import load_profile, render_body
+from fruits_airflow.airflow_runs import AirflowRuns, SupervisedRuns
+from fruits_airflow.cluster_body import load_profile
+from fruits_airflow.cluster_request import cluster_body, require_sound_cluster
 from fruits_airflow.clusters import (
     SINGLE_ATTEMPT,
     Cluster,
@@ -24,16 +26,15 @@ from fruits_airflow.clusters import (
     ClusterIdentity,
     clusters_of_run,
     instances_of,
-    tag_value,
 )
 from fruits_airflow.cost import PARTS, deadline, disks, estimate_parts
 from fruits_airflow.database_lock import DatabaseLock
 from fruits_airflow.journal import Journal
 from fruits_airflow.lake import Lake
-from fruits_airflow.settings import Settings
 from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.prices import load_prices
 from fruits_airflow.publication import read_state, require_not_overtaken
+from fruits_airflow.settings import Settings
 from fruits_airflow.stages import step_for
 from fruits_airflow.steps import StepDesk
 
@@ -63,6 +64,7 @@ class RunCluster:
         identity: whose cluster.
         plan: what `plan` returned; empty when it returned nothing.
         code_digest: what `upload_code` returned; empty when it returned nothing.
+        runs: what this Airflow knows of other runs.
     """
 
     settings: Settings
@@ -70,6 +72,7 @@ class RunCluster:
     identity: ClusterIdentity
     plan: Mapping[str, Any]
     code_digest: str
+    runs: AirflowRuns
 
     @classmethod
     def of(cls, context: Context, settings: Settings) -> RunCluster:
@@ -82,7 +85,7 @@ class RunCluster:
         code_digest = context["ti"].xcom_pull(task_ids=UPLOAD_TASK) or ""
         region = plan.get("region") or context["params"]["region"]
         identity = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
-        return cls(settings, region, identity, plan, code_digest)
+        return cls(settings, region, identity, plan, code_digest, SupervisedRuns(context["ti"]))
 
     @cached_property
     def client(self) -> EMRClient:
@@ -131,8 +134,21 @@ class RunCluster:
 
         Raises:
             CostCeilingExceeded: what is left of `max_cost_eur` does not pay for another cluster.
+            LockHeld: after "clear failed", another run works on the database.
+            RunOvertaken: after "clear failed", another run has worked on it.
         """
-        return self.desk.adopt_or_create(self.body)
+        return self.desk.adopt_or_create(self._claimed_body)
+
+    def lock(self, database: str) -> DatabaseLock:
+        """The lock of a database, as this run sees it."""
+        return open_lock(self.settings, self.lake, self.identity, database, self.region, self.runs)
+
+    def _claimed_body(self) -> dict[str, Any]:
+        """The body, once the database is this run's: verdict has released the lock when a cleared run goes on."""
+        database = self.plan["database"]
+        self.lock(database).take(lock_deadline(self.settings))
+        require_not_overtaken(read_state(self.lake, database), self.identity.run_id)
+        return self.body()
 
     def body(self) -> dict[str, Any]:
         """The body of RunJobFlow for a cluster made now."""
@@ -142,27 +158,18 @@ class RunCluster:
             max_cost_eur=self.plan["max_cost_eur"],
             spent_eur=self.spent_eur(),
             eur_per_hour=self.plan["eur_per_hour"],
-            max_minutes=settings.max_cluster_minutes,
+            max_minutes=profile.longest_minutes(settings.max_cluster_minutes),
         )
-        return render_body(
-            {
-                **profile.values,
-                "name": self.identity.name,
-                "release_label": settings.release_label,
-                "lake_bucket": settings.lake_bucket,
-                "lake_region": self.plan["lake_region"],
-                "service_role": settings.service_role,
-                "instance_profile": settings.instance_profile,
-                "security_configuration": settings.security_configuration,
-                "subnet_id": settings.subnet_id,
-                "idle_timeout_s": settings.idle_timeout_s,
-                "code_digest": self.code_digest,
-                "deadline": ends_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-                "deployment_tag": tag_value(settings.deployment_id),
-                "dag_tag": tag_value(self.identity.dag_id),
-                "run_tag": tag_value(self.identity.run_id),
-            }
+        body = cluster_body(
+            settings,
+            self.identity,
+            profile,
+            code_digest=self.code_digest,
+            lake_region=self.plan["lake_region"],
+            ends_at=ends_at,
         )
+        require_sound_cluster(body, settings, self.region, datetime.now(UTC), self.client)
+        return body
 
     def link_cluster(self, context: Context, operator: Any, job_flow_id: str) -> None:
         """Notes what the task's link to the cluster needs."""

@@ -124,6 +124,11 @@ def mode_of(settings: Settings, params: Mapping[str, Any]) -> Mode:
     return "nightly" if whole else "demo"
 
 
+def database_of(settings: Settings, params: Mapping[str, Any]) -> str:
+    """Where a run with these parameters writes."""
+    return settings.database if mode_of(settings, params) == "nightly" else settings.demo_database
+
+
 def resolve_parameters(
     settings: Settings, params: Mapping[str, Any], conf: Mapping[str, Any] | None, known: Iterable[str]
 ) -> RunParameters:
@@ -148,7 +153,7 @@ def resolve_parameters(
     return RunParameters(
         mode=mode,
         complete=whole,
-        database=settings.database if whole else settings.demo_database,
+        database=database_of(settings, params),
         profile=params["profile"] or profile,
         region=require_eu_region(params["region"], "params.region"),
         input_prefix=params["input_prefix"],

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fruits_airflow.outcome import WORK_TASKS
 from fruits_airflow.regions import EU_REGIONS
-from fruits_airflow.run_control import WORK_TASKS
 
 from tests.plugins.laptop import REPOSITORY
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fruits_airflow.run_control import WORK_TASKS
+from fruits_airflow.outcome import WORK_TASKS
 
 from tests.plugins import laptop
 
@@ -103,6 +103,8 @@ def fruits_environment() -> dict[str, str]:
         "FRUITS_MODEL_ID": MODEL,
         "FRUITS_SERVICE_ROLE": laptop.SERVICE_ROLE,
         "FRUITS_INSTANCE_PROFILE": laptop.INSTANCE_PROFILE,
+        "FRUITS_SECURITY_CONFIGURATION": laptop.SECURITY_CONFIGURATION,
+        "FRUITS_NODE_ENVIRONMENT": "preinstalled",
         "FRUITS_POLL_S": "0.2",
         "FRUITS_LIST_CONSISTENCY_S": "1",
         "FRUITS_LOG_WAIT_S": "5",

@@ -107,6 +107,21 @@ def test_put_if_none_match_refuses_what_is_there(aws: Server, bucket: str) -> No
     assert s3.get_object(Bucket=bucket, Key="lock")["Body"].read() == b"mine"
 
 
+@pytest.mark.parametrize("change", ["put_object", "delete_object"])
+def test_a_change_of_another_version_than_was_read_is_refused(aws: Server, bucket: str, change: str) -> None:
+    s3 = aws.client("s3")
+    read = s3.put_object(Bucket=bucket, Key="lock", Body=b"mine")["ETag"]
+    s3.put_object(Bucket=bucket, Key="lock", Body=b"yours", IfMatch=read)
+    with pytest.raises(ClientError) as caught:
+        getattr(s3, change)(Bucket=bucket, Key="lock", IfMatch=read)
+    assert caught.value.response["Error"]["Code"] == "PreconditionFailed"
+    assert s3.get_object(Bucket=bucket, Key="lock")["Body"].read() == b"yours"
+    s3.delete_object(Bucket=bucket, Key="lock")
+    with pytest.raises(ClientError) as caught:
+        getattr(s3, change)(Bucket=bucket, Key="lock", IfMatch=read)
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
+
+
 def test_of_many_conditional_puts_at_once_one_wins(aws: Server, bucket: str) -> None:
     s3 = aws.client("s3")
 

@@ -19,12 +19,17 @@ class TaskInstance:
         self.xcoms: dict[str, Any] = {"plan": dict(run.plan) or None, "upload_code": run.code_digest or None}
         self.links: dict[str, str] = {}
         self._states = states
+        self._runs = run.runs
 
     def xcom_pull(self, task_ids: str) -> Any:
         return self.xcoms.get(task_ids)
 
     def xcom_push(self, key: str, value: Any) -> None:
         self.links[key] = value
+
+    def get_dr_count(self, dag_id: str, run_ids: list[str], states: list[str] | None = None) -> int:
+        known = self._runs.is_alive if states else self._runs.is_known
+        return sum(known(dag_id, run_id) for run_id in run_ids)
 
     def get_task_states(
         self, dag_id: str, task_ids: list[str], run_ids: list[str]

@@ -16,6 +16,7 @@ from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.settings import Settings
 
 from tests.plugins import laptop
+from tests.plugins.doubles import KnownRuns
 
 MODEL_ID = "a" * 64
 _numbers = itertools.count(1)
@@ -72,6 +73,8 @@ def settings() -> Settings:
         model_id=MODEL_ID,
         service_role=laptop.SERVICE_ROLE,
         instance_profile=laptop.INSTANCE_PROFILE,
+        security_configuration=laptop.SECURITY_CONFIGURATION,
+        node_environment="preinstalled",
         poll_s=0.1,
         list_consistency_s=1.0,
         log_wait_s=5.0,
@@ -117,11 +120,11 @@ def plan(account: Settings) -> dict[str, Any]:
         "max_reject_rate": 0.2,
         "eur_per_hour": 0.5,
         "forecast_eur": 0.1,
+        "forecast_parts": {"ec2": 0.08, "emr": 0.01, "s3": 0.01},
+        "vcpus": 4,
         "full_refresh": False,
         "force": False,
         "images": {"seen": 3, "new": 3, "unchanged": 0, "removed": 0},
-        "forecast_parts": {"ec2": 0.08, "emr": 0.01, "s3": 0.01},
-        "vcpus": 4,
         "input_bytes": 30,
         "fingerprint": {
             "run_id": "manual__2026-01-01T00:00:00+00:00",
@@ -147,6 +150,7 @@ def make_run(account: Settings, plan: dict[str, Any]) -> Iterator[Callable[..., 
             identity=ClusterIdentity(settings.deployment_id, dag_id, run_id),
             plan=plan,
             code_digest="c0de",
+            runs=KnownRuns(),
         )
         made.append(run)
         return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socketserver
 import threading
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -16,6 +17,20 @@ class Double:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._real, name)
+
+
+@dataclass
+class KnownRuns:
+    """What an Airflow knows, by run id."""
+
+    alive: set[str] = field(default_factory=set)
+    ended: set[str] = field(default_factory=set)
+
+    def is_known(self, dag_id: str, run_id: str) -> bool:
+        return run_id in self.alive | self.ended
+
+    def is_alive(self, dag_id: str, run_id: str) -> bool:
+        return run_id in self.alive
 
 
 class ClosingServer:

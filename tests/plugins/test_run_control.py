@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from fruits_airflow import clusters, run_control
+from fruits_airflow import clusters, reporting
 from fruits_airflow.clusters import LIVE_STATES, ClusterDesk
 from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.outcome import WORK_TASKS, problems_of
 from fruits_airflow.publication import PublicationState, read_state, write_state
+from fruits_airflow.reporting import report_run
 from fruits_airflow.run_cluster import RunCluster
-from fruits_airflow.run_control import WORK_TASKS, judge_run, plan_run, report_run
+from fruits_airflow.run_control import plan_run
 from fruits_airflow.run_record import blank_record
+from fruits_airflow.verdict import judge_run
 
 from tests.plugins.airflow_context import context_of
 
@@ -39,7 +44,7 @@ def stage(run: RunCluster, name: str, metrics: dict[str, Any]) -> None:
 
 
 def unplanned(run: RunCluster) -> RunCluster:
-    return RunCluster(run.settings, run.region, run.identity, {}, "")
+    return RunCluster(run.settings, run.region, run.identity, {}, "", run.runs)
 
 
 def test_all_work_done_and_published_is_green(run: RunCluster) -> None:
@@ -54,7 +59,18 @@ def test_all_work_done_and_published_is_green(run: RunCluster) -> None:
 @pytest.mark.parametrize("task", WORK_TASKS)
 @pytest.mark.parametrize("state", ["failed", "upstream_failed", "skipped", "removed", None])
 def test_no_task_may_be_anything_but_done(task: str, state: str | None) -> None:
-    assert run_control._problems({**DONE, task: state}, {"publish": PUBLISHED}) == [f"{task} is {state}"]
+    assert problems_of({**DONE, task: state}, {"publish": PUBLISHED}) == [f"{task} is {state}"]
+
+
+def test_the_cause_comes_before_its_consequences() -> None:
+    failure = {"stage": "featurize", "cause": "ERROR WeightsMismatch: x"}
+    problems = problems_of(
+        {**DONE, "featurize.wait": "failed", "publish.wait": "upstream_failed"}, {}, failure
+    )
+    assert problems[0] == "featurize: ERROR WeightsMismatch: x"
+    assert problems_of({**DONE, "publish.wait": "failed"}, {"publish": REFUSED}, failure)[0].startswith(
+        "the quality gate refused: reject_rate"
+    )
 
 
 def test_a_run_whose_tasks_were_marked_done_by_hand_is_red(run: RunCluster) -> None:
@@ -117,7 +133,7 @@ def test_a_page_that_cannot_be_made_does_not_decide_the_run(
     def broken(*_: object) -> str:
         raise ValueError("no page")
 
-    monkeypatch.setattr(run_control, "_write_report", broken)
+    monkeypatch.setattr(reporting, "write_report", broken)
     stage(run, "publish", PUBLISHED)
     judge_run(run.settings, context_of(run, DONE))
     assert record(run)["state"] == "succeeded"
@@ -183,7 +199,18 @@ def test_a_refused_plan_says_so_in_the_record(run: RunCluster) -> None:
     assert set(record(run)) == set(blank_record("r", "demo", "eu-west-1"))
 
 
-def test_there_is_no_report_of_a_run_that_was_stopped(run: RunCluster) -> None:
+def test_a_stopped_run_has_a_page_that_says_why(run: RunCluster) -> None:
+    decided = blank_record(run.identity.run_id, "nightly", run.region) | {
+        "state": "refused",
+        "reason": "too dear",
+    }
+    run.lake.write_json(run_key(run.identity.run_id, "run.json"), decided)
+    report_run(run.settings, context_of(unplanned(run)))
+    page = run.lake.read(run_key(run.identity.run_id, "report.html")) or b""
+    assert b"too dear" in page
+
+
+def test_there_is_no_page_of_a_plan_that_died_without_a_word(run: RunCluster) -> None:
     with pytest.raises(AirflowSkipException):
         report_run(run.settings, context_of(unplanned(run)))
 
@@ -206,3 +233,42 @@ def test_the_record_merges_what_each_stage_measured(make_run: Callable[..., RunC
     assert found["bytes"] == {"input": 30, "pixels": 0, "features": 9, "pca": 0}
     assert found["seconds"]["featurize"] == 3
     assert set(found) == set(blank_record("r", "demo", "eu-west-1"))
+
+
+# the lock of the database
+
+
+@pytest.mark.parametrize("published", [PUBLISHED, REFUSED, None])
+def test_the_verdict_gives_the_lock_back_however_the_run_ended(
+    run: RunCluster, published: dict[str, Any] | None
+) -> None:
+    run.lock("fruits").take(datetime.now(UTC) + timedelta(hours=1))
+    if published:
+        stage(run, "publish", published)
+    with suppress(AirflowFailException):
+        judge_run(run.settings, context_of(run, DONE))
+    assert run.lock("fruits").holding() is None
+
+
+@pytest.mark.parametrize("state", ["skipped", "refused", None])
+def test_the_verdict_gives_the_lock_of_a_stopped_plan_back(run: RunCluster, state: str | None) -> None:
+    run.lock("fruits").take(datetime.now(UTC) + timedelta(hours=1))
+    if state:
+        run.lake.write_json(run_key(run.identity.run_id, "run.json"), {"state": state, "reason": "x"})
+    with suppress(AirflowFailException):
+        judge_run(run.settings, context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "skipped")))
+    assert run.lock("fruits").holding() is None
+
+
+def test_the_lock_stays_while_a_cluster_may_be_alive(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise TimeoutError("not seen ended: j-1")
+
+    run.lock("fruits").take(datetime.now(UTC) + timedelta(hours=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(ClusterDesk, "end_all", never)
+        with pytest.raises(TimeoutError):
+            judge_run(run.settings, context_of(run, DONE))
+    assert run.lock("fruits").holding() is not None

@@ -1,0 +1,142 @@
+"""One writer per database: a lock object in the lake, `locks/<database>.json`.
+
+Nightly run, upkeep and erasure never work on one database at once. The object is created with `If-None-Match: *` and
+changed or removed only with the ETag that was read, so that of several at once one succeeds. It names its owner and a
+deadline; past the deadline, and when nothing of its owner is left, the next run takes it over.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+from fruits_airflow.clusters import ClusterIdentity
+from fruits_airflow.errors import LockHeld
+from fruits_airflow.lake import Lake
+
+log = logging.getLogger(__name__)
+
+_ROUNDS = 5  # each is lost only to another run that has just taken, released or prolonged the lock
+
+
+@dataclass(frozen=True)
+class Holding:
+    """What a lock object says.
+
+    Attributes:
+        owner: the run that holds the lock.
+        region: where the owner's cluster would be.
+        taken_at: since when.
+        deadline: until when nobody may take it away.
+        etag: of the object, for a change on condition.
+    """
+
+    owner: ClusterIdentity
+    region: str
+    taken_at: datetime
+    deadline: datetime
+    etag: str
+
+    def __str__(self) -> str:
+        owner = self.owner
+        return (
+            f"{owner.dag_id} run {owner.run_id} of deployment {owner.deployment_id} "
+            f"(since {self.taken_at:%Y-%m-%d %H:%M} UTC, until {self.deadline:%Y-%m-%d %H:%M} UTC)"
+        )
+
+
+@dataclass(frozen=True)
+class DatabaseLock:
+    """The lock of one database, as one run sees it.
+
+    Attributes:
+        lake: the lake bucket.
+        database: which.
+        owner: this run.
+        region: where this run's cluster would be.
+        is_gone: whether nothing of a holder is left, neither its run nor its cluster.
+    """
+
+    lake: Lake
+    database: str
+    owner: ClusterIdentity
+    region: str
+    is_gone: Callable[[Holding], bool]
+
+    @property
+    def key(self) -> str:
+        """Key of the lock object."""
+        return f"locks/{self.database}.json"
+
+    def take(self, until: datetime) -> None:
+        """Takes the lock, or prolongs it when this run has it.
+
+        Args:
+            until: the deadline, with a time zone; a later one that is there stays.
+
+        Raises:
+            LockHeld: another run has it, and it is not abandoned.
+        """
+        for _ in range(_ROUNDS):
+            if self.lake.write_once(self.key, self._note(until)):
+                log.info("Took the lock of %s, until %s", self.database, until.isoformat(timespec="seconds"))
+                return
+            holding = self.holding()
+            if holding is None:
+                continue
+            if holding.owner == self.owner:
+                if holding.deadline >= until or self._replace(holding, until):
+                    return
+            elif not self.is_abandoned(holding):
+                raise LockHeld(f"{self.database} is locked by {holding}; {self.lake.uri(self.key)}")
+            elif self._replace(holding, until):
+                log.warning("Took the lock of %s over from %s, who is gone", self.database, holding)
+                return
+        raise LockHeld(
+            f"the lock of {self.database} changed hands {_ROUNDS} times; {self.lake.uri(self.key)}"
+        )
+
+    def release(self) -> bool:
+        """Removes the lock if this run has it; says whether it did."""
+        holding = self.holding()
+        if holding is None:
+            return False
+        if holding.owner != self.owner:
+            log.info("%s is locked by %s, which stays", self.database, holding)
+            return False
+        released = self.lake.remove_version(self.key, holding.etag)
+        log.info("Released the lock of %s", self.database)
+        return released
+
+    def holding(self) -> Holding | None:
+        """Who has the lock, or None."""
+        found = self.lake.read_version(self.key)
+        if found is None:
+            return None
+        note = json.loads(found[0])
+        return Holding(
+            owner=ClusterIdentity(**note["owner"]),
+            region=note["region"],
+            taken_at=datetime.fromisoformat(note["taken_at"]),
+            deadline=datetime.fromisoformat(note["deadline"]),
+            etag=found[1],
+        )
+
+    def is_abandoned(self, holding: Holding) -> bool:
+        """Whether a holder may be robbed: past its deadline and gone."""
+        return holding.deadline < datetime.now(UTC) and self.is_gone(holding)
+
+    def _replace(self, holding: Holding, until: datetime) -> bool:
+        return self.lake.replace_version(self.key, self._note(until), holding.etag)
+
+    def _note(self, until: datetime) -> bytes:
+        note = {
+            "owner": asdict(self.owner),
+            "region": self.region,
+            "taken_at": datetime.now(UTC).isoformat(),
+            "deadline": until.isoformat(),
+        }
+        return json.dumps(note, indent=1).encode()

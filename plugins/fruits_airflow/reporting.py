@@ -1,0 +1,62 @@
+"""Writing report.html, for every run that has something to say: a stopped one says why."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from fruits_airflow.journal import LAST_FAILURE
+from fruits_airflow.lake import run_key
+from fruits_airflow.outcome import problems_of, task_states
+from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.run_parameters import mode_of
+from fruits_airflow.run_record import assemble_record, read_sample, read_stages
+from fruits_airflow.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
+REPORT = "report.html"
+
+
+def report_run(settings: Settings, context: Context) -> str:
+    """Writes report.html; returns its URI.
+
+    Raises:
+        AirflowSkipException: the plan died without a word, so there is nothing to report.
+    """
+    run = RunCluster.of(context, settings)
+    stages = read_stages(run.lake, run.identity.run_id)
+    if not run.plan:
+        decided = run.lake.read_json(run_key(run.identity.run_id, "run.json"))
+        if decided is None:
+            raise AirflowSkipException("the plan died before it could say why")
+        return write_report(run, decided, {})
+    record = assemble_record(run, mode_of(settings, context["params"]), stages)
+    problems = problems_of(task_states(context), stages, run.journal.read(LAST_FAILURE))
+    record |= {"state": "failed" if problems else "succeeded", "reason": "; ".join(problems)}
+    return write_report(run, record, stages)
+
+
+def write_report(run: RunCluster, record: dict[str, Any], stages: dict[str, dict[str, Any]]) -> str:
+    """Renders a record into the run's folder; returns the page's URI."""
+    from fruits_airflow.report import render
+
+    key = run_key(run.identity.run_id, REPORT)
+    page = render(record, stages, read_sample(run.lake, run.identity.run_id))
+    run.lake.write(key, page.encode(), "text/html; charset=utf-8")
+    return run.lake.uri(key)
+
+
+def write_report_if_possible(
+    run: RunCluster, record: dict[str, Any], stages: dict[str, dict[str, Any]]
+) -> None:
+    """Renders a record; logs what stands in its way."""
+    try:
+        write_report(run, record, stages)
+    except Exception:
+        log.exception("report.html cannot be written; a page does not decide how a run ended")

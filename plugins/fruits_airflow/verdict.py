@@ -1,0 +1,83 @@
+"""How a run ended: in run.json, in the state of its database, and by the colour of its last task."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowFailException
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fruits_airflow.journal import LAST_FAILURE
+from fruits_airflow.lake import run_key
+from fruits_airflow.outcome import gate_refused, problems_of, task_states
+from fruits_airflow.publication import Fingerprint, PublicationState, read_state, write_state
+from fruits_airflow.reporting import REPORT, write_report_if_possible
+from fruits_airflow.run_cluster import PLAN_TASK, RunCluster
+from fruits_airflow.run_parameters import database_of, mode_of
+from fruits_airflow.run_record import assemble_record, read_stages
+from fruits_airflow.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
+
+def judge_run(settings: Settings, context: Context) -> None:
+    """Says how the run ended, in run.json and by its own end; gives the database's lock back.
+
+    The lock stays while a cluster of the run may be alive: whoever took it then would be a second writer.
+
+    Raises:
+        AirflowFailException: the run did not do all its work, or did not publish.
+        TimeoutError: a cluster was not seen ended; a retry looks again.
+    """
+    run = RunCluster.of(context, settings)
+    run_id, states = run.identity.run_id, task_states(context)
+    lock = run.lock(run.plan.get("database") or database_of(settings, context["params"]))
+    decided = None if run.plan else run.lake.read_json(run_key(run_id, "run.json"))
+    stages = read_stages(run.lake, run_id)
+    problems, leftovers = problems_of(states, stages, run.journal.read(LAST_FAILURE)), 0
+    lost_sight: Exception | None = None
+    try:
+        leftovers = len(run.desk.end_all(timeout_s=settings.terminate_timeout_minutes * 60))
+    except (TimeoutError, BotoCoreError, ClientError) as error:
+        lost_sight = error
+        problems.append(f"a cluster may be alive: {error}")
+    if decided and decided["state"] in ("skipped", "refused") and not lost_sight and not leftovers:
+        lock.release()
+        log.info("%s: %s", decided["state"], decided["reason"])
+        if decided["state"] == "skipped" and states[PLAN_TASK] == "skipped":
+            return
+        raise AirflowFailException(f"{decided['state']}: {decided['reason']}")
+
+    record = assemble_record(run, mode_of(settings, context["params"]), stages)
+    record |= {"state": "failed" if problems else "succeeded", "reason": "; ".join(problems)}
+    if leftovers:
+        log.warning("%d clusters were alive after terminate_cluster, and are ended", leftovers)
+    if run.plan:
+        # A run marked failed by hand skips report; a run resumed after it has more to say.
+        if leftovers or run.lake.read(run_key(run_id, REPORT)) is None:
+            write_report_if_possible(run, record, stages)
+        _record_publication(run, stages, published=not problems)
+    if not lost_sight:
+        lock.release()
+    run.lake.write_json(run_key(run_id, "run.json"), record)
+    if lost_sight:
+        raise lost_sight
+    if problems:
+        raise AirflowFailException(f"the run did not do its work: {record['reason']}")
+    log.info("succeeded: %s", record["pca"])
+
+
+def _record_publication(run: RunCluster, stages: Mapping[str, Mapping[str, Any]], *, published: bool) -> None:
+    database = run.plan["database"]
+    fingerprint = replace(Fingerprint(**run.plan["fingerprint"]), code_digest=run.code_digest)
+    state = read_state(run.lake, database)
+    if published:
+        write_state(run.lake, database, PublicationState(published=fingerprint))
+    elif gate_refused(stages):
+        write_state(run.lake, database, replace(state, gate_failed=fingerprint))

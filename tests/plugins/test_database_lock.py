@@ -1,0 +1,320 @@
+"""One writer per database: who gets the lock, who waits, who takes over, and when it is given back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from fruits_airflow.clusters import ClusterIdentity, describe
+from fruits_airflow.database_lock import DatabaseLock, Holding
+from fruits_airflow.errors import LockHeld, RunOvertaken
+from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.lock_owners import open_lock
+from fruits_airflow.lock_waiting import LockWaitingOperator
+from fruits_airflow.publication import Fingerprint, PublicationState, write_state
+from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.run_control import PlanOperator
+from fruits_airflow.settings import Settings
+
+from tests.plugins import laptop
+from tests.plugins.airflow_context import context_of
+from tests.plugins.doubles import Double, KnownRuns
+
+NIGHT, ERASURE = (
+    ClusterIdentity("test", "fruits_pipeline", "n1"),
+    ClusterIdentity("test", "erase_images", "e1"),
+)
+HOUR = timedelta(hours=1)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+@pytest.fixture
+def lake(account: Settings) -> Lake:
+    return Lake(laptop.client("s3"), account.lake_bucket)
+
+
+Locks = Callable[..., DatabaseLock]
+
+
+@pytest.fixture
+def lock_of(lake: Lake) -> Locks:
+    def lock(owner: ClusterIdentity, is_gone: Callable[[Holding], bool] = lambda _: False) -> DatabaseLock:
+        return DatabaseLock(lake, "fruits", owner, "eu-west-1", is_gone)
+
+    return lock
+
+
+def test_the_second_run_is_told_who_was_first(lock_of: Locks) -> None:
+    lock_of(ERASURE).take(now() + HOUR)
+    with pytest.raises(LockHeld, match="fruits is locked by erase_images run e1 of deployment test"):
+        lock_of(NIGHT).take(now() + HOUR)
+
+
+def test_the_object_says_owner_and_deadline(lock_of: Locks, lake: Lake) -> None:
+    until = now() + HOUR
+    lock_of(NIGHT).take(until)
+    note = lake.read_json("locks/fruits.json") or {}
+    assert note["owner"] == {"deployment_id": "test", "dag_id": "fruits_pipeline", "run_id": "n1"}
+    assert note["deadline"] == until.isoformat()
+
+
+def test_of_many_at_once_one_gets_it(lock_of: Locks) -> None:
+    def take(number: int) -> bool:
+        try:
+            lock_of(ClusterIdentity("test", "fruits_pipeline", f"n{number}")).take(now() + HOUR)
+        except LockHeld:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(take, range(24))) == 1
+
+
+def test_a_retry_finds_its_lock_and_prolongs_it(lock_of: Locks) -> None:
+    lock_of(NIGHT).take(now() + HOUR)
+    later = now() + 2 * HOUR
+    lock_of(NIGHT).take(later)
+    lock_of(NIGHT).take(now() + HOUR)
+    holding = lock_of(NIGHT).holding()
+    assert holding is not None
+    assert holding.deadline == later
+
+
+def test_the_same_run_id_of_another_deployment_is_another_run(lock_of: Locks) -> None:
+    lock_of(NIGHT).take(now() + HOUR)
+    with pytest.raises(LockHeld):
+        lock_of(replace(NIGHT, deployment_id="laptop")).take(now() + HOUR)
+
+
+def test_a_lock_past_its_deadline_whose_owner_lives_stays(lock_of: Locks) -> None:
+    lock_of(ERASURE).take(now() - HOUR)
+    with pytest.raises(LockHeld):
+        lock_of(NIGHT, is_gone=lambda _: False).take(now() + HOUR)
+
+
+def test_a_lock_before_its_deadline_stays_though_its_owner_is_gone(lock_of: Locks) -> None:
+    lock_of(ERASURE).take(now() + HOUR)
+    with pytest.raises(LockHeld):
+        lock_of(NIGHT, is_gone=lambda _: True).take(now() + HOUR)
+
+
+def test_an_abandoned_lock_is_taken_over_and_the_log_says_from_whom(
+    lock_of: Locks, caplog: pytest.LogCaptureFixture
+) -> None:
+    lock_of(ERASURE).take(now() - HOUR)
+    lock_of(NIGHT, is_gone=lambda _: True).take(now() + HOUR)
+    holding = lock_of(NIGHT).holding()
+    assert holding is not None
+    assert holding.owner == NIGHT
+    assert "over from erase_images run e1" in caplog.text
+
+
+def test_of_many_that_take_over_at_once_one_does(lock_of: Locks) -> None:
+    lock_of(ERASURE).take(now() - HOUR)
+
+    def take(number: int) -> bool:
+        owner = ClusterIdentity("test", "fruits_pipeline", f"n{number}")
+        try:
+            lock_of(owner, is_gone=lambda _: True).take(now() + HOUR)
+        except LockHeld:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(take, range(24))) == 1
+
+
+def test_a_lock_is_taken_over_only_as_it_was_read(lock_of: Locks, lake: Lake) -> None:
+    lock_of(ERASURE).take(now() - HOUR)
+
+    def comes_back(_: Holding) -> bool:
+        lock_of(ERASURE).take(now() + HOUR)
+        return True
+
+    with pytest.raises(LockHeld, match="erase_images"):
+        lock_of(NIGHT, is_gone=comes_back).take(now() + HOUR)
+
+
+def test_it_is_released_by_its_owner_only(lock_of: Locks) -> None:
+    lock_of(NIGHT).take(now() + HOUR)
+    assert not lock_of(ERASURE).release()
+    assert lock_of(NIGHT).release()
+    assert not lock_of(NIGHT).release()
+    lock_of(ERASURE).take(now() + HOUR)
+
+
+def test_a_release_does_not_remove_the_lock_of_who_took_over_meanwhile(lock_of: Locks, lake: Lake) -> None:
+    lock_of(NIGHT).take(now() - HOUR)
+
+    def read_then_robbed(**request: Any) -> Any:
+        found = lake.client.get_object(**request)
+        lock_of(ERASURE, is_gone=lambda _: True).take(now() + HOUR)
+        return found
+
+    slow = Lake(Double(lake.client, get_object=read_then_robbed), lake.bucket)
+    assert not replace(lock_of(NIGHT), lake=slow).release()
+    holding = lock_of(ERASURE).holding()
+    assert holding is not None
+    assert holding.owner == ERASURE
+
+
+# who is gone
+
+
+def test_a_holder_whose_run_is_alive_is_not_gone(run: RunCluster) -> None:
+    night, runs = run.identity, KnownRuns(alive={"n1"})
+    holder = replace(night, run_id="n1")
+    open_lock(run.settings, run.lake, holder, "fruits", run.region, runs).take(now() - HOUR)
+    mine = open_lock(run.settings, run.lake, night, "fruits", run.region, runs)
+    with pytest.raises(LockHeld):
+        mine.take(now() + HOUR)
+    runs.alive.clear()
+    mine.take(now() + HOUR)
+
+
+def test_a_holder_whose_cluster_is_alive_is_not_gone(make_run: Callable[..., RunCluster]) -> None:
+    holder, night = make_run("manual__holder"), make_run("manual__night")
+    holder.adopt_or_create()
+    holding = holder.lock("fruits").holding()
+    assert holding is not None
+    holder.lake.write("locks/fruits.json", _expired(holder))
+    with pytest.raises(LockHeld):
+        night.lock("fruits").take(now() + HOUR)
+    holder.desk.end_all(timeout_s=30)
+    night.lock("fruits").take(now() + HOUR)
+
+
+def _expired(run: RunCluster) -> bytes:
+    note = run.lake.read_json("locks/fruits.json") or {}
+    return json.dumps(note | {"deadline": (now() - HOUR).isoformat()}).encode()
+
+
+# a run that makes a cluster
+
+
+def test_whoever_makes_a_cluster_holds_the_database(run: RunCluster) -> None:
+    cluster = run.adopt_or_create()
+    holding = run.lock("fruits").holding()
+    assert holding is not None
+    assert holding.owner == run.identity
+    deadline = describe(run.client, cluster.job_flow_id).deadline
+    assert deadline is not None
+    assert holding.deadline > deadline
+
+
+def test_a_resumed_run_makes_no_cluster_beside_another_writer(make_run: Callable[..., RunCluster]) -> None:
+    erasing, night = make_run("manual__erasure", dag_id="erase_images"), make_run("manual__night")
+    erasing.lock("fruits").take(now() + HOUR)
+    with pytest.raises(LockHeld):
+        night.adopt_or_create()
+    assert night.history() == []
+
+
+def test_a_resumed_run_does_not_go_back_behind_a_later_one(run: RunCluster) -> None:
+    later = Fingerprint(**{**run.plan["fingerprint"], "run_id": "manual__later"})
+    for state in (PublicationState(begun=later), PublicationState(published=later)):
+        write_state(run.lake, "fruits", state)
+        with pytest.raises(RunOvertaken, match="manual__later"):
+            run.adopt_or_create()
+    assert run.history() == []
+
+
+def test_a_resumed_run_goes_on_with_what_it_began(run: RunCluster) -> None:
+    begun, before = Fingerprint(**run.plan["fingerprint"]), Fingerprint("older", "l", "c", "m", "s")
+    write_state(run.lake, "fruits", PublicationState(published=before, begun=begun))
+    assert run.adopt_or_create().job_flow_id
+
+
+# a plan that waits
+
+
+class Waiting(LockWaitingOperator):
+    """Takes the lock that it was given."""
+
+    def __init__(self, *, lock: DatabaseLock, **kwargs: Any) -> None:
+        super().__init__(task_id="work", **kwargs)
+        self.lock = lock
+
+    def work(self, context: Any) -> str:
+        self.lock.take(now() + HOUR)
+        return "done"
+
+    def give_up(self, context: Any, held: LockHeld) -> Any:
+        raise AirflowFailException(str(held))
+
+
+def test_a_task_waits_without_a_worker_and_goes_on_when_the_lock_is_free(
+    lock_of: Locks, account: Settings
+) -> None:
+    lock_of(ERASURE).take(now() + HOUR)
+    task = Waiting(lock=lock_of(NIGHT), settings=account)
+    with pytest.raises(TaskDeferred) as first:
+        task.execute({})
+    with pytest.raises(TaskDeferred) as second:
+        task.execute_again({}, event=None, **first.value.kwargs)
+    assert second.value.kwargs == first.value.kwargs, "each wait counts from the first"
+    lock_of(ERASURE).release()
+    assert task.execute_again({}, event=None, **second.value.kwargs) == "done"
+
+
+def test_the_wait_is_bounded(lock_of: Locks, account: Settings) -> None:
+    lock_of(ERASURE).take(now() + HOUR)
+    task = Waiting(lock=lock_of(NIGHT), settings=account)
+    too_long_ago = now().timestamp() - account.lock_wait_minutes * 60 - 1
+    with pytest.raises(AirflowFailException, match="erase_images"):
+        task.execute_again({}, since=too_long_ago)
+
+
+@pytest.fixture
+def planner(run: RunCluster) -> tuple[PlanOperator, Any]:
+    laptop.put_photos(run.settings.raw_bucket, ["images/a.jpg"])
+    schemas = {"variance": 0.95, "k": None, "engine": "litert", "model_id": run.settings.model_id}
+    schemas |= {"profile": None, "max_cost_eur": 5.0, "full_refresh": False, "force": False}
+    context = context_of(run, **schemas)
+    return PlanOperator(task_id="plan", settings=run.settings), context
+
+
+def test_a_plan_beside_an_erasure_waits_and_writes_no_listing(
+    planner: tuple[PlanOperator, Any], run: RunCluster
+) -> None:
+    erasing = replace(run.lock("fruits"), owner=ERASURE)
+    erasing.take(now() + HOUR)
+    task, context = planner
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute(context)
+    assert run.lake.read(run_key(run.identity.run_id, "listing.parquet")) is None
+    assert run.lake.read(run_key(run.identity.run_id, "run.json")) is None
+    erasing.release()
+    assert task.execute_again(context, **deferred.value.kwargs)["database"] == "fruits"
+    holding = run.lock("fruits").holding()
+    assert holding is not None
+    assert holding.owner == run.identity
+
+
+def test_a_plan_that_has_waited_too_long_is_refused_in_the_record(
+    planner: tuple[PlanOperator, Any], run: RunCluster
+) -> None:
+    replace(run.lock("fruits"), owner=ERASURE).take(now() + HOUR)
+    task, context = planner
+    with pytest.raises(AirflowFailException, match="LockHeld: fruits is locked by erase_images"):
+        task.execute_again(context, since=0.0)
+    record = run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
+    assert record["state"] == "refused"
+    assert "erase_images" in record["reason"]
+
+
+def test_a_refused_plan_takes_no_lock(planner: tuple[PlanOperator, Any], run: RunCluster) -> None:
+    task, context = planner
+    context["params"]["model_id"] = "d" * 64
+    with pytest.raises(AirflowFailException, match="no complete model"):
+        task.execute(context)
+    assert run.lock("fruits").holding() is None
