@@ -9,8 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from fruits import job, objects, pca, schemas, sums, tables
-from pyspark.sql import DataFrame
+from fruits import data_files, job, objects, pca, schemas, sums, tables
 
 STAGE = "reduce_pca"
 _MAX_PARTS = 16
@@ -32,9 +31,7 @@ def reduce_pca(run: job.Run) -> None:
     """Sum on the executors, fit on the driver, save the model."""
     spark, arguments = run.spark, run.arguments
     tables.ensure(spark, arguments.database)
-    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "1024")  # rows of 5 kB, not of pixels
-    features = tables.of_model(spark.table(f"{arguments.database}.features"), arguments.model_id)
-    total = _summed(features.select("features"))
+    total = _summed(run)
     run.say(f"summed {0 if total is None else total.count} images")
     fitted = pca.fit(total, arguments.model_id, arguments.variance, arguments.k)
     if arguments.k is not None and fitted.k < arguments.k:
@@ -50,9 +47,12 @@ def reduce_pca(run: job.Run) -> None:
     )
 
 
-def _summed(features: DataFrame) -> sums.Sums | None:
-    schema = schemas.spark(schemas.SUMS)
-    parts = features.mapInArrow(sums.summer(), schema)
+def _summed(run: job.Run) -> sums.Sums | None:
+    schema, arguments = schemas.spark(schemas.SUMS), run.arguments
+    features = f"{arguments.database}.features"
+    parts = data_files.mapped(
+        run.spark, features, ["features"], arguments.model_id, sums.summer(), schema, run.cores
+    )
     if parts.rdd.getNumPartitions() > _MAX_PARTS:
         # 13 MB each: the driver gets a few, whatever the size of the table.
         parts = parts.repartition(_MAX_PARTS).mapInArrow(sums.merger(), schema)

@@ -30,7 +30,11 @@ _OF_TABLE = {
         "write.parquet.row-group-size-bytes": str(32 * 1024 * 1024),
         "write.metadata.metrics.column.pixels": "none",
     },
-    "features": {"write.metadata.metrics.column.features": "none"},
+    # Several row groups a file, so that its cores share it (fruits.data_files).
+    "features": {
+        "write.parquet.row-group-size-bytes": str(16 * 1024 * 1024),
+        "write.metadata.metrics.column.features": "none",
+    },
     "pca_models": {"write.metadata.metrics.default": "none"},
 }
 _DATABASE = re.compile(r"^\w+\.\w+$")

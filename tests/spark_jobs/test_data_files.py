@@ -1,0 +1,114 @@
+"""Columns read past Spark's reader are those that Spark reads."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from fruits import data_files, tables
+from fruits.data_files import Piece
+
+pytestmark = pytest.mark.spark
+
+MODEL, OTHER = "a" * 64, "b" * 64
+
+
+def image_id(number: int) -> str:
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def features(spark: Any, ids: range, model_id: str) -> Any:
+    rows = [(image_id(i), model_id, [float(i % 7), float(i)], "c" * 64, "night") for i in ids]
+    return spark.createDataFrame(
+        rows, "image_id string, model_id string, features array<float>, content_sha256 string, run_id string"
+    )
+
+
+@pytest.fixture
+def table(spark: Any) -> str:
+    """A table of 500 rows of one model and 40 of another, in three files of which one holds both models."""
+    database = f"lake.files_{uuid.uuid4().hex[:8]}"
+    tables.ensure(spark, database)
+    name = f"{database}.features"
+    features(spark, range(300), MODEL).coalesce(1).writeTo(name).append()
+    features(spark, range(40), OTHER).coalesce(1).writeTo(name).append()
+    both = features(spark, range(300, 500), MODEL).union(features(spark, range(40, 60), OTHER))
+    both.coalesce(1).writeTo(name).append()
+    return name
+
+
+def told(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        assert batch.schema.names == ["image_id", "features"]
+        yield batch
+
+
+def read(spark: Any, table: str, cores: int = 2) -> Any:
+    schema = spark.table(table).select("image_id", "features").schema
+    return data_files.mapped(spark, table, ["image_id", "features"], MODEL, told, schema, cores)
+
+
+def rows(frame: Any) -> list[tuple[Any, ...]]:
+    return sorted(tuple(row) for row in frame.collect())
+
+
+def by_spark(spark: Any, table: str) -> list[tuple[Any, ...]]:
+    return rows(spark.table(table).where(f"model_id = '{MODEL}'").select("image_id", "features"))
+
+
+def test_the_rows_of_one_model_are_those_that_spark_reads(spark: Any, table: str) -> None:
+    assert rows(read(spark, table)) == by_spark(spark, table)
+    assert len(by_spark(spark, table)) == 500
+
+
+def test_files_are_dealt_to_as_many_tasks_as_cores(spark: Any, table: str) -> None:
+    assert read(spark, table, cores=2).rdd.getNumPartitions() == 2
+
+
+def test_a_deleted_row_is_not_read(spark: Any, table: str) -> None:
+    spark.sql(f"DELETE FROM {table} WHERE image_id = '{image_id(7)}'")
+    assert rows(read(spark, table)) == by_spark(spark, table)
+    assert len(by_spark(spark, table)) == 499
+
+
+def test_rows_marked_as_deleted_by_another_writer_are_not_read(spark: Any, table: str) -> None:
+    spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('write.delete.mode' = 'merge-on-read')")
+    spark.sql(f"DELETE FROM {table} WHERE image_id = '{image_id(7)}'")
+    assert spark.table(f"{table}.files").where("content <> 0").count()
+    assert rows(read(spark, table)) == by_spark(spark, table)
+    assert len(by_spark(spark, table)) == 499
+
+
+def test_a_file_of_many_row_groups_is_read_in_pieces(
+    spark: Any, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spark.sql(f"DELETE FROM {table}")
+    spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('write.parquet.row-group-size-bytes' = '1000000')")
+    many = spark.range(0, 20_000, 1, 1).selectExpr(
+        "sha2(string(id), 256) AS image_id",
+        f"'{MODEL}' AS model_id",
+        "transform(sequence(1, 64), x -> float(hash(id, x))) AS features",
+        "'c' AS content_sha256",
+        "'night' AS run_id",
+    )
+    many.writeTo(table).append()
+    monkeypatch.setattr(data_files, "_PIECE_BYTES", 1_000_000)
+    pieces = data_files._pieces(spark, table)
+    assert pieces is not None
+    assert len(pieces) > len({piece.uri for piece in pieces}) == 1
+    assert rows(read(spark, table)) == by_spark(spark, table)
+
+
+def test_an_empty_table_gives_no_rows(spark: Any, table: str) -> None:
+    spark.sql(f"DELETE FROM {table}")
+    assert rows(read(spark, table)) == []
+
+
+def test_pieces_are_dealt_evenly() -> None:
+    pieces = [Piece("f", number, 4, rows) for number, rows in enumerate((50, 10, 20, 20))]
+    dealt = data_files._dealt(pieces, 2)
+    assert [sum(piece.rows for piece in hand) for hand in dealt] == [50, 50]
