@@ -60,7 +60,7 @@ class Night:
     @property
     def start_s(self) -> float:
         """Wall time that was not work: four starts and stops of a JVM and of Python."""
-        return self.wall_s - sum(application.work_s for application in self.applications.values())
+        return self.wall_s - sum(float(self.metrics[stage]["seconds"]) for stage in STAGES)
 
 
 def environment(conf: Path) -> dict[str, str]:

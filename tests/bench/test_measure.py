@@ -26,18 +26,16 @@ def task(stage: int, launched: int, finished: int, ran: int) -> dict[str, object
     }
 
 
-def test_an_event_log_gives_the_window_of_work_and_the_longest_stage(tmp_path: Path) -> None:
+def test_an_event_log_gives_the_seconds_of_tasks_and_the_longest_stage(tmp_path: Path) -> None:
     events = [
         {"Event": "SparkListenerApplicationStart", "App Name": "featurize", "Timestamp": 1_000},
-        {"Event": "SparkListenerExecutorAdded", "Timestamp": 3_000},
         task(0, 4_000, 4_500, 400),
         task(1, 5_000, 9_000, 3_900),
         task(1, 5_100, 9_500, 4_300),
-        {"Event": "SparkListenerApplicationEnd", "Timestamp": 11_000},
     ]
     (tmp_path / "local-1").write_text("\n".join(map(json.dumps, events)))
     (found,) = eventlog.read(tmp_path)
-    assert (found.name, found.start_s, found.work_s) == ("featurize", 2.0, 8.0)
+    assert found.name == "featurize"
     assert found.longest_stage_s == 4.5
     assert found.executor_s == pytest.approx(8.6)
 
