@@ -39,11 +39,13 @@ class Around:
         home: address of the list of runs.
         script: address of page.js.
         places: where a reader looks next.
+        in_tab: whether it is shown below a DAG run, so that the list would be out of place there.
     """
 
     home: str
     script: str
     places: Sequence[Place]
+    in_tab: bool = False
 
 
 def render(

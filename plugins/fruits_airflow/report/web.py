@@ -72,13 +72,13 @@ def list_runs(page: str = "1") -> Response:
 
 
 @app.get("/runs/{run_id}", response_class=HTMLResponse)
-def show_run(run_id: str, dag_id: str = DAG_ID) -> Response:
-    """The page of one run.
+def show_run(run_id: str, dag_id: str | None = None) -> Response:
+    """The page of one run; `dag_id` is given by the tab of a DAG run, which any DAG has.
 
     Raises:
         HTTPException: 404 when the lake holds nothing of it.
     """
-    if dag_id != DAG_ID:
+    if dag_id not in (None, DAG_ID):
         raise HTTPException(HTTPStatus.NOT_FOUND, f"Only runs of the DAG {DAG_ID} leave a report.")
     settings, archive = _open()
     stored = archive.run(run_id)
@@ -89,9 +89,10 @@ def show_run(run_id: str, dag_id: str = DAG_ID) -> Response:
     record = record_of(stored, None if stored.recorded else _airflow_states([run_id]).get(run_id))
     facts = Facts(record, stored.stages)
     around = Around(
-        home="../",
+        home="../../plugin/fruits-runs" if dag_id else "../",
         script="../page.js",
         places=list(places(settings, archive.client, "../../", DAG_ID, facts)),
+        in_tab=dag_id is not None,
     )
     return _html(render(record, stored.stages, stored.sample, stored.residency, around, stored.problems))
 

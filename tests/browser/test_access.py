@@ -1,0 +1,64 @@
+"""What somebody who has not logged in sees: nothing."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+import httpx
+import pytest
+from fruits_airflow.report.web import app
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import ApiServer, Lake
+from tests.browser.runs import FAILED, GOOD
+
+PATHS = sorted({str(getattr(route, "path", "?")) for route in app.routes})
+
+
+def test_every_route_is_known_to_these_tests() -> None:
+    assert PATHS == ["/", "/page.js", "/runs/{run_id}", "/{rest:path}"]
+
+
+def ask(airflow: ApiServer, path: str, **options: object) -> httpx.Response:
+    filled = path.replace("{run_id}", quote(GOOD, safe="")).replace("{rest:path}", "docs")
+    return httpx.get(f"{airflow.url}/fruits-runs{filled}", timeout=60, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_no_route_tells_anything_to_anybody(path: str, airflow: ApiServer, runs: Lake) -> None:
+    for headers, status in (
+        (None, 401),
+        ({"Authorization": "Bearer e30.e30.e30"}, 403),
+        ({"Cookie": "_token=x"}, 403),
+    ):
+        reply = ask(airflow, path, headers=headers)
+        assert reply.status_code == status
+        assert not re.search(r"scheduled__|manual__|browser-lake|MutationObserver", reply.text)
+    known = ask(airflow, path, headers={"Authorization": f"Bearer {airflow.token('viewer')}"})
+    assert known.status_code == (404 if "rest" in path else 200)
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/redoc", "/runs", "/runs/", "/page.py"])
+def test_there_is_nothing_besides(path: str, airflow: ApiServer) -> None:
+    assert ask(airflow, path).status_code in (401, 404)
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "%2e%2e", "..%2Fstate", "..%2F..%2Fstate%2Ffruits", "a%2Fb", "a%00b", "%3Cb%3E"]
+)
+def test_a_run_id_leads_nowhere_but_to_a_run(name: str, airflow: ApiServer, runs: Lake) -> None:
+    runs.put({"../state": {"run.json": b"{}"}, "a/b": {"run.json": b"{}"}, "<b>": {"run.json": b"{}"}})
+    headers = {"Authorization": f"Bearer {airflow.token('viewer')}"}
+    reply = httpx.request(
+        "GET", httpx.URL(f"{airflow.url}/fruits-runs/runs/{name}"), headers=headers, timeout=60
+    )
+    assert reply.status_code in (404, 200)
+    assert reply.status_code == 404 or "<h1>Runs</h1>" in reply.text or name in (".", "..")
+
+
+def test_airflow_asks_for_a_login_first(anonymous: Page, runs: Lake) -> None:
+    for address in ("/plugin/fruits-runs", "/fruits-runs/", f"/fruits-runs/runs/{quote(FAILED, safe='')}"):
+        anonymous.goto(address)
+        expect(anonymous.get_by_text(re.compile("log in|sign in", re.IGNORECASE)).first).to_be_visible()
+        assert "scheduled__" not in anonymous.locator("body").inner_text()
