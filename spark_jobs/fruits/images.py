@@ -32,13 +32,22 @@ MAX_BYTES = 64 * 1024 * 1024
 """Larger objects are rejected unread: a phone's JPEG has at most some 30 MB."""
 
 MAX_PIXELS = 50_000_000
-"""More pixels are rejected undecoded: 48 megapixels are a phone's most, and 50 take 150 MB as RGB."""
+"""More pixels are rejected undecoded: 48 megapixels are a phone's most, and 50 take 200 MB in Pillow."""
+
+MAX_WEBP_PIXELS = 4096 * 4096
+"""The same for WebP, whose decoder holds four whole pictures: 16 bytes a pixel, 270 MB here, 790 MB at 50 MP."""
 
 MAX_SIDE_PX = 16_383
 """The longest side that WebP can hold (14 bits)."""
 
 MAX_SCANS = 64
 """A progressive JPEG has about ten scans; each one costs a pass over the whole picture."""
+
+MAX_SCANNED_PIXELS = 1_000_000_000
+"""Scans times pixels: 20 scans of 50 megapixels, which take 0.6 s when there is next to nothing in them."""
+
+STRIP_PIXELS = 4_000_000
+"""What is converted to RGB at once: a conversion of the whole picture would hold it three or four times."""
 
 _ALLOWED = ("JPEG", "PNG", "WEBP")
 _SIGNATURES = (
@@ -61,6 +70,7 @@ _SIGNATURES = (
     (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
 )
 _SVG = re.compile(rb"^\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!DOCTYPE svg[^>]*>\s*)?<svg[\s>]", re.DOTALL)
+_WEBP_ANIMATION = 0x02
 _EXIF_ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -149,7 +159,7 @@ def clean(data: bytes, max_pixels: int = MAX_PIXELS) -> CleanImage:
         image.draft(None, (STORED_PX, STORED_PX))
         image.load()
         had_metadata = _has_metadata(image)
-        rgb = _upright(_reduced(_rgb(image)), image)
+        rgb = _upright(_small_rgb(image), image)
         encoded = _encoded(rgb)
     except ImageRejected:
         raise
@@ -175,14 +185,27 @@ def _format(data: bytes) -> str:
 
 
 def _open(data: bytes, kind: str, max_pixels: int) -> Image.Image:
-    if kind == "JPEG" and (scans := data.count(b"\xff\xda")) > MAX_SCANS:
+    scans = data.count(b"\xff\xda") if kind == "JPEG" else 1
+    if scans > MAX_SCANS:
         raise ImageRejected(RejectCode.TOO_MANY_SCANS, f"{scans} scans, the limit is {MAX_SCANS}")
+    if kind == "WEBP":
+        # Its decoder takes memory for the whole picture, and decodes it, as soon as it is opened.
+        _check_webp(data, max_pixels)
     # Our own limit below is the one that counts; Pillow's is a global that other code may move.
     try:
         image = Image.open(io.BytesIO(data), formats=(kind,))
     except Image.DecompressionBombError as error:
         raise ImageRejected(RejectCode.TOO_MANY_PIXELS, f"over the limit of {max_pixels} pixels") from error
     width, height = image.size
+    _check_size(width, height, max_pixels)
+    if scans * width * height > MAX_SCANNED_PIXELS:
+        raise ImageRejected(RejectCode.TOO_MANY_SCANS, f"{scans} scans of {width} x {height} px")
+    if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:
+        raise ImageRejected(RejectCode.ANIMATED, f"{kind} of more than one frame")
+    return image
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageRejected(
             RejectCode.TOO_MANY_PIXELS, f"{width} x {height} px, the limit is {max_pixels} pixels"
@@ -191,9 +214,39 @@ def _open(data: bytes, kind: str, max_pixels: int) -> Image.Image:
         raise ImageRejected(
             RejectCode.SIDE_TOO_LONG, f"{width} x {height} px, the longest side may have {MAX_SIDE_PX}"
         )
-    if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:
-        raise ImageRejected(RejectCode.ANIMATED, f"{kind} of more than one frame")
-    return image
+
+
+def _check_webp(data: bytes, max_pixels: int) -> None:
+    """Check a WebP's size and frames by its header alone (RFC 9649, sections 2.5 to 2.7)."""
+    first, body = data[12:16], data[20:30]
+    if first == b"VP8X" and len(body) == 10:
+        width, height = (int.from_bytes(body[at : at + 3], "little") + 1 for at in (4, 7))
+    elif first == b"VP8L" and len(body) == 10:
+        bits = int.from_bytes(body[1:5], "little")
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    elif first == b"VP8 " and len(body) == 10:
+        width, height = (int.from_bytes(body[at : at + 2], "little") & 0x3FFF for at in (6, 8))
+    else:
+        raise ImageRejected(RejectCode.CORRUPT, "WEBP: no picture can be read from it")
+    _check_size(width, height, min(max_pixels, MAX_WEBP_PIXELS))
+    if first == b"VP8X" and body[0] & _WEBP_ANIMATION:
+        raise ImageRejected(RejectCode.ANIMATED, "WEBP of more than one frame")
+
+
+def _small_rgb(image: Image.Image) -> Image.Image:
+    """Convert to RGB and reduce, strip by strip: the same pixels as from the whole, in a fraction of the memory."""
+    width, height = image.size
+    factor = 1
+    while min(width, height) // (factor * 2) >= STORED_PX:
+        factor *= 2
+    rows = max(1, STRIP_PIXELS // (width * factor)) * factor
+    if rows >= height:
+        return _reduced(_rgb(image), factor)
+    small = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        small.paste(_reduced(_rgb(strip), factor), (0, top // factor))
+    return small
 
 
 def _rgb(image: Image.Image) -> Image.Image:
@@ -208,10 +261,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reduced(image: Image.Image) -> Image.Image:
-    factor = 1
-    while min(image.size) // (factor * 2) >= STORED_PX:
-        factor *= 2
+def _reduced(image: Image.Image, factor: int) -> Image.Image:
     return image.reduce(factor) if factor > 1 else image
 
 
