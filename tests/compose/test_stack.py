@@ -10,6 +10,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -29,7 +30,8 @@ request = urllib.request.Request(
     headers={"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {}))
 try:
     with urllib.request.urlopen(request, timeout=60) as reply:
-        print(json.dumps([reply.status, json.load(reply)]))
+        answer = reply.read().decode()
+        print(json.dumps([reply.status, json.loads(answer) if "json" in reply.headers["Content-Type"] else answer]))
 except urllib.error.HTTPError as error:
     print(json.dumps([error.code, None]))
 """
@@ -179,6 +181,16 @@ def test_a_triggered_run_publishes_what_it_read(stack, run_id):
     assert run["state"] == "succeeded"
     assert run["images"]["loaded"] + run["images"]["rejected"] == LIMIT
     assert run["cluster"]["state"] == "TERMINATED"
+
+
+def test_the_pages_of_the_runs_are_for_those_who_are_logged_in(stack, run_id):
+    token = stack.login("viewer")
+    for path in ("/fruits-runs/", f"/fruits-runs/runs/{quote(run_id, safe='')}"):
+        assert stack.request("GET", path) == (401, None)
+        status, page = stack.request("GET", path, token)
+        assert status == 200
+        assert run_id in page
+        assert "Succeeded" in page
 
 
 def test_airflows_history_survives_down_and_up_and_the_laptops_aws_does_not(stack, run_id):
