@@ -45,3 +45,7 @@ class LockHeld(FruitsError):
 
 class RunOvertaken(FruitsError):
     """Another run has worked on the database since this one was planned: going on would bring its results back."""
+
+
+class ErasureIncomplete(FruitsError):
+    """Something of a photo that was to be erased is still there."""

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def failing_for_good() -> Iterator[None]:
-    """Turns errors of ours, which another attempt would only repeat, into a failure without retries."""
+def failing_for_good(but: tuple[type[FruitsError], ...] = ()) -> Iterator[None]:
+    """Turns errors of ours, which another attempt would only repeat, into a failure without retries; `but` passes."""
     try:
         yield
+    except but:
+        raise
     except FruitsError as error:
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
 

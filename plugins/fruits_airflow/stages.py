@@ -1,4 +1,4 @@
-"""The four stages of a run as EMR steps: their command lines and their names.
+"""The stages of a run, and of an erasure, as EMR steps: their command lines and their names.
 
 The name is `<stage>/<digest of code and arguments>`: AddJobFlowSteps takes no idempotency token, so a step is found
 again by its name.
@@ -12,6 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
+# The steps of an erasure, one for each database, and what the plan calls that database; both run one job.
+ERASURE_JOB = "erase_images"
+ERASURE_STAGES = {"erase_images": "database", "erase_demo_images": "demo_database"}
+JOBS = (*STAGES, ERASURE_JOB)
 
 
 def _load_images(plan: Mapping[str, Any]) -> list[str]:
@@ -36,11 +40,16 @@ def _publish(plan: Mapping[str, Any]) -> list[str]:
     return ["--model-id", plan["model_id"], "--max-reject-rate", str(plan["max_reject_rate"])]
 
 
+def _erase_images(plan: Mapping[str, Any]) -> list[str]:
+    return ["--erasure", plan["erasure"]]
+
+
 _ARGUMENTS: dict[str, Callable[[Mapping[str, Any]], list[str]]] = {
     "load_images": _load_images,
     "featurize": _featurize,
     "reduce_pca": _reduce_pca,
     "publish": _publish,
+    **dict.fromkeys(ERASURE_STAGES, _erase_images),
 }
 
 
@@ -48,23 +57,20 @@ def step_for(stage: str, plan: Mapping[str, Any], code_digest: str) -> dict[str,
     """The step of `stage` as AddJobFlowSteps takes it.
 
     Args:
-        stage: one of STAGES.
+        stage: one of STAGES or ERASURE_STAGES.
         plan: what the task `plan` returned.
         code_digest: digest of the code that `upload_code` shipped.
     """
     code = f"s3://{plan['lake_bucket']}/code/{code_digest}"
-    common = [
-        "--database",
-        f"lake.{plan['database']}",
-        "--run-id",
-        plan["run_id"],
-        "--run-folder",
-        plan["run_folder"],
-    ]
+    job, database, folder = stage, plan["database"], plan["run_folder"]
+    if stage in ERASURE_STAGES:
+        job, database = ERASURE_JOB, plan[ERASURE_STAGES[stage]]
+        folder = f"{folder}/{database}"  # both steps leave metrics of the same name
+    common = ["--database", f"lake.{database}", "--run-id", plan["run_id"], "--run-folder", folder]
     command = [
         # client: with cluster the driver's output would be in YARN's container logs, not in the step's
         *("spark-submit", "--deploy-mode", "client", "--name", stage),
-        *("--py-files", f"{code}/fruits.zip", f"{code}/{stage}.py"),
+        *("--py-files", f"{code}/fruits.zip", f"{code}/{job}.py"),
         *common,
         *_ARGUMENTS[stage](plan),
     ]

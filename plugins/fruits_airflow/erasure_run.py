@@ -1,0 +1,271 @@
+"""The tasks of an erasure that need no cluster: plan, take out of exports, remove the photos, receipt, verdict.
+
+The cluster's tasks are the pipeline's own (operators.py, sensors.py); they find here the plan that they read.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.sdk.exceptions import AirflowFailException
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fruits_airflow.airflow_runs import SupervisedRuns
+from fruits_airflow.cluster_body import load_profile
+from fruits_airflow.cluster_request import require_sound_profile
+from fruits_airflow.clusters import ClusterIdentity
+from fruits_airflow.cost import deadline, fleets_eur_per_hour, worker_vcpus
+from fruits_airflow.erasing_exports import erase_from_runs, keys_in_listings
+from fruits_airflow.erasure import (
+    Request,
+    Wish,
+    erasure_key,
+    read_request,
+    record_request,
+    resolve,
+    suppression_key,
+)
+from fruits_airflow.errors import ConfigError, ErasureIncomplete, LockHeld
+from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.lock_owners import lock_deadline, open_lock
+from fruits_airflow.lock_waiting import LockWaitingOperator
+from fruits_airflow.operators import failing_for_good
+from fruits_airflow.photo_versions import abort_uploads, image_id_of, list_versions, remove_versions
+from fruits_airflow.planning import require_bucket_in_eu
+from fruits_airflow.prices import load_prices
+from fruits_airflow.publication import read_state, write_state
+from fruits_airflow.run_cluster import RunCluster, open_lake
+from fruits_airflow.settings import Settings
+from fruits_airflow.stages import ERASURE_STAGES
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
+# What must have succeeded for a photo to be gone.
+WORK_TASKS = (
+    *("plan", "upload_code", "create_cluster", "cluster_ready"),
+    *(f"{stage}.{task}" for stage in ERASURE_STAGES for task in ("add", "wait")),
+    *("erase_exports", "erase_photos", "write_receipt"),
+)
+
+
+def parameter_schemas() -> dict[str, dict[str, Any]]:
+    """JSON schema and default of each parameter of the DAG, by name."""
+    words = {"type": ["null", "array"], "default": None, "maxItems": 10_000}
+    return {
+        "image_ids": {
+            **words,
+            "items": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+            "description": "Ids of images (hex SHA-256 of the object's key); the way that leaves no key in Airflow",
+        },
+        "keys": {
+            **words,
+            "items": {"type": "string", "minLength": 1, "maxLength": 1024},
+            "description": "Keys of objects in the raw bucket; Airflow keeps them with the run",
+        },
+        "prefix": {
+            "type": ["null", "string"],
+            "default": None,
+            "minLength": 1,
+            "maxLength": 1024,
+            "description": "A folder of the raw bucket: everything that lies, or ever lay, below it",
+        },
+    }
+
+
+class ErasurePlanOperator(LockWaitingOperator):
+    """Plans the erasure as soon as no other run works on either database.
+
+    Args:
+        settings: of the deployment.
+        **kwargs: of the task.
+    """
+
+    def work(self, context: Context) -> dict[str, Any]:
+        """Returns the plan."""
+        with failing_for_good(but=(LockHeld,)):
+            return plan_erasure(self.settings, context)
+
+    def give_up(self, context: Context, held: LockHeld) -> NoReturn:  # noqa: ARG002 - the base's signature
+        """Fails: nothing was erased, and the suppression list is as it was."""
+        raise AirflowFailException(f"{held}; nothing is erased yet: trigger the erasure again") from held
+
+
+def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
+    """Takes both locks, settles which photos are meant, and writes suppression list and request.
+
+    Raises:
+        ConfigError: a parameter or a bucket is wrong.
+        ResidencyError: a bucket lies outside the European Union.
+        LockHeld: another run works on a database.
+        CostCeilingExceeded: `max_cost_eur` pays for no cluster.
+    """
+    run_id, params, lake = context["run_id"], context["params"], open_lake(settings)
+    unknown = sorted(set(context["dag_run"].conf or {}) - set(parameter_schemas()))
+    if unknown:
+        raise ConfigError(
+            f"conf: unknown {', '.join(unknown)}; an erasure takes {', '.join(parameter_schemas())}"
+        )
+    wish = Wish.of(params)
+    require_bucket_in_eu(lake.client, "raw_bucket", settings.raw_bucket)
+    lake_region = require_bucket_in_eu(lake.client, "lake_bucket", settings.lake_bucket)
+    profile, now = load_profile(settings.demo_profile), datetime.now(UTC)
+    require_sound_profile(settings, profile, settings.region, lake_region, now)
+    eur_per_hour = fleets_eur_per_hour(profile.instance_fleets, load_prices(settings.region))
+    deadline(
+        now, settings.max_cost_eur, 0.0, eur_per_hour, settings.max_cluster_minutes
+    )  # refuses a useless ceiling
+
+    databases = [settings.database, settings.demo_database]
+    identity = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, run_id)
+    for database in databases:
+        lock = open_lock(settings, lake, identity, database, settings.region, SupervisedRuns(context["ti"]))
+        lock.take(lock_deadline(settings))
+    request = record_request(
+        lake, run_id, resolve(lake.client, settings.raw_bucket, wish, keys_in_listings(lake))
+    )
+    for database in databases:
+        _overtake(lake, database, run_id)
+    log.info(
+        "%d photos with %d contents are to be erased", len(request.image_ids), len(request.content_sha256)
+    )
+    return {
+        "run_id": run_id,
+        "planned_at": now.isoformat(),
+        "run_folder": lake.uri(erasure_key(run_id)),
+        "erasure": lake.uri(erasure_key(run_id, "request.json")),
+        "photos": len(request.image_ids),
+        "lake_bucket": settings.lake_bucket,
+        "lake_region": lake_region,
+        "region": settings.region,
+        "profile": profile.name,
+        "databases": databases,
+        "database": settings.database,
+        "demo_database": settings.demo_database,
+        "max_cost_eur": settings.max_cost_eur,
+        "eur_per_hour": eur_per_hour,
+        "vcpus": worker_vcpus(profile.instance_fleets),
+    }
+
+
+def erase_exports(settings: Settings, context: Context) -> dict[str, Any]:
+    """Takes the photos out of every run's folder and every log; returns counts."""
+    run_id, lake = context["run_id"], open_lake(settings)
+    request = _request(lake, run_id)
+    present = (version.key for version in list_versions(lake.client, settings.raw_bucket))
+    keys = {key for known in (present, keys_in_listings(lake)) for key in known}
+    erased = erase_from_runs(lake, request.image_ids, keys)
+    log.info("%s", erased.as_json())
+    return erased.as_json()
+
+
+def erase_photos(settings: Settings, context: Context) -> dict[str, Any]:
+    """Removes every version, marker and unfinished upload of the photos; returns counts.
+
+    Raises:
+        ErasureIncomplete: S3 kept one.
+    """
+    lake = open_lake(settings)
+    ids = _request(lake, context["run_id"]).image_ids
+    found = [v for v in list_versions(lake.client, settings.raw_bucket) if image_id_of(v.key) in ids]
+    remove_versions(lake.client, settings.raw_bucket, found)
+    markers = sum(version.is_marker for version in found)
+    uploads = abort_uploads(lake.client, settings.raw_bucket, ids)
+    counts = {"versions": len(found) - markers, "markers": markers, "uploads": uploads}
+    log.info("%s", counts)
+    return counts
+
+
+def write_receipt(
+    settings: Settings, context: Context, exports: dict[str, Any], photos: dict[str, Any]
+) -> str:
+    """Looks once more whether the photos are gone, writes the receipt and removes the request; returns its URI.
+
+    Raises:
+        ErasureIncomplete: a version of a photo is there, for example because it was uploaded meanwhile.
+    """
+    run_id, lake = context["run_id"], open_lake(settings)
+    request, plan = _request(lake, run_id), context["ti"].xcom_pull(task_ids="plan")
+    left = [
+        v for v in list_versions(lake.client, settings.raw_bucket) if image_id_of(v.key) in request.image_ids
+    ]
+    if left:
+        raise ErasureIncomplete(
+            f"{len(left)} versions of these photos are in {settings.raw_bucket}; clear erase_photos"
+        )
+    tables = {
+        database: lake.read_json(erasure_key(run_id, f"{database}/stages/erase_images.json"))
+        for database in plan["databases"]
+    }
+    receipt = {
+        "erasure_id": run_id,
+        "planned_at": plan["planned_at"],
+        "completed_at": datetime.now(UTC).isoformat(),
+        **request.as_json(),
+        "suppression": suppression_key(run_id),
+        "photos": photos,
+        "tables": tables,
+        "exports": exports,
+        "not_reached": "Airflow's own database and task logs keep the parameters of this run: see docs/gdpr.md",
+    }
+    lake.write_json(erasure_key(run_id, "receipt.json"), receipt)
+    pages = lake.client.get_paginator("list_objects_v2").paginate(
+        Bucket=lake.bucket, Prefix=f"{erasure_key(run_id)}/"
+    )
+    for key in [found["Key"] for page in pages for found in page.get("Contents", [])]:
+        if not key.endswith("/receipt.json"):
+            lake.remove(key)
+    return lake.uri(erasure_key(run_id, "receipt.json"))
+
+
+def judge_erasure(settings: Settings, context: Context) -> None:
+    """Says by its own end whether the photos are gone; gives both locks back once no cluster is alive.
+
+    Raises:
+        AirflowFailException: a task did not do its work; the suppression list stands, and clearing the task goes on.
+        TimeoutError: a cluster was not seen ended; a retry looks again.
+    """
+    run, ti = RunCluster.of(context, settings), context["ti"]
+    found: Any = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(WORK_TASKS), run_ids=[ti.run_id])
+    states = found.get(ti.run_id, {})
+    problems = [f"{task} is {states.get(task)}" for task in WORK_TASKS if str(states.get(task)) != "success"]
+    try:
+        leftovers = run.desk.end_all(timeout_s=settings.terminate_timeout_minutes * 60)
+    except (BotoCoreError, ClientError) as error:
+        raise TimeoutError(f"a cluster may be alive: {error}") from error
+    if leftovers:
+        log.warning("%d clusters were alive after terminate_cluster, and are ended", len(leftovers))
+    for database in (settings.database, settings.demo_database):
+        run.lock(database).release()
+    if problems:
+        raise AirflowFailException(f"not everything is erased: {'; '.join(problems)}; clear what failed")
+    _forget_notes(run)
+    log.info("erased: %s", run.lake.uri(erasure_key(ti.run_id, "receipt.json")))
+
+
+def _request(lake: Lake, erasure_id: str) -> Request:
+    request = read_request(lake, erasure_id)
+    if request is None:
+        raise AirflowFailException(f"{erasure_key(erasure_id)}: no request; clear the task plan")
+    return request
+
+
+def _overtake(lake: Lake, database: str, run_id: str) -> None:
+    """Marks the database as worked on: older runs may not go on, and the next night is not skipped."""
+    state = read_state(lake, database)
+    if last := state.begun or state.published:
+        write_state(lake, database, replace(state, begun=replace(last, run_id=run_id)))
+
+
+def _forget_notes(run: RunCluster) -> None:
+    """Removes the journal: an erasure is no run among runs/."""
+    pages = run.lake.client.get_paginator("list_objects_v2").paginate(
+        Bucket=run.lake.bucket, Prefix=f"{run_key(run.identity.run_id)}/"
+    )
+    for key in [found["Key"] for page in pages for found in page.get("Contents", [])]:
+        run.lake.remove(key)

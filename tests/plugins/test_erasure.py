@@ -1,0 +1,296 @@
+"""Erasing photos from raw bucket and run folders: found everywhere before, and afterwards nowhere but where it must."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fruits_airflow.erasing_exports import ERASED, erase_from_runs, keys_in_listings
+from fruits_airflow.erasure import (
+    Request,
+    Wish,
+    erasure_key,
+    read_request,
+    record_request,
+    resolve,
+    suppression_key,
+)
+from fruits_airflow.errors import ConfigError, ErasureIncomplete
+from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.photo_versions import (
+    abort_uploads,
+    content_digests,
+    image_id_of,
+    list_versions,
+    remove_versions,
+)
+from fruits_airflow.report import render
+from fruits_airflow.run_record import blank_record
+from fruits_airflow.settings import Settings
+from PIL import Image
+
+from tests.plugins import laptop
+from tests.plugins.doubles import Double
+from tests.plugins.searching import find_everywhere
+
+
+def picture(colour: str) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (48, 48), colour).save(out, "WEBP")
+    return out.getvalue()
+
+
+KEY = "images/Training/Poire Léa/moi & toi.jpg"
+OTHER = "images/Training/Apple/1.jpg"
+COPY = "images/inbox/the same.jpg"
+ID, OTHER_ID = image_id_of(KEY), image_id_of(OTHER)
+OLD, NEW = b"the photo as it was", b"the photo as it is!"
+RUN = "scheduled__2026-01-01T02:00:00+00:00"
+VECTOR = [0.25, 0.5, 0.75]
+THUMBNAIL = picture("red")
+
+
+@dataclass
+class Place:
+    """A raw bucket with a photo's history, and a lake with the traces of two runs over it."""
+
+    s3: Any
+    raw: str
+    lake: Lake
+
+    def found(self) -> dict[str, set[str]]:
+        needles = {"key": KEY, "id": ID, "old": OLD, "new": NEW, "vector": VECTOR, "thumbnail": THUMBNAIL}
+        return find_everywhere(self.s3, [self.raw, self.lake.bucket], needles)
+
+
+def parquet(**columns: Any) -> bytes:
+    out = io.BytesIO()
+    pq.write_table(pa.table(columns), out, row_group_size=1)
+    return out.getvalue()
+
+
+@pytest.fixture
+def place(account: Settings) -> Place:
+    s3 = laptop.client("s3")
+    s3.put_bucket_versioning(Bucket=account.raw_bucket, VersioningConfiguration={"Status": "Enabled"})
+    s3.put_object(Bucket=account.raw_bucket, Key=KEY, Body=OLD)
+    s3.put_object(Bucket=account.raw_bucket, Key=KEY, Body=NEW)
+    s3.delete_object(Bucket=account.raw_bucket, Key=KEY)
+    s3.put_object(Bucket=account.raw_bucket, Key=COPY, Body=NEW)
+    s3.put_object(Bucket=account.raw_bucket, Key=OTHER, Body=b"somebody else's pic")
+    lake = Lake(s3, account.lake_bucket)
+    leave_traces(lake, RUN)
+    lake.write("logs/j-1/steps/s-1/stderr.gz", gzip.compress(f"cannot decode {KEY}\nand {OTHER}\n".encode()))
+    return Place(s3, account.raw_bucket, lake)
+
+
+def leave_traces(lake: Lake, run_id: str) -> None:
+    """What a run leaves of the photo and of another one."""
+    ids, vectors = [ID, OTHER_ID], [VECTOR, [1.0, 2.0, 3.0]]
+    pictures = [THUMBNAIL, picture("green")]
+    sample = {
+        "image_id": ids,
+        "label": ["a", "b"],
+        "pc1": [0.1, 0.2],
+        "pc2": [0.1, 0.2],
+        "thumbnail": pictures,
+    }
+    lake.write(
+        run_key(run_id, "listing.parquet"), parquet(key=[KEY, OTHER], etag=["e", "f"], size_bytes=[19, 19])
+    )
+    lake.write(run_key(run_id, "pca.parquet"), parquet(image_id=ids, label=["a", "b"], pca=vectors))
+    lake.write(run_key(run_id, "sample.parquet"), parquet(**sample))
+    record = blank_record(run_id, "nightly", "eu-west-1") | {"state": "succeeded"}
+    examples = [{"source_key": key, "error_code": "truncated", "detail": ""} for key in (KEY, OTHER)]
+    stages = {"load_images": {"seconds": 1, "reject_examples": examples}}
+    lake.write_json(run_key(run_id, "run.json"), record)
+    lake.write_json(run_key(run_id, "stages/load_images.json"), stages["load_images"])
+    lake.write_json(run_key(run_id, "journal/last_failure.json"), {"cause": f"ERROR X: {KEY}: broken"})
+    lake.write(run_key(run_id, "report.html"), render(record, stages, pa.table(sample)).encode(), "text/html")
+
+
+def test_by_key_everything_is_found_then_erased_and_then_found_no_more(place: Place) -> None:
+    before = place.found()
+    assert all(before.values()), f"the search must find all of it: {before}"
+    runs = {
+        name: run_key(RUN, name)
+        for name in ("listing.parquet", "sample.parquet", "report.html", "pca.parquet")
+    }
+    assert before["key"] >= {KEY, runs["listing.parquet"], "logs/j-1/steps/s-1/stderr.gz"}
+    assert before["thumbnail"] == {runs["sample.parquet"], runs["report.html"]}
+    assert before["vector"] == {runs["pca.parquet"]}
+    assert before["new"] == {KEY, COPY}
+
+    erase(place, Wish(keys=frozenset({KEY})))
+
+    after = place.found()
+    assert after.pop("id") == {suppression_key("e1"), erasure_key("e1", "request.json")}
+    assert not any(after.values()), after
+
+
+def erase(place: Place, wish: Wish, erasure_id: str = "e1") -> Request:
+    """What the tasks do one after the other, without the tables."""
+    request = record_request(
+        place.lake, erasure_id, resolve(place.s3, place.raw, wish, keys_in_listings(place.lake))
+    )
+    keys = [v.key for v in list_versions(place.s3, place.raw)] + list(keys_in_listings(place.lake))
+    erase_from_runs(place.lake, request.image_ids, keys)
+    meant = [v for v in list_versions(place.s3, place.raw) if image_id_of(v.key) in request.image_ids]
+    remove_versions(place.s3, place.raw, meant)
+    return request
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [Wish(image_ids=frozenset({ID})), Wish(prefix="images/Training/Poire Léa/")],
+    ids=["by id", "by prefix"],
+)
+def test_a_photo_is_found_by_its_id_and_by_its_folder_too(place: Place, wish: Wish) -> None:
+    request = erase(place, wish)
+    assert request.image_ids == {ID, image_id_of(COPY)}
+    assert request.content_sha256 == {hashlib.sha256(body).hexdigest() for body in (OLD, NEW)}
+    assert not place.found()["key"]
+
+
+def test_what_belongs_to_others_stays(place: Place) -> None:
+    erase(place, Wish(keys=frozenset({KEY})))
+    assert [v.key for v in list_versions(place.s3, place.raw)] == [OTHER]
+    table = pq.read_table(io.BytesIO(place.lake.read(run_key(RUN, "pca.parquet")) or b""))
+    assert table["image_id"].to_pylist() == [OTHER_ID]
+    page = (place.lake.read(run_key(RUN, "report.html")) or b"").decode()
+    assert page.count("data:image") == 1
+    assert OTHER in page
+    log = gzip.decompress(place.lake.read("logs/j-1/steps/s-1/stderr.gz") or b"").decode()
+    assert log == f"cannot decode {ERASED}\nand {OTHER}\n"
+    metrics = place.lake.read_json(run_key(RUN, "stages/load_images.json")) or {}
+    assert [one["source_key"] for one in metrics["reject_examples"]] == [OTHER]
+
+
+def test_the_same_photo_under_another_key_goes_with_it(place: Place) -> None:
+    assert image_id_of(COPY) in erase(place, Wish(keys=frozenset({KEY}))).image_ids
+
+
+def test_a_photo_of_the_same_size_only_is_no_copy(place: Place) -> None:
+    assert len(OLD) == len(b"somebody else's pic")
+    assert OTHER_ID not in resolve(place.s3, place.raw, Wish(keys=frozenset({KEY}))).image_ids
+
+
+def test_twice_is_as_once(place: Place) -> None:
+    erase(place, Wish(keys=frozenset({KEY})))
+    first = place.found()
+    erase(place, Wish(keys=frozenset({KEY})), "e2")
+    second = place.found()
+    assert second.pop("id") == first.pop("id") | {suppression_key("e2"), erasure_key("e2", "request.json")}
+    assert second == first
+
+
+def test_an_attempt_after_the_photo_is_gone_keeps_what_the_first_had_found(place: Place) -> None:
+    first = erase(place, Wish(keys=frozenset({KEY})))
+    again = record_request(place.lake, "e1", resolve(place.s3, place.raw, Wish(keys=frozenset({KEY}))))
+    assert again == first == read_request(place.lake, "e1")
+
+
+def test_a_photo_that_is_gone_from_the_bucket_is_known_from_a_listing(place: Place) -> None:
+    remove_versions(place.s3, place.raw, [v for v in list_versions(place.s3, place.raw) if v.key == KEY])
+    request = resolve(place.s3, place.raw, Wish(prefix="images/Training/Poire"), keys_in_listings(place.lake))
+    assert request == Request(frozenset({ID}), frozenset())
+
+
+def test_the_suppression_list_has_a_row_for_each_digest(place: Place) -> None:
+    request = erase(place, Wish(keys=frozenset({KEY})))
+    table = pq.read_table(io.BytesIO(place.lake.read(suppression_key("e1")) or b""))
+    assert table.schema.names == ["key_sha256", "content_sha256"]
+    assert set(table["key_sha256"].drop_null().to_pylist()) == request.image_ids
+    assert set(table["content_sha256"].drop_null().to_pylist()) == request.content_sha256
+
+
+def test_a_report_that_cannot_be_rendered_anew_goes(place: Place) -> None:
+    place.lake.remove(run_key(RUN, "run.json"))
+    erase(place, Wish(keys=frozenset({KEY})))
+    assert place.lake.read(run_key(RUN, "report.html")) is None
+
+
+def test_a_presentation_that_showed_the_photo_goes_and_another_stays(place: Place) -> None:
+    place.lake.write(run_key(RUN, "presentation.pdf"), b"%PDF")
+    place.lake.write(run_key("manual__2026-01-02", "presentation.pdf"), b"%PDF")
+    erase(place, Wish(keys=frozenset({KEY})))
+    assert place.lake.read(run_key(RUN, "presentation.pdf")) is None
+    assert place.lake.read(run_key("manual__2026-01-02", "presentation.pdf")) is not None
+
+
+def test_a_log_that_cannot_be_read_goes(place: Place) -> None:
+    place.lake.write("logs/j-1/steps/s-1/stdout.gz", b"\x1f\x8bbroken")
+    erase(place, Wish(keys=frozenset({KEY})))
+    assert place.lake.read("logs/j-1/steps/s-1/stdout.gz") is None
+
+
+def test_a_listing_is_the_last_of_its_run_to_lose_the_key(place: Place) -> None:
+    written: list[str] = []
+    real = place.lake.client.put_object
+
+    def noting(**request: Any) -> Any:
+        written.append(request["Key"])
+        return real(**request)
+
+    lake = Lake(Double(place.lake.client, put_object=noting), place.lake.bucket)
+    erase_from_runs(lake, frozenset({ID}), [KEY])
+    assert written[-1] == run_key(RUN, "listing.parquet")
+    assert len(written) == 7
+
+
+def test_versions_that_s3_keeps_are_no_success(place: Place) -> None:
+    def keeping(**_: Any) -> Any:
+        return {"Errors": [{"Key": KEY, "Code": "AccessDenied"}]}
+
+    with pytest.raises(ErasureIncomplete, match="kept 1 of 1 versions.*AccessDenied") as caught:
+        remove_versions(
+            Double(place.s3, delete_objects=keeping), place.raw, list(list_versions(place.s3, place.raw))[:1]
+        )
+    assert KEY not in str(caught.value)
+
+
+def test_an_upload_that_never_ended_is_aborted(place: Place) -> None:
+    for key in (KEY, OTHER):
+        place.s3.create_multipart_upload(Bucket=place.raw, Key=key)
+    assert abort_uploads(place.s3, place.raw, frozenset({ID})) == 1
+    left = place.s3.list_multipart_uploads(Bucket=place.raw)["Uploads"]
+    assert [upload["Key"] for upload in left] == [OTHER]
+
+
+def test_contents_are_digested_in_every_version(place: Place) -> None:
+    digests = content_digests(place.s3, place.raw, list_versions(place.s3, place.raw, KEY))
+    assert set(digests.values()) == {hashlib.sha256(body).hexdigest() for body in (OLD, NEW)}
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({}, "image_ids, keys, prefix: none is given"),
+        ({"image_ids": ["images/a.jpg"]}, "image_ids: 'images/a.jpg' is no image id"),
+        ({"prefix": "/"}, "prefix: '/' would erase everything"),
+        ({"prefix": ""}, "prefix: '' would erase everything"),
+    ],
+)
+def test_a_wish_that_is_none_is_refused(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Wish.of(params)
+
+
+def test_a_folder_that_never_was_is_refused(place: Place) -> None:
+    with pytest.raises(ConfigError, match="nothing lies below 'imgaes/'"):
+        resolve(place.s3, place.raw, Wish(prefix="imgaes/"), keys_in_listings(place.lake))
+
+
+def test_nothing_of_an_erasure_but_its_request_is_json_with_a_key_in_it(place: Place) -> None:
+    erase(place, Wish(keys=frozenset({KEY})))
+    assert json.loads(place.lake.read(erasure_key("e1", "request.json")) or b"").keys() == {
+        "image_ids",
+        "content_sha256",
+    }
