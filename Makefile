@@ -68,10 +68,18 @@ test-compose: $(READY)/airflow ## The stack from build to a run and back, on the
 docs: setup ## The pages that the code writes: docs/data_dictionary.md, settings.md, dags.md
 	$(AIRFLOW)/python tools/write_docs.py
 
+.PHONY: presentation
+presentation: $(READY)/docs ## The slides as PDF, in French and English: build/presentation/
+	@.venv-docs/bin/python docs/presentation/build.py
+
+.PHONY: presentation-data
+presentation-data: setup ## Run the demo anew for the slides' figures (IMAGES=folder WEIGHTS=file.h5)
+	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python docs/presentation/take_run.py
+
 ## —— Check it ———————————————————————————————————————————————————————————
 
 .PHONY: test
-test: lint test-spark test-airflow test-e2e ## All checks and tests
+test: lint test-spark test-airflow test-docs test-e2e ## All checks and tests
 
 .PHONY: test-unit
 test-unit: setup ## Only the tests of pure code: no JVM, no server (under a minute)
@@ -85,6 +93,10 @@ test-spark: setup ## The jobs and their library, on a real Spark
 .PHONY: test-airflow
 test-airflow: setup ## DAG, control plane, demo and the laptop's AWS, over real HTTP
 	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/demo tests/compose/test_files.py tests/bench/test_scale.py -m "not slow"
+
+.PHONY: test-docs
+test-docs: $(READY)/docs ## The presentation: pages, fonts, and each number traced to its file
+	.venv-docs/bin/python -m pytest tests/presentation
 
 .PHONY: test-e2e
 test-e2e: setup ## make demo on 200 photos, its tables checked by key
@@ -140,7 +152,7 @@ $(JAVA_HOME_FILE): tools/java_home.sh requirements/java.lock | $(READY)/spark
 
 .PHONY: lock
 lock: $(UV) ## Resolve requirements/*.in anew into the lock files
-	@for name in uv airflow spark java bench; do \
+	@for name in uv airflow spark java bench docs notebook; do \
 		$(UV) pip compile requirements/$$name.in -o requirements/$$name.lock --universal --python-version 3.11 \
 			--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade -q; done
 
@@ -150,7 +162,7 @@ clean: ## Remove what demo and tests built (build/)
 
 .PHONY: distclean
 distclean: clean ## Remove the environments and caches too
-	rm -rf .cache .venv-airflow .venv-spark .venv-bench
+	rm -rf .cache .venv-airflow .venv-spark .venv-bench .venv-docs .venv-notebook
 
 .PHONY: help
 help: ## This list
