@@ -1,0 +1,150 @@
+"""Runs the demo over a folder of photos and keeps what the presentation shows of it, in data/.
+
+Run by `make presentation-data IMAGES=… WEIGHTS=…`, in .venv-airflow. Nothing in data/ is typed by hand: run.json and
+stages/ are what the run itself wrote to the lake, machine.json says where and when, map.json holds the sampled
+photos' first two components, photos/ a few of the input's photos as they are (docs/presentation/data/LICENSE).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psutil
+import pyarrow.parquet as pq
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+DEMO = ROOT / "build" / "demo"
+STAGES = ("load_images", "featurize", "reduce_pca", "publish")
+LABELS_SHOWN = 10
+KEPT_UP = re.compile(r"AWS on (http://\S+);")
+LIMIT_S = 3600
+
+
+def main() -> int:
+    """Runs the demo and writes data/; OUT names another folder."""
+    out = Path(os.environ.get("OUT") or HERE / "data")
+    images = Path(os.environ["IMAGES"])
+    load_before = psutil.getloadavg()[0]
+    log = Path(out / "demo.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    demo = subprocess.Popen(
+        ["make", "-s", "demo"],
+        cwd=ROOT,
+        env={**os.environ, "KEEP": "1"},
+        stdout=log.open("wb"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        keep_run(lake(_endpoint(demo, log)), out)
+    finally:
+        os.killpg(demo.pid, signal.SIGINT)
+        demo.wait(120)
+    (out / "machine.json").write_text(_json(machine(load_before)))
+    keep_photos(images, out / "photos")
+    log.unlink()
+    return 0
+
+
+def _endpoint(demo: subprocess.Popen[bytes], log: Path) -> str:
+    deadline = time.monotonic() + LIMIT_S
+    while not (kept := KEPT_UP.search(log.read_text())):
+        if demo.poll() is not None:
+            raise SystemExit(f"ERROR: make demo ended with {demo.returncode}:\n{log.read_text()}")
+        if time.monotonic() > deadline:
+            raise SystemExit(f"ERROR: make demo is still at work after {LIMIT_S} s:\n{log.read_text()}")
+        time.sleep(1)
+    return kept[1]
+
+
+def lake(endpoint: str) -> Any:
+    """The lake bucket of the demo's account."""
+    s3 = boto3.resource(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="eu-west-1",
+        aws_access_key_id="local",
+        aws_secret_access_key="local",
+    )
+    (bucket,) = (one for one in s3.buckets.all() if "-lake-" in one.name)
+    return bucket
+
+
+def keep_run(bucket: Any, out: Path) -> None:
+    """Writes run.json, stages/ and map.json of the demo's run."""
+    run = json.loads((DEMO / "run.json").read_text())
+
+    def content(name: str) -> bytes:
+        found: bytes = bucket.Object(f"runs/{run['run_id']}/{name}").get()["Body"].read()
+        return found
+
+    (out / "stages").mkdir(parents=True, exist_ok=True)
+    (out / "run.json").write_bytes(content("run.json"))
+    for stage in STAGES:
+        (out / "stages" / f"{stage}.json").write_bytes(content(f"stages/{stage}.json"))
+    sample = pq.read_table(io.BytesIO(content("sample.parquet")), columns=["label", "pc1", "pc2"])
+    (out / "map.json").write_text(
+        _json([[row["label"], round(row["pc1"], 3), round(row["pc2"], 3)] for row in sample.to_pylist()])
+    )
+    shutil.copyfile(DEMO / "report.html", ROOT / "build" / "presentation-run-report.html")
+
+
+def keep_photos(images: Path, out: Path) -> None:
+    """Copies one photo of each of a few labels, spread evenly over them."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    by_label = {path.parent.name: path for path in sorted(images.rglob("*.jpg"), reverse=True)}
+    labels = sorted(by_label)
+    chosen = [labels[i * (len(labels) - 1) // (LABELS_SHOWN - 1)] for i in range(LABELS_SHOWN)]
+    index = []
+    for label in dict.fromkeys(chosen):
+        name = f"{re.sub(r'[^a-z0-9]+', '-', label.lower()).strip('-')}.jpg"
+        shutil.copyfile(by_label[label], out / name)
+        with Image.open(by_label[label]) as photo:
+            index.append({"file": name, "label": label, "width_px": photo.width, "height_px": photo.height})
+    (out / "index.json").write_text(_json(index))
+
+
+def machine(load_before: float) -> dict[str, Any]:
+    """Where and when the run took place."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "load_average_before": round(load_before, 2),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout.strip(),
+        "photos": "Fruits-360" if "fruits360" in os.environ["IMAGES"] else "drawn",
+        "aws": "local_aws",
+    }
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.+)$", info.read_text(), re.M) if info.is_file() else []
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
