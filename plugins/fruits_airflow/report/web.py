@@ -42,7 +42,7 @@ CLIENT_SECONDS = 600  # a client is made anew after it, so that a changed connec
 # A person waits for the page: better an error that says what is wrong than botocore's five minutes.
 QUICK = Config(
     connect_timeout=3,
-    read_timeout=10,
+    read_timeout=5,
     retries={"total_max_attempts": 2, "mode": "standard"},
     max_pool_connections=REQUESTS_AT_ONCE,
 )

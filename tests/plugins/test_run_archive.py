@@ -1,0 +1,162 @@
+"""The runs in the lake as the pages read them: which requests, in which order, and what is made of bad objects."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from fruits_airflow.report.archive import MAX_RECORD_BYTES, RunArchive, date_of
+from fruits_airflow.settings import Settings
+
+RUN = "scheduled__2026-01-12T02:00:00+00:00"
+
+
+class Counted:
+    """An archive over a bucket of its own, and the requests it has made, by operation."""
+
+    def __init__(self, bucket: str, endpoint: str) -> None:
+        self.s3 = boto3.client(
+            "s3", endpoint_url=endpoint, region_name="eu-west-1", config=Config(max_pool_connections=16)
+        )
+        self.asked: Counter[str] = Counter()
+        self.s3.meta.events.register("before-call.s3", lambda model, **_: self.asked.update([model.name]))
+        self.archive = RunArchive(self.s3, bucket)
+        self.bucket = bucket
+
+    def put(self, run_id: str, name: str = "run.json", content: Any = None) -> None:
+        body = (
+            content if isinstance(content, bytes) else json.dumps(content or {"state": "succeeded"}).encode()
+        )
+        self.s3.put_object(Bucket=self.bucket, Key=f"runs/{run_id}/{name}", Body=body)
+
+
+@pytest.fixture
+def lake(account: Settings, endpoint: str) -> Counted:
+    return Counted(account.lake_bucket, endpoint)
+
+
+@pytest.mark.parametrize(
+    ("run_id", "date"),
+    [
+        (RUN, datetime(2026, 1, 12, 2, tzinfo=UTC)),
+        ("manual__2026-01-12T02:00:00.123456+00:00_AbCd", datetime(2026, 1, 12, 2, tzinfo=UTC)),
+        ("demo__2026-11-23T02-57-53", datetime(2026, 11, 23, 2, 57, 53, tzinfo=UTC)),
+        ("backfill__2026-01-12T01:30:00+02:00", datetime(2026, 1, 11, 23, 30, tzinfo=UTC)),
+        ("by-hand", None),
+        ("manual__2026-13-45T99:99:99", None),
+        ("manual__9999-12-31T23:59:59-14:00", None),
+    ],
+)
+def test_the_date_of_a_run_is_in_its_id(run_id: str, date: datetime | None) -> None:
+    assert date_of(run_id) == date
+
+
+def test_runs_come_newest_first_whatever_began_them(lake: Counted) -> None:
+    ids = [
+        RUN,
+        "manual__2026-01-11T09:00:00+00:00",
+        "demo__2026-01-13T09-00-00",
+        "zz__2025-01-01T00:00:00+00:00",
+    ]
+    for run_id in ids:
+        lake.put(run_id)
+    assert lake.archive.run_ids() == [ids[2], ids[0], ids[1], ids[3]]
+
+
+def test_a_run_without_a_date_in_its_id_is_placed_by_its_age_and_asked_for_once(lake: Counted) -> None:
+    lake.put("by-hand", "listing.parquet", b"x")
+    lake.put(RUN)
+    assert lake.archive.run_ids() == ["by-hand", RUN]  # it began today
+    lake.asked.clear()
+    lake.archive.run_ids()
+    assert lake.asked == {"ListObjectsV2": 1}
+
+
+def test_a_list_of_many_runs_is_one_request_and_reads_the_records_of_its_page(lake: Counted) -> None:
+    for n in range(60):
+        lake.put(f"manual__2026-01-12T02:{n:02d}:00+00:00")
+    lake.asked.clear()
+    ids = lake.archive.run_ids()
+    assert lake.asked == {"ListObjectsV2": 1}
+    lake.archive.records(ids[:25])
+    assert lake.asked == {"ListObjectsV2": 1, "GetObject": 25}
+
+
+def test_a_record_that_has_not_changed_is_not_sent_again_and_one_that_has_is_seen(lake: Counted) -> None:
+    lake.put(RUN, content={"state": "failed"})
+    sent: list[int] = []
+    lake.s3.meta.events.register(
+        "after-call.s3.GetObject", lambda http_response, **_: sent.append(http_response.status_code)
+    )
+    states = [lake.archive.records([RUN])[0].record["state"] for _ in range(2)]
+    lake.put(RUN, content={"state": "succeeded"})
+    states.append(lake.archive.records([RUN])[0].record["state"])
+    assert states == ["failed", "failed", "succeeded"]
+    assert sent == [200, 304, 200]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"{", "no JSON"),
+        (b"[1]", "holds a list"),
+        (b"\xff\xfe\x00", "no JSON"),
+        (b"[" * 100_000, "no JSON"),
+        (b" " * (MAX_RECORD_BYTES + 1), "larger than 1,000,000 bytes"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_a_problem_of_that_run_alone(
+    content: bytes, words: str, lake: Counted
+) -> None:
+    lake.put(RUN, content=content)
+    lake.put("other", content={"state": "failed"})
+    broken, other = lake.archive.records([RUN, "other"])
+    assert broken.recorded
+    assert broken.record == {}
+    assert words in broken.problems[0]
+    assert other.record == {"state": "failed"}
+    assert other.problems == []
+
+
+def test_what_else_of_a_run_cannot_be_read_is_named(lake: Counted) -> None:
+    lake.put(RUN)
+    lake.put(RUN, "stages/publish.json", b"{")
+    lake.put(RUN, "stages/featurize.json", {"seconds": 3})
+    lake.put(RUN, "sample.parquet", b"no parquet")
+    lake.put(RUN, "residency.json", b"1")
+    run = lake.archive.run(RUN)
+    assert run
+    assert run.stages == {"featurize": {"seconds": 3}}
+    assert run.sample is None
+    assert run.residency == {}
+    assert {problem.split()[0] for problem in run.problems} == {
+        "stages/publish.json",
+        "sample.parquet",
+        "residency.json",
+    }
+
+
+def test_a_run_that_has_only_begun_is_a_run_without_a_record(lake: Counted) -> None:
+    lake.put(RUN, "listing.parquet", b"x")
+    run = lake.archive.run(RUN)
+    assert run
+    assert not run.recorded
+    assert lake.archive.run("manual__2026-01-01T00:00:00+00:00") is None
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../state", "a/b", "a\\b", "<b>", "a b", "a\n", "a" * 251])
+def test_no_name_leads_out_of_the_folder_of_the_runs(name: str, lake: Counted) -> None:
+    lake.asked.clear()
+    assert lake.archive.run(name) is None
+    assert lake.asked == {}
+
+
+def test_a_bucket_that_is_not_there_is_an_error_and_no_empty_list(lake: Counted) -> None:
+    with pytest.raises(ClientError, match="NoSuchBucket"):
+        RunArchive(lake.s3, "no-such-bucket").run_ids()

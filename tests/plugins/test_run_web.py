@@ -1,0 +1,138 @@
+"""The web application of the runs without a browser: settings, permissions, what the plugin hands to Airflow."""
+
+from __future__ import annotations
+
+import ast
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+from airflow.api_fastapi.core_api import security
+from airflow.api_fastapi.core_api.security import get_user
+from airflow.models.dag import DagModel
+from fastapi.testclient import TestClient
+from fruits_airflow.report import web
+from fruits_airflow.settings import Settings
+
+from tests.plugins.laptop import REPOSITORY
+
+
+class AuthManager:
+    """Airflow's, as far as the application asks it."""
+
+    allowed = True
+
+    def is_authorized_dag(self, *, method: str, access_entity: object, details: object, user: object) -> bool:
+        self.asked = (method, str(access_entity), details.id)  # type: ignore[attr-defined]
+        return self.allowed
+
+
+@pytest.fixture
+def manager(monkeypatch: pytest.MonkeyPatch) -> AuthManager:
+    made = AuthManager()
+    monkeypatch.setattr(security, "get_auth_manager", lambda: made)
+    monkeypatch.setattr(DagModel, "get_team_name", lambda _: None)  # would ask Airflow's database
+    return made
+
+
+@pytest.fixture
+def client(manager: AuthManager) -> Iterator[TestClient]:
+    """Somebody who has logged in."""
+    web._archive.cache_clear()
+    web.app.dependency_overrides[get_user] = lambda: SimpleNamespace(get_name=lambda: "somebody")
+    yield TestClient(web.app, raise_server_exceptions=False)
+    web.app.dependency_overrides.clear()
+
+
+@pytest.fixture
+def deployed(account: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name in ("deployment_id", "raw_bucket", "lake_bucket"):
+        monkeypatch.setenv(f"FRUITS_{name.upper()}", getattr(account, name))
+    return account
+
+
+def test_an_account_without_runs_has_an_empty_list(client: TestClient, deployed: Settings) -> None:
+    reply = client.get("/")
+    assert reply.status_code == 200
+    assert "No runs yet" in reply.text
+    assert deployed.lake_bucket in reply.text
+
+
+def test_missing_settings_are_named(client: TestClient) -> None:
+    for path in ("/", "/runs/manual__1"):
+        reply = client.get(path)
+        assert reply.status_code == 500
+        assert "FRUITS_DEPLOYMENT_ID" in reply.text
+
+
+def test_a_lake_bucket_that_is_not_there_is_named(
+    client: TestClient, deployed: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FRUITS_LAKE_BUCKET", "no-such-lake")
+    reply = client.get("/")
+    assert reply.status_code == 502
+    assert "NoSuchBucket" in reply.text
+
+
+def test_a_lake_that_never_answers_is_given_up_while_the_reader_still_waits(
+    client: TestClient, deployed: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("FRUITS_LAKE_BUCKET", "silent-lake")
+        began = time.monotonic()
+        reply = client.get("/")
+    assert reply.status_code == 502
+    assert "The lake cannot be read" in reply.text
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("path", ["/", "/runs/manual__1", "/page.js", "/anything"])
+def test_who_may_not_read_the_dags_runs_gets_nothing(
+    path: str, client: TestClient, manager: AuthManager
+) -> None:
+    manager.allowed = False
+    reply = client.get(path)
+    assert reply.status_code == 403
+    assert manager.asked == ("GET", "DagAccessEntity.RUN", "fruits_pipeline")
+
+
+def test_a_run_of_another_dag_has_no_report(client: TestClient, deployed: Settings) -> None:
+    reply = client.get("/runs/manual__1?dag_id=cluster_janitor")
+    assert reply.status_code == 404
+    assert "Only runs of the DAG fruits_pipeline" in reply.text
+
+
+@pytest.mark.parametrize("page", ["0", "-1", "x", "", "999999999999999999999999", "1.5", "²"])
+def test_a_page_that_is_none_is_the_first_or_last(page: str, client: TestClient, deployed: Settings) -> None:
+    assert client.get(f"/?page={page}").status_code == 200
+
+
+def test_every_answer_forbids_what_the_page_does_not_need(client: TestClient, deployed: Settings) -> None:
+    for path in ("/", "/runs/nobody", "/page.js", "/anything"):
+        headers = client.get(path).headers
+        assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+        assert "frame-ancestors 'self'" in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "private, no-store"
+
+
+def test_the_plugin_costs_a_task_next_to_nothing() -> None:
+    """Airflow imports plugins in every task; the web application and what it needs are for the API server alone."""
+    code = (
+        "import sys, airflow.plugins_manager; before = set(sys.modules)\n"
+        "import run_report; print([n for n in sys.modules if n not in before])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY / "plugins",
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": str(REPOSITORY / "plugins"), "PATH": "", "HOME": "/tmp"},
+    )
+    assert ast.literal_eval(done.stdout.splitlines()[-1]) == ["run_report"]
