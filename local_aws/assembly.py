@@ -71,7 +71,7 @@ def _replacement(clients: Clients) -> Callable[[str], None]:
         elif service == "cloudformation":
             from moto.cloudformation.models import cloudformation_backends
 
-            from local_aws.cloudformation import models, resources
+            from local_aws.cloudformation import budgets, models, network, resources  # noqa: F401  being defined is enough
 
             cloudformation_backends.backend = models.StrictCloudFormationBackend
             models.install()

@@ -62,6 +62,50 @@ class StrictCloudFormationBackend(CloudFormationBackend):
             made._add_stack_event("ROLLBACK_COMPLETE")
             return made
 
+    def create_change_set(
+        self, stack_name: str, change_set_name: str, template: str, *args: Any, **kwargs: Any
+    ) -> tuple[str, str]:
+        """Creates a change set; what a condition leaves out is no change.
+
+        Raises:
+            ValidationError: the template names a type that is not there.
+        """
+        parsed = Stack.parse_template(template)
+        _check_types(parsed)
+        made = super().create_change_set(stack_name, change_set_name, template, *args, **kwargs)
+        change_set = self.change_sets[made[0]]
+        resources = RegionalResourceMap(
+            made[1], stack_name, change_set.parameters, {}, self.region_name, self.account_id, parsed, {}
+        )
+        resources.load()
+        conditions = resources.lazy_condition_map
+        change_set.changes = [
+            change
+            for change in change_set.changes
+            if change.action == "Remove"
+            or conditions.get(parsed["Resources"][change.logical_resource_id].get("Condition"), True)
+        ]
+        return made
+
+    def execute_change_set(self, change_set_name: str, stack_name: str | None = None) -> None:  # noqa: ARG002
+        """Executes a change set as CreateStack and UpdateStack do, rolled back where it cannot be."""
+        change_set = self.describe_change_set(change_set_name)
+        if change_set is None or change_set.execution_status != "AVAILABLE":
+            raise ValidationError(
+                message=f"ChangeSet [{change_set_name}] cannot be executed in its current status"
+            )
+        stack = self.stacks[change_set.stack_id]
+        parameters = dict(change_set.parameters)
+        if change_set.change_set_type == "CREATE":
+            del self.stacks[stack.stack_id]  # it was there for review only
+            made = self.create_stack(stack.name, change_set.template, parameters, tags=change_set.tags)
+            if made.status == "CREATE_IN_PROGRESS":
+                made.status = "CREATE_COMPLETE"
+        else:
+            listed = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
+            self.update_stack(stack.name, change_set.template, None, parameters=listed, tags=change_set.tags)
+        change_set.execution_status = "EXECUTE_COMPLETE"
+
     def update_stack(self, name: str, template: str, *args: Any, **kwargs: Any) -> Stack:
         """Updates a stack.
 
@@ -92,6 +136,12 @@ def _check_types(template: dict[str, Any]) -> None:
         )
 
 
+def _stack_resources(stack: Stack) -> list[Any]:
+    """The resources of a stack; moto lists an empty one for each that a condition leaves out."""
+    return [one for one in stack.resource_map.values() if one is not None]
+
+
 def install() -> None:
     """Replaces these parts of moto, for this process."""
     vars(models)["ResourceMap"] = RegionalResourceMap
+    Stack.stack_resources = property(_stack_resources)  # type: ignore[assignment,method-assign]

@@ -23,8 +23,8 @@ from local_aws.cloudformation.lifecycle import api_rules
 Properties = dict[str, Any]
 
 
-class _Whole:
-    """What the types below have in common.
+class Whole:
+    """What the types of this package have in common.
 
     Attributes:
         clients: clients of this server, set by `local_aws.assembly`.
@@ -131,14 +131,14 @@ class _Whole:
         raise NotImplementedError
 
 
-class Bucket(_Whole, CloudFormationModel):
+class Bucket(Whole, CloudFormationModel):
     """`AWS::S3::Bucket`: moto makes it with encryption and tags only."""
 
     kind = "AWS::S3::Bucket"
     known = frozenset(
         {
             *("BucketName", "BucketEncryption", "VersioningConfiguration", "PublicAccessBlockConfiguration"),
-            *("LifecycleConfiguration", "OwnershipControls", "Tags"),
+            *("LifecycleConfiguration", "LoggingConfiguration", "OwnershipControls", "Tags"),
         }
     )
 
@@ -168,7 +168,7 @@ class Bucket(_Whole, CloudFormationModel):
             wanted = [
                 {
                     "ApplyServerSideEncryptionByDefault": rule["ServerSideEncryptionByDefault"],
-                    "BucketKeyEnabled": _truth(rule.get("BucketKeyEnabled", False)),
+                    "BucketKeyEnabled": truth(rule.get("BucketKeyEnabled", False)),
                 }
                 for rule in rules
             ]
@@ -176,7 +176,7 @@ class Bucket(_Whole, CloudFormationModel):
         if versioning := properties.get("VersioningConfiguration"):
             s3.put_bucket_versioning(Bucket=name, VersioningConfiguration=versioning)
         if block := properties.get("PublicAccessBlockConfiguration"):
-            block = {key: _truth(value) for key, value in block.items()}
+            block = {key: truth(value) for key, value in block.items()}
             s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=block)
         if ownership := properties.get("OwnershipControls"):
             s3.put_bucket_ownership_controls(Bucket=name, OwnershipControls=ownership)
@@ -184,6 +184,12 @@ class Bucket(_Whole, CloudFormationModel):
             s3.put_bucket_lifecycle_configuration(
                 Bucket=name, LifecycleConfiguration={"Rules": api_rules(lifecycle["Rules"])}
             )
+        if logging := properties.get("LoggingConfiguration"):
+            enabled = {
+                "TargetBucket": logging["DestinationBucketName"],
+                "TargetPrefix": logging.get("LogFilePrefix", ""),
+            }
+            s3.put_bucket_logging(Bucket=name, BucketLoggingStatus={"LoggingEnabled": enabled})
         if tags := properties.get("Tags"):
             s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": tags})
 
@@ -193,7 +199,7 @@ class Bucket(_Whole, CloudFormationModel):
         cls.clients.get("s3", region).delete_bucket(Bucket=name)
 
 
-class Key(_Whole, CloudFormationModel):
+class Key(Whole, CloudFormationModel):
     """`AWS::KMS::Key`: moto stumbles over its tags."""
 
     kind = "AWS::KMS::Key"
@@ -228,10 +234,10 @@ class Key(_Whole, CloudFormationModel):
         )
         (
             kms.enable_key_rotation
-            if _truth(properties.get("EnableKeyRotation", False))
+            if truth(properties.get("EnableKeyRotation", False))
             else kms.disable_key_rotation
         )(KeyId=name)
-        (kms.enable_key if _truth(properties.get("Enabled", True)) else kms.disable_key)(KeyId=name)
+        (kms.enable_key if truth(properties.get("Enabled", True)) else kms.disable_key)(KeyId=name)
 
     @classmethod
     def remove(cls, name: str, region: str) -> None:
@@ -239,7 +245,7 @@ class Key(_Whole, CloudFormationModel):
         cls.clients.get("kms", region).schedule_key_deletion(KeyId=name)
 
 
-class BucketPolicy(_Whole, CloudFormationModel):
+class BucketPolicy(Whole, CloudFormationModel):
     """`AWS::S3::BucketPolicy`, which moto skips."""
 
     kind = "AWS::S3::BucketPolicy"
@@ -265,7 +271,7 @@ class BucketPolicy(_Whole, CloudFormationModel):
             s3.delete_bucket_policy(Bucket=name)
 
 
-class Role(_Whole, CloudFormationModel):
+class Role(Whole, CloudFormationModel):
     """`AWS::IAM::Role`: moto leaves the managed policies out."""
 
     kind = "AWS::IAM::Role"
@@ -326,7 +332,7 @@ class Role(_Whole, CloudFormationModel):
         iam.delete_role(RoleName=name)
 
 
-class Database(_Whole, CloudFormationModel):
+class Database(Whole, CloudFormationModel):
     """`AWS::Glue::Database`, which moto skips."""
 
     kind = "AWS::Glue::Database"
@@ -354,7 +360,7 @@ class Database(_Whole, CloudFormationModel):
         cls.clients.get("glue", region).delete_database(Name=name)
 
 
-class SecurityConfiguration(_Whole, CloudFormationModel):
+class SecurityConfiguration(Whole, CloudFormationModel):
     """`AWS::EMR::SecurityConfiguration`: moto cannot remove one whose name is computed."""
 
     kind = "AWS::EMR::SecurityConfiguration"
@@ -380,9 +386,9 @@ class SecurityConfiguration(_Whole, CloudFormationModel):
 
 def install(clients: Clients) -> None:
     """Says how these types reach the services."""
-    _Whole.clients = clients
+    Whole.clients = clients
 
 
-def _truth(value: object) -> bool:
+def truth(value: object) -> bool:
     """A template's truth: YAML gives booleans, JSON and parameters give strings."""
     return value is True or str(value).lower() == "true"

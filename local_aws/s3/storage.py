@@ -2,7 +2,8 @@
 
 What moto does: an iteration over a bucket looks each key up again, so that a deletion meanwhile is an error; a
 replaced object's bytes are closed at once, so that a reader of it fails; every object ever made stays referenced
-for a dashboard; and a policy statement's conditions are not looked at, so that `Deny` unless TLS denies all.
+for a dashboard; and a policy statement's conditions are not looked at, so that `Deny` unless TLS denies all. Denials
+under a condition are left out here: what a request carries is not known where the policy is asked.
 """
 
 from __future__ import annotations
@@ -42,18 +43,17 @@ def _dispose(_key: Any, garbage: bool = False) -> None:
 
 
 def _get_permission(bucket: Any, action: str, resource: str) -> PermissionResult:
-    """What the bucket's policy says; the loopback interface stands for TLS."""
+    """What the bucket's policy says, but for denials under a condition (the loopback interface stands for TLS)."""
     if bucket.policy is None:
         return PermissionResult.NEUTRAL
     policy = json.loads(bucket.policy)
     statements = policy["Statement"] if isinstance(policy["Statement"], list) else [policy["Statement"]]
-    policy["Statement"] = [one for one in statements if not _asks_for_tls(one)]
+    policy["Statement"] = [one for one in statements if not _denies_sometimes(one)]
     return IAMPolicy(json.dumps(policy)).is_action_permitted(action, resource)
 
 
-def _asks_for_tls(statement: dict[str, Any]) -> bool:
-    condition = statement.get("Condition") or {}
-    return list(condition) == ["Bool"] and list(condition["Bool"]) == ["aws:SecureTransport"]
+def _denies_sometimes(statement: dict[str, Any]) -> bool:
+    return statement["Effect"] == "Deny" and bool(statement.get("Condition"))
 
 
 def install() -> None:

@@ -14,12 +14,13 @@ from tests.local_aws.server import REPOSITORY, Server
 TEMPLATE = (REPOSITORY / "include" / "stack.yaml").read_text()
 
 
-def deploy(aws: Server, deployment_id: str, region: str = "eu-west-1") -> dict[str, str]:
+def deploy(aws: Server, deployment_id: str, region: str = "eu-west-1", **more: str) -> dict[str, str]:
     formation = aws.client("cloudformation", region)
+    given = {"DeploymentId": deployment_id, **more}
     formation.create_stack(
         StackName=f"fruits-{deployment_id}",
         TemplateBody=TEMPLATE,
-        Parameters=[{"ParameterKey": "DeploymentId", "ParameterValue": deployment_id}],
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
         Capabilities=["CAPABILITY_NAMED_IAM"],
     )
     [stack] = formation.describe_stacks(StackName=f"fruits-{deployment_id}")["Stacks"]
@@ -29,7 +30,7 @@ def deploy(aws: Server, deployment_id: str, region: str = "eu-west-1") -> dict[s
 
 @pytest.fixture(scope="module")
 def stack(aws: Server) -> Iterator[dict[str, str]]:
-    yield deploy(aws, "test")
+    yield deploy(aws, "test", CreateVpc="true", AlarmEmail="accounts@example.org")
     aws.client("cloudformation").delete_stack(StackName="fruits-test")
 
 
@@ -63,7 +64,8 @@ def test_both_buckets_are_private_encrypted_and_tls_only(
         "SSEAlgorithm": "aws:kms",
         "KMSMasterKeyID": stack["KeyArn"],
     }
-    [statement] = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
+    [statement, kms_only] = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
+    assert (kms_only["Effect"], kms_only["Action"]) == ("Deny", "s3:PutObject")
     assert (statement["Effect"], statement["Condition"]) == (
         "Deny",
         {"Bool": {"aws:SecureTransport": "false"}},
@@ -87,6 +89,8 @@ def test_lifecycles_are_set(aws: Server, stack: dict[str, str]) -> None:
     )
     assert raw["forget-replaced-photos"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
     assert raw["abort-uploads"]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 2}
+    assert raw["forget-old-photos"]["Expiration"] == {"Days": 730}
+    assert lake["expire-staging"]["Expiration"] == {"Days": 7}
     assert (lake["expire-logs"]["Filter"], lake["expire-logs"]["Expiration"]) == (
         {"Prefix": "logs/"},
         {"Days": 90},
@@ -104,7 +108,7 @@ def test_the_key_rotates_and_has_an_alias(aws: Server, stack: dict[str, str]) ->
     assert kms.get_key_rotation_status(KeyId=stack["KeyArn"])["KeyRotationEnabled"] is True
     assert kms.describe_key(KeyId="alias/fruits-test")["KeyMetadata"]["Arn"] == stack["KeyArn"]
     tags = kms.list_resource_tags(KeyId=stack["KeyArn"])["Tags"]
-    assert tags == [{"TagKey": "deployment", "TagValue": "test"}]
+    assert {"TagKey": "deployment", "TagValue": "test"} in tags
 
 
 def test_the_databases_are_there(aws: Server, stack: dict[str, str]) -> None:
@@ -131,20 +135,24 @@ def node_statements(aws: Server, stack: dict[str, str]) -> list[dict[str, Any]]:
     return list(document["Statement"])
 
 
+def actions(statement: dict[str, Any]) -> list[str]:
+    return [statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"]
+
+
 def test_jobs_can_change_no_photo(aws: Server, stack: dict[str, str]) -> None:
     on_raw = {
         action
         for one in node_statements(aws, stack)
-        for action in one["Action"]
+        for action in actions(one)
         if stack["RawBucket"] in json.dumps(one["Resource"])
     }
-    assert on_raw == {"s3:GetObject", "s3:GetObjectVersion", "s3:GetBucketLocation", "s3:ListBucket"}
+    assert on_raw == {"s3:GetObject", "s3:ListBucket"}
 
 
 def test_jobs_may_do_nothing_to_everything(aws: Server, stack: dict[str, str]) -> None:
     for one in node_statements(aws, stack):
         assert one["Resource"] != "*"
-        assert not [action for action in one["Action"] if "*" in action]
+        assert not [action for action in actions(one) if "*" in action]
 
 
 def test_a_cluster_can_be_started_with_the_outputs(aws: Server, stack: dict[str, str]) -> None:
@@ -182,7 +190,7 @@ def test_deleting_the_stack_keeps_buckets_and_key_and_removes_the_rest(aws: Serv
         aws.client("iam", region).get_role(RoleName=names["ServiceRole"])
 
 
-@pytest.mark.parametrize("kind", ["AWS::Budgets::Budget", "AWS::EMR::Cluster", "AWS::No::Such"])
+@pytest.mark.parametrize("kind", ["AWS::Athena::WorkGroup", "AWS::EMR::Cluster", "AWS::No::Such"])
 def test_a_type_that_is_not_there_fails_the_call(aws: Server, kind: str) -> None:
     template = json.dumps({"Resources": {"A": {"Type": kind, "Properties": {}}}})
     with pytest.raises(ClientError, match="Unrecognized resource types") as caught:
