@@ -25,6 +25,7 @@ SETTINGS_FILE = REPOSITORY / "include" / "settings.yaml"
 ENVIRONMENT_PREFIX = "FRUITS_"
 OTHER_VARIABLES = frozenset({"FRUITS_SHARED"})  # where the tests find photos and weights; no setting
 ENGINES = ("litert", "tensorflow")
+CHANNELS = ("log", "mail", "slack", "webhook")
 PREINSTALLED = "preinstalled"  # as node_environment: the image of the nodes has the libraries already
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -68,6 +69,10 @@ class Settings:
     step_timeout_minutes: int = 240
     terminate_timeout_minutes: int = 15
     lock_wait_minutes: int = 120
+    publish_by_hour: int | None = 8
+    notify: str = "log"
+    notify_conn_id: str | None = None
+    notify_to: str | None = None
     poll_s: float = 30.0
     list_consistency_s: float = 30.0
     log_wait_s: float = 360.0
@@ -127,6 +132,16 @@ class Settings:
             "lock_wait_minutes",
         ):
             _between(name, getattr(self, name), 1, 100_000, closed=True)
+        if self.publish_by_hour is not None:
+            _between("publish_by_hour", self.publish_by_hour, 0, 23, closed=True)
+        if self.notify not in CHANNELS:
+            _fail("notify", self.notify, f"one of {', '.join(CHANNELS)}")
+        if self.notify != "log" and not self.notify_conn_id:
+            _fail(
+                "notify_conn_id", self.notify_conn_id, f"{self.notify} needs the id of an Airflow connection"
+            )
+        if self.notify == "mail" and not self.notify_to:
+            _fail("notify_to", self.notify_to, "mail needs an address, or several with commas between them")
         if self.k is not None:
             _between("k", self.k, 1, 1280, closed=True)
 

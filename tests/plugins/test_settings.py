@@ -98,11 +98,22 @@ def test_what_yaml_misreads_or_nobody_knows_is_refused(tmp_path: Path, text: str
         ("idle_timeout_s", "59"),
         ("poll_s", "0"),
         ("step_timeout_minutes", "0"),
+        ("lock_wait_minutes", "0"),
+        ("publish_by_hour", "24"),
+        ("notify", "pigeon"),
+        ("notify", "slack"),
     ],
 )
 def test_a_value_out_of_its_range_is_refused_by_name(tmp_path: Path, key: str, value: str) -> None:
     with pytest.raises(ConfigError, match=key):
         read(tmp_path, "{}", **{f"FRUITS_{key.upper()}": value})
+
+
+def test_mail_needs_somebody_to_go_to(tmp_path: Path) -> None:
+    channel = {"FRUITS_NOTIFY": "mail", "FRUITS_NOTIFY_CONN_ID": "smtp"}
+    with pytest.raises(ConfigError, match="notify_to"):
+        read(tmp_path, "{}", **channel)
+    assert read(tmp_path, "{}", **channel, FRUITS_NOTIFY_TO="a@example.org").notify == "mail"
 
 
 @pytest.mark.parametrize(
