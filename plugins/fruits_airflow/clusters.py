@@ -12,7 +12,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -153,7 +153,10 @@ class ClusterDesk:
         log.info("Adopting %s (%s), the oldest of %d", oldest.job_flow_id, oldest.state, len(clusters))
         for cluster in extra:
             log.warning("Ending %s: the run has an older cluster", cluster.job_flow_id)
-            self._request_end(cluster.job_flow_id)
+            try:
+                request_end(self.client, cluster.job_flow_id)
+            except ClientError as error:
+                log.warning("%s does not end: %s; terminate_cluster tries again", cluster.job_flow_id, error)
         return oldest
 
     def adopt_or_create(self, body: Callable[[], dict[str, Any]]) -> Cluster:
@@ -198,24 +201,12 @@ class ClusterDesk:
         self.adopt()
         listed = find(self.client, self.identity, (*LIVE_STATES, "TERMINATING"))
         pending = {cluster.job_flow_id for cluster in listed} | self._own(known)
-        ended: list[Cluster] = []
-        give_up = time.monotonic() + timeout_s
-        while pending:
-            for job_flow_id in sorted(pending):
-                cluster = describe(self.client, job_flow_id)
-                if cluster.state in ENDED_STATES:
-                    log.info("%s is %s", job_flow_id, cluster.state)
-                    pending.discard(job_flow_id)
-                    ended.append(cluster)
-                elif cluster.state in LIVE_STATES:
-                    self._request_end(job_flow_id)
-            if pending and time.monotonic() > give_up:
-                raise TimeoutError(
-                    f"not seen ended after {timeout_s:.0f} s: {', '.join(sorted(pending))}; "
-                    "trying again; end it in the EMR console should this go on"
-                )
-            if pending:
-                time.sleep(self.poll_s)
+        ended, alive = end_and_watch(self.client, pending, timeout_s, self.poll_s)
+        if alive:
+            raise TimeoutError(
+                f"not seen ended after {timeout_s:.0f} s: {', '.join(f'{i} ({why})' for i, why in alive.items())}; "
+                "trying again; end it in the EMR console should this go on"
+            )
         return ended
 
     def _own(self, known: Sequence[str]) -> set[str]:
@@ -226,15 +217,58 @@ class ClusterDesk:
                 own.add(job_flow_id)
         return own
 
-    def _request_end(self, job_flow_id: str) -> None:
-        try:
-            self.client.terminate_job_flows(JobFlowIds=[job_flow_id])
-        except ClientError as error:
-            if error_code(error) != "ValidationException":
-                raise
-            log.warning("%s refused to end (%s); lifting its termination protection", job_flow_id, error)
-            self.client.set_termination_protection(JobFlowIds=[job_flow_id], TerminationProtected=False)
-            self.client.terminate_job_flows(JobFlowIds=[job_flow_id])
+
+def request_end(client: EMRClient, job_flow_id: str) -> None:
+    """Asks EMR to end a cluster, lifting its termination protection if need be.
+
+    Raises:
+        ClientError: EMR refuses.
+    """
+    try:
+        client.terminate_job_flows(JobFlowIds=[job_flow_id])
+    except ClientError as error:
+        if error_code(error) != "ValidationException":
+            raise
+        log.warning("%s refused to end (%s); lifting its termination protection", job_flow_id, error)
+        client.set_termination_protection(JobFlowIds=[job_flow_id], TerminationProtected=False)
+        client.terminate_job_flows(JobFlowIds=[job_flow_id])
+
+
+def end_and_watch(
+    client: EMRClient, job_flow_ids: Collection[str], timeout_s: float, poll_s: float
+) -> tuple[list[Cluster], dict[str, str]]:
+    """Ends clusters and watches until each is seen ended; one that refuses does not keep the others alive.
+
+    Args:
+        client: EMR client.
+        job_flow_ids: what to end.
+        timeout_s: how long to watch.
+        poll_s: pause between two looks.
+
+    Returns:
+        The clusters seen ended, and for each other one its state or what EMR said.
+    """
+    pending, ended, last = set(job_flow_ids), [], dict.fromkeys(job_flow_ids, "not looked at")
+    give_up = time.monotonic() + timeout_s
+    while pending:
+        for job_flow_id in sorted(pending):
+            try:
+                cluster = describe(client, job_flow_id)
+                last[job_flow_id] = cluster.state
+                if cluster.state in ENDED_STATES:
+                    log.info("%s is %s", job_flow_id, cluster.state)
+                    pending.discard(job_flow_id)
+                    ended.append(cluster)
+                elif cluster.state in LIVE_STATES:
+                    request_end(client, job_flow_id)
+            except (BotoCoreError, ClientError) as error:
+                log.warning("%s: %s; looking again", job_flow_id, error)
+                last[job_flow_id] = str(error)
+        if pending and time.monotonic() > give_up:
+            break
+        if pending:
+            time.sleep(poll_s)
+    return ended, {job_flow_id: last[job_flow_id] for job_flow_id in sorted(pending)}
 
 
 def clusters_of_run(

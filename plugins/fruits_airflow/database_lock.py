@@ -111,6 +111,16 @@ class DatabaseLock:
         log.info("Released the lock of %s", self.database)
         return released
 
+    def break_abandoned(self) -> Holding | None:
+        """Removes the lock if it is abandoned; returns who had it."""
+        holding = self.holding()
+        if holding is None or not self.is_abandoned(holding):
+            return None
+        if not self.lake.remove_version(self.key, holding.etag):
+            return None  # taken over, or prolonged, since it was read
+        log.warning("Removed the lock of %s, which had %s, who is gone", self.database, holding)
+        return holding
+
     def holding(self) -> Holding | None:
         """Who has the lock, or None."""
         found = self.lake.read_version(self.key)

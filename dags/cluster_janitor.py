@@ -1,0 +1,55 @@
+"""Ends clusters that have outlived their run or their deadline, every 15 minutes.
+
+`end_clusters` and `free_locks` do not depend on each other.
+
+**Purpose.** The third of the four things that end a cluster, for what the runs' own `terminate_cluster` missed: Airflow
+died, a run was deleted, the pipeline was paused. It looks at every cluster whose tags name this project and this
+deployment, in each EU region that a run may choose, those that are only being created included. It ends one
+
+- when the deadline in its tags has passed, or
+- when this Airflow knows its run and the run is no longer queued or running.
+
+A run that this Airflow does not know is judged by the deadline alone. A cluster without the tags, or of another
+deployment, is never touched. A lock past its deadline whose owner is gone is removed.
+
+**A rerun** looks again and does what is left; nothing it does can be done twice.
+
+**Cost**: it makes nothing. A cluster that refuses to end turns this run red, and is told to whom the setting `notify`
+says, each time until it is gone.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from airflow.sdk import DAG, CronTriggerTimetable, task
+from fruits_airflow import janitor
+from fruits_airflow.settings import load_settings
+
+SETTINGS = load_settings()
+
+with DAG(
+    "cluster_janitor",
+    description="Ends clusters that have outlived their run or their deadline",
+    doc_md=__doc__,
+    schedule=CronTriggerTimetable("*/15 * * * *", timezone="UTC"),
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"owner": SETTINGS.owner, "retries": 2, "retry_delay": timedelta(seconds=30)},
+    tags=["fruits", "emr", "eu"],
+):
+
+    @task
+    def end_clusters(**context: Any) -> list[dict[str, Any]]:
+        """Ends what has outlived its run or its deadline; returns what, and why."""
+        return janitor.sweep_clusters(SETTINGS, context)
+
+    @task
+    def free_locks(**context: Any) -> list[str]:
+        """Removes each lock past its deadline whose owner is gone; returns which."""
+        return janitor.free_abandoned_locks(SETTINGS, context)
+
+    end_clusters()
+    free_locks()

@@ -1,0 +1,186 @@
+"""Ending the clusters of this deployment that have outlived their run or their deadline.
+
+For what the runs' own teardown missed: a scheduler that died, a run that was deleted, a DAG that was paused. Clusters
+are told by their tags; one without them, or of another deployment, is never touched.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.amazon.aws.hooks.emr import EmrHook
+from airflow.sdk.exceptions import AirflowFailException
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fruits_airflow.airflow_runs import AirflowRuns, SupervisedRuns
+from fruits_airflow.clusters import (
+    LIVE_STATES,
+    Cluster,
+    ClusterIdentity,
+    describe,
+    end_and_watch,
+    instances_of,
+    tag_value,
+)
+from fruits_airflow.cost import estimate_parts
+from fruits_airflow.errors import FruitsError
+from fruits_airflow.lake import error_code
+from fruits_airflow.lock_owners import open_lock
+from fruits_airflow.notices import Notice, tell
+from fruits_airflow.prices import load_prices
+from fruits_airflow.regions import EU_REGIONS
+from fruits_airflow.run_cluster import open_lake
+from fruits_airflow.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from mypy_boto3_emr import EMRClient
+
+log = logging.getLogger(__name__)
+
+# What a region says that this account or role may not use: no cluster of ours can have been made there.
+_CLOSED = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "UnrecognizedClientException",
+        "InvalidClientTokenId",
+        "AuthFailure",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Condemned:
+    """A cluster to end, and why."""
+
+    cluster: Cluster
+    region: str
+    why: str
+
+
+def sweep_clusters(settings: Settings, context: Context) -> list[dict[str, Any]]:
+    """Ends what has outlived its run or its deadline; tells of each one that does not end.
+
+    Returns:
+        For each cluster that was condemned: id, region, run, why, and the state it is in now.
+
+    Raises:
+        AirflowFailException: one does not end, or a region could not be looked at; the next sweep tries again.
+    """
+    runs, report, unseen = SupervisedRuns(context["ti"]), [], []
+    for region in regions_of(settings):
+        client = EmrHook(emr_conn_id=None, aws_conn_id=settings.aws_conn_id, region_name=region).get_conn()
+        try:
+            condemned = [
+                Condemned(c, region, why) for c in clusters_of(client, settings) if (why := judge(c, runs))
+            ]
+        except ClientError as error:
+            if region != settings.region and error_code(error) in _CLOSED:
+                log.info("%s is closed to us (%s)", region, error_code(error))
+                continue
+            unseen.append(f"{region}: {error}")
+            continue
+        except BotoCoreError as error:
+            unseen.append(f"{region}: {error}")
+            continue
+        report += _end(client, settings, condemned)
+    immortal = [one["job_flow_id"] for one in report if not one["ended"]]
+    if immortal or unseen:
+        raise AirflowFailException("; ".join([*(f"{name} does not end" for name in immortal), *unseen]))
+    log.info("%d clusters ended", len(report))
+    return report
+
+
+def regions_of(settings: Settings) -> list[str]:
+    """Where this deployment's runs can have made clusters: the regions of its partition, its own first."""
+    sovereign = settings.region.startswith("eusc-")
+    others = [r for r in EU_REGIONS if r.startswith("eusc-") == sovereign and r != settings.region]
+    return [settings.region, *others]
+
+
+def clusters_of(client: EMRClient, settings: Settings) -> Iterator[Cluster]:
+    """The clusters of this deployment that have not ended, half-created ones included."""
+    mine = {"project": "fruits", "deployment": tag_value(settings.deployment_id)}
+    states: Any = [*LIVE_STATES, "TERMINATING"]
+    for page in client.get_paginator("list_clusters").paginate(ClusterStates=states):
+        for found in page["Clusters"]:
+            # a glance at the name saves a call for each foreign cluster; the tags decide
+            if found["Name"].startswith("fruits/"):
+                cluster = describe(client, found["Id"])
+                if mine.items() <= cluster.tags.items():
+                    yield cluster
+
+
+def judge(cluster: Cluster, runs: AirflowRuns) -> str | None:
+    """Why a cluster of this deployment must end, or None.
+
+    A run that this Airflow does not know (it was deleted, or another Airflow started it) is judged by the deadline
+    alone.
+    """
+    deadline = _deadline(cluster)
+    if deadline is not None and deadline <= datetime.now(UTC):
+        return f"its deadline, {deadline:%Y-%m-%d %H:%M:%S} UTC, has passed"
+    dag_id, run_id = cluster.tags.get("dag", ""), cluster.tags.get("run", "")
+    if runs.is_known(dag_id, run_id) and not runs.is_alive(dag_id, run_id):
+        return f"its run {run_id} has ended"
+    return None
+
+
+def free_abandoned_locks(settings: Settings, context: Context) -> list[str]:
+    """Removes each lock that is past its deadline and whose owner is gone; returns what it removed."""
+    runs, lake = SupervisedRuns(context["ti"]), open_lake(settings)
+    me = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
+    freed = []
+    for database in (settings.database, settings.demo_database):
+        holding = open_lock(settings, lake, me, database, settings.region, runs).break_abandoned()
+        if holding is not None:
+            freed.append(f"{database}: {holding}")
+    return freed
+
+
+def _end(client: EMRClient, settings: Settings, condemned: list[Condemned]) -> list[dict[str, Any]]:
+    for one in condemned:
+        log.warning("Ending %s (%s): %s", one.cluster.job_flow_id, one.cluster.state, one.why)
+    ids = [one.cluster.job_flow_id for one in condemned]
+    _, alive = end_and_watch(client, ids, settings.terminate_timeout_minutes * 60, settings.poll_s)
+    report = []
+    for one in condemned:
+        job_flow_id, tags = one.cluster.job_flow_id, one.cluster.tags
+        if state := alive.get(job_flow_id):
+            run = ClusterIdentity(settings.deployment_id, tags.get("dag", "?"), tags.get("run", "?"))
+            cause = f"{job_flow_id} in {one.region} was told to end because {one.why}, and is {state}"
+            tell(settings, Notice("cluster-will-not-die", run, cause, _cost_eur(client, one)))
+        report.append(
+            {
+                "job_flow_id": job_flow_id,
+                "region": one.region,
+                "run_id": tags.get("run"),
+                "why": one.why,
+                "ended": state is None,
+                "state": state or "ended",
+            }
+        )
+    return report
+
+
+def _deadline(cluster: Cluster) -> datetime | None:
+    try:
+        deadline = cluster.deadline
+    except ValueError:
+        log.warning("%s has an unreadable deadline: %s", cluster.job_flow_id, cluster.tags["deadline"])
+        return None
+    return deadline if deadline is None or deadline.tzinfo else deadline.replace(tzinfo=UTC)
+
+
+def _cost_eur(client: EMRClient, one: Condemned) -> float | None:
+    try:
+        nodes = instances_of(client, one.cluster.job_flow_id)
+        return sum(estimate_parts(nodes, load_prices(one.region), datetime.now(UTC)).values())
+    except (FruitsError, BotoCoreError) as error:
+        log.warning("What %s has cost is not known: %s", one.cluster.job_flow_id, error)
+        return None
