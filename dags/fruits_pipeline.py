@@ -17,12 +17,13 @@ run whose quality gate refused: red without a cluster, until `force`.
 
 **Cost** is bounded before and while the run lives: `plan` refuses a forecast above `max_cost_eur`, and the cluster's
 deadline is never later than the moment at which that sum is spent. Four things end a cluster: `terminate_cluster`,
-which runs whatever failed; EMR's idle timeout; a timer on the primary node at the deadline; the janitor DAG (to come).
+which runs whatever failed; EMR's idle timeout; a timer on the primary node at the deadline; the DAG `cluster_janitor`.
 
 **Residency.** Clusters run, and buckets lie, in EU member states only; the form, the settings and `plan` refuse others.
 
 **Green** means published, or nothing to do. `run.json` in `s3://<lake_bucket>/runs/<run_id>/` says so with counts,
-seconds and euros; `report.html` beside it shows them.
+seconds and euros; `report.html` beside it shows them. A publication is an event of the asset `<database>.current_pca`,
+which other DAGs can follow; a red or refused run is told to whom the setting `notify` says.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, TriggerRule, chain, task
 from fruits_airflow import reporting, run_control
+from fruits_airflow.assets import PUBLISHED
 from fruits_airflow.operators import AddStepOperator, CreateClusterOperator, TerminateClusterOperator
 from fruits_airflow.run_parameters import parameter_schemas
 from fruits_airflow.sensors import ClusterReadySensor, StepSensor
@@ -86,9 +88,9 @@ with DAG(
         """Writes report.html from what the stages measured."""
         return reporting.report_run(SETTINGS, context)
 
-    @task(**NO_LEAK)
+    @task(outlets=[PUBLISHED], **NO_LEAK)
     def verdict(**context: Any) -> None:
-        """Writes run.json; fails unless every task did its work and something was published."""
+        """Writes run.json, gives the lock back; fails unless every task did its work and something was published."""
         judge_run(SETTINGS, context)
 
     plan = run_control.PlanOperator(

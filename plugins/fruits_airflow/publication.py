@@ -9,7 +9,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from fruits_airflow.errors import NothingToDo, RunOvertaken, RunRefused
 from fruits_airflow.lake import Lake
@@ -31,6 +32,26 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
+class Settled:
+    """A night that ended well: it published, or found nothing to do.
+
+    Attributes:
+        run_id: the run.
+        at: when, ISO 8601 with a zone.
+        outcome: succeeded or skipped.
+    """
+
+    run_id: str
+    at: str
+    outcome: Literal["succeeded", "skipped"]
+
+    @classmethod
+    def now(cls, run_id: str, outcome: Literal["succeeded", "skipped"]) -> Settled:
+        """Settled at this moment."""
+        return cls(run_id, datetime.now(UTC).isoformat(), outcome)
+
+
+@dataclass(frozen=True)
 class PublicationState:
     """How far a database has come.
 
@@ -38,11 +59,13 @@ class PublicationState:
         published: the last run that published.
         begun: a run that began after it and has not published; its facts may be in the tables.
         gate_failed: the last run whose quality gate refused.
+        settled: the last run that ended well, which the check for missing publications reads.
     """
 
     published: Fingerprint | None = None
     begun: Fingerprint | None = None
     gate_failed: Fingerprint | None = None
+    settled: Settled | None = None
 
 
 def settings_digest(values: Mapping[str, Any]) -> str:
@@ -53,7 +76,9 @@ def settings_digest(values: Mapping[str, Any]) -> str:
 def read_state(lake: Lake, database: str) -> PublicationState:
     """The state of `database`; empty when it never published."""
     content = lake.read_json(_key(database)) or {}
-    return PublicationState(**{name: Fingerprint(**found) for name, found in content.items() if found})
+    settled = content.pop("settled", None)
+    runs = {name: Fingerprint(**found) for name, found in content.items() if found}
+    return PublicationState(**runs, settled=Settled(**settled) if settled else None)
 
 
 def write_state(lake: Lake, database: str, state: PublicationState) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
@@ -11,13 +12,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.airflow_runs import SupervisedRuns
 from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.code_bundle import build_bundle, upload_bundle
+from fruits_airflow.endpoints import CALLED
 from fruits_airflow.errors import FruitsError, LockHeld, NothingToDo
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.lock_waiting import LockWaitingOperator
 from fruits_airflow.operators import failing_for_good
 from fruits_airflow.planning import forget_earlier_attempt, make_plan
-from fruits_airflow.run_cluster import open_lake
+from fruits_airflow.publication import Settled, read_state, write_state
+from fruits_airflow.residency import key_describer
+from fruits_airflow.run_cluster import kms_client, open_lake
 from fruits_airflow.run_parameters import mode_of, parameter_schemas, resolve_parameters
 from fruits_airflow.run_record import State, blank_record
 from fruits_airflow.settings import Settings
@@ -51,8 +55,12 @@ def plan_run(settings: Settings, context: Context) -> dict[str, Any]:
     try:
         asked = resolve_parameters(settings, params, context["dag_run"].conf, parameter_schemas(settings))
         forget_earlier_attempt(lake, run_id)
-        return make_plan(settings, asked, run_id, lake.client, claim)
+        CALLED.keep(lake, run_id)
+        describe_key = key_describer(lambda region: kms_client(settings, region))
+        return make_plan(settings, asked, run_id, lake.client, claim, describe_key)
     except NothingToDo as reason:
+        state = read_state(lake, asked.database)
+        write_state(lake, asked.database, replace(state, settled=Settled.now(run_id, "skipped")))
         _write_decision(lake, settings, context, "skipped", str(reason))
         raise AirflowSkipException(str(reason)) from reason
     except LockHeld:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fruits_airflow.assets import announce
 from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.lake import run_key
+from fruits_airflow.notices import Anchor, Notice, tell
 from fruits_airflow.outcome import gate_refused, problems_of, task_states
-from fruits_airflow.publication import Fingerprint, PublicationState, read_state, write_state
-from fruits_airflow.reporting import REPORT, write_report_if_possible
+from fruits_airflow.publication import Fingerprint, PublicationState, Settled, read_state, write_state
+from fruits_airflow.reporting import REPORT, residency_problems, write_report_if_possible
 from fruits_airflow.run_cluster import PLAN_TASK, RunCluster
 from fruits_airflow.run_parameters import database_of, mode_of
 from fruits_airflow.run_record import assemble_record, read_stages
@@ -29,7 +31,8 @@ log = logging.getLogger(__name__)
 def judge_run(settings: Settings, context: Context) -> None:
     """Says how the run ended, in run.json and by its own end; gives the database's lock back.
 
-    The lock stays while a cluster of the run may be alive: whoever took it then would be a second writer.
+    The lock stays while a cluster of the run may be alive: whoever took it then would be a second writer. A red or
+    refused run is told to whom the settings say; a published one is announced to the DAGs that follow it.
 
     Raises:
         AirflowFailException: the run did not do all its work, or did not publish.
@@ -52,8 +55,10 @@ def judge_run(settings: Settings, context: Context) -> None:
         log.info("%s: %s", decided["state"], decided["reason"])
         if decided["state"] == "skipped" and states[PLAN_TASK] == "skipped":
             return
+        tell(settings, Notice.of_refusal(run.identity, decided["reason"]))
         raise AirflowFailException(f"{decided['state']}: {decided['reason']}")
 
+    problems += residency_problems(run)
     record = assemble_record(run, mode_of(settings, context["params"]), stages)
     record |= {"state": "failed" if problems else "succeeded", "reason": "; ".join(problems)}
     if leftovers:
@@ -66,11 +71,18 @@ def judge_run(settings: Settings, context: Context) -> None:
     if not lost_sight:
         lock.release()
     run.lake.write_json(run_key(run_id, "run.json"), record)
+    if problems:
+        # From here and not from a callback of the DAG: that would run in the dag-processor, once, if it is up.
+        anchor: Anchor = (
+            "cluster-will-not-die" if lost_sight else "gate-failed" if gate_refused(stages) else "red-run"
+        )
+        tell(settings, Notice(anchor, run.identity, record["reason"], record["cost"]["estimate_eur"]))
     if lost_sight:
         raise lost_sight
     if problems:
         raise AirflowFailException(f"the run did not do its work: {record['reason']}")
     log.info("succeeded: %s", record["pca"])
+    announce(settings, context, run.plan["database"], record)
 
 
 def _record_publication(run: RunCluster, stages: Mapping[str, Mapping[str, Any]], *, published: bool) -> None:
@@ -78,6 +90,7 @@ def _record_publication(run: RunCluster, stages: Mapping[str, Mapping[str, Any]]
     fingerprint = replace(Fingerprint(**run.plan["fingerprint"]), code_digest=run.code_digest)
     state = read_state(run.lake, database)
     if published:
-        write_state(run.lake, database, PublicationState(published=fingerprint))
+        settled = Settled.now(run.identity.run_id, "succeeded")
+        write_state(run.lake, database, PublicationState(published=fingerprint, settled=settled))
     elif gate_refused(stages):
         write_state(run.lake, database, replace(state, gate_failed=fingerprint))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,8 +43,19 @@ class TaskInstance:
         }
 
 
+@dataclass
+class Announced:
+    """Events that a task adds to one of its outlets."""
+
+    events: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)
+
+    def add(self, asset: Any, extra: dict[str, Any]) -> None:
+        self.events.append((asset, extra))
+
+
 def context_of(run: RunCluster, states: Mapping[str, str] | None = None, **params: Any) -> Any:
     """A context of a task of `run`."""
+    events: dict[Any, Any] = defaultdict(Announced)
     defaults = {"region": run.region, "limit": None, "input_prefix": run.settings.raw_prefix}
     return {
         "ti": TaskInstance(run, states or {}),
@@ -50,6 +63,7 @@ def context_of(run: RunCluster, states: Mapping[str, str] | None = None, **param
         "dag_run": SimpleNamespace(conf={}),
         "run_id": run.identity.run_id,
         "params": defaults | params,
+        "outlet_events": events,
     }
 
 

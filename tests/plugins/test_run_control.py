@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from fruits_airflow import clusters, reporting
+from fruits_airflow import clusters, reporting, verdict
+from fruits_airflow.assets import PUBLISHED as PUBLISHED_TABLES
 from fruits_airflow.clusters import LIVE_STATES, ClusterDesk
 from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.notices import Notice
 from fruits_airflow.outcome import WORK_TASKS, problems_of
 from fruits_airflow.publication import PublicationState, read_state, write_state
 from fruits_airflow.reporting import report_run
@@ -272,3 +275,99 @@ def test_the_lock_stays_while_a_cluster_may_be_alive(
         with pytest.raises(TimeoutError):
             judge_run(run.settings, context_of(run, DONE))
     assert run.lock("fruits").holding() is not None
+
+
+# who is told
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
+    notices: list[Notice] = []
+    monkeypatch.setattr(verdict, "tell", lambda _, notice: notices.append(notice))
+    return notices
+
+
+def test_a_publication_is_an_event_of_its_database_and_no_news_for_anybody(
+    run: RunCluster, told: list[Notice]
+) -> None:
+    stage(run, "reduce_pca", {"pca": {"pca_id": "p1", "k": 2, "explained_variance": 0.9, "n": 3}})
+    stage(run, "publish", PUBLISHED)
+    context = context_of(run, DONE)
+    judge_run(run.settings, context)
+    ((asset, extra),) = context["outlet_events"][PUBLISHED_TABLES].events
+    assert (asset.name, asset.uri) == (
+        "fruits.current_pca",
+        f"s3://{run.settings.lake_bucket}/tables/fruits.db",
+    )
+    assert extra == {"run_id": run.identity.run_id, "pca_id": "p1", "rows": 3}
+    assert told == []
+    settled = read_state(run.lake, "fruits").settled
+    assert settled is not None
+    assert (settled.run_id, settled.outcome) == (run.identity.run_id, "succeeded")
+
+
+@pytest.mark.parametrize(
+    ("states", "published", "anchor"),
+    [
+        (DONE | {"featurize.wait": "failed"}, None, "red-run"),
+        (DONE | {"publish.wait": "failed"}, REFUSED, "gate-failed"),
+        (DONE, None, "red-run"),
+    ],
+)
+def test_a_red_run_is_told_and_is_no_event(
+    run: RunCluster, told: list[Notice], states: dict[str, str], published: dict[str, Any] | None, anchor: str
+) -> None:
+    if published:
+        stage(run, "publish", published)
+    context = context_of(run, states)
+    with pytest.raises(AirflowFailException):
+        judge_run(run.settings, context)
+    assert [(notice.anchor, notice.run) for notice in told] == [(anchor, run.identity)]
+    assert told[0].cause == record(run)["reason"]
+    assert told[0].cost_eur == record(run)["cost"]["estimate_eur"]
+    assert not context["outlet_events"]
+    assert read_state(run.lake, "fruits").settled is None
+
+
+@pytest.mark.parametrize(
+    ("reason", "anchor"), [("CostCeilingExceeded: too dear", "refused"), ("LockHeld: by x", "lock-held")]
+)
+def test_a_refusal_is_told(run: RunCluster, told: list[Notice], reason: str, anchor: str) -> None:
+    run.lake.write_json(run_key(run.identity.run_id, "run.json"), {"state": "refused", "reason": reason})
+    with pytest.raises(AirflowFailException):
+        judge_run(run.settings, context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "upstream_failed")))
+    assert [(notice.anchor, notice.cause, notice.cost_eur) for notice in told] == [(anchor, reason, 0.0)]
+
+
+def test_a_night_with_nothing_to_do_is_no_event_and_no_news(run: RunCluster, told: list[Notice]) -> None:
+    run.lake.write_json(
+        run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"}
+    )
+    context = context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "skipped"))
+    judge_run(run.settings, context)
+    assert told == []
+    assert not context["outlet_events"]
+
+
+def test_a_cluster_that_does_not_end_is_told(
+    run: RunCluster, told: list[Notice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise TimeoutError("not seen ended: j-1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ClusterDesk, "end_all", never)
+        with pytest.raises(TimeoutError):
+            judge_run(run.settings, context_of(run, DONE))
+    assert [notice.anchor for notice in told] == ["cluster-will-not-die"]
+    assert "j-1" in told[0].cause
+
+
+def test_a_channel_that_fails_does_not_change_how_a_run_ends(
+    run: RunCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = replace(run.settings, notify="webhook", notify_conn_id="nowhere")
+    with pytest.raises(AirflowFailException, match="featurize"):
+        judge_run(settings, context_of(run, DONE | {"featurize.wait": "failed"}))
+    assert record(run)["state"] == "failed"
+    assert "A notice was not sent by webhook" in caplog.text

@@ -1,0 +1,41 @@
+"""Tells somebody when the night is not published by the hour that the settings name.
+
+One task, `check_publication`, once a day at `publish_by_hour` in the deployment's time zone.
+
+**Purpose.** A red run tells of itself. A run that never started does not: a paused DAG, a scheduler that hung, a plan
+that still waits. This check stands outside the pipeline and reads what its runs leave in the lake: the last run that
+ended well must be younger than the moment at which the schedule last began a night. A night with nothing to do ended
+well. Without a `schedule` or a `publish_by_hour` it never runs by itself.
+
+**A rerun** looks again, and tells again if need be. **Cost**: one object read.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from airflow.sdk import DAG, CronTriggerTimetable, task
+from fruits_airflow import publication_check
+from fruits_airflow.settings import load_settings
+
+SETTINGS = load_settings()
+CRON = publication_check.check_schedule(SETTINGS)
+
+with DAG(
+    "publication_check",
+    description="Tells somebody when the night is not published in time",
+    doc_md=__doc__,
+    schedule=CRON and CronTriggerTimetable(CRON, timezone=SETTINGS.timezone),
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"owner": SETTINGS.owner, "retries": 2, "retry_delay": timedelta(minutes=1)},
+    tags=["fruits"],
+):
+
+    @task
+    def check_publication() -> str:
+        """Looks for a run that ended well since the last one was due; returns it, or tells and fails."""
+        return publication_check.check_publication(SETTINGS)
+
+    check_publication()

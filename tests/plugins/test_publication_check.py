@@ -1,0 +1,87 @@
+"""Whether a missing night is noticed, and a quiet one is not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+from fruits_airflow import publication_check
+from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.notices import Notice
+from fruits_airflow.publication import Fingerprint, PublicationState, Settled, read_state, write_state
+from fruits_airflow.publication_check import check_publication, check_schedule, last_due
+from fruits_airflow.settings import Settings
+
+from tests.plugins import laptop
+
+NOW = datetime(2026, 1, 10, 7, 0, tzinfo=UTC)  # 08:00 in Paris; the night was due at 01:00 UTC
+BEGUN = Fingerprint("n2", "l", "c", "m", "s")
+
+
+@pytest.fixture
+def lake(account: Settings) -> Lake:
+    return Lake(laptop.client("s3"), account.lake_bucket)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
+    notices: list[Notice] = []
+    monkeypatch.setattr(publication_check, "tell", lambda _, notice: notices.append(notice))
+    return notices
+
+
+@pytest.mark.parametrize("outcome", ["succeeded", "skipped"])
+def test_a_night_that_ended_well_is_fine(
+    account: Settings, lake: Lake, told: list[Notice], outcome: str
+) -> None:
+    write_state(lake, "fruits", PublicationState(settled=Settled("n1", "2026-01-10T01:40:00+00:00", outcome)))  # type: ignore[arg-type]
+    assert check_publication(account, NOW) == "n1"
+    assert told == []
+
+
+def test_yesterdays_night_is_not_todays(account: Settings, lake: Lake, told: list[Notice]) -> None:
+    settled = Settled("n1", "2026-01-10T00:59:59+00:00", "succeeded")
+    write_state(lake, "fruits", PublicationState(settled=settled, begun=BEGUN))
+    lake.write_json(run_key("n2", "run.json"), {"cost": {"estimate_eur": 0.4}})
+    with pytest.raises(AirflowFailException, match=r"since 2026-01-10 02:00 CET.*n1.*n2 began"):
+        check_publication(account, NOW)
+    assert [(notice.anchor, notice.run.run_id, notice.cost_eur) for notice in told] == [
+        ("no-publication", "n2", 0.4)
+    ]
+
+
+def test_a_pipeline_that_never_ran_is_noticed(account: Settings, told: list[Notice]) -> None:
+    with pytest.raises(AirflowFailException, match="none ever did.*paused"):
+        check_publication(account, NOW)
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    ("now", "due"),
+    [
+        (
+            "2026-03-29T06:00:00+00:00",
+            "2026-03-29T01:00:00+00:00",
+        ),  # the hour from 2 to 3 is left out in Paris
+        ("2026-10-25T07:00:00+00:00", "2026-10-25T00:00:00+00:00"),  # it comes twice; the first is meant
+        ("2026-01-10T07:00:00+00:00", "2026-01-10T01:00:00+00:00"),
+    ],
+)
+def test_a_night_is_due_once_when_clocks_change(account: Settings, now: str, due: str) -> None:
+    found = last_due(account, datetime.fromisoformat(now))
+    assert abs((found - datetime.fromisoformat(due)).total_seconds()) <= 3600
+    assert found.date().isoformat() == due[:10]
+
+
+def test_without_nights_or_an_hour_there_is_nothing_to_check(account: Settings) -> None:
+    assert check_schedule(account) == "0 8 * * *"
+    assert check_schedule(replace(account, publish_by_hour=None)) is None
+    assert check_schedule(replace(account, schedule=None)) is None
+
+
+def test_the_state_of_a_database_is_read_as_it_was_written(lake: Lake) -> None:
+    state = PublicationState(published=BEGUN, settled=Settled.now("n2", "succeeded"))
+    write_state(lake, "fruits", state)
+    assert read_state(lake, "fruits") == state
