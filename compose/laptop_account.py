@@ -43,6 +43,7 @@ def main() -> None:
             "FRUITS_SERVICE_ROLE": stack["ServiceRole"],
             "FRUITS_INSTANCE_PROFILE": stack["InstanceProfile"],
             "FRUITS_SECURITY_CONFIGURATION": stack["SecurityConfiguration"],
+            "FRUITS_SUBNET_ID": stack["SubnetId"],
             "FRUITS_NODE_ENVIRONMENT": "preinstalled",
         }
     )

@@ -106,7 +106,10 @@ def _run(wishes: Wishes, processes: Processes, teller: Teller) -> None:
     account = start_account(processes, _local_aws(aws_port, ui_port), _base_env(), wishes.region)
     teller.say("laptop's AWS", f"ready on {account.endpoint}")
     stack = account.deploy(REPOSITORY / "include" / "stack.yaml", DEPLOYMENT_ID)
-    teller.say("stack", f"deployed: {stack['RawBucket']} (photos), {stack['LakeBucket']} (tables, runs)")
+    teller.say(
+        "stack",
+        f"deployed and looked up: {stack['RawBucket']} (photos), {stack['LakeBucket']} (tables, runs)",
+    )
     model = _model(wishes, account, stack, teller)
 
     env = _base_env() | account.env | _dag_settings(wishes, stack, model)
@@ -240,6 +243,7 @@ def _dag_settings(wishes: Wishes, stack: dict[str, str], model: dict[str, Any]) 
         "FRUITS_SERVICE_ROLE": stack["ServiceRole"],
         "FRUITS_INSTANCE_PROFILE": stack["InstanceProfile"],
         "FRUITS_SECURITY_CONFIGURATION": stack["SecurityConfiguration"],
+        "FRUITS_SUBNET_ID": stack["SubnetId"],
         # Steps run in .venv-spark: there is no node that could install anything.
         "FRUITS_NODE_ENVIRONMENT": "preinstalled",
         # Unpausing a DAG with a schedule would start a night of its own beside the demo's run.

@@ -16,6 +16,8 @@ from botocore.config import Config
 
 from demo.preflight import image_files
 from demo.processes import Processes
+from deployment.lookup import compare_stack
+from deployment.template import read_template
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 STACK = "fruits-demo"
@@ -58,16 +60,18 @@ class Account:
         )
 
     def deploy(self, template: Path, deployment_id: str) -> dict[str, str]:
-        """Deploys the CloudFormation template; returns the stack's outputs.
+        """Deploys the CloudFormation template, whole, and looks every resource up; returns the stack's outputs.
 
         Raises:
-            AccountFailed: a resource could not be made; the message carries the reason.
+            AccountFailed: a resource could not be made, or is not as the template says; the message carries the reason.
         """
+        # What a real account may leave out is made too: nobody pays for it here, and it is tried.
+        given = {"DeploymentId": deployment_id, "CreateVpc": "true", "AlarmEmail": "accounts@example.org"}
         formation = self.client("cloudformation")
         formation.create_stack(
             StackName=STACK,
             TemplateBody=template.read_text(),
-            Parameters=[{"ParameterKey": "DeploymentId", "ParameterValue": deployment_id}],
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
             Capabilities=["CAPABILITY_NAMED_IAM"],
         )
         stack = formation.describe_stacks(StackName=STACK)["Stacks"][0]
@@ -75,6 +79,9 @@ class Account:
             raise AccountFailed(
                 f"{template} was not deployed: {stack['StackStatus']} {stack.get('StackStatusReason', '')}"
             )
+        _, differences = compare_stack(self, STACK, read_template(template))
+        if differences:
+            raise AccountFailed(f"{template} was deployed, but {'; '.join(differences)}")
         return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
     def upload_folder(self, folder: Path, bucket: str, prefix: str) -> int:

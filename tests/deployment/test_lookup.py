@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from deployment.lookup import compare_stack, normal
 from deployment.readers import READERS
 from deployment.template import LONGEST_BODY, TEMPLATE, TemplateError, read_template
-
 from tests.deployment.conftest import Account
 
 EVERYTHING = {"CreateVpc": "true", "AlarmEmail": "accounts@example.org"}
@@ -50,28 +50,60 @@ def bucket(name: str) -> str:
 
 Change = Callable[[Account], Any]
 UNPROTECTED: list[tuple[str, Change, Change]] = [
-    ("RawBucket.VersioningConfiguration",
-     lambda a: a.client("s3").put_bucket_versioning(Bucket=bucket("raw"), VersioningConfiguration={"Status": "Suspended"}),
-     lambda a: a.client("s3").put_bucket_versioning(Bucket=bucket("raw"), VersioningConfiguration={"Status": "Enabled"})),
-    ("LakeBucketPolicy (AWS::S3::BucketPolicy)",
-     lambda a: setattr(a, "kept", a.client("s3").get_bucket_policy(Bucket=bucket("lake"))["Policy"])
-     or a.client("s3").delete_bucket_policy(Bucket=bucket("lake")),
-     lambda a: a.client("s3").put_bucket_policy(Bucket=bucket("lake"), Policy=a.kept)),
-    ("RawBucket.PublicAccessBlockConfiguration",
-     lambda a: a.client("s3").delete_public_access_block(Bucket=bucket("raw")),
-     lambda a: a.client("s3").put_public_access_block(Bucket=bucket("raw"), PublicAccessBlockConfiguration=dict.fromkeys(
-         ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"), True))),
-    ("Key.EnableKeyRotation",
-     lambda a: a.client("kms").disable_key_rotation(KeyId=key(a)),
-     lambda a: a.client("kms").enable_key_rotation(KeyId=key(a))),
-    ("AnalystRole.Policies",
-     lambda a: a.client("iam").put_role_policy(RoleName="fruits-look-analyst-eu-central-1", PolicyName="more", PolicyDocument=json.dumps(
-         {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]})),
-     lambda a: a.client("iam").delete_role_policy(RoleName="fruits-look-analyst-eu-central-1", PolicyName="more")),
-    ("EndpointGroup.SecurityGroupIngress",
-     lambda a: a.client("ec2").authorize_security_group_ingress(GroupId=group(a), IpPermissions=OPEN),
-     lambda a: a.client("ec2").revoke_security_group_ingress(GroupId=group(a), IpPermissions=OPEN)),
-]  # fmt: skip
+    (
+        "RawBucket.VersioningConfiguration",
+        lambda a: a.client("s3").put_bucket_versioning(
+            Bucket=bucket("raw"), VersioningConfiguration={"Status": "Suspended"}
+        ),
+        lambda a: a.client("s3").put_bucket_versioning(
+            Bucket=bucket("raw"), VersioningConfiguration={"Status": "Enabled"}
+        ),
+    ),
+    (
+        "LakeBucketPolicy (AWS::S3::BucketPolicy)",
+        lambda a: (
+            setattr(a, "kept", a.client("s3").get_bucket_policy(Bucket=bucket("lake"))["Policy"])
+            or a.client("s3").delete_bucket_policy(Bucket=bucket("lake"))
+        ),
+        lambda a: a.client("s3").put_bucket_policy(Bucket=bucket("lake"), Policy=a.kept),
+    ),
+    (
+        "RawBucket.PublicAccessBlockConfiguration",
+        lambda a: a.client("s3").delete_public_access_block(Bucket=bucket("raw")),
+        lambda a: a.client("s3").put_public_access_block(
+            Bucket=bucket("raw"),
+            PublicAccessBlockConfiguration=dict.fromkeys(
+                ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"), True
+            ),
+        ),
+    ),
+    (
+        "Key.EnableKeyRotation",
+        lambda a: a.client("kms").disable_key_rotation(KeyId=key(a)),
+        lambda a: a.client("kms").enable_key_rotation(KeyId=key(a)),
+    ),
+    (
+        "AnalystRole.Policies",
+        lambda a: a.client("iam").put_role_policy(
+            RoleName="fruits-look-analyst-eu-central-1",
+            PolicyName="more",
+            PolicyDocument=json.dumps(
+                {
+                    "Version": "2012-10-17",
+                    "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}],
+                }
+            ),
+        ),
+        lambda a: a.client("iam").delete_role_policy(
+            RoleName="fruits-look-analyst-eu-central-1", PolicyName="more"
+        ),
+    ),
+    (
+        "EndpointGroup.SecurityGroupIngress",
+        lambda a: a.client("ec2").authorize_security_group_ingress(GroupId=group(a), IpPermissions=OPEN),
+        lambda a: a.client("ec2").revoke_security_group_ingress(GroupId=group(a), IpPermissions=OPEN),
+    ),
+]
 OPEN = [{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
 
 
@@ -94,7 +126,9 @@ def group(account: Account) -> str:
 
 
 @pytest.mark.parametrize(("named", "change", "restore"), UNPROTECTED, ids=[one[0] for one in UNPROTECTED])
-def test_what_somebody_changed_is_named(deployed: Account, named: str, change: Change, restore: Change) -> None:
+def test_what_somebody_changed_is_named(
+    deployed: Account, named: str, change: Change, restore: Change
+) -> None:
     change(deployed)
     try:
         _, differences = compare_stack(deployed, "fruits-look")
@@ -120,7 +154,9 @@ def test_a_property_that_is_not_read_back_is_a_difference(deployed: Account) -> 
 def test_a_resource_that_the_stack_never_made_is_a_difference(deployed: Account) -> None:
     template = read_template()
     template["Resources"]["Another"] = template["Resources"]["KeyAlias"]
-    assert compare_stack(deployed, "fruits-look", template)[1] == ["Another (AWS::KMS::Alias): not in the stack"]
+    assert compare_stack(deployed, "fruits-look", template)[1] == [
+        "Another (AWS::KMS::Alias): not in the stack"
+    ]
 
 
 def test_a_name_that_is_not_in_the_template_is_told(deployed: Account) -> None:
@@ -142,6 +178,8 @@ def test_two_ways_of_writing_are_one(one: object, other: object) -> None:
     assert normal(one) == normal(other)
 
 
-@pytest.mark.parametrize(("one", "other"), [(True, False), (["a", "b"], ["a"]), (1, 2), ({"a": 1}, {"a": 1, "b": 2})])
+@pytest.mark.parametrize(
+    ("one", "other"), [(True, False), (["a", "b"], ["a"]), (1, 2), ({"a": 1}, {"a": 1, "b": 2})]
+)
 def test_two_meanings_are_two(one: object, other: object) -> None:
     assert normal(one) != normal(other)
