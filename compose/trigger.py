@@ -19,6 +19,7 @@ from typing import Any
 API = "http://127.0.0.1:8080"
 DEMO_LIMIT = 100_000  # any limit makes it a demo run, which writes to the demo tables
 PARSE_SECONDS = 120
+LAST_LINES = 15
 WAIT_SECONDS = 1800
 
 
@@ -102,6 +103,24 @@ def wait_for_run(api: Api, dag_id: str, run_id: str) -> str:
     return f"not done after {WAIT_SECONDS} s"
 
 
+def tell_first_failure(api: Api, dag_id: str, run_id: str) -> None:
+    """The end of the log of the task that failed first."""
+    run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
+    failed = [
+        task
+        for task in api.call("GET", f"{run}/taskInstances?limit=100")["task_instances"]
+        if task["state"] == "failed"
+    ]
+    for task in sorted(failed, key=lambda task: str(task["end_date"]))[:1]:
+        print(f"--- the end of {task['task_id']}'s log:")
+        log = api.call("GET", f"{run}/taskInstances/{task['task_id']}/logs/{task['try_number']}")
+        for entry in log["content"][-LAST_LINES:]:
+            causes = [
+                f"{cause['exc_type']}: {cause['exc_value']}" for cause in entry.get("error_detail") or []
+            ]
+            print("    " + " ".join([str(entry.get("event", "")), *causes]))
+
+
 def main() -> int:
     """Command line; returns 0 when the run was taken, with --wait when it succeeded."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -123,10 +142,13 @@ def main() -> int:
         if not options.wait:
             return 0
         state = wait_for_run(api, options.dag, run_id)
+        if state == "failed":
+            tell_first_failure(api, options.dag, run_id)
     except (Refused, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     print(f"{run_id}: {state}")
+    print(f"What it did: {os.environ['AIRFLOW__API__BASE_URL']}/plugin/fruits-runs/fruits-runs/runs/{run_id}")
     return state != "success"
 
 

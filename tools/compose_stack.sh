@@ -76,6 +76,7 @@ up() {
 
 Airflow is up:  http://localhost:$(setting AIRFLOW_PORT)
 Log in as       admin / $(setting AIRFLOW_ADMIN_PASSWORD)   (or viewer / $(setting AIRFLOW_VIEWER_PASSWORD); both are in $env_file)
+What runs did:  http://localhost:$(setting AIRFLOW_PORT)/plugin/fruits-runs
 Start a run:    make trigger      See the logs: docker compose logs -f scheduler      End: make down
 TEXT
   if [[ -n ${AWS_PROFILE:-} ]]; then

@@ -187,5 +187,8 @@ def misconfigured(request: Request, error: ConfigError) -> Response:
 def unreachable(request: Request, error: Exception) -> Response:
     """The lake did not answer, or refused."""
     log.warning("The runs cannot be read: %s", error)
-    what = "The runs are in the lake bucket, and it cannot be read from the API server."
+    what = (
+        "The runs are in the lake bucket, and the API server cannot read it. Is the bucket there, does AWS "
+        "(on a laptop: local_aws) answer, and may the API server read it?"
+    )
     return _message(request, HTTPStatus.BAD_GATEWAY, "The lake cannot be read", what, str(error))
