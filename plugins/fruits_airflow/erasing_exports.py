@@ -19,6 +19,7 @@ from urllib.parse import quote
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.photo_versions import image_id_of
 from fruits_airflow.report import render
+from fruits_airflow.residency import EVIDENCE
 from fruits_airflow.run_record import read_stages
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,8 @@ def _render_anew(lake: Lake, run_id: str, sample: bytes | None) -> None:
         lake.remove(key)
         return
     table = pq.read_table(io.BytesIO(sample)) if sample else None
-    lake.write(key, render(record, read_stages(lake, run_id), table).encode(), "text/html; charset=utf-8")
+    page = render(record, read_stages(lake, run_id), table, lake.read_json(run_key(run_id, EVIDENCE)))
+    lake.write(key, page.encode(), "text/html; charset=utf-8")
 
 
 def _erase_from_text(

@@ -34,9 +34,9 @@ from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.lock_waiting import LockWaitingOperator
 from fruits_airflow.operators import failing_for_good
 from fruits_airflow.photo_versions import abort_uploads, image_id_of, list_versions, remove_versions
-from fruits_airflow.planning import require_bucket_in_eu
 from fruits_airflow.prices import load_prices
 from fruits_airflow.publication import read_state, write_state
+from fruits_airflow.residency import bucket_region
 from fruits_airflow.run_cluster import RunCluster, open_lake
 from fruits_airflow.settings import Settings
 from fruits_airflow.stages import ERASURE_STAGES
@@ -112,8 +112,8 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
             f"conf: unknown {', '.join(unknown)}; an erasure takes {', '.join(parameter_schemas())}"
         )
     wish = Wish.of(params)
-    require_bucket_in_eu(lake.client, "raw_bucket", settings.raw_bucket)
-    lake_region = require_bucket_in_eu(lake.client, "lake_bucket", settings.lake_bucket)
+    bucket_region(lake.client, "raw_bucket", settings.raw_bucket)
+    lake_region = bucket_region(lake.client, "lake_bucket", settings.lake_bucket)
     profile, now = load_profile(settings.demo_profile), datetime.now(UTC)
     require_sound_profile(settings, profile, settings.region, lake_region, now)
     eur_per_hour = fleets_eur_per_hour(profile.instance_fleets, load_prices(settings.region))

@@ -23,7 +23,7 @@ from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.prices import load_prices
 from fruits_airflow.publication import Fingerprint, read_state, require_work, settings_digest, write_state
-from fruits_airflow.regions import require_eu_region
+from fruits_airflow.residency import EVIDENCE, survey, unknown_key
 from fruits_airflow.run_parameters import RunParameters
 from fruits_airflow.settings import Settings
 from fruits_airflow.stages import STAGES
@@ -40,6 +40,7 @@ def make_plan(
     run_id: str,
     client: S3Client,
     claim: Callable[[], None] = lambda: None,
+    describe_key: Callable[[str, str], str] = unknown_key,
 ) -> dict[str, Any]:
     """Checks and forecasts a run, writes its listing, and says what the other tasks need to know.
 
@@ -49,6 +50,7 @@ def make_plan(
         run_id: of the run.
         client: S3 client.
         claim: makes the database this run's; called before the first look at what another writer may change.
+        describe_key: gives the ARN of a KMS key by region and id.
 
     Returns:
         The plan, as JSON can hold it.
@@ -62,8 +64,8 @@ def make_plan(
         LockHeld: from `claim`; another run works on the database.
     """
     lake = Lake(client, settings.lake_bucket)
-    require_bucket_in_eu(client, "raw_bucket", settings.raw_bucket)
-    lake_region = require_bucket_in_eu(client, "lake_bucket", settings.lake_bucket)
+    evidence = survey(settings, asked.region, client, describe_key)
+    lake_region = evidence["buckets"]["lake_bucket"]["region"]
     if lake_region != asked.region:
         log.warning(
             "The cluster runs in %s, the lake is in %s: transfer is billed", asked.region, lake_region
@@ -118,6 +120,7 @@ def make_plan(
     deadline(
         now, asked.max_cost_eur, 0.0, eur_per_hour, settings.max_cluster_minutes
     )  # refuses a useless ceiling
+    lake.write_json(run_key(run_id, EVIDENCE), evidence)
     write_state(lake, asked.database, replace(state, begun=fingerprint))
     return {
         **asdict(asked),
@@ -139,23 +142,6 @@ def make_plan(
         "input_bytes": summary.size_bytes,
         "fingerprint": asdict(fingerprint),
     }
-
-
-def require_bucket_in_eu(client: S3Client, setting: str, bucket: str) -> str:
-    """The region of `bucket`.
-
-    Raises:
-        ConfigError: the bucket does not exist or may not be read.
-        ResidencyError: it lies outside the European Union.
-    """
-    try:
-        place = client.get_bucket_location(Bucket=bucket).get("LocationConstraint")
-    except ClientError as error:
-        raise ConfigError(
-            f"{setting}: cannot read {bucket!r}: {error}; deploy include/stack.yaml first"
-        ) from error
-    region = {None: "us-east-1", "EU": "eu-west-1"}.get(place, str(place))
-    return require_eu_region(region, f"{setting} {bucket!r} lies in a region that")
 
 
 def find_model(lake: Lake, asked: RunParameters) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.amazon.aws.links.emr import EmrClusterLink
@@ -29,6 +30,7 @@ from fruits_airflow.clusters import (
 )
 from fruits_airflow.cost import PARTS, deadline, disks, estimate_parts
 from fruits_airflow.database_lock import DatabaseLock
+from fruits_airflow.endpoints import CALLED
 from fruits_airflow.journal import Journal
 from fruits_airflow.lake import Lake
 from fruits_airflow.lock_owners import lock_deadline, open_lock
@@ -51,7 +53,13 @@ _CLOCK_SKEW = timedelta(minutes=5)
 def open_lake(settings: Settings) -> Lake:
     """The lake, through Airflow's connection if one is named."""
     hook = S3Hook(aws_conn_id=settings.aws_conn_id, region_name=settings.region)
-    return Lake(hook.get_conn(), settings.lake_bucket)
+    return Lake(CALLED.watch(hook.get_conn()), settings.lake_bucket)
+
+
+def kms_client(settings: Settings, region: str) -> Any:
+    """A KMS client of a region."""
+    hook = AwsBaseHook(aws_conn_id=settings.aws_conn_id, region_name=region, client_type="kms")
+    return CALLED.watch(hook.get_conn())
 
 
 @dataclass(frozen=True)
@@ -83,14 +91,17 @@ class RunCluster:
         """
         plan = context["ti"].xcom_pull(task_ids=PLAN_TASK) or {}
         code_digest = context["ti"].xcom_pull(task_ids=UPLOAD_TASK) or ""
-        region = plan.get("region") or context["params"]["region"]
+        region = plan.get("region") or context["params"].get("region", settings.region)
         identity = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
-        return cls(settings, region, identity, plan, code_digest, SupervisedRuns(context["ti"]))
+        run = cls(settings, region, identity, plan, code_digest, SupervisedRuns(context["ti"]))
+        CALLED.keep(run.lake, identity.run_id)
+        return run
 
     @cached_property
     def client(self) -> EMRClient:
         """EMR client with botocore's retries."""
-        return self._hook().get_conn()
+        client: EMRClient = CALLED.watch(self._hook().get_conn())
+        return client
 
     @cached_property
     def lake(self) -> Lake:
@@ -107,7 +118,7 @@ class RunCluster:
         """Makes and ends this run's cluster."""
         return ClusterDesk(
             client=self.client,
-            single_attempt_client=self._hook(SINGLE_ATTEMPT).get_conn(),
+            single_attempt_client=CALLED.watch(self._hook(SINGLE_ATTEMPT).get_conn()),
             journal=self.journal,
             identity=self.identity,
             consistency_s=self.settings.list_consistency_s,

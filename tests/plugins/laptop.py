@@ -88,6 +88,10 @@ def make_bucket(name: str, region: str = REGION) -> None:
     """A bucket in `region`."""
     s3 = boto3.client("s3", region_name=region, endpoint_url=os.environ["AWS_ENDPOINT_URL"])
     s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": region})
+    block = dict.fromkeys(
+        ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
+    )
+    s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=block)
 
 
 def put_model(lake: str, model_id: str, **facts: Any) -> None:

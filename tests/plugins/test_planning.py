@@ -138,7 +138,7 @@ def refusals(account: Settings) -> dict[str, tuple[Settings, dict[str, Any], typ
         "no model named": (account, {"model_id": None}, ConfigError, "model_id: not set"),
         "no such model": (account, {"model_id": "d" * 64}, ConfigError, "no complete model"),
         "other engine": (account, {"engine": "tensorflow"}, ConfigError, "engine: 'tensorflow' cannot run"),
-        "too dear": (account, {"max_cost_eur": 0.45}, CostCeilingExceeded, "max_cost_eur: the forecast"),
+        "too dear": (account, {"max_cost_eur": 0.34}, CostCeilingExceeded, "max_cost_eur: the forecast"),
         "no use": (account, {"max_cost_eur": 0.01}, CostCeilingExceeded, "max_cost_eur"),
         "no raw bucket": (
             replace(account, raw_bucket="nowhere"),
