@@ -91,8 +91,12 @@ def good_run(run_id: str, **changes: Any) -> dict[str, bytes]:
             "drift": {
                 "angle_degrees": 4.2,
                 "explained_variance_published_basis": 0.948,
-                "new_basis": False,
+                "variance_loss": 0.004,
                 "limit_degrees": 15.0,
+                "limit_variance_loss": 0.02,
+                "new_basis": False,
+                "reason": None,
+                "fitted_on": n,
             },
         },
         "publish": {
@@ -111,10 +115,16 @@ def good_run(run_id: str, **changes: Any) -> dict[str, bytes]:
         },
     }
     record = _record(run_id, stages) | {"state": "succeeded"}
+    bucket = {"region": "eu-west-1", "encryption": "aws:kms", "public_access": "blocked"}
     residency = {
-        "region": "eu-west-1",
-        "buckets": {"raw": "eu-west-1", "lake": "eu-west-1"},
-        "cluster": "eu-west-1",
+        "checked_at": "2026-11-20T02:00:04+00:00",
+        "cluster_region": "eu-west-1",
+        "buckets": {
+            "raw_bucket": {"name": "raw", **bucket},
+            "lake_bucket": {"name": "browser-lake", **bucket},
+        },
+        "catalog": {"kind": "AWS Glue", "region": "eu-west-1"},
+        "clusters": {"j-2GOODGOODGAP": {"region": "eu-west-1", "security_configuration": None}},
     }
     return _objects(merged(record, changes), stages) | {
         "sample.parquet": _parquet(sample),

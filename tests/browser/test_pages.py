@@ -67,16 +67,16 @@ def test_a_click_leads_from_the_list_to_all_that_is_known_of_the_run(page: Page,
         "Quality gate",
         "Rejects",
         "Drift",
-        "Residency evidence",
         "Cost",
         "Cluster and residency",
+        "Residency evidence",
         "Logs and tables",
     ]
     for section, words in {
         "Flow": r"Featurize\s+done\s+21 s",
         "Rejects": "photos/Apple/truncated.jpg",
         "Drift": r"4.2 °\s+15.0 °",
-        "Residency evidence": "buckets › lake\\s+eu-west-1",
+        "Residency evidence": "buckets › lake bucket › region\\s+eu-west-1",
         "Quality gate": "reject_rate\\s+passed",
     }.items():
         text = page.get_by_role("region", name=section).first.inner_text()

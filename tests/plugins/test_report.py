@@ -461,3 +461,57 @@ def test_every_label_of_the_map_can_be_shown_alone(page: Page) -> None:
 def test_the_page_follows_the_readers_colours_and_prints(page: Page) -> None:
     for rule in ("color-scheme: light dark;", "light-dark(", "@media print", ":focus-visible"):
         assert rule in page.html
+
+
+DRIFT = {
+    "angle_degrees": 4.21,
+    "explained_variance_published_basis": 0.948,
+    "variance_loss": 0.004,
+    "limit_degrees": 15.0,
+    "limit_variance_loss": 0.02,
+    "new_basis": False,
+    "reason": None,
+}
+
+
+def test_drift_says_whether_earlier_vectors_stay_comparable(
+    run: dict[str, Any], stages: dict[str, Any]
+) -> None:
+    stages["reduce_pca"]["drift"] = DRIFT
+    kept = Page(render(run, stages, None)).text
+    assert "vectors of earlier nights stay comparable" in kept
+    assert "Angle between the bases 4.2 ° 15.0 °" in kept
+    assert "Variance lost by keeping the published basis 0.4 % 2.0 %" in kept
+    moved = DRIFT | {"new_basis": True, "reason": "the bases are 20.00 degrees apart, limit 15"}
+    stages["reduce_pca"]["drift"] = moved
+    assert "A new basis, because the bases are 20.00 degrees apart" in Page(render(run, stages, None)).text
+
+
+def test_a_first_night_has_nothing_to_compare_with(run: dict[str, Any], stages: dict[str, Any]) -> None:
+    first = dict.fromkeys(DRIFT) | {"new_basis": True, "reason": "nothing is published yet"}
+    stages["reduce_pca"]["drift"] = first
+    text = Page(render(run, stages, None)).text
+    assert "because nothing is published yet" in text
+    assert "Angle between the bases" not in text
+
+
+def test_residency_evidence_is_shown_leaf_by_leaf_and_as_text(run: dict[str, Any]) -> None:
+    found = {
+        "buckets": {"raw_bucket": {"region": "eu-west-1", "public": False}},
+        "endpoints": [{"host": "s3.eu-west-1.amazonaws.com", "calls": 7}],
+        "zones": ["a", "b"],
+        HOSTILE: HOSTILE,
+    }
+    shown = Page(render(run, {}, None, found))
+    for words in (
+        "buckets › raw bucket › region eu-west-1",
+        "raw bucket › public no",
+        "endpoints › 1 › host s3.eu-west-1.amazonaws.com",
+        "endpoints › 1 › calls 7",
+        "zones a, b",
+        f"{HOSTILE} {HOSTILE}",
+    ):
+        assert words in shown.text, words
+    assert shown.all("script") == []
+    many = Page(render(run, {}, None, {str(n): n for n in range(500)})).text
+    assert "440 more in residency.json" in many

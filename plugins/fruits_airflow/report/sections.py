@@ -9,7 +9,7 @@ from typing import Any
 from fruits_airflow.regions import EU_REGIONS, NEAR_MISSES
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.flow import ENDED
-from fruits_airflow.report.units import NBSP, UNKNOWN, clipped, number, value
+from fruits_airflow.report.units import NBSP, UNKNOWN, clipped, number, percent, value
 
 VOLUMES = {
     "input": ("Input", "photos as they were uploaded"),
@@ -65,12 +65,10 @@ class Amount:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far the images have moved from the published basis; `explained` is a share, 0 to 1."""
+    """How far the images have moved from the published basis; `measures` are (name, value, limit)."""
 
     sentence: str
-    angle: str
-    limit: str
-    explained: float | None
+    measures: list[tuple[str, str, str]]
 
 
 def volumes(facts: Facts) -> list[Volume]:
@@ -132,22 +130,30 @@ def checks(facts: Facts) -> list[Check]:
 
 
 def drift(facts: Facts) -> Drift | None:
-    """The drift that reduce_pca measured, None when it measured none (a first night has nothing to compare with)."""
+    """The drift that reduce_pca measured, None when it left none; a first night has nothing to compare with."""
     if not facts.mapping("drift"):
         return None
-    angle, limit = facts.number("drift", "angle_degrees"), facts.number("drift", "limit_degrees")
-    new_basis = facts.get("drift", "new_basis")
-    sentence = {
-        True: "A new basis is published: the vectors of earlier nights are computed anew.",
-        False: "The published basis is kept, so vectors of earlier nights stay comparable with tonight’s.",
-    }
+    new, reason = facts.get("drift", "new_basis"), facts.text("drift", "reason")
+    if new is True:
+        sentence = f"A new basis{f', because {reason}' if reason else ''}: all vectors are computed anew."
+    elif new is False:
+        sentence = "The published basis is kept: vectors of earlier nights stay comparable with this one’s."
+    else:
+        sentence = "Whether the basis is a new one is not known."
+    angle, loss = facts.number("drift", "angle_degrees"), facts.number("drift", "variance_loss")
+    explained = facts.number("drift", "explained_variance_published_basis")
+    measures = [
+        ("Angle between the bases", angle, _degrees, "limit_degrees"),
+        ("Variance lost by keeping the published basis", loss, percent, "limit_variance_loss"),
+        ("Variance that the published basis keeps", explained, percent, None),
+    ]
     return Drift(
-        sentence=sentence[new_basis]
-        if isinstance(new_basis, bool)
-        else "Whether a new basis is published is not known.",
-        angle=_degrees(angle),
-        limit=_degrees(limit),
-        explained=facts.number("drift", "explained_variance_published_basis"),
+        clipped(sentence, MAX_DETAIL),
+        [
+            (name, unit(seen), unit(facts.number("drift", limit)) if limit else "–")
+            for name, seen, unit, limit in measures
+            if seen is not None
+        ],
     )
 
 
