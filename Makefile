@@ -91,8 +91,8 @@ test-spark: setup ## The jobs and their library, on a real Spark
 	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m pytest tests/spark_jobs tests/tools -m "not slow"
 
 .PHONY: test-airflow
-test-airflow: setup ## DAG, control plane, demo and the laptop's AWS, over real HTTP
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/demo tests/compose/test_files.py tests/bench/test_scale.py -m "not slow"
+test-airflow: setup ## DAG, control plane, demo, the laptop's AWS over real HTTP, the pages in a real Chromium
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/demo tests/browser tests/compose tests/bench/test_scale.py -m "not slow and not e2e"
 
 .PHONY: test-docs
 test-docs: $(READY)/docs ## The presentation: pages, fonts, and each number traced to its file
@@ -109,7 +109,7 @@ lint: setup types imports ## Formatter, linter, types, who may import whom
 
 .PHONY: types
 types: setup
-	$(AIRFLOW)/mypy plugins/fruits_airflow local_aws demo
+	$(AIRFLOW)/mypy plugins/fruits_airflow plugins/run_report.py local_aws demo compose
 	$(SPARK)/mypy spark_jobs/fruits
 
 .PHONY: imports
