@@ -279,6 +279,10 @@ _REJECTED: dict[str, tuple[Made, RejectCode]] = {
     "jpeg just over the limit": (partial(flat, "RGB", "JPEG", (10_000, 5_001)), _C.TOO_MANY_PIXELS),
     "png truly over the limit": (partial(flat, "L", "PNG", (10_000, 5_001)), _C.TOO_MANY_PIXELS),
     "lossless webp bomb": (lambda: webp((b"VP8L", vp8l(16_383, 16_383))), _C.TOO_MANY_PIXELS),
+    "webp truly over its limit": (
+        partial(flat, "RGB", "WEBP", (6000, 6000), lossless=True, method=0, quality=0),
+        _C.TOO_MANY_PIXELS,
+    ),
     "extended webp bomb": (
         lambda: webp((b"VP8X", vp8x(16_383, 16_383)), (b"VP8L", vp8l(16_383, 16_383))),
         _C.TOO_MANY_PIXELS,

@@ -213,6 +213,27 @@ def test_a_twelve_megapixel_jpeg_is_decoded_near_the_size_that_is_kept(monkeypat
     assert sizes == [(500, 375)]
 
 
+@pytest.mark.parametrize(
+    ("mode", "kind"),
+    [("RGB", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("L", "PNG"), ("CMYK", "JPEG"), ("I;16", "PNG")],
+)
+@pytest.mark.parametrize("size", [(1000, 937), (230, 999)])
+def test_a_picture_converted_in_strips_is_the_same_as_converted_whole(mode, kind, size, monkeypatch):
+    image = fruit(7, size)
+    if mode == "P":
+        image = image.quantize(32)
+    elif mode == "I;16":
+        image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257)
+    data = encoded(image.convert(mode) if mode not in ("P", "I;16") else image, kind)
+    whole = clean(data).pixels
+    strips = []
+    rgb = images._rgb
+    monkeypatch.setattr(images, "_rgb", lambda image: strips.append(image.size) or rgb(image))
+    monkeypatch.setattr(images, "STRIP_PIXELS", 20_000)
+    assert clean(data).pixels == whole
+    assert len(strips) > 2
+
+
 def test_the_first_picture_of_a_phones_multi_picture_jpeg_is_taken():
     data = encoded(fruit(8), "MPO", save_all=True, append_images=[fruit(9, (50, 50))])
     assert clean(data).width_px == 100
