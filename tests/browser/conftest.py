@@ -85,7 +85,7 @@ def chromium() -> str:
     return done.stdout.strip()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     path = chromium()
     with sync_playwright() as playwright:
@@ -96,7 +96,7 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     with laptop.local_aws(tmp_path_factory.mktemp("aws")) as endpoint:
         forwarder = Forwarder(urlsplit(endpoint).port or 0)
@@ -127,7 +127,7 @@ def empty(lake: Lake) -> Iterator[Lake]:
     lake.clear()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     home = tmp_path_factory.mktemp("airflow")
     (home / "passwords.json").write_text(json.dumps(PASSWORDS))
