@@ -78,6 +78,10 @@ def make_plan(
     profile = load_profile(asked.profile)
     require_sound_profile(settings, profile, asked.region, lake_region, datetime.now(UTC))
     eur_per_hour = fleets_eur_per_hour(profile.instance_fleets, load_prices(asked.region))
+    now = datetime.now(UTC)
+    deadline(
+        now, asked.max_cost_eur, 0.0, eur_per_hour, settings.max_cluster_minutes
+    )  # refuses a useless ceiling
 
     claim()
     state = read_state(lake, asked.database)
@@ -116,10 +120,6 @@ def make_plan(
     )  # every byte crosses a border once
     work = Workload(images, summary.images, apart)
     forecast = forecast_run(asked, lake, profile, work, private=settings.subnet_id is not None)
-    now = datetime.now(UTC)
-    deadline(
-        now, asked.max_cost_eur, 0.0, eur_per_hour, settings.max_cluster_minutes
-    )  # refuses a useless ceiling
     lake.write_json(run_key(run_id, EVIDENCE), evidence)
     write_state(lake, asked.database, replace(state, begun=fingerprint))
     return {

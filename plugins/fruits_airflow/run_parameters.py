@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fruits_airflow.errors import ConfigError
+from fruits_airflow.forms import FOLDER_PATTERN
 from fruits_airflow.regions import EU_REGIONS, require_eu_region
 from fruits_airflow.settings import ENGINES, Settings
 
@@ -19,12 +20,11 @@ Mode = Literal["nightly", "demo"]
 
 def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
     """JSON schema and default of each parameter of the DAG, by name."""
-    prefix = r"^[^/].*/$"
     return {
         "input_prefix": {
             "default": settings.raw_prefix,
             "type": "string",
-            "pattern": prefix,
+            "pattern": FOLDER_PATTERN,
             "maxLength": 900,
             "description": "Folder of the raw bucket; another one than the configured writes to the demo tables",
         },

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fruits_airflow.errors import ConfigError
+from fruits_airflow.forms import FOLDER_RULE, is_cron, is_folder, is_secret, is_timezone
 from fruits_airflow.regions import require_eu_region
 from fruits_airflow.releases import release
 from fruits_airflow.strict_yaml import read_yaml_mapping
@@ -32,6 +33,8 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _DEPLOYMENT = re.compile(r"[a-z0-9][a-z0-9-]{1,19}")
 _DATABASE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _MODEL = re.compile(r"[0-9a-f]{64}")
+_SUBNET = re.compile(r"subnet-[0-9a-f]{8,17}")
+_ROLE = re.compile(r"[\w+=,.@-]{1,64}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +115,19 @@ class Settings:
             )
         if self.database == self.demo_database:
             _fail("demo_database", self.demo_database, "a demo must not write where the nightly run does")
-        if self.raw_prefix.startswith("/") or not self.raw_prefix.endswith("/"):
-            _fail("raw_prefix", self.raw_prefix, "a folder: no slash first, a slash last")
+        if not is_folder(self.raw_prefix):
+            _fail("raw_prefix", self.raw_prefix, FOLDER_RULE)
+        if self.subnet_id is not None:
+            _match("subnet_id", self.subnet_id, _SUBNET, "an id such as subnet-0123456789abcdef0")
+        for name in ("service_role", "instance_profile"):
+            if (role := getattr(self, name)) is not None:
+                _match(
+                    name, role.rpartition("/")[2], _ROLE, "a name or an ARN, from the outputs of the stack"
+                )
+        if self.schedule is not None and not is_cron(self.schedule):
+            _fail("schedule", self.schedule, "five fields of cron, such as '0 2 * * *', or nothing")
+        if not is_timezone(self.timezone):
+            _fail("timezone", self.timezone, "a name of the tz database, such as Europe/Paris")
         if self.engine not in ENGINES:
             _fail("engine", self.engine, f"one of {', '.join(ENGINES)}")
         _between("variance", self.variance, 0.0, 1.0)
@@ -123,15 +137,15 @@ class Settings:
         _between("poll_s", self.poll_s, 0.1, 600, closed=True)
         _between("list_consistency_s", self.list_consistency_s, 0, 600, closed=True)
         _between("log_wait_s", self.log_wait_s, 0, 3600, closed=True)
+        _between("batch_size", self.batch_size, 1, 256, closed=True)
         for name in (
-            "batch_size",
             "max_cluster_minutes",
             "start_timeout_minutes",
             "step_timeout_minutes",
             "terminate_timeout_minutes",
             "lock_wait_minutes",
         ):
-            _between(name, getattr(self, name), 1, 100_000, closed=True)
+            _between(name, getattr(self, name), 1, 10_080, closed=True)
         if self.publish_by_hour is not None:
             _between("publish_by_hour", self.publish_by_hour, 0, 23, closed=True)
         if self.notify not in CHANNELS:
@@ -160,6 +174,11 @@ def load_settings(path: Path = SETTINGS_FILE, environment: Mapping[str, str] | N
     kinds = typing.get_type_hints(Settings)
     values: dict[str, Any] = {}
     for key, value in read_yaml_mapping(path).items():
+        if is_secret(key, value):
+            raise ConfigError(
+                f"{path.name}: {key} holds what looks like a secret; take it out and revoke it, make an Airflow "
+                "connection, and name that one in aws_conn_id or notify_conn_id"
+            )
         if key not in kinds:
             raise ConfigError(f"{path.name}: unknown key {key!r}; known are {', '.join(sorted(kinds))}")
         values[key] = _typed(key, value, kinds[key], path.name)

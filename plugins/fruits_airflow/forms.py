@@ -1,0 +1,44 @@
+"""What values look like: folders, schedules, and secrets that must not be among them."""
+
+from __future__ import annotations
+
+import re
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+# A folder reaches jobs as an argument: no way up, no empty or hidden part, nothing that a shell or a glob would read.
+FOLDER_PATTERN = r"^(?![./])(?!.*(/\.|//))[^\x00-\x1f\x7f$`;|&<>\"'*?{}\[\]\\^#!~%]+/$"
+FOLDER_RULE = (
+    "a folder: a slash last, none first, no empty part, none that begins with a dot, nothing a shell reads"
+)
+
+_FOLDER = re.compile(FOLDER_PATTERN)
+_SECRET_KEY = re.compile(r"secret|password|token|access_key|credential", re.IGNORECASE)
+# Access keys of AWS, private keys, Slack tokens, addresses with a password.
+_SECRET = re.compile(r"\b(AKIA|ASIA)[A-Z0-9]{16}\b|-----BEGIN|\bxox[abp]-|://[^/\s:]+:[^/\s@]+@")
+_CRON_FIELDS = 5
+
+
+def is_folder(text: str) -> bool:
+    """Whether `text` may be a prefix of photos."""
+    return _FOLDER.fullmatch(text) is not None
+
+
+def is_secret(key: str, value: object) -> bool:
+    """Whether a line of settings holds a secret, by its name or by what it looks like."""
+    return bool(_SECRET_KEY.search(key) or (isinstance(value, str) and _SECRET.search(value)))
+
+
+def is_cron(text: str) -> bool:
+    """Whether `text` is a schedule of five fields."""
+    from croniter import croniter  # type: ignore[import-untyped]
+
+    return len(text.split()) == _CRON_FIELDS and bool(croniter.is_valid(text))
+
+
+def is_timezone(text: str) -> bool:
+    """Whether the tz database knows `text`."""
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
