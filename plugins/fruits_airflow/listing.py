@@ -10,12 +10,9 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from fruits_airflow.errors import ConfigError
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 ROW_GROUP = 50_000
 
@@ -44,14 +41,6 @@ class Changes:
     new: int
     unchanged: int
     removed: int
-
-
-def list_objects(client: S3Client, bucket: str, prefix: str) -> Iterator[ListedObject]:
-    """Lists the objects below `prefix`, in the order of their keys; markers of empty folders are left out."""
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        for found in page.get("Contents", []):
-            if not (found["Size"] == 0 and found["Key"].endswith("/")):
-                yield ListedObject(found["Key"], found["ETag"].strip('"'), found["Size"])
 
 
 def choose(objects: Iterable[ListedObject], limit: int) -> list[ListedObject]:

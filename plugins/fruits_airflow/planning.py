@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from fruits_airflow import listing
+from fruits_airflow import bucket_listing, listing
 from fruits_airflow.cluster_body import load_profile
 from fruits_airflow.cluster_request import require_sound_profile
 from fruits_airflow.code_bundle import build_bundle
@@ -87,7 +87,7 @@ def make_plan(
     state = read_state(lake, asked.database)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "listing.parquet"
-        found: Iterable[listing.ListedObject] = listing.list_objects(
+        found: Iterable[listing.ListedObject] = bucket_listing.list_objects(
             client, settings.raw_bucket, asked.input_prefix
         )
         summary = listing.write_listing(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from fruits_airflow.bucket_listing import list_objects
 from fruits_airflow.errors import ConfigError
 from fruits_airflow.listing import (
     ROW_GROUP,
@@ -13,7 +14,6 @@ from fruits_airflow.listing import (
     ListedObject,
     choose,
     compare,
-    list_objects,
     read_listing,
     write_listing,
 )
