@@ -1,16 +1,27 @@
 #!/bin/bash
 # What an EMR node runs before anything else (bootstrap action of include/cluster.yaml).
 #
-#   bootstrap.sh --deadline 2026-01-31T04:00:00Z
+#   bootstrap.sh --deadline=2026-01-31T04:00:00Z [--environment=s3://LAKE/env/SHA256/environment.tar.gz]
 #
 # Arms a timer on the primary node that shuts the machine down at the deadline. EMR ends a cluster whose primary node
 # is gone, so that no cluster outlives its deadline: without Airflow, and also when a step hangs (a hung step is never
 # idle, so that EMR's idle auto-termination does not see it). The timer is the operating system's, no process of ours.
+#
+# Then unpacks the libraries of the jobs from our own bucket, on every node, into a Python of their own. The archive
+# must have the digest that its name says; nothing is fetched from anywhere else.
 set -euo pipefail
 
+readonly home=/opt/fruits
+readonly python=python3.11 # as spark.pyspark.python
+
 usage() {
-  printf 'usage: bootstrap.sh --deadline <ISO 8601 UTC, e.g. 2026-01-31T04:00:00Z>\n' >&2
+  printf 'usage: bootstrap.sh --deadline=<ISO 8601 UTC, e.g. 2026-01-31T04:00:00Z> [--environment=s3://<lake>/env/<sha256>/environment.tar.gz]\n' >&2
   exit 2
+}
+
+die() {
+  printf 'bootstrap.sh: %s\n' "$*" >&2
+  exit 1
 }
 
 is_primary_node() {
@@ -30,26 +41,45 @@ arm_deadline() {
   printf 'bootstrap.sh: this node shuts down at %s, in %d s\n' "$deadline" "$seconds"
 }
 
+install_environment() {
+  local uri=$1 digest archive libraries machine
+  digest=${uri%/*}
+  digest=${digest##*/}
+  libraries=$home/lib/$python/site-packages
+  archive=$(mktemp --suffix=.tar.gz)
+  aws s3 cp --only-show-errors "$uri" "$archive" || die "$uri cannot be fetched: run make environment, and see that the node role may read env/"
+  printf '%s  %s\n' "$digest" "$archive" | sha256sum --check --status ||
+    die "$uri is not what its digest says: find out who writes there, remove it and run make environment"
+  # without pip: the image need have none for this Python, and nothing is installed from an index
+  sudo "$python" -m venv --without-pip "$home"
+  sudo tar -xzf "$archive" --no-same-owner -C "$libraries"
+  rm -f "$archive"
+  machine=$(uname -m)
+  grep -q "\"architecture\": \"$machine\"" "$libraries/fruits-environment.json" ||
+    die "$uri is not for $machine: pack it with ARCHITECTURE=, or take instance types of its architecture"
+  "$home/bin/python" -c 'import ai_edge_litert, boto3, numpy, obstore, PIL, pyarrow' || die "$uri lacks a library of the jobs"
+  printf 'bootstrap.sh: libraries %s unpacked to %s after %d s\n' "${digest:0:12}" "$home" "$SECONDS"
+}
+
 main() {
-  local deadline=
+  local deadline='' environment=''
   while (($#)); do
     case $1 in
-      --deadline)
-        (($# >= 2)) || usage
-        deadline=$2
-        shift 2
-        ;;
-      --deadline=*)
-        deadline=${1#*=}
-        shift
-        ;;
+      --deadline=*) deadline=${1#*=} ;;
+      --environment=*) environment=${1#*=} ;;
       *) usage ;;
     esac
+    shift
   done
   # a zone is asked for: the node's own must not be taken for it
   [[ $deadline =~ ^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9]{2}:[0-9]{2})$ ]] || usage
+  [[ -z $environment || $environment =~ ^s3://[a-z0-9.-]+/env/[0-9a-f]{64}/environment\.tar\.gz$ ]] || usage
+  # first the timer: an installation that hangs is ended by it too
   if is_primary_node; then
     arm_deadline "$deadline"
+  fi
+  if [[ -n $environment ]]; then
+    install_environment "$environment"
   fi
 }
 

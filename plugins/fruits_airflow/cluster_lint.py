@@ -198,7 +198,7 @@ def libraries(body: Body, around: Surroundings) -> Found:
     environments = [a for a in _bootstrap_arguments(body) if a.startswith("--environment=")]
     if around.preinstalled:
         return
-    pattern = rf"--environment=s3://{re.escape(around.lake_bucket)}/env/[0-9a-f]{{64}}/environment\.tar"
+    pattern = rf"--environment=s3://{re.escape(around.lake_bucket)}/env/[0-9a-f]{{64}}/environment\.tar\.gz"
     if len(environments) != 1 or not re.fullmatch(pattern, environments[0]):
         yield (
             f"node_environment: the nodes get {environments or 'no libraries'}; run make environment and set the "

@@ -44,7 +44,7 @@ def cluster_body(
         ConfigError: include/cluster.yaml names a value that is not there.
     """
     packed = settings.node_environment not in (None, PREINSTALLED)
-    environment = f"s3://{settings.lake_bucket}/env/{settings.node_environment}/environment.tar"
+    environment = f"s3://{settings.lake_bucket}/env/{settings.node_environment}/environment.tar.gz"
     return render_body(
         {
             "managed_scaling": None,

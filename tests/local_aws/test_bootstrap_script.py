@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
 import os
+import platform
 import re
 import shutil
 import subprocess
+import tarfile
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,6 +35,7 @@ def run(node: Path, *args: str, primary: bool = True) -> subprocess.CompletedPro
     info = node / "instance.json"
     info.write_text('{\n  "isMaster": %s,\n  "isRunningNameNode": true\n}' % ("true" if primary else "false"))
     script = SCRIPT.read_text().replace("/mnt/var/lib/info/instance.json", str(info))
+    script = script.replace("/opt/fruits", str(node / "opt"))
     path = node / "bootstrap.sh"
     path.write_text(script)
     return subprocess.run(
@@ -51,7 +58,7 @@ def moment(seconds: float) -> str:
 
 
 def test_the_primary_node_arms_a_timer_that_shuts_it_down(node: Path) -> None:
-    assert run(node, "--deadline", moment(3600)).returncode == 0
+    assert run(node, f"--deadline={moment(3600)}").returncode == 0
     match = re.fullmatch(
         r"systemd-run --unit=fruits-deadline --on-active=(\d+)s /usr/sbin/shutdown -h now\n", asked(node)
     )
@@ -60,7 +67,7 @@ def test_the_primary_node_arms_a_timer_that_shuts_it_down(node: Path) -> None:
 
 
 def test_other_nodes_arm_nothing(node: Path) -> None:
-    assert run(node, "--deadline", moment(3600), primary=False).returncode == 0
+    assert run(node, f"--deadline={moment(3600)}", primary=False).returncode == 0
     assert asked(node) == ""
 
 
@@ -71,13 +78,117 @@ def test_a_deadline_that_has_passed_shuts_down_at_once(node: Path) -> None:
 
 @pytest.mark.parametrize(
     "args",
-    [[], ["--deadline"], ["--deadline", "tomorrow"], ["--deadline", "2030-01-01T00:00:00"], ["--dead", "x"]],
+    [
+        [],
+        ["--deadline"],
+        ["--deadline=tomorrow"],
+        ["--deadline=2030-01-01T00:00:00"],
+        ["--dead=x"],
+        ["--deadline=2030-01-01T00:00:00Z", "--environment=s3://lake/env/latest/environment.tar.gz"],
+        [
+            "--deadline=2030-01-01T00:00:00Z",
+            f"--environment=https://elsewhere/env/{'0' * 64}/environment.tar.gz",
+        ],
+    ],
 )
 def test_anything_else_fails_the_bootstrap(node: Path, args: list[str]) -> None:
     ended = run(node, *args)
     assert ended.returncode != 0
     assert "usage" in ended.stderr
     assert asked(node) == ""
+
+
+@dataclass
+class Bucket:
+    """A lake whose objects are files, and a node whose `aws s3 cp` and `sudo` are real enough to unpack one."""
+
+    node: Path
+
+    def put(self, files: dict[str, str], digest: str | None = None) -> str:
+        """An archive; returns its address."""
+        content = io.BytesIO()
+        with tarfile.open(mode="w:gz", fileobj=content) as archive:
+            for name, text in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(text)
+                archive.addfile(entry, io.BytesIO(text.encode()))
+        digest = digest or hashlib.sha256(content.getvalue()).hexdigest()
+        path = self.node / "lake" / "env" / digest / "environment.tar.gz"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(content.getvalue())
+        return f"s3://lake/env/{digest}/environment.tar.gz"
+
+    def boot(self, environment: str) -> subprocess.CompletedProcess[str]:
+        """Runs the script on a core node, below a folder of its own instead of /opt."""
+        for name, command in {
+            "sudo": 'exec "$@"',
+            "aws": f'[ "$1 $2 $3" = "s3 cp --only-show-errors" ] && cp "{self.node}/${{4#s3://}}" "$5"',
+        }.items():
+            (self.node / name).write_text(f"#!/bin/bash\n{command}\n")
+            (self.node / name).chmod(0o755)
+        return run(self.node, f"--deadline={moment(3600)}", f"--environment={environment}", primary=False)
+
+    def libraries(self) -> Path:
+        return self.node / "opt" / "lib" / "python3.11" / "site-packages"
+
+
+@pytest.fixture
+def lake(node: Path) -> Bucket:
+    return Bucket(node)
+
+
+def manifest(machine: str) -> str:
+    return json.dumps({"architecture": machine, "python": "3.11"})
+
+
+MODULES = dict.fromkeys(
+    (f"{name}.py" for name in ("ai_edge_litert", "boto3", "numpy", "obstore", "PIL", "pyarrow")), ""
+)
+GOOD = MODULES | {"fruits-environment.json": manifest(platform.machine())}
+
+
+def test_libraries_are_unpacked_into_a_python_of_their_own(lake: Bucket) -> None:
+    ended = lake.boot(lake.put(GOOD))
+    assert ended.returncode == 0, ended.stderr
+    assert (lake.libraries() / "numpy.py").exists()
+    code = "import numpy, sys; print(numpy.__file__, sys.version_info[:2])"
+    said = subprocess.run(
+        [lake.node / "opt" / "bin" / "python", "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert said == f"{lake.libraries() / 'numpy.py'} (3, 11)\n"
+
+
+def test_libraries_that_are_not_what_their_digest_says_are_not_unpacked(lake: Bucket) -> None:
+    ended = lake.boot(lake.put(GOOD, digest="0" * 64))
+    assert ended.returncode == 1
+    assert "is not what its digest says" in ended.stderr
+    assert not lake.libraries().exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (GOOD | {"fruits-environment.json": manifest("sparc")}, f"is not for {platform.machine()}"),
+        ({name: text for name, text in GOOD.items() if name != "obstore.py"}, "lacks a library"),
+    ],
+)
+def test_libraries_that_do_not_fit_fail_the_bootstrap(lake: Bucket, files: dict[str, str], said: str) -> None:
+    ended = lake.boot(lake.put(files))
+    assert ended.returncode == 1
+    assert said in ended.stderr
+
+
+def test_libraries_that_are_not_there_fail_the_bootstrap(lake: Bucket) -> None:
+    ended = lake.boot(f"s3://lake/env/{'1' * 64}/environment.tar.gz")
+    assert ended.returncode == 1
+    assert "cannot be fetched" in ended.stderr
+
+
+def test_nothing_is_fetched_from_a_third_party() -> None:
+    commands = [line for line in SCRIPT.read_text().splitlines() if not line.lstrip().startswith("#")]
+    assert [
+        line for line in commands if re.search(r"https?:|\bpip\b|\bcurl\b|\bwget\b|\byum\b|\bdnf\b", line)
+    ] == ['  sudo "$python" -m venv --without-pip "$home"']
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")

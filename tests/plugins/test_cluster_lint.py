@@ -85,7 +85,7 @@ BREAKING: list[tuple[str, Change]] = [
                     "Name": "x",
                     "ScriptBootstrapAction": {
                         "Path": "s3://lake/x",
-                        "Args": [f"--environment=s3://lake/env/{DIGEST}/environment.tar"],
+                        "Args": [f"--environment=s3://lake/env/{DIGEST}/environment.tar.gz"],
                     },
                 }
             )
@@ -117,10 +117,12 @@ BREAKING: list[tuple[str, Change]] = [
     ("encryption", lambda b: b.pop("SecurityConfiguration")),
     ("log_uri", lambda b: b.update(LogUri="s3://elsewhere/logs/")),
     ("log_uri", lambda b: b.pop("LogUri")),
-    ("libraries", lambda b: bootstrap(b).remove(f"--environment=s3://lake/env/{DIGEST}/environment.tar")),
+    ("libraries", lambda b: bootstrap(b).remove(f"--environment=s3://lake/env/{DIGEST}/environment.tar.gz")),
     (
         "libraries",
-        lambda b: bootstrap(b).__setitem__(1, f"--environment=s3://elsewhere/env/{DIGEST}/environment.tar"),
+        lambda b: bootstrap(b).__setitem__(
+            1, f"--environment=s3://elsewhere/env/{DIGEST}/environment.tar.gz"
+        ),
     ),
     ("spark_settings", lambda b: spark(b).update({"spark.yarn.maxAppAttempts": "2"})),
     ("spark_settings", lambda b: spark(b).pop("spark.pyspark.python")),
