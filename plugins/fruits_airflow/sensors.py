@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.amazon.aws.links.emr import EmrClusterLink
 from airflow.providers.amazon.aws.sensors.emr import EmrJobFlowSensor, EmrStepSensor
-from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.clusters import ENDED_STATES, LIVE_STATES, READY_STATES, Cluster, describe
@@ -28,6 +28,24 @@ if TYPE_CHECKING:
 
 _GRACE = timedelta(minutes=2)  # the trigger ends by itself at its deadline; this is for a triggerer that died
 _HOPELESS = ("BOOTSTRAP_FAILURE", "VALIDATION_ERROR", "USER_REQUEST")  # another cluster would end alike
+
+
+def _defer(
+    run: RunCluster, trigger: type[ClusterReadyTrigger | StepTrigger], deadline: float, **watched: Any
+) -> NoReturn:
+    """Frees the worker until the trigger has news, then goes on with the sensor's `execute_complete`."""
+    raise TaskDeferred(
+        trigger=trigger(
+            **watched,
+            deadline=deadline,
+            settle_s=settle_seconds(),
+            waiter_delay=run.settings.poll_s,
+            aws_conn_id=run.settings.aws_conn_id,
+            region_name=run.region,
+        ),
+        method_name="execute_complete",
+        timeout=timedelta(seconds=max(0.0, deadline - time.time())) + _GRACE,
+    )
 
 
 class ClusterReadySensor(EmrJobFlowSensor):
@@ -63,18 +81,7 @@ class ClusterReadySensor(EmrJobFlowSensor):
             return
         # From its creation, not from now: a retry must not give a stuck cluster another half hour.
         deadline = cluster.created_at.timestamp() + self.settings.start_timeout_minutes * 60
-        self.defer(
-            trigger=ClusterReadyTrigger(
-                job_flow_id=cluster.job_flow_id,
-                deadline=deadline,
-                settle_s=settle_seconds(),
-                waiter_delay=self.settings.poll_s,
-                aws_conn_id=self.aws_conn_id,
-                region_name=run.region,
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, deadline - time.time())) + _GRACE,
-        )
+        _defer(run, ClusterReadyTrigger, deadline, job_flow_id=cluster.job_flow_id)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> None:  # type: ignore[override]
         """Judges what the trigger saw.
@@ -143,19 +150,7 @@ class StepSensor(EmrStepSensor):
         deadline = time.time() + self.settings.step_timeout_minutes * 60
         if cluster.deadline:
             deadline = min(deadline, cluster.deadline.timestamp())
-        self.defer(
-            trigger=StepTrigger(
-                job_flow_id=cluster.job_flow_id,
-                step_id=step.step_id,
-                deadline=deadline,
-                settle_s=settle_seconds(),
-                waiter_delay=self.settings.poll_s,
-                aws_conn_id=self.aws_conn_id,
-                region_name=run.region,
-            ),
-            method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, deadline - time.time())) + _GRACE,
-        )
+        _defer(run, StepTrigger, deadline, job_flow_id=cluster.job_flow_id, step_id=step.step_id)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> None:  # type: ignore[override]
         """Judges what the trigger saw, by a look of its own.

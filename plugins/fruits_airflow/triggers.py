@@ -35,11 +35,35 @@ def settle_seconds() -> float:
 
 
 class _LookUntilDeadline(AwsBaseWaiterTrigger):
-    """The loop; a subclass says what to look at."""
+    """The loop; a subclass says what to look at.
+
+    Args:
+        deadline: seconds since the epoch.
+        settle_s: seconds before the first look, see `settle_seconds`.
+        waiter_delay: seconds between two looks.
+        waiter_max_attempts: not used; the deadline bounds the wait.
+        **kwargs: what is watched (`job_flow_id`, `step_id`), connection id, region and botocore's configuration.
+    """
 
     aws_hook_class = EmrHook
-    deadline: float
-    settle_s: float
+
+    def __init__(
+        self,
+        *,
+        deadline: float,
+        settle_s: float,
+        waiter_delay: float,
+        waiter_max_attempts: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        # the next class is the provider's trigger of the subclass, which knows what is watched
+        super().__init__(
+            waiter_delay=waiter_delay,  # type: ignore[arg-type]
+            waiter_max_attempts=waiter_max_attempts,
+            **kwargs,
+        )
+        self.deadline, self.settle_s = deadline, settle_s
+        self.serialized_fields = {**self.serialized_fields, "deadline": deadline, "settle_s": settle_s}
 
     @property
     def ids(self) -> dict[str, Any]:
@@ -86,36 +110,7 @@ class StepTrigger(_LookUntilDeadline, EmrStepSensorTrigger):
     """Waits for one step; cancels it when its task is cleared or marked, or when the deadline has passed.
 
     A restart of the triggerer cancels nothing: `on_kill` is not called then.
-
-    Args:
-        job_flow_id: cluster.
-        step_id: step.
-        deadline: seconds since the epoch.
-        settle_s: seconds before the first look, see `settle_seconds`.
-        waiter_delay: seconds between two looks.
-        waiter_max_attempts: not used; the deadline bounds the wait.
-        **kwargs: connection id, region and botocore's configuration.
     """
-
-    def __init__(
-        self,
-        job_flow_id: str,
-        step_id: str,
-        deadline: float,
-        settle_s: float,
-        waiter_delay: float,
-        waiter_max_attempts: int = 0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            job_flow_id=job_flow_id,
-            step_id=step_id,
-            waiter_delay=waiter_delay,  # type: ignore[arg-type]
-            waiter_max_attempts=waiter_max_attempts,
-            **kwargs,
-        )
-        self.deadline, self.settle_s = deadline, settle_s
-        self.serialized_fields = {**self.serialized_fields, "deadline": deadline, "settle_s": settle_s}
 
     async def look(self, client: Any, count: int) -> dict[str, Any] | None:
         """The step's end, or its cluster's."""
@@ -150,33 +145,7 @@ class ClusterReadyTrigger(_LookUntilDeadline, EmrCreateJobFlowTrigger):
     """Waits until a cluster takes steps, or has ended.
 
     The provider's waiter `job_flow_waiting` accepts a TERMINATED cluster.
-
-    Args:
-        job_flow_id: cluster.
-        deadline: seconds since the epoch.
-        settle_s: seconds before the first look, see `settle_seconds`.
-        waiter_delay: seconds between two looks.
-        waiter_max_attempts: not used; the deadline bounds the wait.
-        **kwargs: connection id, region and botocore's configuration.
     """
-
-    def __init__(
-        self,
-        job_flow_id: str,
-        deadline: float,
-        settle_s: float,
-        waiter_delay: float,
-        waiter_max_attempts: int = 0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            job_flow_id=job_flow_id,
-            waiter_delay=waiter_delay,  # type: ignore[arg-type]
-            waiter_max_attempts=waiter_max_attempts,
-            **kwargs,
-        )
-        self.deadline, self.settle_s = deadline, settle_s
-        self.serialized_fields = {**self.serialized_fields, "deadline": deadline, "settle_s": settle_s}
 
     async def look(self, client: Any, count: int) -> dict[str, Any] | None:  # noqa: ARG002 - the loop's signature
         """The cluster's readiness, or its end."""

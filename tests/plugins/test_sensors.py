@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 from fruits_airflow import clusters, run_cluster
-from fruits_airflow.clusters import LIVE_STATES
+from fruits_airflow.clusters import LIVE_STATES, READY_STATES
 from fruits_airflow.errors import ClusterLost
 from fruits_airflow.links import StepLogLink
 from fruits_airflow.operators import AddStepOperator, CreateClusterOperator, TerminateClusterOperator
@@ -266,6 +267,42 @@ def test_clearing_or_marking_a_waiting_task_cancels_its_step(
     assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
 
 
+def test_the_restart_of_a_triggerer_cancels_no_step(run: RunCluster, does: Callable[[str], None]) -> None:
+    does("sleep 2")
+    added = add(run, context_of(run))
+    trigger = StepTrigger(
+        **added,
+        deadline=time.time() + 60,
+        settle_s=0,
+        waiter_delay=0.1,
+        aws_conn_id=None,
+        region_name=run.region,
+    )
+
+    async def killed() -> None:
+        waiting = asyncio.create_task(anext(trigger.run()))  # type: ignore[arg-type]
+        await asyncio.sleep(1)
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(killed())
+    assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "COMPLETED"
+
+
+def test_a_cluster_is_waited_for_in_its_own_region(run: RunCluster) -> None:
+    elsewhere = replace(run, region="eu-west-3", plan={**run.plan, "region": "eu-west-3"})
+    body = {key: value for key, value in run.body().items() if key != "SecurityConfiguration"}
+    made = elsewhere.client.run_job_flow(**body)["JobFlowId"]
+    try:
+        ready = ClusterReadySensor(task_id="cluster_ready", settings=run.settings)
+        drive(ready, context_of(elsewhere))
+        assert clusters.describe(elsewhere.client, made).state in READY_STATES
+        assert clusters.find(run.client, run.identity) == []
+    finally:
+        elsewhere.desk.end_all(timeout_s=30)
+
+
 def test_when_airflow_gives_up_the_step_is_cancelled(run: RunCluster, does: Callable[[str], None]) -> None:
     does("sleep 60")
     context = context_of(run)
@@ -313,7 +350,9 @@ def test_nothing_is_looked_at_before_the_news_of_the_deferral_has_settled(
         raise Looked
 
     monkeypatch.setattr(StepTrigger, "hook", hook)
-    trigger = StepTrigger("j", "s", deadline=time.time() + 60, settle_s=0.3, waiter_delay=0.1)
+    trigger = StepTrigger(
+        job_flow_id="j", step_id="s", deadline=time.time() + 60, settle_s=0.3, waiter_delay=0.1
+    )
     with pytest.raises(Looked):
         fire(trigger)
     assert looked[0] >= 0.3
