@@ -11,11 +11,19 @@ from airflow.sdk.exceptions import AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.assets import announce
+from fruits_airflow.errors import RunOvertaken
 from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.lake import run_key
 from fruits_airflow.notices import Anchor, Notice, tell
 from fruits_airflow.outcome import gate_refused, problems_of, task_states
-from fruits_airflow.publication import Fingerprint, PublicationState, Settled, read_state, write_state
+from fruits_airflow.publication import (
+    Fingerprint,
+    PublicationState,
+    Settled,
+    read_state,
+    require_not_overtaken,
+    write_state,
+)
 from fruits_airflow.reporting import REPORT, residency_problems, write_report_if_possible
 from fruits_airflow.run_cluster import PLAN_TASK, RunCluster
 from fruits_airflow.run_parameters import database_of, mode_of
@@ -89,6 +97,11 @@ def _record_publication(run: RunCluster, stages: Mapping[str, Mapping[str, Any]]
     database = run.plan["database"]
     fingerprint = replace(Fingerprint(**run.plan["fingerprint"]), code_digest=run.code_digest)
     state = read_state(run.lake, database)
+    try:
+        require_not_overtaken(state, run.identity.run_id)
+    except RunOvertaken as reason:
+        log.warning("The state of %s stays as it is: %s", database, reason)
+        return
     if published:
         settled = Settled.now(run.identity.run_id, "succeeded")
         write_state(run.lake, database, PublicationState(published=fingerprint, settled=settled))

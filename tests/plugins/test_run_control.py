@@ -16,7 +16,7 @@ from fruits_airflow.clusters import LIVE_STATES, ClusterDesk
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.notices import Notice
 from fruits_airflow.outcome import WORK_TASKS, problems_of
-from fruits_airflow.publication import PublicationState, read_state, write_state
+from fruits_airflow.publication import Fingerprint, PublicationState, read_state, write_state
 from fruits_airflow.reporting import report_run
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.run_control import plan_run
@@ -107,6 +107,18 @@ def test_a_refusing_gate_is_red_and_remembered(run: RunCluster) -> None:
     state = read_state(run.lake, "fruits")
     assert state.published is None
     assert state.gate_failed is not None
+
+
+@pytest.mark.parametrize("published", [PUBLISHED, REFUSED])
+def test_an_old_run_judged_again_does_not_undo_a_later_publication(
+    run: RunCluster, published: dict[str, Any]
+) -> None:
+    later = Fingerprint(**{**run.plan["fingerprint"], "run_id": "manual__later"})
+    write_state(run.lake, "fruits", PublicationState(published=later))
+    stage(run, "publish", published)
+    with suppress(AirflowFailException):
+        judge_run(run.settings, context_of(run, DONE))
+    assert read_state(run.lake, "fruits") == PublicationState(published=later)
 
 
 def test_what_a_stage_failed_of_is_in_the_record(run: RunCluster) -> None:
