@@ -2,7 +2,8 @@
 
 Started as a program of its own: Airflow reads its environment when it is imported. Prints one JSON line per run.
 
-A scenario is `{"conf": {...}, "stages": {stage: behaviour}}`; the behaviours are those of `step.py`.
+A scenario is `{"conf": {...}, "stages": {stage: behaviour}}`; the behaviours are those of `step.py`. With `"dag"` it
+is a run of another DAG; with `"orphan_of": n` the run of scenario n has left a cluster, and so has a run nobody knows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import boto3
 from airflow.dag_processing.dagbag import DagBag
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
@@ -38,20 +40,51 @@ def cached(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return once
 
 
+def leave_clusters(run_id: str) -> list[str]:
+    """Makes two clusters like the one that a run had: one in its name, one in the name of a run nobody knows."""
+    emr = boto3.client("emr")
+    had = next(c for c in emr.list_clusters()["Clusters"] if c["Name"].endswith(run_id))
+    cluster = emr.describe_cluster(ClusterId=had["Id"])["Cluster"]
+    master = {"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}
+    made = []
+    for name in (run_id, "manual__unknown"):
+        request = {key: cluster[key] for key in ("ReleaseLabel", "ServiceRole", "LogUri")}
+        request["JobFlowRole"] = cluster["Ec2InstanceAttributes"]["IamInstanceProfile"]
+        request["Name"] = cluster["Name"].replace(run_id, name)
+        request["Tags"] = [{**tag, "Value": tag["Value"].replace(run_id, name)} for tag in cluster["Tags"]]
+        request["Instances"] = {"InstanceGroups": [master], "KeepJobFlowAliveWhenNoSteps": True}
+        made.append(emr.run_job_flow(**request)["JobFlowId"])
+    return made
+
+
+def states_of(clusters: list[str]) -> dict[str, str]:
+    """Whether each is still alive; then ends them."""
+    emr = boto3.client("emr")
+    states = {id_: emr.describe_cluster(ClusterId=id_)["Cluster"]["Status"]["State"] for id_ in clusters}
+    if clusters:
+        emr.terminate_job_flows(JobFlowIds=clusters)
+    return states
+
+
 def main() -> None:
     """Runs the scenarios given as JSON on the command line, one after the other."""
     really_sleep = time.sleep
     # dag.test() sleeps a second for each level of tasks that it marks upstream_failed or skipped
     time.sleep = lambda seconds: really_sleep(min(seconds, 0.05))
-    bag = DagBag(str(HERE.parents[1] / "dags" / "fruits_pipeline.py"))
-    if bag.import_errors:
-        raise SystemExit(str(bag.import_errors))
+    dags = {}
+    for name in ("fruits_pipeline", "cluster_janitor", "publication_check"):
+        bag = DagBag(str(HERE.parents[1] / "dags" / f"{name}.py"))
+        if bag.import_errors:
+            raise SystemExit(str(bag.import_errors))
+        dags |= bag.dags
     for kind in (EmrHook, S3Hook):
         # a client of its own for each task would be most of the time
         kind.get_conn = cached(kind.get_conn)  # type: ignore[method-assign]
     for module in (planning, run_control):
         module.build_bundle = lambda: CODE  # type: ignore[attr-defined]
+    done: list[str] = []
     for scenario in json.loads(sys.argv[1]):
+        left = leave_clusters(done[scenario["orphan_of"]]) if "orphan_of" in scenario else []
         behaviours = scenario.get("stages", {})
 
         def step(
@@ -68,9 +101,10 @@ def main() -> None:
             return {**real, "HadoopJarStep": {"Jar": "command-runner.jar", "Args": command}}
 
         run_cluster.step_for = step  # type: ignore[attr-defined]
-        run = bag.dags["fruits_pipeline"].test(run_conf=scenario.get("conf", {}))
+        run = dags[scenario.get("dag", "fruits_pipeline")].test(run_conf=scenario.get("conf", {}))
+        done.append(run.run_id)
         tasks = {ti.task_id: str(ti.state) for ti in run.get_task_instances()}
-        result = {"run_id": run.run_id, "state": str(run.state), "tasks": tasks}
+        result = {"run_id": run.run_id, "state": str(run.state), "tasks": tasks, "left": states_of(left)}
         sys.stdout.write(f"RESULT {json.dumps(result)}\n")
         sys.stdout.flush()
 

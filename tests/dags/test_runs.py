@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,20 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "gate_refuses": {"conf": {"k": 2}, "stages": {"publish": "refuse"}},
     "gate_refused_before": {"conf": {"k": 2}},
     "too_dear": {"conf": {"max_cost_eur": 0.01, "force": True}},
+    "janitor": {"dag": "cluster_janitor", "orphan_of": 3},
+    "check": {"dag": "publication_check"},
 }
+OTHERS = ("janitor", "check")
+
+# Follows the publications of the nightly database, and of the demo's.
+FOLLOWERS = f"""
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, Asset
+for database in ("fruits", "fruits_demo"):
+    asset = Asset(name=database + ".current_pca", uri="s3://{LAKE}/tables/" + database + ".db")
+    with DAG("follow_" + database, schedule=[asset], is_paused_upon_creation=False):
+        EmptyOperator(task_id="follow")
+"""
 
 
 @dataclass
@@ -36,7 +49,8 @@ class Run:
     run_id: str
     state: str
     tasks: dict[str, str]
-    record: dict[str, Any]
+    left: dict[str, str]
+    record: dict[str, Any] = field(default_factory=dict)
     clusters: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -46,6 +60,7 @@ class World:
 
     runs: dict[str, Run]
     log: str
+    airflow: Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +77,25 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         laptop.put_photos(RAW, [f"images/Training/Apple {n}/{n}.jpg" for n in range(3)])
         laptop.put_model(LAKE, MODEL)
         environment = outside | aws | airflow_environment(home) | fruits_environment()
-        airflow = str(Path(sys.executable).with_name("airflow"))
-        subprocess.run(
-            [airflow, "db", "migrate"], env=environment, check=True, capture_output=True, timeout=120
-        )
+
+        def airflow(*command: str, folder: Path = laptop.REPOSITORY / "dags") -> str:
+            program = str(Path(sys.executable).with_name("airflow"))
+            where = {"AIRFLOW__CORE__DAGS_FOLDER": str(folder)}
+            done = subprocess.run(
+                [program, *command],
+                env=environment | where,
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        airflow("db", "migrate")
+        (home / "followers").mkdir()
+        (home / "followers" / "followers.py").write_text(FOLLOWERS)
+        airflow("dags", "reserialize", folder=home / "followers")
         command = [
             sys.executable,
             str(Path(__file__).with_name("scenarios.py")),
@@ -77,7 +107,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         log = output.read_text()
         results = [json.loads(line[7:]) for line in log.splitlines() if line.startswith("RESULT ")]
         assert len(results) == len(SCENARIOS), log[-4000:]
-        yield World({name: look(**result) for name, result in zip(SCENARIOS, results, strict=True)}, log)
+        runs = {name: Run(**result) for name, result in zip(SCENARIOS, results, strict=True)}
+        for name in SCENARIOS.keys() - OTHERS:
+            look(runs[name])
+        yield World(runs, log, airflow)
 
 
 def airflow_environment(home: Path) -> dict[str, str]:
@@ -111,16 +144,16 @@ def fruits_environment() -> dict[str, str]:
     }
 
 
-def look(run_id: str, state: str, tasks: dict[str, str]) -> Run:
-    """The run with what it left in the lake and in EMR."""
-    record = json.loads(
-        laptop.client("s3").get_object(Bucket=LAKE, Key=f"runs/{run_id}/run.json")["Body"].read()
-    )
+def look(run: Run) -> None:
+    """Adds what the run has left in the lake and in EMR."""
+    key = f"runs/{run.run_id}/run.json"
+    run.record = json.loads(laptop.client("s3").get_object(Bucket=LAKE, Key=key)["Body"].read())
     emr = laptop.client("emr")
-    named = [c for c in emr.list_clusters()["Clusters"] if c["Name"].endswith(run_id)]
-    for cluster in named:
-        cluster["Steps"] = emr.list_steps(ClusterId=cluster["Id"])["Steps"]
-    return Run(run_id, state, tasks, record, named)
+    run.clusters = [
+        c | {"Steps": emr.list_steps(ClusterId=c["Id"])["Steps"]}
+        for c in emr.list_clusters()["Clusters"]
+        if c["Name"].endswith(run.run_id)
+    ]
 
 
 def test_a_run_does_every_task_once_and_ends_its_cluster(world: World) -> None:
@@ -207,6 +240,59 @@ def test_no_run_leaves_a_cluster_behind(world: World) -> None:
         ClusterStates=["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
     )
     assert live["Clusters"] == []
+
+
+def test_no_run_leaves_a_lock_behind(world: World) -> None:
+    assert world.runs
+    assert laptop.client("s3").list_objects_v2(Bucket=LAKE, Prefix="locks/")["KeyCount"] == 0
+    assert world.log.count("Took the lock of fruits,") >= 5
+    assert world.log.count("Released the lock of fruits") >= 5
+
+
+def test_a_stopped_run_has_a_page_too(world: World) -> None:
+    for name in ("again", "too_dear"):
+        key = f"runs/{world.runs[name].run_id}/report.html"
+        page = laptop.client("s3").get_object(Bucket=LAKE, Key=key)["Body"].read().decode()
+        assert world.runs[name].record["state"] in page
+
+
+def test_a_red_run_is_told_with_its_cause_and_what_to_do(world: World) -> None:
+    notices = [line for line in world.log.splitlines() if "NOTICE " in line]
+    for words in (
+        "cause: featurize: ERROR WeightsMismatch",
+        "runbook.md#red-run",
+        "runbook.md#gate-failed",
+        "#refused",
+    ):
+        assert any(words in line for line in notices), words
+    assert not any(world.runs["good"].run_id in line for line in notices)
+
+
+def runs_of(airflow: Callable[..., str], dag_id: str) -> list[str]:
+    """The states of a DAG's runs; Airflow writes its log to the same stream."""
+    said = airflow("dags", "list-runs", dag_id, "--output", "json").splitlines()
+    return [
+        run["state"]
+        for run in json.loads(next(line for line in said if line.startswith("[{") or line == "[]"))
+    ]
+
+
+def test_a_dag_that_follows_the_published_tables_is_triggered_once(world: World) -> None:
+    world.airflow("scheduler", "--num-runs", "8")
+    assert runs_of(world.airflow, "follow_fruits") == ["success"]
+    assert runs_of(world.airflow, "follow_fruits_demo") == []
+
+
+def test_the_janitor_ends_the_cluster_of_a_run_that_airflow_knows_to_have_ended(world: World) -> None:
+    run = world.runs["janitor"]
+    assert run.state == "success"
+    orphan, of_unknown_run = run.left.values()
+    assert orphan == "TERMINATED"
+    assert of_unknown_run in ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
+
+
+def test_the_check_finds_the_night_that_was_published(world: World) -> None:
+    assert world.runs["check"].state == "success"
 
 
 def test_the_verdict_looks_at_every_task_that_works(world: World) -> None:

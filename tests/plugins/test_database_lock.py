@@ -10,14 +10,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 from fruits_airflow.clusters import ClusterIdentity, describe
 from fruits_airflow.database_lock import DatabaseLock, Holding
 from fruits_airflow.errors import LockHeld, RunOvertaken
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.lock_owners import open_lock
 from fruits_airflow.lock_waiting import LockWaitingOperator
-from fruits_airflow.publication import Fingerprint, PublicationState, write_state
+from fruits_airflow.publication import Fingerprint, PublicationState, read_state, write_state
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.run_control import PlanOperator
 from fruits_airflow.settings import Settings
@@ -318,3 +318,17 @@ def test_a_refused_plan_takes_no_lock(planner: tuple[PlanOperator, Any], run: Ru
     with pytest.raises(AirflowFailException, match="no complete model"):
         task.execute(context)
     assert run.lock("fruits").holding() is None
+
+
+def test_a_night_that_finds_nothing_to_do_has_ended_well(
+    planner: tuple[PlanOperator, Any], run: RunCluster
+) -> None:
+    task, context = planner
+    published = Fingerprint(**task.execute(context)["fingerprint"])
+    write_state(run.lake, "fruits", PublicationState(published=published))
+    with pytest.raises(AirflowSkipException):
+        task.execute(context)
+    state = read_state(run.lake, "fruits")
+    assert state.published == published
+    assert state.settled is not None
+    assert (state.settled.run_id, state.settled.outcome) == (run.identity.run_id, "skipped")
