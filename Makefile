@@ -88,6 +88,27 @@ test-unit: setup ## Only the tests of pure code: no JVM, no server (under a minu
 
 .PHONY: test-spark
 test-spark: setup ## The jobs and their library, on a real Spark
+## —— Answer for it —————————————————————————————————————————————————————————
+
+# Values go through the environment: a key of S3 may hold anything that a shell reads.
+.PHONY: forecast
+forecast: $(READY)/airflow ## What new images would cost, by profile and region (IMAGES=1000000 FORMAT=json LEARN=1)
+	@PYTHONPATH=plugins exec $(AIRFLOW)/python tools/forecast.py --images "$${IMAGES:?say how many: make forecast IMAGES=1000000}" \
+		--format "$${FORMAT:-table}" $(if $(LEARN),--learn)
+
+.PHONY: prices
+prices: $(READY)/airflow ## Read include/prices.yaml anew from AWS (REGIONS="eu-west-1" TYPES="m7g.xlarge" EUR_PER_USD=0.9)
+	@PYTHONPATH=plugins exec $(AIRFLOW)/python tools/prices.py $(if $(REGIONS),--regions $(REGIONS)) $(if $(TYPES),--types $(TYPES)) \
+		$(if $(EUR_PER_USD),--eur-per-usd $(EUR_PER_USD))
+
+.PHONY: share
+share: $(READY)/airflow ## Expiring links to report, PCA and PDF of a run (RUN=scheduled__… HOURS=24)
+	@PYTHONPATH=plugins exec $(AIRFLOW)/python tools/share_run.py --run "$${RUN:?say which: make share RUN=scheduled__…}" --hours "$${HOURS:-24}"
+
+.PHONY: export-image
+export-image: $(READY)/airflow ## All that is kept about one photo: build/exports/ (KEY=images/…/me.jpg or ID=…)
+	@PYTHONPATH=plugins exec $(AIRFLOW)/python tools/export_image.py $${KEY:+--key "$$KEY"} $${ID:+--id "$$ID"}
+
 	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m pytest tests/spark_jobs tests/tools -m "not slow"
 
 .PHONY: test-airflow

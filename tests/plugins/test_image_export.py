@@ -1,0 +1,111 @@
+"""The other side of erasure: what a person is given of what is kept about a photo."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from fruits_airflow.image_export import RangeFile, find_photo
+from fruits_airflow.photo_versions import image_id_of
+from fruits_airflow.settings import Settings
+
+from tests.plugins import laptop
+from tests.plugins.doubles import Double
+from tests.plugins.test_erasure import (
+    ID,
+    KEY,
+    NEW,
+    OLD,
+    OTHER,
+    OTHER_ID,
+    RUN,
+    THUMBNAIL,
+    VECTOR,
+    Place,
+    parquet,
+    place,
+)
+
+__all__ = ["place"]  # the fixture
+
+DATA = "tables/fruits.db/images/data/00000-{}.parquet"
+
+
+@pytest.fixture
+def tables(place: Place) -> Place:
+    """The place with a table of two data files: the second carries the first one's row on."""
+    rows = {"image_id": [OTHER_ID, ID], "source_key": [OTHER, KEY], "pixels": [b"theirs", b"RIFFmine"]}
+    for n in range(2):
+        place.lake.write(DATA.format(n), parquet(**rows))
+    features = {"image_id": [ID], "features": [VECTOR]}
+    place.lake.write("tables/fruits_demo.db/features/data/1.parquet", parquet(**features))
+    return place
+
+
+def test_everything_that_is_kept_is_given(tables: Place, tmp_path: Path, account: Settings) -> None:
+    found = find_photo(tables.s3, tables.raw, tables.lake.bucket, ID)
+    found.write(tmp_path / "out")
+    told = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert told["keys"] == [KEY]
+    assert [one["delete_marker"] for one in told["object_versions"]].count(True) == 1
+    photos = {
+        (tmp_path / "out" / one["file"]).read_bytes() for one in told["object_versions"] if "file" in one
+    }
+    assert photos == {OLD, NEW}
+    assert told["rows"]["fruits.images"] == [
+        {"image_id": ID, "source_key": KEY, "pixels": "see fruits.images-pixels.webp"}
+    ], "once, though two data files hold it"
+    assert (tmp_path / "out" / "fruits.images-pixels.webp").read_bytes() == b"RIFFmine"
+    assert told["rows"]["fruits_demo.features"] == [{"image_id": ID, "features": VECTOR}]
+    assert told["rows"][f"runs/{RUN}/listing.parquet"][0]["key"] == KEY
+    assert THUMBNAIL in {path.read_bytes() for path in (tmp_path / "out").glob("*.webp")}
+    assert told["lines_of_logs_and_records"]["logs/j-1/steps/s-1/stderr.gz"] == [f"cannot decode {KEY}"]
+
+
+def test_nothing_of_others_is_given(tables: Place, tmp_path: Path) -> None:
+    find_photo(tables.s3, tables.raw, tables.lake.bucket, ID).write(tmp_path / "out")
+    everything = b"".join(path.read_bytes() for path in (tmp_path / "out").iterdir())
+    for theirs in (OTHER, OTHER_ID, "theirs"):
+        assert theirs.encode() not in everything
+
+
+def test_of_an_unknown_photo_there_is_nothing(tables: Place) -> None:
+    found = find_photo(tables.s3, tables.raw, tables.lake.bucket, image_id_of("images/nobody.jpg"))
+    assert (found.versions, found.rows, found.texts, found.files) == ([], {}, {}, {})
+
+
+def test_an_old_export_is_not_added_to(tables: Place, tmp_path: Path) -> None:
+    found = find_photo(tables.s3, tables.raw, tables.lake.bucket, ID)
+    found.write(tmp_path / "out")
+    with pytest.raises(FileExistsError):
+        found.write(tmp_path / "out")
+
+
+def test_of_a_table_only_the_ids_are_read_where_the_photo_is_not(account: Settings) -> None:
+    out = io.BytesIO()
+    pq.write_table(pa.table({"image_id": [OTHER_ID], "pixels": [b"p" * 4_000_000]}), out, compression="none")
+    body, read = out.getvalue(), [0]
+    laptop.client("s3").put_object(Bucket=account.lake_bucket, Key=DATA.format(0), Body=body)
+    real = laptop.client("s3").get_object
+
+    def counting(**request: str) -> object:
+        reply = real(**request)
+        read[0] += reply["ContentLength"]
+        return reply
+
+    client = Double(laptop.client("s3"), get_object=counting)
+    find_photo(client, account.raw_bucket, account.lake_bucket, ID)  # type: ignore[arg-type]
+    assert 0 < read[0] < 200_000
+
+
+def test_an_object_reads_like_a_file(account: Settings) -> None:
+    body = bytes(range(256))
+    laptop.client("s3").put_object(Bucket=account.lake_bucket, Key="x", Body=body)
+    file = RangeFile(laptop.client("s3"), account.lake_bucket, "x", len(body))
+    assert file.read(10) == body[:10]
+    assert file.seek(-6, io.SEEK_END) == 250
+    assert (file.read(), file.read(), file.tell()) == (body[250:], b"", 256)

@@ -1,0 +1,51 @@
+"""All that is kept about one photo, into a folder: `make export-image KEY=images/…/me.jpg` (or ID=… for its image id).
+
+Reads the deployment's settings, and both buckets with the caller's own credentials: the raw photo is part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+from fruits_airflow.endpoints import CALLED
+from fruits_airflow.errors import FruitsError
+from fruits_airflow.image_export import find_photo
+from fruits_airflow.photo_versions import image_id_of
+from fruits_airflow.settings import load_settings
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Writes the folder; returns the exit status: 1 when nothing is kept."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--key", help="of the object in the raw bucket")
+    which.add_argument("--id", help="of the image: hex SHA-256 of its key")
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/exports"), help="folder for a folder of its own"
+    )
+    arguments = parser.parse_args(argv)
+    image_id = arguments.id or image_id_of(arguments.key)
+    try:
+        settings = load_settings()
+        client = CALLED.watch(boto3.client("s3", region_name=settings.region))
+        found = find_photo(client, settings.raw_bucket, settings.lake_bucket, image_id)
+        if not (found.versions or found.rows or found.texts):
+            print(f"Nothing is kept about {image_id}.")
+            return 1
+        folder = arguments.out / image_id
+        found.write(folder)
+    except (FruitsError, BotoCoreError, ClientError, FileExistsError) as error:
+        print(f"ERROR {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    rows = sum(map(len, found.rows.values()))
+    print(f"{folder}: {len(found.versions)} object versions, {rows} rows, {len(found.files)} pictures")
+    print("It holds personal data: hand it over, then delete it.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
