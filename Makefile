@@ -68,6 +68,18 @@ test-compose: $(READY)/airflow ## The stack from build to a run and back, on the
 docs: setup ## The pages that the code writes: docs/data_dictionary.md, settings.md, dags.md
 	$(AIRFLOW)/python tools/write_docs.py
 
+.PHONY: notebook
+notebook: setup $(READY)/notebook ## Run the notebook from its first cell: build/notebook/ (IMAGES=folder WEIGHTS=file.h5 MY_PHOTO= PUBLISH=1)
+	@images="$${IMAGES:-build/notebook/photos}"; \
+	if [[ -z "$${IMAGES:-}" ]]; then $(AIRFLOW)/python -m demo.drawing "$$images"; fi; \
+	model=$$($(SPARK)/python tools/make_model.py $(if $(WEIGHTS),--weights "$(WEIGHTS)") | sed -E 's/.*"model_id": "([0-9a-f]+)".*/\1/'); \
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) .venv-notebook/bin/python tools/run_notebook.py --photos "$$images" \
+		--model ".cache/models/$$model" $(if $(MY_PHOTO),--my-photo "$(MY_PHOTO)") $(if $(PUBLISH),--publish)
+
+.PHONY: notebook-lab
+notebook-lab: setup $(READY)/notebook ## Open the notebook in JupyterLab
+	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) exec .venv-notebook/bin/jupyter lab notebooks/fruits_pipeline.ipynb
+
 .PHONY: presentation
 presentation: $(READY)/docs ## The slides as PDF, in French and English: build/presentation/
 	@.venv-docs/bin/python docs/presentation/build.py
@@ -76,18 +88,6 @@ presentation: $(READY)/docs ## The slides as PDF, in French and English: build/p
 presentation-data: setup ## Run the demo anew for the slides' figures (IMAGES=folder WEIGHTS=file.h5)
 	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python docs/presentation/take_run.py
 
-## —— Check it ———————————————————————————————————————————————————————————
-
-.PHONY: test
-test: lint test-spark test-airflow test-docs test-e2e ## All checks and tests
-
-.PHONY: test-unit
-test-unit: setup ## Only the tests of pure code: no JVM, no server (under a minute)
-	$(SPARK)/python -m pytest tests/spark_jobs tests/tools -m "not spark and not slow"
-	$(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/demo -m "not server and not slow"
-
-.PHONY: test-spark
-test-spark: setup ## The jobs and their library, on a real Spark
 ## —— Answer for it —————————————————————————————————————————————————————————
 
 # Values go through the environment: a key of S3 may hold anything that a shell reads.
@@ -109,6 +109,43 @@ share: $(READY)/airflow ## Expiring links to report, PCA and PDF of a run (RUN=s
 export-image: $(READY)/airflow ## All that is kept about one photo: build/exports/ (KEY=images/…/me.jpg or ID=…)
 	@PYTHONPATH=plugins exec $(AIRFLOW)/python tools/export_image.py $${KEY:+--key "$$KEY"} $${ID:+--id "$$ID"}
 
+## —— A real account (credentials as boto3 finds them: AWS_PROFILE=name) ——————————
+
+DEPLOYMENT := PYTHONPATH=plugins $(AIRFLOW)/python -m deployment
+IN_ACCOUNT := $(if $(DEPLOYMENT_ID),--deployment-id $(DEPLOYMENT_ID)) $(if $(REGION),--region $(REGION))
+
+.PHONY: deploy
+deploy: $(READY)/airflow ## include/stack.yaml to AWS: shows what changes, asks (DEPLOYMENT_ID= ALARM_EMAIL= REGION= PARAMETERS="LogDays=30" YES=1)
+	@$(DEPLOYMENT) deploy $(IN_ACCOUNT) $(if $(ALARM_EMAIL),--alarm-email $(ALARM_EMAIL)) $(PARAMETERS:%=--parameter %) $(if $(YES),--yes)
+
+.PHONY: verify
+verify: $(READY)/airflow ## Look every resource of the stack up and compare it with the template (DEPLOYMENT_ID= REGION=)
+	@$(DEPLOYMENT) verify $(IN_ACCOUNT)
+
+.PHONY: environment
+environment: $(READY)/airflow $(UV) ## Pack the nodes' libraries (ARCHITECTURE=arm64 UPLOAD=1 DEPLOYMENT_ID= REGION=)
+	@$(DEPLOYMENT) environment $(IN_ACCOUNT) $(if $(ARCHITECTURE),--architecture $(ARCHITECTURE)) $(if $(UPLOAD),--upload)
+
+.PHONY: notebook-cluster
+notebook-cluster: $(READY)/airflow ## A cluster with Livy and JupyterEnterpriseGateway for two hours (settings as FRUITS_*)
+	@$(DEPLOYMENT) notebook-cluster
+
+.PHONY: destroy
+destroy: $(READY)/airflow ## Remove a deployment whole, photos and tables too, and show that nothing costs (DEPLOYMENT_ID= REGION= YES=1)
+	@$(DEPLOYMENT) destroy $(IN_ACCOUNT) $(if $(YES),--yes)
+
+## —— Check it ———————————————————————————————————————————————————————————
+
+.PHONY: test
+test: lint test-spark test-airflow test-docs test-e2e ## All checks and tests
+
+.PHONY: test-unit
+test-unit: setup ## Only the tests of pure code: no JVM, no server (under a minute)
+	$(SPARK)/python -m pytest tests/spark_jobs tests/tools -m "not spark and not slow"
+	$(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/demo -m "not server and not slow"
+
+.PHONY: test-spark
+test-spark: setup ## The jobs and their library, on a real Spark
 	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m pytest tests/spark_jobs tests/tools -m "not slow"
 
 .PHONY: test-airflow
@@ -116,8 +153,9 @@ test-airflow: setup ## DAG, control plane, demo, the laptop's AWS over real HTTP
 	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/demo tests/browser tests/compose tests/bench/test_scale.py -m "not slow and not e2e"
 
 .PHONY: test-docs
-test-docs: $(READY)/docs ## The presentation: pages, fonts, and each number traced to its file
+test-docs: setup $(READY)/docs $(READY)/notebook ## The presentation page by page, and the notebook from its first cell
 	.venv-docs/bin/python -m pytest tests/presentation
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) .venv-notebook/bin/python -m pytest tests/notebooks
 
 .PHONY: test-e2e
 test-e2e: setup ## make demo on 200 photos, its tables checked by key

@@ -7,7 +7,7 @@ from typing import Any
 
 from moto.cloudformation import models, parsing
 from moto.cloudformation.exceptions import ValidationError
-from moto.cloudformation.models import CloudFormationBackend, Stack
+from moto.cloudformation.models import Change, CloudFormationBackend, Stack
 from moto.utilities.utils import get_partition
 
 log = logging.getLogger(__name__)
@@ -74,11 +74,21 @@ class StrictCloudFormationBackend(CloudFormationBackend):
         _check_types(parsed)
         made = super().create_change_set(stack_name, change_set_name, template, *args, **kwargs)
         change_set = self.change_sets[made[0]]
-        resources = RegionalResourceMap(
-            made[1], stack_name, change_set.parameters, {}, self.region_name, self.account_id, parsed, {}
-        )
-        resources.load()
-        conditions = resources.lazy_condition_map
+        conditions = self._conditions(stack_name, parsed, change_set.parameters)
+        if change_set.change_set_type == "UPDATE":
+            _know_defaults(change_set.stack)
+            diff = change_set.stack.resource_map.build_resource_diff(parsed, change_set.parameters)
+            change_set.changes = [
+                Change(
+                    action,
+                    name,
+                    (parsed if action != "Remove" else change_set.stack.template_dict)["Resources"][name][
+                        "Type"
+                    ],
+                )
+                for action, names in diff.items()
+                for name in names
+            ]
         change_set.changes = [
             change
             for change in change_set.changes
@@ -86,6 +96,14 @@ class StrictCloudFormationBackend(CloudFormationBackend):
             or conditions.get(parsed["Resources"][change.logical_resource_id].get("Condition"), True)
         ]
         return made
+
+    def _conditions(self, name: str, template: dict[str, Any], parameters: dict[str, Any]) -> dict[str, bool]:
+        """The template's conditions under some parameters."""
+        resources = RegionalResourceMap(
+            "", name, parameters, {}, self.region_name, self.account_id, template, {}
+        )
+        resources.load()
+        return dict(resources.lazy_condition_map.items())
 
     def execute_change_set(self, change_set_name: str, stack_name: str | None = None) -> None:  # noqa: ARG002
         """Executes a change set as CreateStack and UpdateStack do, rolled back where it cannot be."""
@@ -117,6 +135,13 @@ class StrictCloudFormationBackend(CloudFormationBackend):
         resolved = self._resolve_update_parameters(instance=stack, incoming_params=parameters)
         wanted = Stack.parse_template(template)
         _check_types(wanted)
+        _know_defaults(stack)
+        before = self._conditions(name, stack.template_dict, stack.resource_map.input_parameters)
+        after = self._conditions(name, wanted, resolved)
+        if changed := sorted(key for key in before.keys() & after.keys() if before[key] != after[key]):
+            raise ValidationError(
+                message=f"local_aws cannot change what {', '.join(changed)} decides: delete and create the stack."
+            )
         for logical_id in stack.resource_map.build_resource_diff(wanted, resolved)["Modify"]:
             kind = wanted["Resources"][logical_id]["Type"]
             update = parsing.resource_class_from_type(kind).update_from_cloudformation_json
@@ -125,6 +150,12 @@ class StrictCloudFormationBackend(CloudFormationBackend):
                     message=f"local_aws cannot update {logical_id} ({kind}): delete and create the stack."
                 )
         return super().update_stack(name, template, *args, **kwargs)
+
+
+def _know_defaults(stack: Stack) -> None:
+    """Makes a parameter that is given as it was by default no change."""
+    known = stack.resource_map
+    known.input_parameters = {**known.resolved_parameters, **known.input_parameters}
 
 
 def _check_types(template: dict[str, Any]) -> None:

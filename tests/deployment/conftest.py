@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ class Account:
     server: Server
     region: str = REGION
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, attempts: int = 1) -> Any:
         return self.server.client(service, self.region)
 
 
@@ -48,6 +48,3 @@ def databases(deployment_id: str) -> dict[str, str]:
     """Names of an account's databases are its own: no two stacks of one account share one."""
     name = deployment_id.replace("-", "_")
     return {"NightlyDatabase": f"fruits_{name}", "DemoDatabase": f"demo_{name}"}
-
-
-Deploy = Callable[..., str]
