@@ -1,0 +1,90 @@
+"""After "clear failed" with the cluster gone, a new one takes up what is done, and the run ends green."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+from fruits_airflow import run_cluster
+from fruits_airflow.lake import run_key
+from fruits_airflow.operators import AddStepOperator, TerminateClusterOperator
+from fruits_airflow.outcome import WORK_TASKS
+from fruits_airflow.publication import read_state
+from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.sensors import StepSensor
+from fruits_airflow.verdict import judge_run
+
+from tests.plugins.airflow_context import context_of, drive
+from tests.plugins.test_steps import bash
+
+DONE = dict.fromkeys(WORK_TASKS, "success")
+
+
+@pytest.fixture
+def does(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Says what the steps do, as a line of bash; each stage has a step of its own."""
+    monkeypatch.setattr("fruits_airflow.operators.verify_code", lambda *_: None)
+
+    def set_command(command: str) -> None:
+        monkeypatch.setattr(run_cluster, "step_for", lambda stage, *_: bash(command, f"{stage}/1"))
+
+    return set_command
+
+
+def do_stage(run: RunCluster, context: Any, stage: str) -> None:
+    """Adds the step of a stage, and waits for it."""
+    task_id = f"{stage}.add"
+    context["ti"].xcoms[task_id] = AddStepOperator(task_id="add", settings=run.settings, stage=stage).execute(
+        context
+    )
+    wait_for(run, context, stage)
+
+
+def wait_for(run: RunCluster, context: Any, stage: str) -> None:
+    """Waits for the step of a stage: all that a person clears after a lost cluster."""
+    task_id = f"{stage}.add"
+    drive(StepSensor(task_id="wait", settings=run.settings, stage=stage, add_task_id=task_id), context)
+
+
+def test_a_run_whose_cluster_was_lost_goes_on_with_another_and_publishes(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
+    context = context_of(run, DONE | {"featurize.wait": "failed"})
+    does("true")
+    do_stage(run, context, "load_images")
+    does("sleep 60")
+    context["ti"].xcoms["featurize.add"] = AddStepOperator(
+        task_id="add", settings=run.settings, stage="featurize"
+    ).execute(context)
+    run.desk.end_all(timeout_s=30)
+    with pytest.raises(AirflowFailException):
+        judge_run(run.settings, context)
+    assert run.lock("fruits").holding() is None
+
+    does("true")  # cleared: load_images stays done, the wait of featurize runs anew
+    wait_for(run, context, "featurize")
+    holding = run.lock("fruits").holding()
+    assert holding is not None
+    assert holding.owner == run.identity
+    for stage in ("reduce_pca", "publish"):
+        do_stage(run, context, stage)
+    metrics = {"seconds": 1, "published": True, "quality": {"checks": {}}}
+    run.lake.write_json(run_key(run.identity.run_id, "stages/publish.json"), metrics)
+    TerminateClusterOperator(task_id="terminate_cluster", settings=run.settings).execute(context)
+    judge_run(run.settings, context_of(run, DONE))
+
+    first, second = run.history()
+    assert {first.state, second.state} == {"TERMINATED"}
+    done = [
+        step["Name"]
+        for cluster in (first, second)
+        for step in run.client.list_steps(ClusterId=cluster.job_flow_id)["Steps"]
+        if step["Status"]["State"] == "COMPLETED"
+    ]
+    assert sorted(done) == ["featurize/1", "load_images/1", "publish/1", "reduce_pca/1"]
+    published = read_state(run.lake, "fruits").published
+    assert published is not None
+    assert published.run_id == run.identity.run_id
+    assert run.lock("fruits").holding() is None
