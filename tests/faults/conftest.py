@@ -1,0 +1,116 @@
+"""One account and one Airflow without a scheduler for all faults, emptied before each; what came of it is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults import invariants
+from tests.faults.world import REPOSITORY, Aws, Deployment, Pipeline, closing_all
+
+RESULTS = REPOSITORY / "build" / "faults" / "results.json"
+SEED = int(os.environ.get("SEED") or 1)
+
+Check = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="session")
+def seed() -> int:
+    """Of every generator that draws what strikes; `make faults SEED=`."""
+    return SEED
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.fixture(scope="session")
+def account(folder: Path) -> Iterator[Aws]:
+    aws = Aws(folder)
+    with closing_all(aws):
+        yield aws
+
+
+@pytest.fixture(scope="session")
+def shared_deployment(account: Aws) -> Deployment:
+    deployment = Deployment(account)
+    deployment.create()
+    return deployment
+
+
+@pytest.fixture(scope="session")
+def shared_pipeline(shared_deployment: Deployment, folder: Path) -> Iterator[Pipeline]:
+    pipeline = Pipeline(shared_deployment, folder / "airflow")
+    with closing_all(pipeline):
+        yield pipeline
+
+
+@pytest.fixture(scope="session")
+def undisturbed(shared_deployment: Deployment, shared_pipeline: Pipeline) -> str:
+    """Digest of the tables after a first night without a fault."""
+    shared_deployment.empty()
+    run = shared_pipeline.run()
+    assert run.state == "success", shared_pipeline.tail()
+    assert invariants.check(shared_deployment, run, invariants.scripted_tables) == []
+    return invariants.digest(invariants.scripted_tables(shared_deployment))
+
+
+@pytest.fixture
+def deployment(shared_deployment: Deployment, undisturbed: str) -> Iterator[Deployment]:
+    """The deployment as on its first day; nothing armed before or after."""
+    shared_deployment.empty()
+    yield shared_deployment
+    shared_deployment.aws.disarm()
+
+
+@pytest.fixture
+def pipeline(shared_pipeline: Pipeline, deployment: Deployment) -> Pipeline:
+    return shared_pipeline
+
+
+@pytest.fixture(scope="session")
+def results() -> Iterator[list[dict[str, Any]]]:
+    """What was injected and survived, for results.json and docs/reliability.md."""
+    found: list[dict[str, Any]] = []
+    yield found
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+
+
+@pytest.fixture
+def record(results: list[dict[str, Any]], request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
+    """Notes which fault a test injects; what it found is added by `broken`. A test that ends otherwise did not hold."""
+    mine: list[dict[str, Any]] = []
+
+    def note(fault: str, moment: str, runner: str, what: str) -> list[str]:
+        entry = {
+            "fault": fault,
+            "moment": moment,
+            "runner": runner,
+            "held": False,
+            "broken": [],
+            "what": what,
+        }
+        mine.append(entry)
+        results.append(entry)
+        return entry["broken"]
+
+    yield note
+    passed = getattr(request.node, "passed", False)
+    for entry in mine:
+        entry["held"] = passed and not entry["broken"]
+        if not passed and not entry["broken"]:
+            entry["broken"].append("the test failed: see its output")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    outcome: Any = yield
+    if call.when == "call":
+        item.passed = outcome.get_result().passed  # type: ignore[attr-defined]  # read by `record`
