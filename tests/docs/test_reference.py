@@ -112,3 +112,14 @@ def test_links_between_the_documents_lead_somewhere() -> None:
             ):
                 broken.append(f"{page.name}: {link}")
     assert broken == []
+
+
+def test_every_command_that_a_document_names_is_there() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    targets = set(re.findall(r"^([a-z][a-z-]*):", makefile, flags=re.M))
+    unknown = {}
+    for page in [*REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("*.md")]:
+        named = re.findall(r"(?:`|^)make ([a-z][a-z-]*)", page.read_text(), flags=re.M)
+        if missing := sorted(set(named) - targets):
+            unknown[page.name] = missing
+    assert unknown == {}
