@@ -137,7 +137,11 @@ def _run(wishes: Wishes, processes: Processes, teller: Teller) -> None:
     if state != "success":
         raise RunFailed
     if wishes.keep:
-        print(f"KEEP: Airflow is on {airflow.url}, AWS on {account.endpoint}; Ctrl-C ends them.", flush=True)
+        print(
+            f"KEEP: Airflow is on {airflow.url} (what runs did: {airflow.url}/plugin/fruits-runs), AWS on "
+            f"{account.endpoint}; Ctrl-C ends them.",
+            flush=True,
+        )
         with contextlib.suppress(Interrupted):
             while True:
                 processes.check()
