@@ -11,8 +11,10 @@ from PIL import Image
 INPUT_PX = 224
 """Width and height of what MobileNetV2 is shown."""
 
-_SCALED = (np.arange(256, dtype=np.float32) / np.float32(127.5) - np.float32(1.0)).astype(np.float32)
-"""``mobilenet_v2.preprocess_input`` of each 8-bit value: a table gives the same floats, four times as fast."""
+_FORMATS = ("WEBP", "JPEG", "PNG")
+"""What is looked for, the stored format first: Pillow would try all it knows, which takes a quarter of decoding."""
+
+_HALF_RANGE, _ONE = np.float32(127.5), np.float32(1.0)
 
 
 def fill(encoded: bytes, out: npt.NDArray[np.float32]) -> None:
@@ -22,6 +24,8 @@ def fill(encoded: bytes, out: npt.NDArray[np.float32]) -> None:
         encoded: A picture that Pillow reads, such as ``images.pixels``.
         out: (224, 224, 3) float32, C-contiguous; overwritten with values in [-1, 1].
     """
-    with Image.open(io.BytesIO(encoded)) as picture:
+    with Image.open(io.BytesIO(encoded), formats=_FORMATS) as picture:
         resized = picture.convert("RGB").resize((INPUT_PX, INPUT_PX), Image.Resampling.BILINEAR)
-    np.take(_SCALED, np.asarray(resized), out=out, mode="clip")
+    # In place, in the order of `mobilenet_v2.preprocess_input`: equal to the bit, and without a second array.
+    np.divide(np.asarray(resized), _HALF_RANGE, out=out, dtype=np.float32)
+    np.subtract(out, _ONE, out=out)

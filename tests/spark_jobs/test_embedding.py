@@ -10,6 +10,7 @@ import pytest
 from fruits import embedding
 from fruits.batches import matrix
 from fruits.images import clean
+from PIL import Image
 
 from tests.spark_jobs.pictures import encoded, fruit
 
@@ -81,3 +82,26 @@ def test_another_model_or_batch_size_replaces_the_cached_one(forgotten):
 def test_an_empty_partition_gives_nothing_and_makes_no_interpreter(forgotten):
     broadcast = SimpleNamespace()  # no value to read
     assert list(embedding.mapper(broadcast, "id", "litert", 4)([])) == []
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_what_is_stored_of_a_small_photo_has_the_features_of_the_photo_to_the_bit(
+    flatbuffer, kind, forgotten
+):
+    photos = [encoded(fruit(seed, (100, 90)), kind) for seed in range(3)]
+    stored = [clean(photo).pixels for photo in photos]
+    assert embedded(flatbuffer, stored, 1).tobytes() == embedded(flatbuffer, photos, 1).tobytes()
+
+
+def test_what_is_stored_of_a_large_photo_has_nearly_its_features(flatbuffer, forgotten):
+    rng = np.random.default_rng(1)
+    photos = []
+    for seed in range(3):
+        noisy = np.asarray(fruit(seed, (2000, 1500)), np.int16) + rng.normal(0, 8, (1500, 2000, 3)).astype(
+            np.int16
+        )
+        photos.append(encoded(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)), quality=90))
+    stored = [clean(photo).pixels for photo in photos]
+    assert sum(map(len, stored)) < sum(map(len, photos)) / 2
+    for one, other in zip(embedded(flatbuffer, stored, 1), embedded(flatbuffer, photos, 1), strict=True):
+        assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.98
