@@ -98,7 +98,16 @@ def test_a_missing_argument_ends_with_two(stage):
 
 @pytest.mark.parametrize(
     ("rows", "cores", "partitions"),
-    [(0, 2, 1), (1, 2, 1), (64, 2, 1), (65, 2, 2), (600, 2, 2), (600, 16, 10), (20_000, 2, 2), (20_001, 2, 4)],
+    [
+        (0, 2, 1),
+        (1, 2, 1),
+        (64, 2, 1),
+        (65, 2, 2),
+        (600, 2, 2),
+        (600, 16, 10),
+        (20_000, 2, 2),
+        (20_001, 2, 4),
+    ],
 )
 def test_work_is_cut_into_few_long_partitions(rows, cores, partitions):
     assert job.partitions(rows, cores, rows_each=10_000) == partitions
