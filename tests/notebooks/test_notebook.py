@@ -1,0 +1,131 @@
+"""The notebook as a reader runs it: from the first cell, on photos; and its pairing with the script."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import jupytext
+import nbclient
+import nbformat
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NOTEBOOK = REPOSITORY / "notebooks" / "fruits_pipeline.ipynb"
+SCRIPT = NOTEBOOK.with_suffix(".py")
+SHARED = Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
+PHOTOS = SHARED / "images" / "fruits360_sample" / "Test"
+WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+LABELS, PHOTOS_EACH = 6, 10
+
+
+@pytest.fixture(scope="module")
+def run_notebook() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("run_notebook", REPOSITORY / "tools" / "run_notebook.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["run_notebook"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some photos of a few labels (real ones where they are at hand, else drawn), and a file that is none."""
+    folder, source = tmp_path_factory.mktemp("photos"), PHOTOS
+    if not source.is_dir():
+        source = tmp_path_factory.mktemp("drawn")
+        drawing = [".venv-airflow/bin/python", "-m", "demo.drawing", str(source)]
+        subprocess.run(drawing, check=True, cwd=REPOSITORY)
+    labels = sorted(path for path in source.iterdir() if path.is_dir())
+    for label in labels[:: len(labels) // LABELS][:LABELS]:
+        (folder / label.name).mkdir()
+        for path in sorted(label.iterdir())[:PHOTOS_EACH]:
+            shutil.copyfile(path, folder / label.name / path.name)
+    (folder / "page.jpg").write_text("<!doctype html><title>not a photo</title>")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model() -> Path:
+    make = [
+        ".venv-spark/bin/python",
+        "tools/make_model.py",
+        "--weights",
+        str(WEIGHTS) if WEIGHTS.is_file() else "random",
+    ]
+    made = subprocess.run(make, check=True, cwd=REPOSITORY, capture_output=True, text=True)
+    return REPOSITORY / ".cache" / "models" / str(json.loads(made.stdout)["model_id"])
+
+
+@pytest.fixture(scope="module")
+def executed(
+    run_notebook: ModuleType, photos: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> nbformat.NotebookNode:
+    values = {"PHOTOS": photos, "MODEL": model, "LAKE": tmp_path_factory.mktemp("lake")}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setenv(f"NOTEBOOK_{name}", str(value))
+        return run_notebook.execute(SCRIPT)
+
+
+def printed(notebook: nbformat.NotebookNode) -> str:
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return "\n".join(
+        output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs
+    )
+
+
+def pictures(notebook: nbformat.NotebookNode) -> int:
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.timeout(900)
+def test_it_runs_from_the_first_cell_and_ends_with_all_photos_in_the_tables(
+    executed: nbformat.NotebookNode,
+) -> None:
+    good = LABELS * PHOTOS_EACH
+    expected = {"images": good, "rejects": 1, "features": good, "pca": good}
+    assert str(expected) in printed(executed)
+
+
+def test_it_shows_photos_curve_space_neighbours_and_volumes(executed: nbformat.NotebookNode) -> None:
+    assert pictures(executed) == 6
+
+
+def test_a_cell_that_raises_fails_the_run(run_notebook: ModuleType, tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text("# %%\nassert 1 == 2\n")
+    with pytest.raises(nbclient.exceptions.CellExecutionError):
+        run_notebook.execute(script)
+
+
+def test_notebook_and_script_have_the_same_cells() -> None:
+    paired = jupytext.writes(jupytext.read(NOTEBOOK), fmt="py:percent")
+    assert paired.split("# %% [markdown]", 1)[1] == SCRIPT.read_text().split("# %% [markdown]", 1)[1], (
+        "run make notebook PUBLISH=1 and commit both"
+    )
+
+
+def test_the_committed_notebook_has_the_outputs_of_one_run_from_top_to_bottom() -> None:
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+    assert pictures(notebook) == 6
+    assert "path" in printed(notebook) or "imagenet" in printed(notebook), "run with real weights"
+
+
+def test_the_committed_notebook_names_no_machine() -> None:
+    text = NOTEBOOK.read_text()
+    assert str(REPOSITORY) not in text
+    assert "/home/" not in text
+    assert "Mihai Oltean" in text
+    assert "CC BY-SA 4.0" in text

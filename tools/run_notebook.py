@@ -1,0 +1,101 @@
+"""Runs the notebook from its first cell and writes it with its outputs; behind `make notebook`, in .venv-notebook.
+
+notebooks/fruits_pipeline.py is the source; the .ipynb beside it is the same cells (jupytext) with the outputs of a real
+run. Without --publish the executed notebook goes to build/notebook/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import io
+import os
+import sys
+from pathlib import Path
+
+import jupytext
+import nbclient
+import nbformat
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "notebooks" / "fruits_pipeline.py"
+PUBLISHED = SCRIPT.with_suffix(".ipynb")
+CELL_SECONDS = 900
+COLOURS = 200
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses the command line, runs, writes; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--photos", type=Path, required=True, help="folder of photos, in one folder per label"
+    )
+    parser.add_argument("--model", type=Path, required=True, help="folder of the model that make model wrote")
+    parser.add_argument(
+        "--lake", type=Path, default=ROOT / "build" / "notebook" / "lake", help="default: %(default)s"
+    )
+    parser.add_argument("--my-photo", type=Path, help="find the fruits nearest to this photo")
+    parser.add_argument("--publish", action="store_true", help=f"write {PUBLISHED.relative_to(ROOT)}")
+    arguments = parser.parse_args(argv)
+    out = PUBLISHED if arguments.publish else ROOT / "build" / "notebook" / PUBLISHED.name
+    for name in ("photos", "model", "lake", "my_photo"):
+        if value := getattr(arguments, name):
+            os.environ[f"NOTEBOOK_{name.upper()}"] = str(value.resolve())
+    try:
+        executed = execute(SCRIPT)
+    except nbclient.exceptions.CellExecutionError as error:
+        sys.stderr.write(f"ERROR {error}\n")
+        return 1
+    out.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(executed, out)
+    print(out.relative_to(ROOT))
+    return 0
+
+
+def execute(script: Path) -> nbformat.NotebookNode:
+    """Runs a paired script as a notebook, with this Python as its kernel.
+
+    Raises:
+        CellExecutionError: a cell raised; the message has the cell and the traceback.
+    """
+    notebook = jupytext.read(script)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number:02d}"  # the same on every run, so that a diff shows what changed
+    client = nbclient.NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(script.parent)}},
+    )
+    return cleaned(client.execute())
+
+
+def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Drops what belongs to one machine and moment, and makes the pictures smaller.
+
+    Of one machine and moment are stderr (Spark's and the jobs' logs) and execution times.
+    """
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = _smaller(output.data["image/png"])
+    notebook.metadata.pop("language_info", None)
+    return notebook
+
+
+def _smaller(png: str) -> str:
+    """A picture in base64 with a palette of its own: a third of the bytes, no difference to the eye."""
+    out = io.BytesIO()
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
+    return base64.b64encode(out.getvalue()).decode()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
