@@ -137,7 +137,7 @@ destroy: $(READY)/airflow ## Remove a deployment whole, photos and tables too, a
 ## —— Check it ———————————————————————————————————————————————————————————
 
 .PHONY: test
-test: lint test-spark test-airflow test-docs test-e2e ## All checks and tests
+test: lint test-infra test-spark test-airflow test-docs test-e2e ## All checks and tests
 
 .PHONY: test-unit
 test-unit: setup ## Only the tests of pure code: no JVM, no server (under a minute)
@@ -156,6 +156,10 @@ test-airflow: setup ## DAG, control plane, demo, the laptop's AWS over real HTTP
 test-docs: setup $(READY)/docs $(READY)/notebook ## The presentation page by page, and the notebook from its first cell
 	.venv-docs/bin/python -m pytest tests/presentation
 	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) .venv-notebook/bin/python -m pytest tests/notebooks
+
+.PHONY: test-infra
+test-infra: setup $(READY)/lint ## Template, policies, shell scripts, licences and advisories under the tools that know them
+	.venv-lint/bin/python -m pytest tests/infra
 
 .PHONY: test-e2e
 test-e2e: setup ## make demo on 200 photos, its tables checked by key
@@ -211,7 +215,7 @@ $(JAVA_HOME_FILE): tools/java_home.sh requirements/java.lock | $(READY)/spark
 
 .PHONY: lock
 lock: $(UV) ## Resolve requirements/*.in anew into the lock files
-	@for name in uv airflow spark java bench docs notebook; do \
+	@for name in uv airflow spark java bench docs notebook lint node; do \
 		$(UV) pip compile requirements/$$name.in -o requirements/$$name.lock --universal --python-version 3.11 \
 			--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade -q; done
 
@@ -221,7 +225,7 @@ clean: ## Remove what demo and tests built (build/)
 
 .PHONY: distclean
 distclean: clean ## Remove the environments and caches too
-	rm -rf .cache .venv-airflow .venv-spark .venv-bench .venv-docs .venv-notebook
+	rm -rf .cache .venv-airflow .venv-spark .venv-bench .venv-lint .venv-docs .venv-notebook
 
 .PHONY: help
 help: ## This list

