@@ -3,15 +3,18 @@
 Started as a program of its own: Airflow reads its environment when it is imported. Prints one JSON line per run.
 
 A scenario is `{"conf": {...}, "stages": {stage: behaviour}}`; the behaviours are those of `step.py`. With `"dag"` it
-is a run of another DAG; with `"orphan_of": n` the run of scenario n has left a cluster, and so has a run nobody knows.
+is a run of another DAG; with `"orphan_of": n` the run of scenario n has left a cluster, and so has a run nobody knows;
+with `"locked_s": n` an erasure holds the database for the first n seconds.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,15 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from fruits_airflow import planning, run_cluster, run_control
+from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.code_bundle import CodeBundle
-from fruits_airflow.stages import STAGES, step_for
+from fruits_airflow.database_lock import DatabaseLock
+from fruits_airflow.lake import Lake
+from fruits_airflow.settings import load_settings
+from fruits_airflow.stages import JOBS, step_for
 
 HERE = Path(__file__).resolve().parent
-CODE = CodeBundle(dict.fromkeys((*(f"{s}.py" for s in STAGES), "bootstrap.sh", "fruits.zip"), b"code"))
+CODE = CodeBundle(dict.fromkeys((*(f"{job}.py" for job in JOBS), "bootstrap.sh", "fruits.zip"), b"code"))
 
 
 def cached(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -57,6 +64,16 @@ def leave_clusters(run_id: str) -> list[str]:
     return made
 
 
+def lock_for(seconds: float) -> None:
+    """Holds the nightly database in the name of an erasure, and gives it back."""
+    settings = load_settings()
+    owner = ClusterIdentity(settings.deployment_id, "erase_images", "manual__erasure")
+    lake = Lake(boto3.client("s3"), settings.lake_bucket)
+    lock = DatabaseLock(lake, settings.database, owner, settings.region, lambda _: False)
+    lock.take(datetime.now(UTC) + timedelta(hours=1))
+    threading.Timer(seconds, lock.release).start()
+
+
 def states_of(clusters: list[str]) -> dict[str, str]:
     """Whether each is still alive; then ends them."""
     emr = boto3.client("emr")
@@ -85,6 +102,8 @@ def main() -> None:
     done: list[str] = []
     for scenario in json.loads(sys.argv[1]):
         left = leave_clusters(done[scenario["orphan_of"]]) if "orphan_of" in scenario else []
+        if "locked_s" in scenario:
+            lock_for(scenario["locked_s"])
         behaviours = scenario.get("stages", {})
 
         def step(
