@@ -56,7 +56,8 @@ class Account:
             region_name=self.region,
             aws_access_key_id="local",
             aws_secret_access_key="local",
-            config=Config(max_pool_connections=UPLOAD_THREADS),
+            # The access log tells by it what the demo does itself from what a role does (tests/e2e/test_policies.py).
+            config=Config(max_pool_connections=UPLOAD_THREADS, user_agent_extra="fruits-demo"),
         )
 
     def deploy(self, template: Path, deployment_id: str) -> dict[str, str]:

@@ -1,0 +1,192 @@
+"""What IAM would say: the requests that a recorded call needs, and an evaluator for the policies of include/stack.yaml.
+
+The evaluator follows the reference of IAM's policy evaluation for one account without boundaries or session policies:
+an explicit denial wins, then an allowance, else it is denied. It knows the condition operators that the stack uses,
+and fails on any other rather than guess. No library for this is alive; moto's does not look at conditions.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+Statement = Mapping[str, Any]
+
+S3_ACTIONS = {
+    "HeadObject": "GetObject",
+    "HeadBucket": "ListBucket",
+    "ListObjects": "ListBucket",
+    "ListObjectsV2": "ListBucket",
+    "ListObjectVersions": "ListBucketVersions",
+    "ListMultipartUploads": "ListBucketMultipartUploads",
+    "CreateMultipartUpload": "PutObject",
+    "UploadPart": "PutObject",
+    "CompleteMultipartUpload": "PutObject",
+    "DeleteObjects": "DeleteObject",
+    "GetBucketEncryption": "GetEncryptionConfiguration",
+    "GetBucketLifecycleConfiguration": "GetLifecycleConfiguration",
+    "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
+}
+FREE = {
+    "sts:GetCallerIdentity",
+    "s3:ListBuckets",
+}  # the first asks for no right; the second is nobody's but deploy's
+
+
+@dataclass(frozen=True)
+class Request:
+    """One right that a call needs.
+
+    Attributes:
+        action: `service:Operation` in IAM's words.
+        resource: ARN.
+        context: condition keys and their values.
+    """
+
+    action: str
+    resource: str
+    context: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Names:
+    """Of one deployment, as its stack has made them."""
+
+    deployment_id: str
+    region: str
+    account: str
+    key_arn: str
+    service_role_arn: str
+    node_role_arn: str
+    database: str
+
+    def arn(self, service: str, rest: str) -> str:
+        """An ARN of this account and region."""
+        return f"arn:aws:{service}:{self.region}:{self.account}:{rest}"
+
+
+def allowed(statements: Iterable[Statement], request: Request) -> bool:
+    """Whether the policies allow a request."""
+    matching = [one for one in statements if _applies(one, request)]
+    if any(one["Effect"] == "Deny" for one in matching):
+        return False
+    return any(one["Effect"] == "Allow" for one in matching)
+
+
+def _applies(statement: Statement, request: Request) -> bool:
+    if "NotAction" in statement:
+        concerned = not any(
+            _like(one.lower(), request.action.lower()) for one in _listed(statement["NotAction"])
+        )
+    else:
+        concerned = any(_like(one.lower(), request.action.lower()) for one in _listed(statement["Action"]))
+    meant = any(_like(one, request.resource) for one in _listed(statement["Resource"]))
+    return (
+        concerned
+        and meant
+        and all(
+            _holds(operator, key, _listed(wanted), request.context.get(key))
+            for operator, keys in statement.get("Condition", {}).items()
+            for key, wanted in keys.items()
+        )
+    )
+
+
+def _holds(operator: str, key: str, wanted: list[str], value: str | None) -> bool:
+    if operator == "Null":
+        return (value is None) == (wanted == ["true"])
+    if operator == "StringNotEquals":  # a missing key is not equal
+        return value is None or value not in wanted
+    if value is None:
+        return False
+    if operator in ("StringEquals", "Bool"):
+        return value in wanted
+    if operator in ("StringLike", "ArnLike"):
+        return any(_like(one, value) for one in wanted)
+    raise NotImplementedError(f"condition {operator} on {key}")
+
+
+def _like(pattern: str, text: str) -> bool:
+    return re.fullmatch(fnmatch.translate(pattern.replace("[", "[[]")), text) is not None
+
+
+def _listed(value: Any) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else [str(value)]
+
+
+def actions_of(statements: Iterable[Statement]) -> set[str]:
+    """Every action that is allowed somewhere."""
+    return {action for one in statements if one["Effect"] == "Allow" for action in _listed(one["Action"])}
+
+
+def role_of(call: Mapping[str, Any]) -> str | None:
+    """Whose a recorded call is: by the words that a client says of itself, since every call here has one key.
+
+    Airflow's hooks name Airflow. Iceberg, obstore and the SDK for Java run in steps only, and so does a boto3 that is
+    neither Airflow's, nor the demo's (which deploys and uploads), nor local_aws' own. What local_aws does itself is
+    CloudFormation's, but for a step's code and logs: on AWS the node fetches the one and uploads the other.
+    """
+    said, first = str(call["user_agent"]), str(call["key"]).split("/")[0]
+    if "fruits-demo" in said or call["service"] == "local_aws":
+        return None
+    if said.endswith("local_aws"):
+        steps = call["service"] == "s3" and first in ("code", "env", "logs") and "Object" in call["operation"]
+        return "NodeRole" if steps else None
+    return "AirflowRole" if "irflow" in said else "NodeRole"
+
+
+def requests_of(call: Mapping[str, Any], names: Names) -> Iterator[Request]:
+    """The rights that a recorded call needs, those it implies included."""
+    here = {"aws:RequestedRegion": call["region"]}
+    service, operation = call["service"], call["operation"]
+    if f"{service}:{operation}" in FREE:
+        return
+    if service == "s3":
+        yield from _s3(call, names, here)
+    elif service == "glue":
+        for resource in ("catalog", f"database/{names.database}", f"table/{names.database}/images"):
+            yield Request(f"glue:{operation}", names.arn("glue", resource), here)
+    elif service == "emr":
+        yield from _emr(operation, names, here)
+    else:
+        yield Request(f"{service}:{operation}", "*", here)
+
+
+def _s3(call: Mapping[str, Any], names: Names, here: dict[str, str]) -> Iterator[Request]:
+    operation, bucket = S3_ACTIONS.get(call["operation"], call["operation"]), f"arn:aws:s3:::{call['bucket']}"
+    if "versionId=" in call["query"] and operation in ("GetObject", "DeleteObject"):
+        operation += "Version"
+    resource = f"{bucket}/{call['key']}" if call["key"] or call["operation"] == "DeleteObjects" else bucket
+    yield Request(f"s3:{operation}", resource, here)
+    if call["status"] == 404:  # without it S3 says 403
+        yield Request("s3:ListBucket", bucket, here)
+    through_s3 = {
+        **here,
+        "kms:ViaService": f"s3.{names.region}.amazonaws.com",
+        "kms:EncryptionContext:aws:s3:arn": bucket,
+    }
+    if operation.startswith("GetObject"):
+        yield Request("kms:Decrypt", names.key_arn, through_s3)
+    if operation == "PutObject":
+        yield Request("kms:GenerateDataKey", names.key_arn, through_s3)
+    if call["operation"] == "UploadPart":
+        yield Request("kms:Decrypt", names.key_arn, through_s3)
+
+
+def _emr(operation: str, names: Names, here: dict[str, str]) -> Iterator[Request]:
+    cluster = names.arn("elasticmapreduce", "cluster/j-1")
+    asked = {**here, "aws:RequestTag/deployment": names.deployment_id}
+    if operation == "RunJobFlow":
+        yield Request("elasticmapreduce:RunJobFlow", "*", asked)
+        for part in ("AddTags", "PutAutoTerminationPolicy", "PutManagedScalingPolicy"):
+            yield Request(f"elasticmapreduce:{part}", cluster, asked)
+        for arn, service in ((names.service_role_arn, "elasticmapreduce"), (names.node_role_arn, "ec2")):
+            yield Request("iam:PassRole", arn, {**here, "iam:PassedToService": f"{service}.amazonaws.com"})
+    elif operation in ("ListClusters", "DescribeSecurityConfiguration"):
+        yield Request(f"elasticmapreduce:{operation}", "*", here)
+    else:
+        own = {**here, "elasticmapreduce:ResourceTag/deployment": names.deployment_id}
+        yield Request(f"elasticmapreduce:{operation}", cluster, own)
