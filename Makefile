@@ -137,7 +137,7 @@ destroy: $(READY)/airflow ## Remove a deployment whole, photos and tables too, a
 ## —— Check it ———————————————————————————————————————————————————————————
 
 .PHONY: test
-test: lint test-infra test-spark test-airflow test-docs test-e2e ## All checks and tests
+test: lint test-infra test-spark test-airflow test-docs test-faults test-e2e ## All checks and tests
 
 .PHONY: test-unit
 test-unit: setup ## Only the tests of pure code: no JVM, no server (under a minute)
@@ -160,6 +160,15 @@ test-docs: setup $(READY)/docs $(READY)/notebook ## The presentation page by pag
 .PHONY: test-infra
 test-infra: setup $(READY)/lint ## Template, policies, shell scripts, licences and advisories under the tools that know them
 	.venv-lint/bin/python -m pytest tests/infra
+
+.PHONY: test-faults
+test-faults: setup ## A quick selection of the faults (SEED=1)
+	SEED="$(SEED)" $(AIRFLOW)/python -m pytest tests/faults -m "not slow"
+
+.PHONY: faults
+faults: setup ## Every fault at every moment, with PostgreSQL: docs/reliability.md, build/faults/ (SEED=1)
+	@status=0; SEED="$(SEED)" $(AIRFLOW)/python -m pytest tests/faults || status=$$?; \
+	$(AIRFLOW)/python tools/write_reliability.py && exit $$status
 
 .PHONY: test-e2e
 test-e2e: setup ## make demo on 200 photos, its tables checked by key

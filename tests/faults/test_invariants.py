@@ -1,0 +1,200 @@
+"""The checker itself: a sound aftermath breaks nothing, and each kind of damage is found by the check it is for."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.faults import invariants
+from tests.faults.invariants import Aftermath
+from tests.faults.world import CANARY, MODEL, Run
+
+RUN = "manual__1"
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def image_id(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+class Sound:
+    """A deployment after a run in which all went well: two photos, one of them broken."""
+
+    def __init__(self) -> None:
+        good, bad = "images/a.jpg", "images/b.jpg"
+        self.photos = {good: b"", bad: b""}
+        one = image_id(good)
+        self.tables: dict[str, list[Any]] = {
+            "images": [{"image_id": one, "content_sha256": "c"}],
+            "rejects": [{"image_id": image_id(bad)}],
+            "features": [{"image_id": one, "model_id": MODEL, "content_sha256": "c"}],
+            "pca": [{"image_id": one, "pca_id": "p"}],
+            "pca_models": [{"pca_id": "p", "n": 1, "order": 1}],
+        }
+        self.record: dict[str, Any] = {
+            **{"run_id": RUN, "state": "succeeded", "reason": "", "pca": {"pca_id": "p"}},
+            **{"cluster": {"state": "TERMINATED"}, "images": {"loaded": 1, "rejected": 1, "new": 2}},
+        }
+        self.objects: dict[str, bytes] = {
+            "state/db.json": b'{"begun": null}',
+            "logs/x.gz": gzip.compress(b"fine"),
+        }
+        self.uploads: list[dict[str, str]] = []
+        self.clusters = [cluster("j-1", START, *invariants.STAGES)]
+        self.airflow = "success"
+
+    def check(self, allowed: int = 1) -> list[str]:
+        aws = SimpleNamespace(
+            clusters=lambda prefix, states: [c for c in self.clusters if c["Status"]["State"] in states],
+            keys=lambda bucket: list(self.objects),
+            read=lambda bucket, key: self.objects.get(key),
+            client=lambda service: SimpleNamespace(
+                list_multipart_uploads=lambda **_: {"Uploads": self.uploads}
+            ),
+        )
+        deployment: Any = SimpleNamespace(
+            **{"aws": aws, "lake": "lake", "database": "db", "cluster_prefix": "fruits/x/"},
+            record=lambda run_id: copy.deepcopy(self.record),
+            photo_bodies=lambda: self.photos,
+        )
+        found = Aftermath(deployment, Run(RUN, self.airflow, {}), self.tables, clusters=allowed)
+        found.own_clusters = self.clusters
+        return [f"{one.__name__}: {sentence}" for one in invariants.CHECKS for sentence in one(found)]
+
+
+def cluster(name: str, made: datetime, *stages: str, state: str = "TERMINATED") -> dict[str, Any]:
+    timeline = {"CreationDateTime": made, "EndDateTime": made + timedelta(minutes=9)}
+    steps = [{"Name": f"{stage}/1", "Status": {"State": "COMPLETED"}} for stage in stages]
+    return {"Id": name, "Name": "fruits/x/", "Status": {"State": state, "Timeline": timeline}, "Steps": steps}
+
+
+def parquet(text: str) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"detail": [text] * 3}), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def row(**values: Any) -> Callable[[Any], Any]:
+    return lambda rows: rows.append({**rows[0], **values})
+
+
+DAMAGE: dict[str, tuple[str, Callable[[Sound], Any]]] = {
+    "a photo is missing": ("every_photo", lambda w: w.tables["rejects"].clear()),
+    "a photo too many": ("every_photo", lambda w: w.photos.pop("images/b.jpg")),
+    "a feature is there twice": ("every_photo", lambda w: row()(w.tables["features"])),
+    "an image is a reject": (
+        "every_photo",
+        lambda w: row(image_id=image_id("images/a.jpg"))(w.tables["rejects"]),
+    ),
+    "an image without features": ("every_photo", lambda w: row(image_id="other")(w.tables["images"])),
+    "features of other pixels": (
+        "every_photo",
+        lambda w: w.tables["features"][0].update(content_sha256="old"),
+    ),
+    "a live cluster": ("no_cluster", lambda w: w.clusters[0]["Status"].update(State="WAITING")),
+    "a cluster on its way out": ("no_cluster", lambda w: w.clusters[0]["Status"].update(State="TERMINATING")),
+    "a projection is missing": ("the_pca", lambda w: w.tables["pca"].clear()),
+    "a projection of another basis": ("the_pca", lambda w: w.tables["pca"][0].update(pca_id="q")),
+    "a projection is there twice": ("the_pca", lambda w: row()(w.tables["pca"])),
+    "nothing is published": ("the_pca", lambda w: w.tables["pca_models"].clear()),
+    "an open upload": ("nothing_is_left", lambda w: w.uploads.append({"Key": "k"})),
+    "a lock": ("nothing_is_left", lambda w: w.objects.update({"locks/db.json": b"{}"})),
+    "a temporary object": ("nothing_is_left", lambda w: w.objects.update({"tables/_temporary/0": b""})),
+    "a night that has begun": (
+        "nothing_is_left",
+        lambda w: w.objects.update({"state/db.json": b'{"begun": {"run_id": "x"}}'}),
+    ),
+    "a second cluster": (
+        "nothing_was_done",
+        lambda w: w.clusters.append(cluster("j-2", START + timedelta(hours=1))),
+    ),
+    "a stage done twice": (
+        "nothing_was_done",
+        lambda w: w.clusters[0]["Steps"].append(w.clusters[0]["Steps"][1]),
+    ),
+    "a stage never done": ("nothing_was_done", lambda w: w.clusters[0]["Steps"].pop()),
+    "green but not published": ("the_run", lambda w: w.record.update(state="failed", reason="x")),
+    "red but published": ("the_run", lambda w: setattr(w, "airflow", "failed")),
+    "no reason for red": (
+        "the_run",
+        lambda w: (w.record.update(state="failed"), setattr(w, "airflow", "failed")),
+    ),
+    "another run's record": ("the_run", lambda w: w.record.update(run_id="other")),
+    "a record that forgot its cluster": ("the_run", lambda w: w.record["cluster"].update(state="RUNNING")),
+    "a record of another model": ("the_run", lambda w: w.record["pca"].update(pca_id="z")),
+    "a record that counts wrong": ("the_run", lambda w: w.record["images"].update(loaded=5)),
+    "metadata in a table": ("no_metadata", lambda w: w.objects.update({"tables/t/d.json": CANARY.encode()})),
+    "metadata in a compressed log": (
+        "no_metadata",
+        lambda w: w.objects.update({"logs/y.gz": gzip.compress(CANARY.encode())}),
+    ),
+    "metadata in a Parquet file": ("no_metadata", lambda w: w.objects.update({"t.parquet": parquet(CANARY)})),
+}
+
+
+def test_a_sound_world_breaks_nothing() -> None:
+    assert Sound().check() == []
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damage_is_found_by_the_check_it_is_for(what: str) -> None:
+    world = Sound()
+    check, damage = DAMAGE[what]
+    damage(world)
+    assert [sentence for sentence in world.check() if sentence.startswith(check)], world.check()
+
+
+def test_a_run_without_a_record_is_not_truthful() -> None:
+    world = Sound()
+    world.record = None  # type: ignore[assignment]
+    assert any("no run.json" in sentence for sentence in world.check())
+
+
+def test_two_clusters_may_follow_but_not_overlap() -> None:
+    world = Sound()
+    world.clusters = [
+        cluster("j-1", START, "load_images"),
+        cluster("j-2", START + timedelta(hours=1), "featurize", "reduce_pca", "publish"),
+    ]
+    assert world.check(allowed=2) == []
+    world.clusters[1]["Status"]["Timeline"]["CreationDateTime"] = START + timedelta(minutes=5)
+    assert any("while j-1 lived" in sentence for sentence in world.check(allowed=2))
+
+
+@pytest.mark.parametrize("pointer", [{"file": "gone.json", "rows": 1}, {"file": "data.json", "rows": 2}])
+def test_a_table_that_is_not_whole_is_found(pointer: dict[str, Any]) -> None:
+    objects = {
+        "tables/db/images/current.json": json.dumps(pointer),
+        "tables/db/images/data.json": '{"a": {}}',
+    }
+    read = {key: text.encode() for key, text in objects.items()}
+    aws = SimpleNamespace(read=lambda bucket, key: read.get(key))
+    deployment: Any = SimpleNamespace(aws=aws, lake="lake", database="db")
+    assert [
+        s.partition(":")[0]
+        for s in invariants.check(deployment, Run(RUN, "success", {}), invariants.scripted_tables)
+    ] == ["whole_snapshots"]
+
+
+def test_equal_results_of_two_runs_have_one_digest_and_others_do_not() -> None:
+    tables = Sound().tables
+    again = copy.deepcopy(tables)
+    for rows in again.values():
+        rows.reverse()
+        for one in rows:
+            one["run_id"] = "another"
+    assert invariants.digest(again) == invariants.digest(tables)
+    again["features"][0]["content_sha256"] = "x"
+    assert invariants.digest(again) != invariants.digest(tables)

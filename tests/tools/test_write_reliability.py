@@ -1,0 +1,26 @@
+"""The page of what broke and what held."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tools.write_reliability import page
+
+
+def result(fault: str, moment: str, *broken: str) -> dict[str, Any]:
+    return {
+        **{"fault": fault, "moment": moment, "runner": "scripted", "what": f"{fault} {moment}"},
+        **{"held": not broken, "broken": list(broken)},
+    }
+
+
+def test_faults_come_in_the_order_of_their_numbers_and_moments() -> None:
+    text = page([result("F10", "after"), result("F2", "after"), result("F2", "before")])
+    assert text.index("F2 before") < text.index("F2 after") < text.index("F10 after")
+    assert "3 of 3 held" in text
+
+
+def test_what_did_not_hold_says_what_broke() -> None:
+    text = page([result("F1", "during", "a | b")])
+    assert "0 of 1 held" in text
+    assert "**no**: a \\| b" in text

@@ -1,0 +1,54 @@
+"""Writes docs/reliability.md from build/faults/results.json: what `make faults` injected, and what held."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RESULTS = REPOSITORY / "build" / "faults" / "results.json"
+PAGE = REPOSITORY / "docs" / "reliability.md"
+_MOMENTS = ("before", "during", "after")
+_HEAD = """# What breaks, and what holds
+
+Written by `make faults` from `build/faults/results.json`; do not edit. Each line is a fault that was injected at a
+moment of a real run of the DAG, before, during or after the effect of what it hit. The runner `scripted` has steps that
+write small tables in the place of Spark; `spark` has the real jobs. Held means: after it every photo was a feature or a
+reject, no cluster lived, tables were at whole snapshots of one basis, nothing was half done or locked, nothing was done
+twice, `run.json` and Airflow told the truth, no photo's metadata was anywhere, and the next night over the same photos
+came to the result of an undisturbed one (`tests/faults/invariants.py`).
+"""
+
+
+def page(results: Sequence[Mapping[str, Any]]) -> str:
+    """The page as Markdown."""
+    held = sum(bool(one["held"]) for one in results)
+    lines = [_HEAD, f"**{held} of {len(results)} held.**\n"]
+    lines += ["| fault | moment | runner | what was injected | held |", "|---|---|---|---|---|"]
+    for one in sorted(results, key=_order):
+        outcome = "yes" if one["held"] else "**no**: " + "; ".join(one["broken"]).replace("|", "\\|")
+        lines.append(f"| {one['fault']} | {one['moment']} | {one['runner']} | {one['what']} | {outcome} |")
+    return "\n".join(lines) + "\n"
+
+
+def _order(one: Mapping[str, Any]) -> tuple[int, str, int, str]:
+    number = re.fullmatch(r"F(\d+)", one["fault"])
+    return int(number[1]) if number else 1000, one["runner"], _MOMENTS.index(one["moment"]), one["what"]
+
+
+def main() -> int:
+    """Writes the page; exit 2 when there are no results."""
+    if not RESULTS.is_file():
+        print(f"{RESULTS} is missing: run make faults", file=sys.stderr)
+        return 2
+    PAGE.write_text(page(json.loads(RESULTS.read_text())))
+    print(f"wrote {PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
