@@ -70,6 +70,7 @@ REFUSED: list[tuple[str, Request]] = [
         ),
     ),
     ("AirflowRole", Request("s3:DeleteBucket", RAW, HERE)),
+    ("AirflowRole", Request("s3:DeleteObject", f"{RAW}/images/x.jpg", HERE)),
     ("AirflowRole", Request("glue:DeleteTable", NAMES.arn("glue", "table/fruits/images"), HERE)),
     ("AnalystRole", Request("s3:GetObject", f"{RAW}/images/x.jpg", HERE)),
     ("AnalystRole", Request("s3:ListBucket", RAW, HERE)),
