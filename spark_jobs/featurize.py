@@ -150,12 +150,15 @@ def _work(run: job.Run, images: DataFrame, features: DataFrame) -> tuple[DataFra
 
 def _pixels(images: DataFrame, work: DataFrame, counts: Counts) -> DataFrame:
     """Fetch the pixels of the pending images, from the files of the runs that wrote them where these are few."""
+    columns = ("image_id", "content_sha256", "pixels")
+    if counts.pending == counts.images:
+        return images.select(*columns)
     runs = json.loads(counts.runs)
     candidates = images.where(F.col("run_id").isin(runs)) if len(runs) <= _MAX_RUNS else images
     ids = tables.keys_of(work.where("pending"))
     if counts.pending <= _BROADCAST_ROWS:
         ids = F.broadcast(ids)
-    return candidates.select("image_id", "content_sha256", "pixels").join(ids, "image_id", "left_semi")
+    return candidates.select(*columns).join(ids, "image_id", "left_semi")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""The run's listing: what was in the input when the run began. Executors read it by row group, the driver never."""
+"""The run's listing: what was in the input when the run began.
+
+Executors read it by row group. A listing of one row group the driver reads itself: that is bounded, and spares a night
+with little to do the start of a Python worker.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,11 @@ from fruits.keys import image_id
 
 ROW_GROUP_ROWS = 50_000
 _BATCH_ROWS = 10_000
+_COLUMNS = ["key", "etag", "size_bytes"]
 
 
 def read(spark: SparkSession, uri: str) -> DataFrame:
-    """Open a listing as a frame that executors read for themselves, one row group at a time.
+    """Open a listing as a frame; one of several row groups executors read for themselves, a group at a time.
 
     Args:
         spark: The session.
@@ -38,13 +43,16 @@ def read(spark: SparkSession, uri: str) -> DataFrame:
         with objects.open_arrow(uri, s3) as file:
             footer = pq.ParquetFile(file)
             row_groups, names = footer.num_row_groups, footer.schema_arrow.names
+            if row_groups <= 1 and set(_COLUMNS) <= set(names):
+                rows = [_listed(batch) for batch in footer.read(_COLUMNS).to_batches()]
+                return spark.createDataFrame(pa.Table.from_batches(rows, schemas.LISTED))
     except FileNotFoundError as error:
         raise ListingError(
             f"there is no listing at {uri}: let `plan` (or tools/run_local.py) write it"
         ) from error
     except pa.ArrowInvalid as error:
         raise ListingError(f"{uri} is not a Parquet file: {error}") from error
-    if missing := {"key", "etag", "size_bytes"} - set(names):
+    if missing := set(_COLUMNS) - set(names):
         raise ListingError(f"{uri} lacks the columns {sorted(missing)}")
     slices = max(1, min(row_groups, 4 * spark.sparkContext.defaultParallelism))
     groups = spark.range(0, row_groups, 1, numPartitions=slices)
@@ -57,9 +65,7 @@ def _row_groups(uri: str, s3: objects.S3Location | None) -> Mapper:
             parquet = pq.ParquetFile(file)
             for batch in batches:
                 for group in batch.column("id").to_pylist():
-                    for rows in parquet.iter_batches(
-                        _BATCH_ROWS, row_groups=[group], columns=["key", "etag", "size_bytes"]
-                    ):
+                    for rows in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=_COLUMNS):
                         yield _listed(rows)
 
     return read_groups

@@ -114,8 +114,8 @@ class Nights:
         """The folder of the run begun last."""
         return self.folder / self.runs[-1]
 
-    def run(self, stage: str, *arguments: str) -> dict[str, Any]:
-        """Run one job as its script would, in this process, and give its metrics."""
+    def arguments(self, stage: str, *more: str) -> list[str]:
+        """The command line of one job in the run begun last."""
         common = [
             "--database",
             self.database,
@@ -130,7 +130,11 @@ class Nights:
             common += ["--model-id", self.model["model_id"]]
         if stage == "featurize":
             common += ["--model", self.model["folder"]]
-        parsed = JOBS[stage].parser().parse_args([*common, *arguments])
+        return [*common, *more]
+
+    def run(self, stage: str, *arguments: str) -> dict[str, Any]:
+        """Run one job as its script would, in this process, and give its metrics."""
+        parsed = JOBS[stage].parser().parse_args(self.arguments(stage, *arguments))
         getattr(JOBS[stage], stage)(job.Run(stage, parsed, self.spark))
         return stages.read(str(self.run_folder), stage)
 

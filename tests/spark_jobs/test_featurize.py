@@ -65,6 +65,24 @@ def test_a_full_refresh_gives_equal_bytes(nights):
     assert nights.rows("features") == before
 
 
+def test_equal_bytes_whatever_the_partitions_and_the_order_of_the_images(nights, monkeypatch):
+    import featurize
+
+    orchard(nights.photos, labels=3, each=9)
+    nights.load()
+    nights.run("featurize")
+    before = features(nights)
+    cuts = []
+    partitions = featurize.job.partitions
+    monkeypatch.setattr(featurize.job, "partitions", lambda *how: cuts.append(partitions(*how)) or cuts[-1])
+    monkeypatch.setattr(featurize, "ROWS_PER_PARTITION", 2)
+    nights.run("featurize", "--full-refresh", "--batch-size", "2")
+    assert cuts[0] > 10
+    after = features(nights)
+    assert after.keys() == before.keys()
+    assert all(after[key].tobytes() == before[key].tobytes() for key in before)
+
+
 def test_both_engines_agree_to_a_thousandth(nights, models):
     orchard(nights.photos, labels=1, each=4)
     nights.load()

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 
+import featurize
 import load_images
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fruits import job, listing, objects, tables
-from fruits.errors import ListingError
+from fruits.errors import ListingError, ReconciliationError
 from fruits.keys import image_id
 
 from tests.spark_jobs import pictures
@@ -149,6 +150,79 @@ def test_killed_between_its_two_commits_a_rerun_ends_in_the_same_tables(nights, 
     assert nights.keys("images") == ["mended.jpg", "new.jpg"]
     assert nights.keys("rejects") == ["breaks.jpg"]
     assert nights.load()["images"]["new"] == 0
+
+
+def operations(nights, table):
+    shown = nights.spark.table(f"{nights.database}.{table}.snapshots").orderBy("committed_at")
+    return [row.operation for row in shown.select("operation").collect()]
+
+
+def files(nights, table):
+    return {row.file_path for row in nights.spark.table(f"{nights.database}.{table}.files").collect()}
+
+
+def test_additions_are_appended_and_rewrite_no_file_of_before(nights):
+    orchard(nights.photos, labels=1, each=3)
+    (nights.photos / "broken.jpg").write_bytes(b"<html>")
+    nights.load()
+    nights.run("featurize")
+    before = {table: files(nights, table) for table in ("images", "rejects", "features")}
+    orchard(nights.photos / "new", labels=1, each=2)
+    (nights.photos / "broken too.jpg").write_bytes(b"<html>")
+    nights.load()
+    nights.run("featurize")
+    for table, kept in before.items():
+        assert operations(nights, table) == ["append", "append"]
+        assert kept < files(nights, table)
+    assert len(nights.rows("features")) == len(nights.rows("images")) == 5
+
+
+def test_a_row_that_changes_is_merged_and_never_doubled(nights):
+    orchard(nights.photos, labels=1, each=3)
+    nights.load()
+    nights.run("featurize")
+    (nights.photos / "Label 0" / "r0_0_100.jpg").write_bytes(encoded(fruit(70)))
+    nights.load()
+    nights.run("featurize")
+    assert operations(nights, "images") == operations(nights, "features") == ["append", "overwrite"]
+    assert len(nights.rows("features")) == len(nights.rows("images")) == 3
+
+
+def test_a_commit_that_is_lost_is_an_error_and_the_next_run_mends_it(nights, monkeypatch):
+    orchard(nights.photos, labels=1, each=3)
+    nights.list_photos()
+    with monkeypatch.context() as patch:
+        patch.setattr(load_images.tables, "merge", lambda *rows, **hints: None)
+        with pytest.raises(ReconciliationError, match="0 rows together and should have 3"):
+            nights.run("load_images", "--complete")
+    assert nights.run("load_images", "--complete")["images"]["loaded"] == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(featurize.tables, "merge", lambda *rows, **hints: None)
+        with pytest.raises(ReconciliationError, match="3 images have 0 rows of features"):
+            nights.run("featurize")
+    assert nights.run("featurize")["features"]["rows"] == 3
+
+
+def test_an_empty_listing_empties_the_tables_when_complete_and_changes_nothing_else(nights):
+    orchard(nights.photos, labels=1, each=2)
+    (nights.photos / "broken.jpg").write_bytes(b"<html>")
+    nights.load()
+    nights.runs.append("run-2")
+    nothing = pa.table(
+        {
+            "key": pa.array([], pa.string()),
+            "etag": pa.array([], pa.string()),
+            "size_bytes": pa.array([], pa.int64()),
+        }
+    )
+    with objects.writer(str(nights.run_folder / "listing.parquet"), None) as out:
+        pq.write_table(nothing, out)
+    assert nights.run("load_images")["images"]["removed"] == 0
+    assert len(nights.keys("images")) == 2
+    assert nights.run("load_images", "--complete")["images"]["removed"] == 3
+    assert nights.keys("images") == nights.keys("rejects") == []
+    assert nights.run("load_images", "--complete")["images"]["seen"] == 0
+    assert nights.run("featurize")["features"]["rows"] == 0
 
 
 def test_a_full_refresh_loads_everything_again_to_the_same_rows(nights):
