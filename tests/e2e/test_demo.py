@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
-import os
 import re
-import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,66 +14,9 @@ import pytest
 from PIL import Image, ImageOps
 from pyiceberg.catalog import load_catalog
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-SHARED = Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
-PHOTOS = SHARED / "images" / "fruits360_sample" / "Test"
-WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
-GOOD_PHOTOS = 200
-MARKER = "DEMO_FOLDER"  # demo.processes.MARKER; the demo itself is not importable in this environment
-START_SECONDS = 1500
+from tests.e2e.conftest import GOOD_PHOTOS, WEIGHTS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
-
-
-@pytest.fixture(scope="session")
-def photos(tmp_path_factory) -> Path:
-    """200 photos (real ones where they are at hand, else drawn), an HTML page named .jpg, a truncated JPEG."""
-    folder = tmp_path_factory.mktemp("photos")
-    source = PHOTOS
-    if not source.is_dir():
-        source = tmp_path_factory.mktemp("drawn")
-        subprocess.run([".venv-airflow/bin/python", "-m", "demo.drawing", source], check=True, cwd=REPOSITORY)
-    everything = sorted(source.rglob("*.jpg"))
-    for path in everything[:: len(everything) // GOOD_PHOTOS][:GOOD_PHOTOS]:
-        target = folder / path.relative_to(source)
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(path, target)
-    label = next(path for path in folder.iterdir())
-    (label / "page.jpg").write_text("<!doctype html><title>not a photo</title>")
-    (label / "cut.jpg").write_bytes(everything[0].read_bytes()[:1500])
-    return folder
-
-
-@pytest.fixture(scope="session")
-def demo(photos, tmp_path_factory):
-    """A demo that has run and is kept up: its folder and its endpoint."""
-    out = tmp_path_factory.mktemp("demo") / "out.txt"
-    environ = {**os.environ, "IMAGES": str(photos), "KEEP": "1"}
-    if WEIGHTS.is_file():
-        environ["WEIGHTS"] = str(WEIGHTS)
-    with out.open("wb") as log:
-        process = subprocess.Popen(
-            ["make", "-s", "demo"],
-            cwd=REPOSITORY,
-            env=environ,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not (kept := re.search(r"AWS on (http://\S+);", out.read_text())):
-            assert process.poll() is None, f"make demo ended with {process.returncode}:\n{out.read_text()}"
-            assert time.monotonic() < deadline, f"make demo is still at work:\n{out.read_text()}"
-            time.sleep(1)
-        assert left_behind(), (
-            "a running demo must be found by its marker, else the check at the end says nothing"
-        )
-        yield {"folder": REPOSITORY / "build" / "demo", "endpoint": kept[1], "out": out.read_text()}
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait(60)
-    assert left_behind() == [], "the demo left processes behind"
 
 
 @pytest.fixture(scope="session")
@@ -106,16 +43,6 @@ def tables(catalog, run):
         name: catalog.load_table((database, name)).scan().to_arrow()
         for _, name in catalog.list_tables(database)
     }
-
-
-def left_behind() -> list[str]:
-    """Command lines of processes that carry the demo's marker, which every process it starts inherits."""
-    marked = []
-    for environ in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):  # it has just ended, or is another user's
-            if f"{MARKER}={REPOSITORY / 'build' / 'demo'}".encode() in environ.read_bytes().split(b"\0"):
-                marked.append((environ.parent / "cmdline").read_text())
-    return marked
 
 
 def image_ids(photos: Path) -> dict[str, Path]:

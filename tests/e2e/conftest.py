@@ -1,0 +1,83 @@
+"""One demo for all tests of this folder, as a user starts it: `make demo`, with KEEP so that its tables can be read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHARED = Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
+PHOTOS = SHARED / "images" / "fruits360_sample" / "Test"
+WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+GOOD_PHOTOS = 200
+MARKER = "DEMO_FOLDER"  # demo.processes.MARKER; the demo itself is not importable in this environment
+START_SECONDS = 1500
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory) -> Path:
+    """200 photos (real ones where they are at hand, else drawn), an HTML page named .jpg, a truncated JPEG."""
+    folder = tmp_path_factory.mktemp("photos")
+    source = PHOTOS
+    if not source.is_dir():
+        source = tmp_path_factory.mktemp("drawn")
+        subprocess.run([".venv-airflow/bin/python", "-m", "demo.drawing", source], check=True, cwd=REPOSITORY)
+    everything = sorted(source.rglob("*.jpg"))
+    for path in everything[:: len(everything) // GOOD_PHOTOS][:GOOD_PHOTOS]:
+        target = folder / path.relative_to(source)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, target)
+    label = next(path for path in folder.iterdir())
+    (label / "page.jpg").write_text("<!doctype html><title>not a photo</title>")
+    (label / "cut.jpg").write_bytes(everything[0].read_bytes()[:1500])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo(photos, tmp_path_factory):
+    """A demo that has run and is kept up: its folder and its endpoint."""
+    out = tmp_path_factory.mktemp("demo") / "out.txt"
+    environ = {**os.environ, "IMAGES": str(photos), "KEEP": "1"}
+    if WEIGHTS.is_file():
+        environ["WEIGHTS"] = str(WEIGHTS)
+    with out.open("wb") as log:
+        process = subprocess.Popen(
+            ["make", "-s", "demo"],
+            cwd=REPOSITORY,
+            env=environ,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not (kept := re.search(r"AWS on (http://\S+);", out.read_text())):
+            assert process.poll() is None, f"make demo ended with {process.returncode}:\n{out.read_text()}"
+            assert time.monotonic() < deadline, f"make demo is still at work:\n{out.read_text()}"
+            time.sleep(1)
+        assert left_behind(), (
+            "a running demo must be found by its marker, else the check at the end says nothing"
+        )
+        yield {"folder": REPOSITORY / "build" / "demo", "endpoint": kept[1], "out": out.read_text()}
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(60)
+    assert left_behind() == [], "the demo left processes behind"
+
+
+def left_behind() -> list[str]:
+    """Command lines of processes that carry the demo's marker, which every process it starts inherits."""
+    marked = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it has just ended, or is another user's
+            if f"{MARKER}={REPOSITORY / 'build' / 'demo'}".encode() in environ.read_bytes().split(b"\0"):
+                marked.append((environ.parent / "cmdline").read_text())
+    return marked
