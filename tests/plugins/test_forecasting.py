@@ -20,6 +20,9 @@ from fruits_airflow.forecasting import (
 )
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.regions import EU_REGIONS
+from fruits_airflow.report.facts import Facts
+from fruits_airflow.report.sections import costs
+from fruits_airflow.run_record import _add_cost, blank_record
 from fruits_airflow.settings import Settings
 
 from tests.plugins import laptop
@@ -100,6 +103,22 @@ def test_a_learned_speed_moves_the_table() -> None:
     assert slow["hours"] > fast["hours"]
     fixed = load_profile("nightly").fixed_minutes / 60
     assert slow["hours"] - fixed == pytest.approx(10 * (fast["hours"] - fixed), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "words"),
+    [({"ec2": 0.05, "emr": 0.02}, "€0.0200 less"), ({"ec2": 0.3, "emr": 0.02}, "€0.23 more")],
+)
+def test_the_report_says_by_how_much_the_nodes_were_forecast_wrongly(
+    estimate: dict[str, float], words: str
+) -> None:
+    record = blank_record("r1", "nightly", "eu-west-1")
+    record["cost"] |= {"forecast_eur": 1.09, "forecast_parts": {"ec2": 0.08, "emr": 0.01, "s3": 1.0}}
+    _add_cost(record["cost"], estimate)
+    assert record["cost"]["difference_eur"] == pytest.approx(sum(estimate.values()) - 0.09), (
+        "requests have no timeline"
+    )
+    assert words in costs(Facts(record, {}))[1].what
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

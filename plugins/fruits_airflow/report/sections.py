@@ -9,7 +9,7 @@ from typing import Any
 from fruits_airflow.regions import EU_REGIONS, NEAR_MISSES
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.flow import ENDED
-from fruits_airflow.report.units import NBSP, UNKNOWN, clipped, number, percent, value
+from fruits_airflow.report.units import NBSP, UNKNOWN, clipped, euros, number, percent, value
 
 VOLUMES = {
     "input": ("Input", "photos as they were uploaded"),
@@ -169,7 +169,10 @@ def costs(facts: Facts) -> list[Amount]:
     """Forecast, estimate and ceiling, empty when none is known to be more than nothing."""
     amounts = {
         "Forecast": ("before anything was created", facts.number("cost", "forecast_eur")),
-        "Estimate": ("from the seconds that the cluster lived", facts.number("cost", "estimate_eur")),
+        "Estimate": (
+            f"from the seconds that each node lived{_difference(facts)}",
+            facts.number("cost", "estimate_eur"),
+        ),
         "Ceiling": ("what this run may cost at most", facts.number("cost", "ceiling_eur")),
     }
     most = max((euros for _, euros in amounts.values() if euros is not None), default=0.0)
@@ -179,6 +182,14 @@ def costs(facts: Facts) -> list[Amount]:
         Amount(name, what, euros, None if euros is None else max(0.0, euros / most))
         for name, (what, euros) in amounts.items()
     ]
+
+
+def _difference(facts: Facts) -> str:
+    """By how much the nodes were forecast wrongly, in words."""
+    off = facts.number("cost", "difference_eur")
+    if not off:
+        return ""
+    return f"; {euros(abs(off))} {'more' if off > 0 else 'less'} than was forecast for them"
 
 
 def residency(facts: Facts) -> tuple[bool | None, str]:
