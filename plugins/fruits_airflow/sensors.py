@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,7 +21,7 @@ from fruits_airflow.operators import failing_for_good
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.settings import Settings
 from fruits_airflow.step_logs import read_tails, step_log_prefix
-from fruits_airflow.steps import FAILED_STATES, Step, describe_step
+from fruits_airflow.steps import FAILED_STATES, TERMINAL_STATES, Step, describe_step
 from fruits_airflow.triggers import ClusterReadyTrigger, StepTrigger, settle_seconds
 
 if TYPE_CHECKING:
@@ -92,7 +93,11 @@ class ClusterReadySensor(EmrJobFlowSensor):
         """
         run, job_flow_id = RunCluster.of(context, self.settings), str(event["job_flow_id"])
         cluster = describe(run.client, job_flow_id)
-        if cluster.state in READY_STATES:
+        if cluster.state in LIVE_STATES and event["status"] == "lost":
+            cluster = replace(
+                cluster, state=event["state"], reason=event["reason"]
+            )  # a read that lags behind
+        if cluster.state in READY_STATES or (cluster.state in LIVE_STATES and event["status"] == "ready"):
             self.log.info("%s is %s", job_flow_id, cluster.state)
             return
         if cluster.state in LIVE_STATES:
@@ -165,10 +170,14 @@ class StepSensor(EmrStepSensor):
             event["step_id"],
         )
         step = describe_step(run.client, job_flow_id, step_id)
+        if event["status"] == "ended" and step.state not in TERMINAL_STATES:
+            step = replace(step, state=event["state"], reason=event["reason"])  # a read that lags behind
         if step.state == "COMPLETED":
             self.log.info("%s is done: %s", step.name, step_id)
             return
         cluster = describe(run.client, job_flow_id)
+        if event["status"] == "lost" and cluster.state in LIVE_STATES:
+            cluster = replace(cluster, state=event["state"], reason=event["reason"])
         if event["status"] == "timeout":
             self._cancel(run, job_flow_id, step_id)
             run.journal.note(f"failed-{step_id}", state=step.state, reason="deadline")

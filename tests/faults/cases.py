@@ -44,6 +44,38 @@ def lost(operation: str, moment: str, **more: Any) -> tuple[dict[str, Any], ...]
     return ({"kind": "lost", "service": "emr", "operation": operation, "when": moment, "times": 1} | more,)
 
 
+def refused(operation: str, error: str, **more: Any) -> tuple[dict[str, Any], ...]:
+    """A call of EMR that is refused."""
+    return ({"kind": "refused", "service": "emr", "operation": operation, "error": error} | more,)
+
+
+def slow_commit(when: str, file: str = "current.json", seconds: float = 3.0) -> dict[str, Any]:
+    """A commit of the table `features` that takes effect late, or whose reply is late."""
+    key = f"tables/[^/]*/features/{file}"
+    return {
+        **{"kind": "delayed", "service": "s3", "operation": "PutObject", "key": key},
+        **{"when": when, "seconds": seconds, "times": 1},
+    }
+
+
+def step_lost(state: str, seconds: float) -> dict[str, Any]:
+    """The cluster is lost `seconds` after featurize has entered `state`."""
+    return {
+        **{"kind": "cluster_lost", "step": "featurize/.*", "state": state},
+        **{"seconds": seconds, "times": 1},
+    }
+
+
+def killed(seconds: float) -> dict[str, Any]:
+    """The driver of featurize is killed."""
+    return {"kind": "step_killed", "step": "featurize/.*", "seconds": seconds, "times": 1}
+
+
+def hangs(when: str) -> dict[str, Any]:
+    """Featurize hangs."""
+    return {"kind": "step_hangs", "step": "featurize/.*", "when": when, "times": 1}
+
+
 CASES = (
     # F1: RunJobFlow's reply is lost
     Case("F1", "before", "RunJobFlow is lost on its way", lost("RunJobFlow", "before")),
@@ -87,4 +119,244 @@ CASES = (
         lost("TerminateJobFlows", "during", seconds=1.0),
     ),
     Case("F3", "after", "TerminateJobFlows' reply is lost", lost("TerminateJobFlows", "after"), quick=True),
+    # F9: calls are throttled
+    Case("F9", "before", "RunJobFlow is throttled twice", refused("RunJobFlow", "Throttling", times=2)),
+    Case(
+        "F9",
+        "during",
+        "three of ten of all EMR calls are throttled",
+        refused("(List|Describe|Add).*", "Throttling", rate=0.3),
+        quick=True,
+    ),
+    Case(
+        "F9",
+        "after",
+        "TerminateJobFlows is throttled six times",
+        refused("TerminateJobFlows", "Throttling", times=6),
+    ),
+    # F10: reads are stale and backward reads
+    Case(
+        "F10",
+        "before",
+        "RunJobFlow's reply is lost, and ListClusters lags by 1.5 s",
+        (*lost("RunJobFlow", "after"), {"kind": "stale", "operation": "ListClusters", "seconds": 1.5}),
+        quick=True,
+    ),
+    Case(
+        "F10",
+        "during",
+        "four of ten looks at steps and clusters show what was before",
+        ({"kind": "backward", "service": "emr", "operation": "Describe(Step|Cluster)", "rate": 0.4},),
+    ),
+    Case(
+        "F10",
+        "after",
+        "AddJobFlowSteps' replies are lost, and ListSteps goes backward",
+        (
+            *lost("AddJobFlowSteps", "after", times=2),
+            {"kind": "backward", "service": "emr", "operation": "ListSteps", "rate": 0.5},
+        ),
+    ),
+    # F11: a cluster that does not start
+    Case(
+        "F11",
+        "before",
+        "every cluster is stuck in STARTING",
+        ({"kind": "stays", "state": "STARTING"},),
+        end="failed",
+        clusters=3,
+    ),
+    Case(
+        "F11",
+        "during",
+        "every cluster is stuck in BOOTSTRAPPING",
+        ({"kind": "stays", "state": "BOOTSTRAPPING"},),
+        end="failed",
+        clusters=3,
+    ),
+    Case(
+        "F11",
+        "after",
+        "the first cluster is stuck in STARTING, the next starts",
+        ({"kind": "stays", "state": "STARTING", "times": 65},),
+        clusters=2,
+    ),
+    # F12: a bootstrap action that fails
+    Case(
+        "F12",
+        "during",
+        "a bootstrap action returns non-zero",
+        ({"kind": "bootstrap_fails"},),
+        end="failed",
+        quick=True,
+    ),
+    # F13: a cluster that is lost
+    Case(
+        "F13",
+        "before",
+        "the cluster is lost before its first step",
+        ({"kind": "cluster_lost", "state": "WAITING", "seconds": 0.0, "times": 1},),
+        clusters=2,
+    ),
+    Case(
+        "F13",
+        "during",
+        "the cluster is lost while a step is about to commit",
+        (slow_commit("before"), step_lost("RUNNING", 1.5)),
+        clusters=2,
+        quick=True,
+    ),
+    Case(
+        "F13",
+        "during",
+        "the cluster is lost while a step that has committed is at work",
+        (slow_commit("after"), step_lost("RUNNING", 1.5)),
+        clusters=2,
+        note="committed",
+    ),
+    Case(
+        "F13",
+        "after",
+        "the cluster is lost when a step has ended",
+        (step_lost("COMPLETED", 0.0),),
+        clusters=2,
+    ),
+    # F16: the driver is killed
+    Case(
+        "F16",
+        "before",
+        "a step's driver is killed before its commit",
+        (slow_commit("before", "data-.*", 5.0), killed(3.0)),
+        end="failed",
+    ),
+    Case(
+        "F16",
+        "during",
+        "a step's driver is killed, and its commit takes effect afterwards",
+        (slow_commit("before", seconds=5.0), killed(3.0)),
+        end="failed",
+    ),
+    Case(
+        "F16",
+        "after",
+        "a step's driver is killed after its commit",
+        (slow_commit("after", seconds=5.0), killed(3.0)),
+        end="failed",
+    ),
+    # F18: S3 SlowDown
+    Case(
+        "F18",
+        "before",
+        "S3 answers the plan's listing with SlowDown, twice",
+        (
+            {
+                "kind": "refused",
+                "service": "s3",
+                "operation": "ListObjectsV2",
+                "error": "SlowDown",
+                "times": 2,
+            },
+        ),
+    ),
+    Case(
+        "F18",
+        "during",
+        "S3 answers one of eight requests with SlowDown",
+        (
+            {
+                "kind": "refused",
+                "service": "s3",
+                "operation": "(Get|Put|Head)Object",
+                "error": "SlowDown",
+                "rate": 0.12,
+            },
+        ),
+        quick=True,
+    ),
+    Case(
+        "F18",
+        "after",
+        "S3 has written run.json and says 500",
+        (
+            {
+                **{"kind": "refused", "service": "s3", "operation": "PutObject", "key": "runs/.*/run.json"},
+                **{"error": "InternalError", "when": "after", "times": 2},
+            },
+        ),
+    ),
+    # F19: S3 reset or slow
+    Case(
+        "F19",
+        "before",
+        "S3 resets one of eight requests before it has done anything",
+        ({"kind": "lost", "service": "s3", "operation": "(Get|Put)Object", "rate": 0.12, "reset": True},),
+    ),
+    Case(
+        "F19",
+        "during",
+        "S3 cuts off one of ten writes and does them a second later",
+        ({"kind": "lost", "service": "s3", "operation": "PutObject", "rate": 0.1, "when": "during"},),
+    ),
+    Case(
+        "F19",
+        "after",
+        "S3's replies to one of eight writes are lost",
+        ({"kind": "lost", "service": "s3", "operation": "PutObject", "rate": 0.12, "when": "after"},),
+        quick=True,
+    ),
+    Case(
+        "F19",
+        "after",
+        "one of five replies of S3 is half a second late",
+        ({"kind": "delayed", "service": "s3", "rate": 0.2, "seconds": 0.5, "when": "after"},),
+        note="slow",
+    ),
+    # F21: a hung step
+    Case("F21", "before", "a step hangs before it has done anything", (hangs("before"),), end="failed"),
+    Case("F21", "after", "a step hangs when its work is done", (hangs("after"),), end="failed", quick=True),
+    # F25: access denied, credentials expired
+    Case("F25", "before", "RunJobFlow is denied", refused("RunJobFlow", "AccessDenied"), end="failed"),
+    Case(
+        "F25",
+        "during",
+        "adding the third step is denied from then on",
+        refused("AddJobFlowSteps", "AccessDenied", skip=2),
+        end="failed",
+        quick=True,
+    ),
+    Case(
+        "F25",
+        "during",
+        "the credentials have expired for five looks at a step",
+        refused("DescribeStep", "ExpiredToken", skip=2, times=5),
+        note="expired",
+    ),
+    Case(
+        "F25",
+        "after",
+        "TerminateJobFlows is denied four times",
+        refused("TerminateJobFlows", "AccessDenied", times=4),
+    ),
+    # F27: a termination that is refused
+    Case(
+        "F27",
+        "before",
+        "the cluster is termination protected",
+        refused("TerminateJobFlows", "Protected", times=3),
+    ),
+    Case(
+        "F27",
+        "after",
+        "the cluster stays TERMINATING for ten seconds",
+        ({"kind": "stays", "state": "TERMINATING", "times": 100},),
+    ),
+    # logs that are late
+    Case(
+        "F12",
+        "after",
+        "a step fails, and its logs come three seconds late",
+        ({"kind": "logs_late", "seconds": 3.0}, killed(0.1)),
+        end="failed",
+        note="logs",
+    ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -207,6 +208,7 @@ class Deployment:
             "FRUITS_SERVICE_ROLE": self.outputs["ServiceRole"],
             "FRUITS_INSTANCE_PROFILE": self.outputs["InstanceProfile"],
             "FRUITS_SECURITY_CONFIGURATION": self.outputs["SecurityConfiguration"],
+            "FRUITS_SUBNET_ID": self.outputs["SubnetId"],
             "FRUITS_NODE_ENVIRONMENT": "preinstalled",
             "FRUITS_MAX_REJECT_RATE": "0.5",
             "FRUITS_POLL_S": "0.2",
@@ -342,10 +344,16 @@ class Pipeline:
 
         return wait
 
+    def kill(self) -> None:
+        """SIGKILL, as when the machine goes."""
+        self._process.kill()
+        self._process.wait(20)
+
     def close(self) -> None:
         """Ends it."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it was killed
+            self._process.stdin.close()
         try:
             self._process.wait(20)
         except subprocess.TimeoutExpired:
