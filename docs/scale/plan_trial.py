@@ -13,7 +13,6 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,14 @@ REPOSITORY = HERE.parents[1]
 sys.path.insert(0, str(REPOSITORY / "plugins"))
 
 from fruits_airflow import listing  # noqa: E402 - needs the path above
+from fruits_airflow.bucket_listing import list_objects  # noqa: E402
 
 PAGE = 1000
 LABELS = 131
 
 
 class ScriptedLister:
-    """Answers `get_paginator("list_objects_v2").paginate(...)` as S3 would, from a count; holds one page at a time.
+    """Answers `list_objects_v2` as S3 would, from a count: `images/Training/<label>/<number>`; holds one page a call.
 
     Args:
         count: Keys.
@@ -40,17 +40,27 @@ class ScriptedLister:
         self.changed_every = changed_every
         self.pages = 0
 
-    def get_paginator(self, operation: str) -> ScriptedLister:
-        """Only listing is scripted."""
-        if operation != "list_objects_v2":
-            raise NotImplementedError(operation)
-        return self
+    def list_objects_v2(self, **asked: str) -> dict[str, Any]:
+        """A page of at most a thousand keys or folders, in order."""
+        self.pages += 1
+        below = asked["Prefix"].removeprefix("images/")
+        label = below.removeprefix("Training/").removeprefix("Label ").rstrip("/")
+        if "Delimiter" in asked and not label:
+            inner = [f"Label {n:03d}/" for n in range(LABELS)] if below else ["Training/"]
+            folders = [{"Prefix": asked["Prefix"] + name} for name in inner]
+            return {"IsTruncated": False, "CommonPrefixes": folders}
+        first, last = self._numbers(int(label), int(label) + 1) if label else (0, self.count)
+        start = int(asked.get("ContinuationToken", first))
+        stop = min(start + PAGE, last)
+        page: dict[str, Any] = {
+            "IsTruncated": stop < last,
+            "Contents": [self._object(n) for n in range(start, stop)],
+        }
+        return page | ({"NextContinuationToken": str(stop)} if stop < last else {})
 
-    def paginate(self, **_: Any) -> Iterator[dict[str, Any]]:
-        """Pages of a thousand keys, in order."""
-        for start in range(0, self.count, PAGE):
-            self.pages += 1
-            yield {"Contents": [self._object(n) for n in range(start, min(start + PAGE, self.count))]}
+    def _numbers(self, *labels: int) -> tuple[int, ...]:
+        """The first number of each label."""
+        return tuple(-(-label * self.count // LABELS) for label in labels)
 
     def _object(self, number: int) -> dict[str, Any]:
         changed = self.changed_every > 0 and number % self.changed_every == 0
@@ -73,9 +83,9 @@ def trial(count: int) -> dict[str, Any]:
         first, second = Path(folder) / "first.parquet", Path(folder) / "second.parquet"
         started = time.perf_counter()
         lister = ScriptedLister(count)
-        summary = listing.write_listing(listing.list_objects(lister, "raw", "images/"), first)  # type: ignore[arg-type]
+        summary = listing.write_listing(list_objects(lister, "raw", "images/"), first)  # type: ignore[arg-type]
         listed = time.perf_counter()
-        later = listing.list_objects(ScriptedLister(count, changed_every=100), "raw", "images/")  # type: ignore[arg-type]
+        later = list_objects(ScriptedLister(count, changed_every=100), "raw", "images/")  # type: ignore[arg-type]
         listing.write_listing(later, second)
         compared = time.perf_counter()
         changes = listing.compare(listing.read_listing(first), listing.read_listing(second))
