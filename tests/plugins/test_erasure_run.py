@@ -1,0 +1,182 @@
+"""The tasks of an erasure: locks, order, receipt, verdict; without Spark, which tests/dags and tests/e2e have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from fruits_airflow.clusters import ClusterIdentity
+from fruits_airflow.database_lock import DatabaseLock
+from fruits_airflow.erasure import erasure_key, suppression_key
+from fruits_airflow.erasure_run import (
+    WORK_TASKS,
+    ErasurePlanOperator,
+    erase_exports,
+    erase_photos,
+    judge_erasure,
+    plan_erasure,
+    write_receipt,
+)
+from fruits_airflow.errors import ConfigError, CostCeilingExceeded, ErasureIncomplete, RunOvertaken
+from fruits_airflow.lake import Lake
+from fruits_airflow.photo_versions import image_id_of
+from fruits_airflow.publication import Fingerprint, PublicationState, read_state, write_state
+from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.settings import Settings
+from fruits_airflow.stages import ERASURE_STAGES, step_for
+
+from tests.plugins import laptop
+from tests.plugins.airflow_context import context_of
+from tests.plugins.test_erasure import ID, KEY, place
+
+__all__ = ["place"]  # the fixture
+
+ERASURE = "manual__erasure"
+ALL_DONE = dict.fromkeys(WORK_TASKS, "success")
+
+
+@pytest.fixture
+def task(make_run: Callable[..., RunCluster], place: Any) -> Callable[..., Any]:
+    """Makes the context of a task of the erasure."""
+    run = make_run(ERASURE, dag_id="erase_images")
+
+    def make(states: dict[str, str] | None = None, **params: Any) -> Any:
+        context = context_of(run, states, **params)
+        context["ti"].xcoms["plan"] = None
+        return context
+
+    return make
+
+
+def lock_of(settings: Settings, database: str, run_id: str = "a-night") -> DatabaseLock:
+    owner = ClusterIdentity(settings.deployment_id, "fruits_pipeline", run_id)
+    return DatabaseLock(
+        Lake(laptop.client("s3"), settings.lake_bucket), database, owner, settings.region, lambda _: False
+    )
+
+
+def test_the_plan_has_both_locks_and_no_key(account: Settings, task: Callable[..., Any]) -> None:
+    plan = plan_erasure(account, task(keys=[KEY]))
+    holders = [lock_of(account, database).holding() for database in plan["databases"]]
+    assert [holder and holder.owner.dag_id for holder in holders] == ["erase_images", "erase_images"]
+    assert KEY not in str(plan)
+    assert plan["photos"] == 2, "the photo, and the same bytes under another key"
+
+
+@pytest.mark.parametrize("database", ["fruits", "fruits_demo"])
+def test_while_a_run_has_a_database_the_erasure_waits_and_then_works(
+    account: Settings, task: Callable[..., Any], database: str
+) -> None:
+    night = lock_of(account, database)
+    night.take(datetime.now(UTC) + timedelta(hours=1))
+    operator = ErasurePlanOperator(task_id="plan", settings=account)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(task(keys=[KEY]))
+    lake = Lake(laptop.client("s3"), account.lake_bucket)
+    assert lake.read(suppression_key(ERASURE)) is None, (
+        "what runs now had listed the photo: nothing is half done"
+    )
+    night.release()
+    again = getattr(operator, deferred.value.method_name)
+    assert again(task(keys=[KEY]), **deferred.value.kwargs)["photos"] == 2
+
+
+def test_a_database_that_never_becomes_free_is_told(account: Settings, task: Callable[..., Any]) -> None:
+    lock_of(account, "fruits").take(datetime.now(UTC) + timedelta(hours=1))
+    operator = ErasurePlanOperator(task_id="plan", settings=account)
+    with pytest.raises(AirflowFailException, match="fruits is locked by.*nothing is erased yet"):
+        operator.execute_again(task(keys=[KEY]), since=0.0)
+
+
+NIGHT = Fingerprint("a-night", "l", "c", "m", "s")
+
+
+@pytest.mark.parametrize(
+    "before",
+    [PublicationState(published=NIGHT), PublicationState(begun=NIGHT, gate_failed=NIGHT)],
+    ids=["published", "gate failed"],
+)
+def test_after_an_erasure_an_older_run_may_not_go_on(
+    account: Settings, task: Callable[..., Any], make_run: Callable[..., RunCluster], before: PublicationState
+) -> None:
+    lake = Lake(laptop.client("s3"), account.lake_bucket)
+    write_state(lake, "fruits", before)
+    plan_erasure(account, task(keys=[KEY]))
+    after = read_state(lake, "fruits")
+    assert after.begun == replace(NIGHT, run_id=ERASURE)
+    assert (after.published, after.gate_failed) == (before.published, before.gate_failed)
+    lake.remove("locks/fruits.json")
+    with pytest.raises(RunOvertaken, match=ERASURE):
+        make_run("a-night").adopt_or_create()
+
+
+def test_each_database_has_a_step_with_metrics_of_its_own(
+    account: Settings, task: Callable[..., Any]
+) -> None:
+    plan = plan_erasure(account, task(keys=[KEY]))
+    steps = [step_for(stage, plan, "c0de")["HadoopJarStep"]["Args"] for stage in ERASURE_STAGES]
+    for arguments, database in zip(steps, ("fruits", "fruits_demo"), strict=True):
+        assert f"s3://{account.lake_bucket}/code/c0de/erase_images.py" in arguments
+        assert arguments[arguments.index("--database") + 1] == f"lake.{database}"
+        folder = f"s3://{account.lake_bucket}/erasures/{ERASURE}"
+        assert arguments[arguments.index("--run-folder") + 1] == f"{folder}/{database}"
+        assert arguments[arguments.index("--erasure") + 1] == f"{folder}/request.json"
+
+
+def test_a_photo_uploaded_again_meanwhile_is_no_receipt(account: Settings, task: Callable[..., Any]) -> None:
+    context = task(keys=[KEY])
+    context["ti"].xcoms["plan"] = plan_erasure(account, context)
+    exports, photos = erase_exports(account, context), erase_photos(account, context)
+    laptop.client("s3").put_object(Bucket=account.raw_bucket, Key=KEY, Body=b"again")
+    with pytest.raises(ErasureIncomplete, match="1 versions of these photos"):
+        write_receipt(account, context, exports, photos)
+    photos = erase_photos(account, context)
+    assert write_receipt(account, context, exports, photos).endswith("/receipt.json")
+    lake = Lake(laptop.client("s3"), account.lake_bucket)
+    assert lake.read(erasure_key(ERASURE, "request.json")) is None
+    assert ID in (lake.read_json(erasure_key(ERASURE, "receipt.json")) or {})["image_ids"]
+
+
+@pytest.mark.parametrize("undone", ["erase_demo_images.wait", "write_receipt", "plan"])
+def test_the_verdict_is_red_unless_all_is_done_and_gives_the_locks_back(
+    account: Settings, task: Callable[..., Any], undone: str
+) -> None:
+    plan_erasure(account, task(keys=[KEY]))
+    with pytest.raises(AirflowFailException, match=f"not everything is erased: {undone} is failed"):
+        judge_erasure(account, task(ALL_DONE | {undone: "failed"}))
+    assert lock_of(account, "fruits").holding() is None
+    judge_erasure(account, task(ALL_DONE))
+
+
+def test_the_verdict_keeps_the_locks_of_a_cluster_that_may_be_alive(
+    account: Settings, task: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan_erasure(account, task(keys=[KEY]))
+
+    def unseen(*_: Any, **__: Any) -> Any:
+        raise TimeoutError("not seen ended")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fruits_airflow.clusters.ClusterDesk.end_all", unseen)
+        with pytest.raises(TimeoutError):
+            judge_erasure(account, task(ALL_DONE))
+    assert lock_of(account, "fruits").holding() is not None
+
+
+def test_an_unknown_parameter_is_refused(account: Settings, task: Callable[..., Any]) -> None:
+    context = task(keys=[KEY])
+    context["dag_run"].conf = {"key": KEY}
+    with pytest.raises(ConfigError, match="unknown key; an erasure takes image_ids, keys, prefix"):
+        plan_erasure(account, context)
+
+
+def test_a_ceiling_that_pays_for_no_cluster_is_refused_before_anything_is_suppressed(
+    account: Settings, task: Callable[..., Any]
+) -> None:
+    with pytest.raises(CostCeilingExceeded):
+        plan_erasure(replace(account, max_cost_eur=0.01), task(image_ids=[image_id_of(KEY)]))
+    assert Lake(laptop.client("s3"), account.lake_bucket).read(suppression_key(ERASURE)) is None
