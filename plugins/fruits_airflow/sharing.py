@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 from fruits_airflow.endpoints import place_of
 from fruits_airflow.errors import ConfigError
 from fruits_airflow.lake import Lake, run_key
-from fruits_airflow.report.archive import RUN_ID
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -43,8 +42,6 @@ def share_run(client: S3Client, lake_bucket: str, run_id: str, hours: float) -> 
         ConfigError: no such run, nothing to show, or a time that a signature cannot last.
         ResidencyError: the links would lead out of the European Union.
     """
-    if not RUN_ID.fullmatch(run_id):
-        raise ConfigError(f"RUN: {run_id!r} is no run id; it is the name of a folder below runs/ in the lake")
     if not 0 < hours <= LONGEST_HOURS:
         raise ConfigError(
             f"HOURS: {hours:g} is not allowed: above 0 and at most {LONGEST_HOURS}, as a signature lasts"
