@@ -81,18 +81,18 @@ class DatabaseLock:
             LockHeld: another run has it, and it is not abandoned.
         """
         for _ in range(_ROUNDS):
-            if self.lake.write_once(self.key, self._note(until)):
+            if self.lake.write_once(self.key, self._note(until, datetime.now(UTC))):
                 log.info("Took the lock of %s, until %s", self.database, until.isoformat(timespec="seconds"))
                 return
             holding = self.holding()
             if holding is None:
                 continue
             if holding.owner == self.owner:
-                if holding.deadline >= until or self._replace(holding, until):
+                if holding.deadline >= until or self._replace(holding, until, holding.taken_at):
                     return
             elif not self.is_abandoned(holding):
                 raise LockHeld(f"{self.database} is locked by {holding}; {self.lake.uri(self.key)}")
-            elif self._replace(holding, until):
+            elif self._replace(holding, until, datetime.now(UTC)):
                 log.warning("Took the lock of %s over from %s, who is gone", self.database, holding)
                 return
         raise LockHeld(
@@ -108,7 +108,10 @@ class DatabaseLock:
             log.info("%s is locked by %s, which stays", self.database, holding)
             return False
         released = self.lake.remove_version(self.key, holding.etag)
-        log.info("Released the lock of %s", self.database)
+        if released:
+            log.info("Released the lock of %s", self.database)
+        else:
+            log.warning("The lock of %s, which %s had, was gone or another's already", self.database, holding)
         return released
 
     def break_abandoned(self) -> Holding | None:
@@ -139,14 +142,14 @@ class DatabaseLock:
         """Whether a holder may be robbed: past its deadline and gone."""
         return holding.deadline < datetime.now(UTC) and self.is_gone(holding)
 
-    def _replace(self, holding: Holding, until: datetime) -> bool:
-        return self.lake.replace_version(self.key, self._note(until), holding.etag)
+    def _replace(self, holding: Holding, until: datetime, taken_at: datetime) -> bool:
+        return self.lake.replace_version(self.key, self._note(until, taken_at), holding.etag)
 
-    def _note(self, until: datetime) -> bytes:
+    def _note(self, until: datetime, taken_at: datetime) -> bytes:
         note = {
             "owner": asdict(self.owner),
             "region": self.region,
-            "taken_at": datetime.now(UTC).isoformat(),
+            "taken_at": taken_at.isoformat(),
             "deadline": until.isoformat(),
         }
         return json.dumps(note, indent=1).encode()

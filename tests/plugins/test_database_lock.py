@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
+from botocore.exceptions import ClientError
 from fruits_airflow.clusters import ClusterIdentity, describe
 from fruits_airflow.database_lock import DatabaseLock, Holding
 from fruits_airflow.errors import LockHeld, RunOvertaken
@@ -81,12 +82,14 @@ def test_of_many_at_once_one_gets_it(lock_of: Locks) -> None:
 
 def test_a_retry_finds_its_lock_and_prolongs_it(lock_of: Locks) -> None:
     lock_of(NIGHT).take(now() + HOUR)
-    later = now() + 2 * HOUR
+    taken, later = lock_of(NIGHT).holding(), now() + 2 * HOUR
     lock_of(NIGHT).take(later)
     lock_of(NIGHT).take(now() + HOUR)
     holding = lock_of(NIGHT).holding()
+    assert taken is not None
     assert holding is not None
     assert holding.deadline == later
+    assert holding.taken_at == taken.taken_at, "since when it has it, not since when it asked again"
 
 
 def test_the_same_run_id_of_another_deployment_is_another_run(lock_of: Locks) -> None:
@@ -152,7 +155,18 @@ def test_it_is_released_by_its_owner_only(lock_of: Locks) -> None:
     lock_of(ERASURE).take(now() + HOUR)
 
 
-def test_a_release_does_not_remove_the_lock_of_who_took_over_meanwhile(lock_of: Locks, lake: Lake) -> None:
+def test_a_lock_that_changes_hands_faster_than_it_can_be_read_is_held(lock_of: Locks, lake: Lake) -> None:
+    def conflict(**_: Any) -> Any:
+        raise ClientError({"Error": {"Code": "ConditionalRequestConflict", "Message": "no"}}, "PutObject")
+
+    busy = Lake(Double(lake.client, put_object=conflict), lake.bucket)
+    with pytest.raises(LockHeld, match="changed hands 5 times"):
+        replace(lock_of(NIGHT), lake=busy).take(now() + HOUR)
+
+
+def test_a_release_does_not_remove_the_lock_of_who_took_over_meanwhile(
+    lock_of: Locks, lake: Lake, caplog: pytest.LogCaptureFixture
+) -> None:
     lock_of(NIGHT).take(now() - HOUR)
 
     def read_then_robbed(**request: Any) -> Any:
@@ -162,6 +176,7 @@ def test_a_release_does_not_remove_the_lock_of_who_took_over_meanwhile(lock_of: 
 
     slow = Lake(Double(lake.client, get_object=read_then_robbed), lake.bucket)
     assert not replace(lock_of(NIGHT), lake=slow).release()
+    assert "Released" not in caplog.text
     holding = lock_of(ERASURE).holding()
     assert holding is not None
     assert holding.owner == ERASURE
