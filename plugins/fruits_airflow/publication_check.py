@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from airflow.sdk.exceptions import AirflowFailException
+from botocore.exceptions import BotoCoreError, ClientError
 from croniter import croniter  # type: ignore[import-untyped]
 
 from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.notices import Notice, tell
-from fruits_airflow.publication import PublicationState, read_state
+from fruits_airflow.publication import Fingerprint, PublicationState, read_state
 from fruits_airflow.run_cluster import open_lake
 from fruits_airflow.settings import Settings
 
@@ -35,10 +36,18 @@ def check_publication(settings: Settings, now: datetime | None = None) -> str:
         Which run it was.
 
     Raises:
-        AirflowFailException: there is none; a notice is sent.
+        AirflowFailException: there is none, or nobody can tell; a notice is sent.
     """
-    lake = open_lake(settings)
-    state, due = read_state(lake, settings.database), last_due(settings, now or datetime.now(UTC))
+    lake, due = open_lake(settings), last_due(settings, now or datetime.now(UTC))
+    try:
+        state = read_state(lake, settings.database)
+    except (BotoCoreError, ClientError) as error:
+        cause = (
+            f"{settings.database}: whether a run has ended well since {due:%Y-%m-%d %H:%M %Z} "
+            f"cannot be read: {error}"
+        )
+        tell(settings, Notice("no-publication", _pipeline_run(settings, None), cause, None))
+        raise AirflowFailException(cause) from error
     settled = state.settled
     if settled and datetime.fromisoformat(settled.at) >= due:
         log.info("Run %s %s at %s; due since %s", settled.run_id, settled.outcome, settled.at, due)
@@ -47,9 +56,10 @@ def check_publication(settings: Settings, now: datetime | None = None) -> str:
         f"{settings.database}: no run has ended well since {due:%Y-%m-%d %H:%M %Z}; {_last_words(state)}. "
         f"Is {PIPELINE} paused, is Airflow's scheduler up, is a run waiting?"
     )
-    run_id = state.begun.run_id if state.begun else "(none)"
-    run = ClusterIdentity(settings.deployment_id, PIPELINE, run_id)
-    tell(settings, Notice("no-publication", run, cause, _cost_eur(lake, state)))
+    tell(
+        settings,
+        Notice("no-publication", _pipeline_run(settings, state.begun), cause, _cost_eur(lake, state)),
+    )
     raise AirflowFailException(cause)
 
 
@@ -67,6 +77,10 @@ def check_schedule(settings: Settings) -> str | None:
     return f"0 {settings.publish_by_hour} * * *"
 
 
+def _pipeline_run(settings: Settings, begun: Fingerprint | None) -> ClusterIdentity:
+    return ClusterIdentity(settings.deployment_id, PIPELINE, begun.run_id if begun else "(none)")
+
+
 def _last_words(state: PublicationState) -> str:
     words = [
         f"the last that did was {state.settled.run_id} at {state.settled.at}"
@@ -81,5 +95,9 @@ def _last_words(state: PublicationState) -> str:
 
 
 def _cost_eur(lake: Lake, state: PublicationState) -> float | None:
-    record = lake.read_json(run_key(state.begun.run_id, "run.json")) if state.begun else None
-    return None if record is None else float(record["cost"]["estimate_eur"])
+    try:
+        record = lake.read_json(run_key(state.begun.run_id, "run.json")) if state.begun else None
+        return None if record is None else float(record["cost"]["estimate_eur"])
+    except (BotoCoreError, ClientError, KeyError, TypeError, ValueError) as error:
+        log.warning("What it has cost is not known: %s", error)  # no reason to keep quiet about the night
+        return None

@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
+from airflow.timetables.trigger import CronTriggerTimetable
 from fruits_airflow import publication_check
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.notices import Notice
 from fruits_airflow.publication import Fingerprint, PublicationState, Settled, read_state, write_state
 from fruits_airflow.publication_check import check_publication, check_schedule, last_due
 from fruits_airflow.settings import Settings
+from pendulum import DateTime
 
 from tests.plugins import laptop
 
@@ -58,21 +60,37 @@ def test_a_pipeline_that_never_ran_is_noticed(account: Settings, told: list[Noti
     assert len(told) == 1
 
 
+def test_a_lake_that_cannot_be_read_is_no_reason_to_keep_quiet(account: Settings, told: list[Notice]) -> None:
+    with pytest.raises(AirflowFailException, match="cannot be read: .*NoSuchBucket"):
+        check_publication(replace(account, lake_bucket="no-such-lake"), NOW)
+    assert [(notice.anchor, notice.cost_eur) for notice in told] == [("no-publication", None)]
+
+
+@pytest.mark.parametrize("record", [b"{", b"{}", b'{"cost": null}', b'{"cost": {"estimate_eur": "?"}}'])
+def test_a_broken_record_is_no_reason_to_keep_quiet(
+    account: Settings, lake: Lake, told: list[Notice], record: bytes
+) -> None:
+    write_state(lake, "fruits", PublicationState(begun=BEGUN))
+    lake.write(run_key("n2", "run.json"), record)
+    with pytest.raises(AirflowFailException, match="n2 began"):
+        check_publication(account, NOW)
+    assert [notice.cost_eur for notice in told] == [None]
+
+
 @pytest.mark.parametrize(
     ("now", "due"),
     [
-        (
-            "2026-03-29T06:00:00+00:00",
-            "2026-03-29T01:00:00+00:00",
-        ),  # the hour from 2 to 3 is left out in Paris
-        ("2026-10-25T07:00:00+00:00", "2026-10-25T00:00:00+00:00"),  # it comes twice; the first is meant
-        ("2026-01-10T07:00:00+00:00", "2026-01-10T01:00:00+00:00"),
+        ("2026-03-29T06:00+00:00", "2026-03-29T01:00+00:00"),  # the hour from 2 to 3 is left out in Paris
+        ("2026-10-25T07:00+00:00", "2026-10-25T01:00+00:00"),  # it comes twice; Airflow begins in the second
+        ("2026-01-10T07:00+00:00", "2026-01-10T01:00+00:00"),
     ],
 )
-def test_a_night_is_due_once_when_clocks_change(account: Settings, now: str, due: str) -> None:
-    found = last_due(account, datetime.fromisoformat(now))
-    assert abs((found - datetime.fromisoformat(due)).total_seconds()) <= 3600
-    assert found.date().isoformat() == due[:10]
+def test_a_night_is_due_when_airflow_begins_it_also_when_clocks_change(
+    account: Settings, now: str, due: str
+) -> None:
+    timetable = CronTriggerTimetable(account.schedule or "", timezone=account.timezone)
+    assert timetable._get_prev(DateTime.fromisoformat(now)) == datetime.fromisoformat(due)
+    assert last_due(account, datetime.fromisoformat(now)).astimezone(UTC) == datetime.fromisoformat(due)
 
 
 def test_without_nights_or_an_hour_there_is_nothing_to_check(account: Settings) -> None:
