@@ -96,6 +96,12 @@ class LogNotifier(BaseNotifier):
             log.error("NOTICE %s", line)
 
 
+def is_last_attempt(context: Context) -> bool:
+    """Whether Airflow will not try the task again by itself: what one attempt could not do, another often can."""
+    ti: Any = context["ti"]
+    return bool(ti.try_number > ti.max_tries)
+
+
 def tell(settings: Settings, notice: Notice) -> None:
     """Sends a notice the way the settings say."""
     try:

@@ -13,9 +13,11 @@ from airflow.providers.amazon.aws.operators.emr import (
     EmrTerminateJobFlowOperator,
 )
 from airflow.sdk.exceptions import AirflowFailException
+from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.code_bundle import verify_code
 from fruits_airflow.errors import FruitsError
+from fruits_airflow.notices import Notice, is_last_attempt, tell
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.settings import Settings
 
@@ -106,11 +108,19 @@ class TerminateClusterOperator(EmrTerminateJobFlowOperator):
         self.settings = settings
 
     def execute(self, context: Context) -> None:
-        """Ends the clusters.
+        """Ends the clusters; tells of one that does not end.
 
         Raises:
             TimeoutError: one was not seen ended; a retry goes on.
+            ClientError, BotoCoreError: EMR refused, or did not answer; a retry goes on.
         """
         run = RunCluster.of(context, self.settings)
-        ended = run.desk.end_all(timeout_s=self.settings.terminate_timeout_minutes * 60)
+        try:
+            ended = run.desk.end_all(timeout_s=self.settings.terminate_timeout_minutes * 60)
+        except (TimeoutError, BotoCoreError, ClientError) as error:
+            # EMR has had its minutes before a TimeoutError; an error of a call is mostly gone at the next attempt.
+            if isinstance(error, TimeoutError) or is_last_attempt(context):
+                notice = Notice("cluster-will-not-die", run.identity, str(error), run.cost_so_far())
+                tell(self.settings, notice)
+            raise
         self.log.info("%d clusters ended, none is left", len(ended))

@@ -6,6 +6,7 @@ the XCom names is gone, and the first task that runs makes the next one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.amazon.aws.links.emr import EmrClusterLink
+from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.airflow_runs import AirflowRuns, SupervisedRuns
 from fruits_airflow.cluster_body import load_profile
@@ -31,6 +33,7 @@ from fruits_airflow.clusters import (
 from fruits_airflow.cost import PARTS, deadline, disks, estimate_parts
 from fruits_airflow.database_lock import DatabaseLock
 from fruits_airflow.endpoints import CALLED
+from fruits_airflow.errors import FruitsError
 from fruits_airflow.journal import Journal
 from fruits_airflow.lake import Lake
 from fruits_airflow.lock_owners import lock_deadline, open_lock
@@ -43,6 +46,8 @@ from fruits_airflow.steps import StepDesk
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from mypy_boto3_emr import EMRClient
+
+log = logging.getLogger(__name__)
 
 PLAN_TASK = "plan"
 UPLOAD_TASK = "upload_code"
@@ -202,6 +207,14 @@ class RunCluster:
     def spent_eur(self) -> float:
         """The most that this run's clusters can have cost so far: a spot node counts as one on demand."""
         return sum(self.estimated_parts(spot_discount=False).values())
+
+    def cost_so_far(self) -> float | None:
+        """The estimate for a notice; None when it cannot be had."""
+        try:
+            return sum(self.estimated_parts().values()) if self.plan else None
+        except (FruitsError, BotoCoreError, ClientError) as error:
+            log.warning("What the run has cost is not known: %s", error)
+            return None
 
     def estimated_parts(self, spot_discount: bool = True) -> dict[str, float]:
         """Euros that this run's clusters have cost so far, by part, from the timelines of their nodes."""

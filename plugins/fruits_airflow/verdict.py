@@ -11,10 +11,11 @@ from airflow.sdk.exceptions import AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.assets import announce
+from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.errors import RunOvertaken
 from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.lake import run_key
-from fruits_airflow.notices import Anchor, Notice, tell
+from fruits_airflow.notices import Anchor, Notice, is_last_attempt, tell
 from fruits_airflow.outcome import gate_refused, problems_of, task_states
 from fruits_airflow.publication import (
     Fingerprint,
@@ -44,20 +45,34 @@ def judge_run(settings: Settings, context: Context) -> None:
 
     Raises:
         AirflowFailException: the run did not do all its work, or did not publish.
-        TimeoutError: a cluster was not seen ended; a retry looks again.
+        TimeoutError: a cluster was not seen ended; a retry looks again, and the last one says so in run.json.
     """
+    try:
+        _judge(settings, context)
+    except (AirflowFailException, TimeoutError):
+        raise
+    except Exception as error:
+        if is_last_attempt(context):
+            run = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
+            tell(settings, Notice("red-run", run, f"the run could not be judged: {error}", None))
+        raise
+
+
+def _judge(settings: Settings, context: Context) -> None:
     run = RunCluster.of(context, settings)
     run_id, states = run.identity.run_id, task_states(context)
     lock = run.lock(run.plan.get("database") or database_of(settings, context["params"]))
     decided = None if run.plan else run.lake.read_json(run_key(run_id, "run.json"))
     stages = read_stages(run.lake, run_id)
     problems, leftovers = problems_of(states, stages, run.journal.read(LAST_FAILURE)), 0
-    lost_sight: Exception | None = None
+    lost_sight: TimeoutError | None = None
     try:
         leftovers = len(run.desk.end_all(timeout_s=settings.terminate_timeout_minutes * 60))
     except (TimeoutError, BotoCoreError, ClientError) as error:
-        lost_sight = error
-        problems.append(f"a cluster may be alive: {error}")
+        lost_sight = TimeoutError(f"a cluster may be alive: {error}")
+        if not is_last_attempt(context):
+            raise lost_sight from error  # nothing is said yet: the next attempt may find all well
+        problems.append(str(lost_sight))
     if decided and decided["state"] in ("skipped", "refused") and not lost_sight and not leftovers:
         lock.release()
         log.info("%s: %s", decided["state"], decided["reason"])

@@ -20,6 +20,7 @@ class TaskInstance:
         self.dag_id, self.run_id = run.identity.dag_id, run.identity.run_id
         self.xcoms: dict[str, Any] = {"plan": dict(run.plan) or None, "upload_code": run.code_digest or None}
         self.links: dict[str, str] = {}
+        self.try_number, self.max_tries = 1, 0  # the last attempt
         self._states = states
         self._runs = run.runs
 

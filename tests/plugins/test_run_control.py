@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
-from fruits_airflow import clusters, reporting, verdict
+from botocore.exceptions import ClientError
+from fruits_airflow import clusters, operators, reporting, verdict
 from fruits_airflow.assets import PUBLISHED as PUBLISHED_TABLES
 from fruits_airflow.clusters import LIVE_STATES, ClusterDesk
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.notices import Notice
+from fruits_airflow.operators import TerminateClusterOperator
 from fruits_airflow.outcome import WORK_TASKS, problems_of
 from fruits_airflow.publication import Fingerprint, PublicationState, read_state, write_state
 from fruits_airflow.reporting import report_run
@@ -40,6 +42,10 @@ def lake(run: RunCluster) -> Lake:
 
 def record(run: RunCluster) -> dict[str, Any]:
     return run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
+
+
+def throttled(*_: object, **__: object) -> Any:
+    raise ClientError({"Error": {"Code": "Throttling", "Message": "slow down"}}, "ListClusters")
 
 
 def stage(run: RunCluster, name: str, metrics: dict[str, Any]) -> None:
@@ -169,6 +175,31 @@ def test_a_cluster_that_cannot_be_seen_ended_turns_the_run_red(
     assert "j-1" in record(run)["reason"]
 
 
+@pytest.mark.parametrize("decided", ["skipped", None])
+def test_an_attempt_that_is_not_the_last_leaves_the_word_to_the_next(
+    run: RunCluster, told: list[Notice], monkeypatch: pytest.MonkeyPatch, decided: str | None
+) -> None:
+    if decided:
+        run.lake.write_json(
+            run_key(run.identity.run_id, "run.json"), {"state": decided, "reason": "nothing to do"}
+        )
+        context = context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "skipped"))
+    else:
+        stage(run, "publish", PUBLISHED)
+        context = context_of(run, DONE)
+    context["ti"].max_tries = 1
+    before = record(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(ClusterDesk, "end_all", throttled)
+        with pytest.raises(TimeoutError, match="Throttling"):
+            judge_run(run.settings, context)
+    assert (record(run), told) == (before, [])
+    context["ti"].try_number = 2
+    judge_run(run.settings, context)
+    assert record(run)["state"] == (decided or "succeeded")
+    assert told == []
+
+
 def test_a_plan_that_skipped_alone_is_green(run: RunCluster) -> None:
     skipped = unplanned(run)
     run.lake.write_json(
@@ -238,9 +269,11 @@ def test_the_record_merges_what_each_stage_measured(make_run: Callable[..., RunC
         {"seconds": 2, "images": {"loaded": 2, "rejected": 1}, "rejects_by_code": {"x": 1}},
     )
     stage(run, "featurize", {"seconds": 3, "features": {"rows": 2}, "bytes": {"features": 9}})
+    stage(run, "reduce_pca", {"seconds": 4, "drift": {"angle_degrees": 7.5, "new_basis": False}})
     stage(run, "publish", PUBLISHED)
     judge_run(run.settings, context_of(run, DONE))
     found = record(run)
+    assert found["drift"] == {"angle_degrees": 7.5, "new_basis": False}
     assert found["images"] == {"seen": 3, "new": 3, "unchanged": 0, "removed": 0, "loaded": 2, "rejected": 1}
     assert found["rejects_by_code"] == {"x": 1}
     assert found["features"]["rows"] == 2
@@ -373,6 +406,54 @@ def test_a_cluster_that_does_not_end_is_told(
             judge_run(run.settings, context_of(run, DONE))
     assert [notice.anchor for notice in told] == ["cluster-will-not-die"]
     assert "j-1" in told[0].cause
+
+
+@pytest.mark.parametrize(("max_tries", "expected"), [(0, ["red-run"]), (1, [])])
+def test_a_run_that_cannot_be_judged_is_told_once(
+    run: RunCluster,
+    told: list[Notice],
+    monkeypatch: pytest.MonkeyPatch,
+    max_tries: int,
+    expected: list[str],
+) -> None:
+    monkeypatch.setattr(verdict, "read_stages", throttled)
+    context = context_of(run, DONE)
+    context["ti"].max_tries = max_tries
+    with pytest.raises(ClientError):
+        judge_run(run.settings, context)
+    assert [notice.anchor for notice in told] == expected
+    assert all("Throttling" in notice.cause and notice.run == run.identity for notice in told)
+
+
+@pytest.mark.parametrize(
+    ("error", "max_tries", "expected"),
+    [
+        (TimeoutError("not seen ended: j-1"), 8, ["cluster-will-not-die"]),
+        (ClientError({"Error": {"Code": "Throttling", "Message": "j-1"}}, "ListClusters"), 8, []),
+        (
+            ClientError({"Error": {"Code": "AccessDenied", "Message": "j-1"}}, "ListClusters"),
+            0,
+            ["cluster-will-not-die"],
+        ),
+    ],
+)
+def test_a_teardown_tells_of_a_cluster_that_has_had_its_time_or_that_nobody_will_try_to_end_again(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch, error: Exception, max_tries: int, expected: list[str]
+) -> None:
+    told: list[Notice] = []
+
+    def never(*_: object, **__: object) -> None:
+        raise error
+
+    context = context_of(run)
+    context["ti"].max_tries = max_tries
+    with monkeypatch.context() as patch:
+        patch.setattr(operators, "tell", lambda _, notice: told.append(notice))
+        patch.setattr(ClusterDesk, "end_all", never)
+        with pytest.raises(type(error), match="j-1"):
+            TerminateClusterOperator(task_id="terminate_cluster", settings=run.settings).execute(context)
+    assert [(notice.anchor, notice.run) for notice in told] == [(anchor, run.identity) for anchor in expected]
+    assert all("j-1" in notice.cause and notice.cost_eur == 0 for notice in told)
 
 
 def test_a_channel_that_fails_does_not_change_how_a_run_ends(
