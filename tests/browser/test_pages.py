@@ -144,13 +144,14 @@ def test_five_hundred_runs_come_page_by_page_each_within_a_second(
     empty.put({run_id: failed_run(run_id) for run_id in ids})
     headers = {"Authorization": f"Bearer {airflow.token('viewer')}"}
     httpx.get(airflow.url + LIST, headers=headers, timeout=60)
-    seconds = []
     for number in (1, 2, 20):
-        began = time.perf_counter()
-        reply = httpx.get(f"{airflow.url}{LIST}?page={number}", headers=headers, timeout=60)
-        seconds.append(time.perf_counter() - began)
+        seconds = []
+        for _ in range(3):  # a machine that works for others, too, has slow moments
+            began = time.perf_counter()
+            reply = httpx.get(f"{airflow.url}{LIST}?page={number}", headers=headers, timeout=60)
+            seconds.append(time.perf_counter() - began)
         assert reply.text.count('<th scope="row">') == 25
-    assert min(seconds) < 1, seconds
+        assert min(seconds) < 1, (number, seconds)
 
     page.goto(LIST)
     expect(page.get_by_text("Page 1 of 20")).to_be_visible()

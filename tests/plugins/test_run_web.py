@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from fastapi.testclient import TestClient
 from fruits_airflow.report import web
 from fruits_airflow.settings import Settings
 
+from tests.plugins import laptop
 from tests.plugins.laptop import REPOSITORY
 
 
@@ -107,7 +109,15 @@ def test_a_run_of_another_dag_has_no_report(client: TestClient, deployed: Settin
     assert "Only runs of the DAG fruits_pipeline" in reply.text
 
 
-@pytest.mark.parametrize("page", ["0", "-1", "x", "", "999999999999999999999999", "1.5", "²"])
+def test_a_run_is_called_what_its_folder_is_called(client: TestClient, deployed: Settings) -> None:
+    record = json.dumps({"run_id": "manual__other", "state": "succeeded"}).encode()
+    laptop.client("s3").put_object(Bucket=deployed.lake_bucket, Key="runs/manual__1/run.json", Body=record)
+    page = client.get("/runs/manual__1").text
+    assert "runs/manual__1/tasks/featurize.wait" in page
+    assert "manual__other" not in page
+
+
+@pytest.mark.parametrize("page", ["0", "-1", "x", "", "9" * 24, "9" * 5000, "1.5", "²"])
 def test_a_page_that_is_none_is_the_first_or_last(page: str, client: TestClient, deployed: Settings) -> None:
     assert client.get(f"/?page={page}").status_code == 200
 

@@ -95,9 +95,9 @@ def render_runs(archive: RunArchive, dag_id: str, page: int, airflow_states: Air
 
 
 def record_of(run: StoredRun, airflow_state: str | None) -> Mapping[str, object]:
-    """The run's record; for a run without one, what its id and Airflow say of it."""
+    """The run's record under the name of its folder; for a run without one, what its id and Airflow say of it."""
     if run.recorded:
-        return {"run_id": run.run_id, **run.record}
+        return {**run.record, "run_id": run.run_id}
     going = airflow_state in ("queued", "running")
     return {"run_id": run.run_id, "state": "running" if going else "unrecorded"}
 
