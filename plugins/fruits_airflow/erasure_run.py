@@ -32,6 +32,7 @@ from fruits_airflow.errors import ConfigError, ErasureIncomplete, LockHeld
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.lock_waiting import LockWaitingOperator
+from fruits_airflow.notices import Notice, tell
 from fruits_airflow.operators import failing_for_good
 from fruits_airflow.photo_versions import abort_uploads, image_id_of, list_versions, remove_versions
 from fruits_airflow.prices import load_prices
@@ -226,6 +227,8 @@ def write_receipt(
 def judge_erasure(settings: Settings, context: Context) -> None:
     """Says by its own end whether the photos are gone; gives both locks back once no cluster is alive.
 
+    An erasure that is not done is told to whom the settings say: somebody was promised it.
+
     Raises:
         AirflowFailException: a task did not do its work; the suppression list stands, and clearing the task goes on.
         TimeoutError: a cluster was not seen ended; a retry looks again.
@@ -243,7 +246,9 @@ def judge_erasure(settings: Settings, context: Context) -> None:
     for database in (settings.database, settings.demo_database):
         run.lock(database).release()
     if problems:
-        raise AirflowFailException(f"not everything is erased: {'; '.join(problems)}; clear what failed")
+        cause = f"not everything is erased: {'; '.join(problems)}; clear what failed"
+        tell(settings, Notice("red-run", run.identity, cause, run.cost_so_far()))
+        raise AirflowFailException(cause)
     _forget_notes(run)
     log.info("erased: %s", run.lake.uri(erasure_key(ti.run_id, "receipt.json")))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from fruits_airflow import erasure_run
 from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.database_lock import DatabaseLock
 from fruits_airflow.erasure import erasure_key, suppression_key
@@ -23,6 +24,7 @@ from fruits_airflow.erasure_run import (
 )
 from fruits_airflow.errors import ConfigError, CostCeilingExceeded, ErasureIncomplete, RunOvertaken
 from fruits_airflow.lake import Lake
+from fruits_airflow.notices import Notice
 from fruits_airflow.photo_versions import image_id_of
 from fruits_airflow.publication import Fingerprint, PublicationState, read_state, write_state
 from fruits_airflow.run_cluster import RunCluster
@@ -142,14 +144,18 @@ def test_a_photo_uploaded_again_meanwhile_is_no_receipt(account: Settings, task:
 
 
 @pytest.mark.parametrize("undone", ["erase_demo_images.wait", "write_receipt", "plan"])
-def test_the_verdict_is_red_unless_all_is_done_and_gives_the_locks_back(
-    account: Settings, task: Callable[..., Any], undone: str
+def test_the_verdict_is_red_and_tells_unless_all_is_done_and_gives_the_locks_back(
+    account: Settings, task: Callable[..., Any], undone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[Notice] = []
+    monkeypatch.setattr(erasure_run, "tell", lambda _, notice: told.append(notice))
     plan_erasure(account, task(keys=[KEY]))
     with pytest.raises(AirflowFailException, match=f"not everything is erased: {undone} is failed"):
         judge_erasure(account, task(ALL_DONE | {undone: "failed"}))
     assert lock_of(account, "fruits").holding() is None
+    assert [(notice.anchor, notice.run.run_id) for notice in told] == [("red-run", ERASURE)]
     judge_erasure(account, task(ALL_DONE))
+    assert len(told) == 1
 
 
 def test_the_verdict_keeps_the_locks_of_a_cluster_that_may_be_alive(
