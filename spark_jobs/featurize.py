@@ -118,7 +118,7 @@ def featurize(run: job.Run) -> None:
                 "engine": artifact.engine,
                 "weights": artifact.weights,
             },
-            "bytes": {"features": tables.size_bytes(spark, arguments.database, "features")},
+            "bytes": {"features": tables.size_bytes(spark, arguments.database, "features", rows)},
         }
     )
 

@@ -1,194 +1,339 @@
-"""Check the run and publish its PCA: the rows of `pca`, the exports, and last the row of `pca_models`.
+"""Check the run and publish its PCA: project what is not projected yet, and commit.
 
-That last commit is the publication: until it is there, readers see the PCA published before. When a check fails
-nothing is published, the failing checks are in stages/publish.json, and the exit status is 3.
+Where the published basis stays, the one commit of its new rows is the publication. A new basis gets all of its rows
+first, which no reader sees, and then its row in `pca_models`: that last commit is the publication. Until it is
+there, readers see the PCA published before. When a check fails nothing is published, the failing checks are in
+stages/publish.json, and the exit status is 3.
+
+The basis before the current one is kept. To go back to it, run this job again in the folder of the last run with
+``--pca-id`` and its id: it gets the rows that it lacks and becomes the current one.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-from fruits import export, job, keys, pca, quality, schemas, tables
-from fruits.batches import matrix
+from fruits import (
+    bases,
+    data_files,
+    export,
+    job,
+    kept_sums,
+    pca,
+    quality,
+    samples,
+    schemas,
+    stages,
+    tables,
+    upkeep,
+)
 from fruits.embedding import DIMS
 from fruits.errors import InputError, QualityGateError
+from fruits.iceberg import Table
 from fruits.objects import join
+from fruits.pca import Pca
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 STAGE = "publish"
-SAMPLE_ROWS = 600
-NEIGHBOUR_ROWS = 2_000
-SEED = 20
+_FEW = 5_000
+_MAX_RUNS = 100
 
 
 def parser() -> argparse.ArgumentParser:
     """Make the command line."""
     made = job.parser(STAGE, __doc__ or "")
+    limits = quality.Limits()
     made.add_argument("--model-id", required=True, help="the model whose features were reduced")
+    made.add_argument(
+        "--pca-id", help="publish this basis again, which is kept, instead of the one that reduce_pca left"
+    )
     made.add_argument(
         "--max-reject-rate",
         type=float,
-        default=0.2,
+        default=limits.reject_rate,
         metavar="SHARE",
         help="fail when more of the listed objects than this are rejects (default %(default)s)",
+    )
+    made.add_argument(
+        "--min-explained-variance",
+        type=float,
+        default=limits.explained_variance,
+        metavar="SHARE",
+        help="fail when the basis explains less of the variance (default %(default)s)",
+    )
+    made.add_argument(
+        "--min-agreement",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="fail when fewer nearest neighbours have a photo's own label (default %(default)s); only where there "
+        f"are {limits.judged} labelled photos to judge, and not with random weights",
+    )
+    made.add_argument(
+        "--weights",
+        choices=("imagenet", "path", "random", "unknown"),
+        required=True,
+        help="where the model's weights came from, as its model.json says",
     )
     return made
 
 
+@dataclass(frozen=True)
+class Work:
+    """What the narrow columns of images, features and pca amount to, laid side by side by key.
+
+    Attributes:
+        images: Images.
+        features: Images whose features are of their present content.
+        images_without_features: Images with no features of this model, or only of other content.
+        features_without_image: Features of this model whose image is gone.
+        missing: Features that this basis has no row of, or one of features that were computed again since.
+        outdated: Of these, those with a row.
+        orphans: Images that are gone or have no features, and still have rows of some basis.
+        others: Images with rows of neither this basis nor the one published before it.
+        runs: The runs that computed the missing features; many are cut off.
+    """
+
+    images: int
+    features: int
+    images_without_features: int
+    features_without_image: int
+    missing: int
+    outdated: int
+    orphans: int
+    others: int
+    runs: list[str]
+
+
 def publish(run: job.Run) -> None:
-    """Project, judge, commit `pca`, export, and publish with the last commit."""
+    """Judge, project, commit, export."""
     spark, arguments = run.spark, run.arguments
-    fitted = pca.load(join(arguments.run_folder, "pca_model.npz"))
-    if fitted.model_id != arguments.model_id:
-        raise InputError(
-            f"the run's PCA is of model {fitted.model_id}, asked for was {arguments.model_id}: run reduce_pca again"
-        )
     tables.ensure(spark, arguments.database)
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "1024")  # rows of 5 kB, not of pixels
-    images = spark.table(f"{arguments.database}.images")
-    features = tables.of_model(spark.table(f"{arguments.database}.features"), arguments.model_id)
-    projected = _projected(features, images, fitted).persist(StorageLevel.DISK_ONLY)
+    fitted, explained = _basis(run)
+    known = bases.ids(spark, arguments.database)
+    before = next((pca_id for pca_id in known if pca_id != fitted.pca_id), None)
+    laid, work = _laid(run, fitted.pca_id, before)
+    projected = _projected(run, laid, work, fitted)
 
-    checks = quality.gate(_facts(run, images, features, projected, fitted.n), arguments.max_reject_rate)
+    facts, limits = _facts(run, work, projected, explained), _limits(run)
+    checks = quality.gate(facts, limits)
+    sample = None
+    if all(check.ok for check in checks.values()):
+        sample = samples.draw(run, laid.where("present"), arguments.model_id)
+        by_features, by_pca, judged = sample.agreement(fitted)
+        facts = replace(facts, agreement_features=by_features, agreement_pca=by_pca, judged=judged)
+        checks = quality.gate(facts, limits)
     failed = sorted(name for name, check in checks.items() if not check.ok)
-    before, after = _neighbours(images, features, fitted) if not failed else (None, None)
     metrics = {
         "published": not failed,
         "quality": {
-            "knn_accuracy_features": before,
-            "knn_accuracy_pca": after,
+            "knn_accuracy_features": facts.agreement_features,
+            "knn_accuracy_pca": facts.agreement_pca,
             "checks": quality.as_json(checks),
         },
     }
-    if failed:
+    if failed or sample is None:
         run.finish(metrics | {"bytes": {"pca": 0}})
         said = ", ".join(f"{name} is {checks[name].value:g}, limit {checks[name].limit:g}" for name in failed)
         raise QualityGateError(f"{said}: nothing was published, the last published PCA stays current")
     run.say(f"all {len(checks)} checks hold")
 
-    rows = projected.select("image_id", "label", "pca").withColumns(
-        {"pca_id": F.lit(fitted.pca_id), "run_id": F.lit(arguments.run_id)}
-    )
-    _commit_rows(run, rows, images, fitted.pca_id)
-    export.write_parquet(rows, join(arguments.run_folder, "pca.parquet"), schemas.PCA_EXPORT)
-    export.write_parquet(_sample(rows, images), join(arguments.run_folder, "sample.parquet"), schemas.SAMPLE)
-    _publish(run, fitted)
-    run.finish(metrics | {"bytes": {"pca": tables.size_bytes(spark, arguments.database, "pca")}})
+    _commit_rows(run, laid, work, projected, fitted.pca_id)
+    samples.keep(run, sample)
+    _export(run, fitted, work.features)
+    sample.write_shown(fitted, join(arguments.run_folder, "sample.parquet"))
+    _make_current(run, fitted, known)
+    if work.others or len(known) > 2:
+        bases.forget_all_but(spark, arguments.database, [fitted.pca_id, *([before] if before else [])])
+    size = tables.size_bytes(spark, arguments.database, "pca", work.features)
+    run.finish(metrics | {"bytes": {"pca": size}, "upkeep": upkeep.done(run)})
 
 
-def _projected(features: DataFrame, images: DataFrame, fitted: pca.Pca) -> DataFrame:
-    rows = features.select("image_id", "features").mapInArrow(
-        pca.projector(fitted), schemas.spark(schemas.PROJECTED)
-    )
-    return rows.join(images.select("image_id", "label"), "image_id", "left")
+def _basis(run: job.Run) -> tuple[Pca, float]:
+    """Read tonight's basis and the share of tonight's variance that it explains."""
+    arguments = run.arguments
+    if arguments.pca_id:
+        fitted = bases.read(run.spark, arguments.database, arguments.pca_id)
+        explained = float(fitted.explained_variance_ratio.sum())
+    else:
+        fitted = pca.load(join(arguments.run_folder, "pca_model.npz"))
+        try:
+            said = stages.read(arguments.run_folder, "reduce_pca")["pca"]
+        except FileNotFoundError as error:
+            raise InputError(f"{error}: run reduce_pca first") from error
+        if said["pca_id"] != fitted.pca_id:
+            raise InputError(
+                f"the run's metrics are of PCA {said['pca_id']}, its model is {fitted.pca_id}: run reduce_pca again"
+            )
+        explained = said["explained_variance"]
+    if fitted.model_id != arguments.model_id:
+        raise InputError(
+            f"the run's PCA is of model {fitted.model_id}, asked for was {arguments.model_id}: run reduce_pca again"
+        )
+    return fitted, explained
 
 
-def _facts(
-    run: job.Run, images: DataFrame, features: DataFrame, projected: DataFrame, pca_n: int
-) -> quality.Facts:
-    """Count by key, in one pass over the keys of all three: equal totals alone would hide swapped rows."""
-    content = F.col("content_sha256")
+def _laid(run: job.Run, pca_id: str, before: str | None) -> tuple[DataFrame, Work]:
+    """Lay images, features and pca side by side, once, without touching pixels or vectors.
+
+    Equal totals alone would hide swapped rows. Runs name versions: the row of `pca` says which run computed the
+    features that it was projected from.
+
+    Returns:
+        Each image id with flags `present`, `missing`, `orphan`, its label, key and runs; and the counts.
+    """
+    database = run.arguments.database
+    this, content = F.col("pca_id") == F.lit(pca_id), F.col("content_sha256")
+    kept = this | F.col("pca_id").eqNullSafe(F.lit(before))
     sources = [
-        images.select("image_id", content.alias("of_image")),
-        features.select("image_id", content.alias("of_features")),
-        projected.select("image_id", "finite", "dims", F.col("pca").isNotNull().alias("in_pca")),
+        run.spark.table(f"{database}.images").select(
+            "image_id", content.alias("of_image"), "label", "source_key", F.col("run_id").alias("image_run")
+        ),
+        tables.of_model(run.spark.table(f"{database}.features"), run.arguments.model_id).select(
+            "image_id", content.alias("of_features"), F.col("run_id").alias("of_run")
+        ),
+        run.spark.table(f"{database}.pca").select(
+            "image_id",
+            F.when(this, F.col("features_run_id")).alias("pca_run"),
+            F.lit(True).alias("in_pca"),
+            (~kept).alias("other"),
+        ),
     ]
     keyed = sources[0]
     for source in sources[1:]:
         keyed = keyed.unionByName(source, allowMissingColumns=True)
-    by_key = keyed.groupBy("image_id").agg(
-        *(F.max(column).alias(column) for column in ("of_image", "of_features")),
-        F.coalesce(F.bool_or("in_pca"), F.lit(False)).alias("in_pca"),
-        F.bool_and("finite").alias("finite"),
-        F.max("dims").alias("dims"),
-    )
+    columns = ("of_image", "label", "source_key", "image_run", "of_features", "of_run", "pca_run")
+    flags = [F.coalesce(F.bool_or(name), F.lit(False)).alias(name) for name in ("in_pca", "other")]
+    by_key = keyed.groupBy("image_id").agg(*(F.max(name).alias(name) for name in columns), *flags)
     image, feature = F.col("of_image").isNotNull(), F.col("of_features").isNotNull()
-    same = F.coalesce(F.col("of_image") == F.col("of_features"), F.lit(False))
-    counted = by_key.agg(
-        F.count_if(image).alias("images"),
-        F.count_if(image & ~same).alias("images_without_features"),
-        F.count_if(feature & ~same).alias("features_without_image"),
-        F.count_if(feature & ~F.col("in_pca")).alias("features_without_pca"),
-        F.count_if(~F.col("finite")).alias("not_finite"),
-        F.count_if(F.col("dims") != DIMS).alias("wrong_dims"),
-    ).collect()[0]
-    rejects = run.spark.table(f"{run.arguments.database}.rejects").count()
-    return quality.Facts(**counted.asDict(), rejects=rejects, images_in_pca=pca_n)
-
-
-def _neighbours(images: DataFrame, features: DataFrame, fitted: pca.Pca) -> tuple[float | None, float | None]:
-    """Measure 1-NN label agreement on a bounded, seeded choice of labelled images, before and after reduction."""
-    chosen = _chosen(images.where("label IS NOT NULL"), NEIGHBOUR_ROWS).select(
-        "image_id", "label", "source_key"
+    present = F.coalesce(F.col("of_image") == F.col("of_features"), F.lit(False))
+    rows = by_key.select(
+        *("image_id", "label", "source_key", "image_run", "of_run", "other"),
+        image.alias("image"),
+        feature.alias("feature"),
+        present.alias("present"),
+        (present & ~F.col("pca_run").eqNullSafe(F.col("of_run"))).alias("missing"),
+        F.col("pca_run").isNotNull().alias("projected"),
+        (F.col("in_pca") & ~present).alias("orphan"),
     )
-    table = (
-        chosen.join(features.select("image_id", "features"), "image_id", "inner")
-        .orderBy("image_id")
-        .toArrow()
+    observed = Observation("laid")
+    fixed = tables.fixed(
+        rows.observe(
+            observed,
+            F.count_if("image").alias("images"),
+            F.count_if("present").alias("features"),
+            F.count_if(F.col("image") & ~F.col("present")).alias("images_without_features"),
+            F.count_if(F.col("feature") & ~F.col("present")).alias("features_without_image"),
+            F.count_if("missing").alias("missing"),
+            F.count_if(F.col("missing") & F.col("projected")).alias("outdated"),
+            F.count_if("orphan").alias("orphans"),
+            F.count_if("other").alias("others"),
+            F.to_json(F.collect_set(F.when(F.col("missing"), F.col("of_run")))).alias("runs"),
+        )
     )
-    if not table.num_rows:
-        return None, None
-    vectors = matrix(table.column("features").combine_chunks(), len(fitted.mean))
-    labels = table.column("label").to_pylist()
-    sequences = [keys.sequence(key) for key in table.column("source_key").to_pylist()]
-    return (
-        quality.neighbour_agreement(vectors, labels, sequences),
-        quality.neighbour_agreement(np.ascontiguousarray(fitted.project(vectors)), labels, sequences),
+    counts = dict(observed.get)
+    return fixed, Work(runs=json.loads(counts.pop("runs")), **counts)
+
+
+def _projected(run: job.Run, laid: DataFrame, work: Work, fitted: Pca) -> DataFrame | None:
+    """Project the features that this basis has no row of: all of them straight from the files, some by their runs."""
+    if not work.missing:
+        return None
+    arguments, spark = run.arguments, run.spark
+    project = pca.projector(fitted)
+    name, schema = f"{arguments.database}.features", schemas.spark(schemas.PROJECTED)
+    if work.missing == work.features and work.missing > _FEW:
+        return data_files.mapped(
+            spark, name, ["image_id", "features"], arguments.model_id, project, schema, run.cores
+        ).persist(StorageLevel.DISK_ONLY)
+    features = tables.of_model(spark.table(name), arguments.model_id)
+    if len(work.runs) <= _MAX_RUNS:
+        features = features.where(F.col("run_id").isin(work.runs))
+    ids = tables.keys_of(laid.where("missing"))
+    chosen = features.select("image_id", "features").join(
+        F.broadcast(ids) if work.missing <= _FEW else ids, "image_id", "left_semi"
+    )
+    if work.missing > _FEW:
+        return chosen.mapInArrow(project, schema).persist(StorageLevel.DISK_ONLY)
+    # 25 MB of features at most: starting Python on the executors takes longer than projecting them here.
+    batches = project(chosen.toArrow().to_batches())
+    return spark.createDataFrame(pa.Table.from_batches(batches, schemas.PROJECTED), schema)
+
+
+def _facts(run: job.Run, work: Work, projected: DataFrame | None, explained: float) -> quality.Facts:
+    found: dict[str, Any] = {"projected": 0, "not_finite": 0, "wrong_dims": 0}
+    found |= {"smallest_norm": None, "largest_norm": None}
+    if projected is not None:
+        row = projected.agg(
+            F.count("pca").alias("projected"),
+            F.count_if(~F.col("finite")).alias("not_finite"),
+            F.count_if(F.col("dims") != DIMS).alias("wrong_dims"),
+            F.min("norm").alias("smallest_norm"),
+            F.max("norm").alias("largest_norm"),
+        ).collect()[0]
+        found = row.asDict()
+    return quality.Facts(
+        images=work.images,
+        rejects=Table(run.spark, f"{run.arguments.database}.rejects").rows,
+        images_without_features=work.images_without_features,
+        features_without_image=work.features_without_image,
+        features_without_pca=abs(work.missing - found.pop("projected")),
+        images_in_sums=kept_sums.count(run, run.arguments.model_id),
+        **found,
+        explained_variance=explained,
+        agreement_features=None,
+        agreement_pca=None,
+        judged=0,
     )
 
 
-def _chosen(images: DataFrame, rows: int) -> DataFrame:
-    return images.orderBy(F.sha2(F.concat("image_id", F.lit(str(SEED))), 256)).limit(rows)
-
-
-def _commit_rows(run: job.Run, rows: DataFrame, images: DataFrame, pca_id: str) -> None:
-    """Commit the rows of this PCA, unless they are all there, and remove those of images that are gone."""
-    table = run.spark.table(f"{run.arguments.database}.pca")
-    present = table.where(F.col("pca_id") == pca_id).select("image_id")
-    missing = tables.fixed(rows.join(present, "image_id", "left_anti"))
-    orphans = table.select("image_id", "pca_id").join(tables.keys_of(images), "image_id", "left_anti")
-    count = missing.count()
-    tables.merge(run.spark, run.arguments.database, "pca", missing if count else None, orphans)
-    run.say(f"{count} rows written to pca")
-
-
-def _sample(rows: DataFrame, images: DataFrame) -> DataFrame:
-    chosen = _chosen(rows, SAMPLE_ROWS)
-    pixels = images.select("image_id", "pixels")
-    return (
-        F.broadcast(chosen.select("image_id", "label", "pca"))
-        .join(pixels, "image_id", "inner")
-        .select("image_id", "label", "pca", "pixels")
-        .mapInArrow(export.thumbnails, schemas.spark(schemas.SAMPLE))
+def _limits(run: job.Run) -> quality.Limits:
+    arguments = run.arguments
+    return quality.Limits(
+        reject_rate=arguments.max_reject_rate,
+        explained_variance=arguments.min_explained_variance,
+        agreement=None if arguments.weights in ("random", "unknown") else arguments.min_agreement,
     )
 
 
-def _publish(run: job.Run, fitted: pca.Pca) -> None:
-    """Make this PCA the current one; when it is already, do nothing."""
+def _commit_rows(run: job.Run, laid: DataFrame, work: Work, projected: DataFrame | None, pca_id: str) -> None:
+    """Commit the rows that this basis lacks and remove those of images that are gone, in one commit."""
     spark, database = run.spark, run.arguments.database
-    if tables.current_pca_id(spark, database) == fitted.pca_id:
-        run.say(f"PCA {fitted.pca_id[:12]} is the current one already")
+    rows = orphans = None
+    if projected is not None:
+        versions = laid.where("missing").select("image_id", "label", F.col("of_run").alias("features_run_id"))
+        constants = {"pca_id": F.lit(pca_id), "run_id": F.lit(run.arguments.run_id)}
+        rows = projected.join(versions, "image_id", "inner").withColumns(constants)
+    if work.orphans:
+        gone = tables.keys_of(laid.where("orphan"))
+        orphans = (
+            spark.table(f"{database}.pca").select("image_id", "pca_id").join(gone, "image_id", "left_semi")
+        )
+    tables.merge(spark, database, "pca", rows, orphans, only_adds=not work.outdated)
+    run.say(f"{work.missing} rows written to pca")
+
+
+def _export(run: job.Run, fitted: Pca, rows: int) -> None:
+    """Write the rows of this basis, and only these, as one Parquet file."""
+    own = run.spark.table(f"{run.arguments.database}.pca").where(F.col("pca_id") == F.lit(fitted.pca_id))
+    export.write_parquet(
+        own, join(run.arguments.run_folder, "pca.parquet"), schemas.PCA_EXPORT, rows * (4 * fitted.k + 100)
+    )
+
+
+def _make_current(run: job.Run, fitted: Pca, known: list[str]) -> None:
+    if known[:1] == [fitted.pca_id]:
+        run.say(f"PCA {fitted.pca_id[:12]} stays the current one")
         return
-    row = {
-        "pca_id": fitted.pca_id,
-        "model_id": fitted.model_id,
-        "k": fitted.k,
-        "n": fitted.n,
-        "mean": fitted.mean.tolist(),
-        "components": fitted.components.tolist(),
-        "explained_variance": fitted.explained_variance.tolist(),
-        "explained_variance_ratio": fitted.explained_variance_ratio.tolist(),
-        "run_id": run.arguments.run_id,
-        "published_at": datetime.now(UTC),
-    }
-    model = spark.createDataFrame(pa.Table.from_pylist([row], schemas.PCA_MODEL))
-    tables.merge(spark, database, "pca_models", model, None)
+    bases.publish(run.spark, run.arguments.database, fitted, run.arguments.run_id)
     run.say(f"published PCA {fitted.pca_id[:12]}: {fitted.k} components of {fitted.n} images")
 
 

@@ -1,7 +1,9 @@
-"""Fit the PCA of all features of one model and leave it in the run's folder as pca_model.npz.
+"""Bring the PCA sums up to date and leave the basis to use tonight in the run's folder as pca_model.npz.
 
-Executors add up exact sums, the driver solves for the components: the result is the same to the last bit however
-the rows are partitioned. Nothing is published yet; `publish` does that.
+The sums are exact and kept between nights (`fruits.kept_sums`): a night reads the features that came and those that
+went. The driver solves for the components. While the published basis still fits, it is tonight's; when the images
+have drifted away from it, or something else is asked for, a new one is. Nothing is published yet; `publish` does
+that.
 """
 
 from __future__ import annotations
@@ -9,10 +11,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from fruits import data_files, job, objects, pca, schemas, sums, tables
+from fruits import bases, drift, job, kept_sums, objects, pca, tables
 
 STAGE = "reduce_pca"
-_MAX_PARTS = 16
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,39 +25,66 @@ def parser() -> argparse.ArgumentParser:
         "--variance", type=float, help="keep the fewest components with this share, e.g. 0.95"
     )
     how_many.add_argument("--k", type=int, help="keep this many components")
+    made.add_argument(
+        "--max-drift-degrees",
+        type=float,
+        default=90.0,
+        metavar="DEGREES",
+        help="make a new basis when the published one is further from tonight's (default %(default)s, which is never: "
+        "with many components the last ones change places for nothing)",
+    )
+    made.add_argument(
+        "--max-variance-loss",
+        type=float,
+        default=0.01,
+        metavar="SHARE",
+        help="make a new basis when the published one loses more of the variance (default %(default)s)",
+    )
+    made.add_argument(
+        "--full-refresh", action="store_true", help="sum all features again and make a new basis"
+    )
     return made
 
 
 def reduce_pca(run: job.Run) -> None:
-    """Sum on the executors, fit on the driver, save the model."""
+    """Bring the sums up to date, compare, and save tonight's basis."""
     spark, arguments = run.spark, run.arguments
     tables.ensure(spark, arguments.database)
-    total = _summed(run)
-    run.say(f"summed {0 if total is None else total.count} images")
-    fitted = pca.fit(total, arguments.model_id, arguments.variance, arguments.k)
-    if arguments.k is not None and fitted.k < arguments.k:
-        run.say(f"k = {arguments.k} is more than {fitted.n} images can carry: keeping k = {fitted.k}")
-    objects.write_bytes(objects.join(arguments.run_folder, "pca_model.npz"), fitted.to_bytes())
-    explained = float(fitted.explained_variance_ratio.sum())
-    run.say(f"{fitted.k} components explain {explained:.1%} of the variance of {fitted.n} images")
+    kept = kept_sums.brought_up_to_date(run, arguments.model_id, arguments.full_refresh)
+    run.say(kept.how)
+    found = pca.spectrum(kept.sums)
+    fresh = pca.choose(found, arguments.model_id, arguments.variance, arguments.k)
+
+    limits = drift.Limits(arguments.max_drift_degrees, arguments.max_variance_loss)
+    published = bases.current(spark, arguments.database)
+    comparable = published is not None and published.model_id == arguments.model_id
+    drifted = drift.measure(published, found) if published is not None and comparable else None
+    new = drift.why_new(published, fresh, drifted, limits, arguments.variance)
+    if new is None and arguments.full_refresh:
+        new = "asked to make it anew"
+    chosen = fresh if new is not None or published is None else published
+    if new is None:
+        run.say(f"the published PCA {chosen.pca_id[:12]} stays")
+    else:
+        run.say(f"new basis: {new}")
+        if arguments.k is not None and fresh.k < arguments.k:
+            run.say(f"k = {arguments.k} is more than {fresh.n} images can carry: keeping k = {fresh.k}")
+    objects.write_bytes(objects.join(arguments.run_folder, "pca_model.npz"), chosen.to_bytes())
+
+    explained = drift.measure(chosen, found).explained_variance
+    run.say(f"{chosen.k} components explain {explained:.1%} of the variance of {found.sums.count} images")
     run.finish(
         {
-            "pca": {"pca_id": fitted.pca_id, "k": fitted.k, "explained_variance": explained, "n": fitted.n},
-            "variance_curve": fitted.variance_curve.tolist(),
+            "pca": {
+                "pca_id": chosen.pca_id,
+                "k": chosen.k,
+                "explained_variance": explained,
+                "n": found.sums.count,
+            },
+            "variance_curve": fresh.variance_curve.tolist(),
+            "drift": drift.as_json(drifted, new, limits, arguments.variance, chosen.n),
         }
     )
-
-
-def _summed(run: job.Run) -> sums.Sums | None:
-    schema, arguments = schemas.spark(schemas.SUMS), run.arguments
-    features = f"{arguments.database}.features"
-    parts = data_files.mapped(
-        run.spark, features, ["features"], arguments.model_id, sums.summer(), schema, run.cores
-    )
-    if parts.rdd.getNumPartitions() > _MAX_PARTS:
-        # 13 MB each: the driver gets a few, whatever the size of the table.
-        parts = parts.repartition(_MAX_PARTS).mapInArrow(sums.merger(), schema)
-    return sums.merged_sums(bytes(row.sums) for row in parts.collect())
 
 
 if __name__ == "__main__":

@@ -107,11 +107,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 else ("--variance", str(arguments.variance))
             ),
         ],
-        "publish": ["--model-id", model_id, "--max-reject-rate", str(arguments.max_reject_rate)],
+        "publish": [
+            *("--model-id", model_id, "--weights", card["weights"]),
+            *("--max-reject-rate", str(arguments.max_reject_rate)),
+        ],
     }
     if arguments.full_refresh:
         specific["load_images"].append("--full-refresh")
         specific["featurize"].append("--full-refresh")
+        specific["reduce_pca"].append("--full-refresh")
     code = _zipped(run_folder / "fruits.zip")
     started = time.monotonic()
     for stage in STAGES:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 from pyspark.sql.types import StructType
 
@@ -49,6 +49,7 @@ def mapped(
     mapper: Mapper,
     schema: StructType,
     cores: int,
+    pieces: list[Piece] | None = None,
 ) -> DataFrame:
     """Apply a mapper to some columns of all rows of one model, as ``mapInArrow`` would.
 
@@ -60,11 +61,12 @@ def mapped(
         mapper: From record batches to record batches of `schema`.
         schema: Of the result.
         cores: Tasks that run at once; one partition for each, more when it would be long.
+        pieces: Only of these (`changed`); None for the whole table.
 
     Returns:
         The mapper's rows. Evaluated twice, the same files are read: they are those of the table's present snapshot.
     """
-    pieces = _pieces(spark, table)
+    pieces = _pieces(spark, table) if pieces is None else pieces
     if pieces is None:
         # Another writer deleted by marking rows (merge-on-read), which only Spark's reader knows to leave out.
         kept = spark.table(table).where(F.col("model_id") == model_id).select(*columns)
@@ -81,12 +83,48 @@ def mapped(
     return spark.range(0, len(parts), 1, len(parts)).mapInArrow(read, schema)
 
 
+def changed(spark: SparkSession, table: str, before: int, now: int) -> tuple[list[Piece], list[Piece]] | None:
+    """Tell two snapshots apart by their files, which never change once they are written.
+
+    Args:
+        spark: A session with the catalog configured.
+        table: ``catalog.database.table``.
+        before: A snapshot that the table still has.
+        now: A later one.
+
+    Returns:
+        The pieces of the files that only `now` has, and of those that only `before` has. A rewritten file is in
+        both lists, with the rows that it carries over. None where a snapshot has delete files.
+    """
+    old, new = _files(spark, table, before), _files(spark, table, now)
+    if old is None or new is None:
+        return None
+    old_paths, new_paths = {file.file_path for file in old}, {file.file_path for file in new}
+    added = [file for file in new if file.file_path not in old_paths]
+    removed = [file for file in old if file.file_path not in new_paths]
+    return _cut(added), _cut(removed)
+
+
+def batches(pieces: list[Piece], columns: Sequence[str], model_id: str) -> Iterator[pa.RecordBatch]:
+    """Read a few pieces here, on the driver."""
+    s3 = where_is_s3() if any(place(piece.uri).bucket for piece in pieces) else None
+    yield from _batches(pieces, columns, model_id, s3)
+
+
 def _pieces(spark: SparkSession, table: str) -> list[Piece] | None:
     """Cut the files of a table's present snapshot; None where it has delete files."""
+    files = _files(spark, table)
+    return None if files is None else _cut(files)
+
+
+def _files(spark: SparkSession, table: str, snapshot_id: int | None = None) -> list[Row] | None:
+    reader = spark.read if snapshot_id is None else spark.read.option("snapshot-id", snapshot_id)
     columns = ("content", "file_path", "file_size_in_bytes", "record_count")
-    files = spark.table(f"{table}.files").select(*columns).collect()
-    if any(file.content != 0 for file in files):
-        return None
+    files = reader.table(f"{table}.files").select(*columns).collect()
+    return None if any(file.content != 0 for file in files) else files
+
+
+def _cut(files: list[Row]) -> list[Piece]:
     pieces = []
     for file in sorted(files, key=lambda file: str(file.file_path)):
         of = -(-file.file_size_in_bytes // _PIECE_BYTES)

@@ -1,4 +1,4 @@
-"""Tables to single Parquet files, written by one executor task: the driver holds none of it."""
+"""Tables to single Parquet files, and pixels to small pictures."""
 
 from __future__ import annotations
 
@@ -15,23 +15,31 @@ from fruits.batches import Mapper
 
 THUMBNAIL_PX = 48
 _ROW_GROUP_ROWS = 10_000
+_ON_DRIVER_BYTES = 32 * 1024 * 1024
 
 
-def write_parquet(frame: DataFrame, uri: str, schema: pa.Schema) -> int:
+def write_parquet(frame: DataFrame, uri: str, schema: pa.Schema, size_bytes: int) -> int:
     """Write a frame as one Parquet file, sorted by image_id.
 
     Args:
         frame: Rows with the columns of `schema`.
         uri: Where to; a file of that name is replaced when all is written.
         schema: The file's Arrow schema.
+        size_bytes: About how large the rows are. A few MB are written here: starting Python on an executor takes
+            longer. More is written by one executor task, so that the driver holds none of it.
 
     Returns:
         The number of rows.
     """
     s3 = objects.where_is_s3() if objects.place(uri).bucket else None
-    one = frame.select(*schema.names).coalesce(1).sortWithinPartitions("image_id")
-    written = one.mapInArrow(_write(uri, s3, schema), schemas.spark(schemas.WRITTEN)).collect()
-    return sum(row.rows for row in written)
+    chosen = frame.select(*schema.names)
+    if size_bytes <= _ON_DRIVER_BYTES:
+        rows = chosen.toArrow().sort_by("image_id")
+        written = list(_write(uri, s3, schema)(rows.to_batches(_ROW_GROUP_ROWS)))
+        return sum(batch.column("rows")[0].as_py() for batch in written)
+    one = chosen.coalesce(1).sortWithinPartitions("image_id")
+    counts = one.mapInArrow(_write(uri, s3, schema), schemas.spark(schemas.WRITTEN)).collect()
+    return sum(row.rows for row in counts)
 
 
 def _write(uri: str, s3: objects.S3Location | None, schema: pa.Schema) -> Mapper:
@@ -53,19 +61,12 @@ def _write(uri: str, s3: objects.S3Location | None, schema: pa.Schema) -> Mapper
 
 
 def thumbnails(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Map sampled rows (image_id, label, pca, pixels) to `schemas.SAMPLE`: first two components, small picture."""
+    """Map images (image_id, pixels) to `schemas.THUMBNAIL`."""
     for batch in batches:
-        components = batch.column("pca").to_pylist()
+        pictures = [_thumbnail(pixels.as_py()) for pixels in batch.column("pixels")]
         yield pa.record_batch(
-            [
-                batch.column("image_id"),
-                batch.column("label"),
-                pa.array([row[0] for row in components], pa.float32()),
-                # With k = 1 there is no second component: the scatter is a line.
-                pa.array([row[1] if len(row) > 1 else 0.0 for row in components], pa.float32()),
-                pa.array([_thumbnail(pixels.as_py()) for pixels in batch.column("pixels")], pa.binary()),
-            ],
-            schema=schemas.SAMPLE,
+            [batch.column("image_id").cast(pa.string()), pa.array(pictures, pa.binary())],
+            schema=schemas.THUMBNAIL,
         )
 
 

@@ -34,6 +34,7 @@ class Pca:
     Attributes:
         pca_id: Hex SHA-256 of the model, the sums and k: what it was computed from, on whichever machine.
         model_id: The model whose features it is for.
+        asked: What was asked for: ``variance=0.95`` or ``k=64``.
         n: Images it was fitted on.
         mean: (d,) float64.
         components: (k, d) float64, orthonormal rows, by falling variance; the entry of the largest magnitude in
@@ -45,6 +46,7 @@ class Pca:
 
     pca_id: str
     model_id: str
+    asked: str
     n: int
     mean: Float
     components: Float
@@ -75,6 +77,7 @@ class Pca:
             out,
             pca_id=self.pca_id,
             model_id=self.model_id,
+            asked=self.asked,
             n=self.n,
             mean=self.mean,
             components=self.components,
@@ -102,6 +105,7 @@ def load(path: str) -> Pca:
             return Pca(
                 pca_id=str(saved["pca_id"]),
                 model_id=str(saved["model_id"]),
+                asked=str(saved["asked"]),
                 n=int(saved["n"]),
                 mean=saved["mean"],
                 components=saved["components"],
@@ -117,39 +121,73 @@ def load(path: str) -> Pca:
         ) from error
 
 
+@dataclass(frozen=True)
+class Spectrum:
+    """The principal axes of some sums: all of them, before any number of components is chosen.
+
+    Attributes:
+        sums: What they are of.
+        covariance: (d, d) float64.
+        values: (d,) float64, the variances along the axes, falling, none negative.
+        axes: (d, d) float64, orthonormal rows, signed as components are.
+    """
+
+    sums: Sums
+    covariance: Float
+    values: Float
+    axes: Float
+
+    @property
+    def total(self) -> float:
+        """The variance of all features together."""
+        return float(self.values.sum())
+
+
+def spectrum(sums: Sums | None) -> Spectrum:
+    """Solve for the principal axes of exact sums.
+
+    Raises:
+        TooFewImagesError: Fewer than two images.
+        ConstantFeaturesError: All images have the same features.
+    """
+    if sums is None or sums.count < 2:
+        raise TooFewImagesError(
+            f"{0 if sums is None else sums.count} image(s) with features: a PCA needs at least 2; see the rejects"
+        )
+    covariance = sums.covariance()
+    eigenvalues, eigenvectors = np.linalg.eigh(covariance)
+    found = Spectrum(
+        sums, covariance, np.clip(eigenvalues[::-1], 0.0, None), _signed(eigenvectors[:, ::-1].T)
+    )
+    if found.total == 0.0:
+        raise ConstantFeaturesError(
+            f"all {sums.count} images have the same features: there is no variance to explain; "
+            "are they one picture, or are the weights broken?"
+        )
+    return found
+
+
 def fit(sums: Sums | None, model_id: str, variance: float | None = None, k: int | None = None) -> Pca:
-    """Fit a PCA from exact sums.
+    """Fit a PCA from exact sums: `choose` of their `spectrum`, with the errors of both."""
+    _check(variance, k)
+    return choose(spectrum(sums), model_id, variance, k)
+
+
+def choose(found: Spectrum, model_id: str, variance: float | None = None, k: int | None = None) -> Pca:
+    """Keep the first components of a spectrum.
 
     Args:
-        sums: The sums of all features of one model; None when there is none.
-        model_id: That model.
+        found: The axes.
+        model_id: The model whose features were summed.
         variance: Keep the fewest components that explain at least this share, in (0, 1].
         k: Keep this many components; fewer when there are fewer with any variance, at most min(n - 1, d).
 
     Raises:
         InputError: Neither or both of `variance` and `k`, or one out of its range.
-        TooFewImagesError: Fewer than two images.
-        ConstantFeaturesError: All images have the same features.
     """
-    if (variance is None) == (k is None):
-        raise InputError("give either a share of the variance or a number of components")
-    if variance is not None and not 0 < variance <= 1:
-        raise InputError(f"variance {variance} is not a share in (0, 1], for example 0.95")
-    if k is not None and k < 1:
-        raise InputError(f"k = {k} is not a number of components: give 1 or more")
-    if sums is None or sums.count < 2:
-        raise TooFewImagesError(
-            f"{0 if sums is None else sums.count} image(s) with features: a PCA needs at least 2; see the rejects"
-        )
-    eigenvalues, eigenvectors = np.linalg.eigh(sums.covariance())
-    values = np.clip(eigenvalues[::-1], 0.0, None)
-    total = float(values.sum())
-    if total == 0.0:
-        raise ConstantFeaturesError(
-            f"all {sums.count} images have the same features: there is no variance to explain; "
-            "are they one picture, or are the weights broken?"
-        )
-    ratios = values / total
+    _check(variance, k)
+    sums, asked = found.sums, asked_for(variance, k)
+    ratios = found.values / found.total
     most = min(sums.count - 1, sums.dims)
     curve = np.minimum(np.cumsum(ratios), 1.0)[:most]
     meaningful = max(1, min(most, int(np.count_nonzero(ratios > _NO_VARIANCE))))
@@ -160,13 +198,28 @@ def fit(sums: Sums | None, model_id: str, variance: float | None = None, k: int 
     return Pca(
         pca_id=hashlib.sha256(f"{model_id} {kept} ".encode() + sums.to_bytes()).hexdigest(),
         model_id=model_id,
+        asked=asked,
         n=sums.count,
         mean=sums.mean(),
-        components=_signed(eigenvectors[:, ::-1][:, :kept].T),
-        explained_variance=values[:kept],
+        components=np.ascontiguousarray(found.axes[:kept]),
+        explained_variance=found.values[:kept],
         explained_variance_ratio=ratios[:kept],
         variance_curve=curve,
     )
+
+
+def asked_for(variance: float | None, k: int | None) -> str:
+    """Write down what was asked for, so that tomorrow's run can tell whether it asks for the same."""
+    return f"k={k}" if variance is None else f"variance={variance:g}"
+
+
+def _check(variance: float | None, k: int | None) -> None:
+    if (variance is None) == (k is None):
+        raise InputError("give either a share of the variance or a number of components")
+    if variance is not None and not 0 < variance <= 1:
+        raise InputError(f"variance {variance} is not a share in (0, 1], for example 0.95")
+    if k is not None and k < 1:
+        raise InputError(f"k = {k} is not a number of components: give 1 or more")
 
 
 def _signed(components: Float) -> Float:
@@ -213,7 +266,9 @@ def _projected(
     lengths: npt.NDArray[Any],
 ) -> pa.RecordBatch:
     usable = finite & (lengths == len(pca.mean))
-    values = pca.project(np.where(usable[:, None], features, np.float32(0)))
+    clean = np.where(usable[:, None], features, np.float32(0))
+    values = pca.project(clean)
+    norms = pa.array(np.sqrt(np.einsum("ij,ij->i", clean, clean)), pa.float32(), mask=~usable)
     projected = list_column(values)
     if not usable.all():
         projected = pa.array(
@@ -221,5 +276,6 @@ def _projected(
             pa.list_(pa.float32()),
         )
     return pa.record_batch(
-        [ids, projected, pa.array(lengths.astype(np.int32)), pa.array(finite)], schema=schemas.PROJECTED
+        [ids, projected, pa.array(lengths.astype(np.int32)), pa.array(finite), norms],
+        schema=schemas.PROJECTED,
     )

@@ -31,15 +31,29 @@ TABLES: dict[str, str] = {
         features ARRAY<FLOAT> NOT NULL COMMENT '1280 values, average-pooled',
         content_sha256 STRING NOT NULL COMMENT 'of the image that they were computed from',
         run_id STRING NOT NULL COMMENT 'the run that computed them'""",
+    "pca_sums": """
+        model_id STRING NOT NULL COMMENT 'the model whose features they are of',
+        n BIGINT NOT NULL COMMENT 'images summed',
+        sums BINARY NOT NULL COMMENT 'fruits.sums.Sums.to_bytes: count, sum, upper triangle of the Gramian',
+        features_snapshot BIGINT NOT NULL COMMENT 'the snapshot of features that they cover, held by a tag',
+        run_id STRING NOT NULL COMMENT 'the run that summed last'""",
+    "samples": """
+        image_id STRING NOT NULL COMMENT 'as in images',
+        model_id STRING NOT NULL COMMENT 'as in features',
+        features_run_id STRING NOT NULL COMMENT 'run_id of the row of features',
+        features ARRAY<FLOAT> NOT NULL COMMENT '1280 values',
+        thumbnail BINARY COMMENT 'WebP, for the images of the report'""",
     "pca_models": """
         pca_id STRING NOT NULL COMMENT 'SHA-256 of the sums and k',
         model_id STRING NOT NULL COMMENT 'the model whose features it was fitted on',
         k INT NOT NULL COMMENT 'number of components',
-        n BIGINT NOT NULL COMMENT 'images it was fitted on',
+        asked STRING NOT NULL COMMENT 'variance=0.95 or k=64',
+        n BIGINT NOT NULL COMMENT 'images that it was fitted on',
         mean ARRAY<DOUBLE> NOT NULL COMMENT '1280 values',
         components ARRAY<ARRAY<DOUBLE>> NOT NULL COMMENT 'k rows of 1280 values',
         explained_variance ARRAY<DOUBLE> NOT NULL COMMENT 'k values',
         explained_variance_ratio ARRAY<DOUBLE> NOT NULL COMMENT 'k values',
+        variance_curve ARRAY<DOUBLE> NOT NULL COMMENT 'share of the first 1, 2, 3... of all components',
         run_id STRING NOT NULL COMMENT 'the run that published it',
         published_at TIMESTAMP NOT NULL COMMENT 'the largest one is current'""",
     "pca": """
@@ -47,6 +61,7 @@ TABLES: dict[str, str] = {
         pca_id STRING NOT NULL COMMENT 'as in pca_models',
         label STRING COMMENT 'as in images',
         pca ARRAY<FLOAT> NOT NULL COMMENT 'k values',
+        features_run_id STRING NOT NULL COMMENT 'run_id of the row of features that was projected',
         run_id STRING NOT NULL COMMENT 'the run that computed them'""",
 }
 """Columns of each table, as SQL."""
@@ -55,6 +70,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "images": ("image_id",),
     "rejects": ("image_id",),
     "features": ("image_id", "model_id"),
+    "pca_sums": ("model_id",),
+    "samples": ("image_id", "model_id"),
     "pca_models": ("pca_id",),
     "pca": ("image_id", "pca_id"),
 }
@@ -102,9 +119,32 @@ PROJECTED = pa.schema(
         pa.field("pca", pa.list_(pa.float32())),
         pa.field("dims", pa.int32(), nullable=False),
         pa.field("finite", pa.bool_(), nullable=False),
+        pa.field("norm", pa.float32()),
     ]
 )
 """One image's principal components, NULL when its features cannot be projected, and what is wrong with them."""
+
+KEPT_SUMS = pa.schema(
+    [
+        pa.field("model_id", pa.string(), nullable=False),
+        pa.field("n", pa.int64(), nullable=False),
+        pa.field("sums", pa.binary(), nullable=False),
+        pa.field("features_snapshot", pa.int64(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+    ]
+)
+"""One row of ``pca_sums``."""
+
+KEPT_SAMPLES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("model_id", pa.string(), nullable=False),
+        pa.field("features_run_id", pa.string(), nullable=False),
+        pa.field("features", pa.list_(pa.float32()), nullable=False),
+        pa.field("thumbnail", pa.binary()),
+    ]
+)
+"""One row of ``samples``."""
 
 SUMS = pa.schema([pa.field("sums", pa.binary(), nullable=False)])
 """One partition's PCA sums (`fruits.sums.Sums.to_bytes`)."""
@@ -114,11 +154,13 @@ PCA_MODEL = pa.schema(
         pa.field("pca_id", pa.string(), nullable=False),
         pa.field("model_id", pa.string(), nullable=False),
         pa.field("k", pa.int32(), nullable=False),
+        pa.field("asked", pa.string(), nullable=False),
         pa.field("n", pa.int64(), nullable=False),
         pa.field("mean", pa.list_(pa.float64()), nullable=False),
         pa.field("components", pa.list_(pa.list_(pa.float64())), nullable=False),
         pa.field("explained_variance", pa.list_(pa.float64()), nullable=False),
         pa.field("explained_variance_ratio", pa.list_(pa.float64()), nullable=False),
+        pa.field("variance_curve", pa.list_(pa.float64()), nullable=False),
         pa.field("run_id", pa.string(), nullable=False),
         pa.field("published_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
@@ -144,6 +186,11 @@ SAMPLE = pa.schema(
     ]
 )
 """``sample.parquet``: one image of the report's scatter, without its file name; 0 for `pc2` when k is 1."""
+
+THUMBNAIL = pa.schema(
+    [pa.field("image_id", pa.string(), nullable=False), pa.field("thumbnail", pa.binary(), nullable=False)]
+)
+"""One small picture."""
 
 WRITTEN = pa.schema([pa.field("rows", pa.int64(), nullable=False)])
 """What an exporting task wrote."""

@@ -56,6 +56,11 @@ class _Limbs:
         self.high += other.high
         self._carry()
 
+    def take(self, other: _Limbs) -> None:
+        self.low -= other.low
+        self.high -= other.high
+        self._carry()
+
     def whole(self) -> npt.NDArray[np.object_]:
         """Python's own integers, which have no limit."""
         whole: npt.NDArray[np.object_] = self.high.astype(object) * 2**32 + self.low.astype(object)
@@ -117,6 +122,20 @@ class Sums:
         self.count += other.count
         self._total.merge(other._total)
         self._gram.merge(other._gram)
+
+    def take(self, other: Sums) -> None:
+        """Take images out again: what is left is, to the last bit, the sums of the others alone.
+
+        Raises:
+            ValueError: `other` has more images than there are here.
+        """
+        if other.count > self.count:
+            raise ValueError(f"cannot take {other.count} images out of {self.count}")
+        self._settle()
+        other._settle()
+        self.count -= other.count
+        self._total.take(other._total)
+        self._gram.take(other._gram)
 
     def mean(self) -> Float:
         """Give the mean of each feature: (dims,) float64, correctly rounded."""

@@ -11,8 +11,10 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 from fruits.errors import InputError
+from fruits.iceberg import Table
 from fruits.schemas import KEYS, TABLES
 
+METADATA_VERSIONS = "20"
 _PROPERTIES = {
     "format-version": "2",
     # Copy-on-write: the bytes of a deleted row go with its file, which erasure relies on.
@@ -21,7 +23,7 @@ _PROPERTIES = {
     "write.merge.mode": "copy-on-write",
     "write.target-file-size-bytes": str(128 * 1024 * 1024),
     "write.metadata.delete-after-commit.enabled": "true",
-    "write.metadata.previous-versions-max": "20",
+    "write.metadata.previous-versions-max": METADATA_VERSIONS,
     "write.parquet.compression-codec": "zstd",
 }
 _OF_TABLE = {
@@ -35,6 +37,12 @@ _OF_TABLE = {
         "write.parquet.row-group-size-bytes": str(16 * 1024 * 1024),
         "write.metadata.metrics.column.features": "none",
     },
+    # One row and one file a model; by these bounds a file is replaced without being read.
+    "pca_sums": {
+        "write.metadata.metrics.default": "none",
+        "write.metadata.metrics.column.model_id": "full",
+    },
+    "samples": {"write.metadata.metrics.default": "none"},
     "pca_models": {"write.metadata.metrics.default": "none"},
 }
 _DATABASE = re.compile(r"^\w+\.\w+$")
@@ -93,7 +101,7 @@ def merge(
     if upserts is not None and deletes is None and only_adds:
         upserts.select(*columns).writeTo(name).append()
         return
-    empty = target.select(*keys).isEmpty()
+    empty = not Table(spark, name).rows
     removed = None if deletes is None or empty else fixed(deletes.select(*keys))
     if removed is not None and removed.isEmpty():
         removed = None
@@ -128,6 +136,12 @@ def merge(
     spark.catalog.dropTempView(view)
 
 
+def delete(spark: SparkSession, name: str, condition: str) -> None:
+    """Delete the rows of a table that meet an SQL condition, in one commit; where there are none, no commit."""
+    if not spark.table(name).where(condition).isEmpty():
+        spark.sql(f"DELETE FROM {name} WHERE {condition}")  # noqa: S608 - names and digests, none from outside
+
+
 def current_pca_id(spark: SparkSession, database: str) -> str | None:
     """Name the PCA published last; None before the first publication."""
     row = spark.table(f"{database}.pca_models").agg(F.max_by("pca_id", "published_at")).first()
@@ -152,10 +166,20 @@ def current_pca(spark: SparkSession, database: str) -> DataFrame:
     return spark.table(f"{database}.pca").where(F.col("pca_id") == F.lit(current_pca_id(spark, database)))
 
 
-def size_bytes(spark: SparkSession, database: str, table: str) -> int:
-    """Give the bytes of a table's current files, from its metadata alone."""
-    row = spark.table(f"{database}.{table}.files").agg(F.sum("file_size_in_bytes")).first()
-    return int(row[0] or 0) if row else 0
+def size_bytes(spark: SparkSession, database: str, table: str, rows: int | None = None) -> int:
+    """Give the bytes of a table's current files, from its metadata alone.
+
+    Args:
+        spark: A session with the catalog configured.
+        database: ``catalog.database``.
+        table: A table of `schemas.TABLES`.
+        rows: Only of so many of its rows, for example those of one model or one PCA: their share by number, an
+            estimate that is right as far as rows are of one size.
+    """
+    found = Table(spark, f"{database}.{table}")
+    if rows is None or not found.rows:
+        return found.size_bytes
+    return round(found.size_bytes * min(1.0, rows / found.rows))
 
 
 def keys_of(frame: DataFrame, keys: Sequence[str] = ("image_id",)) -> DataFrame:

@@ -130,6 +130,8 @@ class Nights:
             common += ["--model-id", self.model["model_id"]]
         if stage == "featurize":
             common += ["--model", self.model["folder"]]
+        if stage == "publish":
+            common += ["--weights", "random", "--min-explained-variance", "0"]
         return [*common, *more]
 
     def run(self, stage: str, *arguments: str) -> dict[str, Any]:

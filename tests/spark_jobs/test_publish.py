@@ -11,7 +11,7 @@ import publish
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fruits import job, pca, tables
+from fruits import job, pca, samples, tables
 from fruits.batches import list_column
 from fruits.errors import (
     ConstantFeaturesError,
@@ -58,6 +58,10 @@ def append(nights: Nights, table: str, columns: dict[str, object], constants: di
     frame = nights.spark.createDataFrame(pa.table(columns))
     frame = frame.withColumns({name: F.lit(value) for name, value in constants.items()})
     frame.select(*nights.table(table).columns).writeTo(f"{nights.database}.{table}").append()
+
+
+def another_run(nights: Nights) -> None:
+    nights.runs.append(f"run-{len(nights.runs) + 1}")
 
 
 def forget(nights: Nights, image_id: str) -> None:
@@ -131,19 +135,139 @@ def test_a_whole_night_is_right_in_every_table_and_file_and_the_same_night_again
 def test_removed_images_leave_the_pca_and_the_basis_published_last_is_the_current_one(nights):
     values = spread(12)
     made_up(nights, values)
-    published(nights)
+    published(nights, "--k", "2", "--max-variance-loss", "0")
     first = tables.current_pca_id(nights.spark, nights.database)
     forget(nights, "image 0003")
-    published(nights)
+    published(nights, "--k", "2", "--max-variance-loss", "0")
     assert {row["image_id"] for row in nights.rows("pca")} == {f"image {n:04}" for n in range(12) if n != 3}
     current = {row.pca_id for row in tables.current_pca(nights.spark, nights.database).collect()}
     assert current == {tables.current_pca_id(nights.spark, nights.database)} != {first}
 
     made_up(nights, values[3:4], first=3)
-    published(nights)
+    published(nights, "--k", "2", "--max-variance-loss", "0")
     assert tables.current_pca_id(nights.spark, nights.database) == first, "the first basis is right again"
     assert len(nights.rows("pca_models")) == 2
     assert tables.current_pca(nights.spark, nights.database).count() == 12
+
+
+def test_while_the_images_do_not_drift_the_basis_stays_and_only_new_rows_are_projected(nights):
+    values = spread(60)
+    made_up(nights, values[:58])
+    published(nights, "--k", "5")
+    first = {row["image_id"]: row for row in nights.rows("pca")}
+    basis = tables.current_pca_id(nights.spark, nights.database)
+    another_run(nights)
+    made_up(nights, values[58:], first=58)
+    forget(nights, "image 0003")
+    reduced = nights.run("reduce_pca", "--k", "5", "--max-variance-loss", "0.2")
+    assert reduced["drift"]["new_basis"] is False
+    assert 0 < reduced["drift"]["angle_degrees"] <= 90
+    assert reduced["drift"]["fitted_on"] == 58
+    assert reduced["pca"]["n"] == 59
+    assert nights.run("publish")["published"] is True
+    rows = {row["image_id"]: row for row in nights.rows("pca")}
+    assert {row["pca_id"] for row in rows.values()} == {basis}
+    assert set(rows) == set(first) - {"image 0003"} | {"image 0058", "image 0059"}
+    assert all(rows[image_id] == row for image_id, row in first.items() if image_id in rows)
+    assert len(nights.rows("pca_models")) == 1
+    export = pq.read_table(nights.run_folder / "pca.parquet")
+    assert export.column("image_id").to_pylist() == sorted(rows)
+
+
+def test_features_computed_again_are_projected_again_onto_the_same_basis(nights):
+    values = spread(40)
+    made_up(nights, values)
+    published(nights, "--k", "5")
+    nights.spark.sql(f"DELETE FROM {nights.database}.features WHERE image_id = 'image 0007'")
+    vectors = {"image_id": ["image 0007"], "content_sha256": ["c7"], "features": list_column(values[7:8] / 2)}
+    append(nights, "features", vectors, {"model_id": nights.model["model_id"], "run_id": "run-2"})
+    another_run(nights)
+    published(nights, "--k", "5", "--max-variance-loss", "0.2")
+    model = pca.load(str(nights.run_folder / "pca_model.npz"))
+    (row,) = [row for row in nights.rows("pca") if row["image_id"] == "image 0007"]
+    np.testing.assert_allclose(row["pca"], model.project(values[7:8] / 2)[0], atol=1e-5)
+    assert len(nights.rows("pca")) == 40
+
+
+def test_yesterdays_basis_is_kept_and_can_be_published_again_complete_and_older_ones_are_gone(nights):
+    values = spread(60)
+    ids = []
+    for night, until in enumerate((40, 50, 55)):
+        made_up(nights, values[(0, 40, 50)[night] : until], first=(0, 40, 50)[night])
+        another_run(nights)
+        published(nights, "--k", "4", "--max-variance-loss", "0")
+        ids.append(tables.current_pca_id(nights.spark, nights.database))
+    assert len(set(ids)) == 3
+    assert {row["pca_id"] for row in nights.rows("pca")} == set(ids[1:])
+    assert {row["pca_id"] for row in nights.rows("pca_models")} == set(ids[1:])
+    nights.run("publish", "--pca-id", ids[1])
+    assert tables.current_pca_id(nights.spark, nights.database) == ids[1]
+    assert tables.current_pca(nights.spark, nights.database).count() == 55, "it got the rows that it lacked"
+    with pytest.raises(InputError, match="the current one and the one before it are kept"):
+        nights.run("publish", "--pca-id", ids[0])
+
+
+def test_a_basis_whose_rows_were_deleted_becomes_current_only_complete(nights):
+    made_up(nights, spread(20))
+    published(nights, "--k", "3")
+    basis = tables.current_pca_id(nights.spark, nights.database)
+    nights.spark.sql(f"DELETE FROM {nights.database}.pca WHERE image_id < 'image 0010'")
+    nights.spark.sql(f"DELETE FROM {nights.database}.pca_models WHERE pca_id = '{basis}'")
+    another_run(nights)
+    published(nights, "--k", "3")
+    assert tables.current_pca_id(nights.spark, nights.database) == basis
+    assert tables.current_pca(nights.spark, nights.database).count() == 20
+
+
+def test_a_second_night_reads_the_pixels_and_vectors_of_few_samples(nights, monkeypatch):
+    made_up(nights, spread(30))
+    published(nights)
+    asked = []
+    for name in ("_features", "_thumbnails"):
+        real = getattr(samples, name)
+        monkeypatch.setattr(samples, name, lambda *a, real=real: asked.append(len(a[-1])) or real(*a))
+    another_run(nights)
+    made_up(nights, spread(32)[30:], first=30)
+    published(nights, "--k", "2", "--max-variance-loss", "0.5")
+    assert asked == [2, 2]
+    sample = pq.read_table(nights.run_folder / "sample.parquet")
+    assert sample.num_rows == 32
+    assert sample.column("thumbnail").null_count == 0
+
+
+def test_bytes_of_the_pca_are_those_of_the_current_basis(nights):
+    made_up(nights, spread(40))
+    first = published(nights, "--k", "4")["bytes"]["pca"]
+    another_run(nights)
+    published(nights, "--k", "5")
+    both = tables.size_bytes(nights.spark, nights.database, "pca")
+    now = nights.run("publish")["bytes"]["pca"]
+    assert 0.7 * first < now < 0.7 * both
+
+
+def test_with_weights_that_know_something_neighbours_must_agree(nights):
+    made_up(nights, spread(120))
+    nights.run("reduce_pca", "--k", "4")
+    with pytest.raises(QualityGateError, match=r"agreement_features is 0\.\d+, limit 0\.9"):
+        nights.run("publish", "--weights", "path", "--min-agreement", "0.9")
+    assert nights.run("publish", "--weights", "random", "--min-agreement", "0.9")["published"] is True
+
+
+def test_a_basis_that_explains_too_little_is_not_published(nights):
+    made_up(nights, spread(40))
+    nights.run("reduce_pca", "--k", "1")
+    with pytest.raises(QualityGateError, match=r"explained_variance is 0\.\d+, limit 0\.9"):
+        nights.run("publish", "--min-explained-variance", "0.9")
+
+
+def test_metrics_of_another_model_than_the_saved_one_are_not_published(nights):
+    made_up(nights, spread(20))
+    nights.run("reduce_pca", "--k", "2")
+    saved = (nights.run_folder / "pca_model.npz").read_bytes()
+    nights.run("reduce_pca", "--k", "3")
+    (nights.run_folder / "pca_model.npz").write_bytes(saved)
+    with pytest.raises(InputError, match="run reduce_pca again"):
+        nights.run("publish")
 
 
 def test_a_failed_gate_publishes_nothing_and_keeps_what_was_current(nights):
@@ -172,7 +296,9 @@ def test_killed_before_the_last_commit_nothing_is_current_and_a_rerun_publishes(
     made_up(nights, spread(30))
     nights.run("reduce_pca", "--k", "4")
     with monkeypatch.context() as patch:
-        patch.setattr(publish, "_publish", lambda run, fitted: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            publish, "_make_current", lambda run, fitted, known: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             nights.run("publish")
     assert tables.current_pca(nights.spark, nights.database).count() == 0
@@ -242,7 +368,7 @@ def test_many_partial_sums_are_merged_on_the_executors_first(nights, monkeypatch
     made_up(nights, spread(12))
     nights.run("reduce_pca", "--k", "3")
     first = (nights.run_folder / "pca_model.npz").read_bytes()
-    monkeypatch.setattr("reduce_pca._MAX_PARTS", 1)
+    monkeypatch.setattr("fruits.kept_sums._MAX_PARTS", 1)
     rows = nights.table("features").repartition(3).localCheckpoint()
     nights.spark.sql(f"TRUNCATE TABLE {nights.database}.features")
     rows.writeTo(f"{nights.database}.features").append()

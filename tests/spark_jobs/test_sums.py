@@ -39,6 +39,44 @@ def test_sums_are_the_same_to_the_last_bit_in_any_order_and_partitioning(cuts, r
     assert merged.to_bytes() == summed(values).to_bytes()
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["add", "change", "remove", "rerun"]), st.integers(0, 29)), max_size=25
+    )
+)
+def test_merged_sums_are_those_taken_anew_after_any_mix_of_nights(nights):
+    """Images come, change, go and are seen again; each night merges what came and takes out what went."""
+    pool = features(60, 4)
+    present: dict[int, np.ndarray] = {}
+    kept = Sums(4)
+    for what, image in nights:
+        before = present.pop(image, None) if what != "add" else None
+        after = {"change": pool[image + 30], "rerun": before}.get(what)
+        if what == "add" and image not in present:
+            after = pool[image]
+        if after is not None:
+            present[image] = after
+            kept.merge(summed(after[None]))
+        if before is not None:
+            kept.take(summed(before[None]))
+    anew = Sums(4)
+    for row in present.values():
+        anew.add(row[None])
+    assert Sums.from_bytes(kept.to_bytes()).to_bytes() == anew.to_bytes()
+
+
+def test_taking_out_what_needs_a_borrow_between_the_limbs_is_exact():
+    few, many = summed(np.full((3, 2), 8.0, np.float32)), summed(np.full((3000, 2), 8.0, np.float32))
+    many.take(summed(np.full((2997, 2), 8.0, np.float32)))
+    assert many.to_bytes() == few.to_bytes()
+
+
+def test_more_images_than_there_are_cannot_be_taken_out():
+    with pytest.raises(ValueError, match="cannot take 3 images out of 2"):
+        summed(features(2)).take(summed(features(3)))
+
+
 def test_floats_added_plainly_would_not_be_the_same():
     values = features(1000)
     plain = [values[order].T @ values[order] for order in (RNG.permutation(1000) for _ in range(8))]

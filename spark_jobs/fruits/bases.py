@@ -1,0 +1,83 @@
+"""Published PCA bases: the rows of `pca_models`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
+
+from fruits import schemas, tables
+from fruits.errors import InputError
+from fruits.iceberg import Table
+from fruits.pca import Pca
+
+
+def ids(spark: SparkSession, database: str) -> list[str]:
+    """Name the published bases, the current one first."""
+    if not Table(spark, f"{database}.pca_models").rows:
+        return []
+    rows = spark.table(f"{database}.pca_models").select("pca_id", "published_at").collect()
+    return [row.pca_id for row in sorted(rows, key=lambda row: row.published_at, reverse=True)]
+
+
+def current(spark: SparkSession, database: str) -> Pca | None:
+    """Read the current basis; None before the first publication."""
+    known = ids(spark, database)
+    return read(spark, database, known[0]) if known else None
+
+
+def read(spark: SparkSession, database: str, pca_id: str) -> Pca:
+    """Read a published basis.
+
+    Raises:
+        InputError: There is none with this id, or no longer.
+    """
+    found = spark.table(f"{database}.pca_models").where(F.col("pca_id") == F.lit(pca_id)).toArrow()
+    if not found.num_rows:
+        raise InputError(
+            f"there is no PCA {pca_id} in {database}.pca_models: the current one and the one before it are kept, "
+            f"now {', '.join(ids(spark, database)) or 'none'}"
+        )
+    row = found.to_pylist()[0]
+    return Pca(
+        pca_id=row["pca_id"],
+        model_id=row["model_id"],
+        asked=row["asked"],
+        n=row["n"],
+        mean=np.array(row["mean"]),
+        components=np.array(row["components"]),
+        explained_variance=np.array(row["explained_variance"]),
+        explained_variance_ratio=np.array(row["explained_variance_ratio"]),
+        variance_curve=np.array(row["variance_curve"]),
+    )
+
+
+def publish(spark: SparkSession, database: str, fitted: Pca, run_id: str) -> None:
+    """Make a basis the current one: the commit that readers see. Its rows of `pca` must all be there."""
+    row = {
+        "pca_id": fitted.pca_id,
+        "model_id": fitted.model_id,
+        "k": fitted.k,
+        "asked": fitted.asked,
+        "n": fitted.n,
+        "mean": fitted.mean.tolist(),
+        "components": fitted.components.tolist(),
+        "explained_variance": fitted.explained_variance.tolist(),
+        "explained_variance_ratio": fitted.explained_variance_ratio.tolist(),
+        "variance_curve": fitted.variance_curve.tolist(),
+        "run_id": run_id,
+        "published_at": datetime.now(UTC),
+    }
+    model = spark.createDataFrame(pa.Table.from_pylist([row], schemas.PCA_MODEL)).coalesce(1)
+    known = fitted.pca_id in ids(spark, database)
+    tables.merge(spark, database, "pca_models", model, None, only_adds=not known)
+
+
+def forget_all_but(spark: SparkSession, database: str, kept: list[str]) -> None:
+    """Drop every other basis: first from `pca_models`, so that none is listed whose rows are not all there."""
+    names = ", ".join(f"'{pca_id}'" for pca_id in kept)
+    for table in ("pca_models", "pca"):
+        tables.delete(spark, f"{database}.{table}", f"pca_id NOT IN ({names})")

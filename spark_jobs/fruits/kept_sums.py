@@ -1,0 +1,199 @@
+"""The PCA sums kept between nights: a night adds the files that came to `features` and subtracts those that went.
+
+A row of `pca_sums` names the snapshot of `features` that it covers, and a tag holds that snapshot against expiry. Data
+files never change, so two snapshots differ by whole files; a file that was rewritten is subtracted and its successor
+added, and the rows that it carried over cancel to the last bit, because the sums are exact. That is what Iceberg's
+changelog view would tell, without the sort of all rows by which it finds what was carried over, and without the
+snapshots in between.
+
+Three commits, in an order that a kill between any two survives: the new tag, the row (the only one that counts), and
+the end of the old tag.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
+
+from fruits import data_files, job, schemas, sums, tables
+from fruits.data_files import Piece
+from fruits.iceberg import Table
+from fruits.sums import Sums
+
+_PREFIX = "pca_sums_"
+_ON_DRIVER_ROWS = (
+    20_000  # 100 MB of features at most: 1 s here, where starting Python on the executors takes as long
+)
+_MAX_PARTS = 16
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The sums of one model and what they cover.
+
+    Attributes:
+        sums: None when the model has no features.
+        snapshot_id: The snapshot of ``features``; None while the table is empty.
+        how: In words, for the log: what was read for them.
+    """
+
+    sums: Sums | None
+    snapshot_id: int | None
+    how: str
+
+
+def brought_up_to_date(run: job.Run, model_id: str, anew: bool = False) -> Kept:
+    """Give the sums of all features of a model, and keep them for the next night.
+
+    Args:
+        run: The run, with its database.
+        model_id: Whose features.
+        anew: Read every row, whatever is kept.
+    """
+    features = Table(run.spark, f"{run.arguments.database}.features")
+    now = features.snapshot_id
+    if now is None:
+        return Kept(None, None, "there are no features")
+    kept = "asked to sum anew" if anew else _kept(run, features, model_id)
+    if isinstance(kept, str):
+        total = _summed(run, model_id, None)
+        how = f"summed all {0 if total is None else total.count} images: {kept}"
+    elif kept.snapshot_id == now:
+        return Kept(kept.sums, now, "nothing changed since the kept sums")
+    else:
+        changes = _changes(run, features, kept.snapshot_id, now)
+        if isinstance(changes, str):
+            total = _summed(run, model_id, None)
+            how = f"summed all {0 if total is None else total.count} images: {changes}"
+        else:
+            total, how = _merged(run, model_id, kept.sums, *changes)
+    keep(run, model_id, total, now)
+    return Kept(total, now, how)
+
+
+def keep(run: job.Run, model_id: str, total: Sums | None, snapshot_id: int) -> None:
+    """Commit the sums of a model that cover a snapshot of `features`; with no images, forget the model.
+
+    A kill before the row leaves one tag too many, one after it the old tag: the next call drops both.
+    """
+    spark, database = run.spark, run.arguments.database
+    tag = _tag(model_id, snapshot_id)
+    if total is not None and total.count:
+        spark.sql(
+            f"ALTER TABLE {database}.features CREATE TAG IF NOT EXISTS `{tag}` AS OF VERSION {snapshot_id}"
+        )
+        row = {
+            "model_id": model_id,
+            "n": total.count,
+            "sums": total.to_bytes(),
+            "features_snapshot": snapshot_id,
+            "run_id": run.arguments.run_id,
+        }
+        frame = spark.createDataFrame(pa.Table.from_pylist([row], schemas.KEPT_SUMS)).coalesce(1)
+        frame.writeTo(f"{database}.pca_sums").overwrite(F.col("model_id") == F.lit(model_id))
+    else:
+        tables.delete(spark, f"{database}.pca_sums", f"model_id = '{model_id}'")
+        tag = ""
+    for old in Table(spark, f"{database}.features").tags:
+        if old.startswith(_tag(model_id, "")) and old != tag:
+            spark.sql(f"ALTER TABLE {database}.features DROP TAG IF EXISTS `{old}`")
+
+
+def count(run: job.Run, model_id: str) -> int:
+    """Tell how many images the kept sums of a model hold."""
+    row = (
+        run.spark.table(f"{run.arguments.database}.pca_sums")
+        .where(F.col("model_id") == F.lit(model_id))
+        .select("n")
+        .first()
+    )
+    return 0 if row is None else int(row.n)
+
+
+def models(run: job.Run) -> list[str]:
+    """Name the models whose sums are kept."""
+    rows = run.spark.table(f"{run.arguments.database}.pca_sums").select("model_id").collect()
+    return sorted(row.model_id for row in rows)
+
+
+def covered(run: job.Run, model_id: str) -> int | None:
+    """Name the snapshot of `features` that the kept sums of a model cover; None when there are none."""
+    row = (
+        run.spark.table(f"{run.arguments.database}.pca_sums")
+        .where(F.col("model_id") == F.lit(model_id))
+        .select("features_snapshot")
+        .first()
+    )
+    return None if row is None else int(row.features_snapshot)
+
+
+def move(run: job.Run, before: int, now: int) -> None:
+    """Let sums that cover one snapshot cover a later one with the same rows, as compaction leaves it."""
+    for model_id in models(run):
+        if covered(run, model_id) == before:
+            kept = _kept(run, Table(run.spark, f"{run.arguments.database}.features"), model_id)
+            if isinstance(kept, _Found):
+                keep(run, model_id, kept.sums, now)
+
+
+def _tag(model_id: str, snapshot_id: int | str) -> str:
+    return f"{_PREFIX}{model_id[:16]}_{snapshot_id}"
+
+
+@dataclass(frozen=True)
+class _Found:
+    sums: Sums
+    snapshot_id: int
+
+
+def _kept(run: job.Run, features: Table, model_id: str) -> _Found | str:
+    """Find the kept sums, or say why there are none to build on."""
+    table = run.spark.table(f"{run.arguments.database}.pca_sums").where(F.col("model_id") == F.lit(model_id))
+    row = table.select("sums", "features_snapshot").first()
+    if row is None:
+        return "no sums of this model are kept"
+    if features.tags.get(_tag(model_id, row.features_snapshot)) != row.features_snapshot:
+        return f"the snapshot {row.features_snapshot} that the kept sums cover is no longer there"
+    return _Found(Sums.from_bytes(bytes(row.sums)), int(row.features_snapshot))
+
+
+def _changes(run: job.Run, features: Table, before: int, now: int) -> tuple[list[Piece], list[Piece]] | str:
+    changes = data_files.changed(run.spark, features.name, before, now)
+    if changes is None:
+        return "another writer has marked rows as deleted"
+    rows = sum(piece.rows for part in changes for piece in part)
+    if rows >= features.rows:
+        return f"{rows} rows lie in files that changed, no fewer than there are"
+    return changes
+
+
+def _merged(
+    run: job.Run, model_id: str, kept: Sums, added: list[Piece], removed: list[Piece]
+) -> tuple[Sums, str]:
+    came, went = _summed(run, model_id, added), _summed(run, model_id, removed)
+    if came is not None:
+        kept.merge(came)
+    if went is not None:
+        kept.take(went)
+    counts = [0 if part is None else part.count for part in (came, went)]
+    return kept, f"added {counts[0]} rows to the kept sums and subtracted {counts[1]}"
+
+
+def _summed(run: job.Run, model_id: str, pieces: list[Piece] | None) -> Sums | None:
+    """Sum some pieces of `features`, or all of it: few rows here, many on the executors."""
+    if pieces is not None and sum(piece.rows for piece in pieces) <= _ON_DRIVER_ROWS:
+        batches = data_files.batches(pieces, ["features"], model_id)
+        total = sums.merged_sums(bytes(part.column("sums")[0].as_py()) for part in sums.summer()(batches))
+    else:
+        schema = schemas.spark(schemas.SUMS)
+        table = f"{run.arguments.database}.features"
+        parts = data_files.mapped(
+            run.spark, table, ["features"], model_id, sums.summer(), schema, run.cores, pieces
+        )
+        if parts.rdd.getNumPartitions() > _MAX_PARTS:
+            # 13 MB each: the driver gets a few, whatever the size of the table.
+            parts = parts.repartition(_MAX_PARTS).mapInArrow(sums.merger(), schema)
+        total = sums.merged_sums(bytes(row.sums) for row in parts.collect())
+    return total if total is not None and total.count else None

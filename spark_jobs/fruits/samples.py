@@ -1,0 +1,189 @@
+"""The seeded sample that `publish` measures neighbours on and the report shows, kept in `samples` between nights.
+
+Which images belong to it follows from their ids alone, so a night with few new images changes few of them: only
+their vectors and pixels are read, from the files of the runs that wrote them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
+
+from fruits import export, job, keys, objects, quality, schemas
+from fruits.batches import list_column, matrix
+from fruits.pca import Pca
+
+ROWS = 2_000
+SHOWN = 600
+_SEED = 20
+_FEW = 50
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The images of the sample, in the order in which they were drawn.
+
+    Attributes:
+        image_ids: n ids.
+        labels: n labels, None where there is none.
+        sequences: n rotation sequences (`keys.sequence`).
+        features: (n, d) float32.
+        thumbnails: n WebP pictures; None beyond the first `SHOWN`.
+        kept: Whether `samples` holds exactly these.
+        table: As `samples` keeps them.
+    """
+
+    image_ids: list[str]
+    labels: list[str | None]
+    sequences: list[str]
+    features: npt.NDArray[np.float32]
+    thumbnails: list[bytes | None]
+    kept: bool
+    table: pa.Table
+
+    def agreement(self, fitted: Pca) -> tuple[float | None, float | None, int]:
+        """Measure 1-NN label agreement by raw features and by PCA, and on how many photos."""
+        labelled = [i for i, label in enumerate(self.labels) if label is not None]
+        if not labelled:
+            return None, None, 0
+        vectors = self.features[labelled]
+        labels = [str(self.labels[i]) for i in labelled]
+        sequences = [self.sequences[i] for i in labelled]
+        by_features, judged = quality.neighbour_agreement(vectors, labels, sequences)
+        by_pca, _ = quality.neighbour_agreement(fitted.project(vectors), labels, sequences)
+        return by_features, by_pca, judged
+
+    def write_shown(self, fitted: Pca, uri: str) -> None:
+        """Write the report's sample: first two components and small pictures."""
+        shown = slice(0, SHOWN)
+        projected = fitted.project(self.features[shown])
+        # With k = 1 there is no second component: the scatter is a line.
+        second = projected[:, 1] if fitted.k > 1 else np.zeros(len(projected), np.float32)
+        columns = [
+            pa.array(self.image_ids[shown], pa.string()),
+            pa.array(self.labels[shown], pa.string()),
+            pa.array(projected[:, 0]),
+            pa.array(second),
+            pa.array(self.thumbnails[shown], pa.binary()),
+        ]
+        table = pa.Table.from_arrays(columns, schema=schemas.SAMPLE)
+        with objects.writer(uri, None) as out:
+            pq.write_table(table, out, compression="zstd")
+
+
+def order(image_id: str = "image_id") -> Any:
+    """Give the column that images are drawn by."""
+    return F.sha2(F.concat(image_id, F.lit(str(_SEED))), 256)
+
+
+def draw(run: job.Run, candidates: DataFrame, model_id: str) -> Samples:
+    """Draw the sample and read what is not kept of it.
+
+    Args:
+        run: The run, with its database.
+        candidates: image_id, label, source_key, of_run (of the row of features), image_run (of that of images).
+        model_id: Whose features.
+    """
+    drawn = candidates.orderBy(order()).limit(ROWS).collect()
+    known = _kept(run, model_id)
+    lacking = [row for row in drawn if (row.image_id, row.of_run) not in known]
+    known |= _features(run, model_id, lacking)
+    unseen = [row for row in drawn[:SHOWN] if known[row.image_id, row.of_run][1] is None]
+    thumbnails = _thumbnails(run, unseen)
+    found = [known[row.image_id, row.of_run] for row in drawn]
+    features = [vector for vector, _ in found]
+    pictures = [thumbnails.get(row.image_id, picture) for row, (_, picture) in zip(drawn, found, strict=True)]
+    matrix_of_all = np.stack(features) if features else np.zeros((0, 0), np.float32)
+    table = pa.Table.from_arrays(
+        [
+            pa.array([row.image_id for row in drawn], pa.string()),
+            pa.array([model_id] * len(drawn), pa.string()),
+            pa.array([row.of_run for row in drawn], pa.string()),
+            list_column(matrix_of_all) if features else pa.array([], pa.list_(pa.float32())),
+            pa.array(pictures, pa.binary()),
+        ],
+        schema=schemas.KEPT_SAMPLES,
+    )
+    return Samples(
+        image_ids=[row.image_id for row in drawn],
+        labels=[row.label for row in drawn],
+        sequences=[keys.sequence(row.source_key) for row in drawn],
+        features=matrix_of_all,
+        thumbnails=pictures,
+        kept=not lacking and not unseen and len(known) == len(drawn),
+        table=table,
+    )
+
+
+def keep(run: job.Run, samples: Samples) -> None:
+    """Keep the sample for the next night, in place of the last one."""
+    if not samples.kept:
+        frame = run.spark.createDataFrame(samples.table).coalesce(1)
+        frame.writeTo(f"{run.arguments.database}.samples").overwrite(F.lit(True))
+
+
+_Known = dict[tuple[str, str], tuple[npt.NDArray[np.float32], bytes | None]]
+
+
+def _kept(run: job.Run, model_id: str) -> _Known:
+    rows = run.spark.table(f"{run.arguments.database}.samples").where(F.col("model_id") == F.lit(model_id))
+    return _by_id(rows.select("image_id", "features_run_id", "features", "thumbnail").toArrow())
+
+
+def _features(run: job.Run, model_id: str, lacking: list[Any]) -> _Known:
+    if not lacking:
+        return {}
+    rows = run.spark.table(f"{run.arguments.database}.features").where(
+        (F.col("model_id") == F.lit(model_id)) & F.col("run_id").isin(sorted({row.of_run for row in lacking}))
+    )
+    chosen = rows.join(_ids(run, lacking), "image_id", "left_semi").select(
+        "image_id",
+        F.col("run_id").alias("features_run_id"),
+        "features",
+        F.lit(None).cast("binary").alias("thumbnail"),
+    )
+    return _by_id(chosen.toArrow())
+
+
+def _thumbnails(run: job.Run, unseen: list[Any]) -> dict[str, bytes]:
+    if not unseen:
+        return {}
+    rows = run.spark.table(f"{run.arguments.database}.images").where(
+        F.col("run_id").isin(sorted({row.image_run for row in unseen}))
+    )
+    chosen = rows.join(_ids(run, unseen), "image_id", "left_semi").select("image_id", "pixels")
+    if len(unseen) > _FEW:
+        made = chosen.mapInArrow(export.thumbnails, schemas.spark(schemas.THUMBNAIL)).toArrow()
+    else:
+        # Starting Python on the executors takes longer than drawing these.
+        made = pa.Table.from_batches(export.thumbnails(chosen.toArrow().to_batches()), schemas.THUMBNAIL)
+    return dict(zip(*(made.column(name).to_pylist() for name in schemas.THUMBNAIL.names), strict=True))
+
+
+def _ids(run: job.Run, rows: Iterable[Any]) -> DataFrame:
+    ids = pa.table({"image_id": pa.array([row.image_id for row in rows], pa.string())})
+    return F.broadcast(run.spark.createDataFrame(ids))
+
+
+def _by_id(table: pa.Table) -> _Known:
+    known: _Known = {}
+    for batch in table.to_batches():
+        column = batch.column("features")
+        vectors = matrix(column, len(column[0]) if batch.num_rows else 0)
+        for image_id, run_id, vector, thumbnail in zip(
+            batch.column("image_id").to_pylist(),
+            batch.column("features_run_id").to_pylist(),
+            vectors,
+            batch.column("thumbnail").to_pylist(),
+            strict=True,
+        ):
+            known[image_id, run_id] = (vector, thumbnail)
+    return known
