@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial, reduce
 
-from fruits import images, job, listing, loading, objects, schemas, tables
+import pyarrow as pa
+from fruits import images, job, listing, loading, objects, schemas, suppression, tables
 from fruits.errors import ReconciliationError
 from fruits.fetching import Source
 from fruits.objects import join
@@ -43,6 +44,11 @@ def parser() -> argparse.ArgumentParser:
         type=int,
         default=images.MAX_PIXELS,
         help="reject larger pictures before decoding them (default %(default)s)",
+    )
+    made.add_argument(
+        "--suppression",
+        metavar="URI",
+        help="folder of Parquet files with the key and content digests of erased photos, which are not loaded again",
     )
     return made
 
@@ -82,21 +88,28 @@ def load_images(run: job.Run) -> None:
     """
     spark, arguments = run.spark, run.arguments
     tables.ensure(spark, arguments.database)
-    work, counts = _work(run, listing.read(spark, join(arguments.run_folder, "listing.parquet")))
+    erased = suppression.read(arguments.suppression)
+    listed, hidden = _not_erased(
+        run, listing.read(spark, join(arguments.run_folder, "listing.parquet")), erased
+    )
+    work, counts = _work(run, listed)
     run.say(
         f"{counts.seen} objects listed, {counts.new} of them new or changed ({counts.new_bytes / 1e6:.1f} MB)"
     )
-    loaded, outcome = None, Outcome(0, {}, 0, [])
+    loaded, outcome = None, Outcome(0, 0, {}, 0, [])
     if counts.new:
-        loaded = _loaded(run, work, counts).persist(StorageLevel.DISK_ONLY)
+        loaded = _loaded(run, work, counts, erased).persist(StorageLevel.DISK_ONLY)
         outcome = _outcome(loaded)
         run.say(f"{outcome.loaded} loaded, {outcome.rejected} rejected")
+    if hidden + outcome.suppressed:
+        run.say(f"{hidden + outcome.suppressed} objects are on the suppression list and were not loaded")
     _commit(run, work, counts, loaded, outcome)
     rows, pixel_bytes = _contents(run)
-    if rows != counts.after or outcome.loaded + outcome.rejected != counts.new:
+    settled = outcome.loaded + outcome.rejected + outcome.suppressed
+    if rows != counts.after - outcome.suppressed or settled != counts.new:
         raise ReconciliationError(
-            f"images and rejects have {rows} rows together and should have {counts.after}; {counts.new} objects "
-            f"were to be loaded and {outcome.loaded + outcome.rejected} were: run the job again"
+            f"images and rejects have {rows} rows together and should have {counts.after - outcome.suppressed}; "
+            f"{counts.new} objects were to be loaded and {settled} were: run the job again"
         )
     run.finish(
         {
@@ -107,6 +120,7 @@ def load_images(run: job.Run) -> None:
                 "removed": counts.gone,
                 "loaded": outcome.loaded,
                 "rejected": outcome.rejected,
+                "suppressed": hidden + outcome.suppressed,
             },
             "rejects_by_code": outcome.rejects_by_code,
             "reject_examples": outcome.examples,
@@ -168,12 +182,14 @@ class Outcome:
 
     Attributes:
         loaded: Images.
+        suppressed: Photos whose content was erased: neither image nor reject.
         rejects_by_code: Rejects.
         metadata_stripped: Images that had metadata.
         examples: Up to 20 rejects, by key.
     """
 
     loaded: int
+    suppressed: int
     rejects_by_code: dict[str, int]
     metadata_stripped: int
     examples: list[dict[str, str]]
@@ -184,7 +200,16 @@ class Outcome:
         return sum(self.rejects_by_code.values())
 
 
-def _loaded(run: job.Run, work: DataFrame, counts: Counts) -> DataFrame:
+def _not_erased(run: job.Run, listed: DataFrame, erased: suppression.Erased) -> tuple[DataFrame, int]:
+    """Take the keys that were erased out of the listing, and count them."""
+    if not erased.image_ids:
+        return listed, 0
+    ids = run.spark.createDataFrame(pa.table({"image_id": pa.array(sorted(erased.image_ids), pa.string())}))
+    hidden = listed.join(F.broadcast(ids), "image_id", "left_semi").count()
+    return listed.join(F.broadcast(ids), "image_id", "left_anti").select(*listed.columns), hidden
+
+
+def _loaded(run: job.Run, work: DataFrame, counts: Counts, erased: suppression.Erased) -> DataFrame:
     place = objects.place(run.arguments.input)
     source = (
         Source(None, place.key, None)
@@ -192,7 +217,9 @@ def _loaded(run: job.Run, work: DataFrame, counts: Counts) -> DataFrame:
         else Source(place.bucket, "", objects.where_is_s3())
     )
     rows_each = min(ROWS_PER_PARTITION, max(1, counts.new * BYTES_PER_PARTITION // max(1, counts.new_bytes)))
-    mapper = loading.loader(source, "" if place.bucket is None else place.key, run.arguments.max_pixels)
+    mapper = loading.loader(
+        source, "" if place.bucket is None else place.key, run.arguments.max_pixels, erased.contents
+    )
     return (
         work.where("wanted")
         .select(*schemas.LISTED.names)
@@ -208,10 +235,14 @@ def _outcome(loaded: DataFrame) -> Outcome:
         )
     ).collect()
     codes = {row.error_code: row.rows for row in rows if row.error_code is not None}
-    rejected = loaded.where("error_code IS NOT NULL").select("source_key", "error_code", "detail")
+    suppressed = codes.pop(suppression.CODE, 0)
+    rejected = loaded.where(f"error_code <> '{suppression.CODE}'").select(
+        "source_key", "error_code", "detail"
+    )
     examples = rejected.orderBy("source_key").limit(20).collect() if codes else []
     return Outcome(
         loaded=sum(row.rows for row in rows if row.error_code is None),
+        suppressed=suppressed,
         rejects_by_code=codes,
         metadata_stripped=sum(row.stripped for row in rows),
         examples=[row.asDict() for row in examples],
@@ -224,17 +255,22 @@ def _commit(
     """Commit both tables, `images` first; what only adds rows reads nothing of a table."""
     spark, database = run.spark, run.arguments.database
     run_id, loaded_at = F.lit(run.arguments.run_id), F.lit(datetime.now(UTC))
-    good = bad = None
-    if loaded is not None and outcome.loaded:
-        good = loaded.where("error_code IS NULL").withColumns({"run_id": run_id, "loaded_at": loaded_at})
-    if loaded is not None and outcome.rejected:
-        bad = loaded.where("error_code IS NOT NULL").withColumn("run_id", run_id)
+    good = bad = not_good = not_bad = None
+    if loaded is not None:
+        # Neither image nor reject: what is suppressed leaves both tables.
+        suppressed = F.coalesce(F.col("error_code") == suppression.CODE, F.lit(False))
+        not_good = loaded.where("error_code IS NOT NULL")
+        not_bad = loaded.where(F.col("error_code").isNull() | suppressed)
+        if outcome.loaded:
+            good = loaded.where("error_code IS NULL").withColumns({"run_id": run_id, "loaded_at": loaded_at})
+        if outcome.rejected:
+            bad = not_good.where(~suppressed).withColumn("run_id", run_id)
     tables.merge(
         spark,
         database,
         "images",
         good,
-        _leaving(work, "had_image", bad) if counts.in_images else None,
+        _leaving(work, "had_image", not_good) if counts.in_images else None,
         only_adds=not counts.in_images,
     )
     tables.merge(
@@ -242,7 +278,7 @@ def _commit(
         database,
         "rejects",
         bad,
-        _leaving(work, "had_reject", good) if counts.in_rejects else None,
+        _leaving(work, "had_reject", not_bad) if counts.in_rejects else None,
         only_adds=not counts.in_rejects,
     )
 

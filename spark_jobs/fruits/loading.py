@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
-from fruits import keys, schemas
+from fruits import keys, schemas, suppression
 from fruits.batches import Mapper
 from fruits.fetching import Listed, Source, fetch
 from fruits.images import CleanImage, ImageRejected, clean
@@ -16,13 +17,14 @@ _BATCH_ROWS = 256
 _BATCH_BYTES = 16 * 1024 * 1024
 
 
-def loader(source: Source, prefix: str, max_pixels: int) -> Mapper:
+def loader(source: Source, prefix: str, max_pixels: int, erased: frozenset[str] = frozenset()) -> Mapper:
     """Make the mapper that loads listed objects.
 
     Args:
         source: Where the keys are.
         prefix: The input prefix, for labels.
         max_pixels: Pixels above which a photo is rejected.
+        erased: SHA-256 of contents that get the code `suppression.CODE` instead.
 
     Returns:
         A mapper from `schemas.LISTED` to `schemas.LOADED` batches: as many rows out as in, in the same order.
@@ -32,7 +34,7 @@ def loader(source: Source, prefix: str, max_pixels: int) -> Mapper:
         rows: list[dict[str, Any]] = []
         size = 0
         for listed, outcome in fetch(_listed(batches), source):
-            row = _row(listed, outcome, prefix, max_pixels)
+            row = _row(listed, outcome, prefix, max_pixels, erased)
             rows.append(row)
             size += len(row.get("pixels") or b"")
             if len(rows) >= _BATCH_ROWS or size >= _BATCH_BYTES:
@@ -50,13 +52,17 @@ def _listed(batches: Iterable[pa.RecordBatch]) -> Iterator[Listed]:
         yield from (Listed(*row) for row in zip(*columns, strict=True))
 
 
-def _row(listed: Listed, outcome: bytes | ImageRejected, prefix: str, max_pixels: int) -> dict[str, Any]:
+def _row(
+    listed: Listed, outcome: bytes | ImageRejected, prefix: str, max_pixels: int, erased: frozenset[str]
+) -> dict[str, Any]:
     row: dict[str, Any] = {
         "image_id": keys.image_id(listed.key),
         "source_key": listed.key,
         "etag": listed.etag,
         "label": keys.label(listed.key, prefix),
     }
+    if erased and isinstance(outcome, bytes) and hashlib.sha256(outcome).hexdigest() in erased:
+        return row | {"error_code": suppression.CODE, "detail": "erased"}
     image = outcome if isinstance(outcome, ImageRejected) else _cleaned(outcome, max_pixels)
     if isinstance(image, ImageRejected):
         return row | {"error_code": str(image.code), "detail": image.detail}

@@ -139,6 +139,21 @@ def read_bytes(uri: str) -> bytes:
         return obstore.get(store(where.bucket, where_is_s3()), where.key).bytes().to_bytes()
 
 
+def listed(folder: str) -> list[str]:
+    """Name the objects in a folder, sorted; none when there is no such folder.
+
+    Raises:
+        ObjectAccessError: The bucket could not be listed.
+    """
+    where = place(folder)
+    if where.bucket is None:
+        path = Path(where.key)
+        return sorted(str(entry) for entry in path.iterdir() if entry.is_file()) if path.is_dir() else []
+    with _access("list", folder):
+        pages = obstore.list(store(where.bucket, where_is_s3()), f"{where.key.strip('/')}/")
+        return sorted(f"s3://{where.bucket}/{found['path']}" for page in pages for found in page)
+
+
 def write_bytes(uri: str, data: bytes) -> None:
     """Write one whole object, visible only when complete; an object of that name is replaced."""
     with tempfile.SpooledTemporaryFile() as file:

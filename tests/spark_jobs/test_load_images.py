@@ -53,6 +53,7 @@ def test_every_listed_object_is_an_image_or_a_reject_with_its_code(nights):
         "removed": 0,
         "loaded": len(good),
         "rejected": len(broken),
+        "suppressed": 0,
     }
     assert metrics["metadata_stripped"] == len(canaries)
     assert sum(metrics["rejects_by_code"].values()) == len(broken)
@@ -102,6 +103,7 @@ def test_changed_broken_mended_and_removed_objects_replace_and_leave_their_rows(
         "removed": 2,
         "loaded": 2,
         "rejected": 1,
+        "suppressed": 0,
     }
 
 

@@ -1,0 +1,116 @@
+"""Erase images from the database: their rows, every snapshot that still holds them, and the files behind.
+
+Reads a request that the control plane wrote: ``{"image_ids": [...], "content_sha256": [...]}``; an image is erased
+by its id, and under whatever key by its content. The PCA sums are taken anew without it before the snapshot that
+they covered is let go. The basis itself, an average over all images, stays as it is. Running it again changes
+nothing. It runs alone, under the database's lock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pyarrow as pa
+from fruits import job, kept_sums, objects, schemas, tables, upkeep
+from fruits.errors import InputError
+from fruits.iceberg import Table
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
+
+STAGE = "erase_images"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_CONTENT = ("images", "features")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the command line."""
+    made = job.parser(STAGE, __doc__ or "")
+    made.add_argument("--erasure", required=True, metavar="URI", help="the request: erasures/ID/request.json")
+    return made
+
+
+def erase_images(run: job.Run) -> None:
+    """Delete the rows, sum anew, and let no old file keep what was deleted."""
+    spark, database = run.spark, run.arguments.database
+    image_ids, contents = _request(run.arguments.erasure)
+    tables.ensure(spark, database)
+    ids = _ids(run, image_ids, contents)
+    run.say(f"erasing {ids.count()} image ids from {database}")
+    rows = {name: _delete(run, name, ids) for name in schemas.TABLES if "image_id" in schemas.KEYS[name]}
+    written = [name for name in schemas.TABLES if Table(spark, f"{database}.{name}").snapshot_id is not None]
+    for name in written:
+        _rewrite_manifests(run, name)
+    for model_id in kept_sums.models(run):
+        # Read from what is left, not subtracted: nothing of the erased rows is needed for it.
+        run.say(kept_sums.brought_up_to_date(run, model_id, anew=True).how)
+    removed = {name: _purge(run, name, name in written) for name in schemas.TABLES}
+    run.finish({"rows": rows, "files_removed": removed})
+
+
+def _request(uri: str) -> tuple[list[str], list[str]]:
+    try:
+        said = json.loads(objects.read_bytes(uri))
+        lists = [said[name] for name in ("image_ids", "content_sha256")]
+    except FileNotFoundError as error:
+        raise InputError(f"{error}: write the request first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{uri} is not a request with image_ids and content_sha256 ({error!r})") from error
+    if not all(isinstance(part, list) and all(_is_digest(value) for value in part) for part in lists):
+        raise InputError(f"{uri} names something that is no hex SHA-256: resolve keys to digests first")
+    return lists[0], lists[1]
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
+
+
+def _ids(run: job.Run, image_ids: list[str], contents: list[str]) -> DataFrame:
+    """Name the images asked for by id, and those that have one of the contents."""
+    asked = run.spark.createDataFrame(pa.table({"image_id": pa.array(image_ids, pa.string())}))
+    content = run.spark.createDataFrame(pa.table({"content_sha256": pa.array(contents, pa.string())}))
+    for name in _CONTENT:
+        rows = run.spark.table(f"{run.arguments.database}.{name}").select("image_id", "content_sha256")
+        asked = asked.unionByName(
+            rows.join(F.broadcast(content), "content_sha256", "left_semi").select("image_id")
+        )
+    return tables.fixed(asked.distinct())
+
+
+def _delete(run: job.Run, name: str, ids: DataFrame) -> int:
+    keys = run.spark.table(f"{run.arguments.database}.{name}").select(*schemas.KEYS[name])
+    doomed = tables.fixed(keys.join(F.broadcast(ids), "image_id", "left_semi"))
+    count = doomed.count()
+    if count:
+        tables.merge(run.spark, run.arguments.database, name, None, doomed)
+    return count
+
+
+def _rewrite_manifests(run: job.Run, name: str) -> None:
+    """Write manifests anew: one that took a file out still names it, with the bounds of its columns.
+
+    Before the sums are taken: their tag holds a snapshot, and that one's manifests with it.
+    """
+    catalog, database = run.arguments.database.split(".")
+    run.spark.sql(f"CALL {catalog}.system.rewrite_manifests('{database}.{name}', false)")
+
+
+def _purge(run: job.Run, name: str, written: bool) -> int:
+    """Let go of all that is not the table as it is now; give the number of files that nobody knew any more."""
+    if written:
+        upkeep.expire(run, name, datetime.now(UTC) + timedelta(days=1), retain=1)
+        for versions in ("1", tables.METADATA_VERSIONS):
+            # Each commit drops the metadata files beyond this number.
+            run.spark.sql(
+                f"ALTER TABLE {run.arguments.database}.{name} "
+                f"SET TBLPROPERTIES ('write.metadata.previous-versions-max' = '{versions}')"
+            )
+    return upkeep.remove_orphans(run, name, datetime.now(UTC) + timedelta(days=1))
+
+
+if __name__ == "__main__":
+    sys.exit(job.main(STAGE, parser(), erase_images, None))
