@@ -38,6 +38,7 @@ def blank_record(run_id: str, mode: str, region: str) -> dict[str, Any]:
         "metadata_stripped": 0,
         "features": {"rows": 0, "computed": 0, "model_id": None, "engine": None, "weights": None},
         "pca": {"pca_id": None, "k": 0, "explained_variance": 0.0, "n": 0},
+        "drift": {},
         "bytes": dict.fromkeys(("input", "pixels", "features", "pca"), 0),
         "quality": {"knn_accuracy_features": None, "knn_accuracy_pca": None, "checks": {}},
         "seconds": dict.fromkeys(("total", "cluster_start", *STAGES, "terminate"), 0),
@@ -88,7 +89,7 @@ def assemble_record(run: RunCluster, mode: str, stages: Mapping[str, Mapping[str
         record["seconds"]["total"] = round((datetime.now(UTC) - planned).total_seconds(), 1)
     for stage, metrics in stages.items():
         record["seconds"][stage] = metrics.get("seconds", 0)
-        for part in ("images", "features", "pca", "bytes", "quality"):
+        for part in ("images", "features", "pca", "drift", "bytes", "quality"):
             record[part] |= metrics.get(part, {})
         for part in ("rejects_by_code", "metadata_stripped"):
             record[part] = metrics.get(part, record[part])

@@ -59,6 +59,10 @@ class Settings:
     batch_size: int = 1
     max_cost_eur: float = 5.0
     max_reject_rate: float = 0.2
+    min_explained_variance: float = 0.2
+    min_agreement: float = 0.5
+    max_drift_degrees: float = 90.0
+    max_variance_loss: float = 0.01
     nightly_profile: str = "nightly"
     demo_profile: str = "demo"
     service_role: str | None = None
@@ -131,7 +135,9 @@ class Settings:
         if self.engine not in ENGINES:
             _fail("engine", self.engine, f"one of {', '.join(ENGINES)}")
         _between("variance", self.variance, 0.0, 1.0)
-        _between("max_reject_rate", self.max_reject_rate, 0.0, 1.0, closed=True)
+        for share in ("max_reject_rate", "min_explained_variance", "min_agreement", "max_variance_loss"):
+            _between(share, getattr(self, share), 0.0, 1.0, closed=True)
+        _between("max_drift_degrees", self.max_drift_degrees, 0.0, 90.0, closed=True)
         _between("max_cost_eur", self.max_cost_eur, 0.0, 10_000.0)
         _between("idle_timeout_s", self.idle_timeout_s, 60, 604_800, closed=True)
         _between("poll_s", self.poll_s, 0.1, 600, closed=True)

@@ -21,6 +21,7 @@ JOBS = (*STAGES, ERASURE_JOB)
 def _load_images(plan: Mapping[str, Any]) -> list[str]:
     arguments = ["--input", f"s3://{plan['raw_bucket']}/{plan['input_prefix']}"]
     arguments += ["--complete"] if plan["complete"] else []
+    arguments += ["--suppression", f"s3://{plan['lake_bucket']}/suppression"]
     return arguments + (["--full-refresh"] if plan["full_refresh"] else [])
 
 
@@ -33,11 +34,21 @@ def _featurize(plan: Mapping[str, Any]) -> list[str]:
 
 def _reduce_pca(plan: Mapping[str, Any]) -> list[str]:
     size = ["--k", str(plan["k"])] if plan["k"] is not None else ["--variance", str(plan["variance"])]
-    return ["--model-id", plan["model_id"], *size]
+    drift = ["--max-drift-degrees", str(plan["max_drift_degrees"])]
+    drift += ["--max-variance-loss", str(plan["max_variance_loss"])]
+    return [
+        *("--model-id", plan["model_id"], *drift, *size),
+        *(["--full-refresh"] if plan["full_refresh"] else []),
+    ]
 
 
 def _publish(plan: Mapping[str, Any]) -> list[str]:
-    return ["--model-id", plan["model_id"], "--max-reject-rate", str(plan["max_reject_rate"])]
+    return [
+        *("--model-id", plan["model_id"], "--weights", plan["weights"]),
+        *("--max-reject-rate", str(plan["max_reject_rate"])),
+        *("--min-explained-variance", str(plan["min_explained_variance"])),
+        *("--min-agreement", str(plan["min_agreement"])),
+    ]
 
 
 def _erase_images(plan: Mapping[str, Any]) -> list[str]:

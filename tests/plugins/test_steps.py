@@ -133,3 +133,8 @@ def test_what_was_asked_for_reaches_the_job(plan: dict[str, Any]) -> None:
     assert "--variance 0.95" in arguments("reduce_pca")
     assert arguments("reduce_pca", k=7).endswith("--k 7")
     assert "--max-reject-rate 0.2" in arguments("publish")
+    assert "--weights random" in arguments("publish", weights="random")
+    assert "--min-explained-variance 0.5 --min-agreement 0.5" in arguments("publish")
+    assert "--max-drift-degrees 90.0 --max-variance-loss 0.01" in arguments("reduce_pca")
+    assert "--full-refresh" in arguments("reduce_pca", full_refresh=True)
+    assert "--suppression s3://" in arguments("load_images")
