@@ -36,7 +36,7 @@ class Case:
     @property
     def id(self) -> str:
         """The test's name."""
-        return "-".join(filter(None, (self.fault, self.moment, self.note)))
+        return "-".join(filter(None, (self.fault.replace(" ", "-"), self.moment, self.note)))
 
 
 def lost(operation: str, moment: str, **more: Any) -> tuple[dict[str, Any], ...]:
@@ -352,11 +352,10 @@ CASES = (
     ),
     # logs that are late
     Case(
-        "F12",
+        "late logs",
         "after",
         "a step fails, and its logs come three seconds late",
         ({"kind": "logs_late", "seconds": 3.0}, killed(0.1)),
         end="failed",
-        note="logs",
     ),
 )

@@ -222,7 +222,7 @@ class Deployment:
     def create(self) -> None:
         """Deploys the stack; puts the model and the photos."""
         formation, s3 = self.aws.client("cloudformation"), self.aws.client("s3")
-        names = {"DeploymentId": self.name}
+        names = {"DeploymentId": self.name, "CreateVpc": "true"}
         names |= {f"{kind}Database": f"fruits_{kind.lower()}_{self.name}" for kind in ("Nightly", "Demo")}
         formation.create_stack(
             StackName=f"fruits-{self.name}",
