@@ -15,7 +15,7 @@ from pathlib import Path
 from fruits_airflow.errors import CodeMismatch, ConfigError
 from fruits_airflow.lake import Lake
 from fruits_airflow.settings import REPOSITORY
-from fruits_airflow.stages import STAGES
+from fruits_airflow.stages import JOBS
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
@@ -44,7 +44,7 @@ def build_bundle(repository: Path = REPOSITORY) -> CodeBundle:
         ConfigError: a job file, the library or bootstrap.sh is missing.
     """
     jobs = repository / "spark_jobs"
-    sources = {f"{stage}.py": jobs / f"{stage}.py" for stage in STAGES}
+    sources = {f"{job}.py": jobs / f"{job}.py" for job in JOBS}
     sources["bootstrap.sh"] = repository / "include" / "bootstrap.sh"
     missing = [
         str(path.relative_to(repository))
@@ -80,7 +80,7 @@ def verify_code(lake: Lake, digest: str) -> None:
     Raises:
         CodeMismatch: it is incomplete or was changed.
     """
-    names = [*(f"{stage}.py" for stage in STAGES), "bootstrap.sh", "fruits.zip"]
+    names = [*(f"{job}.py" for job in JOBS), "bootstrap.sh", "fruits.zip"]
     found = {name: lake.read(f"code/{digest}/{name}") for name in names}
     absent = [name for name, content in found.items() if content is None]
     actual = _digest({name: content for name, content in found.items() if content is not None})

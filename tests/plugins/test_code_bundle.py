@@ -12,7 +12,7 @@ from fruits_airflow.code_bundle import build_bundle, upload_bundle, verify_code
 from fruits_airflow.errors import CodeMismatch, ConfigError
 from fruits_airflow.lake import Lake
 from fruits_airflow.settings import Settings
-from fruits_airflow.stages import STAGES
+from fruits_airflow.stages import JOBS
 
 from tests.plugins import laptop
 
@@ -21,8 +21,8 @@ from tests.plugins import laptop
 def repository(tmp_path: Path) -> Path:
     for name in ("spark_jobs/fruits/__pycache__", "include"):
         (tmp_path / name).mkdir(parents=True)
-    for stage in STAGES:
-        (tmp_path / "spark_jobs" / f"{stage}.py").write_text(stage)
+    for job in JOBS:
+        (tmp_path / "spark_jobs" / f"{job}.py").write_text(job)
     (tmp_path / "spark_jobs" / "fruits" / "pca.py").write_text("pca")
     (tmp_path / "include" / "bootstrap.sh").write_text("bootstrap")
     return tmp_path
@@ -35,7 +35,7 @@ def lake(account: Settings) -> Lake:
 
 def test_what_lies_in_this_repository_can_be_packed() -> None:
     files = build_bundle().files
-    assert set(files) == {*(f"{stage}.py" for stage in STAGES), "bootstrap.sh", "fruits.zip"}
+    assert set(files) == {*(f"{job}.py" for job in JOBS), "bootstrap.sh", "fruits.zip"}
     assert "fruits/__init__.py" in zipfile.ZipFile(io.BytesIO(files["fruits.zip"])).namelist()
 
 
