@@ -7,6 +7,7 @@ the XCom names is gone, and the first task that runs makes the next one.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,7 @@ from fruits_airflow.airflow_runs import AirflowRuns, SupervisedRuns
 from fruits_airflow.cluster_body import load_profile
 from fruits_airflow.cluster_request import cluster_body, require_sound_cluster
 from fruits_airflow.clusters import (
+    ENDED_STATES,
     SINGLE_ATTEMPT,
     Cluster,
     ClusterDesk,
@@ -203,6 +205,15 @@ class RunCluster:
             return []
         since = datetime.fromisoformat(self.plan["planned_at"]) - _CLOCK_SKEW
         return clusters_of_run(self.client, self.identity, since)
+
+    def ended_history(self) -> list[Cluster]:
+        """`history` of a run whose clusters were all seen ended: a read that lags behind is made again for a while."""
+        give_up = time.monotonic() + self.settings.list_consistency_s
+        while True:
+            found = self.history()
+            if all(one.state in ENDED_STATES for one in found) or time.monotonic() >= give_up:
+                return found
+            time.sleep(self.settings.poll_s)
 
     def spent_eur(self) -> float:
         """The most that this run's clusters can have cost so far: a spot node counts as one on demand."""

@@ -66,13 +66,16 @@ def read_sample(lake: Lake, run_id: str) -> pa.Table | None:
     return pq.read_table(io.BytesIO(content))
 
 
-def assemble_record(run: RunCluster, mode: str, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def assemble_record(
+    run: RunCluster, mode: str, stages: Mapping[str, Mapping[str, Any]], *, ended: bool = False
+) -> dict[str, Any]:
     """The record of a run as far as it has come, without its final state.
 
     Args:
         run: the run.
         mode: nightly or demo.
         stages: what `read_stages` found.
+        ended: every cluster of the run was seen ended.
     """
     record = blank_record(run.identity.run_id, mode, run.region)
     if run.plan:
@@ -94,7 +97,7 @@ def assemble_record(run: RunCluster, mode: str, stages: Mapping[str, Mapping[str
         for part in ("rejects_by_code", "metadata_stripped"):
             record[part] = metrics.get(part, record[part])
     try:
-        clusters = run.history()
+        clusters = run.ended_history() if ended else run.history()
         if clusters:
             _add_cluster(record, run.client, clusters)
             _add_cost(record["cost"], run.estimated_parts())

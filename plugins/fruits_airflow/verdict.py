@@ -82,7 +82,8 @@ def _judge(settings: Settings, context: Context) -> None:
         raise AirflowFailException(f"{decided['state']}: {decided['reason']}")
 
     problems += residency_problems(run)
-    record = assemble_record(run, mode_of(settings, context["params"]), stages)
+    mode = mode_of(settings, context["params"])
+    record = assemble_record(run, mode, stages, ended=lost_sight is None)
     record |= {"state": "failed" if problems else "succeeded", "reason": "; ".join(problems)}
     if leftovers:
         log.warning("%d clusters were alive after terminate_cluster, and are ended", leftovers)
