@@ -1,0 +1,220 @@
+"""Faults of Airflow itself: its processes and its database die, or a person steps in, at each moment of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults import invariants
+from tests.faults.postgres import Postgres, PostgresMissing, binaries
+from tests.faults.processes import RealAirflow
+from tests.faults.world import Aws, Deployment, closing_all, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+# before, during and after the effect: the call that makes the cluster is held there
+HELD = {
+    "before": {"kind": "held", "operation": "RunJobFlow", "when": "before", "times": 1},
+    "during": {"kind": "held", "operation": "RunJobFlow", "when": "after", "times": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def airflow(folder: Path, account: Aws) -> Iterator[RealAirflow]:
+    try:
+        binaries()
+    except PostgresMissing as missing:
+        pytest.fail(str(missing))
+    deployment = Deployment(account, name="processes")
+    deployment.create()
+    database = Postgres()
+    with closing_all(database):
+        airflow = RealAirflow(deployment, database, folder / "processes")
+        with closing_all(airflow):
+            yield airflow
+
+
+@pytest.fixture
+def world(airflow: RealAirflow) -> Iterator[RealAirflow]:
+    airflow.deployment.empty()
+    yield airflow
+    airflow.deployment.aws.disarm()
+
+
+_numbers: dict[str, int] = {}
+
+
+def new_run(world: RealAirflow, fault: str) -> str:
+    number = _numbers[fault] = _numbers.get(fault, 0) + 1
+    run_id = f"manual__{fault}-{number}"
+    world.begin(run_id, force=True)
+    return run_id
+
+
+def judge(
+    world: RealAirflow, run_id: str, broken: list[str], undisturbed: str, end: str, clusters: int = 1
+) -> None:
+    """Waits for the end of the run, checks it, and that another night comes to the undisturbed result."""
+    run = world.ends(run_id)
+    world.deployment.aws.disarm()
+    broken += invariants.check(world.deployment, run, invariants.scripted_tables, clusters=clusters)
+    assert broken == [], world.tail()
+    assert (world.deployment.record(run_id) or {})["state"] == end
+    if end == "failed":
+        world.begin(f"{run_id}-again", force=True)
+        again = world.ends(f"{run_id}-again")
+        broken += invariants.check(world.deployment, again, invariants.scripted_tables)
+        assert broken == []
+    assert invariants.digest(invariants.scripted_tables(world.deployment)) == undisturbed
+
+
+def held(world: RealAirflow, number: int) -> None:
+    until(lambda: world.deployment.aws.fault(number)["holding"], "a call to be held", 90)
+
+
+Record = Callable[..., list[str]]
+
+
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+def test_f4_a_killed_task_process_doubles_nothing(
+    world: RealAirflow, record: Record, undisturbed: str, moment: str
+) -> None:
+    broken = record(
+        "F4", moment, "scripted", f"create_cluster's process is killed {moment} RunJobFlow's effect"
+    )
+    aws = world.deployment.aws
+    # after: the call has been answered, and the task writes what it links to when it dies
+    spec: dict[str, Any] = HELD.get(moment) or {
+        **{"kind": "held", "operation": "DescribeCluster", "when": "after", "times": 1}
+    }
+    number = aws.arm(**spec)
+    run_id = new_run(world, f"f4-{moment}")
+    held(world, number)
+    world.kill_task(run_id, "create_cluster")
+    aws.disarm(number)
+    judge(world, run_id, broken, undisturbed, "succeeded")
+
+
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+def test_f5_a_run_marked_failed_by_hand_leaves_no_cluster(
+    world: RealAirflow, record: Record, undisturbed: str, moment: str
+) -> None:
+    broken = record("F5", moment, "scripted", f"the run is marked failed {moment} the work of a step")
+    aws = world.deployment.aws
+    if moment == "before":
+        aws.arm(kind="stays", state="STARTING")
+        run_id = new_run(world, "f5-before")
+        world.reaches(run_id, "cluster_ready", "deferred")
+    else:
+        aws.arm(kind="step_hangs", step="featurize/.*", when="before" if moment == "during" else "after")
+        run_id = new_run(world, f"f5-{moment}")
+        world.reaches(run_id, "featurize.wait", "deferred")
+    world.mark_failed(run_id)
+    judge(world, run_id, broken, undisturbed, "failed")
+
+
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+def test_f5_a_cleared_task_is_done_once_more_and_the_run_goes_on(
+    world: RealAirflow, record: Record, undisturbed: str, moment: str
+) -> None:
+    broken = record("F5", moment, "scripted", f"the wait of a stage is cleared {moment} the work of its step")
+    aws = world.deployment.aws
+    if moment == "after":
+        run_id = new_run(world, "f5c-after")
+        world.reaches(run_id, "load_images.wait", "success")
+        world.clear(run_id, "load_images.wait")
+        judge(world, run_id, broken, undisturbed, "succeeded")
+        return
+    number = aws.arm(
+        kind="step_hangs", step="load_images/.*", when=moment.replace("during", "after"), times=1
+    )
+    run_id = new_run(world, f"f5c-{moment}")
+    world.reaches(run_id, "load_images.wait", "deferred")
+    until(lambda: aws.fault(number)["struck"], "the step to hang")
+    world.clear(run_id, "load_images.wait")
+    judge(world, run_id, broken, undisturbed, "succeeded")
+
+
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+def test_f6_a_killed_scheduler_doubles_nothing(
+    world: RealAirflow, record: Record, undisturbed: str, moment: str
+) -> None:
+    broken = record(
+        "F6", moment, "scripted", f"the scheduler and its tasks are killed {moment} RunJobFlow's effect"
+    )
+    aws = world.deployment.aws
+    if moment == "after":
+        number = aws.arm(kind="step_hangs", step="featurize/.*", when="after", times=1)
+        aws.disarm(number)
+        run_id = new_run(world, "f6-after")
+        world.reaches(run_id, "cluster_ready", "deferred", "success")
+        world.kill("scheduler")
+    else:
+        number = aws.arm(**HELD[moment])
+        run_id = new_run(world, f"f6-{moment}")
+        held(world, number)
+        world.kill("scheduler")
+        aws.disarm(number)
+    world.start_one("scheduler")
+    judge(world, run_id, broken, undisturbed, "succeeded")
+
+
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+def test_f7_a_killed_triggerer_cancels_nothing(
+    world: RealAirflow, record: Record, undisturbed: str, moment: str
+) -> None:
+    broken = record(
+        "F7", moment, "scripted", f"the triggerer is killed {moment} the work of a step it watches"
+    )
+    aws = world.deployment.aws
+    key = "tables/[^/]*/features/current.json"
+    number = aws.arm(kind="held", service="s3", operation="PutObject", key=key, when="before", times=1)
+    run_id = new_run(world, f"f7-{moment}")
+    if moment == "before":
+        world.reaches(run_id, "featurize.add", "queued", "running", "success")
+        world.kill("triggerer")
+        held(world, number)
+        aws.disarm(number)
+    else:
+        held(world, number)
+        world.reaches(run_id, "featurize.wait", "deferred")
+        world.kill("triggerer")
+        aws.disarm(number)
+        if moment == "after":
+            until(
+                lambda: any(
+                    step["Name"].startswith("featurize") and step["Status"]["State"] == "COMPLETED"
+                    for cluster in aws.clusters(world.deployment.cluster_prefix)
+                    for step in cluster["Steps"]
+                ),
+                "the step to end unseen",
+            )
+    world.start_one("triggerer")
+    judge(world, run_id, broken, undisturbed, "succeeded")
+
+
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+def test_f8_a_restarted_metadata_database_loses_nothing(
+    world: RealAirflow, record: Record, undisturbed: str, moment: str
+) -> None:
+    broken = record(
+        "F8", moment, "scripted", f"PostgreSQL is shut down at once {moment} RunJobFlow's effect, and started"
+    )
+    aws = world.deployment.aws
+    if moment == "after":
+        run_id = new_run(world, "f8-after")
+        world.reaches(run_id, "cluster_ready", "deferred", "success")
+        world.database.stop()
+        world.database.start()
+    else:
+        number = aws.arm(**HELD[moment])
+        run_id = new_run(world, f"f8-{moment}")
+        held(world, number)
+        world.database.stop()
+        aws.disarm(number)
+        world.database.start()
+    world.revive()
+    judge(world, run_id, broken, undisturbed, "succeeded")
