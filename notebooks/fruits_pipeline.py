@@ -359,7 +359,9 @@ if plt:
 
 # %%
 print(run_stage(reduce_pca, "--model-id", MODEL_ID, "--variance", str(VARIANCE))["pca"])
-for name, check in run_stage(publish, "--model-id", MODEL_ID)["quality"]["checks"].items():
+for name, check in run_stage(publish, "--model-id", MODEL_ID, "--weights", artifact.weights)["quality"][
+    "checks"
+].items():
     print(f"{'ok' if check['ok'] else 'NO'}  {name}: {json.dumps(check)}")
 fitted = pca.load(objects.join(RUN_FOLDER, "pca_model.npz"))
 assert fitted.k == by_hand_pca.k
@@ -496,8 +498,10 @@ for what, rows in (
     (f"{fitted.k} components", points),
     ("2 components", points[:, :2]),
 ):
-    agreement = quality.neighbour_agreement(np.ascontiguousarray(rows), names, rotations)
-    print(f"{what:>15}: {'no label to compare' if agreement is None else f'{agreement:.1%}'}")
+    agreement, judged = quality.neighbour_agreement(np.ascontiguousarray(rows), names, rotations)
+    print(
+        f"{what:>15}: {'no label to compare' if agreement is None else f'{agreement:.1%} of {judged} photos'}"
+    )
 
 # %% [markdown]
 # ## 10. Les volumes, avant et après chaque étape · *Volumes before and after each step*
