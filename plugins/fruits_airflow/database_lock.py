@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from fruits_airflow.clusters import ClusterIdentity
-from fruits_airflow.errors import LockHeld
+from fruits_airflow.errors import ConfigError, LockHeld
 from fruits_airflow.lake import Lake
 
 log = logging.getLogger(__name__)
@@ -125,18 +125,28 @@ class DatabaseLock:
         return holding
 
     def holding(self) -> Holding | None:
-        """Who has the lock, or None."""
+        """Who has the lock, or None.
+
+        Raises:
+            ConfigError: the object is not what this class writes.
+        """
         found = self.lake.read_version(self.key)
         if found is None:
             return None
-        note = json.loads(found[0])
-        return Holding(
-            owner=ClusterIdentity(**note["owner"]),
-            region=note["region"],
-            taken_at=datetime.fromisoformat(note["taken_at"]),
-            deadline=datetime.fromisoformat(note["deadline"]),
-            etag=found[1],
-        )
+        try:
+            note = json.loads(found[0])
+            return Holding(
+                owner=ClusterIdentity(**note["owner"]),
+                region=note["region"],
+                taken_at=datetime.fromisoformat(note["taken_at"]),
+                deadline=datetime.fromisoformat(note["deadline"]),
+                etag=found[1],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{self.lake.uri(self.key)} is no lock of ours ({error}): see that nothing works on "
+                f"{self.database}, then remove it"
+            ) from error
 
     def is_abandoned(self, holding: Holding) -> bool:
         """Whether a holder may be robbed: past its deadline and gone."""

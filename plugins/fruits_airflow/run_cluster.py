@@ -36,8 +36,8 @@ from fruits_airflow.cost import PARTS, deadline, disks, estimate_parts
 from fruits_airflow.database_lock import DatabaseLock
 from fruits_airflow.endpoints import CALLED
 from fruits_airflow.errors import FruitsError
-from fruits_airflow.journal import Journal
-from fruits_airflow.lake import Lake
+from fruits_airflow.journal import LAST_FAILURE, Journal
+from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.prices import load_prices
 from fruits_airflow.publication import read_state, require_not_overtaken
@@ -166,6 +166,9 @@ class RunCluster:
         for database in self.plan.get("databases") or [self.plan["database"]]:  # an erasure works on several
             self.lock(database).take(lock_deadline(self.settings))
             require_not_overtaken(read_state(self.lake, database), self.identity.run_id)
+        # What an earlier attempt failed of is not what this one will have failed of.
+        for name in (f"journal/{LAST_FAILURE}.json", "stages/publish.json"):
+            self.lake.remove(run_key(self.identity.run_id, name))
         return self.body()
 
     def body(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, T
 from botocore.exceptions import ClientError
 from fruits_airflow.clusters import ClusterIdentity, describe
 from fruits_airflow.database_lock import DatabaseLock, Holding
-from fruits_airflow.errors import LockHeld, RunOvertaken
+from fruits_airflow.errors import ConfigError, LockHeld, RunOvertaken
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.lock_owners import open_lock
 from fruits_airflow.lock_waiting import LockWaitingOperator
@@ -145,6 +145,14 @@ def test_a_lock_is_taken_over_only_as_it_was_read(lock_of: Locks, lake: Lake) ->
 
     with pytest.raises(LockHeld, match="erase_images"):
         lock_of(NIGHT, is_gone=comes_back).take(now() + HOUR)
+
+
+@pytest.mark.parametrize("content", [b"{", b"{}", b"[]", b'{"owner": {}, "region": 1}'])
+def test_an_object_that_is_no_lock_says_what_to_do(lock_of: Locks, lake: Lake, content: bytes) -> None:
+    lock = lock_of(NIGHT)
+    lake.client.put_object(Bucket=lake.bucket, Key=lock.key, Body=content)
+    with pytest.raises(ConfigError, match=r"locks/.*then remove it"):
+        lock.take(now() + HOUR)
 
 
 def test_it_is_released_by_its_owner_only(lock_of: Locks) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from fruits_airflow import run_cluster
+from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.lake import run_key
 from fruits_airflow.operators import AddStepOperator, TerminateClusterOperator
 from fruits_airflow.outcome import WORK_TASKS
 from fruits_airflow.publication import read_state
 from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.run_record import read_stages
 from fruits_airflow.sensors import StepSensor
 from fruits_airflow.verdict import judge_run
 
@@ -63,11 +65,17 @@ def test_a_run_whose_cluster_was_lost_goes_on_with_another_and_publishes(
         judge_run(run.settings, context)
     assert run.lock("fruits").holding() is None
 
+    earlier = {"seconds": 1, "published": False, "quality": {"checks": {}}}
+    run.lake.write_json(run_key(run.identity.run_id, "stages/publish.json"), earlier)
+    run.journal.note(LAST_FAILURE, stage="publish", cause="of the first attempt")
+
     does("true")  # cleared: load_images stays done, the wait of featurize runs anew
     wait_for(run, context, "featurize")
     holding = run.lock("fruits").holding()
     assert holding is not None
     assert holding.owner == run.identity
+    assert run.journal.read(LAST_FAILURE) is None
+    assert "publish" not in read_stages(run.lake, run.identity.run_id)
     for stage in ("reduce_pca", "publish"):
         do_stage(run, context, stage)
     metrics = {"seconds": 1, "published": True, "quality": {"checks": {}}}
