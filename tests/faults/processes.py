@@ -95,6 +95,11 @@ class RealAirflow(Airflow):
             lambda: self.task(run_id, task_id)["state"] in states, f"{task_id} to be {states}", seconds, 0.3
         )
 
+    def watched(self, run_id: str, task_id: str) -> None:
+        """Waits until a deferred task's trigger runs: only then can it be told that the task was cleared."""
+        until(lambda: self.task(run_id, task_id)["triggerer_job"], f"{task_id} to have a triggerer", 60, 0.3)
+        pause(4)
+
     def kill_task(self, run_id: str, task_id: str) -> None:
         """SIGKILL to the process that runs a task."""
         pid = until(lambda: self.task(run_id, task_id)["pid"], f"{task_id} to have a process")

@@ -134,6 +134,7 @@ def test_f5_a_cleared_task_is_done_once_more_and_the_run_goes_on(
     run_id = new_run(world, f"f5c-{moment}")
     world.reaches(run_id, "load_images.wait", "deferred")
     until(lambda: aws.fault(number)["struck"], "the step to hang")
+    world.watched(run_id, "load_images.wait")
     world.clear(run_id, "load_images.wait")
     judge(world, run_id, broken, undisturbed, "succeeded")
 

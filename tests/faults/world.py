@@ -69,7 +69,7 @@ class Aws:
         command = [
             *(sys.executable, "-m", "local_aws", "--port", "0", "--state-dir", str(self.state_dir)),
             *("--faults", "--start-seconds", "0.3", "--bootstrap-seconds", "0.1", "--kill-seconds", "1"),
-            *("--terminate-seconds", "0.2", "--ui-port", "0", "--idle-scale", "0.02", "--threads", "32"),
+            *("--terminate-seconds", "0.2", "--ui-port", "0", "--idle-scale", "0.1", "--threads", "32"),
             *(() if "--spark-python" in options else (*scripted, "--jars-dir", str(jars))),
             *options,
         ]
@@ -223,7 +223,8 @@ class Deployment:
         """Deploys the stack; puts the model and the photos."""
         formation, s3 = self.aws.client("cloudformation"), self.aws.client("s3")
         names = {"DeploymentId": self.name, "CreateVpc": "true"}
-        names |= {f"{kind}Database": f"fruits_{kind.lower()}_{self.name}" for kind in ("Nightly", "Demo")}
+        suffix = self.name.replace("-", "_")
+        names |= {f"{kind}Database": f"fruits_{kind.lower()}_{suffix}" for kind in ("Nightly", "Demo")}
         formation.create_stack(
             StackName=f"fruits-{self.name}",
             TemplateBody=(REPOSITORY / "include" / "stack.yaml").read_text(),
