@@ -150,7 +150,7 @@ def test_f22_two_runs_for_one_night_come_one_after_the_other(
     held(aws, number)
     second = second_pipeline.start(at="2026-02-02T02:00:00+00:00", force=True)
     until(lambda: "is locked by" in second_pipeline.tail(4000), "the second run to wait for the lock", 120)
-    assert len(aws.clusters(deployment.cluster_prefix)) == 0
+    assert aws.clusters(deployment.cluster_prefix, LIVE) == []
     aws.disarm(number)
     runs = [first(), second()]
     for run in runs:
