@@ -21,7 +21,7 @@ from tests.faults.world import CANARY, LIVE, RAW_PREFIX, Deployment, Run
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
 TABLES = ("images", "rejects", "features", "pca", "pca_models")
 # differ between two runs that did the same work
-_OF_THE_RUN = frozenset({"run_id", "loaded_at", "published_at", "order"})
+_OF_THE_RUN = frozenset({"run_id", "features_run_id", "loaded_at", "published_at", "order"})
 
 Row = Mapping[str, Any]
 Found = Iterator[str]
