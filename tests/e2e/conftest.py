@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -43,7 +44,7 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo(photos, tmp_path_factory):
-    """A demo that has run and is kept up: its folder and its endpoint."""
+    """A demo that has run and is kept up: its folder, its endpoint, what it said, and the calls that it made."""
     out = tmp_path_factory.mktemp("demo") / "out.txt"
     environ = {**os.environ, "IMAGES": str(photos), "KEEP": "1"}
     if WEIGHTS.is_file():
@@ -66,7 +67,11 @@ def demo(photos, tmp_path_factory):
         assert left_behind(), (
             "a running demo must be found by its marker, else the check at the end says nothing"
         )
-        yield {"folder": REPOSITORY / "build" / "demo", "endpoint": kept[1], "out": out.read_text()}
+        folder = REPOSITORY / "build" / "demo"
+        # Read now: what the tests ask of the endpoint is nobody's call.
+        log_lines = (folder / "aws" / "access.jsonl").read_text().splitlines()
+        calls = [json.loads(line) for line in log_lines]
+        yield {"folder": folder, "endpoint": kept[1], "out": out.read_text(), "calls": calls}
     finally:
         os.killpg(process.pid, signal.SIGINT)
         process.wait(60)

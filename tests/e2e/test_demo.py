@@ -114,8 +114,7 @@ def test_run_json_tells_what_the_tables_hold(tables, run, demo):
 
 def test_the_model_is_read_once_by_the_driver_and_broadcast(demo, run):
     key = f"models/{run['features']['model_id']}/model.tflite"
-    lines = (demo["folder"] / "aws" / "access.jsonl").read_text().splitlines()
-    reads = [entry for entry in map(json.loads, lines) if key in entry["path"] and entry["method"] == "GET"]
+    reads = [call for call in demo["calls"] if key in call["path"] and call["method"] == "GET"]
     assert len(reads) == 1
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import boto3
 import pytest
 
@@ -78,10 +76,8 @@ def policies(demo):
 @pytest.fixture(scope="session")
 def calls(demo):
     """The recorded calls of each role."""
-    lines = (demo["folder"] / "aws" / "access.jsonl").read_text().splitlines()
     found = {"NodeRole": [], "AirflowRole": []}
-    for line in lines:
-        call = json.loads(line)
+    for call in demo["calls"]:
         if role := role_of(call):
             found[role].append(call)
     return found
