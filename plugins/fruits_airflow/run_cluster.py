@@ -166,10 +166,16 @@ class RunCluster:
         for database in self.plan.get("databases") or [self.plan["database"]]:  # an erasure works on several
             self.lock(database).take(lock_deadline(self.settings))
             require_not_overtaken(read_state(self.lake, database), self.identity.run_id)
-        # What an earlier attempt failed of is not what this one will have failed of.
-        for name in (f"journal/{LAST_FAILURE}.json", "stages/publish.json"):
-            self.lake.remove(run_key(self.identity.run_id, name))
+        self._forget_failure()
         return self.body()
+
+    def _forget_failure(self) -> None:
+        """What an earlier attempt failed of is not what this one will have failed of; what it published stays so."""
+        run_id = self.identity.run_id
+        self.lake.remove(run_key(run_id, f"journal/{LAST_FAILURE}.json"))
+        publish = run_key(run_id, "stages/publish.json")
+        if not (self.lake.read_json(publish) or {}).get("published"):
+            self.lake.remove(publish)
 
     def body(self) -> dict[str, Any]:
         """The body of RunJobFlow for a cluster made now."""
