@@ -13,7 +13,8 @@ from botocore.exceptions import ClientError
 
 from tests.local_aws.server import Server, environment_without
 
-# Two writers append to one table from the same version, round after round; prints the rows that landed.
+# Two writers append to one table, round after round; prints the rows that landed. Both have read the same version
+# before either sends its first update of a round, so that one of the two updates is always refused.
 TWO_WRITERS = """
 import json, os, sys, threading
 import pyarrow as pa
@@ -36,9 +37,17 @@ barrier = threading.Barrier(2)
 
 def write(writer):
     mine = catalog()
+    met = set()
+
+    def meet(**_):
+        if number not in met:
+            met.add(number)
+            barrier.wait(60)
+
+    mine.glue.meta.events.register("before-call.glue.UpdateTable", meet)
     for number in range(ROUNDS):
-        table = mine.load_table("fruits.t")
         barrier.wait(60)
+        table = mine.load_table("fruits.t")
         while True:
             try:
                 table.append(pa.table({"writer": [writer], "round": [number]}))
@@ -156,4 +165,4 @@ def test_two_iceberg_writers_at_once_both_land(aws: Server, spark_python: str, t
     rows = json.loads(ended.stdout.splitlines()[-1])
     assert rows == [[writer, number] for writer in range(2) for number in range(4)]
     updates = [one["status"] for one in aws.access_log()[before:] if one["operation"] == "UpdateTable"]
-    assert updates.count(400) >= 1, "the writers never met: the test shows nothing"
+    assert updates.count(400) == 4, "one refusal a round: else the writers did not meet"
