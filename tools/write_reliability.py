@@ -20,7 +20,8 @@ moment of a real run of the DAG, before, during or after the effect of what it h
 write small tables in the place of Spark; `spark` has the real jobs. Held means: after it every photo was a feature or a
 reject, no cluster lived, tables were at whole snapshots of one basis, nothing was half done or locked, nothing was done
 twice, `run.json` and Airflow told the truth, no photo's metadata was anywhere, and the next night over the same photos
-came to the result of an undisturbed one (`tests/faults/invariants.py`).
+came to the result of an undisturbed one (`tests/faults/invariants.py`). Each line has its own date and commit, since
+parts can be run alone; `+` after a commit: with changes that were not committed.
 """
 
 
@@ -28,10 +29,16 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
     """The page as Markdown."""
     held = sum(bool(one["held"]) for one in results)
     lines = [_HEAD, f"**{held} of {len(results)} held.**\n"]
-    lines += ["| fault | moment | runner | what was injected | held |", "|---|---|---|---|---|"]
+    lines += [
+        "| fault | moment | runner | what was injected | held | s | date, commit |",
+        "|---|---|---|---|---|--:|---|",
+    ]
     for one in sorted(results, key=_order):
         outcome = "yes" if one["held"] else "**no**: " + "; ".join(one["broken"]).replace("|", "\\|")
-        lines.append(f"| {one['fault']} | {one['moment']} | {one['runner']} | {one['what']} | {outcome} |")
+        found = f"{one['seconds']:.0f} | {one['when'][:10]}, {one['commit']}"
+        lines.append(
+            f"| {one['fault']} | {one['moment']} | {one['runner']} | {one['what']} | {outcome} | {found} |"
+        )
     return "\n".join(lines) + "\n"
 
 

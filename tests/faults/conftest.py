@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from tests.faults import invariants
-from tests.faults.world import REPOSITORY, Aws, Deployment, Pipeline, closing_all
+from tests.faults.results import keep, stamp
+from tests.faults.world import Aws, Deployment, Pipeline, closing_all
 
-RESULTS = REPOSITORY / "build" / "faults" / "results.json"
 SEED = int(os.environ.get("SEED") or 1)
 
 Check = Callable[..., list[str]]
@@ -74,39 +74,29 @@ def pipeline(shared_pipeline: Pipeline, deployment: Deployment) -> Pipeline:
     return shared_pipeline
 
 
-@pytest.fixture(scope="session")
-def results() -> Iterator[list[dict[str, Any]]]:
-    """What was injected and survived, for results.json and docs/reliability.md."""
-    found: list[dict[str, Any]] = []
-    yield found
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-
-
 @pytest.fixture
-def record(results: list[dict[str, Any]], request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
-    """Notes which fault a test injects; what it found is added by `broken`. A test that ends otherwise did not hold."""
+def record(request: pytest.FixtureRequest) -> Iterator[Callable[..., list[str]]]:
+    """Notes which fault a test injects, for results.json and docs/reliability.md.
+
+    What it found is added to the list that this gives. A test that ends otherwise than by passing did not hold.
+    """
     mine: list[dict[str, Any]] = []
+    version, began = stamp(), time.monotonic()
 
     def note(fault: str, moment: str, runner: str, what: str) -> list[str]:
-        entry = {
-            "fault": fault,
-            "moment": moment,
-            "runner": runner,
-            "held": False,
-            "broken": [],
-            "what": what,
-        }
-        mine.append(entry)
-        results.append(entry)
-        return entry["broken"]
+        facts = {"fault": fault, "moment": moment, "runner": runner, "held": False, "broken": []}
+        mine.append({**facts, "what": what, "test": request.node.nodeid, **version})
+        broken: list[str] = mine[-1]["broken"]
+        return broken
 
     yield note
     passed = getattr(request.node, "passed", False)
     for entry in mine:
         entry["held"] = passed and not entry["broken"]
+        entry["seconds"] = round(time.monotonic() - began, 1)
         if not passed and not entry["broken"]:
             entry["broken"].append("the test failed: see its output")
+    keep(mine)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -11,6 +11,7 @@ def result(fault: str, moment: str, *broken: str) -> dict[str, Any]:
     return {
         **{"fault": fault, "moment": moment, "runner": "scripted", "what": f"{fault} {moment}"},
         **{"held": not broken, "broken": list(broken)},
+        **{"when": "2026-01-02T03:04:05+00:00", "commit": "abc+", "seconds": 7.4},
     }
 
 
@@ -24,3 +25,7 @@ def test_what_did_not_hold_says_what_broke() -> None:
     text = page([result("F1", "during", "a | b")])
     assert "0 of 1 held" in text
     assert "**no**: a \\| b" in text
+
+
+def test_each_line_says_when_and_on_which_commit_it_was_found() -> None:
+    assert "| 7 | 2026-01-02, abc+ |" in page([result("F1", "during")])
