@@ -2,7 +2,8 @@
 
 Inputs: bench/results.json (the last published benchmark), plan_trial.json (a million keys),
 photo_trial.json (a phone's photo), facts.yaml (what AWS
-publishes, and assumptions, each named), include/prices.yaml and include/cluster.yaml by way of fruits_airflow.prices.
+publishes, and assumptions, each named), include/prices.yaml and the nightly profile of include/cluster.yaml, counted
+as `plan` counts them.
 """
 
 from __future__ import annotations
@@ -18,14 +19,12 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 sys.path.insert(0, str(REPOSITORY / "plugins"))
 
-from fruits_airflow.prices import Prices, load_prices  # noqa: E402 - needs the path above
+from fruits_airflow.cluster_body import load_profile  # noqa: E402 - needs the path above
+from fruits_airflow.cost import disks, fleets_eur_per_hour, worker_vcpus  # noqa: E402
+from fruits_airflow.prices import Prices, load_prices  # noqa: E402
+from fruits_airflow.stages import STAGES  # noqa: E402
 from fruits_airflow.strict_yaml import read_yaml_mapping  # noqa: E402
 
-STAGES = ("load_images", "featurize", "reduce_pca", "publish")
-DISK_GIB = 32
-"""Of a core node, include/cluster.yaml."""
-
-PRIMARY = "m6i.xlarge"
 SHUFFLE_BYTES_PER_ID = 100
 """An image_id and its content hash or ETag on the way through a shuffle, compressed; estimated."""
 
@@ -60,18 +59,22 @@ class Inputs:
     facts: Any
     settings: Any
     prices: Prices
+    profile: list[dict[str, Any]]
+    """The fleets of the nightly profile, as RunJobFlow takes them."""
 
     @classmethod
     def read(cls) -> Inputs:
         """Reads the files."""
         facts = read_yaml_mapping(HERE / "facts.yaml")
+        settings = read_yaml_mapping(REPOSITORY / "include" / "settings.yaml")
         return cls(
             results=json.loads((REPOSITORY / "bench" / "results.json").read_text()),
             trial=json.loads((HERE / "plan_trial.json").read_text()),
             photos=json.loads((HERE / "photo_trial.json").read_text()),
             facts=facts,
-            settings=read_yaml_mapping(REPOSITORY / "include" / "settings.yaml"),
+            settings=settings,
             prices=load_prices(facts["region"]),
+            profile=load_profile(settings["nightly_profile"]).instance_fleets,
         )
 
 
@@ -103,19 +106,27 @@ class Model:
         """Seconds of one vCPU of the fleet for one new image through all four jobs."""
         return sum(self.core_ms.values()) / 1000 / self.facts["machine"]["vcpu_speed"]
 
+    def cluster(self, nodes: int) -> list[dict[str, Any]]:
+        """The nightly profile with so many core nodes, all of them on demand."""
+        fleets = {fleet["InstanceFleetType"]: fleet for fleet in self.given.profile}
+        return [fleets["MASTER"], {**fleets["CORE"], "TargetOnDemandCapacity": nodes}]
+
+    @property
+    def core_types(self) -> list[str]:
+        """Types of which EMR may take a core node."""
+        return [config["InstanceType"] for config in self.cluster(1)[-1]["InstanceTypeConfigs"]]
+
     def vcpus(self, nodes: int) -> int:
         """Of a fleet's core nodes."""
-        return nodes * int(self.facts["machine"]["vcpus"])
+        return worker_vcpus(self.cluster(nodes))
 
     def images_per_s(self, nodes: int) -> float:
         """New images that a fleet takes through all four jobs in a second."""
         return self.vcpus(nodes) / self.vcpu_s_per_image
 
     def eur_per_hour(self, nodes: int) -> float:
-        """A fleet with its primary node: EC2, EMR's fee, disks."""
-        prices = self.given.prices
-        core = prices.instance_eur_per_hour(self.facts["machine"]["instance"], DISK_GIB)
-        return nodes * core + prices.instance_eur_per_hour(PRIMARY, DISK_GIB)
+        """A fleet with its primary node, of the dearest types: EC2, EMR's fee, disks, addresses."""
+        return fleets_eur_per_hour(self.cluster(nodes), self.given.prices)
 
     def hours(self, images: float, nodes: int, known: float = 0.0) -> float:
         """Wall hours of a run over so many new images, of a table with `known` rows already."""
@@ -183,6 +194,7 @@ class Model:
             settings["max_cost_eur"] / self.eur_per_hour(nightly) - self.facts["emr"]["start_minutes"] / 60
         ) * 3600
         listing_bytes = trial["listing_bytes"] / trial["keys"]
+        disk_gib = min(disks(self.cluster(nightly)[1:]).values())
         heap = planner["driver_gib"] * 2**30 * planner["heap_for_planning"]
         bytes_of_files = (self.bytes["pixels"] or 0.0) + (self.bytes["features"] or 0.0)
         per_image_in_plan = (
@@ -225,8 +237,8 @@ class Model:
             ),
             Limit(
                 "executor disks, when all ids are shuffled",
-                nightly * DISK_GIB * 2**30 / 2 / SHUFFLE_BYTES_PER_ID,
-                f"{SHUFFLE_BYTES_PER_ID} bytes an id for each side of the anti-join on {nightly} x {DISK_GIB} GiB",
+                nightly * disk_gib * 2**30 / 2 / SHUFFLE_BYTES_PER_ID,
+                f"{SHUFFLE_BYTES_PER_ID} bytes an id for each side of the anti-join on {nightly} x {disk_gib:.0f} GiB",
                 "partition `images` and `features` by bucket(image_id): the join then needs no shuffle "
                 "(storage-partitioned join), and MERGE reads only the buckets that it changes",
             ),
@@ -243,7 +255,7 @@ class Model:
     def nodes_at_request_limit(self) -> float:
         """Core nodes whose load job reaches S3's rate of GETs for one prefix."""
         per_vcpu = self.facts["machine"]["vcpu_speed"] * 1000 / self.core_ms["load_images"]
-        return float(self.facts["s3"]["get_per_s_per_prefix"]) / per_vcpu / self.facts["machine"]["vcpus"]
+        return float(self.facts["s3"]["get_per_s_per_prefix"]) / per_vcpu / self.vcpus(1)
 
     def pca_hours(self, images: float, nodes: int) -> float:
         """Sums taken anew over all features."""

@@ -36,7 +36,7 @@ def figures(model: Model) -> dict[str, str]:
         "date": str(machine["date"]),
         "commit": str(machine["commit"]),
         "mode": str(given.results["sizes"]),
-        "instance": facts["machine"]["instance"],
+        "instance": " or ".join(model.core_types),
         "vcpu_speed": f"{facts['machine']['vcpu_speed']:.2f}",
         "prices_as_of": given.prices.as_of,
         "facts_as_of": facts["as_of"],

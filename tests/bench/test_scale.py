@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fruits_airflow.prices import vcpus
 
 SCALE = Path(__file__).resolve().parents[2] / "docs" / "scale"
 PUBLISHED = Path(__file__).resolve().parents[2] / "bench" / "results.json"
@@ -43,6 +44,7 @@ def made_up() -> model.Model:
             facts=facts,
             settings={"max_cost_eur": 5.0, "max_cluster_minutes": 480},
             prices=real.prices if real else model.load_prices(facts["region"]),
+            profile=model.load_profile("nightly").instance_fleets,
         )
     )
 
@@ -66,6 +68,21 @@ def test_twice_the_nodes_take_half_the_time_and_nearly_the_same_money() -> None:
     few, many = scale.hours(1e8, 10) - start, scale.hours(1e8, 20) - start
     assert many == pytest.approx(few / 2)
     assert scale.eur(1e8, 20) == pytest.approx(scale.eur(1e8, 10), rel=0.05)
+
+
+def test_the_fleet_is_the_nightly_profiles() -> None:
+    scale = made_up()
+    nightly = model.load_profile("nightly").instance_fleets
+    offered = {
+        fleet["InstanceFleetType"]: [config["InstanceType"] for config in fleet["InstanceTypeConfigs"]]
+        for fleet in nightly
+    }
+    assert scale.core_types == offered["CORE"]
+    assert scale.vcpus(1) == min(map(vcpus, offered["CORE"]))
+    prices = scale.given.prices
+    dearest = [max(map(prices.instance_eur_per_hour, offered[kind], [32] * 9)) for kind in ("MASTER", "CORE")]
+    addresses = 11 * prices.public_ipv4 * prices.eur_per_usd
+    assert scale.eur_per_hour(10) == pytest.approx(dearest[0] + 10 * dearest[1] + addresses)
 
 
 def test_a_phones_photo_costs_what_its_decoding_takes_more() -> None:
