@@ -58,6 +58,11 @@ def slow_commit(when: str, file: str = "current.json", seconds: float = 3.0) -> 
     }
 
 
+def lost_commit(when: str) -> dict[str, Any]:
+    """A commit of the table `features` that is lost, or whose reply is."""
+    return slow_commit(when, seconds=1.0) | {"kind": "lost"}
+
+
 def step_lost(state: str, seconds: float) -> dict[str, Any]:
     """The cluster is lost `seconds` after featurize has entered `state`."""
     return {
@@ -184,11 +189,25 @@ CASES = (
     # F12: a bootstrap action that fails
     Case(
         "F12",
+        "before",
+        "RunJobFlow's reply is lost, and the bootstrap has failed before the cluster is found",
+        (*lost("RunJobFlow", "after"), {"kind": "bootstrap_fails", "times": 1}),
+        clusters=2,
+    ),
+    Case(
+        "F12",
         "during",
         "a bootstrap action returns non-zero",
         ({"kind": "bootstrap_fails"},),
         end="failed",
         quick=True,
+    ),
+    Case(
+        "F12",
+        "after",
+        "a bootstrap action has returned non-zero, and the cluster stays TERMINATING for some seconds",
+        ({"kind": "bootstrap_fails"}, {"kind": "stays", "state": "TERMINATING", "times": 40}),
+        end="failed",
     ),
     # F13: a cluster that is lost
     Case(
@@ -243,6 +262,15 @@ CASES = (
         (slow_commit("after", seconds=5.0), killed(3.0)),
         end="failed",
     ),
+    # F17: a commit that is lost (two at once: test_spark.py)
+    Case("F17", "before", "a commit is lost on its way", (lost_commit("before"),)),
+    Case(
+        "F17",
+        "during",
+        "the writer of a commit is cut off, the commit takes effect a second later",
+        (lost_commit("during"),),
+    ),
+    Case("F17", "after", "the reply to a commit is lost", (lost_commit("after"),)),
     # F18: S3 SlowDown
     Case(
         "F18",
@@ -313,6 +341,13 @@ CASES = (
     ),
     # F21: a hung step
     Case("F21", "before", "a step hangs before it has done anything", (hangs("before"),), end="failed"),
+    Case(
+        "F21",
+        "during",
+        "a step hangs in mid-commit, and the commit takes effect when its cluster has gone",
+        (slow_commit("before") | {"kind": "held"},),
+        end="failed",
+    ),
     Case("F21", "after", "a step hangs when its work is done", (hangs("after"),), end="failed", quick=True),
     # F25: access denied, credentials expired
     Case("F25", "before", "RunJobFlow is denied", refused("RunJobFlow", "AccessDenied"), end="failed"),
@@ -343,6 +378,13 @@ CASES = (
         "before",
         "the cluster is termination protected",
         refused("TerminateJobFlows", "Protected", times=3),
+    ),
+    Case(
+        "F27",
+        "during",
+        "the cluster is termination protected while a step hangs",
+        (hangs("before"), *refused("TerminateJobFlows", "Protected", times=3)),
+        end="failed",
     ),
     Case(
         "F27",

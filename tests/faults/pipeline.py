@@ -1,7 +1,8 @@
 """Runs of the real DAG with `dag.test()`, one after the other, in one process that imports Airflow once.
 
-Reads a JSON object per line, `{"conf": {...}, "at": "2026-01-02T03:04:05+00:00"}`, and answers each with one line
-`RESULT {"run_id", "state", "tasks"}`; the same `at` runs the same run again. Everything else it prints is the log.
+Reads a JSON object per line, `{"dag": "...", "conf": {...}, "at": "2026-01-02T03:04:05+00:00"}`, and answers each
+with one line `RESULT {"run_id", "state", "tasks"}`; the same `at` runs the same run again. Everything else it prints
+is the log.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def main() -> None:
     sys.stdout.flush()
     for line in sys.stdin:
         asked = json.loads(line)
-        name = asked.get("dag", "fruits_pipeline")
+        name = asked["dag"]
         if name not in bags:
             bags[name] = DagBag(str(REPOSITORY / "dags" / f"{name}.py"))
         if bags[name].import_errors:

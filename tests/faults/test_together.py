@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -12,7 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.faults import invariants
-from tests.faults.world import LIVE, Aws, Deployment, Pipeline, closing_all, until
+from tests.faults.world import LIVE, Aws, Deployment, Pipeline, Run, closing_all, until
 
 pytestmark = pytest.mark.timeout(400)
 Record = Callable[..., list[str]]
@@ -63,6 +64,31 @@ def test_f23_an_input_that_changes_during_the_run_is_accounted_for(
 
 
 # F24: the code changes in S3 after its upload
+
+
+@pytest.mark.slow
+def test_f24_code_that_was_changed_after_it_was_run_is_not_run_by_the_next_night(
+    deployment: Deployment, pipeline: Pipeline, record: Record, undisturbed: str
+) -> None:
+    broken = record("F24", "after", "scripted", "fruits.zip is replaced in S3 when the last step has ended")
+    aws, s3 = deployment.aws, deployment.aws.client("s3")
+    number = aws.arm(kind="held", operation="TerminateJobFlows", times=1)
+    wait = pipeline.start()
+    held(aws, number)
+    (key,) = (key for key in aws.keys(deployment.lake, "code/") if key.endswith("fruits.zip"))
+    s3.put_object(Bucket=deployment.lake, Key=key, Body=b"somebody else's code")
+    aws.disarm(number)
+    run = wait()
+    broken += check(deployment, run)
+    assert broken == []
+    assert (deployment.record(run.run_id) or {})["state"] == "succeeded"
+
+    again = pipeline.run(force=True)
+    broken += check(deployment, again)
+    assert broken == []
+    if again.state != "success":  # refused, or put right: never run
+        assert "CodeMismatch" in pipeline.tail(4000)
+    assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
 
 
 @pytest.mark.slow
@@ -132,26 +158,58 @@ def test_f26_a_night_of_a_clock_change_has_one_run(record: Record, moment: str, 
 # F22: two runs for one night
 
 
-@pytest.fixture
-def second_pipeline(shared_deployment: Deployment, tmp_path: Path) -> Iterator[Pipeline]:
-    pipeline = Pipeline(shared_deployment, tmp_path / "airflow")
+@pytest.fixture(scope="module")
+def second_pipeline(
+    shared_deployment: Deployment, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pipeline]:
+    pipeline = Pipeline(shared_deployment, tmp_path_factory.mktemp("second") / "airflow")
     with closing_all(pipeline):
         yield pipeline
 
 
+NIGHTS = {"before": "2026-02-01", "during": "2026-02-02", "after": "2026-02-03"}
+# what the first of two runs is about when the second begins
+AT_WORK: dict[str, dict[str, Any]] = {
+    "before": {"operation": "PutObject", "key": "locks/.*", "times": 2},
+    "during": {"operation": "RunJobFlow", "times": 1},
+    "after": {"operation": "TerminateJobFlows", "times": 1},
+}
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
 def test_f22_two_runs_for_one_night_come_one_after_the_other(
-    deployment: Deployment, pipeline: Pipeline, second_pipeline: Pipeline, record: Record, undisturbed: str
+    deployment: Deployment,
+    pipeline: Pipeline,
+    second_pipeline: Pipeline,
+    record: Record,
+    undisturbed: str,
+    moment: str,
 ) -> None:
-    broken = record("F22", "during", "scripted", "two Airflows run the same night of one deployment at once")
+    when = {
+        "before": "take the lock at once",
+        "during": "begin together",
+        "after": "meet as the first has published",
+    }
+    broken = record(
+        "F22", moment, "scripted", f"two Airflows run the same night of one deployment: they {when[moment]}"
+    )
     aws = deployment.aws
-    number = aws.arm(kind="held", operation="RunJobFlow", times=1)
+    number = aws.arm(kind="held", **AT_WORK[moment])
     first = pipeline.start(force=True)
     held(aws, number)
-    second = second_pipeline.start(at="2026-02-02T02:00:00+00:00", force=True)
-    until(lambda: "is locked by" in second_pipeline.tail(4000), "the second run to wait for the lock", 120)
-    assert aws.clusters(deployment.cluster_prefix, LIVE) == []
-    aws.disarm(number)
+    second = second_pipeline.start(at=f"{NIGHTS[moment]}T02:00:00+00:00", force=True)
+    if moment == "before":
+        until(lambda: aws.fault(number)["holding"] == 2, "both to take the lock", 120)
+        aws.disarm(number)
+        both = (pipeline, second_pipeline)
+        until(lambda: any("is locked by" in one.tail(4000) for one in both), "one of them to wait", 120)
+    else:
+        until(
+            lambda: "is locked by" in second_pipeline.tail(4000), "the second run to wait for the lock", 120
+        )
+        assert len(aws.clusters(deployment.cluster_prefix, LIVE)) == (moment == "after")
+        aws.disarm(number)
     runs = [first(), second()]
     for run in runs:
         broken += check(deployment, run)
@@ -163,6 +221,96 @@ def test_f22_two_runs_for_one_night_come_one_after_the_other(
     )
     if spans[0][1] > spans[1][0]:
         broken.append("both runs had a cluster at the same time")
+    assert broken == []
+    assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
+
+
+# F22: an erasure beside a run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+def test_f22_an_erasure_and_a_run_come_one_after_the_other(
+    deployment: Deployment, pipeline: Pipeline, second_pipeline: Pipeline, record: Record, moment: str
+) -> None:
+    when = {"before": "and the run comes while it erases", "during": "while a run is at work"}
+    said = when.get(moment, "while a run that has published ends its cluster")
+    broken = record("F22", moment, "scripted", f"a photo is to be erased, {said}")
+    aws = deployment.aws
+    key = sorted(key for key in deployment.photo_bodies() if "Training" in key)[0]
+    image_id = hashlib.sha256(key.encode()).hexdigest()
+    assert pipeline.run().state == "success"
+    number = aws.arm(kind="held", times=1, **AT_WORK["during" if moment == "before" else moment])
+    night = {"at": f"{NIGHTS[moment]}T04:00:00+00:00"}
+
+    def erase() -> Callable[[], Run]:
+        return second_pipeline.start(dag="erase_images", image_ids=[image_id], **night)
+
+    def work() -> Callable[[], Run]:
+        return pipeline.start(force=True)
+
+    first, second, waits = (erase, work, pipeline) if moment == "before" else (work, erase, second_pipeline)
+    said_before = waits.tail(4000).count("is locked by")
+    begun = first()
+    held(aws, number)
+    then = second()
+    until(lambda: waits.tail(4000).count("is locked by") > said_before, "the second to wait", 120)
+    aws.disarm(number)
+    ended = [begun(), then()]
+    run, erasure = reversed(ended) if moment == "before" else ended
+
+    assert (run.state, erasure.state) == ("success", "success"), second_pipeline.tail()
+    left = [one for one in aws.keys(deployment.raw) if one != key]
+    assert key not in aws.keys(deployment.raw)
+    assert aws.read(deployment.lake, f"erasures/{erasure.run_id}/receipt.json")
+    for name, rows in invariants.scripted_tables(deployment).items():
+        if any(row.get("image_id") == image_id for row in rows):
+            broken.append(f"{name} still holds the erased photo")
+    again = pipeline.run(force=True)
+    broken += check(deployment, again, listed=left)
+    assert broken == []
+    assert again.state == "success", pipeline.tail()
+
+
+# the janitor, when a fault has left a cluster, and when one strikes itself
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_the_janitor_ends_what_a_run_could_not(
+    deployment: Deployment, pipeline: Pipeline, record: Record, undisturbed: str, moment: str
+) -> None:
+    what = {"before": "TerminateJobFlows is denied at first", "after": "TerminateJobFlows' reply is lost"}
+    broken = record(
+        "janitor", moment, "scripted", f"a run could never end its cluster; to the janitor, {what[moment]}"
+    )
+    aws = deployment.aws
+    number = aws.arm(kind="refused", service="emr", operation="TerminateJobFlows", error="AccessDenied")
+    run = pipeline.run()
+    (cluster,) = aws.clusters(deployment.cluster_prefix, LIVE)
+    assert run.state == "failed", "its cluster was not seen ended"
+    if moment == "before":
+        assert pipeline.run(dag="cluster_janitor").tasks["end_clusters"] == "failed"
+        assert aws.clusters(deployment.cluster_prefix, LIVE), "nobody has ended it"
+        aws.disarm(number)
+    else:
+        aws.disarm(number)
+        number = aws.arm(kind="lost", service="emr", operation="TerminateJobFlows", when="after", times=1)
+    swept = pipeline.run(dag="cluster_janitor")
+    if moment == "after":
+        assert aws.fault(number)["struck"] == 1
+        aws.disarm(number)
+    assert swept.state == "success", pipeline.tail()
+    (now,) = (one for one in aws.clusters(deployment.cluster_prefix) if one["Id"] == cluster["Id"])
+    assert now["Status"]["StateChangeReason"]["Code"] == "USER_REQUEST", (
+        "the janitor's doing, not its idleness"
+    )
+    broken += [
+        one for one in check(deployment, run) if not one.startswith("nothing_is_left_half_done: locks/")
+    ]
+    assert broken == []
+    again = pipeline.run(force=True)
+    broken += check(deployment, again)
     assert broken == []
     assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
 

@@ -23,6 +23,7 @@ from botocore.config import Config
 REPOSITORY = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 REGION = "eu-west-1"
+DAG = "fruits_pipeline"
 MODEL = "a" * 64
 RAW_PREFIX = "images/"
 CANARY = "CANARY-48.8584N-2.2945E"
@@ -315,20 +316,21 @@ class Pipeline:
         )
         self._answer("READY", 180)
 
-    def run(self, at: str | None = None, seconds: float = 240, **conf: Any) -> Run:
+    def run(self, at: str | None = None, seconds: float = 240, dag: str = DAG, **conf: Any) -> Run:
         """Runs the DAG to its end; the same `at` runs the same run once more."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"conf": conf, "at": at or next(self._moments)}) + "\n")
+        asked = {"dag": dag, "conf": conf, "at": at or next(self._moments)}
+        self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         return Run(**json.loads(self._answer("RESULT", seconds)), deployment=self.deployment.name)
 
-    def start(self, at: str | None = None, **conf: Any) -> Callable[[], Run]:
+    def start(self, at: str | None = None, dag: str = DAG, **conf: Any) -> Callable[[], Run]:
         """Runs the DAG in the background; gives what waits for its end."""
         found: list[Run | BaseException] = []
 
         def work() -> None:
             try:
-                found.append(self.run(at, **conf))
+                found.append(self.run(at, dag=dag, **conf))
             except BaseException as error:  # noqa: BLE001  raised again in the thread that waits
                 found.append(error)
 
