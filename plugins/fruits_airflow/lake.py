@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-_MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
+MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 _OVERTAKEN = frozenset({"412", "409", "PreconditionFailed", "ConditionalRequestConflict"})
 
 
@@ -50,7 +50,7 @@ class Lake:
             found = self.client.get_object(Bucket=self.bucket, Key=key)
             return found["Body"].read(), found["ETag"]
         except ClientError as error:
-            if error_code(error) in _MISSING:
+            if error_code(error) in MISSING:
                 return None
             raise
 
@@ -82,7 +82,7 @@ class Lake:
         try:
             self.client.put_object(Bucket=self.bucket, Key=key, Body=content, IfMatch=etag)
         except ClientError as error:
-            if error_code(error) in _OVERTAKEN | _MISSING:
+            if error_code(error) in _OVERTAKEN | MISSING:
                 return False
             raise
         return True
@@ -96,7 +96,7 @@ class Lake:
         try:
             self.client.delete_object(Bucket=self.bucket, Key=key, IfMatch=etag)
         except ClientError as error:
-            if error_code(error) in _OVERTAKEN | _MISSING:
+            if error_code(error) in _OVERTAKEN | MISSING:
                 return False
             raise
         return True

@@ -19,10 +19,9 @@ from fruits_airflow.notices import Notice, tell
 from fruits_airflow.publication import Fingerprint, PublicationState, read_state
 from fruits_airflow.run_cluster import open_lake
 from fruits_airflow.settings import Settings
+from fruits_airflow.stages import PIPELINE
 
 log = logging.getLogger(__name__)
-
-PIPELINE = "fruits_pipeline"
 
 
 def check_publication(settings: Settings, now: datetime | None = None) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 from cachetools import LRUCache
 
-from fruits_airflow.lake import error_code, run_key
+from fruits_airflow.lake import MISSING, error_code, run_key
 from fruits_airflow.stages import STAGES
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ RUN_ID = re.compile(r"[A-Za-z0-9_.~:+-]{1,250}")
 _DATE = re.compile(
     r"(\d{4}-\d\d-\d\d)T(\d\d)[:-](\d\d)(?:[:-](\d\d)(?:\.\d+)?)?(Z|[+-]\d\d:?\d\d)?"
 )  # as Airflow writes it, and with hyphens as the demo does
-_MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 _UNCHANGED = frozenset({"304", "NotModified"})
 
 
@@ -201,7 +200,7 @@ class RunArchive:
         except ClientError as error:
             if error_code(error) in _UNCHANGED:
                 return _SAME
-            if error_code(error) in _MISSING:
+            if error_code(error) in MISSING:
                 return None
             raise
         return _Found(reply["ETag"], reply["Body"].read(limit + 1))

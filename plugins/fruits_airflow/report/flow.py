@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from fruits_airflow.clusters import ENDED_STATES
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.units import count, number
+from fruits_airflow.stages import STAGES
 
-STAGES = {
+NAMES = {
     "cluster_start": "Start cluster",
     "load_images": "Load images",
     "featurize": "Featurize",
@@ -17,8 +19,6 @@ STAGES = {
     "publish": "Publish",
     "terminate": "Terminate",
 }
-JOBS = ("load_images", "featurize", "reduce_pca", "publish")
-ENDED = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 
 
 class StageState(StrEnum):
@@ -57,7 +57,7 @@ def flow(facts: Facts) -> list[Stage]:
     total = facts.number("seconds", "total")
     states = _states(facts)
     stages = []
-    for stage, name in STAGES.items():
+    for stage, name in NAMES.items():
         seconds = facts.number("seconds", stage) or None  # a blank record's zero
         ran = states[stage] is not StageState.NOT_RUN
         stages.append(
@@ -76,7 +76,7 @@ def flow(facts: Facts) -> list[Stage]:
 def rest_seconds(facts: Facts) -> float | None:
     """The run's seconds outside its stages: planning, upload, waiting between tasks. None when not known."""
     total = facts.number("seconds", "total")
-    known = [seconds for stage in STAGES if (seconds := facts.number("seconds", stage)) is not None]
+    known = [seconds for stage in NAMES if (seconds := facts.number("seconds", stage)) is not None]
     return max(0.0, total - sum(known)) if total is not None and known else None
 
 
@@ -84,17 +84,17 @@ def _states(facts: Facts) -> dict[str, StageState]:
     """A job is done when it left its metrics; a run with a cluster stopped at the first stage that is not done."""
     succeeded = facts.get("state") == "succeeded"
     had_cluster = facts.text("cluster", "id") is not None
-    done = {job: succeeded or facts.wrote(job) for job in JOBS}
+    done = {job: succeeded or facts.wrote(job) for job in STAGES}
     done["publish"] = facts.get("published") is True
     done["cluster_start"] = any(done.values()) or bool(facts.number("seconds", "cluster_start"))
 
     states = {}
     next_one = StageState.GOING if facts.get("state") == "running" else StageState.STOPPED
     going = had_cluster or any(done.values())
-    for stage in ("cluster_start", *JOBS):
+    for stage in ("cluster_start", *STAGES):
         states[stage] = StageState.DONE if done[stage] else next_one if going else StageState.NOT_RUN
         going = going and done[stage]
-    ended = facts.text("cluster", "state") in ENDED
+    ended = facts.text("cluster", "state") in ENDED_STATES
     states["terminate"] = (
         StageState.DONE if ended else StageState.UNSEEN if had_cluster else StageState.NOT_RUN
     )

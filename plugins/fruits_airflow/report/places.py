@@ -10,7 +10,8 @@ from urllib.parse import quote
 from fruits_airflow.lake import run_key
 from fruits_airflow.links import console_address
 from fruits_airflow.report.facts import Facts
-from fruits_airflow.report.flow import JOBS, STAGES
+from fruits_airflow.report.flow import NAMES
+from fruits_airflow.stages import STAGES
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -48,8 +49,8 @@ def places(settings: Settings, client: S3Client, airflow: str, dag_id: str, fact
     run_id = facts.text("run_id") or ""
     in_airflow = f"{airflow}dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
     yield Place("DAG run", run_id, in_airflow)
-    for stage in JOBS:
-        yield Place(f"Log of {STAGES[stage]}", f"task {stage}.wait", f"{in_airflow}/tasks/{stage}.wait")
+    for stage in STAGES:
+        yield Place(f"Log of {NAMES[stage]}", f"task {stage}.wait", f"{in_airflow}/tasks/{stage}.wait")
 
     def folder(what: str, prefix: str) -> Place:
         address = console_address(client, settings.lake_bucket, prefix)

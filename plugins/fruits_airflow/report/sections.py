@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fruits_airflow.clusters import ENDED_STATES
 from fruits_airflow.regions import EU_REGIONS, NEAR_MISSES
 from fruits_airflow.report.facts import Facts
-from fruits_airflow.report.flow import ENDED
 from fruits_airflow.report.units import NBSP, UNKNOWN, clipped, euros, number, percent, value
 
 VOLUMES = {
@@ -205,7 +205,7 @@ def residency(facts: Facts) -> tuple[bool | None, str]:
 def unended_cluster(facts: Facts) -> str | None:
     """A warning when the run had a cluster whose end was not seen."""
     cluster, state = facts.text("cluster", "id"), facts.text("cluster", "state")
-    if cluster is None or state in ENDED:
+    if cluster is None or state in ENDED_STATES:
         return None
     seen = f"was last seen {state}" if state else "was not seen ending"
     return f"Cluster {cluster} {seen}. Check that it is terminated: until then it costs money."

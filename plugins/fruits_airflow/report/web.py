@@ -33,10 +33,10 @@ from fruits_airflow.report.page import Around, render, render_template
 from fruits_airflow.report.places import places
 from fruits_airflow.report.runs_page import record_of, render_runs
 from fruits_airflow.settings import Settings, load_settings
+from fruits_airflow.stages import PIPELINE
 
 log = logging.getLogger(__name__)
 
-DAG_ID = "fruits_pipeline"
 SCRIPT = Path(__file__).with_name("page.js")
 CLIENT_SECONDS = 600  # a client is made anew after it, so that a changed connection is seen
 # A person waits for the page: better an error that says what is wrong than botocore's five minutes.
@@ -59,7 +59,7 @@ app = FastAPI(
     openapi_url=None,  # with it go /docs and /redoc, which would be open to anybody
     dependencies=[
         Depends(get_user),
-        Depends(requires_access_dag("GET", DagAccessEntity.RUN, param_dag_id=DAG_ID)),
+        Depends(requires_access_dag("GET", DagAccessEntity.RUN, param_dag_id=PIPELINE)),
     ],
 )
 
@@ -69,7 +69,7 @@ def list_runs(page: str = "1") -> Response:
     """The list, newest run first."""
     _, archive = _open()
     # Python reads no number of more than 4,300 digits, and the last page is the last.
-    return _html(render_runs(archive, DAG_ID, int(page[:9]) if page.isdecimal() else 1, _airflow_states))
+    return _html(render_runs(archive, PIPELINE, int(page[:9]) if page.isdecimal() else 1, _airflow_states))
 
 
 @app.get("/runs/{run_id}", response_class=HTMLResponse)
@@ -79,8 +79,8 @@ def show_run(run_id: str, dag_id: str | None = None) -> Response:
     Raises:
         HTTPException: 404 when the lake holds nothing of it.
     """
-    if dag_id not in (None, DAG_ID):
-        raise HTTPException(HTTPStatus.NOT_FOUND, f"Only runs of the DAG {DAG_ID} leave a report.")
+    if dag_id not in (None, PIPELINE):
+        raise HTTPException(HTTPStatus.NOT_FOUND, f"Only runs of the DAG {PIPELINE} leave a report.")
     settings, archive = _open()
     stored = archive.run(run_id)
     if stored is None:
@@ -92,7 +92,7 @@ def show_run(run_id: str, dag_id: str | None = None) -> Response:
     around = Around(
         home="../../plugin/fruits-runs" if dag_id else "../",
         script="../page.js",
-        places=list(places(settings, archive.client, "../../", DAG_ID, facts)),
+        places=list(places(settings, archive.client, "../../", PIPELINE, facts)),
         in_tab=dag_id is not None,
     )
     return _html(render(record, stored.stages, stored.sample, stored.residency, around, stored.problems))
@@ -130,7 +130,7 @@ def _airflow_states(run_ids: Sequence[str]) -> Mapping[str, str]:
         return {}
     with create_session() as session:
         found = session.execute(
-            select(DagRun.run_id, DagRun.state).where(DagRun.dag_id == DAG_ID, DagRun.run_id.in_(run_ids))
+            select(DagRun.run_id, DagRun.state).where(DagRun.dag_id == PIPELINE, DagRun.run_id.in_(run_ids))
         )
         return {run_id: str(state) for run_id, state in found}
 
@@ -159,7 +159,7 @@ def refuse(request: Request, error: StarletteHTTPException) -> Response:
     """401, 403, 404: what the reader may do about it, and nothing else."""
     titles = {
         HTTPStatus.UNAUTHORIZED: ("Not logged in", "Log in to Airflow, then load this page again."),
-        HTTPStatus.FORBIDDEN: ("Not allowed", f"You may not read the runs of the DAG {DAG_ID}."),
+        HTTPStatus.FORBIDDEN: ("Not allowed", f"You may not read the runs of the DAG {PIPELINE}."),
         HTTPStatus.NOT_FOUND: ("Not found", str(error.detail)),
     }
     title, what = titles.get(HTTPStatus(error.status_code), ("Not possible", str(error.detail)))
