@@ -21,20 +21,16 @@ run that was planned before and is cleared after it is refused, since its listin
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from airflow.sdk import DAG, Param, TaskGroup, chain, task
-from fruits_airflow import erasure_run, run_control
-from fruits_airflow.operators import AddStepOperator, CreateClusterOperator, TerminateClusterOperator
-from fruits_airflow.sensors import ClusterReadySensor, StepSensor
+from airflow.sdk import DAG, Param, chain, task
+from fruits_airflow import cluster_tasks, erasure_run
 from fruits_airflow.settings import load_settings
 from fruits_airflow.stages import ERASURE_STAGES
 
 SETTINGS = load_settings()
 PARAMS = {name: Param(**schema) for name, schema in erasure_run.parameter_schemas().items()}
-RETRIES = {"retries": 2, "retry_delay": timedelta(minutes=1), "retry_exponential_backoff": True}
-NO_LEAK = {"retries": 8, "retry_delay": timedelta(seconds=30), "max_retry_delay": timedelta(minutes=5)}
 
 with DAG(
     "erase_images",
@@ -44,34 +40,10 @@ with DAG(
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,
-    default_args={"owner": SETTINGS.owner, **RETRIES},
+    default_args={"owner": SETTINGS.owner, **cluster_tasks.RETRIES},
     params=PARAMS,
     tags=["fruits", "gdpr", "emr", "eu"],
 ) as dag:
-
-    @task
-    def upload_code() -> str:
-        """Ships fruits.zip, the job files and bootstrap.sh under the digest of their content."""
-        return run_control.upload_code(SETTINGS)
-
-    def stage_group(stage: str) -> TaskGroup:
-        """Groups what hands a step to the cluster and what waits for it."""
-        with TaskGroup(stage) as group:
-            add = AddStepOperator(
-                task_id="add",
-                settings=SETTINGS,
-                stage=stage,
-                doc_md="Hands the step to the run's cluster.",
-            )
-            wait = StepSensor(
-                task_id="wait",
-                settings=SETTINGS,
-                stage=stage,
-                add_task_id=add.task_id,
-                doc_md="Waits for the step, without a worker slot; shows its output should it fail.",
-            )
-            add >> wait
-        return group
 
     @task
     def erase_exports(**context: Any) -> dict[str, Any]:
@@ -88,7 +60,7 @@ with DAG(
         """Looks once more, then says in digests and counts what is gone."""
         return erasure_run.write_receipt(SETTINGS, context, exports, photos)
 
-    @task(**NO_LEAK)
+    @task(**cluster_tasks.NO_LEAK)
     def verdict(**context: Any) -> None:
         """Gives the locks back; fails unless every task did its work."""
         erasure_run.judge_erasure(SETTINGS, context)
@@ -98,26 +70,14 @@ with DAG(
         settings=SETTINGS,
         doc_md="Settles which photos are meant and suppresses them. Waits while a run holds a database.",
     )
-    create_cluster = CreateClusterOperator(
-        task_id="create_cluster",
-        settings=SETTINGS,
-        doc_md="Makes or adopts the erasure's cluster; waits for nothing.",
-    )
-    cluster_ready = ClusterReadySensor(
-        task_id="cluster_ready",
-        settings=SETTINGS,
-        doc_md="Waits until the cluster takes steps, without a worker slot.",
-    )
-    terminate_cluster = TerminateClusterOperator(
-        task_id="terminate_cluster",
-        settings=SETTINGS,
-        **NO_LEAK,
-        doc_md="Ends every cluster of this erasure, found by name and tags, and watches until it is gone.",
-    ).as_teardown()  # tied to no setup: it must run also when create_cluster failed
-    stages = [stage_group(stage) for stage in ERASURE_STAGES]
+    upload = cluster_tasks.upload_code(SETTINGS)
+    create = cluster_tasks.create_cluster(SETTINGS, "erasure")
+    ready = cluster_tasks.cluster_ready(SETTINGS)
+    stages = [cluster_tasks.stage_group(SETTINGS, stage) for stage in ERASURE_STAGES]
+    terminate = cluster_tasks.terminate_cluster(SETTINGS, "erasure")
     exports, photos = erase_exports(), erase_photos()
     judged = verdict().as_teardown(on_failure_fail_dagrun=True)
 
-    chain(plan, upload_code(), create_cluster, cluster_ready, *stages, [terminate_cluster, exports])
+    chain(plan, upload, create, ready, *stages, [terminate, exports])
     chain(exports, photos, write_receipt(exports, photos), judged)
-    chain(terminate_cluster, judged)
+    chain(terminate, judged)

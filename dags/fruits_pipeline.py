@@ -28,23 +28,19 @@ which other DAGs can follow; a red or refused run is told to whom the setting `n
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, TriggerRule, chain, task
-from fruits_airflow import reporting, run_control
+from airflow.sdk import DAG, CronTriggerTimetable, Param, TriggerRule, chain, task
+from fruits_airflow import cluster_tasks, reporting, run_control
 from fruits_airflow.assets import PUBLISHED
-from fruits_airflow.operators import AddStepOperator, CreateClusterOperator, TerminateClusterOperator
 from fruits_airflow.run_parameters import parameter_schemas
-from fruits_airflow.sensors import ClusterReadySensor, StepSensor
 from fruits_airflow.settings import load_settings
 from fruits_airflow.stages import STAGES
 from fruits_airflow.verdict import judge_run
 
 SETTINGS = load_settings()
 PARAMS = {name: Param(**schema) for name, schema in parameter_schemas(SETTINGS).items()}
-RETRIES = {"retries": 2, "retry_delay": timedelta(minutes=1), "retry_exponential_backoff": True}
-NO_LEAK = {"retries": 8, "retry_delay": timedelta(seconds=30), "max_retry_delay": timedelta(minutes=5)}
 
 with DAG(
     "fruits_pipeline",
@@ -54,41 +50,17 @@ with DAG(
     start_date=datetime(2026, 1, 1),
     catchup=False,
     max_active_runs=1,
-    default_args={"owner": SETTINGS.owner, **RETRIES},
+    default_args={"owner": SETTINGS.owner, **cluster_tasks.RETRIES},
     params=PARAMS,
     tags=["fruits", "emr", "spark", "eu"],
 ) as dag:
-
-    @task
-    def upload_code() -> str:
-        """Ships fruits.zip, the job files and bootstrap.sh under the digest of their content."""
-        return run_control.upload_code(SETTINGS)
-
-    def stage_group(stage: str) -> TaskGroup:
-        """Groups what hands a step to the cluster and what waits for it."""
-        with TaskGroup(stage) as group:
-            add = AddStepOperator(
-                task_id="add",
-                settings=SETTINGS,
-                stage=stage,
-                doc_md=f"Hands the step {stage} to the run's cluster.",
-            )
-            wait = StepSensor(
-                task_id="wait",
-                settings=SETTINGS,
-                stage=stage,
-                add_task_id=add.task_id,
-                doc_md=f"Waits for the step {stage}, without a worker slot; shows its output should it fail.",
-            )
-            add >> wait
-        return group
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def report(**context: Any) -> str:
         """Writes report.html from what the stages measured."""
         return reporting.report_run(SETTINGS, context)
 
-    @task(outlets=[PUBLISHED], **NO_LEAK)
+    @task(outlets=[PUBLISHED], **cluster_tasks.NO_LEAK)
     def verdict(**context: Any) -> None:
         """Writes run.json, gives the lock back; fails unless every task did its work and something was published."""
         judge_run(SETTINGS, context)
@@ -99,25 +71,13 @@ with DAG(
         doc_md="Lists the input, forecasts the cost, and stops the run before anything is created if it must. "
         "Waits, without a worker slot, while an erasure or another run holds the database.",
     )
-    create_cluster = CreateClusterOperator(
-        task_id="create_cluster",
-        settings=SETTINGS,
-        doc_md="Makes or adopts the run's cluster; waits for nothing.",
-    )
-    cluster_ready = ClusterReadySensor(
-        task_id="cluster_ready",
-        settings=SETTINGS,
-        doc_md="Waits until the cluster takes steps, without a worker slot.",
-    )
-    terminate_cluster = TerminateClusterOperator(
-        task_id="terminate_cluster",
-        settings=SETTINGS,
-        **NO_LEAK,
-        doc_md="Ends every cluster of this run, found by name and tags, and watches until it is gone.",
-    ).as_teardown()  # tied to no setup: it must run also when create_cluster failed
-    stages = [stage_group(stage) for stage in STAGES]
+    upload = cluster_tasks.upload_code(SETTINGS)
+    create = cluster_tasks.create_cluster(SETTINGS, "run")
+    ready = cluster_tasks.cluster_ready(SETTINGS)
+    stages = [cluster_tasks.stage_group(SETTINGS, stage) for stage in STAGES]
+    terminate = cluster_tasks.terminate_cluster(SETTINGS, "run")
     reported, judged = report(), verdict().as_teardown(on_failure_fail_dagrun=True)
 
-    chain(plan, upload_code(), create_cluster, cluster_ready, *stages, terminate_cluster, reported, judged)
+    chain(plan, upload, create, ready, *stages, terminate, reported, judged)
     # "Clear failed" clears verdict, but neither terminate_cluster nor report: it must still wait for the last stage.
     chain(stages[-1], [reported, judged])
