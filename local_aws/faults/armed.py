@@ -14,7 +14,7 @@ from local_aws.requests import Call
 
 WIRE = ("lost", "cut", "refused", "delayed", "held")
 READS = ("stale", "backward")
-CLUSTERS = ("stays", "bootstrap_fails", "cluster_lost", "step_hangs", "step_killed", "logs_late")
+CLUSTERS = ("stays", "bootstrap_fails", "cluster_lost", "step_hangs", "step_killed", "disk_full", "logs_late")
 KINDS = (*WIRE, *READS, *CLUSTERS)
 MOMENTS = ("before", "during", "after")
 
@@ -40,6 +40,7 @@ class Fault:
         when: before, during or after the effect.
         error: for `refused`: the error's name, see `local_aws.faults.errors`.
         seconds: how long it takes, by kind.
+        kib: for `disk_full`: size of the node's disk, KiB.
         skip: how many matches are let pass first.
         times: how many matches it strikes; None for all.
         rate: share of the matches it strikes, drawn with `seed`.
@@ -59,6 +60,7 @@ class Fault:
     when: str = "before"
     error: str = "Throttling"
     seconds: float = 1.0
+    kib: int = 1024
     skip: int = 0
     times: int | None = None
     rate: float = 1.0

@@ -5,12 +5,15 @@
 `cluster_lost`: the primary node is gone, `seconds` after the cluster or, with `step`, the step entered `state`.
 `step_hangs`: a step does nothing (`before`), or does its work and never ends (`after`).
 `step_killed`: the step's program gets SIGKILL `seconds` after its start.
+`disk_full`: the step's local and temporary files are on a disk of `kib`, mounted for it alone; needs Linux with
+user namespaces, and the step fails where there are none.
 `logs_late`: a step's logs come `seconds` after its end.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
 import threading
 import time
 import weakref
@@ -23,6 +26,31 @@ from local_aws.faults.armed import Fault, Faults
 
 LOST = Ending("TERMINATED_WITH_ERRORS", "INSTANCE_FAILURE", "The master node was terminated.", abrupt=True)
 _ENDLESS = "86400"
+_UNSHARED = ("unshare", "--user", "--map-root-user", "--mount")
+_ON_A_SMALL_DISK = """
+set -e
+disk="$SPARK_LOCAL_DIRS/disk"
+mkdir "$disk"
+mount -t tmpfs -o "size=${1}k" tmpfs "$disk"
+shift
+export TMPDIR="$disk" SPARK_LOCAL_DIRS="$disk" SPARK_SUBMIT_OPTS="-Djava.io.tmpdir=$disk"
+exec "$@"
+"""
+
+
+def why_no_small_disk() -> str:
+    """Why `disk_full` cannot be armed on this machine; empty when it can."""
+    try:
+        tried = subprocess.run(
+            [*_UNSHARED, "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/mnt"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=20,
+        )
+    except OSError as error:
+        return str(error)
+    return "" if tried.returncode == 0 else tried.stderr.strip() or f"status {tried.returncode}"
 
 
 class FaultyClusters(Hooks):
@@ -64,13 +92,15 @@ class FaultyClusters(Hooks):
         return "On the master instance ({primary}), bootstrap action 1 returned a non-zero return code"
 
     def step_command(self, cluster: Cluster, step: Step, argv: list[str]) -> list[str]:
-        """The step's command, or one that hangs or is killed."""
+        """The step's command, or one that hangs, is killed or has little room."""
         for fault in self._strike("step_hangs", cluster, _named(step)):
             if fault.when == "before":
                 return ["sleep", _ENDLESS]
             return ["sh", "-c", f'"$@"; sleep {_ENDLESS}', "sh", *argv]
         for fault in self._strike("step_killed", cluster, _named(step)):
             return ["timeout", "--signal=KILL", str(fault.seconds), *argv]
+        for fault in self._strike("disk_full", cluster, _named(step)):
+            return [*_UNSHARED, "sh", "-c", _ON_A_SMALL_DISK, "sh", str(fault.kib), *argv]
         return argv
 
     def step_entered(self, cluster: Cluster, step: Step) -> None:

@@ -186,13 +186,14 @@ CASES = (
         ({"kind": "stays", "state": "STARTING", "times": 65},),
         clusters=2,
     ),
-    # F12: a bootstrap action that fails
+    # F12: a bootstrap action that fails; a cluster that had ended before anybody saw why is replaced once
     Case(
         "F12",
         "before",
         "RunJobFlow's reply is lost, and the bootstrap has failed before the cluster is found",
-        (*lost("RunJobFlow", "after"), {"kind": "bootstrap_fails", "times": 1}),
-        clusters=2,
+        (*lost("RunJobFlow", "after"), {"kind": "bootstrap_fails"}),
+        end="failed",
+        clusters=3,
     ),
     Case(
         "F12",
@@ -200,6 +201,7 @@ CASES = (
         "a bootstrap action returns non-zero",
         ({"kind": "bootstrap_fails"},),
         end="failed",
+        clusters=2,
         quick=True,
     ),
     Case(
@@ -208,6 +210,7 @@ CASES = (
         "a bootstrap action has returned non-zero, and the cluster stays TERMINATING for some seconds",
         ({"kind": "bootstrap_fails"}, {"kind": "stays", "state": "TERMINATING", "times": 40}),
         end="failed",
+        clusters=2,
     ),
     # F13: a cluster that is lost
     Case(

@@ -8,17 +8,22 @@ from __future__ import annotations
 import json
 import sys
 
-from pyiceberg.catalog import load_catalog
+from pyiceberg.catalog import Catalog, load_catalog
 
 TABLES = ("images", "rejects", "features", "pca", "pca_models")
 
 
-def main(endpoint: str, database: str) -> None:
-    """Reads each table at its present snapshot; what is not there yet is empty."""
+def open_catalog(endpoint: str) -> Catalog:
+    """The Glue catalog of a `local_aws`."""
     access = {"region": "eu-west-1", "access-key-id": "local", "secret-access-key": "local"}
     properties = {f"{part}.{name}": value for part in ("glue", "s3") for name, value in access.items()}
     properties |= {"glue.endpoint": endpoint, "s3.endpoint": endpoint, "s3.path-style-access": "true"}
-    catalog = load_catalog("lake", type="glue", **properties)
+    return load_catalog("lake", type="glue", **properties)
+
+
+def main(endpoint: str, database: str) -> None:
+    """Reads each table at its present snapshot; what is not there yet is empty."""
+    catalog = open_catalog(endpoint)
     there = {name for _, name in catalog.list_tables(database)}
     found = {
         name: catalog.load_table((database, name)).scan().to_arrow().to_pylist() if name in there else []

@@ -1,103 +1,28 @@
-"""Faults that reach into Spark: the real jobs on few photos, with executors, workers and drivers that die."""
+"""Faults that reach into Spark: the real jobs on few photos, with workers and drivers that die."""
 
 from __future__ import annotations
 
-import io
-import json
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import psutil
 import pytest
 
+from local_aws.faults import why_no_small_disk
 from tests.faults import invariants
-from tests.faults.world import (
-    CANARY,
-    RAW_PREFIX,
-    REPOSITORY,
-    Aws,
-    Deployment,
-    Pipeline,
-    Run,
-    closing_all,
-    until,
-)
+from tests.faults.spark_world import LIMIT, Nights, SparkDeployment, commit, iceberg_tables, spark_nights
+from tests.faults.world import RAW_PREFIX, Pipeline, Run, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
-LIMIT = 1000  # more than there are: the run is a demo's, so that random weights may publish
 Record = Callable[..., list[str]]
-
-
-class SparkDeployment(Deployment):
-    """A deployment with real photos and a real model, whose runs write to the demo tables."""
-
-    model: dict[str, Any]
-
-    @property
-    def database(self) -> str:
-        return self.outputs["DemoDatabase"]
-
-    def environment(self) -> dict[str, str]:
-        return super().environment() | {
-            **{"FRUITS_DATABASE": self.outputs["NightlyDatabase"], "FRUITS_MODEL_ID": self.model["model_id"]},
-            **{"FRUITS_POLL_S": "0.5", "FRUITS_STEP_TIMEOUT_MINUTES": "600"},
-        }
-
-    def photo_bodies(self) -> dict[str, bytes]:
-        from PIL import Image
-
-        found = {}
-        for number in range(self.photos):
-            picture = Image.new("RGB", (48, 48), (25 * number % 256, 90, 255 - 25 * number % 256))
-            picture.paste((250, 250, 40), (number, number, number + 12, number + 20))
-            exif = Image.Exif()
-            exif[0x010E] = CANARY
-            sink = io.BytesIO()
-            picture.save(sink, "JPEG", exif=exif, quality=95)
-            found[f"{RAW_PREFIX}Training/Apple {number % 2}/{number}.jpg"] = sink.getvalue()
-        return found | {f"{RAW_PREFIX}broken/page.jpg": f"<html>{CANARY}".encode()}
-
-    def create(self) -> None:
-        made = subprocess.run(
-            [SPARK_PYTHON, "tools/make_model.py", "--weights", "random"],
-            **{"cwd": REPOSITORY, "capture_output": True, "text": True, "timeout": 600, "check": True},
-        )
-        self.model = json.loads(made.stdout.strip().splitlines()[-1])
-        super().create()
-        folder = REPOSITORY / ".cache" / "models" / self.model["model_id"]
-        for path in folder.iterdir():
-            key = f"models/{folder.name}/{path.name}"
-            self.aws.client("s3").put_object(Bucket=self.lake, Key=key, Body=path.read_bytes())
-
-
-def iceberg_tables(deployment: Deployment) -> dict[str, list[Any]]:
-    command = [SPARK_PYTHON, "tests/faults/read_iceberg.py", deployment.aws.endpoint, deployment.database]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
-    if done.returncode:
-        raise invariants.TablesUnreadable(done.stderr.strip().splitlines()[-1])
-    return dict(json.loads(done.stdout))
+NO_SMALL_DISK = why_no_small_disk()
 
 
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SparkDeployment, Pipeline]]:
-    folder = tmp_path_factory.mktemp("spark")
-    java = (REPOSITORY / ".cache" / "ready" / "java_home").read_text().strip()
-    options = ["--spark-python", str(SPARK_PYTHON), "--jars-dir", str(REPOSITORY / ".cache" / "jars")]
     # four attempts of a task, as cluster.yaml asks for: local[n] alone gives one
-    options += ["--java-home", java, "--master", "local[2,4]"]
-    aws = Aws(folder, *options)
-    with closing_all(aws):
-        deployment = SparkDeployment(aws, name="spark")
-        deployment.create()
-        pipeline = Pipeline(deployment, folder / "airflow")
-        with closing_all(pipeline):
-            first = pipeline.run(seconds=600, limit=LIMIT)
-            assert first.state == "success", pipeline.tail()
-            assert invariants.check(deployment, first, iceberg_tables) == []
-            yield deployment, pipeline
+    with spark_nights(tmp_path_factory.mktemp("spark"), "spark", "--master", "local[2,4]") as made:
+        yield made
 
 
 @pytest.fixture
@@ -105,50 +30,6 @@ def world(spark: tuple[SparkDeployment, Pipeline]) -> Iterator[Nights]:
     yield Nights(*spark)
     spark[0].aws.disarm()
     spark[0].put_photos()
-
-
-class Nights:
-    """Nights that do everything again, so that each stage has work for a fault to hit."""
-
-    def __init__(self, deployment: SparkDeployment, pipeline: Pipeline) -> None:
-        self.deployment, self.pipeline, self.aws = deployment, pipeline, deployment.aws
-        self.before = invariants.digest(iceberg_tables(deployment))
-
-    def begin(self) -> Callable[[], Run]:
-        return self.pipeline.start(limit=LIMIT, full_refresh=True)
-
-    def held(self, number: int) -> None:
-        until(lambda: self.aws.fault(number)["holding"], "a call to be held", 240)
-
-    def end(self, wait: Callable[[], Run], broken: list[str], expected: str) -> None:
-        run = wait()
-        self.aws.disarm()
-        broken += invariants.check(self.deployment, run, iceberg_tables)
-        assert broken == [], self.pipeline.tail()
-        assert (self.deployment.record(run.run_id) or {})["state"] == expected, self.pipeline.tail()
-        if expected == "failed":
-            again = self.pipeline.run(seconds=600, limit=LIMIT, force=True)
-            broken += invariants.check(self.deployment, again, iceberg_tables)
-            assert again.state == "success", self.pipeline.tail()
-        if invariants.digest(iceberg_tables(self.deployment)) != self.before:
-            broken.append("another night over the same photos gave another result")
-        assert broken == []
-
-    def processes(self, word: str) -> list[psutil.Process]:
-        """Processes of steps whose command line holds a word."""
-        found = []
-        for one in psutil.Process(self.aws.process.pid).children(recursive=True):
-            try:
-                if any(word in part for part in one.cmdline()):
-                    found.append(one)
-            except psutil.NoSuchProcess:
-                continue
-        return found
-
-
-def commit(when: str, operation: str = "UpdateTable") -> dict[str, Any]:
-    """A call of Iceberg's commit, held."""
-    return {"kind": "held", "service": "glue", "operation": operation, "when": when, "times": 1}
 
 
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
@@ -178,6 +59,49 @@ def test_f17_a_commit_whose_reply_is_lost_is_made_once(world: Nights, record: Re
     wait = world.begin()
     until(lambda: world.aws.fault(number)["struck"], "a commit", 240)
     world.end(wait, broken, "succeeded")
+
+
+def test_f17_a_commit_that_somebody_else_came_before_is_made_anew(world: Nights, record: Record) -> None:
+    broken = record(
+        "F17", "during", "spark", "another writer commits to the table while our commit is on its way"
+    )
+    number = world.aws.arm(**commit("before"))
+    wait = world.begin()
+    world.held(number)
+    said = world.commit_beside(
+        "another writer was here"
+    )  # to every table: also to the one whose commit is held
+    assert set(said.values()) == {"another writer was here"}
+    world.aws.disarm(number)
+    world.end(wait, broken, "succeeded")
+    assert world.commit_beside() == said
+
+
+@pytest.mark.skipif(
+    bool(NO_SMALL_DISK), reason=f"F20 not run, no disk of its own for a step: {NO_SMALL_DISK}"
+)
+@pytest.mark.parametrize("moment", ["before", "during"])
+def test_f20_a_full_disk_fails_the_step_and_leaves_whole_tables(
+    world: Nights, record: Record, moment: str
+) -> None:
+    # not after: when the last commit is made, nothing is written to the node's disk any more
+    when = {"before": "from the beginning", "during": "once the first photos are read"}
+    broken = record("F20", moment, "spark", f"the disk of the node is full {when[moment]}")
+    armed = {"kind": "disk_full", "step": "load_images/.*", "times": 1}
+    if moment == "before":
+        world.aws.arm(**armed, kib=1024)
+        wait = world.begin()
+    else:
+        world.aws.arm(**armed, kib=512 * 1024)
+        number = world.aws.arm(
+            kind="held", service="s3", operation="GetObject", key=f"{RAW_PREFIX}.*", times=1
+        )
+        wait = world.begin()
+        world.held(number)
+        world.fill_the_disk()
+        world.aws.disarm(number)
+    world.end(wait, broken, "failed")
+    assert "No space left on device" in world.pipeline.tail(6000)
 
 
 def test_f15_a_killed_python_worker_costs_a_task_and_no_row(world: Nights, record: Record) -> None:

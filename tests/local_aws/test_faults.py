@@ -19,9 +19,11 @@ from botocore.exceptions import (
     ResponseStreamingError,
 )
 
+from local_aws.faults import why_no_small_disk
 from tests.local_aws.server import Server, until
 
 Arm = Callable[..., int]
+NO_SMALL_DISK = why_no_small_disk()
 
 
 @pytest.fixture(scope="module")
@@ -345,6 +347,20 @@ def test_a_killed_step_fails(aws: Server, arm: Arm) -> None:
     first = aws.add_step(cluster, "sleep", "60")
     aws.step_reaches(cluster, first, "FAILED")
     aws.step_reaches(cluster, aws.add_step(cluster, "true"), "COMPLETED")
+
+
+@pytest.mark.skipif(bool(NO_SMALL_DISK), reason=f"no disk of its own for a step here: {NO_SMALL_DISK}")
+def test_a_step_on_a_full_disk_cannot_write_where_it_keeps_its_files(aws: Server, arm: Arm) -> None:
+    cluster = aws.run_job_flow(Name="full disk")
+    aws.reach(cluster, "WAITING")
+    arm("disk_full", step="step", kib=64, times=2)
+    write = 'head -c {} /dev/zero > "$TMPDIR/x" && head -c 1 /dev/zero > "$SPARK_LOCAL_DIRS/y"'
+    small = aws.add_step(cluster, "sh", "-c", write.format(1000))
+    aws.step_reaches(cluster, small, "COMPLETED")
+    large = aws.add_step(cluster, "sh", "-c", write.format(100_000))
+    aws.step_reaches(cluster, large, "FAILED")
+    until(lambda: exists(aws, f"logs/{cluster}/steps/{large}/stderr.gz"))
+    assert "No space left on device" in aws.step_log(cluster, large, "stderr")
 
 
 def test_late_logs_come_after_the_step_has_ended(aws: Server, arm: Arm) -> None:

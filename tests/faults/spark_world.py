@@ -1,0 +1,175 @@
+"""Real Spark beside a real Airflow: photos, a model, Iceberg tables, and nights to disturb."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.faults import invariants
+from tests.faults.world import (
+    CANARY,
+    RAW_PREFIX,
+    REPOSITORY,
+    Aws,
+    Deployment,
+    Pipeline,
+    Run,
+    closing_all,
+    until,
+)
+
+SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
+JARS = REPOSITORY / ".cache" / "jars"
+LIMIT = 1000  # more than there are: the run is a demo's, so that random weights may publish
+
+
+class SparkDeployment(Deployment):
+    """A deployment with real photos and a real model, whose runs write to the demo tables."""
+
+    model: dict[str, Any]
+
+    @property
+    def database(self) -> str:
+        return self.outputs["DemoDatabase"]
+
+    def environment(self) -> dict[str, str]:
+        return super().environment() | {
+            **{"FRUITS_DATABASE": self.outputs["NightlyDatabase"], "FRUITS_MODEL_ID": self.model["model_id"]},
+            **{"FRUITS_POLL_S": "0.5", "FRUITS_STEP_TIMEOUT_MINUTES": "600"},
+        }
+
+    def photo_bodies(self) -> dict[str, bytes]:
+        from PIL import Image
+
+        found = {}
+        for number in range(self.photos):
+            picture = Image.new("RGB", (48, 48), (25 * number % 256, 90, 255 - 25 * number % 256))
+            picture.paste((250, 250, 40), (number, number, number + 12, number + 20))
+            exif = Image.Exif()
+            exif[0x010E] = CANARY
+            sink = io.BytesIO()
+            picture.save(sink, "JPEG", exif=exif, quality=95)
+            found[f"{RAW_PREFIX}Training/Apple {number % 2}/{number}.jpg"] = sink.getvalue()
+        return found | {f"{RAW_PREFIX}broken/page.jpg": f"<html>{CANARY}".encode()}
+
+    def create(self) -> None:
+        made = subprocess.run(
+            [SPARK_PYTHON, "tools/make_model.py", "--weights", "random"],
+            **{"cwd": REPOSITORY, "capture_output": True, "text": True, "timeout": 600, "check": True},
+        )
+        self.model = json.loads(made.stdout.strip().splitlines()[-1])
+        super().create()
+        folder = REPOSITORY / ".cache" / "models" / self.model["model_id"]
+        for path in folder.iterdir():
+            key = f"models/{folder.name}/{path.name}"
+            self.aws.client("s3").put_object(Bucket=self.lake, Key=key, Body=path.read_bytes())
+
+
+def iceberg_tables(deployment: Deployment) -> dict[str, list[Any]]:
+    """The rows of each table.
+
+    Raises:
+        TablesUnreadable: pyiceberg cannot read one.
+    """
+    return dict(json.loads(_iceberg("read_iceberg.py", deployment)))
+
+
+def _iceberg(program: str, deployment: Deployment, *arguments: str) -> str:
+    command = [
+        SPARK_PYTHON,
+        f"tests/faults/{program}",
+        deployment.aws.endpoint,
+        deployment.database,
+        *arguments,
+    ]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode:
+        raise invariants.TablesUnreadable(done.stderr.strip().splitlines()[-1])
+    return done.stdout
+
+
+@contextmanager
+def spark_nights(folder: Path, name: str, *options: str) -> Iterator[tuple[SparkDeployment, Pipeline]]:
+    """A deployment of its own after an undisturbed first night.
+
+    Args:
+        folder: for its files.
+        name: its deployment_id.
+        options: further ones of `local_aws`.
+    """
+    java = (REPOSITORY / ".cache" / "ready" / "java_home").read_text().strip()
+    spark = ["--spark-python", str(SPARK_PYTHON), "--jars-dir", str(JARS), "--java-home", java]
+    aws = Aws(folder, *spark, *options)
+    with closing_all(aws):
+        deployment = SparkDeployment(aws, name=name)
+        deployment.create()
+        pipeline = Pipeline(deployment, folder / "airflow")
+        with closing_all(pipeline):
+            first = pipeline.run(seconds=600, limit=LIMIT)
+            assert first.state == "success", pipeline.tail()
+            assert invariants.check(deployment, first, iceberg_tables) == []
+            yield deployment, pipeline
+
+
+class Nights:
+    """Nights that do everything again, so that each stage has work for a fault to hit."""
+
+    def __init__(self, deployment: SparkDeployment, pipeline: Pipeline) -> None:
+        self.deployment, self.pipeline, self.aws = deployment, pipeline, deployment.aws
+        self.before = invariants.digest(iceberg_tables(deployment))
+
+    def begin(self) -> Callable[[], Run]:
+        return self.pipeline.start(limit=LIMIT, full_refresh=True)
+
+    def held(self, number: int) -> None:
+        until(lambda: self.aws.fault(number)["holding"], "a call to be held", 240)
+
+    def end(self, wait: Callable[[], Run], broken: list[str], expected: str) -> None:
+        run = wait()
+        self.aws.disarm()
+        broken += invariants.check(self.deployment, run, iceberg_tables)
+        assert broken == [], self.pipeline.tail()
+        assert (self.deployment.record(run.run_id) or {})["state"] == expected, self.pipeline.tail()
+        if expected == "failed":
+            again = self.pipeline.run(seconds=600, limit=LIMIT, force=True)
+            broken += invariants.check(self.deployment, again, iceberg_tables)
+            assert again.state == "success", self.pipeline.tail()
+        if invariants.digest(iceberg_tables(self.deployment)) != self.before:
+            broken.append("another night over the same photos gave another result")
+        assert broken == []
+
+    def commit_beside(self, word: str | None = None) -> dict[str, str]:
+        """Commits a word to each table, as another writer would; gives what each table says."""
+        return dict(json.loads(_iceberg("write_iceberg.py", self.deployment, *([word] if word else []))))
+
+    def fill_the_disk(self) -> None:
+        """Fills the disk that `disk_full` has given to a step."""
+        (driver,) = self.processes("SparkSubmit")
+        room = Path(f"/proc/{driver.pid}/root{driver.environ()['SPARK_LOCAL_DIRS']}")
+        with (room / "fill").open("wb", buffering=0) as sink, contextlib.suppress(OSError):
+            while True:
+                sink.write(bytes(1 << 16))
+
+    def processes(self, word: str) -> list[psutil.Process]:
+        """Processes of steps whose command line holds a word."""
+        found = []
+        for one in psutil.Process(self.aws.process.pid).children(recursive=True):
+            try:
+                if any(word in part for part in one.cmdline()):
+                    found.append(one)
+            except psutil.NoSuchProcess:
+                continue
+        return found
+
+
+def commit(when: str, operation: str = "UpdateTable") -> dict[str, Any]:
+    """A call of Iceberg's commit, held."""
+    return {"kind": "held", "service": "glue", "operation": operation, "when": when, "times": 1}
