@@ -20,7 +20,7 @@ RETRIES: dict[str, Any] = {
     "retry_delay": timedelta(minutes=1),
     "retry_exponential_backoff": True,
 }
-# Of what ends a cluster and gives back a lock: an hour without AWS must not leave either behind.
+# Of what ends a cluster and gives back a lock: half an hour without AWS must not leave either behind.
 NO_LEAK: dict[str, Any] = {
     "retries": 8,
     "retry_delay": timedelta(seconds=30),
