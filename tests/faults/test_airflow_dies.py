@@ -10,8 +10,8 @@ import pytest
 
 from tests.faults import invariants
 from tests.faults.postgres import Postgres, PostgresMissing, binaries
-from tests.faults.processes import RealAirflow
-from tests.faults.world import Aws, Deployment, closing_all, until
+from tests.faults.processes import ENDED, RealAirflow
+from tests.faults.world import LIVE, Aws, Deployment, closing_all, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -218,4 +218,32 @@ def test_f8_a_restarted_metadata_database_loses_nothing(
         aws.disarm(number)
         world.database.start()
     world.revive()
+    judge(world, run_id, broken, undisturbed, "succeeded")
+
+
+def test_the_janitor_leaves_the_cluster_of_a_run_alone_though_it_is_throttled(
+    world: RealAirflow, record: Record, undisturbed: str, seed: int
+) -> None:
+    broken = record("janitor", "during", "scripted", "it sweeps, throttled, while a run's step is at work")
+    aws = world.deployment.aws
+    key = "tables/[^/]*/features/current.json"
+    number = aws.arm(kind="held", service="s3", operation="PutObject", key=key, when="before", times=1)
+    run_id = new_run(world, "janitor")
+    held(world, number)
+    (cluster,) = aws.clusters(world.deployment.cluster_prefix, LIVE)
+    throttled = aws.arm(
+        kind="refused", service="emr", operation="(List|Describe)Clusters?", rate=0.3, seed=seed
+    )
+    world.trigger("cluster_janitor", f"manual__beside-{run_id}", {})
+    until(
+        lambda: world.run_state("cluster_janitor", f"manual__beside-{run_id}") in ENDED,
+        "the janitor to have swept",
+        120,
+        0.5,
+    )
+    assert aws.fault(throttled)["struck"]
+    aws.disarm(throttled)
+    if [one["Id"] for one in aws.clusters(world.deployment.cluster_prefix, LIVE)] != [cluster["Id"]]:
+        broken.append("the janitor ended the cluster of a run that is at work")
+    aws.disarm()
     judge(world, run_id, broken, undisturbed, "succeeded")
