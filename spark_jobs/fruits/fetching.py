@@ -128,10 +128,6 @@ async def _by_obstore(bucket: Any, listed: Listed) -> bytes:
         raise _changed() from error
     except FileNotFoundError as error:
         raise _gone() from error
-    except ValueError as error:
-        raise ImageRejected(
-            RejectCode.KEY_NOT_FETCHABLE, "the key is not one that can be asked for"
-        ) from error
 
 
 def _by_boto3(client: Any, bucket: str, listed: Listed) -> bytes:

@@ -285,8 +285,7 @@ def _has_metadata(image: Image.Image) -> bool:
 
 def _encoded(rgb: Image.Image) -> bytes:
     out = io.BytesIO()
-    # Said, and not left to the writer's defaults: some of Pillow's writers copy metadata from the picture unasked.
-    rgb.save(out, "WEBP", lossless=True, method=0, quality=0, exact=True, exif=b"", icc_profile=b"", xmp=b"")
+    rgb.save(out, "WEBP", lossless=True, method=0, quality=0, exact=True)
     return out.getvalue()
 
 

@@ -184,6 +184,8 @@ def test_transparent_pixels_are_laid_over_white():
     assert opened(encoded(clear, "PNG")).getpixel((3, 3)) == (255, 255, 255)
     palette = Image.new("P", (20, 20), 0)
     assert opened(encoded(palette, "PNG", transparency=0)).getpixel((3, 3)) == (255, 255, 255)
+    red = Image.new("RGB", (20, 20), (200, 30, 30))
+    assert opened(encoded(red, "PNG", transparency=(200, 30, 30))).getpixel((3, 3)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fruits import listing
-from fruits.errors import InputError
+from fruits.errors import InputError, ListingError
 
 
 def test_a_folder_is_listed_whole_and_sorted_with_relative_keys(tmp_path):
@@ -45,6 +46,28 @@ def test_a_folder_that_holds_nothing_is_a_named_error(tmp_path, kind):
     with pytest.raises(InputError, match="photos"):
         listing.write_of_folder(folder, str(tmp_path / "l.parquet"))
     assert not (tmp_path / "l.parquet").exists()
+
+
+def test_a_link_to_nothing_is_not_listed(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "here.jpg").write_bytes(b"x")
+    (photos / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert listing.write_of_folder(photos, str(tmp_path / "l.parquet")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "listed", [b"not Parquet", {"key": ["a.jpg"], "etag": ["1"]}], ids=["no table", "a column less"]
+)
+def test_a_listing_that_is_none_is_a_named_error(tmp_path, listed):
+    path = tmp_path / "listing.parquet"
+    if isinstance(listed, bytes):
+        path.write_bytes(listed)
+    else:
+        pq.write_table(pa.table(listed), path)
+    # It is refused before Spark is asked for anything.
+    with pytest.raises(ListingError, match=r"not a Parquet file|size_bytes"):
+        listing.read(None, str(path))
 
 
 def test_a_file_name_that_is_no_text_is_a_named_error(tmp_path):

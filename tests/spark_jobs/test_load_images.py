@@ -238,7 +238,9 @@ def test_a_full_refresh_loads_everything_again_to_the_same_rows(nights):
 def test_a_listing_of_several_row_groups_is_read_whole(nights, monkeypatch):
     orchard(nights.photos, labels=2, each=10)
     monkeypatch.setattr("fruits.listing.ROW_GROUP_ROWS", 3)
-    rows = listing.read(nights.spark, str(nights.list_photos() / "listing.parquet")).collect()
+    listed = listing.read(nights.spark, str(nights.list_photos() / "listing.parquet"))
+    assert "MapInArrow" in listed._jdf.queryExecution().toString(), "executors read it, not the driver"
+    rows = listed.collect()
     assert len({row.source_key for row in rows}) == len(rows) == 20
     assert all(row.image_id == image_id(row.source_key) and row.size_bytes > 0 for row in rows)
 
