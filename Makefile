@@ -167,7 +167,7 @@ test-faults: setup ## A quick selection of the faults (SEED=1)
 
 .PHONY: faults
 faults: setup ## Every fault at every moment, with PostgreSQL: docs/reliability.md, build/faults/ (SEED=1)
-	@status=0; SEED="$(SEED)" $(AIRFLOW)/python -m pytest tests/faults || status=$$?; \
+	@rm -f build/faults/results.json; status=0; SEED="$(SEED)" $(AIRFLOW)/python -m pytest tests/faults || status=$$?; \
 	$(AIRFLOW)/python tools/write_reliability.py && exit $$status
 
 .PHONY: test-e2e

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import sys
@@ -13,6 +14,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "build" / "faults" / "results.json"
 PAGE = REPOSITORY / "docs" / "reliability.md"
 _MOMENTS = ("before", "during", "after")
+_FAULTS = tuple(f"F{number}" for number in range(1, 29))
+_NO_SENSE = {
+    ("F15", "before"): "no Python worker lives before there are photos to read; F14 kills executors then",
+    ("F15", "after"): "a worker whose rows are written holds nothing; F14 kills whole executors then",
+    ("F20", "after"): "nothing is written to the node's disk once the last commit is made",
+}
 _HEAD = """# What breaks, and what holds
 
 Written by `make faults` from `build/faults/results.json`; do not edit. Each line is a fault that was injected at a
@@ -28,12 +35,27 @@ parts can be run alone; `+` after a commit: with changes that were not committed
 def page(results: Sequence[Mapping[str, Any]]) -> str:
     """The page as Markdown."""
     held = sum(bool(one["held"]) for one in results)
-    lines = [_HEAD, f"**{held} of {len(results)} held.**\n"]
+    seen = {(one["fault"], one["moment"]) for one in results}
+    unseen = [pair for pair in itertools.product(_FAULTS, _MOMENTS) if pair not in seen]
+    missing = [pair for pair in unseen if pair not in _NO_SENSE]
+    lines = [_HEAD, f"**{held} of {len(results)} held; {len(missing)} moments of faults were not run.**\n"]
     lines += [
         "| fault | moment | runner | what was injected | held | s | date, commit |",
         "|---|---|---|---|---|--:|---|",
     ]
-    for one in sorted(results, key=_order):
+    gaps = [
+        {
+            "fault": fault,
+            "moment": moment,
+            "runner": "",
+            "what": _NO_SENSE.get((fault, moment), "**not run**"),
+        }
+        for fault, moment in unseen
+    ]
+    for one in sorted([*results, *gaps], key=_order):
+        if not one["runner"]:
+            lines.append(f"| {one['fault']} | {one['moment']} | – | {one['what']} | – | | |")
+            continue
         outcome = "yes" if one["held"] else "**no**: " + "; ".join(one["broken"]).replace("|", "\\|")
         found = f"{one['seconds']:.0f} | {one['when'][:10]}, {one['commit']}"
         lines.append(
