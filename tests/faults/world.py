@@ -296,6 +296,7 @@ class Pipeline:
     def __init__(self, deployment: Deployment, home: Path) -> None:
         self.deployment = deployment
         self._moments = _moments()
+        self._one_at_a_time = threading.Lock()
         self.log_path = home / "log.txt"
         environment = deployment.environment() | airflow_environment(home)
         subprocess.run(
@@ -320,9 +321,11 @@ class Pipeline:
         """Runs the DAG to its end; the same `at` runs the same run once more."""
         assert self._process.stdin is not None
         asked = {"dag": dag, "conf": conf, "at": at or next(self._moments)}
-        self._process.stdin.write(json.dumps(asked) + "\n")
-        self._process.stdin.flush()
-        return Run(**json.loads(self._answer("RESULT", seconds)), deployment=self.deployment.name)
+        with self._one_at_a_time:  # a test that failed may have left one at work
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
+            ended = self._answer("RESULT", seconds)
+        return Run(**json.loads(ended), deployment=self.deployment.name)
 
     def start(self, at: str | None = None, dag: str = DAG, **conf: Any) -> Callable[[], Run]:
         """Runs the DAG in the background; gives what waits for its end."""
