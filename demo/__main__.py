@@ -23,6 +23,7 @@ from typing import Any
 import httpx
 from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.errors import ResidencyError
+from fruits_airflow.report.units import weights
 
 from demo.account import Account, AccountFailed, make_model, start_account
 from demo.airflow import Airflow, AirflowFailed
@@ -164,7 +165,9 @@ def _model(wishes: Wishes, account: Account, stack: dict[str, str], teller: Tell
     model = make_model(SPARK_PYTHON, MODELS, wishes.weights, log, teller.warn)
     for model_id in (model["model_id"], model["reference_model_id"]):
         account.upload_model(MODELS / model_id, stack["LakeBucket"])
-    teller.say("model", f"MobileNetV2, weights: {model['weights']}, model_id {model['model_id'][:12]}")
+    teller.say(
+        "model", f"MobileNetV2, weights: {weights(model['weights'])}, model_id {model['model_id'][:12]}"
+    )
     return model
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from fruits_airflow.report.units import weights
+
 STAGES = ("cluster_start", "load_images", "featurize", "reduce_pca", "publish", "terminate")
 
 
@@ -62,7 +64,7 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def _features(features: Mapping[str, Any]) -> str:
     return (
-        f"{features['rows']} vectors of 1280 ({features['engine']}, weights: {features['weights']}, "
+        f"{features['rows']} vectors of 1280 ({features['engine']}, weights: {weights(features['weights'])}, "
         f"model {str(features['model_id'])[:12]})"
     )
 

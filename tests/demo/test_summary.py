@@ -31,7 +31,7 @@ def test_the_summary_answers_what_came_out():
     text = summary(RUN, [])
     assert "600 loaded, 2 rejected" in line(text, "images")
     assert "1 not_an_image, 1 truncated" in line(text, "rejects")
-    assert "weights: path" in line(text, "features")
+    assert "weights: from a file" in line(text, "features")
     assert "111 of 1280 components keep 95.0%" in line(text, "PCA")
     assert "j-1 in eu-west-1, emr-spark-8.0.0, TERMINATED" in line(text, "cluster")
     assert "0.0312 EUR" in line(text, "cost")

@@ -250,6 +250,16 @@ def test_a_file_name_cannot_turn_the_text_around_or_hide(run: dict[str, Any], st
     html.encode("utf-8")
 
 
+@pytest.mark.parametrize(
+    ("origin", "said"), [("path", "from a file"), ("imagenet", "ImageNet, from Keras"), (7, "not known")]
+)
+def test_where_the_weights_came_from_is_said_in_words(
+    origin: object, said: str, run: dict[str, Any], stages: dict[str, Any]
+) -> None:
+    run["features"]["weights"] = origin
+    assert Page(render(run, stages, None)).text.count(f"Weights {said} ") == 2
+
+
 @pytest.mark.parametrize("where", ["run", "stage"])
 def test_random_weights_raise_an_alarm_before_anything_else(
     where: str, run: dict[str, Any], stages: dict[str, Any], sample: pa.Table

@@ -134,7 +134,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("count", "size", "seconds", "euros", "percent"):
+    for name in ("count", "size", "seconds", "euros", "percent", "weights"):
         environment.filters[name] = getattr(units, name)
     environment.globals["change"] = units.change
     return environment

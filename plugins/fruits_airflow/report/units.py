@@ -7,6 +7,7 @@ import unicodedata
 
 UNKNOWN = "not known"
 NBSP = "\u00a0"  # keeps a number and its unit on one line
+WEIGHTS = {"path": "from a file", "imagenet": "ImageNet, from Keras", "random": "random"}
 
 # Cc and Cf: control and formatting characters (a right-to-left override turns `gpj.exe` around); Cs: half of a
 # surrogate pair, which no file can be written with; Zl and Zp: line breaks that no editor shows.
@@ -96,6 +97,11 @@ def value(anything: object) -> str:
     if known is not None:
         return f"{known:,.0f}" if known == int(known) else f"{known:,.4g}"
     return UNKNOWN if isinstance(anything, int | float) else str(anything)
+
+
+def weights(origin: object) -> str | None:
+    """Where the model's weights came from, which run.json says in one word: `path` → `from a file`."""
+    return WEIGHTS.get(origin, origin) if isinstance(origin, str) else None
 
 
 def visible(text: str) -> str:
