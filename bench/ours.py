@@ -148,6 +148,7 @@ def catalog_settings(warehouse: Path) -> dict[str, str]:
         "spark.pyspark.python": str(PYTHON),
         "spark.pyspark.driver.python": str(PYTHON),
         "spark.driver.memory": "2g",
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "spark.ui.enabled": "false",
         "spark.log.level": "WARN",
     }
