@@ -1,0 +1,142 @@
+"""What the report says of a run that did not end well, or of which little is known."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from fruits_airflow.report import render
+from fruits_airflow.run_record import blank_record
+
+from tests.plugins.report.pages import Page, swapped
+
+
+@pytest.mark.parametrize("where", ["run", "stage"])
+def test_random_weights_raise_an_alarm_before_anything_else(
+    where: str, run: dict[str, Any], stages: dict[str, Any], sample: pa.Table
+) -> None:
+    if where == "run":
+        run["features"]["weights"] = "random"
+    else:
+        del run["features"]
+        stages["featurize"]["features"] = {"weights": "random"}
+    alarmed = Page(render(run, stages, sample))
+    assert [alarm["role"] for alarm in alarmed.classed("alarm")] == ["alert"]
+    assert alarmed.text.index("Weights: random.") < alarmed.text.index("Succeeded")
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "TERMINATING", None])
+def test_a_cluster_that_was_not_seen_ending_raises_an_alarm(state: str | None, run: dict[str, Any]) -> None:
+    run["cluster"]["state"] = state
+    text = Page(render(run, {}, None)).text
+    assert "Cluster j-2AXXXXXXGAPLF" in text
+    assert "until then it costs money" in text
+
+
+def test_a_cluster_that_ended_badly_is_gone_all_the_same(run: dict[str, Any]) -> None:
+    run["cluster"]["state"] = "TERMINATED_WITH_ERRORS"
+    assert Page(render(run, {}, None)).classed("alarm") == []
+
+
+def test_a_failed_run_says_why_where_and_what_stays(run: dict[str, Any], stages: dict[str, Any]) -> None:
+    run |= {"state": "failed", "reason": "StepFailed: weights do not fit", "pca": None, "quality": None}
+    run["seconds"] |= {"featurize": 0, "reduce_pca": 0, "publish": 0}
+    failed = Page(render(run, {"load_images": stages["load_images"]}, None))
+    assert "StepFailed: weights do not fit" in failed.text
+    assert "the result of the last good run stays current" in failed.text
+    assert "Load images done" in failed.text
+    assert "Featurize stopped here \u2013" in failed.text
+    assert "Reduce (PCA) did not run" in failed.text
+    assert "Terminate done" in failed.text
+    assert "No map: this run left no sample" in failed.text
+    assert "No variance curve" in failed.text
+    assert "the quality gate did not run" in failed.text
+
+
+def test_the_zeros_of_a_blank_record_are_not_shown_as_facts() -> None:
+    blank = blank_record("manual__1", "demo", "eu-west-1")
+    text = Page(render(blank | {"state": "refused", "reason": "ConfigError: no such model"}, {}, None)).text
+    assert "ConfigError: no such model" in text
+    assert "This run counted no images." in text
+    assert "No record of rejects" in text
+    assert "No cost" in text
+    assert "Metadata stripped not known" in text
+    assert text.count("did not run") == 6 + 1  # the stages, and the quality gate
+
+
+def test_a_cluster_that_never_became_ready_is_where_the_run_stopped(run: dict[str, Any]) -> None:
+    run["state"] = "failed"
+    run["seconds"] = dict.fromkeys(run["seconds"], 0)
+    text = Page(render(run, {}, None)).text
+    assert "Start cluster stopped here" in text
+    assert "Load images did not run" in text
+
+
+def test_a_failed_gate_stops_at_publish(run: dict[str, Any], stages: dict[str, Any]) -> None:
+    run["state"] = "failed"
+    stages["publish"]["published"] = False
+    run["quality"]["checks"]["reject_rate"] = {"ok": False, "value": 0.4, "limit": 0.2}
+    failed = Page(render(run, stages, None))
+    assert "Publish stopped here" in failed.text
+    assert "nothing published" in failed.text
+    assert failed.text.index("reject_rate failed 0.4 0.2") < failed.text.index("keys_match passed")
+
+
+def test_a_run_that_failed_after_publishing_says_that_it_published(
+    run: dict[str, Any], stages: dict[str, Any]
+) -> None:
+    run["state"] = "failed"
+    assert "The PCA was published before the run failed." in Page(render(run, stages, None)).text
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("skipped", "There was nothing to do, so no cluster was created."),
+        ("refused", "The plan stopped the run before anything was created"),
+        ("failed", "The run gives no cause"),
+    ],
+)
+def test_a_state_without_cause_is_explained(state: str, words: str) -> None:
+    assert words in Page(render({"state": state}, {}, None)).text
+
+
+def test_a_refused_run_shows_its_cause() -> None:
+    cause = "CostCeilingExceeded: forecast €3.20, max_cost_eur is 1.00"
+    refused = Page(render({"state": "refused", "reason": cause}, {}, None))
+    assert cause in refused.text
+    assert "Refused" in refused.text
+
+
+def test_an_empty_record_gives_a_page_that_says_what_is_missing() -> None:
+    empty = Page(render({}, {}, None))
+    assert "State not known" in empty.text
+    for words in (
+        "This run counted no images.",
+        "The run\u2019s total time is not known.",
+        "No map",
+        "No variance curve",
+        "No volumes",
+        "No checks",
+        "No record of rejects",
+        "No cost",
+        "The run names no region.",
+    ):
+        assert words in empty.text
+    assert empty.classed("alarm") == []
+    assert "None" not in empty.text
+
+
+def test_a_run_over_no_image_counts_zeros_and_draws_nothing(run: dict[str, Any]) -> None:
+    run["images"] = dict.fromkeys(run["images"], 0)
+    run |= {"rejects_by_code": {}, "pca": {"k": 0, "n": 0}, "bytes": dict.fromkeys(run["bytes"], 0)}
+    none = pa.table({"label": pa.array([], pa.string()), "pc1": pa.array([], pa.float64())})
+    no_rows = none.append_column("pc2", pa.array([], pa.float64()))
+    for sample in (none, no_rows):
+        stages = {"load_images": {"seconds": 3.0}, "reduce_pca": {"variance_curve": []}}
+        text = Page(render(run, stages, sample)).text
+        assert "0 seen" in swapped(text)
+        assert "No image was rejected." in text
+        assert "No map" in text
+        assert "No volumes" in text
