@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from tests.plugins.laptop import REPOSITORY
+from tools import write_docs
 
 PAGES = ("data_dictionary.md", "settings.md", "dags.md")
 ALERTS = ("red-run", "refused", "cluster-will-not-die", "no-publication", "gate-failed", "lock-held")
 
 
 @pytest.fixture(scope="module")
-def write_docs() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("write_docs", REPOSITORY / "tools" / "write_docs.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["write_docs"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def dags(write_docs: ModuleType) -> dict[str, Any]:
+def dags() -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         for key, value in write_docs.PLACEHOLDERS.items():
             patch.setenv(f"FRUITS_{key.upper()}", value)  # put back afterwards
@@ -36,7 +23,7 @@ def dags(write_docs: ModuleType) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def pages(write_docs: ModuleType, dags: dict[str, Any]) -> dict[str, str]:
+def pages(dags: dict[str, Any]) -> dict[str, str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(write_docs, "load_dags", lambda: dags)
         return dict(write_docs.pages())
@@ -47,29 +34,25 @@ def test_a_generated_page_is_what_the_code_gives(pages: dict[str, str], page: st
     assert (REPOSITORY / "docs" / page).read_text() == pages[page], "run make docs and commit what it writes"
 
 
-def test_a_column_without_a_comment_stops_the_dictionary(write_docs: ModuleType) -> None:
+def test_a_column_without_a_comment_stops_the_dictionary() -> None:
     with pytest.raises(write_docs.Undocumented, match="width_px"):
         list(write_docs.columns("images", "image_id STRING NOT NULL COMMENT 'id',\nwidth_px INT NOT NULL"))
 
 
-def test_a_table_without_a_text_stops_the_dictionary(
-    write_docs: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_without_a_text_stops_the_dictionary(monkeypatch: pytest.MonkeyPatch) -> None:
     more = {"TABLES": {"new_table": "a INT COMMENT 'b'"}, "KEYS": {"new_table": ("a",)}}
     monkeypatch.setattr(write_docs, "_literal", more.__getitem__)
     with pytest.raises(write_docs.Undocumented, match="new_table"):
         write_docs.data_dictionary()
 
 
-def test_a_setting_without_a_comment_stops_its_page(
-    write_docs: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_setting_without_a_comment_stops_its_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write_docs, "setting_texts", lambda _yaml: {})
     with pytest.raises(write_docs.Undocumented, match="deployment_id"):
         write_docs.settings()
 
 
-def test_a_comment_goes_on_below_its_key(write_docs: ModuleType) -> None:
+def test_a_comment_goes_on_below_its_key() -> None:
     yaml = "# Head:\n#   bucket      where it is,\n#               and what for\nk: 1            # how many\n"
     assert write_docs.setting_texts(yaml) == {"bucket": "where it is, and what for", "k": "how many"}
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import jupytext
 import nbclient
 import nbformat
 import pytest
+
+from tools import run_notebook
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOK = REPOSITORY / "notebooks" / "fruits_pipeline.ipynb"
@@ -23,17 +22,6 @@ SHARED = Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
 PHOTOS = SHARED / "images" / "fruits360_sample" / "Test"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 LABELS, PHOTOS_EACH = 6, 10
-
-
-@pytest.fixture(scope="module")
-def run_notebook() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("run_notebook", REPOSITORY / "tools" / "run_notebook.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["run_notebook"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +54,7 @@ def model() -> Path:
 
 
 @pytest.fixture(scope="module")
-def executed(
-    run_notebook: ModuleType, photos: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
-) -> nbformat.NotebookNode:
+def executed(photos: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
     values = {"PHOTOS": photos, "MODEL": model, "LAKE": tmp_path_factory.mktemp("lake")}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
@@ -101,7 +87,7 @@ def test_it_shows_photos_curve_space_neighbours_and_volumes(executed: nbformat.N
     assert pictures(executed) == 6
 
 
-def test_a_cell_that_raises_fails_the_run(run_notebook: ModuleType, tmp_path: Path) -> None:
+def test_a_cell_that_raises_fails_the_run(tmp_path: Path) -> None:
     script = tmp_path / "broken.py"
     script.write_text("# %%\nassert 1 == 2\n")
     with pytest.raises(nbclient.exceptions.CellExecutionError):

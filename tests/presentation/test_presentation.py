@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import re
-import sys
 from collections.abc import Iterator
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pypdfium2
 import pypdfium2.raw as pdfium
 import pytest
 from pypdf import PdfReader
+
+from docs.presentation import build
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRESENTATION = REPOSITORY / "docs" / "presentation"
@@ -36,17 +35,6 @@ MEASURED = {
 }
 
 
-@pytest.fixture(scope="module")
-def build() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_presentation", PRESENTATION / "build.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["build_presentation"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module", params=["measured", "not measured"])
 def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A benchmark's results, or the path of none."""
@@ -57,7 +45,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 class Built:
-    def __init__(self, build: ModuleType, language: str, folder: Path, bench: Path) -> None:
+    def __init__(self, language: str, folder: Path, bench: Path) -> None:
         self.path = folder / f"presentation.{language}.pdf"
         self.pages = list(pypdfium2.PdfDocument(self.path))
         self.traces: list[dict[str, Any]] = build.traces(build.SOURCE, language)
@@ -67,12 +55,10 @@ class Built:
 
 
 @pytest.fixture(scope="module", params=LANGUAGES)
-def built(
-    build: ModuleType, bench: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Built:
+def built(bench: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("pdf")
     assert build.main(["--out", str(folder), "--bench", str(bench)]) == 0
-    return Built(build, request.param, folder, bench)
+    return Built(request.param, folder, bench)
 
 
 @pytest.fixture
@@ -190,7 +176,7 @@ def value_at(sources: dict[str, Any], path: str) -> Any:
 
 
 @pytest.fixture
-def sources(build: ModuleType) -> dict[str, Any]:
+def sources() -> dict[str, Any]:
     def read(path: Path) -> Any:
         return json.loads(path.read_text())
 
@@ -227,7 +213,7 @@ def test_every_trace_says_what_its_file_says(built: Built, sources: dict[str, An
         assert trace["text"] == written(value * trace.get("scale", 1), trace["digits"], built.language), trace
 
 
-def test_a_number_that_is_typed_by_hand_is_found(build: ModuleType, own_source: Path, tmp_path: Path) -> None:
+def test_a_number_that_is_typed_by_hand_is_found(own_source: Path, tmp_path: Path) -> None:
     own_source.write_text(
         '#import "theme.typ": *\n#import "figures.typ": *\n#show: look\n'
         '#slide[Own][#fig("run:pca.k") components, and 42 typed by hand]\n'
@@ -239,7 +225,7 @@ def test_a_number_that_is_typed_by_hand_is_found(build: ModuleType, own_source: 
     assert [number for number, text in found if "42" in text] == [1]
 
 
-def test_too_much_text_for_a_slide_is_found(build: ModuleType, own_source: Path, tmp_path: Path) -> None:
+def test_too_much_text_for_a_slide_is_found(own_source: Path, tmp_path: Path) -> None:
     own_source.write_text(
         '#import "theme.typ": *\n#show: look\n#slide[Own][#range(60).map(_ => [many words]).join(linebreak())]\n'
         "#slide[Wide][#box(width: 900pt)[#h(1fr) far out]]\n"
@@ -254,7 +240,7 @@ def test_too_much_text_for_a_slide_is_found(build: ModuleType, own_source: Path,
 # The files that are read
 
 
-def test_the_constants_are_the_codes_own(build: ModuleType) -> None:
+def test_the_constants_are_the_codes_own() -> None:
     embedding = ast.parse((REPOSITORY / "spark_jobs" / "fruits" / "embedding.py").read_text())
     (dims,) = (
         node.value

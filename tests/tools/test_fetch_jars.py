@@ -1,14 +1,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-from pathlib import Path
 
 import pytest
 
-spec = importlib.util.spec_from_file_location("fetch_jars", Path("tools/fetch_jars.py"))
-fetch_jars = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(fetch_jars)
+from tools import fetch_jars
 
 GOOD = b"as pinned"
 COORDINATE = "group:thing:1.0"
