@@ -1,20 +1,20 @@
 """Fruits!: a photo, and all that was made of it, gone for good.
 
-`plan → upload_code → create_cluster → cluster_ready → erase_images → erase_demo_images → erase_exports → erase_photos →
-write_receipt`, beside it `terminate_cluster`, at the end `verdict`.
+`plan → upload_code → create_cluster → cluster_ready → erase_images → erase_demo_images → erase_notebook_images →
+erase_exports → erase_photos → write_receipt`, beside it `terminate_cluster`, at the end `verdict`.
 
 **Purpose.** Answers a request for erasure (GDPR, Article 17). Name photos by `image_ids`, `keys` or `prefix`. Erased
-are: the rows of every table of both databases, with the snapshots and files that held them; rows of listings, exports
-and samples; thumbnails in reports; examples of rejects; keys in logs; every version of the object itself, and the same
-bytes under other keys. `docs/gdpr.md` says what is not reached, and how to show that the rest is.
+are: the rows of every table of the three databases, with the snapshots and files that held them; rows of listings,
+exports and samples; thumbnails in reports; examples of rejects; keys in logs; every version of the object itself, and
+the same bytes under other keys. `docs/gdpr.md` says what is not reached, and how to show that the rest is.
 
 **Order.** First the suppression list, so that nothing comes back meanwhile; last the object, so that another attempt
 still finds what to look for. Then the receipt, `erasures/<run_id>/receipt.json`: digests and counts, no key.
 
 **A rerun** comes to the same end: clear what failed, or trigger it again. The receipt then says 0 of what is gone.
 
-**Beside a nightly run** it stands only by waiting: it takes the locks of both databases, as that run takes its own. A
-run that was planned before and is cleared after it is refused, since its listing still knows the photo.
+**Beside a nightly run** it stands only by waiting: it takes the locks of the databases that runs write to. A run that
+was planned before and is cleared after it is refused, since its listing still knows the photo.
 
 **Cost** is bounded as a nightly run's is: the demo profile, `max_cost_eur`, and four things that end a cluster.
 """

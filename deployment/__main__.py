@@ -26,6 +26,7 @@ SETTINGS = {
     "SubnetId": "FRUITS_SUBNET_ID",
     "NightlyDatabase": "FRUITS_DATABASE",
     "DemoDatabase": "FRUITS_DEMO_DATABASE",
+    "NotebookDatabase": "FRUITS_NOTEBOOK_DATABASE",
 }
 
 

@@ -145,9 +145,11 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
         "lake_region": lake_region,
         "region": settings.region,
         "profile": profile.name,
-        "databases": databases,
+        # a notebook takes no lock: its tables are its own, and it drops them
+        "databases": [*databases, settings.notebook_database],
         "database": settings.database,
         "demo_database": settings.demo_database,
+        "notebook_database": settings.notebook_database,
         "max_cost_eur": settings.max_cost_eur,
         "eur_per_hour": eur_per_hour,
         "vcpus": worker_vcpus(profile.instance_fleets),

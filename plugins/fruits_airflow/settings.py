@@ -51,6 +51,7 @@ class Settings:
     raw_prefix: str = "images/"
     database: str = "fruits"
     demo_database: str = "fruits_demo"
+    notebook_database: str = "fruits_notebook"
     release_label: str = "emr-spark-8.0.0"
     model_id: str | None = None
     engine: str = "litert"
@@ -102,7 +103,7 @@ class Settings:
         )
         for name in ("raw_bucket", "lake_bucket"):
             _match(name, getattr(self, name), _BUCKET, "the name of a bucket, without s3://")
-        for name in ("database", "demo_database"):
+        for name in ("database", "demo_database", "notebook_database"):
             _match(name, getattr(self, name), _DATABASE, "lower-case letters, digits and underscores")
         if self.model_id is not None:
             _match("model_id", self.model_id, _MODEL, "the 64 hex digits that make model prints")
@@ -119,6 +120,8 @@ class Settings:
             )
         if self.database == self.demo_database:
             _fail("demo_database", self.demo_database, "a demo must not write where the nightly run does")
+        if self.notebook_database in (self.database, self.demo_database):
+            _fail("notebook_database", self.notebook_database, "a notebook drops all tables of its database")
         if not is_folder(self.raw_prefix):
             _fail("raw_prefix", self.raw_prefix, FOLDER_RULE)
         if self.subnet_id is not None:

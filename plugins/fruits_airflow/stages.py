@@ -13,9 +13,13 @@ from typing import Any
 
 PIPELINE = "fruits_pipeline"  # the DAG whose stages these are; what looks at its runs finds them by this id
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
-# The steps of an erasure, one for each database, and what the plan calls that database; both run one job.
+# The steps of an erasure, one for each database, and what the plan calls that database; all run one job.
 ERASURE_JOB = "erase_images"
-ERASURE_STAGES = {"erase_images": "database", "erase_demo_images": "demo_database"}
+ERASURE_STAGES = {
+    "erase_images": "database",
+    "erase_demo_images": "demo_database",
+    "erase_notebook_images": "notebook_database",
+}
 JOBS = (*STAGES, ERASURE_JOB)
 
 
@@ -77,7 +81,7 @@ def step_for(stage: str, plan: Mapping[str, Any], code_digest: str) -> dict[str,
     job, database, folder = stage, plan["database"], plan["run_folder"]
     if stage in ERASURE_STAGES:
         job, database = ERASURE_JOB, plan[ERASURE_STAGES[stage]]
-        folder = f"{folder}/{database}"  # both steps leave metrics of the same name
+        folder = f"{folder}/{database}"  # all steps leave metrics of the same name
     common = ["--database", f"lake.{database}", "--run-id", plan["run_id"], "--run-folder", folder]
     command = [
         # client: with cluster the driver's output would be in YARN's container logs, not in the step's

@@ -106,6 +106,7 @@ def test_its_receipt_says_in_digests_and_counts_what_is_gone(world: World) -> No
     assert {name: found["rows"] for name, found in receipt["tables"].items()} == {
         "fruits": {"images": 1},
         "fruits_demo": {"images": 1},
+        "fruits_notebook": {"images": 1},
     }
     assert KEY not in json.dumps(receipt)
 

@@ -40,6 +40,8 @@ REFUSED: list[tuple[str, Request]] = [
     ("NodeRole", Request("s3:GetObject", "arn:aws:s3:::another/x", HERE)),
     ("NodeRole", Request("glue:DeleteDatabase", NAMES.arn("glue", "database/fruits"), HERE)),
     ("NodeRole", Request("glue:GetTable", NAMES.arn("glue", "table/another/t"), HERE)),
+    ("NodeRole", Request("glue:CreateDatabase", NAMES.arn("glue", "database/fruits_notebook"), HERE)),
+    ("AnalystRole", Request("glue:UpdateTable", NAMES.arn("glue", "table/fruits_notebook/pca"), HERE)),
     ("NodeRole", Request("elasticmapreduce:TerminateJobFlows", CLUSTER, HERE)),
     ("NodeRole", Request("iam:PassRole", NAMES.node_role_arn, HERE)),
     ("AirflowRole", Request("s3:PutObject", f"{RAW}/images/x.jpg", HERE)),
@@ -86,16 +88,32 @@ REFUSED: list[tuple[str, Request]] = [
         Request("iam:PassRole", NAMES.service_role_arn, HERE | {"iam:PassedToService": "ec2.amazonaws.com"}),
     ),
 ]
+# What a notebook does on a cluster (tests/local_aws/test_notebook_step.py), and an erasure in its tables after it: each
+# asks for the catalog, the database and the table.
+NOTEBOOK = [
+    *(
+        Request(f"glue:{operation}", NAMES.arn("glue", resource), HERE)
+        for operation, level in [("GetDatabase", 2), ("CreateTable", 3), ("GetTable", 3), ("GetTables", 3),
+                                 ("UpdateTable", 3), ("DeleteTable", 3)]
+        for resource in ("catalog", "database/fruits_notebook", "table/fruits_notebook/images")[:level]
+    ),
+    *(
+        Request(f"s3:{operation}", f"{LAKE}/tables/fruits_notebook.db/images/data/x.parquet", HERE)
+        for operation in ("GetObject", "PutObject", "DeleteObject")
+    ),
+]  # fmt: skip
 ALLOWED: list[tuple[str, Request]] = [
     ("NodeRole", Request("s3:GetObject", f"{LAKE}/env/{'e' * 64}/environment.tar.gz", HERE)),
     ("NodeRole", Request("s3:GetObject", f"{LAKE}/certificates/nodes.zip", HERE)),
     ("NodeRole", Request("s3:PutObject", f"{LAKE}/logs/j-1/node/x.gz", HERE)),
+    *(("NodeRole", request) for request in NOTEBOOK),
     ("AirflowRole", Request("s3:DeleteObjectVersion", f"{RAW}/images/x.jpg", HERE)),
     ("AirflowRole", Request("iam:PassRole", NAMES.node_role_arn, ABROAD | TO_EC2)),
     ("AnalystRole", Request("s3:GetObject", f"{LAKE}/tables/fruits.db/pca/data/x.parquet", HERE)),
     ("AnalystRole", Request("s3:ListBucket", LAKE, HERE | {"s3:prefix": "runs/r"})),
     ("AnalystRole", Request("kms:Decrypt", KEY, via_s3(LAKE))),
     ("AnalystRole", Request("glue:GetTable", NAMES.arn("glue", "table/fruits/pca"), HERE)),
+    ("AnalystRole", Request("glue:GetTable", NAMES.arn("glue", "table/fruits_notebook/pca"), HERE)),
     ("EmrServiceRole", Request("kms:CreateGrant", KEY, HERE | {"kms:GrantIsForAWSResource": "true"})),
 ]  # fmt: skip
 

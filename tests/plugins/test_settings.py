@@ -83,6 +83,8 @@ def test_what_yaml_misreads_or_nobody_knows_is_refused(tmp_path: Path, text: str
         ("raw_prefix", "images"),
         ("database", "fruits-prod"),
         ("demo_database", "fruits"),
+        ("notebook_database", "fruits"),
+        ("notebook_database", "fruits_demo"),
         ("release_label", "emr-7.0.0"),
         ("model_id", "abc"),
         ("engine", "keras"),
