@@ -2,7 +2,7 @@
 
 EMR takes most of these bodies and then costs money, loses a night or leaks data; so they are checked here, in tests,
 by `plan`, and once more by `create_cluster` right before the request. Each rule is one function named for what it
-wants, that gives sentences with the key, the value and the remedy.
+wants, that gives sentences with the key, the value and the remedy; those for the machines are in machine_rules.py.
 
 Sources: the API reference of RunJobFlow and of its types, the EMR management guide (instance fleets, managed scaling,
 v2 managed policies, security configurations).
@@ -11,25 +11,29 @@ v2 managed policies, security configurations).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from fruits_airflow.errors import ClusterRefused, ConfigError, ResidencyError
-from fruits_airflow.prices import vcpus
+from fruits_airflow.machine_rules import (
+    Body,
+    Found,
+    executors_fit,
+    fleets,
+    instance_types,
+    managed_scaling,
+    primary_on_demand,
+    spark_defaults,
+    spot_falls_back,
+)
 from fruits_airflow.regions import require_eu_region
-from fruits_airflow.releases import GIB_PER_CORE, Release, architecture, release
+from fruits_airflow.releases import release
 
 POLICY_TAG = "for-use-with-amazon-emr-managed-policies"
 REQUIRED_TAGS = ("project", "deployment", "dag", "run", "deadline", POLICY_TAG)
 LONGEST_LIFE = timedelta(days=1)
-TYPES_PER_FLEET = 30  # with an allocation strategy; 5 without one
-YARN_SHARE = 0.75  # of a node's memory, what EMR gives to YARN
-_SIZE_GIB = {"m": 1 / 1024, "g": 1.0}
-
-Body = Mapping[str, Any]
-Found = Iterator[str]
 
 
 @dataclass(frozen=True)
@@ -208,139 +212,13 @@ def libraries(body: Body, around: Surroundings) -> Found:
 
 def spark_settings(body: Body, around: Surroundings) -> Found:
     """The Spark settings that a run relies on."""
-    properties = _spark(body)
+    properties = spark_defaults(body)
     if properties.get("spark.yarn.maxAppAttempts") != "1":
         yield "spark.yarn.maxAppAttempts is not 1: YARN would run a failed step once more"
     if "spark.pyspark.python" not in properties:
         yield "spark.pyspark.python is not set: workers would take the PATH's python3, without our libraries"
     if properties.get("spark.sql.catalog.lake.warehouse") != f"s3://{around.lake_bucket}/tables":
         yield f"spark.sql.catalog.lake.warehouse is not s3://{around.lake_bucket}/tables"
-
-
-def executors_fit(body: Body, _around: Surroundings) -> Found:
-    """One interpreter per core, and memory that YARN has."""
-    properties = _spark(body)
-    cores = int(properties.get("spark.executor.cores", 0))
-    needed = _gib(properties.get("spark.executor.memory", "1g")) + _gib(
-        properties.get("spark.executor.memoryOverhead", "1g")
-    )
-    for name in sorted({name for fleet in _workers(body) for name in _types(fleet)}):
-        if vcpus(name) != cores:
-            yield (
-                f"spark.executor.cores is {cores}, {name} has {vcpus(name)}: one interpreter per core, no "
-                "more, no less"
-            )
-        memory = vcpus(name) * GIB_PER_CORE.get(name[0], 2) * YARN_SHARE
-        if needed > memory:
-            yield f"an executor of {needed:g} GiB does not fit the {memory:g} GiB that YARN has on {name}"
-
-
-# ---- the machines ---------------------------------------------------------------------------------------------------
-
-
-def instance_types(body: Body, _around: Surroundings) -> Found:
-    """Types of the release, of one architecture."""
-    known: Release | None = None
-    try:
-        known = release(body.get("ReleaseLabel", ""))
-    except ConfigError:
-        return  # known_release says so
-    names = sorted({name for fleet in _fleets(body) for name in _types(fleet)})
-    for name in names:
-        if name.partition(".")[0] not in known.instance_families:
-            yield (
-                f"{name} is not a type of {body['ReleaseLabel']}; take one of "
-                f"{', '.join(sorted(known.instance_families))}"
-            )
-    architectures = {architecture(name) for name in names}
-    if len(architectures) > 1:
-        yield (
-            f"{', '.join(names)} are of {' and '.join(sorted(architectures))}: one architecture per "
-            "cluster, as the libraries"
-        )
-
-
-def fleets(body: Body, _around: Surroundings) -> Found:
-    """The fleets that EMR takes, several types in each."""
-    kinds = [fleet.get("InstanceFleetType") for fleet in _fleets(body)]
-    if kinds.count("MASTER") != 1 or kinds.count("CORE") != 1 or kinds.count("TASK") > 1:
-        yield f"InstanceFleets are {kinds}; EMR takes one MASTER, one CORE and at most one TASK"
-    for fleet in _fleets(body):
-        kind, names = fleet.get("InstanceFleetType"), _types(fleet)
-        if len(names) < 2:
-            yield (
-                f"the {kind} fleet has {len(names)} type: one that has run out in a zone stops the night; "
-                "name several"
-            )
-        if len(names) > TYPES_PER_FLEET or len(set(names)) != len(names):
-            yield f"the {kind} fleet has {len(names)} types, some twice or more than EMR's {TYPES_PER_FLEET}"
-        if _units(fleet) < 1:
-            yield f"the {kind} fleet asks for no capacity; set a target"
-
-
-def primary_on_demand(body: Body, _around: Surroundings) -> Found:
-    """The driver is never on a spot market."""
-    for fleet in _fleets(body):
-        if fleet.get("InstanceFleetType") == "MASTER" and (
-            fleet.get("TargetSpotCapacity") or fleet.get("TargetOnDemandCapacity") != 1
-        ):
-            yield "the MASTER fleet is not one node on demand: the run is lost when a spot market takes it"
-
-
-def spot_falls_back(body: Body, _around: Surroundings) -> Found:
-    """Spot from deep pools, on demand when there is none."""
-    for fleet in _fleets(body):
-        if not fleet.get("TargetSpotCapacity"):
-            continue
-        spot = fleet.get("LaunchSpecifications", {}).get("SpotSpecification", {})
-        kind = fleet.get("InstanceFleetType")
-        if spot.get("AllocationStrategy") != "price-capacity-optimized":
-            yield (
-                f"the {kind} fleet's spot strategy is {spot.get('AllocationStrategy')}; take "
-                "price-capacity-optimized"
-            )
-        if spot.get("TimeoutAction") != "SWITCH_TO_ON_DEMAND":
-            yield (
-                f"the {kind} fleet's TimeoutAction is {spot.get('TimeoutAction')}; SWITCH_TO_ON_DEMAND "
-                "saves the night"
-            )
-        if not 5 <= spot.get("TimeoutDurationMinutes", 0) <= 1440:
-            yield (
-                f"the {kind} fleet's TimeoutDurationMinutes is {spot.get('TimeoutDurationMinutes')}; EMR "
-                "takes 5 to 1440"
-            )
-
-
-def managed_scaling(body: Body, _around: Surroundings) -> Found:
-    """Nodes without work are given back, and never more are had than forecast."""
-    target = sum(_units(fleet) for fleet in _workers(body))
-    policy = body.get("ManagedScalingPolicy")
-    if policy is None:
-        if target > 1:
-            yield (
-                f"ManagedScalingPolicy is not set, with {target} units: nodes without work would be paid for"
-            )
-        return
-    limits = policy.get("ComputeLimits", {})
-    low, high = limits.get("MinimumCapacityUnits", 0), limits.get("MaximumCapacityUnits", 0)
-    if limits.get("UnitType") != "InstanceFleetUnits":
-        yield f"ManagedScalingPolicy.UnitType is {limits.get('UnitType')}; fleets count in InstanceFleetUnits"
-    if not 1 <= low <= high:
-        yield (
-            f"ManagedScalingPolicy goes from {low} to {high} units; at least 1, and the minimum below the "
-            "maximum"
-        )
-    if high > target:
-        yield (
-            f"ManagedScalingPolicy goes up to {high} units, the fleets ask for {target}: dearer than the "
-            "forecast"
-        )
-    if (
-        not limits.get("MaximumOnDemandCapacityUnits", high)
-        <= high
-        >= limits.get("MaximumCoreCapacityUnits", high)
-    ):
-        yield "ManagedScalingPolicy: the limits on demand and of core nodes must not be above the maximum"
 
 
 # ---- EMR's own limits -----------------------------------------------------------------------------------------------
@@ -399,30 +277,3 @@ def _tags(body: Body) -> dict[str, str]:
 def _bootstrap_arguments(body: Body) -> list[str]:
     actions = [action["ScriptBootstrapAction"] for action in body.get("BootstrapActions", [])]
     return [argument for action in actions for argument in action.get("Args", [])]
-
-
-def _spark(body: Body) -> dict[str, str]:
-    found = (
-        c["Properties"] for c in body.get("Configurations", []) if c["Classification"] == "spark-defaults"
-    )
-    return next(found, {})
-
-
-def _fleets(body: Body) -> list[Mapping[str, Any]]:
-    return list(body.get("Instances", {}).get("InstanceFleets", []))
-
-
-def _workers(body: Body) -> list[Mapping[str, Any]]:
-    return [fleet for fleet in _fleets(body) if fleet.get("InstanceFleetType") != "MASTER"]
-
-
-def _types(fleet: Mapping[str, Any]) -> list[str]:
-    return [config["InstanceType"] for config in fleet.get("InstanceTypeConfigs", [])]
-
-
-def _units(fleet: Mapping[str, Any]) -> int:
-    return int(fleet.get("TargetOnDemandCapacity", 0) + fleet.get("TargetSpotCapacity", 0))
-
-
-def _gib(size: str) -> float:
-    return float(size[:-1]) * _SIZE_GIB[size[-1].lower()]
