@@ -127,7 +127,7 @@ class Nights:
         self.before = invariants.digest(iceberg_tables(deployment))
 
     def begin(self) -> Callable[[], Run]:
-        return self.pipeline.start(limit=LIMIT, full_refresh=True)
+        return self.pipeline.start(seconds=600, limit=LIMIT, full_refresh=True)
 
     def held(self, number: int) -> None:
         until(lambda: self.aws.fault(number)["holding"], "a call to be held", 240)

@@ -327,13 +327,15 @@ class Pipeline:
             ended = self._answer("RESULT", seconds)
         return Run(**json.loads(ended), deployment=self.deployment.name)
 
-    def start(self, at: str | None = None, dag: str = DAG, **conf: Any) -> Callable[[], Run]:
+    def start(
+        self, at: str | None = None, seconds: float = 240, dag: str = DAG, **conf: Any
+    ) -> Callable[[], Run]:
         """Runs the DAG in the background; gives what waits for its end."""
         found: list[Run | BaseException] = []
 
         def work() -> None:
             try:
-                found.append(self.run(at, dag=dag, **conf))
+                found.append(self.run(at, seconds, dag, **conf))
             except BaseException as error:  # noqa: BLE001  raised again in the thread that waits
                 found.append(error)
 
@@ -341,7 +343,7 @@ class Pipeline:
         thread.start()
 
         def wait() -> Run:
-            thread.join(300)
+            thread.join(seconds + 60)
             if not found:
                 raise TimeoutError("the run has not ended")
             if isinstance(found[0], BaseException):
