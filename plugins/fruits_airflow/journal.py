@@ -1,4 +1,4 @@
-"""What a run must remember when its task dies or is cleared: XComs go then, these notes stay.
+"""What a run must remember when its task dies or is cleared: XComs go then, these notes stay. And what it must forget.
 
 Notes are small JSON objects in the run's folder, `runs/<run_id>/journal/<name>.json`.
 """
@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.stages import STAGES
 
 LAST_FAILURE = "last_failure"  # what a stage failed of, for the record: an exception ends with its task
 
@@ -29,6 +30,10 @@ class Journal:
         """Writes a note with the present time as `at`."""
         self.lake.write_json(self._key(name), {"at": datetime.now(UTC).isoformat(), **facts})
 
+    def forget(self, name: str) -> None:
+        """Removes a note; one that was never written is fine."""
+        self.lake.remove(self._key(name))
+
     def seconds_since(self, name: str) -> float | None:
         """Age of a note in seconds, or None when it was never written."""
         note = self.read(name)
@@ -38,3 +43,18 @@ class Journal:
 
     def _key(self, name: str) -> str:
         return run_key(self.run_id, f"journal/{name}.json")
+
+
+def forget_earlier_attempt(lake: Lake, run_id: str) -> None:
+    """Removes what a cleared attempt of this run left, so that nothing old is reported as new."""
+    Journal(lake, run_id).forget(LAST_FAILURE)
+    for name in ("run.json", "report.html", *(f"stages/{stage}.json" for stage in STAGES)):
+        lake.remove(run_key(run_id, name))
+
+
+def forget_failure(lake: Lake, run_id: str) -> None:
+    """What an earlier attempt failed of is not what this one will have failed of; what it published stays so."""
+    Journal(lake, run_id).forget(LAST_FAILURE)
+    publish = run_key(run_id, "stages/publish.json")
+    if not (lake.read_json(publish) or {}).get("published"):
+        lake.remove(publish)

@@ -19,14 +19,12 @@ from fruits_airflow.code_bundle import build_bundle
 from fruits_airflow.cost import Workload, deadline, fleets_eur_per_hour, worker_vcpus
 from fruits_airflow.errors import ConfigError, RunRefused
 from fruits_airflow.forecasting import forecast_run
-from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.prices import load_prices
 from fruits_airflow.publication import Fingerprint, read_state, require_work, settings_digest, write_state
 from fruits_airflow.residency import EVIDENCE, survey, unknown_key
 from fruits_airflow.run_parameters import RunParameters
 from fruits_airflow.settings import Settings
-from fruits_airflow.stages import STAGES
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -175,17 +173,6 @@ def find_model(lake: Lake, asked: RunParameters) -> Mapping[str, Any]:
             )
         log.warning("weights: random. The vectors mean nothing; give make model real weights.")
     return model
-
-
-def forget_earlier_attempt(lake: Lake, run_id: str) -> None:
-    """Removes what a cleared attempt of this run left, so that nothing old is reported as new."""
-    for name in (
-        "run.json",
-        "report.html",
-        f"journal/{LAST_FAILURE}.json",
-        *(f"stages/{stage}.json" for stage in STAGES),
-    ):
-        lake.remove(run_key(run_id, name))
 
 
 def _read_model(lake: Lake, model_id: str) -> Mapping[str, Any]:

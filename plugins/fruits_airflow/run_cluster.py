@@ -36,8 +36,8 @@ from fruits_airflow.cost import PARTS, deadline, disks, estimate_parts
 from fruits_airflow.database_lock import DatabaseLock
 from fruits_airflow.endpoints import CALLED
 from fruits_airflow.errors import FruitsError
-from fruits_airflow.journal import LAST_FAILURE, Journal
-from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.journal import Journal, forget_failure
+from fruits_airflow.lake import Lake
 from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.prices import load_prices
 from fruits_airflow.publication import read_state, require_not_overtaken
@@ -166,16 +166,8 @@ class RunCluster:
         for database in self.plan.get("databases") or [self.plan["database"]]:  # an erasure works on several
             self.lock(database).take(lock_deadline(self.settings))
             require_not_overtaken(read_state(self.lake, database), self.identity.run_id)
-        self._forget_failure()
+        forget_failure(self.lake, self.identity.run_id)
         return self.body()
-
-    def _forget_failure(self) -> None:
-        """What an earlier attempt failed of is not what this one will have failed of; what it published stays so."""
-        run_id = self.identity.run_id
-        self.lake.remove(run_key(run_id, f"journal/{LAST_FAILURE}.json"))
-        publish = run_key(run_id, "stages/publish.json")
-        if not (self.lake.read_json(publish) or {}).get("published"):
-            self.lake.remove(publish)
 
     def body(self) -> dict[str, Any]:
         """The body of RunJobFlow for a cluster made now."""

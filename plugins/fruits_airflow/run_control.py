@@ -14,11 +14,12 @@ from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.code_bundle import build_bundle, upload_bundle
 from fruits_airflow.endpoints import CALLED
 from fruits_airflow.errors import FruitsError, LockHeld, NothingToDo
+from fruits_airflow.journal import forget_earlier_attempt
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.lock_waiting import LockWaitingOperator
 from fruits_airflow.operators import failing_for_good
-from fruits_airflow.planning import forget_earlier_attempt, make_plan
+from fruits_airflow.planning import make_plan
 from fruits_airflow.publication import Settled, read_state, write_state
 from fruits_airflow.residency import key_describer
 from fruits_airflow.run_cluster import kms_client, open_lake

@@ -18,9 +18,10 @@ from fruits_airflow.errors import (
     ResidencyError,
     RunRefused,
 )
+from fruits_airflow.journal import forget_earlier_attempt
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.listing import read_listing
-from fruits_airflow.planning import forget_earlier_attempt, make_plan
+from fruits_airflow.planning import make_plan
 from fruits_airflow.publication import Fingerprint, PublicationState, read_state, write_state
 from fruits_airflow.run_parameters import parameter_schemas, resolve_parameters
 from fruits_airflow.settings import Settings
