@@ -12,7 +12,7 @@ from fruits_airflow.clusters import Cluster, ClusterDesk, ClusterIdentity
 from fruits_airflow.code_bundle import build_bundle, upload_bundle
 from fruits_airflow.cost import deadline, fleets_eur_per_hour
 from fruits_airflow.journal import Journal
-from fruits_airflow.lake import Lake
+from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.prices import load_prices
 from fruits_airflow.settings import Settings
 
@@ -63,7 +63,7 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
         client=account.client("emr"),
         # RunJobFlow takes no token: a request that is sent again makes a second cluster
         single_attempt_client=account.client("emr", attempts=1),
-        journal=Journal(lake, identity.run_id),
+        journal=Journal(lake, run_key(identity.run_id)),
         identity=identity,
         consistency_s=settings.list_consistency_s,
         poll_s=settings.poll_s,

@@ -3,13 +3,16 @@
 Nightly run, upkeep and erasure never work on one database at once. The object is created with `If-None-Match: *` and
 changed or removed only with the ETag that was read, so that of several at once one succeeds. It names its owner and a
 deadline; past the deadline, and when nothing of its owner is left, the next run takes it over.
+
+Who works on several databases takes their locks together: in one order, so that no two wait for each other; and all or
+none, so that nobody waits for a database whose holder does nothing but wait.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -163,3 +166,23 @@ class DatabaseLock:
             "deadline": until.isoformat(),
         }
         return json.dumps(note, indent=1).encode()
+
+
+def take_together(locks: Iterable[DatabaseLock], until: datetime) -> None:
+    """Takes or prolongs every lock, by the name of its database; or holds none of them.
+
+    Args:
+        locks: of one run, which has no cluster at work.
+        until: the deadline, with a time zone.
+
+    Raises:
+        LockHeld: another run has one of them, and it is not abandoned.
+    """
+    ordered = sorted(locks, key=lambda lock: lock.database)
+    for number, lock in enumerate(ordered):
+        try:
+            lock.take(until)
+        except LockHeld:
+            for held in ordered[:number]:
+                held.release()
+            raise

@@ -74,11 +74,11 @@ class EndpointLog:
 
     Attributes:
         seen: note by (service, host).
-        run_id: of the run that the process works for; None until `keep`.
+        folder: of the run that the process works for; None until `keep`.
     """
 
     seen: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    run_id: str | None = None
+    folder: str | None = None
     _write: Callable[[str, dict[str, Any]], None] | None = None
     _written: set[tuple[str, str]] = field(default_factory=set)
 
@@ -87,10 +87,10 @@ class EndpointLog:
         client.meta.events.register("before-send", self._look, unique_id=_HOOK)
         return client
 
-    def keep(self, lake: Lake, run_id: str) -> None:
-        """Notes what was called and what will be in the folder of `run_id`."""
-        if run_id != self.run_id:
-            self.run_id, self._written = run_id, set()
+    def keep(self, lake: Lake, folder: str) -> None:
+        """Notes what was called, and what will be, in a run's folder."""
+        if folder != self.folder:
+            self.folder, self._written = folder, set()
         self._write = lake.write_json
         self._note()
 
@@ -107,13 +107,13 @@ class EndpointLog:
             self._note()
 
     def _note(self) -> None:
-        if self._write is None or self.run_id is None:
+        if self._write is None or self.folder is None:
             return
         for endpoint in [one for one in self.seen if one not in self._written]:
             self._written.add(endpoint)  # first: the note itself is a call
             name = hashlib.sha256("@".join(endpoint).encode()).hexdigest()[:16]
             try:
-                self._write(run_key(self.run_id, f"{FOLDER}/{name}.json"), self.seen[endpoint])
+                self._write(f"{self.folder}/{FOLDER}/{name}.json", self.seen[endpoint])
             except (BotoCoreError, ClientError) as error:
                 self._written.discard(endpoint)
                 log.warning("The call of %s cannot be noted yet: %s", "@".join(endpoint), error)

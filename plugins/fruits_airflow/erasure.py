@@ -20,6 +20,8 @@ from fruits_airflow.photo_versions import PhotoVersion, content_digests, image_i
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+ERASURE_DAG = "erase_images"
+
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 
 

@@ -18,6 +18,8 @@ from fruits_airflow.cluster_body import load_profile
 from fruits_airflow.cluster_request import require_sound_profile
 from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.cost import deadline, fleets_eur_per_hour, worker_vcpus
+from fruits_airflow.database_lock import take_together
+from fruits_airflow.endpoints import FOLDER
 from fruits_airflow.erasing_exports import erase_from_runs, keys_in_listings
 from fruits_airflow.erasure import (
     Request,
@@ -29,14 +31,15 @@ from fruits_airflow.erasure import (
     suppression_key,
 )
 from fruits_airflow.errors import ConfigError, ErasureIncomplete, LockHeld
-from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.journal import LAST_FAILURE, forget_failure, waited_in_vain
+from fruits_airflow.lake import Lake
 from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.lock_waiting import LockWaitingOperator
-from fruits_airflow.notices import Notice, tell
+from fruits_airflow.notices import Anchor, Notice, tell
 from fruits_airflow.operators import failing_for_good
 from fruits_airflow.photo_versions import abort_uploads, image_id_of, list_versions, remove_versions
 from fruits_airflow.prices import load_prices
-from fruits_airflow.publication import read_state, write_state
+from fruits_airflow.publication import PublicationState, change_state
 from fruits_airflow.residency import bucket_region
 from fruits_airflow.run_cluster import RunCluster, open_lake
 from fruits_airflow.settings import Settings
@@ -92,8 +95,10 @@ class ErasurePlanOperator(LockWaitingOperator):
         with failing_for_good(but=(LockHeld,)):
             return plan_erasure(self.settings, context)
 
-    def give_up(self, context: Context, held: LockHeld) -> NoReturn:  # noqa: ARG002 - the base's signature
+    def give_up(self, context: Context, held: LockHeld) -> NoReturn:
         """Fails: nothing was erased, and the suppression list is as it was."""
+        journal = RunCluster.of(context, self.settings).journal
+        journal.note(LAST_FAILURE, stage="plan", cause=f"{type(held).__name__}: {held}")
         raise AirflowFailException(f"{held}; nothing is erased yet: trigger the erasure again") from held
 
 
@@ -124,9 +129,10 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
 
     databases = [settings.database, settings.demo_database]
     identity = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, run_id)
-    for database in databases:
-        lock = open_lock(settings, lake, identity, database, settings.region, SupervisedRuns(context["ti"]))
-        lock.take(lock_deadline(settings))
+    runs = SupervisedRuns(context["ti"])
+    locks = [open_lock(settings, lake, identity, one, settings.region, runs) for one in databases]
+    take_together(locks, lock_deadline(settings))
+    forget_failure(lake, erasure_key(run_id))
     request = record_request(
         lake, run_id, resolve(lake.client, settings.raw_bucket, wish, keys_in_listings(lake))
     )
@@ -147,6 +153,7 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
         "profile": profile.name,
         # a notebook takes no lock: its tables are its own, and it drops them
         "databases": [*databases, settings.notebook_database],
+        "locked_databases": databases,
         "database": settings.database,
         "demo_database": settings.demo_database,
         "notebook_database": settings.notebook_database,
@@ -221,7 +228,8 @@ def write_receipt(
         Bucket=lake.bucket, Prefix=f"{erasure_key(run_id)}/"
     )
     for key in [found["Key"] for page in pages for found in page.get("Contents", [])]:
-        if not key.endswith("/receipt.json"):
+        # the cluster may still be at its end: what the run notes of it goes last, in verdict
+        if not key.endswith("/receipt.json") and not key.startswith(_notes(run_id)):
             lake.remove(key)
     return lake.uri(erasure_key(run_id, "receipt.json"))
 
@@ -248,8 +256,12 @@ def judge_erasure(settings: Settings, context: Context) -> None:
     for database in (settings.database, settings.demo_database):
         run.lock(database).release()
     if problems:
+        failure = run.journal.read(LAST_FAILURE)
+        if waited_in_vain(failure):
+            problems.insert(0, str(failure["cause"]))
         cause = f"not everything is erased: {'; '.join(problems)}; clear what failed"
-        tell(settings, Notice("red-run", run.identity, cause, run.cost_so_far()))
+        anchor: Anchor = "lock-held" if waited_in_vain(failure) else "red-run"
+        tell(settings, Notice(anchor, run.identity, cause, run.cost_so_far()))
         raise AirflowFailException(cause)
     _forget_notes(run)
     log.info("erased: %s", run.lake.uri(erasure_key(ti.run_id, "receipt.json")))
@@ -264,15 +276,23 @@ def _request(lake: Lake, erasure_id: str) -> Request:
 
 def _overtake(lake: Lake, database: str, run_id: str) -> None:
     """Marks the database as worked on: older runs may not go on, and the next night is not skipped."""
-    state = read_state(lake, database)
-    if last := state.begun or state.published:
-        write_state(lake, database, replace(state, begun=replace(last, run_id=run_id)))
+
+    def overtake(state: PublicationState) -> PublicationState:
+        last = state.begun or state.published
+        return state if last is None else replace(state, begun=replace(last, run_id=run_id))
+
+    change_state(lake, database, overtake)
 
 
 def _forget_notes(run: RunCluster) -> None:
-    """Removes the journal: an erasure is no run among runs/."""
-    pages = run.lake.client.get_paginator("list_objects_v2").paginate(
-        Bucket=run.lake.bucket, Prefix=f"{run_key(run.identity.run_id)}/"
-    )
-    for key in [found["Key"] for page in pages for found in page.get("Contents", [])]:
-        run.lake.remove(key)
+    """Removes journal and endpoints: of an erasure that is done the receipt stays."""
+    for prefix in _notes(run.identity.run_id):
+        pages = run.lake.client.get_paginator("list_objects_v2").paginate(
+            Bucket=run.lake.bucket, Prefix=prefix
+        )
+        for key in [found["Key"] for page in pages for found in page.get("Contents", [])]:
+            run.lake.remove(key)
+
+
+def _notes(run_id: str) -> tuple[str, ...]:
+    return tuple(erasure_key(run_id, f"{folder}/") for folder in ("journal", FOLDER))

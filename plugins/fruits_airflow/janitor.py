@@ -27,7 +27,8 @@ from fruits_airflow.clusters import (
     tag_value,
 )
 from fruits_airflow.cost import estimate_parts
-from fruits_airflow.errors import FruitsError
+from fruits_airflow.endpoints import CALLED
+from fruits_airflow.errors import FruitsError, ResidencyError
 from fruits_airflow.lake import error_code
 from fruits_airflow.lock_owners import open_lock
 from fruits_airflow.notices import Notice, tell
@@ -74,7 +75,8 @@ def sweep_clusters(settings: Settings, context: Context) -> list[dict[str, Any]]
     """
     runs, report, unseen = SupervisedRuns(context["ti"]), [], []
     for region in regions_of(settings):
-        client = EmrHook(emr_conn_id=None, aws_conn_id=settings.aws_conn_id, region_name=region).get_conn()
+        hook = EmrHook(emr_conn_id=None, aws_conn_id=settings.aws_conn_id, region_name=region)
+        client = CALLED.watch(hook.get_conn())
         try:
             condemned = [
                 Condemned(c, region, why) for c in clusters_of(client, settings) if (why := judge(c, runs))
@@ -85,7 +87,7 @@ def sweep_clusters(settings: Settings, context: Context) -> list[dict[str, Any]]
                 continue
             unseen.append(f"{region}: {error}")
             continue
-        except BotoCoreError as error:
+        except (BotoCoreError, ResidencyError) as error:
             unseen.append(f"{region}: {error}")
             continue
         report += _end(client, settings, condemned)

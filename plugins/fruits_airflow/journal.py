@@ -1,14 +1,16 @@
 """What a run must remember when its task dies or is cleared: XComs go then, these notes stay. And what it must forget.
 
-Notes are small JSON objects in the run's folder, `runs/<run_id>/journal/<name>.json`.
+Notes are small JSON objects in the run's folder, `<folder>/journal/<name>.json`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 
+from fruits_airflow.errors import LockHeld
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.stages import STAGES
 
@@ -17,10 +19,15 @@ LAST_FAILURE = "last_failure"  # what a stage failed of, for the record: an exce
 
 @dataclass(frozen=True)
 class Journal:
-    """The notes of one run."""
+    """The notes of one run.
+
+    Attributes:
+        lake: the lake bucket.
+        folder: key of the run's folder.
+    """
 
     lake: Lake
-    run_id: str
+    folder: str
 
     def read(self, name: str) -> dict[str, Any] | None:
         """The note, or None when it was never written."""
@@ -42,19 +49,24 @@ class Journal:
         return (datetime.now(UTC) - datetime.fromisoformat(note["at"])).total_seconds()
 
     def _key(self, name: str) -> str:
-        return run_key(self.run_id, f"journal/{name}.json")
+        return f"{self.folder}/journal/{name}.json"
 
 
 def forget_earlier_attempt(lake: Lake, run_id: str) -> None:
     """Removes what a cleared attempt of this run left, so that nothing old is reported as new."""
-    Journal(lake, run_id).forget(LAST_FAILURE)
+    Journal(lake, run_key(run_id)).forget(LAST_FAILURE)
     for name in ("run.json", "report.html", *(f"stages/{stage}.json" for stage in STAGES)):
         lake.remove(run_key(run_id, name))
 
 
-def forget_failure(lake: Lake, run_id: str) -> None:
+def forget_failure(lake: Lake, folder: str) -> None:
     """What an earlier attempt failed of is not what this one will have failed of; what it published stays so."""
-    Journal(lake, run_id).forget(LAST_FAILURE)
-    publish = run_key(run_id, "stages/publish.json")
+    Journal(lake, folder).forget(LAST_FAILURE)
+    publish = f"{folder}/stages/publish.json"
     if not (lake.read_json(publish) or {}).get("published"):
         lake.remove(publish)
+
+
+def waited_in_vain(failure: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    """Whether the note on the last failure says that another run had the database."""
+    return failure is not None and str(failure["cause"]).startswith(LockHeld.__name__)

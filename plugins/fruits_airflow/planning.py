@@ -21,7 +21,7 @@ from fruits_airflow.errors import ConfigError, RunRefused
 from fruits_airflow.forecasting import forecast_run
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.prices import load_prices
-from fruits_airflow.publication import Fingerprint, read_state, require_work, settings_digest, write_state
+from fruits_airflow.publication import Fingerprint, change_state, read_state, require_work, settings_digest
 from fruits_airflow.residency import EVIDENCE, survey, unknown_key
 from fruits_airflow.run_parameters import RunParameters
 from fruits_airflow.settings import Settings
@@ -119,7 +119,7 @@ def make_plan(
     work = Workload(images, summary.images, apart)
     forecast = forecast_run(asked, lake, profile, work, private=settings.subnet_id is not None)
     lake.write_json(run_key(run_id, EVIDENCE), evidence)
-    write_state(lake, asked.database, replace(state, begun=fingerprint))
+    change_state(lake, asked.database, lambda found: replace(found, begun=fingerprint))
     return {
         **asdict(asked),
         "run_id": run_id,

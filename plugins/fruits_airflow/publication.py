@@ -1,19 +1,22 @@
 """What a database last published, what was begun after it, and what its quality gate refused.
 
-One JSON object per database in the lake, `state/<database>.json`; whoever writes it holds the database's lock.
+One JSON object per database in the lake, `state/<database>.json`. It is only ever changed on condition that it still is
+what was read: a verdict that is late, or is cleared after its run's end, has no lock any more.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from fruits_airflow.errors import NothingToDo, RunOvertaken, RunRefused
+from fruits_airflow.errors import LockHeld, NothingToDo, RunOvertaken, RunRefused
 from fruits_airflow.lake import Lake
+
+_ROUNDS = 5  # each is lost only to another run that has just changed the state
 
 
 @dataclass(frozen=True)
@@ -75,15 +78,28 @@ def settings_digest(values: Mapping[str, Any]) -> str:
 
 def read_state(lake: Lake, database: str) -> PublicationState:
     """The state of `database`; empty when it never published."""
-    content = lake.read_json(_key(database)) or {}
-    settled = content.pop("settled", None)
-    runs = {name: Fingerprint(**found) for name, found in content.items() if found}
-    return PublicationState(**runs, settled=Settled(**settled) if settled else None)
+    return _read(lake, database)[0]
 
 
-def write_state(lake: Lake, database: str, state: PublicationState) -> None:
-    """Replaces the state of `database`."""
-    lake.write_json(_key(database), asdict(state))
+def change_state(
+    lake: Lake, database: str, change: Callable[[PublicationState], PublicationState]
+) -> PublicationState:
+    """Changes the state of `database`, and nothing that another run has written meanwhile; returns the new one.
+
+    Args:
+        lake: the lake bucket.
+        database: which.
+        change: gives the state after from the one before; asked again when another run was faster.
+
+    Raises:
+        LockHeld: others changed it each time.
+    """
+    for _ in range(_ROUNDS):
+        before, etag = _read(lake, database)
+        after = change(before)
+        if after == before or _replace(lake, database, after, etag):
+            return after
+    raise LockHeld(f"{lake.uri(_key(database))} was changed by other runs {_ROUNDS} times")
 
 
 def require_work(state: PublicationState, now: Fingerprint, force: bool) -> None:
@@ -119,6 +135,24 @@ def require_not_overtaken(state: PublicationState, run_id: str) -> None:
             f"run {last.run_id} has worked on the database since this run was planned; going on would bring older "
             "results back: trigger a new run instead"
         )
+
+
+def _read(lake: Lake, database: str) -> tuple[PublicationState, str | None]:
+    """The state, and the ETag of its object; None when there is none."""
+    found = lake.read_version(_key(database))
+    if found is None:
+        return PublicationState(), None
+    content = json.loads(found[0])
+    settled = content.pop("settled", None)
+    runs = {name: Fingerprint(**one) for name, one in content.items() if one}
+    return PublicationState(**runs, settled=Settled(**settled) if settled else None), found[1]
+
+
+def _replace(lake: Lake, database: str, state: PublicationState, etag: str | None) -> bool:
+    content = json.dumps(asdict(state), indent=1, sort_keys=True).encode()
+    if etag is None:
+        return lake.write_once(_key(database), content)
+    return lake.replace_version(_key(database), content, etag)
 
 
 def _work(fingerprint: Fingerprint) -> dict[str, str]:

@@ -33,11 +33,12 @@ from fruits_airflow.clusters import (
     instances_of,
 )
 from fruits_airflow.cost import PARTS, deadline, disks, estimate_parts
-from fruits_airflow.database_lock import DatabaseLock
+from fruits_airflow.database_lock import DatabaseLock, take_together
 from fruits_airflow.endpoints import CALLED
+from fruits_airflow.erasure import ERASURE_DAG, erasure_key
 from fruits_airflow.errors import FruitsError
-from fruits_airflow.journal import Journal, forget_failure
-from fruits_airflow.lake import Lake
+from fruits_airflow.journal import LAST_FAILURE, Journal, forget_failure
+from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.prices import load_prices
 from fruits_airflow.publication import read_state, require_not_overtaken
@@ -101,7 +102,7 @@ class RunCluster:
         region = plan.get("region") or context["params"].get("region", settings.region)
         identity = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
         run = cls(settings, region, identity, plan, code_digest, SupervisedRuns(context["ti"]))
-        CALLED.keep(run.lake, identity.run_id)
+        CALLED.keep(run.lake, run.folder)
         return run
 
     @cached_property
@@ -115,10 +116,16 @@ class RunCluster:
         """The lake bucket."""
         return open_lake(self.settings)
 
+    @property
+    def folder(self) -> str:
+        """Where the run keeps its notes: an erasure beside its receipt, since it is no run among `runs/`."""
+        run_id = self.identity.run_id
+        return erasure_key(run_id) if self.identity.dag_id == ERASURE_DAG else run_key(run_id)
+
     @cached_property
     def journal(self) -> Journal:
         """The run's notes."""
-        return Journal(self.lake, self.identity.run_id)
+        return Journal(self.lake, self.folder)
 
     @cached_property
     def desk(self) -> ClusterDesk:
@@ -155,7 +162,11 @@ class RunCluster:
             LockHeld: after "clear failed", another run works on the database.
             RunOvertaken: after "clear failed", another run has worked on it.
         """
-        return self.desk.adopt_or_create(self._claimed_body)
+        try:
+            return self.desk.adopt_or_create(self._claimed_body)
+        except FruitsError as error:
+            self.journal.note(LAST_FAILURE, stage="new cluster", cause=f"{type(error).__name__}: {error}")
+            raise
 
     def lock(self, database: str) -> DatabaseLock:
         """The lock of a database, as this run sees it."""
@@ -163,10 +174,11 @@ class RunCluster:
 
     def _claimed_body(self) -> dict[str, Any]:
         """The body, once the database is this run's: verdict has released the lock when a cleared run goes on."""
-        for database in self.plan.get("databases") or [self.plan["database"]]:  # an erasure works on several
-            self.lock(database).take(lock_deadline(self.settings))
+        databases = self.plan.get("locked_databases") or [self.plan["database"]]  # an erasure has several
+        take_together(map(self.lock, databases), lock_deadline(self.settings))
+        for database in databases:
             require_not_overtaken(read_state(self.lake, database), self.identity.run_id)
-        forget_failure(self.lake, self.identity.run_id)
+        forget_failure(self.lake, self.folder)
         return self.body()
 
     def body(self) -> dict[str, Any]:

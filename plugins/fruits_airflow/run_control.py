@@ -20,7 +20,7 @@ from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.lock_waiting import LockWaitingOperator
 from fruits_airflow.operators import failing_for_good
 from fruits_airflow.planning import make_plan
-from fruits_airflow.publication import Settled, read_state, write_state
+from fruits_airflow.publication import Settled, change_state
 from fruits_airflow.residency import key_describer
 from fruits_airflow.run_cluster import kms_client, open_lake
 from fruits_airflow.run_parameters import mode_of, parameter_schemas, resolve_parameters
@@ -56,12 +56,12 @@ def plan_run(settings: Settings, context: Context) -> dict[str, Any]:
     try:
         asked = resolve_parameters(settings, params, context["dag_run"].conf, parameter_schemas(settings))
         forget_earlier_attempt(lake, run_id)
-        CALLED.keep(lake, run_id)
+        CALLED.keep(lake, run_key(run_id))
         describe_key = key_describer(lambda region: kms_client(settings, region))
         return make_plan(settings, asked, run_id, lake.client, claim, describe_key)
     except NothingToDo as reason:
-        state = read_state(lake, asked.database)
-        write_state(lake, asked.database, replace(state, settled=Settled.now(run_id, "skipped")))
+        settled = Settled.now(run_id, "skipped")
+        change_state(lake, asked.database, lambda state: replace(state, settled=settled))
         _write_decision(lake, settings, context, "skipped", str(reason))
         raise AirflowSkipException(str(reason)) from reason
     except LockHeld:

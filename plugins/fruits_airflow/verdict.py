@@ -13,7 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.assets import announce
 from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.errors import RunOvertaken
-from fruits_airflow.journal import LAST_FAILURE
+from fruits_airflow.journal import LAST_FAILURE, waited_in_vain
 from fruits_airflow.lake import run_key
 from fruits_airflow.notices import Anchor, Notice, is_last_attempt, tell
 from fruits_airflow.outcome import gate_refused, problems_of, task_states
@@ -21,9 +21,8 @@ from fruits_airflow.publication import (
     Fingerprint,
     PublicationState,
     Settled,
-    read_state,
+    change_state,
     require_not_overtaken,
-    write_state,
 )
 from fruits_airflow.reporting import REPORT, residency_problems, write_report_if_possible
 from fruits_airflow.run_cluster import PLAN_TASK, RunCluster
@@ -64,7 +63,8 @@ def _judge(settings: Settings, context: Context) -> None:
     lock = run.lock(run.plan.get("database") or database_of(settings, context["params"]))
     decided = None if run.plan else run.lake.read_json(run_key(run_id, "run.json"))
     stages = read_stages(run.lake, run_id)
-    problems, leftovers = problems_of(states, stages, run.journal.read(LAST_FAILURE)), 0
+    failure = run.journal.read(LAST_FAILURE)
+    problems, leftovers = problems_of(states, stages, failure), 0
     lost_sight: TimeoutError | None = None
     try:
         leftovers = len(run.desk.end_all(timeout_s=settings.terminate_timeout_minutes * 60))
@@ -97,9 +97,7 @@ def _judge(settings: Settings, context: Context) -> None:
     run.lake.write_json(run_key(run_id, "run.json"), record)
     if problems:
         # From here and not from a callback of the DAG: that would run in the dag-processor, once, if it is up.
-        anchor: Anchor = (
-            "cluster-will-not-die" if lost_sight else "gate-failed" if gate_refused(stages) else "red-run"
-        )
+        anchor = _anchor(stages, failure, cluster_may_live=lost_sight is not None)
         tell(settings, Notice(anchor, run.identity, record["reason"], record["cost"]["estimate_eur"]))
     if lost_sight:
         raise lost_sight
@@ -109,17 +107,28 @@ def _judge(settings: Settings, context: Context) -> None:
     announce(settings, context, run.plan["database"], record)
 
 
+def _anchor(
+    stages: Mapping[str, Mapping[str, Any]], failure: Mapping[str, Any] | None, *, cluster_may_live: bool
+) -> Anchor:
+    if cluster_may_live:
+        return "cluster-will-not-die"
+    if waited_in_vain(failure):  # before the gate: of a resumed run, that is the earlier attempt's
+        return "lock-held"
+    return "gate-failed" if gate_refused(stages) else "red-run"
+
+
 def _record_publication(run: RunCluster, stages: Mapping[str, Mapping[str, Any]], *, published: bool) -> None:
     database = run.plan["database"]
     fingerprint = replace(Fingerprint(**run.plan["fingerprint"]), code_digest=run.code_digest)
-    state = read_state(run.lake, database)
-    try:
+    settled = Settled.now(run.identity.run_id, "succeeded")
+
+    def settle(state: PublicationState) -> PublicationState:
         require_not_overtaken(state, run.identity.run_id)
+        if published:
+            return PublicationState(published=fingerprint, settled=settled)
+        return replace(state, gate_failed=fingerprint) if gate_refused(stages) else state
+
+    try:
+        change_state(run.lake, database, settle)
     except RunOvertaken as reason:
         log.warning("The state of %s stays as it is: %s", database, reason)
-        return
-    if published:
-        settled = Settled.now(run.identity.run_id, "succeeded")
-        write_state(run.lake, database, PublicationState(published=fingerprint, settled=settled))
-    elif gate_refused(stages):
-        write_state(run.lake, database, replace(state, gate_failed=fingerprint))

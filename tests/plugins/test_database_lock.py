@@ -10,15 +10,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 from botocore.exceptions import ClientError
+from fruits_airflow import lock_owners
 from fruits_airflow.clusters import ClusterIdentity, describe
-from fruits_airflow.database_lock import DatabaseLock, Holding
+from fruits_airflow.database_lock import DatabaseLock, Holding, take_together
+from fruits_airflow.endpoints import EndpointLog
 from fruits_airflow.errors import ConfigError, LockHeld, RunOvertaken
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.lock_owners import open_lock
 from fruits_airflow.lock_waiting import LockWaitingOperator
-from fruits_airflow.publication import Fingerprint, PublicationState, read_state, write_state
+from fruits_airflow.publication import Fingerprint, PublicationState, read_state
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.run_control import PlanOperator
 from fruits_airflow.settings import Settings
@@ -26,6 +29,7 @@ from fruits_airflow.settings import Settings
 from tests.plugins import laptop
 from tests.plugins.airflow_context import context_of
 from tests.plugins.doubles import Double, KnownRuns
+from tests.plugins.published import set_state
 
 NIGHT, ERASURE = (
     ClusterIdentity("test", "fruits_pipeline", "n1"),
@@ -245,7 +249,7 @@ def test_a_resumed_run_makes_no_cluster_beside_another_writer(make_run: Callable
 def test_a_resumed_run_does_not_go_back_behind_a_later_one(run: RunCluster) -> None:
     later = Fingerprint(**{**run.plan["fingerprint"], "run_id": "manual__later"})
     for state in (PublicationState(begun=later), PublicationState(published=later)):
-        write_state(run.lake, "fruits", state)
+        set_state(run.lake, "fruits", state)
         with pytest.raises(RunOvertaken, match="manual__later"):
             run.adopt_or_create()
     assert run.history() == []
@@ -253,8 +257,60 @@ def test_a_resumed_run_does_not_go_back_behind_a_later_one(run: RunCluster) -> N
 
 def test_a_resumed_run_goes_on_with_what_it_began(run: RunCluster) -> None:
     begun, before = Fingerprint(**run.plan["fingerprint"]), Fingerprint("older", "l", "c", "m", "s")
-    write_state(run.lake, "fruits", PublicationState(published=before, begun=begun))
+    set_state(run.lake, "fruits", PublicationState(published=before, begun=begun))
     assert run.adopt_or_create().job_flow_id
+
+
+def test_asking_for_the_holders_cluster_is_watched(
+    make_run: Callable[..., RunCluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = EndpointLog()
+    monkeypatch.setattr(lock_owners, "CALLED", called)
+    monkeypatch.setattr(EmrHook, "get_conn", lambda hook: hook.conn)  # one that nobody watches yet
+    make_run("manual__gone").lock("fruits").take(now() - HOUR)
+    make_run("manual__next").lock("fruits").take(now() + HOUR)
+    assert [service for service, _ in called.seen] == ["emr"]
+
+
+# several databases
+
+
+def test_whoever_finds_one_of_two_locked_keeps_neither(make_run: Callable[..., RunCluster]) -> None:
+    erasing, demo = make_run("manual__erasure", dag_id="erase_images"), make_run("manual__demo")
+    both = [erasing.lock(database) for database in ("fruits", "fruits_demo")]
+    demo.lock("fruits_demo").take(now() + HOUR)
+    with pytest.raises(LockHeld, match="fruits_demo is locked"):
+        take_together(both, now() + HOUR)
+    make_run("manual__night").lock("fruits").take(now() + HOUR)
+    holding = demo.lock("fruits_demo").holding()
+    assert holding is not None
+    assert holding.owner == demo.identity
+
+
+def test_two_that_name_the_same_databases_in_another_order_do_not_wait_for_each_other(
+    make_run: Callable[..., RunCluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    real = DatabaseLock.take
+
+    def take(lock: DatabaseLock, until: datetime) -> None:
+        order.append(lock.database)
+        real(lock, until)
+
+    monkeypatch.setattr(DatabaseLock, "take", take)
+    run = make_run()
+    take_together([run.lock("b"), run.lock("a")], now() + HOUR)
+    take_together([run.lock("a"), run.lock("b")], now() + HOUR)
+    assert order == ["a", "b", "a", "b"]
+
+
+def test_a_resumed_erasure_keeps_no_lock_while_it_may_not_go_on(make_run: Callable[..., RunCluster]) -> None:
+    erasing, demo = make_run("manual__erasure", dag_id="erase_images"), make_run("manual__demo")
+    erasing = replace(erasing, plan={**erasing.plan, "locked_databases": ["fruits", "fruits_demo"]})
+    demo.lock("fruits_demo").take(now() + HOUR)
+    with pytest.raises(LockHeld):
+        erasing.adopt_or_create()
+    assert erasing.lock("fruits").holding() is None
 
 
 # a plan that waits
@@ -348,7 +404,7 @@ def test_a_night_that_finds_nothing_to_do_has_ended_well(
 ) -> None:
     task, context = planner
     published = Fingerprint(**task.execute(context)["fingerprint"])
-    write_state(run.lake, "fruits", PublicationState(published=published))
+    set_state(run.lake, "fruits", PublicationState(published=published))
     with pytest.raises(AirflowSkipException):
         task.execute(context)
     state = read_state(run.lake, "fruits")

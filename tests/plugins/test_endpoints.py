@@ -10,7 +10,7 @@ from botocore.config import Config
 from fruits_airflow import endpoints
 from fruits_airflow.endpoints import LOCAL, EndpointLog, called_endpoints, place_of
 from fruits_airflow.errors import ResidencyError
-from fruits_airflow.lake import Lake
+from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.settings import Settings
 
 from tests.plugins.doubles import Double
@@ -74,7 +74,7 @@ def lake(account: Settings, called: EndpointLog) -> Lake:
 
 
 def test_each_endpoint_is_noted_once_at_its_first_call(lake: Lake, called: EndpointLog) -> None:
-    called.keep(lake, "r1")
+    called.keep(lake, run_key("r1"))
     assert called_endpoints(lake, "r1") == [called.seen["s3", "127.0.0.1"]]
     emr = called.watch(boto3.client("emr", region_name="eu-west-1"))
     for _ in range(3):
@@ -85,7 +85,7 @@ def test_each_endpoint_is_noted_once_at_its_first_call(lake: Lake, called: Endpo
 
 def test_what_was_called_before_the_run_was_known_is_noted_too(lake: Lake, called: EndpointLog) -> None:
     lake.read("nothing")
-    called.keep(lake, "r1")
+    called.keep(lake, run_key("r1"))
     assert len(called_endpoints(lake, "r1")) == 1
 
 
@@ -100,7 +100,7 @@ def test_a_client_watched_twice_is_looked_at_once(lake: Lake, called: EndpointLo
 def test_another_run_of_the_same_process_gets_notes_of_its_own(lake: Lake, called: EndpointLog) -> None:
     lake.read("nothing")
     for run_id in ("r1", "r2"):
-        called.keep(lake, run_id)
+        called.keep(lake, run_key(run_id))
     assert [len(called_endpoints(lake, run_id)) for run_id in ("r1", "r2")] == [1, 1]
 
 
@@ -111,9 +111,9 @@ def test_a_note_that_cannot_be_written_stops_no_task_and_is_written_later(
         raise lake.client.exceptions.ClientError({"Error": {"Code": "SlowDown"}}, "PutObject")
 
     lake.read("nothing")
-    called.keep(Lake(Double(lake.client, put_object=refused), lake.bucket), "r1")
+    called.keep(Lake(Double(lake.client, put_object=refused), lake.bucket), run_key("r1"))
     assert called_endpoints(lake, "r1") == []
-    called.keep(lake, "r1")
+    called.keep(lake, run_key("r1"))
     assert len(called_endpoints(lake, "r1")) == 1
 
 

@@ -26,13 +26,15 @@ from fruits_airflow.errors import ConfigError, CostCeilingExceeded, ErasureIncom
 from fruits_airflow.lake import Lake
 from fruits_airflow.notices import Notice
 from fruits_airflow.photo_versions import image_id_of
-from fruits_airflow.publication import Fingerprint, PublicationState, read_state, write_state
+from fruits_airflow.publication import Fingerprint, PublicationState, read_state
+from fruits_airflow.report.archive import RunArchive
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.settings import Settings
 from fruits_airflow.stages import ERASURE_STAGES, step_for
 
 from tests.plugins import laptop
 from tests.plugins.airflow_context import context_of
+from tests.plugins.published import set_state
 from tests.plugins.test_erasure import ID, KEY, place
 
 __all__ = ["place"]  # the fixture
@@ -71,6 +73,20 @@ def test_the_plan_has_both_locks_and_no_key(account: Settings, task: Callable[..
     assert plan["photos"] == 2, "the photo, and the same bytes under another key"
 
 
+@pytest.mark.parametrize("setting", ["raw_bucket", "lake_bucket"])
+def test_a_bucket_outside_the_union_is_refused_and_nothing_is_begun(
+    account: Settings, task: Callable[..., Any], setting: str
+) -> None:
+    name = f"london-{setting.replace('_', '-')}-{account.deployment_id}"
+    laptop.make_bucket(name, "eu-west-2")
+    moved = replace(account, **{setting: name})
+    with pytest.raises(ResidencyError, match=f"{setting}.*{name}.*eu-west-2"):
+        plan_erasure(moved, task(keys=[KEY]))
+    lake = Lake(laptop.client("s3"), moved.lake_bucket)
+    assert lake.read(suppression_key(ERASURE)) is None
+    assert lock_of(moved, "fruits").holding() is None
+
+
 @pytest.mark.parametrize("database", ["fruits", "fruits_demo"])
 def test_while_a_run_has_a_database_the_erasure_waits_and_then_works(
     account: Settings, task: Callable[..., Any], database: str
@@ -89,11 +105,44 @@ def test_while_a_run_has_a_database_the_erasure_waits_and_then_works(
     assert again(task(keys=[KEY]), **deferred.value.kwargs)["photos"] == 2
 
 
-def test_a_database_that_never_becomes_free_is_told(account: Settings, task: Callable[..., Any]) -> None:
+def test_a_database_that_never_becomes_free_is_told(
+    account: Settings, task: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     lock_of(account, "fruits").take(datetime.now(UTC) + timedelta(hours=1))
     operator = ErasurePlanOperator(task_id="plan", settings=account)
     with pytest.raises(AirflowFailException, match="fruits is locked by.*nothing is erased yet"):
         operator.execute_again(task(keys=[KEY]), since=0.0)
+    told: list[Notice] = []
+    monkeypatch.setattr(erasure_run, "tell", lambda _, notice: told.append(notice))
+    with pytest.raises(AirflowFailException, match="not everything is erased: LockHeld: fruits is locked by"):
+        judge_erasure(account, task(ALL_DONE | {"plan": "failed"}))
+    assert [notice.anchor for notice in told] == ["lock-held"]
+
+
+def test_while_it_waits_for_the_second_database_the_night_may_have_the_first(
+    account: Settings, task: Callable[..., Any]
+) -> None:
+    lock_of(account, "fruits_demo", "a-demo").take(datetime.now(UTC) + timedelta(hours=1))
+    with pytest.raises(TaskDeferred):
+        ErasurePlanOperator(task_id="plan", settings=account).execute(task(keys=[KEY]))
+    lock_of(account, "fruits").take(datetime.now(UTC) + timedelta(hours=1))
+
+
+def test_an_erasure_leaves_nothing_among_the_runs_and_of_its_notes_the_receipt(
+    account: Settings, task: Callable[..., Any], make_run: Callable[..., RunCluster]
+) -> None:
+    lake = Lake(laptop.client("s3"), account.lake_bucket)
+    context = task(keys=[KEY])
+    context["ti"].xcoms["plan"] = plan_erasure(account, context)
+    run = RunCluster.of(context, account)
+    run.journal.note("run_job_flow", name="x")
+    write_receipt(account, context, erase_exports(account, context), erase_photos(account, context))
+    assert run.journal.read("run_job_flow"), "terminate_cluster may still need it"
+    assert ERASURE not in RunArchive(lake.client, lake.bucket).run_ids()
+    judge_erasure(account, task(ALL_DONE))
+    left = lake.client.list_objects_v2(Bucket=lake.bucket, Prefix=f"{erasure_key(ERASURE)}/")["Contents"]
+    assert [found["Key"] for found in left] == [erasure_key(ERASURE, "receipt.json")]
+    assert ERASURE not in RunArchive(lake.client, lake.bucket).run_ids()
 
 
 NIGHT = Fingerprint("a-night", "l", "c", "m", "s")
@@ -108,7 +157,7 @@ def test_after_an_erasure_an_older_run_may_not_go_on(
     account: Settings, task: Callable[..., Any], make_run: Callable[..., RunCluster], before: PublicationState
 ) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
-    write_state(lake, "fruits", before)
+    set_state(lake, "fruits", before)
     plan_erasure(account, task(keys=[KEY]))
     after = read_state(lake, "fruits")
     assert after.begun == replace(NIGHT, run_id=ERASURE)

@@ -13,6 +13,8 @@ from airflow.sdk.exceptions import AirflowFailException
 from botocore.exceptions import ClientError
 from fruits_airflow import janitor
 from fruits_airflow.clusters import LIVE_STATES, describe, find
+from fruits_airflow.endpoints import EndpointLog
+from fruits_airflow.errors import ResidencyError
 from fruits_airflow.janitor import free_abandoned_locks, judge, regions_of, sweep_clusters
 from fruits_airflow.notices import Notice
 from fruits_airflow.run_cluster import RunCluster
@@ -217,6 +219,19 @@ def test_a_region_that_cannot_be_looked_at_is_no_clean_sweep_and_the_rest_is_swe
     with pytest.raises(AirflowFailException, match=rf"{region}: .*{code}"):
         sweep_clusters(run.settings, context_of(knows(run, alive=False)))
     assert not is_live(elsewhere, made)
+
+
+def test_every_region_that_it_asks_is_watched(run: RunCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_in_the_union(host: str) -> str:
+        raise ResidencyError(f"{host} is elsewhere")
+
+    monkeypatch.setattr(janitor, "CALLED", EndpointLog())
+    monkeypatch.setattr(janitor.EmrHook, "get_conn", lambda hook: hook.conn)  # one that nobody watches yet
+    monkeypatch.setattr("fruits_airflow.endpoints.place_of", not_in_the_union)
+    with pytest.raises(AirflowFailException) as refused:
+        sweep_clusters(run.settings, context_of(run))
+    for region in regions_of(run.settings):
+        assert f"{region}: 127.0.0.1 is elsewhere" in str(refused.value)
 
 
 # locks

@@ -22,12 +22,13 @@ from fruits_airflow.journal import forget_earlier_attempt
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.listing import read_listing
 from fruits_airflow.planning import make_plan
-from fruits_airflow.publication import Fingerprint, PublicationState, read_state, write_state
+from fruits_airflow.publication import Fingerprint, PublicationState, read_state
 from fruits_airflow.run_parameters import parameter_schemas, resolve_parameters
 from fruits_airflow.settings import Settings
 
 from tests.plugins import laptop
 from tests.plugins.conftest import MODEL_ID
+from tests.plugins.published import set_state
 
 Planner = Callable[..., dict[str, Any]]
 
@@ -59,7 +60,7 @@ def lake(account: Settings) -> Lake:
 
 
 def publish(lake: Lake, plan: dict[str, Any]) -> None:
-    write_state(lake, plan["database"], PublicationState(published=Fingerprint(**plan["fingerprint"])))
+    set_state(lake, plan["database"], PublicationState(published=Fingerprint(**plan["fingerprint"])))
 
 
 def test_the_plan_writes_the_listing_that_load_reads(

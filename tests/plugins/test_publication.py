@@ -5,19 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from fruits_airflow.errors import NothingToDo, RunRefused
+from fruits_airflow.errors import LockHeld, NothingToDo, RunRefused
 from fruits_airflow.lake import Lake
 from fruits_airflow.publication import (
     Fingerprint,
     PublicationState,
+    change_state,
     read_state,
     require_work,
     settings_digest,
-    write_state,
 )
 from fruits_airflow.settings import Settings
 
 from tests.plugins import laptop
+from tests.plugins.published import set_state
 
 NOW = Fingerprint("now", "listing", "code", "model", "settings")
 BEFORE = replace(NOW, run_id="before")
@@ -59,9 +60,41 @@ def test_force_does_it_anyway(state: PublicationState) -> None:
 def test_the_state_of_each_database_is_kept_in_the_lake(account: Settings) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     assert read_state(lake, "fruits") == PublicationState()
-    write_state(lake, "fruits", PublicationState(published=BEFORE, begun=NOW))
+    set_state(lake, "fruits", PublicationState(published=BEFORE, begun=NOW))
     assert read_state(lake, "fruits") == PublicationState(published=BEFORE, begun=NOW)
     assert read_state(lake, "fruits_demo") == PublicationState()
+
+
+@pytest.mark.parametrize("first", [PublicationState(), PublicationState(published=BEFORE)])
+def test_a_change_loses_nothing_that_another_run_wrote_meanwhile(
+    account: Settings, first: PublicationState
+) -> None:
+    lake = Lake(laptop.client("s3"), account.lake_bucket)
+    set_state(lake, "fruits", first)
+    seen: list[PublicationState] = []
+
+    def begin(state: PublicationState) -> PublicationState:
+        if not seen:
+            set_state(lake, "fruits", replace(state, gate_failed=BEFORE))
+        seen.append(state)
+        return replace(state, begun=NOW)
+
+    assert change_state(lake, "fruits", begin) == replace(first, begun=NOW, gate_failed=BEFORE)
+    assert seen == [first, replace(first, gate_failed=BEFORE)]
+    assert read_state(lake, "fruits") == replace(first, begun=NOW, gate_failed=BEFORE)
+
+
+def test_a_state_that_others_change_each_time_is_left_to_them(account: Settings) -> None:
+    lake = Lake(laptop.client("s3"), account.lake_bucket)
+    rounds = iter(range(100))
+
+    def late(state: PublicationState) -> PublicationState:
+        set_state(lake, "fruits", PublicationState(begun=replace(NOW, run_id=f"other-{next(rounds)}")))
+        return PublicationState(published=BEFORE)
+
+    with pytest.raises(LockHeld, match="state/fruits.json was changed by other runs 5 times"):
+        change_state(lake, "fruits", late)
+    assert read_state(lake, "fruits").published is None
 
 
 def test_the_digest_of_settings_does_not_depend_on_their_order() -> None:

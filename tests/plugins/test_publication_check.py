@@ -11,12 +11,13 @@ from airflow.timetables.trigger import CronTriggerTimetable
 from fruits_airflow import publication_check
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.notices import Notice
-from fruits_airflow.publication import Fingerprint, PublicationState, Settled, read_state, write_state
+from fruits_airflow.publication import Fingerprint, PublicationState, Settled, read_state
 from fruits_airflow.publication_check import check_publication, check_schedule, last_due
 from fruits_airflow.settings import Settings
 from pendulum import DateTime
 
 from tests.plugins import laptop
+from tests.plugins.published import set_state
 
 NOW = datetime(2026, 1, 10, 7, 0, tzinfo=UTC)  # 08:00 in Paris; the night was due at 01:00 UTC
 BEGUN = Fingerprint("n2", "l", "c", "m", "s")
@@ -38,14 +39,14 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
 def test_a_night_that_ended_well_is_fine(
     account: Settings, lake: Lake, told: list[Notice], outcome: str
 ) -> None:
-    write_state(lake, "fruits", PublicationState(settled=Settled("n1", "2026-01-10T01:40:00+00:00", outcome)))  # type: ignore[arg-type]
+    set_state(lake, "fruits", PublicationState(settled=Settled("n1", "2026-01-10T01:40:00+00:00", outcome)))  # type: ignore[arg-type]
     assert check_publication(account, NOW) == "n1"
     assert told == []
 
 
 def test_yesterdays_night_is_not_todays(account: Settings, lake: Lake, told: list[Notice]) -> None:
     settled = Settled("n1", "2026-01-10T00:59:59+00:00", "succeeded")
-    write_state(lake, "fruits", PublicationState(settled=settled, begun=BEGUN))
+    set_state(lake, "fruits", PublicationState(settled=settled, begun=BEGUN))
     lake.write_json(run_key("n2", "run.json"), {"cost": {"estimate_eur": 0.4}})
     with pytest.raises(AirflowFailException, match=r"since 2026-01-10 02:00 CET.*n1.*n2 began"):
         check_publication(account, NOW)
@@ -70,7 +71,7 @@ def test_a_lake_that_cannot_be_read_is_no_reason_to_keep_quiet(account: Settings
 def test_a_broken_record_is_no_reason_to_keep_quiet(
     account: Settings, lake: Lake, told: list[Notice], record: bytes
 ) -> None:
-    write_state(lake, "fruits", PublicationState(begun=BEGUN))
+    set_state(lake, "fruits", PublicationState(begun=BEGUN))
     lake.write(run_key("n2", "run.json"), record)
     with pytest.raises(AirflowFailException, match="n2 began"):
         check_publication(account, NOW)
@@ -101,5 +102,5 @@ def test_without_nights_or_an_hour_there_is_nothing_to_check(account: Settings) 
 
 def test_the_state_of_a_database_is_read_as_it_was_written(lake: Lake) -> None:
     state = PublicationState(published=BEGUN, settled=Settled.now("n2", "succeeded"))
-    write_state(lake, "fruits", state)
+    set_state(lake, "fruits", state)
     assert read_state(lake, "fruits") == state

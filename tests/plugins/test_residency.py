@@ -129,7 +129,7 @@ def test_a_cluster_outside_the_union_is_refused(account: Settings) -> None:
 def test_after_the_run_its_cluster_and_the_endpoints_it_called_are_in(run: RunCluster) -> None:
     run_id = run.identity.run_id
     run.lake.write_json(run_key(run_id, EVIDENCE), look(run.settings))
-    CALLED.keep(run.lake, run_id)
+    CALLED.keep(run.lake, run_key(run_id))
     cluster = run.adopt_or_create()
     complete(run.lake, run_id, [cluster])
     evidence = run.lake.read_json(run_key(run_id, EVIDENCE)) or {}

@@ -18,14 +18,16 @@ from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.notices import Notice
 from fruits_airflow.operators import TerminateClusterOperator
 from fruits_airflow.outcome import WORK_TASKS, problems_of
-from fruits_airflow.publication import Fingerprint, PublicationState, read_state, write_state
+from fruits_airflow.publication import Fingerprint, PublicationState, read_state
 from fruits_airflow.reporting import report_run
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.run_control import plan_run
 from fruits_airflow.run_record import blank_record
+from fruits_airflow.sensors import StepSensor
 from fruits_airflow.verdict import judge_run
 
 from tests.plugins.airflow_context import context_of
+from tests.plugins.published import set_state
 
 DONE = dict.fromkeys(WORK_TASKS, "success")
 PUBLISHED: dict[str, Any] = {"seconds": 1, "published": True, "quality": {"checks": {}}}
@@ -106,7 +108,7 @@ def test_a_task_without_a_state_is_not_done(run: RunCluster) -> None:
 
 def test_a_refusing_gate_is_red_and_remembered(run: RunCluster) -> None:
     before = PublicationState(published=None)
-    write_state(run.lake, "fruits", before)
+    set_state(run.lake, "fruits", before)
     stage(run, "publish", REFUSED)
     with pytest.raises(AirflowFailException, match="reject_rate"):
         judge_run(run.settings, context_of(run, DONE | {"publish.wait": "failed"}))
@@ -120,11 +122,31 @@ def test_an_old_run_judged_again_does_not_undo_a_later_publication(
     run: RunCluster, published: dict[str, Any]
 ) -> None:
     later = Fingerprint(**{**run.plan["fingerprint"], "run_id": "manual__later"})
-    write_state(run.lake, "fruits", PublicationState(published=later))
+    set_state(run.lake, "fruits", PublicationState(published=later))
     stage(run, "publish", published)
     with suppress(AirflowFailException):
         judge_run(run.settings, context_of(run, DONE))
     assert read_state(run.lake, "fruits") == PublicationState(published=later)
+
+
+@pytest.mark.parametrize("published", [PUBLISHED, REFUSED])
+def test_a_verdict_that_is_overtaken_while_it_judges_undoes_nothing(
+    run: RunCluster, published: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = Fingerprint(**run.plan["fingerprint"])
+    later = PublicationState(published=replace(begun, run_id="manual__later"))
+    set_state(run.lake, "fruits", PublicationState(begun=begun))
+    real = verdict.require_not_overtaken
+
+    def then_another_publishes(state: PublicationState, run_id: str) -> None:
+        real(state, run_id)
+        set_state(run.lake, "fruits", later)
+
+    monkeypatch.setattr(verdict, "require_not_overtaken", then_another_publishes)
+    stage(run, "publish", published)
+    with suppress(AirflowFailException):
+        judge_run(run.settings, context_of(run, DONE))
+    assert read_state(run.lake, "fruits") == later
 
 
 def test_what_a_stage_failed_of_is_in_the_record(run: RunCluster) -> None:
@@ -372,6 +394,21 @@ def test_a_red_run_is_told_and_is_no_event(
     assert told[0].cost_eur == record(run)["cost"]["estimate_eur"]
     assert not context["outlet_events"]
     assert read_state(run.lake, "fruits").settled is None
+
+
+def test_a_resumed_run_that_finds_the_database_locked_says_so(
+    make_run: Callable[..., RunCluster], told: list[Notice]
+) -> None:
+    run, other = make_run(), make_run("manual__other")
+    stage(run, "publish", REFUSED)  # of the attempt before
+    other.lock("fruits").take(datetime.now(UTC) + timedelta(hours=1))
+    wait = StepSensor(task_id="wait", settings=run.settings, stage="featurize", add_task_id="featurize.add")
+    with pytest.raises(AirflowFailException, match="LockHeld"):
+        wait.execute(context_of(run))
+    with pytest.raises(AirflowFailException):
+        judge_run(run.settings, context_of(run, DONE | {"featurize.wait": "failed"}))
+    assert [notice.anchor for notice in told] == ["lock-held"]
+    assert "LockHeld: fruits is locked by fruits_pipeline run manual__other" in told[0].cause
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,11 @@
+"""The state of a database, set as a test needs it."""
+
+from __future__ import annotations
+
+from fruits_airflow.lake import Lake
+from fruits_airflow.publication import PublicationState, change_state
+
+
+def set_state(lake: Lake, database: str, state: PublicationState) -> None:
+    """Replaces the state, whatever it was."""
+    change_state(lake, database, lambda _: state)
