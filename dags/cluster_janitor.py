@@ -12,6 +12,8 @@ deployment, in each EU region that a run may choose, those that are only being c
 A run that this Airflow does not know is judged by the deadline alone. A cluster without the tags, or of another
 deployment, is never touched. A lock past its deadline whose owner is gone is removed.
 
+It guards, so it is not paused when Airflow first sees it; its first run is at the next quarter of an hour.
+
 **A rerun** looks again and does what is left; nothing it does can be done twice.
 
 **Cost**: it makes nothing. A cluster that refuses to end turns this run red, and is told to whom the setting `notify`
@@ -20,7 +22,7 @@ says, each time until it is gone.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, task
@@ -33,9 +35,9 @@ with DAG(
     "cluster_janitor",
     description="Ends clusters that have outlived their run or their deadline",
     doc_md=__doc__,
-    schedule=CronTriggerTimetable("*/15 * * * *", timezone="UTC"),
-    start_date=datetime(2026, 1, 1),
+    schedule=CronTriggerTimetable("*/15 * * * *", timezone="UTC", run_immediately=timedelta(0)),
     catchup=False,
+    is_paused_upon_creation=False,
     max_active_runs=1,
     default_args={"owner": SETTINGS.owner, "retries": 2, "retry_delay": timedelta(seconds=30)},
     tags=["fruits", "emr", "eu"],

@@ -5,14 +5,15 @@ One task, `check_publication`, once a day at `publish_by_hour` in the deployment
 **Purpose.** A red run tells of itself. A run that never started does not: a paused DAG, a scheduler that hung, a plan
 that still waits. This check stands outside the pipeline and reads what its runs leave in the lake: the last run that
 ended well must be younger than the moment at which the schedule last began a night. A night with nothing to do ended
-well. Without a `schedule` or a `publish_by_hour` it never runs by itself.
+well. Without a `schedule` or a `publish_by_hour` it never runs by itself. It guards, so it is not paused when Airflow
+first sees it; it first looks at the next `publish_by_hour`, not at one before it was deployed.
 
 **A rerun** looks again, and tells again if need be. **Cost**: one object read.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable, task
 from fruits_airflow import publication_check
@@ -25,9 +26,12 @@ with DAG(
     "publication_check",
     description="Tells somebody when the night is not published in time",
     doc_md=__doc__,
-    schedule=CRON and CronTriggerTimetable(CRON, timezone=SETTINGS.timezone),
-    start_date=datetime(2026, 1, 1),
+    schedule=CRON
+    and CronTriggerTimetable(
+        CRON, timezone=SETTINGS.timezone, run_immediately=timedelta(0)
+    ),  # not what has passed
     catchup=False,
+    is_paused_upon_creation=False,
     max_active_runs=1,
     default_args={"owner": SETTINGS.owner, "retries": 2, "retry_delay": timedelta(minutes=1)},
     tags=["fruits"],

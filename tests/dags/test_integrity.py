@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,25 @@ def test_every_dag_says_whose_it_is_and_what_for(bag: Any) -> None:
 
 def test_every_task_is_tried_again(bag: Any) -> None:
     assert [task.task_id for dag in bag.dags.values() for task in dag.tasks if task.retries < 1] == []
+
+
+def test_what_guards_is_not_paused_when_it_is_deployed_and_what_works_is(bag: Any) -> None:
+    unpaused = {name for name, dag in bag.dags.items() if dag.is_paused_upon_creation is False}
+    assert unpaused == {"cluster_janitor", "publication_check"}
+
+
+@pytest.mark.parametrize("dag_id", ["cluster_janitor", "publication_check"])
+def test_what_guards_does_not_look_back_to_before_it_was_deployed(bag: Any, dag_id: str) -> None:
+    from airflow.serialization.encoders import coerce_to_core_timetable
+    from airflow.timetables.base import TimeRestriction
+
+    dag = bag.dags[dag_id]
+    assert dag.start_date is None, "with one, Airflow makes up for the latest time that has passed"
+    undated = TimeRestriction(earliest=None, latest=None, catchup=False)
+    first = coerce_to_core_timetable(dag.timetable).next_dagrun_info(
+        last_automated_data_interval=None, restriction=undated
+    )
+    assert first.run_after > datetime.now(UTC)
 
 
 def test_no_dag_has_a_cycle(bag: Any) -> None:
