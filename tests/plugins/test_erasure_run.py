@@ -86,20 +86,6 @@ def test_a_bucket_outside_the_union_is_refused_and_nothing_is_begun(
     name = f"london-{setting.replace('_', '-')}-{account.deployment_id}"
     laptop.make_bucket(name, "eu-west-2")
     moved = replace(account, **{setting: name})
-    with pytest.raises(ResidencyError, match=f"{setting}.*{name}.*eu-west-2"):
-        plan_erasure(moved, task(keys=[KEY]))
-    lake = Lake(laptop.client("s3"), moved.lake_bucket)
-    assert lake.read(suppression_key(ERASURE)) is None
-    assert lock_of(moved, "fruits").holding() is None
-
-
-@pytest.mark.parametrize("setting", ["raw_bucket", "lake_bucket"])
-def test_a_bucket_outside_the_union_is_refused_and_nothing_is_begun(
-    account: Settings, task: Callable[..., Any], setting: str
-) -> None:
-    name = f"london-{setting.replace('_', '-')}-{account.deployment_id}"
-    laptop.make_bucket(name, "eu-west-2")
-    moved = replace(account, **{setting: name})
     with pytest.raises(ResidencyError, match=rf"{setting} '{name}'.*United Kingdom"):
         plan_erasure(moved, task(keys=[KEY]))
     lake = Lake(laptop.client("s3"), moved.lake_bucket)
