@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
+from fruits_airflow import run_cluster
 from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.settings import Settings
 
 from tests.plugins import laptop
+from tests.plugins.bash_steps import bash
 from tests.plugins.doubles import KnownRuns
 
 MODEL_ID = "a" * 64
@@ -167,3 +169,15 @@ def make_run(account: Settings, plan: dict[str, Any]) -> Iterator[Callable[..., 
 @pytest.fixture
 def run(make_run: Callable[..., RunCluster]) -> RunCluster:
     return make_run()
+
+
+@pytest.fixture
+def does(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Says what the steps do, as a line of bash; each stage has a step of its own."""
+    monkeypatch.setattr("fruits_airflow.operators.verify_code", lambda *_: None)
+
+    def set_command(command: str) -> None:
+        monkeypatch.setattr(run_cluster, "step_for", lambda stage, *_: bash(command, f"{stage}/1"))
+
+    set_command("true")
+    return set_command

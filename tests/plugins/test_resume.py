@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from fruits_airflow import run_cluster
 from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.lake import run_key
 from fruits_airflow.operators import AddStepOperator, TerminateClusterOperator
@@ -19,20 +18,8 @@ from fruits_airflow.sensors import StepSensor
 from fruits_airflow.verdict import judge_run
 
 from tests.plugins.airflow_context import context_of, drive
-from tests.plugins.test_steps import bash
 
 DONE = dict.fromkeys(WORK_TASKS, "success")
-
-
-@pytest.fixture
-def does(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Says what the steps do, as a line of bash; each stage has a step of its own."""
-    monkeypatch.setattr("fruits_airflow.operators.verify_code", lambda *_: None)
-
-    def set_command(command: str) -> None:
-        monkeypatch.setattr(run_cluster, "step_for", lambda stage, *_: bash(command, f"{stage}/1"))
-
-    return set_command
 
 
 def do_stage(run: RunCluster, context: Any, stage: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
-from fruits_airflow import clusters, run_cluster
+from fruits_airflow import clusters
 from fruits_airflow.clusters import LIVE_STATES, READY_STATES
 from fruits_airflow.errors import ClusterLost
 from fruits_airflow.links import StepLogLink
@@ -23,19 +23,7 @@ from fruits_airflow.steps import describe_step
 from fruits_airflow.triggers import StepTrigger
 
 from tests.plugins.airflow_context import context_of, drive, fire
-from tests.plugins.test_steps import bash, ended
-
-
-@pytest.fixture
-def does(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Says what the steps do, as a line of bash."""
-    monkeypatch.setattr("fruits_airflow.operators.verify_code", lambda *_: None)
-
-    def set_command(command: str) -> None:
-        monkeypatch.setattr(run_cluster, "step_for", lambda stage, *_: bash(command, f"{stage}/1"))
-
-    set_command("true")
-    return set_command
+from tests.plugins.bash_steps import ended
 
 
 def sensor(run: RunCluster, **changed: Any) -> StepSensor:
@@ -47,6 +35,27 @@ def add(run: RunCluster, context: Any) -> dict[str, str]:
     added = AddStepOperator(task_id="add", settings=run.settings, stage="featurize").execute(context)
     context["ti"].xcoms["featurize.add"] = added
     return added
+
+
+def begin(run: RunCluster, does: Callable[[str], None], command: str) -> tuple[Any, dict[str, str]]:
+    """Adds a step that does `command`; gives the tasks' context, and what `add` returned."""
+    does(command)
+    context = context_of(run)
+    return context, add(run, context)
+
+
+def trigger_of(
+    run: RunCluster, added: dict[str, str], seconds: float = 60, kind: type[StepTrigger] = StepTrigger
+) -> StepTrigger:
+    """What looks at the step for so many seconds."""
+    return kind(
+        **added,
+        deadline=time.time() + seconds,
+        settle_s=0,
+        waiter_delay=0.1,
+        aws_conn_id=None,
+        region_name=run.region,
+    )
 
 
 def steps(run: RunCluster, job_flow_id: str) -> list[tuple[str, str]]:
@@ -103,9 +112,7 @@ def test_killing_the_create_task_needs_no_answer_of_run_job_flow(run: RunCluster
 
 
 def test_a_step_that_ends_well_ends_the_wait(run: RunCluster, does: Callable[[str], None]) -> None:
-    does("sleep 0.5")
-    context = context_of(run)
-    added = add(run, context)
+    context, added = begin(run, does, "sleep 0.5")
     drive(sensor(run), context)
     assert steps(run, added["job_flow_id"]) == [(added["step_id"], "COMPLETED")]
 
@@ -119,9 +126,7 @@ def test_adding_twice_adds_one_step(run: RunCluster, does: Callable[[str], None]
 def test_a_failed_step_fails_the_task_for_good_with_its_own_words(
     run: RunCluster, does: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    does("echo out; echo ERROR WeightsMismatch: other weights >&2; exit 1")
-    context = context_of(run)
-    add(run, context)
+    context, _ = begin(run, does, "echo out; echo ERROR WeightsMismatch: other weights >&2; exit 1")
     with pytest.raises(AirflowFailException, match="FAILED: ERROR WeightsMismatch: other weights"):
         drive(sensor(run), context)
     assert (run.journal.read("last_failure") or {})["cause"] == "ERROR WeightsMismatch: other weights"
@@ -130,9 +135,7 @@ def test_a_failed_step_fails_the_task_for_good_with_its_own_words(
 def test_a_step_that_failed_before_the_wait_began_is_not_tried_again(
     run: RunCluster, does: Callable[[str], None]
 ) -> None:
-    does("exit 1")
-    context = context_of(run)
-    added = add(run, context)
+    context, added = begin(run, does, "exit 1")
     ended(run.step_desk(added["job_flow_id"]), added["step_id"])
     with pytest.raises(AirflowFailException):
         drive(sensor(run), context)
@@ -142,9 +145,7 @@ def test_a_step_that_failed_before_the_wait_began_is_not_tried_again(
 def test_clearing_only_the_failed_wait_tries_the_step_again(
     run: RunCluster, does: Callable[[str], None]
 ) -> None:
-    does("exit 1")
-    context = context_of(run)
-    added = add(run, context)
+    context, added = begin(run, does, "exit 1")
     with pytest.raises(AirflowFailException):
         drive(sensor(run), context)
     does("true")
@@ -155,9 +156,7 @@ def test_clearing_only_the_failed_wait_tries_the_step_again(
 def test_clearing_only_the_failed_wait_makes_a_new_cluster_when_the_old_one_is_gone(
     run: RunCluster, does: Callable[[str], None]
 ) -> None:
-    does("exit 1")
-    context = context_of(run)
-    added = add(run, context)
+    context, added = begin(run, does, "exit 1")
     with pytest.raises(AirflowFailException):
         drive(sensor(run), context)
     run.desk.end_all(timeout_s=30)
@@ -171,9 +170,7 @@ def test_clearing_only_the_failed_wait_makes_a_new_cluster_when_the_old_one_is_g
 def test_a_failure_that_nobody_reported_is_tried_again_when_its_cluster_is_gone(
     run: RunCluster, does: Callable[[str], None]
 ) -> None:
-    does("exit 1")
-    context = context_of(run)
-    added = add(run, context)
+    context, added = begin(run, does, "exit 1")
     ended(run.step_desk(added["job_flow_id"]), added["step_id"])
     run.desk.end_all(timeout_s=30)
     does("true")
@@ -183,9 +180,7 @@ def test_a_failure_that_nobody_reported_is_tried_again_when_its_cluster_is_gone(
 
 
 def test_a_step_that_is_done_needs_no_cluster(run: RunCluster, does: Callable[[str], None]) -> None:
-    does("true")
-    context = context_of(run)
-    added = add(run, context)
+    context, added = begin(run, does, "true")
     ended(run.step_desk(added["job_flow_id"]), added["step_id"])
     run.desk.end_all(timeout_s=30)
     drive(sensor(run), context)
@@ -193,9 +188,7 @@ def test_a_step_that_is_done_needs_no_cluster(run: RunCluster, does: Callable[[s
 
 
 def test_a_cluster_lost_under_its_step_is_worth_a_retry(run: RunCluster, does: Callable[[str], None]) -> None:
-    does("sleep 30")
-    context = context_of(run)
-    added = add(run, context)
+    _, added = begin(run, does, "sleep 30")
     lost = clusters.describe(run.client, added["job_flow_id"])
     step = describe_step(run.client, added["job_flow_id"], added["step_id"])
     gone = replace(lost, state="TERMINATED_WITH_ERRORS", reason="INSTANCE_FAILURE a node died")
@@ -210,9 +203,7 @@ def test_a_cluster_lost_under_its_step_is_worth_a_retry(run: RunCluster, does: C
 
 
 def test_the_end_of_a_cluster_ends_the_wait(run: RunCluster, does: Callable[[str], None]) -> None:
-    does("sleep 60")
-    context = context_of(run)
-    added = add(run, context)
+    context, added = begin(run, does, "sleep 60")
     with pytest.raises(TaskDeferred) as deferred:
         sensor(run).execute(context)
     run.client.terminate_job_flows(JobFlowIds=[added["job_flow_id"]])
@@ -220,9 +211,7 @@ def test_the_end_of_a_cluster_ends_the_wait(run: RunCluster, does: Callable[[str
 
 
 def test_a_step_past_its_deadline_is_cancelled(run: RunCluster, does: Callable[[str], None]) -> None:
-    does("sleep 60")
-    context = context_of(run)
-    added = add(run, context)
+    context, added = begin(run, does, "sleep 60")
     with pytest.raises(TaskDeferred) as deferred:
         sensor(run).execute(context)
     trigger = deferred.value.trigger
@@ -238,9 +227,7 @@ def test_a_step_past_its_deadline_is_cancelled(run: RunCluster, does: Callable[[
 
 
 def test_the_wait_ends_no_later_than_the_cluster_must(run: RunCluster, does: Callable[[str], None]) -> None:
-    does("sleep 30")
-    context = context_of(run)
-    added = add(run, context)
+    context, added = begin(run, does, "sleep 30")
     with pytest.raises(TaskDeferred) as deferred:
         sensor(run, step_timeout_minutes=10_000).execute(context)
     cluster = clusters.describe(run.client, added["job_flow_id"])
@@ -252,32 +239,15 @@ def test_the_wait_ends_no_later_than_the_cluster_must(run: RunCluster, does: Cal
 def test_clearing_or_marking_a_waiting_task_cancels_its_step(
     run: RunCluster, does: Callable[[str], None]
 ) -> None:
-    does("sleep 60")
-    context = context_of(run)
-    added = add(run, context)
-    trigger = StepTrigger(
-        **added,
-        deadline=time.time() + 60,
-        settle_s=0,
-        waiter_delay=0.1,
-        aws_conn_id=None,
-        region_name=run.region,
-    )
-    asyncio.run(trigger.on_kill())
+    _, added = begin(run, does, "sleep 60")
+    asyncio.run(trigger_of(run, added).on_kill())
     assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
 
 
 def test_the_restart_of_a_triggerer_cancels_no_step(run: RunCluster, does: Callable[[str], None]) -> None:
     does("sleep 2")
     added = add(run, context_of(run))
-    trigger = StepTrigger(
-        **added,
-        deadline=time.time() + 60,
-        settle_s=0,
-        waiter_delay=0.1,
-        aws_conn_id=None,
-        region_name=run.region,
-    )
+    trigger = trigger_of(run, added)
 
     async def killed() -> None:
         waiting = asyncio.create_task(anext(trigger.run()))  # type: ignore[arg-type]
@@ -304,9 +274,7 @@ def test_a_cluster_is_waited_for_in_its_own_region(run: RunCluster) -> None:
 
 
 def test_when_airflow_gives_up_the_step_is_cancelled(run: RunCluster, does: Callable[[str], None]) -> None:
-    does("sleep 60")
-    context = context_of(run)
-    added = add(run, context)
+    context, added = begin(run, does, "sleep 60")
     with pytest.raises(AirflowSensorTimeout):
         sensor(run).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
     assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
@@ -324,15 +292,7 @@ def test_a_look_that_fails_is_repeated(run: RunCluster, does: Callable[[str], No
                 raise ConnectionResetError
             return await super().look(client, count)
 
-    trigger = Flaky(
-        **added,
-        deadline=time.time() + 30,
-        settle_s=0,
-        waiter_delay=0.1,
-        aws_conn_id=None,
-        region_name=run.region,
-    )
-    assert fire(trigger)["status"] == "ended"
+    assert fire(trigger_of(run, added, 30, Flaky))["status"] == "ended"
     assert len(looks) >= 3
 
 
@@ -362,9 +322,7 @@ def test_how_long_it_settles_follows_from_airflows_configuration(
     run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0.5")
-    does("sleep 30")
-    context = context_of(run)
-    add(run, context)
+    context, _ = begin(run, does, "sleep 30")
     with pytest.raises(TaskDeferred) as deferred:
         sensor(run).execute(context)
     assert deferred.value.trigger.settle_s == 1.0

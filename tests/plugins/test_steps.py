@@ -10,31 +10,15 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.stages import STAGES, step_for
-from fruits_airflow.steps import TERMINAL_STATES, Step, StepDesk, describe_step
+from fruits_airflow.steps import StepDesk
 
+from tests.plugins.bash_steps import bash, ended
 from tests.plugins.doubles import Double
-
-
-def bash(command: str, name: str = "load_images/1") -> dict[str, Any]:
-    return {
-        "Name": name,
-        "ActionOnFailure": "CANCEL_AND_WAIT",
-        "HadoopJarStep": {"Jar": "command-runner.jar", "Args": ["bash", "-c", command]},
-    }
 
 
 @pytest.fixture
 def desk(run: RunCluster) -> StepDesk:
     return run.step_desk(run.adopt_or_create().job_flow_id)
-
-
-def ended(desk: StepDesk, step_id: str) -> Step:
-    for _ in range(200):
-        step = describe_step(desk.client, desk.job_flow_id, step_id)
-        if step.state in TERMINAL_STATES:
-            return step
-        time.sleep(0.1)
-    raise AssertionError(step)
 
 
 def ids(desk: StepDesk) -> list[str]:
