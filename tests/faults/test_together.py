@@ -167,7 +167,8 @@ def second_pipeline(
         yield pipeline
 
 
-NIGHTS = {"before": "2026-02-01", "during": "2026-02-02", "after": "2026-02-03"}
+# none that `pipeline` has already had: a run id is of one run
+NIGHTS = {"before": "2027-02-01", "during": "2027-02-02", "after": "2027-02-03"}
 # what the first of two runs is about when the second begins
 AT_WORK: dict[str, dict[str, Any]] = {
     "before": {"operation": "PutObject", "key": "locks/.*", "times": 2},
@@ -328,7 +329,7 @@ def test_two_deployments_with_the_same_run_ids_do_not_touch_each_other(
     aws = deployment.aws
     other = Deployment(aws, name="other", photos=7)
     other.create()
-    at = "2026-03-03T02:00:00+00:00"
+    at = "2027-03-03T02:00:00+00:00"
     neighbour = Pipeline(other, tmp_path / "airflow")
     with closing_all(neighbour):
         hung = aws.arm(kind="step_hangs", cluster="fruits/other/.*", step="featurize/.*", times=1)
