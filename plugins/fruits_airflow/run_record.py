@@ -101,6 +101,10 @@ def assemble_record(
         if clusters:
             _add_cluster(record, run.client, clusters)
             _add_cost(record["cost"], run.estimated_parts())
+            ended_at = clusters[-1].description["Status"]["Timeline"].get("EndDateTime")
+            if run.plan and ended_at:
+                # The page is written some seconds before run.json: up to the cluster's end, both count the same.
+                record["seconds"]["total"] = round((ended_at - planned).total_seconds(), 1)
     except (BotoCoreError, ClientError) as error:
         log.warning("EMR does not tell about this run's cluster, so the record lacks it: %s", error)
     return record

@@ -1,0 +1,34 @@
+"""run.json beside report.html: the same run, told twice."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from fruits_airflow import reporting
+from fruits_airflow.lake import run_key
+from fruits_airflow.outcome import WORK_TASKS
+from fruits_airflow.reporting import report_run
+from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.verdict import judge_run
+
+from tests.plugins.airflow_context import context_of
+
+DONE = dict.fromkeys(WORK_TASKS, "success")
+
+
+def test_the_page_and_the_record_count_the_same_seconds(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = {"seconds": 1, "published": True, "quality": {"checks": {}}}
+    run.lake.write_json(run_key(run.identity.run_id, "stages/publish.json"), published)
+    run.adopt_or_create()
+    run.desk.end_all(timeout_s=30)
+    pages: list[dict[str, Any]] = []
+    monkeypatch.setattr(reporting, "write_report", lambda _run, record, _stages: pages.append(record) or "")
+    report_run(run.settings, context_of(run, DONE))
+    time.sleep(1.1)  # verdict comes later
+    judge_run(run.settings, context_of(run, DONE))
+    found = run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
+    assert found["seconds"]["total"] == pages[0]["seconds"]["total"] > 0
