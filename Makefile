@@ -68,17 +68,23 @@ test-compose: $(READY)/airflow ## The stack from build to a run and back, on the
 docs: setup ## The pages that the code writes: docs/data_dictionary.md, settings.md, dags.md
 	$(AIRFLOW)/python tools/write_docs.py
 
+define NOTEBOOK_INPUT
+images="$${IMAGES:-build/notebook/photos}"; \
+	if [[ -z "$${IMAGES:-}" ]]; then $(AIRFLOW)/python -m demo.drawing "$$images"; fi; \
+	model=$$($(SPARK)/python tools/make_model.py $(if $(WEIGHTS),--weights "$(WEIGHTS)") | sed -E 's/.*"model_id": "([0-9a-f]+)".*/\1/')
+endef
+
 .PHONY: notebook
 notebook: setup $(READY)/notebook ## Run the notebook from its first cell: build/notebook/ (IMAGES=folder WEIGHTS=file.h5 MY_PHOTO= PUBLISH=1)
-	@images="$${IMAGES:-build/notebook/photos}"; \
-	if [[ -z "$${IMAGES:-}" ]]; then $(AIRFLOW)/python -m demo.drawing "$$images"; fi; \
-	model=$$($(SPARK)/python tools/make_model.py $(if $(WEIGHTS),--weights "$(WEIGHTS)") | sed -E 's/.*"model_id": "([0-9a-f]+)".*/\1/'); \
+	@$(NOTEBOOK_INPUT); \
 	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) .venv-notebook/bin/python tools/run_notebook.py --photos "$$images" \
 		--model ".cache/models/$$model" $(if $(MY_PHOTO),--my-photo "$(MY_PHOTO)") $(if $(PUBLISH),--publish)
 
 .PHONY: notebook-lab
-notebook-lab: setup $(READY)/notebook ## Open the notebook in JupyterLab
-	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) exec .venv-notebook/bin/jupyter lab notebooks/fruits_pipeline.ipynb
+notebook-lab: setup $(READY)/notebook ## Open the notebook in JupyterLab, to run it cell by cell (IMAGES=folder WEIGHTS=file.h5)
+	@$(NOTEBOOK_INPUT); \
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) NOTEBOOK_PHOTOS="$$(cd "$$images" && pwd)" NOTEBOOK_MODEL="$$PWD/.cache/models/$$model" \
+		exec .venv-notebook/bin/jupyter lab notebooks/fruits_pipeline.ipynb
 
 .PHONY: presentation
 presentation: $(READY)/docs ## The slides as PDF, in French and English: build/presentation/
