@@ -31,6 +31,21 @@ def command(state_dir: Path, *options: str) -> list[str]:
     ]
 
 
+def tables_in_glue(**more: str) -> list[dict[str, Any]]:
+    """Configurations of a cluster whose catalog `lake` is Iceberg over Glue; `more` are further defaults of Spark."""
+    catalog = {
+        "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
+        "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
+        "spark.sql.catalog.lake.type": "glue",
+        "spark.sql.catalog.lake.io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
+        "spark.sql.catalog.lake.warehouse": "s3://lake/tables",
+    }
+    return [
+        {"Classification": "iceberg-defaults", "Properties": {"iceberg.enabled": "true"}},
+        {"Classification": "spark-defaults", "Properties": catalog | more},
+    ]
+
+
 def until(ready: Callable[[], Any], seconds: float = 20.0) -> Any:
     """Waits for something true; gives it."""
     deadline = time.monotonic() + seconds

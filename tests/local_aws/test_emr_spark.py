@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.local_aws.server import REPOSITORY, Server, alive, until
+from tests.local_aws.server import REPOSITORY, Server, alive, tables_in_glue, until
 
 pytestmark = pytest.mark.spark
 
@@ -68,22 +68,8 @@ def code(aws: Server, spark_python: str) -> str:
     not list((REPOSITORY / ".cache" / "jars").glob("*.jar")), reason="no Iceberg jars: run make setup"
 )
 def test_a_job_reads_its_code_from_the_bucket_and_keeps_tables_in_glue(aws: Server, code: str) -> None:
-    cluster_id = aws.run_job_flow(
-        Configurations=[
-            {"Classification": "iceberg-defaults", "Properties": {"iceberg.enabled": "true"}},
-            {
-                "Classification": "spark-defaults",
-                "Properties": {
-                    "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
-                    "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
-                    "spark.sql.catalog.lake.type": "glue",
-                    "spark.sql.catalog.lake.io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
-                    "spark.sql.catalog.lake.warehouse": "s3://lake/tables",
-                    "spark.pyspark.python": "/usr/bin/python3.11",
-                },
-            },
-        ]
-    )
+    python = {"spark.pyspark.python": "/usr/bin/python3.11"}
+    cluster_id = aws.run_job_flow(Configurations=tables_in_glue(**python))
     step_id = aws.add_step(
         *(cluster_id, "spark-submit", "--deploy-mode", "client", "--name", "table"),
         *("--py-files", f"{code}/orchard.zip", f"{code}/table.py", "--input", "s3://raw/images"),

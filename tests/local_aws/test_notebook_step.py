@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.local_aws.server import REPOSITORY, Server
+from tests.local_aws.server import REPOSITORY, Server, tables_in_glue
 
 SHARED = Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
 PHOTOS = SHARED / "images" / "fruits360_sample" / "Test"
@@ -71,21 +71,7 @@ def code(aws: Server) -> str:
 
 @pytest.mark.timeout(900)
 def test_the_paired_script_runs_as_a_step_over_s3(aws: Server, model_id: str, photos: int, code: str) -> None:
-    cluster_id = aws.run_job_flow(
-        Configurations=[
-            {"Classification": "iceberg-defaults", "Properties": {"iceberg.enabled": "true"}},
-            {
-                "Classification": "spark-defaults",
-                "Properties": {
-                    "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
-                    "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
-                    "spark.sql.catalog.lake.type": "glue",
-                    "spark.sql.catalog.lake.io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
-                    "spark.sql.catalog.lake.warehouse": "s3://lake/tables",
-                },
-            },
-        ]
-    )
+    cluster_id = aws.run_job_flow(Configurations=tables_in_glue())
     libraries = ",".join(f"{code}/{name}" for name in ("fruits.zip", *(f"{job}.py" for job in JOBS)))
     step_id = aws.add_step(
         *(
