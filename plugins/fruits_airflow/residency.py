@@ -20,6 +20,7 @@ from fruits_airflow.endpoints import called_endpoints, place_of
 from fruits_airflow.errors import ConfigError, ResidencyError
 from fruits_airflow.lake import Lake, error_code, run_key
 from fruits_airflow.regions import require_eu_region
+from fruits_airflow.run_record import read_stages
 from fruits_airflow.settings import REPOSITORY, Settings
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ def require_not_public(client: S3Client, setting: str, bucket: str) -> None:
 def complete(lake: Lake, run_id: str, clusters: Sequence[Cluster]) -> None:
     """Adds to residency.json what is known when the run has ended: its clusters, and the endpoints really called.
 
+    Those of tasks are seen by a hook; those of the Spark jobs are told by the jobs themselves (fruits/endpoints.py).
+
     Raises:
         ResidencyError: something was where it must not be; the evidence is written first.
     """
@@ -131,12 +134,20 @@ def complete(lake: Lake, run_id: str, clusters: Sequence[Cluster]) -> None:
     for one in evidence["clusters"].values():
         one["region"] = one["region"][0] if one["region"] else "unknown"
     evidence["endpoints"] = called_endpoints(lake, run_id)
+    evidence["stages"] = {
+        stage: metrics.get("endpoints", []) for stage, metrics in read_stages(lake, run_id).items()
+    }
     evidence["not_seen"] = (
-        "calls of the cluster's own nodes; their regions are those of buckets, catalog and cluster"
+        "calls of EMR's own agents on the nodes, which start a node and upload logs, and of a stage that left no "
+        "record; their regions are those of buckets and cluster"
     )
     lake.write_json(run_key(run_id, EVIDENCE), evidence)
     for job_flow_id, one in evidence["clusters"].items():
         require_eu_region(one["region"], f"cluster {job_flow_id} ran in a region that")
+    for stage, called in evidence["stages"].items():
+        for one in called:
+            require_eu_region(one["region"], f"{stage}: {one['client']} signed for a region that")
+            place_of(one["host"])
 
 
 def unknown_key(region: str, key_id: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from pyspark.sql import SparkSession
 
-from fruits import errors, stages
+from fruits import endpoints, errors, stages
 from fruits.errors import FruitsError
 
 LEAST_ROWS = 64
@@ -47,9 +47,12 @@ class Run:
         _log.info("%s: %s", self.stage, message)
 
     def finish(self, metrics: stages.Metrics) -> None:
-        """Write the stage's metrics, with the seconds since the session was there."""
+        """Write the stage's metrics, with the seconds since the session was there and the endpoints it spoke to."""
         seconds = round(time.monotonic() - self._started, 3)
-        stages.write(self.arguments.run_folder, self.stage, {"seconds": seconds} | metrics)
+        conf = dict(self.spark.sparkContext.getConf().getAll())
+        catalog, folder = self.arguments.database.partition(".")[0], self.arguments.run_folder
+        called = {"endpoints": endpoints.used(conf, catalog, folder)}
+        stages.write(folder, self.stage, {"seconds": seconds} | called | metrics)
         self.say(f"done in {seconds:.1f} s")
 
 

@@ -154,6 +154,39 @@ def test_a_cluster_that_was_elsewhere_turns_the_run_red_with_the_evidence_writte
     assert (lake.read_json(run_key("r1", EVIDENCE)) or {})["clusters"]["j-1"]["region"] == said
 
 
+def told(host: str, region: str) -> dict[str, Any]:
+    return {"endpoints": [{"client": "obstore", "service": "s3", "host": host, "region": region}]}
+
+
+def test_what_the_jobs_called_is_in_by_stage(account: Settings) -> None:
+    lake = Lake(laptop.client("s3"), account.lake_bucket)
+    lake.write_json(run_key("r1", EVIDENCE), look(account))
+    lake.write_json(run_key("r1", "stages/load_images.json"), told("s3.eu-west-1.amazonaws.com", "eu-west-1"))
+    complete(lake, "r1", [])
+    stages = (lake.read_json(run_key("r1", EVIDENCE)) or {})["stages"]
+    assert stages == {"load_images": told("s3.eu-west-1.amazonaws.com", "eu-west-1")["endpoints"]}
+
+
+@pytest.mark.parametrize(
+    ("host", "region", "said"),
+    [
+        ("s3.us-east-1.amazonaws.com", "us-east-1", "load_images: obstore signed for a region that"),
+        ("127.0.0.1", "unknown", "load_images: obstore signed for a region that"),
+        ("s3.us-east-1.amazonaws.com", "eu-west-1", "us-east-1"),
+        ("s3.amazonaws.com", "eu-west-1", "names no region"),
+    ],
+)
+def test_a_job_that_called_elsewhere_turns_the_run_red_with_the_evidence_written(
+    account: Settings, host: str, region: str, said: str
+) -> None:
+    lake = Lake(laptop.client("s3"), account.lake_bucket)
+    lake.write_json(run_key("r1", EVIDENCE), look(account))
+    lake.write_json(run_key("r1", "stages/load_images.json"), told(host, region))
+    with pytest.raises(ResidencyError, match=said):
+        complete(lake, "r1", [])
+    assert (lake.read_json(run_key("r1", EVIDENCE)) or {})["stages"]["load_images"][0]["host"] == host
+
+
 def test_a_run_that_was_stopped_before_it_looked_has_no_evidence(account: Settings) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     complete(lake, "r1", [])

@@ -37,6 +37,35 @@ def ended(monkeypatch, capsys):
     return end
 
 
+class Configured:
+    """A session of which only the configuration is asked."""
+
+    @property
+    def sparkContext(self):
+        return self
+
+    def getConf(self):
+        return self
+
+    def getAll(self):
+        return [
+            ("spark.sql.catalog.lake.type", "glue"),
+            ("spark.sql.catalog.lake.client.region", "eu-west-3"),
+        ]
+
+
+def test_a_record_says_which_endpoints_the_job_spoke_to(tmp_path, monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    arguments = argparse.Namespace(database="lake.fruits", run_folder=str(tmp_path))
+    job.Run("featurize", arguments, Configured()).finish({"images": 1})
+    written = stages.read(str(tmp_path), "featurize")
+    assert written["images"] == 1
+    assert {(one["service"], one["region"]) for one in written["endpoints"]} >= {
+        ("glue", "eu-west-3"),
+        ("s3", "eu-west-3"),
+    }
+
+
 def test_a_job_that_does_its_work_ends_with_zero(ended):
     assert ended(None)[0] == 0
 
