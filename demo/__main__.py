@@ -24,6 +24,7 @@ import httpx
 from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.errors import ResidencyError
 from fruits_airflow.report.units import weights
+from fruits_airflow.stages import PIPELINE
 
 from demo.account import Account, AccountFailed, make_model, start_account
 from demo.airflow import Airflow, AirflowFailed
@@ -39,7 +40,6 @@ MODELS = REPOSITORY / ".cache" / "models"
 SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
 DEPLOYMENT_ID = "demo"
 PREFIX = "photos/"
-DAG_ID = "fruits_pipeline"
 RESULTS = ("run.json", "report.html", "pca.parquet")
 LOG_LINES = 25
 
@@ -118,15 +118,15 @@ def _run(wishes: Wishes, processes: Processes, teller: Teller) -> None:
     airflow.migrate()
     airflow.start()
     _upload(wishes, account, stack, teller)
-    airflow.wait(DAG_ID)
+    airflow.wait(PIPELINE)
     teller.say("Airflow", f"scheduler, dag-processor, triggerer and API server are up on {airflow.url}")
 
     run_id = f"demo__{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}"
     # A prefix other than the nightly one: a demo, which publishes to a database of its own.
     conf = {**wishes.conf, "input_prefix": PREFIX}
-    airflow.trigger(DAG_ID, run_id, conf)
+    airflow.trigger(PIPELINE, run_id, conf)
     teller.say("run", f"{run_id} triggered")
-    state = watch_run(airflow, DAG_ID, run_id, f"http://127.0.0.1:{ui_port}", teller)
+    state = watch_run(airflow, PIPELINE, run_id, f"http://127.0.0.1:{ui_port}", teller)
     run = _fetch_results(account, stack, run_id)
     try:
         if state != "success":
@@ -187,8 +187,8 @@ def _second_night(
     """The same photos again: skipped, without a cluster."""
     run_id = f"again__{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}"
     begun = teller.seconds
-    airflow.trigger(DAG_ID, run_id, conf)
-    while (state := airflow.run_state(DAG_ID, run_id)) not in ENDED:
+    airflow.trigger(PIPELINE, run_id, conf)
+    while (state := airflow.run_state(PIPELINE, run_id)) not in ENDED:
         time.sleep(0.3)
     path = FOLDER / "again.json"
     found = account.download(stack["LakeBucket"], f"runs/{run_id}/run.json", path)
@@ -211,9 +211,9 @@ def _fetch_results(account: Account, stack: dict[str, str], run_id: str) -> dict
 
 
 def _tell_failure(airflow: Airflow, run_id: str) -> None:
-    for task in failed_tasks(airflow, DAG_ID, run_id):
+    for task in failed_tasks(airflow, PIPELINE, run_id):
         print(f"\n--- {task['task_id']} failed; the end of its log:", file=sys.stderr)
-        lines = airflow.task_log(DAG_ID, run_id, task["task_id"], task["try_number"])
+        lines = airflow.task_log(PIPELINE, run_id, task["task_id"], task["try_number"])
         print("\n".join(lines[-LOG_LINES:]), file=sys.stderr, flush=True)
 
 
