@@ -75,17 +75,23 @@ def test_what_guards_is_not_paused_when_it_is_deployed_and_what_works_is(bag: An
 
 
 @pytest.mark.parametrize("dag_id", ["cluster_janitor", "publication_check"])
-def test_what_guards_does_not_look_back_to_before_it_was_deployed(bag: Any, dag_id: str) -> None:
+def test_what_guards_does_not_look_back_to_before_it_was_deployed(
+    bag: Any, dag_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from airflow.serialization.encoders import coerce_to_core_timetable
+    from airflow.timetables import trigger
     from airflow.timetables.base import TimeRestriction
 
+    deployed = datetime(
+        2026, 1, 10, 7, 1, tzinfo=UTC
+    )  # a minute after both would have run, by Paris' clock too
+    monkeypatch.setattr(trigger, "utcnow", lambda: deployed)
     dag = bag.dags[dag_id]
-    assert dag.start_date is None, "with one, Airflow makes up for the latest time that has passed"
-    undated = TimeRestriction(earliest=None, latest=None, catchup=False)
+    restriction = TimeRestriction(earliest=dag.start_date, latest=None, catchup=dag.catchup)
     first = coerce_to_core_timetable(dag.timetable).next_dagrun_info(
-        last_automated_data_interval=None, restriction=undated
+        last_automated_data_interval=None, restriction=restriction
     )
-    assert first.run_after > datetime.now(UTC)
+    assert first.run_after > deployed
 
 
 def test_no_dag_has_a_cycle(bag: Any) -> None:
