@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
+from http.client import HTTPConnection
 from urllib.parse import quote
 
 import httpx
@@ -50,11 +52,11 @@ def test_there_is_nothing_besides(path: str, airflow: ApiServer) -> None:
 def test_a_run_id_leads_nowhere_but_to_a_run(name: str, airflow: ApiServer, runs: Lake) -> None:
     runs.put({"../state": {"run.json": b"{}"}, "a/b": {"run.json": b"{}"}, "<b>": {"run.json": b"{}"}})
     headers = {"Authorization": f"Bearer {airflow.token('viewer')}"}
-    reply = httpx.request(
-        "GET", httpx.URL(f"{airflow.url}/fruits-runs/runs/{name}"), headers=headers, timeout=60
-    )
-    assert reply.status_code in (404, 200)
-    assert reply.status_code == 404 or "<h1>Runs</h1>" in reply.text or name in (".", "..")
+    server = HTTPConnection(httpx.URL(airflow.url).netloc.decode(), timeout=60)
+    with closing(server):
+        # as it is: httpx would make `/runs/..` a request for the list before it sends it
+        server.request("GET", f"/fruits-runs/runs/{name}", headers=headers)
+        assert server.getresponse().status == 404
 
 
 def test_airflow_asks_for_a_login_first(anonymous: Page, runs: Lake) -> None:
