@@ -7,20 +7,16 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
-from fruits import schemas, tables
+from fruits import data_files, schemas, tables
 from fruits.errors import InputError
-from fruits.iceberg import Table
 from fruits.pca import Pca
 
 
 def ids(spark: SparkSession, database: str) -> list[str]:
     """Name the published bases, the current one first."""
-    if not Table(spark, f"{database}.pca_models").rows:
-        return []
-    rows = spark.table(f"{database}.pca_models").select("pca_id", "published_at").collect()
-    return [row.pca_id for row in sorted(rows, key=lambda row: row.published_at, reverse=True)]
+    rows = data_files.rows(spark, f"{database}.pca_models", ["pca_id", "published_at"])
+    return [row["pca_id"] for row in sorted(rows, key=lambda row: row["published_at"], reverse=True)]
 
 
 def current(spark: SparkSession, database: str) -> Pca | None:
@@ -35,13 +31,13 @@ def read(spark: SparkSession, database: str, pca_id: str) -> Pca:
     Raises:
         InputError: There is none with this id, or no longer.
     """
-    found = spark.table(f"{database}.pca_models").where(F.col("pca_id") == F.lit(pca_id)).toArrow()
-    if not found.num_rows:
+    rows = data_files.rows(spark, f"{database}.pca_models", schemas.PCA_MODEL.names)
+    row = next((row for row in rows if row["pca_id"] == pca_id), None)
+    if row is None:
         raise InputError(
             f"there is no PCA {pca_id} in {database}.pca_models: the current one and the one before it are kept, "
             f"now {', '.join(ids(spark, database)) or 'none'}"
         )
-    row = found.to_pylist()[0]
     return Pca(
         pca_id=row["pca_id"],
         model_id=row["model_id"],

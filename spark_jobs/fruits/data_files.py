@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 from pyspark.sql.types import StructType
 
 from fruits.batches import Mapper
+from fruits.iceberg import DataFile, Table
 from fruits.objects import S3Location, open_arrow, place, where_is_s3
 
 _BATCH_ROWS = 1024  # more no longer fit the processor's cache: 4096 take twice as long
@@ -66,7 +68,7 @@ def mapped(
     Returns:
         The mapper's rows. Evaluated twice, the same files are read: they are those of the table's present snapshot.
     """
-    pieces = _pieces(spark, table) if pieces is None else pieces
+    pieces = pieces_of(spark, table) if pieces is None else pieces
     if pieces is None:
         # Another writer deleted by marking rows (merge-on-read), which only Spark's reader knows to leave out.
         kept = spark.table(table).where(F.col("model_id") == model_id).select(*columns)
@@ -96,12 +98,12 @@ def changed(spark: SparkSession, table: str, before: int, now: int) -> tuple[lis
         The pieces of the files that only `now` has, and of those that only `before` has. A rewritten file is in
         both lists, with the rows that it carries over. None where a snapshot has delete files.
     """
-    old, new = _files(spark, table, before), _files(spark, table, now)
+    found = Table(spark, table)
+    old, new = found.data_files(before), found.data_files(now)
     if old is None or new is None:
         return None
-    old_paths, new_paths = {file.file_path for file in old}, {file.file_path for file in new}
-    added = [file for file in new if file.file_path not in old_paths]
-    removed = [file for file in old if file.file_path not in new_paths]
+    kept = {file.uri for file in old} & {file.uri for file in new}
+    added, removed = ([file for file in files if file.uri not in kept] for files in (new, old))
     return _cut(added), _cut(removed)
 
 
@@ -111,24 +113,31 @@ def batches(pieces: list[Piece], columns: Sequence[str], model_id: str) -> Itera
     yield from _batches(pieces, columns, model_id, s3)
 
 
-def _pieces(spark: SparkSession, table: str) -> list[Piece] | None:
+def rows(spark: SparkSession, table: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Read some columns of a table of few rows here, on the driver, where planning a Spark job takes longer."""
+    files = Table(spark, table).data_files()
+    if files is None:
+        found: list[dict[str, Any]] = spark.table(table).select(*columns).toArrow().to_pylist()
+        return found
+    s3 = where_is_s3() if any(place(file.uri).bucket for file in files) else None
+    read = []
+    for file in files:
+        with open_arrow(file.uri, s3) as opened, pq.ParquetFile(opened) as parquet:
+            read += parquet.read(columns=list(columns), use_threads=False).to_pylist()
+    return read
+
+
+def pieces_of(spark: SparkSession, table: str) -> list[Piece] | None:
     """Cut the files of a table's present snapshot; None where it has delete files."""
-    files = _files(spark, table)
+    files = Table(spark, table).data_files()
     return None if files is None else _cut(files)
 
 
-def _files(spark: SparkSession, table: str, snapshot_id: int | None = None) -> list[Row] | None:
-    reader = spark.read if snapshot_id is None else spark.read.option("snapshot-id", snapshot_id)
-    columns = ("content", "file_path", "file_size_in_bytes", "record_count")
-    files = reader.table(f"{table}.files").select(*columns).collect()
-    return None if any(file.content != 0 for file in files) else files
-
-
-def _cut(files: list[Row]) -> list[Piece]:
+def _cut(files: list[DataFile]) -> list[Piece]:
     pieces = []
-    for file in sorted(files, key=lambda file: str(file.file_path)):
-        of = -(-file.file_size_in_bytes // _PIECE_BYTES)
-        pieces += [Piece(file.file_path, number, of, -(-file.record_count // of)) for number in range(of)]
+    for file in sorted(files, key=lambda file: file.uri):
+        of = -(-file.size_bytes // _PIECE_BYTES)
+        pieces += [Piece(file.uri, number, of, -(-file.rows // of)) for number in range(of)]
     return pieces
 
 

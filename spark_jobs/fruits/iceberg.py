@@ -2,9 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass
 from typing import Any
 
 from pyspark.sql import SparkSession
+
+_FEW_FILES = 200
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One data file of a snapshot.
+
+    Attributes:
+        uri: Where it is.
+        size_bytes: Its size.
+        rows: How many rows it has.
+    """
+
+    uri: str
+    size_bytes: int
+    rows: int
+
+
+def names(spark: SparkSession, database: str) -> set[str] | None:
+    """Name the tables of a database: one question to the catalog, none for each table.
+
+    Args:
+        spark: A session with the catalog configured.
+        database: ``catalog.database``.
+
+    Returns:
+        Their names; None when there is no such database.
+    """
+    session: Any = spark
+    name, namespace = database.split(".")
+    catalog = session._jsparkSession.sessionState().catalogManager().catalog(name)
+    levels = session._sc._gateway.new_array(session._jvm.java.lang.String, 1)
+    levels[0] = namespace
+    if not catalog.namespaceExists(levels):
+        return None
+    return {str(found.name()) for found in catalog.listTables(levels)}
 
 
 class Table:
@@ -17,6 +56,7 @@ class Table:
 
     def __init__(self, spark: SparkSession, name: str) -> None:
         self.name = name
+        self._spark = spark
         session: Any = spark
         self._java = session._jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(
             session._jsparkSession, name
@@ -60,6 +100,41 @@ class Table:
         """Snapshots by the tags that hold them."""
         refs = self._java.refs()
         return {str(name): int(refs[name].snapshotId()) for name in refs if refs[name].isTag()}
+
+    def data_files(self, snapshot_id: int | None = None) -> list[DataFile] | None:
+        """List the data files of a snapshot.
+
+        Args:
+            snapshot_id: Which one, of those that are kept; the current one by default.
+
+        Returns:
+            The files, in no order; None where rows of theirs are marked as deleted.
+        """
+        scan = self._java.newScan()
+        if snapshot_id is not None:
+            scan = scan.useSnapshot(snapshot_id)
+        snapshot = scan.snapshot()
+        if snapshot is None:
+            return []
+        if int(snapshot.summary().get("total-data-files") or 0) > _FEW_FILES:
+            return self._many(int(snapshot.snapshotId()))
+        files = []
+        with contextlib.closing(scan.planFiles()) as tasks:
+            for task in tasks.iterator():
+                if not task.deletes().isEmpty():
+                    return None
+                file = task.file()
+                files.append(DataFile(file.location(), file.fileSizeInBytes(), file.recordCount()))
+        return files
+
+    def _many(self, snapshot_id: int) -> list[DataFile] | None:
+        """List them by one Spark job, where asking for them one by one would take longer."""
+        reader = self._spark.read.option("snapshot-id", snapshot_id)
+        columns = ("content", "file_path", "file_size_in_bytes", "record_count")
+        rows = reader.table(f"{self.name}.files").select(*columns).collect()
+        if any(row.content != 0 for row in rows):
+            return None
+        return [DataFile(row.file_path, row.file_size_in_bytes, row.record_count) for row in rows]
 
     @property
     def java(self) -> Any:

@@ -13,6 +13,7 @@ the end of the old tag.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
@@ -103,30 +104,20 @@ def keep(run: job.Run, model_id: str, total: Sums | None, snapshot_id: int) -> N
 
 def count(run: job.Run, model_id: str) -> int:
     """Tell how many images the kept sums of a model hold."""
-    row = (
-        run.spark.table(f"{run.arguments.database}.pca_sums")
-        .where(F.col("model_id") == F.lit(model_id))
-        .select("n")
-        .first()
-    )
-    return 0 if row is None else int(row.n)
+    row = _row(run, model_id, "n")
+    return 0 if row is None else int(row["n"])
 
 
 def models(run: job.Run) -> list[str]:
     """Name the models whose sums are kept."""
-    rows = run.spark.table(f"{run.arguments.database}.pca_sums").select("model_id").collect()
-    return sorted(row.model_id for row in rows)
+    rows = data_files.rows(run.spark, f"{run.arguments.database}.pca_sums", ["model_id"])
+    return sorted(row["model_id"] for row in rows)
 
 
 def covered(run: job.Run, model_id: str) -> int | None:
     """Name the snapshot of `features` that the kept sums of a model cover; None when there are none."""
-    row = (
-        run.spark.table(f"{run.arguments.database}.pca_sums")
-        .where(F.col("model_id") == F.lit(model_id))
-        .select("features_snapshot")
-        .first()
-    )
-    return None if row is None else int(row.features_snapshot)
+    row = _row(run, model_id, "features_snapshot")
+    return None if row is None else int(row["features_snapshot"])
 
 
 def move(run: job.Run, before: int, now: int) -> None:
@@ -150,13 +141,18 @@ class _Found:
 
 def _kept(run: job.Run, features: Table, model_id: str) -> _Found | str:
     """Find the kept sums, or say why there are none to build on."""
-    table = run.spark.table(f"{run.arguments.database}.pca_sums").where(F.col("model_id") == F.lit(model_id))
-    row = table.select("sums", "features_snapshot").first()
+    row = _row(run, model_id, "sums", "features_snapshot")
     if row is None:
         return "no sums of this model are kept"
-    if features.tags.get(_tag(model_id, row.features_snapshot)) != row.features_snapshot:
-        return f"the snapshot {row.features_snapshot} that the kept sums cover is no longer there"
-    return _Found(Sums.from_bytes(bytes(row.sums)), int(row.features_snapshot))
+    snapshot = int(row["features_snapshot"])
+    if features.tags.get(_tag(model_id, snapshot)) != snapshot:
+        return f"the snapshot {snapshot} that the kept sums cover is no longer there"
+    return _Found(Sums.from_bytes(row["sums"]), snapshot)
+
+
+def _row(run: job.Run, model_id: str, *columns: str) -> dict[str, Any] | None:
+    rows = data_files.rows(run.spark, f"{run.arguments.database}.pca_sums", ["model_id", *columns])
+    return next((row for row in rows if row["model_id"] == model_id), None)
 
 
 def _changes(run: job.Run, features: Table, before: int, now: int) -> tuple[list[Piece], list[Piece]] | str:
@@ -183,14 +179,16 @@ def _merged(
 
 def _summed(run: job.Run, model_id: str, pieces: list[Piece] | None) -> Sums | None:
     """Sum some pieces of `features`, or all of it: few rows here, many on the executors."""
+    spark, table = run.spark, f"{run.arguments.database}.features"
+    if pieces is None:
+        pieces = data_files.pieces_of(spark, table)
     if pieces is not None and sum(piece.rows for piece in pieces) <= _ON_DRIVER_ROWS:
         batches = data_files.batches(pieces, ["features"], model_id)
         total = sums.merged_sums(bytes(part.column("sums")[0].as_py()) for part in sums.summer()(batches))
     else:
         schema = schemas.spark(schemas.SUMS)
-        table = f"{run.arguments.database}.features"
         parts = data_files.mapped(
-            run.spark, table, ["features"], model_id, sums.summer(), schema, run.cores, pieces
+            spark, table, ["features"], model_id, sums.summer(), schema, run.cores, pieces
         )
         if parts.rdd.getNumPartitions() > _MAX_PARTS:
             # 13 MB each: the driver gets a few, whatever the size of the table.

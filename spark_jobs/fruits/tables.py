@@ -10,6 +10,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
+from fruits import iceberg
 from fruits.errors import InputError
 from fruits.iceberg import Table
 from fruits.schemas import KEYS, TABLES
@@ -63,8 +64,12 @@ def ensure(spark: SparkSession, database: str) -> None:
         raise InputError(
             f"--database {database!r} is not of the form catalog.database, for example lake.fruits"
         )
-    spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {database}")
+    known = iceberg.names(spark, database)
+    if known is None:
+        spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {database}")
     for table, columns in TABLES.items():
+        if table in (known or ()):
+            continue  # a statement for each table of each job would cost every step of every night a second
         properties = ", ".join(
             f"'{key}' = '{value}'" for key, value in (_PROPERTIES | _OF_TABLE.get(table, {})).items()
         )

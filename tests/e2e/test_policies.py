@@ -13,7 +13,6 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 STATED = {
     "NodeRole": {
         "glue:DeleteTable": "a table that an interrupted creation left is made anew",
-        "glue:GetTables": "upkeep looks for the tables of its database",
         "kms:DescribeKey": "disks, by EMR's guide: local_aws has none",
         "kms:Encrypt": "disks, by EMR's guide",
         "kms:ReEncryptFrom": "disks, by EMR's guide",

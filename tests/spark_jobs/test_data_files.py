@@ -9,8 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from fruits import data_files, tables
+from fruits import data_files, iceberg, tables
 from fruits.data_files import Piece
+from fruits.iceberg import Table
 
 pytestmark = pytest.mark.spark
 
@@ -75,12 +76,45 @@ def test_a_deleted_row_is_not_read(spark: Any, table: str) -> None:
     assert len(by_spark(spark, table)) == 499
 
 
-def test_rows_marked_as_deleted_by_another_writer_are_not_read(spark: Any, table: str) -> None:
+@pytest.mark.parametrize("few_files", [200, 0])
+def test_rows_marked_as_deleted_by_another_writer_are_not_read(
+    spark: Any, table: str, few_files: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iceberg, "_FEW_FILES", few_files)
     spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('write.delete.mode' = 'merge-on-read')")
     spark.sql(f"DELETE FROM {table} WHERE image_id = '{image_id(7)}'")
     assert spark.table(f"{table}.files").where("content <> 0").count()
     assert rows(read(spark, table)) == by_spark(spark, table)
     assert len(by_spark(spark, table)) == 499
+    here = data_files.rows(spark, table, ["image_id", "model_id"])
+    assert len(here) == 558  # of both models
+    assert {"image_id": image_id(7), "model_id": MODEL} not in here
+
+
+def test_a_small_table_read_on_the_driver_has_the_rows_that_spark_reads(spark: Any, table: str) -> None:
+    here = data_files.rows(spark, table, ["image_id", "features", "model_id"])
+    assert sorted((row["image_id"], row["features"]) for row in here if row["model_id"] == MODEL) == by_spark(
+        spark, table
+    )
+    assert len(here) == 560
+
+
+def test_files_listed_by_spark_are_those_that_the_driver_lists(
+    spark: Any, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Table(spark, table).snapshot_id
+    spark.sql(f"DELETE FROM {table} WHERE image_id = '{image_id(7)}'")
+
+    def listed(snapshot_id: int | None) -> set[iceberg.DataFile]:
+        found = Table(spark, table).data_files(snapshot_id)
+        assert found is not None
+        return set(found)
+
+    few = [listed(None), listed(before)]
+    assert [sum(file.rows for file in files) for files in few] == [558, 560]
+    assert len(few[0] & few[1]) == 1
+    monkeypatch.setattr(iceberg, "_FEW_FILES", 0)
+    assert [listed(None), listed(before)] == few
 
 
 def test_a_file_of_many_row_groups_is_read_in_pieces(
@@ -97,7 +131,7 @@ def test_a_file_of_many_row_groups_is_read_in_pieces(
     )
     many.writeTo(table).append()
     monkeypatch.setattr(data_files, "_PIECE_BYTES", 1_000_000)
-    pieces = data_files._pieces(spark, table)
+    pieces = data_files.pieces_of(spark, table)
     assert pieces is not None
     assert len(pieces) > len({piece.uri for piece in pieces}) == 1
     assert rows(read(spark, table)) == by_spark(spark, table)

@@ -190,6 +190,15 @@ def test_many_changed_rows_are_summed_on_the_executors(nights, monkeypatch):
     assert updated(run).how == "added 10 rows to the kept sums and subtracted 0"
 
 
+def test_all_rows_of_a_large_table_are_summed_on_the_executors(nights, monkeypatch):
+    run = begin(nights)
+    for night in range(3):
+        add(run, [2 * night, 2 * night + 1], night)
+    monkeypatch.setattr(kept_sums, "_ON_DRIVER_ROWS", 0)
+    monkeypatch.setattr(kept_sums, "_MAX_PARTS", 1)  # and merged there before they reach the driver
+    assert updated(run).how == "summed all 6 images: no sums of this model are kept"
+
+
 def test_when_most_files_changed_all_rows_are_summed_since_that_is_less(nights):
     run = begin(nights)
     add(run, list(range(40)))

@@ -1,0 +1,44 @@
+"""The database's tables are made once, and looking for them costs nothing."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, NoReturn
+
+import pytest
+from fruits import iceberg, tables
+from fruits.schemas import TABLES
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture
+def database(spark: Any) -> str:
+    """A database with all tables."""
+    name = f"lake.tables_{uuid.uuid4().hex[:8]}"
+    assert iceberg.names(spark, name) is None
+    tables.ensure(spark, name)
+    return name
+
+
+def test_all_tables_are_made(spark: Any, database: str) -> None:
+    assert iceberg.names(spark, database) == set(TABLES)
+    assert all(spark.table(f"{database}.{table}").isEmpty() for table in TABLES)
+
+
+def test_tables_that_are_there_are_not_asked_for_one_by_one(
+    spark: Any, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sql(*arguments: Any) -> NoReturn:
+        raise AssertionError(f"a statement for a table that is there: {arguments[1]}")
+
+    monkeypatch.setattr(type(spark), "sql", sql)
+    tables.ensure(spark, database)
+
+
+def test_a_table_that_is_missing_is_made_and_the_others_stay(spark: Any, database: str) -> None:
+    spark.sql(f"INSERT INTO {database}.rejects VALUES ('i', 'k', 'e', 'code', 'why', 'run')")
+    spark.sql(f"DROP TABLE {database}.pca_sums")
+    tables.ensure(spark, database)
+    assert iceberg.names(spark, database) == set(TABLES)
+    assert spark.table(f"{database}.rejects").count() == 1
