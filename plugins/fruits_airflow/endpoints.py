@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import json
 import logging
 import re
 import socket
@@ -79,7 +80,7 @@ class EndpointLog:
 
     seen: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     folder: str | None = None
-    _write: Callable[[str, dict[str, Any]], None] | None = None
+    _write_once: Callable[[str, bytes], bool] | None = None
     _written: set[tuple[str, str]] = field(default_factory=set)
 
     def watch(self, client: Any) -> Any:
@@ -91,7 +92,7 @@ class EndpointLog:
         """Notes what was called, and what will be, in a run's folder."""
         if folder != self.folder:
             self.folder, self._written = folder, set()
-        self._write = lake.write_json
+        self._write_once = lake.write_once
         self._note()
 
     def _look(self, request: Any, event_name: str, **_: Any) -> None:
@@ -107,13 +108,15 @@ class EndpointLog:
             self._note()
 
     def _note(self) -> None:
-        if self._write is None or self.folder is None:
+        if self._write_once is None or self.folder is None:
             return
         for endpoint in [one for one in self.seen if one not in self._written]:
             self._written.add(endpoint)  # first: the note itself is a call
             name = hashlib.sha256("@".join(endpoint).encode()).hexdigest()[:16]
             try:
-                self._write(f"{self.folder}/{FOLDER}/{name}.json", self.seen[endpoint])
+                # Once: another task of the run may have called it, and said so, before.
+                note = json.dumps(self.seen[endpoint], indent=1, sort_keys=True).encode()
+                self._write_once(f"{self.folder}/{FOLDER}/{name}.json", note)
             except (BotoCoreError, ClientError) as error:
                 self._written.discard(endpoint)
                 log.warning("The call of %s cannot be noted yet: %s", "@".join(endpoint), error)

@@ -83,6 +83,14 @@ def test_each_endpoint_is_noted_once_at_its_first_call(lake: Lake, called: Endpo
     assert [(note["service"], note["region"]) for note in notes] == [("emr", LOCAL), ("s3", LOCAL)]
 
 
+def test_the_first_call_of_a_run_is_that_of_its_first_task(lake: Lake, called: EndpointLog) -> None:
+    called.keep(lake, run_key("r1"))
+    first = called_endpoints(lake, "r1")
+    later = EndpointLog({("s3", "127.0.0.1"): first[0] | {"first_called_at": "2999-01-01T00:00:00+00:00"}})
+    later.keep(lake, run_key("r1"))
+    assert called_endpoints(lake, "r1") == first
+
+
 def test_what_was_called_before_the_run_was_known_is_noted_too(lake: Lake, called: EndpointLog) -> None:
     lake.read("nothing")
     called.keep(lake, run_key("r1"))
