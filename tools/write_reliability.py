@@ -38,7 +38,7 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
     seen = {(one["fault"], one["moment"]) for one in results}
     unseen = [pair for pair in itertools.product(_FAULTS, _MOMENTS) if pair not in seen]
     missing = [pair for pair in unseen if pair not in _NO_SENSE]
-    lines = [_HEAD, f"**{held} of {len(results)} held; {len(missing)} moments of faults were not run.**\n"]
+    lines = [_HEAD, f"**{held} of {len(results)} held; {len(missing)} moments of faults have no result.**\n"]
     lines += [
         "| fault | moment | runner | what was injected | held | s | date, commit |",
         "|---|---|---|---|---|--:|---|",
@@ -48,7 +48,7 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
             "fault": fault,
             "moment": moment,
             "runner": "",
-            "what": _NO_SENSE.get((fault, moment), "**not run**"),
+            "what": _NO_SENSE.get((fault, moment), "**no result**"),
         }
         for fault, moment in unseen
     ]

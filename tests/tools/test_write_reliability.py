@@ -31,8 +31,8 @@ def test_each_line_says_when_and_on_which_commit_it_was_found() -> None:
     assert "| 7 | 2026-01-02, abc+ |" in page([result("F1", "during")])
 
 
-def test_what_was_not_run_is_said_and_what_makes_no_sense_has_its_reason() -> None:
+def test_what_has_no_result_is_said_and_what_makes_no_sense_has_its_reason() -> None:
     text = page([result("F1", moment) for moment in ("before", "during")])
-    assert "| F1 | after | – | **not run** |" in text
+    assert "| F1 | after | – | **no result** |" in text
     assert "| F20 | after | – | nothing is written to the node's disk" in text
-    assert f"{28 * 3 - 2 - 3} moments of faults were not run" in text
+    assert f"{28 * 3 - 2 - 3} moments of faults have no result" in text
