@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zlib
+from argparse import Namespace
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import erase_images
 import pyarrow.parquet as pq
 import pytest
-from fruits import job, stages
+from fruits import job, kept_sums, stages, upkeep
 from fruits.errors import InputError
 
 from tests.spark_jobs.conftest import Nights
@@ -79,6 +82,11 @@ def blocks(content: bytes) -> Iterator[bytes]:
         assert file.read(16) == sync
 
 
+def pixels(row: dict[str, Any]) -> bytes:
+    """The beginning of a row's pixels as `everything` shows it."""
+    return repr(bytes(row["pixels"])).encode()[2:80]
+
+
 def traces(nights: Nights, *needles: bytes) -> list[str]:
     return [
         name for name, content in everything(nights).items() if any(needle in content for needle in needles)
@@ -91,8 +99,8 @@ def test_an_erased_image_is_in_no_file_of_any_table_and_the_others_stay(nights):
     (nights.photos / "Label 0").mkdir(exist_ok=True)
     row = nights.rows("images")[0]
     own = row["image_id"].encode()
-    needles = (own, own[:16], repr(row["pixels"]).encode()[2:80], row["source_key"].encode())
-    assert traces(nights, *needles)
+    needles = (own, own[:16], pixels(row), row["source_key"].encode())
+    assert all(traces(nights, needle) for needle in needles), "the search must find each of it"
     receipt = erase(nights, [row["image_id"]], [])
     assert receipt["rows"] == {"images": 1, "rejects": 0, "features": 1, "pca": 1, "samples": 1}
     assert traces(nights, *needles) == []
@@ -106,6 +114,71 @@ def test_an_erased_image_is_in_no_file_of_any_table_and_the_others_stay(nights):
     after = nights.night("--k", "3")
     assert after["reduce_pca"]["pca"]["n"] == 11
     assert after["publish"]["published"] is True
+
+
+COMPACTED = ("images", "features", "pca")
+
+
+def small_files(nights: Nights) -> job.Run:
+    """Three nights that each added photos, so that each table has files to compact; as a run of a job."""
+    grown = orchard(nights.photos.with_name("grown"), labels=3, each=4)
+    for label in sorted(grown.iterdir()):
+        label.rename(nights.photos / label.name)
+        nights.night("--k", "3")
+    return job.Run("upkeep", Namespace(database=nights.database, run_id="upkeep"), nights.spark)
+
+
+def all_of(nights: Nights) -> tuple[str, tuple[bytes, ...]]:
+    """An image's id, and all by which it is told in a file: id, bounds of it, key, content, pixels, both vectors."""
+    row = nights.rows("images")[0]
+    own = row["image_id"]
+    vectors = [
+        next(found[table] for found in nights.rows(table) if found["image_id"] == own)
+        for table in ("features", "pca")
+    ]
+    cells = [repr(list(vector)).encode()[1:-1] for vector in vectors]
+    texts = (own, own[:16], row["source_key"], row["content_sha256"])
+    return own, (*(text.encode() for text in texts), pixels(row), *cells)
+
+
+def images(nights: Nights, table: str) -> int:
+    """How many images a table knows; `pca` has rows of each kept basis."""
+    return len({row["image_id"] for row in nights.rows(table)})
+
+
+def test_an_image_in_compacted_files_old_snapshots_and_orphans_is_in_none_of_them_after(nights):
+    run = small_files(nights)
+    file = Path(nights.table("images.files").first().file_path.removeprefix("file:"))
+    orphan = file.with_name("left-by-a-killed-job.parquet")
+    shutil.copyfile(file, orphan)
+    for name in COMPACTED:
+        files = nights.table(f"{name}.files").count()
+        assert files > 1, f"nothing to compact in {name}"
+        upkeep.compact(run, name)
+        assert nights.table(f"{name}.files").count() < files
+    image_id, needles = all_of(nights)
+    assert all(traces(nights, needle) for needle in needles), "the search must find each of it"
+    assert any("/data/" in name for name in traces(nights, needles[0]))
+    erase(nights, [image_id], [])
+    assert not orphan.exists()
+    assert traces(nights, *needles) == []
+    assert [images(nights, name) for name in COMPACTED] == [11, 11, 11]
+    (model_id,) = kept_sums.models(run)
+    assert kept_sums.count(run, model_id) == 11
+
+
+def test_upkeep_after_an_erasure_brings_nothing_of_the_image_back(nights):
+    run = small_files(nights)
+    image_id, needles = all_of(nights)
+    erase(nights, [image_id], [])
+    for name in COMPACTED:
+        upkeep.compact(run, name)
+        upkeep.expire(run, name, datetime.now(UTC) + timedelta(days=1), retain=1)
+        upkeep.remove_orphans(run, name, datetime.now(UTC) + timedelta(days=1))
+        assert images(nights, name) == 11
+    assert traces(nights, *needles) == []
+    (model_id,) = kept_sums.models(run)
+    assert kept_sums.brought_up_to_date(run, model_id).how == "nothing changed since the kept sums"
 
 
 def test_a_photo_is_erased_under_every_key_by_its_content(nights):
