@@ -62,7 +62,7 @@ LAKE = given("LAKE", {"local": "../build/notebook/lake", "emr": "s3://LAKE-BUCKE
 CODE = given("CODE", "")  # on EMR: s3://LAKE-BUCKET/code/DIGEST, unless spark-submit was given --py-files
 MY_PHOTO = given("MY_PHOTO", "")  # a photo of one's own; none: one of PHOTOS, turned and darkened
 VARIANCE = float(given("VARIANCE", "0.95"))
-DATABASE = "lake.fruits_notebook"  # never the nightly one
+DATABASE = given("DATABASE", "lake.fruits_notebook")  # never the nightly one
 
 # %%
 import importlib
@@ -254,7 +254,9 @@ def run_stage(module, *arguments: str) -> stages.Metrics:
     return METRICS[module.STAGE]
 
 
-run_stage(load_images, "--input", PHOTOS, "--complete")["images"]
+# What was erased must not come back by a notebook either.
+erased = objects.join(LAKE, "suppression")
+run_stage(load_images, "--input", PHOTOS, "--complete", "--suppression", erased)["images"]
 
 # %%
 spark.sql(f"""
