@@ -20,7 +20,6 @@ from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 STAGE = "featurize"
 ROWS_PER_PARTITION = 10_000
-_MAX_RUNS = 100
 _BROADCAST_ROWS = 1_000_000
 
 
@@ -149,12 +148,11 @@ def _work(run: job.Run, images: DataFrame, features: DataFrame) -> tuple[DataFra
 
 
 def _pixels(images: DataFrame, work: DataFrame, counts: Counts) -> DataFrame:
-    """Fetch the pixels of the pending images, from the files of the runs that wrote them where these are few."""
+    """Fetch the pixels of the pending images, from the files of the runs that wrote them."""
     columns = ("image_id", "content_sha256", "pixels")
     if counts.pending == counts.images:
         return images.select(*columns)
-    runs = json.loads(counts.runs)
-    candidates = images.where(F.col("run_id").isin(runs)) if len(runs) <= _MAX_RUNS else images
+    candidates = images.where(F.col("run_id").isin(json.loads(counts.runs)))
     ids = tables.keys_of(work.where("pending"))
     if counts.pending <= _BROADCAST_ROWS:
         ids = F.broadcast(ids)

@@ -65,6 +65,31 @@ def test_a_full_refresh_gives_equal_bytes(nights):
     assert nights.rows("features") == before
 
 
+def test_no_image_is_computed_twice_for_a_merge(nights, tmp_path, monkeypatch):
+    import featurize
+
+    orchard(nights.photos, labels=1, each=5)
+    nights.load()
+    nights.run("featurize")
+    made, seen = featurize.embedding.mapper, str(tmp_path / "seen")
+
+    def counting(*how):
+        embed = made(*how)
+
+        def counted(batches):
+            for batch in embed(batches):
+                with open(seen, "a") as file:  # noqa: PTH123 - a worker has no imports of this module
+                    file.writelines(f"{image_id}\n" for image_id in batch.column("image_id").to_pylist())
+                yield batch
+
+        return counted
+
+    monkeypatch.setattr(featurize.embedding, "mapper", counting)
+    nights.run("featurize", "--full-refresh")
+    computed = Path(seen).read_text().split()
+    assert len(computed) == len(set(computed)) == 5
+
+
 def test_equal_bytes_whatever_the_partitions_and_the_order_of_the_images(nights, monkeypatch):
     import featurize
 
