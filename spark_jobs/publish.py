@@ -43,7 +43,6 @@ from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 STAGE = "publish"
 _FEW = 5_000
-_MAX_RUNS = 100
 
 
 def parser() -> argparse.ArgumentParser:
@@ -254,9 +253,7 @@ def _projected(run: job.Run, laid: DataFrame, work: Work, fitted: Pca) -> DataFr
         return data_files.mapped(
             spark, name, ["image_id", "features"], arguments.model_id, project, schema, run.cores
         ).persist(StorageLevel.DISK_ONLY)
-    features = tables.of_model(spark.table(name), arguments.model_id)
-    if len(work.runs) <= _MAX_RUNS:
-        features = features.where(F.col("run_id").isin(work.runs))
+    features = tables.of_model(spark.table(name), arguments.model_id).where(F.col("run_id").isin(work.runs))
     ids = tables.keys_of(laid.where("missing"))
     chosen = features.select("image_id", "features").join(
         F.broadcast(ids) if work.missing <= _FEW else ids, "image_id", "left_semi"
