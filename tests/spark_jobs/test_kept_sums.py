@@ -58,6 +58,11 @@ def anew(run: job.Run, model_id: str = MODEL) -> bytes:
     return total.to_bytes()
 
 
+def drop_tags(run: job.Run) -> None:
+    for tag in tags(run):
+        run.spark.sql(f"ALTER TABLE {run.arguments.database}.features DROP TAG `{tag}`")
+
+
 def tags(run: job.Run) -> dict[str, int]:
     return Table(run.spark, f"{run.arguments.database}.features").tags
 
@@ -105,8 +110,7 @@ def test_any_mix_of_nights_gives_the_sums_taken_anew(nights):
         if what == "compact":
             upkeep.compact(run, "features")
         if what == "lost tag":
-            for tag in tags(run):
-                run.spark.sql(f"ALTER TABLE {run.arguments.database}.features DROP TAG `{tag}`")
+            drop_tags(run)
         assert updated(run).sums.count == len(present), what
 
 
@@ -179,6 +183,18 @@ def test_expiry_keeps_the_tagged_snapshot_and_a_broken_history_is_no_matter(nigh
     remove(run, [41])
     upkeep.expire(run, "features", datetime.now(UTC) + timedelta(days=1), retain=1)
     assert updated(run).how == "added 4 rows to the kept sums and subtracted 0"
+
+
+def test_sums_of_a_snapshot_that_expired_are_taken_anew(nights):
+    from datetime import UTC, datetime, timedelta
+
+    run = begin(nights)
+    add(run, list(range(40)))
+    updated(run)
+    drop_tags(run)
+    add(run, list(range(40, 45)), night=2)
+    upkeep.expire(run, "features", datetime.now(UTC) + timedelta(days=1), retain=1)
+    assert updated(run).how.startswith("summed all 45 images: the snapshot")
 
 
 def test_many_changed_rows_are_summed_on_the_executors(nights, monkeypatch):
