@@ -7,6 +7,7 @@ and lines of logs lose the key. What a run published of all photos together (its
 from __future__ import annotations
 
 import gzip
+import html
 import io
 import json
 import logging
@@ -62,7 +63,7 @@ def erase_from_runs(lake: Lake, image_ids: frozenset[str], keys: Iterable[str]) 
         image_ids: of the photos.
         keys: as many of their keys as are known, to find them in texts.
     """
-    erased, needles = Erased(), _needles(image_ids, keys)
+    erased, needles = Erased(), spellings(image_ids, keys)
     for prefix in TEXT_PREFIXES:
         for key in _objects(lake, prefix):
             if _is_text(key):
@@ -78,7 +79,8 @@ def _erase_from_run(
     sample = lake.read(run_key(run_id, "sample.parquet"))
     shown = sample is not None and _without(sample, image_ids)[1] > 0
     page = lake.read(run_key(run_id, "report.html"))
-    if page is not None and (shown or any(needle in page for needle in needles)):
+    told = any(key.startswith(f"{run_key(run_id)}/") for key in erased.objects)  # what the page is made from
+    if page is not None and (shown or told or _is_named(page, needles)):
         _render_anew(lake, run_id, _without(sample, image_ids)[0] if sample else None)
         erased.reports += 1
         erased.objects.append(run_key(run_id, "report.html"))
@@ -94,6 +96,12 @@ def _erase_from_run(
             log.warning("%s may show an erased photo and is removed; make it anew", key)
             lake.remove(key)
             erased.objects.append(key)
+
+
+def _is_named(page: bytes, needles: list[bytes]) -> bool:
+    """Whether a page names a photo: a key with `&` or a quote stands there as HTML escapes it."""
+    plain = html.unescape(page.decode("utf-8", "replace")).encode()
+    return any(needle in plain for needle in needles)
 
 
 def _render_anew(lake: Lake, run_id: str, sample: bytes | None) -> None:
@@ -180,7 +188,7 @@ def _batches(stored: bytes, columns: list[str]) -> Iterator[Any]:
         yield from pq.ParquetFile(io.BytesIO(stored)).iter_batches(columns=columns)
 
 
-def _needles(image_ids: frozenset[str], keys: Iterable[str]) -> list[bytes]:
+def spellings(image_ids: frozenset[str], keys: Iterable[str]) -> list[bytes]:
     """What names a photo in a text: its id, its key, and the key as JSON and as a URL spell it. The longest first."""
     words = set(image_ids)
     for key in keys:

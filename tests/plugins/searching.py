@@ -1,14 +1,17 @@
 """Looking for a photo in everything that two buckets hold: every object, every version, decoded.
 
-Gzip is unpacked, Parquet read cell by cell, Avro block by block, pictures in pages taken out of their base64. What is
-found is told with the place, so that a test can name the places where something may be.
+Gzip is unpacked, Parquet read cell by cell, Avro block by block, pictures in pages taken out of their base64. Texts
+are read as they lie, and as HTML and JSON mean them: both spell an accent or a quote another way. What is found is told
+with the place, so that a test can name the places where something may be.
 """
 
 from __future__ import annotations
 
 import base64
 import gzip
+import html
 import io
+import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -57,6 +60,22 @@ def decoded(body: bytes) -> Iterator[Any]:
     else:
         for uri in _DATA_URI.finditer(body):
             yield base64.b64decode(uri[1])
+        yield from _meant(body)
+
+
+def _meant(body: bytes) -> Iterator[str]:
+    """A text without the escapes of HTML and of JSON; nothing of what is no text."""
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        return
+    if "&" in text:
+        yield html.unescape(text)
+    if "\\" in text:
+        try:
+            yield json.dumps(json.loads(text), ensure_ascii=False)
+        except ValueError:
+            return
 
 
 def _avro_blocks(body: bytes) -> Iterator[bytes]:

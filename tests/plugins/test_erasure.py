@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import html
 import io
 import json
 from dataclasses import dataclass
@@ -123,7 +124,9 @@ def test_by_key_everything_is_found_then_erased_and_then_found_no_more(place: Pl
         name: run_key(RUN, name)
         for name in ("listing.parquet", "sample.parquet", "report.html", "pca.parquet")
     }
-    assert before["key"] >= {KEY, runs["listing.parquet"], "logs/j-1/steps/s-1/stderr.gz"}
+    texts = {run_key(RUN, name) for name in ("stages/load_images.json", "journal/last_failure.json")}
+    assert before["key"] >= {KEY, runs["listing.parquet"], runs["report.html"], *texts}
+    assert "logs/j-1/steps/s-1/stderr.gz" in before["key"]
     assert before["thumbnail"] == {runs["sample.parquet"], runs["report.html"]}
     assert before["vector"] == {runs["pca.parquet"]}
     assert before["new"] == {KEY, COPY}
@@ -215,6 +218,25 @@ def test_a_report_that_cannot_be_rendered_anew_goes(place: Place) -> None:
     place.lake.remove(run_key(RUN, "run.json"))
     erase(place, Wish(keys=frozenset({KEY})))
     assert place.lake.read(run_key(RUN, "report.html")) is None
+
+
+def test_a_report_that_names_the_photo_only_as_a_reject_is_rendered_anew(place: Place) -> None:
+    """Without a thumbnail its key is all that shows it, and HTML spells `&` another way."""
+    place.lake.remove(run_key(RUN, "sample.parquet"))
+    record = place.lake.read_json(run_key(RUN, "run.json")) or {}
+    stages = {"load_images": place.lake.read_json(run_key(RUN, "stages/load_images.json")) or {}}
+    place.lake.write(run_key(RUN, "report.html"), render(record, stages, None).encode(), "text/html")
+    # an attempt that was interrupted here has cleaned what the page is made from
+    stages["load_images"] |= {"reject_examples": [{"source_key": OTHER, "error_code": "truncated"}]}
+    place.lake.write_json(run_key(RUN, "stages/load_images.json"), stages["load_images"])
+    place.lake.remove(run_key(RUN, "journal/last_failure.json"))
+    assert html.escape(KEY).encode() in (place.lake.read(run_key(RUN, "report.html")) or b"")
+
+    erase(place, Wish(keys=frozenset({KEY})))
+
+    page = (place.lake.read(run_key(RUN, "report.html")) or b"").decode()
+    assert html.escape(KEY) not in page
+    assert OTHER in page
 
 
 def test_a_presentation_that_showed_the_photo_goes_and_another_stays(place: Place) -> None:
