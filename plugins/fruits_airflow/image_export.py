@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fruits_airflow.erasing_exports import keys_in_listings
+from fruits_airflow.erasing_exports import keys_in_listings, spellings
 from fruits_airflow.lake import Lake
 from fruits_airflow.photo_versions import image_id_of, list_versions
 
@@ -132,7 +132,9 @@ def find_photo(client: S3Client, raw_bucket: str, lake_bucket: str, image_id: st
         for key, size in _objects(lake, prefix):
             if key.endswith(".parquet"):
                 _add_rows(lake, key, size, found)
-    needles = [image_id, *sorted(found.keys)]
+    told = (row.get("source_key") for rows in found.rows.values() for row in rows)
+    found.keys |= {str(key) for key in told if key}  # where neither bucket nor listing has it any more
+    needles = [word.decode() for word in spellings(frozenset({image_id}), found.keys)]
     for prefix in _TEXT_FOLDERS:
         for key, _ in _objects(lake, prefix):
             if not key.endswith((".parquet", ".html", ".npz", ".pdf")):

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fruits_airflow.image_export import RangeFile, find_photo
+from fruits_airflow.lake import Lake
 from fruits_airflow.photo_versions import image_id_of
 from fruits_airflow.settings import Settings
 
@@ -63,7 +64,11 @@ def test_everything_that_is_kept_is_given(tables: Place, tmp_path: Path, account
     assert told["rows"]["fruits_demo.features"] == [{"image_id": ID, "features": VECTOR}]
     assert told["rows"][f"runs/{RUN}/listing.parquet"][0]["key"] == KEY
     assert THUMBNAIL in {path.read_bytes() for path in (tmp_path / "out").glob("*.webp")}
-    assert told["lines_of_logs_and_records"]["logs/j-1/steps/s-1/stderr.gz"] == [f"cannot decode {KEY}"]
+    lines = told["lines_of_logs_and_records"]
+    assert lines["logs/j-1/steps/s-1/stderr.gz"] == [f"cannot decode {KEY}"]
+    for name in ("stages/load_images.json", "journal/last_failure.json"):
+        (line,) = lines[f"runs/{RUN}/{name}"]
+        assert json.dumps(KEY)[1:-1] in line, "as JSON spells it"
 
 
 def test_nothing_of_others_is_given(tables: Place, tmp_path: Path) -> None:
@@ -76,6 +81,14 @@ def test_nothing_of_others_is_given(tables: Place, tmp_path: Path) -> None:
 def test_of_an_unknown_photo_there_is_nothing(tables: Place) -> None:
     found = find_photo(tables.s3, tables.raw, tables.lake.bucket, image_id_of("images/nobody.jpg"))
     assert (found.versions, found.rows, found.texts, found.files) == ([], {}, {}, {})
+
+
+def test_a_key_that_only_a_table_still_knows_is_looked_for_too(account: Settings) -> None:
+    lake = Lake(laptop.client("s3"), account.lake_bucket)
+    lake.write(DATA.format(0), parquet(image_id=[ID], source_key=[KEY]))
+    lake.write("logs/j-1/steps/s-1/stderr", f"cannot decode {KEY}\n".encode())
+    found = find_photo(lake.client, account.raw_bucket, account.lake_bucket, ID)
+    assert (found.keys, list(found.texts)) == ({KEY}, ["logs/j-1/steps/s-1/stderr"])
 
 
 def test_an_old_export_is_not_added_to(tables: Place, tmp_path: Path) -> None:
