@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from fruits_airflow.outcome import WORK_TASKS
+from fruits_airflow.prices import load_prices
 
 from tests.plugins import laptop
 
@@ -201,6 +202,21 @@ def test_a_broken_step_turns_the_run_red_and_the_cluster_is_ended(world: World) 
     assert [cluster["Status"]["State"] for cluster in run.clusters] == ["TERMINATED"]
     assert run.record["state"] == "failed"
     assert "featurize.wait" in run.record["reason"]
+
+
+def test_a_broken_run_says_what_its_nodes_have_cost_by_their_timelines(world: World) -> None:
+    run = world.runs["broken_step"]
+    nodes = laptop.client("emr").list_instances(ClusterId=run.clusters[0]["Id"])["Instances"]
+    prices, usd = load_prices(run.record["region"]), 0.0
+    for node in nodes:
+        times = node["Status"]["Timeline"]
+        hours = max(60.0, (times["EndDateTime"] - times["CreationDateTime"]).total_seconds()) / 3600
+        usd += hours * prices.node_usd_per_hour(node["InstanceType"], node.get("Market", "ON_DEMAND"))[0]
+    cost = run.record["cost"]
+    assert len(nodes) > 1
+    assert cost["estimate_parts"]["ec2"] == pytest.approx(usd * prices.eur_per_usd, abs=1e-4)
+    forecast_of_nodes = sum(cost["forecast_parts"][part] for part in cost["estimate_parts"])
+    assert cost["difference_eur"] == pytest.approx(cost["estimate_eur"] - forecast_of_nodes, abs=1e-3)
 
 
 def test_a_broken_step_is_not_tried_again(world: World) -> None:
