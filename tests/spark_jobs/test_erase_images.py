@@ -16,10 +16,10 @@ import erase_images
 import pyarrow.parquet as pq
 import pytest
 from fruits import job, kept_sums, stages, upkeep
-from fruits.errors import InputError
+from fruits.errors import InputError, QualityGateError
 
 from tests.spark_jobs.conftest import Nights
-from tests.spark_jobs.pictures import orchard
+from tests.spark_jobs.pictures import encoded, fruit, orchard
 
 pytestmark = pytest.mark.spark
 
@@ -113,6 +113,33 @@ def test_an_erased_image_is_in_no_file_of_any_table_and_the_others_stay(nights):
     (nights.photos / row["source_key"]).unlink()
     after = nights.night("--k", "3")
     assert after["reduce_pca"]["pca"]["n"] == 11
+    assert after["publish"]["published"] is True
+
+
+def test_an_image_of_a_night_whose_gate_failed_is_erased_and_the_next_night_publishes(nights):
+    orchard(nights.photos, labels=3, each=4)
+    nights.night("--k", "3")
+    late = nights.photos / "Label 0" / "late.jpg"
+    late.write_bytes(encoded(fruit(9_999)))
+    nights.load()
+    nights.run("featurize")
+    nights.run("reduce_pca", "--k", "3")
+    with pytest.raises(QualityGateError, match="explained_variance"):
+        nights.run("publish", "--min-explained-variance", "1")
+    (row,) = [row for row in nights.rows("images") if row["source_key"].endswith("late.jpg")]
+    (vector,) = [
+        found["features"] for found in nights.rows("features") if found["image_id"] == row["image_id"]
+    ]
+    texts = (row["image_id"], row["image_id"][:16], row["source_key"], row["content_sha256"])
+    needles = (*(text.encode() for text in texts), pixels(row), repr(list(vector)).encode()[1:-1])
+    assert all(traces(nights, needle) for needle in needles), "the search must find each of it"
+    receipt = erase(nights, [row["image_id"]], [])
+    assert receipt["rows"] == {"images": 1, "rejects": 0, "features": 1, "pca": 0, "samples": 0}
+    assert traces(nights, *needles) == []
+
+    late.unlink()
+    after = nights.night("--k", "3")
+    assert after["reduce_pca"]["pca"]["n"] == 12
     assert after["publish"]["published"] is True
 
 
