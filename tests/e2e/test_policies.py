@@ -82,6 +82,11 @@ def calls(demo):
     return found
 
 
+def looks_abroad(call, names):
+    """The janitor asks every region that a run may choose, and takes the refusal of its role for an answer."""
+    return call["operation"] == "ListClusters" and call["region"] != names.region
+
+
 def account(demo):
     return {
         "endpoint_url": demo["endpoint"], "region_name": "eu-west-1", "aws_access_key_id": "local",
@@ -95,6 +100,7 @@ def test_every_call_is_allowed_to_its_role(calls, policies, names, role):
     denied = {
         (call["operation"], request.action, request.resource)
         for call in calls[role]
+        if not looks_abroad(call, names)
         for request in requests_of(call, names)
         if not allowed(policies[role], request)
     }
