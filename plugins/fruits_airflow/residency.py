@@ -138,8 +138,9 @@ def complete(lake: Lake, run_id: str, clusters: Sequence[Cluster]) -> None:
         stage: metrics.get("endpoints", []) for stage, metrics in read_stages(lake, run_id).items()
     }
     evidence["not_seen"] = (
-        "calls of EMR's own agents on the nodes, which start a node and upload logs, and of a stage that left no "
-        "record; their regions are those of buckets and cluster"
+        "calls of EMR's own agents on the nodes, which start a node and upload logs; of spark-submit, which fetches "
+        "the job's code from the lake; and of a stage that left no record. Their regions are those of buckets and "
+        "cluster"
     )
     lake.write_json(run_key(run_id, EVIDENCE), evidence)
     for job_flow_id, one in evidence["clusters"].items():
