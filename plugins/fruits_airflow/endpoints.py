@@ -32,7 +32,10 @@ FOLDER = "endpoints"
 
 _HOOK = "fruits-endpoints"
 _REGION = re.compile(r"[a-z]{2,5}(?:-[a-z]+)+-\d+")
-_AWS = (".amazonaws.com", ".amazonaws.eu", ".amazonaws-eusc.eu", ".api.aws", ".amazonaws.com.cn")
+_AWS = (
+    *(".amazonaws.com", ".api.aws", ".amazonaws.com.cn"),
+    *(".amazonaws.eu", ".api.amazonwebservices.eu", ".amazonaws-eusc.eu"),  # the sovereign cloud
+)
 
 
 def place_of(host: str) -> str:

@@ -26,6 +26,7 @@ from tests.plugins.doubles import Double
         ("elasticmapreduce.eu-south-2.amazonaws.com", "eu-south-2"),
         ("vpce-1-x.s3.eu-west-1.vpce.amazonaws.com", "eu-west-1"),
         ("s3.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1"),
+        ("glue.eusc-de-east-1.api.amazonwebservices.eu", "eusc-de-east-1"),
         ("kms.eu-south-1.api.aws", "eu-south-1"),
     ],
 )
