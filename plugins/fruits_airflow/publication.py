@@ -81,10 +81,8 @@ def read_state(lake: Lake, database: str) -> PublicationState:
     return _read(lake, database)[0]
 
 
-def change_state(
-    lake: Lake, database: str, change: Callable[[PublicationState], PublicationState]
-) -> PublicationState:
-    """Changes the state of `database`, and nothing that another run has written meanwhile; returns the new one.
+def change_state(lake: Lake, database: str, change: Callable[[PublicationState], PublicationState]) -> None:
+    """Changes the state of `database`, and nothing that another run has written meanwhile.
 
     Args:
         lake: the lake bucket.
@@ -98,7 +96,7 @@ def change_state(
         before, etag = _read(lake, database)
         after = change(before)
         if after == before or _replace(lake, database, after, etag):
-            return after
+            return
     raise LockHeld(f"{lake.uri(_key(database))} was changed by other runs {_ROUNDS} times")
 
 
