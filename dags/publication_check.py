@@ -26,10 +26,8 @@ with DAG(
     "publication_check",
     description="Tells somebody when the night is not published in time",
     doc_md=__doc__,
-    schedule=CRON
-    and CronTriggerTimetable(
-        CRON, timezone=SETTINGS.timezone, run_immediately=timedelta(0)
-    ),  # not what has passed
+    # timedelta(0): not for an hour that had passed when this was deployed
+    schedule=CRON and CronTriggerTimetable(CRON, timezone=SETTINGS.timezone, run_immediately=timedelta(0)),
     catchup=False,
     is_paused_upon_creation=False,
     max_active_runs=1,

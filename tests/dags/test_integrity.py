@@ -82,9 +82,8 @@ def test_what_guards_does_not_look_back_to_before_it_was_deployed(
     from airflow.timetables import trigger
     from airflow.timetables.base import TimeRestriction
 
-    deployed = datetime(
-        2026, 1, 10, 7, 1, tzinfo=UTC
-    )  # a minute after both would have run, by Paris' clock too
+    # a minute after both would have run, by Paris' clock too
+    deployed = datetime(2026, 1, 10, 7, 1, tzinfo=UTC)
     monkeypatch.setattr(trigger, "utcnow", lambda: deployed)
     dag = bag.dags[dag_id]
     restriction = TimeRestriction(earliest=dag.start_date, latest=None, catchup=dag.catchup)
