@@ -36,7 +36,7 @@ STATED = {
 def licences(run: Run, environment: str) -> list[dict[str, str]]:
     python = REPOSITORY / environment / "bin" / "python"
     if not python.exists():
-        pytest.skip(f"no {environment}: run make setup")
+        pytest.skip(f"no {environment} here: the make target that needs it makes it")
     ended = run("pip-licenses", "--python", python, "--format", "json", "--from", "mixed")
     assert ended.returncode == 0, ended.stderr
     found: list[dict[str, str]] = json.loads(ended.stdout)
