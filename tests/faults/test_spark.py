@@ -68,9 +68,8 @@ def test_f17_a_commit_that_somebody_else_came_before_is_made_anew(world: Nights,
     number = world.aws.arm(**commit("before"))
     wait = world.begin()
     world.held(number)
-    said = world.commit_beside(
-        "another writer was here"
-    )  # to every table: also to the one whose commit is held
+    # to every table: also to the one whose commit is held
+    said = world.commit_beside("another writer was here")
     assert set(said.values()) == {"another writer was here"}
     world.aws.disarm(number)
     world.end(wait, broken, "succeeded")
