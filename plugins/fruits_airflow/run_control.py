@@ -21,7 +21,7 @@ from fruits_airflow.lock_waiting import LockWaitingOperator
 from fruits_airflow.operators import failing_for_good
 from fruits_airflow.planning import make_plan
 from fruits_airflow.publication import Settled, change_state
-from fruits_airflow.residency import key_describer
+from fruits_airflow.residency import bucket_region, key_describer
 from fruits_airflow.run_cluster import kms_client, open_lake
 from fruits_airflow.run_parameters import mode_of, parameter_schemas, resolve_parameters
 from fruits_airflow.run_record import State, blank_record
@@ -41,7 +41,7 @@ def plan_run(settings: Settings, context: Context) -> dict[str, Any]:
 
     Raises:
         AirflowSkipException: there is nothing to do; run.json says skipped.
-        AirflowFailException: the run is refused; run.json says refused, and why.
+        AirflowFailException: the run is refused; run.json says refused, and why, unless the lake itself is the reason.
         LockHeld: another run works on the database.
     """
     run_id, params = context["run_id"], context["params"]
@@ -53,6 +53,8 @@ def plan_run(settings: Settings, context: Context) -> dict[str, Any]:
         lock = open_lock(settings, lake, identity, asked.database, asked.region, runs)
         lock.take(lock_deadline(settings))
 
+    with failing_for_good():  # first, and told by the log alone: nothing is written where no lake of ours may be
+        bucket_region(lake.client, "lake_bucket", settings.lake_bucket)
     try:
         asked = resolve_parameters(settings, params, context["dag_run"].conf, parameter_schemas(settings))
         forget_earlier_attempt(lake, run_id)

@@ -26,6 +26,7 @@ from fruits_airflow.run_record import blank_record
 from fruits_airflow.sensors import StepSensor
 from fruits_airflow.verdict import judge_run
 
+from tests.plugins import laptop
 from tests.plugins.airflow_context import context_of
 from tests.plugins.published import set_state
 
@@ -265,6 +266,20 @@ def test_a_refused_plan_says_so_in_the_record(run: RunCluster) -> None:
     assert record(run)["state"] == "refused"
     assert "limits" in record(run)["reason"]
     assert set(record(run)) == set(blank_record("r", "demo", "eu-west-1"))
+
+
+def test_a_lake_that_is_not_there_is_refused_by_its_name(run: RunCluster) -> None:
+    settings = replace(run.settings, lake_bucket="nowhere")
+    with pytest.raises(AirflowFailException, match=r"lake_bucket: cannot read 'nowhere'.*deploy include"):
+        plan_run(settings, context_of(run))
+
+
+def test_in_a_lake_outside_the_union_nothing_is_written(run: RunCluster) -> None:
+    name = f"london-{run.settings.deployment_id}"
+    laptop.make_bucket(name, "eu-west-2")
+    with pytest.raises(AirflowFailException, match=rf"lake_bucket '{name}'.*United Kingdom"):
+        plan_run(replace(run.settings, lake_bucket=name), context_of(run))
+    assert "Contents" not in laptop.client("s3").list_objects_v2(Bucket=name)
 
 
 def test_a_stopped_run_has_a_page_that_says_why(run: RunCluster) -> None:
