@@ -156,7 +156,7 @@ test-spark: setup ## The jobs and their library, on a real Spark
 
 .PHONY: test-airflow
 test-airflow: setup ## DAG, control plane, demo, the laptop's AWS over real HTTP, the pages in a real Chromium
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/demo tests/browser tests/compose tests/bench/test_scale.py -m "not slow and not e2e"
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/deployment tests/demo tests/browser tests/compose tests/bench/test_scale.py -m "not slow and not e2e"
 
 .PHONY: test-docs
 test-docs: setup $(READY)/docs $(READY)/notebook ## The presentation page by page, and the notebook from its first cell

@@ -7,6 +7,7 @@ import os
 import sys
 
 from botocore.exceptions import BotoCoreError, ClientError
+from fruits_airflow.code_bundle import build_bundle
 from fruits_airflow.errors import FruitsError
 from fruits_airflow.settings import load_settings
 
@@ -137,8 +138,10 @@ def _environment(options: argparse.Namespace) -> None:
 def _notebook_cluster(options: argparse.Namespace) -> None:
     settings = load_settings()
     cluster = notebook_cluster(settings, options.owner, AwsAccount(settings.region))
+    bundle = f"s3://{settings.lake_bucket}/code/{build_bundle().digest}"
     print(
         f"{cluster.job_flow_id} ({cluster.state}) of {options.owner}; it ends at {cluster.tags['deadline']}.\n"
+        f"In the notebook's first cell: LAKE s3://{settings.lake_bucket}, CODE {bundle}\n"
         "Attach it to a workspace of EMR Studio (JupyterEnterpriseGateway), or reach Livy on port 8998 of its primary "
         f"node.\nEnd it now: aws emr terminate-clusters --region {settings.region} --cluster-ids {cluster.job_flow_id}"
     )

@@ -48,7 +48,7 @@ def why_no_small_disk() -> str:
             check=False,
             timeout=20,
         )
-    except OSError as error:
+    except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return "" if tried.returncode == 0 else tried.stderr.strip() or f"status {tried.returncode}"
 

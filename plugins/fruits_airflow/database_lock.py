@@ -182,7 +182,7 @@ def take_together(locks: Iterable[DatabaseLock], until: datetime) -> None:
     for number, lock in enumerate(ordered):
         try:
             lock.take(until)
-        except LockHeld:
+        except Exception:
             for held in ordered[:number]:
                 held.release()
             raise

@@ -35,7 +35,7 @@ from fruits_airflow.journal import LAST_FAILURE, forget_failure, waited_in_vain
 from fruits_airflow.lake import Lake
 from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.lock_waiting import LockWaitingOperator
-from fruits_airflow.notices import Anchor, Notice, tell
+from fruits_airflow.notices import Anchor, Notice, is_last_attempt, tell
 from fruits_airflow.operators import failing_for_good
 from fruits_airflow.photo_versions import abort_uploads, image_id_of, list_versions, remove_versions
 from fruits_airflow.prices import load_prices
@@ -237,12 +237,24 @@ def write_receipt(
 def judge_erasure(settings: Settings, context: Context) -> None:
     """Says by its own end whether the photos are gone; gives both locks back once no cluster is alive.
 
-    An erasure that is not done is told to whom the settings say: somebody was promised it.
+    An erasure that is not done, or of which nobody can tell, is told to whom the settings say: it was promised.
 
     Raises:
         AirflowFailException: a task did not do its work; the suppression list stands, and clearing the task goes on.
         TimeoutError: a cluster was not seen ended; a retry looks again.
     """
+    try:
+        _judge(settings, context)
+    except AirflowFailException:
+        raise
+    except Exception as error:
+        if is_last_attempt(context):
+            run = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
+            tell(settings, Notice("red-run", run, f"the erasure could not be judged: {error}", None))
+        raise
+
+
+def _judge(settings: Settings, context: Context) -> None:
     run, ti = RunCluster.of(context, settings), context["ti"]
     found: Any = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(WORK_TASKS), run_ids=[ti.run_id])
     states = found.get(ti.run_id, {})

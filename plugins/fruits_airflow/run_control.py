@@ -53,7 +53,9 @@ def plan_run(settings: Settings, context: Context) -> dict[str, Any]:
         lock = open_lock(settings, lake, identity, asked.database, asked.region, runs)
         lock.take(lock_deadline(settings))
 
-    with failing_for_good():  # first, and told by the log alone: nothing is written where no lake of ours may be
+    with (
+        failing_for_good()
+    ):  # first, and told by the log alone: nothing is written where no lake of ours may be
         bucket_region(lake.client, "lake_bucket", settings.lake_bucket)
     try:
         asked = resolve_parameters(settings, params, context["dag_run"].conf, parameter_schemas(settings))

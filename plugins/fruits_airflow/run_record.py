@@ -102,7 +102,8 @@ def assemble_record(
             _add_cluster(record, run.client, clusters)
             _add_cost(record["cost"], run.estimated_parts())
             ended_at = clusters[-1].description["Status"]["Timeline"].get("EndDateTime")
-            if run.plan and ended_at:
+            # The cluster of an earlier attempt ended before this one's plan.
+            if run.plan and ended_at and ended_at > planned:
                 # The page is written some seconds before run.json: up to the cluster's end, both count the same.
                 record["seconds"]["total"] = round((ended_at - planned).total_seconds(), 1)
     except (BotoCoreError, ClientError) as error:

@@ -16,8 +16,11 @@ import boto3
 import pyarrow.parquet as pq
 import pytest
 
+from tests.e2e.test_policies import looks_abroad, names, policies
+from tests.infra.simulation import Names, allowed, requests_of, role_of
 from tests.plugins.searching import find_everywhere
 
+__all__ = ["names", "policies"]  # fixtures
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 DAG = "erase_images"
@@ -65,8 +68,28 @@ def table_cells(s3: Any, lake: str, table: str, image_id: str) -> dict[str, Any]
     raise AssertionError(f"{table} has no row of {image_id}")
 
 
+def calls_so_far(demo: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the endpoint has answered."""
+    return [json.loads(line) for line in (demo["folder"] / "aws" / "access.jsonl").read_text().splitlines()]
+
+
+def refused(calls: list[dict[str, Any]], policies: dict[str, Any], names: Names, raw: str) -> set[Any]:
+    """Calls that IAM would have refused to the role that made them.
+
+    DeleteObjects of the raw bucket is left out: each object in it has a version, which the log does not tell, and
+    DeleteObjectVersion is what a role has there (tests/infra/test_simulation.py).
+    """
+    return {
+        (role, call["operation"], request.action, request.resource)
+        for call in calls
+        if (role := role_of(call)) and (call["operation"], call["bucket"]) != ("DeleteObjects", raw)
+        for request in requests_of(call, names)
+        if not looks_abroad(call, names) and not allowed(policies[role], request)
+    }
+
+
 def test_an_erased_photo_is_in_nothing_but_suppression_list_and_receipt(
-    demo: dict[str, Any], s3: Any, buckets: list[str]
+    demo: dict[str, Any], s3: Any, buckets: list[str], policies: dict[str, Any], names: Names
 ) -> None:
     raw, lake = buckets
     sample = pq.read_table(demo["folder"] / "pca.parquet")
@@ -98,6 +121,7 @@ def test_an_erased_photo_is_in_nothing_but_suppression_list_and_receipt(
     airflow = Airflow(re.search(r"Airflow is on (http://[^\s(]+)", demo["out"])[1])
     airflow.call("PATCH", f"/api/v2/dags/{DAG}", {"is_paused": False})
     conf = {"keys": [image["source_key"]]}
+    answered = len(calls_so_far(demo))
     run = {"dag_run_id": RUN, "logical_date": None, "conf": conf}
     airflow.call("POST", f"/api/v2/dags/{DAG}/dagRuns", run)
     deadline = time.monotonic() + SECONDS
@@ -109,6 +133,9 @@ def test_an_erased_photo_is_in_nothing_but_suppression_list_and_receipt(
         time.sleep(2)
     tasks = airflow.call("GET", f"/api/v2/dags/{DAG}/dagRuns/{RUN}/taskInstances")["task_instances"]
     assert state == "success", {task["task_id"]: task["state"] for task in tasks}
+    during = calls_so_far(demo)[answered:]
+    assert {role_of(call) for call in during} >= {"AirflowRole", "NodeRole"}
+    assert refused(during, policies, names, raw) == set()
 
     after = find_everywhere(s3, buckets, needles)
     allowed = {f"suppression/{RUN}.parquet", f"erasures/{RUN}/receipt.json"}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from fruits_airflow import lock_owners
 from fruits_airflow.clusters import ClusterIdentity, describe
 from fruits_airflow.database_lock import DatabaseLock, Holding, take_together
@@ -285,6 +285,23 @@ def test_whoever_finds_one_of_two_locked_keeps_neither(make_run: Callable[..., R
     holding = demo.lock("fruits_demo").holding()
     assert holding is not None
     assert holding.owner == demo.identity
+
+
+def test_whoever_cannot_ask_for_the_second_lock_keeps_the_first_no_longer(
+    make_run: Callable[..., RunCluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    erasing, real = make_run("manual__erasure", dag_id="erase_images"), DatabaseLock.take
+
+    def take(lock: DatabaseLock, until: datetime) -> None:
+        if lock.database == "fruits_demo":
+            raise EndpointConnectionError(endpoint_url="s3")
+        real(lock, until)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DatabaseLock, "take", take)
+        with pytest.raises(EndpointConnectionError):
+            take_together([erasing.lock(database) for database in ("fruits", "fruits_demo")], now() + HOUR)
+    make_run("manual__night").lock("fruits").take(now() + HOUR)
 
 
 def test_two_that_name_the_same_databases_in_another_order_do_not_wait_for_each_other(

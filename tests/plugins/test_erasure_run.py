@@ -223,10 +223,18 @@ def test_the_verdict_keeps_the_locks_of_a_cluster_that_may_be_alive(
     def unseen(*_: Any, **__: Any) -> Any:
         raise TimeoutError("not seen ended")
 
+    told: list[Notice] = []
+    monkeypatch.setattr(erasure_run, "tell", lambda _, notice: told.append(notice))
     with monkeypatch.context() as patch:
         patch.setattr("fruits_airflow.clusters.ClusterDesk.end_all", unseen)
+        context = task(ALL_DONE)
+        context["ti"].max_tries = 1
+        with pytest.raises(TimeoutError):
+            judge_erasure(account, context)
+        assert told == [], "a retry looks again"
         with pytest.raises(TimeoutError):
             judge_erasure(account, task(ALL_DONE))
+    assert [notice.cause for notice in told] == ["the erasure could not be judged: not seen ended"]
     assert lock_of(account, "fruits").holding() is not None
 
 

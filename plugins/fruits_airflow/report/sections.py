@@ -19,7 +19,7 @@ VOLUMES = {
 }
 MAX_EXAMPLES = 20
 MAX_DETAIL = 500
-MAX_EVIDENCE = 60
+MAX_EVIDENCE = 120
 
 
 @dataclass(frozen=True)
@@ -193,8 +193,10 @@ def _difference(facts: Facts) -> str:
 
 
 def residency(facts: Facts) -> tuple[bool | None, str]:
-    """Whether the run's region is in the EU (None when no region is known), and the sentence that says so."""
-    region = facts.text("region")
+    """Whether the run's region is in the EU (None when that is not shown), and the sentence that says so."""
+    region, reason = facts.text("region"), facts.text("reason") or ""
+    if "ResidencyError" in reason:
+        return None, f"Not shown for this run: {reason}"
     if region is None:
         return None, "The run names no region."
     if region in EU_REGIONS:
