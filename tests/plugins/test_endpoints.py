@@ -132,6 +132,8 @@ def test_a_request_out_of_the_union_does_not_leave(called: EndpointLog) -> None:
             "s3",
             region_name="us-east-1",
             endpoint_url="https://s3.us-east-1.amazonaws.com",
+            aws_access_key_id="none",
+            aws_secret_access_key="none",
             config=Config(connect_timeout=1, retries={"total_max_attempts": 1}),
         )
     )
