@@ -206,6 +206,7 @@ class Deployment:
             "FRUITS_MODEL_ID": MODEL,
             "FRUITS_DATABASE": self.database,
             "FRUITS_DEMO_DATABASE": self.outputs["DemoDatabase"],
+            "FRUITS_NOTEBOOK_DATABASE": self.outputs["NotebookDatabase"],
             "FRUITS_SERVICE_ROLE": self.outputs["ServiceRole"],
             "FRUITS_INSTANCE_PROFILE": self.outputs["InstanceProfile"],
             "FRUITS_SECURITY_CONFIGURATION": self.outputs["SecurityConfiguration"],
@@ -225,7 +226,9 @@ class Deployment:
         formation, s3 = self.aws.client("cloudformation"), self.aws.client("s3")
         names = {"DeploymentId": self.name, "CreateVpc": "true"}
         suffix = self.name.replace("-", "_")
-        names |= {f"{kind}Database": f"fruits_{kind.lower()}_{suffix}" for kind in ("Nightly", "Demo")}
+        names |= {
+            f"{kind}Database": f"fruits_{kind.lower()}_{suffix}" for kind in ("Nightly", "Demo", "Notebook")
+        }
         formation.create_stack(
             StackName=f"fruits-{self.name}",
             TemplateBody=(REPOSITORY / "include" / "stack.yaml").read_text(),
