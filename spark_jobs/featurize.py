@@ -12,8 +12,9 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from fruits import embedding, job, keras_reference, model, schemas, tables
+from fruits import beside, embedding, job, keras_reference, model, schemas, tables
 from fruits.errors import ReconciliationError
+from fruits.iceberg import Table
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Observation
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
@@ -51,6 +52,7 @@ class Counts:
         pending: Of them, those without features of this model for their present content.
         outdated: Of these, those that have features of earlier content.
         orphans: Images that are gone and still have features, of whatever model.
+        of_other_models: Rows of features that other models have of these images.
         runs: The runs that wrote the pending images' rows, as a JSON list.
     """
 
@@ -58,6 +60,7 @@ class Counts:
     pending: int
     outdated: int
     orphans: int
+    of_other_models: int
     runs: str
 
 
@@ -68,7 +71,7 @@ def featurize(run: job.Run) -> None:
     tables.ensure(spark, arguments.database)
     images = spark.table(f"{arguments.database}.images")
     features = spark.table(f"{arguments.database}.features")
-    work, counts = _work(run, images, features)
+    work, counts = _work(run)
     run.say(
         f"{counts.pending} of {counts.images} images to compute with model {artifact.model_id[:12]} "
         f"({artifact.engine})"
@@ -82,9 +85,9 @@ def featurize(run: job.Run) -> None:
         broadcast = spark.sparkContext.broadcast(weights)
         run.say(f"broadcast {len(artifact.data) / 1e6:.1f} MB of weights")
         mapper = embedding.mapper(broadcast, artifact.model_id, artifact.engine, max(1, arguments.batch_size))
+        parts = job.partitions(counts.pending, run.cores, ROWS_PER_PARTITION)
         computed = (
-            _pixels(images, work, counts)
-            .repartition(job.partitions(counts.pending, run.cores, ROWS_PER_PARTITION))
+            job.cut(_pixels(images, work, counts), parts)
             .mapInArrow(mapper, schemas.spark(schemas.EMBEDDED))
             .withColumns({"model_id": F.lit(artifact.model_id), "run_id": F.lit(arguments.run_id)})
         )
@@ -103,7 +106,7 @@ def featurize(run: job.Run) -> None:
         only_adds=not counts.outdated,
     )
     run.say(f"{counts.pending} images computed")
-    rows = tables.of_model(spark.table(f"{arguments.database}.features"), artifact.model_id).count()
+    rows = Table(spark, f"{arguments.database}.features").rows - counts.of_other_models
     if rows != counts.images:
         raise ReconciliationError(
             f"{counts.images} images have {rows} rows of features of model {artifact.model_id}: run the job again"
@@ -122,17 +125,26 @@ def featurize(run: job.Run) -> None:
     )
 
 
-def _work(run: job.Run, images: DataFrame, features: DataFrame) -> tuple[DataFrame, Counts]:
+def _work(run: job.Run) -> tuple[DataFrame, Counts]:
     """Lay images and features side by side, once, without touching pixels or vectors.
 
     Returns:
         The image ids with something to do, each with a flag `pending` (else its image is gone); and the counts,
         taken in the same pass.
     """
+    spark, database = run.spark, run.arguments.database
+    sides = (
+        beside.side(spark, f"{database}.images", content="content_sha256", image_run="run_id"),
+        beside.side(spark, f"{database}.features", model_id="model_id", of_features="content_sha256"),
+    )
     this_model = F.col("model_id") == F.lit(run.arguments.model_id)
-    done = features.groupBy("image_id").agg(F.max(F.when(this_model, F.col("content_sha256"))).alias("done"))
-    laid = images.select("image_id", "content_sha256", "run_id").join(done, "image_id", "full")
-    present, current = F.col("content_sha256").isNotNull(), F.col("done").eqNullSafe(F.col("content_sha256"))
+    laid = beside.together(sides).agg(
+        F.max("content").alias("content"),
+        F.max("image_run").alias("image_run"),
+        F.max(F.when(this_model, F.col("of_features"))).alias("done"),
+        F.count_if(~this_model).alias("others"),
+    )
+    present, current = F.col("content").isNotNull(), F.col("done").eqNullSafe(F.col("content"))
     pending = present & (F.lit(run.arguments.full_refresh) | ~current)
     observed = Observation("work")
     rows = laid.withColumn("pending", pending).observe(
@@ -141,7 +153,8 @@ def _work(run: job.Run, images: DataFrame, features: DataFrame) -> tuple[DataFra
         F.count_if("pending").alias("pending"),
         F.count_if(F.col("pending") & F.col("done").isNotNull()).alias("outdated"),
         F.count_if(~present).alias("orphans"),
-        F.to_json(F.collect_set(F.when(F.col("pending"), F.col("run_id")))).alias("runs"),
+        F.coalesce(F.sum(F.when(present, F.col("others"))), F.lit(0)).alias("of_other_models"),
+        F.to_json(F.collect_set(F.when(F.col("pending"), F.col("image_run")))).alias("runs"),
     )
     work = tables.fixed(rows.where(F.col("pending") | ~present).select("image_id", "pending"))
     return work, Counts(**observed.get)

@@ -11,12 +11,12 @@ import argparse
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial, reduce
 
 import pyarrow as pa
-from fruits import images, job, listing, loading, objects, schemas, suppression, tables
+from fruits import beside, images, job, listing, loading, objects, schemas, suppression, tables
 from fruits.errors import ReconciliationError
 from fruits.fetching import Source
+from fruits.iceberg import Table
 from fruits.objects import join
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, Observation
@@ -104,7 +104,8 @@ def load_images(run: job.Run) -> None:
     if hidden + outcome.suppressed:
         run.say(f"{hidden + outcome.suppressed} objects are on the suppression list and were not loaded")
     _commit(run, work, counts, loaded, outcome)
-    rows, pixel_bytes = _contents(run)
+    written, rejected = (Table(spark, f"{arguments.database}.{name}") for name in ("images", "rejects"))
+    rows = written.rows + rejected.rows
     settled = outcome.loaded + outcome.rejected + outcome.suppressed
     if rows != counts.after - outcome.suppressed or settled != counts.new:
         raise ReconciliationError(
@@ -125,7 +126,7 @@ def load_images(run: job.Run) -> None:
             "rejects_by_code": outcome.rejects_by_code,
             "reject_examples": outcome.examples,
             "metadata_stripped": outcome.metadata_stripped,
-            "bytes": {"input": counts.seen_bytes, "pixels": pixel_bytes},
+            "bytes": {"input": counts.seen_bytes, "pixels": written.size_bytes},
         }
     )
 
@@ -140,14 +141,11 @@ def _work(run: job.Run, listed: DataFrame) -> tuple[DataFrame, Counts]:
     spark, arguments = run.spark, run.arguments
     sides = (
         listed,
-        spark.table(f"{arguments.database}.images").select("image_id", F.col("etag").alias("image_etag")),
-        spark.table(f"{arguments.database}.rejects").select(
-            "image_id", F.col("etag").alias("reject_etag"), "error_code"
-        ),
+        beside.side(spark, f"{arguments.database}.images", image_etag="etag"),
+        beside.side(spark, f"{arguments.database}.rejects", reject_etag="etag", error_code="error_code"),
     )
-    together = reduce(partial(DataFrame.unionByName, allowMissingColumns=True), sides).groupBy("image_id")
     columns = [name for side in sides for name in side.columns if name != "image_id"]
-    row = together.agg(*(F.max(name).alias(name) for name in columns))
+    row = beside.together(sides).agg(*(F.max(name).alias(name) for name in columns))
     seen, had_image, had_reject = (F.col(name).isNotNull() for name in ("etag", "image_etag", "reject_etag"))
     final = ~F.col("error_code").isin([str(code) for code in images.RETRIED_CODES])
     # A reject counts as known only while no image took its place.
@@ -220,12 +218,9 @@ def _loaded(run: job.Run, work: DataFrame, counts: Counts, erased: suppression.E
     mapper = loading.loader(
         source, "" if place.bucket is None else place.key, run.arguments.max_pixels, erased.contents
     )
-    return (
-        work.where("wanted")
-        .select(*schemas.LISTED.names)
-        .repartition(job.partitions(counts.new, run.cores, rows_each))
-        .mapInArrow(mapper, schemas.spark(schemas.LOADED))
-    )
+    wanted = work.where("wanted").select(*schemas.LISTED.names)
+    cut = job.cut(wanted, job.partitions(counts.new, run.cores, rows_each))
+    return cut.mapInArrow(mapper, schemas.spark(schemas.LOADED))
 
 
 def _outcome(loaded: DataFrame) -> Outcome:
@@ -290,18 +285,6 @@ def _leaving(work: DataFrame, had: str, other: DataFrame | None) -> DataFrame:
     if other is None:
         return leaving
     return leaving.unionByName(tables.keys_of(mine.where("wanted").join(other, "image_id", "left_semi")))
-
-
-def _contents(run: job.Run) -> tuple[int, int]:
-    """Count the rows of both tables, and the bytes of `images`, from their metadata alone."""
-    files = [
-        run.spark.table(f"{run.arguments.database}.{table}.files").select(
-            F.col("record_count").alias("rows"), (F.col("file_size_in_bytes") * counted).alias("size")
-        )
-        for table, counted in (("images", 1), ("rejects", 0))
-    ]
-    row = files[0].unionByName(files[1]).agg(F.sum("rows"), F.sum("size")).first()
-    return (int(row[0] or 0), int(row[1] or 0)) if row else (0, 0)
 
 
 if __name__ == "__main__":

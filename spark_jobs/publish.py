@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 from fruits import (
     bases,
+    beside,
     data_files,
     export,
     job,
@@ -97,7 +98,7 @@ class Work:
         outdated: Of these, those with a row.
         orphans: Images that are gone or have no features, and still have rows of some basis.
         others: Images with rows of neither this basis nor the one published before it.
-        runs: The runs that computed the missing features; many are cut off.
+        runs: The runs that computed the missing features.
     """
 
     images: int
@@ -189,29 +190,36 @@ def _laid(run: job.Run, pca_id: str, before: str | None) -> tuple[DataFrame, Wor
     Returns:
         Each image id with flags `present`, `missing`, `orphan`, its label, key and runs; and the counts.
     """
-    database = run.arguments.database
-    this, content = F.col("pca_id") == F.lit(pca_id), F.col("content_sha256")
-    kept = this | F.col("pca_id").eqNullSafe(F.lit(before))
-    sources = [
-        run.spark.table(f"{database}.images").select(
-            "image_id", content.alias("of_image"), "label", "source_key", F.col("run_id").alias("image_run")
+    spark, database = run.spark, run.arguments.database
+    sides = (
+        beside.side(
+            spark,
+            f"{database}.images",
+            of_image="content_sha256",
+            label="label",
+            source_key="source_key",
+            image_run="run_id",
         ),
-        tables.of_model(run.spark.table(f"{database}.features"), run.arguments.model_id).select(
-            "image_id", content.alias("of_features"), F.col("run_id").alias("of_run")
+        beside.side(
+            spark,
+            f"{database}.features",
+            model_id="model_id",
+            feature_content="content_sha256",
+            feature_run="run_id",
         ),
-        run.spark.table(f"{database}.pca").select(
-            "image_id",
-            F.when(this, F.col("features_run_id")).alias("pca_run"),
-            F.lit(True).alias("in_pca"),
-            (~kept).alias("other"),
-        ),
-    ]
-    keyed = sources[0]
-    for source in sources[1:]:
-        keyed = keyed.unionByName(source, allowMissingColumns=True)
-    columns = ("of_image", "label", "source_key", "image_run", "of_features", "of_run", "pca_run")
-    flags = [F.coalesce(F.bool_or(name), F.lit(False)).alias(name) for name in ("in_pca", "other")]
-    by_key = keyed.groupBy("image_id").agg(*(F.max(name).alias(name) for name in columns), *flags)
+        beside.side(spark, f"{database}.pca", pca_id="pca_id", projected_run="features_run_id"),
+    )
+    model = F.col("model_id") == F.lit(run.arguments.model_id)
+    in_pca = F.col("pca_id").isNotNull()
+    kept = F.col("pca_id").isin([name for name in (pca_id, before) if name])
+    by_key = beside.together(sides).agg(
+        *(F.max(name).alias(name) for name in ("of_image", "label", "source_key", "image_run")),
+        F.max(F.when(model, F.col("feature_content"))).alias("of_features"),
+        F.max(F.when(model, F.col("feature_run"))).alias("of_run"),
+        F.max(F.when(F.col("pca_id") == F.lit(pca_id), F.col("projected_run"))).alias("pca_run"),
+        F.bool_or(in_pca).alias("in_pca"),
+        F.bool_or(in_pca & ~kept).alias("other"),
+    )
     image, feature = F.col("of_image").isNotNull(), F.col("of_features").isNotNull()
     present = F.coalesce(F.col("of_image") == F.col("of_features"), F.lit(False))
     rows = by_key.select(

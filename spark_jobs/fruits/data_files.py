@@ -7,6 +7,7 @@ without a copy. So what wants every row of a table takes it from here; what want
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
+from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
 from fruits.batches import Mapper
@@ -24,6 +26,7 @@ from fruits.objects import S3Location, open_arrow, place, where_is_s3
 _BATCH_ROWS = 1024  # more no longer fit the processor's cache: 4096 take twice as long
 _ROWS_EACH = 100_000
 _PIECE_BYTES = 16 * 1024 * 1024
+_READERS = 16
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,7 @@ def mapped(
         # Another writer deleted by marking rows (merge-on-read), which only Spark's reader knows to leave out.
         kept = spark.table(table).where(F.col("model_id") == model_id).select(*columns)
         return kept.mapInArrow(mapper, schema)
-    rows = sum(piece.rows for piece in pieces)
-    parts = _dealt(pieces, cores * max(1, -(-rows // (cores * _ROWS_EACH))))
+    parts = _dealt(pieces, _hands(pieces, cores))
     s3 = where_is_s3() if any(place(piece.uri).bucket for piece in pieces) else None
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -113,18 +115,28 @@ def batches(pieces: list[Piece], columns: Sequence[str], model_id: str) -> Itera
     yield from _batches(pieces, columns, model_id, s3)
 
 
-def rows(spark: SparkSession, table: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+def whole(spark: SparkSession, table: str, columns: Sequence[str]) -> pa.Table:
     """Read some columns of a table of few rows here, on the driver, where planning a Spark job takes longer."""
+    found = spark.table(table).select(*columns)
     files = Table(spark, table).data_files()
     if files is None:
-        found: list[dict[str, Any]] = spark.table(table).select(*columns).toArrow().to_pylist()
-        return found
+        return found.toArrow()
+    if not files:
+        return to_arrow_schema(found.schema).empty_table()
     s3 = where_is_s3() if any(place(file.uri).bucket for file in files) else None
-    read = []
-    for file in files:
+
+    def read(file: DataFile) -> pa.Table:
         with open_arrow(file.uri, s3) as opened, pq.ParquetFile(opened) as parquet:
-            read += parquet.read(columns=list(columns), use_threads=False).to_pylist()
-    return read
+            return parquet.read(columns=list(columns), use_threads=False).select(list(columns))
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        return pa.concat_tables(readers.map(read, files))
+
+
+def rows(spark: SparkSession, table: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Give `whole` row by row."""
+    found: list[dict[str, Any]] = whole(spark, table, columns).to_pylist()
+    return found
 
 
 def pieces_of(spark: SparkSession, table: str) -> list[Piece] | None:
@@ -139,6 +151,16 @@ def _cut(files: list[DataFile]) -> list[Piece]:
         of = -(-file.size_bytes // _PIECE_BYTES)
         pieces += [Piece(file.uri, number, of, -(-file.rows // of)) for number in range(of)]
     return pieces
+
+
+def partitions(pieces: list[Piece] | None, cores: int) -> int | None:
+    """Tell how many partitions `mapped` makes of these pieces; None where Spark's reader decides."""
+    return None if pieces is None else max(1, min(_hands(pieces, cores), len(pieces)))
+
+
+def _hands(pieces: list[Piece], cores: int) -> int:
+    rows = sum(piece.rows for piece in pieces)
+    return cores * max(1, -(-rows // (cores * _ROWS_EACH)))
 
 
 def _dealt(pieces: list[Piece], hands: int) -> list[list[Piece]]:

@@ -1,7 +1,8 @@
 """Which endpoints the clients of a job speak to, for the run's evidence that data stays where it must.
 
-A job has three clients of AWS: obstore, which fetches and writes objects on driver and executors alike; Iceberg's
-catalog; and Iceberg's file access. None of them looks for a bucket in another region: each speaks to the one endpoint
+A job opens three clients of AWS: obstore, which fetches and writes objects on driver and executors alike; Iceberg's
+catalog; and Iceberg's file access. (spark-submit has fetched the job's own scripts before, by EMR's file system, from
+the bucket that the step names.) None of them looks for a bucket in another region: each speaks to the one endpoint
 that it was opened with. That is told here, of those that the job has opened.
 """
 

@@ -82,8 +82,8 @@ class Table:
 
     @property
     def rows(self) -> int:
-        """Rows of the current snapshot, exact for tables that are written copy-on-write, as all of ours."""
-        return self._total("total-records")
+        """Rows of the current snapshot; another writer's deletion by equality, which names no rows, is not seen."""
+        return self._total("total-records") - self._total("total-position-deletes")
 
     @property
     def files(self) -> int:

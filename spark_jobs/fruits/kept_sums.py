@@ -190,7 +190,8 @@ def _summed(run: job.Run, model_id: str, pieces: list[Piece] | None) -> Sums | N
         parts = data_files.mapped(
             spark, table, ["features"], model_id, sums.summer(), schema, run.cores, pieces
         )
-        if parts.rdd.getNumPartitions() > _MAX_PARTS:
+        number = data_files.partitions(pieces, run.cores)
+        if number is None or number > _MAX_PARTS:
             # 13 MB each: the driver gets a few, whatever the size of the table.
             parts = parts.repartition(_MAX_PARTS).mapInArrow(sums.merger(), schema)
         total = sums.merged_sums(bytes(row.sums) for row in parts.collect())

@@ -27,14 +27,19 @@ _PROPERTIES = {
     "write.metadata.previous-versions-max": METADATA_VERSIONS,
     "write.parquet.compression-codec": "zstd",
 }
+# By these bounds a job finds the files of the runs that it wants. Cut to 16 characters, as is usual, the ids of all
+# runs of a month are one.
+_BY_RUN = {"write.metadata.metrics.column.run_id": "full"}
 _OF_TABLE = {
     # Pixels are compressed already, and a row group is what a reader holds in memory.
     "images": {
+        **_BY_RUN,
         "write.parquet.row-group-size-bytes": str(32 * 1024 * 1024),
         "write.metadata.metrics.column.pixels": "none",
     },
     # Several row groups a file, so that its cores share it (fruits.data_files).
     "features": {
+        **_BY_RUN,
         "write.parquet.row-group-size-bytes": str(16 * 1024 * 1024),
         "write.metadata.metrics.column.features": "none",
     },

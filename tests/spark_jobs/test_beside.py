@@ -1,0 +1,111 @@
+"""What there is to do is found by the driver in small tables and by executors in large ones: the same."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fruits import beside, tables
+from fruits.iceberg import Table
+from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
+
+from tests.spark_jobs.conftest import Nights
+from tests.spark_jobs.pictures import encoded, fruit, orchard
+
+pytestmark = pytest.mark.spark
+
+VOLATILE = ("loaded_at", "etag")  # the etag of a file is its time
+
+
+def history(nights: Nights) -> list[dict[str, Any]]:
+    """Two nights: photos come, change, break, are mended and go; another model has features, another basis rows."""
+    orchard(nights.photos, labels=2, each=4)
+    for name in ("changes", "breaks", "goes"):
+        (nights.photos / f"{name}.jpg").write_bytes(encoded(fruit(len(name))))
+    for name in ("mended", "goes too"):
+        (nights.photos / f"{name}.jpg").write_bytes(b"<html>")
+    first = nights.night("--k", "3")
+    of_another_model = nights.table("features").orderBy("image_id").limit(3).collect()
+    rows = [row.asDict() | {"model_id": "f" * 64} for row in of_another_model]
+    features = nights.table("features")
+    nights.spark.createDataFrame(rows, features.schema).writeTo(f"{nights.database}.features").append()
+    (nights.photos / "changes.jpg").write_bytes(encoded(fruit(99, (80, 60))))
+    (nights.photos / "breaks.jpg").write_bytes(b"<html>broken</html>")
+    (nights.photos / "mended.jpg").write_bytes(encoded(fruit(5)))
+    (nights.photos / "goes.jpg").unlink()
+    (nights.photos / "goes too.jpg").unlink()
+    second = nights.night("--k", "3")
+    return [
+        {
+            stage: {name: told for name, told in metrics.items() if name != "seconds"}
+            for stage, metrics in one.items()
+        }
+        for one in (first, second)
+    ]
+
+
+def test_tables_too_large_for_the_driver_come_to_the_same(
+    nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "twin").mkdir()
+    large = Nights(
+        nights.spark, f"{nights.database}_large", tmp_path / "twin", tmp_path / "twins", nights.model
+    )
+    here = history(nights)
+    monkeypatch.setattr(beside, "ROW_GROUP_ROWS", -1)
+    assert not beside.side(nights.spark, f"{nights.database}.images").isLocal()
+    by_executors = history(large)
+
+    for table in ("images", "rejects", "features", "pca"):
+        assert nights.rows(table, *VOLATILE) == large.rows(table, *VOLATILE)
+    for night, other in zip(here, by_executors, strict=True):
+        for stage in ("load_images", "featurize"):
+            night[stage].pop("bytes")
+            other[stage].pop("bytes")
+            assert night[stage] == other[stage]
+
+
+def test_what_the_driver_has_is_grouped_in_one_partition_and_the_rest_by_executors(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orchard(nights.photos, labels=1, each=3)
+    nights.load()
+    name = f"{nights.database}.images"
+    here = beside.side(nights.spark, name, etag="etag", run="run_id")
+    empty = beside.side(nights.spark, f"{nights.database}.rejects", code="error_code")
+    grouped = beside.together([here, empty]).agg(F.max("etag").alias("etag"), F.max("code").alias("code"))
+    assert grouped.rdd.getNumPartitions() == 1
+    expected = sorted((row["image_id"], row["etag"], None) for row in nights.rows("images"))
+    assert sorted(map(tuple, grouped.collect())) == expected
+
+    monkeypatch.setattr(beside, "ROW_GROUP_ROWS", 2)
+    there = beside.side(nights.spark, name, etag="etag", run="run_id")
+    assert (here.isLocal(), there.isLocal()) == (True, False)
+    assert there.columns == here.columns == ["image_id", "etag", "run"]
+    assert sorted(map(tuple, there.collect())) == sorted(map(tuple, here.collect()))
+    shuffled = beside.together([there, empty]).agg(F.max("etag").alias("etag"), F.max("code").alias("code"))
+    assert shuffled.rdd.getNumPartitions() > 1
+    assert sorted(map(tuple, shuffled.collect())) == expected
+
+
+@pytest.mark.parametrize("table", ["images", "features"])
+def test_the_files_of_a_run_are_found_without_opening_others(nights: Nights, table: str) -> None:
+    tables.ensure(nights.spark, nights.database)
+    name = f"{nights.database}.{table}"
+    runs = [f"scheduled__2026-11-{day}T02:00:00+00:00" for day in (21, 22, 23)]
+    for run in runs:
+        row = {
+            field.name: {"string": run, "int": 1, "binary": b"p", "array<float>": [1.0]}.get(
+                field.dataType.simpleString(), datetime(2026, 11, 23, tzinfo=UTC)
+            )
+            for field in nights.spark.table(name).schema
+        }
+        nights.spark.createDataFrame([row], nights.spark.table(name).schema).writeTo(name).append()
+    equal = nights.spark._jvm.org.apache.iceberg.expressions.Expressions.equal
+    with contextlib.closing(
+        Table(nights.spark, name).java.newScan().filter(equal("run_id", runs[1])).planFiles()
+    ) as found:
+        assert len(list(found.iterator())) == 1
