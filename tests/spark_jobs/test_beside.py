@@ -29,7 +29,8 @@ def history(nights: Nights) -> list[dict[str, Any]]:
         (nights.photos / f"{name}.jpg").write_bytes(b"<html>")
     first = nights.night("--k", "3")
     of_another_model = nights.table("features").orderBy("image_id").limit(3).collect()
-    rows = [row.asDict() | {"model_id": "f" * 64} for row in of_another_model]
+    others = {"model_id": "f" * 64, "content_sha256": "f" * 64, "run_id": "run-9"}
+    rows = [row.asDict() | others for row in of_another_model]
     features = nights.table("features")
     nights.spark.createDataFrame(rows, features.schema).writeTo(f"{nights.database}.features").append()
     (nights.photos / "changes.jpg").write_bytes(encoded(fruit(99, (80, 60))))
@@ -38,6 +39,7 @@ def history(nights: Nights) -> list[dict[str, Any]]:
     (nights.photos / "goes.jpg").unlink()
     (nights.photos / "goes too.jpg").unlink()
     second = nights.night("--k", "3")
+    assert second["featurize"]["features"]["computed"] == 2, "what changed and what was mended"
     return [
         {
             stage: {name: told for name, told in metrics.items() if name != "seconds"}
