@@ -78,12 +78,12 @@ def _ids(run: job.Run, image_ids: list[str], contents: list[str]) -> DataFrame:
         asked = asked.unionByName(
             rows.join(F.broadcast(content), "content_sha256", "left_semi").select("image_id")
         )
-    return tables.fixed(asked.distinct())
+    return tables.fetched(asked.distinct())
 
 
 def _delete(run: job.Run, name: str, ids: DataFrame) -> int:
     keys = run.spark.table(f"{run.arguments.database}.{name}").select(*schemas.KEYS[name])
-    doomed = tables.fixed(keys.join(F.broadcast(ids), "image_id", "left_semi"))
+    doomed = tables.fetched(keys.join(F.broadcast(ids), "image_id", "left_semi"))
     count = doomed.count()
     if count:
         tables.merge(run.spark, run.arguments.database, name, None, doomed)

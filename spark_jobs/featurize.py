@@ -156,7 +156,7 @@ def _work(run: job.Run) -> tuple[DataFrame, Counts]:
         F.coalesce(F.sum(F.when(present, F.col("others"))), F.lit(0)).alias("of_other_models"),
         F.to_json(F.collect_set(F.when(F.col("pending"), F.col("image_run")))).alias("runs"),
     )
-    work = tables.fixed(rows.where(F.col("pending") | ~present).select("image_id", "pending"))
+    work = tables.computed(rows.where(F.col("pending") | ~present).select("image_id", "pending"))
     return work, Counts(**observed.get)
 
 

@@ -170,7 +170,7 @@ def _work(run: job.Run, listed: DataFrame) -> tuple[DataFrame, Counts]:
         F.count_if("stale").alias("stale"),
         F.count_if(~gone).alias("after"),
     )
-    work = tables.fixed(laid.where("wanted OR gone OR stale").select(*listed.columns, *flags))
+    work = tables.computed(laid.where("wanted OR gone OR stale").select(*listed.columns, *flags))
     return work, Counts(**observed.get)
 
 

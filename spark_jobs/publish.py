@@ -232,7 +232,7 @@ def _laid(run: job.Run, pca_id: str, before: str | None) -> tuple[DataFrame, Wor
         (F.col("in_pca") & ~present).alias("orphan"),
     )
     observed = Observation("laid")
-    fixed = tables.fixed(
+    laid = tables.computed(
         rows.observe(
             observed,
             F.count_if("image").alias("images"),
@@ -247,7 +247,7 @@ def _laid(run: job.Run, pca_id: str, before: str | None) -> tuple[DataFrame, Wor
         )
     )
     counts = dict(observed.get)
-    return fixed, Work(runs=json.loads(counts.pop("runs")), **counts)
+    return laid, Work(runs=json.loads(counts.pop("runs")), **counts)
 
 
 def _projected(run: job.Run, laid: DataFrame, work: Work, fitted: Pca) -> DataFrame | None:

@@ -26,14 +26,16 @@ def side(spark: SparkSession, table: str, **columns: str) -> DataFrame:
         **columns: The table's columns, by the names that they get.
 
     Returns:
-        All rows: image_id and these columns; in the driver's memory where there are at most
-        `listing.ROW_GROUP_ROWS`.
+        All rows of the present snapshot, whatever is committed later: image_id and these columns; in the driver's
+        memory where there are at most `listing.ROW_GROUP_ROWS`.
     """
     taken = {"image_id": "image_id"} | columns
-    if Table(spark, table).rows <= ROW_GROUP_ROWS:
-        found = data_files.whole(spark, table, list(taken.values()))
-        return spark.createDataFrame(found.rename_columns(list(taken)))
-    return spark.table(table).select(*(F.col(name).alias(alias) for alias, name in taken.items()))
+    found = Table(spark, table)
+    if found.rows <= ROW_GROUP_ROWS:
+        here = data_files.whole(spark, table, list(taken.values()))
+        return spark.createDataFrame(here.rename_columns(list(taken)))
+    reader = spark.read.option("snapshot-id", str(found.snapshot_id))
+    return reader.table(table).select(*(F.col(name).alias(alias) for alias, name in taken.items()))
 
 
 def together(sides: Sequence[DataFrame]) -> GroupedData:

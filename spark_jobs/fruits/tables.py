@@ -112,7 +112,7 @@ def merge(
         upserts.select(*columns).writeTo(name).append()
         return
     empty = not Table(spark, name).rows
-    removed = None if deletes is None or empty else fixed(deletes.select(*keys))
+    removed = None if deletes is None or empty else computed(deletes.select(*keys))
     if removed is not None and removed.isEmpty():
         removed = None
     if upserts is not None and empty:
@@ -197,13 +197,20 @@ def keys_of(frame: DataFrame, keys: Sequence[str] = ("image_id",)) -> DataFrame:
     return frame.select(*keys)
 
 
-def fixed(frame: DataFrame) -> DataFrame:
-    """Compute a narrow frame now and hold it on disk as it is, without its lineage.
+def computed(frame: DataFrame) -> DataFrame:
+    """Compute a narrow frame now and hold it on the executors' disks; what a lost executor held is computed again.
 
-    A persisted frame is not enough where the frame was read from a table that the job then changes: Spark drops
-    and recomputes every cached plan that reads a table once that table is written.
+    No checkpoint: the executor would take its part of that with it, and the job would fail. So the frame's tables are
+    read at a snapshot (`beside.side`): computed again after a commit, it is still the same.
     """
-    return frame.localCheckpoint(eager=True, storageLevel=StorageLevel.DISK_ONLY)
+    held = frame.persist(StorageLevel.DISK_ONLY)
+    held.write.format("noop").mode("overwrite").save()
+    return held
+
+
+def fetched(frame: DataFrame) -> DataFrame:
+    """Fetch a narrow frame of few rows to the driver, where neither a commit nor a lost executor changes it."""
+    return frame.sparkSession.createDataFrame(frame.toArrow())
 
 
 def of_model(frame: DataFrame, model_id: str) -> DataFrame:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import load_images
+import pyarrow as pa
 import pytest
 from fruits import beside, tables
+from fruits.batches import Mapper
 from fruits.iceberg import Table
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
@@ -57,7 +61,7 @@ def test_tables_too_large_for_the_driver_come_to_the_same(
         nights.spark, f"{nights.database}_large", tmp_path / "twin", tmp_path / "twins", nights.model
     )
     here = history(nights)
-    monkeypatch.setattr(beside, "ROW_GROUP_ROWS", -1)
+    monkeypatch.setattr(beside, "ROW_GROUP_ROWS", 0)
     assert not beside.side(nights.spark, f"{nights.database}.images").isLocal()
     by_executors = history(large)
 
@@ -111,3 +115,30 @@ def test_the_files_of_a_run_are_found_without_opening_others(nights: Nights, tab
         Table(nights.spark, name).java.newScan().filter(equal("run_id", runs[1])).planFiles()
     ) as found:
         assert len(list(found.iterator())) == 1
+
+
+@pytest.mark.parametrize("rows_here", [0, 50_000])
+def test_nothing_is_loaded_twice_for_two_commits(
+    nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows_here: int
+) -> None:
+    monkeypatch.setattr(beside, "ROW_GROUP_ROWS", rows_here)
+    orchard(nights.photos, labels=1, each=3)
+    nights.load()
+    made, seen = load_images.loading.loader, str(tmp_path / "seen")
+
+    def counting(*how: Any) -> Mapper:
+        load = made(*how)
+
+        def counted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in load(batches):
+                with open(seen, "a") as file:  # noqa: PTH123 - a worker has no imports of this module
+                    file.writelines(f"{key}\n" for key in batch.column("source_key").to_pylist())
+                yield batch
+
+        return counted
+
+    monkeypatch.setattr(load_images.loading, "loader", counting)
+    (nights.photos / "one more.jpg").write_bytes(encoded(fruit(7)))
+    (nights.photos / "broken.jpg").write_bytes(b"<html>")
+    nights.load()
+    assert sorted(Path(seen).read_text().splitlines()) == ["broken.jpg", "one more.jpg"]

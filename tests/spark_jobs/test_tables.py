@@ -42,3 +42,17 @@ def test_a_table_that_is_missing_is_made_and_the_others_stay(spark: Any, databas
     tables.ensure(spark, database)
     assert iceberg.names(spark, database) == set(TABLES)
     assert spark.table(f"{database}.rejects").count() == 1
+
+
+def test_what_a_lost_executor_held_is_computed_again(spark: Any) -> None:
+    def held_rdds() -> set[str]:
+        found = spark.sparkContext._jsc.sc().getPersistentRDDs()
+        return set(found.keys().toList().mkString(" ").split())
+
+    before = held_rdds()
+    frame = tables.computed(spark.range(7).toDF("id"))
+    held = held_rdds() - before
+    assert held
+    for rdd in held:
+        spark._jvm.org.apache.spark.SparkEnv.get().blockManager().removeRdd(int(rdd))
+    assert sorted(row.id for row in frame.collect()) == list(range(7))
