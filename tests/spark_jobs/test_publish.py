@@ -24,7 +24,7 @@ from PIL import Image
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 from sklearn.decomposition import PCA
 
-from tests.spark_jobs.conftest import Nights
+from tests.spark_jobs.conftest import WEIGHTS, Nights
 from tests.spark_jobs.pictures import encoded, fruit, orchard
 
 pytestmark = pytest.mark.spark
@@ -87,13 +87,15 @@ def test_a_whole_night_is_right_in_every_table_and_file_and_the_same_night_again
     ids = {row["image_id"] for row in nights.rows("images")}
     features = np.array([row["features"] for row in nights.rows("features")])
     theirs = PCA(svd_solver="full").fit(features)
+    # Rounding to 2**-14 weighs more on features of random weights, which hardly vary.
+    near = 1e-6 if WEIGHTS.is_file() else 1e-5
     summary = metrics["reduce_pca"]["pca"]
     kept = theirs.explained_variance_ratio_[: summary["k"]].sum()
-    assert summary["explained_variance"] == pytest.approx(kept, abs=1e-6)
+    assert summary["explained_variance"] == pytest.approx(kept, abs=near)
     assert summary["n"] == len(ids) == 18
     assert kept >= 0.9
     curve = metrics["reduce_pca"]["variance_curve"]
-    np.testing.assert_allclose(curve, np.cumsum(theirs.explained_variance_ratio_)[:17], atol=1e-6)
+    np.testing.assert_allclose(curve, np.cumsum(theirs.explained_variance_ratio_)[:17], atol=near)
 
     model = pca.load(str(nights.run_folder / "pca_model.npz"))
     (row_of_model,) = nights.rows("pca_models")
