@@ -27,6 +27,26 @@ class RegionalResourceMap(parsing.ResourceMap):
             "AWS::URLSuffix": _SUFFIXES.get(partition, "amazonaws.com"),
         }
 
+    def delete(self) -> None:
+        """Deletes what was made last first, as AWS does: what refers to another goes before it. moto's order is chance.
+
+        Raises:
+            Exception: the first that a resource could not be deleted for; the others are gone.
+        """
+        failure: Exception | None = None
+        for name, made in reversed(list(self._parsed_resources.items())):
+            template = self._resource_json_map.get(name)
+            if template is None or isinstance(made, str) or template.get("DeletionPolicy") == "Retain":
+                continue
+            try:
+                self._delete_resource(made, template)
+            except Exception as error:  # noqa: BLE001 - whatever the service says
+                failure = failure or error
+            else:
+                del self._parsed_resources[name]
+        if failure is not None:
+            raise failure
+
 
 class StrictCloudFormationBackend(CloudFormationBackend):
     """moto's, but a type it does not know fails the call, and a resource that cannot be made rolls the stack back."""

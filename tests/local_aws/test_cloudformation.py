@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from local_aws.cloudformation.models import RegionalResourceMap
 from tests.local_aws.server import REPOSITORY, Server
 
 TEMPLATE = (REPOSITORY / "include" / "stack.yaml").read_text()
@@ -48,6 +49,30 @@ def test_every_resource_of_the_template_is_there(aws: Server, stack: dict[str, s
     declared = [line for line in TEMPLATE.splitlines() if line.startswith("    Type: AWS::")]
     assert len(resources) == len(declared)
     assert all(one["PhysicalResourceId"] for one in resources)
+
+
+def test_what_was_made_last_is_deleted_first() -> None:
+    names = [f"Resource{number}" for number in range(12)]
+    template = {"Resources": {name: {"Type": "AWS::S3::Bucket"} for name in names}}
+    resources = RegionalResourceMap("id", "stack", {}, {}, "eu-west-1", "123456789012", template, {})
+    gone: list[str] = []
+
+    class Made:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def delete(self, account_id: str, region: str) -> None:
+            if self.name == "Resource5" and "Resource5" not in gone:
+                gone.append(self.name)
+                raise RuntimeError("not empty")
+            gone.append(self.name)
+
+    resources._parsed_resources |= {name: Made(name) for name in names}
+    with pytest.raises(RuntimeError, match="not empty"):
+        resources.delete()
+    assert gone == names[::-1]
+    resources.delete()
+    assert gone == [*names[::-1], "Resource5"]
 
 
 @pytest.mark.parametrize("name", ["RawBucket", "LakeBucket"])
