@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import boto3
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.browser.forwarder import Forwarder
 from tests.browser.runs import FAILED, GOOD, SECOND, failed_run, good_run
@@ -30,6 +30,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 LAKE = "browser-lake"
 PASSWORDS = {"admin": "orchard", "viewer": "hedge"}
 START_SECONDS = 240
+
+# As long as Playwright waits for a page: a loaded machine is slow, not wrong.
+expect.set_options(timeout=30_000)
 
 
 @dataclass(frozen=True)
