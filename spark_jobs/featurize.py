@@ -85,9 +85,9 @@ def featurize(run: job.Run) -> None:
         broadcast = spark.sparkContext.broadcast(weights)
         run.say(f"broadcast {len(artifact.data) / 1e6:.1f} MB of weights")
         mapper = embedding.mapper(broadcast, artifact.model_id, artifact.engine, max(1, arguments.batch_size))
-        parts = job.partitions(counts.pending, run.cores, ROWS_PER_PARTITION)
         computed = (
-            job.cut(_pixels(images, work, counts), parts)
+            _pixels(images, work, counts)
+            .repartition(job.partitions(counts.pending, run.cores, ROWS_PER_PARTITION))
             .mapInArrow(mapper, schemas.spark(schemas.EMBEDDED))
             .withColumns({"model_id": F.lit(artifact.model_id), "run_id": F.lit(arguments.run_id)})
         )
@@ -156,7 +156,7 @@ def _work(run: job.Run) -> tuple[DataFrame, Counts]:
         F.coalesce(F.sum(F.when(present, F.col("others"))), F.lit(0)).alias("of_other_models"),
         F.to_json(F.collect_set(F.when(F.col("pending"), F.col("image_run")))).alias("runs"),
     )
-    work = tables.computed(rows.where(F.col("pending") | ~present).select("image_id", "pending"))
+    work = beside.held(sides, rows.where(F.col("pending") | ~present).select("image_id", "pending"))
     return work, Counts(**observed.get)
 
 

@@ -170,7 +170,7 @@ def _work(run: job.Run, listed: DataFrame) -> tuple[DataFrame, Counts]:
         F.count_if("stale").alias("stale"),
         F.count_if(~gone).alias("after"),
     )
-    work = tables.computed(laid.where("wanted OR gone OR stale").select(*listed.columns, *flags))
+    work = beside.held(sides, laid.where("wanted OR gone OR stale").select(*listed.columns, *flags))
     return work, Counts(**observed.get)
 
 
@@ -218,9 +218,12 @@ def _loaded(run: job.Run, work: DataFrame, counts: Counts, erased: suppression.E
     mapper = loading.loader(
         source, "" if place.bucket is None else place.key, run.arguments.max_pixels, erased.contents
     )
-    wanted = work.where("wanted").select(*schemas.LISTED.names)
-    cut = job.cut(wanted, job.partitions(counts.new, run.cores, rows_each))
-    return cut.mapInArrow(mapper, schemas.spark(schemas.LOADED))
+    return (
+        work.where("wanted")
+        .select(*schemas.LISTED.names)
+        .repartition(job.partitions(counts.new, run.cores, rows_each))
+        .mapInArrow(mapper, schemas.spark(schemas.LOADED))
+    )
 
 
 def _outcome(loaded: DataFrame) -> Outcome:

@@ -232,7 +232,8 @@ def _laid(run: job.Run, pca_id: str, before: str | None) -> tuple[DataFrame, Wor
         (F.col("in_pca") & ~present).alias("orphan"),
     )
     observed = Observation("laid")
-    laid = tables.computed(
+    laid = beside.held(
+        sides,
         rows.observe(
             observed,
             F.count_if("image").alias("images"),
@@ -244,7 +245,7 @@ def _laid(run: job.Run, pca_id: str, before: str | None) -> tuple[DataFrame, Wor
             F.count_if("orphan").alias("orphans"),
             F.count_if("other").alias("others"),
             F.to_json(F.collect_set(F.when(F.col("missing"), F.col("of_run")))).alias("runs"),
-        )
+        ),
     )
     counts = dict(observed.get)
     return laid, Work(runs=json.loads(counts.pop("runs")), **counts)

@@ -138,7 +138,7 @@ class Model:
         return self.hours(images, nodes, known) * self.eur_per_hour(nodes)
 
     def id_scan_s(self, rows: float, nodes: int) -> float:
-        """Reading the ids of all known rows: twice by load (anti-join, MERGE), twice by featurize, once by publish."""
+        """Reading the ids of all known rows: twice by load (comparison, MERGE), twice by featurize, once by publish."""
         planner = self.facts["planner"]
         rate = self.vcpus(nodes) * planner["scan_mb_per_s_per_vcpu"] * 1e6
         return 5 * rows * planner["key_bytes"] / rate
@@ -233,14 +233,14 @@ class Model:
                 planner["disk_gib"] * 2**30 / 2 / listing_bytes,
                 f"two listings of {listing_bytes:.0f} bytes a key in {planner['disk_gib']} GiB; memory stays at "
                 f"{trial['peak_memory_mb']} MB",
-                "compare the listings on the cluster: load_images does so already, by an anti-join",
+                "compare the listings on the cluster: load_images does so already, by grouping them by key",
             ),
             Limit(
                 "executor disks, when all ids are shuffled",
                 nightly * disk_gib * 2**30 / 2 / SHUFFLE_BYTES_PER_ID,
-                f"{SHUFFLE_BYTES_PER_ID} bytes an id for each side of the anti-join on {nightly} x {disk_gib:.0f} GiB",
-                "partition `images` and `features` by bucket(image_id): the join then needs no shuffle "
-                "(storage-partitioned join), and MERGE reads only the buckets that it changes",
+                f"{SHUFFLE_BYTES_PER_ID} bytes an id for each side of the comparison on {nightly} x {disk_gib:.0f} GiB",
+                "partition `images` and `features` by bucket(image_id): a join in the place of the grouping then needs "
+                "no shuffle (storage-partitioned join), and MERGE reads only the buckets that it changes",
             ),
             Limit(
                 "driver memory, planning a scan over all data files",

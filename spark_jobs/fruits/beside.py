@@ -12,7 +12,7 @@ from functools import partial, reduce
 from pyspark.sql import DataFrame, GroupedData, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
-from fruits import data_files
+from fruits import data_files, tables
 from fruits.iceberg import Table
 from fruits.listing import ROW_GROUP_ROWS
 
@@ -38,6 +38,15 @@ def side(spark: SparkSession, table: str, **columns: str) -> DataFrame:
     return reader.table(table).select(*(F.col(name).alias(alias) for alias, name in taken.items()))
 
 
+def held(sides: Sequence[DataFrame], laid: DataFrame) -> DataFrame:
+    """Compute what `together` led to now, once, and hold it: on the driver where the driver has all sides."""
+    return tables.fetched(laid) if _here(sides) else tables.computed(laid)
+
+
+def _here(sides: Sequence[DataFrame]) -> bool:
+    return all(side.isLocal() for side in sides)
+
+
 def together(sides: Sequence[DataFrame]) -> GroupedData:
     """Group the rows of all sides by image_id; each has NULL in the columns of the others.
 
@@ -48,6 +57,6 @@ def together(sides: Sequence[DataFrame]) -> GroupedData:
         The groups: in one partition, without a shuffle, where the driver has all sides.
     """
     rows = reduce(partial(DataFrame.unionByName, allowMissingColumns=True), sides)
-    if all(one.isLocal() for one in sides):
+    if _here(sides):
         rows = rows.coalesce(1)
     return rows.groupBy("image_id")

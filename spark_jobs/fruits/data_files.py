@@ -26,7 +26,7 @@ from fruits.objects import S3Location, open_arrow, place, where_is_s3
 _BATCH_ROWS = 1024  # more no longer fit the processor's cache: 4096 take twice as long
 _ROWS_EACH = 100_000
 _PIECE_BYTES = 16 * 1024 * 1024
-_READERS = 16
+_READERS = 16  # each waits for S3, most of the time
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,10 @@ class Table:
 
     @property
     def rows(self) -> int:
-        """Rows of the current snapshot; another writer's deletion by equality, which names no rows, is not seen."""
-        return self._total("total-records") - self._total("total-position-deletes")
+        """Rows of the current snapshot: counted only where another writer has marked rows as deleted."""
+        if self._total("total-delete-files"):
+            return self._spark.table(self.name).count()
+        return self._total("total-records")
 
     @property
     def files(self) -> int:

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from fruits import endpoints, errors, stages
 from fruits.errors import FruitsError
 
 LEAST_ROWS = 256
-"""Rows of work from which a second task pays: twice what starting a Python worker takes."""
+"""Rows of work from which a second task pays: featurizing 130 takes as long as starting a Python worker."""
+_LEAST_SHARE = 16
 
 _log = logging.getLogger("fruits")
 _ON_EXECUTOR = re.compile(r"^(?:fruits\.errors\.)(\w+): (.*)$", re.MULTILINE)
@@ -147,16 +148,11 @@ def partitions(rows: int, cores: int, rows_each: int) -> int:
     """Cut work into few, long, equal partitions: a multiple of the cores, each of at most `rows_each` rows.
 
     Short partitions cost up to a tenth of featurization's speed; one per core is best, as long as a failed task
-    does not lose too much. A partition of fewer than `LEAST_ROWS` is not worth a Python worker: starting one takes
-    as long as featurizing 130 photos, or loading 600 small ones.
+    does not lose too much. A partition of fewer than `LEAST_ROWS` is not worth a Python worker, unless its rows are
+    large: then a sixteenth of `rows_each` is.
     """
     rounds = max(1, -(-rows // (cores * rows_each)))
-    return max(1, min(-(-rows // min(LEAST_ROWS, rows_each)), cores * rounds))
-
-
-def cut(frame: DataFrame, parts: int) -> DataFrame:
-    """Deal the rows out to so many partitions; to a single one without a shuffle."""
-    return frame.repartition(parts) if parts > 1 else frame.coalesce(1)
+    return max(1, min(-(-rows // min(LEAST_ROWS, max(1, rows_each // _LEAST_SHARE))), cores * rounds))
 
 
 def main(

@@ -1,7 +1,7 @@
 """The sample that `publish` measures neighbours on and the report shows, kept in `samples` between nights.
 
-Which images belong to it follows from their ids alone, so a night with few new images changes few of them: only
-their vectors and pixels are read, from the files of the runs that wrote them.
+They are the first by their ids, which are digests and so as good as drawn by lot: a night with few new images changes
+few of them, and only their vectors and pixels are read, from the files of the runs that wrote them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from fruits.pca import Pca
 
 ROWS = 2_000
 SHOWN = 600
-_DRAWN_BY = 20
 _FEW = 50
 
 
@@ -79,11 +78,6 @@ class Samples:
             pq.write_table(table, out, compression="zstd")
 
 
-def order(image_id: str = "image_id") -> Any:
-    """Give the column that images are drawn by: part of the id, which is a SHA-256 already."""
-    return F.substring(image_id, _DRAWN_BY, 16)
-
-
 def draw(run: job.Run, candidates: DataFrame, model_id: str) -> Samples:
     """Draw the sample and read what is not kept of it.
 
@@ -92,7 +86,7 @@ def draw(run: job.Run, candidates: DataFrame, model_id: str) -> Samples:
         candidates: image_id, label, source_key, of_run (of the row of features), image_run (of that of images).
         model_id: Whose features.
     """
-    drawn = candidates.orderBy(order()).limit(ROWS).collect()
+    drawn = candidates.orderBy("image_id").limit(ROWS).collect()
     known = _kept(run, model_id)
     lacking = [row for row in drawn if (row.image_id, row.of_run) not in known]
     known |= _features(run, model_id, lacking)

@@ -111,7 +111,7 @@ def merge(
     if upserts is not None and deletes is None and only_adds:
         upserts.select(*columns).writeTo(name).append()
         return
-    empty = not Table(spark, name).rows
+    empty = not Table(spark, name).files
     removed = None if deletes is None or empty else computed(deletes.select(*keys))
     if removed is not None and removed.isEmpty():
         removed = None
@@ -200,8 +200,9 @@ def keys_of(frame: DataFrame, keys: Sequence[str] = ("image_id",)) -> DataFrame:
 def computed(frame: DataFrame) -> DataFrame:
     """Compute a narrow frame now and hold it on the executors' disks; what a lost executor held is computed again.
 
-    No checkpoint: the executor would take its part of that with it, and the job would fail. So the frame's tables are
-    read at a snapshot (`beside.side`): computed again after a commit, it is still the same.
+    No checkpoint: the executor would take its part of that with it, and the job would fail. So a frame that is used
+    after a commit reads its tables at a snapshot (`beside.side`): computed again, it is still the same. What is
+    observed on the way may then be counted twice, which no job's reconciliation lets pass.
     """
     held = frame.persist(StorageLevel.DISK_ONLY)
     held.write.format("noop").mode("overwrite").save()

@@ -32,7 +32,8 @@ def history(nights: Nights) -> list[dict[str, Any]]:
     for name in ("mended", "goes too"):
         (nights.photos / f"{name}.jpg").write_bytes(b"<html>")
     first = nights.night("--k", "3")
-    of_another_model = nights.table("features").orderBy("image_id").limit(3).collect()
+    goes = nights.table("images").where("source_key IN ('goes.jpg', 'changes.jpg')").select("image_id")
+    of_another_model = nights.table("features").join(goes, "image_id", "left_semi").collect()
     others = {"model_id": "f" * 64, "content_sha256": "f" * 64, "run_id": "run-9"}
     rows = [row.asDict() | others for row in of_another_model]
     features = nights.table("features")
@@ -140,5 +141,10 @@ def test_nothing_is_loaded_twice_for_two_commits(
     monkeypatch.setattr(load_images.loading, "loader", counting)
     (nights.photos / "one more.jpg").write_bytes(encoded(fruit(7)))
     (nights.photos / "broken.jpg").write_bytes(b"<html>")
+    (nights.photos / "Label 0" / "r0_0_100.jpg").write_bytes(encoded(fruit(8)))
     nights.load()
-    assert sorted(Path(seen).read_text().splitlines()) == ["broken.jpg", "one more.jpg"]
+    assert sorted(Path(seen).read_text().splitlines()) == [
+        "Label 0/r0_0_100.jpg",
+        "broken.jpg",
+        "one more.jpg",
+    ]

@@ -142,6 +142,12 @@ def test_work_is_cut_into_few_long_partitions(rows, cores, partitions):
     assert job.partitions(rows, cores, rows_each=10_000) == partitions
 
 
+def test_few_large_rows_are_shared_out():
+    assert job.partitions(256, 8, rows_each=335) == 8
+    assert job.partitions(20, 8, rows_each=335) == 1
+    assert job.partitions(3, 2, rows_each=1) == 3
+
+
 def test_metrics_are_written_whole_and_replaced_by_a_later_attempt(tmp_path):
     for seconds in (1.0, 2.0):
         stages.write(str(tmp_path), "publish", {"seconds": seconds})
