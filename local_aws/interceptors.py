@@ -57,7 +57,8 @@ class AccessLog:
     """One JSON line per request, written when the reply leaves.
 
     Fields: time (UTC, when the request came), method, host, bucket, key, path, query, region, service, operation,
-    status, bytes (of the reply body), request_bytes, seconds, user_agent.
+    status, bytes (of the reply body), request_bytes, seconds, user_agent; deleted (key and version_id of each object
+    that DeleteObjects names, of which S3's own log has a record each).
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,7 +68,7 @@ class AccessLog:
     def before(self, call: Call) -> Reply | None:
         """Notes when the request came."""
         call.environ["local_aws.started"] = (time.time(), time.perf_counter())
-        call.operation  # noqa: B018  read now: the service consumes the body that may name it
+        call.deleted  # noqa: B018  read now, and so the operation: the service consumes the body that names them
         return None
 
     def after(self, call: Call, reply: Reply) -> Reply:
@@ -90,6 +91,7 @@ class AccessLog:
                 "request_bytes": int(call.environ.get("CONTENT_LENGTH") or 0),
                 "seconds": round(time.perf_counter() - started, 5),
                 "user_agent": call.header("User-Agent"),
+                "deleted": call.deleted,
             }
         )
         with self._lock:

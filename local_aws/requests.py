@@ -6,6 +6,7 @@ import io
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs, unquote
+from xml.etree import ElementTree
 
 # The signing names that differ from the names this project uses.
 _SERVICES = {"elasticmapreduce": "emr"}
@@ -36,7 +37,7 @@ class Call:
     """One request, as the interceptors see it.
 
     Attributes:
-        environ: the WSGI environment; reading the body goes through `form`, which puts it back.
+        environ: the WSGI environment; reading the body goes through `_body`, which puts it back.
     """
 
     def __init__(self, environ: dict[str, Any]) -> None:
@@ -105,9 +106,12 @@ class Call:
         """The parameters of a form-encoded body (the query protocol of IAM, STS, EC2, CloudFormation)."""
         if not str(self.environ.get("CONTENT_TYPE", "")).startswith("application/x-www-form-urlencoded"):
             return {}
-        body = self.environ["wsgi.input"].read()
+        return parse_qs(self._body().decode("utf-8", "replace"), keep_blank_values=True)
+
+    def _body(self) -> bytes:
+        body = bytes(self.environ["wsgi.input"].read())
         self.environ["wsgi.input"] = io.BytesIO(body)
-        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True)
+        return body
 
     @cached_property
     def operation(self) -> str:
@@ -130,6 +134,20 @@ class Call:
     def key(self) -> str:
         """S3 key of a path-style request, decoded, or the empty string."""
         return unquote(self.raw_path[1:].partition("/")[2]) if self.service == "s3" else ""
+
+    @cached_property
+    def deleted(self) -> list[dict[str, str | None]]:
+        """What DeleteObjects asks to delete: `key` and `version_id` of each object; empty for all else."""
+        if self.operation != "DeleteObjects":
+            return []
+        try:
+            asked = ElementTree.fromstring(self._body())  # noqa: S314  loopback alone comes here (LoopbackGuard)
+        except ElementTree.ParseError:
+            return []  # S3 refuses it
+        objects = [one for one in asked if one.tag.endswith("Object")]
+        return [
+            {"key": one.findtext("{*}Key"), "version_id": one.findtext("{*}VersionId")} for one in objects
+        ]
 
 
 def _s3_operation(call: Call) -> str:

@@ -25,7 +25,6 @@ S3_ACTIONS = {
     "CreateMultipartUpload": "PutObject",
     "UploadPart": "PutObject",
     "CompleteMultipartUpload": "PutObject",
-    "DeleteObjects": "DeleteObject",
     "GetBucketEncryption": "GetEncryptionConfiguration",
     "GetBucketLifecycleConfiguration": "GetLifecycleConfiguration",
     "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
@@ -157,10 +156,14 @@ def requests_of(call: Mapping[str, Any], names: Names) -> Iterator[Request]:
 
 def _s3(call: Mapping[str, Any], names: Names, here: dict[str, str]) -> Iterator[Request]:
     operation, bucket = S3_ACTIONS.get(call["operation"], call["operation"]), f"arn:aws:s3:::{call['bucket']}"
+    if call["operation"] == "DeleteObjects":  # a right for each object, none for the call
+        for one in call["deleted"]:
+            version = "Version" if one["version_id"] else ""
+            yield Request(f"s3:DeleteObject{version}", f"{bucket}/{one['key']}", here)
+        return
     if "versionId=" in call["query"] and operation in ("GetObject", "DeleteObject"):
         operation += "Version"
-    resource = f"{bucket}/{call['key']}" if call["key"] or call["operation"] == "DeleteObjects" else bucket
-    yield Request(f"s3:{operation}", resource, here)
+    yield Request(f"s3:{operation}", f"{bucket}/{call['key']}" if call["key"] else bucket, here)
     if call["status"] == 404:  # without it S3 says 403
         yield Request("s3:ListBucket", bucket, here)
     through_s3 = {

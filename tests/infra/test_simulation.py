@@ -210,6 +210,12 @@ def test_a_call_needs_what_it_implies() -> None:
         "kms:GenerateDataKey",
     ]
     assert next(requests_of(call(query="versionId=1"), NAMES)).action == "s3:GetObjectVersion"
+    deleted = [{"key": "a", "version_id": None}, {"key": "b", "version_id": "1"}]
+    several = call(operation="DeleteObjects", key="", deleted=deleted)
+    assert [(one.action, one.resource) for one in requests_of(several, NAMES)] == [
+        ("s3:DeleteObject", f"{LAKE}/a"),
+        ("s3:DeleteObjectVersion", f"{LAKE}/b"),
+    ]
     made = [one.action for one in requests_of(call(service="emr", operation="RunJobFlow"), NAMES)]
     assert made.count("iam:PassRole") == 2
     assert "elasticmapreduce:PutManagedScalingPolicy" in made

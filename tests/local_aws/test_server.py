@@ -155,6 +155,21 @@ def test_an_operation_that_is_not_there_is_an_error_that_nobody_retries(aws: Ser
     assert "ListStudios" in str(caught.value)
 
 
+def test_the_access_log_names_each_object_that_is_deleted_with_others(aws: Server, bucket: str) -> None:
+    s3 = aws.client("s3")
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    version = s3.put_object(Bucket=bucket, Key="a/ü.jpg", Body=b"1")["VersionId"]
+    asked = [{"Key": "a/ü.jpg", "VersionId": version}, {"Key": "b&c"}]
+    done = s3.delete_objects(Bucket=bucket, Delete={"Objects": asked})
+    assert len(done["Deleted"]) == 2, "the service has read the body too"
+    last = aws.access_log()[-1]
+    assert last["operation"] == "DeleteObjects"
+    assert last["deleted"] == [
+        {"key": "a/ü.jpg", "version_id": version},
+        {"key": "b&c", "version_id": None},
+    ]
+
+
 def test_each_request_is_a_line_in_the_access_log(aws: Server, bucket: str) -> None:
     aws.client("s3").put_object(Bucket=bucket, Key="a b/ü.jpg", Body=b"12345")
     aws.client("s3").get_object(Bucket=bucket, Key="a b/ü.jpg")
