@@ -47,7 +47,8 @@ def erase_images(run: job.Run) -> None:
         _rewrite_manifests(run, name)
     for model_id in kept_sums.models(run):
         # Read from what is left, not subtracted: nothing of the erased rows is needed for it.
-        run.say(kept_sums.brought_up_to_date(run, model_id, anew=True).how)
+        with kept_sums.up_to_date(run, model_id, anew=True) as kept:
+            run.say(kept.how)
     removed = {name: _purge(run, name, name in written) for name in schemas.TABLES}
     run.finish({"rows": rows, "files_removed": removed})
 

@@ -50,9 +50,9 @@ def reduce_pca(run: job.Run) -> None:
     """Bring the sums up to date, compare, and save tonight's basis."""
     spark, arguments = run.spark, run.arguments
     tables.ensure(spark, arguments.database)
-    kept = kept_sums.brought_up_to_date(run, arguments.model_id, arguments.full_refresh)
-    run.say(kept.how)
-    found = pca.spectrum(kept.sums)
+    with kept_sums.up_to_date(run, arguments.model_id, arguments.full_refresh) as kept:
+        run.say(kept.how)
+        found = pca.spectrum(kept.sums)
     fresh = pca.choose(found, arguments.model_id, arguments.variance, arguments.k)
 
     limits = drift.Limits(arguments.max_drift_degrees, arguments.max_variance_loss)

@@ -205,7 +205,8 @@ def test_upkeep_after_an_erasure_brings_nothing_of_the_image_back(nights):
         assert images(nights, name) == 11
     assert traces(nights, *needles) == []
     (model_id,) = kept_sums.models(run)
-    assert kept_sums.brought_up_to_date(run, model_id).how == "nothing changed since the kept sums"
+    with kept_sums.up_to_date(run, model_id) as kept:
+        assert kept.how == "nothing changed since the kept sums"
 
 
 def test_a_photo_is_erased_under_every_key_by_its_content(nights):

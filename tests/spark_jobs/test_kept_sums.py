@@ -67,8 +67,13 @@ def tags(run: job.Run) -> dict[str, int]:
     return Table(run.spark, f"{run.arguments.database}.features").tags
 
 
+def up_to_date(run: job.Run, model_id: str = MODEL) -> kept_sums.Kept:
+    with kept_sums.up_to_date(run, model_id) as kept:
+        return kept
+
+
 def updated(run: job.Run, model_id: str = MODEL) -> kept_sums.Kept:
-    kept = kept_sums.brought_up_to_date(run, model_id)
+    kept = up_to_date(run, model_id)
     assert kept.sums is not None
     assert kept.sums.to_bytes() == anew(run, model_id)
     return kept
@@ -76,7 +81,7 @@ def updated(run: job.Run, model_id: str = MODEL) -> kept_sums.Kept:
 
 def test_each_night_adds_what_came_and_subtracts_what_went(nights):
     run = begin(nights)
-    assert kept_sums.brought_up_to_date(run, MODEL).sums is None, "an empty table"
+    assert up_to_date(run).sums is None, "an empty table"
     add(run, list(range(40)))
     assert "no sums of this model are kept" in updated(run).how
     add(run, list(range(40, 50)), night=2)
@@ -164,7 +169,7 @@ def test_killed_between_any_two_commits_and_run_again_nothing_is_counted_twice(
         else:
             patch.setattr(spark_type, "sql", dying)
         with pytest.raises(Killed):
-            kept_sums.brought_up_to_date(run, MODEL)
+            up_to_date(run)
     assert updated(run).sums.count == 45
     assert updated(run).how == "nothing changed since the kept sums"
     assert kept_sums.count(run, MODEL) == 45
@@ -239,7 +244,7 @@ def test_a_model_without_features_any_more_is_forgotten(nights):
     add(run, [1, 2])
     updated(run)
     remove(run, [1, 2])
-    assert kept_sums.brought_up_to_date(run, MODEL).sums is None
+    assert up_to_date(run).sums is None
     assert kept_sums.models(run) == []
     assert tags(run) == {}
 
