@@ -21,7 +21,9 @@ from tests.faults.world import CANARY, LIVE, RAW_PREFIX, Deployment, Run
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
 TABLES = ("images", "rejects", "features", "pca", "pca_models")
 # differ between two runs that did the same work
-_OF_THE_RUN = frozenset({"run_id", "features_run_id", "loaded_at", "published_at", "order"})
+_OF_THE_RUN = frozenset(
+    {"run_id", "features_run_id", "features_snapshot", "loaded_at", "published_at", "order"}
+)
 
 Row = Mapping[str, Any]
 Found = Iterator[str]
@@ -35,7 +37,7 @@ class TableReader(Protocol):
     """Reads the tables of a deployment's nightly database."""
 
     def __call__(self, deployment: Deployment) -> dict[str, list[Row]]:
-        """The rows of each table; absent tables are empty.
+        """The rows of each table; absent tables are empty, and one that this runner does not know is not named.
 
         Raises:
             TablesUnreadable: a table names what is not there.
@@ -145,6 +147,19 @@ def the_pca_is_of_one_basis(found: Aftermath) -> Found:
         yield "the run says it published, and there is no model"
 
 
+def what_is_kept_is_of_the_features(found: Aftermath) -> Found:
+    """The sums and the sample that nights keep for the next are of the images that are there."""
+    features = Counter(row["model_id"] for row in found.tables["features"])
+    if found.succeeded and "pca_sums" in found.tables:
+        kept = {row["model_id"]: row["n"] for row in found.tables["pca_sums"]}
+        if kept != dict(features):
+            yield f"the kept sums are of {kept}, the features of {dict(features)}"
+    if found.succeeded and "samples" in found.tables:
+        images = {row["image_id"] for row in found.tables["images"]}
+        if gone := {row["image_id"] for row in found.tables["samples"]} - images:
+            yield f"{len(gone)} images of the sample are gone"
+
+
 def nothing_is_left_half_done(found: Aftermath) -> Found:
     """No open upload, no lock, no temporary object; a run that is over has not begun."""
     deployment, s3 = found.deployment, found.deployment.aws.client("s3")
@@ -210,19 +225,28 @@ def the_run_tells_the_truth(found: Aftermath) -> Found:
 
 
 def no_metadata_is_anywhere(found: Aftermath) -> Found:
-    """What was planted in the photos' metadata is in no object of the lake, logs and run folders included."""
+    """What was planted in the photos' metadata is in no object of the lake, and in no file of an Airflow.
+
+    The lake has the logs of steps and the run folders; an Airflow's home has its logs and, unless that is
+    PostgreSQL, its metadata database.
+    """
     needles = [one.encode() for one in found.canaries]
     aws, lake = found.deployment.aws, found.deployment.lake
     for key in aws.keys(lake):
         content = aws.read(lake, key) or b""
         if any(needle in part for part in _readable(key, content) for needle in needles):
             yield f"{key} holds metadata"
+    for home in found.deployment.airflow_homes:
+        for path in home.rglob("*"):
+            if path.is_file() and any(needle in path.read_bytes() for needle in needles):
+                yield f"{path} holds metadata"
 
 
 CHECKS: tuple[Callable[[Aftermath], Found], ...] = (
     every_photo_is_accounted_for,
     no_cluster_lives,
     the_pca_is_of_one_basis,
+    what_is_kept_is_of_the_features,
     nothing_is_left_half_done,
     nothing_was_done_twice,
     the_run_tells_the_truth,

@@ -51,7 +51,7 @@ class RealAirflow(Airflow):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        environment = deployment.environment() | airflow_environment(folder / "home") | IMPATIENT
+        environment = deployment.environment() | airflow_environment(deployment, folder / "home") | IMPATIENT
         environment |= {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.url, "FRUITS_SCHEDULE": ""}
         environment |= {"FAULTS_RETRY_SECONDS": "1", "FAULTS_SECONDS_PER_MINUTE": "6"}
         super().__init__(self._own, folder / "home", port, environment)

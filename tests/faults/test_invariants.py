@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +30,8 @@ def image_id(key: str) -> str:
 class Sound:
     """A deployment after a run in which all went well: two photos, one of them broken."""
 
-    def __init__(self) -> None:
+    def __init__(self, home: Path) -> None:
+        self.home = home
         good, bad = "images/a.jpg", "images/b.jpg"
         self.photos = {good: b"", bad: b""}
         one = image_id(good)
@@ -39,6 +41,8 @@ class Sound:
             "features": [{"image_id": one, "model_id": MODEL, "content_sha256": "c"}],
             "pca": [{"image_id": one, "pca_id": "p"}],
             "pca_models": [{"pca_id": "p", "n": 1, "order": 1}],
+            "pca_sums": [{"model_id": MODEL, "n": 1}],
+            "samples": [{"image_id": one}],
         }
         self.record: dict[str, Any] = {
             **{"run_id": RUN, "state": "succeeded", "reason": "", "pca": {"pca_id": "p"}},
@@ -65,6 +69,7 @@ class Sound:
             **{"aws": aws, "lake": "lake", "database": "db", "cluster_prefix": "fruits/x/"},
             record=lambda run_id: copy.deepcopy(self.record),
             photo_bodies=lambda: self.photos,
+            airflow_homes=[self.home],
         )
         found = Aftermath(deployment, Run(RUN, self.airflow, {}), self.tables, clusters=allowed)
         found.own_clusters = self.clusters
@@ -109,6 +114,12 @@ DAMAGE: dict[str, tuple[str, Callable[[Sound], Any]]] = {
     "a projection of another basis": ("the_pca", lambda w: w.tables["pca"][0].update(pca_id="q")),
     "a projection is there twice": ("the_pca", lambda w: row()(w.tables["pca"])),
     "nothing is published": ("the_pca", lambda w: w.tables["pca_models"].clear()),
+    "sums of other features": ("what_is_kept", lambda w: w.tables["pca_sums"][0].update(n=2)),
+    "sums of no features": ("what_is_kept", lambda w: row(model_id="old")(w.tables["pca_sums"])),
+    "a sample of an image that is gone": (
+        "what_is_kept",
+        lambda w: w.tables["samples"][0].update(image_id="gone"),
+    ),
     "an open upload": ("nothing_is_left", lambda w: w.uploads.append({"Key": "k"})),
     "a lock": ("nothing_is_left", lambda w: w.objects.update({"locks/db.json": b"{}"})),
     "a temporary object": ("nothing_is_left", lambda w: w.objects.update({"tables/_temporary/0": b""})),
@@ -141,29 +152,32 @@ DAMAGE: dict[str, tuple[str, Callable[[Sound], Any]]] = {
         lambda w: w.objects.update({"logs/y.gz": gzip.compress(CANARY.encode())}),
     ),
     "metadata in a Parquet file": ("no_metadata", lambda w: w.objects.update({"t.parquet": parquet(CANARY)})),
+    "metadata in a task's log": ("no_metadata", lambda w: (w.home / "attempt=1.log").write_text(CANARY)),
 }
 
 
-def test_a_sound_world_breaks_nothing() -> None:
-    assert Sound().check() == []
+@pytest.fixture
+def world(tmp_path: Path) -> Sound:
+    return Sound(tmp_path)
+
+
+def test_a_sound_world_breaks_nothing(world: Sound) -> None:
+    assert world.check() == []
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_damage_is_found_by_the_check_it_is_for(what: str) -> None:
-    world = Sound()
+def test_damage_is_found_by_the_check_it_is_for(world: Sound, what: str) -> None:
     check, damage = DAMAGE[what]
     damage(world)
     assert [sentence for sentence in world.check() if sentence.startswith(check)], world.check()
 
 
-def test_a_run_without_a_record_is_not_truthful() -> None:
-    world = Sound()
+def test_a_run_without_a_record_is_not_truthful(world: Sound) -> None:
     world.record = None  # type: ignore[assignment]
     assert any("no run.json" in sentence for sentence in world.check())
 
 
-def test_two_clusters_may_follow_but_not_overlap() -> None:
-    world = Sound()
+def test_two_clusters_may_follow_but_not_overlap(world: Sound) -> None:
     world.clusters = [
         cluster("j-1", START, "load_images"),
         cluster("j-2", START + timedelta(hours=1), "featurize", "reduce_pca", "publish"),
@@ -188,8 +202,8 @@ def test_a_table_that_is_not_whole_is_found(pointer: dict[str, Any]) -> None:
     ] == ["whole_snapshots"]
 
 
-def test_equal_results_of_two_runs_have_one_digest_and_others_do_not() -> None:
-    tables = Sound().tables
+def test_equal_results_of_two_runs_have_one_digest_and_others_do_not(world: Sound) -> None:
+    tables = world.tables
     again = copy.deepcopy(tables)
     for rows in again.values():
         rows.reverse()

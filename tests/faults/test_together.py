@@ -126,8 +126,10 @@ def test_f24_code_that_was_changed_after_its_upload_is_not_run(
 @pytest.mark.parametrize(
     ("moment", "night"), [("before", "2026-03-28"), ("during", "2026-03-29"), ("after", "2026-10-25")]
 )
-def test_f26_a_night_of_a_clock_change_has_one_run(record: Record, moment: str, night: str) -> None:
-    record(
+def test_f26_a_night_of_a_clock_change_has_one_run(
+    deployment: Deployment, pipeline: Pipeline, record: Record, undisturbed: str, moment: str, night: str
+) -> None:
+    broken = record(
         "F26", moment, "scripted", f"the night of {night}: the hour of the schedule is skipped or comes twice"
     )
     from airflow.sdk import CronTriggerTimetable
@@ -143,16 +145,22 @@ def test_f26_a_night_of_a_clock_change_has_one_run(record: Record, moment: str, 
     import pendulum
 
     start = pendulum.instance(first)
-    found, last = [], None
+    due, last = [], None
     for _ in range(4):
         info = table.next_dagrun_info(
             last_automated_data_interval=last, restriction=TimeRestriction(start, None, True)
         )
         assert info is not None
         last = info.data_interval
-        found.append(info.run_after.astimezone(paris).date())
+        due.append(info.run_after)
     nights = [(first + timedelta(days=n + 1)).date() for n in range(4)]
-    assert found == nights, "each night once, none left out"
+    assert [one.astimezone(paris).date() for one in due] == nights, "each night once, none left out"
+    for at in due[1:3]:
+        run = pipeline.run(at=at.isoformat(), force=True)
+        broken += check(deployment, run)
+        assert run.state == "success", pipeline.tail()
+    assert broken == []
+    assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
 
 
 # F22: two runs for one night
@@ -371,6 +379,7 @@ def test_f28_without_airflow_the_cluster_ends_by_itself(
     deployment = ShortLived(account, name=name) if moment == "during" else Deployment(account, name=name)
     deployment.create()
     pipeline = Pipeline(deployment, tmp_path / "airflow")
+    night = "2027-04-01T02:00:00+00:00"
     spec: dict[str, Any] = {
         "before": {"kind": "held", "operation": "RunJobFlow", "when": "after"},
         "during": {"kind": "step_hangs", "step": "featurize/.*", "cluster": f"fruits/{name}/.*"},
@@ -378,7 +387,7 @@ def test_f28_without_airflow_the_cluster_ends_by_itself(
     }[moment]
     with closing_all(pipeline):
         number = account.arm(**spec)
-        pipeline.start()
+        pipeline.start(night)
         until(lambda: account.fault(number)["holding" if "held" in spec.values() else "struck"], what, 120)
         pipeline.kill()
     account.disarm()
@@ -392,3 +401,11 @@ def test_f28_without_airflow_the_cluster_ends_by_itself(
     if reason["Code"] != expected:
         broken.append(f"the cluster ended with {json.dumps(reason)}, not by itself")
     assert broken == []
+
+    again = Deployment(account, name, outputs=deployment.outputs, airflow_homes=deployment.airflow_homes)
+    back = Pipeline(again, tmp_path / "airflow")
+    with closing_all(back):
+        run = back.run(at=night)
+        broken += check(again, run, clusters=2)
+        assert broken == [], back.tail()
+        assert run.state == "success", "Airflow is back, and takes the night up"

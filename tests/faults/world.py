@@ -166,6 +166,8 @@ class Deployment:
         aws: the account.
         name: its deployment_id.
         photos: number of good photos; three broken ones come on top of every ten.
+        outputs: of its stack.
+        airflow_homes: folders of the Airflows that have run its DAGs.
     """
 
     aws: Aws
@@ -173,6 +175,7 @@ class Deployment:
     photos: int = 10
 
     outputs: dict[str, str] = field(default_factory=dict)
+    airflow_homes: list[Path] = field(default_factory=list)
 
     @property
     def raw(self) -> str:
@@ -293,7 +296,7 @@ class Pipeline:
 
     Args:
         deployment: whose DAG.
-        home: becomes AIRFLOW_HOME.
+        home: becomes AIRFLOW_HOME; that of an Airflow that was killed may be taken up.
     """
 
     def __init__(self, deployment: Deployment, home: Path) -> None:
@@ -301,7 +304,7 @@ class Pipeline:
         self._moments = _moments()
         self._one_at_a_time = threading.Lock()
         self.log_path = home / "log.txt"
-        environment = deployment.environment() | airflow_environment(home)
+        environment = deployment.environment() | airflow_environment(deployment, home)
         subprocess.run(
             [sys.executable, "-m", "airflow", "db", "migrate"],
             env=environment,
@@ -309,7 +312,7 @@ class Pipeline:
             capture_output=True,
             timeout=300,
         )
-        self._log = self.log_path.open("w")
+        self._log = self.log_path.open("a")
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / "pipeline.py")],
             env=environment,
@@ -393,10 +396,12 @@ class Pipeline:
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
 
 
-def airflow_environment(home: Path) -> dict[str, str]:
-    """An Airflow of its own, with the test's clock."""
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "config").symlink_to(HERE / "config")
+def airflow_environment(deployment: Deployment, home: Path) -> dict[str, str]:
+    """An Airflow of a deployment, with the test's clock."""
+    if home not in deployment.airflow_homes:
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "config").symlink_to(HERE / "config")
+        deployment.airflow_homes.append(home)
     return {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
