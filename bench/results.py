@@ -68,6 +68,17 @@ def plain(name: str) -> Figure:
     return lambda run: run.figures.get(name)
 
 
+def _sum_milliseconds(summary: Summary, sizes: Sizes, workers: int) -> float | None:
+    """Milliseconds of a core to sum one further row: the driver does it on all cores, and executors do nothing."""
+    few, many = sizes.pca[0], sizes.pca[-1]
+    took = (
+        summary.median("pca", "fruits", few, workers, seconds),
+        summary.median("pca", "fruits", many, workers, seconds),
+    )
+    wall = milliseconds(marginal((few, many), took))
+    return None if wall is None else round(wall * workers, 4)
+
+
 def bytes_of(stage: str, name: str) -> Figure:
     """Bytes that a job reported."""
     return lambda run: run.figures.get("bytes", {}).get(stage, {}).get(name)
@@ -268,12 +279,13 @@ def details(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
             }
             for count in (size, *sizes.images)
         },
-        "executor_ms_per_further_image": {
+        "core_ms_per_further_image": {
             stage: milliseconds(
                 marginal((first, large), (ours(stage, first, "executor_s"), ours(stage, large, "executor_s")))
             )
             for stage in STAGES
-        },
+        }
+        | {"reduce_pca": _sum_milliseconds(summary, sizes, workers)},
         "bytes_per_image": {
             name: per_image(large, summary.median("chain", "fruits", large, workers, bytes_of(stage, name)))
             for name, stage in BYTES.items()

@@ -87,7 +87,7 @@ class Model:
         details = inputs.results["details"]
         self.bytes: dict[str, float] = details["bytes_per_image"]
         self.core_ms: dict[str, float] = {
-            stage: details["executor_ms_per_further_image"][stage] or 0.0 for stage in STAGES
+            stage: details["core_ms_per_further_image"][stage] or 0.0 for stage in STAGES
         }
 
     def of_phones(self) -> Model:

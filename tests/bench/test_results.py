@@ -56,7 +56,11 @@ def made_up(sizes: Sizes) -> list[Run]:
                 runs.append(Run("peers", name, size, 2, repeat, figures, 0.5))
         for rows in sizes.pca:
             for name in ("fruits", *PCA_PEERS):
-                figures = {"seconds": 3.0 + repeat, "max_relative_error": 1e-9, "subspace_sine": 1e-6}
+                figures = {
+                    "seconds": 3.0 + rows / 50_000 + repeat,
+                    "max_relative_error": 1e-9,
+                    "subspace_sine": 1e-6,
+                }
                 runs.append(Run("pca", name, rows, 2, repeat, figures, 0.5))
     return runs
 
@@ -92,6 +96,13 @@ def test_the_median_counts_and_not_the_mean() -> None:
 def test_starting_up_cancels_out_of_what_each_further_photo_costs() -> None:
     assert results.marginal((200, 2000), (11.0, 29.0)) == 100.0
     assert results.marginal((200, 2000), (None, 29.0)) is None
+
+
+def test_a_row_is_summed_on_all_cores_of_the_driver() -> None:
+    found = results.summarize(made_up(FULL), FULL, 2, dict(MACHINE))
+    assert found["details"]["core_ms_per_further_image"]["reduce_pca"] == 0.04
+    quick = results.summarize(made_up(QUICK), QUICK, 2, dict(MACHINE))
+    assert quick["details"]["core_ms_per_further_image"]["reduce_pca"] is None, "of one size"
 
 
 def test_the_page_is_whole_and_needs_no_network(found: dict) -> None:

@@ -22,7 +22,7 @@ import scale_model as model  # noqa: E402 - docs/scale is a folder of scripts
 def made_up() -> model.Model:
     details = {
         "bytes_per_image": {"input": 5000.0, "pixels": 12_000.0, "features": 4500.0, "pca": 260.0},
-        "executor_ms_per_further_image": {
+        "core_ms_per_further_image": {
             "load_images": 1.0, "featurize": 2.0, "reduce_pca": 0.1, "publish": 0.1
         },
     }  # fmt: skip
