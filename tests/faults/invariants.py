@@ -53,7 +53,6 @@ class Aftermath:
         run: as Airflow has it.
         tables: as they are now.
         clusters: most clusters that the run may have had, one after the other.
-        resumed: whether the run had to be resumed by hand, so that a stage may have run on a cluster that is gone.
         listed: keys that the run saw; None takes all photos of the deployment.
         canaries: texts that must be nowhere in the lake.
     """
@@ -132,7 +131,7 @@ def no_cluster_lives(found: Aftermath) -> Found:
 def the_pca_is_of_one_basis(found: Aftermath) -> Found:
     """Each published model has all its rows, and the current one is over exactly the features of its night."""
     rows = Counter(row["pca_id"] for row in found.tables["pca"])
-    models = sorted(found.tables["pca_models"], key=lambda row: row.get("order", row.get("published_at")))
+    models = _by_publication(found.tables["pca_models"])
     for model in models[-1:]:
         if rows[model["pca_id"]] != model["n"]:
             yield f"the current model is of {model['n']} rows, and {rows[model['pca_id']]} are there"
@@ -255,7 +254,14 @@ CHECKS: tuple[Callable[[Aftermath], Found], ...] = (
 
 
 def digest(tables: Mapping[str, Iterable[Row]]) -> str:
-    """SHA-256 over what the tables say, without which run said it and when; equal for equal results."""
+    """SHA-256 over what the tables say, without which run said it and when; equal for equal results.
+
+    The basis before the current one is left out: it is there for a way back.
+    """
+    models = _by_publication(tables["pca_models"])[-1:]
+    current = {model["pca_id"] for model in models}
+    rows = [row for row in tables["pca"] if row["pca_id"] in current]
+    tables = {**tables, "pca_models": models, "pca": rows}
     said = {
         name: sorted(
             json.dumps({k: v for k, v in row.items() if k not in _OF_THE_RUN}, sort_keys=True, default=_hex)
@@ -264,6 +270,10 @@ def digest(tables: Mapping[str, Iterable[Row]]) -> str:
         for name, rows in tables.items()
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _by_publication(models: Iterable[Row]) -> list[Row]:
+    return sorted(models, key=lambda row: row.get("order", row.get("published_at")))
 
 
 def scripted_tables(deployment: Deployment) -> dict[str, list[Row]]:

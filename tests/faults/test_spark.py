@@ -142,7 +142,8 @@ def test_f23_a_photo_that_changes_before_it_is_read_is_a_reject(world: Nights, r
     assert broken == []
     assert (world.deployment.record(run.run_id) or {})["images"]["rejected"] == 2
     world.deployment.put_photos()
-    world.end(lambda: world.pipeline.run(seconds=600, limit=LIMIT), broken, "succeeded")
+    # Anew: one photo more would leave the published basis as it is.
+    world.end(world.begin(), broken, "succeeded")
 
 
 def test_f24_a_model_that_changed_in_s3_is_not_used(world: Nights, record: Record) -> None:
