@@ -10,7 +10,7 @@ import pytest
 
 from local_aws.faults import why_no_small_disk
 from tests.faults import invariants
-from tests.faults.spark_world import LIMIT, Nights, SparkDeployment, commit, iceberg_tables, spark_nights
+from tests.faults.spark_world import Nights, SparkDeployment, commit, iceberg_tables, spark_nights
 from tests.faults.world import RAW_PREFIX, Pipeline, Run, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
