@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -13,9 +13,11 @@ from typing import Any
 import featurize
 import load_images
 import publish
+import pyarrow as pa
 import pytest
 import reduce_pca
 from fruits import job, listing, stages
+from fruits.batches import Mapper
 
 from tools import make_model
 
@@ -182,3 +184,23 @@ def nights(spark: Any, model: dict[str, Any], tmp_path: Path, request: pytest.Fi
     photos.mkdir()
     name = "".join(c if c.isalnum() else "_" for c in request.node.name)
     return Nights(spark, f"lake.{name}", photos, tmp_path / "runs", model)
+
+
+def note_what_passes(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, maker: str, column: str, seen: Path
+) -> None:
+    """Have the mappers that `module.maker` makes write each row's `column`, a line each, to `seen` as it passes."""
+    made, path = getattr(module, maker), str(seen)
+
+    def noting(*how: Any) -> Mapper:
+        mapper = made(*how)
+
+        def noted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in mapper(batches):
+                with open(path, "a") as file:  # noqa: PTH123 - a worker has no imports of this module
+                    file.writelines(f"{value}\n" for value in batch.column(column).to_pylist())
+                yield batch
+
+        return noted
+
+    monkeypatch.setattr(module, maker, noting)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import load_images
-import pyarrow as pa
 import pytest
 from fruits import beside, tables
-from fruits.batches import Mapper
 from fruits.iceberg import Table
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
-from tests.spark_jobs.conftest import Nights
+from tests.spark_jobs.conftest import Nights, note_what_passes
 from tests.spark_jobs.pictures import encoded, fruit, orchard
 
 pytestmark = pytest.mark.spark
@@ -125,25 +122,13 @@ def test_nothing_is_loaded_twice_for_two_commits(
     monkeypatch.setattr(beside, "ROW_GROUP_ROWS", rows_here)
     orchard(nights.photos, labels=1, each=3)
     nights.load()
-    made, seen = load_images.loading.loader, str(tmp_path / "seen")
-
-    def counting(*how: Any) -> Mapper:
-        load = made(*how)
-
-        def counted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for batch in load(batches):
-                with open(seen, "a") as file:  # noqa: PTH123 - a worker has no imports of this module
-                    file.writelines(f"{key}\n" for key in batch.column("source_key").to_pylist())
-                yield batch
-
-        return counted
-
-    monkeypatch.setattr(load_images.loading, "loader", counting)
+    seen = tmp_path / "seen"
+    note_what_passes(monkeypatch, load_images.loading, "loader", "source_key", seen)
     (nights.photos / "one more.jpg").write_bytes(encoded(fruit(7)))
     (nights.photos / "broken.jpg").write_bytes(b"<html>")
     (nights.photos / "Label 0" / "r0_0_100.jpg").write_bytes(encoded(fruit(8)))
     nights.load()
-    assert sorted(Path(seen).read_text().splitlines()) == [
+    assert sorted(seen.read_text().splitlines()) == [
         "Label 0/r0_0_100.jpg",
         "broken.jpg",
         "one more.jpg",

@@ -9,7 +9,7 @@ import pytest
 from fruits.embedding import LiteRtEmbedder, embed_all
 from fruits.errors import ModelMismatchError
 
-from tests.spark_jobs.conftest import Nights
+from tests.spark_jobs.conftest import Nights, note_what_passes
 from tests.spark_jobs.pictures import encoded, fruit, orchard
 
 pytestmark = pytest.mark.spark
@@ -71,22 +71,10 @@ def test_no_image_is_computed_twice_for_a_merge(nights, tmp_path, monkeypatch):
     orchard(nights.photos, labels=1, each=5)
     nights.load()
     nights.run("featurize")
-    made, seen = featurize.embedding.mapper, str(tmp_path / "seen")
-
-    def counting(*how):
-        embed = made(*how)
-
-        def counted(batches):
-            for batch in embed(batches):
-                with open(seen, "a") as file:  # noqa: PTH123 - a worker has no imports of this module
-                    file.writelines(f"{image_id}\n" for image_id in batch.column("image_id").to_pylist())
-                yield batch
-
-        return counted
-
-    monkeypatch.setattr(featurize.embedding, "mapper", counting)
+    seen = tmp_path / "seen"
+    note_what_passes(monkeypatch, featurize.embedding, "mapper", "image_id", seen)
     nights.run("featurize", "--full-refresh")
-    computed = Path(seen).read_text().split()
+    computed = seen.read_text().split()
     assert len(computed) == len(set(computed)) == 5
 
 
