@@ -10,7 +10,12 @@ deployment, in each EU region that a run may choose, those that are only being c
 - when this Airflow knows its run and the run is no longer queued or running.
 
 A run that this Airflow does not know is judged by the deadline alone. A cluster without the tags, or of another
-deployment, is never touched. A lock past its deadline whose owner is gone is removed.
+deployment, is never touched.
+
+A database's lock is given back when this Airflow knows the run that has it, that run has ended, and none of its
+clusters is alive: a run that could not end its cluster leaves it, and the sweep after the one that ended the cluster
+gives it back. A run that was cleared keeps its lock. That of a run that this Airflow does not know is removed past its
+deadline, when no cluster of that run is alive. Another deployment's lock is never touched.
 
 It guards, so it is not paused when Airflow first sees it; its first run is at the next quarter of an hour.
 
@@ -50,7 +55,7 @@ with DAG(
 
     @task
     def free_locks(**context: Any) -> list[str]:
-        """Removes each lock past its deadline whose owner is gone; returns which."""
+        """Gives back each lock whose owner is gone; returns which, and why."""
         return janitor.free_abandoned_locks(SETTINGS, context)
 
     end_clusters()

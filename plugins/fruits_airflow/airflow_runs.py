@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 _ALIVE = ["queued", "running"]
+_ENDED = ["success", "failed"]
 
 
 class AirflowRuns(Protocol):
-    """Which runs are known, and which are alive."""
+    """Which runs are alive, and which have ended; a run that is unknown is neither."""
 
-    def is_known(self, dag_id: str, run_id: str) -> bool:
-        """Whether this Airflow has such a run."""
+    def has_ended(self, dag_id: str, run_id: str) -> bool:
+        """Whether this Airflow has such a run, and it is over; one that was cleared is not."""
         ...
 
     def is_alive(self, dag_id: str, run_id: str) -> bool:
@@ -34,9 +35,9 @@ class SupervisedRuns:
 
     ti: Any
 
-    def is_known(self, dag_id: str, run_id: str) -> bool:
-        """Whether this Airflow has such a run."""
-        return int(self.ti.get_dr_count(dag_id=dag_id, run_ids=[run_id])) > 0
+    def has_ended(self, dag_id: str, run_id: str) -> bool:
+        """Whether this Airflow has such a run, and it is over; one that was cleared is not."""
+        return int(self.ti.get_dr_count(dag_id=dag_id, run_ids=[run_id], states=_ENDED)) > 0
 
     def is_alive(self, dag_id: str, run_id: str) -> bool:
         """Whether it is queued or running."""

@@ -218,6 +218,12 @@ class ClusterDesk:
         return own
 
 
+def request_is_fresh(journal: Journal, consistency_s: float) -> bool:
+    """Whether a cluster may have been asked for so lately that ListClusters does not show it yet."""
+    age = journal.seconds_since(_INTENT)
+    return age is not None and age < consistency_s
+
+
 def request_end(client: EMRClient, job_flow_id: str) -> None:
     """Asks EMR to end a cluster, lifting its termination protection if need be.
 

@@ -2,7 +2,8 @@
 
 Nightly run, upkeep and erasure never work on one database at once. The object is created with `If-None-Match: *` and
 changed or removed only with the ETag that was read, so that of several at once one succeeds. It names its owner and a
-deadline; past the deadline, and when nothing of its owner is left, the next run takes it over.
+deadline; past the deadline, and when nothing of its owner is left, the next run takes it over. Each time the owner asks
+for it, the object changes: who has read it before can no longer remove it.
 
 Who works on several databases takes their locks together: in one order, so that no two wait for each other; and all or
 none, so that nobody waits for a database whose holder does nothing but wait.
@@ -91,7 +92,7 @@ class DatabaseLock:
             if holding is None:
                 continue
             if holding.owner == self.owner:
-                if holding.deadline >= until or self._replace(holding, until, holding.taken_at):
+                if self._replace(holding, max(until, holding.deadline), holding.taken_at):
                     return
             elif not self.is_abandoned(holding):
                 raise LockHeld(f"{self.database} is locked by {holding}; {self.lake.uri(self.key)}")
@@ -110,22 +111,16 @@ class DatabaseLock:
         if holding.owner != self.owner:
             log.info("%s is locked by %s, which stays", self.database, holding)
             return False
-        released = self.lake.remove_version(self.key, holding.etag)
+        released = self.remove(holding)
         if released:
             log.info("Released the lock of %s", self.database)
         else:
             log.warning("The lock of %s, which %s had, was gone or another's already", self.database, holding)
         return released
 
-    def break_abandoned(self) -> Holding | None:
-        """Removes the lock if it is abandoned; returns who had it."""
-        holding = self.holding()
-        if holding is None or not self.is_abandoned(holding):
-            return None
-        if not self.lake.remove_version(self.key, holding.etag):
-            return None  # taken over, or prolonged, since it was read
-        log.warning("Removed the lock of %s, which had %s, who is gone", self.database, holding)
-        return holding
+    def remove(self, holding: Holding) -> bool:
+        """Removes the lock as it was read; False when it was given back, taken over or asked for again since."""
+        return self.lake.remove_version(self.key, holding.etag)
 
     def holding(self) -> Holding | None:
         """Who has the lock, or None.
@@ -164,6 +159,7 @@ class DatabaseLock:
             "region": self.region,
             "taken_at": taken_at.isoformat(),
             "deadline": until.isoformat(),
+            "asked_at": datetime.now(UTC).isoformat(),  # makes each version another, and so its ETag
         }
         return json.dumps(note, indent=1).encode()
 

@@ -1,4 +1,4 @@
-"""Ending the clusters of this deployment that have outlived their run or their deadline.
+"""Ending the clusters of this deployment that have outlived their run or their deadline, and giving back its locks.
 
 For what the runs' own teardown missed: a scheduler that died, a run that was deleted, a DAG that was paused. Clusters
 are told by their tags; one without them, or of another deployment, is never touched.
@@ -27,10 +27,11 @@ from fruits_airflow.clusters import (
     tag_value,
 )
 from fruits_airflow.cost import estimate_parts
+from fruits_airflow.database_lock import DatabaseLock, Holding
 from fruits_airflow.endpoints import CALLED
 from fruits_airflow.errors import FruitsError, ResidencyError
-from fruits_airflow.lake import error_code
-from fruits_airflow.lock_owners import open_lock
+from fruits_airflow.lake import Lake, error_code
+from fruits_airflow.lock_owners import has_left_it_behind, open_lock
 from fruits_airflow.notices import Notice, tell
 from fruits_airflow.prices import load_prices
 from fruits_airflow.regions import EU_REGIONS
@@ -128,21 +129,40 @@ def judge(cluster: Cluster, runs: AirflowRuns) -> str | None:
     if deadline is not None and deadline <= datetime.now(UTC):
         return f"its deadline, {deadline:%Y-%m-%d %H:%M:%S} UTC, has passed"
     dag_id, run_id = cluster.tags.get("dag", ""), cluster.tags.get("run", "")
-    if runs.is_known(dag_id, run_id) and not runs.is_alive(dag_id, run_id):
+    if runs.has_ended(dag_id, run_id):
         return f"its run {run_id} has ended"
     return None
 
 
 def free_abandoned_locks(settings: Settings, context: Context) -> list[str]:
-    """Removes each lock that is past its deadline and whose owner is gone; returns what it removed."""
+    """Removes each lock of this deployment whose owner is gone; returns which, who had it, and why.
+
+    What a run gives back itself in `verdict`, if it is sure that its clusters are gone.
+    """
     runs, lake = SupervisedRuns(context["ti"]), open_lake(settings)
     me = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
     freed = []
     for database in (settings.database, settings.demo_database):
-        holding = open_lock(settings, lake, me, database, settings.region, runs).break_abandoned()
-        if holding is not None:
-            freed.append(f"{database}: {holding}")
+        lock = open_lock(settings, lake, me, database, settings.region, runs)
+        holding = lock.holding()
+        why = holding and judge_holder(settings, lake, lock, holding, runs)
+        if holding and why and lock.remove(holding):
+            log.warning("Removed the lock of %s, which had %s: %s", database, holding, why)
+            freed.append(f"{database}: {holding}: {why}")
     return freed
+
+
+def judge_holder(
+    settings: Settings, lake: Lake, lock: DatabaseLock, holding: Holding, runs: AirflowRuns
+) -> str | None:
+    """Why a lock may be taken from who holds it, or None; a run that is unknown is judged by the deadline, as above."""
+    if holding.owner.deployment_id != settings.deployment_id:
+        return None
+    if has_left_it_behind(settings, lake, holding, runs):
+        return "its run has ended, and no cluster of it is alive"
+    if lock.is_abandoned(holding):
+        return "its deadline has passed, and neither run nor cluster of it is alive"
+    return None
 
 
 def _end(client: EMRClient, settings: Settings, condemned: list[Condemned]) -> list[dict[str, Any]]:

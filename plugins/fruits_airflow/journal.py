@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeGuard
 
+from fruits_airflow.erasure import ERASURE_DAG, erasure_key
 from fruits_airflow.errors import LockHeld
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.stages import STAGES
@@ -50,6 +51,11 @@ class Journal:
 
     def _key(self, name: str) -> str:
         return f"{self.folder}/journal/{name}.json"
+
+
+def folder_of(dag_id: str, run_id: str) -> str:
+    """Key of where a run keeps its notes: an erasure beside its receipt, since it is no run among `runs/`."""
+    return erasure_key(run_id) if dag_id == ERASURE_DAG else run_key(run_id)
 
 
 def forget_earlier_attempt(lake: Lake, run_id: str) -> None:

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 
 from fruits_airflow.airflow_runs import AirflowRuns
-from fruits_airflow.clusters import LIVE_STATES, ClusterIdentity, find
+from fruits_airflow.clusters import LIVE_STATES, ClusterIdentity, find, request_is_fresh
 from fruits_airflow.database_lock import DatabaseLock, Holding
 from fruits_airflow.endpoints import CALLED
+from fruits_airflow.journal import Journal, folder_of
 from fruits_airflow.lake import Lake
 from fruits_airflow.settings import Settings
 
@@ -36,12 +37,42 @@ def open_lock(
         # work: only the deadline tells them apart, so it is waited for (docs/runbook.md#lock-held).
         if owner.deployment_id == settings.deployment_id and runs.is_alive(owner.dag_id, owner.run_id):
             return False
-        emr = EmrHook(emr_conn_id=None, aws_conn_id=settings.aws_conn_id, region_name=holding.region)
-        return not find(CALLED.watch(emr.get_conn()), owner, (*LIVE_STATES, "TERMINATING"))
+        return not _has_cluster(settings, holding)
 
     return DatabaseLock(lake, database, identity, region, is_gone)
+
+
+def has_left_it_behind(settings: Settings, lake: Lake, holding: Holding, runs: AirflowRuns) -> bool:
+    """Whether a run is known here to be over, and nothing of it is at work: then its lock is of no use.
+
+    Asked between the reading of the lock and its removal. The run's state is asked for before its clusters, so that
+    the listing can show every one that it made; and after them, for a run that was cleared meanwhile and wants its
+    lock. One that is cleared later still changes the lock before it makes a cluster.
+
+    Args:
+        settings: of the deployment.
+        lake: the lake bucket.
+        holding: what the lock says.
+        runs: what this Airflow knows; a run that is unknown may be at work in another Airflow.
+    """
+    owner = holding.owner
+
+    def is_over() -> bool:
+        return runs.has_ended(owner.dag_id, owner.run_id)
+
+    if not is_over():
+        return False
+    journal = Journal(lake, folder_of(owner.dag_id, owner.run_id))
+    if request_is_fresh(journal, settings.list_consistency_s) or _has_cluster(settings, holding):
+        return False
+    return is_over()
 
 
 def lock_deadline(settings: Settings) -> datetime:
     """Until when a run may need the lock, counted from now: longer than any cluster made now lives."""
     return datetime.now(UTC) + timedelta(minutes=settings.max_cluster_minutes) + _AFTER_A_CLUSTER
+
+
+def _has_cluster(settings: Settings, holding: Holding) -> bool:
+    emr = EmrHook(emr_conn_id=None, aws_conn_id=settings.aws_conn_id, region_name=holding.region)
+    return bool(find(CALLED.watch(emr.get_conn()), holding.owner, (*LIVE_STATES, "TERMINATING")))

@@ -35,10 +35,9 @@ from fruits_airflow.clusters import (
 from fruits_airflow.cost import PARTS, deadline, disks, estimate_parts
 from fruits_airflow.database_lock import DatabaseLock, take_together
 from fruits_airflow.endpoints import CALLED
-from fruits_airflow.erasure import ERASURE_DAG, erasure_key
 from fruits_airflow.errors import FruitsError
-from fruits_airflow.journal import LAST_FAILURE, Journal, forget_failure
-from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.journal import LAST_FAILURE, Journal, folder_of, forget_failure
+from fruits_airflow.lake import Lake
 from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.prices import load_prices
 from fruits_airflow.publication import read_state, require_not_overtaken
@@ -118,9 +117,8 @@ class RunCluster:
 
     @property
     def folder(self) -> str:
-        """Where the run keeps its notes: an erasure beside its receipt, since it is no run among `runs/`."""
-        run_id = self.identity.run_id
-        return erasure_key(run_id) if self.identity.dag_id == ERASURE_DAG else run_key(run_id)
+        """Key of where the run keeps its notes."""
+        return folder_of(self.identity.dag_id, self.identity.run_id)
 
     @cached_property
     def journal(self) -> Journal:

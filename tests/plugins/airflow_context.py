@@ -30,9 +30,9 @@ class TaskInstance:
     def xcom_push(self, key: str, value: Any) -> None:
         self.links[key] = value
 
-    def get_dr_count(self, dag_id: str, run_ids: list[str], states: list[str] | None = None) -> int:
-        known = self._runs.is_alive if states else self._runs.is_known
-        return sum(known(dag_id, run_id) for run_id in run_ids)
+    def get_dr_count(self, dag_id: str, run_ids: list[str], states: list[str]) -> int:
+        asked = {"queued": self._runs.is_alive, "success": self._runs.has_ended}[states[0]]
+        return sum(asked(dag_id, run_id) for run_id in run_ids)
 
     def get_task_states(
         self, dag_id: str, task_ids: list[str], run_ids: list[str]

@@ -26,8 +26,8 @@ class KnownRuns:
     alive: set[str] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
 
-    def is_known(self, dag_id: str, run_id: str) -> bool:
-        return run_id in self.alive | self.ended
+    def has_ended(self, dag_id: str, run_id: str) -> bool:
+        return run_id in self.ended
 
     def is_alive(self, dag_id: str, run_id: str) -> bool:
         return run_id in self.alive

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from botocore.exceptions import ClientError
 from fruits_airflow import janitor
+from fruits_airflow.airflow_runs import AirflowRuns
 from fruits_airflow.clusters import LIVE_STATES, describe, find
 from fruits_airflow.endpoints import EndpointLog
 from fruits_airflow.errors import ResidencyError
@@ -237,26 +238,148 @@ def test_every_region_that_it_asks_is_watched(run: RunCluster, monkeypatch: pyte
 # locks
 
 
-@pytest.mark.parametrize(
-    ("age", "alive", "freed"), [(HOUR, False, True), (HOUR, True, False), (-HOUR, False, False)]
-)
-def test_a_lock_is_freed_past_its_deadline_when_its_owner_is_gone(
-    run: RunCluster, age: timedelta, alive: bool, freed: bool
+@dataclass
+class LookedAt:
+    """A run that has ended; something happens each time that the janitor asks."""
+
+    happens: Callable[[int], bool | None]
+    asked: int = 0
+
+    def has_ended(self, dag_id: str, run_id: str) -> bool:
+        self.asked += 1
+        return self.happens(self.asked) is not False
+
+    def is_alive(self, dag_id: str, run_id: str) -> bool:
+        return False
+
+
+def freed(run: RunCluster, runs: AirflowRuns) -> list[str]:
+    """What the janitor says it freed; it agrees with what is there."""
+    found = free_abandoned_locks(run.settings, context_of(replace(run, runs=runs)))
+    assert bool(found) is (run.lock("fruits").holding() is None)
+    return found
+
+
+@pytest.mark.parametrize("dag_id", ["fruits_pipeline", "erase_images"])
+def test_a_lock_that_an_ended_run_left_is_given_back_before_its_deadline(
+    make_run: Callable[..., RunCluster], dag_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run.lock("fruits").take(now() - age)
-    found = free_abandoned_locks(run.settings, context_of(knows(run, alive=alive)))
-    assert [run.identity.run_id in one for one in found] == ([True] if freed else [])
-    assert (run.lock("fruits").holding() is None) is freed
+    run = make_run(dag_id=dag_id)
+    run.lock("fruits").take(now() + HOUR)
+    (said,) = freed(run, KnownRuns(ended={run.identity.run_id}))
+    assert said.startswith(f"fruits: {dag_id} run {run.identity.run_id} of deployment")
+    assert said.endswith("its run has ended, and no cluster of it is alive")
+    assert "Removed the lock of fruits" in caplog.text
 
 
-def test_a_lock_that_is_taken_over_meanwhile_stays(run: RunCluster) -> None:
+def test_an_erasure_that_ended_leaves_neither_of_its_two_locks(make_run: Callable[..., RunCluster]) -> None:
+    run = make_run(dag_id="erase_images")
+    for database in (run.settings.database, run.settings.demo_database):
+        run.lock(database).take(now() + HOUR)
+    found = free_abandoned_locks(run.settings, context_of(knows(run, alive=False)))
+    assert [one.partition(":")[0] for one in found] == [run.settings.database, run.settings.demo_database]
+
+
+@pytest.mark.parametrize("left", [HOUR, -HOUR], ids=["before its deadline", "past it"])
+def test_a_run_that_is_alive_keeps_its_lock(run: RunCluster, left: timedelta) -> None:
+    run.lock("fruits").take(now() + left)
+    assert freed(run, KnownRuns(alive={run.identity.run_id})) == []
+
+
+def test_a_run_that_is_unknown_keeps_its_lock_until_its_deadline(run: RunCluster) -> None:
+    run.lock("fruits").take(now() + HOUR)
+    assert freed(run, KnownRuns()) == []
+    run.lock("fruits").release()
     run.lock("fruits").take(now() - HOUR)
-    taken = {"owner": {"deployment_id": "d", "dag_id": "g", "run_id": "r"}, "region": "eu-west-1"}
-    taken |= {"taken_at": now().isoformat(), "deadline": (now() + HOUR).isoformat()}
+    (said,) = freed(run, KnownRuns())
+    assert said.endswith("its deadline has passed, and neither run nor cluster of it is alive")
 
-    def is_gone(_: object) -> bool:
-        run.lake.write("locks/fruits.json", json.dumps(taken).encode())
-        return True
 
-    assert replace(run.lock("fruits"), is_gone=is_gone).break_abandoned() is None
-    assert run.lock("fruits").holding() is not None
+def test_an_ended_run_keeps_its_lock_until_its_cluster_is_seen_ended(
+    run: RunCluster, emr: Callable[..., None]
+) -> None:
+    run = replace(run, settings=replace(run.settings, list_consistency_s=0.0))
+    run.adopt_or_create()
+    ended, real = KnownRuns(ended={run.identity.run_id}), run.client
+    assert freed(run, ended) == [], "it is alive"
+
+    def terminating(**request: Any) -> Any:
+        found = real.describe_cluster(**request)
+        found["Cluster"]["Status"]["State"] = state
+        return found
+
+    emr("eu-west-1", describe_cluster=terminating)
+    state = "TERMINATING"
+    assert freed(run, ended) == [], "it was told to end, and may be at work"
+    state = "TERMINATED_WITH_ERRORS"
+    assert len(freed(run, ended)) == 1
+
+
+@pytest.mark.parametrize("dag_id", ["fruits_pipeline", "erase_images"])
+def test_an_ended_run_keeps_its_lock_while_the_listing_may_not_show_its_cluster(
+    make_run: Callable[..., RunCluster], emr: Callable[..., None], dag_id: str
+) -> None:
+    run = make_run(dag_id=dag_id)
+    run = replace(run, settings=replace(run.settings, list_consistency_s=60.0))
+    run.adopt_or_create()
+    unseen = SimpleNamespace(paginate=lambda **_: [{"Clusters": []}])
+    emr("eu-west-1", get_paginator=lambda _: unseen)
+    assert freed(run, KnownRuns(ended={run.identity.run_id})) == []
+
+
+def test_another_deployments_lock_is_never_touched(make_run: Callable[..., RunCluster]) -> None:
+    mine = make_run()
+    other = make_run(settings=replace(mine.settings, deployment_id="other-one"))
+    for deadline in (now() + HOUR, now() - HOUR):
+        other.lock("fruits").take(deadline)
+        assert freed(mine, KnownRuns(ended={mine.identity.run_id})) == []
+        other.lock("fruits").release()
+        mine.lock("fruits").release()
+
+
+@pytest.mark.parametrize("look", [1, 2])
+def test_a_run_that_is_cleared_while_it_is_looked_at_keeps_its_lock(run: RunCluster, look: int) -> None:
+    run.lock("fruits").take(now() + HOUR)
+    assert freed(run, LookedAt(lambda asked: asked < look)) == []
+
+
+def test_a_run_that_ends_when_its_clusters_are_listed_keeps_its_lock_until_the_next_sweep(
+    run: RunCluster, emr: Callable[..., None]
+) -> None:
+    run.lock("fruits").take(now() + HOUR)
+    runs, real = KnownRuns(alive={run.identity.run_id}), run.client
+
+    def ends(operation: str) -> Any:
+        runs.alive, runs.ended = set(), {run.identity.run_id}
+        return real.get_paginator(operation)
+
+    emr("eu-west-1", get_paginator=ends)
+    assert freed(run, runs) == [], "it may have made a cluster that this listing does not have"
+    runs.alive, runs.ended = set(), {run.identity.run_id}
+    assert len(freed(run, runs)) == 1
+
+
+@pytest.mark.parametrize("further", [timedelta(0), HOUR], ids=["with the same deadline", "for longer"])
+def test_a_lock_that_its_run_asks_for_once_more_meanwhile_stays(run: RunCluster, further: timedelta) -> None:
+    until = now() + HOUR
+    run.lock("fruits").take(until)
+
+    def cleared_and_at_work(asked: int) -> None:
+        if asked == 2:
+            run.lock("fruits").take(until + further)
+
+    assert freed(run, LookedAt(cleared_and_at_work)) == []
+
+
+def test_a_lock_that_is_taken_over_meanwhile_stays(make_run: Callable[..., RunCluster]) -> None:
+    run, night = make_run("manual__gone"), make_run("manual__night")
+    run.lock("fruits").take(now() - HOUR)
+
+    def overtaken(asked: int) -> None:
+        if asked == 2:
+            night.lock("fruits").take(now() + HOUR)
+
+    assert freed(run, LookedAt(overtaken)) == []
+    holding = night.lock("fruits").holding()
+    assert holding is not None
+    assert holding.owner == night.identity
