@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from sqlalchemy import NullPool, create_engine, inspect, text
+
 from tests.faults.world import CANARY, LIVE, RAW_PREFIX, Deployment, Run
 
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
@@ -224,10 +226,10 @@ def the_run_tells_the_truth(found: Aftermath) -> Found:
 
 
 def no_metadata_is_anywhere(found: Aftermath) -> Found:
-    """What was planted in the photos' metadata is in no object of the lake, and in no file of an Airflow.
+    """What was planted in the photos' metadata is in no object of the lake, and in no file or table of an Airflow.
 
-    The lake has the logs of steps and the run folders; an Airflow's home has its logs and, unless that is
-    PostgreSQL, its metadata database.
+    The lake has the logs of steps and the run folders; an Airflow's home has its logs, and its metadata database has
+    XComs, rendered fields, the runs' parameters and the triggers' arguments.
     """
     needles = [one.encode() for one in found.canaries]
     aws, lake = found.deployment.aws, found.deployment.lake
@@ -239,6 +241,8 @@ def no_metadata_is_anywhere(found: Aftermath) -> Found:
         for path in home.rglob("*"):
             if path.is_file() and any(needle in path.read_bytes() for needle in needles):
                 yield f"{path} holds metadata"
+    for url in found.deployment.metadata_databases:
+        yield from _metadata_in_database(url, needles)
 
 
 CHECKS: tuple[Callable[[Aftermath], Found], ...] = (
@@ -312,7 +316,24 @@ def _readable(key: str, content: bytes) -> Iterator[bytes]:
         for batch in pq.ParquetFile(io.BytesIO(content)).iter_batches():
             for row in batch.to_pylist():
                 for value in row.values():
-                    yield value if isinstance(value, bytes) else str(value).encode()
+                    yield _bytes(value)
+
+
+def _metadata_in_database(url: str, needles: Sequence[bytes]) -> Found:
+    """Each column of each table that has one of the needles."""
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        tables = inspect(connection).get_table_names()
+        if "xcom" not in tables:
+            yield f"{url} is no metadata database of an Airflow: nothing was looked through"
+        for table in tables:
+            rows = connection.execute(text(f'SELECT * FROM "{table}"')).mappings()
+            cells = ((column, _bytes(value)) for row in rows for column, value in row.items())
+            for column in sorted({c for c, value in cells if any(needle in value for needle in needles)}):
+                yield f"{table}.{column} of {url} holds metadata"
+
+
+def _bytes(value: object) -> bytes:
+    return bytes(value) if isinstance(value, (bytes, memoryview)) else str(value).encode()
 
 
 def _hex(value: object) -> str:

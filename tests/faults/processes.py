@@ -51,8 +51,8 @@ class RealAirflow(Airflow):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        environment = deployment.environment() | airflow_environment(deployment, folder / "home") | IMPATIENT
-        environment |= {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.url, "FRUITS_SCHEDULE": ""}
+        own = airflow_environment(deployment, folder / "home", database.url)
+        environment = deployment.environment() | own | IMPATIENT | {"FRUITS_SCHEDULE": ""}
         environment |= {"FAULTS_RETRY_SECONDS": "1", "FAULTS_SECONDS_PER_MINUTE": "6"}
         super().__init__(self._own, folder / "home", port, environment)
         self.migrate()

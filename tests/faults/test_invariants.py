@@ -7,17 +7,19 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sqlalchemy import Integer, NullPool, Table, create_engine, text
 
 from tests.faults import invariants
 from tests.faults.invariants import Aftermath
-from tests.faults.world import CANARY, MODEL, Run
+from tests.faults.postgres import Postgres
+from tests.faults.world import CANARY, MODEL, Run, closing_all
 
 RUN = "manual__1"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -31,7 +33,7 @@ class Sound:
     """A deployment after a run in which all went well: two photos, one of them broken."""
 
     def __init__(self, home: Path) -> None:
-        self.home = home
+        self.home, self.databases = home, list[str]()
         good, bad = "images/a.jpg", "images/b.jpg"
         self.photos = {good: b"", bad: b""}
         one = image_id(good)
@@ -70,6 +72,7 @@ class Sound:
             record=lambda run_id: copy.deepcopy(self.record),
             photo_bodies=lambda: self.photos,
             airflow_homes=[self.home],
+            metadata_databases=self.databases,
         )
         found = Aftermath(deployment, Run(RUN, self.airflow, {}), self.tables, clusters=allowed)
         found.own_clusters = self.clusters
@@ -170,6 +173,58 @@ def test_damage_is_found_by_the_check_it_is_for(world: Sound, what: str) -> None
     check, damage = DAMAGE[what]
     damage(world)
     assert [sentence for sentence in world.check() if sentence.startswith(check)], world.check()
+
+
+@pytest.fixture
+def metadata_database(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The tables of an Airflow, without their foreign keys' parents."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path_factory.mktemp('metadata') / 'airflow.db'}"
+        return
+    server = Postgres()
+    with closing_all(server):
+        yield server.url
+
+
+# as Airflow writes them: JSON, a pickle, plain text
+PLANTED: list[tuple[str, dict[str, Any]]] = [
+    ("xcom.value", {"value": {"exif": [{"ImageDescription": f"at {CANARY}"}]}}),
+    ("rendered_task_instance_fields.rendered_fields", {"rendered_fields": {"conf": CANARY}}),
+    ("task_instance.executor_config", {"executor_config": {"env": CANARY}}),
+    ("import_error.stacktrace", {"stacktrace": f"KeyError: {CANARY}"}),
+]
+
+
+def required(table: Table) -> dict[str, Any]:
+    """Any values for the columns that must have one."""
+    columns = [c for c in table.columns if not (c.nullable or c.default or c.server_default)]
+    return {c.name: 1 if isinstance(c.type, Integer) else "x" for c in columns}
+
+
+@pytest.mark.parametrize(
+    "metadata_database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)], indirect=True
+)
+def test_metadata_in_airflows_database_is_found(world: Sound, metadata_database: str) -> None:
+    from airflow.models import import_all_models
+    from airflow.models.base import Base
+
+    import_all_models()
+    engine = create_engine(metadata_database, poolclass=NullPool)
+    world.databases.append(metadata_database)
+    assert ["no metadata database" in sentence for sentence in world.check()] == [True]
+    Base.metadata.create_all(engine)
+    assert world.check() == []
+    for place, values in PLANTED:
+        table = Base.metadata.tables[place.partition(".")[0]]
+        with engine.begin() as connection:
+            if engine.name == "postgresql":
+                connection.execute(text("SET LOCAL session_replication_role = replica"))
+            connection.execute(table.insert().values(**required(table) | values))
+        assert world.check() == [f"no_metadata_is_anywhere: {place} of {metadata_database} holds metadata"]
+        with engine.begin() as connection:
+            connection.execute(table.delete())
 
 
 def test_a_run_without_a_record_is_not_truthful(world: Sound) -> None:

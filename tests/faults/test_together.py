@@ -424,7 +424,13 @@ def test_f28_without_airflow_the_cluster_ends_by_itself(
         broken.append(f"the cluster ended with {json.dumps(reason)}, not by itself")
     assert broken == []
 
-    again = Deployment(account, name, outputs=deployment.outputs, airflow_homes=deployment.airflow_homes)
+    again = Deployment(
+        account,
+        name,
+        outputs=deployment.outputs,
+        airflow_homes=deployment.airflow_homes,
+        metadata_databases=deployment.metadata_databases,
+    )
     back = Pipeline(again, tmp_path / "airflow")
     with closing_all(back):
         run = back.run(at=night)

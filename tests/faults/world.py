@@ -168,6 +168,7 @@ class Deployment:
         photos: number of good photos; three broken ones come on top of every ten.
         outputs: of its stack.
         airflow_homes: folders of the Airflows that have run its DAGs.
+        metadata_databases: of these Airflows, as SQLAlchemy's URLs.
     """
 
     aws: Aws
@@ -176,6 +177,7 @@ class Deployment:
 
     outputs: dict[str, str] = field(default_factory=dict)
     airflow_homes: list[Path] = field(default_factory=list)
+    metadata_databases: list[str] = field(default_factory=list)
 
     @property
     def raw(self) -> str:
@@ -396,8 +398,11 @@ class Pipeline:
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
 
 
-def airflow_environment(deployment: Deployment, home: Path) -> dict[str, str]:
-    """An Airflow of a deployment, with the test's clock."""
+def airflow_environment(deployment: Deployment, home: Path, database: str | None = None) -> dict[str, str]:
+    """An Airflow of a deployment, with the test's clock; its metadata is in `database`, or in SQLite in its home."""
+    database = database or f"sqlite:///{home}/airflow.db"
+    if database not in deployment.metadata_databases:
+        deployment.metadata_databases.append(database)
     if home not in deployment.airflow_homes:
         home.mkdir(parents=True, exist_ok=True)
         (home / "config").symlink_to(HERE / "config")
@@ -407,6 +412,8 @@ def airflow_environment(deployment: Deployment, home: Path) -> dict[str, str]:
         "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
+        "AIRFLOW__CORE__FERNET_KEY": "",  # what is encrypted cannot be searched for the photos' metadata
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "0",  # nothing to settle without a scheduler
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "false",
         "NO_COLOR": "1",
