@@ -289,7 +289,7 @@ class Patient(Deployment):
     def environment(self) -> dict[str, str]:
         return super().environment() | {
             "FRUITS_IDLE_TIMEOUT_S": "3600",
-            "FRUITS_TERMINATE_TIMEOUT_MINUTES": "2",
+            "FRUITS_TERMINATE_TIMEOUT_MINUTES": "1",  # the janitor's are real ones: no policy shortens them
         }
 
 
@@ -382,6 +382,13 @@ def test_two_deployments_with_the_same_run_ids_do_not_touch_each_other(
 # F28: Airflow is dead for good
 
 
+class SoonIdle(Deployment):
+    """A deployment whose clusters end after twenty idle seconds: `local_aws` counts a tenth."""
+
+    def environment(self) -> dict[str, str]:
+        return super().environment() | {"FRUITS_IDLE_TIMEOUT_S": "200"}
+
+
 class ShortLived(Deployment):
     """A deployment whose clusters may live for a minute."""
 
@@ -398,7 +405,7 @@ def test_f28_without_airflow_the_cluster_ends_by_itself(
 ) -> None:
     broken = record("F28", moment, "scripted", f"Airflow is gone for good with {what}")
     name = f"dead-{moment}"
-    deployment = ShortLived(account, name=name) if moment == "during" else Deployment(account, name=name)
+    deployment = ShortLived(account, name=name) if moment == "during" else SoonIdle(account, name=name)
     deployment.create()
     pipeline = Pipeline(deployment, tmp_path / "airflow")
     night = "2027-04-01T02:00:00+00:00"
