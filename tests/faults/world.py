@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -307,13 +309,8 @@ class Pipeline:
         self._one_at_a_time = threading.Lock()
         self.log_path = home / "log.txt"
         environment = deployment.environment() | airflow_environment(deployment, home)
-        subprocess.run(
-            [sys.executable, "-m", "airflow", "db", "migrate"],
-            env=environment,
-            check=True,
-            capture_output=True,
-            timeout=300,
-        )
+        if not (home / "airflow.db").exists():
+            (home / "airflow.db").write_bytes(_new_metadata_database())
         self._log = self.log_path.open("a")
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / "pipeline.py")],
@@ -419,6 +416,20 @@ def airflow_environment(deployment: Deployment, home: Path, database: str | None
         "NO_COLOR": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
     }
+
+
+@cache
+def _new_metadata_database() -> bytes:
+    """That of an Airflow in which nothing has run yet; made once, since it takes seconds."""
+    with tempfile.TemporaryDirectory() as home:
+        subprocess.run(
+            [sys.executable, "-m", "airflow", "db", "migrate"],
+            env={k: v for k, v in os.environ.items() if not k.startswith("AIRFLOW")} | {"AIRFLOW_HOME": home},
+            check=True,
+            capture_output=True,
+            timeout=300,
+        )
+        return (Path(home) / "airflow.db").read_bytes()
 
 
 def _moments() -> Iterator[str]:
