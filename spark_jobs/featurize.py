@@ -7,21 +7,24 @@ Features of images that are gone are removed. Running it again changes nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass
 from typing import Any
 
-from fruits import beside, embedding, job, keras_reference, model, schemas, tables
+import numpy as np
+import pyarrow as pa
+from fruits import beside, data_files, embedding, job, keras_reference, model, schemas, tables
+from fruits.batches import Mapper
 from fruits.errors import ReconciliationError
 from fruits.iceberg import Table
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame, Observation
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 STAGE = "featurize"
 ROWS_PER_PARTITION = 10_000
 _BROADCAST_ROWS = 1_000_000
+_BATCH_ROWS = 64  # pictures
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,7 +56,7 @@ class Counts:
         outdated: Of these, those that have features of earlier content.
         orphans: Images that are gone and still have features, of whatever model.
         of_other_models: Rows of features that other models have of these images.
-        runs: The runs that wrote the pending images' rows, as a JSON list.
+        runs: The runs that wrote the pending images' rows.
     """
 
     images: int
@@ -61,7 +64,13 @@ class Counts:
     outdated: int
     orphans: int
     of_other_models: int
-    runs: str
+    runs: list[str]
+
+
+_WORK = pa.schema(
+    [pa.field("image_id", pa.string(), nullable=False), pa.field("pending", pa.bool_(), nullable=False)]
+)
+"""An image id with something to do: its features are to be computed, or else its image is gone."""
 
 
 def featurize(run: job.Run) -> None:
@@ -69,7 +78,6 @@ def featurize(run: job.Run) -> None:
     spark, arguments = run.spark, run.arguments
     artifact = model.read(arguments.model, arguments.model_id, arguments.engine)
     tables.ensure(spark, arguments.database)
-    images = spark.table(f"{arguments.database}.images")
     features = spark.table(f"{arguments.database}.features")
     work, counts = _work(run)
     run.say(
@@ -85,11 +93,8 @@ def featurize(run: job.Run) -> None:
         broadcast = spark.sparkContext.broadcast(weights)
         run.say(f"broadcast {len(artifact.data) / 1e6:.1f} MB of weights")
         mapper = embedding.mapper(broadcast, artifact.model_id, artifact.engine, max(1, arguments.batch_size))
-        computed = (
-            _pixels(images, work, counts)
-            .repartition(job.partitions(counts.pending, run.cores, ROWS_PER_PARTITION))
-            .mapInArrow(mapper, schemas.spark(schemas.EMBEDDED))
-            .withColumns({"model_id": F.lit(artifact.model_id), "run_id": F.lit(arguments.run_id)})
+        computed = _embedded(run, work, counts, mapper).withColumns(
+            {"model_id": F.lit(artifact.model_id), "run_id": F.lit(arguments.run_id)}
         )
         if counts.outdated or counts.orphans:
             # A MERGE evaluates its source more than once.
@@ -129,47 +134,61 @@ def _work(run: job.Run) -> tuple[DataFrame, Counts]:
     """Lay images and features side by side, once, without touching pixels or vectors.
 
     Returns:
-        The image ids with something to do, each with a flag `pending` (else its image is gone); and the counts,
-        taken in the same pass.
+        The image ids with something to do (`_WORK`); and the counts, taken in the same pass.
     """
     spark, database = run.spark, run.arguments.database
     sides = (
         beside.side(spark, f"{database}.images", content="content_sha256", image_run="run_id"),
         beside.side(spark, f"{database}.features", model_id="model_id", of_features="content_sha256"),
     )
-    this_model = F.col("model_id") == F.lit(run.arguments.model_id)
-    laid = beside.together(sides).agg(
-        F.max("content").alias("content"),
-        F.max("image_run").alias("image_run"),
-        F.max(F.when(this_model, F.col("of_features"))).alias("done"),
-        F.count_if(~this_model).alias("others"),
+    work, told = beside.together(
+        spark, sides, _look(run.arguments.model_id, run.arguments.full_refresh), _WORK
     )
-    present, current = F.col("content").isNotNull(), F.col("done").eqNullSafe(F.col("content"))
-    pending = present & (F.lit(run.arguments.full_refresh) | ~current)
-    observed = Observation("work")
-    rows = laid.withColumn("pending", pending).observe(
-        observed,
-        F.count_if(present).alias("images"),
-        F.count_if("pending").alias("pending"),
-        F.count_if(F.col("pending") & F.col("done").isNotNull()).alias("outdated"),
-        F.count_if(~present).alias("orphans"),
-        F.coalesce(F.sum(F.when(present, F.col("others"))), F.lit(0)).alias("of_other_models"),
-        F.to_json(F.collect_set(F.when(F.col("pending"), F.col("image_run")))).alias("runs"),
-    )
-    work = beside.held(sides, rows.where(F.col("pending") | ~present).select("image_id", "pending"))
-    return work, Counts(**observed.get)
+    return work, Counts(**told.counts, runs=sorted(told.runs))
 
 
-def _pixels(images: DataFrame, work: DataFrame, counts: Counts) -> DataFrame:
-    """Fetch the pixels of the pending images, from the files of the runs that wrote them."""
-    columns = ("image_id", "content_sha256", "pixels")
-    if counts.pending == counts.images:
-        return images.select(*columns)
-    candidates = images.where(F.col("run_id").isin(json.loads(counts.runs)))
+def _look(model_id: str, anew: bool) -> beside.Look:
+    def look(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
+        this_model = beside.same(rows["model_id"], model_id)
+        of_another = beside.given(rows["model_id"]) & ~this_model
+        row = beside.by_key(
+            rows["image_id"],
+            {
+                "content": rows["content"],
+                "image_run": rows["image_run"],
+                "done": beside.where(this_model, rows["of_features"]),
+            },
+            {"others": of_another.astype(np.int64)},
+        )
+        present, done = beside.given(row["content"]), beside.given(row["done"])
+        pending = present & (anew | ~beside.same(row["done"], row["content"]))
+        counts = beside.counts(
+            images=present, pending=pending, outdated=pending & done, orphans=~present
+        ) | {"of_other_models": int(np.asarray(row["others"])[present].sum())}
+        work = pa.table([row["image_id"], pa.array(pending)], schema=_WORK).filter(pending | ~present)
+        runs = frozenset(row["image_run"].filter(pending).to_pylist())
+        return work, beside.Told(counts, runs)
+
+    return look
+
+
+def _embedded(run: job.Run, work: DataFrame, counts: Counts, mapper: Mapper) -> DataFrame:
+    """Map the pixels of the pending images, read from the files of the runs that wrote them."""
+    name, schema = f"{run.arguments.database}.images", schemas.spark(schemas.EMBEDDED)
+    columns = ["image_id", "content_sha256", "pixels"]
+    parts = job.partitions(counts.pending, run.cores, ROWS_PER_PARTITION)
     ids = tables.keys_of(work.where("pending"))
-    if counts.pending <= _BROADCAST_ROWS:
-        ids = F.broadcast(ids)
-    return candidates.select(*columns).join(ids, "image_id", "left_semi")
+    if parts == 1:
+        # Spark's reader and a shuffle, to spread the work, would take as long as the model does.
+        kept = {"run_id": counts.runs, "image_id": [row.image_id for row in ids.collect()]}
+        return data_files.mapped(
+            run.spark, name, columns, kept, mapper, schema, run.cores, batch_rows=_BATCH_ROWS
+        )
+    pixels = run.spark.table(name)
+    if counts.pending < counts.images:
+        ids = F.broadcast(ids) if counts.pending <= _BROADCAST_ROWS else ids
+        pixels = pixels.where(F.col("run_id").isin(counts.runs)).join(ids, "image_id", "left_semi")
+    return pixels.select(*columns).repartition(parts).mapInArrow(mapper, schema)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
 import pyarrow as pa
 from fruits import beside, images, job, listing, loading, objects, schemas, suppression, tables
 from fruits.errors import ReconciliationError
@@ -19,7 +20,7 @@ from fruits.fetching import Source
 from fruits.iceberg import Table
 from fruits.objects import join
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame, Observation
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 STAGE = "load_images"
@@ -62,10 +63,10 @@ class Counts:
         seen_bytes: Their bytes.
         new: Of them, those that neither table has in this state.
         new_bytes: Their bytes.
+        hidden: Listed objects that were erased.
         gone: Rows of objects that are no longer listed, when the listing is complete; else 0.
         in_images: Of the new and the gone, those that have a row in `images`.
         in_rejects: Of the new, the gone and the stale, those that have a row in `rejects`.
-        stale: Rejects beside an image of the same object: a killed run's second commit is missing.
         after: Rows that both tables must have in the end.
     """
 
@@ -73,11 +74,26 @@ class Counts:
     seen_bytes: int
     new: int
     new_bytes: int
+    hidden: int
     gone: int
     in_images: int
     in_rejects: int
-    stale: int
     after: int
+
+
+_WORK = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        *(field.with_nullable(True) for field in schemas.LISTED if field.name != "image_id"),
+        *(
+            pa.field(name, pa.bool_(), nullable=False)
+            for name in ("wanted", "had_image", "had_reject", "leaves_images", "leaves_rejects")
+        ),
+    ]
+)
+"""An object with something to do: its row of the listing, NULL where it is not listed, and what that is. What has left
+the listing leaves both tables; a reject beside an image of the same object (a killed run's second commit is missing)
+leaves `rejects`."""
 
 
 def load_images(run: job.Run) -> None:
@@ -89,10 +105,7 @@ def load_images(run: job.Run) -> None:
     spark, arguments = run.spark, run.arguments
     tables.ensure(spark, arguments.database)
     erased = suppression.read(arguments.suppression)
-    listed, hidden = _not_erased(
-        run, listing.read(spark, join(arguments.run_folder, "listing.parquet")), erased
-    )
-    work, counts = _work(run, listed)
+    work, counts = _work(run, erased)
     run.say(
         f"{counts.seen} objects listed, {counts.new} of them new or changed ({counts.new_bytes / 1e6:.1f} MB)"
     )
@@ -101,8 +114,9 @@ def load_images(run: job.Run) -> None:
         loaded = _loaded(run, work, counts, erased).persist(StorageLevel.DISK_ONLY)
         outcome = _outcome(loaded)
         run.say(f"{outcome.loaded} loaded, {outcome.rejected} rejected")
-    if hidden + outcome.suppressed:
-        run.say(f"{hidden + outcome.suppressed} objects are on the suppression list and were not loaded")
+    suppressed = counts.hidden + outcome.suppressed
+    if suppressed:
+        run.say(f"{suppressed} objects are on the suppression list and were not loaded")
     _commit(run, work, counts, loaded, outcome)
     written, rejected = (Table(spark, f"{arguments.database}.{name}") for name in ("images", "rejects"))
     rows = written.rows + rejected.rows
@@ -121,7 +135,7 @@ def load_images(run: job.Run) -> None:
                 "removed": counts.gone,
                 "loaded": outcome.loaded,
                 "rejected": outcome.rejected,
-                "suppressed": hidden + outcome.suppressed,
+                "suppressed": suppressed,
             },
             "rejects_by_code": outcome.rejects_by_code,
             "reject_examples": outcome.examples,
@@ -131,47 +145,66 @@ def load_images(run: job.Run) -> None:
     )
 
 
-def _work(run: job.Run, listed: DataFrame) -> tuple[DataFrame, Counts]:
+def _work(run: job.Run, erased: suppression.Erased) -> tuple[DataFrame, Counts]:
     """Lay the listing beside both tables, once, by narrow columns.
 
     Returns:
-        A row for each object with something to do (listed columns; NULL where it is not listed), with flags
-        `wanted`, `gone`, `had_image`, `had_reject`; and the counts, taken in the same pass.
+        A row for each object with something to do (`_WORK`); and the counts, taken in the same pass.
     """
     spark, arguments = run.spark, run.arguments
     sides = (
-        listed,
+        listing.read(spark, join(arguments.run_folder, "listing.parquet")),
         beside.side(spark, f"{arguments.database}.images", image_etag="etag"),
         beside.side(spark, f"{arguments.database}.rejects", reject_etag="etag", error_code="error_code"),
     )
-    columns = [name for side in sides for name in side.columns if name != "image_id"]
-    row = beside.together(sides).agg(*(F.max(name).alias(name) for name in columns))
-    seen, had_image, had_reject = (F.col(name).isNotNull() for name in ("etag", "image_etag", "reject_etag"))
-    final = ~F.col("error_code").isin([str(code) for code in images.RETRIED_CODES])
-    # A reject counts as known only while no image took its place.
-    known = F.when(had_image, F.col("image_etag") == F.col("etag")).otherwise(
-        had_reject & (F.col("reject_etag") == F.col("etag")) & final
-    )
-    wanted = seen & (F.lit(arguments.full_refresh) | ~known)
-    gone = ~seen & F.lit(arguments.complete)
-    stale = seen & ~wanted & had_image & had_reject
-    flags = {"wanted": wanted, "gone": gone, "had_image": had_image, "had_reject": had_reject}
-    change = wanted | gone
-    observed = Observation("work")
-    laid = row.withColumns(flags | {"stale": stale}).observe(
-        observed,
-        F.count_if(seen).alias("seen"),
-        F.coalesce(F.sum("size_bytes"), F.lit(0)).alias("seen_bytes"),
-        F.count_if("wanted").alias("new"),
-        F.coalesce(F.sum(F.when(F.col("wanted"), F.col("size_bytes"))), F.lit(0)).alias("new_bytes"),
-        F.count_if("gone").alias("gone"),
-        F.count_if(change & had_image).alias("in_images"),
-        F.count_if((change | stale) & had_reject).alias("in_rejects"),
-        F.count_if("stale").alias("stale"),
-        F.count_if(~gone).alias("after"),
-    )
-    work = beside.held(sides, laid.where("wanted OR gone OR stale").select(*listed.columns, *flags))
-    return work, Counts(**observed.get)
+    look = _look(arguments.complete, arguments.full_refresh, erased.image_ids)
+    work, told = beside.together(spark, sides, look, _WORK)
+    return work, Counts(**told.counts)
+
+
+def _look(complete: bool, anew: bool, erased_ids: frozenset[str]) -> beside.Look:
+    def look(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
+        columns = {name: rows[name] for name in rows.column_names if name != "image_id"}
+        row = beside.by_key(rows["image_id"], columns)
+        listed, had_image, had_reject = (
+            beside.given(row[name]) for name in ("etag", "image_etag", "reject_etag")
+        )
+        hidden = listed & beside.among(row["image_id"], erased_ids)
+        seen, had = listed & ~hidden, had_image | had_reject
+        final = ~beside.among(row["error_code"], [str(code) for code in images.RETRIED_CODES])
+        # A reject counts as known only while no image took its place.
+        known = np.where(
+            had_image,
+            beside.same(row["image_etag"], row["etag"]),
+            beside.same(row["reject_etag"], row["etag"]) & final,
+        )
+        wanted = seen & (anew | ~known)
+        gone = ~seen & had & complete
+        stale = seen & ~wanted & had_image & had_reject
+        size_bytes = np.where(seen, row["size_bytes"].fill_null(0), 0)
+        counts = beside.counts(
+            seen=seen,
+            hidden=hidden,
+            new=wanted,
+            gone=gone,
+            in_images=(wanted | gone) & had_image,
+            in_rejects=(wanted | gone | stale) & had_reject,
+            after=(seen | had) & ~gone,
+        )
+        totals = {"seen_bytes": int(size_bytes.sum()), "new_bytes": int(size_bytes[wanted].sum())}
+        flags = {
+            "wanted": wanted,
+            "had_image": had_image,
+            "had_reject": had_reject,
+            "leaves_images": gone & had_image,
+            "leaves_rejects": (gone | stale) & had_reject,
+        }
+        work = row.select([name for name in _WORK.names if name not in flags])
+        for name, flag in flags.items():
+            work = work.append_column(name, pa.array(flag))
+        return work.filter(wanted | gone | stale).cast(_WORK), beside.Told(counts | totals)
+
+    return look
 
 
 @dataclass(frozen=True)
@@ -196,15 +229,6 @@ class Outcome:
     def rejected(self) -> int:
         """Rejects in all."""
         return sum(self.rejects_by_code.values())
-
-
-def _not_erased(run: job.Run, listed: DataFrame, erased: suppression.Erased) -> tuple[DataFrame, int]:
-    """Take the keys that were erased out of the listing, and count them."""
-    if not erased.image_ids:
-        return listed, 0
-    ids = run.spark.createDataFrame(pa.table({"image_id": pa.array(sorted(erased.image_ids), pa.string())}))
-    hidden = listed.join(F.broadcast(ids), "image_id", "left_semi").count()
-    return listed.join(F.broadcast(ids), "image_id", "left_anti").select(*listed.columns), hidden
 
 
 def _loaded(run: job.Run, work: DataFrame, counts: Counts, erased: suppression.Erased) -> DataFrame:
@@ -268,7 +292,7 @@ def _commit(
         database,
         "images",
         good,
-        _leaving(work, "had_image", not_good) if counts.in_images else None,
+        _leaving(work, "images", "had_image", not_good) if counts.in_images else None,
         only_adds=not counts.in_images,
     )
     tables.merge(
@@ -276,18 +300,18 @@ def _commit(
         database,
         "rejects",
         bad,
-        _leaving(work, "had_reject", not_bad) if counts.in_rejects else None,
+        _leaving(work, "rejects", "had_reject", not_bad) if counts.in_rejects else None,
         only_adds=not counts.in_rejects,
     )
 
 
-def _leaving(work: DataFrame, had: str, other: DataFrame | None) -> DataFrame:
+def _leaving(work: DataFrame, table: str, had: str, other: DataFrame | None) -> DataFrame:
     """Name a table's rows whose object is gone, or which the other table has now."""
-    mine = work.where(had)
-    leaving = tables.keys_of(mine.where("NOT wanted"))
+    leaving = tables.keys_of(work.where(f"leaves_{table}"))
     if other is None:
         return leaving
-    return leaving.unionByName(tables.keys_of(mine.where("wanted").join(other, "image_id", "left_semi")))
+    mine = work.where(f"{had} AND wanted")
+    return leaving.unionByName(tables.keys_of(mine.join(other, "image_id", "left_semi")))
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ The basis before the current one is kept. To go back to it, run this job again i
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from fruits import (
     bases,
     beside,
@@ -39,7 +40,7 @@ from fruits.iceberg import Table
 from fruits.objects import join
 from fruits.pca import Pca
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame, Observation
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 STAGE = "publish"
@@ -110,6 +111,17 @@ class Work:
     orphans: int
     others: int
     runs: list[str]
+
+
+_LAID = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        *(pa.field(name, pa.string()) for name in ("label", "source_key", "image_run", "of_run")),
+        *(pa.field(name, pa.bool_(), nullable=False) for name in ("present", "missing", "orphan")),
+    ]
+)
+"""An image id: its label, key and run, the run of its features, and which of `Work`'s counts it is in: `features`
+(present), `missing`, `orphans`."""
 
 
 def publish(run: job.Run) -> None:
@@ -188,7 +200,7 @@ def _laid(run: job.Run, pca_id: str, before: str | None) -> tuple[DataFrame, Wor
     features that it was projected from.
 
     Returns:
-        Each image id with flags `present`, `missing`, `orphan`, its label, key and runs; and the counts.
+        A row for each image id (`_LAID`); and the counts.
     """
     spark, database = run.spark, run.arguments.database
     sides = (
@@ -209,83 +221,104 @@ def _laid(run: job.Run, pca_id: str, before: str | None) -> tuple[DataFrame, Wor
         ),
         beside.side(spark, f"{database}.pca", pca_id="pca_id", projected_run="features_run_id"),
     )
-    model = F.col("model_id") == F.lit(run.arguments.model_id)
-    in_pca = F.col("pca_id").isNotNull()
-    kept = F.col("pca_id").isin([name for name in (pca_id, before) if name])
-    by_key = beside.together(sides).agg(
-        *(F.max(name).alias(name) for name in ("of_image", "label", "source_key", "image_run")),
-        F.max(F.when(model, F.col("feature_content"))).alias("of_features"),
-        F.max(F.when(model, F.col("feature_run"))).alias("of_run"),
-        F.max(F.when(F.col("pca_id") == F.lit(pca_id), F.col("projected_run"))).alias("pca_run"),
-        F.bool_or(in_pca).alias("in_pca"),
-        F.bool_or(in_pca & ~kept).alias("other"),
-    )
-    image, feature = F.col("of_image").isNotNull(), F.col("of_features").isNotNull()
-    present = F.coalesce(F.col("of_image") == F.col("of_features"), F.lit(False))
-    rows = by_key.select(
-        *("image_id", "label", "source_key", "image_run", "of_run", "other"),
-        image.alias("image"),
-        feature.alias("feature"),
-        present.alias("present"),
-        (present & ~F.col("pca_run").eqNullSafe(F.col("of_run"))).alias("missing"),
-        F.col("pca_run").isNotNull().alias("projected"),
-        (F.col("in_pca") & ~present).alias("orphan"),
-    )
-    observed = Observation("laid")
-    laid = beside.held(
-        sides,
-        rows.observe(
-            observed,
-            F.count_if("image").alias("images"),
-            F.count_if("present").alias("features"),
-            F.count_if(F.col("image") & ~F.col("present")).alias("images_without_features"),
-            F.count_if(F.col("feature") & ~F.col("present")).alias("features_without_image"),
-            F.count_if("missing").alias("missing"),
-            F.count_if(F.col("missing") & F.col("projected")).alias("outdated"),
-            F.count_if("orphan").alias("orphans"),
-            F.count_if("other").alias("others"),
-            F.to_json(F.collect_set(F.when(F.col("missing"), F.col("of_run")))).alias("runs"),
-        ),
-    )
-    counts = dict(observed.get)
-    return laid, Work(runs=json.loads(counts.pop("runs")), **counts)
+    look = _look(run.arguments.model_id, pca_id, [name for name in (pca_id, before) if name])
+    laid, told = beside.together(spark, sides, look, _LAID)
+    return laid, Work(**told.counts, runs=sorted(told.runs))
 
 
-def _projected(run: job.Run, laid: DataFrame, work: Work, fitted: Pca) -> DataFrame | None:
-    """Project the features that this basis has no row of: all of them straight from the files, some by their runs."""
+def _look(model_id: str, pca_id: str, kept: list[str]) -> beside.Look:
+    def look(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
+        of_model, in_pca = beside.same(rows["model_id"], model_id), beside.given(rows["pca_id"])
+        row = beside.by_key(
+            rows["image_id"],
+            {name: rows[name] for name in ("of_image", "label", "source_key", "image_run")}
+            | {
+                "of_features": beside.where(of_model, rows["feature_content"]),
+                "of_run": beside.where(of_model, rows["feature_run"]),
+                "pca_run": beside.where(beside.same(rows["pca_id"], pca_id), rows["projected_run"]),
+            },
+            {
+                "in_pca": in_pca.astype(np.int64),
+                "others": (in_pca & ~beside.among(rows["pca_id"], kept)).astype(np.int64),
+            },
+        )
+        image, feature = beside.given(row["of_image"]), beside.given(row["of_features"])
+        present = beside.same(row["of_image"], row["of_features"])
+        missing = present & ~beside.same(row["pca_run"], row["of_run"])
+        orphan = (np.asarray(row["in_pca"]) > 0) & ~present
+        counts = beside.counts(
+            images=image,
+            features=present,
+            images_without_features=image & ~present,
+            features_without_image=feature & ~present,
+            missing=missing,
+            outdated=missing & beside.given(row["pca_run"]),
+            orphans=orphan,
+            others=np.asarray(row["others"]) > 0,
+        )
+        laid = row.select([name for name in _LAID.names if name in row.column_names])
+        for name, flag in {"present": present, "missing": missing, "orphan": orphan}.items():
+            laid = laid.append_column(name, pa.array(flag))
+        runs = frozenset(row["of_run"].filter(missing).to_pylist())
+        return laid.cast(_LAID), beside.Told(counts, runs)
+
+    return look
+
+
+def _projected(run: job.Run, laid: DataFrame, work: Work, fitted: Pca) -> pa.Table | DataFrame | None:
+    """Project the features that this basis has no row of: all of them straight from the files, some by their runs.
+
+    Returns:
+        `schemas.PROJECTED` rows, few of them on the driver; None where there are none.
+    """
     if not work.missing:
         return None
     arguments, spark = run.arguments, run.spark
     project = pca.projector(fitted)
     name, schema = f"{arguments.database}.features", schemas.spark(schemas.PROJECTED)
+    columns = ["image_id", "features"]
+    of_model = {"model_id": [arguments.model_id]}
     if work.missing == work.features and work.missing > _FEW:
-        return data_files.mapped(
-            spark, name, ["image_id", "features"], arguments.model_id, project, schema, run.cores
-        ).persist(StorageLevel.DISK_ONLY)
-    features = tables.of_model(spark.table(name), arguments.model_id).where(F.col("run_id").isin(work.runs))
+        return data_files.mapped(spark, name, columns, of_model, project, schema, run.cores).persist(
+            StorageLevel.DISK_ONLY
+        )
     ids = tables.keys_of(laid.where("missing"))
-    chosen = features.select("image_id", "features").join(
-        F.broadcast(ids) if work.missing <= _FEW else ids, "image_id", "left_semi"
-    )
     if work.missing > _FEW:
+        rows = tables.of_model(spark.table(name), arguments.model_id).where(F.col("run_id").isin(work.runs))
+        chosen = rows.select(*columns).join(ids, "image_id", "left_semi")
         return chosen.mapInArrow(project, schema).persist(StorageLevel.DISK_ONLY)
     # 25 MB of features at most: starting Python on the executors takes longer than projecting them here.
-    batches = project(chosen.toArrow().to_batches())
-    return spark.createDataFrame(pa.Table.from_batches(batches, schemas.PROJECTED), schema)
+    kept = of_model | {"run_id": work.runs, "image_id": [row.image_id for row in ids.collect()]}
+    batches = project(data_files.here(spark, name, columns, kept).to_batches())
+    return pa.Table.from_batches(batches, schemas.PROJECTED)
 
 
-def _facts(run: job.Run, work: Work, projected: DataFrame | None, explained: float) -> quality.Facts:
-    found: dict[str, Any] = {"projected": 0, "not_finite": 0, "wrong_dims": 0}
-    found |= {"smallest_norm": None, "largest_norm": None}
-    if projected is not None:
-        row = projected.agg(
-            F.count("pca").alias("projected"),
-            F.count_if(~F.col("finite")).alias("not_finite"),
-            F.count_if(F.col("dims") != DIMS).alias("wrong_dims"),
-            F.min("norm").alias("smallest_norm"),
-            F.max("norm").alias("largest_norm"),
-        ).collect()[0]
-        found = row.asDict()
+def _measured(projected: pa.Table | DataFrame | None) -> dict[str, Any]:
+    """Measure what was projected: rows, those with something wrong, and the range of norms."""
+    if projected is None:
+        projected = schemas.PROJECTED.empty_table()
+    if isinstance(projected, pa.Table):
+        counts = beside.counts(
+            projected=beside.given(projected["pca"]),
+            not_finite=~beside.same(projected["finite"], True),
+            wrong_dims=~beside.same(projected["dims"], DIMS),
+        )
+        norms = pc.min_max(projected["norm"]).as_py()
+        return counts | {"smallest_norm": norms["min"], "largest_norm": norms["max"]}
+    row = projected.agg(
+        F.count("pca").alias("projected"),
+        F.count_if(~F.col("finite")).alias("not_finite"),
+        F.count_if(F.col("dims") != DIMS).alias("wrong_dims"),
+        F.min("norm").alias("smallest_norm"),
+        F.max("norm").alias("largest_norm"),
+    ).collect()[0]
+    return row.asDict()
+
+
+def _facts(
+    run: job.Run, work: Work, projected: pa.Table | DataFrame | None, explained: float
+) -> quality.Facts:
+    found = _measured(projected)
     return quality.Facts(
         images=work.images,
         rejects=Table(run.spark, f"{run.arguments.database}.rejects").rows,
@@ -310,14 +343,19 @@ def _limits(run: job.Run) -> quality.Limits:
     )
 
 
-def _commit_rows(run: job.Run, laid: DataFrame, work: Work, projected: DataFrame | None, pca_id: str) -> None:
+def _commit_rows(
+    run: job.Run, laid: DataFrame, work: Work, projected: pa.Table | DataFrame | None, pca_id: str
+) -> None:
     """Commit the rows that this basis lacks and remove those of images that are gone, in one commit."""
     spark, database = run.spark, run.arguments.database
     rows = orphans = None
     if projected is not None:
         versions = laid.where("missing").select("image_id", "label", F.col("of_run").alias("features_run_id"))
         constants = {"pca_id": F.lit(pca_id), "run_id": F.lit(run.arguments.run_id)}
-        rows = projected.join(versions, "image_id", "inner").withColumns(constants)
+        few = isinstance(projected, pa.Table)
+        frame = spark.createDataFrame(projected, schemas.spark(schemas.PROJECTED)) if few else projected
+        rows = frame.join(versions, "image_id", "inner").withColumns(constants)
+        rows = rows.coalesce(1) if few else rows  # each further task compiles the same writer
     if work.orphans:
         gone = tables.keys_of(laid.where("orphan"))
         orphans = (
@@ -329,9 +367,13 @@ def _commit_rows(run: job.Run, laid: DataFrame, work: Work, projected: DataFrame
 
 def _export(run: job.Run, fitted: Pca, rows: int) -> None:
     """Write the rows of this basis, and only these, as one Parquet file."""
-    own = run.spark.table(f"{run.arguments.database}.pca").where(F.col("pca_id") == F.lit(fitted.pca_id))
     export.write_parquet(
-        own, join(run.arguments.run_folder, "pca.parquet"), schemas.PCA_EXPORT, rows * (4 * fitted.k + 100)
+        run.spark,
+        f"{run.arguments.database}.pca",
+        {"pca_id": [fitted.pca_id]},
+        join(run.arguments.run_folder, "pca.parquet"),
+        schemas.PCA_EXPORT,
+        rows * (4 * fitted.k + 100),
     )
 
 

@@ -1,23 +1,75 @@
 """Tables laid side by side by key, through their narrow columns: how a job finds out what there is to do.
 
-The driver reads tables of few rows itself, as it does a listing of one row group (`fruits.listing`): executors would
-be busy for two seconds each night with loading and compiling what reads Parquet.
+What to make of the rows of some keys is one function over Arrow, a `Look`. Where all tables have few rows the driver
+reads them, as it does a listing of one row group (`fruits.listing`), and looks itself: Spark would be busy for a
+second or two each night with planning and compiling. Else executors look, each at a share of the keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial, reduce
+from typing import Any, TypeAlias
 
-from pyspark.sql import DataFrame, GroupedData, SparkSession
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
-from fruits import data_files, tables
+from fruits import data_files, schemas, tables
+from fruits.batches import Mapper
 from fruits.iceberg import Table
 from fruits.listing import ROW_GROUP_ROWS
+from fruits.tables import Large
+
+Flags = npt.NDArray[np.bool_]
+"""One bool a row."""
+
+Side: TypeAlias = pa.Table | Large
+"""Rows with image_id: in the driver's memory, or Spark's to read."""
+
+_SHARE_ROWS = 200_000  # 50 MB or so in a Python worker
+_BATCH_ROWS = 10_000
+_TOLD = "told"
 
 
-def side(spark: SparkSession, table: str, **columns: str) -> DataFrame:
+@dataclass(frozen=True)
+class Told:
+    """What adds up over keys.
+
+    Attributes:
+        counts: Numbers by name.
+        runs: The runs whose rows there is something to do with.
+    """
+
+    counts: Mapping[str, int]
+    runs: frozenset[str] = frozenset()
+
+    def __add__(self, other: Told) -> Told:
+        counts = {name: count + other.counts[name] for name, count in self.counts.items()}
+        return Told(counts, self.runs | other.runs)
+
+    def to_json(self) -> str:
+        """Give it as text, which travels in a row."""
+        return json.dumps({"counts": self.counts, "runs": sorted(self.runs)})
+
+    @staticmethod
+    def from_json(text: str) -> Told:
+        """Read what `to_json` wrote."""
+        said = json.loads(text)
+        return Told(said["counts"], frozenset(said["runs"]))
+
+
+Look = Callable[[pa.Table], tuple[pa.Table, Told]]
+"""From all rows of some keys, each with NULL in the columns of other tables, to the rows that a job goes on with."""
+
+
+def side(spark: SparkSession, table: str, **columns: str) -> Side:
     """Give the ids of a table's rows, and some narrow columns.
 
     Args:
@@ -32,31 +84,102 @@ def side(spark: SparkSession, table: str, **columns: str) -> DataFrame:
     taken = {"image_id": "image_id"} | columns
     found = Table(spark, table)
     if found.rows <= ROW_GROUP_ROWS:
-        here = data_files.whole(spark, table, list(taken.values()))
-        return spark.createDataFrame(here.rename_columns(list(taken)))
+        rows: pa.Table = data_files.whole(spark, table, list(taken.values()))
+        return rows.rename_columns(list(taken))
     reader = spark.read.option("snapshot-id", str(found.snapshot_id))
-    return reader.table(table).select(*(F.col(name).alias(alias) for alias, name in taken.items()))
+    narrow = reader.table(table).select(*(F.col(name).alias(alias) for alias, name in taken.items()))
+    return Large(narrow, found.rows)
 
 
-def held(sides: Sequence[DataFrame], laid: DataFrame) -> DataFrame:
-    """Compute what `together` led to now, once, and hold it: on the driver where the driver has all sides."""
-    return tables.fetched(laid) if _here(sides) else tables.computed(laid)
-
-
-def _here(sides: Sequence[DataFrame]) -> bool:
-    return all(side.isLocal() for side in sides)
-
-
-def together(sides: Sequence[DataFrame]) -> GroupedData:
-    """Group the rows of all sides by image_id; each has NULL in the columns of the others.
+def together(
+    spark: SparkSession, sides: Sequence[Side], look: Look, schema: pa.Schema
+) -> tuple[DataFrame, Told]:
+    """Look at the rows of all sides, key by key, once.
 
     Args:
-        sides: Frames with image_id; no other column is in two of them.
+        spark: The session.
+        sides: No column but image_id is in two of them.
+        look: What to make of the rows of some keys; it is called with all rows of a key or none.
+        schema: Of the rows that it gives.
 
     Returns:
-        The groups: in one partition, without a shuffle, where the driver has all sides.
+        These rows, held on the driver or on the executors' disks whatever is committed later; and what was told of
+        all of them.
     """
-    rows = reduce(partial(DataFrame.unionByName, allowMissingColumns=True), sides)
-    if _here(sides):
-        rows = rows.coalesce(1)
-    return rows.groupBy("image_id")
+    here = [side for side in sides if isinstance(side, pa.Table)]
+    if len(here) == len(sides):
+        rows, told = look(pa.concat_tables(here, promote_options="default"))
+        return spark.createDataFrame(rows), told
+    frames = [side.frame if isinstance(side, Large) else spark.createDataFrame(side) for side in sides]
+    united = reduce(partial(DataFrame.unionByName, allowMissingColumns=True), frames)
+    number = sum(side.rows if isinstance(side, Large) else len(side) for side in sides)
+    shares = max(spark.sparkContext.defaultParallelism, -(-number // _SHARE_ROWS))
+    with_told = schema.append(pa.field(_TOLD, pa.string()))
+    nullable = pa.schema([field.with_nullable(True) for field in with_told])
+    looked = united.repartition(shares, "image_id").mapInArrow(_share(look, nullable), schemas.spark(nullable))
+    with _batches_of(spark, _BATCH_ROWS):
+        held = tables.computed(looked)
+    of_shares = [Told.from_json(row[0]) for row in held.where(f"{_TOLD} IS NOT NULL").select(_TOLD).collect()]
+    return held.where(f"{_TOLD} IS NULL").drop(_TOLD), reduce(Told.__add__, of_shares)
+
+
+@contextmanager
+def _batches_of(spark: SparkSession, rows: int) -> Iterator[None]:
+    """Let mappers have so many rows at once, which is set for pixels elsewhere."""
+    name = "spark.sql.execution.arrow.maxRecordsPerBatch"
+    before = str(spark.conf.get(name))
+    spark.conf.set(name, str(rows))
+    try:
+        yield
+    finally:
+        spark.conf.set(name, before)
+
+
+def _share(look: Look, schema: pa.Schema) -> Mapper:
+    """Make the mapper that looks at one share of the keys; its last row tells what adds up."""
+
+    def mapped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        share = list(batches)
+        if share:
+            rows, told = look(pa.Table.from_batches(share))
+            yield from rows.append_column(_TOLD, pa.nulls(len(rows), pa.string())).cast(schema).to_batches()
+            yield pa.RecordBatch.from_pylist([{_TOLD: told.to_json()}], schema)
+
+    return mapped
+
+
+def by_key(ids: pa.ChunkedArray, largest: Mapping[str, Any], summed: Mapping[str, Any] | None = None) -> pa.Table:
+    """Group columns by image_id: the largest value of each, NULLs aside, or the sum."""
+    summed = summed or {}
+    columns = {"image_id": ids, **largest, **summed}
+    asked = [(name, "max") for name in largest] + [(name, "sum") for name in summed]
+    grouped = pa.table(columns).group_by("image_id").aggregate(asked)
+    return grouped.rename_columns(["image_id", *largest, *summed])
+
+
+def given(column: pa.ChunkedArray) -> Flags:
+    """Tell where a column is not NULL."""
+    flags: Flags = column.is_valid().to_numpy()
+    return flags
+
+
+def same(column: pa.ChunkedArray, other: Any) -> Flags:
+    """Tell where a column equals another one, or a value; NULL equals nothing."""
+    flags: Flags = pc.fill_null(pc.equal(column, other), False).to_numpy()
+    return flags
+
+
+def among(column: pa.ChunkedArray, values: Iterable[str]) -> Flags:
+    """Tell where a column has one of some values."""
+    flags: Flags = pc.is_in(column, pa.array(values, pa.string())).to_numpy()
+    return flags
+
+
+def where(flags: Flags, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Give a column with NULL where a flag is not set."""
+    return pc.if_else(pa.array(flags), column, None)
+
+
+def counts(**flags: Flags) -> dict[str, int]:
+    """Count the flags that are set."""
+    return {name: int(np.count_nonzero(of)) for name, of in flags.items()}

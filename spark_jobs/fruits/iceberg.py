@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,8 +57,8 @@ class Table:
 
     def __init__(self, spark: SparkSession, name: str) -> None:
         self.name = name
-        self._spark = spark
         session: Any = spark
+        self._spark = spark
         self._java = session._jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(
             session._jsparkSession, name
         )
@@ -103,11 +104,14 @@ class Table:
         refs = self._java.refs()
         return {str(name): int(refs[name].snapshotId()) for name in refs if refs[name].isTag()}
 
-    def data_files(self, snapshot_id: int | None = None) -> list[DataFile] | None:
+    def data_files(
+        self, snapshot_id: int | None = None, runs: Sequence[str] | None = None
+    ) -> list[DataFile] | None:
         """List the data files of a snapshot.
 
         Args:
             snapshot_id: Which one, of those that are kept; the current one by default.
+            runs: Only those that may have rows with one of these in ``run_id``; any by default.
 
         Returns:
             The files, in no order; None where rows of theirs are marked as deleted.
@@ -118,7 +122,11 @@ class Table:
         snapshot = scan.snapshot()
         if snapshot is None:
             return []
-        if int(snapshot.summary().get("total-data-files") or 0) > _FEW_FILES:
+        if runs is not None:
+            session: Any = self._spark
+            one_of = getattr(session._jvm.org.apache.iceberg.expressions.Expressions, "in")
+            scan = scan.filter(one_of("run_id", list(runs)))
+        elif int(snapshot.summary().get("total-data-files") or 0) > _FEW_FILES:
             return self._many(int(snapshot.snapshotId()))
         files = []
         with contextlib.closing(scan.planFiles()) as tasks:

@@ -199,16 +199,15 @@ def _merged(
 def _summed(run: job.Run, model_id: str, pieces: list[Piece] | None) -> Sums | None:
     """Sum some pieces of `features`, or all of it: few rows here, many on the executors."""
     spark, table = run.spark, f"{run.arguments.database}.features"
+    kept = {"model_id": [model_id]}
     if pieces is None:
-        pieces = data_files.pieces_of(spark, table)
+        pieces = data_files.pieces_of(spark, table, kept)
     if pieces is not None and sum(piece.rows for piece in pieces) <= _ON_DRIVER_ROWS:
-        batches = data_files.batches(pieces, ["features"], model_id)
+        batches = data_files.batches(pieces, ["features"], kept)
         total = sums.merged_sums(bytes(part.column("sums")[0].as_py()) for part in sums.summer()(batches))
     else:
         schema = schemas.spark(schemas.SUMS)
-        parts = data_files.mapped(
-            spark, table, ["features"], model_id, sums.summer(), schema, run.cores, pieces
-        )
+        parts = data_files.mapped(spark, table, ["features"], kept, sums.summer(), schema, run.cores, pieces)
         number = data_files.partitions(pieces, run.cores)
         if number is None or number > _MAX_PARTS:
             # 13 MB each: the driver gets a few, whatever the size of the table.

@@ -12,21 +12,22 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 
 from fruits import objects, schemas
 from fruits.batches import Mapper
 from fruits.errors import InputError, ListingError
 from fruits.fetching import local_etag
 from fruits.keys import image_id
+from fruits.tables import Large
 
 ROW_GROUP_ROWS = 50_000
 _BATCH_ROWS = 10_000
 _COLUMNS = ["key", "etag", "size_bytes"]
 
 
-def read(spark: SparkSession, uri: str) -> DataFrame:
-    """Open a listing as a frame; one of several row groups executors read for themselves, a group at a time.
+def read(spark: SparkSession, uri: str) -> pa.Table | Large:
+    """Read a listing of one row group; one of several executors read for themselves, a group at a time.
 
     Args:
         spark: The session.
@@ -43,9 +44,10 @@ def read(spark: SparkSession, uri: str) -> DataFrame:
         with objects.open_arrow(uri, s3) as file:
             footer = pq.ParquetFile(file)
             row_groups, names = footer.num_row_groups, footer.schema_arrow.names
+            number = footer.metadata.num_rows
             if row_groups <= 1 and set(_COLUMNS) <= set(names):
                 rows = [_listed(batch) for batch in footer.read(_COLUMNS).to_batches()]
-                return spark.createDataFrame(pa.Table.from_batches(rows, schemas.LISTED))
+                return pa.Table.from_batches(rows, schemas.LISTED)
     except FileNotFoundError as error:
         raise ListingError(
             f"there is no listing at {uri}: let `plan` (or tools/run_local.py) write it"
@@ -56,7 +58,7 @@ def read(spark: SparkSession, uri: str) -> DataFrame:
         raise ListingError(f"{uri} lacks the columns {sorted(missing)}")
     slices = max(1, min(row_groups, 4 * spark.sparkContext.defaultParallelism))
     groups = spark.range(0, row_groups, 1, numPartitions=slices)
-    return groups.mapInArrow(_row_groups(uri, s3), schemas.spark(schemas.LISTED))
+    return Large(groups.mapInArrow(_row_groups(uri, s3), schemas.spark(schemas.LISTED)), number)
 
 
 def _row_groups(uri: str, s3: objects.S3Location | None) -> Mapper:

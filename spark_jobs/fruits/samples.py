@@ -6,7 +6,6 @@ few of them, and only their vectors and pixels are read, from the files of the r
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
-from fruits import export, job, keys, objects, quality, schemas
+from fruits import data_files, export, job, keys, objects, quality, schemas
 from fruits.batches import list_column, matrix
 from fruits.pca import Pca
 
@@ -128,43 +127,41 @@ _Known = dict[tuple[str, str], tuple[npt.NDArray[np.float32], bytes | None]]
 
 
 def _kept(run: job.Run, model_id: str) -> _Known:
-    rows = run.spark.table(f"{run.arguments.database}.samples").where(F.col("model_id") == F.lit(model_id))
-    return _by_id(rows.select("image_id", "features_run_id", "features", "thumbnail").toArrow())
+    table, columns = f"{run.arguments.database}.samples", ["image_id", "features_run_id", "features", "thumbnail"]
+    return _by_id(data_files.here(run.spark, table, columns, {"model_id": [model_id]}))
 
 
 def _features(run: job.Run, model_id: str, lacking: list[Any]) -> _Known:
     if not lacking:
         return {}
-    rows = run.spark.table(f"{run.arguments.database}.features").where(
-        (F.col("model_id") == F.lit(model_id)) & F.col("run_id").isin(sorted({row.of_run for row in lacking}))
+    found = data_files.here(
+        run.spark,
+        f"{run.arguments.database}.features",
+        ["image_id", "run_id", "features"],
+        {"model_id": [model_id], **_rows(lacking, "of_run")},
     )
-    chosen = rows.join(_ids(run, lacking), "image_id", "left_semi").select(
-        "image_id",
-        F.col("run_id").alias("features_run_id"),
-        "features",
-        F.lit(None).cast("binary").alias("thumbnail"),
-    )
-    return _by_id(chosen.toArrow())
+    columns = ["image_id", "features_run_id", "features"]
+    nothing = pa.nulls(len(found), pa.binary())
+    return _by_id(found.rename_columns(columns).append_column("thumbnail", nothing))
 
 
 def _thumbnails(run: job.Run, unseen: list[Any]) -> dict[str, bytes]:
     if not unseen:
         return {}
-    rows = run.spark.table(f"{run.arguments.database}.images").where(
-        F.col("run_id").isin(sorted({row.image_run for row in unseen}))
-    )
-    chosen = rows.join(_ids(run, unseen), "image_id", "left_semi").select("image_id", "pixels")
+    table, columns, rows = f"{run.arguments.database}.images", ["image_id", "pixels"], _rows(unseen, "image_run")
     if len(unseen) > _FEW:
+        chosen = data_files.by_spark(run.spark, table, columns, rows)
         made = chosen.mapInArrow(export.thumbnails, schemas.spark(schemas.THUMBNAIL)).toArrow()
     else:
         # Starting Python on the executors takes longer than drawing these.
-        made = pa.Table.from_batches(export.thumbnails(chosen.toArrow().to_batches()), schemas.THUMBNAIL)
+        found = data_files.here(run.spark, table, columns, rows)
+        made = pa.Table.from_batches(export.thumbnails(found.to_batches()), schemas.THUMBNAIL)
     return dict(zip(*(made.column(name).to_pylist() for name in schemas.THUMBNAIL.names), strict=True))
 
 
-def _ids(run: job.Run, rows: Iterable[Any]) -> DataFrame:
-    ids = pa.table({"image_id": pa.array([row.image_id for row in rows], pa.string())})
-    return F.broadcast(run.spark.createDataFrame(ids))
+def _rows(drawn: list[Any], of_run: str) -> data_files.Kept:
+    runs = sorted({getattr(row, of_run) for row in drawn})
+    return {"run_id": runs, "image_id": [row.image_id for row in drawn]}
 
 
 def _by_id(table: pa.Table) -> _Known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
 
 from pyspark import StorageLevel
@@ -51,6 +52,21 @@ _OF_TABLE = {
     "samples": {"write.metadata.metrics.default": "none"},
     "pca_models": {"write.metadata.metrics.default": "none"},
 }
+
+
+@dataclass(frozen=True)
+class Large:
+    """Rows that Spark reads: more than the driver should.
+
+    Attributes:
+        frame: The rows.
+        rows: How many.
+    """
+
+    frame: DataFrame
+    rows: int
+
+
 _DATABASE = re.compile(r"^\w+\.\w+$")
 _ACTION = "_action"
 
@@ -201,8 +217,7 @@ def computed(frame: DataFrame) -> DataFrame:
     """Compute a narrow frame now and hold it on the executors' disks; what a lost executor held is computed again.
 
     No checkpoint: the executor would take its part of that with it, and the job would fail. So a frame that is used
-    after a commit reads its tables at a snapshot (`beside.side`): computed again, it is still the same. What is
-    observed on the way may then be counted twice, which no job's reconciliation lets pass.
+    after a commit reads its tables at a snapshot (`beside.side`): computed again, it is still the same.
     """
     held = frame.persist(StorageLevel.DISK_ONLY)
     held.write.format("noop").mode("overwrite").save()

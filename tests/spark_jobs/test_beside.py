@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import load_images
+import pyarrow as pa
 import pytest
 from fruits import beside, tables
 from fruits.iceberg import Table
-from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
+from fruits.tables import Large
 
 from tests.spark_jobs.conftest import Nights, note_what_passes
 from tests.spark_jobs.pictures import encoded, fruit, orchard
@@ -60,7 +60,7 @@ def test_tables_too_large_for_the_driver_come_to_the_same(
     )
     here = history(nights)
     monkeypatch.setattr(beside, "ROW_GROUP_ROWS", 0)
-    assert not beside.side(nights.spark, f"{nights.database}.images").isLocal()
+    assert isinstance(beside.side(nights.spark, f"{nights.database}.images"), Large)
     by_executors = history(large)
 
     for table in ("images", "rejects", "features", "pca"):
@@ -72,27 +72,42 @@ def test_tables_too_large_for_the_driver_come_to_the_same(
             assert night[stage] == other[stage]
 
 
-def test_what_the_driver_has_is_grouped_in_one_partition_and_the_rest_by_executors(
-    nights: Nights, monkeypatch: pytest.MonkeyPatch
+def look(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
+    row = beside.by_key(rows["image_id"], {name: rows[name] for name in ("etag", "run", "code")})
+    return row, beside.Told({"keys": len(row)}, frozenset(row["run"].to_pylist()))
+
+
+LOOKED = pa.schema([(name, pa.string()) for name in ("image_id", "etag", "run", "code")])
+
+
+@pytest.mark.parametrize("share_rows", [2, 200_000])
+def test_what_the_driver_has_it_looks_at_itself_and_the_rest_executors_do(
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, share_rows: int
 ) -> None:
-    orchard(nights.photos, labels=1, each=3)
+    orchard(nights.photos, labels=1, each=5)
     nights.load()
-    name = f"{nights.database}.images"
-    here = beside.side(nights.spark, name, etag="etag", run="run_id")
-    empty = beside.side(nights.spark, f"{nights.database}.rejects", code="error_code")
-    grouped = beside.together([here, empty]).agg(F.max("etag").alias("etag"), F.max("code").alias("code"))
-    assert grouped.rdd.getNumPartitions() == 1
-    expected = sorted((row["image_id"], row["etag"], None) for row in nights.rows("images"))
-    assert sorted(map(tuple, grouped.collect())) == expected
+    name, spark = f"{nights.database}.images", nights.spark
+    here = beside.side(spark, name, etag="etag", run="run_id")
+    empty = beside.side(spark, f"{nights.database}.rejects", code="error_code")
+    frame, told = beside.together(spark, [here, empty], look, LOOKED)
+    expected = sorted((row["image_id"], row["etag"], row["run_id"], None) for row in nights.rows("images"))
+    assert frame.isLocal()
+    assert sorted(map(tuple, frame.collect())) == expected
+    assert told == beside.Told({"keys": 5}, frozenset({expected[0][2]}))
 
     monkeypatch.setattr(beside, "ROW_GROUP_ROWS", 2)
-    there = beside.side(nights.spark, name, etag="etag", run="run_id")
-    assert (here.isLocal(), there.isLocal()) == (True, False)
-    assert there.columns == here.columns == ["image_id", "etag", "run"]
-    assert sorted(map(tuple, there.collect())) == sorted(map(tuple, here.collect()))
-    shuffled = beside.together([there, empty]).agg(F.max("etag").alias("etag"), F.max("code").alias("code"))
-    assert shuffled.rdd.getNumPartitions() > 1
-    assert sorted(map(tuple, shuffled.collect())) == expected
+    monkeypatch.setattr(beside, "_SHARE_ROWS", share_rows)
+    there = beside.side(spark, name, etag="etag", run="run_id")
+    assert isinstance(there, Large)
+    assert (there.rows, there.frame.columns) == (5, here.column_names)
+    before = spark.conf.get("spark.sql.execution.arrow.maxRecordsPerBatch")
+    by_executors, told_there = beside.together(spark, [there, empty], look, LOOKED)
+    assert not by_executors.isLocal()
+    assert by_executors.rdd.getNumPartitions() == max(spark.sparkContext.defaultParallelism, -(-5 // share_rows))
+    assert spark.conf.get("spark.sql.execution.arrow.maxRecordsPerBatch") == before
+    nights.spark.sql(f"DELETE FROM {name}")
+    assert sorted(map(tuple, by_executors.collect())) == expected, "held, whatever is committed later"
+    assert told_there == told
 
 
 @pytest.mark.parametrize("table", ["images", "features"])
@@ -108,11 +123,9 @@ def test_the_files_of_a_run_are_found_without_opening_others(nights: Nights, tab
             for field in nights.spark.table(name).schema
         }
         nights.spark.createDataFrame([row], nights.spark.table(name).schema).writeTo(name).append()
-    equal = nights.spark._jvm.org.apache.iceberg.expressions.Expressions.equal
-    with contextlib.closing(
-        Table(nights.spark, name).java.newScan().filter(equal("run_id", runs[1])).planFiles()
-    ) as found:
-        assert len(list(found.iterator())) == 1
+    found = Table(nights.spark, name).data_files(runs=[runs[1], "another"])
+    assert found is not None
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("rows_here", [0, 50_000])

@@ -12,10 +12,12 @@ import pytest
 from fruits import data_files, iceberg, tables
 from fruits.data_files import Piece
 from fruits.iceberg import Table
+from pyspark.sql import functions
 
 pytestmark = pytest.mark.spark
 
 MODEL, OTHER = "a" * 64, "b" * 64
+OF_MODEL = {"model_id": [MODEL]}
 
 
 def image_id(number: int) -> str:
@@ -50,7 +52,7 @@ def told(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 def read(spark: Any, table: str, cores: int = 2) -> Any:
     schema = spark.table(table).select("image_id", "features").schema
-    return data_files.mapped(spark, table, ["image_id", "features"], MODEL, told, schema, cores)
+    return data_files.mapped(spark, table, ["image_id", "features"], OF_MODEL, told, schema, cores)
 
 
 def rows(frame: Any) -> list[tuple[Any, ...]]:
@@ -68,7 +70,7 @@ def test_the_rows_of_one_model_are_those_that_spark_reads(spark: Any, table: str
 
 def test_files_are_dealt_to_as_many_tasks_as_cores(spark: Any, table: str) -> None:
     for cores in (1, 2, 8):
-        told_before = data_files.partitions(data_files.pieces_of(spark, table), cores)
+        told_before = data_files.partitions(data_files.pieces_of(spark, table, OF_MODEL), cores)
         assert read(spark, table, cores).rdd.getNumPartitions() == told_before == min(cores, 3)
 
 
@@ -106,6 +108,27 @@ def test_a_small_table_read_on_the_driver_has_the_rows_that_spark_reads(spark: A
     assert len(here) == 560
 
 
+@pytest.mark.parametrize("here_bytes", [64 * 1024 * 1024, 0])
+@pytest.mark.parametrize("literals", [20, 0])
+def test_few_rows_read_on_the_driver_are_those_that_were_asked_for(
+    spark: Any, table: str, here_bytes: int, literals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = features(spark, range(500, 510), MODEL).withColumn("run_id", functions.lit("later"))
+    later.coalesce(1).writeTo(table).append()
+    monkeypatch.setattr(data_files, "_HERE_BYTES", here_bytes)
+    monkeypatch.setattr(data_files, "_LITERALS", literals)
+    opened: list[str] = []
+    real = data_files.open_arrow
+    monkeypatch.setattr(data_files, "open_arrow", lambda uri, s3: opened.append(uri) or real(uri, s3))
+    asked = {"run_id": ["later"], "image_id": [image_id(number) for number in (7, 501, 509, 510)]}
+    found = data_files.here(spark, table, ["features", "image_id"], OF_MODEL | asked)
+    assert found.column_names == ["features", "image_id"]
+    assert sorted(found["features"].to_pylist()) == [[4.0, 501.0], [5.0, 509.0]]
+    assert len(opened) == (1 if here_bytes else 0), "only the file of that run"
+    nothing = data_files.here(spark, table, ["image_id"], OF_MODEL | {"run_id": ["nobody's"]})
+    assert nothing.to_pydict() == {"image_id": []}
+
+
 def test_files_listed_by_spark_are_those_that_the_driver_lists(
     spark: Any, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,7 +161,7 @@ def test_a_file_of_many_row_groups_is_read_in_pieces(
     )
     many.writeTo(table).append()
     monkeypatch.setattr(data_files, "_PIECE_BYTES", 1_000_000)
-    pieces = data_files.pieces_of(spark, table)
+    pieces = data_files.pieces_of(spark, table, OF_MODEL)
     assert pieces is not None
     assert len(pieces) > len({piece.uri for piece in pieces}) == 1
     assert rows(read(spark, table)) == by_spark(spark, table)

@@ -10,6 +10,7 @@ import pytest
 from fruits import job, listing, objects, tables
 from fruits.errors import ListingError, ReconciliationError
 from fruits.keys import image_id
+from fruits.tables import Large
 
 from tests.spark_jobs import pictures
 from tests.spark_jobs.pictures import CANARY, encoded, fruit, orchard
@@ -235,13 +236,30 @@ def test_a_full_refresh_loads_everything_again_to_the_same_rows(nights):
     assert nights.rows("images", *WHEN) == before
 
 
+def test_a_reject_that_a_killed_run_left_beside_an_image_goes_and_the_image_stays(nights):
+    orchard(nights.photos, labels=1, each=3)
+    nights.load()
+    kept, etag = nights.table("images").select("image_id", "etag").orderBy("image_id").first()
+    nights.spark.sql(
+        f"INSERT INTO {nights.database}.rejects VALUES ('{kept}', 'key', '{etag}', 'not_an_image', 'html', 'run-0')"
+    )
+    goes = nights.table("images").where(f"image_id <> '{kept}'").first()
+    (nights.photos / goes.source_key).unlink()  # so that the night removes rows of images too
+    metrics = nights.load("--complete")
+    assert metrics["images"]["removed"] == 1
+    assert nights.rows("rejects") == []
+    images = {row["image_id"] for row in nights.rows("images")}
+    assert kept in images
+    assert len(images) == 2
+
+
 def test_a_listing_of_several_row_groups_is_read_whole(nights, monkeypatch):
     orchard(nights.photos, labels=2, each=10)
     monkeypatch.setattr("fruits.listing.ROW_GROUP_ROWS", 3)
     listed = listing.read(nights.spark, str(nights.list_photos() / "listing.parquet"))
-    assert "MapInArrow" in listed._jdf.queryExecution().toString(), "executors read it, not the driver"
-    rows = listed.collect()
-    assert len({row.source_key for row in rows}) == len(rows) == 20
+    assert isinstance(listed, Large), "executors read it, not the driver"
+    rows = listed.frame.collect()
+    assert len({row.source_key for row in rows}) == len(rows) == listed.rows == 20
     assert all(row.image_id == image_id(row.source_key) and row.size_bytes > 0 for row in rows)
 
 

@@ -9,7 +9,7 @@ from tests.spark_jobs.pictures import orchard
 
 pytestmark = pytest.mark.spark
 
-AT_MOST = {"load_images": 8, "featurize": 3, "reduce_pca": 1, "publish": 16}
+AT_MOST = {"load_images": 7, "featurize": 1, "reduce_pca": 1, "publish": 6}
 """What there is now. Fewer is better: then lower these."""
 
 
