@@ -162,9 +162,9 @@ def _look(model_id: str, anew: bool) -> beside.Look:
         )
         present, done = beside.given(row["content"]), beside.given(row["done"])
         pending = present & (anew | ~beside.same(row["done"], row["content"]))
-        counts = beside.counts(
-            images=present, pending=pending, outdated=pending & done, orphans=~present
-        ) | {"of_other_models": int(np.asarray(row["others"])[present].sum())}
+        counts = beside.counts(images=present, pending=pending, outdated=pending & done, orphans=~present) | {
+            "of_other_models": int(np.asarray(row["others"])[present].sum())
+        }
         work = pa.table([row["image_id"], pa.array(pending)], schema=_WORK).filter(pending | ~present)
         runs = frozenset(row["image_run"].filter(pending).to_pylist())
         return work, beside.Told(counts, runs)

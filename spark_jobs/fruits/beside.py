@@ -116,7 +116,9 @@ def together(
     shares = max(spark.sparkContext.defaultParallelism, -(-number // _SHARE_ROWS))
     with_told = schema.append(pa.field(_TOLD, pa.string()))
     nullable = pa.schema([field.with_nullable(True) for field in with_told])
-    looked = united.repartition(shares, "image_id").mapInArrow(_share(look, nullable), schemas.spark(nullable))
+    looked = united.repartition(shares, "image_id").mapInArrow(
+        _share(look, nullable), schemas.spark(nullable)
+    )
     with _batches_of(spark, _BATCH_ROWS):
         held = tables.computed(looked)
     of_shares = [Told.from_json(row[0]) for row in held.where(f"{_TOLD} IS NOT NULL").select(_TOLD).collect()]
@@ -148,7 +150,9 @@ def _share(look: Look, schema: pa.Schema) -> Mapper:
     return mapped
 
 
-def by_key(ids: pa.ChunkedArray, largest: Mapping[str, Any], summed: Mapping[str, Any] | None = None) -> pa.Table:
+def by_key(
+    ids: pa.ChunkedArray, largest: Mapping[str, Any], summed: Mapping[str, Any] | None = None
+) -> pa.Table:
     """Group columns by image_id: the largest value of each, NULLs aside, or the sum."""
     summed = summed or {}
     columns = {"image_id": ids, **largest, **summed}

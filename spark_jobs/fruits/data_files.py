@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
-from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
 from fruits.batches import Mapper
@@ -131,11 +130,14 @@ def here(spark: SparkSession, table: str, columns: Sequence[str], kept: Kept) ->
         columns: Which columns.
         kept: Which rows.
     """
-    files = Table(spark, table).data_files(runs=kept.get("run_id"))
+    found = Table(spark, table)
+    files = found.data_files(runs=kept.get("run_id"))
     if files is None or sum(file.size_bytes for file in files) > _HERE_BYTES:
         return by_spark(spark, table, columns, kept).toArrow()
-    schema = to_arrow_schema(spark.table(table).select(*columns).schema)
-    return pa.Table.from_batches([batch.cast(schema) for batch in batches(_cut(files), columns, kept)], schema)
+    schema = _columns(found, columns)
+    return pa.Table.from_batches(
+        [batch.cast(schema) for batch in batches(_cut(files), columns, kept)], schema
+    )
 
 
 def by_spark(spark: SparkSession, table: str, columns: Sequence[str], kept: Kept) -> DataFrame:
@@ -153,17 +155,18 @@ def by_spark(spark: SparkSession, table: str, columns: Sequence[str], kept: Kept
 
 def whole(spark: SparkSession, table: str, columns: Sequence[str]) -> pa.Table:
     """Read some columns of a table of few rows here, on the driver, where planning a Spark job takes longer."""
-    found = spark.table(table).select(*columns)
-    files = Table(spark, table).data_files()
+    found = Table(spark, table)
+    files = found.data_files()
     if files is None:
-        return found.toArrow()
+        return spark.table(table).select(*columns).toArrow()
+    schema = _columns(found, columns)
     if not files:
-        return to_arrow_schema(found.schema).empty_table()
+        return schema.empty_table()
     s3 = where_is_s3() if any(place(file.uri).bucket for file in files) else None
 
     def read(file: DataFile) -> pa.Table:
         with open_arrow(file.uri, s3) as opened, pq.ParquetFile(opened) as parquet:
-            return parquet.read(columns=list(columns), use_threads=False).select(list(columns))
+            return parquet.read(columns=list(columns), use_threads=False).select(list(columns)).cast(schema)
 
     with ThreadPoolExecutor(_READERS) as readers:
         return pa.concat_tables(readers.map(read, files))
@@ -173,6 +176,10 @@ def rows(spark: SparkSession, table: str, columns: Sequence[str]) -> list[dict[s
     """Give `whole` row by row."""
     found: list[dict[str, Any]] = whole(spark, table, columns).to_pylist()
     return found
+
+
+def _columns(table: Table, columns: Sequence[str]) -> pa.Schema:
+    return pa.schema([table.schema.field(name) for name in columns])
 
 
 def pieces_of(spark: SparkSession, table: str, kept: Kept) -> list[Piece] | None:
@@ -221,6 +228,6 @@ def _batches(
             for batch in parquet.iter_batches(batch_rows, own, columns=read_columns, use_threads=False):
                 for name, wanted in values.items():
                     has = pc.is_in(batch.column(name), wanted)
-                    batch = batch if pc.all(has).as_py() else batch.filter(has)  # noqa: PLW2901 - narrowed
+                    batch = batch if pc.all(has).as_py() else batch.filter(has)
                 if batch.num_rows:
                     yield batch.select(list(columns))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 from pyspark.sql import SparkSession
 
 _FEW_FILES = 200
@@ -25,6 +26,18 @@ class DataFile:
     uri: str
     size_bytes: int
     rows: int
+
+
+_ARROW = {
+    "BOOLEAN": pa.bool_(),
+    "INTEGER": pa.int32(),
+    "LONG": pa.int64(),
+    "FLOAT": pa.float32(),
+    "DOUBLE": pa.float64(),
+    "STRING": pa.string(),
+    "BINARY": pa.binary(),
+    "TIMESTAMP": pa.timestamp("us", tz="UTC"),
+}
 
 
 def names(spark: SparkSession, database: str) -> set[str] | None:
@@ -66,6 +79,11 @@ class Table:
         self._java.refresh()
 
     @property
+    def schema(self) -> pa.Schema:
+        """The columns as Arrow has them, each with its number: Iceberg knows columns by these, not by their names."""
+        return pa.schema([_field(column) for column in self._java.schema().columns()])
+
+    @property
     def snapshot_id(self) -> int | None:
         """The current snapshot; None while nothing was ever written."""
         snapshot = self._java.currentSnapshot()
@@ -103,6 +121,15 @@ class Table:
         """Snapshots by the tags that hold them."""
         refs = self._java.refs()
         return {str(name): int(refs[name].snapshotId()) for name in refs if refs[name].isTag()}
+
+    def tag(self, name: str, snapshot_id: int) -> None:
+        """Let a snapshot be held by a tag of this name, unless there is one."""
+        if name not in self.tags:
+            self._java.manageSnapshots().createTag(name, snapshot_id).commit()
+
+    def untag(self, name: str) -> None:
+        """Let go of the snapshot that a tag holds."""
+        self._java.manageSnapshots().removeTag(name).commit()
 
     def data_files(
         self, snapshot_id: int | None = None, runs: Sequence[str] | None = None
@@ -154,3 +181,9 @@ class Table:
     def _total(self, key: str) -> int:
         snapshot = self._java.currentSnapshot()
         return 0 if snapshot is None else int(snapshot.summary().get(key) or 0)
+
+
+def _field(column: Any) -> pa.Field:
+    kind = column.type()
+    arrow = pa.list_(_field(kind.fields()[0])) if kind.isListType() else _ARROW[kind.typeId().name()]
+    return pa.field(column.name(), arrow, column.isOptional(), {"PARQUET:field_id": str(column.fieldId())})

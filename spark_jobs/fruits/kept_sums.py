@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
-from fruits import data_files, job, schemas, sums, tables
+from fruits import data_files, job, kept_rows, schemas, sums, tables
 from fruits.data_files import Piece
 from fruits.iceberg import Table
 from fruits.sums import Sums
@@ -99,11 +98,9 @@ def keep(run: job.Run, model_id: str, total: Sums | None, snapshot_id: int) -> N
     A kill before the row leaves one tag too many, one after it the old tag: the next call drops both.
     """
     spark, database = run.spark, run.arguments.database
-    tag = _tag(model_id, snapshot_id)
+    features, tag = Table(spark, f"{database}.features"), _tag(model_id, snapshot_id)
     if total is not None and total.count:
-        spark.sql(
-            f"ALTER TABLE {database}.features CREATE TAG IF NOT EXISTS `{tag}` AS OF VERSION {snapshot_id}"
-        )
+        features.tag(tag, snapshot_id)
         row = {
             "model_id": model_id,
             "n": total.count,
@@ -111,14 +108,14 @@ def keep(run: job.Run, model_id: str, total: Sums | None, snapshot_id: int) -> N
             "features_snapshot": snapshot_id,
             "run_id": run.arguments.run_id,
         }
-        frame = spark.createDataFrame(pa.Table.from_pylist([row], schemas.KEPT_SUMS)).coalesce(1)
-        frame.writeTo(f"{database}.pca_sums").overwrite(F.col("model_id") == F.lit(model_id))
+        rows = pa.Table.from_pylist([row], schemas.KEPT_SUMS)
+        kept_rows.replace(spark, f"{database}.pca_sums", rows, {"model_id": model_id})
     else:
         tables.delete(spark, f"{database}.pca_sums", f"model_id = '{model_id}'")
         tag = ""
-    for old in Table(spark, f"{database}.features").tags:
+    for old in features.tags:
         if old.startswith(_tag(model_id, "")) and old != tag:
-            spark.sql(f"ALTER TABLE {database}.features DROP TAG IF EXISTS `{old}`")
+            features.untag(old)
 
 
 def count(run: job.Run, model_id: str) -> int:

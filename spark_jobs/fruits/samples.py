@@ -14,9 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
-from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
-from fruits import data_files, export, job, keys, objects, quality, schemas
+from fruits import data_files, export, job, kept_rows, keys, objects, quality, schemas
 from fruits.batches import list_column, matrix
 from fruits.pca import Pca
 
@@ -119,15 +118,17 @@ def draw(run: job.Run, candidates: DataFrame, model_id: str) -> Samples:
 def keep(run: job.Run, samples: Samples) -> None:
     """Keep the sample for the next night, in place of the last one."""
     if not samples.kept:
-        frame = run.spark.createDataFrame(samples.table).coalesce(1)
-        frame.writeTo(f"{run.arguments.database}.samples").overwrite(F.lit(True))
+        kept_rows.replace(run.spark, f"{run.arguments.database}.samples", samples.table, {})
 
 
 _Known = dict[tuple[str, str], tuple[npt.NDArray[np.float32], bytes | None]]
 
 
 def _kept(run: job.Run, model_id: str) -> _Known:
-    table, columns = f"{run.arguments.database}.samples", ["image_id", "features_run_id", "features", "thumbnail"]
+    table, columns = (
+        f"{run.arguments.database}.samples",
+        ["image_id", "features_run_id", "features", "thumbnail"],
+    )
     return _by_id(data_files.here(run.spark, table, columns, {"model_id": [model_id]}))
 
 
@@ -148,7 +149,11 @@ def _features(run: job.Run, model_id: str, lacking: list[Any]) -> _Known:
 def _thumbnails(run: job.Run, unseen: list[Any]) -> dict[str, bytes]:
     if not unseen:
         return {}
-    table, columns, rows = f"{run.arguments.database}.images", ["image_id", "pixels"], _rows(unseen, "image_run")
+    table, columns, rows = (
+        f"{run.arguments.database}.images",
+        ["image_id", "pixels"],
+        _rows(unseen, "image_run"),
+    )
     if len(unseen) > _FEW:
         chosen = data_files.by_spark(run.spark, table, columns, rows)
         made = chosen.mapInArrow(export.thumbnails, schemas.spark(schemas.THUMBNAIL)).toArrow()

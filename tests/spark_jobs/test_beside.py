@@ -103,7 +103,9 @@ def test_what_the_driver_has_it_looks_at_itself_and_the_rest_executors_do(
     before = spark.conf.get("spark.sql.execution.arrow.maxRecordsPerBatch")
     by_executors, told_there = beside.together(spark, [there, empty], look, LOOKED)
     assert not by_executors.isLocal()
-    assert by_executors.rdd.getNumPartitions() == max(spark.sparkContext.defaultParallelism, -(-5 // share_rows))
+    assert by_executors.rdd.getNumPartitions() == max(
+        spark.sparkContext.defaultParallelism, -(-5 // share_rows)
+    )
     assert spark.conf.get("spark.sql.execution.arrow.maxRecordsPerBatch") == before
     nights.spark.sql(f"DELETE FROM {name}")
     assert sorted(map(tuple, by_executors.collect())) == expected, "held, whatever is committed later"
