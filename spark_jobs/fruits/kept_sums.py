@@ -200,8 +200,7 @@ def _summed(run: job.Run, model_id: str, pieces: list[Piece] | None) -> Sums | N
     if pieces is None:
         pieces = data_files.pieces_of(spark, table, kept)
     if pieces is not None and sum(piece.rows for piece in pieces) <= _ON_DRIVER_ROWS:
-        batches = data_files.batches(pieces, ["features"], kept)
-        total = sums.merged_sums(bytes(part.column("sums")[0].as_py()) for part in sums.summer()(batches))
+        total: Sums | None = sums.summed(data_files.batches(pieces, ["features"], kept))
     else:
         schema = schemas.spark(schemas.SUMS)
         parts = data_files.mapped(spark, table, ["features"], kept, sums.summer(), schema, run.cores, pieces)

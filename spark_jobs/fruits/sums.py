@@ -219,15 +219,25 @@ def summer(dims: int = DIMS) -> Mapper:
     """Make the mapper that sums a partition's features: batches with `features` to one `schemas.SUMS` row."""
 
     def sum_up(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        sums = Sums(dims)
-        for batch in batches:
-            try:
-                sums.add(matrix(batch.column("features"), dims))
-            except ValueError as error:
-                raise FeaturesOutOfRangeError(f"{error}: featurize again with --full-refresh") from error
+        sums = summed(batches, dims)
         yield pa.record_batch([pa.array([sums.to_bytes()], pa.binary())], schema=schemas.SUMS)
 
     return sum_up
+
+
+def summed(batches: Iterable[pa.RecordBatch], dims: int = DIMS) -> Sums:
+    """Sum batches with `features`.
+
+    Raises:
+        FeaturesOutOfRangeError: A row does not have `dims` features, or one of them is out of range.
+    """
+    sums = Sums(dims)
+    for batch in batches:
+        try:
+            sums.add(matrix(batch.column("features"), dims))
+        except ValueError as error:
+            raise FeaturesOutOfRangeError(f"{error}: featurize again with --full-refresh") from error
+    return sums
 
 
 def merger() -> Mapper:
