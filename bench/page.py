@@ -96,10 +96,15 @@ def render(found: dict[str, Any]) -> str:
 def setting(found: dict[str, Any]) -> str:
     """One sentence that says what was measured where."""
     machine, details = found["machine"], found["details"]
-    load = details["load_average"]
+    load, commits = details["load_average"], details["commits"]
+    measured = (
+        f"commit {next(iter(commits))}"
+        if len(commits) == 1
+        else "; ".join(f"{', '.join(sections)} at commit {commit}" for commit, sections in commits.items())
+    )
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; {machine['date']}, "
-        f"commit {machine['commit']}; medians of {found['repeats']} run(s), contestants in turns; "
+        f"{measured}; medians of {found['repeats']} run(s), contestants in turns; "
         f"{details.get('photos', '')} photos of 100 px, weights: {details.get('weights', '')}; load average when runs "
         f"began: {number(load.get('median'))}, at most {number(load.get('max'))}."
     )

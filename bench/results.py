@@ -47,6 +47,13 @@ class Summary:
         loads = [run.load_average for run in self._runs]
         return {"median": statistics.median(loads), "max": max(loads)} if loads else {}
 
+    def commits(self) -> dict[str, list[str]]:
+        """What each commit was measured in: sections may have been measured again since the others."""
+        return {
+            commit: sorted({run.section for run in self._runs if run.commit == commit})
+            for commit in sorted({run.commit for run in self._runs})
+        }
+
 
 def seconds(run: Run) -> float | None:
     """A peer's clock: framework ready to results on disk."""
@@ -311,4 +318,5 @@ def details(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
             **{name: summary.spread("peers", name, size, workers, model_seconds) for name in PEERS},
         },
         "load_average": summary.load(),
+        "commits": summary.commits(),
     }

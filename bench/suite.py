@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,7 @@ class Run:
         repeat: Which turn, from 0.
         figures: What was measured; seconds unless the name says otherwise.
         load_average: Of the machine, just before.
+        commit: What was measured; empty in a run that nobody has kept yet.
     """
 
     section: str
@@ -91,6 +92,7 @@ class Run:
     repeat: int
     figures: dict[str, Any] = field(default_factory=dict)
     load_average: float = 0.0
+    commit: str = ""
 
     @property
     def key(self) -> tuple[str, str, int, int, int]:
@@ -111,7 +113,8 @@ class Journal:
         return any(run.key == key for run in self.runs)
 
     def add(self, run: Run) -> None:
-        """Keeps a run."""
+        """Keeps a run, with the commit that it measured."""
+        run = replace(run, commit=ours.commit())
         self.runs.append(run)
         with self._path.open("a") as file:
             file.write(json.dumps(asdict(run)) + "\n")

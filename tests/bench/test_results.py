@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -103,6 +104,14 @@ def test_a_row_is_summed_on_all_cores_of_the_driver() -> None:
     assert found["details"]["core_ms_per_further_image"]["reduce_pca"] == 0.04
     quick = results.summarize(made_up(QUICK), QUICK, 2, dict(MACHINE))
     assert quick["details"]["core_ms_per_further_image"]["reduce_pca"] is None, "of one size"
+
+
+def test_it_is_said_which_commit_was_measured_and_where_sections_differ() -> None:
+    runs = [replace(run, commit="abc" if run.section == "pca" else "old") for run in made_up(FULL)]
+    mixed = results.summarize(runs, FULL, 2, dict(MACHINE))
+    assert "pca at commit abc; chain, night, peers at commit old; medians of 3" in page.setting(mixed)
+    alike = results.summarize([replace(run, commit="old") for run in runs], FULL, 2, dict(MACHINE))
+    assert " commit old; medians of 3" in page.setting(alike)
 
 
 def test_the_page_is_whole_and_needs_no_network(found: dict) -> None:

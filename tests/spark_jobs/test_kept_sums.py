@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pyarrow as pa
 import pytest
-from fruits import data_files, job, kept_sums, schemas, sums, tables, upkeep
+from fruits import data_files, job, kept_rows, kept_sums, schemas, sums, tables, upkeep
 from fruits.batches import list_column
 from fruits.iceberg import Table
 
@@ -140,7 +140,7 @@ def test_compaction_before_the_sums_are_brought_up_to_date_is_not_taken_for_thei
     updated(run)
 
 
-@pytest.mark.parametrize("killed_at", ["CREATE TAG", "overwrite", "DROP TAG"])
+@pytest.mark.parametrize("killed_at", [(Table, "tag"), (kept_rows, "replace"), (Table, "untag")])
 def test_killed_between_any_two_commits_and_run_again_nothing_is_counted_twice(
     nights, monkeypatch, killed_at
 ):
@@ -152,22 +152,11 @@ def test_killed_between_any_two_commits_and_run_again_nothing_is_counted_twice(
     class Killed(BaseException):
         pass
 
+    def dying(*arguments):
+        raise Killed
+
     with monkeypatch.context() as patch:
-        spark_type = type(run.spark)
-        sql = spark_type.sql
-
-        def dying(self, query, *arguments, **options):
-            if killed_at in query:
-                raise Killed
-            return sql(self, query, *arguments, **options)
-
-        def dying_writer(self, condition):
-            raise Killed
-
-        if killed_at == "overwrite":
-            patch.setattr("pyspark.sql.readwriter.DataFrameWriterV2.overwrite", dying_writer)
-        else:
-            patch.setattr(spark_type, "sql", dying)
+        patch.setattr(*killed_at, dying)
         with pytest.raises(Killed):
             up_to_date(run)
     assert updated(run).sums.count == 45
