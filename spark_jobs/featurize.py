@@ -24,7 +24,6 @@ from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 STAGE = "featurize"
 ROWS_PER_PARTITION = 10_000
 _BROADCAST_ROWS = 1_000_000
-_BATCH_ROWS = 64  # pictures
 
 
 def parser() -> argparse.ArgumentParser:
@@ -148,6 +147,8 @@ def _work(run: job.Run) -> tuple[DataFrame, Counts]:
 
 
 def _look(model_id: str, anew: bool) -> beside.Look:
+    """Look for images without features of a model, or all of them `anew`, and for features without an image."""
+
     def look(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
         this_model = beside.same(rows["model_id"], model_id)
         of_another = beside.given(rows["model_id"]) & ~this_model
@@ -165,7 +166,7 @@ def _look(model_id: str, anew: bool) -> beside.Look:
         counts = beside.counts(images=present, pending=pending, outdated=pending & done, orphans=~present) | {
             "of_other_models": int(np.asarray(row["others"])[present].sum())
         }
-        work = pa.table([row["image_id"], pa.array(pending)], schema=_WORK).filter(pending | ~present)
+        work = beside.flagged(row, _WORK, pending=pending).filter(pending | ~present)
         runs = frozenset(row["image_run"].filter(pending).to_pylist())
         return work, beside.Told(counts, runs)
 
@@ -176,13 +177,13 @@ def _embedded(run: job.Run, work: DataFrame, counts: Counts, mapper: Mapper) -> 
     """Map the pixels of the pending images, read from the files of the runs that wrote them."""
     name, schema = f"{run.arguments.database}.images", schemas.spark(schemas.EMBEDDED)
     columns = ["image_id", "content_sha256", "pixels"]
-    parts = job.partitions(counts.pending, run.cores, ROWS_PER_PARTITION)
     ids = tables.keys_of(work.where("pending"))
-    if parts == 1:
+    parts = job.partitions(counts.pending, run.cores, ROWS_PER_PARTITION)
+    if parts == 1 and counts.pending <= job.LEAST_ROWS:
         # Spark's reader and a shuffle, to spread the work, would take as long as the model does.
-        kept = {"run_id": counts.runs, "image_id": [row.image_id for row in ids.collect()]}
+        wanted = {"run_id": counts.runs, "image_id": [row.image_id for row in ids.collect()]}
         return data_files.mapped(
-            run.spark, name, columns, kept, mapper, schema, run.cores, batch_rows=_BATCH_ROWS
+            run.spark, name, columns, wanted, mapper, schema, run.cores, batch_rows=job.BATCH_ROWS
         )
     pixels = run.spark.table(name)
     if counts.pending < counts.images:

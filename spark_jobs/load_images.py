@@ -163,6 +163,8 @@ def _work(run: job.Run, erased: suppression.Erased) -> tuple[DataFrame, Counts]:
 
 
 def _look(complete: bool, anew: bool, erased_ids: frozenset[str]) -> beside.Look:
+    """Look for what is new, changed or gone; `anew`, for all that is listed. What was erased counts as not listed."""
+
     def look(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
         columns = {name: rows[name] for name in rows.column_names if name != "image_id"}
         row = beside.by_key(rows["image_id"], columns)
@@ -199,10 +201,8 @@ def _look(complete: bool, anew: bool, erased_ids: frozenset[str]) -> beside.Look
             "leaves_images": gone & had_image,
             "leaves_rejects": (gone | stale) & had_reject,
         }
-        work = row.select([name for name in _WORK.names if name not in flags])
-        for name, flag in flags.items():
-            work = work.append_column(name, pa.array(flag))
-        return work.filter(wanted | gone | stale).cast(_WORK), beside.Told(counts | totals)
+        work = beside.flagged(row, _WORK, **flags).filter(wanted | gone | stale)
+        return work, beside.Told(counts | totals)
 
     return look
 

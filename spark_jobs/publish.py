@@ -227,6 +227,8 @@ def _laid(run: job.Run, pca_id: str, before: str | None) -> tuple[DataFrame, Wor
 
 
 def _look(model_id: str, pca_id: str, kept: list[str]) -> beside.Look:
+    """Look at what a basis lacks, for features of a model, and at rows of bases that are not among those `kept`."""
+
     def look(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
         of_model, in_pca = beside.same(rows["model_id"], model_id), beside.given(rows["pca_id"])
         row = beside.by_key(
@@ -256,11 +258,9 @@ def _look(model_id: str, pca_id: str, kept: list[str]) -> beside.Look:
             orphans=orphan,
             others=np.asarray(row["others"]) > 0,
         )
-        laid = row.select([name for name in _LAID.names if name in row.column_names])
-        for name, flag in {"present": present, "missing": missing, "orphan": orphan}.items():
-            laid = laid.append_column(name, pa.array(flag))
+        laid = beside.flagged(row, _LAID, present=present, missing=missing, orphan=orphan)
         runs = frozenset(row["of_run"].filter(missing).to_pylist())
-        return laid.cast(_LAID), beside.Told(counts, runs)
+        return laid, beside.Told(counts, runs)
 
     return look
 
@@ -288,8 +288,8 @@ def _projected(run: job.Run, laid: DataFrame, work: Work, fitted: Pca) -> pa.Tab
         chosen = rows.select(*columns).join(ids, "image_id", "left_semi")
         return chosen.mapInArrow(project, schema).persist(StorageLevel.DISK_ONLY)
     # 25 MB of features at most: starting Python on the executors takes longer than projecting them here.
-    kept = of_model | {"run_id": work.runs, "image_id": [row.image_id for row in ids.collect()]}
-    batches = project(data_files.here(spark, name, columns, kept).to_batches())
+    wanted = of_model | {"run_id": work.runs, "image_id": [row.image_id for row in ids.collect()]}
+    batches = project(data_files.here(spark, name, columns, wanted).to_batches())
     return pa.Table.from_batches(batches, schemas.PROJECTED)
 
 
@@ -300,7 +300,7 @@ def _measured(projected: pa.Table | DataFrame | None) -> dict[str, Any]:
     if isinstance(projected, pa.Table):
         counts = beside.counts(
             projected=beside.given(projected["pca"]),
-            not_finite=~beside.same(projected["finite"], True),
+            not_finite=~projected["finite"].to_numpy(),
             wrong_dims=~beside.same(projected["dims"], DIMS),
         )
         norms = pc.min_max(projected["norm"]).as_py()
@@ -352,10 +352,10 @@ def _commit_rows(
     if projected is not None:
         versions = laid.where("missing").select("image_id", "label", F.col("of_run").alias("features_run_id"))
         constants = {"pca_id": F.lit(pca_id), "run_id": F.lit(run.arguments.run_id)}
-        few = isinstance(projected, pa.Table)
-        frame = spark.createDataFrame(projected, schemas.spark(schemas.PROJECTED)) if few else projected
+        schema = schemas.spark(schemas.PROJECTED)
+        frame = spark.createDataFrame(projected, schema) if isinstance(projected, pa.Table) else projected
         rows = frame.join(versions, "image_id", "inner").withColumns(constants)
-        rows = rows.coalesce(1) if few else rows  # each further task compiles the same writer
+        rows = rows.coalesce(1) if laid.isLocal() else rows  # each further task compiles the same writer
     if work.orphans:
         gone = tables.keys_of(laid.where("orphan"))
         orphans = (

@@ -145,8 +145,10 @@ def free_abandoned_locks(settings: Settings, context: Context) -> list[str]:
     for database in (settings.database, settings.demo_database):
         lock = open_lock(settings, lake, me, database, settings.region, runs)
         holding = lock.holding()
-        why = holding and judge_holder(settings, lake, lock, holding, runs)
-        if holding and why and lock.remove(holding):
+        if holding is None:
+            continue
+        why = judge_holder(settings, lake, lock, holding, runs)
+        if why is not None and lock.remove(holding):
             log.warning("Removed the lock of %s, which had %s: %s", database, holding, why)
             freed.append(f"{database}: {holding}: {why}")
     return freed

@@ -98,7 +98,7 @@ def together(
 
     Args:
         spark: The session.
-        sides: No column but image_id is in two of them.
+        sides: No column but image_id is in two of them; one that is large has rows.
         look: What to make of the rows of some keys; it is called with all rows of a key or none.
         schema: Of the rows that it gives.
 
@@ -153,7 +153,16 @@ def _share(look: Look, schema: pa.Schema) -> Mapper:
 def by_key(
     ids: pa.ChunkedArray, largest: Mapping[str, Any], summed: Mapping[str, Any] | None = None
 ) -> pa.Table:
-    """Group columns by image_id: the largest value of each, NULLs aside, or the sum."""
+    """Group columns by image_id.
+
+    Args:
+        ids: image_id of each row.
+        largest: Columns of which each group has the largest value, NULLs aside.
+        summed: Columns of int64 without NULL, of which each group has the sum.
+
+    Returns:
+        image_id and these columns, in no order.
+    """
     summed = summed or {}
     columns = {"image_id": ids, **largest, **summed}
     asked = [(name, "max") for name in largest] + [(name, "sum") for name in summed]
@@ -182,6 +191,12 @@ def among(column: pa.ChunkedArray, values: Iterable[str]) -> Flags:
 def where(flags: Flags, column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Give a column with NULL where a flag is not set."""
     return pc.if_else(pa.array(flags), column, None)
+
+
+def flagged(row: pa.Table, schema: pa.Schema, **flags: Flags) -> pa.Table:
+    """Give a schema's columns of some rows: each is a flag, or the rows' own."""
+    columns = [pa.array(flags[name]) if name in flags else row[name] for name in schema.names]
+    return pa.table(columns, schema=schema)
 
 
 def counts(**flags: Flags) -> dict[str, int]:

@@ -30,7 +30,7 @@ _READERS = 16  # each waits for S3, most of the time
 _HERE_BYTES = 64 * 1024 * 1024
 _LITERALS = 20
 
-Kept = Mapping[str, Sequence[str]]
+Wanted = Mapping[str, Sequence[str]]
 """Which rows: those that have one of some values in each of some columns. Files are chosen by ``run_id``."""
 
 
@@ -55,7 +55,7 @@ def mapped(
     spark: SparkSession,
     table: str,
     columns: Sequence[str],
-    kept: Kept,
+    wanted: Wanted,
     mapper: Mapper,
     schema: StructType,
     cores: int,
@@ -68,7 +68,7 @@ def mapped(
         spark: A session with the catalog configured.
         table: ``catalog.database.table``.
         columns: What the mapper gets.
-        kept: Which rows.
+        wanted: Which rows.
         mapper: From record batches to record batches of `schema`.
         schema: Of the result.
         cores: Tasks that run at once; one partition for each, more when it would be long.
@@ -78,17 +78,17 @@ def mapped(
     Returns:
         The mapper's rows. Evaluated twice, the same files are read: they are those of the table's present snapshot.
     """
-    pieces = pieces_of(spark, table, kept) if pieces is None else pieces
+    pieces = pieces_of(spark, table, wanted) if pieces is None else pieces
     if pieces is None:
         # Another writer deleted by marking rows (merge-on-read), which only Spark's reader knows to leave out.
-        return by_spark(spark, table, columns, kept).mapInArrow(mapper, schema)
+        return by_spark(spark, table, columns, wanted).mapInArrow(mapper, schema)
     parts = _dealt(pieces, _hands(pieces, cores))
     s3 = where_is_s3() if any(place(piece.uri).bucket for piece in pieces) else None
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for part in batch.column(0).to_pylist():
-                yield from mapper(_batches(parts[part], columns, kept, batch_rows, s3))
+                yield from mapper(_batches(parts[part], columns, wanted, batch_rows, s3))
 
     return spark.range(0, len(parts), 1, len(parts)).mapInArrow(read, schema)
 
@@ -115,41 +115,43 @@ def changed(spark: SparkSession, table: str, before: int, now: int) -> tuple[lis
     return _cut(added), _cut(removed)
 
 
-def batches(pieces: list[Piece], columns: Sequence[str], kept: Kept) -> Iterator[pa.RecordBatch]:
+def batches(pieces: list[Piece], columns: Sequence[str], wanted: Wanted) -> Iterator[pa.RecordBatch]:
     """Read a few pieces here, on the driver."""
     s3 = where_is_s3() if any(place(piece.uri).bucket for piece in pieces) else None
-    yield from _batches(pieces, columns, kept, _BATCH_ROWS, s3)
+    yield from _batches(pieces, columns, wanted, _BATCH_ROWS, s3)
 
 
-def here(spark: SparkSession, table: str, columns: Sequence[str], kept: Kept) -> pa.Table:
-    """Read some columns of few rows to the driver: straight from the files where these are small.
+def here(spark: SparkSession, table: str, columns: Sequence[str], wanted: Wanted) -> pa.Table:
+    """Read some columns of few rows to the driver: straight from the files of their runs, where these are small.
 
     Args:
         spark: A session with the catalog configured.
         table: ``catalog.database.table``.
         columns: Which columns.
-        kept: Which rows.
+        wanted: Which rows.
+
+    Returns:
+        The rows in no order, with the types that the table has. Files of more than 64 MB in all Spark reads.
     """
     found = Table(spark, table)
-    files = found.data_files(runs=kept.get("run_id"))
+    files = found.data_files(runs=wanted.get("run_id"))
     if files is None or sum(file.size_bytes for file in files) > _HERE_BYTES:
-        return by_spark(spark, table, columns, kept).toArrow()
+        return by_spark(spark, table, columns, wanted).toArrow()
     schema = _columns(found, columns)
     return pa.Table.from_batches(
-        [batch.cast(schema) for batch in batches(_cut(files), columns, kept)], schema
+        [batch.cast(schema) for batch in batches(_cut(files), columns, wanted)], schema
     )
 
 
-def by_spark(spark: SparkSession, table: str, columns: Sequence[str], kept: Kept) -> DataFrame:
+def by_spark(spark: SparkSession, table: str, columns: Sequence[str], wanted: Wanted) -> DataFrame:
     """Give some columns of some rows as Spark reads them: see `here`."""
     found = spark.table(table)
-    for name, values in kept.items():
-        ids = pa.table({name: pa.array(sorted(values), pa.string())})
-        found = (
-            found.where(F.col(name).isin(*values))
-            if len(values) <= _LITERALS
-            else found.join(F.broadcast(spark.createDataFrame(ids)), name, "left_semi")
-        )
+    for name, values in wanted.items():
+        if name == "run_id" or len(values) <= _LITERALS:
+            found = found.where(F.col(name).isin(*values))  # by which files are chosen, and not by a join
+        else:
+            ids = spark.createDataFrame(pa.table({name: pa.array(values, pa.string())}))
+            found = found.join(F.broadcast(ids), name, "left_semi")
     return found.select(*columns)
 
 
@@ -182,9 +184,9 @@ def _columns(table: Table, columns: Sequence[str]) -> pa.Schema:
     return pa.schema([table.schema.field(name) for name in columns])
 
 
-def pieces_of(spark: SparkSession, table: str, kept: Kept) -> list[Piece] | None:
+def pieces_of(spark: SparkSession, table: str, wanted: Wanted) -> list[Piece] | None:
     """Cut the files of a table's present snapshot that may have some rows; None where it has delete files."""
-    files = Table(spark, table).data_files(runs=kept.get("run_id"))
+    files = Table(spark, table).data_files(runs=wanted.get("run_id"))
     return None if files is None else _cut(files)
 
 
@@ -218,16 +220,17 @@ def _dealt(pieces: list[Piece], hands: int) -> list[list[Piece]]:
 
 
 def _batches(
-    pieces: list[Piece], columns: Sequence[str], kept: Kept, batch_rows: int, s3: S3Location | None
+    pieces: list[Piece], columns: Sequence[str], wanted: Wanted, batch_rows: int, s3: S3Location | None
 ) -> Iterator[pa.RecordBatch]:
-    values = {name: pa.array(sorted(of), pa.string()) for name, of in kept.items()}
-    read_columns = list(dict.fromkeys([*columns, *kept]))
+    allowed = {name: pa.array(values, pa.string()) for name, values in wanted.items()}
     for piece in pieces:
         with open_arrow(piece.uri, s3) as file, pq.ParquetFile(file) as parquet:
             own = list(range(piece.number, parquet.num_row_groups, piece.of))
-            for batch in parquet.iter_batches(batch_rows, own, columns=read_columns, use_threads=False):
-                for name, wanted in values.items():
-                    has = pc.is_in(batch.column(name), wanted)
+            for batch in parquet.iter_batches(
+                batch_rows, own, columns=[*columns, *wanted], use_threads=False
+            ):
+                for name, values in allowed.items():
+                    has = pc.is_in(batch.column(name), values)
                     batch = batch if pc.all(has).as_py() else batch.filter(has)
                 if batch.num_rows:
                     yield batch.select(list(columns))

@@ -19,14 +19,14 @@ _ON_DRIVER_BYTES = 32 * 1024 * 1024
 
 
 def write_parquet(
-    spark: SparkSession, table: str, kept: data_files.Kept, uri: str, schema: pa.Schema, size_bytes: int
+    spark: SparkSession, table: str, wanted: data_files.Wanted, uri: str, schema: pa.Schema, size_bytes: int
 ) -> int:
     """Write some rows of a table as one Parquet file, sorted by image_id.
 
     Args:
         spark: A session with the catalog configured.
         table: ``catalog.database.table``, with the columns of `schema`.
-        kept: Which rows.
+        wanted: Which rows.
         uri: Where to; a file of that name is replaced when all is written.
         schema: The file's Arrow schema.
         size_bytes: About how large the rows are. A few MB are written here: starting Python on an executor takes
@@ -37,10 +37,10 @@ def write_parquet(
     """
     s3 = objects.where_is_s3() if objects.place(uri).bucket else None
     if size_bytes <= _ON_DRIVER_BYTES:
-        rows = data_files.here(spark, table, schema.names, kept).sort_by("image_id")
+        rows = data_files.here(spark, table, schema.names, wanted).sort_by("image_id")
         written = list(_write(uri, s3, schema)(rows.to_batches(_ROW_GROUP_ROWS)))
         return sum(batch.column("rows")[0].as_py() for batch in written)
-    one = data_files.by_spark(spark, table, schema.names, kept).coalesce(1).sortWithinPartitions("image_id")
+    one = data_files.by_spark(spark, table, schema.names, wanted).coalesce(1).sortWithinPartitions("image_id")
     counts = one.mapInArrow(_write(uri, s3, schema), schemas.spark(schemas.WRITTEN)).collect()
     return sum(row.rows for row in counts)
 

@@ -17,6 +17,8 @@ from fruits.errors import FruitsError
 
 LEAST_ROWS = 256
 """Rows of work from which a second task pays: featurizing 130 takes as long as starting a Python worker."""
+BATCH_ROWS = 64
+"""Pictures that a mapper gets at once: of 10 to 200 kB each, few keep a worker's memory flat."""
 _LEAST_SHARE = 16
 
 _log = logging.getLogger("fruits")
@@ -139,8 +141,7 @@ def session(name: str) -> SparkSession:
         # A cluster starts with few executors and gets more, and adaptive execution joins what is too small there;
         # on a laptop 200 slices of each shuffle are only overhead.
         conf.set("spark.sql.shuffle.partitions", str(max(4, 2 * spark.sparkContext.defaultParallelism)))
-    # Pixels are some 10 to 200 kB a row: small batches keep a worker's memory flat.
-    conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "64")
+    conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(BATCH_ROWS))
     return spark
 
 

@@ -21,6 +21,8 @@ from fruits.iceberg import Table
 def replace(spark: SparkSession, table: str, rows: pa.Table, where: Mapping[str, str]) -> None:
     """Put rows in the place of those that have some values; of all rows where `where` is empty.
 
+    The lock on the database (one writer) is what makes it safe to read and then replace.
+
     Args:
         spark: A session with the catalog configured.
         table: ``catalog.database.table``: small, and not partitioned.
@@ -29,7 +31,8 @@ def replace(spark: SparkSession, table: str, rows: pa.Table, where: Mapping[str,
 
     Raises:
         ValueError: A file has such rows and others.
-        Py4JJavaError: Nothing was committed. The new file is left to upkeep, which removes what no snapshot knows.
+        Py4JJavaError: The commit failed, or its reply was lost. What was not committed is left to upkeep, which removes
+            files that no snapshot knows.
     """
     found = Table(spark, table)
     java = found.java
@@ -44,8 +47,6 @@ def replace(spark: SparkSession, table: str, rows: pa.Table, where: Mapping[str,
 
 
 def _is_replaced(uri: str, where: Mapping[str, str]) -> bool:
-    if not where:
-        return True
     with objects.open_arrow(uri, None) as file:
         values = pq.read_table(file, columns=list(where), use_threads=False).to_pylist()
     alike = [row == where for row in values]

@@ -196,14 +196,16 @@ def _merged(
 def _summed(run: job.Run, model_id: str, pieces: list[Piece] | None) -> Sums | None:
     """Sum some pieces of `features`, or all of it: few rows here, many on the executors."""
     spark, table = run.spark, f"{run.arguments.database}.features"
-    kept = {"model_id": [model_id]}
+    wanted = {"model_id": [model_id]}
     if pieces is None:
-        pieces = data_files.pieces_of(spark, table, kept)
+        pieces = data_files.pieces_of(spark, table, wanted)
     if pieces is not None and sum(piece.rows for piece in pieces) <= _ON_DRIVER_ROWS:
-        total: Sums | None = sums.summed(data_files.batches(pieces, ["features"], kept))
+        total: Sums | None = sums.summed(data_files.batches(pieces, ["features"], wanted))
     else:
         schema = schemas.spark(schemas.SUMS)
-        parts = data_files.mapped(spark, table, ["features"], kept, sums.summer(), schema, run.cores, pieces)
+        parts = data_files.mapped(
+            spark, table, ["features"], wanted, sums.summer(), schema, run.cores, pieces
+        )
         number = data_files.partitions(pieces, run.cores)
         if number is None or number > _MAX_PARTS:
             # 13 MB each: the driver gets a few, whatever the size of the table.

@@ -125,11 +125,10 @@ _Known = dict[tuple[str, str], tuple[npt.NDArray[np.float32], bytes | None]]
 
 
 def _kept(run: job.Run, model_id: str) -> _Known:
-    table, columns = (
-        f"{run.arguments.database}.samples",
-        ["image_id", "features_run_id", "features", "thumbnail"],
+    columns = ["image_id", "features_run_id", "features", "thumbnail"]
+    return _by_id(
+        data_files.here(run.spark, f"{run.arguments.database}.samples", columns, {"model_id": [model_id]})
     )
-    return _by_id(data_files.here(run.spark, table, columns, {"model_id": [model_id]}))
 
 
 def _features(run: job.Run, model_id: str, lacking: list[Any]) -> _Known:
@@ -139,7 +138,7 @@ def _features(run: job.Run, model_id: str, lacking: list[Any]) -> _Known:
         run.spark,
         f"{run.arguments.database}.features",
         ["image_id", "run_id", "features"],
-        {"model_id": [model_id], **_rows(lacking, "of_run")},
+        {"model_id": [model_id], **_wanted(lacking, "of_run")},
     )
     columns = ["image_id", "features_run_id", "features"]
     nothing = pa.nulls(len(found), pa.binary())
@@ -149,22 +148,19 @@ def _features(run: job.Run, model_id: str, lacking: list[Any]) -> _Known:
 def _thumbnails(run: job.Run, unseen: list[Any]) -> dict[str, bytes]:
     if not unseen:
         return {}
-    table, columns, rows = (
-        f"{run.arguments.database}.images",
-        ["image_id", "pixels"],
-        _rows(unseen, "image_run"),
-    )
+    table, columns = f"{run.arguments.database}.images", ["image_id", "pixels"]
+    wanted = _wanted(unseen, "image_run")
     if len(unseen) > _FEW:
-        chosen = data_files.by_spark(run.spark, table, columns, rows)
+        chosen = data_files.by_spark(run.spark, table, columns, wanted)
         made = chosen.mapInArrow(export.thumbnails, schemas.spark(schemas.THUMBNAIL)).toArrow()
     else:
         # Starting Python on the executors takes longer than drawing these.
-        found = data_files.here(run.spark, table, columns, rows)
+        found = data_files.here(run.spark, table, columns, wanted)
         made = pa.Table.from_batches(export.thumbnails(found.to_batches()), schemas.THUMBNAIL)
     return dict(zip(*(made.column(name).to_pylist() for name in schemas.THUMBNAIL.names), strict=True))
 
 
-def _rows(drawn: list[Any], of_run: str) -> data_files.Kept:
+def _wanted(drawn: list[Any], of_run: str) -> data_files.Wanted:
     runs = sorted({getattr(row, of_run) for row in drawn})
     return {"run_id": runs, "image_id": [row.image_id for row in drawn]}
 

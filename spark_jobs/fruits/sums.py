@@ -228,6 +228,9 @@ def summer(dims: int = DIMS) -> Mapper:
 def summed(batches: Iterable[pa.RecordBatch], dims: int = DIMS) -> Sums:
     """Sum batches with `features`.
 
+    Returns:
+        The sums, with nothing left to multiply: two threads may read them at once.
+
     Raises:
         FeaturesOutOfRangeError: A row does not have `dims` features, or one of them is out of range.
     """
@@ -237,6 +240,7 @@ def summed(batches: Iterable[pa.RecordBatch], dims: int = DIMS) -> Sums:
             sums.add(matrix(batch.column("features"), dims))
         except ValueError as error:
             raise FeaturesOutOfRangeError(f"{error}: featurize again with --full-refresh") from error
+    sums._settle()
     return sums
 
 

@@ -72,15 +72,23 @@ def test_tables_too_large_for_the_driver_come_to_the_same(
             assert night[stage] == other[stage]
 
 
+BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
+
+
 def look(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
     row = beside.by_key(rows["image_id"], {name: rows[name] for name in ("etag", "run", "code")})
     return row, beside.Told({"keys": len(row)}, frozenset(row["run"].to_pylist()))
 
 
+def look_at_whole_shares(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
+    assert rows["image_id"].num_chunks == 1, "a batch of pictures' size is for pictures"
+    return look(rows)
+
+
 LOOKED = pa.schema([(name, pa.string()) for name in ("image_id", "etag", "run", "code")])
 
 
-@pytest.mark.parametrize("share_rows", [2, 200_000])
+@pytest.mark.parametrize("share_rows", [1, 200_000])
 def test_what_the_driver_has_it_looks_at_itself_and_the_rest_executors_do(
     nights: Nights, monkeypatch: pytest.MonkeyPatch, share_rows: int
 ) -> None:
@@ -100,13 +108,14 @@ def test_what_the_driver_has_it_looks_at_itself_and_the_rest_executors_do(
     there = beside.side(spark, name, etag="etag", run="run_id")
     assert isinstance(there, Large)
     assert (there.rows, there.frame.columns) == (5, here.column_names)
-    before = spark.conf.get("spark.sql.execution.arrow.maxRecordsPerBatch")
-    by_executors, told_there = beside.together(spark, [there, empty], look, LOOKED)
+    spark.conf.set(BATCH_ROWS, "1")
+    by_executors, told_there = beside.together(spark, [there, empty], look_at_whole_shares, LOOKED)
     assert not by_executors.isLocal()
     assert by_executors.rdd.getNumPartitions() == max(
         spark.sparkContext.defaultParallelism, -(-5 // share_rows)
     )
-    assert spark.conf.get("spark.sql.execution.arrow.maxRecordsPerBatch") == before
+    assert spark.conf.get(BATCH_ROWS) == "1"
+    spark.conf.unset(BATCH_ROWS)
     nights.spark.sql(f"DELETE FROM {name}")
     assert sorted(map(tuple, by_executors.collect())) == expected, "held, whatever is committed later"
     assert told_there == told

@@ -47,6 +47,7 @@ def table(spark: Any) -> str:
 def told(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         assert batch.schema.names == ["image_id", "features"]
+        assert batch.num_rows
         yield batch
 
 
@@ -93,6 +94,10 @@ def test_rows_marked_as_deleted_by_another_writer_are_not_read(
     here = data_files.rows(spark, table, ["image_id", "model_id"])
     assert len(here) == Table(spark, table).rows == 558  # of both models
     assert {"image_id": image_id(7), "model_id": MODEL} not in here
+    two = {"image_id": [image_id(7), image_id(8)]}
+    assert data_files.here(spark, table, ["image_id"], OF_MODEL | two).to_pydict() == {
+        "image_id": [image_id(8)]
+    }
 
     # Rewriting the file leaves the other writer's marks behind, which mark nothing any more.
     spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('write.delete.mode' = 'copy-on-write')")
@@ -141,10 +146,13 @@ def test_files_listed_by_spark_are_those_that_the_driver_lists(
         return set(found)
 
     few = [listed(None), listed(before)]
+    nights = Table(spark, table).data_files(runs=["night"])
     assert [sum(file.rows for file in files) for files in few] == [558, 560]
     assert len(few[0] & few[1]) == 1
     monkeypatch.setattr(iceberg, "_FEW_FILES", 0)
     assert [listed(None), listed(before)] == few
+    assert nights == Table(spark, table).data_files(runs=["night"])
+    assert Table(spark, table).data_files(runs=["nobody's"]) == []
 
 
 def test_a_file_of_many_row_groups_is_read_in_pieces(

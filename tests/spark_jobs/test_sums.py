@@ -142,3 +142,13 @@ def test_the_mappers_sum_and_merge_partitions():
     partials = [next(iter(summer(6)(rows[:2]))), next(iter(summer(6)(rows[2:]))), next(iter(summer(6)([])))]
     (merged,) = merger()(partials)
     assert merged.column("sums")[0].as_py() == summed(values).to_bytes()
+
+
+def test_sums_are_ready_to_be_read_by_two_threads_at_once(monkeypatch):
+    features = np.arange(30, dtype=np.float32).reshape(10, 3) / 8
+    batch = pa.record_batch([list_column(features)], names=["features"])
+    sums = sums_module.summed([batch], 3)
+    for changing in ("_multiply", "_fold"):
+        monkeypatch.setattr(Sums, changing, None)
+    assert np.allclose(sums.covariance(), np.cov(features.T))
+    assert sums.to_bytes()

@@ -61,6 +61,10 @@ def test_erased_photos_are_not_loaded_again_by_key_nor_by_content_under_another_
         assert nights.keys("images") == ["b.jpg"]
         assert metrics["images"]["suppressed"] == 3
         assert metrics["images"]["loaded"] == 0
+    metrics = nights.load("--suppression", str(tmp_path / "list"), "--complete")
+    assert metrics["images"]["removed"] == 0, "what has no row cannot leave"
+    of_others = sum(path.stat().st_size for path in nights.photos.iterdir() if path.name != "a.jpg")
+    assert metrics["bytes"]["input"] == of_others
     metrics = nights.load("--suppression", str(tmp_path / "list"), "--full-refresh")
     assert nights.keys("images") == ["b.jpg"]
     assert nights.keys("rejects") == []
