@@ -31,6 +31,10 @@ _GRACE = timedelta(minutes=2)  # the trigger ends by itself at its deadline; thi
 _HOPELESS = ("BOOTSTRAP_FAILURE", "VALIDATION_ERROR", "USER_REQUEST")  # another cluster would end alike
 
 
+def _waited_for(step: Step) -> str:
+    return f"waited-{step.step_id}"
+
+
 def _defer(
     run: RunCluster, trigger: type[ClusterReadyTrigger | StepTrigger], deadline: float, **watched: Any
 ) -> NoReturn:
@@ -143,7 +147,11 @@ class StepSensor(EmrStepSensor):
     def execute(self, context: Context) -> None:
         """Defers until the step has ended."""
         run = RunCluster.of(context, self.settings)
-        cluster, step = self._step_to_wait_for(run, context["ti"].xcom_pull(task_ids=self.add_task_id))
+        self._wait_for(
+            run, context, *self._step_to_wait_for(run, context["ti"].xcom_pull(task_ids=self.add_task_id))
+        )
+
+    def _wait_for(self, run: RunCluster, context: Context, cluster: Cluster, step: Step) -> None:
         run.link_cluster(context, self, cluster.job_flow_id)
         bucket, prefix = step_log_prefix(cluster.log_uri, cluster.job_flow_id, step.step_id)
         StepLogLink.persist(context, folder_address(run.lake.client, bucket, prefix))
@@ -152,6 +160,8 @@ class StepSensor(EmrStepSensor):
             return
         if step.state in FAILED_STATES:
             self._fail(run, cluster, step)
+        if run.journal.read(_waited_for(step)) is None:
+            run.journal.note(_waited_for(step), attempt=context["ti"].try_number)
         deadline = time.time() + self.settings.step_timeout_minutes * 60
         if cluster.deadline:
             deadline = min(deadline, cluster.deadline.timestamp())
@@ -176,6 +186,14 @@ class StepSensor(EmrStepSensor):
             self.log.info("%s is done: %s", step.name, step_id)
             return
         cluster = describe(run.client, job_flow_id)
+        if (
+            step.state == "CANCELLED"
+            and cluster.state in LIVE_STATES
+            and self._was_cleared(run, context, step)
+        ):
+            self.log.warning("%s was cancelled for an earlier attempt, which was cleared", step_id)
+            self._wait_for(run, context, *self._step_to_wait_for(run, event))
+            return
         if event["status"] == "lost" and cluster.state in LIVE_STATES:
             cluster = replace(cluster, state=event["state"], reason=event["reason"])
         if event["status"] == "timeout":
@@ -216,6 +234,15 @@ class StepSensor(EmrStepSensor):
             cluster = run.adopt_or_create()
             step = run.step_desk(cluster.job_flow_id).adopt_or_add(run.step(self.stage))
         return cluster, step
+
+    def _was_cleared(self, run: RunCluster, context: Context, step: Step) -> bool:
+        """Whether an earlier attempt has waited for this step.
+
+        When a task is cleared, Airflow starts it anew and tells its trigger to cancel the step, in no order: the new
+        attempt may have found the step still running.
+        """
+        note = run.journal.read(_waited_for(step))
+        return note is not None and int(note["attempt"]) < context["ti"].try_number
 
     def _live_steps(self, run: RunCluster) -> list[tuple[str, str]]:
         cluster = run.desk.adopt()

@@ -244,6 +244,63 @@ def test_clearing_or_marking_a_waiting_task_cancels_its_step(
     assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
 
 
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_step_that_is_cancelled_after_the_cleared_wait_found_it_is_done_once_more(
+    run: RunCluster, does: Callable[[str], None], attempt: int
+) -> None:
+    context, added = begin(run, does, "sleep 60")
+    with pytest.raises(TaskDeferred) as first:
+        sensor(run).execute(context)
+    context["ti"].try_number = attempt
+    with pytest.raises(TaskDeferred) as second:
+        sensor(run).execute(context)
+    assert second.value.trigger.ids == added
+    asyncio.run(first.value.trigger.on_kill())
+    does("true")
+    event = fire(second.value.trigger)
+    if attempt == 1:  # a person cancelled it
+        with pytest.raises(AirflowFailException, match="is CANCELLED"):
+            sensor(run).execute_complete(context, event)
+        return
+    with pytest.raises(TaskDeferred) as third:
+        sensor(run).execute_complete(context, event)
+    sensor(run).execute_complete(context, fire(third.value.trigger))
+    assert [state for _, state in steps(run, added["job_flow_id"])] == ["CANCELLED", "COMPLETED"]
+
+
+def test_a_step_that_is_cancelled_again_is_not_done_once_more(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
+    context, added = begin(run, does, "sleep 60")
+    with pytest.raises(TaskDeferred) as first:
+        sensor(run).execute(context)
+    asyncio.run(first.value.trigger.on_kill())
+    context["ti"].try_number = 2
+    with pytest.raises(TaskDeferred) as second:
+        sensor(run).execute_complete(context, fire(first.value.trigger))
+    asyncio.run(second.value.trigger.on_kill())
+    with pytest.raises(AirflowFailException, match="is CANCELLED"):
+        sensor(run).execute_complete(context, fire(second.value.trigger))
+    assert len(steps(run, added["job_flow_id"])) == 2
+
+
+def test_a_cleared_waits_step_that_its_cluster_took_along_is_not_done_once_more(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
+    context, added = begin(run, does, "sleep 60")
+    with pytest.raises(TaskDeferred) as first:
+        sensor(run).execute(context)
+    context["ti"].try_number = 2
+    run.client.terminate_job_flows(JobFlowIds=[added["job_flow_id"]])
+    event = fire(first.value.trigger) | {
+        "status": "ended",
+        "state": "CANCELLED",
+        "reason": "its cluster ended",
+    }
+    with pytest.raises(AirflowFailException, match="ended on purpose"):
+        sensor(run).execute_complete(context, event)
+
+
 def test_the_restart_of_a_triggerer_cancels_no_step(run: RunCluster, does: Callable[[str], None]) -> None:
     does("sleep 2")
     added = add(run, context_of(run))
