@@ -77,7 +77,6 @@ def featurize(run: job.Run) -> None:
     spark, arguments = run.spark, run.arguments
     artifact = model.read(arguments.model, arguments.model_id, arguments.engine)
     tables.ensure(spark, arguments.database)
-    features = spark.table(f"{arguments.database}.features")
     work, counts = _work(run)
     run.say(
         f"{counts.pending} of {counts.images} images to compute with model {artifact.model_id[:12]} "
@@ -98,17 +97,12 @@ def featurize(run: job.Run) -> None:
         if counts.outdated or counts.orphans:
             # A MERGE evaluates its source more than once.
             computed = computed.persist(StorageLevel.DISK_ONLY)
-    orphans = features.select("image_id", "model_id").join(
-        tables.keys_of(work.where("NOT pending")), "image_id", "left_semi"
-    )
-    tables.merge(
-        spark,
-        arguments.database,
-        "features",
-        computed,
-        orphans if counts.orphans else None,
-        only_adds=not counts.outdated,
-    )
+    orphans = None
+    if counts.orphans:
+        gone = tables.keys_of(work.where("NOT pending"))
+        features = spark.table(f"{arguments.database}.features").select("image_id", "model_id")
+        orphans = features.join(gone, "image_id", "left_semi")
+    tables.merge(spark, arguments.database, "features", computed, orphans, only_adds=not counts.outdated)
     run.say(f"{counts.pending} images computed")
     rows = Table(spark, f"{arguments.database}.features").rows - counts.of_other_models
     if rows != counts.images:

@@ -119,12 +119,12 @@ def merge(
             The lock on the database (one writer) is what makes this as safe as a MERGE.
     """
     name = f"{database}.{table}"
-    target = spark.table(name)
-    columns, keys = target.columns, list(KEYS[table])
+    found, keys = Table(spark, name), list(KEYS[table])
+    columns = found.schema.names
     if upserts is not None and deletes is None and only_adds:
         upserts.select(*columns).writeTo(name).append()
         return
-    empty = not Table(spark, name).files
+    empty = not found.files
     removed = None if deletes is None or empty else computed(deletes.select(*keys))
     if removed is not None and removed.isEmpty():
         removed = None
@@ -137,7 +137,7 @@ def merge(
     if removed is not None:
         unused = [
             F.lit(None).cast(field.dataType).alias(field.name)
-            for field in target.schema
+            for field in spark.table(name).schema
             if field.name not in keys
         ]
         parts.append(removed.select(*keys, *unused, F.lit("delete").alias(_ACTION)))
