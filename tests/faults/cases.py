@@ -400,7 +400,7 @@ CASES = (
         "late logs",
         "after",
         "a step fails, and its logs come three seconds late",
-        ({"kind": "logs_late", "seconds": 3.0}, killed(0.1)),
+        ({"kind": "logs_late", "seconds": 3.0}, slow_commit("before", seconds=5.0), killed(3.0)),
         end="failed",
     ),
 )
