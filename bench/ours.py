@@ -1,7 +1,7 @@
 """Our own jobs, run as `make local` runs them: the real job files, spark-submit, Iceberg tables in a folder.
 
-Nothing in the product knows of the benchmark: the event log is switched on by Spark's own `spark-defaults.conf`,
-found through SPARK_CONF_DIR.
+Nothing in the product knows of the benchmark: the event log is switched on by system properties of the driver, through
+SPARK_SUBMIT_OPTS.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from bench import eventlog, measure
 from bench.eventlog import Application
 from bench.photos import REPOSITORY, shared_folder
+from tools import class_archive
 
 PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
 JARS = REPOSITORY / ".cache" / "jars"
@@ -63,12 +64,12 @@ class Night:
         return self.wall_s - sum(float(self.metrics[stage]["seconds"]) for stage in STAGES)
 
 
-def environment(conf: Path) -> dict[str, str]:
-    """Of a child process: a Java, no Python path of ours, Spark's defaults from `conf`."""
+def environment() -> dict[str, str]:
+    """Of a child process: a Java, no Python path of ours."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SPARK_HOME")}
     if JAVA_HOME_FILE.is_file():
         kept["JAVA_HOME"] = JAVA_HOME_FILE.read_text().strip()
-    return kept | {"SPARK_CONF_DIR": str(conf), "SPARK_LOCAL_IP": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
+    return kept | {"SPARK_LOCAL_IP": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
 
 
 def log_settings(folder: Path) -> dict[str, str]:
@@ -88,13 +89,6 @@ def fresh(folder: Path) -> Path:
     return folder
 
 
-def write_defaults(conf: Path, settings: dict[str, str]) -> Path:
-    """Writes `spark-defaults.conf`; returns its folder."""
-    lines = [f"{key} {value}" for key, value in settings.items()]
-    (fresh(conf) / "spark-defaults.conf").write_text("\n".join(lines) + "\n")
-    return conf
-
-
 def weights_argument() -> str:
     """Real weights where they are at hand, else seeded random ones: never a download."""
     found = sorted((shared_folder() / "weights").glob("*.h5"))
@@ -105,7 +99,7 @@ def model(work: Path) -> Model:
     """The model of the product, made by its own tool."""
     command = [PYTHON, "tools/make_model.py", "--weights", weights_argument(), "--out", MODELS]
     made = measure.run(
-        [str(part) for part in command], work / "logs" / "model.log", environment(work), REPOSITORY
+        [str(part) for part in command], work / "logs" / "model.log", environment(), REPOSITORY
     )
     card = made.answer
     return Model(
@@ -119,12 +113,11 @@ def model(work: Path) -> Model:
 def night(images: Path, out: Path, work: Path, name: str, workers: int) -> Night:
     """Runs the four jobs over `images` into the tables of `out` (new when there are none)."""
     events = fresh(work / "events" / name)
-    conf = write_defaults(work / "conf" / name, log_settings(events))
+    properties = " ".join(f"-D{key}={value}" for key, value in log_settings(events).items())
+    env = environment() | {"SPARK_SUBMIT_OPTS": properties}
     command = [PYTHON, "tools/run_local.py", "--images", images, "--out", out]
     command += ["--weights", weights_argument(), "--master", f"local[{workers}]", "--k", "64"]
-    measured = measure.run(
-        [str(part) for part in command], work / "logs" / f"{name}.log", environment(conf), REPOSITORY
-    )
+    measured = measure.run([str(part) for part in command], work / "logs" / f"{name}.log", env, REPOSITORY)
     run_folder = max((out / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
     return Night(
         applications={application.name: application for application in eventlog.read(events)},
@@ -138,9 +131,7 @@ def night(images: Path, out: Path, work: Path, name: str, workers: int) -> Night
 
 def catalog_settings(warehouse: Path) -> dict[str, str]:
     """An Iceberg catalog `lake` in a folder, as tools/run_local.py sets it up."""
-    jars = ",".join(map(str, sorted(JARS.glob("iceberg-spark-runtime-*.jar"))))
     return {
-        "spark.jars": jars,
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
         "spark.sql.catalog.lake.type": "hadoop",
@@ -169,11 +160,13 @@ def submit(
 ) -> tuple[Application, measure.Measured]:
     """Runs one job script over the tables in `warehouse`."""
     events = fresh(work / "events" / name)
-    conf = write_defaults(work / "conf" / name, catalog_settings(warehouse) | log_settings(events))
+    settings = catalog_settings(warehouse) | log_settings(events)
     spark_home = next((REPOSITORY / ".venv-spark" / "lib").glob("python3*/site-packages/pyspark"))
     command = [spark_home / "bin" / "spark-submit", "--master", f"local[{workers}]", "--name", script.stem]
+    command += class_archive.options(JARS)
+    command += [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
     command += ["--py-files", zipped(work / "fruits.zip"), script, *arguments]
-    env = environment(conf) | {"PYSPARK_PYTHON": str(PYTHON)}
+    env = environment() | {"PYSPARK_PYTHON": str(PYTHON)}
     measured = measure.run([str(part) for part in command], work / "logs" / f"{name}.log", env, work)
     return eventlog.read(events)[-1], measured
 

@@ -253,7 +253,7 @@ class Suite:
     def _python(self, command: list[Any], name: str) -> tuple[measure.Measured, list[eventlog.Application]]:
         events = ours.fresh(self.work / "events" / name)
         settings = "\n".join(f"{key}={value}" for key, value in ours.log_settings(events).items())
-        env = ours.environment(ours.fresh(self.work / "conf" / name))
+        env = ours.environment()
         env |= {"BENCH_SPARK_CONF": settings, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'spark_jobs'}"}
         env |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
         measured = measure.run(

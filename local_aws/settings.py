@@ -26,7 +26,7 @@ class Settings:
         spark_submit: what runs a step's spark-submit; None takes the one beside spark_python.
         faults: whether a test may arm faults over HTTP.
         java_home: a JDK for Spark; None takes the `java` on the PATH.
-        jars_dir: where the two Iceberg jars are cached.
+        jars_dir: where the two Iceberg jars are cached, and the archive of classes that belongs to them.
         master: Spark master that stands for YARN.
         ui_port: `spark.ui.port` of each step, so that its progress can be read.
         start_seconds: how long a cluster is STARTING.

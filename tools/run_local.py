@@ -25,10 +25,9 @@ sys.path.insert(0, str(ROOT / "spark_jobs"))
 from fruits import listing, stages  # noqa: E402 - after the path
 from fruits.errors import FruitsError, InputError  # noqa: E402
 
-from tools import make_model  # noqa: E402
+from tools import class_archive, fetch_jars, make_model  # noqa: E402
 
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
-ICEBERG = "org.apache.iceberg:iceberg-spark-runtime-4.0_2.13:1.10.1"
 
 
 class StageFailed(FruitsError):
@@ -150,7 +149,8 @@ def summary(metrics: dict[str, Any], out: Path) -> str:
 
 def _spark_submit(arguments: argparse.Namespace, out: Path, code: Path, stage: str) -> list[str]:
     spark_home = Path(importlib.util.find_spec("pyspark").origin).parent  # type: ignore[union-attr, arg-type]
-    jars = sorted(arguments.jars.resolve().glob("iceberg-spark-runtime-*.jar"))
+    jars = arguments.jars.resolve()
+    cached = all(jar.is_file() for jar in fetch_jars.paths(jars))
     conf = {
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
@@ -169,7 +169,7 @@ def _spark_submit(arguments: argparse.Namespace, out: Path, code: Path, stage: s
     return [
         str(spark_home / "bin" / "spark-submit"),
         *("--master", arguments.master, "--name", stage, "--py-files", str(code)),
-        *(("--jars", ",".join(map(str, jars))) if jars else ("--packages", ICEBERG)),
+        *(class_archive.options(jars) if cached else ("--packages", fetch_jars.RUNTIME)),
         *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
         str(ROOT / "spark_jobs" / f"{stage}.py"),
     ]

@@ -48,6 +48,7 @@ class Place:
         endpoint: URL of this AWS.
         region: the cluster's region.
         iceberg_jars: what stands for EMR's built-in Iceberg; empty when not cached.
+        class_archive: classes of a driver that has just these jars on its class path, for Java to start from.
     """
 
     spark_submit: str
@@ -57,6 +58,7 @@ class Place:
     endpoint: str
     region: str
     iceberg_jars: tuple[str, ...] = ()
+    class_archive: str | None = None
 
 
 @dataclass
@@ -152,6 +154,11 @@ def _spark_submit(
     conf = _local_conf(conf, place, command.notes, fetch)
     if node_class_path := conf.pop("spark.driver.extraClassPath", ""):
         class_path.append(node_class_path)
+    if place.class_archive and class_path == list(place.iceberg_jars):
+        asked = conf.get("spark.driver.defaultJavaOptions", "")
+        conf["spark.driver.defaultJavaOptions"] = (
+            f"{asked} -XX:SharedArchiveFile={place.class_archive}".strip()
+        )
     command.argv = [place.spark_submit, "--master", place.master]
     for key, setting in conf.items():
         command.argv += ["--conf", f"{key}={setting}"]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _ICEBERG_JARS = ("iceberg-spark-runtime-*.jar", "iceberg-aws-bundle-*.jar")
+_CLASS_ARCHIVE = "spark.jsa"
 
 
 class Runtime:
@@ -34,6 +35,7 @@ class Runtime:
         """Where Spark runs."""
         settings = self.settings
         found = [sorted(settings.jars_dir.rglob(pattern)) for pattern in _ICEBERG_JARS]
+        archive = settings.jars_dir / _CLASS_ARCHIVE
         return Place(
             spark_submit=str(settings.spark_submit or settings.spark_python.with_name("spark-submit")),
             python=str(settings.spark_python),
@@ -42,6 +44,7 @@ class Runtime:
             endpoint=self.endpoint,
             region=region,
             iceberg_jars=tuple(str(jars[-1]) for jars in found) if all(found) else (),
+            class_archive=str(archive) if archive.is_file() else None,
         )
 
     def folder(self, cluster_id: str) -> Path:

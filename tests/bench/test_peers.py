@@ -38,7 +38,7 @@ def eight(work: Path) -> Path:
 
 def run(module: str, out: Path, *arguments: object) -> None:
     path = f"{REPOSITORY}:{REPOSITORY / 'spark_jobs'}"
-    env = ours.environment(out.parent) | {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    env = ours.environment() | {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
     subprocess.run(
         [sys.executable, "-m", module, "--out", out, *map(str, arguments)],
         check=True,

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from local_aws.clients import Clients
 from local_aws.emr.command import Command, Place, StepNotRunnable, build, exports
+from local_aws.emr.runtime import Runtime
+from local_aws.settings import Settings
 
 PLACE = Place(
     spark_submit="/spark/bin/spark-submit",
@@ -17,6 +20,7 @@ PLACE = Place(
     endpoint="http://127.0.0.1:5600",
     region="eu-west-1",
     iceberg_jars=("/jars/runtime.jar", "/jars/aws.jar"),
+    class_archive="/jars/spark.jsa",
 )
 
 
@@ -126,6 +130,23 @@ def test_icebergs_jars_join_the_class_path_that_was_asked_for() -> None:
     assert rest(command)[1] == "/mine.jar:/jars/runtime.jar:/jars/aws.jar:/node.jar"
 
 
+@pytest.mark.parametrize(
+    ("defaults", "java"),
+    [
+        ({}, "-XX:SharedArchiveFile=/jars/spark.jsa"),
+        ({"spark.driver.defaultJavaOptions": "-Da=b"}, "-Da=b -XX:SharedArchiveFile=/jars/spark.jsa"),
+        ({"spark.driver.extraClassPath": "/node.jar"}, None),
+    ],
+)
+def test_a_driver_of_the_archives_class_path_starts_from_it(
+    defaults: dict[str, str], java: str | None
+) -> None:
+    iceberg = {"iceberg.enabled": "true"}
+    seen = conf(spark("job.py", spark_defaults=defaults, iceberg_defaults=iceberg))
+    assert seen.get("spark.driver.defaultJavaOptions") == java
+    assert "spark.driver.defaultJavaOptions" not in conf(spark("job.py"))
+
+
 def test_icebergs_jars_that_are_not_cached_fail_the_step() -> None:
     bare = Place(PLACE.spark_submit, PLACE.python, PLACE.master, 0, PLACE.endpoint, PLACE.region)
     iceberg = [{"Classification": "iceberg-defaults", "Properties": {"iceberg.enabled": "true"}}]
@@ -181,3 +202,15 @@ def test_spark_env_exports_reach_the_step_but_for_interpreters() -> None:
         "Configurations": [{"Classification": "export", "Properties": exported}],
     }
     assert exports([spark_env]) == {"FRUITS_X": "1"}
+
+
+def test_jars_and_archive_are_those_of_the_folder(tmp_path: Path) -> None:
+    runtime = Runtime(Settings(jars_dir=tmp_path), Clients(PLACE.endpoint))
+    assert (runtime.place("eu-west-1").iceberg_jars, runtime.place("eu-west-1").class_archive) == ((), None)
+    made = [
+        tmp_path / name for name in ("iceberg-spark-runtime-4.jar", "iceberg-aws-bundle-1.jar", "spark.jsa")
+    ]
+    for path in made:
+        path.touch()
+    place = runtime.place("eu-west-1")
+    assert [*place.iceberg_jars, place.class_archive] == list(map(str, made))

@@ -30,7 +30,11 @@ spark = SparkSession.builder.getOrCreate()
 spark.sql("CREATE NAMESPACE IF NOT EXISTS lake.orchard")
 spark.range(10).writeTo("lake.orchard.t").using("iceberg").create()
 spark.range(5).writeTo("lake.orchard.t").append()
-print(json.dumps({"rows": spark.table("lake.orchard.t").count(), "fruit": orchard.FRUIT, "input": given.input}))
+java = spark.sparkContext._jvm.java.lang.management.ManagementFactory.getRuntimeMXBean().getInputArguments()
+print(json.dumps({
+    "rows": spark.table("lake.orchard.t").count(), "fruit": orchard.FRUIT, "input": given.input,
+    "archive": [option for option in java if option.startswith("-XX:SharedArchiveFile")],
+}))
 """
 
 BUSY_JOB = """
@@ -68,8 +72,9 @@ def code(aws: Server, spark_python: str) -> str:
     not list((REPOSITORY / ".cache" / "jars").glob("*.jar")), reason="no Iceberg jars: run make setup"
 )
 def test_a_job_reads_its_code_from_the_bucket_and_keeps_tables_in_glue(aws: Server, code: str) -> None:
-    python = {"spark.pyspark.python": "/usr/bin/python3.11"}
-    cluster_id = aws.run_job_flow(Configurations=tables_in_glue(**python))
+    # Java ends at once rather than start without the archive.
+    defaults = {"spark.pyspark.python": "/usr/bin/python3.11", "spark.driver.extraJavaOptions": "-Xshare:on"}
+    cluster_id = aws.run_job_flow(Configurations=tables_in_glue(**defaults))
     step_id = aws.add_step(
         *(cluster_id, "spark-submit", "--deploy-mode", "client", "--name", "table"),
         *("--py-files", f"{code}/orchard.zip", f"{code}/table.py", "--input", "s3://raw/images"),
@@ -77,7 +82,8 @@ def test_a_job_reads_its_code_from_the_bucket_and_keeps_tables_in_glue(aws: Serv
     status = aws.step_reaches(cluster_id, step_id, "COMPLETED", "FAILED", seconds=120)
     assert status["State"] == "COMPLETED", aws.step_log(cluster_id, step_id, "stderr")[-3000:]
     printed = json.loads(aws.step_log(cluster_id, step_id, "stdout").splitlines()[-1])
-    assert printed == {"rows": 15, "fruit": "quince", "input": "s3://raw/images"}
+    archive = [f"-XX:SharedArchiveFile={REPOSITORY}/.cache/jars/spark.jsa"]
+    assert printed == {"rows": 15, "fruit": "quince", "input": "s3://raw/images", "archive": archive}
     table = aws.client("glue").get_table(DatabaseName="orchard", Name="t")["Table"]
     assert table["Parameters"]["metadata_location"].startswith("s3://lake/tables/orchard.db/t/metadata/")
     aws.client("emr").terminate_job_flows(JobFlowIds=[cluster_id])
