@@ -53,9 +53,10 @@ FROM spark AS aws
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends openjdk-17-jre-headless procps \
     && rm -rf /var/lib/apt/lists/*
-COPY tools/fetch_jars.py tools/class_archive.py tools/typical_job.py /locks/tools/
-RUN export PYTHONPATH=/locks && /opt/spark/bin/python -m tools.fetch_jars --folder /opt/jars \
-    && /opt/spark/bin/python -m tools.class_archive --folder /opt/jars && chmod -R a+rX /opt/jars
+COPY tools/fetch_jars.py /locks/tools/
+RUN PYTHONPATH=/locks /opt/spark/bin/python -m tools.fetch_jars --folder /opt/jars
+COPY tools/class_archive.py tools/typical_job.py /locks/tools/
+RUN PYTHONPATH=/locks /opt/spark/bin/python -m tools.class_archive --folder /opt/jars && chmod -R a+rX /opt/jars
 COPY compose/packages/aws.in requirements/airflow.lock /locks/
 RUN --mount=type=cache,target=/var/cache/uv --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv \
     /locks/install.sh /opt/aws /locks/aws.in /locks/airflow.lock

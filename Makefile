@@ -202,7 +202,7 @@ format: setup ## Let the formatter and the linter mend what they can
 ## —— Set-up (called by the others) ——————————————————————————————————————
 
 .PHONY: setup
-setup: $(READY)/airflow $(READY)/spark $(READY)/class_archive $(JAVA_HOME_FILE) ## Both environments, the Iceberg jars, a Java
+setup: $(READY)/airflow $(READY)/spark $(READY)/class_archive $(JAVA_HOME_FILE) ## Both environments, the Iceberg jars, a Java, an archive of classes
 
 $(UV): requirements/uv.lock
 	@echo "Setting up uv"
@@ -220,8 +220,14 @@ $(READY)/jars: tools/fetch_jars.py | $(READY)/spark $(JAVA_HOME_FILE)
 	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m tools.fetch_jars
 	@touch $@
 
-# Java compares it with its own build and with the jars' times: anew with each of them.
-$(READY)/class_archive: tools/class_archive.py tools/typical_job.py $(READY)/jars $(READY)/spark $(JAVA_HOME_FILE)
+# Touched when Java's build is another one: an upgrade keeps its folder.
+.PHONY: java_build
+$(READY)/java_build: java_build | $(JAVA_HOME_FILE)
+	@$$(cat $(JAVA_HOME_FILE))/bin/java -version > $@.new 2>&1
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+# Java compares it with its own build and with the times of the jars: made anew with each of them.
+$(READY)/class_archive: tools/class_archive.py tools/typical_job.py $(READY)/jars $(READY)/spark $(READY)/java_build
 	@echo "Keeping the classes that Spark loads (190 MB, half a minute, once)"
 	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m tools.class_archive
 	@touch $@

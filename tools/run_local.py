@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--batch-size", type=int, default=1, help="pictures per call of the model (default: 1)")
     made.add_argument("--max-reject-rate", type=float, default=0.2, help="default: %(default)s")
     made.add_argument("--full-refresh", action="store_true", help="load and compute everything again")
-    made.add_argument("--master", default="local[*]", help="default: %(default)s")
+    made.add_argument("--master", default="local[*]", help="local[CORES], default: %(default)s")
     made.add_argument(
         "--jars",
         type=Path,
@@ -84,6 +84,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     if shutil.which("java", path=_path_with_java()) is None:
         raise InputError("there is no java on the PATH: install Java 17 or 21, or set JAVA_HOME")
+    if missing := [jar for jar in fetch_jars.paths(arguments.jars.resolve()) if not jar.is_file()]:
+        raise InputError(
+            f"{missing[0]} is missing: run make setup, or name the folder of the jars with --jars"
+        )
     out = arguments.out.resolve()
     run_id = datetime.now(UTC).strftime("local__%Y-%m-%dT%H-%M-%S.%f")
     run_folder = out / "runs" / run_id
@@ -120,7 +124,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     for stage in STAGES:
         common = ["--database", "lake.fruits", "--run-id", run_id, "--run-folder", str(run_folder)]
         command = _spark_submit(arguments, out, code, stage) + common + specific[stage]
-        status = subprocess.run(command, env=_environment(), check=False, cwd=out).returncode
+        status = subprocess.run(command, env=class_archive.environment(), check=False, cwd=out).returncode
         if status:
             failed = StageFailed(f"{stage} ended with status {status}")
             failed.exit_status = status
@@ -149,8 +153,6 @@ def summary(metrics: dict[str, Any], out: Path) -> str:
 
 def _spark_submit(arguments: argparse.Namespace, out: Path, code: Path, stage: str) -> list[str]:
     spark_home = Path(importlib.util.find_spec("pyspark").origin).parent  # type: ignore[union-attr, arg-type]
-    jars = arguments.jars.resolve()
-    cached = all(jar.is_file() for jar in fetch_jars.paths(jars))
     conf = {
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
@@ -169,16 +171,10 @@ def _spark_submit(arguments: argparse.Namespace, out: Path, code: Path, stage: s
     return [
         str(spark_home / "bin" / "spark-submit"),
         *("--master", arguments.master, "--name", stage, "--py-files", str(code)),
-        *(class_archive.options(jars) if cached else ("--packages", fetch_jars.RUNTIME)),
+        *class_archive.options(arguments.jars.resolve()),
         *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
         str(ROOT / "spark_jobs" / f"{stage}.py"),
     ]
-
-
-def _environment() -> dict[str, str]:
-    # The jobs' own modules come from --py-files, as on the cluster, never from this checkout.
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "SPARK_HOME")}
-    return kept | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
 
 
 def _path_with_java() -> str:

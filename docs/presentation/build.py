@@ -90,7 +90,7 @@ def facts() -> dict[str, Any]:
         "tables": len(_constant(jobs / "schemas.py", "TABLES")),
         "spark": _pinned("spark", "pyspark"),
         "airflow": _pinned("airflow", "apache-airflow"),
-        "iceberg": _iceberg(),
+        "iceberg": _constant(ROOT / "tools" / "fetch_jars.py", "ICEBERG_VERSION"),
     }
 
 
@@ -130,10 +130,6 @@ def _pinned(environment: str, package: str) -> str:
             f"ERROR: requirements/{environment}.lock has no {package}, which the presentation names"
         )
     return match[1]
-
-
-def _iceberg() -> str:
-    return str(_constant(ROOT / "tools" / "run_local.py", "ICEBERG")).rsplit(":", 1)[1]
 
 
 def _measured_on() -> datetime:

@@ -156,9 +156,8 @@ def _spark_submit(
         class_path.append(node_class_path)
     if place.class_archive and class_path == list(place.iceberg_jars):
         asked = conf.get("spark.driver.defaultJavaOptions", "")
-        conf["spark.driver.defaultJavaOptions"] = (
-            f"{asked} -XX:SharedArchiveFile={place.class_archive}".strip()
-        )
+        shared = f'-Xlog:cds*=error -XX:SharedArchiveFile="{place.class_archive}"'
+        conf["spark.driver.defaultJavaOptions"] = f"{asked} {shared}".strip()
     command.argv = [place.spark_submit, "--master", place.master]
     for key, setting in conf.items():
         command.argv += ["--conf", f"{key}={setting}"]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _ICEBERG_JARS = ("iceberg-spark-runtime-*.jar", "iceberg-aws-bundle-*.jar")
+# Made by tools/class_archive.py for a class path of these jars in this order.
 _CLASS_ARCHIVE = "spark.jsa"
 
 

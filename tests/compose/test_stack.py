@@ -43,6 +43,14 @@ found = {o.key: json.load(o.get()["Body"]) for o in lake.objects.filter(Prefix="
 print(json.dumps(found))
 """
 
+START = """
+from pathlib import Path
+from tools import class_archive
+options = class_archive.options(Path("/opt/jars"))
+insisting = "spark.driver.extraJavaOptions=-Xshare:on"
+print("spark.jsa" in options[-1], class_archive._submit(*options, "--conf", insisting, "--version").returncode)
+"""
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 
@@ -156,6 +164,11 @@ def test_the_deployment_is_made_of_the_photos_and_weights_that_were_given(said):
 @pytest.mark.parametrize("service", SERVICES)
 def test_no_service_runs_as_root(stack, said, service):
     assert stack("exec", "-T", service, "id", "-u").strip() == "50000"
+
+
+def test_spark_starts_from_the_images_archive_of_classes(stack, said):
+    python = ("env", "PYTHONPATH=/locks", "/opt/spark/bin/python")
+    assert stack("exec", "-T", "aws", *python, "-c", START).split() == ["True", "0"]
 
 
 def test_whoever_is_not_logged_in_gets_nothing(stack, said):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,18 @@ PLACE = Place(
     class_archive="/jars/spark.jsa",
 )
 
+SHARED = '-Xlog:cds*=error -XX:SharedArchiveFile="/jars/spark.jsa"'
+
 
 def fetch(uri: str) -> Path:
     return Path("/fetched") / uri.rsplit("/", 1)[-1]
 
 
-def spark(*args: str, **properties: dict[str, str]) -> Command:
+def spark(*args: str, place: Place = PLACE, **properties: dict[str, str]) -> Command:
     classifications = [
         {"Classification": name.replace("_", "-"), "Properties": value} for name, value in properties.items()
     ]
-    return build("command-runner.jar", ["spark-submit", *args], classifications, PLACE, fetch)
+    return build("command-runner.jar", ["spark-submit", *args], classifications, place, fetch)
 
 
 def conf(command: Command) -> dict[str, str]:
@@ -133,8 +136,8 @@ def test_icebergs_jars_join_the_class_path_that_was_asked_for() -> None:
 @pytest.mark.parametrize(
     ("defaults", "java"),
     [
-        ({}, "-XX:SharedArchiveFile=/jars/spark.jsa"),
-        ({"spark.driver.defaultJavaOptions": "-Da=b"}, "-Da=b -XX:SharedArchiveFile=/jars/spark.jsa"),
+        ({}, SHARED),
+        ({"spark.driver.defaultJavaOptions": "-Da=b"}, f"-Da=b {SHARED}"),
         ({"spark.driver.extraClassPath": "/node.jar"}, None),
     ],
 )
@@ -145,6 +148,8 @@ def test_a_driver_of_the_archives_class_path_starts_from_it(
     seen = conf(spark("job.py", spark_defaults=defaults, iceberg_defaults=iceberg))
     assert seen.get("spark.driver.defaultJavaOptions") == java
     assert "spark.driver.defaultJavaOptions" not in conf(spark("job.py"))
+    without = spark("job.py", place=replace(PLACE, class_archive=None), iceberg_defaults=iceberg)
+    assert "spark.driver.defaultJavaOptions" not in conf(without)
 
 
 def test_icebergs_jars_that_are_not_cached_fail_the_step() -> None:

@@ -72,8 +72,11 @@ def code(aws: Server, spark_python: str) -> str:
     not list((REPOSITORY / ".cache" / "jars").glob("*.jar")), reason="no Iceberg jars: run make setup"
 )
 def test_a_job_reads_its_code_from_the_bucket_and_keeps_tables_in_glue(aws: Server, code: str) -> None:
-    # Java ends at once rather than start without the archive.
-    defaults = {"spark.pyspark.python": "/usr/bin/python3.11", "spark.driver.extraJavaOptions": "-Xshare:on"}
+    defaults = {
+        "spark.pyspark.python": "/usr/bin/python3.11",
+        # As steps run, but that Java ends at once rather than start without the archive.
+        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:on",
+    }
     cluster_id = aws.run_job_flow(Configurations=tables_in_glue(**defaults))
     step_id = aws.add_step(
         *(cluster_id, "spark-submit", "--deploy-mode", "client", "--name", "table"),

@@ -19,7 +19,7 @@ import reduce_pca
 from fruits import job, listing, stages
 from fruits.batches import Mapper
 
-from tools import make_model
+from tools import fetch_jars, make_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("FRUITS_SHARED", ROOT / ".." / "shared")).resolve()
@@ -59,8 +59,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("AWS_ACCESS_KEY_ID", "local")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "local")
         conf = {
-            "spark.jars" if jars else "spark.jars.packages": ",".join(map(str, jars))
-            or "org.apache.iceberg:iceberg-spark-runtime-4.0_2.13:1.10.1",
+            "spark.jars" if jars else "spark.jars.packages": ",".join(map(str, jars)) or fetch_jars.RUNTIME,
             "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
             "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
             "spark.sql.catalog.lake.type": "hadoop",

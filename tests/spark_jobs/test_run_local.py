@@ -8,7 +8,7 @@ import pytest
 
 from tests.spark_jobs.conftest import ROOT
 from tests.spark_jobs.pictures import orchard
-from tools import run_local
+from tools import class_archive, run_local
 
 
 def arguments(images, out, models=None, model=None) -> list[str]:
@@ -54,6 +54,22 @@ def test_a_folder_without_photos_is_one_clear_line_and_leaves_nothing(tmp_path, 
     assert err.startswith("ERROR InputError: ")
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_jars_that_are_not_there_are_one_clear_line(tmp_path, capsys):
+    given = arguments(orchard(tmp_path / "photos", 1, 1), tmp_path / "out")
+    assert run_local.main([*given, "--jars", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"ERROR InputError: {tmp_path}/iceberg-")
+    assert "make setup" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_each_job_starts_from_the_archive_of_classes(tmp_path):
+    given = run_local.parser().parse_args(arguments(tmp_path, tmp_path))
+    command = run_local._spark_submit(given, tmp_path, tmp_path / "fruits.zip", "featurize")
+    for option in class_archive.options(ROOT / ".cache" / "jars"):
+        assert option in command
 
 
 def test_no_java_is_one_clear_line(tmp_path, capsys, monkeypatch):
