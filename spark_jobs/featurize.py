@@ -23,6 +23,7 @@ from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 STAGE = "featurize"
 ROWS_PER_PARTITION = 10_000
+_NAMED_ROWS = 10_000  # these ids are in every task's closure, and looked up for each batch
 _BROADCAST_ROWS = 1_000_000
 
 
@@ -168,19 +169,28 @@ def _look(model_id: str, anew: bool) -> beside.Look:
 
 
 def _embedded(run: job.Run, work: DataFrame, counts: Counts, mapper: Mapper) -> DataFrame:
-    """Map the pixels of the pending images, read from the files of the runs that wrote them."""
+    """Map the pixels of the pending images, read from the files of the runs that wrote them.
+
+    Straight from the files where their row groups spread the work evenly; else Spark's reader and a shuffle do.
+    """
     name, schema = f"{run.arguments.database}.images", schemas.spark(schemas.EMBEDDED)
     columns = ["image_id", "content_sha256", "pixels"]
     ids = tables.keys_of(work.where("pending"))
     parts = job.partitions(counts.pending, run.cores, ROWS_PER_PARTITION)
-    if parts == 1 and counts.pending <= job.LEAST_ROWS:
-        # Spark's reader and a shuffle, to spread the work, would take as long as the model does.
-        wanted = {"run_id": counts.runs, "image_id": [row.image_id for row in ids.collect()]}
-        return data_files.mapped(
-            run.spark, name, columns, wanted, mapper, schema, run.cores, batch_rows=job.BATCH_ROWS
-        )
+    everything = counts.pending == counts.images
+    if counts.pending <= (_BROADCAST_ROWS if everything else _NAMED_ROWS):
+        wanted: dict[str, list[str]] = {} if everything else {"run_id": counts.runs}
+        pieces = data_files.pieces_of(run.spark, name, wanted)
+        if pieces is not None and (parts == 1 or data_files.even(pieces, counts.pending, parts)):
+            if not everything:
+                wanted["image_id"] = [row.image_id for row in ids.collect()]
+            # Few rows may lie in large files: these every core helps to read.
+            hands = run.cores if parts == 1 else parts
+            return data_files.mapped(
+                run.spark, name, columns, wanted, mapper, schema, hands, pieces, job.BATCH_ROWS
+            )
     pixels = run.spark.table(name)
-    if counts.pending < counts.images:
+    if not everything:
         ids = F.broadcast(ids) if counts.pending <= _BROADCAST_ROWS else ids
         pixels = pixels.where(F.col("run_id").isin(counts.runs)).join(ids, "image_id", "left_semi")
     return pixels.select(*columns).repartition(parts).mapInArrow(mapper, schema)

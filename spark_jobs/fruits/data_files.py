@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from heapq import heapreplace
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -25,10 +27,10 @@ from fruits.objects import S3Location, open_arrow, place, where_is_s3
 
 _BATCH_ROWS = 1024  # more no longer fit the processor's cache: 4096 take twice as long
 _ROWS_EACH = 100_000
-_PIECE_BYTES = 16 * 1024 * 1024
 _READERS = 16  # each waits for S3, most of the time
 _HERE_BYTES = 64 * 1024 * 1024
 _LITERALS = 20
+_EVEN = 1.05  # a shuffle of pixels takes a twentieth of the model's time: so much longer a partition may be
 
 Wanted = Mapping[str, Sequence[str]]
 """Which rows: those that have one of some values in each of some columns. Files are chosen by ``run_id``."""
@@ -36,18 +38,20 @@ Wanted = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Piece:
-    """A share of a Parquet file: every `of`-th row group, from the one with this number.
+    """A share of a Parquet file: the row groups that begin in a range of its bytes.
+
+    The ranges of a file's pieces cover it and do not overlap, so that each row group is in one of them.
 
     Attributes:
         uri: The file's.
-        number: From 0.
-        of: Pieces of this file.
-        rows: About how many rows it has.
+        begin: The first byte.
+        end: The one after the last.
+        rows: About how many rows it has, by its share of the bytes.
     """
 
     uri: str
-    number: int
-    of: int
+    begin: int
+    end: int
     rows: int
 
 
@@ -71,8 +75,9 @@ def mapped(
         wanted: Which rows.
         mapper: From record batches to record batches of `schema`.
         schema: Of the result.
-        cores: Tasks that run at once; one partition for each, more when it would be long.
-        pieces: Only of these (`changed`); None for the table's.
+        cores: Partitions, as a rule the tasks that run at once; more when they would be long, fewer when there are
+            fewer pieces.
+        pieces: Only of these (`pieces_of`, `changed`); None for the table's.
         batch_rows: How many rows the mapper gets at once, at most.
 
     Returns:
@@ -82,15 +87,15 @@ def mapped(
     if pieces is None:
         # Another writer deleted by marking rows (merge-on-read), which only Spark's reader knows to leave out.
         return by_spark(spark, table, columns, wanted).mapInArrow(mapper, schema)
-    parts = _dealt(pieces, _hands(pieces, cores))
+    dealt = _dealt(pieces, _hands(pieces, cores))
     s3 = where_is_s3() if any(place(piece.uri).bucket for piece in pieces) else None
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for part in batch.column(0).to_pylist():
-                yield from mapper(_batches(parts[part], columns, wanted, batch_rows, s3))
+                yield from mapper(_batches(dealt[part], columns, wanted, batch_rows, s3))
 
-    return spark.range(0, len(parts), 1, len(parts)).mapInArrow(read, schema)
+    return spark.range(0, len(dealt), 1, len(dealt)).mapInArrow(read, schema)
 
 
 def changed(spark: SparkSession, table: str, before: int, now: int) -> tuple[list[Piece], list[Piece]] | None:
@@ -193,9 +198,18 @@ def pieces_of(spark: SparkSession, table: str, wanted: Wanted) -> list[Piece] | 
 def _cut(files: list[DataFile]) -> list[Piece]:
     pieces = []
     for file in sorted(files, key=lambda file: file.uri):
-        of = -(-file.size_bytes // _PIECE_BYTES)
-        pieces += [Piece(file.uri, number, of, -(-file.rows // of)) for number in range(of)]
+        borders = [0, *file.row_groups[1:], file.size_bytes]
+        pieces += [
+            Piece(file.uri, begin, end, round(file.rows * (end - begin) / file.size_bytes))
+            for begin, end in pairwise(borders)
+        ]
     return pieces
+
+
+def even(pieces: list[Piece], rows: int, parts: int) -> bool:
+    """Tell whether `parts` partitions of these pieces are about as long as equal parts of the rows wanted of them."""
+    longest = max(sum(piece.rows for piece in hand) for hand in _dealt(pieces, parts))
+    return longest <= _EVEN * rows / parts
 
 
 def partitions(pieces: list[Piece] | None, cores: int) -> int | None:
@@ -211,11 +225,11 @@ def _hands(pieces: list[Piece], cores: int) -> int:
 def _dealt(pieces: list[Piece], hands: int) -> list[list[Piece]]:
     """Deal pieces out so that every hand has about the same number of rows."""
     dealt: list[list[Piece]] = [[] for _ in range(max(1, min(hands, len(pieces))))]
-    held = [0] * len(dealt)
+    held = [(0, hand) for hand in range(len(dealt))]
     for piece in sorted(pieces, key=lambda piece: -piece.rows):
-        least = held.index(min(held))
-        dealt[least].append(piece)
-        held[least] += piece.rows
+        rows, hand = held[0]
+        dealt[hand].append(piece)
+        heapreplace(held, (rows + piece.rows, hand))
     return dealt
 
 
@@ -225,7 +239,11 @@ def _batches(
     allowed = {name: pa.array(values, pa.string()) for name, values in wanted.items()}
     for piece in pieces:
         with open_arrow(piece.uri, s3) as file, pq.ParquetFile(file) as parquet:
-            own = list(range(piece.number, parquet.num_row_groups, piece.of))
+            own = [
+                number
+                for number in range(parquet.num_row_groups)
+                if piece.begin <= parquet.metadata.row_group(number).column(0).data_page_offset < piece.end
+            ]
             for batch in parquet.iter_batches(
                 batch_rows, own, columns=[*columns, *wanted], use_threads=False
             ):

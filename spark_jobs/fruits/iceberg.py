@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +22,13 @@ class DataFile:
         uri: Where it is.
         size_bytes: Its size.
         rows: How many rows it has.
+        row_groups: Where its row groups begin, in bytes; empty where its writer did not say.
     """
 
     uri: str
     size_bytes: int
     rows: int
+    row_groups: tuple[int, ...] = ()
 
 
 _ARROW = {
@@ -161,17 +164,24 @@ class Table:
                 if not task.deletes().isEmpty():
                     return None
                 file = task.file()
-                files.append(DataFile(file.location(), file.fileSizeInBytes(), file.recordCount()))
+                begins = file.splitOffsets()
+                row_groups = () if begins is None else tuple(json.loads(begins.toString()))
+                files.append(
+                    DataFile(file.location(), file.fileSizeInBytes(), file.recordCount(), row_groups)
+                )
         return files
 
     def _many(self, snapshot_id: int) -> list[DataFile] | None:
         """List them by one Spark job, where asking for them one by one would take longer."""
         reader = self._spark.read.option("snapshot-id", snapshot_id)
-        columns = ("content", "file_path", "file_size_in_bytes", "record_count")
+        columns = ("content", "file_path", "file_size_in_bytes", "record_count", "split_offsets")
         rows = reader.table(f"{self.name}.files").select(*columns).collect()
         if any(row.content != 0 for row in rows):
             return None
-        return [DataFile(row.file_path, row.file_size_in_bytes, row.record_count) for row in rows]
+        return [
+            DataFile(row.file_path, row.file_size_in_bytes, row.record_count, tuple(row.split_offsets or ()))
+            for row in rows
+        ]
 
     @property
     def java(self) -> Any:

@@ -32,13 +32,13 @@ _PROPERTIES = {
 # runs of a month are one.
 _BY_RUN = {"write.metadata.metrics.column.run_id": "full"}
 _OF_TABLE = {
-    # Pixels are compressed already, and a row group is what a reader holds in memory.
+    # Pixels are compressed already. Several row groups a file, so that cores share it (fruits.data_files), each as
+    # large as a reader can hold in memory.
     "images": {
         **_BY_RUN,
-        "write.parquet.row-group-size-bytes": str(32 * 1024 * 1024),
+        "write.parquet.row-group-size-bytes": str(16 * 1024 * 1024),
         "write.metadata.metrics.column.pixels": "none",
     },
-    # Several row groups a file, so that its cores share it (fruits.data_files).
     "features": {
         **_BY_RUN,
         "write.parquet.row-group-size-bytes": str(16 * 1024 * 1024),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import uuid
 from collections.abc import Iterable, Iterator
@@ -166,11 +167,22 @@ def test_a_file_of_many_row_groups_is_read_in_pieces(
         "'night' AS run_id",
     )
     many.writeTo(table).append()
-    monkeypatch.setattr(data_files, "_PIECE_BYTES", 1_000_000)
     pieces = data_files.pieces_of(spark, table, OF_MODEL)
     assert pieces is not None
     assert len(pieces) > len({piece.uri for piece in pieces}) == 1
+    assert all(list(data_files.batches([piece], ["image_id"], OF_MODEL)) for piece in pieces)
     assert rows(read(spark, table)) == by_spark(spark, table)
+
+    # A writer that names only some of its row groups, or none: each is still in one piece.
+    (file,) = Table(spark, table).data_files() or []
+    monkeypatch.setattr(iceberg, "_FEW_FILES", 0)
+    assert [file] == Table(spark, table).data_files()
+    for named in (file.row_groups[::2], ()):
+        cut = data_files._cut([dataclasses.replace(file, row_groups=named)])
+        assert len(cut) == max(1, len(named))
+        assert sum(piece.rows for piece in cut) == pytest.approx(20_000, abs=len(cut))
+        found = pa.Table.from_batches(data_files.batches(cut, ["image_id"], OF_MODEL))
+        assert sorted(found["image_id"].to_pylist()) == [row[0] for row in by_spark(spark, table)]
 
 
 def test_an_empty_table_gives_no_rows(spark: Any, table: str) -> None:
@@ -179,6 +191,23 @@ def test_an_empty_table_gives_no_rows(spark: Any, table: str) -> None:
 
 
 def test_pieces_are_dealt_evenly() -> None:
-    pieces = [Piece("f", number, 4, rows) for number, rows in enumerate((50, 10, 20, 20))]
+    pieces = [Piece("f", number, number + 1, rows) for number, rows in enumerate((50, 10, 20, 20))]
     dealt = data_files._dealt(pieces, 2)
     assert [sum(piece.rows for piece in hand) for hand in dealt] == [50, 50]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows", "parts", "even"),
+    [
+        ((50, 10, 20, 20), 100, 2, True),
+        ((52, 48), 100, 2, True),
+        ((53, 47), 100, 2, False),
+        ((100,), 100, 2, False),
+        ((50, 50), 60, 2, False),  # the wanted ones could all be in one
+    ],
+)
+def test_partitions_are_even_when_none_is_longer_than_its_share(
+    sizes: tuple[int, ...], rows: int, parts: int, even: bool
+) -> None:
+    pieces = [Piece("f", number, number + 1, size) for number, size in enumerate(sizes)]
+    assert data_files.even(pieces, rows, parts) is even

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -94,6 +95,89 @@ def test_equal_bytes_whatever_the_partitions_and_the_order_of_the_images(nights,
     after = features(nights)
     assert after.keys() == before.keys()
     assert all(after[key].tobytes() == before[key].tobytes() for key in before)
+
+
+def spread(nights: Nights, monkeypatch: pytest.MonkeyPatch, parts: int) -> list[int]:
+    """Run featurize as if the work were cut into so many parts; give the partitions of what is read from files."""
+    import featurize
+
+    straight: list[int] = []
+    mapped = featurize.data_files.mapped
+
+    def noted(*how):
+        frame = mapped(*how)
+        straight.append(frame.rdd.getNumPartitions())
+        return frame
+
+    monkeypatch.setattr(featurize.job, "partitions", lambda *_: parts)
+    monkeypatch.setattr(featurize.data_files, "mapped", noted)
+    nights.run("featurize")
+    return straight
+
+
+def load_more(nights: Nights, *numbers: int) -> None:
+    for number in numbers:
+        (nights.photos / "Label 0" / f"{number}_100.jpg").write_bytes(encoded(fruit(number)))
+    nights.load()
+
+
+@pytest.mark.parametrize(
+    ("files", "named", "parts", "straight"),
+    [
+        ([range(4, 16)], 12, 1, [1]),
+        ([range(4, 10), range(10, 16)], 12, 2, [2]),
+        ([range(4, 10), range(10, 16)], 11, 2, []),  # too many to name
+        ([range(4, 9), range(9, 16)], 12, 2, []),  # uneven
+        ([range(4, 10), range(10, 16)], 12, 1, [2]),  # all cores read what few rows may lie in
+    ],
+)
+def test_new_images_are_read_straight_from_their_files_or_shuffled(
+    nights, monkeypatch, files, named, parts, straight
+):
+    orchard(nights.photos, labels=1, each=4)
+    nights.load()
+    nights.run("featurize")
+    before = features(nights)
+    for photos in files:
+        load_more(nights, *photos)
+    monkeypatch.setattr("featurize._NAMED_ROWS", named)
+    assert spread(nights, monkeypatch, parts) == straight
+    after = features(nights)
+    assert len(after) == 16
+    assert all(after[key].tobytes() == before[key].tobytes() for key in before)
+
+
+@pytest.mark.parametrize(("most", "straight"), [(12, [2]), (11, [])])
+def test_all_images_are_read_straight_from_their_files_up_to_a_number(nights, monkeypatch, most, straight):
+    orchard(nights.photos, labels=1, each=6)
+    nights.load()
+    load_more(nights, *range(6, 12))
+    monkeypatch.setattr("featurize._NAMED_ROWS", 0)
+    monkeypatch.setattr("featurize._BROADCAST_ROWS", most)
+    assert spread(nights, monkeypatch, 2) == straight
+    assert len(features(nights)) == 12
+
+
+def test_an_image_that_is_only_touched_is_not_computed_beside_new_ones(nights, monkeypatch):
+    """Its row is one of this run's, in the files of the new ones."""
+    orchard(nights.photos, labels=1, each=4)
+    nights.load()
+    nights.run("featurize")
+    os.utime(nights.photos / "Label 0" / "r0_0_100.jpg", (0, 0))
+    load_more(nights, 4)
+    assert sorted(row["run_id"] for row in nights.rows("images")) == ["run-1"] * 3 + ["run-2"] * 2
+    assert spread(nights, monkeypatch, 1)
+    assert len(nights.rows("features")) == 5
+
+
+def test_rows_that_another_writer_marked_as_deleted_are_not_computed(nights, monkeypatch):
+    orchard(nights.photos, labels=1, each=4)
+    nights.load()
+    images = f"{nights.database}.images"
+    nights.spark.sql(f"ALTER TABLE {images} SET TBLPROPERTIES ('write.delete.mode' = 'merge-on-read')")
+    nights.spark.sql(f"DELETE FROM {images} WHERE source_key = 'Label 0/r0_0_100.jpg'")
+    assert spread(nights, monkeypatch, 1) == []
+    assert len(features(nights)) == 3
 
 
 def test_both_engines_agree_to_a_thousandth(nights, models):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from fruits import kept_rows, schemas, tables
+from fruits import iceberg, kept_rows, schemas, tables
 from fruits.iceberg import Table
 
 pytestmark = pytest.mark.spark
@@ -46,6 +46,18 @@ def test_a_file_with_other_rows_too_is_not_replaced(spark: Any, database: str) -
     with pytest.raises(ValueError, match="and others: it cannot be replaced"):
         kept_rows.replace(spark, table, sums("a", 3), {"model_id": "a"})
     assert sorted(row.n for row in spark.table(table).collect()) == [1, 2]
+
+
+def test_a_kept_file_says_nothing_of_its_row_groups(
+    spark: Any, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = f"{database}.pca_sums"
+    kept_rows.replace(spark, table, sums("a", 1), {"model_id": "a"})
+    few = Table(spark, table).data_files()
+    assert few is not None
+    assert [(file.rows, file.row_groups) for file in few] == [(1, ())]
+    monkeypatch.setattr(iceberg, "_FEW_FILES", 0)
+    assert Table(spark, table).data_files() == few
 
 
 def test_lists_pictures_and_nulls_are_read_as_they_were_kept(spark: Any, database: str) -> None:
