@@ -1,9 +1,7 @@
 """Finding, making and ending the cluster of one run.
 
-RunJobFlow takes no idempotency token, so a second call makes a second cluster. Hence: one request per call (the
-client's `total_max_attempts` is 1), announced in the journal before it is sent, and tried again only after the
-listing has had its consistency window to show what an earlier request made. The oldest found is the run's cluster;
-others are ended.
+A second RunJobFlow makes a second cluster. Hence `single_calls`, and another request only after the listing has had
+its consistency window to show what an earlier one made. The oldest found is the run's cluster; others are ended.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.journal import Journal
 from fruits_airflow.lake import error_code
+from fruits_airflow.single_calls import is_refused, send_announced
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -30,7 +29,6 @@ log = logging.getLogger(__name__)
 LIVE_STATES = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
 READY_STATES = ("RUNNING", "WAITING")
 ENDED_STATES = ("TERMINATED", "TERMINATED_WITH_ERRORS")
-SINGLE_ATTEMPT = {"retries": {"total_max_attempts": 1}}
 
 _INTENT = "run_job_flow"
 _NOT_IN_A_TAG = re.compile(r"[^A-Za-z0-9 _.:/=+@-]")
@@ -172,18 +170,20 @@ class ClusterDesk:
         if existing := self.adopt():
             return existing
         request = body()
-        self.journal.note(_INTENT, name=self.identity.name)
         try:
-            job_flow_id = self.single_attempt_client.run_job_flow(**request)["JobFlowId"]
+            answer = send_announced(
+                announce=lambda: self.journal.note(_INTENT, name=self.identity.name),
+                request=lambda: self.single_attempt_client.run_job_flow(**request),
+            )
         except (BotoCoreError, ClientError) as error:
-            if isinstance(error, ClientError) and 400 <= _http_status(error) < 500:
-                raise  # refused: nothing was made
+            if is_refused(error):
+                raise
             log.warning("RunJobFlow gave no answer (%s); looking for what it made", error)
             if found := self.adopt():
                 return found
             raise
-        log.info("Created %s, named %s", job_flow_id, self.identity.name)
-        return describe(self.client, job_flow_id)
+        log.info("Created %s, named %s", answer["JobFlowId"], self.identity.name)
+        return describe(self.client, answer["JobFlowId"])
 
     def end_all(self, known: Sequence[str] = (), timeout_s: float = 900.0) -> list[Cluster]:
         """Ends every cluster of the run and watches until each is seen ended.
@@ -302,7 +302,3 @@ def seconds_alive(cluster: Cluster) -> float:
     """From RunJobFlow to the cluster's end, or to now."""
     end = cluster.description["Status"]["Timeline"].get("EndDateTime") or datetime.now(UTC)
     return float((end - cluster.created_at).total_seconds())
-
-
-def _http_status(error: ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))

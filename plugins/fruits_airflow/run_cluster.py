@@ -25,7 +25,6 @@ from fruits_airflow.cluster_body import load_profile
 from fruits_airflow.cluster_request import cluster_body, require_sound_cluster
 from fruits_airflow.clusters import (
     ENDED_STATES,
-    SINGLE_ATTEMPT,
     Cluster,
     ClusterDesk,
     ClusterIdentity,
@@ -42,6 +41,7 @@ from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.prices import load_prices
 from fruits_airflow.publication import read_state, require_not_overtaken
 from fruits_airflow.settings import Settings
+from fruits_airflow.single_calls import SINGLE_ATTEMPT
 from fruits_airflow.stages import step_for
 from fruits_airflow.steps import StepDesk
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.journal import Journal
+from fruits_airflow.single_calls import is_refused, send_announced
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -70,7 +71,7 @@ class StepDesk:
 
         Waits while a request announced moments ago may have added one that the listing does not show yet.
         """
-        note = f"add-{step['Name'].replace('/', '-')}-{self.job_flow_id}"
+        note = self._announcement(step)
         while True:
             steps = self._named(step["Name"])
             for state in _ADOPTED_STATES:
@@ -96,20 +97,25 @@ class StepDesk:
         if existing := self.adopt(step):
             return existing
         known = {s.step_id for s in self._named(step["Name"])}
-        self.journal.note(f"add-{step['Name'].replace('/', '-')}-{self.job_flow_id}", known=len(known))
         try:
-            answer = self.single_attempt_client.add_job_flow_steps(
-                JobFlowId=self.job_flow_id,
-                Steps=[step],  # type: ignore[list-item]
+            answer = send_announced(
+                announce=lambda: self.journal.note(self._announcement(step), known=len(known)),
+                request=lambda: self.single_attempt_client.add_job_flow_steps(
+                    JobFlowId=self.job_flow_id,
+                    Steps=[step],  # type: ignore[list-item]
+                ),
             )
         except (BotoCoreError, ClientError) as error:
-            if isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] < 500:
-                raise  # refused: nothing was added
+            if is_refused(error):
+                raise
             log.warning("AddJobFlowSteps gave no answer (%s); looking for what it added", error)
             return self._await_new(step["Name"], known, error)
         step_id = answer["StepIds"][0]
         log.info("Added %s (%s) to %s", step_id, step["Name"], self.job_flow_id)
         return describe_step(self.client, self.job_flow_id, step_id)
+
+    def _announcement(self, step: Mapping[str, Any]) -> str:
+        return f"add-{step['Name'].replace('/', '-')}-{self.job_flow_id}"
 
     def _await_new(self, name: str, known: set[str], error: Exception) -> Step:
         give_up = time.monotonic() + self.consistency_s

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from fruits_airflow import clusters
-from fruits_airflow.clusters import LIVE_STATES, SINGLE_ATTEMPT, ClusterIdentity, tag_value
+from fruits_airflow.clusters import LIVE_STATES, ClusterIdentity, tag_value
 from fruits_airflow.errors import CostCeilingExceeded
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.settings import Settings
+from fruits_airflow.single_calls import SINGLE_ATTEMPT
 
 from tests.local_aws.server import until
 from tests.plugins.doubles import ClosingServer, Double
