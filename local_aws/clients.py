@@ -28,6 +28,10 @@ class Clients:
                     region_name=region,
                     aws_access_key_id="local",
                     aws_secret_access_key="local",  # noqa: S106  nobody checks it
-                    config=Config(s3={"addressing_style": "path"}, user_agent_extra="local_aws"),
+                    config=Config(
+                        s3={"addressing_style": "path"},
+                        user_agent_extra="local_aws",
+                        retries={"mode": "standard", "total_max_attempts": 8},  # as patient as EMR's own
+                    ),
                 )
             return self._made[service, region]

@@ -1,7 +1,7 @@
 """Finding, making and ending the cluster of one run.
 
-A second RunJobFlow makes a second cluster. Hence `single_calls`, and another request only after the listing has had
-its consistency window to show what an earlier one made. The oldest found is the run's cluster; others are ended.
+A second RunJobFlow makes a second cluster. Hence it is sent by `send_announced`, and another one only after the listing
+has had its consistency window to show what the first made. The oldest found is the run's cluster; others are ended.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.journal import Journal
 from fruits_airflow.lake import error_code
-from fruits_airflow.single_calls import is_refused, send_announced
+from fruits_airflow.single_calls import send_announced
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -119,8 +119,8 @@ class ClusterDesk:
     """Makes and ends clusters for one run.
 
     Attributes:
-        client: EMR client for reading and ending, with retries.
-        single_attempt_client: EMR client whose calls send one request, for RunJobFlow.
+        client: EMR client for reading and ending: calls that may be repeated.
+        single_attempt_client: EMR client whose calls send one request.
         journal: the run's notes.
         identity: whose cluster.
         consistency_s: how long ListClusters may not show a new cluster.
@@ -153,7 +153,7 @@ class ClusterDesk:
             log.warning("Ending %s: the run has an older cluster", cluster.job_flow_id)
             try:
                 request_end(self.client, cluster.job_flow_id)
-            except ClientError as error:
+            except (BotoCoreError, ClientError) as error:
                 log.warning("%s does not end: %s; terminate_cluster tries again", cluster.job_flow_id, error)
         return oldest
 
@@ -169,21 +169,14 @@ class ClusterDesk:
         """
         if existing := self.adopt():
             return existing
-        request = body()
-        try:
-            answer = send_announced(
-                announce=lambda: self.journal.note(_INTENT, name=self.identity.name),
-                request=lambda: self.single_attempt_client.run_job_flow(**request),
-            )
-        except (BotoCoreError, ClientError) as error:
-            if is_refused(error):
-                raise
-            log.warning("RunJobFlow gave no answer (%s); looking for what it made", error)
-            if found := self.adopt():
-                return found
-            raise
-        log.info("Created %s, named %s", answer["JobFlowId"], self.identity.name)
-        return describe(self.client, answer["JobFlowId"])
+        made_of = body()
+        job_flow_id = send_announced(
+            announce=lambda: self.journal.note(_INTENT, name=self.identity.name),
+            request=lambda: self.single_attempt_client.run_job_flow(**made_of)["JobFlowId"],
+            find=lambda: found.job_flow_id if (found := self.adopt()) else None,
+        )
+        log.info("The run's cluster is %s, named %s", job_flow_id, self.identity.name)
+        return describe(self.client, job_flow_id)
 
     def end_all(self, known: Sequence[str] = (), timeout_s: float = 900.0) -> list[Cluster]:
         """Ends every cluster of the run and watches until each is seen ended.
@@ -289,13 +282,9 @@ def clusters_of_run(
 
 
 def instances_of(client: EMRClient, job_flow_id: str) -> list[dict[str, Any]]:
-    """The nodes that a cluster has had, with their timelines; empty when EMR does not tell."""
-    try:
-        pages = client.get_paginator("list_instances").paginate(ClusterId=job_flow_id)
-        return [dict(instance) for page in pages for instance in page["Instances"]]
-    except ClientError as error:
-        log.warning("No instances known of %s: %s", job_flow_id, error)
-        return []
+    """The nodes that a cluster has had, with their timelines."""
+    pages = client.get_paginator("list_instances").paginate(ClusterId=job_flow_id)
+    return [dict(instance) for page in pages for instance in page["Instances"]]
 
 
 def seconds_alive(cluster: Cluster) -> float:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.sdk.exceptions import AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -28,7 +27,7 @@ from fruits_airflow.clusters import (
 )
 from fruits_airflow.cost import estimate_parts
 from fruits_airflow.database_lock import DatabaseLock, Holding
-from fruits_airflow.endpoints import CALLED
+from fruits_airflow.emr_clients import emr_client
 from fruits_airflow.errors import FruitsError, ResidencyError
 from fruits_airflow.lake import Lake, error_code
 from fruits_airflow.lock_owners import has_left_it_behind, open_lock
@@ -76,21 +75,16 @@ def sweep_clusters(settings: Settings, context: Context) -> list[dict[str, Any]]
     """
     runs, report, unseen = SupervisedRuns(context["ti"]), [], []
     for region in regions_of(settings):
-        hook = EmrHook(emr_conn_id=None, aws_conn_id=settings.aws_conn_id, region_name=region)
-        client = CALLED.watch(hook.get_conn())
+        client, condemned = emr_client(settings, region), list[Condemned]()
         try:
-            condemned = [
-                Condemned(c, region, why) for c in clusters_of(client, settings) if (why := judge(c, runs))
-            ]
-        except ClientError as error:
-            if region != settings.region and error_code(error) in _CLOSED:
+            for cluster in clusters_of(client, settings):
+                if why := judge(cluster, runs):
+                    condemned.append(Condemned(cluster, region, why))
+        except (BotoCoreError, ClientError, ResidencyError) as error:
+            if region != settings.region and isinstance(error, ClientError) and error_code(error) in _CLOSED:
                 log.info("%s is closed to us (%s)", region, error_code(error))
-                continue
-            unseen.append(f"{region}: {error}")
-            continue
-        except (BotoCoreError, ResidencyError) as error:
-            unseen.append(f"{region}: {error}")
-            continue
+            else:
+                unseen.append(f"{region}: {error}")
         report += _end(client, settings, condemned)
     immortal = [one["job_flow_id"] for one in report if not one["ended"]]
     if immortal or unseen:
@@ -205,6 +199,6 @@ def _cost_eur(client: EMRClient, one: Condemned) -> float | None:
     try:
         nodes = instances_of(client, one.cluster.job_flow_id)
         return sum(estimate_parts(nodes, load_prices(one.region), datetime.now(UTC)).values())
-    except (FruitsError, BotoCoreError) as error:
+    except (FruitsError, BotoCoreError, ClientError) as error:
         log.warning("What %s has cost is not known: %s", one.cluster.job_flow_id, error)
         return None

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.providers.amazon.aws.hooks.emr import EmrHook
-
 from fruits_airflow.airflow_runs import AirflowRuns
 from fruits_airflow.clusters import LIVE_STATES, ClusterIdentity, find, request_is_fresh
 from fruits_airflow.database_lock import DatabaseLock, Holding
-from fruits_airflow.endpoints import CALLED
+from fruits_airflow.emr_clients import emr_client
 from fruits_airflow.journal import Journal, folder_of
 from fruits_airflow.lake import Lake
 from fruits_airflow.settings import Settings
@@ -74,5 +72,5 @@ def lock_deadline(settings: Settings) -> datetime:
 
 
 def _has_cluster(settings: Settings, holding: Holding) -> bool:
-    emr = EmrHook(emr_conn_id=None, aws_conn_id=settings.aws_conn_id, region_name=holding.region)
-    return bool(find(CALLED.watch(emr.get_conn()), holding.owner, (*LIVE_STATES, "TERMINATING")))
+    client = emr_client(settings, holding.region)
+    return bool(find(client, holding.owner, (*LIVE_STATES, "TERMINATING")))

@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.amazon.aws.links.emr import EmrClusterLink
 from botocore.exceptions import BotoCoreError, ClientError
@@ -33,6 +32,7 @@ from fruits_airflow.clusters import (
 )
 from fruits_airflow.cost import PARTS, deadline, disks, estimate_parts
 from fruits_airflow.database_lock import DatabaseLock, take_together
+from fruits_airflow.emr_clients import SINGLE_ATTEMPT, emr_client
 from fruits_airflow.endpoints import CALLED
 from fruits_airflow.errors import FruitsError
 from fruits_airflow.journal import LAST_FAILURE, Journal, folder_of, forget_failure
@@ -41,7 +41,6 @@ from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.prices import load_prices
 from fruits_airflow.publication import read_state, require_not_overtaken
 from fruits_airflow.settings import Settings
-from fruits_airflow.single_calls import SINGLE_ATTEMPT
 from fruits_airflow.stages import step_for
 from fruits_airflow.steps import StepDesk
 
@@ -106,9 +105,8 @@ class RunCluster:
 
     @cached_property
     def client(self) -> EMRClient:
-        """EMR client with botocore's retries."""
-        client: EMRClient = CALLED.watch(self._hook().get_conn())
-        return client
+        """EMR client for calls that may be repeated."""
+        return emr_client(self.settings, self.region)
 
     @cached_property
     def lake(self) -> Lake:
@@ -130,7 +128,7 @@ class RunCluster:
         """Makes and ends this run's cluster."""
         return ClusterDesk(
             client=self.client,
-            single_attempt_client=CALLED.watch(self._hook(SINGLE_ATTEMPT).get_conn()),
+            single_attempt_client=emr_client(self.settings, self.region, SINGLE_ATTEMPT),
             journal=self.journal,
             identity=self.identity,
             consistency_s=self.settings.list_consistency_s,
@@ -248,9 +246,3 @@ class RunCluster:
             for part, eur in estimate_parts(nodes, prices, now, disk_gib, spot_discount).items():
                 total[part] += eur
         return total
-
-    def _hook(self, config: dict[str, Any] | None = None) -> EmrHook:
-        settings = self.settings
-        return EmrHook(
-            emr_conn_id=None, aws_conn_id=settings.aws_conn_id, region_name=self.region, config=config
-        )

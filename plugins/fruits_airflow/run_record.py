@@ -67,7 +67,12 @@ def read_sample(lake: Lake, run_id: str) -> pa.Table | None:
 
 
 def assemble_record(
-    run: RunCluster, mode: str, stages: Mapping[str, Mapping[str, Any]], *, ended: bool = False
+    run: RunCluster,
+    mode: str,
+    stages: Mapping[str, Mapping[str, Any]],
+    *,
+    ended: bool = False,
+    whole: bool = False,
 ) -> dict[str, Any]:
     """The record of a run as far as it has come, without its final state.
 
@@ -76,6 +81,10 @@ def assemble_record(
         mode: nightly or demo.
         stages: what `read_stages` found.
         ended: every cluster of the run was seen ended.
+        whole: rather nothing than a record without what EMR does not tell.
+
+    Raises:
+        ClientError, BotoCoreError: EMR does not tell about the clusters, and the record was to be whole.
     """
     record = blank_record(run.identity.run_id, mode, run.region)
     if run.plan:
@@ -107,6 +116,8 @@ def assemble_record(
                 # The page is written some seconds before run.json: up to the cluster's end, both count the same.
                 record["seconds"]["total"] = round((ended_at - planned).total_seconds(), 1)
     except (BotoCoreError, ClientError) as error:
+        if whole:
+            raise
         log.warning("EMR does not tell about this run's cluster, so the record lacks it: %s", error)
     return record
 

@@ -211,8 +211,11 @@ class StepSensor(EmrStepSensor):
             return super().resume_execution(next_method, next_kwargs, context)
         except AirflowSensorTimeout:
             run = RunCluster.of(context, self.settings)
-            for job_flow_id, step_id in self._live_steps(run):
-                self._cancel(run, job_flow_id, step_id)
+            try:
+                for job_flow_id, step_id in self._live_steps(run):
+                    self._cancel(run, job_flow_id, step_id)
+            except (BotoCoreError, ClientError) as error:  # which would be tried again, a timeout is not
+                self.log.warning("Cannot look for the step: %s; terminate_cluster ends its cluster", error)
             raise
 
     def _step_to_wait_for(self, run: RunCluster, added: Mapping[str, str] | None) -> tuple[Cluster, Step]:

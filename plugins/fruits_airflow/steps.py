@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from fruits_airflow.journal import Journal
-from fruits_airflow.single_calls import is_refused, send_announced
+from fruits_airflow.single_calls import send_announced
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -97,34 +95,26 @@ class StepDesk:
         if existing := self.adopt(step):
             return existing
         known = {s.step_id for s in self._named(step["Name"])}
-        try:
-            answer = send_announced(
-                announce=lambda: self.journal.note(self._announcement(step), known=len(known)),
-                request=lambda: self.single_attempt_client.add_job_flow_steps(
-                    JobFlowId=self.job_flow_id,
-                    Steps=[step],  # type: ignore[list-item]
-                ),
-            )
-        except (BotoCoreError, ClientError) as error:
-            if is_refused(error):
-                raise
-            log.warning("AddJobFlowSteps gave no answer (%s); looking for what it added", error)
-            return self._await_new(step["Name"], known, error)
-        step_id = answer["StepIds"][0]
-        log.info("Added %s (%s) to %s", step_id, step["Name"], self.job_flow_id)
+        step_id = send_announced(
+            announce=lambda: self.journal.note(self._announcement(step), known=len(known)),
+            request=lambda: self.single_attempt_client.add_job_flow_steps(
+                JobFlowId=self.job_flow_id,
+                Steps=[step],  # type: ignore[list-item]
+            )["StepIds"][0],
+            find=lambda: self._await_new(step["Name"], known),
+        )
+        log.info("%s of %s is %s", step["Name"], self.job_flow_id, step_id)
         return describe_step(self.client, self.job_flow_id, step_id)
 
     def _announcement(self, step: Mapping[str, Any]) -> str:
         return f"add-{step['Name'].replace('/', '-')}-{self.job_flow_id}"
 
-    def _await_new(self, name: str, known: set[str], error: Exception) -> Step:
+    def _await_new(self, name: str, known: set[str]) -> str | None:
         give_up = time.monotonic() + self.consistency_s
         while True:
-            fresh = [s for s in self._named(name) if s.step_id not in known]
-            if fresh:
-                return fresh[0]
-            if time.monotonic() >= give_up:
-                raise error
+            fresh = [s.step_id for s in self._named(name) if s.step_id not in known]
+            if fresh or time.monotonic() >= give_up:
+                return next(iter(fresh), None)
             time.sleep(self.poll_s)
 
     def _named(self, name: str) -> list[Step]:

@@ -45,6 +45,7 @@ def judge_run(settings: Settings, context: Context) -> None:
     Raises:
         AirflowFailException: the run did not do all its work, or did not publish.
         TimeoutError: a cluster was not seen ended; a retry looks again, and the last one says so in run.json.
+        ClientError, BotoCoreError: AWS does not answer; a retry asks again, and the last one writes what is known.
     """
     try:
         _judge(settings, context)
@@ -83,7 +84,8 @@ def _judge(settings: Settings, context: Context) -> None:
 
     problems += residency_problems(run)
     mode = mode_of(settings, context["params"])
-    record = assemble_record(run, mode, stages, ended=lost_sight is None)
+    whole = not is_last_attempt(context)
+    record = assemble_record(run, mode, stages, ended=lost_sight is None, whole=whole)
     record |= {"state": "failed" if problems else "succeeded", "reason": "; ".join(problems)}
     if leftovers:
         log.warning("%d clusters were alive after terminate_cluster, and are ended", leftovers)

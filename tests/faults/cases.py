@@ -136,8 +136,8 @@ CASES = (
     Case(
         "F9",
         "after",
-        "TerminateJobFlows is throttled six times",
-        refused("TerminateJobFlows", "Throttling", times=6),
+        "TerminateJobFlows is throttled nine times",
+        refused("TerminateJobFlows", "Throttling", times=9),
     ),
     # F10: reads are stale and backward reads
     Case(
@@ -150,8 +150,8 @@ CASES = (
     Case(
         "F10",
         "during",
-        "four of ten looks at steps and clusters show what was before",
-        ({"kind": "backward", "service": "emr", "operation": "Describe(Step|Cluster)", "rate": 0.4},),
+        "three of ten looks at steps and clusters show what was before",
+        ({"kind": "backward", "service": "emr", "operation": "Describe(Step|Cluster)", "rate": 0.3},),
     ),
     Case(
         "F10",
@@ -159,7 +159,7 @@ CASES = (
         "AddJobFlowSteps' replies are lost, and ListSteps goes backward",
         (
             *lost("AddJobFlowSteps", "after", times=2),
-            {"kind": "backward", "service": "emr", "operation": "ListSteps", "rate": 0.5},
+            {"kind": "backward", "service": "emr", "operation": "ListSteps", "rate": 0.3},
         ),
     ),
     # F11: a cluster that does not start

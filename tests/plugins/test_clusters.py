@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +11,17 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from fruits_airflow import clusters
 from fruits_airflow.clusters import LIVE_STATES, ClusterIdentity, tag_value
+from fruits_airflow.emr_clients import PATIENT, SINGLE_ATTEMPT, emr_client
 from fruits_airflow.errors import CostCeilingExceeded
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.settings import Settings
-from fruits_airflow.single_calls import SINGLE_ATTEMPT
 
 from tests.local_aws.server import until
 from tests.plugins.doubles import ClosingServer, Double
+
+
+def throttled(**_: Any) -> Any:
+    raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "no"}}, "ListInstances")
 
 
 def live(run: RunCluster) -> list[str]:
@@ -84,6 +88,20 @@ def test_of_two_clusters_the_oldest_is_adopted_and_the_other_ended(run: RunClust
     until(lambda: clusters.describe(run.client, second).state not in LIVE_STATES)
 
 
+def test_an_extra_cluster_that_cannot_be_ended_now_does_not_keep_the_run_from_its_own(
+    run: RunCluster,
+) -> None:
+    def lost(**_: Any) -> Any:
+        raise ReadTimeoutError(endpoint_url="emr")
+
+    first = run.client.run_job_flow(**run.body())["JobFlowId"]
+    time.sleep(0.05)
+    run.client.run_job_flow(**run.body())
+    adopted = replace(run.desk, client=Double(run.client, terminate_job_flows=lost)).adopt()
+    assert adopted is not None
+    assert adopted.job_flow_id == first
+
+
 def test_two_deployments_with_the_same_run_do_not_see_each_other(
     run: RunCluster, make_run: Callable[..., RunCluster], account: Settings
 ) -> None:
@@ -109,15 +127,19 @@ def test_a_cluster_of_that_name_without_the_tags_is_left_alone(run: RunCluster) 
         run.client.terminate_job_flows(JobFlowIds=[stranger])
 
 
-def test_run_job_flow_is_sent_once_even_when_no_reply_comes(account: Settings) -> None:
-    from airflow.providers.amazon.aws.hooks.emr import EmrHook
-
-    with ClosingServer() as server, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", server.url)
-        hook = EmrHook(emr_conn_id=None, aws_conn_id=None, region_name="eu-west-1", config=SINGLE_ATTEMPT)
+@pytest.mark.parametrize(("config", "requests"), [(SINGLE_ATTEMPT, 1), (PATIENT, 8)])
+def test_what_may_be_repeated_is_and_run_job_flow_is_sent_once_even_when_no_reply_comes(
+    account: Settings, monkeypatch: pytest.MonkeyPatch, config: Mapping[str, Any], requests: int
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with ClosingServer() as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        client = emr_client(account, "eu-west-1", config)
         with pytest.raises(Exception, match=r"[Cc]onnection|closed"):
-            hook.get_conn().run_job_flow(Name="x", Instances={})
-    assert server.requests == 1
+            client.run_job_flow(Name="x", Instances={})
+    assert server.requests == requests
+    assert all(pause <= 20 for pause in pauses)  # botocore's own mode doubles them on and on
 
 
 def test_a_refused_request_is_not_looked_for(run: RunCluster) -> None:
@@ -170,6 +192,20 @@ def test_what_earlier_clusters_of_the_run_cost_shortens_the_deadline_of_the_next
 ) -> None:
     monkeypatch.setattr(RunCluster, "spent_eur", lambda _: 4.99)
     with pytest.raises(CostCeilingExceeded, match=r"4\.99"):
+        run.adopt_or_create()
+    assert live(run) == []
+
+
+def test_no_cluster_is_made_while_nobody_knows_what_the_earlier_ones_cost(run: RunCluster) -> None:
+    run.adopt_or_create()
+    run.desk.end_all(timeout_s=30)
+    pages = run.client.get_paginator
+
+    def silent(name: str) -> Any:
+        return Double(pages(name), paginate=throttled) if name == "list_instances" else pages(name)
+
+    run.__dict__["client"] = Double(run.client, get_paginator=silent)
+    with pytest.raises(ClientError, match="ListInstances"):
         run.adopt_or_create()
     assert live(run) == []
 

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.sdk.exceptions import AirflowFailException
 from botocore.exceptions import ClientError
-from fruits_airflow import janitor
+from fruits_airflow import emr_clients, janitor
 from fruits_airflow.airflow_runs import AirflowRuns
 from fruits_airflow.clusters import LIVE_STATES, describe, find
 from fruits_airflow.endpoints import EndpointLog
@@ -155,13 +156,13 @@ def emr(run: RunCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
     """Changes what EMR answers: the client of one region, with methods replaced."""
 
     def change(region: str, **methods: Any) -> None:
-        real = janitor.EmrHook.get_conn
+        real = EmrHook.get_conn
 
         def get_conn(hook: Any) -> Any:
             client = real(hook)
             return Double(client, **methods) if hook.region_name == region else client
 
-        monkeypatch.setattr(janitor.EmrHook, "get_conn", get_conn)
+        monkeypatch.setattr(EmrHook, "get_conn", get_conn)
 
     yield change
     monkeypatch.undo()
@@ -222,15 +223,45 @@ def test_a_region_that_cannot_be_looked_at_is_no_clean_sweep_and_the_rest_is_swe
     assert not is_live(elsewhere, made)
 
 
+def test_what_was_seen_before_a_look_failed_is_ended(
+    make_run: Callable[..., RunCluster], emr: Callable[..., None]
+) -> None:
+    runs = [make_run("manual__first"), make_run("manual__second")]
+    made = [run.client.run_job_flow(**run.body())["JobFlowId"] for run in runs]  # whose lock is one run's
+    ended = replace(runs[0], runs=KnownRuns(ended={run.identity.run_id for run in runs}))
+    looks, describe_cluster = [0], ended.client.describe_cluster
+
+    def second_fails(**request: Any) -> Any:
+        looks[0] += 1
+        return denied("ThrottlingException")() if looks[0] == 2 else describe_cluster(**request)
+
+    emr("eu-west-1", describe_cluster=second_fails)
+    with pytest.raises(AirflowFailException, match="eu-west-1: .*ThrottlingException"):
+        sweep_clusters(ended.settings, context_of(ended))
+    assert len([one for one in made if is_live(ended, one)]) == 1
+
+
+def test_what_a_cluster_that_stays_has_cost_may_be_unknown(
+    run: RunCluster, told: list[Notice], emr: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.adopt_or_create()
+    monkeypatch.setattr(janitor, "end_and_watch", lambda _, ids, *__: ([], dict.fromkeys(ids, "RUNNING")))
+    monkeypatch.setattr(janitor, "instances_of", denied("ThrottlingException"))
+    with pytest.raises(AirflowFailException, match="does not end"):
+        sweep_clusters(run.settings, context_of(knows(run, alive=False)))
+    assert [(notice.anchor, notice.cost_eur) for notice in told] == [("cluster-will-not-die", None)]
+
+
 def test_every_region_that_it_asks_is_watched(run: RunCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     def not_in_the_union(host: str) -> str:
         raise ResidencyError(f"{host} is elsewhere")
 
-    monkeypatch.setattr(janitor, "CALLED", EndpointLog())
-    monkeypatch.setattr(janitor.EmrHook, "get_conn", lambda hook: hook.conn)  # one that nobody watches yet
-    monkeypatch.setattr("fruits_airflow.endpoints.place_of", not_in_the_union)
-    with pytest.raises(AirflowFailException) as refused:
-        sweep_clusters(run.settings, context_of(run))
+    with monkeypatch.context() as patch:
+        patch.setattr(emr_clients, "CALLED", EndpointLog())
+        patch.setattr(EmrHook, "get_conn", lambda hook: hook.conn)  # one that nobody watches yet
+        patch.setattr("fruits_airflow.endpoints.place_of", not_in_the_union)
+        with pytest.raises(AirflowFailException) as refused:
+            sweep_clusters(run.settings, context_of(run))
     for region in regions_of(run.settings):
         assert f"{region}: 127.0.0.1 is elsewhere" in str(refused.value)
 

@@ -223,6 +223,22 @@ def test_an_attempt_that_is_not_the_last_leaves_the_word_to_the_next(
     assert told == []
 
 
+def test_a_record_without_its_cluster_is_written_by_the_last_attempt_only(
+    run: RunCluster, told: list[Notice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage(run, "publish", PUBLISHED)
+    monkeypatch.setattr(RunCluster, "history", throttled)
+    context = context_of(run, DONE)
+    context["ti"].max_tries = 1
+    with pytest.raises(ClientError, match="Throttling"):
+        judge_run(run.settings, context)
+    assert (record(run), told) == ({}, [])
+    context["ti"].try_number = 2
+    judge_run(run.settings, context)
+    assert record(run)["state"] == "succeeded"
+    assert record(run)["cluster"]["id"] is None
+
+
 def test_a_plan_that_skipped_alone_is_green(run: RunCluster) -> None:
     skipped = unplanned(run)
     run.lake.write_json(

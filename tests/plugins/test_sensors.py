@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
+from botocore.exceptions import ReadTimeoutError
 from fruits_airflow import clusters
-from fruits_airflow.clusters import LIVE_STATES, READY_STATES
+from fruits_airflow.clusters import LIVE_STATES, READY_STATES, ClusterDesk
 from fruits_airflow.errors import ClusterLost
 from fruits_airflow.links import StepLogLink
 from fruits_airflow.operators import AddStepOperator, CreateClusterOperator, TerminateClusterOperator
@@ -335,6 +336,19 @@ def test_when_airflow_gives_up_the_step_is_cancelled(run: RunCluster, does: Call
     with pytest.raises(AirflowSensorTimeout):
         sensor(run).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
     assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
+
+
+def test_when_airflow_gives_up_and_emr_is_silent_it_stays_a_timeout(
+    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(_: ClusterDesk) -> None:
+        raise ReadTimeoutError(endpoint_url="emr")
+
+    context, _ = begin(run, does, "sleep 60")
+    monkeypatch.setattr(ClusterDesk, "adopt", silent)
+    with pytest.raises(AirflowSensorTimeout):
+        sensor(run).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+    monkeypatch.undo()
 
 
 def test_a_look_that_fails_is_repeated(run: RunCluster, does: Callable[[str], None]) -> None:
