@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from local_aws.emr import bootstrap
 from local_aws.emr.ids import new_id
@@ -18,6 +19,8 @@ from local_aws.emr.steps import Execution, Step
 
 if TYPE_CHECKING:
     from local_aws.emr.runtime import Runtime
+
+log = logging.getLogger(__name__)
 
 LIVE = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
 _HOOK_SECONDS = 0.1
@@ -152,6 +155,25 @@ class Cluster:
     # its life
 
     def _live(self) -> None:
+        """From STARTING to the end; whatever breaks on the way ends the cluster and says so."""
+        try:
+            self._rise_and_work()
+        except Exception as error:
+            log.exception("%s ends", self.id)
+            self.terminate(Ending("TERMINATED_WITH_ERRORS", "INTERNAL_ERROR", _said(error)))
+        try:
+            self._shut_down()
+        except Exception as error:
+            log.exception("%s is gone", self.id)
+            with self.changed:
+                self.state = "TERMINATED_WITH_ERRORS"
+                self.reason = {"Code": "INTERNAL_ERROR", "Message": _said(error)}
+                self.timeline.ended = datetime.now(UTC)
+                self.changed.notify_all()
+
+    def _rise_and_work(self) -> None:
+        with self.changed:
+            self.hooks.entered(self)
         self._pause(self.settings.start_seconds)
         self._stay()
         if self._problem:
@@ -163,7 +185,6 @@ class Cluster:
         with self.changed:
             if self._ending is None:
                 self._work()
-        self._shut_down()
 
     def _pause(self, seconds: float) -> None:
         """Waits, but no longer than somebody wants the cluster to live."""
@@ -201,8 +222,8 @@ class Cluster:
     def _object_exists(self, bucket: str, key: str) -> bool:
         try:
             self.s3.head_object(Bucket=bucket, Key=key)
-        except ClientError:
-            return False
+        except (BotoCoreError, ClientError):
+            return False  # there, or not to be had: EMR cannot download it
         return True
 
     def _work(self) -> None:
@@ -328,3 +349,7 @@ class Cluster:
         now = datetime.now(UTC)
         for group in self.machines:
             group.enter(state, now)
+
+
+def _said(error: Exception) -> str:
+    return f"local_aws: {type(error).__name__}: {error}"

@@ -2,7 +2,8 @@
 
 `stays`: a cluster is kept in `state` (STARTING, BOOTSTRAPPING or TERMINATING) until the fault is disarmed.
 `bootstrap_fails`: a bootstrap action returns non-zero.
-`cluster_lost`: the primary node is gone, `seconds` after the cluster or, with `step`, the step entered `state`.
+`cluster_lost`: the primary node is gone, `seconds` after the cluster (STARTING, BOOTSTRAPPING, RUNNING or WAITING) or,
+with `step`, the step (RUNNING, COMPLETED, FAILED or CANCELLED) entered `state`.
 `step_hangs`: a step does nothing (`before`), or does its work and never ends (`after`).
 `step_killed`: the step's program gets SIGKILL `seconds` after its start.
 `disk_full`: the step's local and temporary files are on a disk of `kib`, mounted for it alone; needs Linux with

@@ -1,7 +1,8 @@
 """Faults between a client and the service: replies lost, cut, refused, delayed or held.
 
-`when` says where the effect is: `before` (there is none, or not yet), `during` (the client is cut off, and the effect
-comes `seconds` later), `after` (the service has done what it was asked).
+`when` says where the effect is: `before` (there is none, or not yet), `during` (only of `lost`: the client is cut off,
+and the effect comes `seconds` later), `after` (the service has done what it was asked; only then can a reply be `cut`).
+Credentials that expire are `refused` with ExpiredToken from the first match on, for as long as it `lasts`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class FaultyWire:
             if fault.when == "before" and (answer := _before(call, fault)):
                 return answer
             if fault.when == "during":
-                _during(call, fault)
+                _drop(call, fault)
+                _wait(fault)
         return None
 
     def after(self, call: Call, reply: Reply) -> Reply:
@@ -62,15 +64,8 @@ def _before(call: Call, fault: Fault) -> Reply | None:
         return Reply(503)
     if fault.kind == "refused":
         return errors.reply(call, fault.error)
-    if fault.kind in ("delayed", "held"):
-        _wait(fault)
-    return None
-
-
-def _during(call: Call, fault: Fault) -> None:
-    if fault.kind == "lost":
-        _drop(call, fault)
     _wait(fault)
+    return None
 
 
 def _wait(fault: Fault) -> None:

@@ -83,6 +83,24 @@ def test_a_server_without_the_switch_has_no_control_path(tmp_path: Any) -> None:
         ({"kind": "lost", "times": "many"}, "times"),
         ({"kind": "lost", "skip": True}, "skip"),
         ({"kind": "lost", "operation": "("}, "operation"),
+        # what would be counted as struck and do nothing, or never strike
+        ({"kind": "refused", "when": "during"}, "when 'during' of 'refused': one of before, after"),
+        ({"kind": "cut", "when": "before"}, "when 'before' of 'cut': one of after"),
+        ({"kind": "delayed", "when": "during"}, "when 'during' of 'delayed'"),
+        ({"kind": "held", "when": "during"}, "when 'during' of 'held'"),
+        ({"kind": "step_hangs", "when": "during"}, "when 'during' of 'step_hangs'"),
+        ({"kind": "stays", "when": "after", "state": "STARTING"}, "when 'after' of 'stays'"),
+        ({"kind": "stays"}, "state '' of 'stays': one of STARTING, BOOTSTRAPPING, TERMINATING"),
+        ({"kind": "stays", "state": "WAITING"}, "state 'WAITING' of 'stays'"),
+        ({"kind": "cluster_lost"}, "state '' of 'cluster_lost': one of STARTING"),
+        ({"kind": "cluster_lost", "state": "TERMINATED"}, "state 'TERMINATED' of 'cluster_lost'"),
+        ({"kind": "cluster_lost", "step": "s", "state": "PENDING"}, "one of RUNNING, COMPLETED, FAILED"),
+        ({"kind": "stale", "service": "s3"}, "service 's3' with operation '.*' of 'stale'"),
+        ({"kind": "backward", "operation": "RunJobFlow"}, "must match one of emr:DescribeCluster"),
+        ({"kind": "lost", "times": 0}, "times 0"),
+        ({"kind": "lost", "rate": 0.0}, "rate 0.0"),
+        ({"kind": "lost", "skip": -1}, "skip -1"),
+        ({"kind": "refused", "lasts": "long"}, "lasts"),
         ({"kind": "refused", "error": "Sulking"}, "Sulking"),
         ([], "object"),
     ],
@@ -151,6 +169,11 @@ def test_a_client_cut_off_during_the_call_sees_the_effect_later(aws: Server, arm
     until(lambda: "lost during" in names(aws))
 
 
+def test_a_reply_is_cut_after_the_effect_when_nothing_is_said(aws: Server, arm: Arm) -> None:
+    arm("cut", operation="PutObject", key="cut", times=1)
+    assert control(aws, "GET")[0]["when"] == "after"
+
+
 def test_a_cut_reply_is_an_error_although_the_effect_is_there(aws: Server, arm: Arm) -> None:
     put(aws, "whole", b"x" * 10_000)
     arm("cut", operation="GetObject", key="whole", when="after", times=1)
@@ -188,6 +211,27 @@ def test_an_error_after_the_effect_leaves_the_effect(aws: Server, arm: Arm) -> N
     with pytest.raises(ClientError):
         put(aws, "half")
     assert exists(aws, "half")
+
+
+def test_credentials_that_have_expired_are_refused_by_every_service_until_they_are_new(
+    aws: Server, arm: Arm
+) -> None:
+    def codes() -> list[str]:
+        found = []
+        for ask in (aws.client("emr").list_clusters, aws.client("s3").list_buckets):
+            try:
+                ask()
+                found.append("fine")
+            except ClientError as error:
+                found.append(error.response["Error"]["Code"])
+        return found
+
+    arm("refused", error="ExpiredToken", skip=2, lasts=1.0)
+    assert codes() == ["fine", "fine"], "they are still good"
+    assert codes() == ["ExpiredTokenException", "ExpiredToken"]
+    assert codes() == ["ExpiredTokenException", "ExpiredToken"]
+    time.sleep(1.1)
+    assert codes() == ["fine", "fine"]
 
 
 def test_a_delayed_reply_comes_late(aws: Server, arm: Arm) -> None:
@@ -263,6 +307,55 @@ def test_a_backward_read_gives_what_was_before_the_last_change(aws: Server, arm:
     assert aws.step(cluster, step)["State"] == "COMPLETED"
 
 
+def test_a_read_that_has_not_changed_is_not_counted_as_gone_backward(aws: Server, arm: Arm) -> None:
+    cluster = aws.run_job_flow(Name="steady")
+    aws.reach(cluster, "WAITING")
+    arm("backward", operation="ListSteps")
+    assert aws.client("emr").list_steps(ClusterId=cluster)["Steps"] == []
+    assert aws.client("emr").list_steps(ClusterId=cluster)["Steps"] == []
+    assert control(aws, "GET")[0]["struck"] == 0
+
+
+def test_stale_steps_are_those_of_a_moment_ago(aws: Server, arm: Arm) -> None:
+    def states() -> list[str]:
+        return [one["Status"]["State"] for one in emr.list_steps(ClusterId=cluster)["Steps"]]
+
+    emr = aws.client("emr")
+    cluster = aws.run_job_flow(Name="stale steps")
+    aws.reach(cluster, "WAITING")
+    assert states() == []
+    number = arm("stale", operation="(ListSteps|DescribeStep)", seconds=1.0)
+    step = aws.add_step(cluster, "sleep", "60")
+    assert states() == [], "the step is there, and is not shown"
+    assert until(states) == ["RUNNING"]
+    control(aws, "DELETE", f"/{number}")
+    aws.step_reaches(cluster, step, "RUNNING")
+    emr.cancel_steps(ClusterId=cluster, StepIds=[step], StepCancellationOption="TERMINATE_PROCESS")
+    aws.step_reaches(cluster, step, "CANCELLED")
+    arm("stale", operation="DescribeStep", seconds=1.0)
+    assert aws.step(cluster, step)["State"] != "CANCELLED"
+    aws.step_reaches(cluster, step, "CANCELLED")
+
+
+@pytest.mark.parametrize("spec", [{"kind": "stale", "seconds": 1.0}, {"kind": "backward", "times": 1}])
+def test_a_catalog_can_show_the_version_before(aws: Server, arm: Arm, spec: dict[str, Any]) -> None:
+    glue, name = aws.client("glue"), f"catalog_{spec['kind']}"
+    table = {"DatabaseName": name, "Name": "t"}
+
+    def version() -> str:
+        return str(glue.get_table(**table)["Table"]["VersionId"])
+
+    glue.create_database(DatabaseInput={"Name": name})
+    glue.create_table(DatabaseName=name, TableInput={"Name": "t"})
+    old = version()
+    arm(**spec, service="glue", operation="GetTable")
+    glue.update_table(DatabaseName=name, TableInput={"Name": "t", "Description": "new"}, VersionId=old)
+    assert version() == old
+    with pytest.raises(ClientError, match="ConcurrentModification"):  # who believed it must look again
+        glue.update_table(DatabaseName=name, TableInput={"Name": "t"}, VersionId=old)
+    until(lambda: version() != old)
+
+
 # clusters and steps
 
 
@@ -319,9 +412,11 @@ def test_a_lost_cluster_takes_its_running_step_along(aws: Server, arm: Arm) -> N
     assert aws.step(cluster, step)["State"] == "CANCELLED"
 
 
-def test_a_cluster_can_be_lost_in_a_state_of_its_own(aws: Server, arm: Arm) -> None:
-    arm("cluster_lost", cluster="lost idle", state="WAITING", seconds=0)
-    aws.reach(aws.run_job_flow(Name="lost idle"), "TERMINATED_WITH_ERRORS")
+@pytest.mark.parametrize("state", ["STARTING", "BOOTSTRAPPING", "WAITING"])
+def test_a_cluster_can_be_lost_in_a_state_of_its_own(aws: Server, arm: Arm, state: str) -> None:
+    arm("cluster_lost", cluster=f"lost {state}", state=state, seconds=0)
+    status = aws.reach(aws.run_job_flow(Name=f"lost {state}"), "TERMINATED_WITH_ERRORS")
+    assert status["StateChangeReason"]["Code"] == "INSTANCE_FAILURE"
 
 
 @pytest.mark.parametrize(("when", "worked"), [("before", False), ("after", True)])
