@@ -307,12 +307,17 @@ def test_a_backward_read_gives_what_was_before_the_last_change(aws: Server, arm:
     assert aws.step(cluster, step)["State"] == "COMPLETED"
 
 
-def test_a_read_that_has_not_changed_is_not_counted_as_gone_backward(aws: Server, arm: Arm) -> None:
+@pytest.mark.parametrize("spec", [{"kind": "stale", "seconds": 0.2}, {"kind": "backward"}])
+def test_a_read_that_has_not_changed_is_not_counted_as_bent(
+    aws: Server, arm: Arm, spec: dict[str, Any]
+) -> None:
     cluster = aws.run_job_flow(Name="steady")
     aws.reach(cluster, "WAITING")
-    arm("backward", operation="ListSteps")
-    assert aws.client("emr").list_steps(ClusterId=cluster)["Steps"] == []
-    assert aws.client("emr").list_steps(ClusterId=cluster)["Steps"] == []
+    arm(**spec, operation="List(Steps|Clusters)")
+    for _ in range(2):
+        assert aws.client("emr").list_steps(ClusterId=cluster)["Steps"] == []
+        time.sleep(0.3)
+    assert "steady" in names(aws)
     assert control(aws, "GET")[0]["struck"] == 0
 
 
