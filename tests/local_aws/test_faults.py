@@ -313,11 +313,10 @@ def test_a_read_that_has_not_changed_is_not_counted_as_bent(
 ) -> None:
     cluster = aws.run_job_flow(Name="steady")
     aws.reach(cluster, "WAITING")
-    arm(**spec, operation="List(Steps|Clusters)")
+    arm(**spec, operation="ListSteps")
     for _ in range(2):
         assert aws.client("emr").list_steps(ClusterId=cluster)["Steps"] == []
         time.sleep(0.3)
-    assert "steady" in names(aws)
     assert control(aws, "GET")[0]["struck"] == 0
 
 
