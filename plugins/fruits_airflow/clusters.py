@@ -1,7 +1,8 @@
 """Finding, making and ending the cluster of one run.
 
-A second RunJobFlow makes a second cluster. Hence it is sent by `send_announced`, and another one only after the listing
-has had its consistency window to show what the first made. The oldest found is the run's cluster; others are ended.
+A second RunJobFlow makes a second cluster. Hence it is sent by `send_announced`, and another one only when EMR has not
+told the id of what the first made and the listing has had its consistency window to show it. The oldest found is the
+run's cluster; others are ended.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fruits_airflow.journal import Journal
+from fruits_airflow.journal import Journal, age_s
 from fruits_airflow.lake import error_code
-from fruits_airflow.single_calls import send_announced
+from fruits_airflow.single_calls import MADE, send_announced
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -30,7 +31,7 @@ LIVE_STATES = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
 READY_STATES = ("RUNNING", "WAITING")
 ENDED_STATES = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 
-_INTENT = "run_job_flow"
+_REQUEST = "run_job_flow"  # the announcement
 _NOT_IN_A_TAG = re.compile(r"[^A-Za-z0-9 _.:/=+@-]")
 
 
@@ -139,14 +140,16 @@ class ClusterDesk:
 
         Waits while a request announced moments ago may have made one that the listing does not show yet.
         """
-        clusters = find(self.client, self.identity)
-        while not clusters:
-            age = self.journal.seconds_since(_INTENT)
-            if age is None or age >= self.consistency_s:
+        while not (clusters := find(self.client, self.identity)):
+            request = self.journal.read(_REQUEST)
+            if request is None:
+                return None
+            if MADE in request:
+                return self._live(request[MADE])
+            if (age := age_s(request)) >= self.consistency_s:
                 return None
             log.info("A request for a cluster was sent %.0f s ago; looking again", age)
             time.sleep(min(self.poll_s, self.consistency_s - age))
-            clusters = find(self.client, self.identity)
         oldest, *extra = clusters
         log.info("Adopting %s (%s), the oldest of %d", oldest.job_flow_id, oldest.state, len(clusters))
         for cluster in extra:
@@ -171,7 +174,8 @@ class ClusterDesk:
             return existing
         made_of = body()
         job_flow_id = send_announced(
-            announce=lambda: self.journal.note(_INTENT, name=self.identity.name),
+            self.journal,
+            _REQUEST,
             request=lambda: self.single_attempt_client.run_job_flow(**made_of)["JobFlowId"],
             find=lambda: found.job_flow_id if (found := self.adopt()) else None,
         )
@@ -191,9 +195,9 @@ class ClusterDesk:
         Raises:
             TimeoutError: one was not seen ended in time; it names each and its state.
         """
-        self.adopt()
+        adopted = self.adopt()
         listed = find(self.client, self.identity, (*LIVE_STATES, "TERMINATING"))
-        pending = {cluster.job_flow_id for cluster in listed} | self._own(known)
+        pending = {cluster.job_flow_id for cluster in (*listed, *filter(None, [adopted]))} | self._own(known)
         ended, alive = end_and_watch(self.client, pending, timeout_s, self.poll_s)
         if alive:
             raise TimeoutError(
@@ -201,6 +205,19 @@ class ClusterDesk:
                 "trying again; end it in the EMR console should this go on"
             )
         return ended
+
+    def _live(self, job_flow_id: str) -> Cluster | None:
+        try:
+            cluster = describe(self.client, job_flow_id)
+        except ClientError as error:
+            if error_code(error) == "InvalidRequestException":  # EMR forgets what has ended months ago
+                return None
+            raise
+        # another deployment with this lake has the same notes
+        if cluster.state not in LIVE_STATES or not self.identity.tags.items() <= cluster.tags.items():
+            return None
+        log.info("Adopting %s (%s), which the listing does not show yet", job_flow_id, cluster.state)
+        return cluster
 
     def _own(self, known: Sequence[str]) -> set[str]:
         own = set()
@@ -213,8 +230,8 @@ class ClusterDesk:
 
 def request_is_fresh(journal: Journal, consistency_s: float) -> bool:
     """Whether a cluster may have been asked for so lately that ListClusters does not show it yet."""
-    age = journal.seconds_since(_INTENT)
-    return age is not None and age < consistency_s
+    request = journal.read(_REQUEST)
+    return request is not None and age_s(request) < consistency_s
 
 
 def request_end(client: EMRClient, job_flow_id: str) -> None:

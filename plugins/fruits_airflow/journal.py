@@ -42,15 +42,13 @@ class Journal:
         """Removes a note; one that was never written is fine."""
         self.lake.remove(self._key(name))
 
-    def seconds_since(self, name: str) -> float | None:
-        """Age of a note in seconds, or None when it was never written."""
-        note = self.read(name)
-        if note is None:
-            return None
-        return (datetime.now(UTC) - datetime.fromisoformat(note["at"])).total_seconds()
-
     def _key(self, name: str) -> str:
         return f"{self.folder}/journal/{name}.json"
+
+
+def age_s(note: Mapping[str, Any]) -> float:
+    """Seconds since a note was written."""
+    return (datetime.now(UTC) - datetime.fromisoformat(note["at"])).total_seconds()
 
 
 def folder_of(dag_id: str, run_id: str) -> str:

@@ -1,7 +1,7 @@
 """Calls that AWS must not act on twice: RunJobFlow and AddJobFlowSteps take no idempotency token.
 
 Hence one request per call, announced in the journal before it is sent, so that whoever finds the announcement knows
-what to look for; and another only when AWS throttled the first, since nothing was made of that one.
+what to look for. Once AWS has told the id of what it made, the announcement holds that too: no listing need show it.
 """
 
 from __future__ import annotations
@@ -10,82 +10,65 @@ import logging
 from collections.abc import Callable
 
 from botocore.exceptions import BotoCoreError, ClientError
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_random_exponential,
-)
 
+from fruits_airflow.journal import Journal
 from fruits_airflow.lake import error_code
 
 log = logging.getLogger(__name__)
 
-# Below `list_consistency_s`: whoever comes after an attempt that was killed in a pause, and may send once more when it
-# wakes, still waits for what the announcement stands for.
-LONGEST_PAUSE_S = 8.0
+MADE = "made"
+"""The fact in an announcement that names what came of it."""
 
-
-class _NoAnswer(Exception):
-    """A request went out, and may have had its effect."""
-
-    def __init__(self, error: BotoCoreError | ClientError) -> None:
-        super().__init__(str(error))
-        self.error = error
+REQUESTS = 4
+"""How often a throttled request is sent by one attempt of a task."""
 
 
 def send_announced(
-    announce: Callable[[], None], request: Callable[[], str], find: Callable[[], str | None]
+    journal: Journal, name: str, request: Callable[[], str], find: Callable[[], str | None], **facts: object
 ) -> str:
-    """Sends a request, and again while AWS throttles it, six times at most; gives the id of what was made.
+    """Sends a request, and again while AWS throttles it and nothing came of it; gives the id of what was made.
 
     Args:
-        announce: notes in the journal that the request is sent now; called before each.
+        journal: where it is announced before each request, and where the id is noted.
+        name: of the announcement.
         request: sends one request; gives the id in its answer.
-        find: gives the id of what a request without an answer has made, or None.
+        find: gives the id of what a request has made that was not answered so, or None; takes as long as a listing
+            may lag behind, which is the pause between two requests.
+        **facts: of the announcement.
 
     Raises:
         ClientError: AWS refused the request.
-        ClientError, BotoCoreError: no answer came, and `find` found nothing.
+        ClientError, BotoCoreError: it was not answered, and `find` found nothing: now, or after the last of
+            4 throttled requests.
     """
-
-    def announced() -> str:
-        announce()
+    sent = 0
+    while True:
+        journal.note(name, **facts)
+        sent += 1
         try:
-            return request()
+            made = request()
         except (BotoCoreError, ClientError) as error:
             if _is_refused(error):
                 raise
-            raise _NoAnswer(error) from error
-
-    try:
-        return Retrying(
-            retry=retry_if_exception(_is_throttled),
-            wait=wait_random_exponential(max=LONGEST_PAUSE_S),
-            stop=stop_after_attempt(6),
-            before_sleep=_say_that_it_waits,
-            reraise=True,
-        )(announced)
-    except _NoAnswer as unanswered:
-        log.warning("No answer came (%s); looking for what was made", unanswered)
-        if found := find():
-            return found
-        raise unanswered.error from None
+            log.warning("%s; looking for what was made", error)
+            found = find()
+            if found is None and _is_throttled(error) and sent < REQUESTS:
+                log.info("Nothing was; sending it again")
+                continue
+            if found is None:
+                raise
+            made = found
+        journal.note(name, **facts, **{MADE: made})
+        return made
 
 
 def _is_refused(error: Exception) -> bool:
-    return isinstance(error, ClientError) and 400 <= _http_status(error) < 500
+    return isinstance(error, ClientError) and 400 <= _http_status(error) < 500 and not _is_throttled(error)
 
 
-def _is_throttled(error: BaseException) -> bool:
+def _is_throttled(error: Exception) -> bool:
     return isinstance(error, ClientError) and error_code(error) == "ThrottlingException"
 
 
 def _http_status(error: ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500))
-
-
-def _say_that_it_waits(state: RetryCallState) -> None:
-    error = state.outcome and state.outcome.exception()
-    log.warning("%s; sending it again in %.1f s", error, state.upcoming_sleep)

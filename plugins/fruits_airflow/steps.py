@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from fruits_airflow.journal import Journal
-from fruits_airflow.single_calls import send_announced
+from fruits_airflow.journal import Journal, age_s
+from fruits_airflow.single_calls import MADE, send_announced
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -69,18 +69,18 @@ class StepDesk:
 
         Waits while a request announced moments ago may have added one that the listing does not show yet.
         """
-        note = self._announcement(step)
         while True:
             steps = self._named(step["Name"])
-            for state in _ADOPTED_STATES:
-                if found := next((s for s in steps if s.state == state), None):
-                    log.info("Adopting %s (%s), %s", found.step_id, found.name, found.state)
-                    return found
-            announced = self.journal.read(note)
-            age = self.journal.seconds_since(note)
-            if announced is None or age is None or age >= self.consistency_s:
+            if found := _adoptable(steps):
+                return found
+            request = self.journal.read(self._announcement(step))
+            if request is None:
                 return None
-            if len(steps) > announced["known"]:
+            if MADE in request:
+                return _adoptable([describe_step(self.client, self.job_flow_id, request[MADE])])
+            if (age := age_s(request)) >= self.consistency_s:
+                return None
+            if len(steps) > request["known"]:
                 return None  # what was announced is there, and has failed
             log.info("A request for %s was sent %.0f s ago; looking again", step["Name"], age)
             time.sleep(min(self.poll_s, self.consistency_s - age))
@@ -96,12 +96,14 @@ class StepDesk:
             return existing
         known = {s.step_id for s in self._named(step["Name"])}
         step_id = send_announced(
-            announce=lambda: self.journal.note(self._announcement(step), known=len(known)),
+            self.journal,
+            self._announcement(step),
             request=lambda: self.single_attempt_client.add_job_flow_steps(
                 JobFlowId=self.job_flow_id,
                 Steps=[step],  # type: ignore[list-item]
             )["StepIds"][0],
             find=lambda: self._await_new(step["Name"], known),
+            known=len(known),
         )
         log.info("%s of %s is %s", step["Name"], self.job_flow_id, step_id)
         return describe_step(self.client, self.job_flow_id, step_id)
@@ -120,3 +122,11 @@ class StepDesk:
     def _named(self, name: str) -> list[Step]:
         pages = self.client.get_paginator("list_steps").paginate(ClusterId=self.job_flow_id)
         return [Step.of(found) for page in pages for found in page["Steps"] if found["Name"] == name]
+
+
+def _adoptable(steps: Sequence[Step]) -> Step | None:
+    for state in _ADOPTED_STATES:
+        if found := next((step for step in steps if step.state == state), None):
+            log.info("Adopting %s (%s), %s", found.step_id, found.name, found.state)
+            return found
+    return None

@@ -45,19 +45,45 @@ def test_retry_after_lost_reply_finds_the_same_cluster(run: RunCluster) -> None:
     assert live(run) == [cluster.job_flow_id]
 
 
-def test_a_cluster_that_the_listing_does_not_show_yet_is_waited_for(run: RunCluster) -> None:
-    made = run.adopt_or_create()
-    shown_from = time.monotonic() + 0.5
+def hiding(run: RunCluster, seconds: float) -> Double:
+    """A client whose ListClusters shows nothing for so long."""
+    shown_from = time.monotonic() + seconds
 
     def stale(name: str) -> Any:
         real = run.client.get_paginator(name)
         hides = name == "list_clusters" and time.monotonic() < shown_from
         return Double(real, paginate=lambda **_: [{"Clusters": []}]) if hides else real
 
-    desk = replace(run.desk, client=Double(run.client, get_paginator=stale))
+    return Double(run.client, get_paginator=stale)
 
+
+def test_a_cluster_that_the_listing_does_not_show_yet_is_waited_for(run: RunCluster) -> None:
+    made: list[str] = []
+
+    def lost(**request: Any) -> Any:
+        made.append(run.client.run_job_flow(**request)["JobFlowId"])
+        raise ReadTimeoutError(endpoint_url="emr")
+
+    desk = replace(
+        run.desk, client=hiding(run, 0.5), single_attempt_client=Double(run.client, run_job_flow=lost)
+    )
+    assert [desk.adopt_or_create(run.body).job_flow_id] == made
+    assert live(run) == made
+
+
+def test_a_cluster_whose_id_was_told_is_never_made_again_however_long_the_listing_lags(
+    run: RunCluster,
+) -> None:
+    made = run.adopt_or_create()
+    desk = replace(run.desk, client=hiding(run, 60), consistency_s=0.0)
     assert desk.adopt_or_create(run.body).job_flow_id == made.job_flow_id
-    assert len(live(run)) == 1
+    assert live(run) == [made.job_flow_id]
+    assert [cluster.job_flow_id for cluster in desk.end_all(timeout_s=30)] == [made.job_flow_id]
+
+
+def test_a_cluster_that_emr_has_forgotten_does_not_keep_a_run_from_its_own(run: RunCluster) -> None:
+    run.journal.note("run_job_flow", made="j-FORGOTTEN0000")
+    assert run.adopt_or_create().name == run.identity.name
 
 
 def test_without_an_announced_request_nothing_is_waited_for(run: RunCluster) -> None:

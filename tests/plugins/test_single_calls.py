@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import random
-import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
+from fruits_airflow.clusters import find
 from fruits_airflow.run_cluster import RunCluster
-from fruits_airflow.settings import Settings
-from fruits_airflow.single_calls import LONGEST_PAUSE_S, send_announced
+from fruits_airflow.single_calls import MADE, REQUESTS, send_announced
 
 from tests.plugins.bash_steps import bash
 from tests.plugins.doubles import Double
@@ -35,75 +33,89 @@ class Asked:
     def __init__(self, *errors: Exception, real: Callable[..., Any] = lambda: "made") -> None:
         self._errors, self._real, self.times = list(errors), real, 0
 
-    def __call__(self, **request: Any) -> Any:
+    def __call__(self, *args: Any, **request: Any) -> Any:
         self.times += 1
         if self._errors:
             raise self._errors.pop(0)
-        return self._real(**request)
+        return self._real(*args, **request)
 
 
 def nothing() -> None:
-    """Announces nothing, or finds nothing."""
+    """Finds nothing."""
 
 
 def never() -> str | None:
-    raise AssertionError("nothing was made, so there is nothing to look for")
+    raise AssertionError("what AWS answered or refused needs no looking for")
 
 
-@pytest.fixture
-def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses that were made, each as long as it can be."""
-    slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    monkeypatch.setattr(random, "uniform", lambda _, longest: longest)
-    return slept
+@dataclass
+class Notes:
+    """A journal in memory."""
+
+    written: list[dict[str, Any]] = field(default_factory=list)
+
+    def note(self, name: str, /, **facts: Any) -> None:
+        self.written.append({"note": name, **facts})
 
 
-def test_a_throttled_request_is_announced_and_sent_again(
-    pauses: list[float], caplog: pytest.LogCaptureFixture
-) -> None:
-    order: list[str] = []
-    request = Asked(THROTTLED, THROTTLED, real=lambda: order.append("sent") or "made")
-    with caplog.at_level(logging.WARNING):
-        assert send_announced(lambda: order.append("announced"), request, never) == "made"
-    assert order == ["announced", "announced", "announced", "sent"]
-    assert pauses == [1, 2]
-    assert "RunJobFlow operation: no; sending it again in 2.0 s" in caplog.text
+ANNOUNCED, ANSWERED = {"note": "call", "known": 1}, {"note": "call", "known": 1, MADE: "made"}
 
 
-def test_a_request_that_goes_on_being_throttled_is_given_up(pauses: list[float]) -> None:
+def send(notes: Any, request: Callable[[], Any], find: Callable[[], str | None]) -> str:
+    return send_announced(notes, "call", request, find, known=1)
+
+
+def test_what_was_made_is_announced_before_and_named_after() -> None:
+    notes, seen = Notes(), list[dict[str, Any]]()
+    assert send(notes, lambda: seen.extend(notes.written) or "made", never) == "made"
+    assert seen == [ANNOUNCED]
+    assert notes.written == [ANNOUNCED, ANSWERED]
+
+
+def test_a_throttled_request_that_made_nothing_is_announced_and_sent_again() -> None:
+    notes, looks = Notes(), Asked(real=lambda: None)
+    request = Asked(THROTTLED, THROTTLED, real=lambda: "made")
+    assert send(notes, request, looks) == "made"
+    assert (request.times, looks.times) == (3, 2)
+    assert notes.written == [ANNOUNCED, ANNOUNCED, ANNOUNCED, ANSWERED]
+
+
+def test_a_throttled_request_that_had_its_effect_all_the_same_is_not_sent_again() -> None:
+    notes, request = Notes(), Asked(THROTTLED)
+    assert send(notes, request, lambda: "made") == "made"
+    assert request.times == 1
+    assert notes.written == [ANNOUNCED, ANSWERED]
+
+
+def test_a_request_that_goes_on_being_throttled_is_given_up() -> None:
     request = Asked(*[THROTTLED] * 9)
     with pytest.raises(ClientError, match="ThrottlingException"):
-        send_announced(nothing, request, never)
-    assert request.times == 6
-    assert pauses == [1, 2, 4, 8, 8]
-
-
-def test_no_pause_outlasts_the_announcement() -> None:
-    assert Settings.list_consistency_s > LONGEST_PAUSE_S
+        send(Notes(), request, nothing)
+    assert request.times == REQUESTS
 
 
 @pytest.mark.parametrize("status", [400, 403, 499])
 def test_a_refused_request_is_sent_once_and_not_looked_for(status: int) -> None:
     request = Asked(answer("AccessDeniedException", status))
     with pytest.raises(ClientError, match="AccessDenied"):
-        send_announced(nothing, request, never)
+        send(Notes(), request, never)
     assert request.times == 1
 
 
 @pytest.mark.parametrize("found", ["made", None])
 @pytest.mark.parametrize(
-    "error", [LOST, answer("InternalFailure", 500), answer("Odd", 399), answer("ThrottlingException", None)]
+    "error", [LOST, answer("InternalFailure", 500), answer("Odd", 399), answer("Odd", None)]
 )
 def test_without_an_answer_what_was_made_is_looked_for_and_nothing_is_sent_again(
     error: BotoCoreError | ClientError, found: str | None
 ) -> None:
-    request = Asked(error)
+    notes, request = Notes(), Asked(error)
     if found:
-        assert send_announced(nothing, request, lambda: found) == found
+        assert send(notes, request, lambda: found) == found
+        assert notes.written == [ANNOUNCED, ANSWERED]
     else:
         with pytest.raises(type(error)) as raised:
-            send_announced(nothing, request, nothing)
+            send(notes, request, nothing)
         assert raised.value is error
     assert request.times == 1
 
@@ -111,41 +123,43 @@ def test_without_an_answer_what_was_made_is_looked_for_and_nothing_is_sent_again
 def test_a_look_that_is_throttled_sends_nothing_again() -> None:
     request = Asked(LOST)
     with pytest.raises(ClientError, match="ThrottlingException"):
-        send_announced(nothing, request, Asked(THROTTLED))
+        send(Notes(), request, Asked(THROTTLED))
     assert request.times == 1
 
 
 def test_without_its_announcement_nothing_is_sent() -> None:
     request = Asked()
     with pytest.raises(ReadTimeoutError):
-        send_announced(Asked(LOST), request, never)
+        send(SimpleNamespace(note=Asked(LOST)), request, never)
     assert request.times == 0
 
 
-def throttled_once(run: RunCluster, method: str, note: Callable[[], str]) -> tuple[Any, list[Any]]:
-    """A client whose `method` is throttled once, and when each request was announced."""
-    announced: list[Any] = []
+@pytest.mark.parametrize("had_its_effect", [False, True])
+def test_a_throttled_cluster_is_made_once_by_the_same_attempt(run: RunCluster, had_its_effect: bool) -> None:
+    client = throttled_once(run, "run_job_flow", had_its_effect)
+    cluster = replace(run.desk, single_attempt_client=client).adopt_or_create(run.body)
+    assert [one.job_flow_id for one in find(run.client, run.identity)] == [cluster.job_flow_id]
+
+
+@pytest.mark.parametrize("had_its_effect", [False, True])
+def test_a_throttled_step_is_added_once_by_the_same_attempt(run: RunCluster, had_its_effect: bool) -> None:
+    desk = run.step_desk(run.adopt_or_create().job_flow_id)
+    client = throttled_once(run, "add_job_flow_steps", had_its_effect)
+    step = replace(desk, single_attempt_client=client).adopt_or_add(bash("true"))
+    listed = run.client.list_steps(ClusterId=desk.job_flow_id)["Steps"]
+    assert [one["Id"] for one in listed] == [step.step_id]
+
+
+def throttled_once(run: RunCluster, method: str, had_its_effect: bool) -> Any:
+    """A client whose `method` says once that it is throttled."""
+    times: list[None] = []
 
     def call(**request: Any) -> Any:
-        announced.append((run.journal.read(note()) or {})["at"])
-        if len(announced) == 1:
+        times.append(None)
+        first = len(times) == 1
+        made = getattr(run.client, method)(**request) if had_its_effect or not first else None
+        if first:
             raise THROTTLED
-        return getattr(run.client, method)(**request)
+        return made
 
-    return Double(run.client, **{method: call}), announced
-
-
-def test_a_throttled_cluster_is_made_by_the_same_attempt(run: RunCluster, pauses: list[float]) -> None:
-    client, announced = throttled_once(run, "run_job_flow", lambda: "run_job_flow")
-    cluster = replace(run.desk, single_attempt_client=client).adopt_or_create(run.body)
-    assert cluster.name == run.identity.name
-    assert announced[0] < announced[1]
-
-
-def test_a_throttled_step_is_added_by_the_same_attempt(run: RunCluster, pauses: list[float]) -> None:
-    desk, bash_step = run.step_desk(run.adopt_or_create().job_flow_id), bash("true")
-    note = f"add-{bash_step['Name'].replace('/', '-')}-{desk.job_flow_id}"
-    client, announced = throttled_once(run, "add_job_flow_steps", lambda: note)
-    step = replace(desk, single_attempt_client=client).adopt_or_add(bash_step)
-    assert step.name == bash_step["Name"]
-    assert announced[0] < announced[1]
+    return Double(run.client, **{method: call})

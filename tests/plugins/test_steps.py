@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,6 +56,7 @@ def test_retry_after_lost_reply_finds_the_same_step(desk: StepDesk) -> None:
 
 def test_a_step_that_the_listing_does_not_show_yet_is_waited_for(desk: StepDesk) -> None:
     made = desk.adopt_or_add(bash("true"))
+    desk.journal.note(f"add-load_images-1-{desk.job_flow_id}", known=0)  # as after a lost reply
     shown_from = time.monotonic() + 0.5
 
     def stale(name: str) -> Any:
@@ -64,6 +66,17 @@ def test_a_step_that_the_listing_does_not_show_yet_is_waited_for(desk: StepDesk)
     again = replace(desk, client=Double(desk.client, get_paginator=stale)).adopt_or_add(bash("true"))
 
     assert again.step_id == made.step_id
+    assert ids(desk) == [made.step_id]
+
+
+def test_a_step_whose_id_was_told_is_never_added_again_however_long_the_listing_lags(desk: StepDesk) -> None:
+    made = desk.adopt_or_add(bash("true"))
+
+    def stale(_: str) -> Any:
+        return SimpleNamespace(paginate=lambda **_: [{"Steps": []}])
+
+    again = replace(desk, client=Double(desk.client, get_paginator=stale), consistency_s=0.0)
+    assert again.adopt_or_add(bash("true")).step_id == made.step_id
     assert ids(desk) == [made.step_id]
 
 
