@@ -16,12 +16,16 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fruits_airflow.clusters import Cluster
+from fruits_airflow.steps import Step
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 log = logging.getLogger(__name__)
 
 TAIL_LINES = 60
+TOGETHER_S = 10.0  # one upload brings both logs, not quite at once; of a silent step maybe only one
 _SPARK_INFO = re.compile(
     r"\d\d/\d\d/\d\d \d\d:\d\d:\d\d INFO "
 )  # would fill the tail: Spark says farewell at length
@@ -35,13 +39,30 @@ def step_log_prefix(log_uri: str, job_flow_id: str, step_id: str) -> tuple[str, 
     return parts.netloc, f"{folder}/{job_flow_id}/steps/{step_id}/".lstrip("/")
 
 
+def show_tails(
+    client: S3Client, cluster: Cluster, step: Step, wait_s: float, poll_s: float
+) -> Mapping[str, list[str]]:
+    """Writes the last lines of a step's output to the task's log; returns them, see `read_tails`."""
+    tails = read_tails(client, cluster.log_uri, cluster.job_flow_id, step.step_id, wait_s, poll_s)
+    for name in ("stdout", "stderr"):
+        lines = tails.get(name)
+        if lines is None:
+            log.error("%s of %s is not there, or not yet: see the task's link", name, step.step_id)
+            continue
+        log.error("%s of %s, last %d lines:", name, step.name, len(lines))
+        for line in lines:
+            log.error("%s| %s", name, line)
+    return tails
+
+
 def read_tails(
     client: S3Client, log_uri: str, job_flow_id: str, step_id: str, wait_s: float, poll_s: float
 ) -> Mapping[str, list[str]]:
     """The last lines of a step's stdout and stderr, by name.
 
-    Waits up to `wait_s` seconds for late logs; what has not come by then is absent. Never raises for what it cannot
-    read: the step's failure is the message, its log only explains it.
+    Waits up to `wait_s` seconds for late logs, and once stderr is there no more than TOGETHER_S for stdout; what has
+    not come by then is absent. Never raises for what it cannot read: the step's failure is the message, its log only
+    explains it.
     """
     if not log_uri:
         log.warning("The cluster has no LogUri; no log of %s to show", step_id)
@@ -54,9 +75,11 @@ def read_tails(
             for name in ("stdout", "stderr")
             if (tail := _tail(client, bucket, prefix, name)) is not None
         }
-        if "stderr" in tails or time.monotonic() >= give_up:
+        if "stderr" in tails:
+            give_up = min(give_up, time.monotonic() + TOGETHER_S)
+        if len(tails) == 2 or time.monotonic() >= give_up:
             return tails
-        log.info("No log of %s below s3://%s/%s yet; looking again", step_id, bucket, prefix)
+        log.info("Not all logs of %s are below s3://%s/%s yet; looking again", step_id, bucket, prefix)
         time.sleep(min(poll_s, max(0.0, give_up - time.monotonic())))
 
 

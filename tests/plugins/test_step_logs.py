@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from fruits_airflow import step_logs
 from fruits_airflow.settings import Settings
 from fruits_airflow.step_logs import TAIL_LINES, read_tails, step_log_prefix
 
@@ -53,8 +54,25 @@ def test_a_log_cut_short_gives_what_is_readable(account: Settings, put) -> None:
 
 
 def test_a_late_log_is_waited_for(account: Settings, put) -> None:
+    put("stdout", b"in time")
     threading.Timer(0.5, put, ("stderr", b"late")).start()
     assert tails(account, wait_s=20)["stderr"] == ["late"]
+
+
+def test_what_a_step_printed_may_come_a_little_later_than_its_errors(account: Settings, put) -> None:
+    put("stderr", b"in time")
+    threading.Timer(0.5, put, ("stdout", b"late")).start()
+    assert tails(account, wait_s=20) == {"stdout": ["late"], "stderr": ["in time"]}
+
+
+def test_a_step_that_printed_nothing_is_not_waited_for_as_long_as_one_without_logs(
+    account: Settings, put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_logs, "TOGETHER_S", 0.3)
+    put("stderr", b"in time")
+    begun = time.monotonic()
+    assert tails(account, wait_s=60) == {"stderr": ["in time"]}
+    assert time.monotonic() - begun < 10
 
 
 def test_a_log_that_never_comes_is_no_error(account: Settings) -> None:
