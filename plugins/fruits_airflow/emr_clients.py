@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
+from botocore.config import Config
 
 from fruits_airflow.endpoints import CALLED
 from fruits_airflow.settings import Settings
@@ -21,16 +22,28 @@ PATIENT: Mapping[str, Any] = {
 SINGLE_ATTEMPT: Mapping[str, Any] = {"retries": {"total_max_attempts": 1}}
 
 
-def emr_client(settings: Settings, region: str, config: Mapping[str, Any] = PATIENT) -> EMRClient:
+def emr_hook(aws_conn_id: str | None, region: str | None, forced: Mapping[str, Any] | None = None) -> EmrHook:
+    """The provider's hook with options of botocore's: `forced`, then the connection's, then PATIENT.
+
+    The provider leaves out the connection's own, such as a proxy, when it is given any.
+
+    Args:
+        aws_conn_id: Airflow's connection; None for none.
+        region: EU region.
+        forced: options that the connection must not change.
+    """
+    connections = EmrHook(emr_conn_id=None, aws_conn_id=aws_conn_id, region_name=region).config
+    config = Config(**PATIENT).merge(connections).merge(Config(**(forced or {})))
+    return EmrHook(emr_conn_id=None, aws_conn_id=aws_conn_id, region_name=region, config=config)
+
+
+def emr_client(settings: Settings, region: str, forced: Mapping[str, Any] | None = None) -> EMRClient:
     """A client, through Airflow's connection if one is named, that calls no endpoint outside the European Union.
 
     Args:
         settings: of the deployment.
         region: EU region.
-        config: botocore's; SINGLE_ATTEMPT for what AWS must not act on twice, see `single_calls`.
+        forced: SINGLE_ATTEMPT for what AWS must not act on twice, see `single_calls`.
     """
-    hook = EmrHook(
-        emr_conn_id=None, aws_conn_id=settings.aws_conn_id, region_name=region, config=dict(config)
-    )
-    client: EMRClient = CALLED.watch(hook.get_conn())
+    client: EMRClient = CALLED.watch(emr_hook(settings.aws_conn_id, region, forced).get_conn())
     return client

@@ -16,9 +16,11 @@ from airflow.providers.amazon.aws.triggers.base import AwsBaseWaiterTrigger
 from airflow.providers.amazon.aws.triggers.emr import EmrCreateJobFlowTrigger, EmrStepSensorTrigger
 from airflow.sdk.configuration import conf
 from airflow.triggers.base import TriggerEvent
+from asgiref.sync import sync_to_async
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.clusters import ENDED_STATES, READY_STATES
+from fruits_airflow.emr_clients import emr_hook
 from fruits_airflow.steps import TERMINAL_STATES, Step
 
 _CLUSTER_EVERY = 5  # looks at a step between two looks at its cluster
@@ -42,10 +44,8 @@ class _LookUntilDeadline(AwsBaseWaiterTrigger):
         settle_s: seconds before the first look, see `settle_seconds`.
         waiter_delay: seconds between two looks.
         waiter_max_attempts: not used; the deadline bounds the wait.
-        **kwargs: what is watched (`job_flow_id`, `step_id`), connection id, region and botocore's configuration.
+        **kwargs: what is watched (`job_flow_id`, `step_id`), connection id and region.
     """
-
-    aws_hook_class = EmrHook
 
     def __init__(
         self,
@@ -74,6 +74,15 @@ class _LookUntilDeadline(AwsBaseWaiterTrigger):
             if name in self.serialized_fields
         }
 
+    def hook(self) -> EmrHook:
+        """As patient as the tasks are; asks Airflow for the connection, so it blocks."""
+        return emr_hook(self.aws_conn_id, self.region_name)
+
+    async def client(self) -> Any:
+        """EMR's client, to be entered."""
+        hook = await sync_to_async(self.hook)()
+        return await hook.get_async_conn()  # type: ignore[no-untyped-call]
+
     async def look(self, client: Any, count: int) -> dict[str, Any] | None:
         """News, or None."""
         raise NotImplementedError
@@ -87,7 +96,7 @@ class _LookUntilDeadline(AwsBaseWaiterTrigger):
         await asyncio.sleep(self.settle_s)
         while True:
             try:
-                async with await self.hook().get_async_conn() as client:  # type: ignore[no-untyped-call]
+                async with await self.client() as client:
                     while True:
                         if news := await self.look(client, count):
                             yield TriggerEvent(self.ids | news)  # type: ignore[no-untyped-call]
@@ -130,7 +139,7 @@ class StepTrigger(_LookUntilDeadline, EmrStepSensorTrigger):
 
     async def on_kill(self) -> None:
         """Cancels the step when a person clears or marks the task."""
-        async with await self.hook().get_async_conn() as client:  # type: ignore[no-untyped-call]
+        async with await self.client() as client:
             await self._cancel(client)
 
     async def _cancel(self, client: Any) -> None:
