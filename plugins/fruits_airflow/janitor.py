@@ -31,7 +31,7 @@ from fruits_airflow.emr_clients import emr_client
 from fruits_airflow.errors import FruitsError, ResidencyError
 from fruits_airflow.lake import Lake, error_code
 from fruits_airflow.lock_owners import has_left_it_behind, open_lock
-from fruits_airflow.notices import Notice, tell
+from fruits_airflow.notices import Notice, is_last_attempt, tell
 from fruits_airflow.prices import load_prices
 from fruits_airflow.regions import EU_REGIONS
 from fruits_airflow.run_cluster import open_lake
@@ -54,6 +54,8 @@ _CLOSED = frozenset(
     }
 )
 
+_SILENT = (BotoCoreError, ClientError, ResidencyError)
+
 
 @dataclass(frozen=True)
 class Condemned:
@@ -65,27 +67,25 @@ class Condemned:
 
 
 def sweep_clusters(settings: Settings, context: Context) -> list[dict[str, Any]]:
-    """Ends what has outlived its run or its deadline; tells of each one that does not end.
+    """Ends what has outlived its run or its deadline; tells of each one that does not end, and of what it cannot see.
 
     Returns:
         For each cluster that was condemned: id, region, run, why, and the state it is in now.
 
     Raises:
-        AirflowFailException: one does not end, or a region could not be looked at; the next sweep tries again.
+        AirflowFailException: one does not end, or a region or a cluster could not be looked at; the next sweep tries
+            again.
     """
-    runs, report, unseen = SupervisedRuns(context["ti"]), [], []
+    runs, report, unseen = SupervisedRuns(context["ti"]), list[dict[str, Any]](), list[str]()
     for region in regions_of(settings):
         client, condemned = emr_client(settings, region), list[Condemned]()
-        try:
-            for cluster in clusters_of(client, settings):
-                if why := judge(cluster, runs):
-                    condemned.append(Condemned(cluster, region, why))
-        except (BotoCoreError, ClientError, ResidencyError) as error:
-            if region != settings.region and isinstance(error, ClientError) and error_code(error) in _CLOSED:
-                log.info("%s is closed to us (%s)", region, error_code(error))
-            else:
-                unseen.append(f"{region}: {error}")
+        for cluster in clusters_of(client, settings, region, unseen):
+            if why := judge(cluster, runs):
+                condemned.append(Condemned(cluster, region, why))
         report += _end(client, settings, condemned)
+    if unseen and is_last_attempt(context):
+        me = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
+        tell(settings, Notice("clusters-unseen", me, "; ".join(unseen), None))
     immortal = [one["job_flow_id"] for one in report if not one["ended"]]
     if immortal or unseen:
         raise AirflowFailException("; ".join([*(f"{name} does not end" for name in immortal), *unseen]))
@@ -100,17 +100,35 @@ def regions_of(settings: Settings) -> list[str]:
     return [settings.region, *others]
 
 
-def clusters_of(client: EMRClient, settings: Settings) -> Iterator[Cluster]:
-    """The clusters of this deployment that have not ended, half-created ones included."""
+def clusters_of(client: EMRClient, settings: Settings, region: str, unseen: list[str]) -> Iterator[Cluster]:
+    """The clusters of this deployment in a region that have not ended, half-created ones included.
+
+    Args:
+        client: EMR client of the region.
+        settings: of the deployment.
+        region: where to look.
+        unseen: gets what could not be looked at and why: one cluster must not hide those that are listed after it.
+    """
     mine = {"project": "fruits", "deployment": tag_value(settings.deployment_id)}
     states: Any = [*LIVE_STATES, "TERMINATING"]
-    for page in client.get_paginator("list_clusters").paginate(ClusterStates=states):
-        for found in page["Clusters"]:
+    listed = list[str]()
+    try:
+        for page in client.get_paginator("list_clusters").paginate(ClusterStates=states):
             # a glance at the name saves a call for each foreign cluster; the tags decide
-            if found["Name"].startswith("fruits/"):
-                cluster = describe(client, found["Id"])
-                if mine.items() <= cluster.tags.items():
-                    yield cluster
+            listed += [found["Id"] for found in page["Clusters"] if found["Name"].startswith("fruits/")]
+    except _SILENT as error:
+        if region != settings.region and isinstance(error, ClientError) and error_code(error) in _CLOSED:
+            log.info("%s is closed to us (%s)", region, error_code(error))
+        else:
+            unseen.append(f"{region}: {error}")
+    for job_flow_id in listed:
+        try:
+            cluster = describe(client, job_flow_id)
+        except _SILENT as error:
+            unseen.append(f"{job_flow_id} in {region}: {error}")
+        else:
+            if mine.items() <= cluster.tags.items():
+                yield cluster
 
 
 def judge(cluster: Cluster, runs: AirflowRuns) -> str | None:

@@ -21,13 +21,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Anchor = Literal["red-run", "refused", "gate-failed", "lock-held", "cluster-will-not-die", "no-publication"]
+Anchor = Literal[
+    "red-run",
+    "refused",
+    "gate-failed",
+    "lock-held",
+    "cluster-will-not-die",
+    "clusters-unseen",
+    "no-publication",
+]
 HEADLINES: dict[Anchor, str] = {
     "red-run": "a run is red",
     "refused": "a run was refused before anything was created",
     "gate-failed": "the quality gate refused; yesterday's components stay published",
     "lock-held": "a run gave up waiting for another writer",
     "cluster-will-not-die": "a cluster does not end, and costs",
+    "clusters-unseen": "the janitor cannot see whether a cluster has outlived its run",
     "no-publication": "the night is not published",
 }
 _TIMEOUT_S = 10

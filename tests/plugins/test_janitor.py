@@ -223,22 +223,51 @@ def test_a_region_that_cannot_be_looked_at_is_no_clean_sweep_and_the_rest_is_swe
     assert not is_live(elsewhere, made)
 
 
-def test_what_was_seen_before_a_look_failed_is_ended(
-    make_run: Callable[..., RunCluster], emr: Callable[..., None]
+@pytest.mark.parametrize("which", [0, 1], ids=["the first", "the second"])
+def test_a_cluster_that_cannot_be_looked_at_hides_no_other(
+    make_run: Callable[..., RunCluster], emr: Callable[..., None], told: list[Notice], which: int
 ) -> None:
     runs = [make_run("manual__first"), make_run("manual__second")]
     made = [run.client.run_job_flow(**run.body())["JobFlowId"] for run in runs]  # whose lock is one run's
     ended = replace(runs[0], runs=KnownRuns(ended={run.identity.run_id for run in runs}))
-    looks, describe_cluster = [0], ended.client.describe_cluster
+    describe_cluster = ended.client.describe_cluster
 
-    def second_fails(**request: Any) -> Any:
-        looks[0] += 1
-        return denied("ThrottlingException")() if looks[0] == 2 else describe_cluster(**request)
+    def one_fails(**request: Any) -> Any:
+        failing = request["ClusterId"] == made[which]
+        return denied("ThrottlingException")() if failing else describe_cluster(**request)
 
-    emr("eu-west-1", describe_cluster=second_fails)
-    with pytest.raises(AirflowFailException, match="eu-west-1: .*ThrottlingException"):
+    emr("eu-west-1", describe_cluster=one_fails)
+    with pytest.raises(AirflowFailException, match=f"{made[which]} in eu-west-1: .*ThrottlingException"):
         sweep_clusters(ended.settings, context_of(ended))
-    assert len([one for one in made if is_live(ended, one)]) == 1
+    assert [one for one in made if is_live(ended, one)] == [made[which]]
+    assert [notice.anchor for notice in told] == ["clusters-unseen"]
+
+
+def test_what_a_listing_showed_before_it_broke_off_is_ended(
+    run: RunCluster, emr: Callable[..., None], told: list[Notice]
+) -> None:
+    made, real = run.client.run_job_flow(**run.body())["JobFlowId"], run.client.get_paginator
+
+    def breaks_off(**request: Any) -> Iterator[Any]:
+        yield from real("list_clusters").paginate(**request)
+        denied("ThrottlingException")()
+
+    emr("eu-west-1", get_paginator=lambda _: SimpleNamespace(paginate=breaks_off))
+    with pytest.raises(AirflowFailException, match="eu-west-1: .*ThrottlingException"):
+        sweep_clusters(run.settings, context_of(knows(run, alive=False)))
+    assert not is_live(run, made)
+
+
+@pytest.mark.parametrize(("attempt", "notices"), [(1, 0), (3, 1)])
+def test_a_region_that_cannot_be_looked_at_is_told_when_no_further_attempt_will_look(
+    run: RunCluster, emr: Callable[..., None], told: list[Notice], attempt: int, notices: int
+) -> None:
+    emr("eu-west-3", get_paginator=denied("ThrottlingException"))
+    context = context_of(run)
+    context["ti"].try_number, context["ti"].max_tries = attempt, 2
+    with pytest.raises(AirflowFailException):
+        sweep_clusters(run.settings, context)
+    assert [(one.anchor, "eu-west-3: " in one.cause) for one in told] == [("clusters-unseen", True)] * notices
 
 
 def test_what_a_cluster_that_stays_has_cost_may_be_unknown(
