@@ -37,18 +37,20 @@ def check_publication(settings: Settings, now: datetime | None = None) -> str:
     Raises:
         AirflowFailException: there is none, or nobody can tell; a notice is sent.
     """
-    lake, due = open_lake(settings), last_due(settings, now or datetime.now(UTC))
+    due = last_due(settings, now or datetime.now(UTC))
     try:
+        lake = open_lake(settings)
         state = read_state(lake, settings.database)
-    except (BotoCoreError, ClientError) as error:
+        settled = state.settled
+        in_time = settled is not None and datetime.fromisoformat(settled.at) >= due
+    except Exception as error:  # whatever it is, such as a state that is no JSON: somebody must be told
         cause = (
             f"{settings.database}: whether a run has ended well since {due:%Y-%m-%d %H:%M %Z} "
-            f"cannot be read: {error}"
+            f"cannot be read: {type(error).__name__}: {error}"
         )
         tell(settings, Notice("no-publication", _pipeline_run(settings, None), cause, None))
         raise AirflowFailException(cause) from error
-    settled = state.settled
-    if settled and datetime.fromisoformat(settled.at) >= due:
+    if settled and in_time:
         log.info("Run %s %s at %s; due since %s", settled.run_id, settled.outcome, settled.at, due)
         return settled.run_id
     cause = (

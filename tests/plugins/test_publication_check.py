@@ -67,6 +67,25 @@ def test_a_lake_that_cannot_be_read_is_no_reason_to_keep_quiet(account: Settings
     assert [(notice.anchor, notice.cost_eur) for notice in told] == [("no-publication", None)]
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        b"{",
+        b"[]",
+        b'{"begun": {"run_id": "n2"}}',
+        b'{"settled": {"run_id": "n1", "at": "this morning", "outcome": "succeeded"}}',
+        b'{"settled": {"run_id": "n1", "at": "2026-01-10T01:40:00", "outcome": "succeeded"}}',  # in which zone?
+    ],
+)
+def test_a_broken_state_is_no_reason_to_keep_quiet(
+    account: Settings, lake: Lake, told: list[Notice], state: bytes
+) -> None:
+    lake.write("state/fruits.json", state)
+    with pytest.raises(AirflowFailException, match="cannot be read: .*Error"):
+        check_publication(account, NOW)
+    assert [(notice.anchor, notice.cost_eur) for notice in told] == [("no-publication", None)]
+
+
 @pytest.mark.parametrize("record", [b"{", b"{}", b'{"cost": null}', b'{"cost": {"estimate_eur": "?"}}'])
 def test_a_broken_record_is_no_reason_to_keep_quiet(
     account: Settings, lake: Lake, told: list[Notice], record: bytes
