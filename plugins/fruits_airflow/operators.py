@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,17 +13,20 @@ from airflow.providers.amazon.aws.operators.emr import (
     EmrCreateJobFlowOperator,
     EmrTerminateJobFlowOperator,
 )
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.code_bundle import verify_code
-from fruits_airflow.errors import FruitsError
+from fruits_airflow.errors import ClusterLost, FruitsError
+from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.notices import Notice, is_last_attempt, tell
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.settings import Settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -34,6 +38,32 @@ def failing_for_good(but: tuple[type[FruitsError], ...] = ()) -> Iterator[None]:
         raise
     except FruitsError as error:
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def telling_why(settings: Settings, context: Context, stage: str) -> Iterator[None]:
+    """Notes what a task failed of when Airflow will not try it again: run.json and the notice say it.
+
+    Of an earlier attempt nothing is noted, since a later one may get on.
+
+    Raises:
+        ClusterLost: as it comes; another attempt makes a new cluster.
+        AirflowFailException: another error of ours, see `failing_for_good`.
+        Exception: any other, as it comes.
+    """
+    try:
+        with failing_for_good(but=(ClusterLost,)):
+            yield
+    except Exception as error:
+        final = isinstance(error, AirflowFailException | AirflowSensorTimeout)
+        if final or is_last_attempt(context):
+            named = isinstance(error, AirflowFailException)  # by whoever raised it
+            cause = str(error) if named else f"{type(error).__name__}: {error}"
+            try:
+                RunCluster.of(context, settings).journal.note(LAST_FAILURE, stage=stage, cause=cause)
+            except (BotoCoreError, ClientError) as silent:  # which must not hide the error itself
+                log.warning("What the task failed of cannot be noted: %s", silent)
+        raise
 
 
 class CreateClusterOperator(EmrCreateJobFlowOperator):
@@ -54,8 +84,8 @@ class CreateClusterOperator(EmrCreateJobFlowOperator):
 
     def execute(self, context: Context) -> str:
         """Returns the cluster's id."""
-        run = RunCluster.of(context, self.settings)
-        with failing_for_good():
+        with telling_why(self.settings, context, self.task_id):
+            run = RunCluster.of(context, self.settings)
             cluster = run.adopt_or_create()
         run.link_cluster(context, self, cluster.job_flow_id)
         return cluster.job_flow_id
@@ -82,8 +112,8 @@ class AddStepOperator(EmrAddStepsOperator):
 
     def execute(self, context: Context) -> dict[str, str]:  # type: ignore[override]
         """Returns `job_flow_id` and `step_id`."""
-        run = RunCluster.of(context, self.settings)
-        with failing_for_good():
+        with telling_why(self.settings, context, self.stage):
+            run = RunCluster.of(context, self.settings)
             verify_code(run.lake, run.code_digest)
             cluster = run.adopt_or_create()
             step = run.step_desk(cluster.job_flow_id).adopt_or_add(run.step(self.stage))

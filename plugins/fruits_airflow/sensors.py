@@ -13,14 +13,20 @@ from airflow.providers.amazon.aws.sensors.emr import EmrJobFlowSensor, EmrStepSe
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fruits_airflow.clusters import ENDED_STATES, LIVE_STATES, READY_STATES, Cluster, describe
+from fruits_airflow.clusters import (
+    ENDED_STATES,
+    LIVE_STATES,
+    READY_STATES,
+    Cluster,
+    describe,
+    request_end,
+)
 from fruits_airflow.errors import ClusterLost
-from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.links import StepLogLink, folder_address
-from fruits_airflow.operators import failing_for_good
+from fruits_airflow.operators import telling_why
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.settings import Settings
-from fruits_airflow.step_logs import read_tails, step_log_prefix
+from fruits_airflow.step_logs import show_tails, step_log_prefix
 from fruits_airflow.steps import FAILED_STATES, TERMINAL_STATES, Step, describe_step
 from fruits_airflow.triggers import ClusterReadyTrigger, StepTrigger, settle_seconds
 
@@ -28,6 +34,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 _GRACE = timedelta(minutes=2)  # the trigger ends by itself at its deadline; this is for a triggerer that died
+_LAST_LOGS_S = 60.0  # a cluster that ends uploads its logs; what is not there soon after went with the nodes
 _HOPELESS = ("BOOTSTRAP_FAILURE", "VALIDATION_ERROR", "USER_REQUEST")  # another cluster would end alike
 
 
@@ -77,16 +84,21 @@ class ClusterReadySensor(EmrJobFlowSensor):
 
     def execute(self, context: Context) -> None:
         """Defers until the cluster is ready."""
-        run = RunCluster.of(context, self.settings)
-        with failing_for_good():
+        with telling_why(self.settings, context, self.task_id):
+            run = RunCluster.of(context, self.settings)
             cluster = run.adopt_or_create()
-        run.link_cluster(context, self, cluster.job_flow_id)
-        if cluster.state in READY_STATES:
-            self.log.info("%s is %s", cluster.job_flow_id, cluster.state)
-            return
-        # From its creation, not from now: a retry must not give a stuck cluster another half hour.
-        deadline = cluster.created_at.timestamp() + self.settings.start_timeout_minutes * 60
-        _defer(run, ClusterReadyTrigger, deadline, job_flow_id=cluster.job_flow_id)
+            run.link_cluster(context, self, cluster.job_flow_id)
+            if cluster.state in READY_STATES:
+                self.log.info("%s is %s", cluster.job_flow_id, cluster.state)
+                return
+            # From its creation, not from now: a retry must not give a stuck cluster another half hour.
+            deadline = cluster.created_at.timestamp() + self.settings.start_timeout_minutes * 60
+            _defer(run, ClusterReadyTrigger, deadline, job_flow_id=cluster.job_flow_id)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Goes on after the trigger, or fails because it gave no news; either way the cause is noted."""
+        with telling_why(self.settings, context, self.task_id):
+            return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> None:  # type: ignore[override]
         """Judges what the trigger saw.
@@ -106,10 +118,13 @@ class ClusterReadySensor(EmrJobFlowSensor):
             return
         if cluster.state in LIVE_STATES:
             self.log.warning("%s was not ready in time; ending it", job_flow_id)
-            run.client.terminate_job_flows(JobFlowIds=[job_flow_id])
+            try:
+                request_end(run.client, job_flow_id)
+            except (BotoCoreError, ClientError) as error:
+                self.log.warning("Cannot end it: %s; the next attempt or terminate_cluster does", error)
             raise ClusterLost(
                 f"{job_flow_id} is still {cluster.state} after {self.settings.start_timeout_minutes} minutes "
-                "(start_timeout_minutes); ended, a retry makes another"
+                "(start_timeout_minutes); told to end, another attempt makes another"
             )
         message = f"{job_flow_id} is {cluster.state} before any step: {cluster.reason or event.get('reason')}"
         if cluster.reason.startswith(_HOPELESS):
@@ -146,10 +161,10 @@ class StepSensor(EmrStepSensor):
 
     def execute(self, context: Context) -> None:
         """Defers until the step has ended."""
-        run = RunCluster.of(context, self.settings)
-        self._wait_for(
-            run, context, *self._step_to_wait_for(run, context["ti"].xcom_pull(task_ids=self.add_task_id))
-        )
+        with telling_why(self.settings, context, self.stage):
+            run = RunCluster.of(context, self.settings)
+            added = context["ti"].xcom_pull(task_ids=self.add_task_id)
+            self._wait_for(run, context, *self._step_to_wait_for(run, added))
 
     def _wait_for(self, run: RunCluster, context: Context, cluster: Cluster, step: Step) -> None:
         run.link_cluster(context, self, cluster.job_flow_id)
@@ -171,8 +186,10 @@ class StepSensor(EmrStepSensor):
         """Judges what the trigger saw, by a look of its own.
 
         Raises:
-            AirflowFailException: the step failed; the task's log shows the end of the step's own output.
+            AirflowFailException: the step failed, or was cancelled at its deadline.
             ClusterLost: its cluster ended; another attempt makes a new one and goes on.
+
+        Each after the task's log has shown the end of the step's own output, as far as there is any.
         """
         run, job_flow_id, step_id = (
             RunCluster.of(context, self.settings),
@@ -199,6 +216,7 @@ class StepSensor(EmrStepSensor):
         if event["status"] == "timeout":
             self._cancel(run, job_flow_id, step_id)
             run.journal.note(f"failed-{step_id}", state=step.state, reason="deadline")
+            self._show_cancelled(run, cluster, step)
             raise AirflowFailException(
                 f"{step.name}: {step.state} at its deadline and cancelled; raise step_timeout_minutes "
                 f"({self.settings.step_timeout_minutes}) or max_cost_eur ({run.plan['max_cost_eur']})"
@@ -207,16 +225,20 @@ class StepSensor(EmrStepSensor):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Cancels the step when Airflow gave up waiting: the trigger's `on_kill` is not called then."""
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except AirflowSensorTimeout:
-            run = RunCluster.of(context, self.settings)
+        with telling_why(self.settings, context, self.stage):
             try:
-                for job_flow_id, step_id in self._live_steps(run):
-                    self._cancel(run, job_flow_id, step_id)
-            except (BotoCoreError, ClientError) as error:  # which would be tried again, a timeout is not
-                self.log.warning("Cannot look for the step: %s; terminate_cluster ends its cluster", error)
-            raise
+                return super().resume_execution(next_method, next_kwargs, context)
+            except AirflowSensorTimeout:
+                run = RunCluster.of(context, self.settings)
+                try:
+                    for cluster, step in self._live_steps(run):
+                        self._cancel(run, cluster.job_flow_id, step.step_id)
+                        self._show_cancelled(run, cluster, step)
+                except (BotoCoreError, ClientError) as error:  # which would be tried again, a timeout is not
+                    self.log.warning(
+                        "Cannot look for the step: %s; terminate_cluster ends its cluster", error
+                    )
+                raise
 
     def _step_to_wait_for(self, run: RunCluster, added: Mapping[str, str] | None) -> tuple[Cluster, Step]:
         """The step that `add` named while it is alive or unreported; else one on the cluster that the run has now."""
@@ -233,10 +255,8 @@ class StepSensor(EmrStepSensor):
                 "%s of %s is %s, the cluster %s; going on with a new attempt",
                 *(step_id, job_flow_id, step.state, cluster.state),
             )
-        with failing_for_good():
-            cluster = run.adopt_or_create()
-            step = run.step_desk(cluster.job_flow_id).adopt_or_add(run.step(self.stage))
-        return cluster, step
+        cluster = run.adopt_or_create()
+        return cluster, run.step_desk(cluster.job_flow_id).adopt_or_add(run.step(self.stage))
 
     def _was_cleared(self, run: RunCluster, context: Context, step: Step) -> bool:
         """Whether an earlier attempt has waited for this step.
@@ -247,12 +267,12 @@ class StepSensor(EmrStepSensor):
         note = run.journal.read(_waited_for(step))
         return note is not None and int(note["attempt"]) < context["ti"].try_number
 
-    def _live_steps(self, run: RunCluster) -> list[tuple[str, str]]:
+    def _live_steps(self, run: RunCluster) -> list[tuple[Cluster, Step]]:
         cluster = run.desk.adopt()
         if cluster is None:
             return []
         step = run.step_desk(cluster.job_flow_id).adopt(run.step(self.stage))
-        return [(cluster.job_flow_id, step.step_id)] if step and step.state != "COMPLETED" else []
+        return [(cluster, step)] if step and step.state != "COMPLETED" else []
 
     def _cancel(self, run: RunCluster, job_flow_id: str, step_id: str) -> None:
         self.log.warning("Cancelling step %s of %s", step_id, job_flow_id)
@@ -263,10 +283,25 @@ class StepSensor(EmrStepSensor):
         except (BotoCoreError, ClientError) as error:
             self.log.warning("Cannot cancel it: %s; terminate_cluster ends it with its cluster", error)
 
+    def _show_cancelled(self, run: RunCluster, cluster: Cluster, step: Step) -> None:
+        """Shows what a cancelled step has written, once that has taken effect; `log_wait_s` bounds both waits."""
+        poll_s, give_up = self.settings.poll_s, time.monotonic() + self.settings.log_wait_s
+        while (left := give_up - time.monotonic()) > 0:
+            try:
+                if describe_step(run.client, cluster.job_flow_id, step.step_id).state in TERMINAL_STATES:
+                    break
+            except (BotoCoreError, ClientError) as error:
+                self.log.warning("Cannot look at %s: %s; looking again", step.step_id, error)
+            time.sleep(min(poll_s, left))
+        show_tails(run.lake.client, cluster, step, max(0.0, left), poll_s)
+
     def _fail(self, run: RunCluster, cluster: Cluster, step: Step) -> NoReturn:
         settings = self.settings
         if cluster.state in (*ENDED_STATES, "TERMINATING"):
             # A failed step never ends its cluster (ActionOnFailure), so the cluster went first.
+            show_tails(
+                run.lake.client, cluster, step, min(settings.log_wait_s, _LAST_LOGS_S), settings.poll_s
+            )
             message = (
                 f"{step.name} is {step.state}: {cluster.job_flow_id} is {cluster.state} ({cluster.reason})"
             )
@@ -275,26 +310,10 @@ class StepSensor(EmrStepSensor):
                 raise AirflowFailException(
                     f"{message}; ended on purpose or at its deadline, so not tried again"
                 )
-            raise ClusterLost(f"{message}; a retry goes on with a new cluster")
+            raise ClusterLost(f"{message}; another attempt goes on with a new cluster")
         run.journal.note(f"failed-{step.step_id}", state=step.state, reason=step.reason)
-        tails = read_tails(
-            run.lake.client,
-            cluster.log_uri,
-            cluster.job_flow_id,
-            step.step_id,
-            settings.log_wait_s,
-            settings.poll_s,
-        )
-        for name in ("stdout", "stderr"):
-            lines = tails.get(name)
-            if lines is None:
-                self.log.error("%s of %s has not come within %d s", name, step.step_id, settings.log_wait_s)
-                continue
-            self.log.error("%s of %s, last %d lines:", name, step.name, len(lines))
-            for line in lines:
-                self.log.error("%s| %s", name, line)
+        tails = show_tails(run.lake.client, cluster, step, settings.log_wait_s, settings.poll_s)
         cause = next(
             (line for line in reversed(tails.get("stderr", [])) if line.startswith("ERROR ")), step.reason
         )
-        run.journal.note(LAST_FAILURE, stage=self.stage, cause=cause)
         raise AirflowFailException(f"{step.name} ({step.step_id}) is {step.state}: {cause}")

@@ -73,7 +73,7 @@ def drive(sensor: Any, context: Any) -> Any:
     try:
         return sensor.execute(context)
     except TaskDeferred as deferred:
-        return getattr(sensor, deferred.method_name)(context, event=fire(deferred.trigger))
+        return sensor.resume_execution(deferred.method_name, {"event": fire(deferred.trigger)}, context)
 
 
 def fire(trigger: Any) -> Any:

@@ -8,23 +8,27 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
-from botocore.exceptions import ReadTimeoutError
-from fruits_airflow import clusters
+from botocore.exceptions import ClientError, ReadTimeoutError
+from fruits_airflow import clusters, sensors
 from fruits_airflow.clusters import LIVE_STATES, READY_STATES, ClusterDesk
 from fruits_airflow.errors import ClusterLost
+from fruits_airflow.journal import Journal
 from fruits_airflow.links import StepLogLink
 from fruits_airflow.operators import AddStepOperator, CreateClusterOperator, TerminateClusterOperator
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.sensors import ClusterReadySensor, StepSensor
-from fruits_airflow.steps import describe_step
+from fruits_airflow.steps import StepDesk, describe_step
 from fruits_airflow.triggers import StepTrigger
 
+from tests.local_aws.server import until
 from tests.plugins.airflow_context import context_of, drive, fire
 from tests.plugins.bash_steps import ended
+from tests.plugins.doubles import Double
 
 
 def sensor(run: RunCluster, **changed: Any) -> StepSensor:
@@ -64,6 +68,37 @@ def steps(run: RunCluster, job_flow_id: str) -> list[tuple[str, str]]:
     return [(step["Id"], step["Status"]["State"]) for step in reversed(found)]
 
 
+def cause(run: RunCluster) -> tuple[str, str] | None:
+    """What run.json and the notice will give as the reason: the stage, and what it failed of."""
+    note = run.journal.read("last_failure")
+    return None if note is None else (note["stage"], note["cause"])
+
+
+def denied(*_: Any, **__: Any) -> Any:
+    answer: Any = {
+        "Error": {"Code": "AccessDeniedException", "Message": "the role may not"},
+        "ResponseMetadata": {"HTTPStatusCode": 400},
+    }
+    raise ClientError(answer, "AddJobFlowSteps")
+
+
+@pytest.fixture
+def starting(run: RunCluster, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes EMR say that the run's cluster is still starting, and do other things as told."""
+    client = run.client
+
+    def describe_cluster(**request: Any) -> Any:
+        found = client.describe_cluster(**request)
+        found["Cluster"]["Status"]["State"] = "STARTING"
+        return found
+
+    def change(**methods: Any) -> None:
+        double = Double(client, describe_cluster=describe_cluster, **methods)
+        monkeypatch.setattr(RunCluster, "client", property(lambda _: double))
+
+    return change
+
+
 # the cluster
 
 
@@ -76,8 +111,9 @@ def test_the_cluster_is_waited_for_until_it_takes_steps(run: RunCluster) -> None
 
 def test_a_cluster_whose_bootstrap_fails_is_no_ready_cluster(run: RunCluster) -> None:
     broken = replace(run, code_digest="missing")
-    with pytest.raises(AirflowFailException, match="BOOTSTRAP_FAILURE"):
+    with pytest.raises(AirflowFailException, match="BOOTSTRAP_FAILURE") as failed:
         drive(ClusterReadySensor(task_id="ready", settings=run.settings), context_of(broken))
+    assert cause(run) == ("ready", str(failed.value))
 
 
 def test_a_cluster_that_does_not_start_in_time_is_ended_so_that_a_retry_makes_another(
@@ -87,9 +123,53 @@ def test_a_cluster_that_does_not_start_in_time_is_ended_so_that_a_retry_makes_an
     ready = ClusterReadySensor(task_id="ready", settings=run.settings)
     stuck = run.adopt_or_create().job_flow_id
     with pytest.raises(ClusterLost, match="start_timeout_minutes"):
-        ready.execute_complete(context, {"status": "timeout", "job_flow_id": stuck})
-    assert clusters.describe(run.client, stuck).state not in LIVE_STATES
+        ready.resume_execution(
+            "execute_complete", {"event": {"status": "timeout", "job_flow_id": stuck}}, context
+        )
+    assert (cause(run) or ("", ""))[1].startswith(f"ClusterLost: {stuck} is still ")
+    until(lambda: clusters.describe(run.client, stuck).state not in LIVE_STATES)
     assert run.adopt_or_create().job_flow_id != stuck
+
+
+def test_a_cluster_that_does_not_start_in_time_is_ended_though_it_is_protected(
+    run: RunCluster, starting: Callable[..., None]
+) -> None:
+    stuck, real = run.adopt_or_create().job_flow_id, run.client
+    real.set_termination_protection(JobFlowIds=[stuck], TerminationProtected=True)
+    ready = ClusterReadySensor(task_id="ready", settings=run.settings)
+    starting()
+    with pytest.raises(ClusterLost, match="start_timeout_minutes"):
+        ready.execute_complete(context_of(run), {"status": "timeout", "job_flow_id": stuck})
+    until(lambda: clusters.describe(real, stuck).state not in LIVE_STATES)
+
+
+def test_that_a_cluster_refuses_to_end_does_not_hide_that_it_did_not_start(
+    run: RunCluster, starting: Callable[..., None]
+) -> None:
+    stuck = run.adopt_or_create().job_flow_id
+    ready = ClusterReadySensor(task_id="ready", settings=run.settings)
+    starting(terminate_job_flows=denied)
+    with pytest.raises(ClusterLost, match="start_timeout_minutes"):
+        ready.execute_complete(context_of(run), {"status": "timeout", "job_flow_id": stuck})
+
+
+@pytest.mark.parametrize(("further", "noted"), [(1, False), (0, True)])
+def test_why_run_job_flow_was_refused_is_noted_by_the_last_attempt(
+    run: RunCluster, further: int, noted: bool
+) -> None:
+    settings, context = replace(run.settings, service_role="no-such-role"), context_of(run)
+    context["ti"].max_tries = context["ti"].try_number - 1 + further
+    with pytest.raises(ClientError, match="no-such-role") as failed:
+        CreateClusterOperator(task_id="create_cluster", settings=settings).execute(context)
+    assert cause(run) == (("create_cluster", f"ClientError: {failed.value}") if noted else None)
+
+
+def test_when_airflow_gives_up_waiting_for_a_cluster_it_is_noted(run: RunCluster) -> None:
+    with pytest.raises(AirflowSensorTimeout):
+        ClusterReadySensor(task_id="cluster_ready", settings=run.settings).resume_execution(
+            "__fail__", {"error": "Trigger timeout"}, context_of(run)
+        )
+    assert cause(run) == ("cluster_ready", "AirflowSensorTimeout: Trigger timeout")
 
 
 def test_a_retry_gives_a_stuck_cluster_no_further_half_hour(
@@ -112,6 +192,34 @@ def test_killing_the_create_task_needs_no_answer_of_run_job_flow(run: RunCluster
 # the step
 
 
+def test_why_a_step_was_not_added_is_noted(run: RunCluster) -> None:
+    """Here: nobody has uploaded the code."""
+    with pytest.raises(AirflowFailException, match="CodeMismatch") as failed:
+        add(run, context_of(run))
+    assert cause(run) == ("featurize", str(failed.value))
+
+
+@pytest.mark.parametrize("task", ["add", "wait"])
+def test_why_add_job_flow_steps_was_refused_is_noted(
+    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    monkeypatch.setattr(StepDesk, "adopt_or_add", denied)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        add(run, context_of(run)) if task == "add" else sensor(run).execute(context_of(run))
+    stage, why = cause(run) or ("", "")
+    assert stage == "featurize"
+    assert "the role may not" in why
+
+
+def test_a_cause_that_cannot_be_noted_stays_the_error_of_the_task(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal, "note", denied)
+    with pytest.raises(AirflowFailException, match="CodeMismatch"):
+        add(run, context_of(run))
+    monkeypatch.undo()
+
+
 def test_a_step_that_ends_well_ends_the_wait(run: RunCluster, does: Callable[[str], None]) -> None:
     context, added = begin(run, does, "sleep 0.5")
     drive(sensor(run), context)
@@ -128,9 +236,11 @@ def test_a_failed_step_fails_the_task_for_good_with_its_own_words(
     run: RunCluster, does: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     context, _ = begin(run, does, "echo out; echo ERROR WeightsMismatch: other weights >&2; exit 1")
-    with pytest.raises(AirflowFailException, match="FAILED: ERROR WeightsMismatch: other weights"):
+    with pytest.raises(AirflowFailException, match="FAILED: ERROR WeightsMismatch: other weights") as failed:
         drive(sensor(run), context)
-    assert (run.journal.read("last_failure") or {})["cause"] == "ERROR WeightsMismatch: other weights"
+    assert cause(run) == ("featurize", str(failed.value))
+    assert "stdout| out" in caplog.text
+    assert "stderr| ERROR WeightsMismatch: other weights" in caplog.text
 
 
 def test_a_step_that_failed_before_the_wait_began_is_not_tried_again(
@@ -194,13 +304,52 @@ def test_a_cluster_lost_under_its_step_is_worth_a_retry(run: RunCluster, does: C
     step = describe_step(run.client, added["job_flow_id"], added["step_id"])
     gone = replace(lost, state="TERMINATED_WITH_ERRORS", reason="INSTANCE_FAILURE a node died")
     with pytest.raises(ClusterLost, match="INSTANCE_FAILURE"):
-        sensor(run)._fail(run, gone, step)
+        sensor(run, log_wait_s=0)._fail(run, gone, step)
     on_purpose = replace(gone, reason="USER_REQUEST Terminated by user request")
     with pytest.raises(AirflowFailException, match="not tried again"):
-        sensor(run)._fail(run, on_purpose, step)
+        sensor(run, log_wait_s=0)._fail(run, on_purpose, step)
     overdue = replace(gone, tags={**lost.tags, "deadline": "2020-01-01T00:00:00Z"})
     with pytest.raises(AirflowFailException, match="not tried again"):
-        sensor(run)._fail(run, overdue, step)
+        sensor(run, log_wait_s=0)._fail(run, overdue, step)
+
+
+@pytest.mark.parametrize(("further", "noted"), [(1, False), (0, True)])
+def test_that_the_cluster_was_lost_under_a_step_is_noted_by_the_last_attempt(
+    run: RunCluster, does: Callable[[str], None], further: int, noted: bool
+) -> None:
+    context, added = begin(run, does, "sleep 30")
+    context["ti"].max_tries = context["ti"].try_number - 1 + further
+    event = {"status": "lost", "state": "TERMINATED_WITH_ERRORS", "reason": "INSTANCE_FAILURE a node died"}
+    with pytest.raises(ClusterLost, match="INSTANCE_FAILURE") as lost:
+        sensor(run, log_wait_s=0).resume_execution("execute_complete", {"event": added | event}, context)
+    assert cause(run) == (("featurize", f"ClusterLost: {lost.value}") if noted else None)
+
+
+def test_what_a_step_wrote_before_its_cluster_was_lost_is_shown(
+    run: RunCluster, does: Callable[[str], None], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    context, added = begin(run, does, f"echo last words; touch {tmp_path}/said; sleep 60")
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(run).execute(context)
+    until((tmp_path / "said").exists)
+    run.client.terminate_job_flows(JobFlowIds=[added["job_flow_id"]])
+    event = fire(deferred.value.trigger)
+    with pytest.raises(AirflowFailException, match="ended on purpose"):
+        sensor(run).execute_complete(context, event)
+    assert "stdout| last words" in caplog.text
+
+
+def test_logs_that_went_with_their_cluster_are_not_waited_for_as_long_as_late_ones(
+    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, added = begin(run, does, "sleep 30")
+    lost = clusters.describe(run.client, added["job_flow_id"])
+    step = describe_step(run.client, added["job_flow_id"], added["step_id"])
+    monkeypatch.setattr(sensors, "_LAST_LOGS_S", 0.3)
+    begun = time.monotonic()
+    with pytest.raises(ClusterLost):
+        sensor(run, log_wait_s=60)._fail(run, replace(lost, state="TERMINATED_WITH_ERRORS"), step)
+    assert time.monotonic() - begun < 20
 
 
 def test_the_end_of_a_cluster_ends_the_wait(run: RunCluster, does: Callable[[str], None]) -> None:
@@ -211,10 +360,13 @@ def test_the_end_of_a_cluster_ends_the_wait(run: RunCluster, does: Callable[[str
     assert (fired := fire(deferred.value.trigger))["status"] in ("ended", "lost"), fired
 
 
-def test_a_step_past_its_deadline_is_cancelled(run: RunCluster, does: Callable[[str], None]) -> None:
-    context, added = begin(run, does, "sleep 60")
+def test_a_step_past_its_deadline_is_cancelled(
+    run: RunCluster, does: Callable[[str], None], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    context, added = begin(run, does, f"echo hanging; touch {tmp_path}/hangs; sleep 60")
     with pytest.raises(TaskDeferred) as deferred:
         sensor(run).execute(context)
+    until((tmp_path / "hangs").exists)
     trigger = deferred.value.trigger
     trigger.deadline = time.time() + 0.5
     trigger.serialized_fields["deadline"] = trigger.deadline
@@ -222,9 +374,22 @@ def test_a_step_past_its_deadline_is_cancelled(run: RunCluster, does: Callable[[
     assert event["status"] == "timeout"
     state = describe_step(run.client, added["job_flow_id"], added["step_id"]).state
     assert state in ("CANCEL_PENDING", "CANCELLED"), "the trigger does it, should the task never resume"
-    with pytest.raises(AirflowFailException, match="step_timeout_minutes"):
-        sensor(run).execute_complete(context, event)
+    with pytest.raises(AirflowFailException, match="step_timeout_minutes") as failed:
+        sensor(run).resume_execution("execute_complete", {"event": event}, context)
+    assert cause(run) == ("featurize", str(failed.value))
+    assert "stdout| hanging" in caplog.text
     assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
+
+
+def test_a_cancel_that_has_no_effect_is_not_waited_for_longer_than_for_logs(
+    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, added = begin(run, does, "sleep 60")
+    monkeypatch.setattr(StepSensor, "_cancel", lambda *_: None)
+    begun = time.monotonic()
+    with pytest.raises(AirflowFailException, match="step_timeout_minutes"):
+        sensor(run, log_wait_s=0.5).execute_complete(context, {**added, "status": "timeout"})
+    assert time.monotonic() - begun < 20
 
 
 def test_the_wait_ends_no_later_than_the_cluster_must(run: RunCluster, does: Callable[[str], None]) -> None:
@@ -335,6 +500,7 @@ def test_when_airflow_gives_up_the_step_is_cancelled(run: RunCluster, does: Call
     context, added = begin(run, does, "sleep 60")
     with pytest.raises(AirflowSensorTimeout):
         sensor(run).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+    assert cause(run) == ("featurize", "AirflowSensorTimeout: Trigger timeout")
     assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
 
 
