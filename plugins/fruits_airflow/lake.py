@@ -6,16 +6,32 @@ Keys are used as they are: a run id holds `+` and `:`, and Spark does not decode
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import (
+    ClientError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
+from tenacity import (
+    before_sleep_log,
+    retry,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+log = logging.getLogger(__name__)
+
 MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 _OVERTAKEN = frozenset({"412", "409", "PreconditionFailed", "ConditionalRequestConflict"})
+_BROKEN_OFF = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 
 
 def error_code(error: ClientError) -> str:
@@ -47,12 +63,22 @@ class Lake:
     def read_version(self, key: str) -> tuple[bytes, str] | None:
         """The object's bytes and its ETag, for a change on condition; or None when there is no such object."""
         try:
-            found = self.client.get_object(Bucket=self.bucket, Key=key)
-            return found["Body"].read(), found["ETag"]
+            return self._get(key)
         except ClientError as error:
             if error_code(error) in MISSING:
                 return None
             raise
+
+    @retry(  # botocore tries again until the headers are there, and no longer
+        retry=retry_if_exception_type(_BROKEN_OFF),
+        stop=stop_after_attempt(4),
+        wait=wait_random_exponential(max=8.0),
+        before_sleep=before_sleep_log(log, logging.WARNING),
+        reraise=True,
+    )
+    def _get(self, key: str) -> tuple[bytes, str]:
+        found = self.client.get_object(Bucket=self.bucket, Key=key)
+        return found["Body"].read(), found["ETag"]
 
     def read_json(self, key: str) -> dict[str, Any] | None:
         """The object parsed, or None when there is no such object."""

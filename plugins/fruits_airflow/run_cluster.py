@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.amazon.aws.links.emr import EmrClusterLink
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.airflow_runs import AirflowRuns, SupervisedRuns
@@ -32,7 +33,7 @@ from fruits_airflow.clusters import (
 )
 from fruits_airflow.cost import PARTS, deadline, disks, estimate_parts
 from fruits_airflow.database_lock import DatabaseLock, take_together
-from fruits_airflow.emr_clients import SINGLE_ATTEMPT, emr_client
+from fruits_airflow.emr_clients import PATIENT, SINGLE_ATTEMPT, emr_client
 from fruits_airflow.endpoints import CALLED
 from fruits_airflow.errors import FruitsError
 from fruits_airflow.journal import LAST_FAILURE, Journal, folder_of, forget_failure
@@ -58,14 +59,21 @@ _CLOCK_SKEW = timedelta(minutes=5)
 
 def open_lake(settings: Settings) -> Lake:
     """The lake, through Airflow's connection if one is named."""
-    hook = S3Hook(aws_conn_id=settings.aws_conn_id, region_name=settings.region)
-    return Lake(CALLED.watch(hook.get_conn()), settings.lake_bucket)
+    client = _patient_client(S3Hook, aws_conn_id=settings.aws_conn_id, region_name=settings.region)
+    return Lake(client, settings.lake_bucket)
 
 
 def kms_client(settings: Settings, region: str) -> Any:
     """A KMS client of a region."""
-    hook = AwsBaseHook(aws_conn_id=settings.aws_conn_id, region_name=region, client_type="kms")
-    return CALLED.watch(hook.get_conn())
+    return _patient_client(
+        AwsBaseHook, aws_conn_id=settings.aws_conn_id, region_name=region, client_type="kms"
+    )
+
+
+def _patient_client(hook: type[AwsBaseHook], **of: Any) -> Any:
+    """A client of a hook with the connection's options of botocore's, then PATIENT; see `emr_hook`."""
+    config = Config(**PATIENT).merge(hook(**of).config)
+    return CALLED.watch(hook(**of, config=config).get_conn())
 
 
 @dataclass(frozen=True)
