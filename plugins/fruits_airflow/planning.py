@@ -19,7 +19,7 @@ from fruits_airflow.code_bundle import build_bundle
 from fruits_airflow.cost import Workload, deadline, fleets_eur_per_hour, worker_vcpus
 from fruits_airflow.errors import ConfigError, RunRefused
 from fruits_airflow.forecasting import forecast_run
-from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.lake import MISSING, Lake, error_code, run_key
 from fruits_airflow.prices import load_prices
 from fruits_airflow.publication import Fingerprint, change_state, read_state, require_work, settings_digest
 from fruits_airflow.residency import EVIDENCE, survey, unknown_key
@@ -60,6 +60,7 @@ def make_plan(
         NothingToDo: all this is published.
         CostCeilingExceeded: the forecast is above `max_cost_eur`.
         LockHeld: from `claim`; another run works on the database.
+        ClientError, BotoCoreError: AWS does not answer now; another attempt asks again.
     """
     lake = Lake(client, settings.lake_bucket)
     evidence = survey(settings, asked.region, client, describe_key)
@@ -188,8 +189,10 @@ def _read_model(lake: Lake, model_id: str) -> Mapping[str, Any]:
 def _exists(lake: Lake, key: str) -> bool:
     try:
         lake.client.head_object(Bucket=lake.bucket, Key=key)
-    except ClientError:
-        return False
+    except ClientError as error:
+        if error_code(error) in MISSING:
+            return False
+        raise
     return True
 
 
@@ -202,9 +205,9 @@ def _changes_since(
     try:
         lake.client.download_file(lake.bucket, run_key(published.run_id, "listing.parquet"), str(before))
     except ClientError as error:
-        log.warning(
-            "The listing of run %s cannot be read (%s); counting every image as new", published.run_id, error
-        )
+        if error_code(error) not in MISSING:
+            raise
+        log.warning("The listing of run %s is gone; counting every image as new", published.run_id)
         return listing.Changes(new=summary.images, unchanged=0, removed=0)
     return listing.compare(listing.read_listing(before), listing.read_listing(path))
 

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from fruits_airflow.clusters import Cluster
 from fruits_airflow.endpoints import called_endpoints, place_of
 from fruits_airflow.errors import ConfigError, ResidencyError
-from fruits_airflow.lake import Lake, error_code, run_key
+from fruits_airflow.lake import MISSING, Lake, error_code, run_key
 from fruits_airflow.regions import require_eu_region
 from fruits_airflow.run_record import read_stages
 from fruits_airflow.settings import REPOSITORY, Settings
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 EVIDENCE = "residency.json"
+# What is wrong in the account or the settings, and so will be at the next attempt: not throttling, credentials that
+# have expired, or trouble of AWS's own.
+_REFUSED = MISSING | {"NoSuchBucket", "InvalidBucketName", "AccessDenied", "AllAccessDisabled", "403"}
+_NO_SUCH_KEY = frozenset(
+    {"NotFoundException", "InvalidArnException", "ValidationException", "AccessDeniedException"}
+)
 BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 
 
@@ -36,10 +42,13 @@ def bucket_region(client: S3Client, setting: str, bucket: str) -> str:
     Raises:
         ConfigError: the bucket does not exist or may not be read.
         ResidencyError: it lies outside the European Union.
+        ClientError, BotoCoreError: S3 does not tell now; another attempt asks again.
     """
     try:
         place = client.get_bucket_location(Bucket=bucket).get("LocationConstraint")
     except ClientError as error:
+        if error_code(error) not in _REFUSED:
+            raise
         raise ConfigError(
             f"{setting}: cannot read {bucket!r}: {error}; deploy include/stack.yaml first"
         ) from error
@@ -64,6 +73,7 @@ def survey(
     Raises:
         ConfigError: a bucket cannot be read, or may be made public.
         ResidencyError: something is outside the European Union, or cannot be placed.
+        ClientError, BotoCoreError: AWS does not tell now; another attempt asks again.
     """
     buckets = {}
     for setting in ("raw_bucket", "lake_bucket"):
@@ -94,15 +104,18 @@ def require_not_public(client: S3Client, setting: str, bucket: str) -> None:
     """Refuses a bucket that a policy or an ACL could open to the world.
 
     Raises:
-        ConfigError: it does not block public access in all four ways.
+        ConfigError: it does not block public access in all four ways, or may not be asked.
+        ClientError, BotoCoreError: S3 does not tell now; another attempt asks again.
     """
     try:
         block: Mapping[str, Any] = client.get_public_access_block(Bucket=bucket)[
             "PublicAccessBlockConfiguration"
         ]
     except ClientError as error:
-        if error_code(error) != "NoSuchPublicAccessBlockConfiguration":
+        if error_code(error) in _REFUSED:
             raise ConfigError(f"{setting}: whether {bucket!r} is public cannot be read: {error}") from error
+        if error_code(error) != "NoSuchPublicAccessBlockConfiguration":
+            raise
         block = {}
     missing = [name for name in BLOCKS if not block.get(name)]
     if missing:
@@ -175,8 +188,10 @@ def _encryption(
     try:
         rules = client.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
     except ClientError as error:
-        if error_code(error) != "ServerSideEncryptionConfigurationNotFoundError":
+        if error_code(error) in _REFUSED:
             raise ConfigError(f"{setting}: the encryption of {bucket!r} cannot be read: {error}") from error
+        if error_code(error) != "ServerSideEncryptionConfigurationNotFoundError":
+            raise
         rules = []
     default: Mapping[str, Any] = rules[0].get("ApplyServerSideEncryptionByDefault", {}) if rules else {}
     key = default.get("KMSMasterKeyID")
@@ -194,7 +209,9 @@ def _encryption(
 def _described(describe_key: Callable[[str, str], str], setting: str, region: str, key: str) -> str:
     try:
         return describe_key(region, key)
-    except (BotoCoreError, ClientError, ResidencyError) as error:
+    except (ClientError, ResidencyError) as error:
+        if isinstance(error, ClientError) and error_code(error) not in _NO_SUCH_KEY:
+            raise
         raise ResidencyError(
             f"{setting}: nobody can tell where the key {key!r} is: {error}; name its ARN in the bucket's encryption"
         ) from error

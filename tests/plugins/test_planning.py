@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from fruits_airflow import planning
 from fruits_airflow.code_bundle import CodeBundle
 from fruits_airflow.errors import (
@@ -28,6 +29,7 @@ from fruits_airflow.settings import Settings
 
 from tests.plugins import laptop
 from tests.plugins.conftest import MODEL_ID
+from tests.plugins.doubles import Double
 from tests.plugins.published import set_state
 
 Planner = Callable[..., dict[str, Any]]
@@ -45,11 +47,12 @@ def plan_of(account: Settings, monkeypatch: pytest.MonkeyPatch) -> Planner:
     monkeypatch.setattr(planning, "build_bundle", lambda: CodeBundle({"a": b"code"}))
     schemas = parameter_schemas(account)
 
-    def plan(run_id: str = "r1", settings: Settings = account, **conf: Any) -> dict[str, Any]:
+    def plan(
+        run_id: str = "r1", settings: Settings = account, client: Any = None, **conf: Any
+    ) -> dict[str, Any]:
         params = {name: schema["default"] for name, schema in schemas.items()} | conf
-        return make_plan(
-            settings, resolve_parameters(settings, params, conf, schemas), run_id, laptop.client("s3")
-        )
+        asked = resolve_parameters(settings, params, conf, schemas)
+        return make_plan(settings, asked, run_id, client or laptop.client("s3"))
 
     return plan
 
@@ -191,6 +194,20 @@ def test_half_an_uploaded_model_is_no_model(plan_of: Planner, lake: Lake) -> Non
     lake.remove(f"models/{MODEL_ID}/model.tflite")
     with pytest.raises(ConfigError, match="no complete model"):
         plan_of()
+
+
+@pytest.mark.usefixtures("photos")
+@pytest.mark.parametrize(("call", "code"), [("head_object", "503"), ("download_file", "SlowDown")])
+def test_what_s3_does_not_tell_now_is_for_another_attempt(
+    plan_of: Planner, lake: Lake, call: str, code: str
+) -> None:
+    def busy(*_: Any, **__: Any) -> Any:
+        raise ClientError({"Error": {"Code": code, "Message": "busy"}}, call)
+
+    publish(lake, plan_of())
+    with pytest.raises(ClientError, match=code):
+        plan_of("r2", client=Double(lake.client, **{call: busy}), force=True)
+    assert read_state(lake, "fruits").begun is None
 
 
 def test_a_cleared_run_forgets_what_it_had_reported(lake: Lake) -> None:

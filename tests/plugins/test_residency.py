@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 from fruits_airflow.clusters import Cluster, describe
 from fruits_airflow.endpoints import CALLED, LOCAL
 from fruits_airflow.errors import ConfigError, ResidencyError
@@ -23,6 +25,15 @@ KEY = "arn:aws:kms:eu-west-1:123456789012:key/1"
 
 def look(settings: Settings, client: Any = None, describe_key: Any = unknown_key) -> dict[str, Any]:
     return survey(settings, settings.region, client or laptop.client("s3"), describe_key)
+
+
+def saying(code: str) -> Callable[..., Any]:
+    """A call that AWS answers with an error."""
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise ClientError({"Error": {"Code": code, "Message": "no"}}, "Call")
+
+    return refused
 
 
 def encrypt(bucket: str, key: str) -> None:
@@ -112,13 +123,21 @@ def test_a_bucket_without_any_block_is_refused(account: Settings) -> None:
     ],
 )
 def test_what_may_not_be_read_is_unknown_and_refused(account: Settings, call: str, message: str) -> None:
-    client = laptop.client("s3")
-
-    def denied(**_: Any) -> Any:
-        raise client.exceptions.ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, call)
-
     with pytest.raises(ConfigError, match=message):
-        look(account, Double(client, **{call: denied}))
+        look(account, Double(laptop.client("s3"), **{call: saying("AccessDenied")}))
+
+
+@pytest.mark.parametrize("code", ["SlowDown", "ExpiredToken", "InternalError", "ServiceUnavailable"])
+@pytest.mark.parametrize("call", ["get_public_access_block", "get_bucket_encryption", "get_bucket_location"])
+def test_what_s3_does_not_tell_now_is_for_another_attempt(account: Settings, call: str, code: str) -> None:
+    with pytest.raises(ClientError, match=code):
+        look(account, Double(laptop.client("s3"), **{call: saying(code)}))
+
+
+def test_a_key_that_kms_does_not_place_now_is_for_another_attempt(account: Settings) -> None:
+    encrypt(account.lake_bucket, "11111111-2222-3333-4444-555555555555")
+    with pytest.raises(ClientError, match="ThrottlingException"):
+        look(account, describe_key=saying("ThrottlingException"))
 
 
 def test_a_cluster_outside_the_union_is_refused(account: Settings) -> None:
