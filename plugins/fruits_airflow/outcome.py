@@ -16,6 +16,9 @@ WORK_TASKS = (
     *(f"{stage}.{task}" for stage in STAGES for task in ("add", "wait")),
 )
 
+# Each listed photo has one, in the counts of spark_jobs/load_images.py.
+_FATES = ("loaded", "rejected", "unchanged", "suppressed")
+
 
 def task_states(context: Context) -> dict[str, str | None]:
     """The states of the run's tasks that work; None for one without a state."""
@@ -28,6 +31,7 @@ def task_states(context: Context) -> dict[str, str | None]:
 def problems_of(
     states: Mapping[str, str | None],
     stages: Mapping[str, Mapping[str, Any]],
+    plan: Mapping[str, Any],
     failure: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Why a run is red, the cause first; empty when it did all its work and published.
@@ -35,6 +39,7 @@ def problems_of(
     Args:
         states: of the tasks that work.
         stages: the metrics of the stages, by stage.
+        plan: what `plan` returned; empty when it returned nothing.
         failure: the note on what a stage failed of: the step's own ERROR line.
     """
     problems = [f"{task} is {state}" for task, state in states.items() if state != "success"]
@@ -45,14 +50,34 @@ def problems_of(
         problems.insert(
             0, f"the quality gate refused: {', '.join(_failed_checks(publish)) or 'no check named'}"
         )
-    elif publish is None and not problems:
-        problems.append("nothing was published, whatever the tasks say")
-    return problems
+    return problems or _unproven(stages, plan)
 
 
 def gate_refused(stages: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether the run came to its quality gate, and the gate said no."""
     return stages.get("publish", {}).get("published") is False
+
+
+def _unproven(stages: Mapping[str, Mapping[str, Any]], plan: Mapping[str, Any]) -> list[str]:
+    """What no metrics show to be done, whatever the tasks say: a person may have marked them.
+
+    Metrics last as long as the run's listing: a resumed run has those of the attempt that did the work, and `plan`,
+    when it lists anew, removes them. Of a load that finds its work committed, all photos are unchanged.
+    """
+    if not plan:
+        return [f"{PLAN_TASK} has planned nothing, whatever its state says; trigger a new run"]
+    if missing := [stage for stage in STAGES if stage not in stages]:
+        return [
+            f"{', '.join(missing)} left no metrics, whatever the tasks say; clear add and wait of {missing[0]}, "
+            "with what comes after them"
+        ]
+    images, listed = stages["load_images"].get("images", {}), plan["images"]["seen"]
+    found = sum(images.get(fate, 0) for fate in _FATES)
+    if found != listed:
+        return [
+            f"load_images tells what became of {found} photos, and plan has listed {listed}; trigger a new run"
+        ]
+    return []
 
 
 def _failed_checks(publish: Mapping[str, Any]) -> list[str]:

@@ -40,7 +40,7 @@ def report_run(settings: Settings, context: Context) -> str:
             raise AirflowSkipException("the plan died before it could say why")
         return write_report(run, decided, {})
     record = assemble_record(run, mode_of(settings, context["params"]), stages)
-    problems = problems_of(task_states(context), stages, run.journal.read(LAST_FAILURE))
+    problems = problems_of(task_states(context), stages, run.plan, run.journal.read(LAST_FAILURE))
     problems += residency_problems(run)
     record |= {"state": "failed" if problems else "succeeded", "reason": "; ".join(problems)}
     return write_report(run, record, stages)
@@ -69,10 +69,11 @@ def write_report(run: RunCluster, record: dict[str, Any], stages: dict[str, dict
 
 
 def write_report_if_possible(
-    run: RunCluster, record: dict[str, Any], stages: dict[str, dict[str, Any]]
+    run: RunCluster, record: dict[str, Any], stages: dict[str, dict[str, Any]], *, anew: bool
 ) -> None:
-    """Renders a record; logs what stands in its way."""
+    """Renders a record where there is no page yet, or over it if `anew`; logs what stands in its way."""
     try:
-        write_report(run, record, stages)
+        if anew or run.lake.read(run_key(run.identity.run_id, REPORT)) is None:
+            write_report(run, record, stages)
     except Exception:
         log.exception("report.html cannot be written; a page does not decide how a run ended")

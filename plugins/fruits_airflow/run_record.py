@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.clusters import Cluster
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.single_calls import MADE
 from fruits_airflow.stages import STAGES
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
 
 log = logging.getLogger(__name__)
+
+_REQUEST = "run_job_flow"  # the note of clusters.py
 
 State = Literal["succeeded", "failed", "skipped", "refused"]
 
@@ -81,7 +84,7 @@ def assemble_record(
         mode: nightly or demo.
         stages: what `read_stages` found.
         ended: every cluster of the run was seen ended.
-        whole: rather nothing than a record without what EMR does not tell.
+        whole: rather nothing than a record with only the id of a cluster that EMR does not tell about.
 
     Raises:
         ClientError, BotoCoreError: EMR does not tell about the clusters, and the record was to be whole.
@@ -106,6 +109,7 @@ def assemble_record(
         for part in ("rejects_by_code", "metadata_stripped"):
             record[part] = metrics.get(part, record[part])
     try:
+        record["cluster"] |= _noted_cluster(run)
         clusters = run.ended_history() if ended else run.history()
         if clusters:
             _add_cluster(record, run.client, clusters)
@@ -118,8 +122,16 @@ def assemble_record(
     except (BotoCoreError, ClientError) as error:
         if whole:
             raise
-        log.warning("EMR does not tell about this run's cluster, so the record lacks it: %s", error)
+        log.warning("EMR does not tell about this run's cluster, so the record has its id at most: %s", error)
     return record
+
+
+def _noted_cluster(run: RunCluster) -> dict[str, Any]:
+    """Id and name of the cluster that was made last since the plan, as the journal has them."""
+    note, planned_at = run.journal.read(_REQUEST) or {}, run.plan.get("planned_at")
+    if MADE not in note or not planned_at or note["at"] < planned_at:
+        return {}
+    return {"id": note[MADE], "name": run.identity.name}
 
 
 def _add_cost(cost: dict[str, Any], parts: Mapping[str, float]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
@@ -24,7 +26,7 @@ from fruits_airflow.publication import (
     change_state,
     require_not_overtaken,
 )
-from fruits_airflow.reporting import REPORT, residency_problems, write_report_if_possible
+from fruits_airflow.reporting import residency_problems, write_report_if_possible
 from fruits_airflow.run_cluster import PLAN_TASK, RunCluster
 from fruits_airflow.run_parameters import database_of, mode_of
 from fruits_airflow.run_record import assemble_record, read_stages
@@ -43,9 +45,11 @@ def judge_run(settings: Settings, context: Context) -> None:
     refused run is told to whom the settings say; a published one is announced to the DAGs that follow it.
 
     Raises:
-        AirflowFailException: the run did not do all its work, or did not publish.
+        AirflowFailException: the run did not do all its work, or did not publish, or this last attempt could not note
+            its publication or give the lock back.
         TimeoutError: a cluster was not seen ended; a retry looks again, and the last one says so in run.json.
-        ClientError, BotoCoreError: AWS does not answer; a retry asks again, and the last one writes what is known.
+        ClientError, BotoCoreError: AWS does not answer; a retry asks again, and the last one writes what is known,
+            unless run.json is what cannot be written.
     """
     try:
         _judge(settings, context)
@@ -59,43 +63,50 @@ def judge_run(settings: Settings, context: Context) -> None:
 
 
 def _judge(settings: Settings, context: Context) -> None:
+    last = is_last_attempt(context)
     run = RunCluster.of(context, settings)
     run_id, states = run.identity.run_id, task_states(context)
     lock = run.lock(run.plan.get("database") or database_of(settings, context["params"]))
-    decided = None if run.plan else run.lake.read_json(run_key(run_id, "run.json"))
-    stages = read_stages(run.lake, run_id)
-    failure = run.journal.read(LAST_FAILURE)
-    problems, leftovers = problems_of(states, stages, failure), 0
+    undone: list[str] = []
+    trying = partial(_trying, undone, last)
+    decided, stages, failure = None, dict[str, dict[str, Any]](), None
+    with trying("the run's notes cannot be read"):
+        decided = None if run.plan else run.lake.read_json(run_key(run_id, "run.json"))
+        stages = read_stages(run.lake, run_id)
+        failure = run.journal.read(LAST_FAILURE)
+    problems = [] if undone else problems_of(states, stages, run.plan, failure)
+    leftovers = 0
     lost_sight: TimeoutError | None = None
     try:
         leftovers = len(run.desk.end_all(timeout_s=settings.terminate_timeout_minutes * 60))
     except (TimeoutError, BotoCoreError, ClientError) as error:
         lost_sight = TimeoutError(f"a cluster may be alive: {error}")
-        if not is_last_attempt(context):
+        if not last:
             raise lost_sight from error  # nothing is said yet: the next attempt may find all well
         problems.append(str(lost_sight))
-    if decided and decided["state"] in ("skipped", "refused") and not lost_sight and not leftovers:
-        lock.release()
-        log.info("%s: %s", decided["state"], decided["reason"])
-        if decided["state"] == "skipped" and states[PLAN_TASK] == "skipped":
-            return
-        tell(settings, Notice.of_refusal(run.identity, decided["reason"]))
-        raise AirflowFailException(f"{decided['state']}: {decided['reason']}")
-
-    problems += residency_problems(run)
-    mode = mode_of(settings, context["params"])
-    whole = not is_last_attempt(context)
-    record = assemble_record(run, mode, stages, ended=lost_sight is None, whole=whole)
-    record |= {"state": "failed" if problems else "succeeded", "reason": "; ".join(problems)}
+    stopped = decided if not (lost_sight or leftovers) and _stands(decided, states) else None
+    if not stopped:
+        problems += residency_problems(run)
+    record = assemble_record(
+        run, mode_of(settings, context["params"]), stages, ended=lost_sight is None, whole=not last
+    )
     if leftovers:
         log.warning("%d clusters were alive after terminate_cluster, and are ended", leftovers)
     if run.plan:
-        # A run marked failed by hand skips report; a run resumed after it has more to say.
-        if leftovers or run.lake.read(run_key(run_id, REPORT)) is None:
-            write_report_if_possible(run, record, stages)
-        _record_publication(run, stages, published=not problems)
+        with trying(f"the state of {lock.database} cannot be written"):
+            _record_publication(run, stages, published=not (problems or undone))
     if not lost_sight:
-        lock.release()
+        with trying(f"the lock of {lock.database} cannot be given back"):
+            lock.release()
+    if stopped and not undone:
+        _end_as_planned(settings, run, stopped)
+        return
+
+    problems = [*([stopped["reason"]] if stopped else problems), *undone]
+    record |= {"state": "failed" if problems else "succeeded", "reason": "; ".join(problems)}
+    if run.plan or undone:
+        # A run marked failed by hand skips report; a run resumed after it has more to say.
+        write_report_if_possible(run, record, stages, anew=bool(leftovers or undone))
     run.lake.write_json(run_key(run_id, "run.json"), record)
     if problems:
         # From here and not from a callback of the DAG: that would run in the dag-processor, once, if it is up.
@@ -107,6 +118,34 @@ def _judge(settings: Settings, context: Context) -> None:
         raise AirflowFailException(f"the run did not do its work: {record['reason']}")
     log.info("succeeded: %s", record["pca"])
     announce(settings, context, run.plan["database"], record)
+
+
+@contextmanager
+def _trying(undone: list[str], last: bool, what: str) -> Iterator[None]:
+    """Ends an attempt by an error, so that the next one tries again; the last one notes the error and goes on.
+
+    What a run could not do must not keep its end out of run.json.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not last:
+            raise
+        log.exception("%s; this was the last attempt", what)
+        undone.append(f"{what}: {error}")
+
+
+def _stands(decided: Mapping[str, Any] | None, states: Mapping[str, str | None]) -> bool:
+    """Whether the plan has stopped the run, and Airflow shows it so."""
+    state = str(decided["state"]) if decided else None
+    return state == "refused" or (state == "skipped" and states[PLAN_TASK] == "skipped")
+
+
+def _end_as_planned(settings: Settings, run: RunCluster, decided: Mapping[str, Any]) -> None:
+    log.info("%s: %s", decided["state"], decided["reason"])
+    if decided["state"] == "refused":
+        tell(settings, Notice.of_refusal(run.identity, decided["reason"]))
+        raise AirflowFailException(f"refused: {decided['reason']}")
 
 
 def _anchor(

@@ -8,16 +8,17 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from fruits_airflow.journal import LAST_FAILURE
-from fruits_airflow.lake import run_key
 from fruits_airflow.operators import AddStepOperator, TerminateClusterOperator
 from fruits_airflow.outcome import WORK_TASKS
 from fruits_airflow.publication import read_state
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.run_record import read_stages
 from fruits_airflow.sensors import StepSensor
+from fruits_airflow.stages import STAGES
 from fruits_airflow.verdict import judge_run
 
 from tests.plugins.airflow_context import context_of, drive
+from tests.plugins.measured import MEASURED, REFUSED, measure
 
 DONE = dict.fromkeys(WORK_TASKS, "success")
 
@@ -43,6 +44,7 @@ def test_a_run_whose_cluster_was_lost_goes_on_with_another_and_publishes(
     context = context_of(run, DONE | {"featurize.wait": "failed"})
     does("true")
     do_stage(run, context, "load_images")
+    measure(run, {"load_images": MEASURED["load_images"]})  # all that there will be of it
     does("sleep 60")
     context["ti"].xcoms["featurize.add"] = AddStepOperator(
         task_id="add", settings=run.settings, stage="featurize"
@@ -52,8 +54,7 @@ def test_a_run_whose_cluster_was_lost_goes_on_with_another_and_publishes(
         judge_run(run.settings, context)
     assert run.lock("fruits").holding() is None
 
-    earlier = {"seconds": 1, "published": False, "quality": {"checks": {}}}
-    run.lake.write_json(run_key(run.identity.run_id, "stages/publish.json"), earlier)
+    measure(run, {"publish": REFUSED})
     run.journal.note(LAST_FAILURE, stage="publish", cause="of the first attempt")
 
     does("true")  # cleared: load_images stays done, the wait of featurize runs anew
@@ -65,8 +66,7 @@ def test_a_run_whose_cluster_was_lost_goes_on_with_another_and_publishes(
     assert "publish" not in read_stages(run.lake, run.identity.run_id)
     for stage in ("reduce_pca", "publish"):
         do_stage(run, context, stage)
-    metrics = {"seconds": 1, "published": True, "quality": {"checks": {}}}
-    run.lake.write_json(run_key(run.identity.run_id, "stages/publish.json"), metrics)
+    measure(run, {stage: MEASURED[stage] for stage in STAGES[1:]})
     TerminateClusterOperator(task_id="terminate_cluster", settings=run.settings).execute(context)
     judge_run(run.settings, context_of(run, DONE))
 

@@ -24,18 +24,15 @@ from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.run_control import plan_run
 from fruits_airflow.run_record import blank_record
 from fruits_airflow.sensors import StepSensor
+from fruits_airflow.stages import STAGES
 from fruits_airflow.verdict import judge_run
 
 from tests.plugins import laptop
 from tests.plugins.airflow_context import context_of
+from tests.plugins.measured import MEASURED, PUBLISHED, REFUSED, measure
 from tests.plugins.published import set_state
 
 DONE = dict.fromkeys(WORK_TASKS, "success")
-PUBLISHED: dict[str, Any] = {"seconds": 1, "published": True, "quality": {"checks": {}}}
-REFUSED = PUBLISHED | {
-    "published": False,
-    "quality": {"checks": {"reject_rate": {"ok": False, "value": 1, "limit": 0}}},
-}
 
 
 @pytest.fixture
@@ -51,16 +48,12 @@ def throttled(*_: object, **__: object) -> Any:
     raise ClientError({"Error": {"Code": "Throttling", "Message": "slow down"}}, "ListClusters")
 
 
-def stage(run: RunCluster, name: str, metrics: dict[str, Any]) -> None:
-    run.lake.write_json(run_key(run.identity.run_id, f"stages/{name}.json"), metrics)
-
-
 def unplanned(run: RunCluster) -> RunCluster:
     return RunCluster(run.settings, run.region, run.identity, {}, "", run.runs)
 
 
 def test_all_work_done_and_published_is_green(run: RunCluster) -> None:
-    stage(run, "publish", PUBLISHED)
+    measure(run)
     judge_run(run.settings, context_of(run, DONE))
     assert record(run)["state"] == "succeeded"
     published = read_state(run.lake, "fruits").published
@@ -70,30 +63,56 @@ def test_all_work_done_and_published_is_green(run: RunCluster) -> None:
 
 @pytest.mark.parametrize("task", WORK_TASKS)
 @pytest.mark.parametrize("state", ["failed", "upstream_failed", "skipped", "removed", None])
-def test_no_task_may_be_anything_but_done(task: str, state: str | None) -> None:
-    assert problems_of({**DONE, task: state}, {"publish": PUBLISHED}) == [f"{task} is {state}"]
+def test_no_task_may_be_anything_but_done(plan: dict[str, Any], task: str, state: str | None) -> None:
+    assert problems_of({**DONE, task: state}, MEASURED, plan) == [f"{task} is {state}"]
 
 
-def test_the_cause_comes_before_its_consequences() -> None:
+def test_the_cause_comes_before_its_consequences(plan: dict[str, Any]) -> None:
     failure = {"stage": "featurize", "cause": "ERROR WeightsMismatch: x"}
     problems = problems_of(
-        {**DONE, "featurize.wait": "failed", "publish.wait": "upstream_failed"}, {}, failure
+        {**DONE, "featurize.wait": "failed", "publish.wait": "upstream_failed"}, {}, plan, failure
     )
     assert problems[0] == "featurize: ERROR WeightsMismatch: x"
-    assert problems_of({**DONE, "publish.wait": "failed"}, {"publish": REFUSED}, failure)[0].startswith(
-        "the quality gate refused: reject_rate"
-    )
+    problems = problems_of({**DONE, "publish.wait": "failed"}, {"publish": REFUSED}, plan, failure)
+    assert problems[0].startswith("the quality gate refused: reject_rate")
 
 
-def test_a_run_whose_tasks_were_marked_done_by_hand_is_red(run: RunCluster) -> None:
-    with pytest.raises(AirflowFailException, match="nothing was published"):
+@pytest.mark.parametrize("marked", [*((stage,) for stage in STAGES), STAGES])
+def test_a_run_whose_tasks_were_marked_done_by_hand_is_red(run: RunCluster, marked: tuple[str, ...]) -> None:
+    measure(run, {stage: metrics for stage, metrics in MEASURED.items() if stage not in marked})
+    with pytest.raises(AirflowFailException, match=f"{', '.join(marked)} left no metrics"):
         judge_run(run.settings, context_of(run, DONE))
     assert record(run)["state"] == "failed"
     assert read_state(run.lake, "fruits").published is None
 
 
+def test_a_plan_that_was_marked_done_by_hand_is_red(run: RunCluster) -> None:
+    measure(run)  # of an earlier attempt
+    with pytest.raises(AirflowFailException, match="plan has planned nothing"):
+        judge_run(run.settings, context_of(unplanned(run), DONE))
+    assert record(run)["state"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("counts", "green"),
+    [
+        ({"new": 3, "unchanged": 0, "loaded": 2, "rejected": 1}, True),
+        ({"new": 0, "unchanged": 3, "loaded": 0, "rejected": 0}, True),  # done again after its commit
+        ({"new": 1, "unchanged": 0, "loaded": 1, "rejected": 0, "suppressed": 2}, True),  # erased
+        ({"new": 2, "unchanged": 0, "loaded": 2, "rejected": 0}, False),
+        ({"new": 4, "unchanged": 0, "loaded": 4, "rejected": 0}, False),
+        ({}, False),
+    ],
+)
+def test_every_photo_that_was_listed_must_have_become_something(
+    plan: dict[str, Any], counts: dict[str, int], green: bool
+) -> None:
+    problems = problems_of(DONE, MEASURED | {"load_images": {"images": counts}}, plan)
+    assert problems == [] if green else ["and plan has listed 3" in one for one in problems] == [True]
+
+
 def test_a_run_whose_tasks_were_marked_failed_by_hand_is_red(run: RunCluster) -> None:
-    stage(run, "publish", PUBLISHED)
+    measure(run)
     with pytest.raises(AirflowFailException, match=r"featurize\.wait is failed"):
         judge_run(run.settings, context_of(run, DONE | {"featurize.wait": "failed"}))
     assert record(run)["state"] == "failed"
@@ -101,7 +120,7 @@ def test_a_run_whose_tasks_were_marked_failed_by_hand_is_red(run: RunCluster) ->
 
 
 def test_a_task_without_a_state_is_not_done(run: RunCluster) -> None:
-    stage(run, "publish", PUBLISHED)
+    measure(run)
     states = {task: state for task, state in DONE.items() if task != "publish.wait"}
     with pytest.raises(AirflowFailException, match=r"publish\.wait is None"):
         judge_run(run.settings, context_of(run, states))
@@ -110,7 +129,7 @@ def test_a_task_without_a_state_is_not_done(run: RunCluster) -> None:
 def test_a_refusing_gate_is_red_and_remembered(run: RunCluster) -> None:
     before = PublicationState(published=None)
     set_state(run.lake, "fruits", before)
-    stage(run, "publish", REFUSED)
+    measure(run, MEASURED | {"publish": REFUSED})
     with pytest.raises(AirflowFailException, match="reject_rate"):
         judge_run(run.settings, context_of(run, DONE | {"publish.wait": "failed"}))
     state = read_state(run.lake, "fruits")
@@ -124,7 +143,7 @@ def test_an_old_run_judged_again_does_not_undo_a_later_publication(
 ) -> None:
     later = Fingerprint(**{**run.plan["fingerprint"], "run_id": "manual__later"})
     set_state(run.lake, "fruits", PublicationState(published=later))
-    stage(run, "publish", published)
+    measure(run, MEASURED | {"publish": published})
     with suppress(AirflowFailException):
         judge_run(run.settings, context_of(run, DONE))
     assert read_state(run.lake, "fruits") == PublicationState(published=later)
@@ -144,7 +163,7 @@ def test_a_verdict_that_is_overtaken_while_it_judges_undoes_nothing(
         set_state(run.lake, "fruits", later)
 
     monkeypatch.setattr(verdict, "require_not_overtaken", then_another_publishes)
-    stage(run, "publish", published)
+    measure(run, MEASURED | {"publish": published})
     with suppress(AirflowFailException):
         judge_run(run.settings, context_of(run, DONE))
     assert read_state(run.lake, "fruits") == later
@@ -157,7 +176,7 @@ def test_what_a_stage_failed_of_is_in_the_record(run: RunCluster) -> None:
 
 
 def test_a_cluster_made_after_the_teardown_is_ended_by_the_verdict(run: RunCluster) -> None:
-    stage(run, "publish", PUBLISHED)
+    measure(run)
     late = run.adopt_or_create().job_flow_id
     judge_run(run.settings, context_of(run, DONE))
     assert clusters.describe(run.client, late).state == "TERMINATED"
@@ -178,7 +197,7 @@ def test_a_page_that_cannot_be_made_does_not_decide_the_run(
         raise ValueError("no page")
 
     monkeypatch.setattr(reporting, "write_report", broken)
-    stage(run, "publish", PUBLISHED)
+    measure(run)
     judge_run(run.settings, context_of(run, DONE))
     assert record(run)["state"] == "succeeded"
 
@@ -189,7 +208,7 @@ def test_a_cluster_that_cannot_be_seen_ended_turns_the_run_red(
     def never(*_: object, **__: object) -> None:
         raise TimeoutError("not seen ended: j-1")
 
-    stage(run, "publish", PUBLISHED)
+    measure(run)
     with monkeypatch.context() as patch:
         patch.setattr(ClusterDesk, "end_all", never)
         with pytest.raises(TimeoutError, match="j-1"):
@@ -208,7 +227,7 @@ def test_an_attempt_that_is_not_the_last_leaves_the_word_to_the_next(
         )
         context = context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "skipped"))
     else:
-        stage(run, "publish", PUBLISHED)
+        measure(run)
         context = context_of(run, DONE)
     context["ti"].max_tries = 1
     before = record(run)
@@ -223,10 +242,12 @@ def test_an_attempt_that_is_not_the_last_leaves_the_word_to_the_next(
     assert told == []
 
 
-def test_a_record_without_its_cluster_is_written_by_the_last_attempt_only(
+def test_a_record_with_only_the_id_of_its_cluster_is_written_by_the_last_attempt_only(
     run: RunCluster, told: list[Notice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage(run, "publish", PUBLISHED)
+    measure(run)
+    made = run.adopt_or_create()
+    run.desk.end_all(timeout_s=30)
     monkeypatch.setattr(RunCluster, "history", throttled)
     context = context_of(run, DONE)
     context["ti"].max_tries = 1
@@ -236,7 +257,8 @@ def test_a_record_without_its_cluster_is_written_by_the_last_attempt_only(
     context["ti"].try_number = 2
     judge_run(run.settings, context)
     assert record(run)["state"] == "succeeded"
-    assert record(run)["cluster"]["id"] is None
+    cluster = record(run)["cluster"]
+    assert (cluster["id"], cluster["name"], cluster["state"]) == (made.job_flow_id, made.name, None)
 
 
 def test_a_plan_that_skipped_alone_is_green(run: RunCluster) -> None:
@@ -256,6 +278,16 @@ def test_a_skipped_plan_beside_a_live_cluster_is_red(run: RunCluster) -> None:
     with pytest.raises(AirflowFailException):
         judge_run(run.settings, context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "skipped")))
     assert clusters.describe(run.client, alive).state not in LIVE_STATES
+    assert record(run)["state"] == "failed"
+
+
+def test_a_skipped_plan_that_was_marked_otherwise_is_red_in_the_record_too(run: RunCluster) -> None:
+    run.lake.write_json(
+        run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"}
+    )
+    states = {"plan": "failed"} | dict.fromkeys(WORK_TASKS[1:], "skipped")
+    with pytest.raises(AirflowFailException, match="plan is failed"):
+        judge_run(run.settings, context_of(unplanned(run), states))
     assert record(run)["state"] == "failed"
 
 
@@ -316,14 +348,13 @@ def test_there_is_no_page_of_a_plan_that_died_without_a_word(run: RunCluster) ->
 
 def test_the_record_merges_what_each_stage_measured(make_run: Callable[..., RunCluster]) -> None:
     run = make_run("manual__merged")
-    stage(
-        run,
-        "load_images",
-        {"seconds": 2, "images": {"loaded": 2, "rejected": 1}, "rejects_by_code": {"x": 1}},
-    )
-    stage(run, "featurize", {"seconds": 3, "features": {"rows": 2}, "bytes": {"features": 9}})
-    stage(run, "reduce_pca", {"seconds": 4, "drift": {"angle_degrees": 7.5, "new_basis": False}})
-    stage(run, "publish", PUBLISHED)
+    loaded = {"seconds": 2, "images": {"loaded": 2, "rejected": 1}, "rejects_by_code": {"x": 1}}
+    stages: dict[str, dict[str, Any]] = {
+        "load_images": loaded,
+        "featurize": {"seconds": 3, "features": {"rows": 2}, "bytes": {"features": 9}},
+        "reduce_pca": {"seconds": 4, "drift": {"angle_degrees": 7.5, "new_basis": False}},
+    }
+    measure(run, MEASURED | stages)
     judge_run(run.settings, context_of(run, DONE))
     found = record(run)
     assert found["drift"] == {"angle_degrees": 7.5, "new_basis": False}
@@ -345,10 +376,84 @@ def test_the_verdict_gives_the_lock_back_however_the_run_ended(
 ) -> None:
     run.lock("fruits").take(datetime.now(UTC) + timedelta(hours=1))
     if published:
-        stage(run, "publish", published)
+        measure(run, MEASURED | {"publish": published})
     with suppress(AirflowFailException):
         judge_run(run.settings, context_of(run, DONE))
     assert run.lock("fruits").holding() is None
+
+
+# what an attempt cannot do
+
+
+def denied_at(monkeypatch: pytest.MonkeyPatch, call: str, where: str) -> None:
+    """One call of the lake is refused for some keys."""
+    real = getattr(Lake, call)
+
+    def refused(lake: Lake, key: str, *rest: Any) -> Any:
+        if where in key:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": where}}, call)
+        return real(lake, key, *rest)
+
+    monkeypatch.setattr(Lake, call, refused)
+
+
+@pytest.mark.parametrize(
+    ("call", "where", "reason"),
+    [
+        ("write_once", "state/fruits", "the state of fruits cannot be written: .*AccessDenied"),
+        ("remove_version", "locks/fruits", "the lock of fruits cannot be given back: .*AccessDenied"),
+        ("read_version", "stages/featurize", "the run's notes cannot be read: .*AccessDenied"),
+    ],
+)
+def test_what_the_last_attempt_cannot_do_is_in_the_record_and_an_earlier_one_leaves_it_to_the_next(
+    run: RunCluster,
+    told: list[Notice],
+    monkeypatch: pytest.MonkeyPatch,
+    call: str,
+    where: str,
+    reason: str,
+) -> None:
+    run.lock("fruits").take(datetime.now(UTC) + timedelta(hours=1))
+    measure(run)
+    context = context_of(run, DONE)
+    context["ti"].max_tries = 1
+    with monkeypatch.context() as patch:
+        denied_at(patch, call, where)
+        with pytest.raises(ClientError, match="AccessDenied"):
+            judge_run(run.settings, context)
+        assert (record(run), told) == ({}, [])
+        context["ti"].try_number = 2
+        with pytest.raises(AirflowFailException, match=reason):
+            judge_run(run.settings, context)
+    assert record(run)["state"] == "failed"
+    assert "AccessDenied" in record(run)["reason"]
+    assert [notice.anchor for notice in told] == ["red-run"]
+    assert not context["outlet_events"]
+    page = run.lake.read(run_key(run.identity.run_id, "report.html")) or b""
+    assert b"AccessDenied" in page
+    judge_run(run.settings, context)  # cleared, once the role may do it
+    assert record(run)["state"] == "succeeded"
+
+
+@pytest.mark.parametrize("state", ["skipped", "refused"])
+def test_a_stopped_run_whose_lock_stays_is_red_and_says_so(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    run.lock("fruits").take(datetime.now(UTC) + timedelta(hours=1))
+    run.lake.write_json(run_key(run.identity.run_id, "run.json"), {"state": state, "reason": "as planned"})
+    denied_at(monkeypatch, "remove_version", "locks/fruits")
+    with pytest.raises(AirflowFailException, match="as planned; the lock of fruits"):
+        judge_run(run.settings, context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "skipped")))
+    assert record(run)["state"] == "failed"
+
+
+def test_a_page_that_cannot_be_looked_for_does_not_decide_the_run(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure(run)
+    denied_at(monkeypatch, "read_version", "report.html")
+    judge_run(run.settings, context_of(run, DONE))
+    assert record(run)["state"] == "succeeded"
 
 
 @pytest.mark.parametrize("state", ["skipped", "refused", None])
@@ -388,8 +493,8 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
 def test_a_publication_is_an_event_of_its_database_and_no_news_for_anybody(
     run: RunCluster, told: list[Notice]
 ) -> None:
-    stage(run, "reduce_pca", {"pca": {"pca_id": "p1", "k": 2, "explained_variance": 0.9, "n": 3}})
-    stage(run, "publish", PUBLISHED)
+    pca = {"pca": {"pca_id": "p1", "k": 2, "explained_variance": 0.9, "n": 3}}
+    measure(run, MEASURED | {"reduce_pca": pca})
     context = context_of(run, DONE)
     judge_run(run.settings, context)
     ((asset, extra),) = context["outlet_events"][PUBLISHED_TABLES].events
@@ -416,7 +521,7 @@ def test_a_red_run_is_told_and_is_no_event(
     run: RunCluster, told: list[Notice], states: dict[str, str], published: dict[str, Any] | None, anchor: str
 ) -> None:
     if published:
-        stage(run, "publish", published)
+        measure(run, MEASURED | {"publish": published})
     context = context_of(run, states)
     with pytest.raises(AirflowFailException):
         judge_run(run.settings, context)
@@ -431,7 +536,7 @@ def test_a_resumed_run_that_finds_the_database_locked_says_so(
     make_run: Callable[..., RunCluster], told: list[Notice]
 ) -> None:
     run, other = make_run(), make_run("manual__other")
-    stage(run, "publish", REFUSED)  # of the attempt before
+    measure(run, MEASURED | {"publish": REFUSED})  # of the attempt before
     other.lock("fruits").take(datetime.now(UTC) + timedelta(hours=1))
     wait = StepSensor(task_id="wait", settings=run.settings, stage="featurize", add_task_id="featurize.add")
     with pytest.raises(AirflowFailException, match="LockHeld"):
@@ -484,7 +589,7 @@ def test_a_run_that_cannot_be_judged_is_told_once(
     max_tries: int,
     expected: list[str],
 ) -> None:
-    monkeypatch.setattr(verdict, "read_stages", throttled)
+    monkeypatch.setattr(Lake, "write_json", throttled)
     context = context_of(run, DONE)
     context["ti"].max_tries = max_tries
     with pytest.raises(ClientError):

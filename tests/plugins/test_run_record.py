@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from fruits_airflow.lake import run_key
 from fruits_airflow.outcome import WORK_TASKS
 from fruits_airflow.reporting import report_run
 from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.run_record import assemble_record
 from fruits_airflow.verdict import judge_run
 
 from tests.plugins.airflow_context import context_of
+from tests.plugins.measured import measure
 
 DONE = dict.fromkeys(WORK_TASKS, "success")
 
@@ -21,8 +24,7 @@ DONE = dict.fromkeys(WORK_TASKS, "success")
 def test_the_page_and_the_record_count_the_same_seconds(
     run: RunCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published = {"seconds": 1, "published": True, "quality": {"checks": {}}}
-    run.lake.write_json(run_key(run.identity.run_id, "stages/publish.json"), published)
+    measure(run)
     run.adopt_or_create()
     run.desk.end_all(timeout_s=30)
     pages: list[dict[str, Any]] = []
@@ -32,3 +34,12 @@ def test_the_page_and_the_record_count_the_same_seconds(
     judge_run(run.settings, context_of(run, DONE))
     found = run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
     assert found["seconds"]["total"] == pages[0]["seconds"]["total"] > 0
+
+
+def test_a_cluster_that_ended_before_the_plan_is_not_the_runs(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.adopt_or_create()  # noted by an attempt before `plan` was cleared
+    run.plan["planned_at"] = datetime.now(UTC).isoformat()  # type: ignore[index]
+    monkeypatch.setattr(RunCluster, "history", lambda _: [])
+    assert assemble_record(run, "nightly", {})["cluster"]["id"] is None

@@ -1,0 +1,27 @@
+"""The metrics that the stages of a run leave, as a test needs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fruits_airflow.lake import run_key
+from fruits_airflow.run_cluster import RunCluster
+
+PUBLISHED: dict[str, Any] = {"seconds": 1, "published": True, "quality": {"checks": {}}}
+REFUSED = PUBLISHED | {
+    "published": False,
+    "quality": {"checks": {"reject_rate": {"ok": False, "value": 1, "limit": 0}}},
+}
+MEASURED: dict[str, dict[str, Any]] = {
+    "load_images": {"seconds": 1, "images": {"seen": 3, "new": 3, "loaded": 3, "rejected": 0}},
+    "featurize": {"seconds": 1},
+    "reduce_pca": {"seconds": 1},
+    "publish": PUBLISHED,
+}
+"""Of the run that the fixture `plan` has planned."""
+
+
+def measure(run: RunCluster, stages: dict[str, dict[str, Any]] = MEASURED) -> None:
+    """Writes metrics as the stages do."""
+    for stage, metrics in stages.items():
+        run.lake.write_json(run_key(run.identity.run_id, f"stages/{stage}.json"), metrics)
