@@ -49,6 +49,12 @@ def refused(operation: str, error: str, **more: Any) -> tuple[dict[str, Any], ..
     return ({"kind": "refused", "service": "emr", "operation": operation, "error": error} | more,)
 
 
+def denied(operation: str, key: str) -> dict[str, Any]:
+    """A call of S3 that is denied."""
+    refusal = {"kind": "refused", "service": "s3", "error": "AccessDenied"}
+    return refusal | {"operation": operation, "key": key}
+
+
 def slow_commit(when: str, file: str = "current.json", seconds: float = 3.0) -> dict[str, Any]:
     """A commit of the table `features` that takes effect late, or whose reply is late."""
     key = f"tables/[^/]*/features/{file}"
@@ -115,6 +121,21 @@ CASES = (
         lost("AddJobFlowSteps", "after", times=4),
         quick=True,
     ),
+    # a call that is throttled when it has had its effect: nothing is to be made twice
+    Case(
+        "F9",
+        "after",
+        "RunJobFlow has made the cluster and says that it is throttled",
+        refused("RunJobFlow", "Throttling", when="after", times=1),
+        note="made",
+    ),
+    Case(
+        "F9",
+        "after",
+        "AddJobFlowSteps has added the step and says that it is throttled, twice",
+        refused("AddJobFlowSteps", "Throttling", when="after", skip=1, times=2),
+        note="added",
+    ),
     # F3: TerminateJobFlows' reply is lost
     Case("F3", "before", "TerminateJobFlows is lost on its way", lost("TerminateJobFlows", "before")),
     Case(
@@ -149,9 +170,23 @@ CASES = (
     ),
     Case(
         "F10",
+        "before",
+        "ListClusters lags by 3 s, longer than the runs are told to wait for it",
+        ({"kind": "stale", "operation": "ListClusters", "seconds": 3.0},),
+        note="lags",
+    ),
+    Case(
+        "F10",
         "during",
-        "three of ten looks at steps and clusters show what was before",
-        ({"kind": "backward", "service": "emr", "operation": "Describe(Step|Cluster)", "rate": 0.3},),
+        "four of ten looks at steps and clusters show what was before",
+        ({"kind": "backward", "service": "emr", "operation": "Describe(Step|Cluster)", "rate": 0.4},),
+    ),
+    Case(
+        "F10",
+        "during",
+        "what is told of steps is a second old",
+        ({"kind": "stale", "operation": "(ListSteps|DescribeStep)", "seconds": 1.0},),
+        note="stale",
     ),
     Case(
         "F10",
@@ -159,7 +194,7 @@ CASES = (
         "AddJobFlowSteps' replies are lost, and ListSteps goes backward",
         (
             *lost("AddJobFlowSteps", "after", times=2),
-            {"kind": "backward", "service": "emr", "operation": "ListSteps", "rate": 0.3},
+            {"kind": "backward", "service": "emr", "operation": "ListSteps", "rate": 0.5},
         ),
     ),
     # F11: a cluster that does not start
@@ -374,6 +409,22 @@ CASES = (
         "after",
         "TerminateJobFlows is denied four times",
         refused("TerminateJobFlows", "AccessDenied", times=4),
+    ),
+    Case(
+        "F25",
+        "before",
+        "reading a table in S3 is denied to a step",
+        (denied("GetObject", "tables/[^/]*/images/.*"),),
+        end="failed",
+        note="s3-read",
+    ),
+    Case(
+        "F25",
+        "during",
+        "writing a table in S3 is denied to a step",
+        (denied("PutObject", "tables/[^/]*/features/.*"),),
+        end="failed",
+        note="s3-write",
     ),
     # F27: a termination that is refused
     Case(

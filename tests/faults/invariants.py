@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from sqlalchemy import NullPool, create_engine, inspect, text
 
-from tests.faults.world import CANARY, LIVE, RAW_PREFIX, Deployment, Run
+from tests.faults.world import CANARY, RAW_PREFIX, Deployment, Run
 
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
 TABLES = ("images", "rejects", "features", "pca", "pca_models")
@@ -56,6 +56,7 @@ class Aftermath:
         tables: as they are now.
         clusters: most clusters that the run may have had, one after the other.
         listed: keys that the run saw; None takes all photos of the deployment.
+        red_though_published: what went wrong came after publishing, as a cluster that will not end does.
         canaries: texts that must be nowhere in the lake.
     """
 
@@ -64,6 +65,7 @@ class Aftermath:
     tables: dict[str, list[Row]]
     clusters: int = 1
     listed: Sequence[str] | None = None
+    red_though_published: bool = False
     canaries: Sequence[str] = (CANARY,)
     own_clusters: list[dict[str, Any]] = field(default_factory=list)
 
@@ -85,13 +87,17 @@ def check(
     *,
     clusters: int = 1,
     listed: Sequence[str] | None = None,
+    red_though_published: bool = False,
 ) -> list[str]:
     """Every broken invariant, as `name: what`; empty when all hold."""
     try:
         tables = read(deployment)
     except TablesUnreadable as error:
         return [f"whole_snapshots: {error}"]
-    found = Aftermath(deployment, run, tables, clusters=clusters, listed=listed)
+    found = Aftermath(
+        *(deployment, run, tables),
+        **{"clusters": clusters, "listed": listed, "red_though_published": red_though_published},
+    )
     name = f"{deployment.cluster_prefix}fruits_pipeline/{run.run_id}"
     found.own_clusters = [c for c in deployment.aws.clusters(name) if c["Name"] == name]
     return [f"{one.__name__}: {sentence}" for one in CHECKS for sentence in one(found)]
@@ -125,13 +131,18 @@ def every_photo_is_accounted_for(found: Aftermath) -> Found:
 
 
 def no_cluster_lives(found: Aftermath) -> Found:
-    """No cluster of the deployment is alive or on its way out."""
-    for cluster in found.deployment.aws.clusters(found.deployment.cluster_prefix, LIVE):
-        yield f"{cluster['Id']} of {cluster['Name']} is {cluster['Status']['State']}"
+    """No cluster of the deployment, by its tags or its name, is alive or on its way out in any region of a run."""
+    for region, cluster in found.deployment.live_clusters():
+        yield f"{cluster['Id']} of {cluster['Name']} is {cluster['Status']['State']} in {region}"
 
 
 def the_pca_is_of_one_basis(found: Aftermath) -> Found:
-    """Each published model has all its rows, and the current one is over exactly the features of its night."""
+    """The current model has all its rows, and is over exactly the features of its night.
+
+    What is current is what `current_pca` of spark_jobs/fruits/tables.py gives: the rows of `pca` with the pca_id that
+    `pca_models` names last by published_at. It is a query and no view, as Glue's Iceberg catalog has none; there is
+    nothing of that name to read.
+    """
     rows = Counter(row["pca_id"] for row in found.tables["pca"])
     models = _by_publication(found.tables["pca_models"])
     for model in models[-1:]:
@@ -213,6 +224,12 @@ def the_run_tells_the_truth(found: Aftermath) -> Found:
         yield f"run.json is of {record['run_id']}"
     if record["state"] == "failed" and not record["reason"]:
         yield "run.json gives no reason for the failure"
+    own = [row["pca_id"] for row in found.tables["pca_models"] if row.get("run_id") == found.run.run_id]
+    if record["state"] != "succeeded" and own:
+        if not found.red_though_published:
+            yield f"run.json says {record['state']}, and the run has published {', '.join(own)}"
+        elif record["pca"]["pca_id"] not in own:
+            yield f"run.json does not say that the run has published {', '.join(own)}"
     if record["state"] != "succeeded":
         return
     if record["cluster"]["state"] not in ("TERMINATED", "TERMINATED_WITH_ERRORS"):

@@ -19,7 +19,7 @@ from sqlalchemy import Integer, NullPool, Table, create_engine, text
 from tests.faults import invariants
 from tests.faults.invariants import Aftermath
 from tests.faults.postgres import Postgres
-from tests.faults.world import CANARY, MODEL, Run, closing_all
+from tests.faults.world import CANARY, MODEL, REGION, Deployment, Run, closing_all
 
 RUN = "manual__1"
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -42,7 +42,7 @@ class Sound:
             "rejects": [{"image_id": image_id(bad)}],
             "features": [{"image_id": one, "model_id": MODEL, "content_sha256": "c"}],
             "pca": [{"image_id": one, "pca_id": "p"}],
-            "pca_models": [{"pca_id": "p", "n": 1, "order": 1}],
+            "pca_models": [{"pca_id": "p", "n": 1, "order": 1, "run_id": RUN}],
             "pca_sums": [{"model_id": MODEL, "n": 1}],
             "samples": [{"image_id": one}],
         }
@@ -58,9 +58,11 @@ class Sound:
         self.clusters = [cluster("j-1", START, *invariants.STAGES)]
         self.airflow = "success"
 
-    def check(self, allowed: int = 1) -> list[str]:
+    def check(self, allowed: int = 1, **more: bool) -> list[str]:
         aws = SimpleNamespace(
-            clusters=lambda prefix, states: [c for c in self.clusters if c["Status"]["State"] in states],
+            clusters=lambda prefix, states, region: [
+                c for c in self.clusters if c["Status"]["State"] in states and c["Region"] == region
+            ],
             keys=lambda bucket: list(self.objects),
             read=lambda bucket, key: self.objects.get(key),
             client=lambda service: SimpleNamespace(
@@ -68,13 +70,14 @@ class Sound:
             ),
         )
         deployment: Any = SimpleNamespace(
-            **{"aws": aws, "lake": "lake", "database": "db", "cluster_prefix": "fruits/x/"},
+            **{"aws": aws, "lake": "lake", "database": "db", "name": "x", "cluster_prefix": "fruits/x/"},
+            live_clusters=lambda: Deployment.live_clusters(deployment),
             record=lambda run_id: copy.deepcopy(self.record),
             photo_bodies=lambda: self.photos,
             airflow_homes=[self.home],
             metadata_databases=self.databases,
         )
-        found = Aftermath(deployment, Run(RUN, self.airflow, {}), self.tables, clusters=allowed)
+        found = Aftermath(deployment, Run(RUN, self.airflow, {}), self.tables, clusters=allowed, **more)
         found.own_clusters = self.clusters
         return [f"{one.__name__}: {sentence}" for one in invariants.CHECKS for sentence in one(found)]
 
@@ -82,7 +85,20 @@ class Sound:
 def cluster(name: str, made: datetime, *stages: str, state: str = "TERMINATED") -> dict[str, Any]:
     timeline = {"CreationDateTime": made, "EndDateTime": made + timedelta(minutes=9)}
     steps = [{"Name": f"{stage}/1", "Status": {"State": "COMPLETED"}} for stage in stages]
-    return {"Id": name, "Name": "fruits/x/", "Status": {"State": state, "Timeline": timeline}, "Steps": steps}
+    return {
+        **{"Id": name, "Name": "fruits/x/", "Region": REGION, "Steps": steps},
+        **{"Tags": [{"Key": "deployment", "Value": "x"}], "Status": {"State": state, "Timeline": timeline}},
+    }
+
+
+def lives(**changes: Any) -> Callable[[Sound], Any]:
+    """A cluster lives, and is not quite where one looks first."""
+    return lambda w: w.clusters.append(cluster("j-9", START, state="RUNNING") | changes)
+
+
+def ends_red(world: Sound) -> None:
+    world.record.update(state="failed", reason="x")
+    world.airflow = "failed"
 
 
 def parquet(text: str) -> bytes:
@@ -113,6 +129,10 @@ DAMAGE: dict[str, tuple[str, Callable[[Sound], Any]]] = {
     ),
     "a live cluster": ("no_cluster", lambda w: w.clusters[0]["Status"].update(State="WAITING")),
     "a cluster on its way out": ("no_cluster", lambda w: w.clusters[0]["Status"].update(State="TERMINATING")),
+    "a live cluster of another name": ("no_cluster", lives(Name="somebody's")),
+    "a live cluster without tags": ("no_cluster", lives(Tags=[])),
+    "a live cluster in another region": ("no_cluster", lives(Region="eu-south-2")),
+    "a live cluster in the sovereign cloud": ("no_cluster", lives(Region="eusc-de-east-1")),
     "a projection is missing": ("the_pca", lambda w: w.tables["pca"].clear()),
     "a projection of another basis": ("the_pca", lambda w: w.tables["pca"][0].update(pca_id="q")),
     "a projection is there twice": ("the_pca", lambda w: row()(w.tables["pca"])),
@@ -145,6 +165,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Sound], Any]]] = {
         "the_run",
         lambda w: (w.record.update(state="failed"), setattr(w, "airflow", "failed")),
     ),
+    "red, and it has published": ("the_run", ends_red),
     "another run's record": ("the_run", lambda w: w.record.update(run_id="other")),
     "a record that forgot its cluster": ("the_run", lambda w: w.record["cluster"].update(state="RUNNING")),
     "a record of another model": ("the_run", lambda w: w.record["pca"].update(pca_id="z")),
@@ -230,6 +251,18 @@ def test_metadata_in_airflows_database_is_found(world: Sound, metadata_database:
 def test_a_run_without_a_record_is_not_truthful(world: Sound) -> None:
     world.record = None  # type: ignore[assignment]
     assert any("no run.json" in sentence for sentence in world.check())
+
+
+def test_a_red_run_that_could_not_help_having_published_says_so(world: Sound) -> None:
+    ends_red(world)
+    assert world.check(red_though_published=True) == []
+    world.record["pca"]["pca_id"] = None
+    assert any("does not say" in sentence for sentence in world.check(red_though_published=True))
+
+
+def test_a_cluster_of_another_deployment_may_live(world: Sound) -> None:
+    lives(Name="fruits/other/", Tags=[{"Key": "deployment", "Value": "other"}])(world)
+    assert not [one for one in world.check(allowed=2) if one.startswith("no_cluster")]
 
 
 def test_two_clusters_may_follow_but_not_overlap(world: Sound) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from fruits_airflow.regions import EU_REGIONS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -85,7 +86,7 @@ class Aws:
         if not line:
             raise RuntimeError((folder / "local_aws.log").read_text())
         self.endpoint = line.split()[-1]
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[tuple[str, str], Any] = {}
 
     def close(self) -> None:
         """Ends the server."""
@@ -94,18 +95,18 @@ class Aws:
         self.process.wait(60)
         self._log.close()
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, region: str = REGION) -> Any:
         """A client that tries each call once."""
-        if service not in self._clients:
-            self._clients[service] = boto3.client(  # type: ignore[call-overload]  # a name at run time
+        if (service, region) not in self._clients:
+            self._clients[service, region] = boto3.client(  # type: ignore[call-overload]  # a name at run time
                 service,
                 endpoint_url=self.endpoint,
-                region_name=REGION,
+                region_name=region,
                 aws_access_key_id="test",
                 aws_secret_access_key="test",
                 config=Config(retries={"total_max_attempts": 1}, max_pool_connections=40),
             )
-        return self._clients[service]
+        return self._clients[service, region]
 
     def control(self, method: str, path: str = "", body: object = None) -> Any:
         """A request of the private control path."""
@@ -145,9 +146,11 @@ class Aws:
         except s3.exceptions.NoSuchKey:
             return None
 
-    def clusters(self, name_prefix: str = "fruits/", states: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """Clusters as DescribeCluster shows them, with `Steps`, oldest first."""
-        emr = self.client("emr")
+    def clusters(
+        self, name_prefix: str = "fruits/", states: Sequence[str] = (), region: str = REGION
+    ) -> list[dict[str, Any]]:
+        """Clusters of a region as DescribeCluster shows them, with `Steps`, oldest first."""
+        emr = self.client("emr", region)
         pages = emr.get_paginator("list_clusters").paginate(ClusterStates=list(states))
         ids = [c["Id"] for page in pages for c in page["Clusters"] if c["Name"].startswith(name_prefix)]
         found = []
@@ -288,6 +291,15 @@ class Deployment:
     def cluster_prefix(self) -> str:
         """How the names of its clusters begin."""
         return f"fruits/{self.name}/"
+
+    def live_clusters(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """What is alive or on its way out of what bears its tags or its name, in every region that a run can use."""
+        for region in EU_REGIONS:
+            for cluster in self.aws.clusters("", LIVE, region):
+                tags = {one["Key"]: one["Value"] for one in cluster["Tags"]}
+                tagged = tags.get("deployment") == self.name
+                if tagged or cluster["Name"].startswith(self.cluster_prefix):
+                    yield region, cluster
 
     def record(self, run_id: str) -> dict[str, Any] | None:
         """run.json of a run."""
