@@ -1,7 +1,8 @@
 """Runs the benchmark: `make bench`, or `make bench QUICK=1` for less of everything in under ten minutes.
 
 Writes build/bench/results.json and build/bench/index.html; every single run is in build/bench/runs.jsonl, and a suite
-that was interrupted goes on from there with --resume. --publish puts the results into bench/README.md.
+that was interrupted goes on from there with --resume. --publish puts the results into bench/README.md (of a quick run,
+how long it took), and refuses those of a changed tree.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
-from bench import machine, page, readme, results
+from bench import commits, machine, page, readme, results
+from bench.agreement import Disagreement
+from bench.commits import NotPublishable
 from bench.measure import RunFailed
 from bench.photos import REPOSITORY, TooFewPhotos
-from bench.suite import SECTIONS, SIZES, Disagreement, Suite
+from bench.runs import SIZES
+from bench.suite import SECTIONS, Suite
 
 OUT = REPOSITORY / "build" / "bench"
 
@@ -39,19 +44,25 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
     try:
         before = machine.describe()
+        if given.publish:
+            commits.check([before["commit"]])
         suite = Suite(out, SIZES[given.sizes], given.workers, given.resume)
         suite.run(given.only or SECTIONS)
-    except (RunFailed, Disagreement, TooFewPhotos) as error:
+        in_one_go = not given.resume and not given.only
+        took_s = time.monotonic() - started if in_one_go else None
+        found = results.summarize(suite.journal.runs, suite.sizes, given.workers, before, took_s)
+        found["details"] |= {"photos": suite.photos.kind, "weights": suite.model.origin}
+        (out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+        (out / "index.html").write_text(page.render(found))
+        if given.publish:
+            commits.check(found["details"]["commits"])
+            readme.publish(found)
+    except (RunFailed, Disagreement, TooFewPhotos, NotPublishable) as error:
         sys.stderr.write(f"ERROR {type(error).__name__}: {error}\n")
         return 1
-    found = results.summarize(suite.journal.runs, suite.sizes, given.workers, before)
-    found["details"] |= {"photos": suite.photos.kind, "weights": suite.model.origin}
-    (out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
-    (out / "index.html").write_text(page.render(found))
-    if given.publish:
-        readme.publish(found)
     sys.stdout.write(f"{out / 'results.json'}\n{out / 'index.html'}\n")
     return 0
 

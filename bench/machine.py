@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from bench import measure, ours
+from bench import commits, measure
 
 PACKAGES = (
     "pyspark",
@@ -35,7 +35,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": ours.commit(),
+        "commit": commits.here(),
         "load_average_before": measure.load_average(),
     }
 

@@ -51,11 +51,14 @@ class Measured:
         answer: The JSON object of its last line of output, empty if it gave none.
         wall_s: From the start of the process to its end.
         memory: Its peaks.
+        cpu_s: Processor seconds, up to the last sample of each process: `driver` (Spark's JVMs and the Python beside
+            each), `worker` (its Python workers), `other`.
     """
 
     answer: dict[str, Any]
     wall_s: float
     memory: Memory
+    cpu_s: dict[str, float] = field(default_factory=dict)
 
 
 def run(command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) -> Measured:
@@ -86,7 +89,7 @@ def run(command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) ->
         raise RunFailed(
             f"{' '.join(map(str, command[:4]))}... ended with {process.returncode}; {log}:\n{tail}"
         )
-    return Measured(last_json(stdout.decode(errors="replace")), wall, sampler.memory)
+    return Measured(last_json(stdout.decode(errors="replace")), wall, sampler.memory, sampler.cpu_s)
 
 
 def last_json(output: str) -> dict[str, Any]:
@@ -99,19 +102,29 @@ def last_json(output: str) -> dict[str, Any]:
 
 
 class Sampler(threading.Thread):
-    """Looks at a process tree every half second and keeps the peaks."""
+    """Looks at a process tree every half second and keeps the peaks, and what processor time each process had."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
         self.memory = Memory()
         self._root = psutil.Process(pid)
         self._commands: dict[int, str] = {}
+        self._cpu_s: dict[int, float] = {}
+        self._roles: dict[int, str] = {}
         self._over = threading.Event()
 
     def stop(self) -> None:
         """Ends the thread."""
         self._over.set()
         self.join()
+
+    @property
+    def cpu_s(self) -> dict[str, float]:
+        """Processor seconds by role, of all processes that were seen."""
+        found = dict.fromkeys(("driver", "worker", "other"), 0.0)
+        for pid, role in self._roles.items():
+            found[role] += self._cpu_s.get(pid, 0.0)
+        return found
 
     def run(self) -> None:
         """Samples until stopped."""
@@ -128,6 +141,8 @@ class Sampler(threading.Thread):
         for process in processes:
             try:
                 sizes[process.pid] = process.memory_info().rss / 1e6
+                times = process.cpu_times()
+                self._cpu_s[process.pid] = times.user + times.system
                 parents[process.pid] = process.ppid()
                 # A process that has just been forked still shows its parent's command line.
                 known = self._commands.get(process.pid, "")
@@ -141,20 +156,25 @@ class Sampler(threading.Thread):
         memory, commands = self.memory, self._commands
         memory.total = max(memory.total, sum(sizes.values()))
         java = [pid for pid in sizes if is_java(commands.get(pid, ""))]
-        workers = [sizes[pid] for pid in sizes if "pyspark.daemon" in commands.get(pid, "")]
-        beside = [
-            pid
-            for pid in sizes
-            if parents[pid] in java and pid not in java and "pyspark.daemon" not in commands.get(pid, "")
-        ]
-        driver = sum(sizes[pid] for pid in [*java, *beside])
-        worker = max(workers, default=0.0)
+        roles = {pid: role_of(commands.get(pid, ""), parents.get(pid) in java) for pid in sizes}
+        self._roles |= roles
+        driver = sum(sizes[pid] for pid in sizes if roles[pid] == "driver")
+        worker = max((sizes[pid] for pid in sizes if roles[pid] == "worker"), default=0.0)
         memory.driver, memory.worker = max(memory.driver, driver), max(memory.worker, worker)
         stage = next((s for pid in java for s in STAGES if f"/{s}.py" in commands[pid]), None)
         if stage:
             peaks = memory.by_stage.setdefault(stage, {"driver": 0.0, "worker": 0.0})
             peaks["driver"] = max(peaks["driver"], round(driver))
             peaks["worker"] = max(peaks["worker"], round(worker))
+
+
+def role_of(command: str, below_java: bool) -> str:
+    """What a process is to Spark, by its command line: `driver`, `worker` or `other`."""
+    if is_java(command):
+        return "driver"
+    if "pyspark.daemon" in command:
+        return "worker"
+    return "driver" if below_java else "other"
 
 
 def is_java(command: str) -> bool:

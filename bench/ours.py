@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import eventlog, measure
+from bench import eventlog, gclog, measure
 from bench.eventlog import Application
 from bench.photos import REPOSITORY, shared_folder
 from tools import class_archive
@@ -24,6 +23,8 @@ JARS = REPOSITORY / ".cache" / "jars"
 MODELS = REPOSITORY / ".cache" / "models"
 JAVA_HOME_FILE = REPOSITORY / ".cache" / "ready" / "java_home"
 STAGES = measure.STAGES
+HEAP = "1g"
+"""Of our drivers; `make local` gives them 2 GB. Enough for any number of photos, and so little that a JVM collects."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,16 @@ class Night:
         metrics: What each job reported, by stage.
         wall_s: The whole of it, four starts of Spark included.
         memory: Peaks.
+        cpu_s: Processor seconds of `driver` and `worker` (see `measure.Measured`).
+        live_heap_mb: The largest heap that each stage's driver held; empty unless they were made to collect often.
     """
 
     applications: dict[str, Application]
     metrics: dict[str, Any]
     wall_s: float
     memory: measure.Memory
+    cpu_s: dict[str, float]
+    live_heap_mb: dict[str, float | None]
 
     @property
     def executor_s(self) -> float:
@@ -61,6 +66,31 @@ class Night:
     def start_s(self) -> float:
         """Wall time that was not work: four starts and stops of a JVM and of Python."""
         return self.wall_s - sum(float(self.metrics[stage]["seconds"]) for stage in STAGES)
+
+    def figures(self) -> dict[str, Any]:
+        """What is kept of it."""
+        jobs = {
+            name: {
+                "seconds": self.metrics[name]["seconds"],
+                "stage_s": application.longest_stage_s,
+                "executor_s": round(application.executor_s, 3),
+            }
+            for name, application in self.applications.items()
+        }
+        return {
+            "wall_s": round(self.wall_s, 3),
+            "start_s": round(self.start_s, 3),
+            "executor_s": round(self.executor_s, 3),
+            "jobs": jobs,
+            "driver_mb": round(self.memory.driver),
+            "worker_mb": round(self.memory.worker),
+            "driver_live_heap_mb": max(filter(None, self.live_heap_mb.values()), default=None),
+            "live_heap_by_stage_mb": self.live_heap_mb,
+            "memory_by_stage_mb": self.memory.by_stage,
+            "driver_cpu_s": round(self.cpu_s.get("driver", 0.0), 2),
+            "worker_cpu_s": round(self.cpu_s.get("worker", 0.0), 2),
+            "bytes": {stage: self.metrics[stage].get("bytes", {}) for stage in STAGES},
+        }
 
 
 def environment() -> dict[str, str]:
@@ -109,11 +139,18 @@ def model(work: Path) -> Model:
     )
 
 
-def night(images: Path, out: Path, work: Path, name: str, workers: int) -> Night:
-    """Runs the four jobs over `images` into the tables of `out` (new when there are none)."""
+def night(images: Path, out: Path, work: Path, name: str, workers: int, collecting: bool = False) -> Night:
+    """Runs the four jobs over `images` into the tables of `out` (new when there are none).
+
+    With `collecting` each driver collects its whole heap every second: for its memory, not for its speed.
+    """
     events = fresh(work / "events" / name)
-    properties = " ".join(f"-D{key}={value}" for key, value in log_settings(events).items())
-    env = environment() | {"SPARK_SUBMIT_OPTS": properties}
+    collections = fresh(work / "collections" / name)
+    properties = [f"-D{key}={value}" for key, value in log_settings(events).items()]
+    properties += gclog.options(collections) if collecting else []
+    env = environment() | {"SPARK_SUBMIT_OPTS": " ".join(properties)}
+    # The last word with Java, after the heap that run_local.py names.
+    env["_JAVA_OPTIONS"] = f"-Xmx{HEAP}"
     command = [PYTHON, "tools/run_local.py", "--images", images, "--out", out]
     command += ["--weights", weights_argument(), "--master", f"local[{workers}]", "--k", "64"]
     measured = measure.run([str(part) for part in command], work / "logs" / f"{name}.log", env, REPOSITORY)
@@ -125,6 +162,8 @@ def night(images: Path, out: Path, work: Path, name: str, workers: int) -> Night
         },
         wall_s=measured.wall_s,
         memory=measured.memory,
+        cpu_s=measured.cpu_s,
+        live_heap_mb=dict(zip(STAGES, gclog.largest_live_heaps(collections), strict=False)),
     )
 
 
@@ -137,7 +176,7 @@ def catalog_settings(warehouse: Path) -> dict[str, str]:
         "spark.sql.catalog.lake.warehouse": str(warehouse),
         "spark.pyspark.python": str(PYTHON),
         "spark.pyspark.driver.python": str(PYTHON),
-        "spark.driver.memory": "2g",
+        "spark.driver.memory": HEAP,
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "spark.ui.enabled": "false",
         "spark.log.level": "WARN",
@@ -168,16 +207,3 @@ def submit(
     env = environment() | {"PYSPARK_PYTHON": str(PYTHON)}
     measured = measure.run([str(part) for part in command], work / "logs" / f"{name}.log", env, work)
     return eventlog.read(events)[-1], measured
-
-
-def commit() -> str:
-    """The commit that is measured, with a `+` when files of the product differ from it."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
-
-    changed = git("status", "--porcelain", "--", "spark_jobs", "tools", "bench")
-    return git("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")

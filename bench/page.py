@@ -6,6 +6,8 @@ from html import escape
 from typing import Any
 
 from bench.charts import bars, lines, number
+from bench.details import BATCHES
+from bench.ratios import percent
 
 NAMES = {
     "fruits": "Fruits!",
@@ -78,13 +80,14 @@ def render(found: dict[str, Any]) -> str:
                 OWN,
             ),
         ),
+        batching_section(found),
         *(pca_section(rows, row) for rows, row in found["pca"].items() if row),
         night_section(found),
         scaling_section(found),
         section(
             "Memory",
-            "Largest resident memory over the four jobs: the driver (its JVM runs the executor too, in local mode) "
-            "and one Python worker.",
+            "Over the four jobs: the largest resident memory of the driver (its JVM runs the executor too, in local "
+            "mode) and of one Python worker, and the most that a full collection left of the JVM's heap.",
             lines(memory_series(found), "images", "MB"),
         ),
         section("Machine", "", facts(machine | {"load average of the runs": details["load_average"]})),
@@ -116,7 +119,11 @@ def tiles(found: dict[str, Any]) -> str:
     share = ratios["one_percent_night_executor_share"]
     shown = [
         ("times the usual notebook", number(ratios["featurize_over_notebook"])),
-        ("of the limit without Spark", percent(ratios["featurize_over_limit"])),
+        ("of the limit without Spark, running the model", percent(ratios["featurize_over_limit"])),
+        (
+            "of it, whole job against whole job, on the large set",
+            percent(ratios["large"]["whole_job_over_limit"]),
+        ),
         ("times the best peer", number(ratios["featurize_over_best_peer"])),
         *(
             (f"times MLlib, {int(rows):,} rows", number(value))
@@ -126,11 +133,6 @@ def tiles(found: dict[str, Any]) -> str:
     ]
     inside = "".join(f"<div class=tile><b>{escape(value)}</b>{escape(name)}</div>" for name, value in shown)
     return f"<div class=tiles>{inside}</div>"
-
-
-def percent(value: float | None) -> str:
-    """A share."""
-    return "n/a" if value is None else f"{value:.1%}"
 
 
 def section(title: str, text: str, body: str) -> str:
@@ -157,6 +159,21 @@ def named(figures: dict[str, float | None], skip: str = "") -> list[tuple[str, f
 def by_speed(rows: list[tuple[str, float | None]]) -> list[tuple[str, float | None]]:
     """Fastest first."""
     return sorted(rows, key=lambda row: -(row[1] or 0.0))
+
+
+def batching_section(found: dict[str, Any]) -> str:
+    """Batches of the model."""
+    made = found["details"]["batching"]["img_s"]
+    rows = [
+        (f"batch of {batch}{said}", made[f"{batch}{way}"])
+        for batch in BATCHES
+        for way, said in (("", ""), ("_ahead", ", decoding ahead"))
+    ]
+    text = (
+        "Our engine over stored pixels in memory, one process per core, no Spark: pictures per call of the model, "
+        "alone and with a thread that decodes the next ones meanwhile."
+    )
+    return section("Batches", text, bars(rows, "img/s", ("batch of 1",)))
 
 
 def pca_section(rows: str, row: dict[str, float]) -> str:
@@ -188,7 +205,13 @@ def night_section(found: dict[str, Any]) -> str:
         f"{night['images']:,} photos. Executor seconds are what the cluster works; the wall has four starts of Spark "
         "in it. In production a night with nothing new starts no cluster at all."
     )
-    return section("Nights", text, bars(executor, "executor s", ("1 % new",)) + bars(wall, "s"))
+    processor = [
+        (f"{name}, {role}s", found["details"]["night"][kind][f"{role}_cpu_s"])
+        for kind, name in (("full", "full run"), ("one_percent", "1 % new"), ("nothing_new", "nothing new"))
+        for role in ("driver", "worker")
+    ]
+    charts = bars(executor, "executor s", ("1 % new",)) + bars(processor, "CPU s") + bars(wall, "s")
+    return section("Nights", text, charts)
 
 
 def scaling_section(found: dict[str, Any]) -> str:
@@ -207,7 +230,7 @@ def memory_series(found: dict[str, Any]) -> dict[str, list[tuple[float, float | 
     peaks = found["peak_memory_mb"]
     return {
         role: [(float(size), row.get(role)) for size, row in peaks.items() if row]
-        for role in ("driver", "worker")
+        for role in ("driver", "worker", "driver_live_heap")
     }
 
 

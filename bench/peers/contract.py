@@ -77,7 +77,7 @@ class Clock:
     def __init__(self) -> None:
         self._started = time.perf_counter()
 
-    def report(self, **figures: float | str) -> None:
+    def report(self, **figures: object) -> None:
         """Prints the answer: `seconds` since the clock started, and whatever else the peer has measured."""
         line = {"seconds": round(time.perf_counter() - self._started, 3), **figures}
         sys.stdout.write(json.dumps(line) + "\n")

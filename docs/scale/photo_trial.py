@@ -28,9 +28,9 @@ QUALITY = 88
 SEED = 12
 
 
-def photo(width: int, height: int) -> bytes:
+def photo(width: int, height: int, seed: int = SEED) -> bytes:
     """A JPEG with shapes and grain."""
-    draw = np.random.default_rng(SEED)
+    draw = np.random.default_rng(seed)
     coarse = Image.fromarray(draw.integers(0, 255, (12, 16, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
     grain = Image.fromarray(draw.integers(0, 255, (height, width), dtype=np.uint8))

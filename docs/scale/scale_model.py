@@ -1,9 +1,9 @@
 """The figures of docs/scale.md: measured ones, prices, and plain arithmetic between them. No figure is typed in.
 
-Inputs: bench/results.json (the last published benchmark), plan_trial.json (a million keys),
-photo_trial.json (a phone's photo), facts.yaml (what AWS
-publishes, and assumptions, each named), include/prices.yaml and the nightly profile of include/cluster.yaml, counted
-as `plan` counts them.
+Inputs: bench/results.json (the last published benchmark), plan_trial.json (a million keys), photo_trial.json (a phone's
+photo), pixels_trial.json (the features of what is stored), facts.yaml (what AWS publishes, and assumptions, each
+named), include/prices.yaml and the nightly profile of include/cluster.yaml, counted as `plan` counts them, and
+constants of the product, read from its source.
 """
 
 from __future__ import annotations
@@ -17,19 +17,40 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
-sys.path.insert(0, str(REPOSITORY / "plugins"))
+sys.path[:0] = [str(REPOSITORY / "plugins"), str(HERE)]
 
-from fruits_airflow.cluster_body import load_profile  # noqa: E402 - needs the path above
+from fruits_airflow.bucket_listing import WORKERS as LISTED_AT_ONCE  # noqa: E402 - needs the path above
+from fruits_airflow.cluster_body import load_profile  # noqa: E402
 from fruits_airflow.cost import disks, fleets_eur_per_hour, worker_vcpus  # noqa: E402
 from fruits_airflow.prices import Prices, load_prices  # noqa: E402
 from fruits_airflow.stages import STAGES  # noqa: E402
 from fruits_airflow.strict_yaml import read_yaml_mapping  # noqa: E402
+from source import constants  # noqa: E402 - beside this file
 
-SHUFFLE_BYTES_PER_ID = 100
-"""An image_id and its content hash or ETag on the way through a shuffle, compressed; estimated."""
+SUMS = constants("spark_jobs/fruits/sums.py")
+DIMS: int = constants("spark_jobs/fruits/embedding.py")["DIMS"]
+MOST_SUMS: int = constants("spark_jobs/fruits/kept_sums.py")["_MAX_PARTS"]
+BROADCAST_ROWS: int = constants("spark_jobs/featurize.py")["_BROADCAST_ROWS"]
 
-PCA_SUMS_MB = 13.1
-"""Sum and upper triangle of the Gramian of 1280 features in two int64 limbs: 2 * 8 * (1280 + 1280 * 1281 / 2) bytes."""
+LIMB_BITS = 64
+LOW_BITS = 32
+"""`fruits.sums` adds whole numbers in two 64-bit limbs, the lower of which carries over after 32 bits."""
+
+
+def pca_sums_mb() -> float:
+    """Sum and upper triangle of the Gramian, each number in two limbs."""
+    return 2 * LIMB_BITS / 8 * (DIMS + DIMS * (DIMS + 1) / 2) / 1e6
+
+
+def sum_bits() -> int:
+    """Bits of a whole number in the sums: the upper limb's, sign included, and what the lower one keeps."""
+    return LIMB_BITS + LOW_BITS
+
+
+def exact_up_to() -> int:
+    """Images whose squares, each as large as a feature may be, still fit (less one bit, the sign)."""
+    bits_of_a_product = 2 * (SUMS["SCALE_BITS"] + math.log2(SUMS["LIMIT"]))
+    return int(2 ** (sum_bits() - 1 - bits_of_a_product))
 
 
 @dataclass(frozen=True)
@@ -56,6 +77,7 @@ class Inputs:
     results: dict[str, Any]
     trial: dict[str, Any]
     photos: dict[str, Any]
+    pixels: dict[str, Any]
     facts: Any
     settings: Any
     prices: Prices
@@ -71,6 +93,7 @@ class Inputs:
             results=json.loads((REPOSITORY / "bench" / "results.json").read_text()),
             trial=json.loads((HERE / "plan_trial.json").read_text()),
             photos=json.loads((HERE / "photo_trial.json").read_text()),
+            pixels=json.loads((HERE / "pixels_trial.json").read_text()),
             facts=facts,
             settings=settings,
             prices=load_prices(facts["region"]),
@@ -145,11 +168,14 @@ class Model:
 
     # —— S3 ——
 
-    def list_hours(self, images: float) -> float:
-        """Listing page after page, and writing the listing."""
+    def list_hours(self, images: float, at_once: int = LISTED_AT_ONCE) -> float:
+        """Listing as `plan` does, so many folders side by side, and writing the listing, which one thread does.
+
+        A prefix without folders is listed page after page: `at_once` is 1 there.
+        """
         s3, trial = self.facts["s3"], self.given.trial
-        per_key = s3["list_page_s"] / s3["list_keys_per_page"] + trial["list_and_write_s"] / trial["keys"]
-        return images * per_key / 3600
+        per_key = s3["list_page_s"] / s3["list_keys_per_page"] / at_once
+        return images * (per_key + trial["list_and_write_s"] / trial["keys"]) / 3600
 
     def usd_to_eur(self, usd: float) -> float:
         """US dollars as euros."""
@@ -211,8 +237,8 @@ class Model:
             ),
             Limit(
                 "ids of new images, broadcast by featurize",
-                float(planner["broadcast_rows"]),
-                f"{planner['broadcast_rows'] * planner['key_bytes'] / 1e6:.0f} MB on each executor",
+                float(BROADCAST_ROWS),
+                f"{BROADCAST_ROWS * planner['key_bytes'] / 1e6:.0f} MB on each executor",
                 "above it the join is a shuffle; nothing to do",
             ),
             Limit(
@@ -222,11 +248,12 @@ class Model:
                 "a larger profile in include/cluster.yaml for that one run; nights after it see only what is new",
             ),
             Limit(
-                "listing page after page",
+                "listing within an hour",
                 1.0 / self.list_hours(1.0),
-                f"one hour at {s3['list_page_s']} s a page of {s3['list_keys_per_page']:,} keys",
-                "list the parts of the prefix side by side (16 parts: 16 times as far), then S3 Inventory: a Parquet "
-                "list made by S3 itself, read by executors",
+                f"{LISTED_AT_ONCE} folders at once, {s3['list_page_s']} s a page of {s3['list_keys_per_page']:,} keys; "
+                f"a prefix without folders, page after page, takes an hour for {1 / self.list_hours(1.0, 1) / 1e6:.0f} "
+                "million",
+                "S3 Inventory: a Parquet list made by S3 itself, read by executors",
             ),
             Limit(
                 "disk of the machine that plans",
@@ -237,8 +264,9 @@ class Model:
             ),
             Limit(
                 "executor disks, when all ids are shuffled",
-                nightly * disk_gib * 2**30 / 2 / SHUFFLE_BYTES_PER_ID,
-                f"{SHUFFLE_BYTES_PER_ID} bytes an id for each side of the comparison on {nightly} x {disk_gib:.0f} GiB",
+                nightly * disk_gib * 2**30 / 2 / planner["shuffle_bytes_per_id"],
+                f"{planner['shuffle_bytes_per_id']} bytes an id for each side of the comparison on {nightly} x "
+                f"{disk_gib:.0f} GiB",
                 "partition `images` and `features` by bucket(image_id): a join in the place of the grouping then needs "
                 "no shuffle (storage-partitioned join), and MERGE reads only the buckets that it changes",
             ),

@@ -7,16 +7,21 @@ inputs give.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from string import Template
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from scale_model import PCA_SUMS_MB, STAGES, Inputs, Model  # noqa: E402 - beside this file
+import scale_model  # noqa: E402 - beside this file
+from scale_model import LISTED_AT_ONCE, STAGES, Inputs, Model  # noqa: E402
 
 DOCUMENT = HERE.parent / "scale.md"
+NIGHT_SHARE = 0.01
+"""New images of a night, of all."""
 
 
 def document() -> str:
@@ -51,7 +56,7 @@ def figures(model: Model) -> dict[str, str]:
         "trial_listing_mb": f"{given.trial['listing_bytes'] / 1e6:.0f}",
         "limits": limits(model),
         "first_load": fleet_table(model, steps, share=1.0),
-        "night": fleet_table(model, steps, share=0.01),
+        "night": fleet_table(model, steps, share=NIGHT_SHARE),
         "s3": s3_table(model, steps),
         "order": order(model, steps),
         "nodes_at_request_limit": f"{model.nodes_at_request_limit():,.0f}",
@@ -60,8 +65,15 @@ def figures(model: Model) -> dict[str, str]:
             f"{short(step)} on {facts['fleets'][1]} nodes {hours(model.pca_hours(step, facts['fleets'][1]))}"
             for step in steps
         ),
-        "pca_sums_mb": f"{PCA_SUMS_MB:.0f}",
+        "pca_sums_mb": f"{scale_model.pca_sums_mb():.0f}",
+        "sum_bits": str(scale_model.sum_bits()),
+        "exact_up_to": f"2^{math.log2(scale_model.exact_up_to()):.0f}",
+        "most_sums": str(scale_model.MOST_SUMS),
+        "stages": str(len(STAGES)),
+        "listed_at_once": str(LISTED_AT_ONCE),
         "first_tb": str(facts["s3"]["first_tb"]),
+        "small_px": str(given.photos["small"]["width_px"]),
+        "night_percent": f"{NIGHT_SHARE * 100:.0f}",
         "phone_megapixels": f"{phone['width_px'] * phone['height_px'] / 1e6:.0f}",
         "phone_mb": f"{phone['bytes'] / 1e6:.1f}",
         "phone_kept_px": " x ".join(map(str, phone["stored_px"])),
@@ -71,7 +83,47 @@ def figures(model: Model) -> dict[str, str]:
         "s3_phones": s3_table(phones, steps),
         "input_kb": f"{(model.bytes['input'] or 0) / 1000:.1f}",
         "emr_steps": str(facts["emr"]["steps_per_cluster"]),
+        **pixels(given.pixels),
+        **by_step(model, steps),
     }
+
+
+def pixels(trial: dict[str, Any]) -> dict[str, str]:
+    """Features of what is stored of a photo."""
+    names = {
+        "large": "photos with grain, as stored",
+        "large_twice": "the same, twice the pixels on each side",
+    }
+    names |= {"noise": "seeded noise, as stored", "noise_twice": "the same, twice the pixels on each side"}
+    rows = [
+        [
+            name,
+            str(trial[key]["photos"]),
+            f"{trial[key]['least_cosine']:.4f}",
+            f"{trial[key]['largest_difference']:.2f}",
+            f"{trial[key]['mean_of_the_largest_differences']:.2f}",
+            f"{trial[key]['mean_stored_bytes'] / 1000:.0f} kB",
+        ]
+        for key, name in names.items()
+    ]
+    head = ["12 megapixels", "tried", "least cosine", "largest difference", "mean of the largest", "stored"]
+    return {
+        "pixels_weights": trial["weights"],
+        "pixels_small": str(trial["small"]["photos"]),
+        "pixels_equal": str(trial["small"]["equal_to_the_bit"]),
+        "pixels_table": table(head, rows),
+    }
+
+
+def by_step(model: Model, steps: list[int]) -> dict[str, str]:
+    """What the last section says of each step."""
+    found = {}
+    for place, step in enumerate(steps, 1):
+        found[f"step_{place}"] = short(step)
+        found[f"step_{place}_load"] = hours(model.hours(step, model.facts["fleets"][0]))
+        found[f"step_{place}_list"] = hours(model.list_hours(step))
+        found[f"step_{place}_list_flat"] = hours(model.list_hours(step, at_once=1))
+    return found
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -126,6 +178,7 @@ def s3_table(model: Model, steps: list[int]) -> str:
             [
                 short(step),
                 hours(model.list_hours(step)),
+                hours(model.list_hours(step, at_once=1)),
                 money(model.list_eur(step)),
                 money(model.inventory_eur(step)),
                 money(model.get_eur(step)),
@@ -136,7 +189,8 @@ def s3_table(model: Model, steps: list[int]) -> str:
         )
     head = [
         "images",
-        "LIST, one after the other",
+        f"LIST, {LISTED_AT_ONCE} folders at once",
+        "one folder",
         "LIST",
         "or Inventory",
         "one GET each",

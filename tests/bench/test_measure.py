@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("numpy")
 pytest.importorskip("psutil")
 
-from bench import eventlog, measure
+from bench import eventlog, gclog, measure
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +51,40 @@ def test_memory_of_children_is_counted(tmp_path: Path) -> None:
     found = measure.run([sys.executable, "-c", parent], tmp_path / "log", os.environ, tmp_path)
     assert found.answer == {"seconds": 1}
     assert found.memory.total > 200
+
+
+def test_processor_time_is_told_apart_by_what_a_process_is(tmp_path: Path) -> None:
+    busy = "import time; t = time.process_time()\nwhile time.process_time() - t < 1.2: pass"
+    script = tmp_path / "contestant.sh"
+    script.write_text(f"({sys.executable} -c '{busy}' pyspark.daemon; true) & sleep 2; wait\n")
+    found = measure.run(["bash", str(script)], tmp_path / "log", os.environ, tmp_path)
+    assert 0.5 < found.cpu_s["worker"] < 2
+    assert found.cpu_s["driver"] == 0
+    assert found.cpu_s["other"] < 0.5
+
+
+def test_roles_follow_from_the_command_line() -> None:
+    assert measure.role_of("/usr/bin/java -cp x org.apache.spark.deploy.SparkSubmit", False) == "driver"
+    assert measure.role_of("python -m pyspark.daemon", True) == "worker"
+    assert measure.role_of("python spark_jobs/featurize.py", True) == "driver"
+    assert measure.role_of("python tools/run_local.py", False) == "other"
+
+
+def test_a_log_of_collections_gives_the_heap_that_each_full_one_left(tmp_path: Path) -> None:
+    (tmp_path / "1.log").write_text(
+        "[0.004s][info][gc] Using Serial\n"
+        "[4.162s][info][gc] GC(0) Pause Young (Allocation Failure) 100M->33M(365M) 97.950ms\n"
+        "[4.9s][info][gc] GC(1) Pause Full (Metadata GC Threshold) 151M->64M(365M) 275.321ms\n"
+        "[5.0s][info][gc] GC(2) Pause Full (System.gc()) 1G->900K(2G) 1.0ms\n"
+    )
+    (tmp_path / "2.log").write_text("[0.004s][info][gc] Using Serial\n")
+    assert gclog.live_heaps(tmp_path / "1.log") == pytest.approx([67.1, 0.92], rel=0.01)
+    assert gclog.largest_live_heaps(tmp_path) == [pytest.approx(67.1, rel=0.01), None]
+
+
+def test_a_jvm_that_never_collected_tells_nothing(tmp_path: Path) -> None:
+    (tmp_path / "2.log").write_text("[0.004s][info][gc] Using Serial\n")
+    assert gclog.largest_live_heaps(tmp_path) == [None]
 
 
 def test_a_failing_contestant_is_an_error_with_its_last_words(tmp_path: Path) -> None:

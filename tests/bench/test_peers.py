@@ -13,7 +13,7 @@ pytest.importorskip("ray", reason="the peers' environment is .venv-bench")
 import numpy as np
 from PIL import Image
 
-from bench import ours, suite
+from bench import agreement, ours, suite
 from bench.pca import synthetic
 from bench.peers.engines import litert_engine
 from bench.photos import REPOSITORY, PhotoSets
@@ -53,7 +53,7 @@ def features(name: str, work: Path, model: ours.Model, photos: Path) -> dict[str
     if not out.exists():
         given = ("--images", photos, "--engine", engine, "--weights", model.weights)
         run(module, out, *given, "--flatbuffer", model.flatbuffer)
-    return suite.vectors(out)
+    return agreement.vectors(out)
 
 
 @pytest.mark.parametrize("name", list(suite.PEERS))
@@ -66,7 +66,7 @@ def test_a_peer_gives_the_features_of_the_plain_loop(
     assert len(found) == 8
     for key, row in found.items():
         assert row.shape == (1280,)
-        np.testing.assert_allclose(row, reference[key], atol=suite.TOLERANCE)
+        np.testing.assert_allclose(row, reference[key], atol=agreement.TOLERANCE)
 
 
 def test_another_resize_would_be_noticed(work: Path, model: ours.Model, eight: Path) -> None:
@@ -75,12 +75,12 @@ def test_another_resize_would_be_noticed(work: Path, model: ours.Model, eight: P
     key = next(iter(reference))
     pixels = Image.open(eight / key).convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
     other = engine(np.asarray(pixels, np.float32)[None] / 127.5 - 1)
-    assert np.abs(other[0] - reference[key]).max() > suite.TOLERANCE
+    assert np.abs(other[0] - reference[key]).max() > agreement.TOLERANCE
 
 
 def test_mllib_and_sklearn_find_the_same_spectrum(work: Path) -> None:
     made = synthetic.write(1500, work / "features.parquet")
     for name, module in suite.PCA_PEERS.items():
         run(module, work / f"{name}.npz", "--features", made, "--k", 8)
-    found = suite.spectrum_difference(work / "mllib.npz", work / "sklearn.npz")
+    found = agreement.spectrum_difference(work / "mllib.npz", work / "sklearn.npz")
     assert found["max_relative_error"] < 1e-9

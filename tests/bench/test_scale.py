@@ -41,6 +41,7 @@ def made_up() -> model.Model:
                 "small": {"clean_ms": 0.5, "fill_ms": 0.3, "bytes": 5000, "stored_bytes": 12_000},
                 "phone": {"clean_ms": 30.5, "fill_ms": 3.3, "bytes": 3_000_000, "stored_bytes": 300_000},
             },
+            pixels={},
             facts=facts,
             settings={"max_cost_eur": 5.0, "max_cluster_minutes": 480},
             prices=real.prices if real else model.load_prices(facts["region"]),
@@ -57,9 +58,42 @@ def test_the_document_is_what_its_inputs_give() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_template_holds_no_figure_with_a_unit() -> None:
-    text = (SCALE / "template.md").read_text()
-    assert re.findall(r"\d[\d.,]*\s*(?:EUR|GB|TB|h\b|MB|ms\b|img/s)", text) == []
+def test_the_template_holds_no_figure() -> None:
+    text = re.sub(r"\$\{\w+\}", "", (SCALE / "template.md").read_text())
+    assert re.findall(r"(?<![SC])\d[\w.,^]*", text) == [], "S3 and EC2 are names"
+    words = r"(?:half|halves|thirds?|fourths?|quarters?|fifths?|twice|dozens?|two|three|four|five|six|seven"
+    words += r"|eight|nine|ten|twelve|sixteen|twenty|hundreds?|thousands?|millions?|billions?)"
+    counted = re.findall(rf"\b{words}\b(?: (?:to|of|a|by) \w+)?", text.partition("\n")[2], re.IGNORECASE)
+    assert counted == []
+
+
+def test_listing_is_that_of_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    from fruits_airflow import bucket_listing
+
+    assert bucket_listing.WORKERS == model.LISTED_AT_ONCE
+    scale = made_up()
+    waiting = scale.list_hours(1e8, at_once=1) - scale.list_hours(1e8, at_once=10**9)
+    assert waiting == pytest.approx(1e8 / 1000 * 0.15 / 3600)
+    side_by_side = scale.list_hours(1e8) - scale.list_hours(1e8, at_once=10**9)
+    assert side_by_side == pytest.approx(waiting / bucket_listing.WORKERS)
+    (limit,) = (limit for limit in scale.limits() if limit.resource.startswith("listing"))
+    assert scale.list_hours(limit.breaks_at) == pytest.approx(1)
+    assert f"{bucket_listing.WORKERS} folders at once" in limit.why
+
+
+def test_constants_are_those_of_the_source() -> None:
+    from source import constants
+
+    found = constants("spark_jobs/fruits/sums.py")
+    assert (found["SCALE_BITS"], found["LIMIT"], found["_EXACT_ROWS"]) == (14, 8.0, 2**19)
+    assert (model.DIMS, model.BROADCAST_ROWS, model.MOST_SUMS) == (1280, 1_000_000, 16)
+
+
+def test_the_sums_hold_as_many_images_as_is_said() -> None:
+    most = 2 ** (14 + 3)
+    assert model.exact_up_to() == 2**61
+    assert most * most * model.exact_up_to() <= 2 ** (model.sum_bits() - 1)
+    assert model.pca_sums_mb() == pytest.approx(13.1, abs=0.05)
 
 
 def test_twice_the_nodes_take_half_the_time_and_nearly_the_same_money() -> None:

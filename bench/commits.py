@@ -1,0 +1,63 @@
+"""Which commit is measured, and whether its figures may be published: only those of a commit that others find."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable
+
+from bench.photos import REPOSITORY
+
+MEASURED = ("spark_jobs", "tools", "bench")
+WRITTEN = ("bench/README.md", "bench/results.json", "bench/quick.json")
+"""What publishing writes: it makes no other measurement."""
+
+
+class NotPublishable(Exception):
+    """Figures of files that are in no commit."""
+
+
+def here() -> str:
+    """The commit of this tree, with a `+` when files that are measured differ from it."""
+    excluded = (f":(exclude){path}" for path in WRITTEN)
+    changed = git("status", "--porcelain", "--", *MEASURED, *excluded)[1]
+    return git("rev-parse", "--short=12", "HEAD")[1] + ("+" if changed else "")
+
+
+def check(commits: Iterable[str]) -> None:
+    """Sees to it that everybody can look up what was measured.
+
+    Raises:
+        NotPublishable: One is a changed tree, or none of the commits that this tree came from.
+    """
+    for commit in commits:
+        if not commit or commit.endswith("+"):
+            raise NotPublishable(
+                f"measured at {commit or 'no commit'}: files of {', '.join(MEASURED)} differ from it. Commit them, "
+                "then make bench PUBLISH=1"
+            )
+        if not is_ancestor(commit):
+            raise NotPublishable(
+                f"commit {commit} is not in this history: it was rebased or amended away. Measure the present one: "
+                "make bench PUBLISH=1"
+            )
+
+
+def is_ancestor(commit: str) -> bool:
+    """Whether HEAD came from that commit."""
+    return git("merge-base", "--is-ancestor", commit, "HEAD")[0] == 0
+
+
+def history_is_whole() -> bool:
+    """Whether there is a git history here that was not cut off."""
+    return git("rev-parse", "--is-shallow-repository") == (0, "false")
+
+
+def git(*arguments: str) -> tuple[int, str]:
+    """Exit status and output of a git command."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return 127, ""
+    return done.returncode, done.stdout.strip()

@@ -1,0 +1,97 @@
+"""How much is run, one measured run, and the journal that keeps them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bench import commits
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is run.
+
+    Attributes:
+        name: `full` or `quick`.
+        repeats: Runs of each kind; the median counts.
+        peers: Photos that peers and we are compared on.
+        small: A smaller set for peers, from which the cost of one more photo follows; 0: not run.
+        images: Sets that our chain alone runs on, rising; the nights follow on the last.
+        pca: Rows of features.
+        batching: Photos that our engine embeds in batches of several sizes.
+    """
+
+    name: str
+    repeats: int
+    peers: int
+    small: int
+    images: tuple[int, ...]
+    pca: tuple[int, ...]
+    batching: int
+
+
+FULL = Sizes(
+    "full", repeats=3, peers=2000, small=200, images=(1000, 5000, 20000), pca=(20000, 100000), batching=2000
+)
+QUICK = Sizes("quick", repeats=1, peers=250, small=0, images=(250, 1000), pca=(20000,), batching=250)
+TINY = Sizes("tiny", repeats=1, peers=16, small=8, images=(16, 32), pca=(2000,), batching=16)
+SIZES = {sizes.name: sizes for sizes in (FULL, QUICK, TINY)}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One measured run.
+
+    Attributes:
+        section: `peers`, `chain`, `night`, `memory`, `batching` or `pca`.
+        contestant: Who ran.
+        size: Photos, or rows of features.
+        workers: Processes or Spark slots.
+        repeat: Which turn, from 0.
+        figures: What was measured; seconds unless the name says otherwise.
+        load_average: Of the machine, just before.
+        commit: What was measured; empty in a run that nobody has kept yet.
+    """
+
+    section: str
+    contestant: str
+    size: int
+    workers: int
+    repeat: int
+    figures: dict[str, Any] = field(default_factory=dict)
+    load_average: float = 0.0
+    commit: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, int, int, int]:
+        """What names the run."""
+        return (self.section, self.contestant, self.size, self.workers, self.repeat)
+
+
+class Journal:
+    """The runs so far, one JSON line each: an interrupted suite goes on where it was."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = path.read_text().splitlines() if path.is_file() else []
+        self.runs = [Run(**json.loads(line)) for line in lines]
+
+    def has(self, *key: object) -> bool:
+        """Whether that run is there already."""
+        return any(run.key == key for run in self.runs)
+
+    def add(self, run: Run) -> None:
+        """Keeps a run, with the commit that it measured."""
+        run = replace(run, commit=commits.here())
+        self.runs.append(run)
+        with self._path.open("a") as file:
+            file.write(json.dumps(asdict(run)) + "\n")
+        seconds = run.figures.get("seconds", run.figures.get("wall_s", 0.0))
+        sys.stderr.write(
+            f"{run.section:6} {run.contestant:18} {run.size:>6} x{run.workers} #{run.repeat}  {seconds:8.1f} s"
+            f"  (load {run.load_average})\n"
+        )

@@ -1,0 +1,115 @@
+"""Medians over single runs, and plain arithmetic with figures of which some may not have been measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from bench.runs import Run
+
+Figure = Callable[[Run], float | None]
+
+
+class Summary:
+    """Medians over the runs of one suite."""
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self._runs = list(runs)
+
+    def median(self, section: str, contestant: str, size: int, workers: int, figure: Figure) -> float | None:
+        """The median of a figure; None where it was not measured."""
+        values = [
+            value
+            for run in self._runs
+            if (run.section, run.contestant, run.size, run.workers) == (section, contestant, size, workers)
+            if (value := figure(run)) is not None
+        ]
+        return statistics.median(values) if values else None
+
+    def spread(self, section: str, contestant: str, size: int, workers: int, figure: Figure) -> float | None:
+        """Largest over smallest of a figure, the noise of the machine; None below two runs."""
+        values = [
+            value
+            for run in self._runs
+            if (run.section, run.contestant, run.size, run.workers) == (section, contestant, size, workers)
+            if (value := figure(run)) is not None
+        ]
+        return round(max(values) / min(values), 2) if len(values) > 1 else None
+
+    def load(self) -> dict[str, float]:
+        """How busy the machine was when runs began."""
+        loads = [run.load_average for run in self._runs]
+        return {"median": statistics.median(loads), "max": max(loads)} if loads else {}
+
+    def commits(self) -> dict[str, list[str]]:
+        """What each commit was measured in: sections may have been measured again since the others."""
+        return {
+            commit: sorted({run.section for run in self._runs if run.commit == commit})
+            for commit in sorted({run.commit for run in self._runs})
+        }
+
+
+def seconds(run: Run) -> float | None:
+    """A peer's clock: framework ready to results on disk."""
+    return run.figures.get("seconds")
+
+
+def model_seconds(run: Run) -> float | None:
+    """The part that runs the model: the Spark stage, or the whole clock where there is no Spark."""
+    return run.figures.get("stage_s", run.figures.get("seconds"))
+
+
+def job(stage: str, figure: str) -> Figure:
+    """A figure of one of our jobs."""
+    return lambda run: run.figures["jobs"][stage][figure] if "jobs" in run.figures else None
+
+
+def plain(name: str) -> Figure:
+    """A figure as it is."""
+    return lambda run: run.figures.get(name)
+
+
+def inner(*path: str) -> Figure:
+    """A figure inside others."""
+
+    def figure(run: Run) -> float | None:
+        found: Any = run.figures
+        for name in path:
+            found = (found or {}).get(name)
+        return cast("float | None", found)
+
+    return figure
+
+
+def bytes_of(stage: str, name: str) -> Figure:
+    """Bytes that a job reported."""
+    return lambda run: run.figures.get("bytes", {}).get(stage, {}).get(name)
+
+
+def per_image(size: int, total: float | None) -> float | None:
+    """A total shared out."""
+    return None if total is None else round(total / size, 1)
+
+
+def milliseconds(per_second: float | None) -> float | None:
+    """What one takes, from how many a second makes."""
+    return None if not per_second else round(1000 / per_second, 4)
+
+
+def rate(size: int, took: float | None) -> float | None:
+    """Images per second."""
+    return None if not took else round(size / took, 1)
+
+
+def marginal(sizes: tuple[int, int], took: tuple[float | None, float | None]) -> float | None:
+    """Images per second of what a larger set costs more: starting up cancels out."""
+    small, large = took
+    if small is None or large is None or large <= small or sizes[1] <= sizes[0]:
+        return None
+    return round((sizes[1] - sizes[0]) / (large - small), 2)
+
+
+def ratio(a: float | None, b: float | None) -> float | None:
+    """A / b."""
+    return None if a is None or not b else round(a / b, 3)
