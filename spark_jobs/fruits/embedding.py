@@ -128,6 +128,7 @@ def embed_all(model: Embedder, pixels: pa.Array) -> Array:
         count = min(model.batch_size, len(pixels) - start)
         buffer = model.input()
         for slot in range(count):
+            # The one copy that Pillow's WebP decoder asks for: it takes bytes, and makes them of any other buffer.
             fill(pixels[start + slot].as_py(), buffer[slot])
         features[start : start + count] = model.embed()[:count]
     return features
