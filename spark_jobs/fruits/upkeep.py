@@ -68,7 +68,9 @@ def done(run: job.Run) -> dict[str, Any]:
         if name in _COMPACTED and found.wants_compaction:
             work["compact"] = _timed(compact, run, name)
         if found.wants_expiry:
-            work["expire"] = _timed(expire, run, name, datetime.now(UTC) - timedelta(days=KEPT_DAYS))
+            work["expire"] = _timed(
+                expire, run, name, datetime.now(UTC) - timedelta(days=KEPT_DAYS), KEPT_SNAPSHOTS
+            )
             work["orphans"] = _timed(
                 remove_orphans, run, name, datetime.now(UTC) - timedelta(days=ORPHAN_DAYS)
             )
@@ -93,8 +95,8 @@ def compact(run: job.Run, name: str) -> None:
         kept_sums.move(run, before, now)
 
 
-def expire(run: job.Run, name: str, older_than: datetime, retain: int = KEPT_SNAPSHOTS) -> None:
-    """Drop snapshots, and the files that only they hold. A tagged snapshot stays."""
+def expire(run: job.Run, name: str, older_than: datetime, retain: int) -> None:
+    """Drop snapshots but the last `retain`, and the files that only they hold. A tagged snapshot stays."""
     catalog, table = _names(run, name)
     run.spark.sql(
         f"CALL {catalog}.system.expire_snapshots(table => '{table}', older_than => "

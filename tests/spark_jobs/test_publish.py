@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import publish
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fruits import job, pca, samples, tables
+from fruits import bases, pca, samples, tables, upkeep
 from fruits.batches import list_column
 from fruits.errors import (
     ConstantFeaturesError,
@@ -20,6 +23,7 @@ from fruits.errors import (
     QualityGateError,
     TooFewImagesError,
 )
+from fruits.iceberg import Table
 from PIL import Image
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 from sklearn.decomposition import PCA
@@ -79,6 +83,16 @@ def published(nights: Nights, *how_many: str) -> dict[str, object]:
 def spread(n: int) -> np.ndarray:
     rng = np.random.default_rng(8)
     return np.abs(rng.standard_normal((n, 1280)) * np.linspace(1, 0.05, 1280)).clip(0, 6).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def reduced(spark, model, tmp_path_factory) -> Nights:
+    """One night as far as its basis, for tests of what is refused: what one of them publishes changes no other."""
+    folder = tmp_path_factory.mktemp("reduced")
+    nights = Nights(spark, "lake.reduced", folder / "photos", folder / "runs", model)
+    made_up(nights, spread(120))
+    nights.run("reduce_pca", "--k", "4")
+    return nights
 
 
 def test_a_whole_night_is_right_in_every_table_and_file_and_the_same_night_again_changes_none(nights):
@@ -209,6 +223,64 @@ def test_yesterdays_basis_is_kept_and_can_be_published_again_complete_and_older_
         nights.run("publish", "--pca-id", ids[0])
 
 
+def test_killed_between_the_two_deletes_of_an_old_basis_a_rerun_drops_its_rows(nights, monkeypatch):
+    made_up(nights, spread(20))
+    published(nights)
+    current = tables.current_pca_id(nights.spark, nights.database)
+    for days, name in ((1, "before"), (2, "old")):
+        of_then = {
+            "pca": {"pca_id": F.lit(name)},
+            "pca_models": {
+                "pca_id": F.lit(name),
+                "published_at": F.col("published_at") - F.expr(f"INTERVAL {days} DAYS"),
+            },
+        }
+        for table, columns in of_then.items():
+            rows = nights.table(table).where(f"pca_id = '{current}'").withColumns(columns).localCheckpoint()
+            rows.writeTo(f"{nights.database}.{table}").append()
+    delete = tables.delete
+
+    def killed_before_pca(spark, name, condition):
+        if name.endswith(".pca"):
+            raise KeyboardInterrupt
+        delete(spark, name, condition)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bases.tables, "delete", killed_before_pca)
+        with pytest.raises(KeyboardInterrupt):
+            nights.run("publish")
+    kept = {current, "before"}
+    assert {row["pca_id"] for row in nights.rows("pca_models")} == kept, "none is listed without its rows"
+    assert {row["pca_id"] for row in nights.rows("pca")} == {*kept, "old"}
+    nights.run("publish")
+    assert {row["pca_id"] for row in nights.rows("pca")} == kept
+    assert {row["pca_id"] for row in nights.rows("pca_models")} == kept
+
+
+def test_upkeep_that_pays_is_done_by_publish(nights, monkeypatch):
+    for first, until in ((0, 18), (18, 20)):
+        made_up(nights, spread(20)[first:until], first=first)
+    nights.run("reduce_pca", "--k", "3")
+    features = Table(nights.spark, f"{nights.database}.features")
+    folder = Path(features.data_files()[0].uri.removeprefix("file:")).parent
+    old, young = folder / "left-by-a-killed-job.parquet", folder / "of-another-writer.parquet"
+    for path, days in ((old, upkeep.ORPHAN_DAYS + 1), (young, upkeep.ORPHAN_DAYS - 1)):
+        path.write_bytes(b"x")
+        os.utime(path, (time.time() - 86_400 * days,) * 2)
+    for name, value in (("SMALL_FILES", 1), ("EXPIRE_FROM", 2), ("KEPT_DAYS", 0), ("KEPT_SNAPSHOTS", 1)):
+        monkeypatch.setattr(upkeep, name, value)
+    rows = nights.rows("features")
+
+    done = nights.run("publish")["upkeep"]
+
+    assert set(done["features"]) == {"compact", "expire", "orphans"}
+    features = Table(nights.spark, f"{nights.database}.features")
+    assert (features.files, features.snapshots) == (1, 1)
+    assert list(features.tags.values()) == [features.snapshot_id], "the kept sums cover it"
+    assert (old.exists(), young.exists()) == (False, True)
+    assert nights.rows("features") == rows
+
+
 def test_a_basis_whose_rows_were_deleted_becomes_current_only_complete(nights):
     made_up(nights, spread(20))
     published(nights, "--k", "3")
@@ -247,29 +319,21 @@ def test_bytes_of_the_pca_are_those_of_the_current_basis(nights):
     assert 0.7 * first < now < 0.7 * both
 
 
-def test_with_weights_that_know_something_neighbours_must_agree(nights):
-    made_up(nights, spread(120))
-    nights.run("reduce_pca", "--k", "4")
+def test_with_weights_that_know_something_neighbours_must_agree(reduced):
     with pytest.raises(QualityGateError, match=r"agreement_features is 0\.\d+, limit 0\.9"):
-        nights.run("publish", "--weights", "path", "--min-agreement", "0.9")
-    assert nights.run("publish", "--weights", "random", "--min-agreement", "0.9")["published"] is True
+        reduced.run("publish", "--weights", "path", "--min-agreement", "0.9")
+    assert reduced.run("publish", "--weights", "random", "--min-agreement", "0.9")["published"] is True
 
 
-def test_a_basis_that_explains_too_little_is_not_published(nights):
-    made_up(nights, spread(40))
-    nights.run("reduce_pca", "--k", "1")
+def test_a_basis_that_explains_too_little_is_not_published(reduced):
     with pytest.raises(QualityGateError, match=r"explained_variance is 0\.\d+, limit 0\.9"):
-        nights.run("publish", "--min-explained-variance", "0.9")
+        reduced.run("publish", "--min-explained-variance", "0.9")
 
 
-def test_metrics_of_another_model_than_the_saved_one_are_not_published(nights):
-    made_up(nights, spread(20))
-    nights.run("reduce_pca", "--k", "2")
-    saved = (nights.run_folder / "pca_model.npz").read_bytes()
-    nights.run("reduce_pca", "--k", "3")
-    (nights.run_folder / "pca_model.npz").write_bytes(saved)
-    with pytest.raises(InputError, match="run reduce_pca again"):
-        nights.run("publish")
+def test_metrics_of_another_model_than_the_saved_one_are_not_published(reduced, monkeypatch):
+    monkeypatch.setattr(publish.stages, "read", lambda folder, stage: {"pca": {"pca_id": "another"}})
+    with pytest.raises(InputError, match="are of PCA another, .*: run reduce_pca again"):
+        reduced.run("publish")
 
 
 def test_a_failed_gate_publishes_nothing_and_keeps_what_was_current(nights):
@@ -323,18 +387,45 @@ def test_equal_totals_do_not_hide_rows_of_other_images(nights):
     assert "features_without_image is 1" in str(failed.value)
 
 
-def test_features_that_are_no_numbers_are_caught_before_and_after_the_fit(nights):
-    made_up(nights, spread(10))
-    nights.run("reduce_pca", "--k", "2")
-    broken = spread(10)
+def test_features_that_are_no_numbers_are_not_fitted(nights):
+    broken = spread(5)
     broken[4, 7] = np.nan
-    forget(nights, "image 0004")
-    made_up(nights, broken[4:5], first=4)
-    with pytest.raises(QualityGateError, match="features_not_finite is 1"):
-        nights.run("publish")
-    with pytest.raises(Exception, match="feature is not a number") as failed:
+    made_up(nights, broken)
+    with pytest.raises(FeaturesOutOfRangeError, match="feature is not a number"):
         nights.run("reduce_pca", "--k", "2")
-    assert isinstance(job.named(failed.value), FeaturesOutOfRangeError)
+
+
+def failed_checks(nights: Nights) -> dict[str, float]:
+    """Publish what the gate refuses, and give what it found wrong."""
+    with pytest.raises(QualityGateError):
+        nights.run("publish")
+    written = json.loads((nights.run_folder / "stages" / "publish.json").read_text())
+    checks = written["quality"]["checks"]
+    return {name: check["value"] for name, check in checks.items() if not check["ok"]}
+
+
+def test_what_is_wrong_in_features_that_came_after_the_fit_is_counted_row_by_row(nights, monkeypatch):
+    """Zeros, one too large, one of another length, one that is no number; however many rows they come with."""
+    made_up(nights, spread(12))
+    published(nights)
+    vectors = np.stack([np.zeros(1280), np.full(1280, 7), spread(1)[0], np.full(1280, np.nan)])
+    made_up(nights, vectors.astype(np.float32), first=12)
+    nights.spark.sql(f"DELETE FROM {nights.database}.features WHERE image_id = 'image 0014'")
+    short = {"image_id": ["image 0014"], "content_sha256": ["c14"], "features": [[1.0] * 640]}
+    append(nights, "features", short, {"model_id": nights.model["model_id"], "run_id": "run-1"})
+    found = {
+        "features_not_finite": 1,
+        "features_of_wrong_dims": 1,
+        "features_without_pca": 2,
+        "images_not_in_the_sums": 4,
+        "smallest_norm": 0,
+        "largest_norm": pytest.approx(7 * 1280**0.5),
+    }
+    assert failed_checks(nights) == found, "few, on the driver"
+    monkeypatch.setattr(publish, "_FEW", 0)
+    assert failed_checks(nights) == found, "many, of some runs"
+    nights.spark.sql(f"TRUNCATE TABLE {nights.database}.pca")
+    assert failed_checks(nights) == found, "all that there are, from their files"
 
 
 @pytest.mark.parametrize(
@@ -366,20 +457,6 @@ def test_more_components_than_images_can_carry_are_stated_and_the_model_does_not
     assert (nights.run_folder / "pca_model.npz").read_bytes() == first
 
 
-def test_many_partial_sums_are_merged_on_the_executors_first(nights, monkeypatch):
-    made_up(nights, spread(12))
-    nights.run("reduce_pca", "--k", "3")
-    first = (nights.run_folder / "pca_model.npz").read_bytes()
-    monkeypatch.setattr("fruits.kept_sums._MAX_PARTS", 1)
-    rows = nights.table("features").repartition(3).localCheckpoint()
-    nights.spark.sql(f"TRUNCATE TABLE {nights.database}.features")
-    rows.writeTo(f"{nights.database}.features").append()
-    nights.run("reduce_pca", "--k", "3")
-    assert (nights.run_folder / "pca_model.npz").read_bytes() == first
-
-
-def test_a_pca_of_another_model_is_not_published(nights):
-    made_up(nights, spread(5))
-    nights.run("reduce_pca", "--k", "2")
-    with pytest.raises(InputError, match="asked for was"):
-        nights.run("publish", "--model-id", "other")
+def test_a_pca_of_another_model_is_not_published(reduced):
+    with pytest.raises(InputError, match="asked for was other"):
+        reduced.run("publish", "--model-id", "other")
