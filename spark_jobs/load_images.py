@@ -62,7 +62,7 @@ class Counts:
         seen: Listed objects.
         seen_bytes: Their bytes.
         new: Of them, those that neither table has in this state.
-        new_bytes: Their bytes.
+        new_bytes: The bytes of those that are read: what has more than `images.MAX_BYTES` is refused unread.
         hidden: Listed objects that were erased.
         gone: Rows of objects that are no longer listed, when the listing is complete; else 0.
         in_images: Of the new and the gone, those that have a row in `images`.
@@ -193,7 +193,9 @@ def _look(complete: bool, anew: bool, erased_ids: frozenset[str]) -> beside.Look
             in_rejects=(wanted | gone | stale) & had_reject,
             after=(seen | had) & ~gone,
         )
-        totals = {"seen_bytes": int(size_bytes.sum()), "new_bytes": int(size_bytes[wanted].sum())}
+        # One film of a terabyte among photos, which nobody reads, would else cut the work into crumbs.
+        read = wanted & (size_bytes <= images.MAX_BYTES)
+        totals = {"seen_bytes": int(size_bytes.sum()), "new_bytes": int(size_bytes[read].sum())}
         flags = {
             "wanted": wanted,
             "had_image": had_image,
@@ -232,6 +234,11 @@ class Outcome:
 
 
 def _loaded(run: job.Run, work: DataFrame, counts: Counts, erased: suppression.Erased) -> DataFrame:
+    """Fetch and clean what is wanted, in partitions of at most `ROWS_PER_PARTITION` and about `BYTES_PER_PARTITION`.
+
+    Spark deals the rows out in the order of their hashes, so large photos are spread as by lot. One too many in a
+    partition is at most `images.MAX_BYTES` more, a few seconds; dealing by size would take a sort of its own.
+    """
     place = objects.place(run.arguments.input)
     source = (
         Source(None, place.key, None)

@@ -7,7 +7,7 @@ import load_images
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fruits import job, listing, objects, tables
+from fruits import job, listing, objects, suppression, tables
 from fruits.errors import ListingError, ReconciliationError
 from fruits.keys import image_id
 from fruits.tables import Large
@@ -295,6 +295,35 @@ def test_a_bucket_is_loaded_with_one_request_per_new_object(nights, monkeypatch)
     assert written["images"]["unchanged"] == 8
     assert {row["label"] for row in nights.rows("images")} == {None, "Label 0", "Label 1"}
     assert nights.keys("rejects") == ["photos/page.jpg"]
+
+
+def work_listed(nights, sizes: list[int]):
+    """A run whose listing says these sizes, and what it finds to do."""
+    nights.runs.append("run-1")
+    names = [f"{n:04}.jpg" for n in range(len(sizes))]
+    listed = pa.table({"key": names, "etag": ["e"] * len(sizes), "size_bytes": pa.array(sizes, pa.int64())})
+    with objects.writer(str(nights.run_folder / "listing.parquet"), None) as out:
+        pq.write_table(listed, out)
+    tables.ensure(nights.spark, nights.database)
+    parsed = load_images.parser().parse_args(nights.arguments("load_images", "--complete"))
+    run = job.Run("load_images", parsed, nights.spark)
+    erased = suppression.read(None)
+    return run, *load_images._work(run, erased), erased
+
+
+@pytest.mark.parametrize(
+    ("sizes", "partitions"),
+    [
+        pytest.param([100_000] * 240, 1, id="few small photos"),
+        pytest.param([100_000] * 260, 2, id="small photos for both cores"),
+        pytest.param([50 * 1024**2] * 120, 6, id="6 GB in 120 photos"),
+        pytest.param([1000] * 1990 + [64 * 1024**2] * 100, 8, id="6 GB in 100 of 2,090 photos"),
+        pytest.param([100_000] * 259 + [1024**4], 2, id="a terabyte that is refused unread"),
+    ],
+)
+def test_work_is_cut_by_the_bytes_that_are_read(nights, sizes, partitions):
+    loaded = load_images._loaded(*work_listed(nights, sizes))
+    assert loaded.rdd.getNumPartitions() == partitions
 
 
 def test_no_listing_is_a_named_error(nights):
