@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from fruits import upkeep
+from fruits.iceberg import Table
 
 from tests.spark_jobs.conftest import Nights
 from tests.spark_jobs.pictures import encoded, fruit, orchard
@@ -32,12 +34,20 @@ def features_of(nights: Nights) -> None:
     nights.run("featurize")
 
 
-def kill_after_commit(nights: Nights, stage: str, table: str, folder, *arguments: str) -> None:
-    """Kill the job as soon as the table has one more version."""
-    versions = "metadata/v*.metadata.json"
+def kill_after_commit(
+    nights: Nights, stage: str, table: str, folder, *arguments: str, commits: int = 1
+) -> None:
+    """Kill the job as soon as the table has so many more versions."""
+    kill_at_file(nights, stage, table, "metadata/v*.metadata.json", commits, folder, *arguments)
+
+
+def kill_at_file(
+    nights: Nights, stage: str, table: str, pattern: str, number: int, folder, *arguments: str
+) -> None:
+    """Kill the job as soon as the table has so many more files of a kind."""
     job = Submitted(nights, stage, folder, *arguments)
-    before = job.files(table, versions)
-    job.kill_at(lambda job: job.files(table, versions) > before)
+    before = job.files(table, pattern)
+    job.kill_at(lambda job: job.files(table, pattern) >= before + number)
     for name in TABLES:
         nights.spark.catalog.refreshTable(f"{nights.database}.{name}")
 
@@ -53,7 +63,20 @@ def left(nights: Nights) -> list[object]:
             for row in nights.rows("pca", "run_id", "features_run_id")
             if row["pca_id"] == current["pca_id"]
         ],
+        nights.rows("samples"),
     ]
+
+
+def bases_of(nights: Nights, table: str) -> set[str]:
+    return {row["pca_id"] for row in nights.rows(table)}
+
+
+def scatter(nights: Nights) -> None:
+    """Spread the features over so many files that compaction pays."""
+    rows = nights.spark.createDataFrame(nights.table("features").toArrow())
+    nights.spark.sql(f"TRUNCATE TABLE {nights.database}.features")
+    rows.repartition(rows.count()).writeTo(f"{nights.database}.features").append()
+    assert Table(nights.spark, f"{nights.database}.features").files > upkeep.SMALL_FILES
 
 
 STAYS, NEW = "1", "0"
@@ -66,6 +89,8 @@ STAYS, NEW = "1", "0"
         pytest.param("reduce_pca", "pca_sums", NEW, id="the sums are committed"),
         pytest.param("publish", "pca", STAYS, id="the rows of the basis that stays are committed"),
         pytest.param("publish", "pca", NEW, id="the rows of a new basis are committed"),
+        pytest.param("publish", "samples", STAYS, id="the samples of the basis that stays are committed"),
+        pytest.param("publish", "samples", NEW, id="the samples are committed, the new basis is not"),
         pytest.param("publish", "pca_models", NEW, id="a new basis is committed"),
     ],
 )
@@ -84,3 +109,41 @@ def test_killed_after_each_commit_and_run_again(nights, tmp_path, stage, table, 
         database.run("publish")
     assert left(nights) == left(clean)
     assert len(left(nights)[2]) == 16
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        pytest.param("data/*.parquet", id="its file is being written"),
+        pytest.param("metadata/v*.metadata.json", id="it is committed, the kept sums do not cover it yet"),
+    ],
+)
+def test_killed_during_compaction_and_run_again(nights, tmp_path, pattern):
+    clean = Nights(nights.spark, f"{nights.database}_clean", nights.photos, tmp_path / "clean", nights.model)
+    orchard(nights.photos, labels=2, each=20)
+    for database in (nights, clean):
+        features_of(database)
+    scatter(nights)
+    nights.run("reduce_pca", *SIZE, STAYS)
+    kill_at_file(nights, "publish", "features", pattern, 1, tmp_path)
+    for database in (nights, clean):
+        database.run("reduce_pca", *SIZE, STAYS)
+        database.run("publish")
+    assert left(nights) == left(clean)
+    assert nights.rows("features") == clean.rows("features")
+    assert Table(nights.spark, f"{nights.database}.features").files == 1
+
+
+def test_killed_between_the_two_deletes_of_an_old_basis_and_run_again(nights, tmp_path):
+    for _ in range(2):
+        nights_before(nights, NEW)
+        (nights.photos / f"{len(nights.runs)}.jpg").write_bytes(encoded(fruit(60 + len(nights.runs))))
+    features_of(nights)
+    nights.run("reduce_pca", *SIZE, NEW)
+    kill_after_commit(nights, "publish", "pca_models", tmp_path, commits=2)
+    listed = bases_of(nights, "pca_models")
+    assert len(listed) == 2
+    assert len(bases_of(nights, "pca")) == 3, "it was killed too late"
+    nights.run("reduce_pca", *SIZE, NEW)
+    nights.run("publish")
+    assert bases_of(nights, "pca") == bases_of(nights, "pca_models") == listed
