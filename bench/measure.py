@@ -171,7 +171,8 @@ class Sampler(threading.Thread):
 def role_of(command: str, below_java: bool) -> str:
     """What a process is to Spark, by its command line: `driver`, `worker` or `other`."""
     if is_java(command):
-        return "driver"
+        # Below another one it is that JVM itself, about to start something, and shares its memory.
+        return "other" if below_java else "driver"
     if "pyspark.daemon" in command:
         return "worker"
     return "driver" if below_java else "other"

@@ -65,6 +65,7 @@ def test_processor_time_is_told_apart_by_what_a_process_is(tmp_path: Path) -> No
 
 def test_roles_follow_from_the_command_line() -> None:
     assert measure.role_of("/usr/bin/java -cp x org.apache.spark.deploy.SparkSubmit", False) == "driver"
+    assert measure.role_of("/usr/bin/java -cp x org.apache.spark.deploy.SparkSubmit", True) == "other"
     assert measure.role_of("python -m pyspark.daemon", True) == "worker"
     assert measure.role_of("python spark_jobs/featurize.py", True) == "driver"
     assert measure.role_of("python tools/run_local.py", False) == "other"
