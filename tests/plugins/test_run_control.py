@@ -398,11 +398,11 @@ def denied_at(monkeypatch: pytest.MonkeyPatch, call: str, where: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "where", "reason"),
+    ("call", "where", "reason", "published"),
     [
-        ("write_once", "state/fruits", "the state of fruits cannot be written: .*AccessDenied"),
-        ("remove_version", "locks/fruits", "the lock of fruits cannot be given back: .*AccessDenied"),
-        ("read_version", "stages/featurize", "the run's notes cannot be read: .*AccessDenied"),
+        ("write_once", "state/fruits", "the state of fruits cannot be written: .*AccessDenied", False),
+        ("remove_version", "locks/fruits", "the lock of fruits cannot be given back: .*AccessDenied", True),
+        ("read_version", "stages/featurize", "the run's notes cannot be read: .*AccessDenied", False),
     ],
 )
 def test_what_the_last_attempt_cannot_do_is_in_the_record_and_an_earlier_one_leaves_it_to_the_next(
@@ -412,10 +412,12 @@ def test_what_the_last_attempt_cannot_do_is_in_the_record_and_an_earlier_one_lea
     call: str,
     where: str,
     reason: str,
+    published: bool,
 ) -> None:
     run.lock("fruits").take(datetime.now(UTC) + timedelta(hours=1))
     measure(run)
     context = context_of(run, DONE)
+    report_run(run.settings, context)  # when all was well
     context["ti"].max_tries = 1
     with monkeypatch.context() as patch:
         denied_at(patch, call, where)
@@ -431,6 +433,7 @@ def test_what_the_last_attempt_cannot_do_is_in_the_record_and_an_earlier_one_lea
     assert not context["outlet_events"]
     page = run.lake.read(run_key(run.identity.run_id, "report.html")) or b""
     assert b"AccessDenied" in page
+    assert (read_state(run.lake, "fruits").published is not None) == published
     judge_run(run.settings, context)  # cleared, once the role may do it
     assert record(run)["state"] == "succeeded"
 
