@@ -31,7 +31,8 @@ LIVE_STATES = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
 READY_STATES = ("RUNNING", "WAITING")
 ENDED_STATES = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 
-_REQUEST = "run_job_flow"  # the announcement
+CLUSTER_REQUEST = "run_job_flow"
+"""The note that announces a cluster, and names it once EMR has told its id."""
 _NOT_IN_A_TAG = re.compile(r"[^A-Za-z0-9 _.:/=+@-]")
 
 
@@ -141,7 +142,7 @@ class ClusterDesk:
         Waits while a request announced moments ago may have made one that the listing does not show yet.
         """
         while not (clusters := find(self.client, self.identity)):
-            request = self.journal.read(_REQUEST)
+            request = self.journal.read(CLUSTER_REQUEST)
             if request is None:
                 return None
             if MADE in request:
@@ -175,7 +176,7 @@ class ClusterDesk:
         made_of = body()
         job_flow_id = send_announced(
             self.journal,
-            _REQUEST,
+            CLUSTER_REQUEST,
             request=lambda: self.single_attempt_client.run_job_flow(**made_of)["JobFlowId"],
             find=lambda: found.job_flow_id if (found := self.adopt()) else None,
         )
@@ -230,7 +231,7 @@ class ClusterDesk:
 
 def request_is_fresh(journal: Journal, consistency_s: float) -> bool:
     """Whether a cluster may have been asked for so lately that ListClusters does not show it yet."""
-    request = journal.read(_REQUEST)
+    request = journal.read(CLUSTER_REQUEST)
     return request is not None and age_s(request) < consistency_s
 
 

@@ -36,7 +36,7 @@ from fruits_airflow.database_lock import DatabaseLock, take_together
 from fruits_airflow.emr_clients import PATIENT, SINGLE_ATTEMPT, emr_client
 from fruits_airflow.endpoints import CALLED
 from fruits_airflow.errors import FruitsError
-from fruits_airflow.journal import LAST_FAILURE, Journal, folder_of, forget_failure
+from fruits_airflow.journal import Journal, folder_of, forget_failure
 from fruits_airflow.lake import Lake
 from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.prices import load_prices
@@ -166,11 +166,7 @@ class RunCluster:
             LockHeld: after "clear failed", another run works on the database.
             RunOvertaken: after "clear failed", another run has worked on it.
         """
-        try:
-            return self.desk.adopt_or_create(self._claimed_body)
-        except FruitsError as error:
-            self.journal.note(LAST_FAILURE, stage="new cluster", cause=f"{type(error).__name__}: {error}")
-            raise
+        return self.desk.adopt_or_create(self._claimed_body)
 
     def lock(self, database: str) -> DatabaseLock:
         """The lock of a database, as this run sees it."""

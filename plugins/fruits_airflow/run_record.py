@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fruits_airflow.clusters import Cluster
+from fruits_airflow.clusters import CLUSTER_REQUEST, Cluster
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.single_calls import MADE
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
 
 log = logging.getLogger(__name__)
-
-_REQUEST = "run_job_flow"  # the note of clusters.py
 
 State = Literal["succeeded", "failed", "skipped", "refused"]
 
@@ -128,7 +126,7 @@ def assemble_record(
 
 def _noted_cluster(run: RunCluster) -> dict[str, Any]:
     """Id and name of the cluster that was made last since the plan, as the journal has them."""
-    note, planned_at = run.journal.read(_REQUEST) or {}, run.plan.get("planned_at")
+    note, planned_at = run.journal.read(CLUSTER_REQUEST) or {}, run.plan.get("planned_at")
     if MADE not in note or not planned_at or note["at"] < planned_at:
         return {}
     return {"id": note[MADE], "name": run.identity.name}
