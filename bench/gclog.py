@@ -25,7 +25,7 @@ def options(folder: Path) -> list[str]:
 def live_heaps(log: Path) -> list[float]:
     """MB in use after each full collection, in their order."""
     found = (_COLLECTION.search(line) for line in log.read_text().splitlines())
-    return [int(match[3]) * _MB[match[4]] for match in found if match]
+    return [round(int(match[3]) * _MB[match[4]], 1) for match in found if match]
 
 
 def largest_live_heaps(folder: Path) -> list[float | None]:

@@ -24,7 +24,7 @@ MODELS = REPOSITORY / ".cache" / "models"
 JAVA_HOME_FILE = REPOSITORY / ".cache" / "ready" / "java_home"
 STAGES = measure.STAGES
 HEAP = "1g"
-"""Of our drivers; `make local` gives them 2 GB. Enough for any number of photos, and so little that a JVM collects."""
+"""Of our drivers over photos; `make local` gives them 2 GB. Enough for any number of photos, and so little that a JVM collects."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def catalog_settings(warehouse: Path) -> dict[str, str]:
         "spark.sql.catalog.lake.warehouse": str(warehouse),
         "spark.pyspark.python": str(PYTHON),
         "spark.pyspark.driver.python": str(PYTHON),
-        "spark.driver.memory": HEAP,
+        "spark.driver.memory": "2g",
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "spark.ui.enabled": "false",
         "spark.log.level": "WARN",
