@@ -24,7 +24,7 @@ MODELS = REPOSITORY / ".cache" / "models"
 JAVA_HOME_FILE = REPOSITORY / ".cache" / "ready" / "java_home"
 STAGES = measure.STAGES
 HEAP = "1g"
-"""Of our drivers over photos; `make local` gives them 2 GB. Enough for any number, and so little that a JVM collects."""
+"""Of our drivers over photos; `make local` gives them 2 GB. Enough for any number, and so little that it collects."""
 
 
 @dataclass(frozen=True)
