@@ -1,4 +1,11 @@
-"""The quality gate: what must hold before a PCA is published, and how well neighbours agree."""
+"""The quality gate: what must hold before a PCA is published, and how well neighbours agree.
+
+The part held out for the agreement is, for each photo, its own rotation sequence: its neighbour is looked for in the
+others. The PCA itself is fitted on all photos, the judged ones too. It never sees a label, and a basis fitted without
+them would be another than the one that is published. What that can flatter was measured once, on 900 photos of 20
+fruits with 16 components, by fitting on half of the fruits and judging the other half: agreement 0.87 and 0.66, and
+0.85 and 0.74 with the basis of all.
+"""
 
 from __future__ import annotations
 
