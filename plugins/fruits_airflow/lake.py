@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import (
     ClientError,
     IncompleteReadError,
-    ReadTimeoutError,
     ResponseStreamingError,
 )
 from tenacity import (
@@ -31,7 +30,7 @@ log = logging.getLogger(__name__)
 
 MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 _OVERTAKEN = frozenset({"412", "409", "PreconditionFailed", "ConditionalRequestConflict"})
-_BROKEN_OFF = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
+_BROKEN_OFF = (IncompleteReadError, ResponseStreamingError)
 
 
 def error_code(error: ClientError) -> str:

@@ -218,7 +218,7 @@ class StepSensor(EmrStepSensor):
             run.journal.note(f"failed-{step_id}", state=step.state, reason="deadline")
             self._show_cancelled(run, cluster, step)
             raise AirflowFailException(
-                f"{step.name}: {step.state} at its deadline and cancelled; raise step_timeout_minutes "
+                f"step {step.step_id} was {step.state} at its deadline and cancelled; raise step_timeout_minutes "
                 f"({self.settings.step_timeout_minutes}) or max_cost_eur ({run.plan['max_cost_eur']})"
             )
         self._fail(run, cluster, step)
@@ -303,7 +303,8 @@ class StepSensor(EmrStepSensor):
                 run.lake.client, cluster, step, min(settings.log_wait_s, _LAST_LOGS_S), settings.poll_s
             )
             message = (
-                f"{step.name} is {step.state}: {cluster.job_flow_id} is {cluster.state} ({cluster.reason})"
+                f"step {step.step_id} is {step.state}: "
+                f"{cluster.job_flow_id} is {cluster.state} ({cluster.reason})"
             )
             overdue = cluster.deadline is not None and cluster.deadline.timestamp() <= time.time()
             if overdue or cluster.reason.startswith("USER_REQUEST"):
@@ -316,4 +317,4 @@ class StepSensor(EmrStepSensor):
         cause = next(
             (line for line in reversed(tails.get("stderr", [])) if line.startswith("ERROR ")), step.reason
         )
-        raise AirflowFailException(f"{step.name} ({step.step_id}) is {step.state}: {cause}")
+        raise AirflowFailException(f"step {step.step_id} is {step.state}: {cause}")

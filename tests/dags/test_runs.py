@@ -284,7 +284,7 @@ def test_a_stopped_run_has_a_page_too(world: World) -> None:
 def test_a_red_run_is_told_with_its_cause_and_what_to_do(world: World) -> None:
     notices = [line for line in world.log.splitlines() if "NOTICE " in line]
     for words in (
-        "cause: featurize: ERROR WeightsMismatch",
+        "is FAILED: ERROR WeightsMismatch",
         "runbook.md#red-run",
         "runbook.md#gate-failed",
         "#refused",
