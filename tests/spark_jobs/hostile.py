@@ -15,7 +15,7 @@ from functools import partial
 
 import numpy as np
 from fruits.images import MAX_BYTES, MAX_SCANS, RejectCode
-from PIL import Image
+from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
 from tests.spark_jobs import pictures
@@ -68,6 +68,22 @@ def png_inflating_beyond_its_size() -> bytes:
     blob = b"".join(packer.compress(bytes(1 << 20)) for _ in range(300)) + packer.flush()
     header = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
     return PNG + chunk(b"IHDR", header) + chunk(b"IDAT", blob) + chunk(b"IEND", b"")
+
+
+def png_in_pieces(length: int) -> bytes:
+    """A PNG of 800 x 600 whose pixels come in chunks of a few bytes each."""
+    rng = random.Random(1)
+    pixels = zlib.compress(b"".join(b"\0" + rng.randbytes(2400) for _ in range(600)), 1)
+    header = struct.pack(">IIBBBBB", 800, 600, 8, 2, 0, 0, 0)
+    pieces = b"".join(chunk(b"IDAT", pixels[at : at + length]) for at in range(0, len(pixels), length))
+    return PNG + chunk(b"IHDR", header) + pieces + chunk(b"IEND", b"")
+
+
+def png_with_stale_palette() -> bytes:
+    """A PNG whose palette is not what its checksum says: these are its colours."""
+    data = bytearray(photo("PNG", "P"))
+    data[data.index(b"PLTE") + 5] ^= 1
+    return bytes(data)
 
 
 def webp(*chunks: tuple[bytes, bytes]) -> bytes:
@@ -161,6 +177,23 @@ def flat(mode: str, kind: str, size: tuple[int, int], **options: object) -> byte
     return encoded(Image.new(mode, size), kind, **options)
 
 
+def noisy(
+    mode: str, kind: str, levels: int, size: tuple[int, int] = AT_THE_LIMIT, **options: object
+) -> bytes:
+    """Noise of so many levels a channel, any size: what a decoder works on hardest."""
+    ImageFile.MAXBLOCK = 128 << 20  # what Pillow can write of a JPEG that is not baseline
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    noise = np.random.default_rng(1).integers(0, levels, (500, 1000, channels), dtype=np.uint8)
+    across, down = -(-size[0] // 1000), -(-size[1] // 500)
+    pixels = np.tile(noise, (down, across, 1))[: size[1], : size[0]].squeeze()
+    if mode == "I;16":
+        return encoded(Image.fromarray(pixels.astype(np.uint16) * 257), kind, **options)
+    image = Image.frombytes(mode, size, pixels.tobytes())
+    if mode == "P":
+        image.putpalette(bytes(range(256)) * 3)
+    return encoded(image, kind, **options)
+
+
 def with_text() -> bytes:
     """A PNG with a comment of half a megabyte."""
     text = PngInfo()
@@ -168,10 +201,65 @@ def with_text() -> bytes:
     return encoded(fruit(1), "PNG", pnginfo=text)
 
 
-def many_segments() -> bytes:
-    """A JPEG with 20,000 comments before its picture."""
+def with_segments(*segments: tuple[int, bytes], times: int = 1) -> bytes:
+    """A JPEG with extra segments (marker and body) before its own."""
     data = encoded(fruit(1))
-    return data[:2] + b"\xff\xfe\x00\x04ab" * 20_000 + data[2:]
+    extra = b"".join(
+        b"\xff" + bytes([marker]) + struct.pack(">H", 2 + len(body)) + body for marker, body in segments
+    )
+    return data[:2] + extra * times + data[2:]
+
+
+def behind_the_soi(junk: bytes) -> bytes:
+    """A JPEG with bytes of no segment before its header."""
+    data = encoded(fruit(1))
+    return data[:2] + junk + data[2:]
+
+
+def in_the_scan(junk: bytes) -> bytes:
+    """A JPEG with bytes between its pixels and its end."""
+    return encoded(fruit(1))[:-2] + junk + b"\xff\xd9"
+
+
+def thumbnail() -> bytes:
+    """A JPEG whose EXIF carries a JPEG of its own, whole from start to end of image."""
+    return with_segments((0xE1, b"Exif\0\0II*\0" + bytes(8) + encoded(fruit(2, (40, 30)))))
+
+
+def png_with_stale(kind: bytes) -> bytes:
+    """A PNG held as 6, with one flipped bit in a chunk and the checksum from before."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = {"icc_profile": random.Random(1).randbytes(500), "exif": exif}
+    data = bytearray(encoded(fruit(3, (40, 20)), "PNG", **options))
+    at = data.index(kind)
+    data[at + 3 + int.from_bytes(data[at - 4 : at])] ^= 1
+    return bytes(data)
+
+
+def webp_saying(at: bytes, length: int, offset: int = 4) -> bytes:
+    """A WebP held as 6, one length of which lies."""
+    data = bytearray(turned(6, "WEBP"))
+    start = data.index(at) + offset
+    data[start : start + 4] = struct.pack("<I", length)
+    return bytes(data)
+
+
+def apng_of_one_frame() -> bytes:
+    """A still that says it is an animation."""
+    frame = struct.pack(">IIIIIHHBB", 0, 8, 8, 0, 0, 1, 1, 0, 0)
+    return png((b"acTL", struct.pack(">II", 1, 0)), (b"fcTL", frame))
+
+
+def ycck() -> bytes:
+    """A CMYK JPEG that Adobe's segment declares to be YCCK."""
+    data = bytearray(photo("JPEG", "CMYK"))
+    data[data.index(b"Adobe") + 11] = 2
+    return bytes(data)
+
+
+def _deflated_noise(megabytes: float) -> bytes:
+    return zlib.compress(random.Random(1).randbytes(int(megabytes * 1_000_000)))
 
 
 _SOUND: dict[str, tuple[Made, tuple[int, int] | None]] = {
@@ -192,7 +280,40 @@ _SOUND: dict[str, tuple[Made, tuple[int, int] | None]] = {
         (100, 100),
     ),
     "jpeg with noise behind its end": (lambda: photo("JPEG") + random.Random(1).randbytes(9999), (100, 100)),
-    "jpeg of many segments": (many_segments, (100, 100)),
+    "jpeg of many segments": (partial(with_segments, (0xFE, b"ab"), times=20_000), (100, 100)),
+    "jpeg of many small segments of exif": (
+        partial(with_segments, (0xE1, b"Exif\0\0" + bytes(10)), times=90_000),
+        (100, 100),
+    ),
+    "jpeg of many full segments of exif": (
+        partial(with_segments, (0xE1, b"Exif\0\0" + bytes(65_527)), times=400),
+        (100, 100),
+    ),
+    "phone's photo with a film behind it": (
+        lambda: flat("RGB", "JPEG", (4000, 3000)) + random.Random(1).randbytes(6 << 20),
+        (500, 375),
+    ),
+    "phone's photo with eight more behind it": (
+        lambda: photo("JPEG") + photo("JPEG", progressive=True) * 8,
+        (100, 100),
+    ),
+    "jpeg with noise in its segments": (
+        lambda: with_segments((0xEB, random.Random(1).randbytes(65_000)), times=80),
+        (100, 100),
+    ),
+    "jpeg with a jpeg in its exif": (thumbnail, (100, 100)),
+    "jpeg with fill between its segments": (partial(behind_the_soi, b"\xff" * 60_000), (100, 100)),
+    "jpeg with comments behind its scan": (
+        partial(in_the_scan, b"\xff\xfe\0\4\xff\xda" * 1000),
+        (100, 100),
+    ),
+    "jpeg with a short jfif before its own": (partial(with_segments, (0xE0, b"JFIF\0")), (100, 100)),
+    "jpeg with a short adobe segment": (partial(with_segments, (0xEE, b"Adobe")), (100, 100)),
+    "jpeg with a short photoshop segment": (
+        partial(with_segments, (0xED, b"Photoshop 3.0\x008BIM\x03\xed")),
+        (100, 100),
+    ),
+    "ycck jpeg": (ycck, (100, 100)),
     "16-bit grey png": (partial(sixteen_bits, 0), (64, 64)),
     "16-bit colour png": (partial(sixteen_bits, 2), (64, 64)),
     "16-bit transparent png": (partial(sixteen_bits, 6), (64, 64)),
@@ -211,33 +332,64 @@ _SOUND: dict[str, tuple[Made, tuple[int, int] | None]] = {
     "one pixel of png": (partial(photo, "PNG", size=(1, 1)), (1, 1)),
     "one pixel of webp": (partial(photo, "WEBP", size=(1, 1)), (1, 1)),
     "a line of the longest side": (partial(flat, "RGB", "PNG", (16_383, 1)), (16_383, 1)),
-    "jpeg at the limit": (partial(flat, "RGB", "JPEG", AT_THE_LIMIT), (625, 313)),
+    "jpeg at the limit": (partial(noisy, "RGB", "JPEG", 256, quality=70, subsampling=0), (625, 313)),
     "progressive jpeg at the limit": (
-        partial(flat, "RGB", "JPEG", AT_THE_LIMIT, progressive=True, subsampling=0),
+        partial(noisy, "RGB", "JPEG", 256, quality=30, progressive=True, subsampling=0),
         (625, 313),
     ),
     "progressive cmyk jpeg at the limit": (
-        partial(flat, "CMYK", "JPEG", AT_THE_LIMIT, progressive=True),
+        partial(noisy, "CMYK", "JPEG", 256, quality=5, progressive=True),
         (625, 313),
     ),
-    "png at the limit": (partial(flat, "RGB", "PNG", AT_THE_LIMIT, compress_level=1), (625, 313)),
+    "progressive jpeg of most scans at the limit": (
+        partial(jpeg_of_many_scans, AT_THE_LIMIT, 10),
+        (625, 313),
+    ),
+    "png at the limit": (partial(noisy, "RGB", "PNG", 4, compress_level=1), (625, 313)),
     "palette png with transparency at the limit": (
-        partial(flat, "P", "PNG", AT_THE_LIMIT, transparency=0, compress_level=1),
+        partial(noisy, "P", "PNG", 16, transparency=bytes(range(16)), compress_level=1),
         (625, 313),
     ),
-    "grey png with alpha at the limit": (
-        partial(flat, "LA", "PNG", AT_THE_LIMIT, compress_level=1),
-        (625, 313),
-    ),
-    "16-bit grey png at the limit": (partial(sixteen_bits, 0, AT_THE_LIMIT), (625, 313)),
+    "grey png with alpha at the limit": (partial(noisy, "LA", "PNG", 8, compress_level=1), (625, 313)),
+    "16-bit grey png at the limit": (partial(noisy, "I;16", "PNG", 16, compress_level=1), (625, 313)),
     "16-bit transparent png at the limit": (partial(sixteen_bits, 6, AT_THE_LIMIT), (625, 313)),
-    "webp at its limit": (partial(flat, "RGBA", "WEBP", (4096, 4096), lossless=True, method=0), (256, 256)),
+    "webp at its limit": (
+        partial(noisy, "RGBA", "WEBP", 256, (4096, 4096), lossless=True, method=0, quality=0, exact=True),
+        (256, 256),
+    ),
+    "png of many chunks of pixels": (partial(png_in_pieces, 15), (400, 300)),
+    "png of many private chunks": (lambda: png(*[(b"prIv", b"")] * 90_000), (8, 8)),
     "broken icc in jpeg": (partial(photo, "JPEG", icc_profile=b"no profile"), (100, 100)),
     "broken icc in png": (lambda: png((b"iCCP", b"icc\0\0not deflated")), (8, 8)),
     "broken icc in webp": (partial(photo, "WEBP", icc_profile=b"no profile"), (100, 100)),
     "broken exif in jpeg": (partial(photo, "JPEG", exif=b"Exif\0\0II*\0" + b"\xff" * 18), (100, 100)),
     "broken exif in png": (partial(photo, "PNG", exif=b"Exif\0\0MM\0*|"), (100, 100)),
     "broken exif in webp": (partial(photo, "WEBP", exif=b"Exif\0\0II+\0\x16\xc6\xe9"), (100, 100)),
+    **{
+        f"png with a stale {kind}": (partial(png_with_stale, kind.encode()), (20, 40))
+        for kind in ("eXIf", "iCCP")
+    },
+    **{
+        f"png with {what}": (partial(png, chunk_), (8, 8))
+        for what, chunk_ in {
+            "a profile of no known compression": (b"iCCP", b"icc\0\1" + zlib.compress(b"profile")),
+            "an empty profile": (b"iCCP", b""),
+            "a short pHYs": (b"pHYs", b"\0"),
+            "a short gAMA": (b"gAMA", b"\0"),
+            "a short cHRM": (b"cHRM", b"\0"),
+            "an empty sRGB": (b"sRGB", b""),
+            "a short acTL": (b"acTL", b"\0"),
+        }.items()
+    },
+    "png with a large sound profile": (lambda: png((b"iCCP", b"icc\0\0" + _deflated_noise(1.5))), (8, 8)),
+    "png with a large sound comment": (lambda: png((b"zTXt", b"Comment\0\0" + _deflated_noise(1.5))), (8, 8)),
+    "png whose comment inflates": (partial(inflating, b"zTXt"), (8, 8)),
+    "png whose international comment inflates": (partial(inflating, b"iTXt"), (8, 8)),
+    "png whose profile inflates": (partial(inflating, b"iCCP"), (8, 8)),
+    "png that says it is animated, of one frame": (apng_of_one_frame, (8, 8)),
+    "webp with a lying length of exif": (partial(webp_saying, b"EXIF", 0x0FFFFFFF), (20, 40)),
+    "webp that says it is longer": (partial(webp_saying, b"RIFF", 0x7FFFFFFF), (20, 40)),
+    "webp that says it is shorter": (partial(webp_saying, b"RIFF", 4), (20, 40)),
     "png with a long comment": (with_text, (100, 100)),
     "png inflating beyond its size": (png_inflating_beyond_its_size, (8, 8)),
 }
@@ -302,9 +454,6 @@ _REJECTED: dict[str, tuple[Made, RejectCode]] = {
     ),
     "webp without a picture": (lambda: webp((b"EXIF", bytes(40))), _C.CORRUPT),
     "webp of nothing": (lambda: b"RIFF\x04\0\0\0WEBP", _C.CORRUPT),
-    "png whose comment inflates": (partial(inflating, b"zTXt"), _C.CORRUPT),
-    "png whose international comment inflates": (partial(inflating, b"iTXt"), _C.CORRUPT),
-    "png whose profile inflates": (partial(inflating, b"iCCP"), _C.CORRUPT),
     "png without pixels": (lambda: PNG + chunk(b"IHDR", bytes(13)) + chunk(b"IEND", b""), _C.CORRUPT),
     "png of no width": (partial(pictures.png_claiming, 0, 9), _C.CORRUPT),
     "png of a negative width": (partial(pictures.png_claiming, 0xFFFFFFFF, 1), _C.TOO_MANY_PIXELS),
@@ -322,6 +471,39 @@ _REJECTED: dict[str, tuple[Made, RejectCode]] = {
         partial(jpeg_with, 0xC0, lambda data, at: data.__setitem__(at + 1, 0xC3)),
         _C.CORRUPT,
     ),
+    "jpeg of arithmetic coding": (
+        partial(jpeg_with, 0xC0, lambda data, at: data.__setitem__(at + 1, 0xC9)),
+        _C.FORMAT_NOT_ALLOWED,
+    ),
+    "dense progressive jpeg": (
+        partial(noisy, "RGB", "JPEG", 256, quality=70, progressive=True, subsampling=0),
+        _C.TOO_MANY_BYTES,
+    ),
+    "jpeg of too many segments of exif": (
+        partial(with_segments, (0xE1, b"Exif\0\0" + bytes(10)), times=300_000),
+        _C.CORRUPT,
+    ),
+    "jpeg of too many comments": (partial(with_segments, (0xFE, b""), times=3_000_000), _C.CORRUPT),
+    "jpeg of endless fill": (partial(behind_the_soi, b"\xff" * 8_000_000), _C.CORRUPT),
+    "jpeg of endless junk": (partial(behind_the_soi, b"\xff\0" * 8_000_000), _C.CORRUPT),
+    "jpeg of endless fill in its scan": (partial(in_the_scan, b"\xff" * (24 << 20)), _C.CORRUPT),
+    "jpeg of too many comments behind its scan": (
+        partial(in_the_scan, b"\xff\xfe\0\2" * 2_000_000),
+        _C.CORRUPT,
+    ),
+    "jpeg of too many tables": (
+        partial(with_segments, (0xDB, (b"\0" + b"\1" * 64) * 1007), times=300),
+        _C.CORRUPT,
+    ),
+    "png of too many private chunks": (lambda: png(*[(b"prIv", b"")] * 1_500_000), _C.CORRUPT),
+    "png of one chunk a byte": (partial(png_in_pieces, 1), _C.CORRUPT),
+    "png with a stale palette": (partial(png_with_stale_palette), _C.CORRUPT),
+    "webp of too many chunks": (
+        lambda: webp((b"VP8X", vp8x(100, 100)), *[(b"prIv", b"")] * 1_000_000) + photo("WEBP")[12:],
+        _C.CORRUPT,
+    ),
+    "svg with a byte order mark": (lambda: b"\xef\xbb\xbf<svg xmlns='x'/>", _C.FORMAT_NOT_ALLOWED),
+    "svg behind a long comment": (lambda: b"<!--" + b"a" * 9000 + b"--><svg/>", _C.FORMAT_NOT_ALLOWED),
     "jpeg without a picture": (lambda: b"\xff\xd8\xff\xd9", _C.CORRUPT),
     "jpeg of endless starts": (lambda: b"\xff\xd8\xff" * 20_000, _C.CORRUPT),
     "one byte too many": (lambda: b"\xff\xd8\xff" + bytes(MAX_BYTES - 2), _C.TOO_MANY_BYTES),

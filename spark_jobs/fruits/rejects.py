@@ -1,0 +1,36 @@
+"""Why an object is not an image."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RejectCode(StrEnum):
+    """Why an object is not an image: the values of ``rejects.error_code``."""
+
+    EMPTY = "empty"
+    TOO_MANY_BYTES = "too_many_bytes"
+    NOT_AN_IMAGE = "not_an_image"
+    FORMAT_NOT_ALLOWED = "format_not_allowed"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    SIDE_TOO_LONG = "side_too_long"
+    ANIMATED = "animated"
+    TOO_MANY_SCANS = "too_many_scans"
+    TRUNCATED = "truncated"
+    CORRUPT = "corrupt"
+    CHANGED = "changed_since_listing"
+    GONE = "gone_since_listing"
+    KEY_NOT_FETCHABLE = "key_not_fetchable"
+
+
+RETRIED_CODES = (RejectCode.CHANGED, RejectCode.GONE)
+"""Rejects that say something about the moment and not about the object: tried again whenever it is listed."""
+
+
+class ImageRejected(Exception):
+    """A photo that cannot be loaded, with its code and one sentence for the person who looks into it."""
+
+    def __init__(self, code: RejectCode, detail: str) -> None:
+        super().__init__(code, detail)
+        self.code = code
+        self.detail = detail
