@@ -40,7 +40,7 @@ def problems_of(
         states: of the tasks that work.
         stages: the metrics of the stages, by stage.
         plan: what `plan` returned; empty when it returned nothing.
-        failure: the note on what a stage failed of: the step's own ERROR line.
+        failure: the note on what a task failed of for good.
     """
     problems = [f"{task} is {state}" for task, state in states.items() if state != "success"]
     if problems and failure:
