@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -52,6 +53,17 @@ class Configured:
             ("spark.sql.catalog.lake.type", "glue"),
             ("spark.sql.catalog.lake.client.region", "eu-west-3"),
         ]
+
+
+@pytest.mark.spark
+def test_a_job_of_its_own_lets_go_of_each_batch_that_its_jvm_has_written():
+    asked = "session('x').sparkContext.getConf().get('spark.serializer.objectStreamReset')"
+    code = f"from fruits.job import session; print({asked})"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "spark_jobs")}
+    done = subprocess.run(  # the session of these tests was begun before
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.split() == ["1"]
 
 
 def test_a_record_says_which_endpoints_the_job_spoke_to(tmp_path, monkeypatch):
