@@ -96,9 +96,14 @@ class RealAirflow(Airflow):
         )
 
     def watched(self, run_id: str, task_id: str) -> None:
-        """Waits until a deferred task's trigger runs: only then can it be told that the task was cleared."""
+        """Waits until a deferred task's trigger looks at its step: only then can it be told of what a person does."""
         until(lambda: self.task(run_id, task_id)["triggerer_job"], f"{task_id} to have a triggerer", 60, 0.3)
+        before = self._looks()
+        until(lambda: self._looks() > before + 1, f"the trigger of {task_id} to look", 60, 0.3)
         pause(4)
+
+    def _looks(self) -> int:
+        return sum(one["operation"] == "DescribeStep" for one in self.deployment.aws.requests())
 
     def kill_task(self, run_id: str, task_id: str) -> None:
         """SIGKILL to the process that runs a task."""
@@ -115,6 +120,12 @@ class RealAirflow(Airflow):
         """Marks the run failed by hand."""
         self._client.patch(
             f"/api/v2/dags/{DAG}/dagRuns/{run_id}", json={"state": "failed"}
+        ).raise_for_status()
+
+    def mark_task(self, run_id: str, task_id: str, state: str) -> None:
+        """Marks a task, and none beside it, `success` or `failed` by hand."""
+        self._client.patch(
+            f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances/{task_id}", json={"new_state": state}
         ).raise_for_status()
 
     def ends(self, run_id: str, seconds: float = 200) -> Run:

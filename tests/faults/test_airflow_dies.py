@@ -11,7 +11,7 @@ import pytest
 from tests.faults import invariants
 from tests.faults.postgres import Postgres, PostgresMissing, binaries
 from tests.faults.processes import ENDED, RealAirflow
-from tests.faults.world import LIVE, Aws, Deployment, closing_all, until
+from tests.faults.world import LIVE, Aws, Deployment, Run, closing_all, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -54,19 +54,23 @@ def new_run(world: RealAirflow, fault: str) -> str:
     return run_id
 
 
+def check(deployment: Deployment, run: Run, **more: Any) -> list[str]:
+    return invariants.check(deployment, run, invariants.scripted_tables, **more)
+
+
 def judge(
     world: RealAirflow, run_id: str, broken: list[str], undisturbed: str, end: str, clusters: int = 1
 ) -> None:
     """Waits for the end of the run, checks it, and that another night comes to the undisturbed result."""
     run = world.ends(run_id)
     world.deployment.aws.disarm()
-    broken += invariants.check(world.deployment, run, invariants.scripted_tables, clusters=clusters)
+    broken += check(world.deployment, run, clusters=clusters)
     assert broken == [], world.tail()
     assert (world.deployment.record(run_id) or {})["state"] == end
     if end == "failed":
         world.begin(f"{run_id}-again", force=True)
         again = world.ends(f"{run_id}-again")
-        broken += invariants.check(world.deployment, again, invariants.scripted_tables)
+        broken += check(world.deployment, again)
         assert broken == []
     assert invariants.digest(invariants.scripted_tables(world.deployment)) == undisturbed
 
@@ -139,6 +143,58 @@ def test_f5_a_cleared_task_is_done_once_more_and_the_run_goes_on(
     judge(world, run_id, broken, undisturbed, "succeeded")
 
 
+@pytest.mark.parametrize("state", ["success", "failed"])
+def test_f5_a_wait_marked_by_hand_turns_the_run_red_and_the_next_night_does_its_work(
+    world: RealAirflow, record: Record, undisturbed: str, state: str
+) -> None:
+    broken = record(
+        "F5", "during", "scripted", f"the wait of a stage is marked {state} while its step is at work"
+    )
+    deployment, aws = world.deployment, world.deployment.aws
+    # a night before it, so that the stages after it have something to publish
+    new = sorted(deployment.photo_bodies())[0]
+    aws.client("s3").delete_object(Bucket=deployment.raw, Key=new)
+    assert world.ends(new_run(world, f"f5m-{state}")).state == "success", world.tail()
+    deployment.put_photos()
+    number = aws.arm(kind="step_hangs", step="load_images/.*", when="before", times=1)
+    run_id = new_run(world, f"f5m-{state}")
+    world.reaches(run_id, "load_images.wait", "deferred")
+    until(lambda: aws.fault(number)["struck"], "the step to hang")
+    world.watched(run_id, "load_images.wait")
+    world.mark_task(run_id, "load_images.wait", state)
+    run = world.ends(run_id)
+    # what comes after a task that is marked success is done, on the photos of the night before
+    broken += check(deployment, run, red_though_published=state == "success")
+    assert broken == [], world.tail()
+    assert (deployment.record(run_id) or {})["state"] == "failed"
+    next_id = f"{run_id}-next"
+    world.begin(next_id)  # nobody forces it
+    broken += check(deployment, world.ends(next_id))
+    assert broken == [], world.tail()
+    assert (deployment.record(next_id) or {})["state"] == "succeeded"
+    assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
+
+
+def test_a_failed_run_that_is_cleared_goes_on_with_a_new_cluster(
+    world: RealAirflow, record: Record, undisturbed: str
+) -> None:
+    broken = record(
+        "resume", "after", "scripted", "what failed is cleared when the cluster is gone with two stages done"
+    )
+    deployment, aws = world.deployment, world.deployment.aws
+    number = aws.arm(kind="step_killed", step="reduce_pca/.*", seconds=0.05, times=1)
+    run_id = new_run(world, "resume")
+    failed = world.ends(run_id)
+    assert aws.fault(number)["struck"] == 1
+    broken += check(deployment, failed)
+    assert broken == [], world.tail()
+    assert (failed.state, failed.tasks["reduce_pca.wait"]) == ("failed", "failed")
+    world.clear(run_id)
+    # each stage was completed once, over both clusters: what was done was taken up
+    judge(world, run_id, broken, undisturbed, "succeeded", clusters=2)
+    assert len(aws.clusters(f"{deployment.cluster_prefix}fruits_pipeline/{run_id}")) == 2
+
+
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
 def test_f6_a_killed_scheduler_doubles_nothing(
     world: RealAirflow, record: Record, undisturbed: str, moment: str
@@ -148,11 +204,12 @@ def test_f6_a_killed_scheduler_doubles_nothing(
     )
     aws = world.deployment.aws
     if moment == "after":
-        number = aws.arm(kind="step_hangs", step="featurize/.*", when="after", times=1)
-        aws.disarm(number)
+        # RunJobFlow is answered, and the next task waits for what it made when the scheduler dies
+        number = aws.arm(kind="stays", state="STARTING")
         run_id = new_run(world, "f6-after")
-        world.reaches(run_id, "cluster_ready", "deferred", "success")
+        world.reaches(run_id, "cluster_ready", "deferred")
         world.kill("scheduler")
+        aws.disarm(number)
     else:
         number = aws.arm(**HELD[moment])
         run_id = new_run(world, f"f6-{moment}")

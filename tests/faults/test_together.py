@@ -120,6 +120,82 @@ def test_f24_code_that_was_changed_after_its_upload_is_not_run(
     assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
 
 
+# F25: S3 denies everything to everybody, run.json included
+
+
+LAKE_DENIED: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "during": (
+        *("AccessDenied", "S3 denies the lake to steps and Airflow while a step is at work"),
+        {"operation": "PutObject", "key": "tables/[^/]*/features/current.json"},
+    ),
+    "after": (
+        *(
+            "ExpiredToken",
+            "the credentials for S3 have expired when a run that has published ends its cluster",
+        ),
+        {"operation": "TerminateJobFlows"},
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", LAKE_DENIED)
+def test_f25_a_lake_that_is_denied_until_the_end_leaves_a_red_run_and_no_cluster(
+    deployment: Deployment, pipeline: Pipeline, record: Record, undisturbed: str, moment: str
+) -> None:
+    error, what, at_work = LAKE_DENIED[moment]
+    broken = record("F25", moment, "scripted", what)
+    aws = deployment.aws
+    number = aws.arm(kind="held", times=1, **at_work)
+    wait = pipeline.start()
+    held(aws, number)
+    denial = aws.arm(kind="refused", service="s3", bucket=deployment.lake, error=error)
+    aws.disarm(number)
+    run = wait()
+    assert aws.fault(denial)["struck"]
+    aws.disarm()
+    assert run.state == "failed", pipeline.tail()
+    broken += [f"{one['Id']} lives" for _, one in deployment.live_clusters()]
+    if (deployment.record(run.run_id) or {}).get("state", "failed") != "failed":
+        broken.append("run.json could be written, and does not say that the run failed")
+    assert broken == []
+
+    # it could not give its lock back: the janitor sees that nothing of it is left
+    assert pipeline.run(dag="cluster_janitor").state == "success", pipeline.tail()
+    again = pipeline.run(force=True)
+    broken += check(deployment, again)
+    assert broken == []
+    assert again.state == "success", pipeline.tail()
+    assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
+
+
+@pytest.mark.slow
+def test_f25_credentials_of_airflow_that_expire_for_some_seconds_leave_a_truthful_run(
+    deployment: Deployment, pipeline: Pipeline, record: Record, undisturbed: str
+) -> None:
+    broken = record(
+        "F25", "during", "scripted", "Airflow's credentials have expired for two seconds, for all of AWS"
+    )
+    aws = deployment.aws
+    number = aws.arm(kind="held", operation="PutObject", key="tables/[^/]*/features/current.json", times=1)
+    wait = pipeline.start()
+    held(aws, number)
+    # the nodes have a role of their own, and so have the logs
+    expired = aws.arm(kind="refused", error="ExpiredToken", lasts=2.0, agent="^(?!.*local_aws).*[Bb]oto")
+    until(lambda: aws.fault(expired)["struck"], "a call to be refused", 60)
+    aws.disarm(number)
+    run = wait()
+    aws.disarm()
+    # whether a task's attempts outlast them is a matter of this clock, in which a pause of minutes takes 0.3 s
+    broken += check(deployment, run)
+    assert broken == [], pipeline.tail()
+    again = pipeline.run(force=True)
+    broken += check(deployment, again)
+    assert broken == []
+    assert again.state == "success", pipeline.tail()
+    assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
+
+
 # F26: the night of a clock change
 
 
@@ -230,6 +306,37 @@ def test_f22_two_runs_for_one_night_come_one_after_the_other(
     if spans[0][1] > spans[1][0]:
         broken.append("both runs had a cluster at the same time")
     assert broken == []
+    assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
+
+
+@pytest.mark.slow
+def test_f22_a_second_airflow_that_runs_the_same_run_adopts_its_cluster_and_steps(
+    deployment: Deployment, pipeline: Pipeline, second_pipeline: Pipeline, record: Record, undisturbed: str
+) -> None:
+    broken = record(
+        "F22", "during", "scripted", "a second Airflow runs the same run id while the first's step is at work"
+    )
+    aws, night = deployment.aws, "2027-02-09T02:00:00+00:00"
+    number = aws.arm(kind="held", operation="PutObject", key="tables/[^/]*/features/current.json", times=1)
+    first = pipeline.start(at=night, force=True)
+    held(aws, number)
+    second = second_pipeline.start(at=night, force=True)
+    until(lambda: "Adopting j-" in second_pipeline.tail(4000), "the second to find the cluster", 120)
+    aws.disarm(number)
+    runs = [first(), second()]
+    # To AWS and to the lake they are one run. The plan of the second has removed what the first had measured, so that
+    # no verdict sees all stages: red, though what was published is whole.
+    assert {run.run_id for run in runs} == {runs[0].run_id}
+    for run in runs:
+        broken += check(deployment, run, red_though_published=True)
+    if runs[0].state == runs[1].state == "failed":
+        assert "left no metrics" in (deployment.record(runs[0].run_id) or {})["reason"]
+    assert broken == [], pipeline.tail()
+
+    again = pipeline.run(force=True)
+    broken += check(deployment, again)
+    assert broken == []
+    assert again.state == "success", pipeline.tail()
     assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
 
 
