@@ -35,10 +35,10 @@ parts can be run alone; `+` after a commit: with changes that were not committed
 def page(results: Sequence[Mapping[str, Any]]) -> str:
     """The page as Markdown."""
     held = sum(bool(one["held"]) for one in results)
-    seen = {(one["fault"], one["moment"]) for one in results}
-    unseen = [pair for pair in itertools.product(_FAULTS, _MOMENTS) if pair not in seen]
-    missing = [pair for pair in unseen if pair not in _NO_SENSE]
-    lines = [_HEAD, f"**{held} of {len(results)} held; {len(missing)} moments of faults have no result.**\n"]
+    unseen, missing = _unseen(results), without_result(results)
+    named = f": {', '.join(missing)}" if missing else ""
+    count = f"{held} of {len(results)} held; {len(missing)} moments of faults have no result{named}."
+    lines = [_HEAD, f"**{count}**\n"]
     lines += [
         "| fault | moment | runner | what was injected | held | s | date, commit |",
         "|---|---|---|---|---|--:|---|",
@@ -64,18 +64,32 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def without_result(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The moments that should have one and do not: a test was skipped, or not chosen."""
+    return [" ".join(pair) for pair in _unseen(results) if pair not in _NO_SENSE]
+
+
+def _unseen(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    seen = {(one["fault"], one["moment"]) for one in results}
+    return [pair for pair in itertools.product(_FAULTS, _MOMENTS) if pair not in seen]
+
+
 def _order(one: Mapping[str, Any]) -> tuple[int, str, int, str]:
     number = re.fullmatch(r"F(\d+)", one["fault"])
     return int(number[1]) if number else 1000, one["runner"], _MOMENTS.index(one["moment"]), one["what"]
 
 
 def main() -> int:
-    """Writes the page; exit 2 when there are no results."""
+    """Writes the page; exit 2 when there are no results, 1 when a moment has none: what was skipped did not hold."""
     if not RESULTS.is_file():
         print(f"{RESULTS} is missing: run make faults", file=sys.stderr)
         return 2
-    PAGE.write_text(page(json.loads(RESULTS.read_text())))
+    results = json.loads(RESULTS.read_text())
+    PAGE.write_text(page(results))
     print(f"wrote {PAGE}")
+    if missing := without_result(results):
+        print(f"no result: {', '.join(missing)}; see why their tests were skipped", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tools import write_reliability
 from tools.write_reliability import page
 
 
@@ -36,3 +42,19 @@ def test_what_has_no_result_is_said_and_what_makes_no_sense_has_its_reason() -> 
     assert "| F1 | after | – | **no result** |" in text
     assert "| F20 | after | – | nothing is written to the node's disk" in text
     assert f"{28 * 3 - 2 - 3} moments of faults have no result" in text
+
+
+def test_a_moment_that_was_skipped_is_named_and_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(write_reliability, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(write_reliability, "PAGE", tmp_path / "page.md")
+    pairs = itertools.product([f"F{number}" for number in range(1, 29)], ("before", "during", "after"))
+    every = [result(*pair) for pair in pairs]
+    (tmp_path / "results.json").write_text(json.dumps(every))
+    assert write_reliability.main() == 0
+    skipped = [one for one in every if (one["fault"], one["moment"]) != ("F20", "during")]
+    (tmp_path / "results.json").write_text(json.dumps(skipped))
+    assert write_reliability.main() == 1
+    assert "1 moments of faults have no result: F20 during." in (tmp_path / "page.md").read_text()
+    assert "no result: F20 during" in capsys.readouterr().err
