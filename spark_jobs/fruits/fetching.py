@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,17 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import obstore
-from obstore.exceptions import PreconditionError
+from obstore.exceptions import GenericError, PermissionDeniedError, PreconditionError
 
 from fruits.errors import ObjectAccessError
-from fruits.images import MAX_BYTES, ImageRejected, RejectCode
+from fruits.images import MAX_BYTES
 from fruits.objects import S3Location, boto3_client, carried_by_obstore, store
+from fruits.rejects import ImageRejected, RejectCode
 
 MAX_REQUESTS = 32
 """Requests in flight per task: at 50 ms a request, 640 small objects a second and core."""
 
 MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
 """Listed bytes in flight per task, so that large photos do not add up to the worker's memory."""
+
+_STATUS = re.compile(r"non-2xx status code: (\d{3})")
+_CODE = re.compile(r"<Code>([\w.]{1,80})</Code>")
+_ABOUT_THE_CALLER = re.compile(
+    "Token|Authorization|Credential|Security|Signature|Time|Throttl|Region|Location|Account|KMS"
+)
+"""What S3 also says with 400, and is no fault of the object: the load fails, and no photo is rejected for it."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +68,8 @@ def fetch(objects: Iterable[Listed], source: Source) -> Iterator[tuple[Listed, b
 
     Yields:
         Each object with its bytes, or with the reason why there are none: empty or over the size limit (not even
-        asked for), changed or gone since the listing, or a key that S3 does not take.
+        asked for), changed or gone since the listing, or one that nobody gets: a key that S3 does not take, an
+        archived object, a file that may not be read.
 
     Raises:
         ObjectAccessError: A request failed for a reason that says nothing about the object (access denied, no
@@ -128,6 +138,12 @@ async def _by_obstore(bucket: Any, listed: Listed) -> bytes:
         raise _changed() from error
     except FileNotFoundError as error:
         raise _gone() from error
+    except (GenericError, PermissionDeniedError) as error:
+        # obstore says the status and S3's code in its message alone.
+        status, code = _STATUS.search(str(error)), _CODE.search(str(error))
+        if refused := _not_for_anyone(int(status[1]) if status else 0, code[1] if code else ""):
+            raise refused from error
+        raise
 
 
 def _by_boto3(client: Any, bucket: str, listed: Listed) -> bytes:
@@ -142,21 +158,49 @@ def _by_boto3(client: Any, bucket: str, listed: Listed) -> bytes:
             raise _changed() from error
         if status == 404:
             raise _gone() from error
-        if status == 400:
-            raise ImageRejected(RejectCode.KEY_NOT_FETCHABLE, "S3 does not take this key") from error
+        if refused := _not_for_anyone(status, error.response["Error"]["Code"]):
+            raise refused from error
         raise
+
+
+def _not_for_anyone(status: int, code: str) -> ImageRejected | None:
+    """What S3's answer says about the object: that nobody gets it like this. None where it says something else.
+
+    Only the codes tell an archived object (403 InvalidObjectState) from denied access, and an object encrypted with a
+    customer's key (400 InvalidRequest) from a token that expired (400 ExpiredToken), which would reject the bucket.
+    """
+    if code == "InvalidObjectState":
+        return ImageRejected(
+            RejectCode.KEY_NOT_FETCHABLE, "the object is archived; restore it, the next run loads it"
+        )
+    if status in (400, 405, 410) and not _ABOUT_THE_CALLER.search(code):
+        said = f"{status} {code}" if code and code != str(status) else str(status)
+        return ImageRejected(
+            RejectCode.KEY_NOT_FETCHABLE,
+            f"S3 answers {said[:80]}: it does not take this key, or not without a key of its own",
+        )
+    return None
 
 
 def _from_folder(folder: Path, listed: Listed) -> bytes:
     path = folder / listed.key
     try:
+        # Before it is opened, and no more than was listed: what the file has become may be of any size, or a pipe.
+        if local_etag(path) != listed.etag:
+            raise _changed()
         with path.open("rb") as file:
-            data = file.read()
-            if local_etag(path) != listed.etag:
-                raise _changed()
-            return data
-    except FileNotFoundError as error:
+            data = file.read(listed.size_bytes + 1)
+        if local_etag(path) != listed.etag or len(data) != listed.size_bytes:
+            raise _changed()
+        return data
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise _gone() from error
+    except IsADirectoryError as error:
+        raise _changed() from error
+    except PermissionError as error:
+        raise ImageRejected(
+            RejectCode.KEY_NOT_FETCHABLE, "the file may not be read by the user that runs the job"
+        ) from error
 
 
 def local_etag(path: Path) -> str:

@@ -23,8 +23,9 @@ class RejectCode(StrEnum):
     KEY_NOT_FETCHABLE = "key_not_fetchable"
 
 
-RETRIED_CODES = (RejectCode.CHANGED, RejectCode.GONE)
-"""Rejects that say something about the moment and not about the object: tried again whenever it is listed."""
+RETRIED_CODES = (RejectCode.CHANGED, RejectCode.GONE, RejectCode.KEY_NOT_FETCHABLE)
+"""Rejects that say something about the moment and not about the bytes: tried again whenever it is listed, because an
+archived object that was restored, or a file that may be read again, has the ETag that it had."""
 
 
 class ImageRejected(Exception):

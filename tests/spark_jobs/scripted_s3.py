@@ -22,6 +22,7 @@ class Bucket:
         location: Where it answers.
         objects: Body and ETag by key of bucket `raw`.
         failures: Status to answer with, by key.
+        codes: The error code that goes with it, by key.
         requests: Method and key of each request, in order.
         busiest: The most requests that were in flight at once.
     """
@@ -29,6 +30,7 @@ class Bucket:
     location: S3Location
     objects: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
+    codes: dict[str, str] = field(default_factory=dict)
     requests: list[tuple[str, str]] = field(default_factory=list)
     delay_s: float = 0.0
     busiest: int = 0
@@ -69,7 +71,8 @@ def scripted_s3() -> Iterator[Bucket]:
 
         def _answer(self, key: str) -> None:
             if key in bucket.failures:
-                self._send(bucket.failures[key], b"<Error><Code>Scripted</Code></Error>", "")
+                body = f"<Error><Code>{bucket.codes.get(key, 'Scripted')}</Code></Error>"
+                self._send(bucket.failures[key], body.encode(), "")
             elif key not in bucket.objects:
                 self._send(404, b"<Error><Code>NoSuchKey</Code></Error>", "")
             else:

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import os
+import resource
 import time
+from pathlib import Path
+from typing import IO, Any
 
 import pytest
+from fruits import fetching
 from fruits.errors import ObjectAccessError
 from fruits.fetching import MAX_REQUESTS, Listed, Source, fetch, local_etag
 from fruits.images import MAX_BYTES, ImageRejected, RejectCode
@@ -97,6 +102,45 @@ def test_a_key_that_s3_does_not_take_is_a_reject(bucket):
 
 
 @pytest.mark.parametrize("key", ["a.jpg", "a//b.jpg"])
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "InvalidRequest"),
+        (400, "KeyTooLongError"),
+        (403, "InvalidObjectState"),
+        (405, "MethodNotAllowed"),
+        (410, "Gone"),
+    ],
+)
+def test_an_object_that_nobody_gets_is_a_reject_and_its_neighbour_is_fetched(bucket, key, status, code):
+    bucket.failures[key], bucket.codes[key] = status, code
+    bucket.objects["next"] = (b"x", "tag")
+    (_, rejected), (_, neighbour) = fetch([Listed(key, "tag", 1), Listed("next", "tag", 1)], source(bucket))
+    assert isinstance(rejected, ImageRejected)
+    assert rejected.code is RejectCode.KEY_NOT_FETCHABLE
+    assert ("archived" if status == 403 else f"{status} {code}") in rejected.detail
+    assert neighbour == b"x"
+
+
+@pytest.mark.parametrize("key", ["a.jpg", "a//b.jpg"])
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (400, "ExpiredToken"),
+        (400, "InvalidToken"),
+        (400, "AuthorizationHeaderMalformed"),
+        (400, "KMS.DisabledException"),
+        (403, "AccessDenied"),
+        (403, "SignatureDoesNotMatch"),
+    ],
+)
+def test_what_s3_says_about_the_caller_is_an_error_and_no_photo_is_rejected_for_it(bucket, key, status, code):
+    bucket.failures[key], bucket.codes[key] = status, code
+    with pytest.raises(ObjectAccessError, match=r"could not fetch 'a"):
+        fetched(bucket, Listed(key, "tag", 1))
+
+
+@pytest.mark.parametrize("key", ["a.jpg", "a//b.jpg"])
 def test_denied_access_is_an_error_and_no_photo_is_rejected_for_it(bucket, key):
     bucket.failures[key] = 403
     with pytest.raises(ObjectAccessError, match=r"could not fetch 'a"):
@@ -121,10 +165,75 @@ def test_only_as_much_of_the_listing_is_read_as_is_in_flight(bucket):
 def test_a_folder_is_read_with_the_same_verdicts(tmp_path):
     for name in ("same", "changed", "gone", "%2F é"):
         (tmp_path / name).write_bytes(name.encode())
-    listed = [Listed(name, local_etag(tmp_path / name), 4) for name in ("same", "changed", "gone", "%2F é")]
+    listed = [
+        Listed(name, local_etag(tmp_path / name), len(name.encode()))
+        for name in ("same", "changed", "gone", "%2F é")
+    ]
     (tmp_path / "changed").write_bytes(b"longer than before")
     (tmp_path / "gone").unlink()
     outcomes = [outcome for _, outcome in fetch(listed, Source(None, str(tmp_path), None))]
     assert outcomes[0] == b"same"
     assert [outcome.code for outcome in outcomes[1:3]] == [RejectCode.CHANGED, RejectCode.GONE]
     assert outcomes[3] == "%2F é".encode()
+
+
+def from_folder(folder: Path, *listed: Listed) -> list[bytes | RejectCode]:
+    outcomes = fetch(listed, Source(None, str(folder), None))
+    return [outcome.code if isinstance(outcome, ImageRejected) else outcome for _, outcome in outcomes]
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def test_a_file_that_grew_after_the_listing_is_not_read(tmp_path):
+    path = tmp_path / "grown"
+    path.write_bytes(b"as listed")
+    listed = Listed("grown", local_etag(path), 9)
+    with path.open("r+b") as file:
+        file.truncate(1500 * 1024 * 1024)
+    before = peak_mb()
+    assert from_folder(tmp_path, listed) == [RejectCode.CHANGED]
+    assert peak_mb() - before < 100
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_no_further_than_listed(tmp_path, monkeypatch):
+    path = tmp_path / "growing"
+    path.write_bytes(b"as listed")
+    listed = Listed("growing", local_etag(path), 9)
+    with path.open("r+b") as file:
+        file.truncate(1500 * 1024 * 1024)
+    monkeypatch.setattr(fetching, "local_etag", lambda _: listed.etag)
+    before = peak_mb()
+    assert from_folder(tmp_path, listed) == [RejectCode.CHANGED]
+    assert peak_mb() - before < 100
+
+
+def test_a_path_that_became_a_folder_or_lost_its_folder_is_a_reject(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_bytes(b"x")
+    listed = [Listed("folder", "0-1", 1), Listed("file/x.jpg", "0-1", 1)]
+    assert from_folder(tmp_path, *listed) == [RejectCode.CHANGED, RejectCode.GONE]
+    monkeypatch.setattr(fetching, "local_etag", lambda _: "0-1")  # it became one after it was looked at
+    assert from_folder(tmp_path, listed[0]) == [RejectCode.CHANGED]
+
+
+def test_a_pipe_in_a_files_place_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert from_folder(tmp_path, Listed("pipe", "0-1", 1)) == [RejectCode.CHANGED]
+
+
+def test_a_file_that_may_not_be_read_is_a_reject_and_its_neighbour_is_read(tmp_path, monkeypatch):
+    for name in ("secret", "open"):
+        (tmp_path / name).write_bytes(b"x")
+    listed = [Listed(name, local_etag(tmp_path / name), 1) for name in ("secret", "open")]
+    opened = Path.open
+
+    def denied(path: Path, *arguments: str) -> IO[Any]:
+        """What chmod 000 does, to root too."""
+        if path.name == "secret":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *arguments)
+
+    monkeypatch.setattr(Path, "open", denied)
+    assert from_folder(tmp_path, *listed) == [RejectCode.KEY_NOT_FETCHABLE, b"x"]
