@@ -171,8 +171,11 @@ CASES = (
     Case(
         "F10",
         "before",
-        "ListClusters lags by 3 s, longer than the runs are told to wait for it",
-        ({"kind": "stale", "operation": "ListClusters", "seconds": 3.0},),
+        "create_cluster fails when RunJobFlow is answered, and ListClusters lags longer than runs wait for it",
+        (
+            *refused("DescribeCluster", "AccessDenied", times=1),
+            {"kind": "stale", "operation": "ListClusters", "seconds": 4.0},
+        ),
         note="lags",
     ),
     Case(
