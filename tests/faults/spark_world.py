@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import subprocess
@@ -28,6 +29,8 @@ from tests.faults.world import (
 
 SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
 JARS = REPOSITORY / ".cache" / "jars"
+LARGE = f"{RAW_PREFIX}Training/Apple 0/large.png"
+"""The photo whose decoder needs megabytes that a worker has not had before."""
 LIMIT = 1000  # more than there are: the run is a demo's, so that random weights may publish
 
 
@@ -58,6 +61,9 @@ class SparkDeployment(Deployment):
             sink = io.BytesIO()
             picture.save(sink, "JPEG", exif=exif, quality=95)
             found[f"{RAW_PREFIX}Training/Apple {number % 2}/{number}.jpg"] = sink.getvalue()
+        large = io.BytesIO()
+        Image.new("RGB", (2400, 1800), (90, 160, 30)).save(large, "PNG", exif=exif)
+        found[LARGE] = large.getvalue()
         return found | {f"{RAW_PREFIX}broken/page.jpg": f"<html>{CANARY}".encode()}
 
     def create(self) -> None:
@@ -162,6 +168,17 @@ class Nights:
         with (room / "fill").open("wb", buffering=0) as sink, contextlib.suppress(OSError):
             while True:
                 sink.write(bytes(1 << 16))
+
+    def step_log(self, stage: str) -> str:
+        """What the last step of a stage wrote to stderr."""
+        *_, (cluster, step) = (
+            (cluster["Id"], step["Id"])
+            for cluster in self.aws.clusters(self.deployment.cluster_prefix)
+            for step in cluster["Steps"]
+            if step["Name"].startswith(f"{stage}/")
+        )
+        keys = [one for one in self.aws.keys(self.deployment.lake) if f"{cluster}/steps/{step}/stderr" in one]
+        return gzip.decompress(self.aws.read(self.deployment.lake, keys[0]) or b"").decode(errors="replace")
 
     def processes(self, word: str) -> list[psutil.Process]:
         """Processes of steps whose command line holds a word."""

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from local_aws.faults import why_no_small_disk
 from tests.faults import invariants
-from tests.faults.spark_world import Nights, SparkDeployment, commit, iceberg_tables, spark_nights
+from tests.faults.spark_world import LARGE, Nights, SparkDeployment, commit, iceberg_tables, spark_nights
 from tests.faults.world import RAW_PREFIX, Pipeline, Run, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 Record = Callable[..., list[str]]
 NO_SMALL_DISK = why_no_small_disk()
+ROOM_BYTES = 8 << 20
+"""What a worker may still have: less than the decoder of the large photo asks for."""
+OUT_OF_MEMORY = re.compile(
+    r"MemoryError|[Cc]annot allocate memory|memory allocation of \d+ bytes failed|malloc of size"
+)
 
 
 @pytest.fixture(scope="module")
@@ -103,19 +110,39 @@ def test_f20_a_full_disk_fails_the_step_and_leaves_whole_tables(
     assert "No space left on device" in world.pipeline.tail(6000)
 
 
-def test_f15_a_killed_python_worker_costs_a_task_and_no_row(world: Nights, record: Record) -> None:
-    broken = record("F15", "during", "spark", "a Python worker is killed while it computes")
-    number = world.aws.arm(kind="held", service="s3", operation="GetObject", key=f"{RAW_PREFIX}.*", times=1)
+def workers_at_work(
+    world: Nights, key: str = f"{RAW_PREFIX}.*"
+) -> tuple[Callable[[], Run], int, list[psutil.Process]]:
+    """A night whose Python workers wait for a photo: what waits for its end, the fault that holds them, and they."""
+    number = world.aws.arm(kind="held", service="s3", operation="GetObject", key=key, times=1)
     wait = world.begin()
     world.held(number)
     found = world.processes("pyspark.daemon")
     # a worker is a fork of the daemon, and looks like it
     workers = [one for one in found if one.ppid() in {other.pid for other in found}]
     assert workers, found
+    return wait, number, workers
+
+
+def test_f15_a_killed_python_worker_costs_a_task_and_no_row(world: Nights, record: Record) -> None:
+    broken = record("F15", "during", "spark", "a Python worker is killed while it computes")
+    wait, number, workers = workers_at_work(world)
     for one in workers:
         one.kill()
     world.aws.disarm(number)
     world.end(wait, broken, "succeeded")
+
+
+def test_f15_a_python_worker_out_of_memory_costs_a_task_and_no_row(world: Nights, record: Record) -> None:
+    broken = record("F15", "during", "spark", "a Python worker gets no more memory while it computes")
+    wait, number, workers = workers_at_work(world, LARGE)
+    for one in workers:
+        # as `spark.executor.pyspark.memory` does it; a worker that is forked after it has no such limit
+        _, hard = one.rlimit(psutil.RLIMIT_AS)
+        one.rlimit(psutil.RLIMIT_AS, (one.memory_info().vms + ROOM_BYTES, hard))
+    world.aws.disarm(number)
+    world.end(wait, broken, "succeeded")
+    assert OUT_OF_MEMORY.search(world.step_log("load_images")), "no worker was refused any memory"
 
 
 def test_f18_s3_slow_down_is_waited_out(world: Nights, record: Record, seed: int) -> None:
@@ -125,6 +152,31 @@ def test_f18_s3_slow_down_is_waited_out(world: Nights, record: Record, seed: int
     )
     wait = world.begin()
     until(lambda: world.aws.fault(number)["struck"], "a request to be refused", 240)
+    world.end(wait, broken, "succeeded")
+
+
+def test_f19_connections_to_s3_that_are_reset_are_opened_again(
+    world: Nights, record: Record, seed: int
+) -> None:
+    broken = record("F19", "before", "spark", "S3 resets one of twenty requests before it has done anything")
+    number = world.aws.arm(
+        **{"kind": "lost", "service": "s3", "operation": "(Get|Put|Head)Object", "reset": True},
+        **{"rate": 0.05, "seed": seed},
+    )
+    wait = world.begin()
+    until(lambda: world.aws.fault(number)["struck"], "a request to be reset", 240)
+    world.end(wait, broken, "succeeded")
+
+
+def test_f19_writes_to_s3_whose_replies_are_lost_are_written_once_more(
+    world: Nights, record: Record, seed: int
+) -> None:
+    broken = record("F19", "after", "spark", "S3's replies to one of ten writes are lost")
+    number = world.aws.arm(
+        kind="lost", service="s3", operation="PutObject", when="after", rate=0.1, seed=seed
+    )
+    wait = world.begin()
+    until(lambda: world.aws.fault(number)["struck"], "a reply to be lost", 240)
     world.end(wait, broken, "succeeded")
 
 
