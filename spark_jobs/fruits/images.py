@@ -7,11 +7,11 @@ must not depend on a second generation of JPEG artefacts.
 
 A photo whose shorter side is at least twice ``STORED_PX`` is stored reduced by a power of two, so that its
 shorter side stays at or above ``STORED_PX``; JPEG does this while decoding (``draft``), which is what makes a
-12-megapixel photo cheap (27 ms instead of some 100). Nothing is ever enlarged here. Measured on noisy 12-megapixel
-photos, the features of what is stored have a cosine of at least 0.996 with those of the full photo (largest
-difference of one feature 0.5, mean of the largest 0.3), at 133 kB a photo; keeping twice the pixels on each side
-would give 0.998 at 530 kB. Photos below 448 px, such as Fruits-360, are stored as they are, and their features are
-equal.
+12-megapixel photo cheap (27 ms instead of some 100). Nothing is ever enlarged here. Measured on grainy 12-megapixel
+photos (``docs/scale/pixels_trial.py``), the features of what is stored have a cosine of at least 0.995 with those of
+the full photo (largest difference of one feature 0.5, mean of the largest 0.3), at 141 kB a photo; keeping twice the
+pixels on each side would give 0.996 at 576 kB. Photos below 448 px, such as Fruits-360, are stored as they are, and
+their features are equal.
 """
 
 from __future__ import annotations
@@ -127,6 +127,7 @@ def clean(data: bytes, max_pixels: int = MAX_PIXELS) -> CleanImage:
 
     Raises:
         ImageRejected: The bytes are not a picture that can be loaded; the code says why.
+        MemoryError: The worker has none left.
     """
     if not data:
         raise ImageRejected(RejectCode.EMPTY, "the object has no bytes")
@@ -140,7 +141,10 @@ def clean(data: bytes, max_pixels: int = MAX_PIXELS) -> CleanImage:
         image.load()
         rgb = _upright(_small_rgb(image), container.orientation)
         encoded = _encoded(rgb)
-    except ImageRejected:
+    except (
+        ImageRejected,
+        MemoryError,
+    ):  # a worker without memory is no fault of the photo: the task is tried again
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error... on hostile bytes
         raise _undecodable(kind, error) from error

@@ -240,3 +240,12 @@ def test_the_first_picture_of_a_phones_multi_picture_jpeg_is_taken():
     data = encoded(fruit(8), "MPO", save_all=True, append_images=[fruit(9, (50, 50))])
     assert clean(data).width_px == 100
     assert clean(data).had_metadata
+
+
+def test_a_worker_without_memory_is_no_fault_of_the_photo(monkeypatch):
+    def nothing_left(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", nothing_left)
+    with pytest.raises(MemoryError):
+        clean(encoded(fruit()))
