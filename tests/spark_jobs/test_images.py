@@ -248,4 +248,4 @@ def test_a_worker_without_memory_is_no_fault_of_the_photo(monkeypatch):
 
     monkeypatch.setattr(Image, "open", nothing_left)
     with pytest.raises(MemoryError):
-        clean(encoded(fruit()))
+        clean(encoded(fruit(1)))
