@@ -227,8 +227,8 @@ def png(data: bytes) -> Container:
         seen.add(kind)
     if b"IDAT" not in seen:
         raise _cut("PNG", "before its pixels") if b"IEND" not in seen else _broken("PNG", "no pixels in it")
-    # Two headers of an animation, or one of no frames, are none.
-    frames = animations[0] if len(animations) == 1 and 0 < animations[0] <= _MAX_FRAMES else 0
+    # Two headers of an animation, or one of more frames than there can be, are none.
+    frames = animations[0] if len(animations) == 1 and animations[0] <= _MAX_FRAMES else 0
     frames += frames > 0 and not frame_before_pixels
     return Container(_spans(data, kept), turn(exif, xmp), had_metadata, frames=max(1, frames))
 
@@ -331,13 +331,13 @@ def webp(data: bytes) -> Container:
 
 
 def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Each chunk's kind, start and end without its padding; an end behind the data's is the data's."""
+    """Each chunk's kind, start and end without its padding; the end may lie behind the data's."""
     at = 12
     for _ in range(MAX_PARTS):
         if at + 8 > len(data):
             return
         kind, length = struct.unpack_from("<4sI", data, at)
-        yield kind, at, min(at + 8 + length, len(data))
+        yield kind, at, at + 8 + length
         at += 8 + length + length % 2
     raise _broken("WEBP", f"more than {MAX_PARTS} chunks")
 

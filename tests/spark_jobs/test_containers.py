@@ -58,13 +58,19 @@ def test_scans_are_those_of_the_first_picture_alone():
     assert containers.jpeg(hostile.with_segments((0xE1, progressive), times=9)).scans == 1
 
 
-@pytest.mark.parametrize("fill", [0, 5, 10_000, 20_000])
-def test_an_end_is_found_wherever_it_is(fill):
+@pytest.mark.parametrize("windows", [0, 1, 2, 4])
+def test_an_end_is_found_wherever_it_is(windows):
+    """Also where the bytes that are looked at at once end between a marker's two."""
     data = encoded(fruit(1))
-    scan = data[:-2] + b"\x01" * fill
-    for before in range(4):
-        container = containers.jpeg(scan + b"\x02" * before + b"\xff\xd9" + b"\xff\xda" * 9)
-        assert container.picture == scan + b"\x02" * before + b"\xff\xd9"
+    for length in range(-windows - 4, 5):
+        scan = data[:-2] + b"\x01" * (windows * containers._NEAR_BYTES - _scanned(data) + length)
+        assert containers.jpeg(scan + b"\xff\xd9" + b"\xff\xda" * 9).picture == scan + b"\xff\xd9"
+
+
+def _scanned(data: bytes) -> int:
+    """Bytes between a JPEG's scan header and its end."""
+    start = data.index(b"\xff\xda") + 2
+    return len(data) - 2 - start - int.from_bytes(data[start : start + 2])
 
 
 def test_a_transparent_webp_keeps_its_alpha():
@@ -78,7 +84,10 @@ def test_a_png_of_a_still_and_one_frame_beside_it_is_an_animation():
     data = hostile.png((b"acTL", struct.pack(">II", 1, 0)))
     assert containers.png(data).frames == 2
     assert containers.png(hostile.apng_of_one_frame()).frames == 1
-    assert containers.png(hostile.png((b"acTL", bytes(8)))).frames == 1
+    header = (b"acTL", struct.pack(">II", 3, 0))
+    assert containers.png(hostile.png(header)).frames == 4
+    for none in ([header, header], [(b"acTL", bytes(8))], [(b"acTL", b"\xff" * 8)]):
+        assert containers.png(hostile.png(*none)).frames == 1
 
 
 def tiff(order: str, kind: int = 3, value: bytes = b"", count: int = 1, at: int = 8) -> bytes:
