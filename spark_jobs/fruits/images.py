@@ -141,10 +141,7 @@ def clean(data: bytes, max_pixels: int = MAX_PIXELS) -> CleanImage:
         image.load()
         rgb = _upright(_small_rgb(image), container.orientation)
         encoded = _encoded(rgb)
-    except (
-        ImageRejected,
-        MemoryError,
-    ):  # a worker without memory is no fault of the photo: the task is tried again
+    except (ImageRejected, MemoryError):  # no fault of the photo, the latter: its task is tried again
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error... on hostile bytes
         raise _undecodable(kind, error) from error
