@@ -269,8 +269,8 @@ def _judge(settings: Settings, context: Context) -> None:
         run.lock(database).release()
     if problems:
         failure = run.journal.read(LAST_FAILURE)
-        if waited_in_vain(failure):
-            problems.insert(0, str(failure["cause"]))
+        if failure:
+            problems.insert(0, f"{failure['stage']}: {failure['cause']}")
         cause = f"not everything is erased: {'; '.join(problems)}; clear what failed"
         anchor: Anchor = "lock-held" if waited_in_vain(failure) else "red-run"
         tell(settings, Notice(anchor, run.identity, cause, run.cost_so_far()))

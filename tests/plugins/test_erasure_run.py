@@ -29,6 +29,7 @@ from fruits_airflow.errors import (
     ResidencyError,
     RunOvertaken,
 )
+from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.lake import Lake
 from fruits_airflow.notices import Notice
 from fruits_airflow.photo_versions import image_id_of
@@ -120,7 +121,9 @@ def test_a_database_that_never_becomes_free_is_told(
         operator.execute_again(task(keys=[KEY]), since=0.0)
     told: list[Notice] = []
     monkeypatch.setattr(erasure_run, "tell", lambda _, notice: told.append(notice))
-    with pytest.raises(AirflowFailException, match="not everything is erased: LockHeld: fruits is locked by"):
+    with pytest.raises(
+        AirflowFailException, match="not everything is erased: plan: LockHeld: fruits is locked by"
+    ):
         judge_erasure(account, task(ALL_DONE | {"plan": "failed"}))
     assert [notice.anchor for notice in told] == ["lock-held"]
 
@@ -213,6 +216,16 @@ def test_the_verdict_is_red_and_tells_unless_all_is_done_and_gives_the_locks_bac
     assert [(notice.anchor, notice.run.run_id) for notice in told] == [("red-run", ERASURE)]
     judge_erasure(account, task(ALL_DONE))
     assert len(told) == 1
+
+
+def test_the_verdict_says_what_a_task_failed_of(account: Settings, task: Callable[..., Any]) -> None:
+    plan_erasure(account, task(keys=[KEY]))
+    context = task(ALL_DONE | {"erase_images.wait": "failed"})
+    RunCluster.of(context, account).journal.note(LAST_FAILURE, stage="erase_images", cause="its disk is full")
+    with pytest.raises(
+        AirflowFailException, match="erased: erase_images: its disk is full; erase_images.wait"
+    ):
+        judge_erasure(account, context)
 
 
 def test_the_verdict_keeps_the_locks_of_a_cluster_that_may_be_alive(
