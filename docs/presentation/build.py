@@ -83,7 +83,7 @@ def facts() -> dict[str, Any]:
     return {
         "dims": _constant(jobs / "embedding.py", "DIMS"),
         "input_px": _constant(jobs / "preprocessing.py", "INPUT_PX"),
-        "reject_codes": len(_defaults(jobs / "images.py", "RejectCode")),
+        "reject_codes": len(_defaults(jobs / "rejects.py", "RejectCode")),
         "eu_regions": len(_constant(control / "regions.py", "EU_REGIONS")),
         "release": settings["release_label"],
         "idle_minutes": settings["idle_timeout_s"] / 60,
