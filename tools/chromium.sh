@@ -52,8 +52,8 @@ cat > "$cache/fonts.conf" <<XML
   <cachedir>$cache/fonts</cachedir>
 </fontconfig>
 XML
-# Beside the libraries that the machine has, those that it lacks.
-libraries=$(printf '%s:' "$cache"/root/usr/lib/*-linux-gnu "$cache"/root/lib/*-linux-gnu)
+# Beside the libraries that the machine has, those that it lacks; one of them looks for its own in a folder below.
+libraries=$(printf '%s:' "$cache"/root/usr/lib/*-linux-gnu{,/pulseaudio} "$cache"/root/lib/*-linux-gnu)
 cat > "$cache/chromium.new" <<SH
 #!/bin/sh
 LD_LIBRARY_PATH='$libraries' FONTCONFIG_FILE='$cache/fonts.conf' exec '$cache/root/usr/lib/chromium/chromium' "\$@"
