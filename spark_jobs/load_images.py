@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
-from fruits import beside, images, job, listing, loading, objects, schemas, suppression, tables
+from fruits import beside, images, job, listing, loading, objects, rejects, schemas, suppression, tables
 from fruits.errors import ReconciliationError
 from fruits.fetching import Source
 from fruits.iceberg import Table
@@ -173,7 +173,7 @@ def _look(complete: bool, anew: bool, erased_ids: frozenset[str]) -> beside.Look
         )
         hidden = listed & beside.among(row["image_id"], erased_ids)
         seen, had = listed & ~hidden, had_image | had_reject
-        final = ~beside.among(row["error_code"], [str(code) for code in images.RETRIED_CODES])
+        final = ~beside.among(row["error_code"], [str(code) for code in rejects.RETRIED_CODES])
         # A reject counts as known only while no image took its place.
         known = np.where(
             had_image,

@@ -26,9 +26,7 @@ from PIL import Image
 
 from fruits import containers
 from fruits.containers import Container
-from fruits.rejects import RETRIED_CODES, ImageRejected, RejectCode
-
-__all__ = ["RETRIED_CODES", "CleanImage", "ImageRejected", "RejectCode", "clean"]
+from fruits.rejects import ImageRejected, RejectCode
 
 STORED_PX = 224
 """The shorter side that a stored photo keeps at least: what the model looks at."""
@@ -127,7 +125,8 @@ def clean(data: bytes, max_pixels: int = MAX_PIXELS) -> CleanImage:
 
     Raises:
         ImageRejected: The bytes are not a picture that can be loaded; the code says why.
-        MemoryError: The worker has none left.
+        MemoryError: The worker has none left; no photo is rejected for that, its task is tried again.
+        ValueError: The pixels could not be written, mostly for the same reason.
     """
     if not data:
         raise ImageRejected(RejectCode.EMPTY, "the object has no bytes")
@@ -140,13 +139,15 @@ def clean(data: bytes, max_pixels: int = MAX_PIXELS) -> CleanImage:
         image.draft(None, (STORED_PX, STORED_PX))
         image.load()
         rgb = _upright(_small_rgb(image), container.orientation)
-        encoded = _encoded(rgb)
-    except (ImageRejected, MemoryError):  # no fault of the photo, the latter: its task is tried again
+    except (ImageRejected, MemoryError):
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error... on hostile bytes
+        if isinstance(error, OSError) and "out of memory" in str(error):  # what its decoders say instead
+            raise MemoryError(f"{kind}: {error}") from error
         raise _undecodable(kind, error) from error
+    # Outside: that our own pixels cannot be written is never the photo's fault.
     return CleanImage(
-        encoded, rgb.width, rgb.height, hashlib.sha256(data).hexdigest(), container.had_metadata
+        _encoded(rgb), rgb.width, rgb.height, hashlib.sha256(data).hexdigest(), container.had_metadata
     )
 
 

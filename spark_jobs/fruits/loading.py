@@ -11,7 +11,8 @@ import pyarrow as pa
 from fruits import keys, schemas, suppression
 from fruits.batches import Mapper
 from fruits.fetching import Listed, Source, fetch
-from fruits.images import CleanImage, ImageRejected, clean
+from fruits.images import CleanImage, clean
+from fruits.rejects import ImageRejected
 
 _BATCH_ROWS = 256
 _BATCH_BYTES = 16 * 1024 * 1024

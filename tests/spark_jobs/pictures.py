@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from fruits.images import RejectCode
+from fruits.rejects import RejectCode
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 

@@ -7,8 +7,9 @@ import time
 import numpy as np
 import pytest
 from fruits import images
-from fruits.images import MAX_BYTES, STORED_PX, ImageRejected, RejectCode, clean
-from PIL import Image
+from fruits.images import MAX_BYTES, STORED_PX, clean
+from fruits.rejects import ImageRejected, RejectCode
+from PIL import Image, ImageFile, WebPImagePlugin
 
 from tests.spark_jobs import pictures
 from tests.spark_jobs.pictures import CANARY, encoded, fruit
@@ -249,3 +250,23 @@ def test_a_worker_without_memory_is_no_fault_of_the_photo(monkeypatch):
     monkeypatch.setattr(Image, "open", nothing_left)
     with pytest.raises(MemoryError):
         clean(encoded(fruit(1)))
+
+
+def test_a_decoder_without_memory_is_no_fault_of_the_photo(monkeypatch):
+    def nothing_left(*_):
+        raise ImageFile._get_oserror(-9, encoder=False)  # what Pillow makes of its decoders' "no memory"
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", nothing_left)
+    with pytest.raises(MemoryError, match="out of memory"):
+        clean(encoded(fruit(1), "PNG"))
+
+
+def test_what_cannot_be_written_is_no_fault_of_the_photo(monkeypatch):
+    data = encoded(fruit(1))
+
+    def nothing_left(*_):
+        raise ValueError("encoding error 1: out of memory")
+
+    monkeypatch.setattr(WebPImagePlugin._webp, "WebPEncode", nothing_left)
+    with pytest.raises(ValueError, match="encoding error 1"):
+        clean(data)
