@@ -29,10 +29,9 @@ MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
 
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>([\w.]{1,80})</Code>")
-_ABOUT_THE_CALLER = re.compile(
-    "Token|Authorization|Credential|Security|Signature|Time|Throttl|Region|Location|Account|KMS"
-)
-"""What S3 also says with 400, and is no fault of the object: the load fails, and no photo is rejected for it."""
+_ABOUT_THE_OBJECT = frozenset({"InvalidRequest", "InvalidArgument", "KeyTooLongError", "InvalidURI"})
+"""What S3 says with 400 about one object or its key. Whatever else it says with it (an expired token, a wrong bucket,
+too many requests, a word that is new) it may say of each object: the load fails, and no photo is rejected for it."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,8 @@ def fetch(objects: Iterable[Listed], source: Source) -> Iterator[tuple[Listed, b
 
     Yields:
         Each object with its bytes, or with the reason why there are none: empty or over the size limit (not even
-        asked for), changed or gone since the listing, or one that nobody gets: a key that S3 does not take, an
-        archived object, a file that may not be read.
+        asked for), changed or gone since the listing, not to be read now (an archived object, a file without
+        permission), or one that nobody gets, such as a key that S3 does not take.
 
     Raises:
         ObjectAccessError: A request failed for a reason that says nothing about the object (access denied, no
@@ -158,12 +157,14 @@ def _by_boto3(client: Any, bucket: str, listed: Listed) -> bytes:
             raise _changed() from error
         if status == 404:
             raise _gone() from error
-        if refused := _not_for_anyone(status, error.response["Error"]["Code"]):
+        code = error.response["Error"]["Code"] or ""
+        # Only keys that obstore does not carry are asked for here: a refusal without a code is about the key.
+        if refused := _not_for_anyone(status, code, without_a_code=code in ("", str(status))):
             raise refused from error
         raise
 
 
-def _not_for_anyone(status: int, code: str) -> ImageRejected | None:
+def _not_for_anyone(status: int, code: str, without_a_code: bool = False) -> ImageRejected | None:
     """What S3's answer says about the object: that nobody gets it like this. None where it says something else.
 
     Only the codes tell an archived object (403 InvalidObjectState) from denied access, and an object encrypted with a
@@ -171,9 +172,11 @@ def _not_for_anyone(status: int, code: str) -> ImageRejected | None:
     """
     if code == "InvalidObjectState":
         return ImageRejected(
-            RejectCode.KEY_NOT_FETCHABLE, "the object is archived; restore it, the next run loads it"
+            RejectCode.NOT_READABLE_NOW,
+            "the object is archived; restore it: the next run that has other work loads it, or one triggered with "
+            "`force`",
         )
-    if status in (400, 405, 410) and not _ABOUT_THE_CALLER.search(code):
+    if status in (405, 410) or (status == 400 and (without_a_code or code in _ABOUT_THE_OBJECT)):
         said = f"{status} {code}" if code and code != str(status) else str(status)
         return ImageRejected(
             RejectCode.KEY_NOT_FETCHABLE,
@@ -199,7 +202,7 @@ def _from_folder(folder: Path, listed: Listed) -> bytes:
         raise _changed() from error
     except PermissionError as error:
         raise ImageRejected(
-            RejectCode.KEY_NOT_FETCHABLE, "the file may not be read by the user that runs the job"
+            RejectCode.NOT_READABLE_NOW, "the file may not be read by the user that runs the job"
         ) from error
 
 

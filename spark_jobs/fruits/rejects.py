@@ -21,11 +21,13 @@ class RejectCode(StrEnum):
     CHANGED = "changed_since_listing"
     GONE = "gone_since_listing"
     KEY_NOT_FETCHABLE = "key_not_fetchable"
+    NOT_READABLE_NOW = "not_readable_now"
 
 
-RETRIED_CODES = (RejectCode.CHANGED, RejectCode.GONE, RejectCode.KEY_NOT_FETCHABLE)
-"""Rejects that say something about the moment and not about the bytes: tried again whenever it is listed, because an
-archived object that was restored, or a file that may be read again, has the ETag that it had."""
+RETRIED_CODES = (RejectCode.CHANGED, RejectCode.GONE, RejectCode.NOT_READABLE_NOW)
+"""Rejects that say something about the moment and not about the bytes or the key: an archived object that was restored,
+or a file that may be read again, has the ETag that it had. Each costs one GET in every run that has work, for as long
+as it is listed. One whose ETag stayed is no work by itself: a run with nothing else to do is skipped before it."""
 
 
 class ImageRejected(Exception):

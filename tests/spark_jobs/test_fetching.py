@@ -10,7 +10,8 @@ import pytest
 from fruits import fetching
 from fruits.errors import ObjectAccessError
 from fruits.fetching import MAX_REQUESTS, Listed, Source, fetch, local_etag
-from fruits.images import MAX_BYTES, ImageRejected, RejectCode
+from fruits.images import MAX_BYTES
+from fruits.rejects import RETRIED_CODES, ImageRejected, RejectCode
 
 from tests.spark_jobs.scripted_s3 import Bucket, scripted_s3
 
@@ -96,8 +97,9 @@ def test_empty_and_huge_objects_are_not_even_asked_for(bucket):
     assert bucket.requests == []
 
 
-def test_a_key_that_s3_does_not_take_is_a_reject(bucket):
-    bucket.failures["a/../b"] = 400
+@pytest.mark.parametrize("code", ["", "400", "InvalidURI"])
+def test_a_key_that_s3_does_not_take_is_a_reject(bucket, code):
+    bucket.failures["a/../b"], bucket.codes["a/../b"] = 400, code
     assert fetched(bucket, Listed("a/../b", "tag", 1)) == [RejectCode.KEY_NOT_FETCHABLE]
 
 
@@ -106,8 +108,8 @@ def test_a_key_that_s3_does_not_take_is_a_reject(bucket):
     ("status", "code"),
     [
         (400, "InvalidRequest"),
+        (400, "InvalidArgument"),
         (400, "KeyTooLongError"),
-        (403, "InvalidObjectState"),
         (405, "MethodNotAllowed"),
         (410, "Gone"),
     ],
@@ -118,8 +120,21 @@ def test_an_object_that_nobody_gets_is_a_reject_and_its_neighbour_is_fetched(buc
     (_, rejected), (_, neighbour) = fetch([Listed(key, "tag", 1), Listed("next", "tag", 1)], source(bucket))
     assert isinstance(rejected, ImageRejected)
     assert rejected.code is RejectCode.KEY_NOT_FETCHABLE
-    assert ("archived" if status == 403 else f"{status} {code}") in rejected.detail
+    assert rejected.code not in RETRIED_CODES
+    assert f"{status} {code}" in rejected.detail
     assert neighbour == b"x"
+
+
+@pytest.mark.parametrize("key", ["a.jpg", "a//b.jpg"])
+def test_an_archived_object_is_a_reject_that_is_tried_again_and_says_when(bucket, key):
+    bucket.failures[key], bucket.codes[key] = 403, "InvalidObjectState"
+    ((_, rejected),) = fetch([Listed(key, "tag", 1)], source(bucket))
+    assert isinstance(rejected, ImageRejected)
+    assert rejected.code is RejectCode.NOT_READABLE_NOW
+    assert rejected.code in RETRIED_CODES
+    assert "archived" in rejected.detail
+    assert "the next run that has other work" in rejected.detail
+    assert "`force`" in rejected.detail
 
 
 @pytest.mark.parametrize("key", ["a.jpg", "a//b.jpg"])
@@ -130,14 +145,27 @@ def test_an_object_that_nobody_gets_is_a_reject_and_its_neighbour_is_fetched(buc
         (400, "InvalidToken"),
         (400, "AuthorizationHeaderMalformed"),
         (400, "KMS.DisabledException"),
+        (400, "BadRequest"),
+        (400, "InvalidBucketName"),
+        (400, "RequestExpired"),
+        (400, "InvalidAccessKeyId"),
+        (400, "NeverHeardOf"),
         (403, "AccessDenied"),
         (403, "SignatureDoesNotMatch"),
     ],
 )
-def test_what_s3_says_about_the_caller_is_an_error_and_no_photo_is_rejected_for_it(bucket, key, status, code):
+def test_what_s3_does_not_say_about_the_object_is_an_error_and_no_photo_is_rejected_for_it(
+    bucket, key, status, code
+):
     bucket.failures[key], bucket.codes[key] = status, code
     with pytest.raises(ObjectAccessError, match=r"could not fetch 'a"):
         fetched(bucket, Listed(key, "tag", 1))
+
+
+def test_a_refusal_without_a_code_is_an_error_where_the_key_is_none_that_s3_may_not_take(bucket):
+    bucket.failures["a.jpg"], bucket.codes["a.jpg"] = 400, ""
+    with pytest.raises(ObjectAccessError, match=r"could not fetch 'a"):
+        fetched(bucket, Listed("a.jpg", "tag", 1))
 
 
 @pytest.mark.parametrize("key", ["a.jpg", "a//b.jpg"])
@@ -236,4 +264,4 @@ def test_a_file_that_may_not_be_read_is_a_reject_and_its_neighbour_is_read(tmp_p
         return opened(path, *arguments)
 
     monkeypatch.setattr(Path, "open", denied)
-    assert from_folder(tmp_path, *listed) == [RejectCode.KEY_NOT_FETCHABLE, b"x"]
+    assert from_folder(tmp_path, *listed) == [RejectCode.NOT_READABLE_NOW, b"x"]

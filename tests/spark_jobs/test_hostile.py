@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fruits import job, objects
-from fruits.images import ImageRejected, RejectCode, clean
+from fruits.images import clean
 from fruits.keys import image_id
+from fruits.rejects import RETRIED_CODES, ImageRejected, RejectCode
 
 from tests.spark_jobs import hostile
 from tests.spark_jobs.conftest import PHOTOS, ROOT
@@ -80,7 +81,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 def test_there_are_many_classes_and_each_code_about_bytes_is_among_them():
     assert len(CLASSES) > 100
-    about_the_object = {RejectCode.CHANGED, RejectCode.GONE, RejectCode.KEY_NOT_FETCHABLE}
+    about_the_object = {*RETRIED_CODES, RejectCode.KEY_NOT_FETCHABLE}
     assert set().union(*(kind.expected for kind in CLASSES.values())) == {
         LOADED,
         *set(RejectCode) - about_the_object,
@@ -145,7 +146,7 @@ def test_every_class_at_once_through_spark_is_one_image_or_one_reject_by_key(nig
         put(f"{prefix}gone.jpg", same, RejectCode.GONE)
         del bucket.objects[f"{prefix}gone.jpg"]
         put(f"{prefix}up/../x.jpg", same, RejectCode.KEY_NOT_FETCHABLE)
-        bucket.failures[f"{prefix}up/../x.jpg"] = 400
+        bucket.failures[f"{prefix}up/../x.jpg"], bucket.codes[f"{prefix}up/../x.jpg"] = 400, "InvalidURI"
         monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.location.endpoint)
         monkeypatch.setenv("AWS_REGION", "eu-west-1")
         objects.where_is_s3.cache_clear()
