@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from fruits.images import MAX_BYTES, MAX_SCANS, RejectCode
+from fruits.images import MAX_BYTES, MAX_SCANS
+from fruits.rejects import RejectCode
 from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
@@ -60,6 +61,12 @@ def inflating(kind: bytes, megabytes: int = 300) -> bytes:
     blob = b"".join(packer.compress(bytes(1 << 20)) for _ in range(megabytes)) + packer.flush()
     before = {b"zTXt": b"Comment\0\0", b"iCCP": b"icc\0\0", b"iTXt": b"Comment\0\1\0\0\0"}[kind]
     return png((kind, before + blob))
+
+
+def many_inflating(name: bytes) -> bytes:
+    """A PNG of 99,000 texts of 64 kB each, in 10 MB: the end of each is missing, which is seen last."""
+    text = (b"zTXt", name + b"\0\0" + zlib.compress(bytes(64 * 1024), 9)[:-5] + b"\xff" * 5)
+    return png(*[text] * 99_000)
 
 
 def png_inflating_beyond_its_size() -> bytes:
@@ -308,6 +315,18 @@ _SOUND: dict[str, tuple[Made, tuple[int, int] | None]] = {
         (100, 100),
     ),
     "jpeg with a short jfif before its own": (partial(with_segments, (0xE0, b"JFIF\0")), (100, 100)),
+    "jpeg of many small segments of jfif": (
+        partial(with_segments, (0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0"), times=90_000),
+        (100, 100),
+    ),
+    "jpeg of many full segments of jfif": (
+        partial(with_segments, (0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0" + bytes(65_519)), times=900),
+        (100, 100),
+    ),
+    "jpeg of many small segments of adobe": (
+        partial(with_segments, (0xEE, b"Adobe" + bytes(6) + b"\1"), times=90_000),
+        (100, 100),
+    ),
     "jpeg with a short adobe segment": (partial(with_segments, (0xEE, b"Adobe")), (100, 100)),
     "jpeg with a short photoshop segment": (
         partial(with_segments, (0xED, b"Photoshop 3.0\x008BIM\x03\xed")),
@@ -386,6 +405,10 @@ _SOUND: dict[str, tuple[Made, tuple[int, int] | None]] = {
     "png whose comment inflates": (partial(inflating, b"zTXt"), (8, 8)),
     "png whose international comment inflates": (partial(inflating, b"iTXt"), (8, 8)),
     "png whose profile inflates": (partial(inflating, b"iCCP"), (8, 8)),
+    **{
+        f"png of many {name} that inflate": (partial(many_inflating, name.encode()), (8, 8))
+        for name in ("Comment", "XML:com.adobe.xmp", "Raw profile type exif")
+    },
     "png that says it is animated, of one frame": (apng_of_one_frame, (8, 8)),
     "webp with a lying length of exif": (partial(webp_saying, b"EXIF", 0x0FFFFFFF), (20, 40)),
     "webp that says it is longer": (partial(webp_saying, b"RIFF", 0x7FFFFFFF), (20, 40)),

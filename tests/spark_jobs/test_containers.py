@@ -8,8 +8,8 @@ import zlib
 import numpy as np
 import pytest
 from fruits import containers
-from fruits.images import ImageRejected, RejectCode
 from fruits.orientation import turn
+from fruits.rejects import ImageRejected, RejectCode
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -163,6 +163,19 @@ def test_broken_text_around_a_png_says_nothing(digits):
 def test_a_text_that_inflates_is_not_inflated():
     blob = b"Raw profile type exif\0\0" + zlib.compress(bytes(100 << 20))
     assert containers.png(hostile.png((b"zTXt", blob))).orientation == 1
+
+
+@pytest.mark.parametrize("name", [b"vp1g", b"_x_9", b"1234"])
+def test_a_png_with_a_private_chunk_that_pillow_takes_is_taken_without_it(name):
+    data = hostile.png((name, b"private"))
+    assert Image.open(io.BytesIO(data)).getpixel((0, 0)) == (0, 0, 0)
+    assert containers.png(data).picture == hostile.png()
+
+
+def test_a_thumbnail_of_jfif_does_not_count_as_tables():
+    thumbnail = b"JFIF\0\1\1\0\0\1\0\1" + bytes([147, 148]) + bytes(3 * 147 * 148)
+    data = hostile.with_segments((0xE0, thumbnail))
+    np.testing.assert_array_equal(pixels(containers.jpeg(data).picture), pixels(data))
 
 
 @pytest.mark.parametrize(
