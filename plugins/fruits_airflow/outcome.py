@@ -72,10 +72,12 @@ def _unproven(stages: Mapping[str, Mapping[str, Any]], plan: Mapping[str, Any]) 
             "with what comes after them"
         ]
     images, listed = stages["load_images"].get("images", {}), plan["images"]["seen"]
-    found = sum(images.get(fate, 0) for fate in _FATES)
-    if found != listed:
+    counts = {fate: images.get(fate, 0) for fate in _FATES}
+    if sum(counts.values()) != listed:
+        told = ", ".join(f"{count} {fate}" for fate, count in counts.items())
         return [
-            f"load_images tells what became of {found} photos, and plan has listed {listed}; trigger a new run"
+            f"load_images tells of {sum(counts.values())} photos ({told}), and plan has listed {listed}; "
+            "clear add and wait of load_images, with what comes after them"
         ]
     return []
 

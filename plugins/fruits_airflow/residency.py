@@ -84,7 +84,7 @@ def survey(
             "name": name,
             "region": region,
             "encryption": _encryption(client, setting, name, region, describe_key),
-            "policy_sha256": _policy_digest(client, name),
+            "policy_sha256": _policy_digest(client, setting, name),
             "public_access": "blocked",
         }
     lake = buckets["lake_bucket"]["region"]
@@ -217,13 +217,15 @@ def _described(describe_key: Callable[[str, str], str], setting: str, region: st
         ) from error
 
 
-def _policy_digest(client: S3Client, bucket: str) -> str | None:
+def _policy_digest(client: S3Client, setting: str, bucket: str) -> str | None:
     """SHA-256 of the bucket policy in force, or None without one."""
     try:
         policy = client.get_bucket_policy(Bucket=bucket)["Policy"]
     except ClientError as error:
         if error_code(error) == "NoSuchBucketPolicy":
             return None
+        if error_code(error) in _REFUSED:
+            raise ConfigError(f"{setting}: the policy of {bucket!r} cannot be read: {error}") from error
         raise
     return hashlib.sha256(json.dumps(json.loads(policy), sort_keys=True).encode()).hexdigest()
 

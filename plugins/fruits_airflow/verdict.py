@@ -70,8 +70,9 @@ def _judge(settings: Settings, context: Context) -> None:
     undone: list[str] = []
     trying = partial(_trying, undone, last)
     decided, stages, failure = None, dict[str, dict[str, Any]](), None
+    if not run.plan:  # not tried: what the plan has decided must not be written over unread
+        decided = run.lake.read_json(run_key(run_id, "run.json"))
     with trying("the run's notes cannot be read"):
-        decided = None if run.plan else run.lake.read_json(run_key(run_id, "run.json"))
         stages = read_stages(run.lake, run_id)
         failure = run.journal.read(LAST_FAILURE)
     problems = [] if undone else problems_of(states, stages, run.plan, failure)
@@ -106,7 +107,7 @@ def _judge(settings: Settings, context: Context) -> None:
     record |= {"state": "failed" if problems else "succeeded", "reason": "; ".join(problems)}
     if run.plan or undone:
         # A run marked failed by hand skips report; a run resumed after it has more to say.
-        write_report_if_possible(run, record, stages, anew=bool(leftovers or undone))
+        write_report_if_possible(run, record, stages, anew=bool(leftovers or problems))
     run.lake.write_json(run_key(run_id, "run.json"), record)
     if problems:
         # From here and not from a callback of the DAG: that would run in the dag-processor, once, if it is up.

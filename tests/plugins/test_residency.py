@@ -69,6 +69,12 @@ def test_the_policy_in_force_is_named_by_its_digest(account: Settings) -> None:
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_a_policy_that_may_not_be_read_refuses_and_names_its_bucket(account: Settings) -> None:
+    denied = Double(laptop.client("s3"), get_bucket_policy=saying("AccessDenied"))
+    with pytest.raises(ConfigError, match=f"raw_bucket: the policy of '{account.raw_bucket}' cannot be read"):
+        look(account, denied)
+
+
 def test_a_local_endpoint_is_told_as_what_it_is(account: Settings) -> None:
     assert look(account)["endpoint"] == {"service": "s3", "region": LOCAL}
 

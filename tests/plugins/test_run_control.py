@@ -438,6 +438,21 @@ def test_what_the_last_attempt_cannot_do_is_in_the_record_and_an_earlier_one_lea
     assert record(run)["state"] == "succeeded"
 
 
+def test_what_a_plan_has_decided_is_not_written_over_unread(
+    run: RunCluster, told: list[Notice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skipped, decision = unplanned(run), {"state": "skipped", "reason": "nothing new"}
+    run.lake.write_json(run_key(run.identity.run_id, "run.json"), decision)
+    context = context_of(skipped, dict.fromkeys(DONE, "skipped"))
+    with monkeypatch.context() as patch:
+        denied_at(patch, "read_version", "run.json")
+        with pytest.raises(ClientError, match="AccessDenied"):
+            judge_run(run.settings, context)
+    assert record(run) == decision
+    assert [notice.anchor for notice in told] == ["red-run"]
+    judge_run(run.settings, context)
+
+
 @pytest.mark.parametrize("state", ["skipped", "refused"])
 def test_a_stopped_run_whose_lock_stays_is_red_and_says_so(
     run: RunCluster, monkeypatch: pytest.MonkeyPatch, state: str
@@ -576,12 +591,15 @@ def test_a_cluster_that_does_not_end_is_told(
     def never(*_: object, **__: object) -> None:
         raise TimeoutError("not seen ended: j-1")
 
+    measure(run)
+    report_run(run.settings, context_of(run, DONE))  # when all was well
     with monkeypatch.context() as patch:
         patch.setattr(ClusterDesk, "end_all", never)
         with pytest.raises(TimeoutError):
             judge_run(run.settings, context_of(run, DONE))
     assert [notice.anchor for notice in told] == ["cluster-will-not-die"]
     assert "j-1" in told[0].cause
+    assert b"j-1" in (run.lake.read(run_key(run.identity.run_id, "report.html")) or b"")
 
 
 @pytest.mark.parametrize(("max_tries", "expected"), [(0, ["red-run"]), (1, [])])
