@@ -29,6 +29,7 @@ TOGETHER_S = 10.0  # one upload brings both logs, not quite at once; of a silent
 _SPARK_INFO = re.compile(
     r"\d\d/\d\d/\d\d \d\d:\d\d:\d\d INFO "
 )  # would fill the tail: Spark says farewell at length
+_CHUNK_BYTES = 1024  # what a corrupt log loses before the place where it is
 _MAX_BYTES = 8 * 1024 * 1024  # of compressed log; a chatty step must not fill the worker's memory
 
 
@@ -100,5 +101,12 @@ def _unpacked(content: bytes) -> bytes:
         return content
     try:
         return gzip.decompress(content)
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        return zlib.decompressobj(wbits=31).decompress(content)  # cut short: what is readable of it
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        log.warning("A log is cut short or corrupt (%s); showing what is readable of it", error)
+    inflated, unpacker = list[bytes](), zlib.decompressobj(wbits=31)
+    try:
+        for start in range(0, len(content), _CHUNK_BYTES):
+            inflated.append(unpacker.decompress(content[start : start + _CHUNK_BYTES]))
+    except zlib.error as error:
+        log.debug("corrupt after %d pieces: %s", len(inflated), error)
+    return b"".join(inflated)

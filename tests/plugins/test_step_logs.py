@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import threading
 import time
+import zlib
 
 import pytest
 from fruits_airflow import step_logs
@@ -51,6 +52,33 @@ def test_a_log_cut_short_gives_what_is_readable(account: Settings, put) -> None:
     text = "".join(f"line {n * 7919 % 10007}\n" for n in range(5000)).encode()
     put("stderr.gz", gzip.compress(text)[:-2000])
     assert tails(account)["stderr"][0].startswith("line ")
+
+
+def gzipped(text: bytes, end: bytes | None = None) -> bytes:
+    """A log whose compression breaks off after `text`, where `end` follows."""
+    packer = zlib.compressobj(wbits=31)
+    return packer.compress(text) + (packer.flush() if end is None else packer.flush(zlib.Z_FULL_FLUSH) + end)
+
+
+NO_BLOCK = b"\xff" * 64  # deflate has no blocks of this type
+LINES = "".join(f"line {n * 7919 % 10007}\n" for n in range(5000)).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "shown"),
+    [
+        (gzipped(b"", NO_BLOCK), False),
+        (gzipped(LINES, NO_BLOCK), True),
+        (gzipped(LINES)[:-8] + b"checksum", True),
+    ],
+    ids=["from its begin", "in its midst", "in its checksum"],
+)
+def test_a_corrupt_log_gives_what_is_readable_and_is_no_error(
+    account: Settings, put, content: bytes, shown: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    put("stderr.gz", content)
+    assert [line.startswith("line ") for line in tails(account)["stderr"][:1]] == [True] * shown
+    assert "cut short or corrupt" in caplog.text
 
 
 def test_a_late_log_is_waited_for(account: Settings, put) -> None:
