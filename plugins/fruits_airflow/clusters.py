@@ -116,6 +116,22 @@ def find(client: EMRClient, identity: ClusterIdentity, states: Sequence[str] = L
     return sorted(own, key=lambda cluster: (cluster.created_at, cluster.job_flow_id))
 
 
+def noted_cluster(client: EMRClient, identity: ClusterIdentity, job_flow_id: str) -> Cluster | None:
+    """The cluster that a note of `identity` names, in whatever state; None when EMR knows none, or it is another's.
+
+    Raises:
+        ClientError, BotoCoreError: EMR does not tell now.
+    """
+    try:
+        cluster = describe(client, job_flow_id)
+    except ClientError as error:
+        if error_code(error) == "InvalidRequestException":  # EMR forgets what has ended months ago
+            return None
+        raise
+    # another deployment with this lake has the same notes
+    return cluster if identity.tags.items() <= cluster.tags.items() else None
+
+
 @dataclass(frozen=True)
 class ClusterDesk:
     """Makes and ends clusters for one run.
@@ -208,14 +224,8 @@ class ClusterDesk:
         return ended
 
     def _live(self, job_flow_id: str) -> Cluster | None:
-        try:
-            cluster = describe(self.client, job_flow_id)
-        except ClientError as error:
-            if error_code(error) == "InvalidRequestException":  # EMR forgets what has ended months ago
-                return None
-            raise
-        # another deployment with this lake has the same notes
-        if cluster.state not in LIVE_STATES or not self.identity.tags.items() <= cluster.tags.items():
+        cluster = noted_cluster(self.client, self.identity, job_flow_id)
+        if cluster is None or cluster.state not in LIVE_STATES:
             return None
         log.info("Adopting %s (%s), which the listing does not show yet", job_flow_id, cluster.state)
         return cluster
@@ -300,7 +310,12 @@ def clusters_of_run(
 
 
 def instances_of(client: EMRClient, job_flow_id: str) -> list[dict[str, Any]]:
-    """The nodes that a cluster has had, with their timelines."""
+    """The nodes that a cluster has had, with their timelines.
+
+    Raises:
+        ClientError: EMR refuses: it does not know the cluster, or throttles longer than the client is patient.
+        BotoCoreError: EMR does not answer.
+    """
     pages = client.get_paginator("list_instances").paginate(ClusterId=job_flow_id)
     return [dict(instance) for page in pages for instance in page["Instances"]]
 

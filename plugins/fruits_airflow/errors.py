@@ -39,6 +39,10 @@ class ClusterLost(FruitsError):
     """The cluster ended before its work did; another attempt may make a new one."""
 
 
+class ClustersUnseen(FruitsError):
+    """A region or a cluster could not be looked at: whether it outlives its run is not known; another look may tell."""
+
+
 class LockHeld(FruitsError):
     """Another run works on the database; this one waits, or is refused."""
 

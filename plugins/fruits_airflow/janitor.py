@@ -28,7 +28,7 @@ from fruits_airflow.clusters import (
 from fruits_airflow.cost import estimate_parts
 from fruits_airflow.database_lock import DatabaseLock, Holding
 from fruits_airflow.emr_clients import emr_client
-from fruits_airflow.errors import FruitsError, ResidencyError
+from fruits_airflow.errors import ClustersUnseen, FruitsError, ResidencyError
 from fruits_airflow.lake import Lake, error_code
 from fruits_airflow.lock_owners import has_left_it_behind, open_lock
 from fruits_airflow.notices import Notice, is_last_attempt, tell
@@ -73,22 +73,29 @@ def sweep_clusters(settings: Settings, context: Context) -> list[dict[str, Any]]
         For each cluster that was condemned: id, region, run, why, and the state it is in now.
 
     Raises:
-        AirflowFailException: one does not end, or a region or a cluster could not be looked at; the next sweep tries
-            again.
+        AirflowFailException: one does not end; the next sweep tries again.
+        ClustersUnseen: a region or a cluster could not be looked at; a retry looks again, the last one tells.
     """
     runs, report, unseen = SupervisedRuns(context["ti"]), list[dict[str, Any]](), list[str]()
     for region in regions_of(settings):
-        client, condemned = emr_client(settings, region), list[Condemned]()
+        condemned = list[Condemned]()
+        try:
+            client = emr_client(settings, region)
+        except _SILENT as error:  # of STS, for one, when the connection assumes a role
+            unseen.append(f"{region}: {error}")
+            continue
         for cluster in clusters_of(client, settings, region, unseen):
             if why := judge(cluster, runs):
                 condemned.append(Condemned(cluster, region, why))
         report += _end(client, settings, condemned)
-    if unseen and is_last_attempt(context):
+    immortal = [f"{one['job_flow_id']} does not end" for one in report if not one["ended"]]
+    if unseen and (immortal or is_last_attempt(context)):
         me = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
         tell(settings, Notice("clusters-unseen", me, "; ".join(unseen), None))
-    immortal = [one["job_flow_id"] for one in report if not one["ended"]]
-    if immortal or unseen:
-        raise AirflowFailException("; ".join([*(f"{name} does not end" for name in immortal), *unseen]))
+    if immortal:
+        raise AirflowFailException("; ".join([*immortal, *unseen]))
+    if unseen:
+        raise ClustersUnseen("; ".join(unseen))
     log.info("%d clusters ended", len(report))
     return report
 

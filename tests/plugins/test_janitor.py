@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.sdk.exceptions import AirflowFailException
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectTimeoutError
 from fruits_airflow import emr_clients, janitor
 from fruits_airflow.airflow_runs import AirflowRuns
 from fruits_airflow.clusters import LIVE_STATES, describe, find
 from fruits_airflow.endpoints import EndpointLog
-from fruits_airflow.errors import ResidencyError
+from fruits_airflow.errors import ClustersUnseen, ResidencyError
 from fruits_airflow.janitor import free_abandoned_locks, judge, regions_of, sweep_clusters
 from fruits_airflow.notices import Notice
 from fruits_airflow.run_cluster import RunCluster
@@ -218,7 +218,7 @@ def test_a_region_that_cannot_be_looked_at_is_no_clean_sweep_and_the_rest_is_swe
 ) -> None:
     elsewhere, made = made_in(run, "eu-north-1")
     emr(region, get_paginator=denied(code))
-    with pytest.raises(AirflowFailException, match=rf"{region}: .*{code}"):
+    with pytest.raises(ClustersUnseen, match=rf"{region}: .*{code}"):
         sweep_clusters(run.settings, context_of(knows(run, alive=False)))
     assert not is_live(elsewhere, made)
 
@@ -237,7 +237,7 @@ def test_a_cluster_that_cannot_be_looked_at_hides_no_other(
         return denied("ThrottlingException")() if failing else describe_cluster(**request)
 
     emr("eu-west-1", describe_cluster=one_fails)
-    with pytest.raises(AirflowFailException, match=f"{made[which]} in eu-west-1: .*ThrottlingException"):
+    with pytest.raises(ClustersUnseen, match=f"{made[which]} in eu-west-1: .*ThrottlingException"):
         sweep_clusters(ended.settings, context_of(ended))
     assert [one for one in made if is_live(ended, one)] == [made[which]]
     assert [notice.anchor for notice in told] == ["clusters-unseen"]
@@ -253,7 +253,7 @@ def test_what_a_listing_showed_before_it_broke_off_is_ended(
         denied("ThrottlingException")()
 
     emr("eu-west-1", get_paginator=lambda _: SimpleNamespace(paginate=breaks_off))
-    with pytest.raises(AirflowFailException, match="eu-west-1: .*ThrottlingException"):
+    with pytest.raises(ClustersUnseen, match="eu-west-1: .*ThrottlingException"):
         sweep_clusters(run.settings, context_of(knows(run, alive=False)))
     assert not is_live(run, made)
 
@@ -265,9 +265,51 @@ def test_a_region_that_cannot_be_looked_at_is_told_when_no_further_attempt_will_
     emr("eu-west-3", get_paginator=denied("ThrottlingException"))
     context = context_of(run)
     context["ti"].try_number, context["ti"].max_tries = attempt, 2
-    with pytest.raises(AirflowFailException):
+    with pytest.raises(ClustersUnseen) as error:
         sweep_clusters(run.settings, context)
+    assert not isinstance(error.value, AirflowFailException), (
+        "Airflow must try again, so that the last can tell"
+    )
     assert [(one.anchor, "eu-west-3: " in one.cause) for one in told] == [("clusters-unseen", True)] * notices
+
+
+def test_a_cluster_that_stays_ends_the_attempts_so_what_is_unseen_is_told_at_once(
+    run: RunCluster, emr: Callable[..., None], told: list[Notice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.adopt_or_create()
+    monkeypatch.setattr(janitor, "end_and_watch", lambda _, ids, *__: ([], dict.fromkeys(ids, "RUNNING")))
+    emr("eu-west-3", get_paginator=denied("ThrottlingException"))
+    context = context_of(knows(run, alive=False))
+    context["ti"].max_tries = 2
+    with pytest.raises(AirflowFailException, match="does not end; eu-west-3: "):
+        sweep_clusters(run.settings, context)
+    assert [one.anchor for one in told] == ["cluster-will-not-die", "clusters-unseen"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ClientError({"Error": {"Code": "ExpiredToken", "Message": "no"}}, "AssumeRole"),
+        ConnectTimeoutError(endpoint_url="sts.eu-west-1.amazonaws.com"),
+    ],
+)
+def test_a_region_without_a_client_is_unseen_and_the_rest_is_swept(
+    run: RunCluster, told: list[Notice], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    elsewhere, made = made_in(run, "eu-west-3")
+    real = EmrHook.get_conn
+
+    def get_conn(hook: Any) -> Any:
+        if hook.region_name == "eu-west-1":
+            raise error
+        return real(hook)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmrHook, "get_conn", get_conn)
+        with pytest.raises(ClustersUnseen, match="eu-west-1: "):
+            sweep_clusters(run.settings, context_of(knows(run, alive=False)))
+    assert not is_live(elsewhere, made)
+    assert [one.anchor for one in told] == ["clusters-unseen"]
 
 
 def test_what_a_cluster_that_stays_has_cost_may_be_unknown(
@@ -289,7 +331,7 @@ def test_every_region_that_it_asks_is_watched(run: RunCluster, monkeypatch: pyte
         patch.setattr(emr_clients, "CALLED", EndpointLog())
         patch.setattr(EmrHook, "get_conn", lambda hook: hook.conn)  # one that nobody watches yet
         patch.setattr("fruits_airflow.endpoints.place_of", not_in_the_union)
-        with pytest.raises(AirflowFailException) as refused:
+        with pytest.raises(ClustersUnseen) as refused:
             sweep_clusters(run.settings, context_of(run))
     for region in regions_of(run.settings):
         assert f"{region}: 127.0.0.1 is elsewhere" in str(refused.value)
@@ -385,6 +427,46 @@ def test_an_ended_run_keeps_its_lock_while_the_listing_may_not_show_its_cluster(
     unseen = SimpleNamespace(paginate=lambda **_: [{"Clusters": []}])
     emr("eu-west-1", get_paginator=lambda _: unseen)
     assert freed(run, KnownRuns(ended={run.identity.run_id})) == []
+
+
+@pytest.mark.parametrize("dag_id", ["fruits_pipeline", "erase_images"])
+def test_an_ended_run_keeps_its_lock_while_its_named_cluster_lives_however_long_the_listing_lags(
+    make_run: Callable[..., RunCluster], emr: Callable[..., None], dag_id: str
+) -> None:
+    run = make_run(dag_id=dag_id)
+    run = replace(run, settings=replace(run.settings, list_consistency_s=0.0))
+    run.adopt_or_create()
+    ended, real, state = KnownRuns(ended={run.identity.run_id}), run.client, "TERMINATING"
+
+    def describe_cluster(**request: Any) -> Any:
+        found = real.describe_cluster(**request)
+        found["Cluster"]["Status"]["State"] = state
+        return found
+
+    unseen = SimpleNamespace(paginate=lambda **_: [{"Clusters": []}])
+    emr("eu-west-1", get_paginator=lambda _: unseen, describe_cluster=describe_cluster)
+    assert freed(run, ended) == []
+    state = "TERMINATED"
+    assert len(freed(run, ended)) == 1
+
+
+def test_a_lock_whose_cluster_emr_has_forgotten_is_given_back(run: RunCluster) -> None:
+    run = replace(run, settings=replace(run.settings, list_consistency_s=0.0))
+    run.lock("fruits").take(now() + HOUR)
+    run.journal.note("run_job_flow", made="j-FORGOTTEN0000")
+    assert len(freed(run, KnownRuns(ended={run.identity.run_id}))) == 1
+
+
+def test_the_cluster_of_another_deployment_with_the_same_notes_keeps_no_lock(
+    make_run: Callable[..., RunCluster],
+) -> None:
+    run = make_run()
+    run = replace(run, settings=replace(run.settings, list_consistency_s=0.0))
+    other = make_run(settings=replace(run.settings, deployment_id="other-one"))
+    theirs = other.client.run_job_flow(**other.body())["JobFlowId"]
+    run.lock("fruits").take(now() + HOUR)
+    run.journal.note("run_job_flow", made=theirs)
+    assert len(freed(run, KnownRuns(ended={run.identity.run_id}))) == 1
 
 
 def test_another_deployments_lock_is_never_touched(make_run: Callable[..., RunCluster]) -> None:
