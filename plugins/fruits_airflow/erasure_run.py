@@ -36,12 +36,12 @@ from fruits_airflow.lake import Lake
 from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.lock_waiting import LockWaitingOperator
 from fruits_airflow.notices import Anchor, Notice, is_last_attempt, tell
-from fruits_airflow.operators import failing_for_good
+from fruits_airflow.operators import failing_for_good, telling_why
 from fruits_airflow.photo_versions import abort_uploads, image_id_of, list_versions, remove_versions
 from fruits_airflow.prices import load_prices
 from fruits_airflow.publication import PublicationState, change_state
 from fruits_airflow.residency import bucket_region
-from fruits_airflow.run_cluster import RunCluster, open_lake
+from fruits_airflow.run_cluster import PLAN_TASK, RunCluster, open_lake
 from fruits_airflow.settings import Settings
 from fruits_airflow.stages import ERASURE_STAGES
 
@@ -92,7 +92,12 @@ class ErasurePlanOperator(LockWaitingOperator):
 
     def work(self, context: Context) -> dict[str, Any]:
         """Returns the plan."""
-        with failing_for_good(but=(LockHeld,)):
+        # A refused parameter or bucket is told by the log alone: the words may name a photo, or no lake of ours.
+        unnoted = (LockHeld, ConfigError)
+        with (
+            failing_for_good(but=(LockHeld,)),
+            telling_why(self.settings, context, PLAN_TASK, unnoted=unnoted),
+        ):
             return plan_erasure(self.settings, context)
 
     def give_up(self, context: Context, held: LockHeld) -> NoReturn:

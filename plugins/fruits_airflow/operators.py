@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def failing_for_good(but: tuple[type[FruitsError], ...] = ()) -> Iterator[None]:
+def failing_for_good(but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Turns errors of ours, which another attempt would only repeat, into a failure without retries; `but` passes."""
     try:
         yield
@@ -41,10 +41,18 @@ def failing_for_good(but: tuple[type[FruitsError], ...] = ()) -> Iterator[None]:
 
 
 @contextmanager
-def telling_why(settings: Settings, context: Context, stage: str) -> Iterator[None]:
+def telling_why(
+    settings: Settings, context: Context, stage: str, unnoted: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
     """Notes what a task failed of when Airflow will not try it again: run.json and the notice say it.
 
     Of an earlier attempt nothing is noted, since a later one may get on.
+
+    Args:
+        settings: of the deployment.
+        context: of the task.
+        stage: which the note names.
+        unnoted: what passes as it comes: no failure, or one that is told elsewhere.
 
     Raises:
         ClusterLost: as it comes; another attempt makes a new cluster.
@@ -52,18 +60,28 @@ def telling_why(settings: Settings, context: Context, stage: str) -> Iterator[No
         Exception: any other, as it comes.
     """
     try:
-        with failing_for_good(but=(ClusterLost,)):
+        with failing_for_good(but=(ClusterLost, *unnoted)):
             yield
+    except unnoted:
+        raise
     except Exception as error:
         final = isinstance(error, AirflowFailException | AirflowSensorTimeout)
         if final or is_last_attempt(context):
-            named = isinstance(error, AirflowFailException)  # by whoever raised it
-            cause = str(error) if named else f"{type(error).__name__}: {error}"
             try:
-                RunCluster.of(context, settings).journal.note(LAST_FAILURE, stage=stage, cause=cause)
-            except (BotoCoreError, ClientError) as silent:  # which must not hide the error itself
-                log.warning("What the task failed of cannot be noted: %s", silent)
+                RunCluster.of(context, settings).journal.note(LAST_FAILURE, stage=stage, cause=_cause(error))
+            except (
+                Exception
+            ):  # which must not hide the error itself, nor make Airflow try again what is final
+                log.exception("What the task failed of cannot be noted")
         raise
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, AirflowFailException):  # named by whoever raised it
+        return str(error)
+    if isinstance(error, AirflowSensorTimeout):  # the trigger gives news by its deadline, if it runs at all
+        return "no news from the trigger until its deadline; is the triggerer alive? then clear the task"
+    return f"{type(error).__name__}: {error}"
 
 
 class CreateClusterOperator(EmrCreateJobFlowOperator):

@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -18,11 +19,11 @@ from fruits_airflow.journal import forget_earlier_attempt
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.lock_waiting import LockWaitingOperator
-from fruits_airflow.operators import failing_for_good
+from fruits_airflow.operators import failing_for_good, telling_why
 from fruits_airflow.planning import make_plan
 from fruits_airflow.publication import Settled, change_state
 from fruits_airflow.residency import bucket_region, key_describer
-from fruits_airflow.run_cluster import kms_client, open_lake
+from fruits_airflow.run_cluster import PLAN_TASK, UPLOAD_TASK, kms_client, open_lake
 from fruits_airflow.run_parameters import mode_of, parameter_schemas, resolve_parameters
 from fruits_airflow.run_record import State, blank_record
 from fruits_airflow.settings import Settings
@@ -95,7 +96,9 @@ class PlanOperator(LockWaitingOperator):
 
     def work(self, context: Context) -> dict[str, Any]:
         """Returns the plan."""
-        return plan_run(self.settings, context)
+        told = (LockHeld, AirflowSkipException, AirflowFailException)  # by `give_up`, run.json or the log
+        with telling_why(self.settings, context, PLAN_TASK, unnoted=told):
+            return plan_run(self.settings, context)
 
     def give_up(self, context: Context, held: LockHeld) -> NoReturn:
         """Refuses the run."""
@@ -104,7 +107,7 @@ class PlanOperator(LockWaitingOperator):
 
 def upload_code(settings: Settings) -> str:
     """Ships the code that the cluster runs; returns its digest."""
-    with failing_for_good():
+    with telling_why(settings, get_current_context(), UPLOAD_TASK):
         bundle, lake = build_bundle(), open_lake(settings)
         new = upload_bundle(bundle, lake)
     log.info(

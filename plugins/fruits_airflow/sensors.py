@@ -38,6 +38,13 @@ _LAST_LOGS_S = 60.0  # a cluster that ends uploads its logs; what is not there s
 _HOPELESS = ("BOOTSTRAP_FAILURE", "VALIDATION_ERROR", "USER_REQUEST")  # another cluster would end alike
 
 
+_CANCELLED_STATES = ("CANCEL_PENDING", "CANCELLED")
+
+
+def _is_overdue(cluster: Cluster) -> bool:
+    return cluster.deadline is not None and cluster.deadline.timestamp() <= time.time()
+
+
 def _waited_for(step: Step) -> str:
     return f"waited-{step.step_id}"
 
@@ -214,9 +221,9 @@ class StepSensor(EmrStepSensor):
         if event["status"] == "lost" and cluster.state in LIVE_STATES:
             cluster = replace(cluster, state=event["state"], reason=event["reason"])
         if event["status"] == "timeout":
-            self._cancel(run, job_flow_id, step_id)
+            accepted = self._cancel(run, job_flow_id, step_id)
             run.journal.note(f"failed-{step_id}", state=step.state, reason="deadline")
-            self._show_cancelled(run, cluster, step)
+            self._show_cancelled(run, cluster, step, accepted)
             raise AirflowFailException(
                 f"step {step.step_id} was {step.state} at its deadline and cancelled; raise step_timeout_minutes "
                 f"({self.settings.step_timeout_minutes}) or max_cost_eur ({run.plan['max_cost_eur']})"
@@ -232,8 +239,8 @@ class StepSensor(EmrStepSensor):
                 run = RunCluster.of(context, self.settings)
                 try:
                     for cluster, step in self._live_steps(run):
-                        self._cancel(run, cluster.job_flow_id, step.step_id)
-                        self._show_cancelled(run, cluster, step)
+                        accepted = self._cancel(run, cluster.job_flow_id, step.step_id)
+                        self._show_cancelled(run, cluster, step, accepted)
                 except (BotoCoreError, ClientError) as error:  # which would be tried again, a timeout is not
                     self.log.warning(
                         "Cannot look for the step: %s; terminate_cluster ends its cluster", error
@@ -274,18 +281,31 @@ class StepSensor(EmrStepSensor):
         step = run.step_desk(cluster.job_flow_id).adopt(run.step(self.stage))
         return [(cluster, step)] if step and step.state != "COMPLETED" else []
 
-    def _cancel(self, run: RunCluster, job_flow_id: str, step_id: str) -> None:
+    def _cancel(self, run: RunCluster, job_flow_id: str, step_id: str) -> bool:
+        """Whether EMR has taken the request; one that has cancelled the step already, for the trigger, may not."""
         self.log.warning("Cancelling step %s of %s", step_id, job_flow_id)
         try:
-            run.client.cancel_steps(
+            answer = run.client.cancel_steps(
                 ClusterId=job_flow_id, StepIds=[step_id], StepCancellationOption="TERMINATE_PROCESS"
             )
         except (BotoCoreError, ClientError) as error:
             self.log.warning("Cannot cancel it: %s; terminate_cluster ends it with its cluster", error)
+            return False
+        for one in answer["CancelStepsInfoList"]:
+            if one.get("Status") == "FAILED":
+                self.log.warning("It is not cancelled: %s", one.get("Reason"))
+                return False
+        return True
 
-    def _show_cancelled(self, run: RunCluster, cluster: Cluster, step: Step) -> None:
-        """Shows what a cancelled step has written, once that has taken effect; `log_wait_s` bounds both waits."""
-        poll_s, give_up = self.settings.poll_s, time.monotonic() + self.settings.log_wait_s
+    def _show_cancelled(self, run: RunCluster, cluster: Cluster, step: Step, accepted: bool) -> None:
+        """Shows what a cancelled step has written, once that has taken effect; `log_wait_s` bounds both waits.
+
+        Shorter where the cluster would only cost: the step goes on, or the cluster must be gone.
+        """
+        wait_s = self.settings.log_wait_s
+        if not (accepted or step.state in _CANCELLED_STATES) or _is_overdue(cluster):
+            wait_s = min(wait_s, _LAST_LOGS_S)
+        poll_s, give_up = self.settings.poll_s, time.monotonic() + wait_s
         while (left := give_up - time.monotonic()) > 0:
             try:
                 if describe_step(run.client, cluster.job_flow_id, step.step_id).state in TERMINAL_STATES:
@@ -306,8 +326,7 @@ class StepSensor(EmrStepSensor):
                 f"step {step.step_id} is {step.state}: "
                 f"{cluster.job_flow_id} is {cluster.state} ({cluster.reason})"
             )
-            overdue = cluster.deadline is not None and cluster.deadline.timestamp() <= time.time()
-            if overdue or cluster.reason.startswith("USER_REQUEST"):
+            if _is_overdue(cluster) or cluster.reason.startswith("USER_REQUEST"):
                 raise AirflowFailException(
                     f"{message}; ended on purpose or at its deadline, so not tried again"
                 )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from botocore.exceptions import ClientError
 from fruits_airflow import erasure_run
 from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.database_lock import DatabaseLock
@@ -126,6 +127,28 @@ def test_a_database_that_never_becomes_free_is_told(
     ):
         judge_erasure(account, task(ALL_DONE | {"plan": "failed"}))
     assert [notice.anchor for notice in told] == ["lock-held"]
+
+
+def test_what_aws_owes_to_the_last_attempt_of_the_plan_is_in_the_verdict(
+    account: Settings, task: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def throttled(*_: Any, **__: Any) -> Any:
+        raise ClientError({"Error": {"Code": "SlowDown", "Message": "reduce your rate"}}, "ListObjectsV2")
+
+    monkeypatch.setattr(erasure_run, "resolve", throttled)
+    with pytest.raises(ClientError):
+        ErasurePlanOperator(task_id="plan", settings=account).execute(task(keys=[KEY]))
+    with pytest.raises(AirflowFailException, match="plan: ClientError: .*SlowDown.*; plan is failed"):
+        judge_erasure(account, task(ALL_DONE | {"plan": "failed"}))
+
+
+def test_the_words_of_a_refused_parameter_stay_out_of_the_lake(
+    account: Settings, task: Callable[..., Any]
+) -> None:
+    context = task(image_ids=[KEY])
+    with pytest.raises(AirflowFailException, match=f"ConfigError: image_ids: .*{KEY}"):
+        ErasurePlanOperator(task_id="plan", settings=account).execute(context)
+    assert RunCluster.of(context, account).journal.read(LAST_FAILURE) is None
 
 
 def test_while_it_waits_for_the_second_database_the_night_may_have_the_first(
