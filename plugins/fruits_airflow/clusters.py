@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fruits_airflow.errors import ClusterLost
 from fruits_airflow.journal import Journal, age_s
 from fruits_airflow.lake import error_code
 from fruits_airflow.single_calls import MADE, send_announced
@@ -33,6 +34,7 @@ ENDED_STATES = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 
 CLUSTER_REQUEST = "run_job_flow"
 """The note that announces a cluster, and names it once EMR has told its id."""
+LONGEST_END_S = 600.0  # EMR takes one to three minutes
 _NOT_IN_A_TAG = re.compile(r"[^A-Za-z0-9 _.:/=+@-]")
 
 
@@ -186,9 +188,11 @@ class ClusterDesk:
         Raises:
             ClientError: AWS refused the request.
             BotoCoreError: no answer came, and the listing showed no cluster within its window.
+            ClusterLost: an earlier cluster of the run goes on ending; another attempt looks again.
         """
         if existing := self.adopt():
             return existing
+        self._let_end()
         made_of = body()
         job_flow_id = send_announced(
             self.journal,
@@ -198,6 +202,18 @@ class ClusterDesk:
         )
         log.info("The run's cluster is %s, named %s", job_flow_id, self.identity.name)
         return describe(self.client, job_flow_id)
+
+    def _let_end(self) -> None:
+        """Waits for a cluster that is ending: a step on it may still write, and two at once cost twice."""
+        give_up = time.monotonic() + LONGEST_END_S
+        while ending := find(self.client, self.identity, ("TERMINATING",)):
+            if time.monotonic() >= give_up:
+                raise ClusterLost(
+                    f"{ending[0].job_flow_id} is TERMINATING for more than {LONGEST_END_S:.0f} s; the run's next "
+                    "cluster is made when it has ended: see it in the EMR console"
+                )
+            log.info("%s is TERMINATING; the next is made when it has ended", ending[0].job_flow_id)
+            time.sleep(self.poll_s)
 
     def end_all(self, known: Sequence[str] = (), timeout_s: float = 900.0) -> list[Cluster]:
         """Ends every cluster of the run and watches until each is seen ended.

@@ -309,37 +309,6 @@ def test_f22_two_runs_for_one_night_come_one_after_the_other(
     assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
 
 
-@pytest.mark.slow
-def test_f22_a_second_airflow_that_runs_the_same_run_adopts_its_cluster_and_steps(
-    deployment: Deployment, pipeline: Pipeline, second_pipeline: Pipeline, record: Record, undisturbed: str
-) -> None:
-    broken = record(
-        "F22", "during", "scripted", "a second Airflow runs the same run id while the first's step is at work"
-    )
-    aws, night = deployment.aws, "2027-02-09T02:00:00+00:00"
-    number = aws.arm(kind="held", operation="PutObject", key="tables/[^/]*/features/current.json", times=1)
-    first = pipeline.start(at=night, force=True)
-    held(aws, number)
-    second = second_pipeline.start(at=night, force=True)
-    until(lambda: "Adopting j-" in second_pipeline.tail(4000), "the second to find the cluster", 120)
-    aws.disarm(number)
-    runs = [first(), second()]
-    # To AWS and to the lake they are one run. The plan of the second has removed what the first had measured, so that
-    # no verdict sees all stages: red, though what was published is whole.
-    assert {run.run_id for run in runs} == {runs[0].run_id}
-    for run in runs:
-        broken += check(deployment, run, red_though_published=True)
-    if runs[0].state == runs[1].state == "failed":
-        assert "left no metrics" in (deployment.record(runs[0].run_id) or {})["reason"]
-    assert broken == [], pipeline.tail()
-
-    again = pipeline.run(force=True)
-    broken += check(deployment, again)
-    assert broken == []
-    assert again.state == "success", pipeline.tail()
-    assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
-
-
 # F22: an erasure beside a run
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from fruits_airflow import clusters
 from fruits_airflow.clusters import LIVE_STATES, ClusterIdentity, tag_value
 from fruits_airflow.emr_clients import PATIENT, SINGLE_ATTEMPT, emr_client
-from fruits_airflow.errors import CostCeilingExceeded
+from fruits_airflow.errors import ClusterLost, CostCeilingExceeded
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.settings import Settings
 
@@ -84,6 +85,48 @@ def test_a_cluster_whose_id_was_told_is_never_made_again_however_long_the_listin
 def test_a_cluster_that_emr_has_forgotten_does_not_keep_a_run_from_its_own(run: RunCluster) -> None:
     run.journal.note("run_job_flow", made="j-FORGOTTEN0000")
     assert run.adopt_or_create().name == run.identity.name
+
+
+def ending(run: RunCluster, looks: int) -> tuple[Any, list[str]]:
+    """A client to which one cluster of the run is TERMINATING for so many looks, and what is told after each."""
+    told: list[str] = []
+
+    def list_clusters(name: str) -> Any:
+        real = run.client.get_paginator(name)
+
+        def paginate(**request: Any) -> Any:
+            if request.get("ClusterStates") != ["TERMINATING"] or len(told) >= looks:
+                return real.paginate(**request)
+            told.append("TERMINATING")
+            return [{"Clusters": [{"Id": "j-ENDING", "Name": run.identity.name}]}]
+
+        return Double(real, paginate=paginate)
+
+    def describe_cluster(**request: Any) -> Any:
+        if request["ClusterId"] != "j-ENDING":
+            return run.client.describe_cluster(**request)
+        status = {"State": "TERMINATING", "Timeline": {"CreationDateTime": datetime.now(UTC)}}
+        tags = [{"Key": key, "Value": value} for key, value in run.identity.tags.items()]
+        return {"Cluster": {"Name": run.identity.name, "Status": status, "Tags": tags}}
+
+    return Double(run.client, get_paginator=list_clusters, describe_cluster=describe_cluster), told
+
+
+def test_the_next_cluster_is_made_when_the_one_before_has_ended(run: RunCluster) -> None:
+    client, told = ending(run, looks=3)
+    made = replace(run.desk, client=client).adopt_or_create(run.body)
+    assert len(told) == 3
+    assert live(run) == [made.job_flow_id]
+
+
+def test_a_cluster_that_goes_on_ending_is_left_to_another_attempt(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clusters, "LONGEST_END_S", 0.3)
+    client, _ = ending(run, looks=999)
+    with pytest.raises(ClusterLost, match="j-ENDING is TERMINATING"):
+        replace(run.desk, client=client).adopt_or_create(run.body)
+    assert live(run) == []
 
 
 def test_without_an_announced_request_nothing_is_waited_for(run: RunCluster) -> None:
