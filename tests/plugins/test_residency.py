@@ -151,7 +151,10 @@ def test_a_cluster_outside_the_union_is_refused(account: Settings) -> None:
         survey(account, "us-west-2", laptop.client("s3"), unknown_key)
 
 
-def test_after_the_run_its_cluster_and_the_endpoints_it_called_are_in(run: RunCluster) -> None:
+def test_after_the_run_its_cluster_and_the_endpoints_it_called_are_in(
+    make_run: Callable[..., RunCluster],
+) -> None:
+    run = make_run("manual__of_this_test")  # a process notes what it calls once for each run
     run_id = run.identity.run_id
     run.lake.write_json(run_key(run_id, EVIDENCE), look(run.settings))
     CALLED.keep(run.lake, run_key(run_id))
