@@ -21,8 +21,8 @@ It guards, so it is not paused when Airflow first sees it; its first run is at t
 
 **A rerun** looks again and does what is left; nothing it does can be done twice.
 
-**Cost**: it makes nothing. A cluster that refuses to end turns this run red, and so does a region or cluster that cannot
-be looked at; both are told to whom the setting `notify` says, each time until it is over.
+**Cost**: it makes nothing. A cluster that refuses to end turns this run red, and so does a region or cluster that
+cannot be looked at; both are told to whom the setting `notify` says, each time until it is over.
 """
 
 from __future__ import annotations
