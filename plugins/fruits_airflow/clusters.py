@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 LIVE_STATES = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
 READY_STATES = ("RUNNING", "WAITING")
+UNENDED_STATES = (*LIVE_STATES, "TERMINATING")
 ENDED_STATES = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 
 CLUSTER_REQUEST = "run_job_flow"
@@ -109,29 +110,40 @@ def describe(client: EMRClient, job_flow_id: str) -> Cluster:
     )
 
 
-def find(client: EMRClient, identity: ClusterIdentity, states: Sequence[str] = LIVE_STATES) -> list[Cluster]:
-    """The clusters of `identity` in `states`, oldest first; by name, then by tags."""
-    pages = client.get_paginator("list_clusters").paginate(ClusterStates=list(states))  # type: ignore[arg-type]
-    ids = [c["Id"] for page in pages for c in page["Clusters"] if c["Name"] == identity.name]
-    described = (describe(client, job_flow_id) for job_flow_id in ids)
-    own = [c for c in described if identity.tags.items() <= c.tags.items() and c.state in states]
-    return sorted(own, key=lambda cluster: (cluster.created_at, cluster.job_flow_id))
+def find(
+    client: EMRClient,
+    identity: ClusterIdentity,
+    states: Sequence[str] = LIVE_STATES,
+    request: Mapping[str, Any] | None = None,
+) -> list[Cluster]:
+    """The clusters of `identity` in `states`, oldest first; by name, then by tags.
 
-
-def noted_cluster(client: EMRClient, identity: ClusterIdentity, job_flow_id: str) -> Cluster | None:
-    """The cluster that a note of `identity` names, in whatever state; None when EMR knows none, or it is another's.
+    Args:
+        client: EMR client.
+        identity: whose.
+        states: which count.
+        request: the note of CLUSTER_REQUEST; the cluster that it names is found though the listing lags behind.
 
     Raises:
         ClientError, BotoCoreError: EMR does not tell now.
     """
+    pages = client.get_paginator("list_clusters").paginate(ClusterStates=list(states))  # type: ignore[arg-type]
+    ids = [c["Id"] for page in pages for c in page["Clusters"] if c["Name"] == identity.name]
+    described = [describe(client, job_flow_id) for job_flow_id in ids]
+    if request and MADE in request and request[MADE] not in ids:
+        described += _remembered(client, request[MADE])
+    # by tags also what was noted: another deployment with this lake has the same notes
+    own = [c for c in described if identity.tags.items() <= c.tags.items() and c.state in states]
+    return sorted(own, key=lambda cluster: (cluster.created_at, cluster.job_flow_id))
+
+
+def _remembered(client: EMRClient, job_flow_id: str) -> list[Cluster]:
     try:
-        cluster = describe(client, job_flow_id)
+        return [describe(client, job_flow_id)]
     except ClientError as error:
         if error_code(error) == "InvalidRequestException":  # EMR forgets what has ended months ago
-            return None
+            return []
         raise
-    # another deployment with this lake has the same notes
-    return cluster if identity.tags.items() <= cluster.tags.items() else None
 
 
 @dataclass(frozen=True)
@@ -159,13 +171,11 @@ class ClusterDesk:
 
         Waits while a request announced moments ago may have made one that the listing does not show yet.
         """
-        while not (clusters := find(self.client, self.identity)):
-            request = self.journal.read(CLUSTER_REQUEST)
-            if request is None:
-                return None
-            if MADE in request:
-                return self._live(request[MADE])
-            if (age := age_s(request)) >= self.consistency_s:
+        while True:
+            request = self._request()
+            if clusters := find(self.client, self.identity, request=request):
+                break
+            if request is None or MADE in request or (age := age_s(request)) >= self.consistency_s:
                 return None
             log.info("A request for a cluster was sent %.0f s ago; looking again", age)
             time.sleep(min(self.poll_s, self.consistency_s - age))
@@ -206,7 +216,8 @@ class ClusterDesk:
     def _let_end(self) -> None:
         """Waits for a cluster that is ending: a step on it may still write, and two at once cost twice."""
         give_up = time.monotonic() + LONGEST_END_S
-        while ending := find(self.client, self.identity, ("TERMINATING",)):
+        request = self._request()
+        while ending := find(self.client, self.identity, ("TERMINATING",), request):
             if time.monotonic() >= give_up:
                 raise ClusterLost(
                     f"{ending[0].job_flow_id} is TERMINATING for more than {LONGEST_END_S:.0f} s; the run's next "
@@ -215,11 +226,10 @@ class ClusterDesk:
             log.info("%s is TERMINATING; the next is made when it has ended", ending[0].job_flow_id)
             time.sleep(self.poll_s)
 
-    def end_all(self, known: Sequence[str] = (), timeout_s: float = 900.0) -> list[Cluster]:
+    def end_all(self, timeout_s: float) -> list[Cluster]:
         """Ends every cluster of the run and watches until each is seen ended.
 
         Args:
-            known: ids to end besides what the listing shows, such as one from an XCom.
             timeout_s: how long to watch.
 
         Returns:
@@ -228,10 +238,10 @@ class ClusterDesk:
         Raises:
             TimeoutError: one was not seen ended in time; it names each and its state.
         """
-        adopted = self.adopt()
-        listed = find(self.client, self.identity, (*LIVE_STATES, "TERMINATING"))
-        pending = {cluster.job_flow_id for cluster in (*listed, *filter(None, [adopted]))} | self._own(known)
-        ended, alive = end_and_watch(self.client, pending, timeout_s, self.poll_s)
+        self.adopt()
+        pending = find(self.client, self.identity, UNENDED_STATES, self._request())
+        ids = [cluster.job_flow_id for cluster in pending]
+        ended, alive = end_and_watch(self.client, ids, timeout_s, self.poll_s)
         if alive:
             raise TimeoutError(
                 f"not seen ended after {timeout_s:.0f} s: {', '.join(f'{i} ({why})' for i, why in alive.items())}; "
@@ -239,26 +249,8 @@ class ClusterDesk:
             )
         return ended
 
-    def _live(self, job_flow_id: str) -> Cluster | None:
-        cluster = noted_cluster(self.client, self.identity, job_flow_id)
-        if cluster is None or cluster.state not in LIVE_STATES:
-            return None
-        log.info("Adopting %s (%s), which the listing does not show yet", job_flow_id, cluster.state)
-        return cluster
-
-    def _own(self, known: Sequence[str]) -> set[str]:
-        own = set()
-        for job_flow_id in known:
-            cluster = describe(self.client, job_flow_id)
-            if self.identity.tags.items() <= cluster.tags.items() and cluster.state not in ENDED_STATES:
-                own.add(job_flow_id)
-        return own
-
-
-def request_is_fresh(journal: Journal, consistency_s: float) -> bool:
-    """Whether a cluster may have been asked for so lately that ListClusters does not show it yet."""
-    request = journal.read(CLUSTER_REQUEST)
-    return request is not None and age_s(request) < consistency_s
+    def _request(self) -> dict[str, Any] | None:
+        return self.journal.read(CLUSTER_REQUEST)
 
 
 def request_end(client: EMRClient, job_flow_id: str) -> None:

@@ -17,7 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.airflow_runs import AirflowRuns, SupervisedRuns
 from fruits_airflow.clusters import (
-    LIVE_STATES,
+    UNENDED_STATES,
     Cluster,
     ClusterIdentity,
     describe,
@@ -117,7 +117,7 @@ def clusters_of(client: EMRClient, settings: Settings, region: str, unseen: list
         unseen: gets what could not be looked at and why: one cluster must not hide those that are listed after it.
     """
     mine = {"project": "fruits", "deployment": tag_value(settings.deployment_id)}
-    states: Any = [*LIVE_STATES, "TERMINATING"]
+    states: Any = UNENDED_STATES
     listed = list[str]()
     try:
         for page in client.get_paginator("list_clusters").paginate(ClusterStates=states):

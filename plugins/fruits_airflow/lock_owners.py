@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from fruits_airflow.airflow_runs import AirflowRuns
-from fruits_airflow.clusters import (
-    CLUSTER_REQUEST,
-    ENDED_STATES,
-    LIVE_STATES,
-    ClusterIdentity,
-    find,
-    noted_cluster,
-    request_is_fresh,
-)
+from fruits_airflow.clusters import CLUSTER_REQUEST, UNENDED_STATES, ClusterIdentity, find
 from fruits_airflow.database_lock import DatabaseLock, Holding
 from fruits_airflow.emr_clients import emr_client
-from fruits_airflow.journal import Journal, folder_of
+from fruits_airflow.journal import Journal, age_s, folder_of
 from fruits_airflow.lake import Lake
 from fruits_airflow.settings import Settings
-from fruits_airflow.single_calls import MADE
 
 _AFTER_A_CLUSTER = timedelta(hours=1)  # what terminate_cluster and verdict may need, their retries included
 
@@ -44,7 +36,7 @@ def open_lock(
         # work: only the deadline tells them apart, so it is waited for (docs/runbook.md#lock-held).
         if owner.deployment_id == settings.deployment_id and runs.is_alive(owner.dag_id, owner.run_id):
             return False
-        return not _has_cluster(settings, lake, holding)
+        return not _has_cluster(settings, holding, _request(lake, holding))
 
     return DatabaseLock(lake, database, identity, region, is_gone)
 
@@ -69,8 +61,10 @@ def has_left_it_behind(settings: Settings, lake: Lake, holding: Holding, runs: A
 
     if not is_over():
         return False
-    journal = Journal(lake, folder_of(owner.dag_id, owner.run_id))
-    if request_is_fresh(journal, settings.list_consistency_s) or _has_cluster(settings, lake, holding):
+    request = _request(lake, holding)
+    if request and age_s(request) < settings.list_consistency_s:
+        return False  # what it asked for may not be listed yet
+    if _has_cluster(settings, holding, request):
         return False
     return is_over()
 
@@ -80,12 +74,10 @@ def lock_deadline(settings: Settings) -> datetime:
     return datetime.now(UTC) + timedelta(minutes=settings.max_cluster_minutes) + _AFTER_A_CLUSTER
 
 
-def _has_cluster(settings: Settings, lake: Lake, holding: Holding) -> bool:
-    client, owner = emr_client(settings, holding.region), holding.owner
-    if find(client, owner, (*LIVE_STATES, "TERMINATING")):
-        return True
-    request = Journal(lake, folder_of(owner.dag_id, owner.run_id)).read(CLUSTER_REQUEST) or {}
-    if MADE not in request:
-        return False
-    made = noted_cluster(client, owner, request[MADE])  # which a listing that lags does not show
-    return made is not None and made.state not in ENDED_STATES
+def _request(lake: Lake, holding: Holding) -> dict[str, Any] | None:
+    owner = holding.owner
+    return Journal(lake, folder_of(owner.dag_id, owner.run_id)).read(CLUSTER_REQUEST)
+
+
+def _has_cluster(settings: Settings, holding: Holding, request: dict[str, Any] | None) -> bool:
+    return bool(find(emr_client(settings, holding.region), holding.owner, UNENDED_STATES, request))

@@ -69,9 +69,8 @@ def telling_why(
         if final or is_last_attempt(context):
             try:
                 RunCluster.of(context, settings).journal.note(LAST_FAILURE, stage=stage, cause=_cause(error))
-            except (
-                Exception
-            ):  # which must not hide the error itself, nor make Airflow try again what is final
+            except Exception:
+                # It must not hide the error itself, nor make Airflow try again what is final.
                 log.exception("What the task failed of cannot be noted")
         raise
 

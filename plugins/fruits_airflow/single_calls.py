@@ -39,7 +39,7 @@ def send_announced(
     Raises:
         ClientError: AWS refused the request.
         ClientError, BotoCoreError: it was not answered, and `find` found nothing: now, or after the last of
-            4 throttled requests.
+            REQUESTS throttled ones.
     """
     sent = 0
     while True:
@@ -52,10 +52,10 @@ def send_announced(
                 raise
             log.warning("%s; looking for what was made", error)
             found = find()
-            if found is None and _is_throttled(error) and sent < REQUESTS:
-                log.info("Nothing was; sending it again")
-                continue
             if found is None:
+                if _is_throttled(error) and sent < REQUESTS:
+                    log.info("Nothing was; sending it again")
+                    continue
                 raise
             made = found
         journal.note(name, **facts, **{MADE: made})
