@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import TaskGroup, task
+from airflow.sdk import TaskGroup, get_current_context, task
 
 from fruits_airflow import run_control
 from fruits_airflow.operators import AddStepOperator, CreateClusterOperator, TerminateClusterOperator
@@ -34,7 +34,7 @@ def upload_code(settings: Settings) -> Any:
     @task
     def upload_code() -> str:
         """Ships fruits.zip, the job files and bootstrap.sh under the digest of their content."""
-        return run_control.upload_code(settings)
+        return run_control.upload_code(settings, get_current_context())
 
     return upload_code()
 

@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.airflow_runs import AirflowRuns, SupervisedRuns
+from fruits_airflow.aws_clients import emr_client
 from fruits_airflow.clusters import (
     UNENDED_STATES,
     Cluster,
@@ -27,7 +28,6 @@ from fruits_airflow.clusters import (
 )
 from fruits_airflow.cost import estimate_parts
 from fruits_airflow.database_lock import DatabaseLock, Holding
-from fruits_airflow.emr_clients import emr_client
 from fruits_airflow.errors import ClustersUnseen, FruitsError, ResidencyError
 from fruits_airflow.lake import Lake, error_code
 from fruits_airflow.lock_owners import has_left_it_behind, open_lock

@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fruits_airflow.airflow_runs import AirflowRuns
+from fruits_airflow.aws_clients import emr_client
 from fruits_airflow.clusters import CLUSTER_REQUEST, UNENDED_STATES, ClusterIdentity, find
 from fruits_airflow.database_lock import DatabaseLock, Holding
-from fruits_airflow.emr_clients import emr_client
 from fruits_airflow.journal import Journal, age_s, folder_of
 from fruits_airflow.lake import Lake
 from fruits_airflow.settings import Settings

@@ -14,13 +14,11 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.providers.amazon.aws.links.emr import EmrClusterLink
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.airflow_runs import AirflowRuns, SupervisedRuns
+from fruits_airflow.aws_clients import SINGLE_ATTEMPT, emr_client, s3_client
 from fruits_airflow.cluster_body import load_profile
 from fruits_airflow.cluster_request import cluster_body, require_sound_cluster
 from fruits_airflow.clusters import (
@@ -33,7 +31,6 @@ from fruits_airflow.clusters import (
 )
 from fruits_airflow.cost import PARTS, deadline, disks, estimate_parts
 from fruits_airflow.database_lock import DatabaseLock, take_together
-from fruits_airflow.emr_clients import PATIENT, SINGLE_ATTEMPT, emr_client
 from fruits_airflow.endpoints import CALLED
 from fruits_airflow.errors import FruitsError
 from fruits_airflow.journal import Journal, folder_of, forget_failure
@@ -59,21 +56,7 @@ _CLOCK_SKEW = timedelta(minutes=5)
 
 def open_lake(settings: Settings) -> Lake:
     """The lake, through Airflow's connection if one is named."""
-    client = _patient_client(S3Hook, aws_conn_id=settings.aws_conn_id, region_name=settings.region)
-    return Lake(client, settings.lake_bucket)
-
-
-def kms_client(settings: Settings, region: str) -> Any:
-    """A KMS client of a region."""
-    return _patient_client(
-        AwsBaseHook, aws_conn_id=settings.aws_conn_id, region_name=region, client_type="kms"
-    )
-
-
-def _patient_client(hook: type[AwsBaseHook], **of: Any) -> Any:
-    """A client of a hook with the connection's options of botocore's, then PATIENT; see `emr_hook`."""
-    config = Config(**PATIENT).merge(hook(**of).config)
-    return CALLED.watch(hook(**of, config=config).get_conn())
+    return Lake(s3_client(settings), settings.lake_bucket)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.sdk import get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.airflow_runs import SupervisedRuns
+from fruits_airflow.aws_clients import kms_client
 from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.code_bundle import build_bundle, upload_bundle
 from fruits_airflow.endpoints import CALLED
@@ -23,7 +23,7 @@ from fruits_airflow.operators import failing_for_good, telling_why
 from fruits_airflow.planning import make_plan
 from fruits_airflow.publication import Settled, change_state
 from fruits_airflow.residency import bucket_region, key_describer
-from fruits_airflow.run_cluster import PLAN_TASK, UPLOAD_TASK, kms_client, open_lake
+from fruits_airflow.run_cluster import PLAN_TASK, UPLOAD_TASK, open_lake
 from fruits_airflow.run_parameters import mode_of, parameter_schemas, resolve_parameters
 from fruits_airflow.run_record import State, blank_record
 from fruits_airflow.settings import Settings
@@ -105,9 +105,9 @@ class PlanOperator(LockWaitingOperator):
         refuse_run(self.settings, context, held)
 
 
-def upload_code(settings: Settings) -> str:
+def upload_code(settings: Settings, context: Context) -> str:
     """Ships the code that the cluster runs; returns its digest."""
-    with telling_why(settings, get_current_context(), UPLOAD_TASK):
+    with telling_why(settings, context, UPLOAD_TASK):
         bundle, lake = build_bundle(), open_lake(settings)
         new = upload_bundle(bundle, lake)
     log.info(

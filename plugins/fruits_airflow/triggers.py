@@ -19,8 +19,8 @@ from airflow.triggers.base import TriggerEvent
 from asgiref.sync import sync_to_async
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fruits_airflow.aws_clients import emr_hook
 from fruits_airflow.clusters import ENDED_STATES, READY_STATES
-from fruits_airflow.emr_clients import emr_hook
 from fruits_airflow.steps import TERMINAL_STATES, Step
 
 _CLUSTER_EVERY = 5  # looks at a step between two looks at its cluster

@@ -69,21 +69,15 @@ def _judge(settings: Settings, context: Context) -> None:
     lock = run.lock(run.plan.get("database") or database_of(settings, context["params"]))
     undone: list[str] = []
     trying = partial(_trying, undone, last)
-    decided, stages, failure = None, dict[str, dict[str, Any]](), None
-    if not run.plan:  # not tried: what the plan has decided must not be written over unread
-        decided = run.lake.read_json(run_key(run_id, "run.json"))
+    # Not tried, as the rest is: what the plan has decided must not be written over unread.
+    decided = None if run.plan else run.lake.read_json(run_key(run_id, "run.json"))
+    stages, failure = dict[str, dict[str, Any]](), None
     with trying("the run's notes cannot be read"):
         stages = read_stages(run.lake, run_id)
         failure = run.journal.read(LAST_FAILURE)
     problems = [] if undone else problems_of(states, stages, run.plan, failure)
-    leftovers = 0
-    lost_sight: TimeoutError | None = None
-    try:
-        leftovers = len(run.desk.end_all(timeout_s=settings.terminate_timeout_minutes * 60))
-    except (TimeoutError, BotoCoreError, ClientError) as error:
-        lost_sight = TimeoutError(f"a cluster may be alive: {error}")
-        if not last:
-            raise lost_sight from error  # nothing is said yet: the next attempt may find all well
+    leftovers, lost_sight = _end_clusters(run, last)
+    if lost_sight:
         problems.append(str(lost_sight))
     stopped = decided if not (lost_sight or leftovers) and _stands(decided, states) else None
     if not stopped:
@@ -119,6 +113,21 @@ def _judge(settings: Settings, context: Context) -> None:
         raise AirflowFailException(f"the run did not do its work: {record['reason']}")
     log.info("succeeded: %s", record["pca"])
     announce(settings, context, run.plan["database"], record)
+
+
+def _end_clusters(run: RunCluster, last: bool) -> tuple[int, TimeoutError | None]:
+    """How many clusters were alive, and are ended; and on the last attempt why one may be alive still.
+
+    Raises:
+        TimeoutError: one may be alive, and nothing is said yet: the next attempt may find all well.
+    """
+    try:
+        return len(run.desk.end_all(run.settings.terminate_timeout_minutes * 60)), None
+    except (TimeoutError, BotoCoreError, ClientError) as error:
+        lost_sight = TimeoutError(f"a cluster may be alive: {error}")
+        if not last:
+            raise lost_sight from error
+        return 0, lost_sight
 
 
 @contextmanager

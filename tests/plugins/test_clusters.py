@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from fruits_airflow import clusters
+from fruits_airflow.aws_clients import PATIENT, SINGLE_ATTEMPT, emr_client
 from fruits_airflow.clusters import LIVE_STATES, ClusterIdentity, tag_value
-from fruits_airflow.emr_clients import PATIENT, SINGLE_ATTEMPT, emr_client
 from fruits_airflow.errors import ClusterLost, CostCeilingExceeded
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.settings import Settings

@@ -13,7 +13,7 @@ import pytest
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
 from botocore.exceptions import ClientError, EndpointConnectionError
-from fruits_airflow import emr_clients
+from fruits_airflow import aws_clients
 from fruits_airflow.clusters import ClusterIdentity, describe
 from fruits_airflow.database_lock import DatabaseLock, Holding, take_together
 from fruits_airflow.endpoints import EndpointLog
@@ -265,7 +265,7 @@ def test_asking_for_the_holders_cluster_is_watched(
     make_run: Callable[..., RunCluster], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called = EndpointLog()
-    monkeypatch.setattr(emr_clients, "CALLED", called)
+    monkeypatch.setattr(aws_clients, "CALLED", called)
     monkeypatch.setattr(EmrHook, "get_conn", lambda hook: hook.conn)  # one that nobody watches yet
     make_run("manual__gone").lock("fruits").take(now() - HOUR)
     make_run("manual__next").lock("fruits").take(now() + HOUR)

@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.sdk.exceptions import AirflowFailException
 from botocore.exceptions import ClientError, ConnectTimeoutError
-from fruits_airflow import emr_clients, janitor
+from fruits_airflow import aws_clients, janitor
 from fruits_airflow.airflow_runs import AirflowRuns
 from fruits_airflow.clusters import LIVE_STATES, describe, find
 from fruits_airflow.endpoints import EndpointLog
@@ -328,7 +328,7 @@ def test_every_region_that_it_asks_is_watched(run: RunCluster, monkeypatch: pyte
         raise ResidencyError(f"{host} is elsewhere")
 
     with monkeypatch.context() as patch:
-        patch.setattr(emr_clients, "CALLED", EndpointLog())
+        patch.setattr(aws_clients, "CALLED", EndpointLog())
         patch.setattr(EmrHook, "get_conn", lambda hook: hook.conn)  # one that nobody watches yet
         patch.setattr("fruits_airflow.endpoints.place_of", not_in_the_union)
         with pytest.raises(ClustersUnseen) as refused:

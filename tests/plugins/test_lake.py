@@ -14,9 +14,10 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import IncompleteReadError, ResponseStreamingError
+from fruits_airflow.aws_clients import kms_client
 from fruits_airflow.endpoints import CALLED
 from fruits_airflow.lake import Lake
-from fruits_airflow.run_cluster import kms_client, open_lake
+from fruits_airflow.run_cluster import open_lake
 from fruits_airflow.settings import Settings
 
 from tests.plugins.doubles import ClosingServer

@@ -41,10 +41,9 @@ def test_an_answer_that_aws_owes_to_the_last_attempt_is_noted(
     context["ti"].max_tries = context["ti"].try_number - 1 + further
     monkeypatch.setattr(run_control, "plan_run", fails(THROTTLED))
     monkeypatch.setattr(run_control, "upload_bundle", fails(THROTTLED))
-    monkeypatch.setattr(run_control, "get_current_context", lambda: context)
     plan = PlanOperator(task_id="plan", settings=run.settings)
     with pytest.raises(ClientError, match="SlowDown"):
-        plan.work(context) if task == "plan" else upload_code(run.settings)
+        plan.work(context) if task == "plan" else upload_code(run.settings, context)
     assert cause(run) == ((task, f"ClientError: {THROTTLED}") if noted else None)
 
 
@@ -52,9 +51,8 @@ def test_code_that_is_not_what_its_digest_says_is_noted(
     run: RunCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_control, "upload_bundle", fails(CodeMismatch("another's")))
-    monkeypatch.setattr(run_control, "get_current_context", lambda: context_of(run))
     with pytest.raises(AirflowFailException, match="CodeMismatch"):
-        upload_code(run.settings)
+        upload_code(run.settings, context_of(run))
     assert cause(run) == ("upload_code", "CodeMismatch: another's")
 
 

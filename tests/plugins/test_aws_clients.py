@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from fruits_airflow.emr_clients import PATIENT, SINGLE_ATTEMPT, emr_hook
+from fruits_airflow.aws_clients import PATIENT, SINGLE_ATTEMPT, emr_hook
 from fruits_airflow.triggers import StepTrigger
 
 
