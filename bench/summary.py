@@ -19,23 +19,21 @@ class Summary:
 
     def median(self, section: str, contestant: str, size: int, workers: int, figure: Figure) -> float | None:
         """The median of a figure; None where it was not measured."""
-        values = [
-            value
-            for run in self._runs
-            if (run.section, run.contestant, run.size, run.workers) == (section, contestant, size, workers)
-            if (value := figure(run)) is not None
-        ]
+        values = self._values(section, contestant, size, workers, figure)
         return statistics.median(values) if values else None
 
     def spread(self, section: str, contestant: str, size: int, workers: int, figure: Figure) -> float | None:
         """Largest over smallest of a figure, the noise of the machine; None below two runs."""
-        values = [
+        values = self._values(section, contestant, size, workers, figure)
+        return round(max(values) / min(values), 2) if len(values) > 1 else None
+
+    def _values(self, section: str, contestant: str, size: int, workers: int, figure: Figure) -> list[float]:
+        return [
             value
             for run in self._runs
             if (run.section, run.contestant, run.size, run.workers) == (section, contestant, size, workers)
             if (value := figure(run)) is not None
         ]
-        return round(max(values) / min(values), 2) if len(values) > 1 else None
 
     def load(self) -> dict[str, float]:
         """How busy the machine was when runs began."""

@@ -25,16 +25,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("batching")
-
-
-@pytest.fixture(scope="module")
-def model(work: Path) -> ours.Model:
-    return ours.model(work)
-
-
-@pytest.fixture(scope="module")
 def nine(work: Path) -> Path:
     return PhotoSets(work / "photos").first(9)
 

@@ -22,16 +22,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("bench")
-
-
-@pytest.fixture(scope="module")
-def model(work: Path) -> ours.Model:
-    return ours.model(work)
-
-
-@pytest.fixture(scope="module")
 def eight(work: Path) -> Path:
     return PhotoSets(work / "photos").first(8)
 

@@ -94,10 +94,7 @@ def check(
         tables = read(deployment)
     except TablesUnreadable as error:
         return [f"whole_snapshots: {error}"]
-    found = Aftermath(
-        *(deployment, run, tables),
-        **{"clusters": clusters, "listed": listed, "red_though_published": red_though_published},
-    )
+    found = Aftermath(deployment, run, tables, clusters, listed, red_though_published)
     name = f"{deployment.cluster_prefix}fruits_pipeline/{run.run_id}"
     found.own_clusters = [c for c in deployment.aws.clusters(name) if c["Name"] == name]
     return [f"{one.__name__}: {sentence}" for one in CHECKS for sentence in one(found)]

@@ -145,38 +145,34 @@ def test_f15_a_python_worker_out_of_memory_costs_a_task_and_no_row(world: Nights
     assert OUT_OF_MEMORY.search(world.step_log("load_images")), "no worker was refused any memory"
 
 
-def test_f18_s3_slow_down_is_waited_out(world: Nights, record: Record, seed: int) -> None:
-    broken = record("F18", "during", "spark", "S3 answers one of twenty requests with SlowDown")
-    number = world.aws.arm(
-        kind="refused", service="s3", operation="(Get|Put|Head)Object", error="SlowDown", rate=0.05, seed=seed
-    )
-    wait = world.begin()
-    until(lambda: world.aws.fault(number)["struck"], "a request to be refused", 240)
-    world.end(wait, broken, "succeeded")
+# F18 and F19: S3 refuses, resets and loses
+
+OBJECTS = "(Get|Put|Head)Object"
+S3_FAULTS: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
+    ("F18", "during"): (
+        "S3 answers one of twenty requests with SlowDown",
+        {"kind": "refused", "operation": OBJECTS, "error": "SlowDown", "rate": 0.05},
+    ),
+    ("F19", "before"): (
+        "S3 resets one of twenty requests before it has done anything",
+        {"kind": "lost", "operation": OBJECTS, "reset": True, "rate": 0.05},
+    ),
+    ("F19", "after"): (
+        "S3's replies to one of ten writes are lost",
+        {"kind": "lost", "operation": "PutObject", "when": "after", "rate": 0.1},
+    ),
+}
 
 
-def test_f19_connections_to_s3_that_are_reset_are_opened_again(
-    world: Nights, record: Record, seed: int
+@pytest.mark.parametrize(("fault", "moment"), S3_FAULTS)
+def test_what_s3_does_not_answer_is_asked_once_more(
+    world: Nights, record: Record, seed: int, fault: str, moment: str
 ) -> None:
-    broken = record("F19", "before", "spark", "S3 resets one of twenty requests before it has done anything")
-    number = world.aws.arm(
-        **{"kind": "lost", "service": "s3", "operation": "(Get|Put|Head)Object", "reset": True},
-        **{"rate": 0.05, "seed": seed},
-    )
+    what, armed = S3_FAULTS[fault, moment]
+    broken = record(fault, moment, "spark", what)
+    number = world.aws.arm(service="s3", seed=seed, **armed)
     wait = world.begin()
-    until(lambda: world.aws.fault(number)["struck"], "a request to be reset", 240)
-    world.end(wait, broken, "succeeded")
-
-
-def test_f19_writes_to_s3_whose_replies_are_lost_are_written_once_more(
-    world: Nights, record: Record, seed: int
-) -> None:
-    broken = record("F19", "after", "spark", "S3's replies to one of ten writes are lost")
-    number = world.aws.arm(
-        kind="lost", service="s3", operation="PutObject", when="after", rate=0.1, seed=seed
-    )
-    wait = world.begin()
-    until(lambda: world.aws.fault(number)["struck"], "a reply to be lost", 240)
+    until(lambda: world.aws.fault(number)["struck"], "a request to be struck", 240)
     world.end(wait, broken, "succeeded")
 
 

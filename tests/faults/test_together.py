@@ -23,6 +23,16 @@ def check(deployment: Deployment, run: Any, **more: Any) -> list[str]:
     return invariants.check(deployment, run, invariants.scripted_tables, **more)
 
 
+def assert_next_night_is_undisturbed(
+    deployment: Deployment, pipeline: Pipeline, broken: list[str], undisturbed: str
+) -> None:
+    again = pipeline.run(force=True)
+    broken += check(deployment, again)
+    assert broken == []
+    assert again.state == "success", pipeline.tail()
+    assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
+
+
 def held(aws: Aws, number: int) -> None:
     until(lambda: aws.fault(number)["holding"], "a call to be held", 90)
 
@@ -114,10 +124,7 @@ def test_f24_code_that_was_changed_after_its_upload_is_not_run(
 
     for one in aws.keys(deployment.lake, "code/"):
         s3.delete_object(Bucket=deployment.lake, Key=one)
-    again = pipeline.run(force=True)
-    broken += check(deployment, again)
-    assert broken == []
-    assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
+    assert_next_night_is_undisturbed(deployment, pipeline, broken, undisturbed)
 
 
 # F25: S3 denies everything to everybody, run.json included
@@ -162,11 +169,7 @@ def test_f25_a_lake_that_is_denied_until_the_end_leaves_a_red_run_and_no_cluster
 
     # it could not give its lock back: the janitor sees that nothing of it is left
     assert pipeline.run(dag="cluster_janitor").state == "success", pipeline.tail()
-    again = pipeline.run(force=True)
-    broken += check(deployment, again)
-    assert broken == []
-    assert again.state == "success", pipeline.tail()
-    assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
+    assert_next_night_is_undisturbed(deployment, pipeline, broken, undisturbed)
 
 
 @pytest.mark.slow
@@ -189,11 +192,7 @@ def test_f25_credentials_of_airflow_that_expire_for_some_seconds_leave_a_truthfu
     # whether a task's attempts outlast them is a matter of this clock, in which a pause of minutes takes 0.3 s
     broken += check(deployment, run)
     assert broken == [], pipeline.tail()
-    again = pipeline.run(force=True)
-    broken += check(deployment, again)
-    assert broken == []
-    assert again.state == "success", pipeline.tail()
-    assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
+    assert_next_night_is_undisturbed(deployment, pipeline, broken, undisturbed)
 
 
 # F26: the night of a clock change
@@ -416,10 +415,7 @@ def test_the_janitor_ends_what_a_run_could_not(
         assert pipeline.run(dag="cluster_janitor").state == "success", pipeline.tail()
     broken += check(deployment, run, red_though_published=True)
     assert broken == []
-    again = pipeline.run(force=True)
-    broken += check(deployment, again)
-    assert broken == []
-    assert invariants.digest(invariants.scripted_tables(deployment)) == undisturbed
+    assert_next_night_is_undisturbed(deployment, pipeline, broken, undisturbed)
 
 
 # two deployments in one account, with the same run ids
