@@ -56,7 +56,7 @@ with DAG(
         return erasure_run.erase_photos(SETTINGS, context)
 
     @task
-    def write_receipt(exports: dict[str, Any], photos: dict[str, Any], **context: Any) -> str:
+    def write_receipt(exports: dict[str, Any] | None, photos: dict[str, Any] | None, **context: Any) -> str:
         """Looks once more, then says in digests and counts what is gone."""
         return erasure_run.write_receipt(SETTINGS, context, exports, photos)
 

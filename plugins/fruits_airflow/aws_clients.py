@@ -1,4 +1,4 @@
-"""Clients of AWS, watched: for calls that may be repeated, and for those that may not."""
+"""Clients of AWS: for calls that may be repeated, and for those that may not."""
 
 from __future__ import annotations
 

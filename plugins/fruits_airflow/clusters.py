@@ -11,7 +11,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -110,40 +110,52 @@ def describe(client: EMRClient, job_flow_id: str) -> Cluster:
     )
 
 
-def find(
-    client: EMRClient,
-    identity: ClusterIdentity,
-    states: Sequence[str] = LIVE_STATES,
-    request: Mapping[str, Any] | None = None,
-) -> list[Cluster]:
-    """The clusters of `identity` in `states`, oldest first; by name, then by tags.
-
-    Args:
-        client: EMR client.
-        identity: whose.
-        states: which count.
-        request: the note of CLUSTER_REQUEST; the cluster that it names is found though the listing lags behind.
+def find(client: EMRClient, identity: ClusterIdentity, states: Sequence[str] = LIVE_STATES) -> list[Cluster]:
+    """The clusters of `identity` in `states` that the listing shows, oldest first; by name, then by tags.
 
     Raises:
         ClientError, BotoCoreError: EMR does not tell now.
     """
     pages = client.get_paginator("list_clusters").paginate(ClusterStates=list(states))  # type: ignore[arg-type]
     ids = [c["Id"] for page in pages for c in page["Clusters"] if c["Name"] == identity.name]
-    described = [describe(client, job_flow_id) for job_flow_id in ids]
-    if request and MADE in request and request[MADE] not in ids:
-        described += _remembered(client, request[MADE])
-    # by tags also what was noted: another deployment with this lake has the same notes
-    own = [c for c in described if identity.tags.items() <= c.tags.items() and c.state in states]
-    return sorted(own, key=lambda cluster: (cluster.created_at, cluster.job_flow_id))
+    return _own(identity, (describe(client, job_flow_id) for job_flow_id in ids), states)
 
 
-def _remembered(client: EMRClient, job_flow_id: str) -> list[Cluster]:
+def find_noted(
+    client: EMRClient,
+    identity: ClusterIdentity,
+    request: Mapping[str, Any] | None,
+    states: Sequence[str] = LIVE_STATES,
+) -> list[Cluster]:
+    """The cluster of `identity` in `states` that a note names, though the listing may not show it yet; or none.
+
+    The note is to be read after the listing, and only if that shows none: it then has what was announced before, and
+    a lake that denies does not keep a cluster alive that is listed.
+
+    Args:
+        client: EMR client.
+        identity: whose.
+        request: the note of CLUSTER_REQUEST, if there is one.
+        states: which count.
+
+    Raises:
+        ClientError, BotoCoreError: EMR does not tell now.
+    """
+    if request is None or MADE not in request:
+        return []
     try:
-        return [describe(client, job_flow_id)]
+        cluster = describe(client, request[MADE])
     except ClientError as error:
         if error_code(error) == "InvalidRequestException":  # EMR forgets what has ended months ago
             return []
         raise
+    return _own(identity, [cluster], states)
+
+
+def _own(identity: ClusterIdentity, clusters: Iterable[Cluster], states: Sequence[str]) -> list[Cluster]:
+    # By tags also what was noted: another deployment with this lake has the same notes.
+    own = [c for c in clusters if identity.tags.items() <= c.tags.items() and c.state in states]
+    return sorted(own, key=lambda cluster: (cluster.created_at, cluster.job_flow_id))
 
 
 @dataclass(frozen=True)
@@ -171,9 +183,9 @@ class ClusterDesk:
 
         Waits while a request announced moments ago may have made one that the listing does not show yet.
         """
-        while True:
+        while not (clusters := find(self.client, self.identity)):
             request = self._request()
-            if clusters := find(self.client, self.identity, request=request):
+            if clusters := find_noted(self.client, self.identity, request):
                 break
             if request is None or MADE in request or (age := age_s(request)) >= self.consistency_s:
                 return None
@@ -216,8 +228,7 @@ class ClusterDesk:
     def _let_end(self) -> None:
         """Waits for a cluster that is ending: a step on it may still write, and two at once cost twice."""
         give_up = time.monotonic() + LONGEST_END_S
-        request = self._request()
-        while ending := find(self.client, self.identity, ("TERMINATING",), request):
+        while ending := self._find(("TERMINATING",)):
             if time.monotonic() >= give_up:
                 raise ClusterLost(
                     f"{ending[0].job_flow_id} is TERMINATING for more than {LONGEST_END_S:.0f} s; the run's next "
@@ -237,10 +248,13 @@ class ClusterDesk:
 
         Raises:
             TimeoutError: one was not seen ended in time; it names each and its state.
+            ClientError, BotoCoreError: EMR does not tell, or the lake does not when the listing shows none.
         """
-        self.adopt()
-        pending = find(self.client, self.identity, UNENDED_STATES, self._request())
-        ids = [cluster.job_flow_id for cluster in pending]
+        if adopted := self.adopt():  # a second listing may show less than the first
+            pending = [adopted, *find(self.client, self.identity, UNENDED_STATES)]
+        else:
+            pending = self._find(UNENDED_STATES)
+        ids = {cluster.job_flow_id for cluster in pending}
         ended, alive = end_and_watch(self.client, ids, timeout_s, self.poll_s)
         if alive:
             raise TimeoutError(
@@ -248,6 +262,10 @@ class ClusterDesk:
                 "trying again; end it in the EMR console should this go on"
             )
         return ended
+
+    def _find(self, states: Sequence[str]) -> list[Cluster]:
+        listed = find(self.client, self.identity, states)
+        return listed or find_noted(self.client, self.identity, self._request(), states)
 
     def _request(self) -> dict[str, Any] | None:
         return self.journal.read(CLUSTER_REQUEST)

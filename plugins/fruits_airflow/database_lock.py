@@ -103,9 +103,11 @@ class DatabaseLock:
             f"the lock of {self.database} changed hands {_ROUNDS} times; {self.lake.uri(self.key)}"
         )
 
-    def release(self) -> bool:
-        """Removes the lock if this run has it; says whether it did."""
-        holding = self.holding()
+    def release(self, holding: Holding | None) -> bool:
+        """Removes the lock, as it was read, if this run has it; says whether it did.
+
+        One that was asked for again since stays: the run was cleared meanwhile, and goes on with it.
+        """
         if holding is None:
             return False
         if holding.owner != self.owner:
@@ -180,5 +182,5 @@ def take_together(locks: Iterable[DatabaseLock], until: datetime) -> None:
             lock.take(until)
         except Exception:
             for held in ordered[:number]:
-                held.release()
+                held.release(held.holding())
             raise

@@ -56,7 +56,8 @@ def keys_in_listings(lake: Lake) -> Iterator[str]:
 def erase_from_runs(lake: Lake, image_ids: frozenset[str], keys: Iterable[str]) -> Erased:
     """Takes photos out of every run's folder and every log.
 
-    A listing goes last of its run: while it is there, another attempt still learns the keys that to look for.
+    Of a run the sample and then the listing go last: while they are there, another attempt still learns what shows
+    the photo, and which keys to look for.
 
     Args:
         lake: the lake bucket.
@@ -84,7 +85,7 @@ def _erase_from_run(
         _render_anew(lake, run_id, _without(sample, image_ids)[0] if sample else None)
         erased.reports += 1
         erased.objects.append(run_key(run_id, "report.html"))
-    for name in sorted(names, key=lambda name: name.endswith("listing.parquet")):
+    for name in sorted(names, key=lambda name: (name == "listing.parquet", name == "sample.parquet")):
         key = run_key(run_id, name)
         if name.endswith(".parquet"):
             kept, gone = _without(lake.read(key) or b"", image_ids)

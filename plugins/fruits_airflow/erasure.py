@@ -143,9 +143,10 @@ def read_request(lake: Lake, erasure_id: str) -> Request | None:
 def record_request(lake: Lake, erasure_id: str, request: Request) -> Request:
     """Writes the suppression list, then the request; returns the request with what an earlier attempt had found.
 
-    The list comes first: from that moment nothing of the request is loaded again, whatever happens after.
+    The list comes first: from that moment nothing of the request is loaded again, whatever happens after. It is also
+    what an earlier attempt is known from: the receipt takes the request's place, and the photos are gone by then.
     """
-    whole = request | (read_request(lake, erasure_id) or Request(frozenset(), frozenset()))
+    whole = request | _suppressed(lake, erasure_id)
     lake.write(suppression_key(erasure_id), suppression_list(whole), "application/vnd.apache.parquet")
     lake.write_json(erasure_key(erasure_id, "request.json"), whole.as_json())
     return whole
@@ -154,6 +155,19 @@ def record_request(lake: Lake, erasure_id: str, request: Request) -> Request:
 def suppression_key(erasure_id: str) -> str:
     """Key of an erasure's part of the suppression list; a loader reads all of `suppression/`."""
     return f"suppression/{erasure_id}.parquet"
+
+
+def _suppressed(lake: Lake, erasure_id: str) -> Request:
+    import pyarrow.parquet as pq
+
+    stored = lake.read(suppression_key(erasure_id))
+    if stored is None:
+        return Request(frozenset(), frozenset())
+    table = pq.read_table(io.BytesIO(stored))
+    ids, contents = (
+        frozenset(table.column(name).drop_null().to_pylist()) for name in ("key_sha256", "content_sha256")
+    )
+    return Request(ids, contents)
 
 
 def suppression_list(request: Request) -> bytes:

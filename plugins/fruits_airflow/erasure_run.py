@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk.exceptions import AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fruits_airflow.airflow_runs import SupervisedRuns
 from fruits_airflow.cluster_body import load_profile
 from fruits_airflow.cluster_request import require_sound_profile
 from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.cost import deadline, fleets_eur_per_hour, worker_vcpus
-from fruits_airflow.database_lock import take_together
+from fruits_airflow.database_lock import DatabaseLock, take_together
 from fruits_airflow.endpoints import FOLDER
 from fruits_airflow.erasing_exports import erase_from_runs, keys_in_listings
 from fruits_airflow.erasure import (
@@ -33,7 +32,7 @@ from fruits_airflow.erasure import (
 from fruits_airflow.errors import ConfigError, ErasureIncomplete, LockHeld
 from fruits_airflow.journal import LAST_FAILURE, forget_failure, waited_in_vain
 from fruits_airflow.lake import Lake
-from fruits_airflow.lock_owners import lock_deadline, open_lock
+from fruits_airflow.lock_owners import lock_deadline
 from fruits_airflow.lock_waiting import LockWaitingOperator
 from fruits_airflow.notices import Anchor, Notice, is_last_attempt, tell
 from fruits_airflow.operators import failing_for_good, telling_why
@@ -43,7 +42,7 @@ from fruits_airflow.publication import PublicationState, change_state
 from fruits_airflow.residency import bucket_region
 from fruits_airflow.run_cluster import PLAN_TASK, RunCluster, open_lake
 from fruits_airflow.settings import Settings
-from fruits_airflow.stages import ERASURE_STAGES
+from fruits_airflow.stages import ERASURE_JOB, ERASURE_STAGES
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -123,8 +122,9 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
             f"conf: unknown {', '.join(unknown)}; an erasure takes {', '.join(parameter_schemas())}"
         )
     wish = Wish.of(params)
-    bucket_region(lake.client, "raw_bucket", settings.raw_bucket)
     lake_region = bucket_region(lake.client, "lake_bucket", settings.lake_bucket)
+    forget_failure(lake, erasure_key(run_id))
+    bucket_region(lake.client, "raw_bucket", settings.raw_bucket)
     profile, now = load_profile(settings.demo_profile), datetime.now(UTC)
     require_sound_profile(settings, profile, settings.region, lake_region, now)
     eur_per_hour = fleets_eur_per_hour(profile.instance_fleets, load_prices(settings.region))
@@ -132,12 +132,14 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
         now, settings.max_cost_eur, 0.0, eur_per_hour, settings.max_cluster_minutes
     )  # refuses a useless ceiling
 
-    databases = [settings.database, settings.demo_database]
-    identity = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, run_id)
-    runs = SupervisedRuns(context["ti"])
-    locks = [open_lock(settings, lake, identity, one, settings.region, runs) for one in databases]
+    locks = _locks(RunCluster.of(context, settings))
     take_together(locks, lock_deadline(settings))
-    forget_failure(lake, erasure_key(run_id))
+    databases = [lock.database for lock in locks]
+    everywhere = [*databases, settings.notebook_database]  # a notebook takes no lock: its tables are its own
+    for database in everywhere:
+        lake.remove(
+            _metrics_key(run_id, database)
+        )  # of a cleared attempt, whose request may have been smaller
     request = record_request(
         lake, run_id, resolve(lake.client, settings.raw_bucket, wish, keys_in_listings(lake))
     )
@@ -156,8 +158,7 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
         "lake_region": lake_region,
         "region": settings.region,
         "profile": profile.name,
-        # a notebook takes no lock: its tables are its own, and it drops them
-        "databases": [*databases, settings.notebook_database],
+        "databases": everywhere,
         "locked_databases": databases,
         "database": settings.database,
         "demo_database": settings.demo_database,
@@ -169,8 +170,13 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
 
 
 def erase_exports(settings: Settings, context: Context) -> dict[str, Any]:
-    """Takes the photos out of every run's folder and every log; returns counts."""
+    """Takes the photos out of every run's folder and every log; returns counts.
+
+    Raises:
+        LockHeld: the task was cleared after `verdict` gave the locks back, and a run is at work by its listing.
+    """
     run_id, lake = context["run_id"], open_lake(settings)
+    take_together(_locks(RunCluster.of(context, settings)), lock_deadline(settings))
     request = _request(lake, run_id)
     present = (version.key for version in list_versions(lake.client, settings.raw_bucket))
     keys = {key for known in (present, keys_in_listings(lake)) for key in known}
@@ -197,15 +203,51 @@ def erase_photos(settings: Settings, context: Context) -> dict[str, Any]:
 
 
 def write_receipt(
-    settings: Settings, context: Context, exports: dict[str, Any], photos: dict[str, Any]
+    settings: Settings, context: Context, exports: dict[str, Any] | None, photos: dict[str, Any] | None
 ) -> str:
     """Looks once more whether the photos are gone, writes the receipt and removes the request; returns its URI.
 
     Raises:
-        ErasureIncomplete: a version of a photo is there, for example because it was uploaded meanwhile.
+        ErasureIncomplete: see `_receipt`.
     """
     run_id, lake = context["run_id"], open_lake(settings)
-    request, plan = _request(lake, run_id), context["ti"].xcom_pull(task_ids="plan")
+    if not _is_done(lake, run_id):
+        receipt = _receipt(settings, lake, context["ti"].xcom_pull(task_ids="plan"), exports, photos)
+        lake.write_json(erasure_key(run_id, "receipt.json"), receipt)
+        # Before what the receipt was made from: another attempt of this task makes it again, or leaves it as it is.
+        lake.remove(erasure_key(run_id, "request.json"))
+    pages = lake.client.get_paginator("list_objects_v2").paginate(
+        Bucket=lake.bucket, Prefix=f"{erasure_key(run_id)}/"
+    )
+    for key in [found["Key"] for page in pages for found in page.get("Contents", [])]:
+        # the cluster may still be at its end: what the run notes of it goes last, in verdict
+        if not key.endswith("/receipt.json") and not key.startswith(_notes(run_id)):
+            lake.remove(key)
+    return lake.uri(erasure_key(run_id, "receipt.json"))
+
+
+def _receipt(
+    settings: Settings,
+    lake: Lake,
+    plan: dict[str, Any],
+    exports: dict[str, Any] | None,
+    photos: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """The receipt.
+
+    Raises:
+        ErasureIncomplete: a task has left no account of what it erased; a version of a photo is there, or a listing
+            has it, for example because it was uploaded meanwhile.
+    """
+    run_id = plan["run_id"]
+    request = _request(lake, run_id)
+    tables = {database: lake.read_json(_metrics_key(run_id, database)) for database in plan["databases"]}
+    accounts = {stage: tables[plan[database]] for stage, database in ERASURE_STAGES.items()}
+    accounts |= {"erase_exports": exports, "erase_photos": photos}
+    if silent := [task for task, account in accounts.items() if account is None]:
+        raise ErasureIncomplete(
+            f"{', '.join(silent)}: nothing says what was erased; a person may have marked it as success: clear it"
+        )
     left = [
         v for v in list_versions(lake.client, settings.raw_bucket) if image_id_of(v.key) in request.image_ids
     ]
@@ -213,11 +255,9 @@ def write_receipt(
         raise ErasureIncomplete(
             f"{len(left)} versions of these photos are in {settings.raw_bucket}; clear erase_photos"
         )
-    tables = {
-        database: lake.read_json(erasure_key(run_id, f"{database}/stages/erase_images.json"))
-        for database in plan["databases"]
-    }
-    receipt = {
+    if any(image_id_of(key) in request.image_ids for key in keys_in_listings(lake)):
+        raise ErasureIncomplete("a run has listed one of these photos meanwhile; clear erase_exports")
+    return {
         "erasure_id": run_id,
         "planned_at": plan["planned_at"],
         "completed_at": datetime.now(UTC).isoformat(),
@@ -228,15 +268,6 @@ def write_receipt(
         "exports": exports,
         "not_reached": "Airflow's own database and task logs keep the parameters of this run: see docs/gdpr.md",
     }
-    lake.write_json(erasure_key(run_id, "receipt.json"), receipt)
-    pages = lake.client.get_paginator("list_objects_v2").paginate(
-        Bucket=lake.bucket, Prefix=f"{erasure_key(run_id)}/"
-    )
-    for key in [found["Key"] for page in pages for found in page.get("Contents", [])]:
-        # the cluster may still be at its end: what the run notes of it goes last, in verdict
-        if not key.endswith("/receipt.json") and not key.startswith(_notes(run_id)):
-            lake.remove(key)
-    return lake.uri(erasure_key(run_id, "receipt.json"))
 
 
 def judge_erasure(settings: Settings, context: Context) -> None:
@@ -264,14 +295,20 @@ def _judge(settings: Settings, context: Context) -> None:
     found: Any = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(WORK_TASKS), run_ids=[ti.run_id])
     states = found.get(ti.run_id, {})
     problems = [f"{task} is {states.get(task)}" for task in WORK_TASKS if str(states.get(task)) != "success"]
+    locks = _locks(run)
+    held = [
+        lock.holding() for lock in locks
+    ]  # first: who clears the run from now on keeps the locks it asks for
     try:
         leftovers = run.desk.end_all(timeout_s=settings.terminate_timeout_minutes * 60)
     except (BotoCoreError, ClientError) as error:
         raise TimeoutError(f"a cluster may be alive: {error}") from error
     if leftovers:
         log.warning("%d clusters were alive after terminate_cluster, and are ended", len(leftovers))
-    for database in (settings.database, settings.demo_database):
-        run.lock(database).release()
+    for lock, holding in zip(locks, held, strict=True):
+        lock.release(holding)
+    if not problems and not _is_done(run.lake, run.identity.run_id):
+        problems.append("no receipt is written: was a task marked as success?")
     if problems:
         failure = run.journal.read(LAST_FAILURE)
         if failure:
@@ -282,6 +319,21 @@ def _judge(settings: Settings, context: Context) -> None:
         raise AirflowFailException(cause)
     _forget_notes(run)
     log.info("erased: %s", run.lake.uri(erasure_key(ti.run_id, "receipt.json")))
+
+
+def _locks(run: RunCluster) -> list[DatabaseLock]:
+    return [run.lock(database) for database in (run.settings.database, run.settings.demo_database)]
+
+
+def _metrics_key(erasure_id: str, database: str) -> str:
+    return erasure_key(erasure_id, f"{database}/stages/{ERASURE_JOB}.json")
+
+
+def _is_done(lake: Lake, erasure_id: str) -> bool:
+    """Whether the receipt has taken the request's place."""
+    if read_request(lake, erasure_id):
+        return False
+    return lake.read(erasure_key(erasure_id, "receipt.json")) is not None
 
 
 def _request(lake: Lake, erasure_id: str) -> Request:

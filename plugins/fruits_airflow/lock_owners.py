@@ -7,7 +7,7 @@ from typing import Any
 
 from fruits_airflow.airflow_runs import AirflowRuns
 from fruits_airflow.aws_clients import emr_client
-from fruits_airflow.clusters import CLUSTER_REQUEST, UNENDED_STATES, ClusterIdentity, find
+from fruits_airflow.clusters import CLUSTER_REQUEST, UNENDED_STATES, ClusterIdentity, find, find_noted
 from fruits_airflow.database_lock import DatabaseLock, Holding
 from fruits_airflow.journal import Journal, age_s, folder_of
 from fruits_airflow.lake import Lake
@@ -36,7 +36,7 @@ def open_lock(
         # work: only the deadline tells them apart, so it is waited for (docs/runbook.md#lock-held).
         if owner.deployment_id == settings.deployment_id and runs.is_alive(owner.dag_id, owner.run_id):
             return False
-        return not _has_cluster(settings, holding, _request(lake, holding))
+        return not _has_cluster(settings, lake, holding)
 
     return DatabaseLock(lake, database, identity, region, is_gone)
 
@@ -64,7 +64,7 @@ def has_left_it_behind(settings: Settings, lake: Lake, holding: Holding, runs: A
     request = _request(lake, holding)
     if request and age_s(request) < settings.list_consistency_s:
         return False  # what it asked for may not be listed yet
-    if _has_cluster(settings, holding, request):
+    if _has_cluster(settings, lake, holding):
         return False
     return is_over()
 
@@ -79,5 +79,7 @@ def _request(lake: Lake, holding: Holding) -> dict[str, Any] | None:
     return Journal(lake, folder_of(owner.dag_id, owner.run_id)).read(CLUSTER_REQUEST)
 
 
-def _has_cluster(settings: Settings, holding: Holding, request: dict[str, Any] | None) -> bool:
-    return bool(find(emr_client(settings, holding.region), holding.owner, UNENDED_STATES, request))
+def _has_cluster(settings: Settings, lake: Lake, holding: Holding) -> bool:
+    client, owner = emr_client(settings, holding.region), holding.owner
+    listed = find(client, owner, UNENDED_STATES)
+    return bool(listed or find_noted(client, owner, _request(lake, holding), UNENDED_STATES))

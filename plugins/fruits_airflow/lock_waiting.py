@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import TaskDeferred
+from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout, TaskDeferred
 
 from fruits_airflow.errors import LockHeld
+from fruits_airflow.operators import telling_why
 from fruits_airflow.settings import Settings
 from fruits_airflow.triggers import settle_seconds
 
@@ -52,6 +53,14 @@ class LockWaitingOperator(BaseOperator):
     def execute_again(self, context: Context, since: float | None = None, event: Any = None) -> Any:  # noqa: ARG002
         """Tries again after a wait; `dag.test()` does not pass `since` on, and so never gives up."""
         return self._try(context, time.time() if since is None else since)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Tries again after a wait, or fails because it gave no news; that cause is noted, as others are by `work`."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except (TaskDeferralError, TaskDeferralTimeout):
+            with telling_why(self.settings, context, self.task_id):
+                raise
 
     def _try(self, context: Context, since: float) -> Any:
         try:

@@ -13,7 +13,7 @@ from airflow.providers.amazon.aws.operators.emr import (
     EmrCreateJobFlowOperator,
     EmrTerminateJobFlowOperator,
 )
-from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferralTimeout
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.code_bundle import verify_code
@@ -78,7 +78,8 @@ def telling_why(
 def _cause(error: Exception) -> str:
     if isinstance(error, AirflowFailException):  # named by whoever raised it
         return str(error)
-    if isinstance(error, AirflowSensorTimeout):  # the trigger gives news by its deadline, if it runs at all
+    if isinstance(error, AirflowSensorTimeout | TaskDeferralTimeout):
+        # The trigger gives news by its deadline, if it runs at all.
         return "no news from the trigger until its deadline; is the triggerer alive? then clear the task"
     return f"{type(error).__name__}: {error}"
 
@@ -159,7 +160,7 @@ class TerminateClusterOperator(EmrTerminateJobFlowOperator):
 
         Raises:
             TimeoutError: one was not seen ended; a retry goes on.
-            ClientError, BotoCoreError: EMR refused, or did not answer; a retry goes on.
+            ClientError, BotoCoreError: EMR or the lake refused, or did not answer; a retry goes on.
         """
         run = RunCluster.of(context, self.settings)
         try:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.clusters import CLUSTER_REQUEST, Cluster
+from fruits_airflow.errors import FruitsError
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.single_calls import MADE
@@ -121,6 +122,10 @@ def assemble_record(
         if whole:
             raise
         log.warning("EMR does not tell about this run's cluster, so the record has its id at most: %s", error)
+    except (
+        FruitsError
+    ) as error:  # a profile or prices that no longer fit the plan: another attempt finds the same
+        log.warning("What the run has cost is not in the record: %s", error)
     return record
 
 

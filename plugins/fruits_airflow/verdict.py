@@ -76,6 +76,9 @@ def _judge(settings: Settings, context: Context) -> None:
         stages = read_stages(run.lake, run_id)
         failure = run.journal.read(LAST_FAILURE)
     problems = [] if undone else problems_of(states, stages, run.plan, failure)
+    held = None
+    with trying(f"the lock of {lock.database} cannot be read"):
+        held = lock.holding()  # first: a run that is cleared from now on keeps the lock that it asks for
     leftovers, lost_sight = _end_clusters(run, last)
     if lost_sight:
         problems.append(str(lost_sight))
@@ -92,7 +95,7 @@ def _judge(settings: Settings, context: Context) -> None:
             _record_publication(run, stages, published=not (problems or undone))
     if not lost_sight:
         with trying(f"the lock of {lock.database} cannot be given back"):
-            lock.release()
+            lock.release(held)
     if stopped and not undone:
         _end_as_planned(settings, run, stopped)
         return

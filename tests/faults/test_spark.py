@@ -165,7 +165,7 @@ S3_FAULTS: dict[tuple[str, str], tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("fault", "moment"), S3_FAULTS)
-def test_what_s3_does_not_answer_is_asked_once_more(
+def test_what_s3_refuses_resets_or_loses_is_asked_once_more(
     world: Nights, record: Record, seed: int, fault: str, moment: str
 ) -> None:
     what, armed = S3_FAULTS[fault, moment]

@@ -82,6 +82,50 @@ def test_a_cluster_whose_id_was_told_is_never_made_again_however_long_the_listin
     assert [cluster.job_flow_id for cluster in desk.end_all(timeout_s=30)] == [made.job_flow_id]
 
 
+def looking(run: RunCluster, *looks: Callable[[], bool]) -> Double:
+    """A client whose ListClusters asks at each look whether it shows what there is, and shows nothing from then on."""
+    left = list(looks)
+
+    def paginate(**request: Any) -> Any:
+        shows = left.pop(0)() if left else False
+        return run.client.get_paginator("list_clusters").paginate(**request) if shows else [{"Clusters": []}]
+
+    def paginator(name: str) -> Any:
+        real = run.client.get_paginator(name)
+        return Double(real, paginate=paginate) if name == "list_clusters" else real
+
+    return Double(run.client, get_paginator=paginator)
+
+
+def test_a_cluster_that_is_announced_while_the_listing_is_read_is_seen(run: RunCluster) -> None:
+    made: list[str] = []
+
+    def make() -> bool:  # by an attempt that its scheduler has given up
+        run.journal.note("run_job_flow")
+        made.append(run.client.run_job_flow(**run.body())["JobFlowId"])
+        return False
+
+    adopted = replace(run.desk, client=looking(run, make, lambda: True)).adopt()
+    assert adopted is not None
+    assert [adopted.job_flow_id] == made
+
+
+def test_a_cluster_is_ended_that_was_seen_once_in_a_listing_that_comes_and_goes(run: RunCluster) -> None:
+    run.journal.note("run_job_flow")
+    made = run.client.run_job_flow(**run.body())["JobFlowId"]
+    desk = replace(run.desk, client=looking(run, lambda: False, lambda: True))
+    assert [cluster.job_flow_id for cluster in desk.end_all(timeout_s=30)] == [made]
+
+
+def test_a_lake_that_denies_keeps_no_cluster_alive(run: RunCluster) -> None:
+    def denied(_: str) -> Any:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject")
+
+    made = run.adopt_or_create()
+    desk = replace(run.desk, journal=Double(run.journal, read=denied))  # type: ignore[arg-type]
+    assert [cluster.job_flow_id for cluster in desk.end_all(timeout_s=30)] == [made.job_flow_id]
+
+
 def test_a_cluster_that_emr_has_forgotten_does_not_keep_a_run_from_its_own(run: RunCluster) -> None:
     run.journal.note("run_job_flow", made="j-FORGOTTEN0000")
     assert run.adopt_or_create().name == run.identity.name
@@ -119,11 +163,13 @@ def test_the_next_cluster_is_made_when_the_one_before_has_ended(run: RunCluster)
     assert live(run) == [made.job_flow_id]
 
 
+@pytest.mark.parametrize("looks", [999, 0], ids=["listed", "only in the note"])
 def test_a_cluster_that_goes_on_ending_is_left_to_another_attempt(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch, looks: int
 ) -> None:
     monkeypatch.setattr(clusters, "LONGEST_END_S", 0.3)
-    client, _ = ending(run, looks=999)
+    run.journal.note("run_job_flow", made="j-ENDING")
+    client, _ = ending(run, looks)
     with pytest.raises(ClusterLost, match="j-ENDING is TERMINATING"):
         replace(run.desk, client=client).adopt_or_create(run.body)
     assert live(run) == []

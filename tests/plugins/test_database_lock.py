@@ -11,13 +11,20 @@ from typing import Any
 
 import pytest
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowSkipException,
+    TaskDeferralError,
+    TaskDeferralTimeout,
+    TaskDeferred,
+)
 from botocore.exceptions import ClientError, EndpointConnectionError
 from fruits_airflow import aws_clients
 from fruits_airflow.clusters import ClusterIdentity, describe
 from fruits_airflow.database_lock import DatabaseLock, Holding, take_together
 from fruits_airflow.endpoints import EndpointLog
 from fruits_airflow.errors import ConfigError, LockHeld, RunOvertaken
+from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.lock_owners import open_lock
 from fruits_airflow.lock_waiting import LockWaitingOperator
@@ -159,11 +166,25 @@ def test_an_object_that_is_no_lock_says_what_to_do(lock_of: Locks, lake: Lake, c
         lock.take(now() + HOUR)
 
 
+def release(lock: DatabaseLock) -> bool:
+    return lock.release(lock.holding())
+
+
+def test_a_release_does_not_remove_a_lock_that_its_run_has_asked_for_again(lock_of: Locks) -> None:
+    lock_of(NIGHT).take(now() + HOUR)
+    held = lock_of(NIGHT).holding()
+    lock_of(NIGHT).take(now() + HOUR)  # cleared, and at work again
+    assert not lock_of(NIGHT).release(held)
+    assert lock_of(NIGHT).holding() is not None
+
+
 def test_it_is_released_by_its_owner_only(lock_of: Locks) -> None:
     lock_of(NIGHT).take(now() + HOUR)
-    assert not lock_of(ERASURE).release()
-    assert lock_of(NIGHT).release()
-    assert not lock_of(NIGHT).release()
+    held = lock_of(NIGHT).holding()
+    assert not lock_of(ERASURE).release(held)
+    assert lock_of(NIGHT).release(held)
+    assert not lock_of(NIGHT).release(held)
+    assert not lock_of(NIGHT).release(None)
     lock_of(ERASURE).take(now() + HOUR)
 
 
@@ -180,14 +201,9 @@ def test_a_release_does_not_remove_the_lock_of_who_took_over_meanwhile(
     lock_of: Locks, lake: Lake, caplog: pytest.LogCaptureFixture
 ) -> None:
     lock_of(NIGHT).take(now() - HOUR)
-
-    def read_then_robbed(**request: Any) -> Any:
-        found = lake.client.get_object(**request)
-        lock_of(ERASURE, is_gone=lambda _: True).take(now() + HOUR)
-        return found
-
-    slow = Lake(Double(lake.client, get_object=read_then_robbed), lake.bucket)
-    assert not replace(lock_of(NIGHT), lake=slow).release()
+    held = lock_of(NIGHT).holding()
+    lock_of(ERASURE, is_gone=lambda _: True).take(now() + HOUR)
+    assert not lock_of(NIGHT).release(held)
     assert "Released" not in caplog.text
     holding = lock_of(ERASURE).holding()
     assert holding is not None
@@ -358,7 +374,7 @@ def test_a_task_waits_without_a_worker_and_goes_on_when_the_lock_is_free(
     with pytest.raises(TaskDeferred) as second:
         task.execute_again({}, event=None, **first.value.kwargs)
     assert second.value.kwargs == first.value.kwargs, "each wait counts from the first"
-    lock_of(ERASURE).release()
+    release(lock_of(ERASURE))
     assert task.execute_again({}, event=None, **second.value.kwargs) == "done"
 
 
@@ -389,7 +405,7 @@ def test_a_plan_beside_an_erasure_waits_and_writes_no_listing(
         task.execute(context)
     assert run.lake.read(run_key(run.identity.run_id, "listing.parquet")) is None
     assert run.lake.read(run_key(run.identity.run_id, "run.json")) is None
-    erasing.release()
+    release(erasing)
     assert task.execute_again(context, **deferred.value.kwargs)["database"] == "fruits"
     holding = run.lock("fruits").holding()
     assert holding is not None
@@ -406,6 +422,28 @@ def test_a_plan_that_has_waited_too_long_is_refused_in_the_record(
     record = run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
     assert record["state"] == "refused"
     assert "erase_images" in record["reason"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "raised", "cause"),
+    [
+        ("Trigger timeout", TaskDeferralTimeout, "is the triggerer alive?"),
+        ("Trigger failure", TaskDeferralError, "Trigger failure"),
+    ],
+)
+def test_that_the_wait_for_the_lock_gave_no_news_is_noted(
+    planner: tuple[PlanOperator, Any],
+    run: RunCluster,
+    reason: str,
+    raised: type[Exception],
+    cause: str,
+) -> None:
+    task, context = planner
+    with pytest.raises(raised):
+        task.resume_execution("__fail__", {"error": reason}, context)
+    failure = run.journal.read(LAST_FAILURE) or {}
+    assert failure["stage"] == "plan"
+    assert cause in failure["cause"]
 
 
 def test_a_refused_plan_takes_no_lock(planner: tuple[PlanOperator, Any], run: RunCluster) -> None:

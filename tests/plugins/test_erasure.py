@@ -206,6 +206,27 @@ def test_a_photo_that_is_gone_from_the_bucket_is_known_from_a_listing(place: Pla
     assert request == Request(frozenset({ID}), frozenset())
 
 
+def test_what_shows_the_photo_goes_though_an_attempt_died_in_between(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slides = run_key(RUN, "slides.pptx")
+    place.lake.write(slides, b"with its thumbnail", "application/octet-stream")
+    wish = Wish(keys=frozenset({KEY}))
+    remove = Lake.remove
+
+    def dies(self: Lake, key: str) -> None:
+        if key == slides:
+            raise KeyboardInterrupt
+        remove(self, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "remove", dies)
+        with pytest.raises(KeyboardInterrupt):
+            erase(place, wish)
+    erase(place, wish)
+    assert place.lake.read(slides) is None
+
+
 def test_the_suppression_list_has_a_row_for_each_digest(place: Place) -> None:
     request = erase(place, Wish(keys=frozenset({KEY})))
     table = pq.read_table(io.BytesIO(place.lake.read(suppression_key("e1")) or b""))

@@ -27,6 +27,7 @@ from fruits_airflow.errors import (
     ConfigError,
     CostCeilingExceeded,
     ErasureIncomplete,
+    LockHeld,
     ResidencyError,
     RunOvertaken,
 )
@@ -43,7 +44,7 @@ from fruits_airflow.stages import ERASURE_STAGES, step_for
 from tests.plugins import laptop
 from tests.plugins.airflow_context import context_of
 from tests.plugins.published import set_state
-from tests.plugins.test_erasure import ID, KEY, place
+from tests.plugins.test_erasure import ID, KEY, leave_traces, place
 
 __all__ = ["place"]  # the fixture
 
@@ -62,6 +63,20 @@ def task(make_run: Callable[..., RunCluster], place: Any) -> Callable[..., Any]:
         return context
 
     return make
+
+
+def carry_out(settings: Settings, context: Any, without: str = "") -> Any:
+    """Plans and does the work of an erasure; the steps only say that they have. Returns exports and photos."""
+    plan = context["ti"].xcoms["plan"] = plan_erasure(settings, context)
+    lake = Lake(laptop.client("s3"), settings.lake_bucket)
+    for stage, database in ERASURE_STAGES.items():
+        if stage != without:
+            lake.write_json(metrics_key(plan[database]), {"rows": {}})
+    return erase_exports(settings, context), erase_photos(settings, context)
+
+
+def metrics_key(database: str) -> str:
+    return erasure_key(ERASURE, f"{database}/stages/erase_images.json")
 
 
 def lock_of(settings: Settings, database: str, run_id: str = "a-night") -> DatabaseLock:
@@ -108,7 +123,7 @@ def test_while_a_run_has_a_database_the_erasure_waits_and_then_works(
     assert lake.read(suppression_key(ERASURE)) is None, (
         "what runs now had listed the photo: nothing is half done"
     )
-    night.release()
+    night.release(night.holding())
     again = getattr(operator, deferred.value.method_name)
     assert again(task(keys=[KEY]), **deferred.value.kwargs)["photos"] == 2
 
@@ -165,10 +180,10 @@ def test_an_erasure_leaves_nothing_among_the_runs_and_of_its_notes_the_receipt(
 ) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     context = task(keys=[KEY])
-    context["ti"].xcoms["plan"] = plan_erasure(account, context)
+    done = carry_out(account, context)
     run = RunCluster.of(context, account)
     run.journal.note("run_job_flow", name="x")
-    write_receipt(account, context, erase_exports(account, context), erase_photos(account, context))
+    write_receipt(account, context, *done)
     assert run.journal.read("run_job_flow"), "terminate_cluster may still need it"
     assert ERASURE not in RunArchive(lake.client, lake.bucket).run_ids()
     judge_erasure(account, task(ALL_DONE))
@@ -214,8 +229,7 @@ def test_each_database_has_a_step_with_metrics_of_its_own(
 
 def test_a_photo_uploaded_again_meanwhile_is_no_receipt(account: Settings, task: Callable[..., Any]) -> None:
     context = task(keys=[KEY])
-    context["ti"].xcoms["plan"] = plan_erasure(account, context)
-    exports, photos = erase_exports(account, context), erase_photos(account, context)
+    exports, photos = carry_out(account, context)
     laptop.client("s3").put_object(Bucket=account.raw_bucket, Key=KEY, Body=b"again")
     with pytest.raises(ErasureIncomplete, match="1 versions of these photos"):
         write_receipt(account, context, exports, photos)
@@ -232,13 +246,122 @@ def test_the_verdict_is_red_and_tells_unless_all_is_done_and_gives_the_locks_bac
 ) -> None:
     told: list[Notice] = []
     monkeypatch.setattr(erasure_run, "tell", lambda _, notice: told.append(notice))
-    plan_erasure(account, task(keys=[KEY]))
+    context = task(keys=[KEY])
+    write_receipt(account, context, *carry_out(account, context))
     with pytest.raises(AirflowFailException, match=f"not everything is erased: {undone} is failed"):
         judge_erasure(account, task(ALL_DONE | {undone: "failed"}))
     assert lock_of(account, "fruits").holding() is None
     assert [(notice.anchor, notice.run.run_id) for notice in told] == [("red-run", ERASURE)]
     judge_erasure(account, task(ALL_DONE))
     assert len(told) == 1
+
+
+@pytest.mark.parametrize(
+    "silent", [*ERASURE_STAGES, "erase_exports", "erase_photos"], ids=lambda name: f"{name} marked"
+)
+def test_a_task_that_was_marked_as_success_is_in_no_receipt(
+    account: Settings, task: Callable[..., Any], silent: str
+) -> None:
+    context = task(keys=[KEY])
+    exports, photos = carry_out(account, context, without=silent)
+    told = {"erase_exports": exports, "erase_photos": photos} | {silent: None}
+    with pytest.raises(ErasureIncomplete, match=f"^{silent}: nothing says what was erased"):
+        write_receipt(account, context, told["erase_exports"], told["erase_photos"])
+
+
+def test_a_receipt_that_was_marked_as_written_is_red(account: Settings, task: Callable[..., Any]) -> None:
+    carry_out(account, task(keys=[KEY]))
+    with pytest.raises(AirflowFailException, match="no receipt is written"):
+        judge_erasure(account, task(ALL_DONE))
+
+
+def test_a_step_that_did_its_work_for_an_earlier_plan_is_to_do_it_again(
+    account: Settings, task: Callable[..., Any]
+) -> None:
+    context = task(keys=[KEY])
+    exports, photos = carry_out(account, context)
+    context["ti"].xcoms["plan"] = plan_erasure(account, context)
+    with pytest.raises(ErasureIncomplete, match=", ".join(ERASURE_STAGES)):
+        write_receipt(account, context, exports, photos)
+
+
+def test_a_receipt_whose_task_died_while_it_tidied_up_stays_as_it_is(
+    account: Settings, task: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake(laptop.client("s3"), account.lake_bucket)
+    context, removed = task(keys=[KEY]), list[str]()
+    done = carry_out(account, context)
+
+    def dies(self: Lake, key: str) -> None:
+        if len(removed) == 2:
+            raise KeyboardInterrupt
+        removed.append(key)
+        self.client.delete_object(Bucket=self.bucket, Key=key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "remove", dies)
+        with pytest.raises(KeyboardInterrupt):
+            write_receipt(account, context, *done)
+    written = lake.read(erasure_key(ERASURE, "receipt.json"))
+    write_receipt(account, context, *done)
+    assert lake.read(erasure_key(ERASURE, "receipt.json")) == written
+    left = lake.client.list_objects_v2(Bucket=lake.bucket, Prefix=f"{erasure_key(ERASURE)}/")["Contents"]
+    assert [found["Key"] for found in left] == [erasure_key(ERASURE, "receipt.json")]
+
+
+def test_an_erasure_that_is_planned_again_after_its_receipt_suppresses_what_it_did(
+    account: Settings, task: Callable[..., Any]
+) -> None:
+    lake = Lake(laptop.client("s3"), account.lake_bucket)
+    context = task(keys=[KEY])
+    write_receipt(account, context, *carry_out(account, context))
+    first = lake.read_json(erasure_key(ERASURE, "receipt.json")) or {}
+    assert first["content_sha256"]
+    write_receipt(account, context, *carry_out(account, context))
+    again = lake.read_json(erasure_key(ERASURE, "receipt.json")) or {}
+    assert [again[name] for name in ("image_ids", "content_sha256")] == [
+        first[name] for name in ("image_ids", "content_sha256")
+    ]
+
+
+def test_a_photo_that_a_night_has_listed_meanwhile_is_no_receipt(
+    account: Settings, task: Callable[..., Any]
+) -> None:
+    lake = Lake(laptop.client("s3"), account.lake_bucket)
+    context = task(keys=[KEY])
+    _, photos = carry_out(account, context)
+    leave_traces(lake, "a-night-between")
+    with pytest.raises(ErasureIncomplete, match="clear erase_exports"):
+        write_receipt(account, context, {}, photos)
+    assert write_receipt(account, context, erase_exports(account, context), photos).endswith("/receipt.json")
+
+
+def test_exports_are_not_touched_while_a_run_works_by_its_listing(
+    account: Settings, task: Callable[..., Any]
+) -> None:
+    context = task(keys=[KEY])
+    context["ti"].xcoms["plan"] = plan_erasure(account, context)
+    with pytest.raises(AirflowFailException):
+        judge_erasure(account, task(ALL_DONE | {"erase_exports": "failed"}))
+    lock_of(account, "fruits").take(datetime.now(UTC) + timedelta(hours=1))
+    with pytest.raises(LockHeld, match="fruits is locked by"):
+        erase_exports(account, context)
+
+
+def test_locks_that_the_cleared_erasure_has_asked_for_again_outlive_the_verdict_before(
+    account: Settings, task: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = task(keys=[KEY])
+    context["ti"].xcoms["plan"] = plan_erasure(account, context)
+
+    def cleared_meanwhile(*_: Any, **__: Any) -> list[Any]:
+        erase_exports(account, context)
+        return []
+
+    monkeypatch.setattr("fruits_airflow.clusters.ClusterDesk.end_all", cleared_meanwhile)
+    with pytest.raises(AirflowFailException):
+        judge_erasure(account, task(ALL_DONE | {"erase_exports": "failed"}))
+    assert lock_of(account, "fruits").holding() is not None
 
 
 def test_the_verdict_says_what_a_task_failed_of(account: Settings, task: Callable[..., Any]) -> None:

@@ -391,7 +391,7 @@ def test_a_run_that_is_alive_keeps_its_lock(run: RunCluster, left: timedelta) ->
 def test_a_run_that_is_unknown_keeps_its_lock_until_its_deadline(run: RunCluster) -> None:
     run.lock("fruits").take(now() + HOUR)
     assert freed(run, KnownRuns()) == []
-    run.lock("fruits").release()
+    run.lake.remove(run.lock("fruits").key)
     run.lock("fruits").take(now() - HOUR)
     (said,) = freed(run, KnownRuns())
     assert said.endswith("its deadline has passed, and neither run nor cluster of it is alive")
@@ -475,8 +475,7 @@ def test_another_deployments_lock_is_never_touched(make_run: Callable[..., RunCl
     for deadline in (now() + HOUR, now() - HOUR):
         other.lock("fruits").take(deadline)
         assert freed(mine, KnownRuns(ended={mine.identity.run_id})) == []
-        other.lock("fruits").release()
-        mine.lock("fruits").release()
+        other.lake.remove(other.lock("fruits").key)
 
 
 @pytest.mark.parametrize("look", [1, 2])

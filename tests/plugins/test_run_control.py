@@ -403,6 +403,7 @@ def denied_at(monkeypatch: pytest.MonkeyPatch, call: str, where: str) -> None:
         ("write_once", "state/fruits", "the state of fruits cannot be written: .*AccessDenied", False),
         ("remove_version", "locks/fruits", "the lock of fruits cannot be given back: .*AccessDenied", True),
         ("read_version", "stages/featurize", "the run's notes cannot be read: .*AccessDenied", False),
+        ("read_version", "locks/fruits", "the lock of fruits cannot be read: .*AccessDenied", False),
     ],
 )
 def test_what_the_last_attempt_cannot_do_is_in_the_record_and_an_earlier_one_leaves_it_to_the_next(
@@ -482,6 +483,22 @@ def test_the_verdict_gives_the_lock_of_a_stopped_plan_back(run: RunCluster, stat
     with suppress(AirflowFailException):
         judge_run(run.settings, context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "skipped")))
     assert run.lock("fruits").holding() is None
+
+
+def test_a_lock_that_the_cleared_run_has_asked_for_again_outlives_the_verdict_before(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = datetime.now(UTC) + timedelta(hours=1)
+    run.lock("fruits").take(later)
+    measure(run)
+
+    def cleared_meanwhile(*_: Any, **__: Any) -> list[Any]:
+        run.lock("fruits").take(later)
+        return []
+
+    monkeypatch.setattr(ClusterDesk, "end_all", cleared_meanwhile)
+    judge_run(run.settings, context_of(run, DONE))
+    assert run.lock("fruits").holding() is not None
 
 
 def test_the_lock_stays_while_a_cluster_may_be_alive(

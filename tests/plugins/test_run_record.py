@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from fruits_airflow import reporting
+from fruits_airflow import reporting, run_cluster
+from fruits_airflow.errors import ConfigError
 from fruits_airflow.lake import run_key
 from fruits_airflow.outcome import WORK_TASKS
 from fruits_airflow.reporting import report_run
@@ -34,6 +35,23 @@ def test_the_page_and_the_record_count_the_same_seconds(
     judge_run(run.settings, context_of(run, DONE))
     found = run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
     assert found["seconds"]["total"] == pages[0]["seconds"]["total"] > 0
+
+
+def test_a_run_whose_profile_is_gone_from_the_files_is_recorded_without_its_cost(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure(run)
+    made = run.adopt_or_create()
+    run.desk.end_all(timeout_s=30)
+
+    def gone(name: str) -> Any:
+        raise ConfigError(f"profile: {name!r} is not in include/cluster.yaml")
+
+    monkeypatch.setattr(run_cluster, "load_profile", gone)
+    judge_run(run.settings, context_of(run, DONE))
+    found = run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
+    assert (found["state"], found["cluster"]["id"]) == ("succeeded", made.job_flow_id)
+    assert found["cost"]["estimate_eur"] == 0
 
 
 def test_a_cluster_that_ended_before_the_plan_is_not_the_runs(
