@@ -165,6 +165,7 @@ def publish(run: job.Run) -> None:
     _make_current(run, fitted, known)
     if work.others or len(known) > 2:
         bases.forget_all_but(spark, arguments.database, [fitted.pca_id, *([before] if before else [])])
+    kept_sums.forget_all_but(run, bases.models(spark, arguments.database))
     size = tables.size_bytes(spark, arguments.database, "pca", work.features)
     run.finish(metrics | {"bytes": {"pca": size}, "upkeep": upkeep.done(run)})
 

@@ -19,6 +19,11 @@ def ids(spark: SparkSession, database: str) -> list[str]:
     return [row["pca_id"] for row in sorted(rows, key=lambda row: row["published_at"], reverse=True)]
 
 
+def models(spark: SparkSession, database: str) -> set[str]:
+    """Name the models that the published bases are of."""
+    return {row["model_id"] for row in data_files.rows(spark, f"{database}.pca_models", ["model_id"])}
+
+
 def current(spark: SparkSession, database: str) -> Pca | None:
     """Read the current basis; None before the first publication."""
     known = ids(spark, database)

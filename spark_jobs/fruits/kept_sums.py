@@ -7,12 +7,13 @@ changelog view would tell, without the sort of all rows by which it finds what w
 snapshots in between.
 
 Three commits, in an order that a kill between any two survives: the new tag, the row (the only one that counts), and
-the end of the old tag.
+the end of the old tag. A tag that no row names would hold its snapshot for ever, with what was erased since:
+`untag` drops it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -98,9 +99,8 @@ def keep(run: job.Run, model_id: str, total: Sums | None, snapshot_id: int) -> N
     A kill before the row leaves one tag too many, one after it the old tag: the next call drops both.
     """
     spark, database = run.spark, run.arguments.database
-    features, tag = Table(spark, f"{database}.features"), _tag(model_id, snapshot_id)
     if total is not None and total.count:
-        features.tag(tag, snapshot_id)
+        Table(spark, f"{database}.features").tag(_tag(model_id, snapshot_id), snapshot_id)
         row = {
             "model_id": model_id,
             "n": total.count,
@@ -111,11 +111,26 @@ def keep(run: job.Run, model_id: str, total: Sums | None, snapshot_id: int) -> N
         rows = pa.Table.from_pylist([row], schemas.KEPT_SUMS)
         kept_rows.replace(spark, f"{database}.pca_sums", rows, {"model_id": model_id})
     else:
-        tables.delete(spark, f"{database}.pca_sums", f"model_id = '{model_id}'")
-        tag = ""
-    for old in features.tags:
-        if old.startswith(_tag(model_id, "")) and old != tag:
-            features.untag(old)
+        _forget(run, model_id)
+    untag(run)
+
+
+def forget_all_but(run: job.Run, model_ids: Collection[str]) -> None:
+    """Drop the sums of every other model: they would be summed anew by each erasure, their tags hold old files."""
+    for model_id in models(run):
+        if model_id not in model_ids:
+            _forget(run, model_id)
+    untag(run)
+
+
+def untag(run: job.Run) -> None:
+    """Drop the tags that no row of `pca_sums` names: those of sums that went, and what killed jobs left."""
+    features = Table(run.spark, f"{run.arguments.database}.features")
+    rows = data_files.rows(run.spark, f"{run.arguments.database}.pca_sums", ["model_id", "features_snapshot"])
+    named = {_tag(row["model_id"], row["features_snapshot"]) for row in rows}
+    for tag in features.tags:
+        if tag.startswith(_PREFIX) and tag not in named:
+            features.untag(tag)
 
 
 def count(run: job.Run, model_id: str) -> int:
@@ -145,7 +160,11 @@ def move(run: job.Run, before: int, now: int) -> None:
                 keep(run, model_id, kept.sums, now)
 
 
-def _tag(model_id: str, snapshot_id: int | str) -> str:
+def _forget(run: job.Run, model_id: str) -> None:
+    tables.delete(run.spark, f"{run.arguments.database}.pca_sums", f"model_id = '{model_id}'")
+
+
+def _tag(model_id: str, snapshot_id: int) -> str:
     return f"{_PREFIX}{model_id[:16]}_{snapshot_id}"
 
 

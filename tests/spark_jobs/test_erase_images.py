@@ -15,8 +15,9 @@ from typing import Any
 import erase_images
 import pyarrow.parquet as pq
 import pytest
-from fruits import job, kept_sums, stages, upkeep
+from fruits import job, kept_rows, kept_sums, stages, tables, upkeep
 from fruits.errors import InputError, QualityGateError
+from fruits.iceberg import Table
 
 from tests.spark_jobs.conftest import Nights
 from tests.spark_jobs.pictures import encoded, fruit, orchard
@@ -39,8 +40,8 @@ def erase(nights: Nights, image_ids: list[str], contents: list[str]) -> dict[str
 
 def everything(nights: Nights) -> dict[str, bytes]:
     """The decoded content of every file of the database: Parquet and Avro by their values, all else as it lies."""
-    (file,) = nights.spark.table(f"{nights.database}.images.files").select("file_path").limit(1).collect()
-    folder = Path(file[0].removeprefix("file:")).parents[2]
+    warehouse = Path(nights.spark.conf.get("spark.sql.catalog.lake.warehouse"))
+    folder = warehouse / nights.database.split(".")[1]
     found = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()
@@ -218,6 +219,97 @@ def test_a_photo_is_erased_under_every_key_by_its_content(nights):
     receipt = erase(nights, [], [twice])
     assert receipt["rows"]["images"] == receipt["rows"]["features"] == 2
     assert "copy.jpg" not in nights.keys("images")
+
+
+class Killed(BaseException):
+    """A SIGKILL: what is committed by then stays."""
+
+
+def killed(*_: Any) -> None:
+    raise Killed
+
+
+def test_killed_after_each_commit_an_erasure_by_content_comes_to_every_table(nights, monkeypatch):
+    orchard(nights.photos, labels=2, each=3)
+    first = sorted(nights.photos.rglob("*.*"))[0]
+    (nights.photos / "copy.jpg").write_bytes(first.read_bytes())
+    nights.night("--k", "2")
+    row = next(row for row in nights.rows("images") if row["source_key"] == "copy.jpg")
+    needles = (row["image_id"].encode(), row["image_id"][:16].encode(), b"copy.jpg", pixels(row))
+    assert all(traces(nights, needle) for needle in needles), "the search must find each of it"
+    merge = tables.merge
+
+    def last_commit(*arguments: Any) -> None:
+        merge(*arguments)
+        raise Killed
+
+    for _ in ("samples", "pca", "features", "images"):
+        with monkeypatch.context() as patch:
+            patch.setattr(tables, "merge", last_commit)
+            with pytest.raises(Killed):
+                erase(nights, [], [row["content_sha256"]])
+    erase(nights, [], [row["content_sha256"]])
+    assert traces(nights, *needles) == []
+
+
+@pytest.mark.parametrize("erased", [1, 3])
+def test_a_lone_manifest_does_not_keep_the_bounds_of_a_file_that_is_gone(nights, erased):
+    orchard(nights.photos, labels=1, each=1)
+    for name in ("one", "two", "three"):
+        (nights.photos / f"broken {name}.jpg").write_bytes(b"<html>")
+    nights.load()
+    rejects = nights.spark.createDataFrame(nights.table("rejects").toArrow())
+    nights.spark.sql(f"TRUNCATE TABLE {nights.database}.rejects")
+    rejects.repartitionByRange(3, "image_id").writeTo(f"{nights.database}.rejects").append()
+    assert nights.table("rejects.manifests").count() == 1
+    assert nights.table("rejects.files").count() == 3
+    gone = nights.rows("rejects")[:erased]
+    texts = [text for row in gone for text in (row["image_id"], row["image_id"][:16], row["source_key"])]
+    assert all(traces(nights, text.encode()) for text in texts), "the search must find each of it"
+    receipt = erase(nights, [row["image_id"] for row in gone], [])
+    assert receipt["rows"]["rejects"] == erased
+    assert traces(nights, *(text.encode() for text in texts)) == []
+    assert len(nights.rows("rejects")) == 3 - erased
+    assert nights.table("rejects.manifests").count() <= 1, "a manifest for each file would slow every reader"
+
+
+def summed(nights: Nights) -> None:
+    """A night as far as its sums."""
+    orchard(nights.photos, labels=1, each=4)
+    nights.load()
+    nights.run("featurize")
+    nights.run("reduce_pca", "--k", "2")
+
+
+def own(nights: Nights) -> tuple[bytes, bytes]:
+    """An image's id and its vector, as they are told in a file."""
+    row = nights.rows("features")[0]
+    return row["image_id"].encode(), repr(list(row["features"])).encode()[1:-1]
+
+
+def test_a_tag_of_sums_that_were_never_kept_holds_nothing_that_is_erased(nights, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(kept_rows, "replace", killed)
+        with pytest.raises(Killed):
+            summed(nights)
+    needles = own(nights)
+    assert all(traces(nights, needle) for needle in needles), "the search must find each of it"
+    erase(nights, [needles[0].decode()], [])
+    assert traces(nights, *needles) == []
+
+
+def test_a_tag_of_sums_that_went_with_their_last_image_holds_nothing_of_it(nights, monkeypatch):
+    summed(nights)
+    needles = own(nights)
+    assert all(traces(nights, needle) for needle in needles), "the search must find each of it"
+    image_ids = [row["image_id"] for row in nights.rows("images")]
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "untag", killed)
+        with pytest.raises(Killed):
+            erase(nights, image_ids, [])
+    assert nights.rows("pca_sums") == []
+    erase(nights, image_ids, [])
+    assert traces(nights, *needles) == []
 
 
 @pytest.mark.parametrize(

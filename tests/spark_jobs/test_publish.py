@@ -68,6 +68,11 @@ def another_run(nights: Nights) -> None:
     nights.runs.append(f"run-{len(nights.runs) + 1}")
 
 
+def tags(nights: Nights) -> dict[str, int]:
+    """The snapshots of `features` that are held."""
+    return Table(nights.spark, f"{nights.database}.features").tags
+
+
 def forget(nights: Nights, image_id: str) -> None:
     """Remove an image as a complete load and featurize would."""
     for table in ("images", "features"):
@@ -255,6 +260,35 @@ def test_killed_between_the_two_deletes_of_an_old_basis_a_rerun_drops_its_rows(n
     nights.run("publish")
     assert {row["pca_id"] for row in nights.rows("pca")} == kept
     assert {row["pca_id"] for row in nights.rows("pca_models")} == kept
+
+
+def test_the_sums_of_a_former_model_go_with_its_last_basis_and_their_tag_with_them(nights, monkeypatch):
+    made_up(nights, spread(20))
+    published(nights)
+    former, model_id = nights.model["model_id"], "b" * 64
+    nights.model = nights.model | {"model_id": model_id}
+    rows = nights.table("features").withColumn("model_id", F.lit(model_id)).localCheckpoint()
+    rows.writeTo(f"{nights.database}.features").append()
+    another_run(nights)
+    published(nights)
+    models = [row["model_id"] for row in nights.rows("pca_sums")]
+    assert sorted(models) == sorted([former, model_id]), "both have a basis that can be published again"
+
+    another_run(nights)
+    nights.run("reduce_pca", "--k", "3")
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "untag", killed)
+        with pytest.raises(KeyboardInterrupt):
+            nights.run("publish")
+    assert [row["model_id"] for row in nights.rows("pca_sums")] == [model_id]
+    assert len(tags(nights)) == 2
+    nights.run("publish")
+    (kept,) = nights.rows("pca_sums")
+    assert list(tags(nights).values()) == [kept["features_snapshot"]]
 
 
 def test_upkeep_that_pays_is_done_by_publish(nights, monkeypatch):
