@@ -130,7 +130,7 @@ def publish(run: job.Run) -> None:
     tables.ensure(spark, arguments.database)
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "1024")  # rows of 5 kB, not of pixels
     fitted, explained = _basis(run)
-    known = bases.ids(spark, arguments.database)
+    known = bases.asked(spark, arguments.database)
     before = next((pca_id for pca_id in known if pca_id != fitted.pca_id), None)
     laid, work = _laid(run, fitted.pca_id, before)
     projected = _projected(run, laid, work, fitted)
@@ -378,12 +378,15 @@ def _export(run: job.Run, fitted: Pca, rows: int) -> None:
     )
 
 
-def _make_current(run: job.Run, fitted: Pca, known: list[str]) -> None:
-    if known[:1] == [fitted.pca_id]:
+def _make_current(run: job.Run, fitted: Pca, known: dict[str, str]) -> None:
+    """Make the basis the current one; of one that stays, only what was asked for may be new."""
+    stays = next(iter(known), None) == fitted.pca_id
+    if not stays or known[fitted.pca_id] != fitted.asked:
+        bases.publish(run.spark, run.arguments.database, fitted, run.arguments.run_id)
+    if stays:
         run.say(f"PCA {fitted.pca_id[:12]} stays the current one")
-        return
-    bases.publish(run.spark, run.arguments.database, fitted, run.arguments.run_id)
-    run.say(f"published PCA {fitted.pca_id[:12]}: {fitted.k} components of {fitted.n} images")
+    else:
+        run.say(f"published PCA {fitted.pca_id[:12]}: {fitted.k} components of {fitted.n} images")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 
 from fruits import bases, drift, job, kept_sums, objects, pca, tables
 
@@ -62,7 +63,8 @@ def reduce_pca(run: job.Run) -> None:
     new = drift.why_new(published, fresh, drifted, limits, arguments.variance)
     if new is None and arguments.full_refresh:
         new = "asked to make it anew"
-    chosen = fresh if new is not None or published is None else published
+    # What stays may have been asked for otherwise: the next night compares with what was asked for tonight.
+    chosen = fresh if new is not None or published is None else replace(published, asked=fresh.asked)
     if new is None:
         run.say(f"the published PCA {chosen.pca_id[:12]} stays")
     else:

@@ -13,10 +13,11 @@ from fruits.errors import InputError
 from fruits.pca import Pca
 
 
-def ids(spark: SparkSession, database: str) -> list[str]:
-    """Name the published bases, the current one first."""
-    rows = data_files.rows(spark, f"{database}.pca_models", ["pca_id", "published_at"])
-    return [row["pca_id"] for row in sorted(rows, key=lambda row: row["published_at"], reverse=True)]
+def asked(spark: SparkSession, database: str) -> dict[str, str]:
+    """Tell what was asked for of each published basis, by its id, the current one first."""
+    rows = data_files.rows(spark, f"{database}.pca_models", ["pca_id", "asked", "published_at"])
+    rows.sort(key=lambda row: row["published_at"], reverse=True)
+    return {row["pca_id"]: row["asked"] for row in rows}
 
 
 def models(spark: SparkSession, database: str) -> set[str]:
@@ -26,8 +27,8 @@ def models(spark: SparkSession, database: str) -> set[str]:
 
 def current(spark: SparkSession, database: str) -> Pca | None:
     """Read the current basis; None before the first publication."""
-    known = ids(spark, database)
-    return read(spark, database, known[0]) if known else None
+    pca_id = next(iter(asked(spark, database)), None)
+    return read(spark, database, pca_id) if pca_id else None
 
 
 def read(spark: SparkSession, database: str, pca_id: str) -> Pca:
@@ -41,7 +42,7 @@ def read(spark: SparkSession, database: str, pca_id: str) -> Pca:
     if row is None:
         raise InputError(
             f"there is no PCA {pca_id} in {database}.pca_models: the current one and the one before it are kept, "
-            f"now {', '.join(ids(spark, database)) or 'none'}"
+            f"now {', '.join(asked(spark, database)) or 'none'}"
         )
     return Pca(
         pca_id=row["pca_id"],
@@ -73,7 +74,7 @@ def publish(spark: SparkSession, database: str, fitted: Pca, run_id: str) -> Non
         "published_at": datetime.now(UTC),
     }
     model = spark.createDataFrame(pa.Table.from_pylist([row], schemas.PCA_MODEL)).coalesce(1)
-    known = fitted.pca_id in ids(spark, database)
+    known = fitted.pca_id in asked(spark, database)
     tables.merge(spark, database, "pca_models", model, None, only_adds=not known)
 
 

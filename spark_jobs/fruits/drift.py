@@ -85,14 +85,16 @@ def why_new(
     Args:
         published: The current basis; None before the first publication.
         fresh: The basis that tonight's sums give.
-        drift: The two compared; None where there is nothing to compare.
+        drift: The two compared; None where there are no two, or they are of different models.
         limits: What may drift.
         variance: The share that was asked for; None where a number of components was.
     """
-    if published is None or drift is None:
+    if published is None:
         return "nothing is published yet"
-    if published.model_id != fresh.model_id:
+    if drift is None:
         return f"the model is another: {fresh.model_id[:12]} after {published.model_id[:12]}"
+    if published.pca_id == fresh.pca_id:
+        return None  # as many components of the same sums, whatever was asked for
     if published.asked != fresh.asked:
         return f"another size is asked for: {fresh.asked} after {published.asked}"
     if variance is None and published.k != fresh.k:

@@ -76,7 +76,7 @@ MEASURED = Drift(angle_degrees=1.0, explained_variance=0.90, possible_variance=0
     ("published", "measured", "variance", "reason"),
     [
         ({}, MEASURED, None, None),
-        ({"model_id": "other"}, MEASURED, None, "the model is another"),
+        ({"model_id": "other"}, None, None, "the model is another"),
         ({"asked": "k=4"}, MEASURED, None, "another size is asked for"),
         ({}, replace(MEASURED, angle_degrees=30.1), None, "degrees apart"),
         ({}, replace(MEASURED, explained_variance=0.88), None, "loses 3.00% of the variance"),
@@ -87,8 +87,14 @@ def test_each_limit_asks_for_a_new_basis_by_itself(published, measured, variance
     fresh = pca.choose(spectrum(values(50, 1)), "m", k=3)
     if variance is not None:
         fresh = replace(fresh, asked=f"variance={variance}")
-    new = drift.why_new(replace(fresh, **published), fresh, measured, LIMITS, variance)
+    yesterday = replace(fresh, pca_id="of yesterday", **published)
+    new = drift.why_new(yesterday, fresh, measured, LIMITS, variance)
     assert (new is None) if reason is None else (reason in str(new))
+
+
+def test_the_same_basis_asked_for_in_other_words_stays():
+    fresh = pca.choose(spectrum(values(50, 1)), "m", k=3)
+    assert drift.why_new(replace(fresh, asked="variance=0.5"), fresh, MEASURED, LIMITS, None) is None
 
 
 def test_more_components_than_last_night_could_carry_ask_for_a_new_basis():

@@ -210,6 +210,37 @@ def test_features_computed_again_are_projected_again_onto_the_same_basis(nights)
     assert len(nights.rows("pca")) == 40
 
 
+def test_the_first_basis_is_new_and_so_is_that_of_another_model_each_for_its_own_reason(nights):
+    made_up(nights, spread(20))
+    assert nights.run("reduce_pca", "--k", "2")["drift"]["reason"] == "nothing is published yet"
+    nights.run("publish")
+    features = nights.table("features").withColumn("model_id", F.lit("other")).localCheckpoint()
+    features.writeTo(f"{nights.database}.features").append()
+    drift = nights.run("reduce_pca", "--k", "2", "--model-id", "other")["drift"]
+    assert drift["reason"] == f"the model is another: other after {nights.model['model_id'][:12]}"
+    assert (drift["new_basis"], drift["angle_degrees"]) == (True, None)
+
+
+def test_the_same_basis_asked_for_in_other_words_stays_that_night_and_the_next(nights):
+    values = spread(60)
+    made_up(nights, values[:58])
+    k = str(nights.run("reduce_pca", "--variance", "0.3")["pca"]["k"])
+    nights.run("publish")
+    basis, rows = tables.current_pca_id(nights.spark, nights.database), nights.rows("pca")
+    another_run(nights)
+    assert nights.run("reduce_pca", "--k", k)["drift"]["new_basis"] is False
+    nights.run("publish")
+    (model,) = nights.rows("pca_models")
+    assert (model["pca_id"], model["asked"]) == (basis, f"k={k}")
+    assert nights.rows("pca") == rows
+    another_run(nights)
+    made_up(nights, values[58:], first=58)
+    assert nights.run("reduce_pca", "--k", k, "--max-variance-loss", "0.2")["drift"]["reason"] is None
+    nights.run("publish")
+    assert tables.current_pca_id(nights.spark, nights.database) == basis
+    assert len(nights.rows("pca")) == 60
+
+
 def test_yesterdays_basis_is_kept_and_can_be_published_again_complete_and_older_ones_are_gone(nights):
     values = spread(60)
     ids = []
