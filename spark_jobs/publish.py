@@ -95,7 +95,7 @@ class Work:
         features: Images whose features are of their present content.
         images_without_features: Images with no features of this model, or only of other content.
         features_without_image: Features of this model whose image is gone.
-        missing: Features that this basis has no row of, or one of features that were computed again since.
+        missing: Features that this basis has no row of, or one of other content, or of features computed again since.
         outdated: Of these, those with a row.
         orphans: Images that are gone or have no features, and still have rows of some basis.
         others: Images with rows of neither this basis nor the one published before it.
@@ -116,12 +116,15 @@ class Work:
 _LAID = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
-        *(pa.field(name, pa.string()) for name in ("label", "source_key", "image_run", "of_run")),
+        *(
+            pa.field(name, pa.string())
+            for name in ("label", "source_key", "image_run", "of_features", "of_run")
+        ),
         *(pa.field(name, pa.bool_(), nullable=False) for name in ("present", "missing", "orphan")),
     ]
 )
-"""An image id: its label, key and run, the run of its features, and which of `Work`'s counts it is in: `features`
-(present), `missing`, `orphans`."""
+"""An image id: its label, key and run, the content and run of its features, and which of `Work`'s counts it is in:
+`features` (present), `missing`, `orphans`."""
 
 
 def publish(run: job.Run) -> None:
@@ -197,8 +200,8 @@ def _basis(run: job.Run) -> tuple[Pca, float]:
 def _laid(run: job.Run, pca_id: str, before: str | None) -> tuple[DataFrame, Work]:
     """Lay images, features and pca side by side, once, without touching pixels or vectors.
 
-    Equal totals alone would hide swapped rows. Runs name versions: the row of `pca` says which run computed the
-    features that it was projected from.
+    Equal totals alone would hide swapped rows. Content and run name a version of features: a run that is planned anew
+    may compute those of one image twice.
 
     Returns:
         A row for each image id (`_LAID`); and the counts.
@@ -220,7 +223,13 @@ def _laid(run: job.Run, pca_id: str, before: str | None) -> tuple[DataFrame, Wor
             feature_content="content_sha256",
             feature_run="run_id",
         ),
-        beside.side(spark, f"{database}.pca", pca_id="pca_id", projected_run="features_run_id"),
+        beside.side(
+            spark,
+            f"{database}.pca",
+            pca_id="pca_id",
+            projected_content="content_sha256",
+            projected_run="features_run_id",
+        ),
     )
     look = _look(run.arguments.model_id, pca_id, [name for name in (pca_id, before) if name])
     laid, told = beside.together(spark, sides, look, _LAID)
@@ -232,13 +241,15 @@ def _look(model_id: str, pca_id: str, kept: list[str]) -> beside.Look:
 
     def look(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
         of_model, in_pca = beside.same(rows["model_id"], model_id), beside.given(rows["pca_id"])
+        of_basis = beside.same(rows["pca_id"], pca_id)
         row = beside.by_key(
             rows["image_id"],
             {name: rows[name] for name in ("of_image", "label", "source_key", "image_run")}
             | {
                 "of_features": beside.where(of_model, rows["feature_content"]),
                 "of_run": beside.where(of_model, rows["feature_run"]),
-                "pca_run": beside.where(beside.same(rows["pca_id"], pca_id), rows["projected_run"]),
+                "of_pca": beside.where(of_basis, rows["projected_content"]),
+                "pca_run": beside.where(of_basis, rows["projected_run"]),
             },
             {
                 "in_pca": in_pca.astype(np.int64),
@@ -247,7 +258,8 @@ def _look(model_id: str, pca_id: str, kept: list[str]) -> beside.Look:
         )
         image, feature = beside.given(row["of_image"]), beside.given(row["of_features"])
         present = beside.same(row["of_image"], row["of_features"])
-        missing = present & ~beside.same(row["pca_run"], row["of_run"])
+        this_content = beside.same(row["of_pca"], row["of_features"])
+        missing = present & ~(this_content & beside.same(row["pca_run"], row["of_run"]))
         orphan = (np.asarray(row["in_pca"]) > 0) & ~present
         counts = beside.counts(
             images=image,
@@ -351,7 +363,12 @@ def _commit_rows(
     spark, database = run.spark, run.arguments.database
     rows = orphans = None
     if projected is not None:
-        versions = laid.where("missing").select("image_id", "label", F.col("of_run").alias("features_run_id"))
+        versions = laid.where("missing").select(
+            "image_id",
+            "label",
+            F.col("of_features").alias("content_sha256"),
+            F.col("of_run").alias("features_run_id"),
+        )
         constants = {"pca_id": F.lit(pca_id), "run_id": F.lit(run.arguments.run_id)}
         schema = schemas.spark(schemas.PROJECTED)
         frame = spark.createDataFrame(projected, schema) if isinstance(projected, pa.Table) else projected

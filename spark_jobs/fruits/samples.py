@@ -81,16 +81,17 @@ def draw(run: job.Run, candidates: DataFrame, model_id: str) -> Samples:
 
     Args:
         run: The run, with its database.
-        candidates: image_id, label, source_key, of_run (of the row of features), image_run (of that of images).
+        candidates: image_id, label, source_key, of_features and of_run (content and run of the row of features),
+            image_run (of that of images).
         model_id: Whose features.
     """
     drawn = candidates.orderBy("image_id").limit(ROWS).collect()
     known = _kept(run, model_id)
-    lacking = [row for row in drawn if (row.image_id, row.of_run) not in known]
+    lacking = [row for row in drawn if _version(row) not in known]
     known |= _features(run, model_id, lacking)
-    unseen = [row for row in drawn[:SHOWN] if known[row.image_id, row.of_run][1] is None]
+    unseen = [row for row in drawn[:SHOWN] if known[_version(row)][1] is None]
     thumbnails = _thumbnails(run, unseen)
-    found = [known[row.image_id, row.of_run] for row in drawn]
+    found = [known[_version(row)] for row in drawn]
     features = [vector for vector, _ in found]
     pictures = [thumbnails.get(row.image_id, picture) for row, (_, picture) in zip(drawn, found, strict=True)]
     matrix_of_all = np.stack(features) if features else np.zeros((0, 0), np.float32)
@@ -98,6 +99,7 @@ def draw(run: job.Run, candidates: DataFrame, model_id: str) -> Samples:
         [
             pa.array([row.image_id for row in drawn], pa.string()),
             pa.array([model_id] * len(drawn), pa.string()),
+            pa.array([row.of_features for row in drawn], pa.string()),
             pa.array([row.of_run for row in drawn], pa.string()),
             list_column(matrix_of_all) if features else pa.array([], pa.list_(pa.float32())),
             pa.array(pictures, pa.binary()),
@@ -121,11 +123,17 @@ def keep(run: job.Run, samples: Samples) -> None:
         kept_rows.replace(run.spark, f"{run.arguments.database}.samples", samples.table, {})
 
 
-_Known = dict[tuple[str, str], tuple[npt.NDArray[np.float32], bytes | None]]
+_Version = tuple[str, str, str]
+_Known = dict[_Version, tuple[npt.NDArray[np.float32], bytes | None]]
+
+
+def _version(row: Any) -> _Version:
+    """Name features by image, content and run: a run that is planned anew may compute those of one image twice."""
+    return row.image_id, row.of_features, row.of_run
 
 
 def _kept(run: job.Run, model_id: str) -> _Known:
-    columns = ["image_id", "features_run_id", "features", "thumbnail"]
+    columns = ["image_id", "content_sha256", "features_run_id", "features", "thumbnail"]
     return _by_id(
         data_files.here(run.spark, f"{run.arguments.database}.samples", columns, {"model_id": [model_id]})
     )
@@ -137,10 +145,10 @@ def _features(run: job.Run, model_id: str, lacking: list[Any]) -> _Known:
     found = data_files.here(
         run.spark,
         f"{run.arguments.database}.features",
-        ["image_id", "run_id", "features"],
+        ["image_id", "content_sha256", "run_id", "features"],
         {"model_id": [model_id], **_wanted(lacking, "of_run")},
     )
-    columns = ["image_id", "features_run_id", "features"]
+    columns = ["image_id", "content_sha256", "features_run_id", "features"]
     nothing = pa.nulls(len(found), pa.binary())
     return _by_id(found.rename_columns(columns).append_column("thumbnail", nothing))
 
@@ -170,12 +178,13 @@ def _by_id(table: pa.Table) -> _Known:
     for batch in table.to_batches():
         column = batch.column("features")
         vectors = matrix(column, len(column[0]) if batch.num_rows else 0)
-        for image_id, run_id, vector, thumbnail in zip(
+        for image_id, content, run_id, vector, thumbnail in zip(
             batch.column("image_id").to_pylist(),
+            batch.column("content_sha256").to_pylist(),
             batch.column("features_run_id").to_pylist(),
             vectors,
             batch.column("thumbnail").to_pylist(),
             strict=True,
         ):
-            known[image_id, run_id] = (vector, thumbnail)
+            known[image_id, content, run_id] = (vector, thumbnail)
     return known

@@ -40,6 +40,7 @@ TABLES: dict[str, str] = {
     "samples": """
         image_id STRING NOT NULL COMMENT 'as in images',
         model_id STRING NOT NULL COMMENT 'as in features',
+        content_sha256 STRING NOT NULL COMMENT 'of the image that they were computed from',
         features_run_id STRING NOT NULL COMMENT 'run_id of the row of features',
         features ARRAY<FLOAT> NOT NULL COMMENT '1280 values',
         thumbnail BINARY COMMENT 'WebP, for the images of the report'""",
@@ -61,6 +62,7 @@ TABLES: dict[str, str] = {
         pca_id STRING NOT NULL COMMENT 'as in pca_models',
         label STRING COMMENT 'as in images',
         pca ARRAY<FLOAT> NOT NULL COMMENT 'k values',
+        content_sha256 STRING NOT NULL COMMENT 'of the image that was projected',
         features_run_id STRING NOT NULL COMMENT 'run_id of the row of features that was projected',
         run_id STRING NOT NULL COMMENT 'the run that computed them'""",
 }
@@ -139,6 +141,7 @@ KEPT_SAMPLES = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
         pa.field("model_id", pa.string(), nullable=False),
+        pa.field("content_sha256", pa.string(), nullable=False),
         pa.field("features_run_id", pa.string(), nullable=False),
         pa.field("features", pa.list_(pa.float32()), nullable=False),
         pa.field("thumbnail", pa.binary()),

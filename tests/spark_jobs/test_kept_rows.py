@@ -67,11 +67,19 @@ def test_lists_pictures_and_nulls_are_read_as_they_were_kept(spark: Any, databas
             {
                 "image_id": "1",
                 "model_id": "m",
+                "content_sha256": "c",
                 "features_run_id": "r",
                 "features": [0.5, -1.0],
                 "thumbnail": b"p",
             },
-            {"image_id": "2", "model_id": "m", "features_run_id": "r", "features": [], "thumbnail": None},
+            {
+                "image_id": "2",
+                "model_id": "m",
+                "content_sha256": "c",
+                "features_run_id": "r",
+                "features": [],
+                "thumbnail": None,
+            },
         ],
         schemas.KEPT_SAMPLES,
     )

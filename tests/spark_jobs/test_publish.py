@@ -210,6 +210,30 @@ def test_features_computed_again_are_projected_again_onto_the_same_basis(nights)
     assert len(nights.rows("pca")) == 40
 
 
+def test_a_run_that_is_planned_anew_projects_and_shows_what_changed_since_it_published(nights):
+    orchard(nights.photos, labels=2, each=8)
+    nights.night("--k", "3")
+    photo = nights.photos / "Label 0" / "r0_0_100.jpg"
+    photo.write_bytes(encoded(fruit(99, (80, 60))))
+    nights.runs.clear()  # all of its tasks are cleared: it lists anew, under its id
+    nights.night("--k", "3", "--max-variance-loss", "1")
+    (image,) = [row for row in nights.rows("images") if row["source_key"] == "Label 0/r0_0_100.jpg"]
+    features, projected, sample = (
+        next(row for row in nights.rows(table) if row["image_id"] == image["image_id"])
+        for table in ("features", "pca", "samples")
+    )
+    assert {row["run_id"] for row in nights.rows("features")} == {"run-1"}, "it wrote both versions"
+    assert len(nights.rows("pca_models")) == 1, "the basis stays"
+    model = pca.load(str(nights.run_folder / "pca_model.npz"))
+    vector = np.array([features["features"]], np.float32)
+    np.testing.assert_allclose(projected["pca"], model.project(vector)[0], atol=1e-5)
+    assert sample["features"] == features["features"]
+    assert {row["content_sha256"] for row in (features, projected, sample)} == {image["content_sha256"]}
+    shown = pq.read_table(nights.run_folder / "sample.parquet").to_pylist()
+    (thumbnail,) = [row["thumbnail"] for row in shown if row["image_id"] == image["image_id"]]
+    assert Image.open(io.BytesIO(thumbnail)).size == (48, 36)
+
+
 def test_the_first_basis_is_new_and_so_is_that_of_another_model_each_for_its_own_reason(nights):
     made_up(nights, spread(20))
     assert nights.run("reduce_pca", "--k", "2")["drift"]["reason"] == "nothing is published yet"
