@@ -136,10 +136,8 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
     take_together(locks, lock_deadline(settings))
     databases = [lock.database for lock in locks]
     everywhere = [*databases, settings.notebook_database]  # a notebook takes no lock: its tables are its own
-    for database in everywhere:
-        lake.remove(
-            _metrics_key(run_id, database)
-        )  # of a cleared attempt, whose request may have been smaller
+    for database in everywhere:  # of a cleared attempt, whose request may have been smaller
+        lake.remove(_metrics_key(run_id, database))
     request = record_request(
         lake, run_id, resolve(lake.client, settings.raw_bucket, wish, keys_in_listings(lake))
     )
