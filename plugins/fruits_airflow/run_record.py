@@ -122,9 +122,8 @@ def assemble_record(
         if whole:
             raise
         log.warning("EMR does not tell about this run's cluster, so the record has its id at most: %s", error)
-    except (
-        FruitsError
-    ) as error:  # a profile or prices that no longer fit the plan: another attempt finds the same
+    except FruitsError as error:
+        # A profile or prices that no longer fit the plan: another attempt finds the same.
         log.warning("What the run has cost is not in the record: %s", error)
     return record
 

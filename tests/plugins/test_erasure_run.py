@@ -404,6 +404,17 @@ def test_an_unknown_parameter_is_refused(account: Settings, task: Callable[..., 
         plan_erasure(account, context)
 
 
+def test_a_cleared_plan_that_is_refused_does_not_tell_what_it_failed_of_before(
+    account: Settings, task: Callable[..., Any]
+) -> None:
+    context = task(keys=[KEY])
+    journal = RunCluster.of(context, account).journal
+    journal.note(LAST_FAILURE, stage="plan", cause="no news from the trigger")
+    with pytest.raises(CostCeilingExceeded):
+        plan_erasure(replace(account, max_cost_eur=0.01), context)
+    assert journal.read(LAST_FAILURE) is None
+
+
 def test_a_ceiling_that_pays_for_no_cluster_is_refused_before_anything_is_suppressed(
     account: Settings, task: Callable[..., Any]
 ) -> None:
