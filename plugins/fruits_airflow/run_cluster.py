@@ -22,11 +22,14 @@ from fruits_airflow.aws_clients import SINGLE_ATTEMPT, emr_client, s3_client
 from fruits_airflow.cluster_body import load_profile
 from fruits_airflow.cluster_request import cluster_body, require_sound_cluster
 from fruits_airflow.clusters import (
+    ALL_STATES,
+    CLUSTER_REQUEST,
     ENDED_STATES,
     Cluster,
     ClusterDesk,
     ClusterIdentity,
     clusters_of_run,
+    find_noted,
     instances_of,
 )
 from fruits_airflow.cost import PARTS, deadline, disks, estimate_parts
@@ -196,11 +199,14 @@ class RunCluster:
         )
 
     def history(self) -> list[Cluster]:
-        """Every cluster that this run has had since it was planned, oldest first."""
+        """Every cluster that this run has had since it was planned, oldest first; the last one also unlisted."""
         if not self.plan:
             return []
         since = datetime.fromisoformat(self.plan["planned_at"]) - _CLOCK_SKEW
-        return clusters_of_run(self.client, self.identity, since)
+        listed = clusters_of_run(self.client, self.identity, since)
+        ids = {cluster.job_flow_id for cluster in listed}
+        noted = find_noted(self.client, self.identity, self.journal.read(CLUSTER_REQUEST), ALL_STATES)
+        return [*listed, *(one for one in noted if one.job_flow_id not in ids and one.created_at >= since)]
 
     def ended_history(self) -> list[Cluster]:
         """`history` of a run whose clusters were all seen ended: a read that lags behind is made again for a while."""

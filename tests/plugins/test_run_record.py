@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from fruits_airflow.verdict import judge_run
 
 from tests.plugins.airflow_context import context_of
 from tests.plugins.measured import measure
+from tests.plugins.test_clusters import hiding
 
 DONE = dict.fromkeys(WORK_TASKS, "success")
 
@@ -35,6 +37,16 @@ def test_the_page_and_the_record_count_the_same_seconds(
     judge_run(run.settings, context_of(run, DONE))
     found = run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
     assert found["seconds"]["total"] == pages[0]["seconds"]["total"] > 0
+
+
+def test_a_cluster_that_the_listing_does_not_show_yet_is_in_the_record_whole(run: RunCluster) -> None:
+    made = run.adopt_or_create()
+    run.desk.end_all(timeout_s=30)
+    blind = replace(run)
+    blind.__dict__["client"] = hiding(run, 60)
+    record = assemble_record(blind, "nightly", {}, ended=True, whole=True)
+    assert record["cluster"]["id"] == made.job_flow_id
+    assert record["cluster"]["state"] == "TERMINATED"
 
 
 def test_a_run_whose_profile_is_gone_from_the_files_is_recorded_without_its_cost(
