@@ -130,8 +130,8 @@ def find_noted(
 ) -> list[Cluster]:
     """The cluster of `identity` in `states` that a note names, though the listing may not show it yet; or none.
 
-    The note is to be read after the listing, and only if that shows none: it then has what was announced before, and
-    a lake that denies does not keep a cluster alive that is listed.
+    The note is to be read after the listing: it then has what was announced before. Whoever ends clusters reads it only
+    if that shows none: a lake that denies must not keep a cluster alive that is listed.
 
     Args:
         client: EMR client.
@@ -332,8 +332,7 @@ def clusters_of_run(
     extra: dict[str, Any] = {} if since is None else {"CreatedAfter": since}
     pages = client.get_paginator("list_clusters").paginate(**extra)
     ids = [c["Id"] for page in pages for c in page["Clusters"] if c["Name"] == identity.name]
-    own = [c for c in (describe(client, i) for i in ids) if identity.tags.items() <= c.tags.items()]
-    return sorted(own, key=lambda cluster: (cluster.created_at, cluster.job_flow_id))
+    return _own(identity, (describe(client, job_flow_id) for job_flow_id in ids), ALL_STATES)
 
 
 def instances_of(client: EMRClient, job_flow_id: str) -> list[dict[str, Any]]:
