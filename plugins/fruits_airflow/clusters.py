@@ -153,6 +153,15 @@ def find_noted(
     return _own(identity, [cluster], states)
 
 
+def find_listed_or_noted(
+    client: EMRClient, identity: ClusterIdentity, journal: Journal, states: Sequence[str]
+) -> list[Cluster]:
+    """What `find` finds; where that is nothing, what `find_noted` does by the run's journal."""
+    return find(client, identity, states) or find_noted(
+        client, identity, journal.read(CLUSTER_REQUEST), states
+    )
+
+
 def _own(identity: ClusterIdentity, clusters: Iterable[Cluster], states: Sequence[str]) -> list[Cluster]:
     # By tags also what was noted: another deployment with this lake has the same notes.
     own = [c for c in clusters if identity.tags.items() <= c.tags.items() and c.state in states]
@@ -185,7 +194,7 @@ class ClusterDesk:
         Waits while a request announced moments ago may have made one that the listing does not show yet.
         """
         while not (clusters := find(self.client, self.identity)):
-            request = self._request()
+            request = self.journal.read(CLUSTER_REQUEST)
             if clusters := find_noted(self.client, self.identity, request):
                 break
             if request is None or MADE in request or (age := age_s(request)) >= self.consistency_s:
@@ -265,11 +274,7 @@ class ClusterDesk:
         return ended
 
     def _find(self, states: Sequence[str]) -> list[Cluster]:
-        listed = find(self.client, self.identity, states)
-        return listed or find_noted(self.client, self.identity, self._request(), states)
-
-    def _request(self) -> dict[str, Any] | None:
-        return self.journal.read(CLUSTER_REQUEST)
+        return find_listed_or_noted(self.client, self.identity, self.journal, states)
 
 
 def request_end(client: EMRClient, job_flow_id: str) -> None:

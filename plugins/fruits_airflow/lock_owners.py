@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from fruits_airflow.airflow_runs import AirflowRuns
 from fruits_airflow.aws_clients import emr_client
-from fruits_airflow.clusters import CLUSTER_REQUEST, UNENDED_STATES, ClusterIdentity, find, find_noted
+from fruits_airflow.clusters import CLUSTER_REQUEST, UNENDED_STATES, ClusterIdentity, find_listed_or_noted
 from fruits_airflow.database_lock import DatabaseLock, Holding
 from fruits_airflow.journal import Journal, age_s, folder_of
 from fruits_airflow.lake import Lake
@@ -61,7 +60,7 @@ def has_left_it_behind(settings: Settings, lake: Lake, holding: Holding, runs: A
 
     if not is_over():
         return False
-    request = _request(lake, holding)
+    request = _journal(lake, holding).read(CLUSTER_REQUEST)
     if request and age_s(request) < settings.list_consistency_s:
         return False  # what it asked for may not be listed yet
     if _has_cluster(settings, lake, holding):
@@ -74,12 +73,10 @@ def lock_deadline(settings: Settings) -> datetime:
     return datetime.now(UTC) + timedelta(minutes=settings.max_cluster_minutes) + _AFTER_A_CLUSTER
 
 
-def _request(lake: Lake, holding: Holding) -> dict[str, Any] | None:
-    owner = holding.owner
-    return Journal(lake, folder_of(owner.dag_id, owner.run_id)).read(CLUSTER_REQUEST)
+def _journal(lake: Lake, holding: Holding) -> Journal:
+    return Journal(lake, folder_of(holding.owner.dag_id, holding.owner.run_id))
 
 
 def _has_cluster(settings: Settings, lake: Lake, holding: Holding) -> bool:
-    client, owner = emr_client(settings, holding.region), holding.owner
-    listed = find(client, owner, UNENDED_STATES)
-    return bool(listed or find_noted(client, owner, _request(lake, holding), UNENDED_STATES))
+    client = emr_client(settings, holding.region)
+    return bool(find_listed_or_noted(client, holding.owner, _journal(lake, holding), UNENDED_STATES))
