@@ -294,15 +294,11 @@ def _judge(settings: Settings, context: Context) -> None:
     states = found.get(ti.run_id, {})
     problems = [f"{task} is {states.get(task)}" for task in WORK_TASKS if str(states.get(task)) != "success"]
     locks = _locks(run)
-    held = [
-        lock.holding() for lock in locks
-    ]  # first: who clears the run from now on keeps the locks it asks for
     try:
-        leftovers = run.desk.end_all(timeout_s=settings.terminate_timeout_minutes * 60)
-    except (BotoCoreError, ClientError) as error:
-        raise TimeoutError(f"a cluster may be alive: {error}") from error
-    if leftovers:
-        log.warning("%d clusters were alive after terminate_cluster, and are ended", len(leftovers))
+        # First: a run that is cleared from now on keeps the locks that it asks for.
+        held = [lock.holding() for lock in locks]
+    finally:
+        _end_clusters(run)  # also where the lake denies
     for lock, holding in zip(locks, held, strict=True):
         lock.release(holding)
     if not problems and not _is_done(run.lake, run.identity.run_id):
@@ -317,6 +313,15 @@ def _judge(settings: Settings, context: Context) -> None:
         raise AirflowFailException(cause)
     _forget_notes(run)
     log.info("erased: %s", run.lake.uri(erasure_key(ti.run_id, "receipt.json")))
+
+
+def _end_clusters(run: RunCluster) -> None:
+    try:
+        leftovers = run.desk.end_all(run.settings.terminate_timeout_minutes * 60)
+    except (BotoCoreError, ClientError) as error:
+        raise TimeoutError(f"a cluster may be alive: {error}") from error
+    if leftovers:
+        log.warning("%d clusters were alive after terminate_cluster, and are ended", len(leftovers))
 
 
 def _locks(run: RunCluster) -> list[DatabaseLock]:

@@ -397,6 +397,23 @@ def test_the_verdict_keeps_the_locks_of_a_cluster_that_may_be_alive(
     assert lock_of(account, "fruits").holding() is not None
 
 
+def test_the_verdict_ends_a_cluster_whatever_the_lake_denies(
+    account: Settings, task: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def denied(_: DatabaseLock) -> Any:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject")
+
+    monkeypatch.setattr(DatabaseLock, "holding", denied)
+    monkeypatch.setattr(
+        "fruits_airflow.clusters.ClusterDesk.end_all", lambda _, timeout_s: asked.append(timeout_s)
+    )
+    with pytest.raises(ClientError, match="AccessDenied"):
+        judge_erasure(account, task(ALL_DONE))
+    assert len(asked) == 1
+
+
 def test_an_unknown_parameter_is_refused(account: Settings, task: Callable[..., Any]) -> None:
     context = task(keys=[KEY])
     context["dag_run"].conf = {"key": KEY}
