@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from fruits import (
@@ -32,6 +31,7 @@ from fruits import (
     schemas,
     stages,
     tables,
+    unpublished,
     upkeep,
 )
 from fruits.embedding import DIMS
@@ -39,6 +39,7 @@ from fruits.errors import InputError, QualityGateError
 from fruits.iceberg import Table
 from fruits.objects import join
 from fruits.pca import Pca
+from fruits.unpublished import Work
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
@@ -86,47 +87,6 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-@dataclass(frozen=True)
-class Work:
-    """What the narrow columns of images, features and pca amount to, laid side by side by key.
-
-    Attributes:
-        images: Images.
-        features: Images whose features are of their present content.
-        images_without_features: Images with no features of this model, or only of other content.
-        features_without_image: Features of this model whose image is gone.
-        missing: Features that this basis has no row of, or one of other content, or of features computed again since.
-        outdated: Of these, those with a row.
-        orphans: Images that are gone or have no features, and still have rows of some basis.
-        others: Images with rows of neither this basis nor the one published before it.
-        runs: The runs that computed the missing features.
-    """
-
-    images: int
-    features: int
-    images_without_features: int
-    features_without_image: int
-    missing: int
-    outdated: int
-    orphans: int
-    others: int
-    runs: list[str]
-
-
-_LAID = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        *(
-            pa.field(name, pa.string())
-            for name in ("label", "source_key", "image_run", "of_features", "of_run")
-        ),
-        *(pa.field(name, pa.bool_(), nullable=False) for name in ("present", "missing", "orphan")),
-    ]
-)
-"""An image id: its label, key and run, the content and run of its features, and which of `Work`'s counts it is in:
-`features` (present), `missing`, `orphans`."""
-
-
 def publish(run: job.Run) -> None:
     """Judge, project, commit, export."""
     spark, arguments = run.spark, run.arguments
@@ -135,7 +95,7 @@ def publish(run: job.Run) -> None:
     fitted, explained = _basis(run)
     known = bases.asked(spark, arguments.database)
     before = next((pca_id for pca_id in known if pca_id != fitted.pca_id), None)
-    laid, work = _laid(run, fitted.pca_id, before)
+    laid, work = unpublished.lay(run, fitted.pca_id, before)
     projected = _projected(run, laid, work, fitted)
 
     facts, limits = _facts(run, work, projected, explained), _limits(run)
@@ -195,87 +155,6 @@ def _basis(run: job.Run) -> tuple[Pca, float]:
             f"the run's PCA is of model {fitted.model_id}, asked for was {arguments.model_id}: run reduce_pca again"
         )
     return fitted, explained
-
-
-def _laid(run: job.Run, pca_id: str, before: str | None) -> tuple[DataFrame, Work]:
-    """Lay images, features and pca side by side, once, without touching pixels or vectors.
-
-    Equal totals alone would hide swapped rows. Content and run name a version of features: a run that is planned anew
-    may compute those of one image twice.
-
-    Returns:
-        A row for each image id (`_LAID`); and the counts.
-    """
-    spark, database = run.spark, run.arguments.database
-    sides = (
-        beside.side(
-            spark,
-            f"{database}.images",
-            of_image="content_sha256",
-            label="label",
-            source_key="source_key",
-            image_run="run_id",
-        ),
-        beside.side(
-            spark,
-            f"{database}.features",
-            model_id="model_id",
-            feature_content="content_sha256",
-            feature_run="run_id",
-        ),
-        beside.side(
-            spark,
-            f"{database}.pca",
-            pca_id="pca_id",
-            projected_content="content_sha256",
-            projected_run="features_run_id",
-        ),
-    )
-    look = _look(run.arguments.model_id, pca_id, [name for name in (pca_id, before) if name])
-    laid, told = beside.together(spark, sides, look, _LAID)
-    return laid, Work(**told.counts, runs=sorted(told.runs))
-
-
-def _look(model_id: str, pca_id: str, kept: list[str]) -> beside.Look:
-    """Look at what a basis lacks, for features of a model, and at rows of bases that are not among those `kept`."""
-
-    def look(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
-        of_model, in_pca = beside.same(rows["model_id"], model_id), beside.given(rows["pca_id"])
-        of_basis = beside.same(rows["pca_id"], pca_id)
-        row = beside.by_key(
-            rows["image_id"],
-            {name: rows[name] for name in ("of_image", "label", "source_key", "image_run")}
-            | {
-                "of_features": beside.where(of_model, rows["feature_content"]),
-                "of_run": beside.where(of_model, rows["feature_run"]),
-                "of_pca": beside.where(of_basis, rows["projected_content"]),
-                "pca_run": beside.where(of_basis, rows["projected_run"]),
-            },
-            {
-                "in_pca": in_pca.astype(np.int64),
-                "others": (in_pca & ~beside.among(rows["pca_id"], kept)).astype(np.int64),
-            },
-        )
-        image, feature = beside.given(row["of_image"]), beside.given(row["of_features"])
-        present = beside.same(row["of_image"], row["of_features"])
-        this_content = beside.same(row["of_pca"], row["of_features"])
-        missing = present & ~(this_content & beside.same(row["pca_run"], row["of_run"]))
-        orphan = (np.asarray(row["in_pca"]) > 0) & ~present
-        counts = beside.counts(
-            images=image,
-            features=present,
-            images_without_features=image & ~present,
-            features_without_image=feature & ~present,
-            missing=missing,
-            outdated=missing & beside.given(row["pca_run"]),
-            orphans=orphan,
-            others=np.asarray(row["others"]) > 0,
-        )
-        laid = beside.flagged(row, _LAID, present=present, missing=missing, orphan=orphan)
-        runs = frozenset(row["of_run"].filter(missing).to_pylist())
-        return laid, beside.Told(counts, runs)
-
-    return look
 
 
 def _projected(run: job.Run, laid: DataFrame, work: Work, fitted: Pca) -> pa.Table | DataFrame | None:

@@ -1,0 +1,138 @@
+"""What there is to publish: images, features and pca laid side by side by key, by their narrow columns alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame
+
+from fruits import beside, job
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the narrow columns of images, features and pca amount to, laid side by side by key.
+
+    Attributes:
+        images: Images.
+        features: Images whose features are of their present content.
+        images_without_features: Images with no features of this model, or only of other content.
+        features_without_image: Features of this model whose image is gone.
+        missing: Features that this basis has no row of, or one of other content, or of features computed again since.
+        outdated: Of these, those with a row.
+        orphans: Images that are gone or have no features, and still have rows of some basis.
+        others: Images with rows of neither this basis nor the one published before it.
+        runs: The runs that computed the missing features.
+    """
+
+    images: int
+    features: int
+    images_without_features: int
+    features_without_image: int
+    missing: int
+    outdated: int
+    orphans: int
+    others: int
+    runs: list[str]
+
+
+_LAID = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        *(
+            pa.field(name, pa.string())
+            for name in ("label", "source_key", "image_run", "of_features", "of_run")
+        ),
+        *(pa.field(name, pa.bool_(), nullable=False) for name in ("present", "missing", "orphan")),
+    ]
+)
+
+
+def lay(run: job.Run, pca_id: str, before: str | None) -> tuple[DataFrame, Work]:
+    """Lay images, features and pca side by side, once, without touching pixels or vectors.
+
+    Equal totals alone would hide swapped rows. Content and run name a version of features: a run that is planned anew
+    may compute those of one image twice.
+
+    Args:
+        run: The run, with its database and model.
+        pca_id: The basis that is to be published.
+        before: The one that was published before it and is kept; None where there is none.
+
+    Returns:
+        A row for each image id: `label`, `source_key`, `image_run`, the content and run of its features
+        (`of_features`, `of_run`), and whether it is among the counts `features` (`present`), `missing` and `orphans`
+        (`orphan`); and the counts.
+    """
+    spark, database = run.spark, run.arguments.database
+    sides = (
+        beside.side(
+            spark,
+            f"{database}.images",
+            of_image="content_sha256",
+            label="label",
+            source_key="source_key",
+            image_run="run_id",
+        ),
+        beside.side(
+            spark,
+            f"{database}.features",
+            model_id="model_id",
+            feature_content="content_sha256",
+            feature_run="run_id",
+        ),
+        beside.side(
+            spark,
+            f"{database}.pca",
+            pca_id="pca_id",
+            projected_content="content_sha256",
+            projected_run="features_run_id",
+        ),
+    )
+    look = _look(run.arguments.model_id, pca_id, [name for name in (pca_id, before) if name])
+    laid, told = beside.together(spark, sides, look, _LAID)
+    return laid, Work(**told.counts, runs=sorted(told.runs))
+
+
+def _look(model_id: str, pca_id: str, kept: list[str]) -> beside.Look:
+    """Look at what a basis lacks, for features of a model, and at rows of bases that are not among those `kept`."""
+
+    def look(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
+        of_model, in_pca = beside.same(rows["model_id"], model_id), beside.given(rows["pca_id"])
+        of_basis = beside.same(rows["pca_id"], pca_id)
+        row = beside.by_key(
+            rows["image_id"],
+            {name: rows[name] for name in ("of_image", "label", "source_key", "image_run")}
+            | {
+                "of_features": beside.where(of_model, rows["feature_content"]),
+                "of_run": beside.where(of_model, rows["feature_run"]),
+                "of_pca": beside.where(of_basis, rows["projected_content"]),
+                "pca_run": beside.where(of_basis, rows["projected_run"]),
+            },
+            {
+                "in_pca": in_pca.astype(np.int64),
+                "others": (in_pca & ~beside.among(rows["pca_id"], kept)).astype(np.int64),
+            },
+        )
+        image, feature = beside.given(row["of_image"]), beside.given(row["of_features"])
+        present = beside.same(row["of_image"], row["of_features"])
+        this_content = beside.same(row["of_pca"], row["of_features"])
+        missing = present & ~(this_content & beside.same(row["pca_run"], row["of_run"]))
+        orphan = (np.asarray(row["in_pca"]) > 0) & ~present
+        counts = beside.counts(
+            images=image,
+            features=present,
+            images_without_features=image & ~present,
+            features_without_image=feature & ~present,
+            missing=missing,
+            outdated=missing & beside.given(row["pca_run"]),
+            orphans=orphan,
+            others=np.asarray(row["others"]) > 0,
+        )
+        laid = beside.flagged(row, _LAID, present=present, missing=missing, orphan=orphan)
+        runs = frozenset(row["of_run"].filter(missing).to_pylist())
+        return laid, beside.Told(counts, runs)
+
+    return look
