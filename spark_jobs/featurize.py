@@ -68,9 +68,13 @@ class Counts:
 
 
 _WORK = pa.schema(
-    [pa.field("image_id", pa.string(), nullable=False), pa.field("pending", pa.bool_(), nullable=False)]
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("pending", pa.bool_(), nullable=False),
+        pa.field("orphan", pa.bool_(), nullable=False),
+    ]
 )
-"""An image id with something to do: its features are to be computed, or else its image is gone."""
+"""An image id with something to do: its features are to be computed, or its image is gone."""
 
 
 def featurize(run: job.Run) -> None:
@@ -100,7 +104,7 @@ def featurize(run: job.Run) -> None:
             computed = computed.persist(StorageLevel.DISK_ONLY)
     orphans = None
     if counts.orphans:
-        gone = tables.keys_of(work.where("NOT pending"))
+        gone = work.frame(["image_id"], "orphan")
         features = spark.table(f"{arguments.database}.features").select("image_id", "model_id")
         orphans = features.join(gone, "image_id", "left_semi")
     tables.merge(spark, arguments.database, "features", computed, orphans, only_adds=not counts.outdated)
@@ -124,7 +128,7 @@ def featurize(run: job.Run) -> None:
     )
 
 
-def _work(run: job.Run) -> tuple[DataFrame, Counts]:
+def _work(run: job.Run) -> tuple[beside.Laid, Counts]:
     """Lay images and features side by side, once, without touching pixels or vectors.
 
     Returns:
@@ -161,21 +165,20 @@ def _look(model_id: str, anew: bool) -> beside.Look:
         counts = beside.counts(images=present, pending=pending, outdated=pending & done, orphans=~present) | {
             "of_other_models": int(np.asarray(row["others"])[present].sum())
         }
-        work = beside.flagged(row, _WORK, pending=pending).filter(pending | ~present)
+        work = beside.flagged(row, _WORK, pending=pending, orphan=~present).filter(pending | ~present)
         runs = frozenset(row["image_run"].filter(pending).to_pylist())
         return work, beside.Told(counts, runs)
 
     return look
 
 
-def _embedded(run: job.Run, work: DataFrame, counts: Counts, mapper: Mapper) -> DataFrame:
+def _embedded(run: job.Run, work: beside.Laid, counts: Counts, mapper: Mapper) -> DataFrame:
     """Map the pixels of the pending images, read from the files of the runs that wrote them.
 
     Straight from the files where their row groups spread the work evenly; else Spark's reader and a shuffle do.
     """
     name, schema = f"{run.arguments.database}.images", schemas.spark(schemas.EMBEDDED)
     columns = ["image_id", "content_sha256", "pixels"]
-    ids = tables.keys_of(work.where("pending"))
     parts = job.partitions(counts.pending, run.cores, ROWS_PER_PARTITION)
     everything = counts.pending == counts.images
     if counts.pending <= (_BROADCAST_ROWS if everything else _NAMED_ROWS):
@@ -183,7 +186,7 @@ def _embedded(run: job.Run, work: DataFrame, counts: Counts, mapper: Mapper) -> 
         pieces = data_files.pieces_of(run.spark, name, wanted)
         if pieces is not None and (parts == 1 or data_files.even(pieces, counts.pending, parts)):
             if not everything:
-                wanted["image_id"] = [row.image_id for row in ids.collect()]
+                wanted["image_id"] = work.ids("pending")
             # Few rows may lie in large files: these every core helps to read.
             hands = run.cores if parts == 1 else parts
             return data_files.mapped(
@@ -191,6 +194,7 @@ def _embedded(run: job.Run, work: DataFrame, counts: Counts, mapper: Mapper) -> 
             )
     pixels = run.spark.table(name)
     if not everything:
+        ids = work.frame(["image_id"], "pending")
         ids = F.broadcast(ids) if counts.pending <= _BROADCAST_ROWS else ids
         pixels = pixels.where(F.col("run_id").isin(counts.runs)).join(ids, "image_id", "left_semi")
     return pixels.select(*columns).repartition(parts).mapInArrow(mapper, schema)

@@ -145,7 +145,7 @@ def load_images(run: job.Run) -> None:
     )
 
 
-def _work(run: job.Run, erased: suppression.Erased) -> tuple[DataFrame, Counts]:
+def _work(run: job.Run, erased: suppression.Erased) -> tuple[beside.Laid, Counts]:
     """Lay the listing beside both tables, once, by narrow columns.
 
     Returns:
@@ -233,7 +233,7 @@ class Outcome:
         return sum(self.rejects_by_code.values())
 
 
-def _loaded(run: job.Run, work: DataFrame, counts: Counts, erased: suppression.Erased) -> DataFrame:
+def _loaded(run: job.Run, work: beside.Laid, counts: Counts, erased: suppression.Erased) -> DataFrame:
     """Fetch and clean what is wanted, in partitions of at most `ROWS_PER_PARTITION` and about `BYTES_PER_PARTITION`.
 
     Spark deals the rows out in the order of their hashes, so large photos are spread as by lot. One too many in a
@@ -250,8 +250,7 @@ def _loaded(run: job.Run, work: DataFrame, counts: Counts, erased: suppression.E
         source, "" if place.bucket is None else place.key, run.arguments.max_pixels, erased.contents
     )
     return (
-        work.where("wanted")
-        .select(*schemas.LISTED.names)
+        work.frame(schemas.LISTED.names, "wanted")
         .repartition(job.partitions(counts.new, run.cores, rows_each))
         .mapInArrow(mapper, schemas.spark(schemas.LOADED))
     )
@@ -279,7 +278,7 @@ def _outcome(loaded: DataFrame) -> Outcome:
 
 
 def _commit(
-    run: job.Run, work: DataFrame, counts: Counts, loaded: DataFrame | None, outcome: Outcome
+    run: job.Run, work: beside.Laid, counts: Counts, loaded: DataFrame | None, outcome: Outcome
 ) -> None:
     """Commit both tables, `images` first; what only adds rows reads nothing of a table."""
     spark, database = run.spark, run.arguments.database
@@ -312,13 +311,13 @@ def _commit(
     )
 
 
-def _leaving(work: DataFrame, table: str, had: str, other: DataFrame | None) -> DataFrame:
+def _leaving(work: beside.Laid, table: str, had: str, other: DataFrame | None) -> DataFrame:
     """Name a table's rows whose object is gone, or which the other table has now."""
-    leaving = tables.keys_of(work.where(f"leaves_{table}"))
+    leaving = work.frame(["image_id"], f"leaves_{table}")
     if other is None:
         return leaving
-    mine = work.where(f"{had} AND wanted")
-    return leaving.unionByName(tables.keys_of(mine.join(other, "image_id", "left_semi")))
+    mine = work.frame(["image_id"], had, "wanted")
+    return leaving.unionByName(mine.join(other, "image_id", "left_semi"))
 
 
 if __name__ == "__main__":

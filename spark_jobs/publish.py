@@ -102,7 +102,7 @@ def publish(run: job.Run) -> None:
     checks = quality.gate(facts, limits)
     sample = None
     if all(check.ok for check in checks.values()):
-        sample = samples.draw(run, laid.where("present"), arguments.model_id)
+        sample = samples.draw(run, laid, arguments.model_id)
         by_features, by_pca, judged = sample.agreement(fitted)
         facts = replace(facts, agreement_features=by_features, agreement_pca=by_pca, judged=judged)
         checks = quality.gate(facts, limits)
@@ -157,7 +157,7 @@ def _basis(run: job.Run) -> tuple[Pca, float]:
     return fitted, explained
 
 
-def _projected(run: job.Run, laid: DataFrame, work: Work, fitted: Pca) -> pa.Table | DataFrame | None:
+def _projected(run: job.Run, laid: beside.Laid, work: Work, fitted: Pca) -> pa.Table | DataFrame | None:
     """Project the features that this basis has no row of: all of them straight from the files, some by their runs.
 
     Returns:
@@ -174,13 +174,12 @@ def _projected(run: job.Run, laid: DataFrame, work: Work, fitted: Pca) -> pa.Tab
         return data_files.mapped(spark, name, columns, of_model, project, schema, run.cores).persist(
             StorageLevel.DISK_ONLY
         )
-    ids = tables.keys_of(laid.where("missing"))
     if work.missing > _FEW:
         rows = tables.of_model(spark.table(name), arguments.model_id).where(F.col("run_id").isin(work.runs))
-        chosen = rows.select(*columns).join(ids, "image_id", "left_semi")
+        chosen = rows.select(*columns).join(laid.frame(["image_id"], "missing"), "image_id", "left_semi")
         return chosen.mapInArrow(project, schema).persist(StorageLevel.DISK_ONLY)
     # 25 MB of features at most: starting Python on the executors takes longer than projecting them here.
-    wanted = of_model | {"run_id": work.runs, "image_id": [row.image_id for row in ids.collect()]}
+    wanted = of_model | {"run_id": work.runs, "image_id": laid.ids("missing")}
     batches = project(data_files.here(spark, name, columns, wanted).to_batches())
     return pa.Table.from_batches(batches, schemas.PROJECTED)
 
@@ -236,25 +235,22 @@ def _limits(run: job.Run) -> quality.Limits:
 
 
 def _commit_rows(
-    run: job.Run, laid: DataFrame, work: Work, projected: pa.Table | DataFrame | None, pca_id: str
+    run: job.Run, laid: beside.Laid, work: Work, projected: pa.Table | DataFrame | None, pca_id: str
 ) -> None:
     """Commit the rows that this basis lacks and remove those of images that are gone, in one commit."""
     spark, database = run.spark, run.arguments.database
     rows = orphans = None
     if projected is not None:
-        versions = laid.where("missing").select(
-            "image_id",
-            "label",
-            F.col("of_features").alias("content_sha256"),
-            F.col("of_run").alias("features_run_id"),
+        versions = laid.frame(["image_id", "label", "of_features", "of_run"], "missing").withColumnsRenamed(
+            {"of_features": "content_sha256", "of_run": "features_run_id"}
         )
         constants = {"pca_id": F.lit(pca_id), "run_id": F.lit(run.arguments.run_id)}
         schema = schemas.spark(schemas.PROJECTED)
         frame = spark.createDataFrame(projected, schema) if isinstance(projected, pa.Table) else projected
         rows = frame.join(versions, "image_id", "inner").withColumns(constants)
-        rows = rows.coalesce(1) if laid.isLocal() else rows  # each further task compiles the same writer
+        rows = rows.coalesce(1) if laid.is_here else rows  # each further task compiles the same writer
     if work.orphans:
-        gone = tables.keys_of(laid.where("orphan"))
+        gone = laid.frame(["image_id"], "orphan")
         orphans = (
             spark.table(f"{database}.pca").select("image_id", "pca_id").join(gone, "image_id", "left_semi")
         )

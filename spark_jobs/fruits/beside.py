@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 from fruits import data_files, schemas, tables
@@ -69,6 +69,53 @@ Look = Callable[[pa.Table], tuple[pa.Table, Told]]
 """From all rows of some keys, each with NULL in the columns of other tables, to the rows that a job goes on with."""
 
 
+@dataclass(frozen=True)
+class Laid:
+    """The rows that a look gave: in the driver's memory, or held on the executors' disks; no commit changes them.
+
+    The driver has them in Arrow's few buffers. A frame of Spark's has each of its rows several times over while a query
+    runs, as objects of Java; so a query gets one of the rows and columns that it is about.
+
+    Attributes:
+        spark: The session.
+        held: The rows.
+    """
+
+    spark: SparkSession
+    held: pa.Table | DataFrame
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the driver has the rows."""
+        return isinstance(self.held, pa.Table)
+
+    def frame(self, columns: Sequence[str], *flags: str) -> DataFrame:
+        """Give some columns of the rows with all of some flags (columns of bool) set."""
+        if isinstance(self.held, pa.Table):
+            return self.spark.createDataFrame(self._table(columns, flags))
+        return self.held.where(" AND ".join(flags)).select(*columns)
+
+    def ids(self, *flags: str) -> list[str]:
+        """Give the image ids of few rows, those with all of some flags set, to the driver."""
+        return [row.image_id for row in self._rows(["image_id"], flags)]
+
+    def first(self, number: int, columns: Sequence[str], *flags: str) -> list[Row]:
+        """Give the first rows by image_id of those with all of some flags set, `number` at most, to the driver."""
+        return self._rows(columns, flags, number)
+
+    def _rows(self, columns: Sequence[str], flags: Sequence[str], first: int | None = None) -> list[Row]:
+        if isinstance(self.held, pa.Table):
+            found = self._table(columns, flags)
+            found = found if first is None else found.sort_by("image_id").slice(0, first)
+            return [Row(**row) for row in found.to_pylist()]
+        frame = self.frame(columns, *flags)
+        return (frame if first is None else frame.orderBy("image_id").limit(first)).collect()
+
+    def _table(self, columns: Sequence[str], flags: Sequence[str]) -> pa.Table:
+        chosen = reduce(pc.and_, (self.held[flag] for flag in flags))
+        return self.held.select(list(columns)).filter(chosen)
+
+
 def side(spark: SparkSession, table: str, **columns: str) -> Side:
     """Give the ids of a table's rows, and some narrow columns.
 
@@ -91,9 +138,7 @@ def side(spark: SparkSession, table: str, **columns: str) -> Side:
     return Large(narrow, found.rows)
 
 
-def together(
-    spark: SparkSession, sides: Sequence[Side], look: Look, schema: pa.Schema
-) -> tuple[DataFrame, Told]:
+def together(spark: SparkSession, sides: Sequence[Side], look: Look, schema: pa.Schema) -> tuple[Laid, Told]:
     """Look at the rows of all sides, key by key, once.
 
     Args:
@@ -103,13 +148,12 @@ def together(
         schema: Of the rows that it gives.
 
     Returns:
-        These rows, held on the driver or on the executors' disks whatever is committed later; and what was told of
-        all of them.
+        These rows, and what was told of all of them.
     """
     here = [side for side in sides if isinstance(side, pa.Table)]
     if len(here) == len(sides):
         rows, told = look(pa.concat_tables(here, promote_options="default"))
-        return spark.createDataFrame(rows), told
+        return Laid(spark, rows), told
     frames = [side.frame if isinstance(side, Large) else spark.createDataFrame(side) for side in sides]
     united = reduce(partial(DataFrame.unionByName, allowMissingColumns=True), frames)
     number = sum(side.rows if isinstance(side, Large) else len(side) for side in sides)
@@ -122,7 +166,7 @@ def together(
     with _batches_of(spark, _BATCH_ROWS):
         held = tables.computed(looked)
     of_shares = [Told.from_json(row[0]) for row in held.where(f"{_TOLD} IS NOT NULL").select(_TOLD).collect()]
-    return held.where(f"{_TOLD} IS NULL").drop(_TOLD), reduce(Told.__add__, of_shares)
+    return Laid(spark, held.where(f"{_TOLD} IS NULL").drop(_TOLD)), reduce(Told.__add__, of_shares)
 
 
 @contextmanager

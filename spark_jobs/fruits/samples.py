@@ -13,15 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame
 
-from fruits import data_files, export, job, kept_rows, keys, objects, quality, schemas
+from fruits import beside, data_files, export, job, kept_rows, keys, objects, quality, schemas
 from fruits.batches import list_column, matrix
 from fruits.pca import Pca
 
 ROWS = 2_000
 SHOWN = 600
 _FEW = 50
+_DRAWN = ("image_id", "label", "source_key", "image_run", "of_features", "of_run")
 
 
 @dataclass(frozen=True)
@@ -76,16 +76,15 @@ class Samples:
             pq.write_table(table, out, compression="zstd")
 
 
-def draw(run: job.Run, candidates: DataFrame, model_id: str) -> Samples:
+def draw(run: job.Run, laid: beside.Laid, model_id: str) -> Samples:
     """Draw the sample and read what is not kept of it.
 
     Args:
         run: The run, with its database.
-        candidates: image_id, label, source_key, of_features and of_run (content and run of the row of features),
-            image_run (of that of images).
+        laid: What there is, side by side (`unpublished.lay`): the sample is drawn from what is `present`.
         model_id: Whose features.
     """
-    drawn = candidates.orderBy("image_id").limit(ROWS).collect()
+    drawn = laid.first(ROWS, _DRAWN, "present")
     known = _kept(run, model_id)
     lacking = [row for row in drawn if _version(row) not in known]
     known |= _features(run, model_id, lacking)
@@ -159,8 +158,11 @@ def _thumbnails(run: job.Run, unseen: list[Any]) -> dict[str, bytes]:
     table, columns = f"{run.arguments.database}.images", ["image_id", "pixels"]
     wanted = _wanted(unseen, "image_run")
     if len(unseen) > _FEW:
-        chosen = data_files.by_spark(run.spark, table, columns, wanted)
-        made = chosen.mapInArrow(export.thumbnails, schemas.spark(schemas.THUMBNAIL)).toArrow()
+        # Not by Spark's reader: row groups of 16 MB would stay in the JVM until finalizers have run.
+        schema = schemas.spark(schemas.THUMBNAIL)
+        made = data_files.mapped(
+            run.spark, table, columns, wanted, export.thumbnails, schema, run.cores, batch_rows=job.BATCH_ROWS
+        ).toArrow()
     else:
         # Starting Python on the executors takes longer than drawing these.
         found = data_files.here(run.spark, table, columns, wanted)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -203,11 +202,6 @@ def size_bytes(spark: SparkSession, database: str, table: str, rows: int | None 
     if rows is None or not found.rows:
         return found.size_bytes
     return round(found.size_bytes * min(1.0, rows / found.rows))
-
-
-def keys_of(frame: DataFrame, keys: Sequence[str] = ("image_id",)) -> DataFrame:
-    """Give the key columns alone, so that a join moves nothing else."""
-    return frame.select(*keys)
 
 
 def computed(frame: DataFrame) -> DataFrame:

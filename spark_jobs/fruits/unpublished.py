@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame
 
 from fruits import beside, job
 
@@ -50,7 +49,7 @@ _LAID = pa.schema(
 )
 
 
-def lay(run: job.Run, pca_id: str, before: str | None) -> tuple[DataFrame, Work]:
+def lay(run: job.Run, pca_id: str, before: str | None) -> tuple[beside.Laid, Work]:
     """Lay images, features and pca side by side, once, without touching pixels or vectors.
 
     Equal totals alone would hide swapped rows. Content and run name a version of features: a run that is planned anew

@@ -97,10 +97,10 @@ def test_what_the_driver_has_it_looks_at_itself_and_the_rest_executors_do(
     name, spark = f"{nights.database}.images", nights.spark
     here = beside.side(spark, name, etag="etag", run="run_id")
     empty = beside.side(spark, f"{nights.database}.rejects", code="error_code")
-    frame, told = beside.together(spark, [here, empty], look, LOOKED)
+    looked, told = beside.together(spark, [here, empty], look, LOOKED)
     expected = sorted((row["image_id"], row["etag"], row["run_id"], None) for row in nights.rows("images"))
-    assert frame.isLocal()
-    assert sorted(map(tuple, frame.collect())) == expected
+    assert looked.is_here
+    assert sorted(tuple(row.values()) for row in looked.held.to_pylist()) == expected
     assert told == beside.Told({"keys": 5}, frozenset({expected[0][2]}))
 
     monkeypatch.setattr(beside, "ROW_GROUP_ROWS", 2)
@@ -110,15 +110,35 @@ def test_what_the_driver_has_it_looks_at_itself_and_the_rest_executors_do(
     assert (there.rows, there.frame.columns) == (5, here.column_names)
     spark.conf.set(BATCH_ROWS, "1")
     by_executors, told_there = beside.together(spark, [there, empty], look_at_whole_shares, LOOKED)
-    assert not by_executors.isLocal()
-    assert by_executors.rdd.getNumPartitions() == max(
+    assert not by_executors.is_here
+    assert by_executors.held.rdd.getNumPartitions() == max(
         spark.sparkContext.defaultParallelism, -(-5 // share_rows)
     )
     assert spark.conf.get(BATCH_ROWS) == "1"
     spark.conf.unset(BATCH_ROWS)
     nights.spark.sql(f"DELETE FROM {name}")
-    assert sorted(map(tuple, by_executors.collect())) == expected, "held, whatever is committed later"
+    assert sorted(map(tuple, by_executors.held.collect())) == expected, "held, whatever is committed later"
     assert told_there == told
+
+
+@pytest.mark.parametrize("is_here", [True, False])
+def test_a_query_gets_the_rows_and_columns_that_it_is_about(spark: Any, is_here: bool) -> None:
+    rows = pa.table(
+        {
+            "image_id": ["d", "b", "a", "c"],
+            "label": ["Apple", None, "Fig", "Kiwi"],
+            "present": [True, True, False, True],
+            "missing": [True, False, True, True],
+        }
+    )
+    laid = beside.Laid(spark, rows if is_here else spark.createDataFrame(rows).repartition(3))
+    assert laid.is_here == is_here
+    frame = laid.frame(["label", "image_id"], "present", "missing")
+    assert sorted(map(tuple, frame.collect())) == [("Apple", "d"), ("Kiwi", "c")]
+    assert frame.columns == ["label", "image_id"]
+    assert sorted(laid.ids("missing")) == ["a", "c", "d"]
+    first = laid.first(2, ["image_id", "label"], "present")
+    assert [(row.image_id, row.label) for row in first] == [("b", None), ("c", "Kiwi")]
 
 
 @pytest.mark.parametrize("table", ["images", "features"])
