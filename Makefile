@@ -171,9 +171,11 @@ test-infra: setup $(READY)/lint ## Template, policies, shell scripts, licences a
 test-faults: setup ## A quick selection of the faults (SEED=1)
 	SEED="$(SEED)" $(AIRFLOW)/python -m pytest tests/faults -m "not slow"
 
+# Two files at once: a test of the control plane waits most of its time.
 .PHONY: faults
 faults: setup ## Every fault at every moment, with PostgreSQL: docs/reliability.md, build/faults/ (SEED=1)
-	@rm -f build/faults/results.json; status=0; SEED="$(SEED)" $(AIRFLOW)/python -m pytest tests/faults || status=$$?; \
+	@rm -f build/faults/results.json; status=0; \
+	SEED="$(SEED)" $(AIRFLOW)/python -m pytest tests/faults -n 2 --dist loadfile || status=$$?; \
 	$(AIRFLOW)/python tools/write_reliability.py && exit $$status
 
 .PHONY: test-e2e
