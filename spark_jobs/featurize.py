@@ -104,7 +104,7 @@ def featurize(run: job.Run) -> None:
             computed = computed.persist(StorageLevel.DISK_ONLY)
     orphans = None
     if counts.orphans:
-        gone = work.frame(["image_id"], "orphan")
+        gone = work.to_join(["image_id"], "orphan")
         features = spark.table(f"{arguments.database}.features").select("image_id", "model_id")
         orphans = features.join(gone, "image_id", "left_semi")
     tables.merge(spark, arguments.database, "features", computed, orphans, only_adds=not counts.outdated)

@@ -316,8 +316,8 @@ def _leaving(work: beside.Laid, table: str, had: str, other: DataFrame | None) -
     leaving = work.frame(["image_id"], f"leaves_{table}")
     if other is None:
         return leaving
-    mine = work.frame(["image_id"], had, "wanted")
-    return leaving.unionByName(mine.join(other, "image_id", "left_semi"))
+    mine = work.to_join(["image_id"], had, "wanted")
+    return leaving.unionByName(other.select("image_id").join(mine, "image_id", "left_semi"))
 
 
 if __name__ == "__main__":

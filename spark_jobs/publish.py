@@ -176,7 +176,7 @@ def _projected(run: job.Run, laid: beside.Laid, work: Work, fitted: Pca) -> pa.T
         )
     if work.missing > _FEW:
         rows = tables.of_model(spark.table(name), arguments.model_id).where(F.col("run_id").isin(work.runs))
-        chosen = rows.select(*columns).join(laid.frame(["image_id"], "missing"), "image_id", "left_semi")
+        chosen = rows.select(*columns).join(laid.to_join(["image_id"], "missing"), "image_id", "left_semi")
         return chosen.mapInArrow(project, schema).persist(StorageLevel.DISK_ONLY)
     # 25 MB of features at most: starting Python on the executors takes longer than projecting them here.
     wanted = of_model | {"run_id": work.runs, "image_id": laid.ids("missing")}
@@ -241,16 +241,15 @@ def _commit_rows(
     spark, database = run.spark, run.arguments.database
     rows = orphans = None
     if projected is not None:
-        versions = laid.frame(["image_id", "label", "of_features", "of_run"], "missing").withColumnsRenamed(
-            {"of_features": "content_sha256", "of_run": "features_run_id"}
-        )
+        versions = laid.to_join(["image_id", "label", "of_features", "of_run"], "missing")
         constants = {"pca_id": F.lit(pca_id), "run_id": F.lit(run.arguments.run_id)}
         schema = schemas.spark(schemas.PROJECTED)
         frame = spark.createDataFrame(projected, schema) if isinstance(projected, pa.Table) else projected
         rows = frame.join(versions, "image_id", "inner").withColumns(constants)
+        rows = rows.withColumnsRenamed({"of_features": "content_sha256", "of_run": "features_run_id"})
         rows = rows.coalesce(1) if laid.is_here else rows  # each further task compiles the same writer
     if work.orphans:
-        gone = laid.frame(["image_id"], "orphan")
+        gone = laid.to_join(["image_id"], "orphan")
         orphans = (
             spark.table(f"{database}.pca").select("image_id", "pca_id").join(gone, "image_id", "left_semi")
         )

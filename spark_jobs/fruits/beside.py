@@ -35,6 +35,10 @@ Side: TypeAlias = pa.Table | Large
 
 _SHARE_ROWS = 200_000  # 50 MB or so in a Python worker
 _BATCH_ROWS = 10_000
+_BATCH_ROWS_OF_SPARK = "spark.sql.execution.arrow.maxRecordsPerBatch"
+_ROWS_OF_JAVA = "spark.sql.execution.arrow.localRelationThreshold"
+# Beyond it rows stay in Arrow; of fewer Spark knows the number, and needs no job to have them.
+_FEW_BYTES = "1m"
 _TOLD = "told"
 
 
@@ -73,8 +77,8 @@ Look = Callable[[pa.Table], tuple[pa.Table, Told]]
 class Laid:
     """The rows that a look gave: in the driver's memory, or held on the executors' disks; no commit changes them.
 
-    The driver has them in Arrow's few buffers. A frame of Spark's has each of its rows several times over while a query
-    runs, as objects of Java; so a query gets one of the rows and columns that it is about.
+    The driver has them in Arrow's few buffers, and so they go to Spark, a part for each query: a frame of rows in Java
+    (a `LocalRelation`) has each of them several times over while a query runs.
 
     Attributes:
         spark: The session.
@@ -92,8 +96,16 @@ class Laid:
     def frame(self, columns: Sequence[str], *flags: str) -> DataFrame:
         """Give some columns of the rows with all of some flags (columns of bool) set."""
         if isinstance(self.held, pa.Table):
-            return self.spark.createDataFrame(self._table(columns, flags))
+            rows = self._table(columns, flags)
+            each = max(1, -(-len(rows) // self.spark.sparkContext.defaultParallelism))
+            with _set(self.spark, {_BATCH_ROWS_OF_SPARK: str(each), _ROWS_OF_JAVA: _FEW_BYTES}):
+                return self.spark.createDataFrame(rows)
         return self.held.where(" AND ".join(flags)).select(*columns)
+
+    def to_join(self, columns: Sequence[str], *flags: str) -> DataFrame:
+        """Give the same for the right side of a join; what the driver has is broadcast: its size Spark cannot tell."""
+        found = self.frame(columns, *flags)
+        return F.broadcast(found) if self.is_here else found
 
     def ids(self, *flags: str) -> list[str]:
         """Give the image ids of few rows, those with all of some flags set, to the driver."""
@@ -163,22 +175,23 @@ def together(spark: SparkSession, sides: Sequence[Side], look: Look, schema: pa.
     looked = united.repartition(shares, "image_id").mapInArrow(
         _share(look, nullable), schemas.spark(nullable)
     )
-    with _batches_of(spark, _BATCH_ROWS):
+    with _set(spark, {_BATCH_ROWS_OF_SPARK: str(_BATCH_ROWS)}):  # that for pixels is set elsewhere
         held = tables.computed(looked)
     of_shares = [Told.from_json(row[0]) for row in held.where(f"{_TOLD} IS NOT NULL").select(_TOLD).collect()]
     return Laid(spark, held.where(f"{_TOLD} IS NULL").drop(_TOLD)), reduce(Told.__add__, of_shares)
 
 
 @contextmanager
-def _batches_of(spark: SparkSession, rows: int) -> Iterator[None]:
-    """Let mappers have so many rows at once, which is set for pixels elsewhere."""
-    name = "spark.sql.execution.arrow.maxRecordsPerBatch"
-    before = str(spark.conf.get(name))
-    spark.conf.set(name, str(rows))
+def _set(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Set what Spark reads when a frame is made or computed, for a while."""
+    before = {name: str(spark.conf.get(name)) for name in settings}
+    for name, value in settings.items():
+        spark.conf.set(name, value)
     try:
         yield
     finally:
-        spark.conf.set(name, before)
+        for name, value in before.items():
+            spark.conf.set(name, value)
 
 
 def _share(look: Look, schema: pa.Schema) -> Mapper:

@@ -26,6 +26,9 @@ _PROPERTIES = {
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": METADATA_VERSIONS,
     "write.parquet.compression-codec": "zstd",
+    # Labels and runs repeat, and fit; ids, digests, pixels and numbers do not, and a writer would gather up to 2 MB of
+    # each before it gives up.
+    "write.parquet.dict-size-bytes": str(64 * 1024),
 }
 # By these bounds a job finds the files of the runs that it wants. Cut to 16 characters, as is usual, the ids of all
 # runs of a month are one.
@@ -43,6 +46,7 @@ _OF_TABLE = {
         "write.parquet.row-group-size-bytes": str(16 * 1024 * 1024),
         "write.metadata.metrics.column.features": "none",
     },
+    "pca": {"write.parquet.row-group-size-bytes": str(16 * 1024 * 1024)},
     # Replaced by the file (fruits.kept_rows), and read whole.
     "pca_sums": {"write.metadata.metrics.default": "none"},
     "samples": {"write.metadata.metrics.default": "none"},

@@ -73,6 +73,7 @@ def test_tables_too_large_for_the_driver_come_to_the_same(
 
 
 BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
+LOCAL_BYTES = "spark.sql.execution.arrow.localRelationThreshold"
 
 
 def look(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
@@ -139,6 +140,29 @@ def test_a_query_gets_the_rows_and_columns_that_it_is_about(spark: Any, is_here:
     assert sorted(laid.ids("missing")) == ["a", "c", "d"]
     first = laid.first(2, ["image_id", "label"], "present")
     assert [(row.image_id, row.label) for row in first] == [("b", None), ("c", "Kiwi")]
+
+
+def test_many_rows_go_to_spark_in_as_few_batches_as_there_are_cores(
+    spark: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [str(number) for number in range(500)]
+    laid = beside.Laid(spark, pa.table({"image_id": ids, "wanted": [True] * 500}))
+    spark.conf.set(BATCH_ROWS, "64")
+    before = spark.conf.get(LOCAL_BYTES)
+    monkeypatch.setattr(beside, "_FEW_BYTES", "0")
+    frame = laid.to_join(["image_id"], "wanted")
+    assert frame.rdd.getNumPartitions() == spark.sparkContext.defaultParallelism
+    assert "LocalTableScan" not in plan(frame)
+    large = spark.range(1_000).selectExpr("CAST(id AS STRING) AS image_id")
+    joined = large.join(frame, "image_id", "left_semi")
+    assert "BroadcastHashJoin" in plan(joined)
+    assert sorted(row.image_id for row in joined.collect()) == sorted(ids)
+    assert (spark.conf.get(BATCH_ROWS), spark.conf.get(LOCAL_BYTES)) == ("64", before), "as they were"
+    spark.conf.unset(BATCH_ROWS)
+
+
+def plan(frame: Any) -> str:
+    return str(frame._jdf.queryExecution().executedPlan())
 
 
 @pytest.mark.parametrize("table", ["images", "features"])
