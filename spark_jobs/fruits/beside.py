@@ -96,10 +96,7 @@ class Laid:
     def frame(self, columns: Sequence[str], *flags: str) -> DataFrame:
         """Give some columns of the rows with all of some flags (columns of bool) set."""
         if isinstance(self.held, pa.Table):
-            rows = self._table(columns, flags)
-            each = max(1, -(-len(rows) // self.spark.sparkContext.defaultParallelism))
-            with _set(self.spark, {_BATCH_ROWS_OF_SPARK: str(each), _ROWS_OF_JAVA: _FEW_BYTES}):
-                return self.spark.createDataFrame(rows)
+            return _handed_over(self.spark, self._table(columns, flags))
         return self.held.where(" AND ".join(flags)).select(*columns)
 
     def to_join(self, columns: Sequence[str], *flags: str) -> DataFrame:
@@ -166,7 +163,7 @@ def together(spark: SparkSession, sides: Sequence[Side], look: Look, schema: pa.
     if len(here) == len(sides):
         rows, told = look(pa.concat_tables(here, promote_options="default"))
         return Laid(spark, rows), told
-    frames = [side.frame if isinstance(side, Large) else spark.createDataFrame(side) for side in sides]
+    frames = [side.frame if isinstance(side, Large) else _handed_over(spark, side) for side in sides]
     united = reduce(partial(DataFrame.unionByName, allowMissingColumns=True), frames)
     number = sum(side.rows if isinstance(side, Large) else len(side) for side in sides)
     shares = max(spark.sparkContext.defaultParallelism, -(-number // _SHARE_ROWS))
@@ -179,6 +176,13 @@ def together(spark: SparkSession, sides: Sequence[Side], look: Look, schema: pa.
         held = tables.computed(looked)
     of_shares = [Told.from_json(row[0]) for row in held.where(f"{_TOLD} IS NOT NULL").select(_TOLD).collect()]
     return Laid(spark, held.where(f"{_TOLD} IS NULL").drop(_TOLD)), reduce(Told.__add__, of_shares)
+
+
+def _handed_over(spark: SparkSession, rows: pa.Table) -> DataFrame:
+    """Give Spark what the driver has; where it is much, in a batch of Arrow's for each core."""
+    each = max(1, -(-len(rows) // spark.sparkContext.defaultParallelism))
+    with _set(spark, {_BATCH_ROWS_OF_SPARK: str(each), _ROWS_OF_JAVA: _FEW_BYTES}):
+        return spark.createDataFrame(rows)
 
 
 @contextmanager
