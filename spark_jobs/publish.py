@@ -244,7 +244,7 @@ def _commit_rows(
         versions = laid.to_join(["image_id", "label", "of_features", "of_run"], "missing")
         constants = {"pca_id": F.lit(pca_id), "run_id": F.lit(run.arguments.run_id)}
         schema = schemas.spark(schemas.PROJECTED)
-        frame = spark.createDataFrame(projected, schema) if isinstance(projected, pa.Table) else projected
+        frame = beside.from_arrow(spark, projected, schema) if isinstance(projected, pa.Table) else projected
         rows = frame.join(versions, "image_id", "inner").withColumns(constants)
         rows = rows.withColumnsRenamed({"of_features": "content_sha256", "of_run": "features_run_id"})
         rows = rows.coalesce(1) if laid.is_here else rows  # each further task compiles the same writer

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
+from pyspark.sql.types import StructType
 
 from fruits import data_files, schemas, tables
 from fruits.batches import Mapper
@@ -36,9 +37,10 @@ Side: TypeAlias = pa.Table | Large
 _SHARE_ROWS = 200_000  # 50 MB or so in a Python worker
 _BATCH_ROWS = 10_000
 _BATCH_ROWS_OF_SPARK = "spark.sql.execution.arrow.maxRecordsPerBatch"
-_ROWS_OF_JAVA = "spark.sql.execution.arrow.localRelationThreshold"
-# Beyond it rows stay in Arrow; of fewer Spark knows the number, and needs no job to have them.
-_FEW_BYTES = "1m"
+_LOCAL_RELATION = "spark.sql.execution.arrow.localRelationThreshold"
+# Up to it rows become a LocalRelation: Spark knows their number, and needs no job to have them.
+_LOCAL_RELATION_BYTES = "256k"
+_TASK_BYTES = 512 * 1024  # of tasks beyond 1000 KiB Spark warns
 _TOLD = "told"
 
 
@@ -77,8 +79,7 @@ Look = Callable[[pa.Table], tuple[pa.Table, Told]]
 class Laid:
     """The rows that a look gave: in the driver's memory, or held on the executors' disks; no commit changes them.
 
-    The driver has them in Arrow's few buffers, and so they go to Spark, a part for each query: a frame of rows in Java
-    (a `LocalRelation`) has each of them several times over while a query runs.
+    The driver has them in Arrow's few buffers, and a query gets of them what it is about (`from_arrow`).
 
     Attributes:
         spark: The session.
@@ -96,11 +97,11 @@ class Laid:
     def frame(self, columns: Sequence[str], *flags: str) -> DataFrame:
         """Give some columns of the rows with all of some flags (columns of bool) set."""
         if isinstance(self.held, pa.Table):
-            return _handed_over(self.spark, self._table(columns, flags))
+            return from_arrow(self.spark, self._table(columns, flags))
         return self.held.where(" AND ".join(flags)).select(*columns)
 
     def to_join(self, columns: Sequence[str], *flags: str) -> DataFrame:
-        """Give the same for the right side of a join; what the driver has is broadcast: its size Spark cannot tell."""
+        """Give the same for the right side of a join: broadcast where the driver has it, for Spark may not know its size."""
         found = self.frame(columns, *flags)
         return F.broadcast(found) if self.is_here else found
 
@@ -163,7 +164,7 @@ def together(spark: SparkSession, sides: Sequence[Side], look: Look, schema: pa.
     if len(here) == len(sides):
         rows, told = look(pa.concat_tables(here, promote_options="default"))
         return Laid(spark, rows), told
-    frames = [side.frame if isinstance(side, Large) else _handed_over(spark, side) for side in sides]
+    frames = [side.frame if isinstance(side, Large) else from_arrow(spark, side) for side in sides]
     united = reduce(partial(DataFrame.unionByName, allowMissingColumns=True), frames)
     number = sum(side.rows if isinstance(side, Large) else len(side) for side in sides)
     shares = max(spark.sparkContext.defaultParallelism, -(-number // _SHARE_ROWS))
@@ -172,21 +173,32 @@ def together(spark: SparkSession, sides: Sequence[Side], look: Look, schema: pa.
     looked = united.repartition(shares, "image_id").mapInArrow(
         _share(look, nullable), schemas.spark(nullable)
     )
-    with _set(spark, {_BATCH_ROWS_OF_SPARK: str(_BATCH_ROWS)}):  # that for pixels is set elsewhere
+    # The session's batches are cut for pixels; these rows are narrow.
+    with _settings(spark, {_BATCH_ROWS_OF_SPARK: str(_BATCH_ROWS)}):
         held = tables.computed(looked)
     of_shares = [Told.from_json(row[0]) for row in held.where(f"{_TOLD} IS NOT NULL").select(_TOLD).collect()]
     return Laid(spark, held.where(f"{_TOLD} IS NULL").drop(_TOLD)), reduce(Told.__add__, of_shares)
 
 
-def _handed_over(spark: SparkSession, rows: pa.Table) -> DataFrame:
-    """Give Spark what the driver has; where it is much, in a batch of Arrow's for each core."""
-    each = max(1, -(-len(rows) // spark.sparkContext.defaultParallelism))
-    with _set(spark, {_BATCH_ROWS_OF_SPARK: str(each), _ROWS_OF_JAVA: _FEW_BYTES}):
-        return spark.createDataFrame(rows)
+def from_arrow(spark: SparkSession, rows: pa.Table, schema: StructType | None = None) -> DataFrame:
+    """Give Spark rows that the driver has.
+
+    Many stay in Arrow, a batch for each core or more: a LocalRelation has each row several times over, in Java, while
+    a query runs.
+
+    Args:
+        spark: The session.
+        rows: The rows.
+        schema: Of the frame; None for what Spark makes of theirs.
+    """
+    batches = max(spark.sparkContext.defaultParallelism, -(-rows.nbytes // _TASK_BYTES))
+    each = max(1, -(-len(rows) // batches))
+    with _settings(spark, {_BATCH_ROWS_OF_SPARK: str(each), _LOCAL_RELATION: _LOCAL_RELATION_BYTES}):
+        return spark.createDataFrame(rows.combine_chunks(), schema)
 
 
 @contextmanager
-def _set(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+def _settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
     """Set what Spark reads when a frame is made or computed, for a while."""
     before = {name: str(spark.conf.get(name)) for name in settings}
     for name, value in settings.items():

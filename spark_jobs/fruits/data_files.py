@@ -78,7 +78,7 @@ def mapped(
         cores: Partitions, as a rule the tasks that run at once; more when they would be long, fewer when there are
             fewer pieces.
         pieces: Only of these (`pieces_of`, `changed`); None for the table's.
-        batch_rows: How many rows the mapper gets at once, at most.
+        batch_rows: How many rows the mapper gets at once, at most; of a table with delete files as the session says.
 
     Returns:
         The mapper's rows. Evaluated twice, the same files are read: they are those of the table's present snapshot.

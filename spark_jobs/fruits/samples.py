@@ -92,7 +92,11 @@ def draw(run: job.Run, laid: beside.Laid, model_id: str) -> Samples:
     thumbnails = _thumbnails(run, unseen)
     found = [known[_version(row)] for row in drawn]
     features = [vector for vector, _ in found]
-    pictures = [thumbnails.get(row.image_id, picture) for row, (_, picture) in zip(drawn, found, strict=True)]
+    new = {row.image_id for row in unseen}
+    pictures = [
+        thumbnails[row.image_id] if row.image_id in new else picture
+        for row, (_, picture) in zip(drawn, found, strict=True)
+    ]
     matrix_of_all = np.stack(features) if features else np.zeros((0, 0), np.float32)
     table = pa.Table.from_arrays(
         [
@@ -161,7 +165,7 @@ def _thumbnails(run: job.Run, unseen: list[Any]) -> dict[str, bytes]:
         # Not by Spark's reader: row groups of 16 MB would stay in the JVM until finalizers have run.
         schema = schemas.spark(schemas.THUMBNAIL)
         made = data_files.mapped(
-            run.spark, table, columns, wanted, export.thumbnails, schema, run.cores, batch_rows=job.BATCH_ROWS
+            run.spark, table, columns, wanted, export.thumbnails, schema, run.cores
         ).toArrow()
     else:
         # Starting Python on the executors takes longer than drawing these.

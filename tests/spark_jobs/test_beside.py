@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,15 @@ def test_tables_too_large_for_the_driver_come_to_the_same(
 
 
 BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
-LOCAL_BYTES = "spark.sql.execution.arrow.localRelationThreshold"
+LOCAL_RELATION = "spark.sql.execution.arrow.localRelationThreshold"
+
+
+@pytest.fixture
+def batch_rows(spark: Any) -> Iterator[Callable[[int], None]]:
+    """Set the session's batches for the length of a test."""
+    before = spark.conf.get(BATCH_ROWS)
+    yield lambda rows: spark.conf.set(BATCH_ROWS, str(rows))
+    spark.conf.set(BATCH_ROWS, before)
 
 
 def look(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
@@ -91,7 +100,7 @@ LOOKED = pa.schema([(name, pa.string()) for name in ("image_id", "etag", "run", 
 
 @pytest.mark.parametrize("share_rows", [1, 200_000])
 def test_what_the_driver_has_it_looks_at_itself_and_the_rest_executors_do(
-    nights: Nights, monkeypatch: pytest.MonkeyPatch, share_rows: int
+    nights: Nights, monkeypatch: pytest.MonkeyPatch, batch_rows: Callable[[int], None], share_rows: int
 ) -> None:
     orchard(nights.photos, labels=1, each=5)
     nights.load()
@@ -109,14 +118,13 @@ def test_what_the_driver_has_it_looks_at_itself_and_the_rest_executors_do(
     there = beside.side(spark, name, etag="etag", run="run_id")
     assert isinstance(there, Large)
     assert (there.rows, there.frame.columns) == (5, here.column_names)
-    spark.conf.set(BATCH_ROWS, "1")
+    batch_rows(1)
     by_executors, told_there = beside.together(spark, [there, empty], look_at_whole_shares, LOOKED)
     assert not by_executors.is_here
     assert by_executors.held.rdd.getNumPartitions() == max(
         spark.sparkContext.defaultParallelism, -(-5 // share_rows)
     )
     assert spark.conf.get(BATCH_ROWS) == "1"
-    spark.conf.unset(BATCH_ROWS)
     nights.spark.sql(f"DELETE FROM {name}")
     assert sorted(map(tuple, by_executors.held.collect())) == expected, "held, whatever is committed later"
     assert told_there == told
@@ -137,28 +145,35 @@ def test_a_query_gets_the_rows_and_columns_that_it_is_about(spark: Any, is_here:
     frame = laid.frame(["label", "image_id"], "present", "missing")
     assert sorted(map(tuple, frame.collect())) == [("Apple", "d"), ("Kiwi", "c")]
     assert frame.columns == ["label", "image_id"]
+    to_join = laid.to_join(["image_id"], "present")
+    assert ("strategy=broadcast" in str(to_join._jdf.queryExecution().analyzed())) == is_here, "not what is large"
     assert sorted(laid.ids("missing")) == ["a", "c", "d"]
     first = laid.first(2, ["image_id", "label"], "present")
     assert [(row.image_id, row.label) for row in first] == [("b", None), ("c", "Kiwi")]
 
 
-def test_many_rows_go_to_spark_in_as_few_batches_as_there_are_cores(
-    spark: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("task_bytes", "batches"), [(512 * 1024, 2), (1_000, 3)])
+def test_many_rows_go_to_spark_in_few_batches_that_make_no_large_tasks(
+    spark: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_rows: Callable[[int], None],
+    task_bytes: int,
+    batches: int,
 ) -> None:
-    ids = [str(number) for number in range(500)]
-    laid = beside.Laid(spark, pa.table({"image_id": ids, "wanted": [True] * 500}))
-    spark.conf.set(BATCH_ROWS, "64")
-    before = spark.conf.get(LOCAL_BYTES)
-    monkeypatch.setattr(beside, "_FEW_BYTES", "0")
+    rows = pa.concat_tables(pa.table({"image_id": [str(n)], "wanted": [True]}) for n in range(500))
+    laid = beside.Laid(spark, rows)
+    batch_rows(64)
+    before = spark.conf.get(LOCAL_RELATION)
+    monkeypatch.setattr(beside, "_LOCAL_RELATION_BYTES", "0")
+    monkeypatch.setattr(beside, "_TASK_BYTES", task_bytes)
     frame = laid.to_join(["image_id"], "wanted")
-    assert frame.rdd.getNumPartitions() == spark.sparkContext.defaultParallelism
+    assert frame.rdd.getNumPartitions() == batches
     assert "LocalTableScan" not in plan(frame)
     large = spark.range(1_000).selectExpr("CAST(id AS STRING) AS image_id")
     joined = large.join(frame, "image_id", "left_semi")
     assert "BroadcastHashJoin" in plan(joined)
-    assert sorted(row.image_id for row in joined.collect()) == sorted(ids)
-    assert (spark.conf.get(BATCH_ROWS), spark.conf.get(LOCAL_BYTES)) == ("64", before), "as they were"
-    spark.conf.unset(BATCH_ROWS)
+    assert sorted(row.image_id for row in joined.collect()) == sorted(rows["image_id"].to_pylist())
+    assert (spark.conf.get(BATCH_ROWS), spark.conf.get(LOCAL_RELATION)) == ("64", before), "as they were"
 
 
 def plan(frame: Any) -> str:

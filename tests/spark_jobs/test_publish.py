@@ -14,7 +14,7 @@ import publish
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fruits import bases, pca, samples, tables, upkeep
+from fruits import bases, export, pca, samples, tables, upkeep
 from fruits.batches import list_column
 from fruits.errors import (
     ConstantFeaturesError,
@@ -40,11 +40,10 @@ def made_up(nights: Nights, features: np.ndarray, first: int = 0) -> None:
     nights.runs = nights.runs or ["run-1"]
     numbers = range(first, first + len(features))
     common = {"image_id": [f"image {n:04}" for n in numbers], "content_sha256": [f"c{n}" for n in numbers]}
-    pixels = encoded(fruit(1, (10, 10)), "WEBP")
     images = common | {
         "source_key": [f"Label {n % 3}/r{n % 2}_{n}.jpg" for n in numbers],
         "label": [f"Label {n % 3}" for n in numbers],
-        "pixels": [pixels for _ in numbers],
+        "pixels": [encoded(fruit(n, (10, 10)), "WEBP") for n in numbers],
     }
     constants = {
         "etag": "e",
@@ -382,7 +381,9 @@ def test_a_basis_whose_rows_were_deleted_becomes_current_only_complete(nights):
     assert tables.current_pca(nights.spark, nights.database).count() == 20
 
 
-def test_a_second_night_reads_the_pixels_and_vectors_of_few_samples(nights, monkeypatch):
+@pytest.mark.parametrize("few", [50, 0])
+def test_a_second_night_reads_the_pixels_and_vectors_of_few_samples(nights, monkeypatch, few):
+    monkeypatch.setattr(samples, "_FEW", few)
     made_up(nights, spread(30))
     published(nights)
     asked = []
@@ -393,9 +394,11 @@ def test_a_second_night_reads_the_pixels_and_vectors_of_few_samples(nights, monk
     made_up(nights, spread(32)[30:], first=30)
     published(nights, "--k", "2", "--max-variance-loss", "0.5")
     assert asked == [2, 2]
-    sample = pq.read_table(nights.run_folder / "sample.parquet")
+    sample = pq.read_table(nights.run_folder / "sample.parquet").select(["image_id", "thumbnail"])
+    pixels = nights.table("images").select("image_id", "pixels").toArrow()
+    of_their_own = pa.Table.from_batches(export.thumbnails(pixels.to_batches()))
     assert sample.num_rows == 32
-    assert sample.column("thumbnail").null_count == 0
+    assert sample.sort_by("image_id") == of_their_own.sort_by("image_id")
 
 
 def test_bytes_of_the_pca_are_those_of_the_current_basis(nights):

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from typing import Any, NoReturn
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fruits import iceberg, tables
+from fruits.batches import list_column
+from fruits.iceberg import Table
+from fruits.objects import open_arrow
 from fruits.schemas import TABLES
 
 pytestmark = pytest.mark.spark
@@ -24,6 +31,29 @@ def database(spark: Any) -> str:
 def test_all_tables_are_made(spark: Any, database: str) -> None:
     assert iceberg.names(spark, database) == set(TABLES)
     assert all(spark.table(f"{database}.{table}").isEmpty() for table in TABLES)
+
+
+def test_a_writer_holds_few_rows_and_no_dictionary_of_what_never_repeats(spark: Any, database: str) -> None:
+    number = 4_000
+    rows = {
+        "image_id": [hashlib.sha256(bytes([n % 256, n // 256])).hexdigest() for n in range(number)],
+        "pca": list_column(np.random.default_rng(1).random((number, 1_280), np.float32)),
+        "run_id": ["run"] * number,
+    }
+    name = f"{database}.pca"
+    schema = spark.table(name).schema
+    others = {field: pa.nulls(number, pa.string()) for field in schema.names if field not in rows}
+    frame = spark.createDataFrame(pa.table(rows | others)).select(*schema.names)
+    frame.coalesce(1).writeTo(name).append()
+    (file,) = Table(spark, name).data_files()
+    with open_arrow(file.uri, None) as opened, pq.ParquetFile(opened) as parquet:
+        first = parquet.metadata.row_group(0)
+        encodings = {
+            first.column(at).path_in_schema: first.column(at).encodings for at in range(first.num_columns)
+        }
+        assert parquet.num_row_groups == 2, "20 MB, 16 MB each at most"
+    assert "RLE_DICTIONARY" not in encodings["image_id"]
+    assert "RLE_DICTIONARY" in encodings["run_id"]
 
 
 def test_tables_that_are_there_are_not_asked_for_one_by_one(
