@@ -101,7 +101,7 @@ class Laid:
         return self.held.where(" AND ".join(flags)).select(*columns)
 
     def to_join(self, columns: Sequence[str], *flags: str) -> DataFrame:
-        """Give the same for the right side of a join: broadcast where the driver has it, for Spark may not know its size."""
+        """Give the same for a join's right side: what the driver has is broadcast, as Spark may not know its size."""
         found = self.frame(columns, *flags)
         return F.broadcast(found) if self.is_here else found
 

@@ -398,7 +398,7 @@ def test_a_second_night_reads_the_pixels_and_vectors_of_few_samples(nights, monk
     pixels = nights.table("images").select("image_id", "pixels").toArrow()
     of_their_own = pa.Table.from_batches(export.thumbnails(pixels.to_batches()))
     assert sample.num_rows == 32
-    assert sample.sort_by("image_id") == of_their_own.sort_by("image_id")
+    assert sample.sort_by("image_id").to_pylist() == of_their_own.sort_by("image_id").to_pylist()
 
 
 def test_bytes_of_the_pca_are_those_of_the_current_basis(nights):
