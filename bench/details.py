@@ -159,7 +159,7 @@ def memory_by_stage(summary: Summary, size: int, workers: int) -> dict[str, dict
         stage: {
             "driver": resident(stage, "driver"),
             "worker": resident(stage, "worker"),
-            "driver_live_heap": summary.largest(
+            "driver_live_heap": summary.median(
                 "memory", "fruits", size, workers, inner("live_heap_by_stage_mb", stage)
             ),
         }

@@ -47,7 +47,7 @@ class Night:
         wall_s: The whole of it, four starts of Spark included.
         memory: Peaks.
         cpu_s: Processor seconds of `driver` and `worker` (see `measure.Measured`).
-        live_heap_mb: The largest heap that each stage's driver held; empty unless they were made to collect often.
+        live_heap_mb: The largest heap that each stage's driver held; empty unless it was kept tight.
     """
 
     applications: dict[str, Application]
@@ -139,15 +139,15 @@ def model(work: Path) -> Model:
     )
 
 
-def night(images: Path, out: Path, work: Path, name: str, workers: int, collecting: bool = False) -> Night:
+def night(images: Path, out: Path, work: Path, name: str, workers: int, tight: bool = False) -> Night:
     """Runs the four jobs over `images` into the tables of `out` (new when there are none).
 
-    With `collecting` each driver collects its whole heap every second: for its memory, not for its speed.
+    With `tight` each driver collects its whole heap before it grows (`gclog`): for its memory, not for its speed.
     """
     events = fresh(work / "events" / name)
     collections = fresh(work / "collections" / name)
     properties = [f"-D{key}={value}" for key, value in log_settings(events).items()]
-    properties += gclog.options(collections) if collecting else []
+    properties += gclog.options(collections) if tight else []
     env = environment() | {"SPARK_SUBMIT_OPTS": " ".join(properties)}
     # The last word with Java, after the heap that run_local.py names.
     env["_JAVA_OPTIONS"] = f"-Xmx{HEAP}"

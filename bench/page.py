@@ -87,8 +87,8 @@ def render(found: dict[str, Any]) -> str:
         section(
             "Memory",
             "Over the four jobs: the largest resident memory of the driver (its JVM runs the executor too, in local "
-            "mode) and of one Python worker; and, of runs that collect all the time, the most that a full collection "
-            "left of the JVM's heap.",
+            "mode) and of one Python worker; and, of runs with a heap that is kept tight, the most that a full "
+            "collection left of it.",
             lines(memory_series(found), "images", "MB"),
         ),
         section("Machine", "", facts(machine | {"load average of the runs": details["load_average"]})),
@@ -108,7 +108,7 @@ def setting(found: dict[str, Any]) -> str:
     )
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; {machine['date']}, "
-        f"{measured}; medians of {found['repeats']} run(s), of live heaps the largest; contestants in turns; "
+        f"{measured}; medians of {found['repeats']} run(s), contestants in turns; "
         f"{details.get('photos', '')} photos of 100 px, weights: {details.get('weights', '')}; load average when runs "
         f"began: {number(load.get('median'))}, at most {number(load.get('max'))}."
     )

@@ -17,7 +17,7 @@ class Sizes:
 
     Attributes:
         name: `full` or `quick`.
-        repeats: Runs of each kind; the median counts, of live heaps the largest.
+        repeats: Runs of each kind; the median counts.
         peers: Photos that peers and we are compared on.
         small: A smaller set for peers, from which the cost of one more photo follows; 0: not run.
         images: Sets that our chain alone runs on, rising; the nights follow on the last.

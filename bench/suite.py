@@ -118,13 +118,13 @@ class Suite:
         shutil.rmtree(out)
 
     def memory(self, size: int, repeat: int) -> None:
-        """Our four jobs over `size` photos, their drivers collecting all the time."""
+        """Our four jobs over `size` photos, the heaps of their drivers kept tight."""
         if self.journal.has("memory", "fruits", size, self.workers, repeat):
             return
         out = ours.fresh(self.work / "out" / f"memory-{size}")
         load = measure.load_average()
         name = f"memory-{size}"
-        night = ours.night(self.photos.first(size), out, self.work, name, self.workers, collecting=True)
+        night = ours.night(self.photos.first(size), out, self.work, name, self.workers, tight=True)
         self._expect_all(night, size)
         self.journal.add(Run("memory", "fruits", size, self.workers, repeat, night.figures(), load))
         shutil.rmtree(out)

@@ -1,4 +1,4 @@
-"""Medians and peaks over single runs, and plain arithmetic with figures of which some may not have been measured."""
+"""Medians over single runs, and plain arithmetic with figures of which some may not have been measured."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Figure = Callable[[Run], float | None]
 
 
 class Summary:
-    """Medians and peaks over the runs of one suite."""
+    """Medians over the runs of one suite."""
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self._runs = list(runs)
@@ -21,10 +21,6 @@ class Summary:
         """The median of a figure; None where it was not measured."""
         values = self._values(section, contestant, size, workers, figure)
         return statistics.median(values) if values else None
-
-    def largest(self, section: str, contestant: str, size: int, workers: int, figure: Figure) -> float | None:
-        """The largest of a figure, for a peak that each run only comes near; None where it was not measured."""
-        return max(self._values(section, contestant, size, workers, figure), default=None)
 
     def spread(self, section: str, contestant: str, size: int, workers: int, figure: Figure) -> float | None:
         """Largest over smallest of a figure, the noise of the machine; None below two runs."""

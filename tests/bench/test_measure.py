@@ -11,8 +11,11 @@ import pytest
 
 pytest.importorskip("numpy")
 pytest.importorskip("psutil")
+pytest.importorskip("py4j")
 
-from bench import eventlog, gclog, measure
+from py4j.java_gateway import JavaGateway
+
+from bench import eventlog, gclog, measure, ours
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +84,22 @@ def test_a_log_of_collections_gives_the_heap_that_each_full_one_left(tmp_path: P
     (tmp_path / "2.log").write_text("[0.004s][info][gc] Using Serial\n")
     assert gclog.live_heaps(tmp_path / "1.log") == [67.1, 0.9]
     assert gclog.largest_live_heaps(tmp_path) == [67.1, None]
+
+
+def test_a_tight_heap_shows_what_was_held_for_a_moment(tmp_path: Path) -> None:
+    gateway = JavaGateway.launch_gateway(
+        java_path=str(Path(ours.environment()["JAVA_HOME"], "bin", "java")),
+        javaopts=["-Xmx1g", "-XX:+UseSerialGC", *gclog.options(tmp_path)],
+        die_on_exit=True,
+    )
+    for megabytes in (10, 60, 20):
+        held = [gateway.new_array(gateway.jvm.int, 250_000) for _ in range(megabytes)]
+        for array in held:
+            gateway.detach(array)
+    gateway.shutdown()
+    (largest,) = gclog.largest_live_heaps(tmp_path)
+    assert largest is not None
+    assert 56 <= largest <= 64, "at most 4 MB were not looked at yet"
 
 
 def test_a_jvm_that_never_collected_tells_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ pytest.importorskip("numpy")
 pytest.importorskip("psutil")
 
 from bench import commits, page, ratios, readme, results
-from bench.details import BATCHES, memory_by_stage
+from bench.details import BATCHES
 from bench.measure import STAGES
 from bench.runs import FULL, QUICK, Run, Sizes
 from bench.suite import FASTEST_PEER, PCA_PEERS, PEERS
@@ -103,23 +103,6 @@ def test_a_full_run_leaves_no_figure_empty() -> None:
     assert all(value is not None for value in found["ratios"]["large"].values())
     assert all(row.value is not None for row in ratios.expectations(found))
     assert all(value is not None for row in found["details"]["batching"].values() for value in row.values())
-
-
-def test_of_a_heap_the_largest_of_all_rounds_counts() -> None:
-    heaps = enumerate((110, 140, 120))
-    runs = [
-        Run(
-            "memory",
-            "fruits",
-            1000,
-            2,
-            n,
-            {"driver_live_heap_mb": mb, "live_heap_by_stage_mb": {"publish": mb}},
-        )
-        for n, mb in heaps
-    ]
-    assert results.memory(Summary(runs), QUICK, 2)["1000"]["driver_live_heap"] == 140
-    assert memory_by_stage(Summary(runs), 1000, 2)["publish"]["driver_live_heap"] == 140
 
 
 def test_the_median_counts_and_not_the_mean() -> None:
