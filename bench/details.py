@@ -152,16 +152,14 @@ def night(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
 def memory_by_stage(summary: Summary, size: int, workers: int) -> dict[str, dict[str, float | None]]:
     """Resident memory of driver and worker, and the live heap, of each of our jobs."""
 
-    def resident(stage: str, role: str) -> float | None:
-        return summary.median("chain", "fruits", size, workers, inner("memory_by_stage_mb", stage, role))
+    def of(section: str, *path: str) -> float | None:
+        return summary.median(section, "fruits", size, workers, inner(*path))
 
     return {
         stage: {
-            "driver": resident(stage, "driver"),
-            "worker": resident(stage, "worker"),
-            "driver_live_heap": summary.median(
-                "memory", "fruits", size, workers, inner("live_heap_by_stage_mb", stage)
-            ),
+            "driver": of("chain", "memory_by_stage_mb", stage, "driver"),
+            "worker": of("chain", "memory_by_stage_mb", stage, "worker"),
+            "driver_live_heap": of("memory", "live_heap_by_stage_mb", stage),
         }
         for stage in STAGES
     }
