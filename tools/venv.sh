@@ -17,8 +17,13 @@ if ! "$uv" venv -q --clear --python 3.11 "$venv"; then
     "or, with open network, $uv python install 3.11) and call again." >&2
   exit 1
 fi
-if ! "$uv" pip sync -q --python "$venv/bin/python" --require-hashes "requirements/$name.lock"; then
+# With bytecode: where Python may not keep it (PYTHONDONTWRITEBYTECODE), each process would compile all that it imports.
+if ! "$uv" pip sync -q --compile-bytecode --python "$venv/bin/python" --require-hashes "requirements/$name.lock"; then
   echo "ERROR: $venv could not be filled from requirements/$name.lock (cause above). Check that the package index" \
     "can be reached, and call again." >&2
   exit 1
 fi
+
+# Spark puts these first on the path of every driver and worker, and a zip has no bytecode: reading and compiling them
+# takes half a second of each start. Without them Python finds the same packages beside them.
+rm -f "$venv"/lib/python3.11/site-packages/pyspark/python/lib/{pyspark,py4j-*-src}.zip
