@@ -57,7 +57,9 @@ install_environment() {
   machine=$(uname -m)
   grep -q "\"architecture\": \"$machine\"" "$libraries/fruits-environment.json" ||
     die "$uri is not for $machine: pack it with ARCHITECTURE=, or take instance types of its architecture"
-  "$home/bin/python" -c 'import ai_edge_litert, boto3, numpy, obstore, PIL, pyarrow' || die "$uri lacks a library of the jobs"
+  # as root, so that their bytecode is kept: a job's own user may not write here, and would compile them in each process
+  sudo "$home/bin/python" -c 'import ai_edge_litert, boto3, numpy, obstore, PIL, pyarrow' ||
+    die "$uri lacks a library of the jobs"
   printf 'bootstrap.sh: libraries %s unpacked to %s after %d s\n' "${digest:0:12}" "$home" "$SECONDS"
 }
 

@@ -40,7 +40,8 @@ def run(node: Path, *args: str, primary: bool = True) -> subprocess.CompletedPro
     path.write_text(script)
     return subprocess.run(
         ["bash", str(path), *args],
-        env=os.environ | {"PATH": f"{node}:{os.environ['PATH']}"},
+        # As where the user may not write: what is not done as root keeps no bytecode.
+        env=os.environ | {"PATH": f"{node}:{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
         timeout=20,
@@ -121,7 +122,7 @@ class Bucket:
     def boot(self, environment: str) -> subprocess.CompletedProcess[str]:
         """Runs the script on a core node, below a folder of its own instead of /opt."""
         for name, command in {
-            "sudo": 'exec "$@"',
+            "sudo": 'exec env -i PATH="$PATH" "$@"',
             "aws": f'[ "$1 $2 $3" = "s3 cp --only-show-errors" ] && cp "{self.node}/${{4#s3://}}" "$5"',
         }.items():
             (self.node / name).write_text(f"#!/bin/bash\n{command}\n")
@@ -151,6 +152,7 @@ def test_libraries_are_unpacked_into_a_python_of_their_own(lake: Bucket) -> None
     ended = lake.boot(lake.put(GOOD))
     assert ended.returncode == 0, ended.stderr
     assert (lake.libraries() / "numpy.py").exists()
+    assert list((lake.libraries() / "__pycache__").glob("numpy.*.pyc")), "each job would compile it again"
     code = "import numpy, sys; print(numpy.__file__, sys.version_info[:2])"
     said = subprocess.run(
         [lake.node / "opt" / "bin" / "python", "-c", code], capture_output=True, text=True, check=True
