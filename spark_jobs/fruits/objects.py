@@ -223,7 +223,8 @@ def _put(uri: str, file: Any, s3: S3Location | None = None) -> None:
     if where.bucket is None:
         path = Path(where.key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as out:
+        # Not hidden by a dot: Iceberg takes hidden files for nobody's, and would not remove what a killed job leaves.
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.", delete=False) as out:
             try:
                 while chunk := file.read(1 << 20):
                     out.write(chunk)
