@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from fruits import beside, data_files, embedding, job, keras_reference, model, schemas, tables
+from fruits import beside, data_files, embedding, job, keras_reference, model, schemas, tables, writing
 from fruits.batches import Mapper
 from fruits.errors import ReconciliationError
 from fruits.iceberg import Table
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 STAGE = "featurize"
@@ -96,18 +95,24 @@ def featurize(run: job.Run) -> None:
         broadcast = spark.sparkContext.broadcast(weights)
         run.say(f"broadcast {len(artifact.data) / 1e6:.1f} MB of weights")
         mapper = embedding.mapper(broadcast, artifact.model_id, artifact.engine, max(1, arguments.batch_size))
-        computed = _embedded(run, work, counts, mapper).withColumns(
-            {"model_id": F.lit(artifact.model_id), "run_id": F.lit(arguments.run_id)}
-        )
+        same = {"model_id": artifact.model_id, "run_id": arguments.run_id}
         if counts.outdated or counts.orphans:
+            columns = {name: F.lit(value) for name, value in same.items()}
             # A MERGE evaluates its source more than once.
+            computed = _embedded(run, work, counts, mapper, schemas.EMBEDDED).frame().withColumns(columns)
             computed = computed.persist(StorageLevel.DISK_ONLY)
+        else:
+            table = Table(spark, f"{arguments.database}.features")
+            to_files = writing.to_files(table, mapper, same)
+            files = _embedded(run, work, counts, to_files, schemas.DATA_FILE).fetched()
+            writing.append(spark, table, files)
     orphans = None
     if counts.orphans:
         gone = work.to_join(["image_id"], "orphan")
         features = spark.table(f"{arguments.database}.features").select("image_id", "model_id")
         orphans = features.join(gone, "image_id", "left_semi")
-    tables.merge(spark, arguments.database, "features", computed, orphans, only_adds=not counts.outdated)
+    if computed is not None or orphans is not None:
+        tables.merge(spark, arguments.database, "features", computed, orphans)
     run.say(f"{counts.pending} images computed")
     rows = Table(spark, f"{arguments.database}.features").rows - counts.of_other_models
     if rows != counts.images:
@@ -172,12 +177,14 @@ def _look(model_id: str, anew: bool) -> beside.Look:
     return look
 
 
-def _embedded(run: job.Run, work: beside.Laid, counts: Counts, mapper: Mapper) -> DataFrame:
+def _embedded(
+    run: job.Run, work: beside.Laid, counts: Counts, mapper: Mapper, schema: pa.Schema
+) -> data_files.Mapped:
     """Map the pixels of the pending images, read from the files of the runs that wrote them.
 
     Straight from the files where their row groups spread the work evenly; else Spark's reader and a shuffle do.
     """
-    name, schema = f"{run.arguments.database}.images", schemas.spark(schemas.EMBEDDED)
+    name = f"{run.arguments.database}.images"
     columns = ["image_id", "content_sha256", "pixels"]
     parts = job.partitions(counts.pending, run.cores, ROWS_PER_PARTITION)
     everything = counts.pending == counts.images
@@ -197,7 +204,7 @@ def _embedded(run: job.Run, work: beside.Laid, counts: Counts, mapper: Mapper) -
         ids = work.frame(["image_id"], "pending")
         ids = F.broadcast(ids) if counts.pending <= _BROADCAST_ROWS else ids
         pixels = pixels.where(F.col("run_id").isin(counts.runs)).join(ids, "image_id", "left_semi")
-    return pixels.select(*columns).repartition(parts).mapInArrow(mapper, schema)
+    return data_files.Mapped(pixels.select(*columns).repartition(parts), mapper, schema)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -11,6 +12,29 @@ import pyarrow as pa
 
 Mapper = Callable[[Iterable[Any]], Iterable[Any]]
 """What ``DataFrame.mapInArrow`` takes: from a partition's record batches to new ones."""
+
+
+def without_pandas() -> None:
+    """Keep pyarrow in this process from importing pandas before somebody asks for it.
+
+    At the first value that it makes a column of, pyarrow asks whether it is one of pandas', and imports that to ask:
+    half a second of each Python worker, none of which has any. It asks once. ``to_pandas`` imports it all the same;
+    until then ``pa.array`` takes a Series for any sequence, its NaN for numbers: ``pa.Array.from_pandas`` does not.
+    """
+    sys.meta_path.insert(0, _NoPandas)
+    try:
+        pa.scalar(0)
+    finally:
+        sys.meta_path.remove(_NoPandas)
+
+
+class _NoPandas:
+    """An importer that knows of no pandas."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(f"no {name}", name=name)
 
 
 def rebatched(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:

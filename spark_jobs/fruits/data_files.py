@@ -7,7 +7,7 @@ runs that wrote them are few as well, and planning a Spark job takes longer than
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from heapq import heapreplace
@@ -19,9 +19,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
-from pyspark.sql.types import StructType
 
-from fruits.batches import Mapper
+from fruits import schemas
+from fruits.batches import Mapper, without_pandas
 from fruits.iceberg import DataFile, Table
 from fruits.objects import S3Location, open_arrow, place, where_is_s3
 
@@ -55,17 +55,86 @@ class Piece:
     rows: int
 
 
+@dataclass(frozen=True)
+class Dealt:
+    """What tasks read from files themselves.
+
+    Attributes:
+        spark: The session.
+        tasks: How many tasks.
+        read: What the task of a number reads.
+    """
+
+    spark: SparkSession
+    tasks: int
+    read: Callable[[int], Iterator[pa.RecordBatch]]
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """Rows that a mapper makes, when they are asked for, of a frame's or of what tasks read from files themselves.
+
+    Attributes:
+        source: The frame; or what each task reads.
+        mapper: From record batches to record batches of `schema`.
+        schema: Of the rows.
+    """
+
+    source: DataFrame | Dealt
+    mapper: Mapper
+    schema: pa.Schema
+
+    @property
+    def tasks(self) -> int | None:
+        """How many tasks read files; None where Spark's reader decides."""
+        return self.source.tasks if isinstance(self.source, Dealt) else None
+
+    def frame(self) -> DataFrame:
+        """Give the rows to Spark, to go on with.
+
+        Evaluated twice, tasks read the same files: those of the snapshot that was the present one.
+        """
+        source, mapper = self.source, self.mapper
+        if not isinstance(source, Dealt):
+            return source.mapInArrow(mapper, schemas.spark(self.schema))
+        spark, hands, read = source.spark, source.tasks, source.read
+
+        def of_tasks(numbers: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            for batch in numbers:
+                for number in batch.column(0).to_pylist():
+                    yield from mapper(read(number))
+
+        return spark.range(0, hands, 1, hands).mapInArrow(of_tasks, schemas.spark(self.schema))
+
+    def fetched(self) -> pa.Table:
+        """Give the rows, few of them, to the driver: past SQL, whose planning takes half a second, where it can be."""
+        source, mapper = self.source, self.mapper
+        if not isinstance(source, Dealt):
+            return self.frame().toArrow().cast(self.schema)
+        hands, read, schema = source.tasks, source.read, self.schema
+
+        def of_tasks(numbers: Iterable[int]) -> Iterator[bytes]:
+            for number in numbers:
+                for batch in mapper(read(number)):
+                    yield batch.cast(schema).serialize().to_pybytes()
+
+        found = source.spark.sparkContext.parallelize(range(hands), hands).mapPartitions(of_tasks).collect()
+        return pa.Table.from_batches(
+            [pa.ipc.read_record_batch(pa.py_buffer(batch), schema) for batch in found], schema
+        )
+
+
 def mapped(
     spark: SparkSession,
     table: str,
     columns: Sequence[str],
     wanted: Wanted,
     mapper: Mapper,
-    schema: StructType,
+    schema: pa.Schema,
     cores: int,
     pieces: list[Piece] | None = None,
     batch_rows: int = _BATCH_ROWS,
-) -> DataFrame:
+) -> Mapped:
     """Apply a mapper to some columns of some rows, as ``mapInArrow`` would.
 
     Args:
@@ -79,23 +148,19 @@ def mapped(
             fewer pieces.
         pieces: Only of these (`pieces_of`, `changed`); None for the table's.
         batch_rows: How many rows the mapper gets at once, at most; of a table with delete files as the session says.
-
-    Returns:
-        The mapper's rows. Evaluated twice, the same files are read: they are those of the table's present snapshot.
     """
     pieces = pieces_of(spark, table, wanted) if pieces is None else pieces
     if pieces is None:
         # Another writer deleted by marking rows (merge-on-read), which only Spark's reader knows to leave out.
-        return by_spark(spark, table, columns, wanted).mapInArrow(mapper, schema)
+        return Mapped(by_spark(spark, table, columns, wanted), mapper, schema)
     dealt = _dealt(pieces, _hands(pieces, cores))
     s3 = where_is_s3() if any(place(piece.uri).bucket for piece in pieces) else None
 
-    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            for part in batch.column(0).to_pylist():
-                yield from mapper(_batches(dealt[part], columns, wanted, batch_rows, s3))
+    def read(task: int) -> Iterator[pa.RecordBatch]:
+        without_pandas()
+        return _batches(dealt[task], columns, wanted, batch_rows, s3)
 
-    return spark.range(0, len(dealt), 1, len(dealt)).mapInArrow(read, schema)
+    return Mapped(Dealt(spark, len(dealt), read), mapper, schema)
 
 
 def changed(spark: SparkSession, table: str, before: int, now: int) -> tuple[list[Piece], list[Piece]] | None:
@@ -186,7 +251,8 @@ def rows(spark: SparkSession, table: str, columns: Sequence[str]) -> list[dict[s
 
 
 def _columns(table: Table, columns: Sequence[str]) -> pa.Schema:
-    return pa.schema([table.schema.field(name) for name in columns])
+    schema = table.schema
+    return pa.schema([schema.field(name) for name in columns])
 
 
 def pieces_of(spark: SparkSession, table: str, wanted: Wanted) -> list[Piece] | None:
@@ -210,11 +276,6 @@ def even(pieces: list[Piece], rows: int, parts: int) -> bool:
     """Tell whether `parts` partitions of these pieces are about as long as equal parts of the rows wanted of them."""
     longest = max(sum(piece.rows for piece in hand) for hand in _dealt(pieces, parts))
     return longest <= _EVEN * rows / parts
-
-
-def partitions(pieces: list[Piece] | None, cores: int) -> int | None:
-    """Tell how many partitions `mapped` makes of these pieces; None where Spark's reader decides."""
-    return None if pieces is None else max(1, min(_hands(pieces, cores), len(pieces)))
 
 
 def _hands(pieces: list[Piece], cores: int) -> int:

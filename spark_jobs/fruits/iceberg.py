@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,14 +32,14 @@ class DataFile:
 
 
 _ARROW = {
-    "BOOLEAN": pa.bool_(),
-    "INTEGER": pa.int32(),
-    "LONG": pa.int64(),
-    "FLOAT": pa.float32(),
-    "DOUBLE": pa.float64(),
-    "STRING": pa.string(),
-    "BINARY": pa.binary(),
-    "TIMESTAMP": pa.timestamp("us", tz="UTC"),
+    "boolean": pa.bool_(),
+    "int": pa.int32(),
+    "long": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "string": pa.string(),
+    "binary": pa.binary(),
+    "timestamptz": pa.timestamp("us", tz="UTC"),
 }
 
 
@@ -63,6 +63,16 @@ def names(spark: SparkSession, database: str) -> set[str] | None:
     return {str(found.name()) for found in catalog.listTables(levels)}
 
 
+def each(iterable: Any) -> Iterator[Any]:
+    """Give what a Java ``Iterable`` gives, one by one.
+
+    py4j's own iterator ends with a Java exception, which PySpark takes 25 ms to look at.
+    """
+    iterator = iterable.iterator()
+    while iterator.hasNext():
+        yield iterator.next()
+
+
 class Table:
     """One table as it is now.
 
@@ -84,7 +94,14 @@ class Table:
     @property
     def schema(self) -> pa.Schema:
         """The columns as Arrow has them, each with its number: Iceberg knows columns by these, not by their names."""
-        return pa.schema([_field(column) for column in self._java.schema().columns()])
+        session: Any = self._spark
+        # As one text, where asking column by column would be sixty calls.
+        columns = json.loads(session._jvm.org.apache.iceberg.SchemaParser.toJson(self._java.schema()))[
+            "fields"
+        ]
+        return pa.schema(
+            [_field(column["name"], column["type"], column["id"], column["required"]) for column in columns]
+        )
 
     @property
     def snapshot_id(self) -> int | None:
@@ -95,12 +112,13 @@ class Table:
     @property
     def snapshots(self) -> int:
         """How many snapshots are kept."""
-        return sum(1 for _ in self._java.snapshots())
+        return sum(1 for _ in each(self._java.snapshots()))
 
     @property
     def oldest_ms(self) -> int | None:
         """When the oldest kept snapshot was committed, epoch milliseconds."""
-        return min((int(snapshot.timestampMillis()) for snapshot in self._java.snapshots()), default=None)
+        snapshots = each(self._java.snapshots())
+        return min((int(snapshot.timestampMillis()) for snapshot in snapshots), default=None)
 
     @property
     def rows(self) -> int:
@@ -160,7 +178,7 @@ class Table:
             return self._many(int(snapshot.snapshotId()))
         files = []
         with contextlib.closing(scan.planFiles()) as tasks:
-            for task in tasks.iterator():
+            for task in each(tasks):
                 if not task.deletes().isEmpty():
                     return None
                 file = task.file()
@@ -193,7 +211,9 @@ class Table:
         return 0 if snapshot is None else int(snapshot.summary().get(key) or 0)
 
 
-def _field(column: Any) -> pa.Field:
-    kind = column.type()
-    arrow = pa.list_(_field(kind.fields()[0])) if kind.isListType() else _ARROW[kind.typeId().name()]
-    return pa.field(column.name(), arrow, column.isOptional(), {"PARQUET:field_id": str(column.fieldId())})
+def _field(name: str, kind: str | dict[str, Any], number: int, required: bool) -> pa.Field:
+    if isinstance(kind, str):
+        arrow = _ARROW[kind]
+    else:
+        arrow = pa.list_(_field("element", kind["element"], kind["element-id"], kind["element-required"]))
+    return pa.field(name, arrow, not required, {"PARQUET:field_id": str(number)})

@@ -6,16 +6,14 @@ Spark would write the same file: planning and compiling its writer for one row t
 from __future__ import annotations
 
 import contextlib
-import uuid
 from collections.abc import Mapping
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
-from fruits import objects
-from fruits.iceberg import Table
+from fruits import objects, schemas, writing
+from fruits.iceberg import Table, each
 
 
 def replace(spark: SparkSession, table: str, rows: pa.Table, where: Mapping[str, str]) -> None:
@@ -38,11 +36,13 @@ def replace(spark: SparkSession, table: str, rows: pa.Table, where: Mapping[str,
     java = found.java
     change = java.newOverwrite()
     with contextlib.closing(java.newScan().planFiles()) as tasks:
-        for task in tasks.iterator():
+        for task in each(tasks):
             if _is_replaced(task.file().location(), where):
                 change = change.deleteFile(task.file())
     if len(rows):
-        change = change.addFile(_written(spark, found, rows))
+        written = writing.to_files(found, iter)(rows.to_batches())
+        for file in writing.java(spark, found, pa.Table.from_batches(written, schemas.DATA_FILE)):
+            change = change.addFile(file)
     change.commit()
 
 
@@ -53,19 +53,3 @@ def _is_replaced(uri: str, where: Mapping[str, str]) -> bool:
     if any(alike) != all(alike):
         raise ValueError(f"{uri} has rows with {dict(where)} and others: it cannot be replaced for them")
     return any(alike)
-
-
-def _written(spark: SparkSession, table: Table, rows: pa.Table) -> Any:
-    """Write a data file, which no reader sees yet."""
-    session: Any = spark
-    java, schema = table.java, table.schema
-    uri = java.locationProvider().newDataLocation(f"{uuid.uuid4()}.parquet")
-    with objects.writer(uri, None) as out:
-        pq.write_table(rows.select(schema.names).cast(schema), out, compression="zstd")
-    file = session._jvm.org.apache.iceberg.DataFiles.builder(java.spec())
-    return (
-        file.withInputFile(java.io().newInputFile(uri))
-        .withFormat("parquet")
-        .withRecordCount(len(rows))
-        .build()
-    )

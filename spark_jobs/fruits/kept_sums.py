@@ -221,13 +221,11 @@ def _summed(run: job.Run, model_id: str, pieces: list[Piece] | None) -> Sums | N
     if pieces is not None and sum(piece.rows for piece in pieces) <= _ON_DRIVER_ROWS:
         total: Sums | None = sums.summed(data_files.batches(pieces, ["features"], wanted))
     else:
-        schema = schemas.spark(schemas.SUMS)
         parts = data_files.mapped(
-            spark, table, ["features"], wanted, sums.summer(), schema, run.cores, pieces
+            spark, table, ["features"], wanted, sums.summer(), schemas.SUMS, run.cores, pieces
         )
-        number = data_files.partitions(pieces, run.cores)
-        if number is None or number > _MAX_PARTS:
+        if parts.tasks is None or parts.tasks > _MAX_PARTS:
             # 13 MB each: the driver gets a few, whatever the size of the table.
-            parts = parts.repartition(_MAX_PARTS).mapInArrow(sums.merger(), schema)
-        total = sums.merged_sums(bytes(row.sums) for row in parts.collect())
+            parts = data_files.Mapped(parts.frame().repartition(_MAX_PARTS), sums.merger(), schemas.SUMS)
+        total = sums.merged_sums(part.as_py() for part in parts.fetched()["sums"])
     return total if total is not None and total.count else None

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from fruits import keys, schemas, suppression
-from fruits.batches import Mapper
+from fruits.batches import Mapper, without_pandas
 from fruits.fetching import Listed, Source, fetch
 from fruits.images import CleanImage, clean
 from fruits.rejects import ImageRejected
@@ -32,6 +32,7 @@ def loader(source: Source, prefix: str, max_pixels: int, erased: frozenset[str] 
     """
 
     def load(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        without_pandas()
         rows: list[dict[str, Any]] = []
         size = 0
         for listed, outcome in fetch(_listed(batches), source):

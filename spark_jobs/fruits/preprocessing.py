@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, WebPImagePlugin  # noqa: F401 - else Pillow looks for it among all of its sixty plugins
 
 INPUT_PX = 224
 """Width and height of what MobileNetV2 is shown."""

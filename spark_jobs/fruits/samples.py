@@ -163,10 +163,9 @@ def _thumbnails(run: job.Run, unseen: list[Any]) -> dict[str, bytes]:
     wanted = _wanted(unseen, "image_run")
     if len(unseen) > _FEW:
         # Not by Spark's reader: row groups of 16 MB would stay in the JVM until finalizers have run.
-        schema = schemas.spark(schemas.THUMBNAIL)
         made = data_files.mapped(
-            run.spark, table, columns, wanted, export.thumbnails, schema, run.cores
-        ).toArrow()
+            run.spark, table, columns, wanted, export.thumbnails, schemas.THUMBNAIL, run.cores
+        ).fetched()
     else:
         # Starting Python on the executors takes longer than drawing these.
         found = data_files.here(run.spark, table, columns, wanted)

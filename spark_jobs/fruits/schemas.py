@@ -195,6 +195,16 @@ THUMBNAIL = pa.schema(
 )
 """One small picture."""
 
+DATA_FILE = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("size_bytes", pa.int64(), nullable=False),
+        pa.field("rows", pa.int64(), nullable=False),
+        pa.field("row_groups", pa.list_(pa.int64()), nullable=False),
+    ]
+)
+"""One data file of a table (`fruits.iceberg.DataFile`)."""
+
 WRITTEN = pa.schema([pa.field("rows", pa.int64(), nullable=False)])
 """What an exporting task wrote."""
 

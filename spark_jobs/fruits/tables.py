@@ -1,4 +1,7 @@
-"""The Iceberg tables: made when absent, changed by one atomic MERGE each."""
+"""The Iceberg tables: made when absent, changed by one atomic commit each.
+
+What goes past Spark, `fruits.writing` and `fruits.kept_rows` write and commit.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,9 @@ from fruits.iceberg import Table
 from fruits.schemas import KEYS, TABLES
 
 METADATA_VERSIONS = "20"
+COMPRESSION = "zstd"
+ROW_GROUP_BYTES = 16 * 1024 * 1024
+"""Several row groups a file, so that cores share it (`fruits.data_files`), each as large as a reader can hold."""
 _PROPERTIES = {
     "format-version": "2",
     # Copy-on-write: the bytes of a deleted row go with its file, which erasure relies on.
@@ -25,7 +31,7 @@ _PROPERTIES = {
     "write.target-file-size-bytes": str(128 * 1024 * 1024),
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": METADATA_VERSIONS,
-    "write.parquet.compression-codec": "zstd",
+    "write.parquet.compression-codec": COMPRESSION,
     # Labels and runs repeat, and fit; ids, digests, pixels and numbers do not, and a writer would gather up to 2 MB of
     # each before it gives up.
     "write.parquet.dict-size-bytes": str(64 * 1024),
@@ -34,19 +40,18 @@ _PROPERTIES = {
 # runs of a month are one.
 _BY_RUN = {"write.metadata.metrics.column.run_id": "full"}
 _OF_TABLE = {
-    # Pixels are compressed already. Several row groups a file, so that cores share it (fruits.data_files), each as
-    # large as a reader can hold in memory.
+    # Pixels are compressed already.
     "images": {
         **_BY_RUN,
-        "write.parquet.row-group-size-bytes": str(16 * 1024 * 1024),
+        "write.parquet.row-group-size-bytes": str(ROW_GROUP_BYTES),
         "write.metadata.metrics.column.pixels": "none",
     },
     "features": {
         **_BY_RUN,
-        "write.parquet.row-group-size-bytes": str(16 * 1024 * 1024),
+        "write.parquet.row-group-size-bytes": str(ROW_GROUP_BYTES),
         "write.metadata.metrics.column.features": "none",
     },
-    "pca": {"write.parquet.row-group-size-bytes": str(16 * 1024 * 1024)},
+    "pca": {"write.parquet.row-group-size-bytes": str(ROW_GROUP_BYTES)},
     # Replaced by the file (fruits.kept_rows), and read whole.
     "pca_sums": {"write.metadata.metrics.default": "none"},
     "samples": {"write.metadata.metrics.default": "none"},

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fruits import job, kept_sums
-from fruits.iceberg import Table
+from fruits.iceberg import Table, each
 from fruits.schemas import TABLES
 
 TARGET_BYTES = 128 * 1024 * 1024
@@ -126,7 +126,7 @@ def remove_orphans(run: job.Run, name: str, older_than: datetime) -> int:
         .usePrefixListing(True)  # through the catalog's own file system: a laptop's Hadoop knows no s3://
         .execute()
     )
-    return sum(1 for _ in result.orphanFileLocations())
+    return sum(1 for _ in each(result.orphanFileLocations()))
 
 
 def _names(run: job.Run, name: str) -> tuple[str, str]:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -34,3 +37,40 @@ def test_a_matrix_goes_into_a_list_column_and_back_over_the_same_buffer():
 def test_a_row_of_another_length_is_an_error(rows):
     with pytest.raises(ValueError, match="does not have 2"):
         matrix(pa.array(rows, pa.list_(pa.float32())), 2)
+
+
+def test_no_pandas_comes_before_it_is_asked_for():
+    script = """
+import sys
+import pyarrow as pa
+from fruits.batches import without_pandas
+
+without_pandas()
+assert "pandas" not in sys.modules
+pa.array([1, None])
+assert "pandas" not in sys.modules, "pyarrow has asked for it after all"
+numbers = pa.table({"a": [1.5, None]}).to_pandas()["a"]
+assert pa.Array.from_pandas(numbers).null_count == 1
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, env={"PYTHONPATH": "spark_jobs"})
+
+
+def test_workers_load_and_read_files_without_pandas():
+    script = """
+import sys
+import pyarrow as pa
+from fruits import data_files, loading
+from fruits.fetching import Source
+
+if sys.argv[1] == "load":
+    assert list(loading.loader(Source(None, "/", None), "/", 10**6)([])) == []
+else:
+    piece = data_files.Piece("/none.parquet", 0, 1, 1)
+    read = data_files.mapped(None, "t", ["a"], {}, iter, pa.schema([]), 1, [piece]).source.read
+    read(0)
+assert "pandas" not in sys.modules
+pa.array([1])
+assert "pandas" not in sys.modules
+"""
+    for what in ("load", "read"):
+        subprocess.run([sys.executable, "-c", script, what], check=True, env={"PYTHONPATH": "spark_jobs"})

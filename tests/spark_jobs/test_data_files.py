@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from fruits import data_files, iceberg, tables
-from fruits.data_files import Piece
+from fruits.data_files import Mapped, Piece
 from fruits.iceberg import Table
 from pyspark.sql import functions
 
@@ -52,9 +52,20 @@ def told(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield batch
 
 
-def read(spark: Any, table: str, cores: int = 2) -> Any:
-    schema = spark.table(table).select("image_id", "features").schema
-    return data_files.mapped(spark, table, ["image_id", "features"], OF_MODEL, told, schema, cores)
+def read(spark: Any, table: str, cores: int = 2) -> Mapped:
+    columns = ["image_id", "features"]
+    schema = pa.schema([Table(spark, table).schema.field(name) for name in columns])
+    return data_files.mapped(spark, table, columns, OF_MODEL, told, schema, cores)
+
+
+def rows_read(spark: Any, table: str) -> list[tuple[Any, ...]]:
+    """The rows, which are the same by both ways to them."""
+    made = read(spark, table)
+    fetched = made.fetched()
+    assert fetched.schema == made.schema
+    found = rows(made.frame())
+    assert sorted(tuple(row.values()) for row in fetched.to_pylist()) == found
+    return found
 
 
 def rows(frame: Any) -> list[tuple[Any, ...]]:
@@ -66,19 +77,19 @@ def by_spark(spark: Any, table: str) -> list[tuple[Any, ...]]:
 
 
 def test_the_rows_of_one_model_are_those_that_spark_reads(spark: Any, table: str) -> None:
-    assert rows(read(spark, table)) == by_spark(spark, table)
+    assert rows_read(spark, table) == by_spark(spark, table)
     assert len(by_spark(spark, table)) == 500
 
 
 def test_files_are_dealt_to_as_many_tasks_as_cores(spark: Any, table: str) -> None:
     for cores in (1, 2, 8):
-        told_before = data_files.partitions(data_files.pieces_of(spark, table, OF_MODEL), cores)
-        assert read(spark, table, cores).rdd.getNumPartitions() == told_before == min(cores, 3)
+        made = read(spark, table, cores)
+        assert made.frame().rdd.getNumPartitions() == made.tasks == min(cores, 3)
 
 
 def test_a_deleted_row_is_not_read(spark: Any, table: str) -> None:
     spark.sql(f"DELETE FROM {table} WHERE image_id = '{image_id(7)}'")
-    assert rows(read(spark, table)) == by_spark(spark, table)
+    assert rows_read(spark, table) == by_spark(spark, table)
     assert len(by_spark(spark, table)) == 499
 
 
@@ -90,7 +101,7 @@ def test_rows_marked_as_deleted_by_another_writer_are_not_read(
     spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('write.delete.mode' = 'merge-on-read')")
     spark.sql(f"DELETE FROM {table} WHERE image_id = '{image_id(7)}'")
     assert spark.table(f"{table}.files").where("content <> 0").count()
-    assert rows(read(spark, table)) == by_spark(spark, table)
+    assert rows_read(spark, table) == by_spark(spark, table)
     assert len(by_spark(spark, table)) == 499
     here = data_files.rows(spark, table, ["image_id", "model_id"])
     assert len(here) == Table(spark, table).rows == 558  # of both models
@@ -171,7 +182,7 @@ def test_a_file_of_many_row_groups_is_read_in_pieces(
     assert pieces is not None
     assert len(pieces) > len({piece.uri for piece in pieces}) == 1
     assert all(list(data_files.batches([piece], ["image_id"], OF_MODEL)) for piece in pieces)
-    assert rows(read(spark, table)) == by_spark(spark, table)
+    assert rows_read(spark, table) == by_spark(spark, table)
 
     # A writer that names only some of its row groups, or none: each is still in one piece.
     (file,) = Table(spark, table).data_files() or []
@@ -187,7 +198,7 @@ def test_a_file_of_many_row_groups_is_read_in_pieces(
 
 def test_an_empty_table_gives_no_rows(spark: Any, table: str) -> None:
     spark.sql(f"DELETE FROM {table}")
-    assert rows(read(spark, table)) == []
+    assert rows_read(spark, table) == []
 
 
 def test_pieces_are_dealt_evenly() -> None:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from fruits.embedding import LiteRtEmbedder, embed_all
 from fruits.errors import ModelMismatchError
@@ -105,9 +106,9 @@ def spread(nights: Nights, monkeypatch: pytest.MonkeyPatch, parts: int) -> list[
     mapped = featurize.data_files.mapped
 
     def noted(*how):
-        frame = mapped(*how)
-        straight.append(frame.rdd.getNumPartitions())
-        return frame
+        made = mapped(*how)
+        straight.append(made.tasks)
+        return made
 
     monkeypatch.setattr(featurize.job, "partitions", lambda *_: parts)
     monkeypatch.setattr(featurize.data_files, "mapped", noted)
@@ -178,6 +179,17 @@ def test_rows_that_another_writer_marked_as_deleted_are_not_computed(nights, mon
     nights.spark.sql(f"DELETE FROM {images} WHERE source_key = 'Label 0/r0_0_100.jpg'")
     assert spread(nights, monkeypatch, 1) == []
     assert len(features(nights)) == 3
+
+
+def test_features_that_are_only_added_are_written_where_they_are_computed(nights):
+    """By Arrow, in the workers, and not by Spark: a file says who wrote it."""
+    orchard(nights.photos, labels=2, each=4)
+    nights.load()
+    nights.run("featurize")
+    files = nights.spark.table(f"{nights.database}.features.files").select("file_path").collect()
+    writers = {pq.read_metadata(file.file_path).created_by.split()[0] for file in files}
+    assert writers == {"parquet-cpp-arrow"}
+    assert len(features(nights)) == 8
 
 
 def test_both_engines_agree_to_a_thousandth(nights, models):
