@@ -81,6 +81,17 @@ def test_the_rows_of_one_model_are_those_that_spark_reads(spark: Any, table: str
     assert len(by_spark(spark, table)) == 500
 
 
+def test_what_a_mapper_makes_is_fetched_as_what_it_says(spark: Any, table: str) -> None:
+    """A batch travels without its schema: taken for another type its bytes would be other numbers."""
+
+    def counted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({"rows": pa.array([sum(batch.num_rows for batch in batches)], pa.int64())})
+
+    schema = pa.schema([pa.field("rows", pa.float64())])
+    made = data_files.mapped(spark, table, ["image_id"], OF_MODEL, counted, schema, 1)
+    assert made.fetched().to_pydict() == {"rows": [500.0]}
+
+
 def test_files_are_dealt_to_as_many_tasks_as_cores(spark: Any, table: str) -> None:
     for cores in (1, 2, 8):
         made = read(spark, table, cores)

@@ -171,3 +171,22 @@ def test_featurize_killed_and_run_again_leaves_what_one_clean_run_leaves(nights,
     look_anew(nights)
     nights.run("featurize")
     assert_as_after_one_clean_run(nights, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(writing("features"), id="a worker's file is there and not committed"),
+        pytest.param(committed("features"), id="after its commit", marks=slow),
+    ],
+)
+def test_featurize_killed_where_workers_write_the_files_leaves_what_one_clean_run_leaves(
+    nights, tmp_path, moment
+):
+    """As on every night on which nothing changed or went."""
+    orchard(nights.photos, labels=2, each=44)
+    nights.load()
+    Submitted(nights, "featurize", tmp_path).kill_at(moment)
+    look_anew(nights)
+    nights.run("featurize")
+    assert_as_after_one_clean_run(nights, tmp_path)

@@ -200,7 +200,7 @@ def test_a_commit_that_is_lost_is_an_error_and_the_next_run_mends_it(nights, mon
             nights.run("load_images", "--complete")
     assert nights.run("load_images", "--complete")["images"]["loaded"] == 3
     with monkeypatch.context() as patch:
-        patch.setattr(featurize.tables, "merge", lambda *rows, **hints: None)
+        patch.setattr(featurize.writing, "append", lambda *rows, **hints: None)
         with pytest.raises(ReconciliationError, match="3 images have 0 rows of features"):
             nights.run("featurize")
     assert nights.run("featurize")["features"]["rows"] == 3
