@@ -111,8 +111,7 @@ def featurize(run: job.Run) -> None:
         gone = work.to_join(["image_id"], "orphan")
         features = spark.table(f"{arguments.database}.features").select("image_id", "model_id")
         orphans = features.join(gone, "image_id", "left_semi")
-    if computed is not None or orphans is not None:
-        tables.merge(spark, arguments.database, "features", computed, orphans)
+    tables.merge(spark, arguments.database, "features", computed, orphans)
     run.say(f"{counts.pending} images computed")
     rows = Table(spark, f"{arguments.database}.features").rows - counts.of_other_models
     if rows != counts.images:

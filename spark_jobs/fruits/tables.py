@@ -126,6 +126,8 @@ def merge(
             either, the rows are appended, which reads nothing of the table: a MERGE would read all of its keys.
             The lock on the database (one writer) is what makes this as safe as a MERGE.
     """
+    if upserts is None and deletes is None:
+        return
     name = f"{database}.{table}"
     found, keys = Table(spark, name), list(KEYS[table])
     columns = found.schema.names
