@@ -170,17 +170,22 @@ def _projected(run: job.Run, laid: beside.Laid, work: Work, fitted: Pca) -> pa.T
     name, schema = f"{arguments.database}.features", schemas.PROJECTED
     columns = ["image_id", "features"]
     of_model = {"model_id": [arguments.model_id]}
-    if work.missing == work.features and work.missing > _FEW:
-        made = data_files.mapped(spark, name, columns, of_model, project, schema, run.cores)
-        return made.frame().persist(StorageLevel.DISK_ONLY)
     if work.missing > _FEW:
-        rows = tables.of_model(spark.table(name), arguments.model_id).where(F.col("run_id").isin(work.runs))
-        chosen = rows.select(*columns).join(laid.to_join(["image_id"], "missing"), "image_id", "left_semi")
-        return chosen.mapInArrow(project, schemas.spark(schema)).persist(StorageLevel.DISK_ONLY)
+        if work.missing == work.features:
+            made = data_files.mapped(spark, name, columns, of_model, project, schema, run.cores)
+        else:
+            rows = tables.of_model(spark.table(name), arguments.model_id).where(
+                F.col("run_id").isin(work.runs)
+            )
+            chosen = rows.select(*columns).join(
+                laid.to_join(["image_id"], "missing"), "image_id", "left_semi"
+            )
+            made = data_files.Mapped(chosen, project, schema)
+        return made.frame().persist(StorageLevel.DISK_ONLY)
     # 25 MB of features at most: starting Python on the executors takes longer than projecting them here.
     wanted = of_model | {"run_id": work.runs, "image_id": laid.ids("missing")}
     batches = project(data_files.here(spark, name, columns, wanted).to_batches())
-    return pa.Table.from_batches(batches, schemas.PROJECTED)
+    return pa.Table.from_batches(batches, schema)
 
 
 def _measured(projected: pa.Table | DataFrame | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from PIL import Image
 from pyspark.sql import SparkSession
 
 from fruits import data_files, objects, schemas
-from fruits.batches import Mapper
+from fruits.batches import Mapper, rebatched
 
 THUMBNAIL_PX = 48
 _ROW_GROUP_ROWS = 10_000
@@ -36,28 +36,24 @@ def write_parquet(
         The number of rows.
     """
     s3 = objects.where_is_s3() if objects.place(uri).bucket else None
+    write = _write(uri, s3, schema)
     if size_bytes <= _ON_DRIVER_BYTES:
         rows = data_files.here(spark, table, schema.names, wanted).sort_by("image_id")
-        written = list(_write(uri, s3, schema)(rows.to_batches(_ROW_GROUP_ROWS)))
-        return sum(batch.column("rows")[0].as_py() for batch in written)
-    one = data_files.by_spark(spark, table, schema.names, wanted).coalesce(1).sortWithinPartitions("image_id")
-    counts = one.mapInArrow(_write(uri, s3, schema), schemas.spark(schemas.WRITTEN)).collect()
-    return sum(row.rows for row in counts)
+        written = pa.Table.from_batches(write(rows.to_batches()), schemas.WRITTEN)
+    else:
+        found = data_files.by_spark(spark, table, schema.names, wanted)
+        one = found.coalesce(1).sortWithinPartitions("image_id")
+        written = data_files.Mapped(one, write, schemas.WRITTEN).fetched()
+    return sum(written["rows"].to_pylist())
 
 
 def _write(uri: str, s3: objects.S3Location | None, schema: pa.Schema) -> Mapper:
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = 0
         with objects.writer(uri, s3) as out, pq.ParquetWriter(out, schema, compression="zstd") as parquet:
-            pending: list[pa.RecordBatch] = []
-            for batch in batches:
-                pending.append(batch.select(schema.names).cast(schema))
+            for batch in rebatched(batches, _ROW_GROUP_ROWS):
+                parquet.write_batch(batch.select(schema.names).cast(schema))
                 rows += batch.num_rows
-                if sum(part.num_rows for part in pending) >= _ROW_GROUP_ROWS:
-                    parquet.write_table(pa.Table.from_batches(pending))
-                    pending = []
-            if pending:
-                parquet.write_table(pa.Table.from_batches(pending))
         yield pa.record_batch([pa.array([rows], pa.int64())], schema=schemas.WRITTEN)
 
     return write
