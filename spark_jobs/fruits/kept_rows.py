@@ -39,10 +39,9 @@ def replace(spark: SparkSession, table: str, rows: pa.Table, where: Mapping[str,
         for task in each(tasks):
             if _is_replaced(task.file().location(), where):
                 change = change.deleteFile(task.file())
-    if len(rows):
-        written = writing.to_files(found, iter)(rows.to_batches())
-        for file in writing.java(spark, found, pa.Table.from_batches(written, schemas.DATA_FILE)):
-            change = change.addFile(file)
+    written = writing.to_files(found, iter)(rows.to_batches())
+    for file in writing.java(spark, found, pa.Table.from_batches(written, schemas.DATA_FILE)):
+        change = change.addFile(file)
     change.commit()
 
 

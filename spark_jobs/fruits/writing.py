@@ -45,8 +45,8 @@ def to_files(table: Table, mapper: Mapper, same: Mapping[str, str] | None = None
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         uri = f"{folder}{uuid.uuid4()}.parquet"
-        made = (batch for batch in mapper(batches) if batch.num_rows)
-        first = next(made, None)
+        groups = _row_groups(_whole(mapper(batches), schema, same))
+        first = next(groups, None)
         if first is None:
             return
         with writer(uri, s3) as out:
@@ -57,7 +57,7 @@ def to_files(table: Table, mapper: Mapper, same: Mapping[str, str] | None = None
                 use_dictionary=list(same),  # numbers and digests do not repeat
                 write_statistics=flat,
             ) as parquet:
-                for group in _row_groups(_whole(first, made, schema, same)):
+                for group in chain([first], groups):
                     parquet.write_table(group)
             size = out.seek(0, 2)
             written = pq.read_metadata(out)
@@ -111,11 +111,11 @@ def _folder(table: Table) -> str:
 
 
 def _whole(
-    first: pa.RecordBatch, others: Iterator[pa.RecordBatch], schema: pa.Schema, same: Mapping[str, str]
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, same: Mapping[str, str]
 ) -> Iterator[pa.RecordBatch]:
     """Give batches all columns of the table."""
     values = {name: pa.scalar(value, schema.field(name).type) for name, value in same.items()}
-    for batch in chain([first], others):
+    for batch in batches:
         yield pa.record_batch(
             [
                 pa.repeat(values[field.name], batch.num_rows)
@@ -131,6 +131,8 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     pending: list[pa.RecordBatch] = []
     size = 0
     for batch in batches:
+        if not batch.num_rows:
+            continue
         pending.append(batch)
         size += batch.nbytes
         if size >= ROW_GROUP_BYTES:
