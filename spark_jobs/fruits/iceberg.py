@@ -140,8 +140,8 @@ class Table:
     @property
     def tags(self) -> dict[str, int]:
         """Snapshots by the tags that hold them."""
-        refs = self._java.refs()
-        return {str(name): int(refs[name].snapshotId()) for name in refs if refs[name].isTag()}
+        refs = ((entry.getKey(), entry.getValue()) for entry in each(self._java.refs().entrySet()))
+        return {str(name): int(ref.snapshotId()) for name, ref in refs if ref.isTag()}
 
     def tag(self, name: str, snapshot_id: int) -> None:
         """Let a snapshot be held by a tag of this name, unless there is one."""

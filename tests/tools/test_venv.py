@@ -12,7 +12,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 SHOW = """
-import sys
 import pyspark
 from pyspark.sql import SparkSession
 
