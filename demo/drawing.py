@@ -1,17 +1,11 @@
-"""Draws the fruit pictures of a demo without photos: `python -m demo.drawing FOLDER`.
+"""Draw the pictures of a demo without photos: `python -m demo.drawing FOLDER`.
 
-The pictures are made with Pillow alone, from a seed: one seed gives the same bytes on one machine (another
-version of libjpeg may encode the same pixels otherwise). They look like snapshots rather than icons, so that
-the whole chain has something to do: light, pose, size, background and JPEG quality change between pictures.
+Pillow draws them from a seed, so that one seed gives the same bytes on one machine (another version of libjpeg may
+encode the same pixels differently). Light, pose, size, background and JPEG quality differ between pictures.
 
-What the load step must cope with is in them, always at the same places, `n` being the number in
-`<label>/<n>.jpg`:
-
-- `n` divisible by 5: EXIF with a GPS position, a camera model and a date, as a phone writes them (invented,
-  near Valence in France). Of these, those divisible by 10 also lie on their side, with EXIF orientation 6.
-- all others: no metadata.
-
-`draw_broken` adds the two files that no decoder can read; nothing calls it unless asked to.
+In `<label>/<n>.jpg`, each `n` divisible by 5 has EXIF with a GPS position, a camera model and a date, as a phone writes
+them (the place is invented, near Valence in France). Of these, each `n` divisible by 10 lies on its side, with EXIF
+orientation 6. All other pictures have no metadata. `draw_broken` adds two files that no decoder can read.
 """
 
 from __future__ import annotations
@@ -20,208 +14,85 @@ import argparse
 import io
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import ExifTags, Image, ImageChops, ImageDraw, ImageOps
+from PIL import ExifTags, Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
-from demo.painting import (
-    CANVAS_PX,
-    Body,
-    Colour,
-    Point,
-    Scene,
-    at,
-    cast_shadow,
-    noise,
-    outline,
-    paint_leaf,
-    paint_polygon,
-    paint_stem,
-    tinted,
-)
+Colour = tuple[int, int, int]
 
-RED_APPLE = Body(
-    0.56, 0.60, ((176, 28, 38), (150, 20, 36), (196, 44, 40)), taper=(1.0, 1.05, 0.86), mottle=0.35
-)
-GOLDEN_APPLE = Body(0.55, 0.59, ((206, 196, 74), (190, 190, 60), (214, 188, 80)), taper=(1.0, 1.05, 0.88))
-BANANA = Body(
-    0.86, 0.17, ((236, 202, 56), (226, 188, 40), (214, 206, 80)), 0.3, (0.45, 0.9, 1, 1, 0.9, 0.4), 0.2
-)
-CARROT = Body(0.74, 0.19, ((232, 116, 28), (220, 100, 24)), 0.16, (1, 0.95, 0.75, 0.5, 0.16), 0.02, 0.45, 0.2)
-CUCUMBER = Body(0.82, 0.20, ((56, 110, 48), (44, 92, 40), (74, 124, 56)), 0.22, bend=0.05, mottle=0.55)
-LEMON = Body(0.62, 0.44, ((240, 214, 52), (232, 200, 40)), 0.72, mottle=0.3, gloss=0.4)
-ORANGE = Body(0.56, 0.57, ((240, 140, 24), (232, 124, 20)), mottle=0.4, gloss=0.35)
-PEACH = Body(0.54, 0.57, ((238, 164, 104), (232, 132, 96)), 0.54, mottle=0.4, gloss=0.05, dimple=True)
-PEAR = Body(
-    0.72, 0.50, ((178, 190, 70), (196, 184, 82), (160, 176, 64)), 0.5, (0.5, 0.46, 0.66, 1.0, 1.06), 0.02, 0.4
-)
-PLUM = Body(0.56, 0.44, ((84, 40, 96), (70, 36, 88), (104, 44, 84)), 0.52, mottle=0.45, gloss=0.3)
-TOMATO = Body(
-    0.50, 0.58, ((212, 44, 26), (200, 34, 24), (222, 62, 30)), 0.42, mottle=0.12, gloss=0.8, dimple=True
-)
-AUBERGINE = Body(
-    0.80, 0.34, ((58, 28, 66), (46, 24, 58)), 0.34, (0.6, 0.66, 0.86, 1.04, 1.06), 0.05, 0.12, 0.9
-)
-BLUE_GRAPE = Body(0.155, 0.145, ((70, 60, 120), (58, 48, 104), (86, 58, 110)), mottle=0.3, gloss=0.5)
-WHITE_GRAPE = Body(0.165, 0.145, ((168, 190, 84), (184, 196, 96), (150, 178, 76)), mottle=0.2, gloss=0.6)
-CHERRY = Body(
-    0.30, 0.31, ((150, 16, 36), (122, 12, 32), (176, 26, 40)), 0.48, mottle=0.15, gloss=0.9, dimple=True
-)
-RASPBERRY = Body(0.12, 0.12, ((204, 44, 78), (188, 34, 68)), mottle=0.2, gloss=0.5)
+CANVAS_PX = 320  # about twice the size of the file, so that edges are smooth after the reduction
 HTML_PAGE = "<!DOCTYPE html>\n<html><head><title>404</title></head><body>No such picture.</body></html>\n"
-
-
-def place(scene: Scene) -> Point:
-    """Where the picture's subject sits, px: near the middle, never quite in it."""
-    slack = CANVAS_PX * 0.06
-    return (
-        CANVAS_PX / 2 + scene.rng.uniform(-slack, slack),
-        CANVAS_PX / 2 + scene.rng.uniform(-slack, slack),
-    )
-
-
-def draw_single(scene: Scene, body: Body, top: str = "stem") -> None:
-    """One fruit and what grows on it: `stem`, `leaf` (both), `crown` (of small leaves), `tuft` or `none`."""
-    px, rng = CANVAS_PX * scene.scale, scene.rng
-    centre = place(scene)
-    contour = outline(body, centre, scene.turn, px)
-    cast_shadow(scene, [contour])
-    skin = rng.choice(body.colours)
-    head = ((contour[0][0] + contour[-1][0]) / 2, (contour[0][1] + contour[-1][1]) / 2)
-    back = scene.turn + math.pi
-    if top == "tuft":
-        for _ in range(7):
-            paint_leaf(scene, head, back + rng.uniform(-0.5, 0.5), rng.uniform(0.14, 0.24))
-    paint_polygon(scene, contour, skin, body.mottle, body.gloss)
-    if body.dimple:
-        hollow = Body(0.05, 0.2, (skin,), fullness=0.5)
-        paint_polygon(
-            scene, outline(hollow, at(head, back, -0.045 * px), scene.turn, px, 10), tinted(skin, 0.62), 0, 0
-        )
-    if top == "crown":
-        for i in range(5):
-            paint_leaf(
-                scene, at(head, back, -0.03 * px), back + (i - 2) * 0.85 + rng.uniform(-0.2, 0.2), 0.15
-            )
-    if top in ("stem", "leaf", "crown"):
-        paint_stem(scene, at(head, back, -0.04 * px), at(head, back + rng.uniform(-0.4, 0.4), 0.09 * px))
-    if top == "leaf" and rng.random() < 0.6:
-        paint_leaf(scene, at(head, back, 0.02 * px), back + rng.choice((-1, 1)) * rng.uniform(0.7, 1.2))
-
-
-def draw_bananas(scene: Scene, body: Body) -> None:
-    """One to three bananas that share a stalk."""
-    px, rng = CANVAS_PX * scene.scale, scene.rng
-    centre = place(scene)
-    angles = [scene.turn + 0.3 * i for i in range(rng.choice((1, 1, 2, 3)))]
-    stalk = at(centre, scene.turn + math.pi, 0.42 * px)
-    contours = [outline(body, at(stalk, angle, 0.42 * px), angle, px) for angle in angles]
-    cast_shadow(scene, contours)
-    skin = rng.choice(body.colours)
-    for contour in contours:
-        paint_polygon(scene, contour, tinted(skin, rng.uniform(0.93, 1.0)), body.mottle, body.gloss)
-        tip = ((contour[27][0] + contour[28][0]) / 2, (contour[27][1] + contour[28][1]) / 2)
-        ImageDraw.Draw(scene.canvas).ellipse(
-            (tip[0] - 5, tip[1] - 5, tip[0] + 5, tip[1] + 5), fill=(74, 58, 34)
-        )
-    head = ((contours[0][0][0] + contours[0][-1][0]) / 2, (contours[0][0][1] + contours[0][-1][1]) / 2)
-    paint_stem(scene, head, at(head, angles[0] + math.pi + 0.3, 0.07 * px), tinted(skin, 0.6), 0.04)
-
-
-def draw_cluster(scene: Scene, body: Body, rows: tuple[int, ...], leaf: bool) -> None:
-    """Many small bodies in a bunch that narrows downwards: grapes on a stem, or a berry's drupelets."""
-    px, rng = CANVAS_PX * scene.scale, scene.rng
-    centre, down = place(scene), scene.turn
-    step = body.width * px * 0.84
-    spots = []
-    for r, count in enumerate(rows):
-        row = at(centre, down, (r - (len(rows) - 1) / 2) * step * 0.86)
-        for i in range(count):
-            x, y = at(row, down + math.pi / 2, (i - (count - 1) / 2) * step)
-            spots.append((x + rng.uniform(-0.12, 0.12) * step, y + rng.uniform(-0.12, 0.12) * step))
-    head = at(centre, down + math.pi, (len(rows) / 2 + 0.1) * step * 0.86)
-    contours = [outline(body, spot, rng.uniform(0, math.pi), px, 14) for spot in spots]
-    cast_shadow(scene, contours)
-    paint_stem(scene, at(head, down, step), at(head, down + math.pi + rng.uniform(-0.4, 0.4), 0.12 * px))
-    if leaf:
-        paint_leaf(scene, head, down + math.pi + rng.choice((-1, 1)) * rng.uniform(0.6, 1.2), 0.26)
-    skin = rng.choice(body.colours)
-    order = list(contours)
-    rng.shuffle(order)
-    for contour in order:
-        paint_polygon(scene, contour, tinted(skin, rng.uniform(0.82, 1.08)), body.mottle, body.gloss)
-
-
-def draw_cherries(scene: Scene, body: Body) -> None:
-    """One or two cherries on long stems that meet."""
-    px, rng = CANVAS_PX * scene.scale, scene.rng
-    centre, up = place(scene), scene.turn + math.pi
-    knot = at(centre, up, 0.38 * px)
-    spread = [0.0] if rng.random() < 0.25 else [-rng.uniform(0.26, 0.34), rng.uniform(0.26, 0.34)]
-    spots = [at(knot, scene.turn + angle, rng.uniform(0.55, 0.68) * px) for angle in spread]
-    contours = [
-        outline(body, spot, scene.turn + angle, px) for spot, angle in zip(spots, spread, strict=True)
-    ]
-    cast_shadow(scene, contours)
-    skin = rng.choice(body.colours)
-    for contour in contours:
-        head = ((contour[0][0] + contour[-1][0]) / 2, (contour[0][1] + contour[-1][1]) / 2)
-        paint_polygon(scene, contour, tinted(skin, rng.uniform(0.85, 1.05)), body.mottle, body.gloss)
-        paint_stem(scene, at(head, scene.turn, 0.03 * px), knot, (104, 124, 52), 0.014)
-    if rng.random() < 0.5:
-        paint_leaf(scene, knot, up + rng.uniform(-1.2, 1.2), 0.28)
-
-
-SUBJECTS: dict[str, Callable[[Scene], None]] = {
-    "Apple Golden": lambda scene: draw_single(scene, GOLDEN_APPLE, "leaf"),
-    "Apple Red": lambda scene: draw_single(scene, RED_APPLE, "leaf"),
-    "Aubergine": lambda scene: draw_single(scene, AUBERGINE, "crown"),
-    "Banana": lambda scene: draw_bananas(scene, BANANA),
-    "Carrot": lambda scene: draw_single(scene, CARROT, "tuft"),
-    "Cherry": lambda scene: draw_cherries(scene, CHERRY),
-    "Cucumber": lambda scene: draw_single(scene, CUCUMBER, "stem"),
-    "Grape Blue": lambda scene: draw_cluster(scene, BLUE_GRAPE, (3, 4, 5, 4, 3, 2, 1), leaf=True),
-    "Grape White": lambda scene: draw_cluster(scene, WHITE_GRAPE, (4, 5, 4, 4, 3, 2), leaf=True),
-    "Lemon": lambda scene: draw_single(scene, LEMON, "none"),
-    "Orange": lambda scene: draw_single(scene, ORANGE, "none"),
-    "Peach": lambda scene: draw_single(scene, PEACH, "leaf"),
-    "Pear": lambda scene: draw_single(scene, PEAR, "stem"),
-    "Plum": lambda scene: draw_single(scene, PLUM, "stem"),
-    "Raspberry": lambda scene: draw_cluster(scene, RASPBERRY, (3, 4, 4, 3, 3, 2), leaf=False),
-    "Tomato": lambda scene: draw_single(scene, TOMATO, "crown"),
-}
-
 GROUNDS: tuple[tuple[Colour, Colour, tuple[int, int]], ...] = (
     ((244, 243, 240), (222, 220, 216), (3, 3)),  # white paper
     ((214, 206, 196), (186, 176, 164), (4, 4)),  # linen
     ((168, 128, 88), (120, 84, 52), (3, 24)),  # wooden board
     ((92, 96, 104), (60, 64, 72), (20, 20)),  # slate
-    ((150, 166, 178), (118, 134, 148), (5, 5)),  # steel
     ((122, 138, 88), (78, 98, 52), (28, 28)),  # grass
 )
 
-FRAMES = ((0, 0, 320, 320), (0, 0, 320, 320), (0, 28, 320, 292), (28, 0, 292, 320))  # square, wide, tall
+
+@dataclass(frozen=True)
+class Fruit:
+    """How a fruit looks.
+
+    Attributes:
+        colour: Of its skin, RGB.
+        length: Along its axis, as a share of the canvas.
+        width: Across its axis, as a share of the canvas.
+        bodies: How many bodies a picture shows, in a bunch.
+        gloss: Strength of the highlight, 0 to 1.
+        top: Colour of the stem or leaf at its end; None without one.
+        bent: Whether it is a crescent.
+    """
+
+    colour: Colour
+    length: float
+    width: float
+    bodies: int = 1
+    gloss: float = 0.5
+    top: Colour | None = (92, 70, 40)
+    bent: bool = False
+
+
+LEAF: Colour = (66, 120, 48)
+SUBJECTS = {
+    "Apple Golden": Fruit((206, 196, 74), 0.56, 0.60),
+    "Apple Red": Fruit((176, 28, 38), 0.57, 0.60),
+    "Aubergine": Fruit((58, 28, 66), 0.80, 0.36, gloss=0.9, top=LEAF),
+    "Banana": Fruit((236, 202, 56), 0.86, 0.30, gloss=0.2, bent=True),
+    "Carrot": Fruit((232, 116, 28), 0.78, 0.17, gloss=0.2, top=LEAF),
+    "Cherry": Fruit((140, 14, 34), 0.32, 0.32, bodies=2, gloss=0.9),
+    "Cucumber": Fruit((56, 110, 48), 0.84, 0.20, gloss=0.4),
+    "Grape Blue": Fruit((70, 60, 120), 0.17, 0.16, bodies=18),
+    "Grape White": Fruit((168, 190, 84), 0.18, 0.16, bodies=16),
+    "Lemon": Fruit((240, 214, 52), 0.62, 0.46, gloss=0.4, top=None),
+    "Orange": Fruit((240, 140, 24), 0.58, 0.58, gloss=0.3, top=None),
+    "Peach": Fruit((238, 164, 104), 0.56, 0.58, gloss=0.05, top=LEAF),
+    "Pear": Fruit((178, 190, 70), 0.70, 0.46, gloss=0.4),
+    "Plum": Fruit((84, 40, 96), 0.56, 0.44, gloss=0.3),
+    "Raspberry": Fruit((204, 44, 78), 0.13, 0.13, bodies=22, gloss=0.4),
+    "Tomato": Fruit((212, 44, 26), 0.50, 0.58, gloss=0.8, top=LEAF),
+}
 
 
 def draw_fruit(label: str, rng: random.Random) -> Image.Image:
-    """One picture of that fruit, RGB, 104 to 200 px wide, with everything about it decided by `rng`."""
-    light_colour, dark_colour, cells = rng.choice(GROUNDS)
-    canvas = ImageOps.colorize(noise(rng, (CANVAS_PX, CANVAS_PX), cells), dark_colour, light_colour)
-    from_where = rng.uniform(-2.6, -0.5)  # the sun is never below the horizon
-    scene = Scene(
-        canvas,
-        rng,
-        light=(math.cos(from_where), math.sin(from_where)),
-        scale=rng.uniform(0.74, 1.08),
-        turn=math.pi / 2 + rng.gauss(0, 0.7),
-    )
-    SUBJECTS[label](scene)
-
-    box = rng.choice(FRAMES)
+    """Draw one picture of a fruit: RGB, 104 to 200 px wide; `rng` decides everything about it."""
+    fruit = SUBJECTS[label]
+    light, dark, cells = rng.choice(GROUNDS)
+    canvas = ImageOps.colorize(_noise(rng, (CANVAS_PX, CANVAS_PX), cells), dark, light)
+    scale, angle = rng.uniform(0.74, 1.08), rng.gauss(0, 40)
+    radius = 0 if fruit.bodies == 1 else fruit.length * 0.42 * math.sqrt(fruit.bodies)
+    for _ in range(fruit.bodies):
+        away, around = radius * math.sqrt(rng.random()), rng.uniform(0, math.tau)
+        centre = tuple(
+            CANVAS_PX * (0.5 + rng.uniform(-0.05, 0.05) + away * scale * axis)
+            for axis in (math.cos(around), math.sin(around))
+        )
+        _paint(canvas, fruit, rng, scale, angle + rng.gauss(0, 8), centre)
     width = rng.randrange(104, 201, 4)
-    height = round(width * (box[3] - box[1]) / (box[2] - box[0]))
-    picture = canvas.resize((width, height), Image.Resampling.BOX, box)
+    picture = canvas.resize((width, rng.randrange(96, 201, 4)), Image.Resampling.BOX)
     exposure, warmth = rng.uniform(0.66, 1.12), rng.uniform(-0.08, 0.08)
     gains = (exposure * (1 + warmth), exposure, exposure * (1 - warmth))
     picture = picture.point([min(255, round(v * gain)) for gain in gains for v in range(256)])
@@ -229,15 +100,60 @@ def draw_fruit(label: str, rng: random.Random) -> Image.Image:
     return Image.blend(picture, ImageChops.overlay(picture, grain), rng.uniform(0.02, 0.12))
 
 
+def _paint(
+    canvas: Image.Image,
+    fruit: Fruit,
+    rng: random.Random,
+    scale: float,
+    angle: float,
+    centre: tuple[float, ...],
+) -> None:
+    """Paint one body with its shadow: round shading, patterned skin and a highlight within a turned outline."""
+    px = CANVAS_PX * scale
+    size = (round(fruit.width * px), round(fruit.length * px))
+    box = (0, 0, size[0] - 1, size[1] - 1)
+    mask, top = Image.new("L", size), round(px * 0.03)
+    if fruit.bent:
+        ImageDraw.Draw(mask).arc((-size[0], 0, size[0] - 1, size[1] - 1), -80, 80, 255, round(size[0] * 0.55))
+    else:
+        ImageDraw.Draw(mask).ellipse(box, fill=255)
+    colour = tuple(min(255, round(part * rng.uniform(0.88, 1.12))) for part in fruit.colour)
+    shade = ImageOps.invert(Image.radial_gradient("L")).resize(size)
+    shade = ImageChops.offset(shade, -size[0] // 8, -size[1] // 8)
+    skin = ImageOps.colorize(shade, _tinted(colour, 0.3), _tinted(colour, 1.25), mid=colour, midpoint=140)
+    skin = Image.blend(skin, ImageChops.soft_light(skin, _noise(rng, size, (12, 12)).convert("RGB")), 0.3)
+    glint = Image.new("L", size)
+    spot = (size[0] * 0.3, size[1] * 0.25, size[0] * 0.42, size[1] * 0.36)
+    ImageDraw.Draw(glint).ellipse(spot, fill=round(255 * fruit.gloss))
+    skin.paste((255, 253, 244), (0, 0), glint.filter(ImageFilter.GaussianBlur(3)))
+    if fruit.top and fruit.bodies <= 2:
+        middle = size[0] // 2
+        ImageDraw.Draw(skin).ellipse((middle - top, 0, middle + top, 3 * top), fill=fruit.top)
+    mask, skin = (layer.rotate(angle, Image.Resampling.BICUBIC, expand=True) for layer in (mask, skin))
+    corner = (round(centre[0] - mask.width / 2), round(centre[1] - mask.height / 2))
+    shadow = mask.filter(ImageFilter.GaussianBlur(6)).point([round(v * 0.45) for v in range(256)])
+    canvas.paste((18, 16, 20), (corner[0] + 9, corner[1] + 9), shadow)
+    canvas.paste(skin, corner, mask)
+
+
+def _tinted(colour: Sequence[int], factor: float) -> Colour:
+    red, green, blue = (min(255, round(part * factor)) for part in colour)
+    return red, green, blue
+
+
+def _noise(rng: random.Random, size: tuple[int, int], cells: tuple[int, int]) -> Image.Image:
+    """Draw smooth random grey with `cells` bumps; Pillow's own `effect_noise` takes no seed."""
+    grain = Image.frombytes("L", cells, rng.randbytes(cells[0] * cells[1]))
+    return grain.resize(size, Image.Resampling.BICUBIC)
+
+
 def phone_exif(rng: random.Random, orientation: int) -> Image.Exif:
-    """What a phone writes beside a picture: where, when and with what it was taken. The place is invented."""
+    """Make what a phone writes beside a picture: where, when and with what it was taken. The place is invented."""
     exif = Image.Exif()
     exif[ExifTags.Base.Make] = "Fruits!"
     exif[ExifTags.Base.Model] = "Picking phone"
     exif[ExifTags.Base.Orientation] = orientation
-    exif[ExifTags.Base.DateTime] = (
-        f"2025:09:{rng.randint(1, 30):02d} {rng.randint(6, 19):02d}:{rng.randint(0, 59):02d}:00"
-    )
+    exif[ExifTags.Base.DateTime] = f"2025:09:{rng.randint(1, 30):02d} {rng.randint(6, 19):02d}:00:00"
     gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
     gps[ExifTags.GPS.GPSLatitudeRef], gps[ExifTags.GPS.GPSLongitudeRef] = "N", "E"
     gps[ExifTags.GPS.GPSLatitude] = (44.0, float(rng.randint(50, 59)), round(rng.uniform(0, 59.9), 2))
@@ -246,10 +162,10 @@ def phone_exif(rng: random.Random, orientation: int) -> Image.Exif:
 
 
 def draw_jpeg(label: str, n: int, seed: int = 0) -> bytes:
-    """The bytes of picture `n` of that label; they depend on nothing but the three arguments.
+    """Draw picture `n` of a label as JPEG; the bytes depend on nothing but the three arguments.
 
     Raises:
-        KeyError: when nobody has taught us to draw that fruit; `SUBJECTS` lists those we know.
+        KeyError: `SUBJECTS` has no such label.
     """
     rng = random.Random(f"{seed}/{label}/{n}")  # noqa: S311 - pictures, not secrets
     picture = draw_fruit(label, rng)
@@ -264,20 +180,18 @@ def draw_jpeg(label: str, n: int, seed: int = 0) -> bytes:
 
 
 def draw_fruits(folder: Path, per_label: int = 20, seed: int = 0) -> int:
-    """Draw `per_label` pictures of every label into `folder`, as `<label>/<n>.jpg` with `n` from 0.
-
-    The folder is made when it is not there; a picture of the same name is replaced, other files stay.
+    """Draw pictures of every label into `folder`, as `<label>/<n>.jpg` with `n` from 0; replace those of the same name.
 
     Args:
-        folder: where to.
-        per_label: pictures of each of the labels in `SUBJECTS`.
-        seed: other pictures for another number.
+        folder: Made when it does not exist.
+        per_label: Pictures of each label in `SUBJECTS`.
+        seed: Another number draws other pictures.
 
     Returns:
         How many pictures were drawn.
 
     Raises:
-        ValueError: when `per_label` is negative.
+        ValueError: `per_label` is negative.
     """
     if per_label < 0:
         raise ValueError(f"per_label is {per_label}: give 0 or more")
@@ -290,13 +204,9 @@ def draw_fruits(folder: Path, per_label: int = 20, seed: int = 0) -> int:
 
 
 def draw_broken(folder: Path) -> int:
-    """Put two files among the pictures that no decoder can read, as they turn up in real uploads.
+    """Write two files that no decoder can read, as they occur in real uploads; return 2.
 
-    `<label>/not_found.jpg` is an HTML error page saved under a picture's name, and `<label>/truncated.jpg` a
-    JPEG whose upload broke off half-way; both in the first label's folder.
-
-    Returns:
-        How many files were written: 2.
+    In the first label's folder: `not_found.jpg`, an HTML error page, and `truncated.jpg`, the first half of a JPEG.
     """
     label = next(iter(SUBJECTS))
     target = folder / label
@@ -312,10 +222,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m demo.drawing", description="Draw a small set of fruit pictures."
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where to; made when it is not there")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="made when it does not exist")
     parser.add_argument("--per-label", type=int, default=20, help="pictures of each label (default 20)")
     parser.add_argument("--seed", type=int, default=0, help="another number draws other pictures (default 0)")
-    parser.add_argument("--broken", action="store_true", help="add two files that are no readable picture")
+    parser.add_argument("--broken", action="store_true", help="add two files that no decoder can read")
     options = parser.parse_args(arguments)
     if options.per_label < 0:
         parser.error(f"--per-label is {options.per_label}: give 0 or more")
