@@ -111,6 +111,11 @@ def describe(client: EMRClient, job_flow_id: str) -> Cluster:
     )
 
 
+def is_unknown(error: Exception) -> bool:
+    """Whether EMR answered that it does not know the cluster or step: it ended months ago, or never existed here."""
+    return isinstance(error, ClientError) and error_code(error) == "InvalidRequestException"
+
+
 def find(client: EMRClient, identity: ClusterIdentity, states: Sequence[str] = LIVE_STATES) -> list[Cluster]:
     """The clusters of `identity` in `states` that the listing shows, oldest first; by name, then by tags.
 
@@ -147,7 +152,7 @@ def find_noted(
     try:
         cluster = describe(client, request[MADE])
     except ClientError as error:
-        if error_code(error) == "InvalidRequestException":  # EMR forgets what has ended months ago
+        if is_unknown(error):
             return []
         raise
     return _own(identity, [cluster], states)

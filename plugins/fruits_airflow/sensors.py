@@ -19,6 +19,7 @@ from fruits_airflow.clusters import (
     READY_STATES,
     Cluster,
     describe,
+    is_unknown,
     request_end,
 )
 from fruits_airflow.errors import ClusterLost
@@ -58,6 +59,7 @@ def _defer(
             **watched,
             deadline=deadline,
             settle_s=settle_seconds(),
+            consistency_s=run.settings.list_consistency_s,
             waiter_delay=run.settings.poll_s,
             aws_conn_id=run.settings.aws_conn_id,
             region_name=run.region,
@@ -65,6 +67,14 @@ def _defer(
         method_name="execute_complete",
         timeout=timedelta(seconds=max(0.0, deadline - time.time())) + _GRACE,
     )
+
+
+def _require_known(event: Mapping[str, Any]) -> None:
+    """Raises `ClusterLost` when EMR does not know what the trigger watched; another attempt makes a new cluster."""
+    if event["status"] == "unknown":
+        raise ClusterLost(
+            f"EMR does not know {event['job_flow_id']} ({event['reason']}); another attempt goes on with a new cluster"
+        )
 
 
 class ClusterReadySensor(EmrJobFlowSensor):
@@ -111,9 +121,10 @@ class ClusterReadySensor(EmrJobFlowSensor):
         """Judges what the trigger saw.
 
         Raises:
-            ClusterLost: the cluster ended or did not start in time; another attempt makes a new one.
+            ClusterLost: the cluster ended, did not start in time or is unknown to EMR; another attempt makes a new one.
             AirflowFailException: it ended for a reason that a new one would share.
         """
+        _require_known(event)
         run, job_flow_id = RunCluster.of(context, self.settings), str(event["job_flow_id"])
         cluster = describe(run.client, job_flow_id)
         if cluster.state in LIVE_STATES and event["status"] == "lost":
@@ -194,10 +205,11 @@ class StepSensor(EmrStepSensor):
 
         Raises:
             AirflowFailException: the step failed, or was cancelled at its deadline.
-            ClusterLost: its cluster ended; another attempt makes a new one and goes on.
+            ClusterLost: its cluster ended or is unknown to EMR; another attempt makes a new one and goes on.
 
         Each after the task's log has shown the end of the step's own output, as far as there is any.
         """
+        _require_known(event)
         run, job_flow_id, step_id = (
             RunCluster.of(context, self.settings),
             event["job_flow_id"],
@@ -249,21 +261,33 @@ class StepSensor(EmrStepSensor):
 
     def _step_to_wait_for(self, run: RunCluster, added: Mapping[str, str] | None) -> tuple[Cluster, Step]:
         """The step that `add` named while it is alive or unreported; else one on the cluster that the run has now."""
-        if added:
-            job_flow_id, step_id = added["job_flow_id"], added["step_id"]
-            cluster, step = describe(run.client, job_flow_id), describe_step(run.client, job_flow_id, step_id)
-            if step.state == "COMPLETED":
-                return cluster, step
-            if cluster.state in LIVE_STATES:
-                reported = run.journal.read(f"failed-{step_id}") is not None
-                if step.state not in FAILED_STATES or (step.state == "FAILED" and not reported):
-                    return cluster, step
-            self.log.warning(
-                "%s of %s is %s, the cluster %s; going on with a new attempt",
-                *(step_id, job_flow_id, step.state, cluster.state),
-            )
+        if added and (usable := self._usable(run, added["job_flow_id"], added["step_id"])):
+            return usable
         cluster = run.adopt_or_create()
         return cluster, run.step_desk(cluster.job_flow_id).adopt_or_add(run.step(self.stage))
+
+    def _usable(self, run: RunCluster, job_flow_id: str, step_id: str) -> tuple[Cluster, Step] | None:
+        """Return the cluster and step that `add` named, or None when a new attempt must take their place."""
+        try:
+            cluster, step = describe(run.client, job_flow_id), describe_step(run.client, job_flow_id, step_id)
+        except ClientError as error:
+            if not is_unknown(error):
+                raise
+            self.log.warning(
+                "EMR does not know %s of %s: %s; starting a new attempt", step_id, job_flow_id, error
+            )
+            return None
+        if step.state == "COMPLETED":
+            return cluster, step
+        if cluster.state in LIVE_STATES:
+            reported = run.journal.read(f"failed-{step_id}") is not None
+            if step.state not in FAILED_STATES or (step.state == "FAILED" and not reported):
+                return cluster, step
+        self.log.warning(
+            "%s of %s is %s, the cluster %s; starting a new attempt",
+            *(step_id, job_flow_id, step.state, cluster.state),
+        )
+        return None
 
     def _was_cleared(self, run: RunCluster, context: Context, step: Step) -> bool:
         """Whether an earlier attempt has waited for this step.

@@ -20,7 +20,7 @@ from asgiref.sync import sync_to_async
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.aws_clients import emr_hook
-from fruits_airflow.clusters import ENDED_STATES, READY_STATES
+from fruits_airflow.clusters import ENDED_STATES, READY_STATES, is_unknown
 from fruits_airflow.steps import TERMINAL_STATES, Step
 
 _CLUSTER_EVERY = 5  # looks at a step between two looks at its cluster
@@ -42,6 +42,7 @@ class _LookUntilDeadline(AwsBaseWaiterTrigger):
     Args:
         deadline: seconds since the epoch.
         settle_s: seconds before the first look, see `settle_seconds`.
+        consistency_s: Seconds for which EMR may answer that it does not know the cluster or step before the wait ends.
         waiter_delay: seconds between two looks.
         waiter_max_attempts: not used; the deadline bounds the wait.
         **kwargs: what is watched (`job_flow_id`, `step_id`), connection id and region.
@@ -52,6 +53,7 @@ class _LookUntilDeadline(AwsBaseWaiterTrigger):
         *,
         deadline: float,
         settle_s: float,
+        consistency_s: float,
         waiter_delay: float,
         waiter_max_attempts: int = 0,
         **kwargs: Any,
@@ -62,8 +64,11 @@ class _LookUntilDeadline(AwsBaseWaiterTrigger):
             waiter_max_attempts=waiter_max_attempts,
             **kwargs,
         )
-        self.deadline, self.settle_s = deadline, settle_s
-        self.serialized_fields = {**self.serialized_fields, "deadline": deadline, "settle_s": settle_s}
+        self.deadline, self.settle_s, self.consistency_s = deadline, settle_s, consistency_s
+        self.serialized_fields = {
+            **self.serialized_fields,
+            **{"deadline": deadline, "settle_s": settle_s, "consistency_s": consistency_s},
+        }
 
     @property
     def ids(self) -> dict[str, Any]:
@@ -91,8 +96,8 @@ class _LookUntilDeadline(AwsBaseWaiterTrigger):
         """What to do when the deadline has passed; nothing by default."""
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yields one event: `status` is what `look` found, or `timeout`."""
-        count = 0
+        """Yields one event: `status` is what `look` found, `unknown` or `timeout`."""
+        count, unknown_since = 0, None
         await asyncio.sleep(self.settle_s)
         while True:
             try:
@@ -105,10 +110,14 @@ class _LookUntilDeadline(AwsBaseWaiterTrigger):
                             await self.give_up(client)
                             yield TriggerEvent(self.ids | {"status": "timeout"})  # type: ignore[no-untyped-call]
                             return
-                        count += 1
+                        count, unknown_since = count + 1, None
                         await asyncio.sleep(min(self.waiter_delay, max(0.1, self.deadline - time.time())))
             except (BotoCoreError, ClientError, OSError) as error:
                 self.log.warning("Cannot look at %s: %s; trying again", self.waiter_args, error)
+                unknown_since = (unknown_since or time.time()) if is_unknown(error) else None
+                if unknown_since and time.time() - unknown_since >= self.consistency_s:
+                    yield TriggerEvent(self.ids | {"status": "unknown", "reason": str(error)})  # type: ignore[no-untyped-call]
+                    return
                 if time.time() >= self.deadline:
                     yield TriggerEvent(self.ids | {"status": "timeout", "reason": str(error)})  # type: ignore[no-untyped-call]
                     return

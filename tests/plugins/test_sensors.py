@@ -23,13 +23,14 @@ from fruits_airflow.operators import AddStepOperator, CreateClusterOperator, Ter
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.sensors import ClusterReadySensor, StepSensor
 from fruits_airflow.steps import StepDesk, describe_step
-from fruits_airflow.triggers import StepTrigger
+from fruits_airflow.triggers import ClusterReadyTrigger, StepTrigger
 
 from tests.local_aws.server import until
 from tests.plugins.airflow_context import context_of, drive, fire
 from tests.plugins.bash_steps import ended
 from tests.plugins.doubles import Double
 
+UNKNOWN = {"job_flow_id": "j-UNKNOWN", "step_id": "s-UNKNOWN"}
 NO_NEWS = "no news from the trigger until its deadline; is the triggerer alive? then clear the task"
 
 
@@ -52,13 +53,18 @@ def begin(run: RunCluster, does: Callable[[str], None], command: str) -> tuple[A
 
 
 def trigger_of(
-    run: RunCluster, added: dict[str, str], seconds: float = 60, kind: type[StepTrigger] = StepTrigger
+    run: RunCluster,
+    added: dict[str, str],
+    seconds: float = 60,
+    kind: type[StepTrigger] = StepTrigger,
+    consistency_s: float = 60,
 ) -> StepTrigger:
     """What looks at the step for so many seconds."""
     return kind(
         **added,
         deadline=time.time() + seconds,
         settle_s=0,
+        consistency_s=consistency_s,
         waiter_delay=0.1,
         aws_conn_id=None,
         region_name=run.region,
@@ -566,6 +572,48 @@ def test_when_airflow_gives_up_and_emr_is_silent_it_stays_a_timeout(
     monkeypatch.undo()
 
 
+def test_the_wait_for_a_step_of_a_cluster_that_emr_does_not_know_ends_after_the_consistency_window(
+    run: RunCluster,
+) -> None:
+    event = fire(trigger_of(run, UNKNOWN, seconds=3600, consistency_s=0.3))
+    assert (event["status"], event["job_flow_id"]) == ("unknown", UNKNOWN["job_flow_id"])
+    with pytest.raises(ClusterLost, match=r"EMR does not know j-UNKNOWN.* is not valid"):
+        sensor(run).execute_complete(context_of(run), event)
+
+
+def test_a_cluster_that_emr_does_not_show_yet_is_waited_for_within_the_consistency_window(
+    run: RunCluster,
+) -> None:
+    assert fire(trigger_of(run, UNKNOWN, seconds=0.5))["status"] == "timeout"
+
+
+def test_the_wait_for_a_cluster_that_emr_does_not_know_ends_after_the_consistency_window(
+    run: RunCluster,
+) -> None:
+    watched = {
+        "job_flow_id": UNKNOWN["job_flow_id"],
+        "deadline": time.time() + 3600,
+        "region_name": run.region,
+    }
+    event = fire(
+        ClusterReadyTrigger(**watched, settle_s=0, consistency_s=0.3, waiter_delay=0.1, aws_conn_id=None)
+    )
+    assert event["status"] == "unknown"
+    with pytest.raises(ClusterLost, match="EMR does not know j-UNKNOWN"):
+        ClusterReadySensor(task_id="ready", settings=run.settings).execute_complete(context_of(run), event)
+
+
+def test_a_retry_of_a_wait_whose_cluster_emr_does_not_know_goes_on_with_a_new_cluster(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
+    does("exit 0")
+    context = context_of(run)
+    context["ti"].xcoms["featurize.add"] = dict(UNKNOWN)
+    drive(sensor(run), context)
+    (cluster,) = clusters.find(run.client, run.identity)
+    assert [state for _, state in steps(run, cluster.job_flow_id)] == ["COMPLETED"]
+
+
 def test_a_look_that_fails_is_repeated(run: RunCluster, does: Callable[[str], None]) -> None:
     context = context_of(run)
     added = add(run, context)
@@ -597,7 +645,12 @@ def test_nothing_is_looked_at_before_the_news_of_the_deferral_has_settled(
 
     monkeypatch.setattr(StepTrigger, "hook", hook)
     trigger = StepTrigger(
-        job_flow_id="j", step_id="s", deadline=time.time() + 60, settle_s=0.3, waiter_delay=0.1
+        job_flow_id="j",
+        step_id="s",
+        deadline=time.time() + 60,
+        settle_s=0.3,
+        consistency_s=60,
+        waiter_delay=0.1,
     )
     with pytest.raises(Looked):
         fire(trigger)
