@@ -28,6 +28,7 @@ from tests.faults.world import (
 )
 
 SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
+NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
 JARS = REPOSITORY / ".cache" / "jars"
 LARGE = f"{RAW_PREFIX}Training/Apple 0/large.png"
 """The photo whose decoder needs megabytes that a worker has not had before."""
@@ -112,7 +113,7 @@ def spark_nights(folder: Path, name: str, *options: str) -> Iterator[tuple[Spark
         options: further ones of `local_aws`.
     """
     java = (REPOSITORY / ".cache" / "ready" / "java_home").read_text().strip()
-    spark = ["--spark-python", str(SPARK_PYTHON), "--jars-dir", str(JARS), "--java-home", java]
+    spark = ["--spark-python", str(NODE_PYTHON), "--jars-dir", str(JARS), "--java-home", java]
     aws = Aws(folder, *spark, *options)
     with closing_all(aws):
         deployment = SparkDeployment(aws, name=name)
