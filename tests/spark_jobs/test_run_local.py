@@ -68,7 +68,7 @@ def test_jars_that_are_not_there_are_one_clear_line(tmp_path, capsys):
 def test_each_job_starts_from_the_archive_of_classes(tmp_path):
     given = run_local.parser().parse_args(arguments(tmp_path, tmp_path))
     command = run_local._spark_submit(given, tmp_path, tmp_path / "fruits.zip", "featurize")
-    for option in class_archive.options(ROOT / ".cache" / "jars"):
+    for option in class_archive.options((ROOT / ".cache" / "jars").resolve()):
         assert option in command
 
 
