@@ -12,6 +12,14 @@ JOBS = ROOT / "spark_jobs"
 ON_THE_IMAGE = {"pyspark", "py4j"}
 REFERENCE_ENGINE = {"h5py", "keras", "tensorflow"}
 """What only `ENGINE=tensorflow` imports, which runs in .venv-spark."""
+MAP_IN_ARROW = """
+from pyspark.sql import SparkSession
+
+spark = SparkSession.builder.getOrCreate()
+print(spark.range(3).mapInArrow(lambda batches: batches, "id long").toArrow().num_rows, "rows")
+spark.stop()
+"""
+"""A job that makes PySpark import what it needs and no job names: pandas."""
 
 
 def statements() -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.job_imports import JOBS, ROOT, statements
+from tests.tools.job_imports import JOBS, MAP_IN_ARROW, ROOT, statements
 
 NODE_PYTHON = ROOT / ".venv-node" / "bin" / "python"
 VERSIONS = """
@@ -19,13 +19,6 @@ from importlib import metadata
 
 installed = metadata.distributions()
 print(json.dumps({re.sub("[._]", "-", package.name.lower()): package.version for package in installed}))
-"""
-MAP_IN_ARROW = """
-from pyspark.sql import SparkSession
-
-spark = SparkSession.builder.getOrCreate()
-print(spark.range(3).mapInArrow(lambda batches: batches, "id long").toArrow().num_rows, "rows")
-spark.stop()
 """
 
 
