@@ -44,8 +44,8 @@ class Run:
     def cores(self) -> int:
         """Tasks that run at once when the cluster has all its executors.
 
-        include/cluster.yaml sets `spark.default.parallelism`. On a cluster that does not, dynamic allocation starts with
-        few executors, and `defaultParallelism` counts the cores registered so far; the most executors count too then.
+        include/cluster.yaml sets `spark.default.parallelism`. On a cluster that does not, dynamic allocation starts
+        with few executors, and Spark counts the cores registered so far; the largest number of executors counts too.
         """
         context = self.spark.sparkContext
         conf = context.getConf()

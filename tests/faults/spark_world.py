@@ -31,7 +31,7 @@ SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
 NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
 JARS = REPOSITORY / ".cache" / "jars"
 LARGE = f"{RAW_PREFIX}Training/Apple 0/large.png"
-"""The photo whose decoder needs megabytes that a worker has not had before."""
+"""The photo whose decoder needs more at once than a worker has had, may still have, or frees meanwhile: 144 MB."""
 LIMIT = 1000  # more than there are: the run is a demo's, so that random weights may publish
 
 
@@ -63,7 +63,7 @@ class SparkDeployment(Deployment):
             picture.save(sink, "JPEG", exif=exif, quality=95)
             found[f"{RAW_PREFIX}Training/Apple {number % 2}/{number}.jpg"] = sink.getvalue()
         large = io.BytesIO()
-        Image.new("RGB", (2400, 1800), (90, 160, 30)).save(large, "PNG", exif=exif)
+        Image.new("RGB", (8000, 6000), (90, 160, 30)).save(large, "PNG", exif=exif)
         found[LARGE] = large.getvalue()
         return found | {f"{RAW_PREFIX}broken/page.jpg": f"<html>{CANARY}".encode()}
 
