@@ -7,6 +7,7 @@ SHELL := bash
 UV := .cache/uv/bin/uv
 AIRFLOW := .venv-airflow/bin
 SPARK := .venv-spark/bin
+NODE := .venv-node/bin
 READY := .cache/ready
 JAVA_HOME_FILE := $(READY)/java_home
 # uv looks at the package index the machine is set up with; the locks name none.
@@ -204,7 +205,7 @@ format: setup ## Let the formatter and the linter mend what they can
 ## —— Set-up (called by the others) ——————————————————————————————————————
 
 .PHONY: setup
-setup: $(READY)/airflow $(READY)/spark $(READY)/class_archive $(JAVA_HOME_FILE) ## Both environments, the Iceberg jars, a Java, an archive of classes
+setup: $(READY)/airflow $(READY)/spark $(READY)/node $(READY)/class_archive $(JAVA_HOME_FILE) ## The environments, the Iceberg jars, a Java, an archive of classes
 
 $(UV): requirements/uv.lock
 	@echo "Setting up uv"
@@ -216,6 +217,9 @@ $(UV): requirements/uv.lock
 $(READY)/%: requirements/%.lock $(UV) tools/venv.sh
 	@tools/venv.sh $(UV) $*
 	@mkdir -p $(READY); touch $@
+
+# It pins the PySpark that a node's image brings.
+$(READY)/node: requirements/spark.lock
 
 $(READY)/jars: tools/fetch_jars.py | $(READY)/spark $(JAVA_HOME_FILE)
 	@echo "Fetching the Iceberg jars (110 MB, once)"
@@ -229,9 +233,9 @@ $(READY)/java_build: java_build | $(JAVA_HOME_FILE)
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 # Java compares it with its own build and with the times of the jars: made anew with each of them.
-$(READY)/class_archive: tools/class_archive.py tools/typical_job.py $(READY)/jars $(READY)/spark $(READY)/java_build
+$(READY)/class_archive: tools/class_archive.py tools/typical_job.py $(READY)/jars $(READY)/node $(READY)/java_build
 	@echo "Keeping the classes that Spark loads (190 MB, half a minute, once)"
-	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m tools.class_archive
+	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(NODE)/python -m tools.class_archive
 	@touch $@
 
 # Made anew when the Java it names has gone.
@@ -254,7 +258,7 @@ clean: ## Remove what demo and tests built (build/)
 
 .PHONY: distclean
 distclean: clean ## Remove the environments and caches too
-	rm -rf .cache .venv-airflow .venv-spark .venv-bench .venv-lint .venv-docs .venv-notebook
+	rm -rf .cache .venv-airflow .venv-spark .venv-node .venv-bench .venv-lint .venv-docs .venv-notebook
 
 .PHONY: help
 help: ## This list

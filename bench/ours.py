@@ -19,6 +19,7 @@ from bench.photos import REPOSITORY, shared_folder
 from tools import class_archive
 
 PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
+NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
 JARS = REPOSITORY / ".cache" / "jars"
 MODELS = REPOSITORY / ".cache" / "models"
 JAVA_HOME_FILE = REPOSITORY / ".cache" / "ready" / "java_home"
@@ -174,8 +175,8 @@ def catalog_settings(warehouse: Path) -> dict[str, str]:
         "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
         "spark.sql.catalog.lake.type": "hadoop",
         "spark.sql.catalog.lake.warehouse": str(warehouse),
-        "spark.pyspark.python": str(PYTHON),
-        "spark.pyspark.driver.python": str(PYTHON),
+        "spark.pyspark.python": str(NODE_PYTHON),
+        "spark.pyspark.driver.python": str(NODE_PYTHON),
         "spark.driver.memory": "2g",
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "spark.ui.enabled": "false",
@@ -199,11 +200,11 @@ def submit(
     """Runs one job script over the tables in `warehouse`."""
     events = fresh(work / "events" / name)
     settings = catalog_settings(warehouse) | log_settings(events)
-    spark_home = next((REPOSITORY / ".venv-spark" / "lib").glob("python3*/site-packages/pyspark"))
+    spark_home = next((REPOSITORY / ".venv-node" / "lib").glob("python3*/site-packages/pyspark"))
     command = [spark_home / "bin" / "spark-submit", "--master", f"local[{workers}]", "--name", script.stem]
     command += class_archive.options(JARS)
     command += [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
     command += ["--py-files", zipped(work / "fruits.zip"), script, *arguments]
-    env = environment() | {"PYSPARK_PYTHON": str(PYTHON)}
+    env = environment() | {"PYSPARK_PYTHON": str(NODE_PYTHON)}
     measured = measure.run([str(part) for part in command], work / "logs" / f"{name}.log", env, work)
     return eventlog.read(events)[-1], measured

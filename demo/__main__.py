@@ -38,6 +38,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDER = REPOSITORY / "build" / "demo"
 MODELS = REPOSITORY / ".cache" / "models"
 SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
+NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
 DEPLOYMENT_ID = "demo"
 PREFIX = "photos/"
 RESULTS = ("run.json", "report.html", "pca.parquet")
@@ -104,8 +105,11 @@ def _run(wishes: Wishes, processes: Processes, teller: Teller) -> None:
         f"\nFruits! demo: every process is on this machine, AWS ({wishes.region}) is played by local_aws.\n"
     )
 
-    account = start_account(processes, _local_aws(aws_port, ui_port), _base_env(), wishes.region)
+    local_aws = _local_aws(aws_port, ui_port, _steps_python(wishes))
+    account = start_account(processes, local_aws, _base_env(), wishes.region)
     teller.say("laptop's AWS", f"ready on {account.endpoint}")
+    if _steps_python(wishes) == SPARK_PYTHON:
+        teller.say("engine", "tensorflow: a node has no TensorFlow, so the steps run in .venv-spark")
     stack = account.deploy(REPOSITORY / "include" / "stack.yaml", DEPLOYMENT_ID)
     teller.say(
         "stack",
@@ -217,7 +221,12 @@ def _tell_failure(airflow: Airflow, run_id: str) -> None:
         print("\n".join(lines[-LOG_LINES:]), file=sys.stderr, flush=True)
 
 
-def _local_aws(port: int, ui_port: int) -> list[str | Path]:
+def _steps_python(wishes: Wishes) -> Path:
+    """Return the Python of the steps: a node's, or .venv-spark for the reference engine, which needs TensorFlow."""
+    return SPARK_PYTHON if wishes.conf.get("engine") == "tensorflow" else NODE_PYTHON
+
+
+def _local_aws(port: int, ui_port: int, python: Path) -> list[str | Path]:
     java = os.environ.get("JAVA_HOME")
     return [
         sys.executable,
@@ -225,7 +234,7 @@ def _local_aws(port: int, ui_port: int) -> list[str | Path]:
         *("--port", str(port)),
         *("--ui-port", str(ui_port)),
         *("--state-dir", FOLDER / "aws"),
-        *("--spark-python", SPARK_PYTHON),
+        *("--spark-python", python),
         *("--jars-dir", REPOSITORY / ".cache" / "jars"),
         *(("--java-home", java) if java else ()),
     ]
@@ -251,7 +260,7 @@ def _dag_settings(wishes: Wishes, stack: dict[str, str], model: dict[str, Any]) 
         "FRUITS_INSTANCE_PROFILE": stack["InstanceProfile"],
         "FRUITS_SECURITY_CONFIGURATION": stack["SecurityConfiguration"],
         "FRUITS_SUBNET_ID": stack["SubnetId"],
-        # Steps run in .venv-spark: there is no node that could install anything.
+        # Steps run in .venv-node: there is no node that could install anything.
         "FRUITS_NODE_ENVIRONMENT": "preinstalled",
         # Unpausing a DAG with a schedule would start a night of its own beside the demo's run.
         "FRUITS_SCHEDULE": "",

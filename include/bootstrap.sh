@@ -8,11 +8,15 @@
 # idle, so that EMR's idle auto-termination does not see it). The timer is the operating system's, no process of ours.
 #
 # Then unpacks the libraries of the jobs from our own bucket, on every node, into a Python of their own. The archive
-# must have the digest that its name says; nothing is fetched from anywhere else.
+# must have the digest that its name says. Where the image lacks Python 3.11 before its applications are installed, it
+# comes from the image's own package repository; nothing is fetched from anywhere else.
 set -euo pipefail
 
 readonly home=/opt/fruits
 readonly python=python3.11 # as spark.pyspark.python
+# What the jobs import, and pandas, which PySpark's mapInArrow imports on the driver.
+readonly modules='ai_edge_litert.interpreter, boto3, botocore.config, botocore.exceptions, botocore.utils, numpy.typing,
+  obstore.exceptions, obstore.store, pandas, PIL.Image, PIL.WebPImagePlugin, pyarrow.compute, pyarrow.parquet'
 
 usage() {
   printf 'usage: bootstrap.sh --deadline=<ISO 8601 UTC, e.g. 2026-01-31T04:00:00Z> [--environment=s3://<lake>/env/<sha256>/environment.tar.gz]\n' >&2
@@ -41,6 +45,13 @@ arm_deadline() {
   printf 'bootstrap.sh: this node shuts down at %s, in %d s\n' "$deadline" "$seconds"
 }
 
+install_python() {
+  command -v "$python" >/dev/null && return
+  sudo dnf install -y -q "$python" || true
+  command -v "$python" >/dev/null ||
+    die "$python is neither on this image nor in its package repository: take a release whose image has it, and in a network without internet access let the S3 endpoint's policy allow s3:GetObject on al2023-repos-<region>-*"
+}
+
 install_environment() {
   local uri=$1 digest archive libraries machine
   digest=${uri%/*}
@@ -50,6 +61,7 @@ install_environment() {
   aws s3 cp --only-show-errors "$uri" "$archive" || die "$uri cannot be fetched: run make environment, and see that the node role may read env/"
   printf '%s  %s\n' "$digest" "$archive" | sha256sum --check --status ||
     die "$uri is not what its digest says: find out who writes there, remove it and run make environment"
+  install_python
   # without pip: the image need have none for this Python, and nothing is installed from an index
   sudo "$python" -m venv --without-pip "$home"
   sudo tar -xzf "$archive" --no-same-owner -C "$libraries"
@@ -58,8 +70,8 @@ install_environment() {
   grep -q "\"architecture\": \"$machine\"" "$libraries/fruits-environment.json" ||
     die "$uri is not for $machine: pack it with ARCHITECTURE=, or take instance types of its architecture"
   # as root, so that their bytecode is kept: a job's own user may not write here, and would compile them in each process
-  sudo "$home/bin/python" -c 'import ai_edge_litert, boto3, numpy, obstore, PIL, pyarrow' ||
-    die "$uri lacks a library of the jobs"
+  sudo "$home/bin/python" -c "import ${modules//$'\n'/}" ||
+    die "$uri lacks a module that the jobs import, or needs newer system libraries than this image has (cause above): run make environment, and set node_environment to what it prints"
   printf 'bootstrap.sh: libraries %s unpacked to %s after %d s\n' "${digest:0:12}" "$home" "$SECONDS"
 }
 

@@ -40,7 +40,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 5600
     state_dir: Path = Path("build/aws")
-    spark_python: Path = Path(".venv-spark/bin/python")
+    spark_python: Path = Path(".venv-node/bin/python")
     spark_submit: Path | None = None
     faults: bool = False
     java_home: Path | None = None

@@ -3,7 +3,7 @@
 Loading and verifying some 17,000 classes is a quarter of what a short step takes. Java's class-data sharing (JEP 350)
 keeps them: a small job that does what ours do (typical_job.py) dumps what it has loaded as it ends. Java itself
 compares the archive with its own build and with the class path of each start, and does without it where they differ.
-Run by `make setup` in .venv-spark.
+Run by `make setup` in .venv-node, whose Spark runs the jobs.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 """Runs the four Spark jobs over a plain folder of photos, without Airflow and without an AWS endpoint.
 
 The same job files as on the cluster, started by spark-submit one after the other, with an Iceberg catalog in
-OUT/tables. A second run over the same folder computes nothing again. Runs in .venv-spark; behind `make local`.
+OUT/tables. A second run over the same folder computes nothing again. Runs in .venv-spark, which converts the weights;
+the jobs run in .venv-node, which has what a cluster's node has. Behind `make local`.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -27,6 +27,7 @@ from fruits.errors import FruitsError, InputError  # noqa: E402
 
 from tools import class_archive, fetch_jars, make_model  # noqa: E402
 
+NODE_PYTHON = ROOT / ".venv-node" / "bin" / "python"
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
 
 
@@ -79,7 +80,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         Each stage's metrics by its name.
 
     Raises:
-        InputError: The folder is missing or empty, or there is no Java.
+        InputError: The folder is missing or empty, or Java, the jars or the jobs' Python are missing.
         StageFailed: A job failed.
     """
     if shutil.which("java", path=_path_with_java()) is None:
@@ -88,6 +89,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         raise InputError(
             f"{missing[0]} is missing: run make setup, or name the folder of the jars with --jars"
         )
+    if not (python := _python(arguments.engine)).is_file():
+        raise InputError(f"{python} is missing: run make setup")
     out = arguments.out.resolve()
     run_id = datetime.now(UTC).strftime("local__%Y-%m-%dT%H-%M-%S.%f")
     run_folder = out / "runs" / run_id
@@ -124,7 +127,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     for stage in STAGES:
         common = ["--database", "lake.fruits", "--run-id", run_id, "--run-folder", str(run_folder)]
         command = _spark_submit(arguments, out, code, stage) + common + specific[stage]
-        status = subprocess.run(command, env=class_archive.environment(), check=False, cwd=out).returncode
+        environment = class_archive.environment() | {"PYSPARK_PYTHON": str(python)}
+        status = subprocess.run(command, env=environment, check=False, cwd=out).returncode
         if status:
             failed = StageFailed(f"{stage} ended with status {status}")
             failed.exit_status = status
@@ -151,15 +155,20 @@ def summary(metrics: dict[str, Any], out: Path) -> str:
     return "\n".join(lines)
 
 
+def _python(engine: str) -> Path:
+    """Return the Python of the jobs: a node's, or this one for the reference engine, since a node has no TensorFlow."""
+    return Path(sys.executable) if engine == "tensorflow" else NODE_PYTHON
+
+
 def _spark_submit(arguments: argparse.Namespace, out: Path, code: Path, stage: str) -> list[str]:
-    spark_home = Path(importlib.util.find_spec("pyspark").origin).parent  # type: ignore[union-attr, arg-type]
+    python = _python(arguments.engine)
     conf = {
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
         "spark.sql.catalog.lake.type": "hadoop",
         "spark.sql.catalog.lake.warehouse": str(out / "tables"),
-        "spark.pyspark.python": sys.executable,
-        "spark.pyspark.driver.python": sys.executable,
+        "spark.pyspark.python": str(python),
+        "spark.pyspark.driver.python": str(python),
         "spark.driver.memory": "2g",
         # Short jobs on few cores: the second compiler and a parallel collector cost half of all processor time.
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
@@ -169,7 +178,7 @@ def _spark_submit(arguments: argparse.Namespace, out: Path, code: Path, stage: s
         "spark.log.level": "WARN",
     }
     return [
-        str(spark_home / "bin" / "spark-submit"),
+        str(python.with_name("spark-submit")),
         *("--master", arguments.master, "--name", stage, "--py-files", str(code)),
         *class_archive.options(arguments.jars.resolve()),
         *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),

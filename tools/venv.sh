@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Makes .venv-NAME on Python 3.11 from requirements/NAME.lock, hashes checked.
+# .venv-node also gets PySpark and Py4J, which a node's image brings, in the versions of spark.lock.
 # Usage: tools/venv.sh UV NAME
 set -euo pipefail
 uv=$1 name=$2 venv=.venv-$2
-needed_gib=5
+needed_gib=5 locks=("requirements/$2.lock")
 
 free_gib=$(df -Pk . | awk 'NR == 2 {print int($4 / 1048576)}')
 if ((free_gib < needed_gib)); then
@@ -17,9 +18,15 @@ if ! "$uv" venv -q --clear --python 3.11 "$venv"; then
     "or, with open network, $uv python install 3.11) and call again." >&2
   exit 1
 fi
+if [[ $name == node ]]; then
+  image=$(mktemp)
+  trap 'rm -f "$image"' EXIT
+  awk '/^[a-z]/ {on_image = /^(pyspark|py4j)==/} on_image' requirements/spark.lock >"$image"
+  locks+=("$image")
+fi
 # With bytecode: where Python may not keep it (PYTHONDONTWRITEBYTECODE), each process would compile all that it imports.
-if ! "$uv" pip sync -q --compile-bytecode --python "$venv/bin/python" --require-hashes "requirements/$name.lock"; then
-  echo "ERROR: $venv could not be filled from requirements/$name.lock (cause above). Check that the package index" \
+if ! "$uv" pip sync -q --compile-bytecode --python "$venv/bin/python" --require-hashes "${locks[@]}"; then
+  echo "ERROR: $venv could not be filled from ${locks[0]} (cause above). Check that the package index" \
     "can be reached, and call again." >&2
   exit 1
 fi

@@ -23,6 +23,8 @@ _FILE_OPTIONS = frozenset({"--py-files", "--files", "--jars", "--archives", "--p
 _FILE_KEYS = frozenset({"spark.submit.pyFiles", "spark.files", "spark.jars", "spark.archives"})
 # Configuration that names places which exist only on a cluster.
 _CLUSTER_ONLY = re.compile(r"spark\.(eventLog|history|yarn|ui\.proxyBase|driver\.host)\b")
+# The cores of the whole cluster; those of `local[n]` are Spark's own default.
+_CLUSTER_SIZE = "spark.default.parallelism"
 # Interpreters of the node; here it is the one that has pyspark.
 _INTERPRETER_KEYS = frozenset(
     {"spark.pyspark.python", "spark.pyspark.driver.python", "spark.executorEnv.PYSPARK_PYTHON"}
@@ -197,7 +199,7 @@ def _local_conf(conf: dict[str, str], place: Place, notes: list[str], fetch: Fet
     local = {
         key: _localize(value, fetch) if key in _FILE_KEYS else value
         for key, value in conf.items()
-        if not _CLUSTER_ONLY.match(key)
+        if not _CLUSTER_ONLY.match(key) and not (key == _CLUSTER_SIZE and place.master.startswith("local["))
     }
     if dropped := sorted(conf.keys() - local.keys()):
         notes.append(f"only on a cluster, left out: {', '.join(dropped)}")

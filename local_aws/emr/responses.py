@@ -118,15 +118,16 @@ class EmrResponse(BaseResponse):
 
     def describe_step(self) -> ActionResult:
         """DescribeStep."""
-        step = self.backend.step(self._get_param("ClusterId"), self._get_param("StepId"))
-        return ActionResult({"Step": step.describe()})
+        cluster = self._cluster()
+        with cluster.changed:
+            return ActionResult({"Step": self.backend.step(cluster.id, self._get_param("StepId")).describe()})
 
     def list_steps(self) -> ActionResult:
         """ListSteps."""
-        found = self.backend.list_steps(
-            self._get_param("ClusterId"), self._get_param("StepIds"), self._get_param("StepStates")
-        )
-        return self._page("Steps", [one.describe() for one in found])
+        cluster, ids = self._cluster(), self._get_param("StepIds")
+        with cluster.changed:
+            steps = self.backend.list_steps(cluster.id, ids, self._get_param("StepStates"))
+            return self._page("Steps", [step.describe() for step in steps])
 
     def cancel_steps(self) -> ActionResult:
         """CancelSteps."""
@@ -146,7 +147,8 @@ class EmrResponse(BaseResponse):
             raise InvalidRequestException(
                 "Instance fleets and instance groups are mutually exclusive: this cluster has fleets."
             )
-        return self._page("InstanceGroups", [one.describe() for one in cluster.machines])
+        with cluster.changed:
+            return self._page("InstanceGroups", [group.describe() for group in cluster.machines])
 
     def list_instance_fleets(self) -> ActionResult:
         """ListInstanceFleets."""
@@ -155,7 +157,8 @@ class EmrResponse(BaseResponse):
             raise InvalidRequestException(
                 "Instance fleets and instance groups are mutually exclusive: this cluster has groups."
             )
-        return self._page("InstanceFleets", [one.describe() for one in cluster.machines])
+        with cluster.changed:
+            return self._page("InstanceFleets", [fleet.describe() for fleet in cluster.machines])
 
     def list_instances(self) -> ActionResult:
         """ListInstances."""
@@ -164,14 +167,16 @@ class EmrResponse(BaseResponse):
         ]
         of = self._get_param("InstanceGroupId") or self._get_param("InstanceFleetId")
         states = self._get_param("InstanceStates")
-        found = [
-            instance.describe()
-            for group in self._cluster().machines
-            if (not roles or group.role in roles) and (not of or group.id == of)
-            for instance in group.instances
-            if not states or instance.state in states
-        ]
-        return self._page("Instances", found)
+        cluster = self._cluster()
+        with cluster.changed:
+            instances = [
+                instance.describe()
+                for group in cluster.machines
+                if (not roles or group.role in roles) and (not of or group.id == of)
+                for instance in group.instances
+                if not states or instance.state in states
+            ]
+        return self._page("Instances", instances)
 
     def list_bootstrap_actions(self) -> ActionResult:
         """ListBootstrapActions."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fruits_airflow.cluster_body import Profile, render_body
 from fruits_airflow.cluster_lint import Surroundings, require_sound
 from fruits_airflow.clusters import ClusterIdentity, tag_value
+from fruits_airflow.cost import worker_vcpus
 from fruits_airflow.settings import PREINSTALLED, Settings
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def cluster_body(
         {
             "managed_scaling": None,
             **profile.values,
+            "worker_vcpus": worker_vcpus(profile.instance_fleets),
             "name": identity.name,
             "release_label": settings.release_label,
             "lake_bucket": settings.lake_bucket,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from fruits_airflow.cost import worker_vcpus
 from fruits_airflow.errors import ConfigError
 from fruits_airflow.prices import vcpus
 from fruits_airflow.releases import GIB_PER_CORE, Release, architecture, release
@@ -141,6 +142,12 @@ def executors_fit(body: Body, _around: Surroundings) -> Found:
         memory = vcpus(name) * GIB_PER_CORE.get(name[0], 2) * YARN_SHARE
         if needed > memory:
             yield f"an executor of {needed:g} GiB does not fit the {memory:g} GiB that YARN has on {name}"
+    parallelism, vcpu_count = properties.get("spark.default.parallelism"), worker_vcpus(_fleets(body))
+    if parallelism != str(vcpu_count):
+        yield (
+            f"spark.default.parallelism is {parallelism}, the core and task fleets have {vcpu_count} cores: "
+            "set it to their number, or cores stay idle"
+        )
 
 
 def _fleets(body: Body) -> list[Mapping[str, Any]]:

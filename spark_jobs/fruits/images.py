@@ -81,6 +81,8 @@ _SVG = re.compile(
     re.DOTALL,
 )
 _SVG_LOOKED_AT = 16 * 1024
+_ENCODER_OUT_OF_MEMORY = re.compile(r"encoding error [12]\b")
+"""libwebp's VP8_ENC_ERROR_OUT_OF_MEMORY and VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY, as Pillow's ValueError says them."""
 _WALKERS = {"JPEG": containers.jpeg, "PNG": containers.png, "WEBP": containers.webp}
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -126,7 +128,7 @@ def clean(data: bytes, max_pixels: int = MAX_PIXELS) -> CleanImage:
     Raises:
         ImageRejected: The bytes are not a picture that can be loaded; the code says why.
         MemoryError: The worker has none left; no photo is rejected for that, its task is tried again.
-        ValueError: The pixels could not be written, mostly for the same reason.
+        ValueError: The pixels could not be written for another reason.
     """
     if not data:
         raise ImageRejected(RejectCode.EMPTY, "the object has no bytes")
@@ -257,7 +259,12 @@ def _upright(rgb: Image.Image, orientation: int) -> Image.Image:
 
 def _encoded(rgb: Image.Image) -> bytes:
     out = io.BytesIO()
-    rgb.save(out, "WEBP", lossless=True, method=0, quality=0, exact=True)
+    try:
+        rgb.save(out, "WEBP", lossless=True, method=0, quality=0, exact=True)
+    except ValueError as error:
+        if _ENCODER_OUT_OF_MEMORY.search(str(error)):
+            raise MemoryError(f"WEBP: {error}") from error
+        raise
     return out.getvalue()
 
 

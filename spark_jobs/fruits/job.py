@@ -42,8 +42,17 @@ class Run:
 
     @property
     def cores(self) -> int:
-        """Tasks that run at once, as far as Spark knows yet."""
-        return self.spark.sparkContext.defaultParallelism
+        """Tasks that run at once when the cluster has all its executors.
+
+        include/cluster.yaml sets `spark.default.parallelism`. On a cluster that does not, dynamic allocation starts
+        with few executors, and Spark counts the cores registered so far; the largest number of executors counts too.
+        """
+        context = self.spark.sparkContext
+        conf = context.getConf()
+        executors = conf.get("spark.dynamicAllocation.maxExecutors") or ""
+        if (context.master or "").startswith("local[") or not executors.isdigit():
+            return context.defaultParallelism
+        return max(context.defaultParallelism, int(executors) * int(conf.get("spark.executor.cores") or 1))
 
     def say(self, message: str) -> None:
         """Tell the person who follows the log what is happening: counts, ids and seconds."""

@@ -163,6 +163,11 @@ def test_an_image_holds_only_what_the_environments_name(name, lock):
     assert asked <= named, f"not in requirements/{lock}.in: {asked - named}"
 
 
+def test_steps_run_in_an_image_that_holds_what_a_node_has():
+    node = lines_of(REPOSITORY / "requirements" / "node.in") - {"-c spark.lock"}
+    assert lines_of(REPOSITORY / "compose" / "packages" / "spark.in") == node | {"pyspark"}
+
+
 def test_the_airflow_image_holds_no_checks():
     asked = lines_of(REPOSITORY / "compose" / "packages" / "airflow.in")
     assert not asked & {"pytest", "ruff", "mypy", "moto", "pre-commit"}

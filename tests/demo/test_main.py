@@ -10,7 +10,7 @@ from fruits_airflow.errors import ResidencyError
 
 from demo import __main__ as entry
 from demo.airflow import AirflowFailed
-from demo.preflight import CannotStart
+from demo.preflight import CannotStart, read_wishes
 
 
 @pytest.fixture(autouse=True)
@@ -64,3 +64,12 @@ def test_what_an_earlier_demo_left_is_cleared_but_for_the_lock(tmp_path):
         (tmp_path / name).write_text("")
     entry._clear(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "environment"), [({}, ".venv-node"), ({"ENGINE": "tensorflow"}, ".venv-spark")]
+)
+def test_steps_run_in_the_python_of_a_node_unless_the_engine_needs_tensorflow(environ, environment):
+    python = entry._steps_python(read_wishes(environ))
+    command = entry._local_aws(1, 2, python)
+    assert command[command.index("--spark-python") + 1] == entry.REPOSITORY / environment / "bin" / "python"

@@ -1,17 +1,21 @@
-"""The libraries of the nodes: really packed from their wheels for Graviton, and really unpacked on this machine."""
+"""The libraries of the nodes: really packed from their wheels, and really unpacked on this machine."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import struct
 import subprocess
 import sys
 import tarfile
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
+from elftools.elf.gnuversions import GNUVerNeedSection
 from fruits_airflow.cluster_body import load_profile
 from fruits_airflow.cluster_request import PACKED_PYTHON
 from fruits_airflow.releases import architecture
@@ -21,6 +25,7 @@ from deployment.environment import LOCK, MANIFEST, UV, EnvironmentFailed, Packed
 from tests.deployment.conftest import Account
 from tests.local_aws.server import REPOSITORY
 from tests.local_aws.test_bootstrap_script import Bucket
+from tests.tools.job_imports import MAP_IN_ARROW
 
 AARCH64 = 183  # e_machine of an ELF file
 needs_uv = pytest.mark.skipif(not UV.exists(), reason="no uv: run make setup")
@@ -51,6 +56,48 @@ def test_the_libraries_of_graviton_are_packed_from_their_wheels(packed: Packed) 
     assert len(machines) > 50
     tops = {name.split("/")[0] for name in machines}
     assert tops >= {"ai_edge_litert", "numpy", "obstore", "PIL", "pyarrow"}
+
+
+AMAZON_LINUX_2023 = {
+    "GLIBC": (2, 34),
+    # libstdc++ and libgcc are those of GCC 14 since 2023.7 (April 2025), a year before emr-spark-8.0.0.
+    "GLIBCXX": (3, 4, 33),
+    "CXXABI": (1, 3, 15),
+    "GCC": (14, 0, 0),
+    "ZLIB": (1, 2, 9),
+}
+"""The newest symbol versions of the libraries that wheels take from the system."""
+
+
+def symbol_versions(path: Path) -> Iterator[tuple[str, str]]:
+    """Each version of symbols that a library of an archive needs: the library and, for example, GLIBC_2.34."""
+    with tarfile.open(path) as archive:
+        for member in archive:
+            content = archive.extractfile(member) if ".so" in member.name else None
+            if content is None or (data := content.read())[:4] != b"\x7fELF":
+                continue
+            for section in ELFFile(io.BytesIO(data)).iter_sections():
+                if isinstance(section, GNUVerNeedSection):
+                    for _, auxiliaries in section.iter_versions():
+                        yield from ((member.name, auxiliary.name) for auxiliary in auxiliaries)
+
+
+@needs_uv
+@pytest.mark.parametrize("architecture_name", environment.PLATFORMS)
+def test_the_libraries_need_no_newer_system_than_amazon_linux_2023(
+    architecture_name: str, tmp_path: Path
+) -> None:
+    newest: dict[str, tuple[int, ...]] = {}
+    too_new = []
+    for library, version in symbol_versions(pack(architecture_name, tmp_path).path):
+        name, _, number = version.rpartition("_")
+        if name in AMAZON_LINUX_2023 and number[0].isdigit():
+            needed = tuple(map(int, number.split(".")))
+            newest[name] = max(newest.get(name, ()), needed)
+            if needed > AMAZON_LINUX_2023[name]:
+                too_new.append((library, version))
+    assert too_new == []
+    assert newest.keys() >= {"GLIBC", "GLIBCXX"}, "the needs of the libraries were not read"
 
 
 @needs_uv
@@ -133,15 +180,32 @@ def test_bootstrap_and_cluster_agree_on_the_place() -> None:
     assert f"{re.search(r'^readonly home=(.*)$', script, re.MULTILINE)[1]}/bin/python" == PACKED_PYTHON  # type: ignore[index]
 
 
-@pytest.mark.slow
+@pytest.mark.spark
 @needs_uv
-def test_a_node_of_this_architecture_boots_under_a_minute(tmp_path: Path) -> None:
+def test_a_node_of_this_architecture_boots_and_spark_maps_in_its_python(tmp_path: Path) -> None:
+    """The first thing that a night does on a node: PySpark, which is the image's, imports pandas from our archive."""
     machine = {"aarch64": "arm64"}.get(subprocess.check_output(["uname", "-m"], text=True).strip(), "x86_64")
     packed = pack(machine, tmp_path / "packed")
     lake = tmp_path / "lake" / "env" / packed.digest
     lake.mkdir(parents=True)
     packed.path.rename(lake / "environment.tar.gz")
-    begun = time.monotonic()
     ended = Bucket(tmp_path).boot(f"s3://lake/env/{packed.digest}/environment.tar.gz")
     assert ended.returncode == 0, ended.stderr
-    assert time.monotonic() - begun < 60
+    image = tmp_path / "image"
+    image.mkdir()
+    [libraries] = (REPOSITORY / ".venv-node" / "lib").glob("python*/site-packages")
+    for name in ("pyspark", "py4j"):
+        (image / name).symlink_to(libraries / name)
+    script = tmp_path / "job.py"
+    script.write_text(MAP_IN_ARROW)
+    kept = {name: os.environ[name] for name in ("PATH", "JAVA_HOME") if name in os.environ}
+    done = subprocess.run(
+        [image / "pyspark" / "bin" / "spark-submit", "--master", "local[1]", script],
+        env=kept
+        | {"SPARK_HOME": str(image / "pyspark"), "PYTHONPATH": str(image), "SPARK_LOCAL_IP": "127.0.0.1"}
+        | {"PYSPARK_PYTHON": str(tmp_path / "opt" / "bin" / "python")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "3 rows" in done.stdout, done.stderr[-3000:]

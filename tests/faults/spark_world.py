@@ -28,9 +28,10 @@ from tests.faults.world import (
 )
 
 SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
+NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
 JARS = REPOSITORY / ".cache" / "jars"
 LARGE = f"{RAW_PREFIX}Training/Apple 0/large.png"
-"""The photo whose decoder needs megabytes that a worker has not had before."""
+"""The photo whose decoder needs more at once than a worker has had, may still have, or frees meanwhile: 144 MB."""
 LIMIT = 1000  # more than there are: the run is a demo's, so that random weights may publish
 
 
@@ -62,7 +63,7 @@ class SparkDeployment(Deployment):
             picture.save(sink, "JPEG", exif=exif, quality=95)
             found[f"{RAW_PREFIX}Training/Apple {number % 2}/{number}.jpg"] = sink.getvalue()
         large = io.BytesIO()
-        Image.new("RGB", (2400, 1800), (90, 160, 30)).save(large, "PNG", exif=exif)
+        Image.new("RGB", (8000, 6000), (90, 160, 30)).save(large, "PNG", exif=exif)
         found[LARGE] = large.getvalue()
         return found | {f"{RAW_PREFIX}broken/page.jpg": f"<html>{CANARY}".encode()}
 
@@ -112,7 +113,7 @@ def spark_nights(folder: Path, name: str, *options: str) -> Iterator[tuple[Spark
         options: further ones of `local_aws`.
     """
     java = (REPOSITORY / ".cache" / "ready" / "java_home").read_text().strip()
-    spark = ["--spark-python", str(SPARK_PYTHON), "--jars-dir", str(JARS), "--java-home", java]
+    spark = ["--spark-python", str(NODE_PYTHON), "--jars-dir", str(JARS), "--java-home", java]
     aws = Aws(folder, *spark, *options)
     with closing_all(aws):
         deployment = SparkDeployment(aws, name=name)

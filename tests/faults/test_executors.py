@@ -12,7 +12,7 @@ import pytest
 
 from tests.faults.spark_world import (
     JARS,
-    SPARK_PYTHON,
+    NODE_PYTHON,
     Nights,
     SparkDeployment,
     commit,
@@ -37,7 +37,7 @@ os.execv({submit!r}, [{submit!r}, *arguments])
 
 def write_submit(folder: Path) -> Path:
     """A spark-submit for `local-cluster`, whose executors keep their files in a Spark home of the test's own."""
-    installed = next((SPARK_PYTHON.parents[1] / "lib").glob("python*/site-packages/pyspark"))
+    installed = next((NODE_PYTHON.parents[1] / "lib").glob("python*/site-packages/pyspark"))
     home = folder / "spark"
     home.mkdir()
     for one in installed.iterdir():
@@ -46,7 +46,7 @@ def write_submit(folder: Path) -> Path:
     settings = ["spark.executor.memory=1g", "spark.executor.cores=1", "spark.dynamicAllocation.enabled=false"]
     settings += [f"spark.executor.extraClassPath={jars}"]
     program = folder / "spark-submit"
-    submit = str(SPARK_PYTHON.with_name("spark-submit"))
+    submit = str(NODE_PYTHON.with_name("spark-submit"))
     program.write_text(SUBMIT.format(python=sys.executable, settings=settings, home=str(home), submit=submit))
     program.chmod(0o755)
     return program

@@ -54,7 +54,7 @@ def refused(found: list[dict[str, str]]) -> dict[str, str]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("environment", ["airflow", "bench", "docs", "notebook", "spark"])
+@pytest.mark.parametrize("environment", ["airflow", "bench", "docs", "node", "notebook", "spark"])
 def test_every_library_may_be_used(run: Run, environment: str) -> None:
     found = licences(run, f".venv-{environment}")
     required = (REPOSITORY / "requirements" / f"{environment}.in").read_text().splitlines()

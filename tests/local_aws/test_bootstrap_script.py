@@ -10,6 +10,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.local_aws.server import REPOSITORY
+from tests.tools.job_imports import modules
 
 SCRIPT = REPOSITORY / "include" / "bootstrap.sh"
 
@@ -31,20 +33,22 @@ def node(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(node: Path, *args: str, primary: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    node: Path, *args: str, primary: bool = True, path: str | None = None
+) -> subprocess.CompletedProcess[str]:
     info = node / "instance.json"
     info.write_text('{\n  "isMaster": %s,\n  "isRunningNameNode": true\n}' % ("true" if primary else "false"))
     script = SCRIPT.read_text().replace("/mnt/var/lib/info/instance.json", str(info))
     script = script.replace("/opt/fruits", str(node / "opt"))
-    path = node / "bootstrap.sh"
-    path.write_text(script)
+    copy = node / "bootstrap.sh"
+    copy.write_text(script)
     return subprocess.run(
-        ["bash", str(path), *args],
+        [str(shutil.which("bash")), str(copy), *args],
         # As where the user may not write: what is not done as root keeps no bytecode.
-        env=os.environ | {"PATH": f"{node}:{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1"},
+        env=os.environ | {"PATH": path or f"{node}:{os.environ['PATH']}", "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=300,
         check=False,
     )
 
@@ -119,15 +123,16 @@ class Bucket:
         path.write_bytes(content.getvalue())
         return f"s3://lake/env/{digest}/environment.tar.gz"
 
-    def boot(self, environment: str) -> subprocess.CompletedProcess[str]:
-        """Runs the script on a core node, below a folder of its own instead of /opt."""
+    def boot(self, environment: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Runs the script on a core node, below a folder of its own instead of /opt; `path` replaces this machine's."""
         for name, command in {
             "sudo": 'exec env -i PATH="$PATH" "$@"',
             "aws": f'[ "$1 $2 $3" = "s3 cp --only-show-errors" ] && cp "{self.node}/${{4#s3://}}" "$5"',
         }.items():
             (self.node / name).write_text(f"#!/bin/bash\n{command}\n")
             (self.node / name).chmod(0o755)
-        return run(self.node, f"--deadline={moment(3600)}", f"--environment={environment}", primary=False)
+        arguments = (f"--deadline={moment(3600)}", f"--environment={environment}")
+        return run(self.node, *arguments, primary=False, path=path)
 
     def libraries(self) -> Path:
         return self.node / "opt" / "lib" / "python3.11" / "site-packages"
@@ -142,22 +147,23 @@ def manifest(machine: str) -> str:
     return json.dumps({"architecture": machine, "python": "3.11"})
 
 
-MODULES = dict.fromkeys(
-    (f"{name}.py" for name in ("ai_edge_litert", "boto3", "numpy", "obstore", "PIL", "pyarrow")), ""
-)
+CHECK = re.search(r"^readonly modules='([^']*)'$", SCRIPT.read_text(), re.MULTILINE)
+assert CHECK
+CHECKED = {module.strip() for module in CHECK[1].split(",")}
+MODULES = {f"{module.replace('.', '/')}.py": "" for module in CHECKED}
 GOOD = MODULES | {"fruits-environment.json": manifest(platform.machine())}
 
 
 def test_libraries_are_unpacked_into_a_python_of_their_own(lake: Bucket) -> None:
     ended = lake.boot(lake.put(GOOD))
     assert ended.returncode == 0, ended.stderr
-    assert (lake.libraries() / "numpy.py").exists()
-    assert list((lake.libraries() / "__pycache__").glob("numpy.*.pyc")), "each job would compile it again"
-    code = "import numpy, sys; print(numpy.__file__, sys.version_info[:2])"
+    assert (lake.libraries() / "boto3.py").exists()
+    assert list((lake.libraries() / "__pycache__").glob("boto3.*.pyc")), "each job would compile it again"
+    code = "import boto3, sys; print(boto3.__file__, sys.version_info[:2])"
     said = subprocess.run(
         [lake.node / "opt" / "bin" / "python", "-c", code], capture_output=True, text=True, check=True
     ).stdout
-    assert said == f"{lake.libraries() / 'numpy.py'} (3, 11)\n"
+    assert said == f"{lake.libraries() / 'boto3.py'} (3, 11)\n"
 
 
 def test_libraries_that_are_not_what_their_digest_says_are_not_unpacked(lake: Bucket) -> None:
@@ -171,13 +177,68 @@ def test_libraries_that_are_not_what_their_digest_says_are_not_unpacked(lake: Bu
     ("files", "said"),
     [
         (GOOD | {"fruits-environment.json": manifest("sparc")}, f"is not for {platform.machine()}"),
-        ({name: text for name, text in GOOD.items() if name != "obstore.py"}, "lacks a library"),
+        *(
+            ({name: text for name, text in GOOD.items() if name != lacking}, "lacks a module")
+            for lacking in ("pandas.py", "ai_edge_litert/interpreter.py")
+        ),
+        (GOOD | {"boto3.py": "raise ImportError('GLIBCXX_3.4.99 not found')"}, "GLIBCXX_3.4.99 not found"),
     ],
 )
 def test_libraries_that_do_not_fit_fail_the_bootstrap(lake: Bucket, files: dict[str, str], said: str) -> None:
     ended = lake.boot(lake.put(files))
     assert ended.returncode == 1
     assert said in ended.stderr
+
+
+def test_the_check_imports_what_the_jobs_and_pyspark_import() -> None:
+    unchecked = {
+        module
+        for module in modules()
+        if not any(name == module or name.startswith(f"{module}.") for name in CHECKED)
+    }
+    assert unchecked == set()
+    assert "pandas" in CHECKED  # PySpark's mapInArrow imports it on the driver
+
+
+def without_python(lake: Bucket, dnf: str) -> Bucket:
+    """A node whose image lacks Python 3.11, and whose `dnf install` runs a command."""
+    for name in (
+        "bash",
+        "env",
+        "cat",
+        "cp",
+        "date",
+        "grep",
+        "ln",
+        "mktemp",
+        "rm",
+        "sha256sum",
+        "tar",
+        "gzip",
+        "uname",
+    ):
+        (lake.node / name).symlink_to(str(shutil.which(name)))
+    python = os.path.realpath(sys.executable)  # not what a version manager puts before it
+    (lake.node / "dnf").write_text(
+        f'#!/bin/bash\n[ "$*" = "install -y -q python3.11" ] || exit 9\npython={python}\n{dnf}\n'
+    )
+    (lake.node / "dnf").chmod(0o755)
+    return lake
+
+
+def test_a_python_that_the_image_lacks_comes_from_its_package_repository(lake: Bucket) -> None:
+    without_python(lake, f'ln -s "$python" {lake.node}/python3.11')
+    ended = lake.boot(lake.put(GOOD), path=str(lake.node))
+    assert ended.returncode == 0, ended.stderr
+    assert (lake.node / "opt" / "bin" / "python").exists()
+
+
+def test_a_python_that_is_nowhere_is_one_clear_line(lake: Bucket) -> None:
+    without_python(lake, "echo 'Error: Unable to find a match: python3.11' >&2; exit 1")
+    ended = lake.boot(lake.put(GOOD), path=str(lake.node))
+    assert ended.returncode == 1
+    assert "python3.11 is neither on this image nor in its package repository" in ended.stderr
+    assert "Unable to find a match" in ended.stderr
 
 
 def test_libraries_that_are_not_there_fail_the_bootstrap(lake: Bucket) -> None:
@@ -190,7 +251,10 @@ def test_nothing_is_fetched_from_a_third_party() -> None:
     commands = [line for line in SCRIPT.read_text().splitlines() if not line.lstrip().startswith("#")]
     assert [
         line for line in commands if re.search(r"https?:|\bpip\b|\bcurl\b|\bwget\b|\byum\b|\bdnf\b", line)
-    ] == ['  sudo "$python" -m venv --without-pip "$home"']
+    ] == [
+        '  sudo dnf install -y -q "$python" || true',  # the image's own package repository
+        '  sudo "$python" -m venv --without-pip "$home"',
+    ]
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")

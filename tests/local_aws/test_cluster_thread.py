@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from botocore.exceptions import ConnectionClosedError
 from local_aws.clients import Clients
 from local_aws.emr.cluster import Cluster
 from local_aws.emr.hooks import Hooks
+from local_aws.emr.models import EmrBackend
+from local_aws.emr.responses import EmrResponse
 from local_aws.emr.runtime import Runtime
 from local_aws.settings import Settings
 
@@ -23,6 +27,7 @@ REQUEST: dict[str, Any] = {
     },
     "BootstrapActions": [ACTION],
 }
+STEP = {"Name": "s", "HadoopJarStep": {"Jar": "command-runner.jar", "Args": ["false"]}}
 
 
 class Silent:
@@ -73,3 +78,39 @@ def test_whatever_breaks_in_its_thread_ends_a_cluster_with_the_reason(
     assert (cluster.state, cluster.reason["Code"]) == ("TERMINATED_WITH_ERRORS", "INTERNAL_ERROR")
     assert f"RuntimeError: broken in {state}" in cluster.reason["Message"]
     assert cluster.timeline.ended is not None
+
+
+READ_STEPS: list[Callable[[EmrResponse], Any]] = [
+    lambda api: api.describe_step().result["Step"],
+    lambda api: api.list_steps().result["Steps"][0],
+]
+
+
+@pytest.mark.parametrize("read", READ_STEPS, ids=["DescribeStep", "ListSteps"])
+def test_nobody_sees_a_failed_step_before_its_failure_details(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[EmrResponse], Any]
+) -> None:
+    runtime = Runtime(Settings(state_dir=tmp_path), Clients("http://127.0.0.1:1"))
+    monkeypatch.setattr(runtime, "s3", lambda region: Silent())
+    cluster = Cluster(REQUEST, runtime, "eu-west-1", "arn:aws:elasticmapreduce:eu-west-1:1")
+    step = cluster.add_steps([STEP])[0]
+    backend = EmrBackend("eu-west-1", "1")
+    backend._clusters[cluster.id] = cluster
+    monkeypatch.setattr(EmrResponse, "backend", backend)
+    monkeypatch.setattr(
+        EmrResponse, "_get_param", lambda _, name: {"ClusterId": cluster.id, "StepId": step.id}.get(name)
+    )
+    seen: list[dict[str, Any]] = []
+    reader = threading.Thread(target=lambda: seen.append(read(EmrResponse())["Status"]))
+    set_state = type(step).end
+
+    def end(self: Any, *args: Any) -> None:
+        """Sets the state, and lets somebody read before the details follow."""
+        set_state(self, *args)
+        reader.start()
+        reader.join(0.5)
+
+    monkeypatch.setattr(type(step), "end", end)
+    cluster._step_ended(step, 1, "ValueError: rotten")
+    reader.join(10)
+    assert (seen[0]["State"], seen[0]["FailureDetails"]["Message"]) == ("FAILED", "ValueError: rotten")

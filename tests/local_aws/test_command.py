@@ -58,6 +58,13 @@ def test_what_only_means_something_on_a_cluster_is_translated() -> None:
     assert command.deploy_mode == "cluster"
 
 
+def test_the_size_of_a_cluster_is_left_out_where_spark_runs_in_one_process() -> None:
+    size = {"spark.default.parallelism": "32"}
+    assert "spark.default.parallelism" not in conf(spark("job.py", spark_defaults=size))
+    cluster = replace(PLACE, master="local-cluster[4,1,1024]")
+    assert conf(spark("job.py", place=cluster, spark_defaults=size)).items() >= size.items()
+
+
 def test_the_rest_is_passed_through_in_its_order() -> None:
     given = [
         "--num-executors",

@@ -92,7 +92,7 @@ def test_a_step_sees_this_aws_and_nothing_else_of_the_environment(aws: Server, w
         "127.0.0.1",
     )
     assert seen["EMR_STEP_ID"] == step_id
-    assert seen["PYSPARK_PYTHON"].endswith(".venv-spark/bin/python")
+    assert seen["PYSPARK_PYTHON"].endswith(".venv-node/bin/python")
     assert not [name for name in seen if name.startswith(("MOTO", "PYTEST", "AIRFLOW", "VIRTUAL_ENV"))]
 
 

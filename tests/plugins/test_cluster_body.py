@@ -16,7 +16,7 @@ VALUES: dict[str, Any] = {
     **load_profile("demo").values,
     "name": "n", "release_label": "emr-spark-8.0.0", "lake_bucket": "lake", "lake_region": "eu-west-1",
     "service_role": "s", "instance_profile": "i", "security_configuration": None, "subnet_id": None,
-    "idle_timeout_s": 900, "code_digest": "c0de", "deadline": "2026-01-01T00:00:00Z",
+    "idle_timeout_s": 900, "worker_vcpus": 4, "code_digest": "c0de", "deadline": "2026-01-01T00:00:00Z",
     "environment_argument": None, "node_python": "/usr/bin/python3.11",
     "deployment_tag": "d", "dag_tag": "g", "run_tag": "r",
 }  # fmt: skip

@@ -129,6 +129,8 @@ BREAKING: list[tuple[str, Change]] = [
     ("spark_settings", lambda b: spark(b).update({"spark.sql.catalog.lake.warehouse": "s3://x/tables"})),
     ("executors_fit", lambda b: spark(b).update({"spark.executor.cores": "4"})),
     ("executors_fit", lambda b: spark(b).update({"spark.executor.memory": "9g"})),
+    ("executors_fit", lambda b: spark(b).update({"spark.default.parallelism": "2"})),
+    ("executors_fit", lambda b: spark(b).pop("spark.default.parallelism")),
     ("instance_types", lambda b: only_type(b, "MASTER", "x9.xlarge")),
     ("instance_types", lambda b: only_type(b, "MASTER", "m6i.xlarge")),
     (

@@ -261,12 +261,20 @@ def test_a_decoder_without_memory_is_no_fault_of_the_photo(monkeypatch):
         clean(encoded(fruit(1), "PNG"))
 
 
-def test_what_cannot_be_written_is_no_fault_of_the_photo(monkeypatch):
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("encoding error 1", MemoryError),
+        ("encoding error 2: out of memory", MemoryError),
+        ("encoding error 5", ValueError),
+    ],
+)
+def test_what_cannot_be_written_is_no_fault_of_the_photo(monkeypatch, said, kind):
     data = encoded(fruit(1))
 
     def nothing_left(*_):
-        raise ValueError("encoding error 1: out of memory")
+        raise ValueError(said)
 
     monkeypatch.setattr(WebPImagePlugin._webp, "WebPEncode", nothing_left)
-    with pytest.raises(ValueError, match="encoding error 1"):
+    with pytest.raises(kind, match=said):
         clean(data)

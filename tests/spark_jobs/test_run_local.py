@@ -68,8 +68,22 @@ def test_jars_that_are_not_there_are_one_clear_line(tmp_path, capsys):
 def test_each_job_starts_from_the_archive_of_classes(tmp_path):
     given = run_local.parser().parse_args(arguments(tmp_path, tmp_path))
     command = run_local._spark_submit(given, tmp_path, tmp_path / "fruits.zip", "featurize")
-    for option in class_archive.options(ROOT / ".cache" / "jars"):
+    for option in class_archive.options((ROOT / ".cache" / "jars").resolve()):
         assert option in command
+
+
+@pytest.mark.parametrize(("engine", "environment"), [("litert", ".venv-node"), ("tensorflow", ".venv-spark")])
+def test_jobs_run_in_the_python_of_a_node_unless_the_engine_needs_tensorflow(tmp_path, engine, environment):
+    asked = run_local.parser().parse_args([*arguments(tmp_path, tmp_path), "--engine", engine])
+    command = run_local._spark_submit(asked, tmp_path, tmp_path / "fruits.zip", "featurize")
+    assert command[0].endswith(f"{environment}/bin/spark-submit")
+    assert [part for part in command if "python=" in part and environment not in part] == []
+
+
+def test_a_node_python_that_is_not_there_is_one_clear_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(run_local, "NODE_PYTHON", tmp_path / "python")
+    assert run_local.main(arguments(orchard(tmp_path / "photos", 1, 1), tmp_path / "out")) == 2
+    assert capsys.readouterr().err == f"ERROR InputError: {tmp_path}/python is missing: run make setup\n"
 
 
 def test_no_java_is_one_clear_line(tmp_path, capsys, monkeypatch):
