@@ -16,7 +16,7 @@ from fruits_airflow.errors import ResidencyError
 
 from deployment import __main__ as command_line
 from deployment.certificates import KEY, expires, keep_certificate, make_certificate
-from deployment.removal import destroy, empty_bucket, left_over
+from deployment.removal import destroy, left_over
 from deployment.stack import AwsAccount, Declined, Deployment, DeploymentFailed
 from deployment.template import TEMPLATE
 from tests.deployment.conftest import Account
