@@ -137,6 +137,20 @@ class Deployment:
             )
         return {one["OutputKey"]: one["OutputValue"] for one in stack.get("Outputs", [])}
 
+    def interface_endpoints(self) -> int:
+        """How many interface endpoints a cluster in the stack's network pays for: EMR adds one to the stack's own."""
+        listed = self.account.client("cloudformation").describe_stack_resources(StackName=self.stack_name)
+        ids = [
+            resource["PhysicalResourceId"]
+            for resource in listed["StackResources"]
+            if resource["ResourceType"] == "AWS::EC2::VPCEndpoint"
+        ]
+        if not ids:
+            return 0
+        found = self.account.client("ec2").describe_vpc_endpoints(VpcEndpointIds=ids)["VpcEndpoints"]
+        own = sum(endpoint["VpcEndpointType"] == "Interface" for endpoint in found)
+        return own + 1 if own else 0
+
     def describe(self) -> dict[str, Any] | None:
         """The stack as CloudFormation describes it, or None."""
         try:

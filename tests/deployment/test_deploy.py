@@ -86,6 +86,16 @@ def test_an_update_shows_only_what_changes_and_keeps_other_parameters(
     assert deployment.outputs()["NightlyDatabase"] == databases["NightlyDatabase"]
 
 
+def test_the_endpoints_of_a_network_are_the_stacks_and_the_one_that_emr_adds(filled: Deployment) -> None:
+    assert filled.interface_endpoints() == 3
+
+
+def test_a_network_without_interface_endpoints_pays_none(make: Make, databases: dict[str, str]) -> None:
+    deployment = make()
+    deployment.deploy(databases)
+    assert deployment.interface_endpoints() == 0
+
+
 def test_a_no_changes_nothing(make: Make, databases: dict[str, str]) -> None:
     deployment = make(answer=False)
     with pytest.raises(Declined):
