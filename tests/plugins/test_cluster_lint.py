@@ -133,10 +133,6 @@ BREAKING: list[tuple[str, Change]] = [
         ),
     ),
     ("spark_settings", lambda b: spark(b).update({"spark.yarn.maxAppAttempts": "1"})),
-    ("spark_settings", lambda b: spark(b).pop("spark.pyspark.python")),
-    ("spark_settings", lambda b: spark(b).update({"spark.sql.catalog.lake.warehouse": "s3://x/tables"})),
-    ("executors_fit", lambda b: spark(b).update({"spark.executor.cores": "4"})),
-    ("executors_fit", lambda b: spark(b).update({"spark.executor.memory": "9g"})),
     ("executors_fit", lambda b: spark(b).update({"spark.executor.memory": "6g"})),  # none for the master
     ("executors_fit", lambda b: spark(b).update({"spark.executor.memoryOverhead": "2g"})),  # two a node
     ("executors_fit", lambda b: spark(b).pop("spark.yarn.heterogeneousExecutors.enabled")),
@@ -145,6 +141,10 @@ BREAKING: list[tuple[str, Change]] = [
     ("application_masters", lambda b: yarn(b).update({"yarn.node-labels.enabled": "false"})),
     ("application_masters", lambda b: yarn(b).pop("yarn.node-labels.am.default-node-label-expression")),
     ("application_masters", lambda b: configured(b, "capacity-scheduler").clear()),
+    ("spark_settings", lambda b: spark(b).pop("spark.pyspark.python")),
+    ("spark_settings", lambda b: spark(b).update({"spark.sql.catalog.lake.warehouse": "s3://x/tables"})),
+    ("executors_fit", lambda b: spark(b).update({"spark.executor.cores": "4"})),
+    ("executors_fit", lambda b: spark(b).update({"spark.executor.memory": "9g"})),
     ("instance_types", lambda b: only_type(b, "MASTER", "x9.xlarge")),
     ("instance_types", lambda b: only_type(b, "MASTER", "m6i.xlarge")),
     (
