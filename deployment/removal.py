@@ -40,7 +40,7 @@ def destroy(deployment: Deployment) -> list[str]:
     if not deployment.ask("Remove all this for good? Photos, tables and models cannot be brought back."):
         raise Declined
     _end_clusters(deployment)
-    _remove_what_emr_left(deployment)
+    _remove_emr_leftovers(deployment)
     if stack:
         account.client("cloudformation").delete_stack(StackName=deployment.stack_name)
         deployment.wait_gone()
@@ -141,25 +141,26 @@ def _networks(deployment: Deployment) -> list[str]:
 
 
 def _endpoints(ec2: Any, networks: list[str]) -> list[dict[str, Any]]:
-    """The VPC endpoints in `networks` that cost: EC2 lists deleted ones for a while."""
+    """Return the VPC endpoints in `networks` without the deleted ones, which EC2 lists for a while."""
     if not networks:
         return []
     pages = ec2.get_paginator("describe_vpc_endpoints").paginate(Filters=_in(networks))
-    return [one for page in pages for one in page["VpcEndpoints"] if one["State"].lower() != "deleted"]
+    listed = [endpoint for page in pages for endpoint in page["VpcEndpoints"]]
+    return [endpoint for endpoint in listed if endpoint["State"].lower() != "deleted"]
 
 
 def _in(networks: list[str]) -> list[dict[str, Any]]:
     return [{"Name": "vpc-id", "Values": networks}]
 
 
-def _is_emrs(resource: dict[str, Any]) -> bool:
-    """Whether EMR created a resource: its v2 role tags everything; the stack's own has CloudFormation's tags too."""
+def _is_from_emr(resource: dict[str, Any]) -> bool:
+    """Tell whether EMR created a resource: its v2 role tags each; the stack's have CloudFormation's tags too."""
     tags = {tag["Key"]: tag["Value"] for tag in resource.get("Tags", [])}
     return tags.get(POLICY_TAG) == "true" and "aws:cloudformation:stack-id" not in tags
 
 
-def _remove_what_emr_left(deployment: Deployment) -> None:
-    """Removes EMR's interface endpoint and security groups, without which the network cannot be deleted.
+def _remove_emr_leftovers(deployment: Deployment) -> None:
+    """Remove EMR's interface endpoint and security groups, without which the network cannot be deleted.
 
     Raises:
         DeploymentFailed: EC2 refuses to delete an endpoint.
@@ -167,7 +168,7 @@ def _remove_what_emr_left(deployment: Deployment) -> None:
     ec2, networks = deployment.account.client("ec2"), _networks(deployment)
 
     def endpoints() -> list[str]:
-        return [one["VpcEndpointId"] for one in _endpoints(ec2, networks) if _is_emrs(one)]
+        return [endpoint["VpcEndpointId"] for endpoint in _endpoints(ec2, networks) if _is_from_emr(endpoint)]
 
     if left := endpoints():
         deployment.say(f"Removing what EMR left: {', '.join(left)}")
@@ -176,7 +177,7 @@ def _remove_what_emr_left(deployment: Deployment) -> None:
             raise DeploymentFailed(f"{left[0]} cannot be deleted: {reason}; delete it, repeat make destroy")
         deployment.until(lambda: {"left": endpoints()}, lambda seen: not seen["left"])
     pages = ec2.get_paginator("describe_security_groups").paginate(Filters=_in(networks)) if networks else []
-    groups = [group for page in pages for group in page["SecurityGroups"] if _is_emrs(group)]
+    groups = [group for page in pages for group in page["SecurityGroups"] if _is_from_emr(group)]
     for group in groups:  # EMR's groups refer to one another: their rules go first
         if rules := group["IpPermissions"]:
             ec2.revoke_security_group_ingress(GroupId=group["GroupId"], IpPermissions=rules)
@@ -189,7 +190,7 @@ def _remove_what_emr_left(deployment: Deployment) -> None:
 
 
 def _delete_groups(ec2: Any, ids: list[str]) -> list[str]:
-    """Deletes security groups; returns those that the interfaces of ended nodes still use."""
+    """Delete security groups; return those that the interfaces of ended nodes still use."""
     in_use = []
     for group_id in ids:
         try:

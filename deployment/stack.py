@@ -138,7 +138,7 @@ class Deployment:
         return {one["OutputKey"]: one["OutputValue"] for one in stack.get("Outputs", [])}
 
     def interface_endpoints(self) -> int:
-        """How many interface endpoints a cluster in the stack's network pays for: EMR adds one to the stack's own."""
+        """Count the interface endpoints of a cluster in the stack's network: the stack's own, and one that EMR adds."""
         listed = self.account.client("cloudformation").describe_stack_resources(StackName=self.stack_name)
         ids = [
             resource["PhysicalResourceId"]
@@ -147,8 +147,8 @@ class Deployment:
         ]
         if not ids:
             return 0
-        found = self.account.client("ec2").describe_vpc_endpoints(VpcEndpointIds=ids)["VpcEndpoints"]
-        own = sum(endpoint["VpcEndpointType"] == "Interface" for endpoint in found)
+        endpoints = self.account.client("ec2").describe_vpc_endpoints(VpcEndpointIds=ids)["VpcEndpoints"]
+        own = sum(endpoint["VpcEndpointType"] == "Interface" for endpoint in endpoints)
         return own + 1 if own else 0
 
     def describe(self) -> dict[str, Any] | None:

@@ -33,13 +33,13 @@ class RegionalResourceMap(parsing.ResourceMap):
         }
 
     def create(self, template: dict[str, Any]) -> bool:
-        """Creates every resource and tags those that CloudFormation tags."""
+        """Create every resource and tags those that CloudFormation tags."""
         ready = super().create(template)
         self._add_system_tags()
         return ready
 
     def update(self, template: dict[str, Any], parameters: dict[str, Any] | None = None) -> None:
-        """Updates the resources; system tags survive, as on AWS."""
+        """Update the resources; system tags survive, as on AWS."""
         super().update(template, parameters)
         self._add_system_tags()
 
@@ -58,7 +58,7 @@ class RegionalResourceMap(parsing.ResourceMap):
                 )
 
     def delete(self, creating: bool = False) -> None:
-        """Deletes the last created resource first, as AWS does, so that dependants go before what they refer to.
+        """Delete the last created resource first, as AWS does, so that dependants go before what they refer to.
 
         Args:
             creating: The stack's creation is rolled back: `RetainExceptOnCreate` then keeps nothing.
@@ -68,12 +68,12 @@ class RegionalResourceMap(parsing.ResourceMap):
         """
         kept = {"Retain"} if creating else {"Retain", "RetainExceptOnCreate"}
         failure: Exception | None = None
-        for name, made in reversed(list(self._parsed_resources.items())):
+        for name, resource in reversed(list(self._parsed_resources.items())):
             template = self._resource_json_map.get(name)
-            if template is None or isinstance(made, str) or template.get("DeletionPolicy") in kept:
+            if template is None or isinstance(resource, str) or template.get("DeletionPolicy") in kept:
                 continue
             try:
-                self._delete_resource(made, template)
+                self._delete_resource(resource, template)
             except Exception as error:  # noqa: BLE001 - whatever the service says
                 failure = failure or error
             else:
@@ -151,7 +151,7 @@ class StrictCloudFormationBackend(CloudFormationBackend):
         return dict(resources.lazy_condition_map.items())
 
     def execute_change_set(self, change_set_name: str, stack_name: str | None = None) -> None:  # noqa: ARG002
-        """Starts to execute a change set; its ExecutionStatus and the stack's status follow, as on AWS.
+        """Start to execute a change set; its ExecutionStatus and the stack's status follow, as on AWS.
 
         Raises:
             ValidationError: The change set cannot be executed, or local_aws cannot make the update.
@@ -194,7 +194,7 @@ class StrictCloudFormationBackend(CloudFormationBackend):
             change_set.execution_status = "EXECUTE_COMPLETE"
 
     def _create_reviewed(self, stack: Stack, change_set: ChangeSet) -> None:
-        """Creates what a change set says in the stack that was there for review; its id stays, as on AWS."""
+        """Create what a change set says in the stack that was there for review; its id stays, as on AWS."""
         stack.status = "CREATE_IN_PROGRESS"
         stack._add_stack_event("CREATE_IN_PROGRESS", resource_status_reason="User Initiated")
         stack.template, stack.parameters = change_set.template, dict(change_set.parameters)
@@ -207,7 +207,7 @@ class StrictCloudFormationBackend(CloudFormationBackend):
             stack.mark_creation_complete()
 
     def delete_stack(self, name_or_stack_id: str) -> None:
-        """Deletes a stack; one with a resource that cannot be deleted stays, DELETE_FAILED, as on AWS."""
+        """Delete a stack; one with a resource that cannot be deleted stays, DELETE_FAILED, as on AWS."""
         for stack in self.stacks.values():
             if name_or_stack_id in (stack.name, stack.stack_id):
                 try:
@@ -250,7 +250,7 @@ class StrictCloudFormationBackend(CloudFormationBackend):
 
 
 def _roll_back_creation(stack: Stack, error: Exception) -> None:
-    """Deletes what a failed creation made, and leaves the stack with the reason."""
+    """Delete what a failed creation left, and give the stack the reason."""
     log.warning("stack %s is rolled back: %s", stack.name, error)
     stack._add_stack_event("CREATE_FAILED", resource_status_reason=str(error))
     stack._add_stack_event("ROLLBACK_IN_PROGRESS", resource_status_reason=str(error))
@@ -287,13 +287,13 @@ _MOTO_OUTPUTS = vars(Stack)["outputs"].fget
 
 
 def _stack_resources(stack: Stack) -> list[Any]:
-    """The resources that exist; moto would create the others by looking, beside the thread that creates the stack."""
+    """Return the resources that exist; moto creates those it looks at, beside the thread that creates the stack."""
     created = stack.resource_map._parsed_resources
     return [created[name] for name in stack.resource_map.resources if created.get(name) is not None]
 
 
 def _outputs(stack: Stack) -> Any:
-    """The outputs; none before the stack is there, since moto would create what they refer to."""
+    """Return the outputs; none before the stack is there, since moto would create what they refer to."""
     return _MOTO_OUTPUTS(stack) if stack.status.endswith("_COMPLETE") else None
 
 

@@ -50,7 +50,7 @@ class _Ec2(Whole):
 
     @classmethod
     def add_system_tags(cls, name: str, tags: dict[str, str], account_id: str, region: str) -> None:
-        """Adds them; the API refuses tags that begin with `aws:`."""
+        """Add them; the API refuses tags that begin with `aws:`."""
         if cls.tagged_as:
             ec2_backends[account_id][region].create_tags([name], tags)
 
@@ -85,7 +85,7 @@ class Vpc(_Ec2, CloudFormationModel):
 
     @classmethod
     def remove(cls, name: str, region: str) -> None:
-        """Removes the network, which must be empty; moto takes endpoints and security groups with it.
+        """Remove the network, which must be empty; moto takes endpoints and security groups with it.
 
         Raises:
             ValidationError: An endpoint or a security group is left in it.
@@ -93,7 +93,7 @@ class Vpc(_Ec2, CloudFormationModel):
         ec2, filters = cls.ec2(region), [{"Name": "vpc-id", "Values": [name]}]
         endpoints = ec2.describe_vpc_endpoints(Filters=filters)["VpcEndpoints"]
         groups = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
-        left = [one["VpcEndpointId"] for one in endpoints if one["State"] != "deleted"]
+        left = [endpoint["VpcEndpointId"] for endpoint in endpoints if endpoint["State"] != "deleted"]
         left += [group["GroupId"] for group in groups if group["GroupName"] != "default"]
         if left:
             raise ValidationError(message=f"The vpc '{name}' has dependencies: {', '.join(left)}.")

@@ -132,7 +132,7 @@ class Whole:
 
     @classmethod
     def add_system_tags(cls, name: str, tags: dict[str, str], account_id: str, region: str) -> None:
-        """Adds the tags `aws:cloudformation:*` where the type's schema says `cloudFormationSystemTags`."""
+        """Add the tags `aws:cloudformation:*` where the type's schema says `cloudFormationSystemTags`."""
 
 
 class Bucket(Whole, CloudFormationModel):
@@ -204,7 +204,7 @@ class Bucket(Whole, CloudFormationModel):
 
     @classmethod
     def add_system_tags(cls, name: str, tags: dict[str, str], account_id: str, region: str) -> None:
-        """Adds them beside the bucket's own; the API refuses tags that begin with `aws:`."""
+        """Add them beside the bucket's own; the API refuses tags that begin with `aws:`."""
         backend = s3_backends[account_id][get_partition(region)]
         own = {tag["Key"]: tag["Value"] for tag in backend.get_bucket_tagging(name)["Tags"]}
         backend.put_bucket_tagging(name, own | tags)

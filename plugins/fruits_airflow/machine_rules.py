@@ -153,9 +153,9 @@ def application_masters(body: Body, _around: Surroundings) -> Found:
             "the CORE fleet asks for spot: HDFS and application masters go with a node; make it on demand, and the "
             "TASK fleet spot"
         )
-    for classification, wanted in CORE_LABEL.items():
+    for classification, properties in CORE_LABEL.items():
         present = configured(body, classification)
-        for key, value in wanted.items():
+        for key, value in properties.items():
             if present.get(key) != value:
                 yield f"{classification}: {key} is {present.get(key)}; {value} keeps application masters on core nodes"
 
@@ -209,9 +209,9 @@ def _units(fleet: Mapping[str, Any]) -> int:
 
 
 def configured(body: Body, classification: str) -> dict[str, str]:
-    """The properties of a classification, such as `spark-defaults`."""
-    found = (c["Properties"] for c in body.get("Configurations", []) if c["Classification"] == classification)
-    return next(found, {})
+    """Return the properties of a classification, such as `spark-defaults`."""
+    matching = (c for c in body.get("Configurations", []) if c["Classification"] == classification)
+    return dict(next(matching, {"Properties": {}})["Properties"])
 
 
 def _gib(size: str) -> float:

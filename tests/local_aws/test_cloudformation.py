@@ -282,13 +282,13 @@ def test_system_tags_are_added_where_the_types_schema_says(
     else:
         filters = [{"Name": "resource-id", "Values": [physical]}]
         listed = aws.client("ec2").describe_tags(Filters=filters)["Tags"]
-    found = {tag["Key"]: tag["Value"] for tag in listed if tag["Key"].startswith("aws:")}
-    wanted = {
+    system_tags = {tag["Key"]: tag["Value"] for tag in listed if tag["Key"].startswith("aws:")}
+    expected = {
         "aws:cloudformation:logical-id": resource["LogicalResourceId"],
         "aws:cloudformation:stack-id": resource["StackId"],
         "aws:cloudformation:stack-name": "fruits-test",
     }
-    assert found == (wanted if tagged else {})
+    assert system_tags == (expected if tagged else {})
 
 
 @pytest.mark.parametrize("kind", ["AWS::Athena::WorkGroup", "AWS::EMR::Cluster", "AWS::No::Such"])
