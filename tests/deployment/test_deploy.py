@@ -18,10 +18,12 @@ from deployment import __main__ as command_line
 from deployment.certificates import KEY, expires, keep_certificate, make_certificate
 from deployment.removal import destroy, left_over
 from deployment.stack import AwsAccount, Declined, Deployment, DeploymentFailed
-from deployment.template import TEMPLATE
+from deployment.template import TEMPLATE, read_template
 from tests.deployment.conftest import Account
 
 Make = Callable[..., Deployment]
+NETWORKS = read_template()["Parameters"]["CreateVpc"]["AllowedValues"]
+PRIVATE = "private" if "private" in NETWORKS else "true"  # with interface endpoints
 
 
 @pytest.fixture
@@ -180,7 +182,7 @@ def test_a_certificate_is_for_names_inside_the_region() -> None:
 def filled(make: Make, databases: dict[str, str]) -> Deployment:
     """A whole deployment: versions, delete markers, an unfinished upload, a running cluster, a network."""
     deployment = make()
-    outputs = deployment.deploy({"CreateVpc": "true", "AlarmEmail": "a@example.org", **databases})
+    outputs = deployment.deploy({"CreateVpc": PRIVATE, "AlarmEmail": "a@example.org", **databases})
     s3 = deployment.account.client("s3")
     for body in (b"1", b"2"):
         s3.put_object(Bucket=outputs["RawBucket"], Key="images/x.jpg", Body=body)
