@@ -100,6 +100,8 @@ def _deploy(options: argparse.Namespace) -> None:
     for output, setting in SETTINGS.items():
         if output in outputs:
             print(f"{setting}={outputs[output]}")
+    if endpoints := deployment.interface_endpoints():
+        print(f"FRUITS_INTERFACE_ENDPOINTS={endpoints}")
     print(
         "Still to come: FRUITS_NODE_ENVIRONMENT (make environment UPLOAD=1) and FRUITS_MODEL_ID (make model, then copy "
         f".cache/models/<model_id>/ to s3://{outputs['LakeBucket']}/models/<model_id>/).\n"

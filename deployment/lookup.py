@@ -120,13 +120,14 @@ def _compare(name: str, resource: Properties, physical: str, client: Callable[[s
 def normal(value: Any) -> Any:
     """A value in one of the ways in which AWS and YAML may write it.
 
-    Numbers and truths become words, lists sets (sorted), a list of one that one, tags a mapping.
+    Numbers and truths become words, lists sets (sorted), a list of one that one, tags a mapping without those that
+    CloudFormation and other services add (`aws:`): a template cannot set these.
     """
     if isinstance(value, Mapping):
         return {key: normal(one) for key, one in value.items() if one is not None}
     if isinstance(value, (list, tuple)):
         if value and all(isinstance(one, Mapping) and one.keys() == {"Key", "Value"} for one in value):
-            return {one["Key"]: str(one["Value"]) for one in value}
+            return {tag["Key"]: str(tag["Value"]) for tag in value if not tag["Key"].startswith("aws:")}
         parts = sorted((normal(one) for one in value), key=lambda one: json.dumps(one, sort_keys=True))
         return parts[0] if len(parts) == 1 else parts
     if isinstance(value, bool):

@@ -45,7 +45,9 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
             now,
             settings.max_cost_eur,
             0.0,
-            fleets_eur_per_hour(profile.instance_fleets, load_prices(account.region)),
+            fleets_eur_per_hour(
+                profile.instance_fleets, load_prices(account.region), settings.interface_endpoints
+            ),
             profile.longest_minutes(settings.max_cluster_minutes),
         )
         made = cluster_body(

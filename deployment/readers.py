@@ -174,18 +174,18 @@ def _vpc(client: Client, physical: str) -> Live | None:
         return bool(shown[name]["Value"])
 
     switches = {name: attribute(name) for name in ("EnableDnsSupport", "EnableDnsHostnames")}
-    return {"CidrBlock": found["CidrBlock"], "Tags": _own_tags(found), **switches}
+    return {"CidrBlock": found["CidrBlock"], "Tags": found.get("Tags", []), **switches}
 
 
 def _subnet(client: Client, physical: str) -> Live | None:
     [found] = client("ec2").describe_subnets(SubnetIds=[physical])["Subnets"]
     known = ("VpcId", "CidrBlock", "AvailabilityZone", "MapPublicIpOnLaunch")
-    return {key: found[key] for key in known} | {"Tags": _own_tags(found)}
+    return {key: found[key] for key in known} | {"Tags": found.get("Tags", [])}
 
 
 def _route_table(client: Client, physical: str) -> Live | None:
     [found] = client("ec2").describe_route_tables(RouteTableIds=[physical])["RouteTables"]
-    return {"VpcId": found["VpcId"], "Tags": _own_tags(found)}
+    return {"VpcId": found["VpcId"], "Tags": found.get("Tags", [])}
 
 
 def _route_association(client: Client, physical: str) -> Live | None:
@@ -204,7 +204,7 @@ def _security_group(client: Client, physical: str) -> Live | None:
         "VpcId": found["VpcId"],
         "SecurityGroupIngress": _rules(found["IpPermissions"]),
         "SecurityGroupEgress": _rules(found["IpPermissionsEgress"]),
-        "Tags": _own_tags(found),
+        "Tags": found.get("Tags", []),
     }
 
 
@@ -229,10 +229,6 @@ def _endpoint(client: Client, physical: str) -> Live | None:
         "SubnetIds": found.get("SubnetIds", []),
         "SecurityGroupIds": [group["GroupId"] for group in found.get("Groups", [])],
     }
-
-
-def _own_tags(found: Live) -> list[dict[str, str]]:
-    return [tag for tag in found.get("Tags", []) if not tag["Key"].startswith("aws:")]
 
 
 def _or_none(call: Callable[..., Live], key: str, bucket: str) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from botocore.exceptions import ClientError
+from fruits_airflow.cluster_lint import POLICY_TAG
 from fruits_airflow.clusters import LIVE_STATES
 
 from deployment.stack import Declined, Deployment, DeploymentFailed
@@ -39,6 +40,7 @@ def destroy(deployment: Deployment) -> list[str]:
     if not deployment.ask("Remove all this for good? Photos, tables and models cannot be brought back."):
         raise Declined
     _end_clusters(deployment)
+    _remove_emr_leftovers(deployment)
     if stack:
         account.client("cloudformation").delete_stack(StackName=deployment.stack_name)
         deployment.wait_gone()
@@ -60,23 +62,18 @@ def left_over(deployment: Deployment) -> list[str]:
         DeploymentFailed: something is there; it is named.
     """
     account = deployment.account
-    tag = [{"Name": "tag:deployment", "Values": [deployment.deployment_id]}]
+    tag = _by_tag(deployment)
     ec2 = account.client("ec2")
     running = [*tag, {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
     reservations = ec2.describe_instances(Filters=running)["Reservations"]
-    networks = [one["VpcId"] for one in ec2.describe_vpcs(Filters=tag)["Vpcs"]]
-    in_them = [{"Name": "vpc-id", "Values": networks}]
+    networks = _networks(deployment)
     found = {
         "buckets": _buckets(deployment),
         "clusters": [one["Id"] for one in _clusters(deployment)],
         "machines": [one["InstanceId"] for each in reservations for one in each["Instances"]],
         "disks": [one["VolumeId"] for one in ec2.describe_volumes(Filters=tag)["Volumes"]],
         "networks": networks,
-        "endpoints": [
-            one["VpcEndpointId"] for one in ec2.describe_vpc_endpoints(Filters=in_them)["VpcEndpoints"]
-        ]
-        if networks
-        else [],
+        "endpoints": [endpoint["VpcEndpointId"] for endpoint in _endpoints(ec2, networks)],
         "keys": _keys(deployment),
         "stack": [deployment.stack_name] if deployment.describe() else [],
     }
@@ -132,6 +129,78 @@ def _end_clusters(deployment: Deployment) -> None:
     emr.terminate_job_flows(JobFlowIds=ids)
     deployment.say(f"Ending {', '.join(ids)}")
     deployment.until(lambda: {"left": _clusters(deployment)}, lambda seen: not seen["left"])
+
+
+def _by_tag(deployment: Deployment) -> list[dict[str, Any]]:
+    return [{"Name": "tag:deployment", "Values": [deployment.deployment_id]}]
+
+
+def _networks(deployment: Deployment) -> list[str]:
+    vpcs = deployment.account.client("ec2").describe_vpcs(Filters=_by_tag(deployment))["Vpcs"]
+    return [vpc["VpcId"] for vpc in vpcs]
+
+
+def _endpoints(ec2: Any, networks: list[str]) -> list[dict[str, Any]]:
+    """Return the VPC endpoints in `networks` without the deleted ones, which EC2 lists for a while."""
+    if not networks:
+        return []
+    pages = ec2.get_paginator("describe_vpc_endpoints").paginate(Filters=_in(networks))
+    listed = [endpoint for page in pages for endpoint in page["VpcEndpoints"]]
+    return [endpoint for endpoint in listed if endpoint["State"].lower() != "deleted"]
+
+
+def _in(networks: list[str]) -> list[dict[str, Any]]:
+    return [{"Name": "vpc-id", "Values": networks}]
+
+
+def _is_from_emr(resource: dict[str, Any]) -> bool:
+    """Tell whether EMR created a resource: its v2 role tags each; the stack's have CloudFormation's tags too."""
+    tags = {tag["Key"]: tag["Value"] for tag in resource.get("Tags", [])}
+    return tags.get(POLICY_TAG) == "true" and "aws:cloudformation:stack-id" not in tags
+
+
+def _remove_emr_leftovers(deployment: Deployment) -> None:
+    """Remove EMR's interface endpoint and security groups, without which the network cannot be deleted.
+
+    Raises:
+        DeploymentFailed: EC2 refuses to delete an endpoint.
+    """
+    ec2, networks = deployment.account.client("ec2"), _networks(deployment)
+
+    def endpoints() -> list[str]:
+        return [endpoint["VpcEndpointId"] for endpoint in _endpoints(ec2, networks) if _is_from_emr(endpoint)]
+
+    if left := endpoints():
+        deployment.say(f"Removing what EMR left: {', '.join(left)}")
+        if refused := ec2.delete_vpc_endpoints(VpcEndpointIds=left).get("Unsuccessful"):
+            reason = refused[0]["Error"]["Message"]
+            raise DeploymentFailed(f"{left[0]} cannot be deleted: {reason}; delete it, repeat make destroy")
+        deployment.until(lambda: {"left": endpoints()}, lambda seen: not seen["left"])
+    pages = ec2.get_paginator("describe_security_groups").paginate(Filters=_in(networks)) if networks else []
+    groups = [group for page in pages for group in page["SecurityGroups"] if _is_from_emr(group)]
+    for group in groups:  # EMR's groups refer to one another: their rules go first
+        if rules := group["IpPermissions"]:
+            ec2.revoke_security_group_ingress(GroupId=group["GroupId"], IpPermissions=rules)
+        if rules := group["IpPermissionsEgress"]:
+            ec2.revoke_security_group_egress(GroupId=group["GroupId"], IpPermissions=rules)
+    if groups:
+        deployment.say(f"Removing what EMR left: {', '.join(group['GroupName'] for group in groups)}")
+        ids = [group["GroupId"] for group in groups]
+        deployment.until(lambda: {"left": _delete_groups(ec2, ids)}, lambda seen: not seen["left"])
+
+
+def _delete_groups(ec2: Any, ids: list[str]) -> list[str]:
+    """Delete security groups; return those that the interfaces of ended nodes still use."""
+    in_use = []
+    for group_id in ids:
+        try:
+            ec2.delete_security_group(GroupId=group_id)
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "DependencyViolation":
+                in_use.append(group_id)
+            elif error.response["Error"]["Code"] != "InvalidGroup.NotFound":
+                raise
+    return in_use
 
 
 def _weigh(s3: Any, bucket: str) -> tuple[int, int]:

@@ -137,6 +137,20 @@ class Deployment:
             )
         return {one["OutputKey"]: one["OutputValue"] for one in stack.get("Outputs", [])}
 
+    def interface_endpoints(self) -> int:
+        """Count the interface endpoints of a cluster in the stack's network: the stack's own, and one that EMR adds."""
+        listed = self.account.client("cloudformation").describe_stack_resources(StackName=self.stack_name)
+        ids = [
+            resource["PhysicalResourceId"]
+            for resource in listed["StackResources"]
+            if resource["ResourceType"] == "AWS::EC2::VPCEndpoint"
+        ]
+        if not ids:
+            return 0
+        endpoints = self.account.client("ec2").describe_vpc_endpoints(VpcEndpointIds=ids)["VpcEndpoints"]
+        own = sum(endpoint["VpcEndpointType"] == "Interface" for endpoint in endpoints)
+        return own + 1 if own else 0
+
     def describe(self) -> dict[str, Any] | None:
         """The stack as CloudFormation describes it, or None."""
         try:
@@ -222,11 +236,16 @@ class Deployment:
     def _execute(self, change_set: str, verb: str) -> None:
         formation = self.account.client("cloudformation")
         formation.execute_change_set(ChangeSetName=change_set, StackName=self.stack_name)
-        stack = self.until(
-            lambda: self.describe() or {"StackStatus": "CREATE_IN_PROGRESS"},
-            lambda seen: not seen["StackStatus"].endswith(("_IN_PROGRESS", "CLEANUP_IN_PROGRESS")),
+        # DescribeStacks may still show the state before; the change set says when its execution ends.
+        executed = self.until(
+            lambda: formation.describe_change_set(ChangeSetName=change_set, StackName=self.stack_name),
+            lambda seen: seen["ExecutionStatus"] in ("EXECUTE_COMPLETE", "EXECUTE_FAILED"),
         )
-        if stack["StackStatus"] == f"{verb}_COMPLETE":
+        stack = self.until(
+            lambda: self.describe() or {"StackStatus": f"{verb}_IN_PROGRESS"},
+            lambda seen: not seen["StackStatus"].endswith("_IN_PROGRESS"),
+        )
+        if executed["ExecutionStatus"] == "EXECUTE_COMPLETE" and stack["StackStatus"] == f"{verb}_COMPLETE":
             self.say(f"{self.stack_name}: {stack['StackStatus']}")
             return
         events = formation.describe_stack_events(StackName=stack.get("StackId", self.stack_name))[
@@ -235,7 +254,7 @@ class Deployment:
         failed = [one for one in events if one.get("ResourceStatus", "").endswith("FAILED")]
         reasons = [f"{one.get('LogicalResourceId')}: {one.get('ResourceStatusReason')}" for one in failed]
         raise DeploymentFailed(
-            f"{self.stack_name} is {stack['StackStatus']}; nothing of it is left behind:\n  "
+            f"{self.stack_name} is {stack['StackStatus']}:\n  "
             + "\n  ".join(reasons or [str(stack.get("StackStatusReason"))])
         )
 
@@ -256,9 +275,8 @@ class Deployment:
         """
         seen = self.until(
             lambda: self.describe() or {"StackStatus": "DELETE_COMPLETE"},
-            lambda one: (
-                not one["StackStatus"].endswith("_IN_PROGRESS") or one["StackStatus"].startswith("REVIEW")
-            ),
+            # any other state is that of before DeleteStack
+            lambda seen: seen["StackStatus"] in ("DELETE_COMPLETE", "DELETE_FAILED"),
         )
         if seen["StackStatus"] != "DELETE_COMPLETE":
             raise DeploymentFailed(

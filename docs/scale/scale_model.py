@@ -20,8 +20,9 @@ REPOSITORY = HERE.parents[1]
 sys.path[:0] = [str(REPOSITORY / "plugins"), str(HERE)]
 
 from fruits_airflow.bucket_listing import WORKERS as LISTED_AT_ONCE  # noqa: E402 - needs the path above
-from fruits_airflow.cluster_body import load_profile  # noqa: E402
-from fruits_airflow.cost import disks, fleets_eur_per_hour, worker_vcpus  # noqa: E402
+from fruits_airflow.cluster_body import Profile, load_profile  # noqa: E402
+from fruits_airflow.cost import Speed, disks, fleets_eur_per_hour, forecast_hours, worker_vcpus  # noqa: E402
+from fruits_airflow.forecasting import profile_speed  # noqa: E402
 from fruits_airflow.prices import Prices, load_prices  # noqa: E402
 from fruits_airflow.stages import STAGES  # noqa: E402
 from fruits_airflow.strict_yaml import read_yaml_mapping  # noqa: E402
@@ -81,8 +82,8 @@ class Inputs:
     facts: Any
     settings: Any
     prices: Prices
-    profile: list[dict[str, Any]]
-    """The fleets of the nightly profile, as RunJobFlow takes them."""
+    profile: Profile
+    """The nightly profile: its fleets, its throughput and the minutes that every run takes."""
 
     @classmethod
     def read(cls) -> Inputs:
@@ -97,7 +98,7 @@ class Inputs:
             facts=facts,
             settings=settings,
             prices=load_prices(facts["region"]),
-            profile=load_profile(settings["nightly_profile"]).instance_fleets,
+            profile=load_profile(settings["nightly_profile"]),
         )
 
 
@@ -112,6 +113,9 @@ class Model:
         self.core_ms: dict[str, float] = {
             stage: details["core_ms_per_further_image"][stage] or 0.0 for stage in STAGES
         }
+        # The throughput of include/cluster.yaml is that of load_images and featurize, as `make forecast` takes it.
+        self.vcpu_speed = profile_speed(inputs.profile) * self._core_ms_by_image / 1000
+        """What a vCPU of the fleet does of a core of the benchmark's machine."""
 
     def of_phones(self) -> Model:
         """The same for photos as a phone takes them: more to decode, more to keep."""
@@ -126,12 +130,16 @@ class Model:
 
     @property
     def vcpu_s_per_image(self) -> float:
-        """Seconds of one vCPU of the fleet for one new image through all four jobs."""
-        return sum(self.core_ms.values()) / 1000 / self.facts["machine"]["vcpu_speed"]
+        """Seconds of one vCPU of the fleet for one new image; PCA and publication are in the profile's minutes."""
+        return self._core_ms_by_image / 1000 / self.vcpu_speed
+
+    @property
+    def _core_ms_by_image(self) -> float:
+        return self.core_ms["load_images"] + self.core_ms["featurize"]
 
     def cluster(self, nodes: int) -> list[dict[str, Any]]:
         """The nightly profile with so many core nodes, all of them on demand."""
-        fleets = {fleet["InstanceFleetType"]: fleet for fleet in self.given.profile}
+        fleets = {fleet["InstanceFleetType"]: fleet for fleet in self.given.profile.instance_fleets}
         return [fleets["MASTER"], {**fleets["CORE"], "TargetOnDemandCapacity": nodes}]
 
     @property
@@ -144,7 +152,7 @@ class Model:
         return worker_vcpus(self.cluster(nodes))
 
     def images_per_s(self, nodes: int) -> float:
-        """New images that a fleet takes through all four jobs in a second."""
+        """New images that a fleet loads and featurizes in a second."""
         return self.vcpus(nodes) / self.vcpu_s_per_image
 
     def eur_per_hour(self, nodes: int) -> float:
@@ -152,9 +160,9 @@ class Model:
         return fleets_eur_per_hour(self.cluster(nodes), self.given.prices)
 
     def hours(self, images: float, nodes: int, known: float = 0.0) -> float:
-        """Wall hours of a run over so many new images, of a table with `known` rows already."""
-        start = self.facts["emr"]["start_minutes"] / 60
-        return start + (images / self.images_per_s(nodes) + self.id_scan_s(known, nodes)) / 3600
+        """Wall hours of a run over so many new images, as `make forecast` says; `known` rows are scanned besides."""
+        speed = Speed(1 / self.vcpu_s_per_image, self.given.profile.fixed_minutes)
+        return forecast_hours(images, speed, self.cluster(nodes)) + self.id_scan_s(known, nodes) / 3600
 
     def eur(self, images: float, nodes: int, known: float = 0.0) -> float:
         """What that run costs in machines."""
@@ -215,10 +223,9 @@ class Model:
         planner, s3, settings = self.facts["planner"], self.facts["s3"], self.given.settings
         nightly, trial = self.facts["fleets"][0], self.given.trial
         night_hours = settings["max_cluster_minutes"] / 60
-        work_hours = night_hours - self.facts["emr"]["start_minutes"] / 60
-        affordable_s = (
-            settings["max_cost_eur"] / self.eur_per_hour(nightly) - self.facts["emr"]["start_minutes"] / 60
-        ) * 3600
+        fixed_hours = self.given.profile.fixed_minutes / 60
+        work_hours = night_hours - fixed_hours
+        affordable_s = (settings["max_cost_eur"] / self.eur_per_hour(nightly) - fixed_hours) * 3600
         listing_bytes = trial["listing_bytes"] / trial["keys"]
         disk_gib = min(disks(self.cluster(nightly)[1:]).values())
         heap = planner["driver_gib"] * 2**30 * planner["heap_for_planning"]
@@ -282,10 +289,10 @@ class Model:
 
     def nodes_at_request_limit(self) -> float:
         """Core nodes whose load job reaches S3's rate of GETs for one prefix."""
-        per_vcpu = self.facts["machine"]["vcpu_speed"] * 1000 / self.core_ms["load_images"]
+        per_vcpu = self.vcpu_speed * 1000 / self.core_ms["load_images"]
         return float(self.facts["s3"]["get_per_s_per_prefix"]) / per_vcpu / self.vcpus(1)
 
     def pca_hours(self, images: float, nodes: int) -> float:
         """Sums taken anew over all features."""
         core_s = images * self.core_ms["reduce_pca"] / 1000
-        return core_s / self.facts["machine"]["vcpu_speed"] / self.vcpus(nodes) / 3600
+        return core_s / self.vcpu_speed / self.vcpus(nodes) / 3600

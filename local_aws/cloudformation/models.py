@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 from moto.cloudformation import models, parsing
 from moto.cloudformation.exceptions import ValidationError
-from moto.cloudformation.models import Change, CloudFormationBackend, Stack
+from moto.cloudformation.models import Change, ChangeSet, CloudFormationBackend, Stack
 from moto.utilities.utils import get_partition
+
+from local_aws.cloudformation.resources import Whole
 
 log = logging.getLogger(__name__)
 # moto's models of these would make clusters in moto's EMR, which nobody reaches.
 _NOT_HERE = {"AWS::EMR::Cluster", "AWS::EMR::InstanceGroupConfig"}
 _SUFFIXES = {"aws-cn": "amazonaws.com.cn", "aws-eusc": "amazonaws.eu"}
+# AWS answers ExecuteChangeSet before the stack's status changes.
+_EXECUTION_DELAY_S = 0.2
 
 
 class RegionalResourceMap(parsing.ResourceMap):
@@ -27,19 +32,48 @@ class RegionalResourceMap(parsing.ResourceMap):
             "AWS::URLSuffix": _SUFFIXES.get(partition, "amazonaws.com"),
         }
 
-    def delete(self) -> None:
-        """Deletes what was made last first, as AWS does: what refers to another goes before it. moto's order is chance.
+    def create(self, template: dict[str, Any]) -> bool:
+        """Create every resource and tags those that CloudFormation tags."""
+        ready = super().create(template)
+        self._add_system_tags()
+        return ready
+
+    def update(self, template: dict[str, Any], parameters: dict[str, Any] | None = None) -> None:
+        """Update the resources; system tags survive, as on AWS."""
+        super().update(template, parameters)
+        self._add_system_tags()
+
+    def _add_system_tags(self) -> None:
+        for name, resource in self._parsed_resources.items():
+            kind = self._resource_json_map.get(name, {}).get("Type")
+            resource_class = parsing.resource_class_from_type(kind) if kind else None
+            if resource_class is not None and issubclass(resource_class, Whole):
+                tags = {
+                    "aws:cloudformation:stack-name": str(self["AWS::StackName"]),
+                    "aws:cloudformation:stack-id": str(self["AWS::StackId"]),
+                    "aws:cloudformation:logical-id": name,
+                }
+                resource_class.add_system_tags(
+                    resource.physical_resource_id, tags, self._account_id, self._region_name
+                )
+
+    def delete(self, creating: bool = False) -> None:
+        """Delete the last created resource first, as AWS does, so that dependants go before what they refer to.
+
+        Args:
+            creating: The stack's creation is rolled back: `RetainExceptOnCreate` then keeps nothing.
 
         Raises:
-            Exception: the first that a resource could not be deleted for; the others are gone.
+            Exception: The first error of a service; every other resource is deleted.
         """
+        kept = {"Retain"} if creating else {"Retain", "RetainExceptOnCreate"}
         failure: Exception | None = None
-        for name, made in reversed(list(self._parsed_resources.items())):
+        for name, resource in reversed(list(self._parsed_resources.items())):
             template = self._resource_json_map.get(name)
-            if template is None or isinstance(made, str) or template.get("DeletionPolicy") == "Retain":
+            if template is None or isinstance(resource, str) or template.get("DeletionPolicy") in kept:
                 continue
             try:
-                self._delete_resource(made, template)
+                self._delete_resource(resource, template)
             except Exception as error:  # noqa: BLE001 - whatever the service says
                 failure = failure or error
             else:
@@ -70,16 +104,7 @@ class StrictCloudFormationBackend(CloudFormationBackend):
             made = next((one for one in self.stacks.values() if one.name == name), None)
             if made is None or made.status != "CREATE_IN_PROGRESS":
                 raise
-            log.warning("stack %s is rolled back: %s", name, error)
-            made._add_stack_event("CREATE_FAILED", resource_status_reason=str(error))
-            made._add_stack_event("ROLLBACK_IN_PROGRESS", resource_status_reason=str(error))
-            made.resource_map.delete()
-            # moto makes a resource when it is looked at: there must be none left to look at
-            made.template_dict = {"Resources": {}}
-            made.resource_map._resource_json_map = {}
-            made.output_map = made._create_output_map()
-            made.status, made.stack_status_reason = "ROLLBACK_COMPLETE", str(error)  # type: ignore[attr-defined]
-            made._add_stack_event("ROLLBACK_COMPLETE")
+            _roll_back_creation(made, error)
             return made
 
     def create_change_set(
@@ -126,23 +151,72 @@ class StrictCloudFormationBackend(CloudFormationBackend):
         return dict(resources.lazy_condition_map.items())
 
     def execute_change_set(self, change_set_name: str, stack_name: str | None = None) -> None:  # noqa: ARG002
-        """Executes a change set as CreateStack and UpdateStack do, rolled back where it cannot be."""
+        """Start to execute a change set; its ExecutionStatus and the stack's status follow, as on AWS.
+
+        Raises:
+            ValidationError: The change set cannot be executed, or local_aws cannot make the update.
+        """
         change_set = self.describe_change_set(change_set_name)
         if change_set is None or change_set.execution_status != "AVAILABLE":
             raise ValidationError(
                 message=f"ChangeSet [{change_set_name}] cannot be executed in its current status"
             )
-        stack = self.stacks[change_set.stack_id]
-        parameters = dict(change_set.parameters)
-        if change_set.change_set_type == "CREATE":
-            del self.stacks[stack.stack_id]  # it was there for review only
-            made = self.create_stack(stack.name, change_set.template, parameters, tags=change_set.tags)
-            if made.status == "CREATE_IN_PROGRESS":
-                made.status = "CREATE_COMPLETE"
+        if change_set.change_set_type == "UPDATE":
+            self._require_possible_update(change_set.stack, change_set.template, dict(change_set.parameters))
+        change_set.execution_status = "EXECUTE_IN_PROGRESS"
+        timer = threading.Timer(_EXECUTION_DELAY_S, self._execute, [change_set])
+        timer.daemon = True
+        timer.start()
+
+    def _execute(self, change_set: ChangeSet) -> None:
+        stack = change_set.stack
+        try:
+            if change_set.change_set_type == "CREATE":
+                self._create_reviewed(stack, change_set)
+            else:
+                parameters = [
+                    {"ParameterKey": key, "ParameterValue": value}
+                    for key, value in change_set.parameters.items()
+                ]
+                stack.status = "UPDATE_IN_PROGRESS"
+                super().update_stack(
+                    stack.name, change_set.template, None, parameters=parameters, tags=change_set.tags
+                )
+        except Exception as error:  # noqa: BLE001 - whatever the service says
+            log.warning("stack %s: %s", stack.name, error)
+            if change_set.change_set_type == "CREATE":
+                _roll_back_creation(stack, error)
+            else:  # nothing here knows the state before
+                stack._add_stack_event("UPDATE_FAILED", resource_status_reason=str(error))
+                stack.status = "UPDATE_ROLLBACK_FAILED"
+            change_set.execution_status = "EXECUTE_FAILED"
         else:
-            listed = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
-            self.update_stack(stack.name, change_set.template, None, parameters=listed, tags=change_set.tags)
-        change_set.execution_status = "EXECUTE_COMPLETE"
+            change_set.execution_status = "EXECUTE_COMPLETE"
+
+    def _create_reviewed(self, stack: Stack, change_set: ChangeSet) -> None:
+        """Create what a change set says in the stack that was there for review; its id stays, as on AWS."""
+        stack.status = "CREATE_IN_PROGRESS"
+        stack._add_stack_event("CREATE_IN_PROGRESS", resource_status_reason="User Initiated")
+        stack.template, stack.parameters = change_set.template, dict(change_set.parameters)
+        stack.tags = change_set.tags or {}
+        stack._parse_template()
+        stack.resource_map = stack._create_resource_map()
+        stack.output_map = stack._create_output_map()
+        stack.create_resources()
+        if stack.status == "CREATE_IN_PROGRESS":
+            stack.mark_creation_complete()
+
+    def delete_stack(self, name_or_stack_id: str) -> None:
+        """Delete a stack; one with a resource that cannot be deleted stays, DELETE_FAILED, as on AWS."""
+        for stack in self.stacks.values():
+            if name_or_stack_id in (stack.name, stack.stack_id):
+                try:
+                    stack.resource_map.delete()
+                except Exception as error:  # noqa: BLE001 - whatever the service says
+                    stack._add_stack_event("DELETE_FAILED", resource_status_reason=str(error))
+                    stack.status, stack.stack_status_reason = "DELETE_FAILED", str(error)  # type: ignore[attr-defined]
+                    return
+        super().delete_stack(name_or_stack_id)
 
     def update_stack(self, name: str, template: str, *args: Any, **kwargs: Any) -> Stack:
         """Updates a stack.
@@ -153,11 +227,15 @@ class StrictCloudFormationBackend(CloudFormationBackend):
         stack = self.get_stack(name)
         parameters = kwargs.get("parameters") or []
         resolved = self._resolve_update_parameters(instance=stack, incoming_params=parameters)
+        self._require_possible_update(stack, template, resolved)
+        return super().update_stack(name, template, *args, **kwargs)
+
+    def _require_possible_update(self, stack: Stack, template: str, resolved: dict[str, Any]) -> None:
         wanted = Stack.parse_template(template)
         _check_types(wanted)
         _know_defaults(stack)
-        before = self._conditions(name, stack.template_dict, stack.resource_map.input_parameters)
-        after = self._conditions(name, wanted, resolved)
+        before = self._conditions(stack.name, stack.template_dict, stack.resource_map.input_parameters)
+        after = self._conditions(stack.name, wanted, resolved)
         if changed := sorted(key for key in before.keys() & after.keys() if before[key] != after[key]):
             raise ValidationError(
                 message=f"local_aws cannot change what {', '.join(changed)} decides: delete and create the stack."
@@ -169,7 +247,25 @@ class StrictCloudFormationBackend(CloudFormationBackend):
                 raise ValidationError(
                     message=f"local_aws cannot update {logical_id} ({kind}): delete and create the stack."
                 )
-        return super().update_stack(name, template, *args, **kwargs)
+
+
+def _roll_back_creation(stack: Stack, error: Exception) -> None:
+    """Delete what a failed creation left, and give the stack the reason."""
+    log.warning("stack %s is rolled back: %s", stack.name, error)
+    stack._add_stack_event("CREATE_FAILED", resource_status_reason=str(error))
+    stack._add_stack_event("ROLLBACK_IN_PROGRESS", resource_status_reason=str(error))
+    status, resources = "ROLLBACK_COMPLETE", stack.resource_map
+    try:
+        resources.delete(creating=True) if isinstance(resources, RegionalResourceMap) else resources.delete()
+    except Exception as left:  # noqa: BLE001 - whatever the service says
+        status = "ROLLBACK_FAILED"
+        stack._add_stack_event("DELETE_FAILED", resource_status_reason=str(left))
+    # moto creates a resource when it is looked at: there must be none left to look at
+    stack.template_dict = {"Resources": {}}
+    resources._resource_json_map = {}
+    stack.output_map = stack._create_output_map()
+    stack.status, stack.stack_status_reason = status, str(error)  # type: ignore[attr-defined]
+    stack._add_stack_event(status)
 
 
 def _know_defaults(stack: Stack) -> None:
@@ -187,12 +283,22 @@ def _check_types(template: dict[str, Any]) -> None:
         )
 
 
+_MOTO_OUTPUTS = vars(Stack)["outputs"].fget
+
+
 def _stack_resources(stack: Stack) -> list[Any]:
-    """The resources of a stack; moto lists an empty one for each that a condition leaves out."""
-    return [one for one in stack.resource_map.values() if one is not None]
+    """Return the resources that exist; moto creates those it looks at, beside the thread that creates the stack."""
+    created = stack.resource_map._parsed_resources
+    return [created[name] for name in stack.resource_map.resources if created.get(name) is not None]
+
+
+def _outputs(stack: Stack) -> Any:
+    """Return the outputs; none before the stack is there, since moto would create what they refer to."""
+    return _MOTO_OUTPUTS(stack) if stack.status.endswith("_COMPLETE") else None
 
 
 def install() -> None:
     """Replaces these parts of moto, for this process."""
     vars(models)["ResourceMap"] = RegionalResourceMap
     Stack.stack_resources = property(_stack_resources)  # type: ignore[assignment,method-assign]
+    Stack.outputs = property(_outputs)  # type: ignore[assignment,method-assign]

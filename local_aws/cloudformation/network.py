@@ -11,7 +11,10 @@ from typing import Any, ClassVar
 
 from moto.cloudformation.exceptions import ValidationError
 from moto.core.common_models import CloudFormationModel
+from moto.ec2.exceptions import DependencyViolationError
+from moto.ec2.models import ec2_backends
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend, Zone
+from moto.ec2.models.security_groups import SecurityGroupBackend
 
 from local_aws.cloudformation.resources import Properties, Whole, truth
 
@@ -29,10 +32,10 @@ class _Ec2(Whole):
     """What the types of EC2 have in common.
 
     Attributes:
-        tagged_as: the type's name in TagSpecifications.
+        tagged_as: the type's name in TagSpecifications; empty for a type without tags.
     """
 
-    tagged_as: ClassVar[str]
+    tagged_as: ClassVar[str] = ""
 
     @classmethod
     def ec2(cls, region: str) -> Any:
@@ -44,6 +47,12 @@ class _Ec2(Whole):
         """The request's TagSpecifications, if there are tags."""
         tags = properties.get("Tags")
         return {"TagSpecifications": [{"ResourceType": cls.tagged_as, "Tags": tags}]} if tags else {}
+
+    @classmethod
+    def add_system_tags(cls, name: str, tags: dict[str, str], account_id: str, region: str) -> None:
+        """Add them; the API refuses tags that begin with `aws:`."""
+        if cls.tagged_as:
+            ec2_backends[account_id][region].create_tags([name], tags)
 
     @classmethod
     def apply(cls, name: str, properties: Properties, region: str) -> None:  # noqa: ARG003
@@ -76,8 +85,19 @@ class Vpc(_Ec2, CloudFormationModel):
 
     @classmethod
     def remove(cls, name: str, region: str) -> None:
-        """Removes the network, which must be empty."""
-        cls.ec2(region).delete_vpc(VpcId=name)
+        """Remove the network, which must be empty; moto takes endpoints and security groups with it.
+
+        Raises:
+            ValidationError: An endpoint or a security group is left in it.
+        """
+        ec2, filters = cls.ec2(region), [{"Name": "vpc-id", "Values": [name]}]
+        endpoints = ec2.describe_vpc_endpoints(Filters=filters)["VpcEndpoints"]
+        groups = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
+        left = [endpoint["VpcEndpointId"] for endpoint in endpoints if endpoint["State"] != "deleted"]
+        left += [group["GroupId"] for group in groups if group["GroupName"] != "default"]
+        if left:
+            raise ValidationError(message=f"The vpc '{name}' has dependencies: {', '.join(left)}.")
+        ec2.delete_vpc(VpcId=name)
 
 
 class Subnet(_Ec2, CloudFormationModel):
@@ -239,3 +259,20 @@ class VpcEndpoint(_Ec2, CloudFormationModel):
     def remove(cls, name: str, region: str) -> None:
         """Removes the endpoint."""
         cls.ec2(region).delete_vpc_endpoints(VpcEndpointIds=[name])
+
+
+def _delete_security_group(
+    self: SecurityGroupBackend,
+    vpc_id: str | None,
+    group_id: str,
+    delete: Any = SecurityGroupBackend._delete_security_group,
+) -> None:
+    """DeleteSecurityGroup, which moto grants also where another group's rule refers to the group."""
+    others = [group for groups in self.groups.values() for group in groups.values() if group.id != group_id]
+    rules = [rule for group in others for rule in (*group.ingress_rules, *group.egress_rules)]
+    if any(rule.source_group.get("GroupId") == group_id for rule in rules):
+        raise DependencyViolationError(f"resource {group_id} has a dependent object")
+    delete(self, vpc_id, group_id)
+
+
+setattr(SecurityGroupBackend, "_delete_security_group", _delete_security_group)  # noqa: B010

@@ -130,6 +130,10 @@ class Whole:
         """Removes the resource."""
         raise NotImplementedError
 
+    @classmethod
+    def add_system_tags(cls, name: str, tags: dict[str, str], account_id: str, region: str) -> None:
+        """Add the tags `aws:cloudformation:*` where the type's schema says `cloudFormationSystemTags`."""
+
 
 class Bucket(Whole, CloudFormationModel):
     """`AWS::S3::Bucket`: moto makes it with encryption and tags only."""
@@ -197,6 +201,13 @@ class Bucket(Whole, CloudFormationModel):
     def remove(cls, name: str, region: str) -> None:
         """Removes the bucket, which must be empty."""
         cls.clients.get("s3", region).delete_bucket(Bucket=name)
+
+    @classmethod
+    def add_system_tags(cls, name: str, tags: dict[str, str], account_id: str, region: str) -> None:
+        """Add them beside the bucket's own; the API refuses tags that begin with `aws:`."""
+        backend = s3_backends[account_id][get_partition(region)]
+        own = {tag["Key"]: tag["Value"] for tag in backend.get_bucket_tagging(name)["Tags"]}
+        backend.put_bucket_tagging(name, own | tags)
 
 
 class Key(Whole, CloudFormationModel):

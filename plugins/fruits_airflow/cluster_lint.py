@@ -20,12 +20,13 @@ from fruits_airflow.errors import ClusterRefused, ConfigError, ResidencyError
 from fruits_airflow.machine_rules import (
     Body,
     Found,
+    application_masters,
+    configured,
     executors_fit,
     fleets,
     instance_types,
     managed_scaling,
     primary_on_demand,
-    spark_defaults,
     spot_falls_back,
 )
 from fruits_airflow.regions import require_eu_region
@@ -212,9 +213,9 @@ def libraries(body: Body, around: Surroundings) -> Found:
 
 def spark_settings(body: Body, around: Surroundings) -> Found:
     """The Spark settings that a run relies on."""
-    properties = spark_defaults(body)
-    if properties.get("spark.yarn.maxAppAttempts") != "1":
-        yield "spark.yarn.maxAppAttempts is not 1: YARN would run a failed step once more"
+    properties = configured(body, "spark-defaults")
+    if (attempts := properties.get("spark.yarn.maxAppAttempts")) != "2":
+        yield f"spark.yarn.maxAppAttempts is {attempts}: a lost application master would end the step; set 2"
     if "spark.pyspark.python" not in properties:
         yield "spark.pyspark.python is not set: workers would take the PATH's python3, without our libraries"
     if properties.get("spark.sql.catalog.lake.warehouse") != f"s3://{around.lake_bucket}/tables":
@@ -266,7 +267,7 @@ def limits(body: Body, _around: Surroundings) -> Found:
 RULES: tuple[Callable[[Body, Surroundings], Found], ...] = (
     *(eu_region, known_release, deadline, idle_timeout, roles, tags, encryption, instance_metadata, log_uri),
     *(libraries, spark_settings, executors_fit, instance_types, fleets, primary_on_demand, spot_falls_back),
-    *(managed_scaling, step_failures, limits),
+    *(managed_scaling, application_masters, step_failures, limits),
 )
 
 

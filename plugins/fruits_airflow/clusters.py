@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fruits_airflow.cluster_lint import LONGEST_LIFE
 from fruits_airflow.errors import ClusterLost
 from fruits_airflow.journal import Journal, age_s
 from fruits_airflow.lake import error_code
@@ -152,10 +153,20 @@ def find_noted(
     try:
         cluster = describe(client, request[MADE])
     except ClientError as error:
-        if is_unknown(error):
+        if _is_forgotten(error, request):
             return []
         raise
     return _own(identity, [cluster], states)
+
+
+def _is_forgotten(error: ClientError, request: Mapping[str, Any]) -> bool:
+    """Whether EMR, asked for a noted cluster, answers that it keeps nothing of it: it forgets two months after the end.
+
+    A policy with tag conditions turns that answer into AccessDenied, since there is no tag to compare. Of a cluster
+    that may still live, AccessDenied says nothing.
+    """
+    denied = error_code(error) == "AccessDeniedException" and age_s(request) > LONGEST_LIFE.total_seconds()
+    return denied or is_unknown(error)
 
 
 def find_listed_or_noted(

@@ -68,8 +68,18 @@ class Forecast:
         return sum(self.parts.values())
 
 
+def forecast_hours(images: float, speed: Speed, fleets: Sequence[Mapping[str, Any]]) -> float:
+    """How long a run takes: the fixed minutes, and its images on every vCPU that executes tasks."""
+    images_per_second = speed.images_per_second_per_vcpu * worker_vcpus(fleets)
+    return speed.fixed_minutes / 60 + images / images_per_second / 3600
+
+
 def forecast(
-    work: Workload, speed: Speed, fleets: Sequence[Mapping[str, Any]], prices: Prices, private: bool = False
+    work: Workload,
+    speed: Speed,
+    fleets: Sequence[Mapping[str, Any]],
+    prices: Prices,
+    interface_endpoints: int = 0,
 ) -> Forecast:
     """What a run will cost: each fleet at its target capacity, of its dearest type, spot at its typical price.
 
@@ -78,12 +88,10 @@ def forecast(
         speed: of the cluster.
         fleets: `InstanceFleets` of RunJobFlow.
         prices: of the cluster's region.
-        private: the nodes are in a private subnet, behind a NAT gateway, rather than with public addresses.
+        interface_endpoints: VPC interface endpoints by which nodes without public addresses reach AWS; 0 where each
+            node has a public address.
     """
-    hours = (
-        speed.fixed_minutes / 60
-        + work.images / (speed.images_per_second_per_vcpu * worker_vcpus(fleets)) / 3600
-    )
+    hours = forecast_hours(work.images, speed, fleets)
     usd = dict.fromkeys(PARTS, 0.0)
     nodes = 0
     for fleet in fleets:
@@ -91,7 +99,7 @@ def forecast(
             nodes += count
             for part, hourly in _node_parts(config, market, prices).items():
                 usd[part] += count * hourly * hours
-    usd["network"] += (prices.nat if private else nodes * prices.public_ipv4) * hours
+    usd["network"] += _network_usd_per_hour(nodes, interface_endpoints, prices) * hours
     usd["network"] += work.transfer_gib * prices.transfer
     files = work.images / _IMAGES_PER_DATA_FILE
     reads = work.images + _READS_PER_RUN + 2 * files
@@ -99,6 +107,11 @@ def forecast(
     usd["s3"] = reads * prices.s3_read + writes * prices.s3_write
     usd["kms"] = (reads + writes) * _KMS_SHARE_OF_REQUESTS * prices.kms
     return Forecast(hours, {part: value * prices.eur_per_usd for part, value in usd.items()})
+
+
+def _network_usd_per_hour(nodes: int, interface_endpoints: int, prices: Prices) -> float:
+    """Endpoints cost when no run uses them, too: a run is charged for its hours."""
+    return interface_endpoints * prices.interface_endpoint or nodes * prices.public_ipv4
 
 
 def worker_vcpus(fleets: Sequence[Mapping[str, Any]]) -> int:
@@ -113,14 +126,22 @@ def worker_vcpus(fleets: Sequence[Mapping[str, Any]]) -> int:
     )
 
 
-def fleets_eur_per_hour(fleets: Sequence[Mapping[str, Any]], prices: Prices) -> float:
+def fleets_eur_per_hour(
+    fleets: Sequence[Mapping[str, Any]], prices: Prices, interface_endpoints: int = 0
+) -> float:
     """The most that an hour of a cluster can cost: dearest types, no spot discount, a public address for each node.
 
     Managed scaling goes no higher than the fleets' targets (see include/cluster.yaml).
     """
-    return prices.eur_per_usd * sum(
-        max(_count(config, _units(fleet)) * _bound(config, prices) for config in fleet["InstanceTypeConfigs"])
-        for fleet in fleets
+    return prices.eur_per_usd * (
+        interface_endpoints * prices.interface_endpoint
+        + sum(
+            max(
+                _count(config, _units(fleet)) * _bound(config, prices)
+                for config in fleet["InstanceTypeConfigs"]
+            )
+            for fleet in fleets
+        )
     )
 
 
@@ -158,6 +179,7 @@ def estimate_parts(
     now: datetime,
     disk_gib: Mapping[str, float] | None = None,
     spot_discount: bool = True,
+    interface_endpoints: int = 0,
 ) -> dict[str, float]:
     """Euros that a cluster's nodes have cost, by part, from the timelines that ListInstances gives and nothing else.
 
@@ -171,14 +193,17 @@ def estimate_parts(
         now: with a time zone.
         disk_gib: disk beside the root volume by instance type; ListInstances names volumes without their size.
         spot_discount: count spot nodes at their typical price; False gives an upper bound.
+        interface_endpoints: as for `forecast`; counted for the hours of the node that lived longest.
     """
     usd = dict.fromkeys(PARTS, 0.0)
+    longest_hours = 0.0
     for instance in instances:
         timeline = instance.get("Status", {}).get("Timeline", {})
         start = timeline.get("CreationDateTime")
         if start is None:
             continue
         hours = max(60.0, ((timeline.get("EndDateTime") or now) - start).total_seconds()) / 3600
+        longest_hours = max(longest_hours, hours)
         name = instance["InstanceType"]
         known = name in prices.ec2 and name in prices.emr
         market = instance.get("Market", "ON_DEMAND") if spot_discount and known else "ON_DEMAND"
@@ -186,6 +211,8 @@ def estimate_parts(
         disk = prices.disk_usd_per_hour((disk_gib or {}).get(name, 0.0))
         for part, hourly in (("ec2", ec2), ("emr", fee), ("ebs", disk), ("network", prices.public_ipv4)):
             usd[part] += hourly * hours
+    if interface_endpoints:
+        usd["network"] = interface_endpoints * prices.interface_endpoint * longest_hours
     return {part: value * prices.eur_per_usd for part, value in usd.items()}
 
 

@@ -127,7 +127,9 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
     bucket_region(lake.client, "raw_bucket", settings.raw_bucket)
     profile, now = load_profile(settings.demo_profile), datetime.now(UTC)
     require_sound_profile(settings, profile, settings.region, lake_region, now)
-    eur_per_hour = fleets_eur_per_hour(profile.instance_fleets, load_prices(settings.region))
+    eur_per_hour = fleets_eur_per_hour(
+        profile.instance_fleets, load_prices(settings.region), settings.interface_endpoints
+    )
     deadline(
         now, settings.max_cost_eur, 0.0, eur_per_hour, settings.max_cluster_minutes
     )  # refuses a useless ceiling

@@ -32,7 +32,7 @@ def forecast_run(
     lake: Lake,
     profile: Profile,
     work: Workload,
-    private: bool,
+    interface_endpoints: int,
 ) -> Forecast:
     """The forecast of a run, logged.
 
@@ -41,7 +41,7 @@ def forecast_run(
         lake: where earlier runs left their run.json.
         profile: of the cluster.
         work: what there is to do.
-        private: the cluster is in a subnet of the settings.
+        interface_endpoints: of the cluster's network.
 
     Raises:
         CostCeilingExceeded: it is above `max_cost_eur`.
@@ -54,7 +54,7 @@ def forecast_run(
         )
     learned = learned_speed(past_runs(lake), asked.engine)
     speed = speed_of(profile, learned)
-    expected = forecast(work, speed, profile.instance_fleets, prices, private)
+    expected = forecast(work, speed, profile.instance_fleets, prices, interface_endpoints)
     log.info(
         "Forecast: %.2f EUR (%s) and %.2f hours for %d images on %s, at %.1f images/s per vCPU (%s); at most %.2f EUR",
         *(expected.total_eur, ", ".join(f"{part} {eur:.3f}" for part, eur in expected.parts.items())),

@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 
 TYPES_PER_FLEET = 30  # with an allocation strategy; 5 without one
 YARN_SHARE = 0.75  # of a node's memory, what EMR gives to YARN
+MASTER_GIB = 1.0  # an application master in client mode: 512 MiB and 384 MiB of overhead, rounded up
+CORE_LABEL = {
+    "yarn-site": {
+        "yarn.node-labels.enabled": "true",
+        "yarn.node-labels.am.default-node-label-expression": "CORE",
+    },
+    "capacity-scheduler": {
+        "yarn.scheduler.capacity.root.accessible-node-labels.CORE.capacity": "100",
+        "yarn.scheduler.capacity.root.default.accessible-node-labels.CORE.capacity": "100",
+    },
+}
 _SIZE_GIB = {"m": 1 / 1024, "g": 1.0}
 
 Body = Mapping[str, Any]
@@ -124,24 +135,62 @@ def managed_scaling(body: Body, _around: Surroundings) -> Found:
         >= limits.get("MaximumCoreCapacityUnits", high)
     ):
         yield "ManagedScalingPolicy: the limits on demand and of core nodes must not be above the maximum"
+    on_demand = sum(int(fleet.get("TargetOnDemandCapacity", 0)) for fleet in _workers(body))
+    if on_demand < target and limits.get("MaximumOnDemandCapacityUnits") != on_demand:
+        yield (
+            f"ManagedScalingPolicy.MaximumOnDemandCapacityUnits is {limits.get('MaximumOnDemandCapacityUnits')}, the "
+            f"fleets ask for {on_demand} on demand: EMR scales up on demand to that limit before it asks for spot; "
+            f"set {on_demand}"
+        )
+
+
+def application_masters(body: Body, _around: Surroundings) -> Found:
+    """An application master is never on a spot market, since a step ends with it."""
+    spot = [fleet["InstanceFleetType"] for fleet in _workers(body) if fleet.get("TargetSpotCapacity")]
+    if not spot:
+        return
+    if "CORE" in spot:
+        yield (
+            "the CORE fleet asks for spot: HDFS and application masters go with a node; make it on demand, and the "
+            "TASK fleet spot"
+        )
+    for classification, properties in CORE_LABEL.items():
+        present = configured(body, classification)
+        for key, value in properties.items():
+            if present.get(key) != value:
+                yield f"{classification}: {key} is {present.get(key)}; {value} keeps application masters on core nodes"
 
 
 def executors_fit(body: Body, _around: Surroundings) -> Found:
-    """One interpreter per core, and memory that YARN has."""
-    properties = spark_defaults(body)
+    """One executor a node, one interpreter per core, and memory that the node has."""
+    properties = configured(body, "spark-defaults")
     cores = int(properties.get("spark.executor.cores", 0))
     needed = _gib(properties.get("spark.executor.memory", "1g")) + _gib(
         properties.get("spark.executor.memoryOverhead", "1g")
     )
+    if properties.get("spark.yarn.heterogeneousExecutors.enabled") != "false":
+        yield "spark.yarn.heterogeneousExecutors.enabled is not false: EMR's Spark would resize executors to the nodes"
+    limit = configured(body, "yarn-site").get("yarn.nodemanager.resource.memory-mb")
     for name in sorted({name for fleet in _workers(body) for name in _types(fleet)}):
         if vcpus(name) != cores:
             yield (
                 f"spark.executor.cores is {cores}, {name} has {vcpus(name)}: one interpreter per core, no "
                 "more, no less"
             )
-        memory = vcpus(name) * GIB_PER_CORE.get(name[0], 2) * YARN_SHARE
-        if needed > memory:
-            yield f"an executor of {needed:g} GiB does not fit the {memory:g} GiB that YARN has on {name}"
+        share = vcpus(name) * GIB_PER_CORE.get(name[0], 2) * YARN_SHARE
+        memory = int(limit) / 1024 if limit else share
+        if memory > share:
+            yield f"yarn.nodemanager.resource.memory-mb is {limit}; {name} has {share * 1024:.0f} for YARN"
+        if needed + MASTER_GIB > memory:
+            yield (
+                f"an executor of {needed:g} GiB and an application master do not fit the {memory:g} GiB that YARN has "
+                f"on {name}"
+            )
+        elif 2 * needed <= memory:
+            yield (
+                f"{memory // needed:.0f} executors of {needed:g} GiB fit the {memory:g} GiB that YARN has on {name}, "
+                f"each with {cores} cores: YARN counts memory only; set yarn.nodemanager.resource.memory-mb"
+            )
     parallelism, vcpu_count = properties.get("spark.default.parallelism"), worker_vcpus(_fleets(body))
     if parallelism != str(vcpu_count):
         yield (
@@ -166,12 +215,10 @@ def _units(fleet: Mapping[str, Any]) -> int:
     return int(fleet.get("TargetOnDemandCapacity", 0) + fleet.get("TargetSpotCapacity", 0))
 
 
-def spark_defaults(body: Body) -> dict[str, str]:
-    """The properties of `spark-defaults`."""
-    found = (
-        c["Properties"] for c in body.get("Configurations", []) if c["Classification"] == "spark-defaults"
-    )
-    return next(found, {})
+def configured(body: Body, classification: str) -> dict[str, str]:
+    """Return the properties of a classification, such as `spark-defaults`."""
+    matching = (c for c in body.get("Configurations", []) if c["Classification"] == classification)
+    return dict(next(matching, {"Properties": {}})["Properties"])
 
 
 def _gib(size: str) -> float:

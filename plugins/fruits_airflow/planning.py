@@ -76,7 +76,9 @@ def make_plan(
     code_digest = build_bundle().digest
     profile = load_profile(asked.profile)
     require_sound_profile(settings, profile, asked.region, lake_region, datetime.now(UTC))
-    eur_per_hour = fleets_eur_per_hour(profile.instance_fleets, load_prices(asked.region))
+    eur_per_hour = fleets_eur_per_hour(
+        profile.instance_fleets, load_prices(asked.region), settings.interface_endpoints
+    )
     now = datetime.now(UTC)
     deadline(
         now, asked.max_cost_eur, 0.0, eur_per_hour, settings.max_cluster_minutes
@@ -118,7 +120,7 @@ def make_plan(
         summary.size_bytes / 2**30 if lake_region != asked.region else 0.0
     )  # every byte crosses a border once
     work = Workload(images, summary.images, apart)
-    forecast = forecast_run(asked, lake, profile, work, private=settings.subnet_id is not None)
+    forecast = forecast_run(asked, lake, profile, work, settings.interface_endpoints)
     lake.write_json(run_key(run_id, EVIDENCE), evidence)
     change_state(lake, asked.database, lambda found: replace(found, begun=fingerprint))
     return {

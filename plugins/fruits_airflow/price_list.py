@@ -73,7 +73,7 @@ class PriceList:
                 "public_ipv4_usd_per_hour": self._price(
                     "AmazonVPC", region, {"group": "VPCPublicIPv4Address"}, "Hrs"
                 ),
-                "nat_usd_per_hour": self._price("AmazonEC2", region, {"group": "NGW:NatGateway"}, "Hrs"),
+                "interface_endpoint_usd_per_hour": self._endpoint(region),
                 "transfer_usd_per_gib": self._transfer(region),
             },
         }
@@ -87,14 +87,21 @@ class PriceList:
 
     def _kms(self, region: str) -> float:
         # Every symmetric request; those with asymmetric keys have usage types of their own.
-        wanted = self._products("awskms", {"regionCode": region})
+        return self._usage("awskms", {"regionCode": region}, "KMS-Requests")
+
+    def _endpoint(self, region: str) -> float:
+        # Those of a Gateway Load Balancer have a usage type of their own.
+        filters = {"regionCode": region, "productFamily": "VpcEndpoint"}
+        return self._usage("AmazonVPC", filters, "VpcEndpoint-Hours")
+
+    def _usage(self, service: str, filters: Mapping[str, str], ending: str) -> float:
         prices = {
             usd
-            for product in wanted
-            if product["product"]["attributes"].get("usagetype", "").endswith("KMS-Requests")
+            for product in self._products(service, filters)
+            if product["product"]["attributes"].get("usagetype", "").endswith(ending)
             for usd in _first_tiers(product, None)
         }
-        return self._only(prices, f"KMS requests in {region}")
+        return self._only(prices, f"{service} {ending} in {filters['regionCode']}")
 
     def _transfer(self, region: str) -> float:
         filters = {"fromRegionCode": region, "transferType": "InterRegion Outbound"}

@@ -49,7 +49,7 @@ class Prices:
         s3_read: US dollars for one GET.
         kms: US dollars for one request.
         public_ipv4: US dollars per address and hour.
-        nat: US dollars per gateway and hour.
+        interface_endpoint: US dollars per VPC interface endpoint (in one zone) and hour.
         transfer: US dollars per GiB to another region.
         eur_per_usd: euros per US dollar.
         remembered: the sections whose figures are from memory.
@@ -65,7 +65,7 @@ class Prices:
     s3_read: float
     kms: float
     public_ipv4: float
-    nat: float
+    interface_endpoint: float
     transfer: float
     eur_per_usd: float
     remembered: tuple[str, ...] = ()
@@ -144,7 +144,7 @@ def load_prices(region: str, path: Path = PRICES_FILE) -> Prices:
             s3_read=_price(local["s3"]["usd_per_1000_reads"]) / 1_000,
             kms=_price(local["kms"]["usd_per_10000_requests"]) / 10_000,
             public_ipv4=_price(local["network"]["public_ipv4_usd_per_hour"]),
-            nat=_price(local["network"]["nat_usd_per_hour"]),
+            interface_endpoint=_price(local["network"]["interface_endpoint_usd_per_hour"]),
             transfer=_price(local["network"]["transfer_usd_per_gib"]),
             eur_per_usd=_price(rate["value"]),
             remembered=tuple(name for name in SECTIONS if local[name]["source"] in REMEMBERED),

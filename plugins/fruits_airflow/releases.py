@@ -1,6 +1,7 @@
 """EMR releases that this project knows: their Spark, and until when AWS supports them.
 
-Source: the EMR release guide's tables of versions and of standard support. A test fails when the label in
+Source: the EMR release guide's tables of versions and of standard support. Every release here reads `s3://` by S3A:
+EMRFS is gone since 8.0. Why emr-spark-8.1.0 is not in the table: docs/adr/0014. A test fails when the label in
 include/settings.yaml and the pinned pyspark part, and warns when support ends within 90 days.
 """
 
@@ -36,7 +37,7 @@ RELEASES: dict[str, Release] = {
     "emr-spark-8.0.0": Release(
         spark="4.0.2",
         iceberg="1.10.1",
-        end_of_support=date(2027, 5, 20),
+        end_of_support=date(2028, 5, 20),
         applications=frozenset(
             {"AmazonCloudWatchAgent", "Delta", "Hudi", "Iceberg", "JupyterEnterpriseGateway", "Livy", "Spark"}
         ),

@@ -233,9 +233,10 @@ class RunCluster:
         """Euros that this run's clusters have cost so far, by part, from the timelines of their nodes."""
         prices, now = load_prices(self.region), datetime.now(UTC)
         disk_gib = disks(load_profile(self.plan["profile"]).instance_fleets) if self.plan else {}
+        endpoints = self.settings.interface_endpoints
         total = dict.fromkeys(PARTS, 0.0)
         for cluster in self.history():
             nodes = instances_of(self.client, cluster.job_flow_id)
-            for part, eur in estimate_parts(nodes, prices, now, disk_gib, spot_discount).items():
+            for part, eur in estimate_parts(nodes, prices, now, disk_gib, spot_discount, endpoints).items():
                 total[part] += eur
         return total

@@ -70,6 +70,7 @@ class Settings:
     instance_profile: str | None = None
     security_configuration: str | None = None
     subnet_id: str | None = None
+    interface_endpoints: int = 0
     node_environment: str | None = None
     idle_timeout_s: int = 900
     max_cluster_minutes: int = 480
@@ -142,6 +143,7 @@ class Settings:
             _between(share, getattr(self, share), 0.0, 1.0, closed=True)
         _between("max_drift_degrees", self.max_drift_degrees, 0.0, 90.0, closed=True)
         _between("max_cost_eur", self.max_cost_eur, 0.0, 10_000.0)
+        _between("interface_endpoints", self.interface_endpoints, 0, 100, closed=True)
         _between("idle_timeout_s", self.idle_timeout_s, 60, 604_800, closed=True)
         _between("poll_s", self.poll_s, 0.1, 600, closed=True)
         _between("list_consistency_s", self.list_consistency_s, 0, 600, closed=True)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fruits_airflow.forecasting import forecast_table
 from fruits_airflow.prices import vcpus
 
 SCALE = Path(__file__).resolve().parents[2] / "docs" / "scale"
@@ -45,7 +46,7 @@ def made_up() -> model.Model:
             facts=facts,
             settings={"max_cost_eur": 5.0, "max_cluster_minutes": 480},
             prices=real.prices if real else model.load_prices(facts["region"]),
-            profile=model.load_profile("nightly").instance_fleets,
+            profile=model.load_profile("nightly"),
         )
     )
 
@@ -98,8 +99,8 @@ def test_the_sums_hold_as_many_images_as_is_said() -> None:
 
 def test_twice_the_nodes_take_half_the_time_and_nearly_the_same_money() -> None:
     scale = made_up()
-    start = scale.facts["emr"]["start_minutes"] / 60
-    few, many = scale.hours(1e8, 10) - start, scale.hours(1e8, 20) - start
+    fixed = scale.given.profile.fixed_minutes / 60
+    few, many = scale.hours(1e8, 10) - fixed, scale.hours(1e8, 20) - fixed
     assert many == pytest.approx(few / 2)
     assert scale.eur(1e8, 20) == pytest.approx(scale.eur(1e8, 10), rel=0.05)
 
@@ -119,11 +120,22 @@ def test_the_fleet_is_the_nightly_profiles() -> None:
     assert scale.eur_per_hour(10) == pytest.approx(dearest[0] + 10 * dearest[1] + addresses)
 
 
+@pytest.mark.parametrize("images", [0, 1_000_000, 100_000_000])
+def test_the_page_says_the_hours_that_make_forecast_says(images: int) -> None:
+    scale = made_up()
+    nodes = sum(
+        fleet.get("TargetOnDemandCapacity", 0) + fleet.get("TargetSpotCapacity", 0)
+        for fleet in model.load_profile("nightly").instance_fleets
+        if fleet["InstanceFleetType"] != "MASTER"
+    )
+    assert nodes == scale.facts["fleets"][0]
+    [row] = [row for row in forecast_table(images, ["nightly"]) if row["region"] == scale.facts["region"]]
+    assert scale.hours(images, nodes) == pytest.approx(row["hours"], abs=0.0005)  # rounded in the table
+
+
 def test_a_phones_photo_costs_what_its_decoding_takes_more() -> None:
     small = made_up()
-    more_s = (small.of_phones().vcpu_s_per_image - small.vcpu_s_per_image) * small.facts["machine"][
-        "vcpu_speed"
-    ]
+    more_s = (small.of_phones().vcpu_s_per_image - small.vcpu_s_per_image) * small.vcpu_speed
     assert more_s == pytest.approx(0.033)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +16,14 @@ from fruits_airflow.errors import ResidencyError
 
 from deployment import __main__ as command_line
 from deployment.certificates import KEY, expires, keep_certificate, make_certificate
-from deployment.removal import destroy, empty_bucket, left_over
+from deployment.removal import destroy, left_over
 from deployment.stack import AwsAccount, Declined, Deployment, DeploymentFailed
-from deployment.template import TEMPLATE
+from deployment.template import TEMPLATE, read_template
 from tests.deployment.conftest import Account
 
 Make = Callable[..., Deployment]
+NETWORKS = read_template()["Parameters"]["CreateVpc"]["AllowedValues"]
+PRIVATE = "private" if "private" in NETWORKS else "true"  # with interface endpoints
 
 
 @pytest.fixture
@@ -84,6 +88,16 @@ def test_an_update_shows_only_what_changes_and_keeps_other_parameters(
     assert deployment.outputs()["NightlyDatabase"] == databases["NightlyDatabase"]
 
 
+def test_the_endpoints_of_a_network_are_the_stacks_and_the_one_that_emr_adds(filled: Deployment) -> None:
+    assert filled.interface_endpoints() == 3
+
+
+def test_a_network_without_interface_endpoints_pays_none(make: Make, databases: dict[str, str]) -> None:
+    deployment = make()
+    deployment.deploy(databases)
+    assert deployment.interface_endpoints() == 0
+
+
 def test_a_no_changes_nothing(make: Make, databases: dict[str, str]) -> None:
     deployment = make(answer=False)
     with pytest.raises(Declined):
@@ -92,20 +106,41 @@ def test_a_no_changes_nothing(make: Make, databases: dict[str, str]) -> None:
 
 
 def test_a_stack_that_fails_names_the_reason_and_does_not_stand_in_the_way(
-    make: Make, account: Account, deployment_id: str, databases: dict[str, str]
+    make: Make, account: Account, deployment_id: str, databases: dict[str, str], tmp_path: Path
 ) -> None:
+    template = tmp_path / "stack.yaml"
+    policies = re.sub(
+        r"DeletionPolicy: Retain\b", "DeletionPolicy: RetainExceptOnCreate", TEMPLATE.read_text()
+    )
+    template.write_text(policies)
     taken = f"fruits-{deployment_id}-raw-123456789012-eu-west-1"
     account.server.make_bucket(taken)
     deployment = make()
     with pytest.raises(DeploymentFailed, match=r"RawBucket|BucketAlready"):
-        deployment.deploy(databases)
+        deployment.deploy(databases, template)
+    buckets = [bucket["Name"] for bucket in account.client("s3").list_buckets()["Buckets"]]
+    assert [name for name in buckets if f"-{deployment_id}-" in name] == [taken]
+    assert stack_status(deployment) == "ROLLBACK_COMPLETE"
     account.client("s3").delete_bucket(Bucket=taken)
-    for kind in ("access", "lake"):  # kept on purpose by DeletionPolicy, also when a stack fails
-        name = taken.replace("-raw-", f"-{kind}-")
-        if name in [one["Name"] for one in account.client("s3").list_buckets()["Buckets"]]:
-            empty_bucket(account.client("s3"), name)
-            account.client("s3").delete_bucket(Bucket=name)
-    assert deployment.deploy(databases)["RawBucket"] == taken
+    assert deployment.deploy(databases, template)["RawBucket"] == taken
+
+
+def test_an_update_that_fails_is_not_taken_for_the_one_before(make: Make, databases: dict[str, str]) -> None:
+    deployment = make()
+    deployment.deploy(databases)
+    deployment.deploy({"LogDays": "7"})
+    assert stack_status(deployment) == "UPDATE_COMPLETE"
+    deployment.account.client("s3").delete_bucket(Bucket=deployment.outputs()["RawBucket"])
+    with pytest.raises(DeploymentFailed, match="NoSuchBucket"):
+        deployment.deploy({"RawNoncurrentDays": "8"})
+
+
+def test_the_state_before_a_deletion_is_not_its_end(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = iter(["UPDATE_COMPLETE", "DELETE_IN_PROGRESS", None])
+    states = (state and {"StackStatus": state} for state in seen)
+    monkeypatch.setattr(Deployment, "describe", lambda _: next(states))
+    make().wait_gone()
+    assert next(states, "all read") == "all read"
 
 
 def test_what_is_not_as_the_template_says_fails_the_deployment(
@@ -147,7 +182,7 @@ def test_a_certificate_is_for_names_inside_the_region() -> None:
 def filled(make: Make, databases: dict[str, str]) -> Deployment:
     """A whole deployment: versions, delete markers, an unfinished upload, a running cluster, a network."""
     deployment = make()
-    outputs = deployment.deploy({"CreateVpc": "true", "AlarmEmail": "a@example.org", **databases})
+    outputs = deployment.deploy({"CreateVpc": PRIVATE, "AlarmEmail": "a@example.org", **databases})
     s3 = deployment.account.client("s3")
     for body in (b"1", b"2"):
         s3.put_object(Bucket=outputs["RawBucket"], Key="images/x.jpg", Body=body)
@@ -174,6 +209,57 @@ def test_nothing_that_costs_is_left(filled: Deployment, said: list[str]) -> None
         filled.account.client("s3").head_bucket(
             Bucket=f"fruits-{filled.deployment_id}-raw-123456789012-eu-west-1"
         )
+
+
+def tags(resource_type: str, **values: str) -> list[dict[str, Any]]:
+    listed = [{"Key": key.replace("_", "-"), "Value": value} for key, value in values.items()]
+    return [{"ResourceType": resource_type, "Tags": listed}]
+
+
+@pytest.fixture
+def leftovers(filled: Deployment) -> str:
+    """What EMR leaves in a network: its endpoint, and groups whose rules refer to one another."""
+    ec2 = filled.account.client("ec2")
+    [vpc] = ec2.describe_vpcs(Filters=[{"Name": "tag:deployment", "Values": [filled.deployment_id]}])["Vpcs"]
+    network = str(vpc["VpcId"])
+    emrs = {"for_use_with_amazon_emr_managed_policies": "true"}
+    [subnet] = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [network]}])["Subnets"]
+    ids = [
+        ec2.create_security_group(
+            GroupName=f"ElasticMapReduce-{kind}-Private", Description=kind, VpcId=network,
+            TagSpecifications=tags("security-group", **emrs),
+        )["GroupId"]
+        for kind in ("Primary", "Core")
+    ]  # fmt: skip
+    for group, other in (ids, ids[::-1]):
+        rule = {"IpProtocol": "tcp", "FromPort": 0, "ToPort": 65535, "UserIdGroupPairs": [{"GroupId": other}]}
+        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+    ec2.create_vpc_endpoint(
+        VpcId=network, VpcEndpointType="Interface", SubnetIds=[subnet["SubnetId"]], SecurityGroupIds=ids,
+        ServiceName="com.amazonaws.eu-west-1.elasticmapreduce",
+        TagSpecifications=tags("vpc-endpoint", Name="emr-service-vpce", **emrs),
+    )  # fmt: skip
+    return network
+
+
+def test_what_emr_left_in_the_network_goes_with_it(
+    filled: Deployment, leftovers: str, said: list[str]
+) -> None:
+    assert "networks: none" in destroy(filled)
+    removed = [line for line in said if "what EMR left" in line]
+    assert removed[0].split(": ")[1].startswith("vpce-")
+    assert removed[1].endswith("ElasticMapReduce-Primary-Private, ElasticMapReduce-Core-Private")
+    with pytest.raises(ClientError, match="InvalidVpcID"):
+        filled.account.client("ec2").describe_vpcs(VpcIds=[leftovers])
+
+
+def test_what_a_person_made_in_the_network_is_left_alone(filled: Deployment, leftovers: str) -> None:
+    ec2 = filled.account.client("ec2")
+    own = ec2.create_security_group(GroupName="own", Description="own", VpcId=leftovers)["GroupId"]
+    with pytest.raises(DeploymentFailed, match=f"DELETE_FAILED.*{own}"):
+        destroy(filled)
+    ec2.delete_security_group(GroupId=own)
+    destroy(filled)
 
 
 def test_a_no_removes_nothing(filled: Deployment, make: Make) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
+from deployment.template import read_template
 from local_aws.cloudformation.models import RegionalResourceMap
 from tests.local_aws.server import REPOSITORY, Server
 
@@ -213,6 +215,80 @@ def test_deleting_the_stack_keeps_buckets_and_key_and_removes_the_rest(aws: Serv
     assert aws.client("emr", region).list_security_configurations()["SecurityConfigurations"] == []
     with pytest.raises(ClientError, match="NoSuchEntity"):
         aws.client("iam", region).get_role(RoleName=names["ServiceRole"])
+
+
+@pytest.fixture
+def bucket_that_fails(aws: Server, bucket: str) -> dict[str, Any]:
+    """A resource that cannot be created: the bucket exists."""
+    return {"Type": "AWS::S3::Bucket", "DependsOn": "Kept", "Properties": {"BucketName": bucket}}
+
+
+@pytest.mark.parametrize(
+    ("policy", "after_failure", "after_deletion"),
+    [("Delete", False, False), ("RetainExceptOnCreate", False, True), ("Retain", True, True)],
+)
+def test_what_a_deletion_policy_keeps(
+    aws: Server, bucket_that_fails: dict[str, Any], policy: str, after_failure: bool, after_deletion: bool
+) -> None:
+    formation, s3 = aws.client("cloudformation"), aws.client("s3")
+    name = f"kept-{policy.lower()}"
+    kept = {"Type": "AWS::S3::Bucket", "DeletionPolicy": policy, "Properties": {"BucketName": name}}
+
+    def is_there(resources: dict[str, Any]) -> bool:
+        formation.create_stack(StackName=name, TemplateBody=json.dumps({"Resources": resources}))
+        formation.delete_stack(StackName=name)
+        return name in [one["Name"] for one in s3.list_buckets()["Buckets"]]
+
+    assert is_there({"Kept": kept, "Fails": bucket_that_fails}) is after_failure
+    if after_failure:
+        s3.delete_bucket(Bucket=name)
+    assert is_there({"Kept": kept}) is after_deletion
+
+
+def test_a_change_set_is_executed_after_the_call_has_returned(aws: Server) -> None:
+    formation = aws.client("cloudformation")
+    template = {"Resources": {"A": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": "later"}}}}
+    change_set = formation.create_change_set(
+        StackName="later", ChangeSetName="c", ChangeSetType="CREATE", TemplateBody=json.dumps(template)
+    )
+    formation.execute_change_set(ChangeSetName=change_set["Id"])
+    with pytest.raises(ClientError, match="cannot be executed"):
+        formation.execute_change_set(ChangeSetName=change_set["Id"])
+
+    def status() -> str:
+        return str(formation.describe_change_set(ChangeSetName=change_set["Id"])["ExecutionStatus"])
+
+    states = [status()]
+    while states[-1] == "EXECUTE_IN_PROGRESS":
+        states.append(status())
+    assert states[-1] == "EXECUTE_COMPLETE"
+    [stack] = formation.describe_stacks(StackName="later")["Stacks"]
+    assert (stack["StackStatus"], stack["StackId"]) == ("CREATE_COMPLETE", change_set["StackId"])
+
+
+@pytest.mark.parametrize("kind", sorted({one["Type"] for one in read_template()["Resources"].values()}))
+def test_system_tags_are_added_where_the_types_schema_says(
+    aws: Server, stack: dict[str, str], kind: str
+) -> None:
+    schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema
+    tagged = schema.get("tagging", {}).get("cloudFormationSystemTags", False)
+    if kind == "AWS::Budgets::Budget":
+        pytest.skip("moto's budgets have no tags, and nothing reads them")
+    resources = aws.client("cloudformation").describe_stack_resources(StackName="fruits-test")
+    [resource, *_] = [one for one in resources["StackResources"] if one["ResourceType"] == kind]
+    physical, s3 = resource["PhysicalResourceId"], aws.client("s3")
+    if kind == "AWS::S3::Bucket":
+        listed = s3.get_bucket_tagging(Bucket=physical)["TagSet"]
+    else:
+        filters = [{"Name": "resource-id", "Values": [physical]}]
+        listed = aws.client("ec2").describe_tags(Filters=filters)["Tags"]
+    system_tags = {tag["Key"]: tag["Value"] for tag in listed if tag["Key"].startswith("aws:")}
+    expected = {
+        "aws:cloudformation:logical-id": resource["LogicalResourceId"],
+        "aws:cloudformation:stack-id": resource["StackId"],
+        "aws:cloudformation:stack-name": "fruits-test",
+    }
+    assert system_tags == (expected if tagged else {})
 
 
 @pytest.mark.parametrize("kind", ["AWS::Athena::WorkGroup", "AWS::EMR::Cluster", "AWS::No::Such"])

@@ -44,8 +44,16 @@ def body_of(profile: str = "nightly", settings: Settings = SETTINGS) -> dict[str
     return copy.deepcopy(made)  # its fleets share parts through YAML's anchors
 
 
+def configured(body: dict[str, Any], classification: str) -> dict[str, str]:
+    return next(c["Properties"] for c in body["Configurations"] if c["Classification"] == classification)
+
+
 def spark(body: dict[str, Any]) -> dict[str, str]:
-    return next(c["Properties"] for c in body["Configurations"] if c["Classification"] == "spark-defaults")
+    return configured(body, "spark-defaults")
+
+
+def yarn(body: dict[str, Any]) -> dict[str, str]:
+    return configured(body, "yarn-site")
 
 
 def tag(body: dict[str, Any], name: str) -> dict[str, str]:
@@ -124,7 +132,15 @@ BREAKING: list[tuple[str, Change]] = [
             1, f"--environment=s3://elsewhere/env/{DIGEST}/environment.tar.gz"
         ),
     ),
-    ("spark_settings", lambda b: spark(b).update({"spark.yarn.maxAppAttempts": "2"})),
+    ("spark_settings", lambda b: spark(b).update({"spark.yarn.maxAppAttempts": "1"})),
+    ("executors_fit", lambda b: spark(b).update({"spark.executor.memory": "6g"})),  # none for the master
+    ("executors_fit", lambda b: spark(b).update({"spark.executor.memoryOverhead": "2g"})),  # two a node
+    ("executors_fit", lambda b: spark(b).pop("spark.yarn.heterogeneousExecutors.enabled")),
+    ("executors_fit", lambda b: yarn(b).pop("yarn.nodemanager.resource.memory-mb")),  # two on an m type
+    ("executors_fit", lambda b: yarn(b).update({"yarn.nodemanager.resource.memory-mb": "14336"})),
+    ("application_masters", lambda b: yarn(b).update({"yarn.node-labels.enabled": "false"})),
+    ("application_masters", lambda b: yarn(b).pop("yarn.node-labels.am.default-node-label-expression")),
+    ("application_masters", lambda b: configured(b, "capacity-scheduler").clear()),
     ("spark_settings", lambda b: spark(b).pop("spark.pyspark.python")),
     ("spark_settings", lambda b: spark(b).update({"spark.sql.catalog.lake.warehouse": "s3://x/tables"})),
     ("executors_fit", lambda b: spark(b).update({"spark.executor.cores": "4"})),
@@ -173,6 +189,8 @@ BREAKING: list[tuple[str, Change]] = [
     ("managed_scaling", lambda b: limits(b).update(MinimumCapacityUnits=0)),
     ("managed_scaling", lambda b: limits(b).update(UnitType="Instances")),
     ("managed_scaling", lambda b: limits(b).update(MaximumOnDemandCapacityUnits=9)),
+    ("managed_scaling", lambda b: limits(b).update(MaximumOnDemandCapacityUnits=4)),
+    ("managed_scaling", lambda b: limits(b).pop("MaximumOnDemandCapacityUnits")),
     ("step_failures", lambda b: b.update(StepConcurrencyLevel=2)),
     (
         "step_failures",
@@ -197,6 +215,20 @@ def test_a_body_that_breaks_one_rule_is_told_that_rule(rule: str, change: Change
     assert {sentence.split(":")[0] for sentence in found} == {rule}, found
     with pytest.raises(ClusterRefused, match=rule):
         require_sound(body, AROUND)
+
+
+def test_core_nodes_on_spot_are_refused() -> None:
+    body = body_of()
+    spot = {"LaunchSpecifications": fleet(body, "TASK")["LaunchSpecifications"]}
+    fleet(body, "CORE").update(TargetOnDemandCapacity=0, TargetSpotCapacity=1, **spot)
+    limits(body).update(MaximumOnDemandCapacityUnits=0)
+    assert [sentence.split(":")[0] for sentence in lint(body, AROUND)] == ["application_masters"]
+
+
+def test_a_cluster_without_spot_nodes_needs_no_label() -> None:
+    body = body_of("demo")
+    yarn(body).pop("yarn.node-labels.enabled")
+    assert lint(body, AROUND) == []
 
 
 def test_a_region_outside_the_union_is_refused() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -129,6 +129,42 @@ def test_a_lake_that_denies_keeps_no_cluster_alive(run: RunCluster) -> None:
 def test_a_cluster_that_emr_has_forgotten_does_not_keep_a_run_from_its_own(run: RunCluster) -> None:
     run.journal.note("run_job_flow", made="j-FORGOTTEN0000")
     assert run.adopt_or_create().name == run.identity.name
+
+
+def denying(run: RunCluster) -> Double:
+    """A client to which IAM denies a cluster without the deployment's tag, as one that EMR has forgotten."""
+
+    def describe_cluster(**request: Any) -> Any:
+        if request["ClusterId"] == "j-FORGOTTEN0000":
+            error = {"Code": "AccessDeniedException", "Message": "not authorized"}
+            raise ClientError({"Error": error}, "DescribeCluster")
+        return run.client.describe_cluster(**request)
+
+    return Double(run.client, describe_cluster=describe_cluster)
+
+
+def test_a_forgotten_cluster_that_tag_conditions_deny_does_not_keep_a_run_from_its_own(
+    run: RunCluster,
+) -> None:
+    written = datetime.now(UTC) - timedelta(days=1, seconds=1)  # longer ago than a cluster lives
+    run.journal.note("run_job_flow", made="j-FORGOTTEN0000", at=written.isoformat())
+    desk = replace(run.desk, client=denying(run))
+    assert desk.adopt_or_create(run.body).name == run.identity.name
+
+
+def test_a_cluster_that_may_live_is_not_made_again_because_it_is_denied(run: RunCluster) -> None:
+    run.journal.note("run_job_flow", made="j-FORGOTTEN0000")
+    desk = replace(run.desk, client=denying(run))
+    with pytest.raises(ClientError, match="AccessDenied"):
+        desk.adopt_or_create(run.body)
+    assert live(run) == []
+
+
+def test_a_listed_cluster_that_is_denied_is_unknown(run: RunCluster) -> None:
+    listed = [{"Clusters": [{"Id": "j-FORGOTTEN0000", "Name": run.identity.name}]}]
+    client = Double(denying(run), get_paginator=lambda _: Double(None, paginate=lambda **_: listed))
+    with pytest.raises(ClientError, match="AccessDenied"):
+        clusters.find(client, run.identity)
 
 
 def ending(run: RunCluster, looks: int) -> tuple[Any, list[str]]:

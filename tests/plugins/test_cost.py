@@ -34,7 +34,7 @@ PRICES = Prices(
     s3_read=0.001,
     kms=0.1,
     public_ipv4=0.005,
-    nat=0.05,
+    interface_endpoint=0.05,
     transfer=0.02,
     eur_per_usd=0.5,
 )
@@ -87,9 +87,9 @@ def test_each_part_of_a_forecast_by_hand() -> None:
     assert set(parts) == set(PARTS)
 
 
-def test_a_private_subnet_pays_a_gateway_instead_of_addresses() -> None:
-    parts = forecast(Workload(0), SPEED, [PRIMARY, WORKERS], PRICES, private=True).parts
-    assert parts["network"] == pytest.approx(0.5 * 0.05 / 2)
+def test_a_private_network_pays_endpoints_instead_of_addresses() -> None:
+    parts = forecast(Workload(0), SPEED, [PRIMARY, WORKERS], PRICES, interface_endpoints=3).parts
+    assert parts["network"] == pytest.approx(0.5 * 3 * 0.05 / 2)
 
 
 def test_what_crosses_a_border_is_counted() -> None:
@@ -112,11 +112,12 @@ def test_the_bound_counts_the_dearest_types_without_a_discount_for_spot() -> Non
 
 @pytest.mark.parametrize("region", EU_REGIONS)
 @pytest.mark.parametrize("profile", ["demo", "nightly"])
-def test_no_forecast_is_above_its_bound(region: str, profile: str) -> None:
+@pytest.mark.parametrize("endpoints", [0, 3])
+def test_no_forecast_is_above_its_bound(region: str, profile: str, endpoints: int) -> None:
     fleets, prices = load_profile(profile).instance_fleets, load_prices(region)
-    expected = forecast(Workload(0), Speed(30, 60), fleets, prices)
+    expected = forecast(Workload(0), Speed(30, 60), fleets, prices, endpoints)
     machines = sum(expected.parts[part] for part in ("ec2", "emr", "ebs", "network"))
-    assert 0.1 < machines <= fleets_eur_per_hour(fleets, prices) < 5
+    assert 0.1 < machines <= fleets_eur_per_hour(fleets, prices, endpoints) < 5
 
 
 def test_the_deadline_is_when_the_money_is_spent() -> None:
@@ -157,6 +158,13 @@ def test_each_part_of_an_estimate_by_hand() -> None:
 def test_nodes_are_counted_from_their_start_to_their_end_or_to_now() -> None:
     nodes = [instance("a.xlarge", NOW - HOUR), instance("a.xlarge", None)]
     assert estimate_parts(nodes, PRICES, NOW)["ec2"] == pytest.approx(0.5)
+
+
+def test_an_estimate_pays_endpoints_for_as_long_as_there_was_a_node() -> None:
+    nodes = [instance("a.xlarge", NOW - 2 * HOUR, NOW), instance("a.xlarge", NOW - HOUR, NOW)]
+    assert estimate_parts(nodes, PRICES, NOW, interface_endpoints=3)["network"] == pytest.approx(
+        2 * 3 * 0.05 / 2
+    )
 
 
 def test_a_minute_is_the_least_that_is_billed() -> None:

@@ -31,14 +31,22 @@ def products(region: str) -> dict[str, list[dict[str, Any]]]:
     )
     disk = product({**here, "volumeApiName": "gp3"}, ("GB-Mo", 0, 0.09))
     disk_speed = product({**here, "volumeApiName": "gp3"}, ("IOPS-Mo", 0, 0.005))
-    gateway = product({**here, "group": "NGW:NatGateway"}, ("Hrs", 0, 0.05))
-    gateway_bytes = product({**here, "group": "NGW:NatGateway"}, ("GB", 0, 0.06))
+    endpoints = [
+        product(
+            {**here, "productFamily": "VpcEndpoint", "usagetype": f"EU-VpcEndpoint-{usage}"}, (unit, 0, usd)
+        )
+        for usage, unit, usd in (
+            ("Hours", "Hrs", 0.011),
+            ("Bytes", "GB", 0.01),
+            ("GWLBE-Hours", "Hrs", 0.013),
+        )
+    ]
     fees = [
         product({**here, "instanceType": name, "softwareType": "EMR"}, ("Hrs", 0, usd))
         for name, usd in zip(TYPES, (0.05, 0.1), strict=True)
     ]
     return {
-        "AmazonEC2": [windows, *machines, disk_speed, disk, gateway, gateway_bytes],
+        "AmazonEC2": [windows, *machines, disk_speed, disk],
         "ElasticMapReduce": fees,
         "AmazonS3": [
             product({**here, "group": "S3-API-Tier1"}, ("Requests", 0, 0.000005)),
@@ -49,7 +57,7 @@ def products(region: str) -> dict[str, list[dict[str, Any]]]:
             product({**here, "usagetype": f"{region}-KMS-Requests"}, ("Requests", 0, 0.000003)),
             product({**here, "usagetype": f"{region}-KMS-Requests-Asymmetric"}, ("Requests", 0, 0.000015)),
         ],
-        "AmazonVPC": [product({**here, "group": "VPCPublicIPv4Address"}, ("Hrs", 0, 0.006))],
+        "AmazonVPC": [product({**here, "group": "VPCPublicIPv4Address"}, ("Hrs", 0, 0.006)), *endpoints],
         "AWSDataTransfer": [
             product({"fromRegionCode": region, "transferType": "InterRegion Outbound"}, ("GB", 0, usd))
             for usd in (0.02, 0.02, 0.147)
@@ -90,7 +98,8 @@ def test_every_price_of_a_region_is_read_anew(pricing: ScriptedPricing, prices_f
     assert prices.spot == {"m7g.xlarge": 0.07, "c7g.2xlarge": 0.4}, (
         "the median; on demand where there is no market"
     )
-    assert (prices.ebs, prices.nat, prices.public_ipv4, prices.transfer) == (0.09, 0.05, 0.006, 0.02)
+    assert (prices.ebs, prices.public_ipv4, prices.transfer) == (0.09, 0.006, 0.02)
+    assert prices.interface_endpoint == 0.011
     assert prices.s3_write == pytest.approx(5e-6)
     assert prices.s3_read == pytest.approx(4e-7)
     assert prices.kms == pytest.approx(3e-6)
