@@ -129,6 +129,8 @@ class Resolver:
             return value[0] == value[1]
         if name == "Not":
             return not value[0]
+        if name in ("And", "Or"):
+            return (all if name == "And" else any)(value)
         if name == "Select":
             return value[1][int(value[0])]
         raise TemplateError(f"Fn::{name} is not known here; teach deployment/template.py")

@@ -36,7 +36,7 @@ class RegionalResourceMap(parsing.ResourceMap):
         failure: Exception | None = None
         for name, made in reversed(list(self._parsed_resources.items())):
             template = self._resource_json_map.get(name)
-            if template is None or isinstance(made, str) or template.get("DeletionPolicy") == "Retain":
+            if template is None or isinstance(made, str) or _is_retained(template):
                 continue
             try:
                 self._delete_resource(made, template)
@@ -46,6 +46,10 @@ class RegionalResourceMap(parsing.ResourceMap):
                 del self._parsed_resources[name]
         if failure is not None:
             raise failure
+
+
+def _is_retained(resource: dict[str, Any]) -> bool:
+    return str(resource.get("DeletionPolicy")) in ("Retain", "RetainExceptOnCreate")
 
 
 class StrictCloudFormationBackend(CloudFormationBackend):
