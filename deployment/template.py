@@ -46,6 +46,12 @@ def read_template(path: Path = TEMPLATE) -> dict[str, Any]:
     return content
 
 
+def template_body(path: Path = TEMPLATE) -> str:
+    """Return the template as CloudFormation gets it: without its lines of comment, which count towards its limit."""
+    lines = path.read_text().splitlines(keepends=True)
+    return "".join(line for line in lines if not line.lstrip().startswith("#"))
+
+
 @dataclass(frozen=True)
 class Resolver:
     """Values for everything that a template refers to.

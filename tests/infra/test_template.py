@@ -24,7 +24,7 @@ SKIPPED = {
     ("CKV_AWS_21", "LakeBucket"),
     ("CKV_AWS_21", "AccessLogBucket"),
     ("CKV_AWS_18", "AccessLogBucket"),
-    ("CKV_AWS_130", "Subnet"),
+    ("CKV_AWS_33", "Key"),
 }
 # Of plugins/fruits_airflow/regions.py, which this environment cannot import.
 EU_REGIONS = (
@@ -128,22 +128,24 @@ def unknown_parts(document: dict[str, Any]) -> list[str]:
     """Return the actions, resources and condition keys that AWS's service authorization reference lacks."""
     missing = []
     for statement in document["Statement"]:
-        for pattern in listed(statement.get("Action", [])):
-            if not expand(pattern):
-                missing.append(f"{statement.get('Sid')}: no action {pattern}")
-            if "*" in pattern:
-                continue  # of a denial or an endpoint, where it matches more than one action could use
-            [action] = expand(pattern)
-            for resource in listed(statement.get("Resource", "*")):
-                if not has_resource(action, resource):
-                    missing.append(f"{statement.get('Sid')}: {action} on {resource}")
-                for keys in statement.get("Condition", {}).values():
-                    known = condition_keys(action, resource)
-                    missing += [
-                        f"{statement.get('Sid')}: {action} has no key {key}"
-                        for key in keys
-                        if not is_known(key, known)
-                    ]
+        patterns = listed(statement.get("Action", []))
+        missing += [f"no action {pattern}" for pattern in patterns if not expand(pattern)]
+        # a pattern, of a denial or an endpoint, matches more actions than could use each resource and key
+        actions = [action for pattern in patterns if "*" not in pattern for action in expand(pattern)]
+        resources = listed(statement.get("Resource", "*"))
+        pairs = [(action, one) for action in actions for one in resources if has_resource(action, one)]
+        if actions:
+            missing += [
+                f"{action} knows none of {resources}" for action in {*actions} - {one for one, _ in pairs}
+            ]
+            missing += [f"no action knows {one}" for one in {*resources} - {one for _, one in pairs}]
+        missing += [
+            f"{action} has no key {key}"
+            for keys in statement.get("Condition", {}).values()
+            for key in keys
+            for action, resource in pairs
+            if not is_known(key, condition_keys(action, resource))
+        ]
     return missing
 
 
@@ -163,7 +165,7 @@ def test_statements_use_what_their_actions_know(name: str) -> None:
             {"Condition": {"StringEquals": {"aws:RequestTag/deployment": "test"}}},
             "has no key aws:RequestTag/deployment",
         ),
-        ({"Resource": "arn:aws:s3:::x/y"}, "elasticmapreduce:PutAutoTerminationPolicy on arn:aws:s3:::x/y"),
+        ({"Resource": "arn:aws:s3:::x/y"}, "no action knows arn:aws:s3:::x/y"),
         ({"Action": "elasticmapreduce:PutPolicy"}, "no action elasticmapreduce:PutPolicy"),
     ],
 )
