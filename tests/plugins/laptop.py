@@ -84,7 +84,6 @@ def make_roles() -> None:
     )
 
 
-@cache
 def subnet_id() -> str:
     """A subnet of the account."""
     return str(client("ec2").describe_subnets()["Subnets"][0]["SubnetId"])
