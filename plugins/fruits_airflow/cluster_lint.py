@@ -273,9 +273,10 @@ def limits(body: Body, _around: Surroundings) -> Found:
 
 
 RULES: tuple[Callable[[Body, Surroundings], Found], ...] = (
-    *(eu_region, known_release, deadline, idle_timeout, roles, network, tags, encryption, instance_metadata, log_uri),
+    *(eu_region, known_release, deadline, idle_timeout, roles, tags, encryption, instance_metadata, log_uri),
     *(libraries, spark_settings, executors_fit, instance_types, fleets, primary_on_demand, spot_falls_back),
     *(managed_scaling, step_failures, limits),
+    network,
 )
 
 

@@ -143,6 +143,7 @@ REFUSED: list[tuple[str, Request]] = [
     ("AnalystRole", Request("s3:GetObject", f"{LAKE}/logs/j-1/x", HERE)),
     ("AnalystRole", Request("s3:ListBucket", LAKE, HERE | {"s3:prefix": "logs/"})),
     ("AnalystRole", Request("kms:Decrypt", KEY, via_s3(RAW))),
+    ("AnalystRole", Request("kms:Decrypt", KEY, via_s3(f"{RAW}/images/x.jpg"))),
     ("AnalystRole", Request("kms:Decrypt", KEY, HERE)),
     ("EmrServiceRole", Request("kms:CreateGrant", KEY, HERE | {"kms:GrantIsForAWSResource": "false"})),
     (
@@ -191,7 +192,11 @@ ALLOWED: list[tuple[str, Request]] = [
             ("PutObject", "logs/j-1/node/x.gz"),
         ]
     ),
-    ("NotebookRole", Request("kms:Decrypt", KEY, via_s3(LAKE))),
+    *(
+        (role, Request("kms:Decrypt", KEY, via_s3(object_)))
+        for role in ("AnalystRole", "NotebookRole")
+        for object_ in (LAKE, f"{LAKE}/tables/t")
+    ),
     ("NotebookRole", Request("kms:GenerateDataKey", KEY, HERE)),  # of its disks
     ("NotebookRole", Request("glue:GetTable", NAMES.arn("glue", "table/fruits/pca"), HERE)),
     ("EmrServiceRole", Request("iam:PassRole", "arn:aws:iam::123456789012:role/NotebookRole", HERE | TO_EC2)),
@@ -206,7 +211,6 @@ ALLOWED: list[tuple[str, Request]] = [
     ("AirflowRole", Request("iam:PassRole", NAMES.node_role_arn, ABROAD | TO_EC2)),
     ("AnalystRole", Request("s3:GetObject", f"{LAKE}/tables/fruits.db/pca/data/x.parquet", HERE)),
     ("AnalystRole", Request("s3:ListBucket", LAKE, HERE | {"s3:prefix": "runs/r"})),
-    ("AnalystRole", Request("kms:Decrypt", KEY, via_s3(LAKE))),
     ("AnalystRole", Request("glue:GetTable", NAMES.arn("glue", "table/fruits/pca"), HERE)),
     ("AnalystRole", Request("glue:GetTable", NAMES.arn("glue", "table/fruits_notebook/pca"), HERE)),
     ("EmrServiceRole", Request("kms:CreateGrant", KEY, HERE | {"kms:GrantIsForAWSResource": "true"})),
