@@ -72,7 +72,9 @@ def provisioning_problem(request: Mapping[str, Any], account: Account) -> str | 
     role = request["ServiceRole"].rsplit("/", 1)[-1]
     if not any(arn.endswith("/AmazonEMRServicePolicy_v2") for arn in account.roles.get(role, ())):
         return None
-    tags_by_resource = {"cluster": {tag["Key"]: tag.get("Value", "") for tag in request.get("Tags") or []}}
+    tags_by_resource: dict[str, Mapping[str, str]] = {
+        "cluster": {tag["Key"]: tag.get("Value", "") for tag in request.get("Tags") or []}
+    }
     # without a subnet EMR takes the default VPC, which nobody has tagged
     for subnet in subnets_of(request["Instances"]) or ["default"]:
         of_subnet, of_vpc = account.network_tags(subnet) or ({}, {})

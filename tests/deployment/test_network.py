@@ -23,7 +23,8 @@ TAG = "for-use-with-amazon-emr-managed-policies"
 def network(request: pytest.FixtureRequest, aws: Any) -> dict[str, dict[str, Any]]:
     """The live subnet and VPC of a deployment."""
     account = Account(aws, {"true": "eu-south-1", "private": "eu-south-2"}[request.param])
-    create(account, "fruits-net", {"DeploymentId": "net", "CreateVpc": request.param})
+    names = {f"{kind}Database": f"net_{kind.lower()}" for kind in ("Nightly", "Demo", "Notebook")}
+    create(account, "fruits-net", {"DeploymentId": "net", "CreateVpc": request.param, **names})
     formation, ec2 = account.client("cloudformation"), account.client("ec2")
     [stack] = formation.describe_stacks(StackName="fruits-net")["Stacks"]
     subnet_id = next(o["OutputValue"] for o in stack["Outputs"] if o["OutputKey"] == "SubnetId")
