@@ -156,7 +156,7 @@ test-spark: setup ## The jobs and their library, on a real Spark
 	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m pytest tests/spark_jobs tests/tools -m "not slow"
 
 .PHONY: test-airflow
-test-airflow: setup ## DAG, control plane, demo, the laptop's AWS over real HTTP, the pages in a real Chromium
+test-airflow: setup $(READY)/lint ## DAG, control plane, demo, the laptop's AWS over real HTTP, the pages in a real Chromium
 	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/deployment tests/demo tests/browser tests/compose tests/bench/test_scale.py -m "not slow and not e2e"
 
 .PHONY: test-docs
@@ -180,7 +180,7 @@ faults: setup ## Every fault at every moment, with PostgreSQL: docs/reliability.
 	$(AIRFLOW)/python tools/write_reliability.py && exit $$status
 
 .PHONY: test-e2e
-test-e2e: setup ## make demo on 200 photos, its tables checked by key
+test-e2e: setup $(READY)/lint ## make demo on 200 photos, its tables checked by key
 	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m pytest tests/e2e -m "not slow"
 
 .PHONY: lint

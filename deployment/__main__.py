@@ -13,6 +13,7 @@ from fruits_airflow.settings import load_settings
 
 from deployment.environment import PLATFORMS, EnvironmentFailed, pack, upload
 from deployment.lookup import compare_stack
+from deployment.network import tag_network
 from deployment.notebook import notebook_cluster
 from deployment.removal import destroy
 from deployment.stack import AwsAccount, Declined, Deployment, DeploymentFailed
@@ -20,6 +21,7 @@ from deployment.stack import AwsAccount, Declined, Deployment, DeploymentFailed
 # Output of the stack → setting of the deployment.
 SETTINGS = {
     "RawBucket": "FRUITS_RAW_BUCKET",
+    "RawPrefix": "FRUITS_RAW_PREFIX",
     "LakeBucket": "FRUITS_LAKE_BUCKET",
     "ServiceRole": "FRUITS_SERVICE_ROLE",
     "InstanceProfile": "FRUITS_INSTANCE_PROFILE",
@@ -94,6 +96,8 @@ def _deploy(options: argparse.Namespace) -> None:
         )
     if options.alarm_email is not None:
         parameters["AlarmEmail"] = "" if options.alarm_email == "none" else options.alarm_email
+    if subnet_id := parameters.get("SubnetId"):
+        tag_network(deployment.account, subnet_id, deployment.ask)
     outputs = deployment.deploy(parameters)
     print("\nThe settings of this deployment (.env, or the environment of Airflow):")
     print(f"FRUITS_DEPLOYMENT_ID={deployment.deployment_id}\nFRUITS_REGION={options.region}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,12 +17,16 @@ from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.prices import load_prices
 from fruits_airflow.settings import Settings
 
+from deployment.stack import Deployment
+
 PROFILE = "notebook"
 NOT_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
     """The owner's notebook cluster: the one that lives, or a new one.
+
+    Its nodes have the stack's role for notebooks in place of the settings' instance profile.
 
     Args:
         settings: of the deployment.
@@ -32,7 +37,10 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
         CostCeilingExceeded: `max_cost_eur` does not pay for ten minutes.
         ClusterRefused: the cluster breaks a rule.
         ResidencyError: the region is not in the European Union.
+        DeploymentFailed: there is no such deployment.
     """
+    outputs = Deployment(account, settings.deployment_id, print, lambda _: False).outputs()
+    settings = replace(settings, instance_profile=outputs["NotebookInstanceProfile"])
     lake = Lake(account.client("s3"), settings.lake_bucket)
     bundle = build_bundle()
     upload_bundle(bundle, lake)

@@ -30,6 +30,7 @@ _GONE = {
         "InvalidGroup.NotFound",
     ),
     *("InvalidRouteTableID.NotFound", "InvalidVpcEndpointId.NotFound", "NoSuchLifecycleConfiguration"),
+    "InvalidInternetGatewayID.NotFound",
     *("ServerSideEncryptionConfigurationNotFoundError", "OwnershipControlsNotFoundError", "NoSuchTagSet"),
     *("NoSuchPublicAccessBlockConfiguration",),
 }
@@ -197,6 +198,28 @@ def _route_association(client: Client, physical: str) -> Live | None:
     return {"SubnetId": found[0]["SubnetId"], "RouteTableId": found[0]["RouteTableId"]} if found else None
 
 
+def _internet_gateway(client: Client, physical: str) -> Live | None:
+    [gateway] = client("ec2").describe_internet_gateways(InternetGatewayIds=[physical])["InternetGateways"]
+    return {"Tags": gateway.get("Tags", [])}
+
+
+def _gateway_attachment(client: Client, physical: str) -> Live | None:
+    vpc_id = physical.partition("|")[2]  # IGW|vpc-…
+    attached = [{"Name": "attachment.vpc-id", "Values": [vpc_id]}]
+    gateways = client("ec2").describe_internet_gateways(Filters=attached)["InternetGateways"]
+    return {"VpcId": vpc_id, "InternetGatewayId": gateways[0]["InternetGatewayId"]} if gateways else None
+
+
+def _route(client: Client, physical: str) -> Live | None:
+    table_id, _, destination = physical.partition("|")  # rtb-…|0.0.0.0/0
+    [table] = client("ec2").describe_route_tables(RouteTableIds=[table_id])["RouteTables"]
+    for route in table["Routes"]:
+        if route.get("DestinationCidrBlock") == destination:
+            known = ("DestinationCidrBlock", "GatewayId")
+            return {"RouteTableId": table_id} | {key: route[key] for key in known if key in route}
+    return None
+
+
 def _security_group(client: Client, physical: str) -> Live | None:
     [found] = client("ec2").describe_security_groups(GroupIds=[physical])["SecurityGroups"]
     return {
@@ -268,6 +291,9 @@ READERS: dict[str, Callable[[Client, str], Live | None]] = {
         "AWS::EC2::Subnet": _subnet,
         "AWS::EC2::RouteTable": _route_table,
         "AWS::EC2::SubnetRouteTableAssociation": _route_association,
+        "AWS::EC2::InternetGateway": _internet_gateway,
+        "AWS::EC2::VPCGatewayAttachment": _gateway_attachment,
+        "AWS::EC2::Route": _route,
         "AWS::EC2::SecurityGroup": _security_group,
         "AWS::EC2::VPCEndpoint": _endpoint,
     }.items()

@@ -16,7 +16,7 @@ from fruits_airflow.regions import require_eu_region
 
 from deployment.certificates import keep_certificate
 from deployment.lookup import compare_stack
-from deployment.template import TEMPLATE, read_template
+from deployment.template import TEMPLATE, read_template, template_body
 
 POLL_S = 3.0
 WAIT_S = 1800.0
@@ -98,7 +98,7 @@ class Deployment:
         """
         exists = self._clear_failed_attempt()
         given = {"DeploymentId": self.deployment_id, **parameters}
-        change_set = self._propose(given, template.read_text(), exists)
+        change_set = self._propose(given, template_body(template), exists)
         if change_set is None:
             self.say("The stack is as the template says already.")
         else:

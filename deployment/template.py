@@ -46,6 +46,12 @@ def read_template(path: Path = TEMPLATE) -> dict[str, Any]:
     return content
 
 
+def template_body(path: Path = TEMPLATE) -> str:
+    """Return the template as CloudFormation gets it: without its lines of comment, which count towards its limit."""
+    lines = path.read_text().splitlines(keepends=True)
+    return "".join(line for line in lines if not line.lstrip().startswith("#"))
+
+
 @dataclass(frozen=True)
 class Resolver:
     """Values for everything that a template refers to.
@@ -129,6 +135,8 @@ class Resolver:
             return value[0] == value[1]
         if name == "Not":
             return not value[0]
+        if name in ("And", "Or"):
+            return (all if name == "And" else any)(value)
         if name == "Select":
             return value[1][int(value[0])]
         raise TemplateError(f"Fn::{name} is not known here; teach deployment/template.py")

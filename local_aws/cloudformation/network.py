@@ -161,6 +161,65 @@ class RouteTableAssociation(_Ec2, CloudFormationModel):
         cls.ec2(region).disassociate_route_table(AssociationId=name)
 
 
+class InternetGateway(_Ec2, CloudFormationModel):
+    """`AWS::EC2::InternetGateway`."""
+
+    kind = "AWS::EC2::InternetGateway"
+    tagged_as = "internet-gateway"
+    known = frozenset({"Tags"})
+
+    @classmethod
+    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:  # noqa: ARG003
+        """Create the gateway."""
+        created = cls.ec2(region).create_internet_gateway(**cls.tags(properties))
+        return cls(created["InternetGateway"]["InternetGatewayId"])
+
+    @classmethod
+    def remove(cls, name: str, region: str) -> None:
+        """Delete the gateway, which must be detached."""
+        cls.ec2(region).delete_internet_gateway(InternetGatewayId=name)
+
+
+class GatewayAttachment(_Ec2, CloudFormationModel):
+    """`AWS::EC2::VPCGatewayAttachment` of an internet gateway; its id is `IGW|vpc-…`, as on AWS."""
+
+    kind = "AWS::EC2::VPCGatewayAttachment"
+    known = frozenset({"VpcId", "InternetGatewayId"})
+
+    @classmethod
+    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:  # noqa: ARG003
+        """Attach the gateway to its VPC."""
+        cls.ec2(region).attach_internet_gateway(**properties)
+        return cls(f"IGW|{properties['VpcId']}")
+
+    @classmethod
+    def remove(cls, name: str, region: str) -> None:
+        """Detach the gateway."""
+        ec2, vpc_id = cls.ec2(region), name.partition("|")[2]
+        attached = [{"Name": "attachment.vpc-id", "Values": [vpc_id]}]
+        for gateway in ec2.describe_internet_gateways(Filters=attached)["InternetGateways"]:
+            ec2.detach_internet_gateway(InternetGatewayId=gateway["InternetGatewayId"], VpcId=vpc_id)
+
+
+class Route(_Ec2, CloudFormationModel):
+    """`AWS::EC2::Route` to a gateway; its id is `rtb-…|0.0.0.0/0`, as on AWS."""
+
+    kind = "AWS::EC2::Route"
+    known = frozenset({"RouteTableId", "DestinationCidrBlock", "GatewayId"})
+
+    @classmethod
+    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:  # noqa: ARG003
+        """Create the route."""
+        cls.ec2(region).create_route(**properties)
+        return cls(f"{properties['RouteTableId']}|{properties['DestinationCidrBlock']}")
+
+    @classmethod
+    def remove(cls, name: str, region: str) -> None:
+        """Delete the route."""
+        table, _, destination = name.partition("|")
+        cls.ec2(region).delete_route(RouteTableId=table, DestinationCidrBlock=destination)
+
+
 class SecurityGroup(_Ec2, CloudFormationModel):
     """`AWS::EC2::SecurityGroup` with rules by address range."""
 

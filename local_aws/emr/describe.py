@@ -6,6 +6,7 @@ from typing import Any
 
 from local_aws.emr import releases
 from local_aws.emr.cluster import Cluster
+from local_aws.emr.validation import subnets_of
 
 
 def summary(cluster: Cluster) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def describe(cluster: Cluster) -> dict[str, Any]:
 
 def _ec2_attributes(cluster: Cluster) -> dict[str, Any]:
     instances = cluster.request["Instances"]
-    subnets = instances.get("Ec2SubnetIds") or [one for one in [instances.get("Ec2SubnetId")] if one]
+    subnets = subnets_of(instances)
     return {
         "Ec2KeyName": instances.get("Ec2KeyName"),
         "Ec2SubnetId": subnets[0] if subnets else None,

@@ -79,15 +79,22 @@ class EmrBackend(BaseBackend):
             roles={one.name: frozenset(one.managed_policies) for one in iam.roles.values()},
             instance_profiles=frozenset(one.name for one in iam.instance_profiles.values()),
             security_configurations=frozenset(self.security_configurations),
-            has_subnet=self._has_subnet,
+            network_tags=self._network_tags,
         )
 
-    def _has_subnet(self, subnet_id: str) -> bool:
+    def _network_tags(self, subnet_id: str) -> tuple[dict[str, str], dict[str, str]] | None:
         # moto's EC2 takes seconds to import, and few requests name a subnet
         from moto.ec2.models import ec2_backends
 
-        by_zone = ec2_backends[self.account_id][self.region_name].subnets
-        return any(subnet_id in by_id for by_id in by_zone.values())
+        ec2 = ec2_backends[self.account_id][self.region_name]
+        for by_id in ec2.subnets.values():
+            if subnet_id in by_id:
+                of_subnet, of_vpc = (
+                    {tag["key"]: tag["value"] for tag in ec2.describe_tags({"resource-id": [resource_id]})}
+                    for resource_id in (subnet_id, by_id[subnet_id].vpc_id)
+                )
+                return of_subnet, of_vpc
+        return None
 
     def cluster(self, cluster_id: str) -> Cluster:
         """The cluster of an id.

@@ -27,13 +27,13 @@ class Account:
         roles: names of IAM roles, with the ARNs of their managed policies.
         instance_profiles: names of instance profiles.
         security_configurations: names of EMR security configurations in the region.
-        has_subnet: whether the region has a subnet of an id.
+        network_tags: tags of a subnet and of its VPC, two mappings, by the subnet's id; None without that subnet.
     """
 
     roles: Mapping[str, frozenset[str]]
     instance_profiles: frozenset[str]
     security_configurations: frozenset[str]
-    has_subnet: Callable[[str], bool]
+    network_tags: Callable[[str], tuple[Mapping[str, str], Mapping[str, str]] | None]
 
 
 def check_run_job_flow(request: Mapping[str, Any], region: str, account: Account) -> None:
@@ -70,16 +70,27 @@ def check_run_job_flow(request: Mapping[str, Any], region: str, account: Account
 def provisioning_problem(request: Mapping[str, Any], account: Account) -> str | None:
     """What AWS finds out only while it provisions: the cluster then ends with VALIDATION_ERROR."""
     role = request["ServiceRole"].rsplit("/", 1)[-1]
-    tagged = any(
-        one["Key"] == "for-use-with-amazon-emr-managed-policies" and one.get("Value", "").lower() == "true"
-        for one in request.get("Tags") or []
-    )
-    if any(arn.endswith("/AmazonEMRServicePolicy_v2") for arn in account.roles.get(role, ())) and not tagged:
-        return (
-            f"Service role {role} has insufficient EC2 permissions: AmazonEMRServicePolicy_v2 asks for the tag "
-            "for-use-with-amazon-emr-managed-policies=true on the cluster."
-        )
+    if not any(arn.endswith("/AmazonEMRServicePolicy_v2") for arn in account.roles.get(role, ())):
+        return None
+    tags_by_resource: dict[str, Mapping[str, str]] = {
+        "cluster": {tag["Key"]: tag.get("Value", "") for tag in request.get("Tags") or []}
+    }
+    # without a subnet EMR takes the default VPC, which nobody has tagged
+    for subnet in subnets_of(request["Instances"]) or ["default"]:
+        of_subnet, of_vpc = account.network_tags(subnet) or ({}, {})
+        tags_by_resource |= {f"subnet {subnet}": of_subnet, f"VPC of the subnet {subnet}": of_vpc}
+    for resource, tags in tags_by_resource.items():
+        if tags.get("for-use-with-amazon-emr-managed-policies", "").lower() != "true":
+            return (
+                f"Service role {role} has insufficient EC2 permissions: AmazonEMRServicePolicy_v2 asks for the tag "
+                f"for-use-with-amazon-emr-managed-policies=true on the {resource}."
+            )
     return None
+
+
+def subnets_of(instances: Mapping[str, Any]) -> list[str]:
+    """Return the ids of the subnets that a request's `Instances` names."""
+    return list(instances.get("Ec2SubnetIds") or filter(None, [instances.get("Ec2SubnetId")]))
 
 
 def _require(request: Mapping[str, Any], *names: str) -> None:
@@ -142,9 +153,8 @@ def _check_instances(instances: Mapping[str, Any], label: str, account: Account)
         if fleet.get("TargetOnDemandCapacity", 0) + fleet.get("TargetSpotCapacity", 0) < 1:
             raise ValidationException("An instance fleet must have a target capacity of at least one unit.")
     _check_types(instances, label)
-    wanted = instances.get("Ec2SubnetIds") or [one for one in [instances.get("Ec2SubnetId")] if one]
-    for subnet in wanted:
-        if not account.has_subnet(subnet):
+    for subnet in subnets_of(instances):
+        if account.network_tags(subnet) is None:
             raise InvalidRequestException(f"The subnet ID '{subnet}' does not exist.")
 
 

@@ -144,6 +144,15 @@ def roles(body: Body, _around: Surroundings) -> Found:
         yield f"ServiceRole and JobFlowRole are both {service}: the nodes must not have EMR's rights"
 
 
+def network(body: Body, _around: Surroundings) -> Found:
+    """A subnet, since EMR takes the account's default VPC otherwise."""
+    if not body.get("Instances", {}).get("Ec2SubnetIds"):
+        yield (
+            f"Instances.Ec2SubnetIds is not set: EMR would take the account's default VPC, which lacks the tag "
+            f"{POLICY_TAG} that its service role requires; set subnet_id to the stack's output SubnetId"
+        )
+
+
 def tags(body: Body, _around: Surroundings) -> Found:
     """What janitor, bill and IAM conditions go by."""
     present = _tags(body)
@@ -268,6 +277,7 @@ RULES: tuple[Callable[[Body, Surroundings], Found], ...] = (
     *(eu_region, known_release, deadline, idle_timeout, roles, tags, encryption, instance_metadata, log_uri),
     *(libraries, spark_settings, executors_fit, instance_types, fleets, primary_on_demand, spot_falls_back),
     *(managed_scaling, application_masters, step_failures, limits),
+    network,
 )
 
 

@@ -142,6 +142,7 @@ def fruits_environment() -> dict[str, str]:
         "FRUITS_SERVICE_ROLE": laptop.SERVICE_ROLE,
         "FRUITS_INSTANCE_PROFILE": laptop.INSTANCE_PROFILE,
         "FRUITS_SECURITY_CONFIGURATION": laptop.SECURITY_CONFIGURATION,
+        "FRUITS_SUBNET_ID": laptop.subnet_id(),
         "FRUITS_NODE_ENVIRONMENT": "preinstalled",
         "FRUITS_POLL_S": "0.2",
         "FRUITS_LIST_CONSISTENCY_S": "1",

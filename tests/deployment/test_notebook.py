@@ -47,6 +47,8 @@ def test_a_second_call_finds_the_first_cluster(settings: Settings, account: Acco
     left = made.deadline - datetime.now(UTC)
     assert timedelta(minutes=115) < left <= timedelta(minutes=120)
     assert made.tags["run"] == "notebook__Ada-Lovelace"
+    profile = f"fruits-{settings.deployment_id}-notebook-eu-west-1"
+    assert made.description["Ec2InstanceAttributes"]["IamInstanceProfile"] == profile
     account.client("emr").terminate_job_flows(JobFlowIds=[made.job_flow_id, other.job_flow_id])
 
 

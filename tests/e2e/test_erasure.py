@@ -16,11 +16,11 @@ import boto3
 import pyarrow.parquet as pq
 import pytest
 
-from tests.e2e.test_policies import looks_abroad, names, policies
+from tests.e2e.test_policies import looks_abroad, names, of_resources, policies, policy_of
 from tests.infra.simulation import Names, allowed, requests_of, role_of
 from tests.plugins.searching import find_everywhere
 
-__all__ = ["names", "policies"]  # fixtures
+__all__ = ["names", "of_resources", "policies"]  # fixtures
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 DAG = "erase_images"
@@ -73,19 +73,27 @@ def calls_so_far(demo: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (demo["folder"] / "aws" / "access.jsonl").read_text().splitlines()]
 
 
-def refused(calls: list[dict[str, Any]], policies: dict[str, Any], names: Names) -> set[Any]:
+def refused(
+    calls: list[dict[str, Any]], policies: dict[str, Any], of_resources: dict[str, Any], names: Names
+) -> set[Any]:
     """Calls that IAM would have refused to the role that made them."""
     return {
         (role, call["operation"], request.action, request.resource)
         for call in calls
         if (role := role_of(call))
         for request in requests_of(call, names)
-        if not looks_abroad(call, names) and not allowed(policies[role], request)
+        if not looks_abroad(call, names)
+        and not allowed(policies[role], request, policy_of(request.resource, of_resources))
     }
 
 
 def test_an_erased_photo_is_in_nothing_but_suppression_list_and_receipt(
-    demo: dict[str, Any], s3: Any, buckets: list[str], policies: dict[str, Any], names: Names
+    demo: dict[str, Any],
+    s3: Any,
+    buckets: list[str],
+    policies: dict[str, Any],
+    of_resources: dict[str, Any],
+    names: Names,
 ) -> None:
     raw, lake = buckets
     sample = pq.read_table(demo["folder"] / "pca.parquet")
@@ -131,7 +139,7 @@ def test_an_erased_photo_is_in_nothing_but_suppression_list_and_receipt(
     assert state == "success", {task["task_id"]: task["state"] for task in tasks}
     during = calls_so_far(demo)[answered:]
     assert {role_of(call) for call in during} >= {"AirflowRole", "NodeRole"}
-    assert refused(during, policies, names) == set()
+    assert refused(during, policies, of_resources, names) == set()
 
     after = find_everywhere(s3, buckets, needles)
     allowed = {f"suppression/{RUN}.parquet", f"erasures/{RUN}/receipt.json"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import boto3
 import pytest
 
@@ -73,6 +75,17 @@ def policies(demo):
 
 
 @pytest.fixture(scope="session")
+def of_resources(demo, names):
+    """Statements of the policies of buckets and key, by ARN of the resource."""
+    s3 = boto3.client("s3", **account(demo))
+    buckets = [one["Name"] for one in s3.list_buckets()["Buckets"] if "-access-" not in one["Name"]]
+    documents = {f"arn:aws:s3:::{name}": s3.get_bucket_policy(Bucket=name)["Policy"] for name in buckets}
+    kms = boto3.client("kms", **account(demo))
+    documents[names.key_arn] = kms.get_key_policy(KeyId=names.key_arn, PolicyName="default")["Policy"]
+    return {arn: json.loads(document)["Statement"] for arn, document in documents.items()}
+
+
+@pytest.fixture(scope="session")
 def calls(demo):
     """The recorded calls of each role."""
     found = {"NodeRole": [], "AirflowRole": []}
@@ -87,6 +100,11 @@ def looks_abroad(call, names):
     return call["operation"] == "ListClusters" and call["region"] != names.region
 
 
+def policy_of(resource, of_resources):
+    """The statements of the bucket's policy, for its objects too, or of the key's."""
+    return of_resources.get(resource) or of_resources.get(resource.partition("/")[0], ())
+
+
 def account(demo):
     return {
         "endpoint_url": demo["endpoint"], "region_name": "eu-west-1", "aws_access_key_id": "local",
@@ -95,14 +113,14 @@ def account(demo):
 
 
 @pytest.mark.parametrize("role", ["NodeRole", "AirflowRole"])
-def test_every_call_is_allowed_to_its_role(calls, policies, names, role):
+def test_every_call_is_allowed_to_its_role(calls, policies, of_resources, names, role):
     assert len(calls[role]) > 50
     denied = {
         (call["operation"], request.action, request.resource)
         for call in calls[role]
         if not looks_abroad(call, names)
         for request in requests_of(call, names)
-        if not allowed(policies[role], request)
+        if not allowed(policies[role], request, policy_of(request.resource, of_resources))
     }
     assert denied == set()
 

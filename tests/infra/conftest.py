@@ -28,8 +28,13 @@ def run() -> Run:
     return call_tool
 
 
-def resolved_stack() -> dict[str, dict[str, Any]]:
-    """Every resource of include/stack.yaml with names of an account that does not exist."""
+def resolved_stack(**parameters: str) -> dict[str, dict[str, Any]]:
+    """Every resource of include/stack.yaml, in a private network unless `parameters` say otherwise."""
+    return resolver(**{"CreateVpc": "private", **parameters}).resources()
+
+
+def resolver(**parameters: str) -> Resolver:
+    """include/stack.yaml with names of an account that does not exist."""
     template = read_template()
     names: dict[str, str] = {}
 
@@ -43,9 +48,9 @@ def resolved_stack() -> dict[str, dict[str, Any]]:
 
     return Resolver(
         template=template,
-        parameters={"DeploymentId": "test", "AlarmEmail": "a@example.org", "CreateVpc": "true"},
+        parameters={"DeploymentId": "test", "AlarmEmail": "a@example.org", **parameters},
         pseudo={"AWS::Partition": "aws", "AWS::Region": "eu-west-1", "AWS::AccountId": "123456789012"},
         reference=lambda name: names.get(name, name.lower()),
         attribute=attribute,
         zones=lambda: ["eu-west-1a"],
-    ).resources()
+    )

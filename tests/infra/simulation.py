@@ -2,7 +2,8 @@
 
 The evaluator follows the reference of IAM's policy evaluation for one account without boundaries or session policies:
 an explicit denial wins, then an allowance, else it is denied. It knows the condition operators that the stack uses,
-and fails on any other rather than guess. No library for this is alive; moto's does not look at conditions.
+and fails on any other rather than guess. Which resource types and condition keys a request has comes from AWS's service
+authorization reference (authorization.py), never from what a policy asks for. moto's own evaluator ignores conditions.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from tests.infra.authorization import condition_keys, has_resource, is_known, resource_types
 
 Statement = Mapping[str, Any]
 
@@ -67,12 +70,48 @@ class Names:
         return f"arn:aws:{service}:{self.region}:{self.account}:{rest}"
 
 
-def allowed(statements: Iterable[Statement], request: Request) -> bool:
-    """Whether the policies allow a request."""
-    matching = [one for one in statements if _applies(one, request)]
-    if any(one["Effect"] == "Deny" for one in matching):
+def require_known(request: Request) -> None:
+    """Check that AWS builds such a request.
+
+    Raises:
+        ValueError: The action has no such resource type, or such requests have no such condition key.
+    """
+    if not has_resource(request.action, request.resource):
+        raise ValueError(f"{request.action} has no resource type for {request.resource}")
+    known = condition_keys(request.action, request.resource)
+    if unknown := sorted(key for key in request.context if not is_known(key, known)):
+        raise ValueError(f"{request.action} on {request.resource} has no condition key {', '.join(unknown)}")
+
+
+def _request(action: str, resource: str, facts: Mapping[str, str]) -> Request:
+    """Build a request with those facts that AWS puts into its context."""
+    known = condition_keys(action, resource)
+    request = Request(action, resource, {key: value for key, value in facts.items() if is_known(key, known)})
+    require_known(request)
+    return request
+
+
+def allowed(statements: Iterable[Statement], request: Request, of_resource: Iterable[Statement] = ()) -> bool:
+    """Whether the policies allow a request.
+
+    Args:
+        statements: Of the role's policies.
+        request: What is asked.
+        of_resource: Of the policy of the bucket or key, if it has one. A statement for the account's root hands the
+            decision to the role's policies; a key whose policy has none is closed to them.
+    """
+    of_role = [one for one in statements if _applies(one, request)]
+    of_resource = list(of_resource)
+    by_resource = [one for one in of_resource if _applies(one, request)]
+    if any(one["Effect"] == "Deny" for one in (*of_role, *by_resource)):
         return False
-    return any(one["Effect"] == "Allow" for one in matching)
+    granted = any(one["Effect"] == "Allow" for one in of_role)
+    principals = [one["Principal"] for one in by_resource if one["Effect"] == "Allow"]
+    if "*" in principals or {"AWS": "*"} in principals:
+        return True
+    if of_resource and request.action.startswith("kms:"):
+        return granted and any(str(one["AWS"]).endswith(":root") for one in principals)
+    return granted
 
 
 def _applies(statement: Statement, request: Request) -> bool:
@@ -82,7 +121,10 @@ def _applies(statement: Statement, request: Request) -> bool:
         )
     else:
         concerned = any(_like(one.lower(), request.action.lower()) for one in _listed(statement["Action"]))
-    meant = any(_like(one, request.resource) for one in _listed(statement["Resource"]))
+    if "NotResource" in statement:
+        meant = not any(_like(one, request.resource) for one in _listed(statement["NotResource"]))
+    else:
+        meant = any(_like(one, request.resource) for one in _listed(statement["Resource"]))
     return (
         concerned
         and meant
@@ -99,11 +141,14 @@ def _holds(operator: str, key: str, wanted: list[str], value: str | None) -> boo
         return (value is None) == (wanted == ["true"])
     if operator == "StringNotEquals":  # a missing key is not equal
         return value is None or value not in wanted
+    if operator.endswith("IfExists") and value is None:
+        return True
     if value is None:
         return False
+    operator = operator.removesuffix("IfExists")
     if operator in ("StringEquals", "Bool"):
         return value in wanted
-    if operator in ("StringLike", "ArnLike"):
+    if operator in ("StringLike", "ArnLike", "ArnEquals"):
         return any(_like(one, value) for one in wanted)
     raise NotImplementedError(f"condition {operator} on {key}")
 
@@ -146,12 +191,17 @@ def requests_of(call: Mapping[str, Any], names: Names) -> Iterator[Request]:
     if service == "s3":
         yield from _s3(call, names, here)
     elif service == "glue":
-        for resource in ("catalog", f"database/{names.database}", f"table/{names.database}/images"):
-            yield Request(f"glue:{operation}", names.arn("glue", resource), here)
+        resources = {
+            "rootcatalog": "catalog",
+            "database": f"database/{names.database}",
+            "table": f"table/{names.database}/images",
+        }
+        for kind in resource_types(f"glue:{operation}").keys() & resources.keys():
+            yield _request(f"glue:{operation}", names.arn("glue", resources[kind]), here)
     elif service == "emr":
         yield from _emr(operation, names, here)
     else:
-        yield Request(f"{service}:{operation}", "*", here)
+        yield _request(f"{service}:{operation}", "*", here)
 
 
 def _s3(call: Mapping[str, Any], names: Names, here: dict[str, str]) -> Iterator[Request]:
@@ -159,37 +209,39 @@ def _s3(call: Mapping[str, Any], names: Names, here: dict[str, str]) -> Iterator
     if call["operation"] == "DeleteObjects":  # a right for each object, none for the call
         for one in call["deleted"]:
             version = "Version" if one["version_id"] else ""
-            yield Request(f"s3:DeleteObject{version}", f"{bucket}/{one['key']}", here)
+            yield _request(f"s3:DeleteObject{version}", f"{bucket}/{one['key']}", here)
         return
     if "versionId=" in call["query"] and operation in ("GetObject", "DeleteObject"):
         operation += "Version"
-    yield Request(f"s3:{operation}", f"{bucket}/{call['key']}" if call["key"] else bucket, here)
+    yield _request(f"s3:{operation}", f"{bucket}/{call['key']}" if call["key"] else bucket, here)
     if call["status"] == 404:  # without it S3 says 403
-        yield Request("s3:ListBucket", bucket, here)
+        yield _request("s3:ListBucket", bucket, here)
     through_s3 = {
         **here,
         "kms:ViaService": f"s3.{names.region}.amazonaws.com",
         "kms:EncryptionContext:aws:s3:arn": bucket,
     }
     if operation.startswith("GetObject"):
-        yield Request("kms:Decrypt", names.key_arn, through_s3)
+        yield _request("kms:Decrypt", names.key_arn, through_s3)
     if operation == "PutObject":
-        yield Request("kms:GenerateDataKey", names.key_arn, through_s3)
+        yield _request("kms:GenerateDataKey", names.key_arn, through_s3)
     if call["operation"] == "UploadPart":
-        yield Request("kms:Decrypt", names.key_arn, through_s3)
+        yield _request("kms:Decrypt", names.key_arn, through_s3)
 
 
 def _emr(operation: str, names: Names, here: dict[str, str]) -> Iterator[Request]:
     cluster = names.arn("elasticmapreduce", "cluster/j-1")
     asked = {**here, "aws:RequestTag/deployment": names.deployment_id}
+    own = {**here, "elasticmapreduce:ResourceTag/deployment": names.deployment_id}
     if operation == "RunJobFlow":
-        yield Request("elasticmapreduce:RunJobFlow", "*", asked)
-        for part in ("AddTags", "PutAutoTerminationPolicy", "PutManagedScalingPolicy"):
-            yield Request(f"elasticmapreduce:{part}", cluster, asked)
+        yield _request("elasticmapreduce:RunJobFlow", "*", asked)
+        # it is not documented whether the cluster has its tags by then
+        for facts in (asked, asked | own):
+            for part in ("AddTags", "PutAutoTerminationPolicy", "PutManagedScalingPolicy"):
+                yield _request(f"elasticmapreduce:{part}", cluster, facts)
         for arn, service in ((names.service_role_arn, "elasticmapreduce"), (names.node_role_arn, "ec2")):
-            yield Request("iam:PassRole", arn, {**here, "iam:PassedToService": f"{service}.amazonaws.com"})
-    elif operation in ("ListClusters", "DescribeSecurityConfiguration"):
-        yield Request(f"elasticmapreduce:{operation}", "*", here)
+            yield _request("iam:PassRole", arn, {**here, "iam:PassedToService": f"{service}.amazonaws.com"})
+    elif resource_types(f"elasticmapreduce:{operation}"):
+        yield _request(f"elasticmapreduce:{operation}", cluster, own)
     else:
-        own = {**here, "elasticmapreduce:ResourceTag/deployment": names.deployment_id}
-        yield Request(f"elasticmapreduce:{operation}", cluster, own)
+        yield _request(f"elasticmapreduce:{operation}", "*", here)

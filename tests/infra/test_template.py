@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.infra.conftest import REPOSITORY, Run, resolved_stack
+from deployment.template import read_template
+from tests.infra.authorization import condition_keys, expand, has_resource, is_known
+from tests.infra.conftest import REPOSITORY, Run, resolved_stack, resolver
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # pkg_resources, until parliament has done without
@@ -18,7 +20,16 @@ with warnings.catch_warnings():
 
 STACK = REPOSITORY / "include" / "stack.yaml"
 # What checkov is told to leave out, with the reason beside the resource.
-SKIPPED = {("CKV_AWS_21", "LakeBucket"), ("CKV_AWS_21", "AccessLogBucket"), ("CKV_AWS_18", "AccessLogBucket")}
+SKIPPED = {
+    ("CKV_AWS_21", "LakeBucket"),
+    ("CKV_AWS_21", "AccessLogBucket"),
+    ("CKV_AWS_18", "AccessLogBucket"),
+    ("CKV_AWS_33", "Key"),
+}
+# Of plugins/fruits_airflow/regions.py, which this environment cannot import.
+EU_REGIONS = (
+    *("eu-west-1", "eu-west-3", "eu-central-1", "eu-north-1", "eu-south-1", "eu-south-2", "eusc-de-east-1"),
+)
 
 
 def broken(folder: Path, old: str, new: str) -> Path:
@@ -30,9 +41,20 @@ def broken(folder: Path, old: str, new: str) -> Path:
     return path
 
 
-def test_cfn_lint_finds_nothing(run: Run) -> None:
-    ended = run("cfn-lint", STACK)
+@pytest.mark.parametrize("region", EU_REGIONS)
+def test_cfn_lint_finds_nothing_in_any_region(run: Run, region: str) -> None:
+    ended = run("cfn-lint", "--regions", region, "--", STACK)
     assert (ended.returncode, ended.stdout) == (0, "")
+
+
+def test_cfn_lint_finds_a_type_that_a_region_lacks(run: Run, tmp_path: Path) -> None:
+    everywhere = broken(
+        tmp_path, "    - Condition: HasBudgetType\n", "    - !Not [!Equals [!Ref AlarmEmail, x]]\n"
+    )
+    for region, lacks in (("eu-west-1", False), ("eu-north-1", True), ("eu-south-2", True)):
+        assert (
+            "AWS::Budgets::Budget" in run("cfn-lint", "--regions", region, "--", everywhere).stdout
+        ) is lacks
 
 
 @pytest.mark.parametrize(
@@ -92,6 +114,68 @@ def policies() -> dict[str, dict[str, Any]]:
     }
 
 
+def documents() -> dict[str, dict[str, Any]]:
+    """Every policy of the stack: of roles, who may assume them, of buckets, key and endpoints."""
+    return policies() | {
+        f"{name}.{key}": resource["Properties"][key]
+        for name, resource in resolved_stack().items()
+        for key in ("AssumeRolePolicyDocument", "KeyPolicy", "PolicyDocument")
+        if key in resource["Properties"]
+    }
+
+
+def unknown_parts(document: dict[str, Any]) -> list[str]:
+    """Return the actions, resources and condition keys that AWS's service authorization reference lacks."""
+    missing = []
+    for statement in document["Statement"]:
+        patterns = listed(statement.get("Action", []))
+        missing += [f"no action {pattern}" for pattern in patterns if not expand(pattern)]
+        # a pattern, of a denial or an endpoint, matches more actions than could use each resource and key
+        actions = [action for pattern in patterns if "*" not in pattern for action in expand(pattern)]
+        resources = listed(statement.get("Resource", "*"))
+        pairs = [(action, one) for action in actions for one in resources if has_resource(action, one)]
+        if actions:
+            missing += [
+                f"{action} knows none of {resources}" for action in {*actions} - {one for one, _ in pairs}
+            ]
+            missing += [f"no action knows {one}" for one in {*resources} - {one for _, one in pairs}]
+        missing += [
+            f"{action} has no key {key}"
+            for keys in statement.get("Condition", {}).values()
+            for key in keys
+            for action, resource in pairs
+            if not is_known(key, condition_keys(action, resource))
+        ]
+    return missing
+
+
+def listed(value: Any) -> list[str]:
+    return list(value) if isinstance(value, list) else [value]
+
+
+@pytest.mark.parametrize("name", sorted(documents()))
+def test_statements_use_what_their_actions_know(name: str) -> None:
+    assert unknown_parts(documents()[name]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        (
+            {"Condition": {"StringEquals": {"aws:RequestTag/deployment": "test"}}},
+            "has no key aws:RequestTag/deployment",
+        ),
+        ({"Resource": "arn:aws:s3:::x/y"}, "no action knows arn:aws:s3:::x/y"),
+        ({"Action": "elasticmapreduce:PutPolicy"}, "no action elasticmapreduce:PutPolicy"),
+    ],
+)
+def test_what_an_action_does_not_know_is_found(change: dict[str, Any], missing: str) -> None:
+    [statement] = [
+        one for one in policies()["AirflowRole/dags"]["Statement"] if one["Sid"] == "CompleteAtCreation"
+    ]
+    assert any(missing in one for one in unknown_parts({"Statement": [statement | change]}))
+
+
 # EMR's guide conditions these actions on the cluster's tags by this key; parliament's list of 2025 lacks it.
 TAG_KEY = "Unknown condition elasticmapreduce:ResourceTag/deployment for action elasticmapreduce:"
 
@@ -146,6 +230,79 @@ def test_a_wide_policy_is_found() -> None:
     assert found["exposure"]
     assert found["stars"] == ["s3"]
     assert found["exfiltration"]
+
+
+# ---- what is kept, and the network ---------------------------------------------------------------------------------
+
+
+def test_what_holds_data_is_kept_except_when_its_creation_fails() -> None:
+    kinds = ("AWS::S3::Bucket", "AWS::KMS::Key")
+    kept = {name: one for name, one in resolved_stack().items() if one["Type"] in kinds}
+    assert {one["DeletionPolicy"] for one in kept.values()} == {"RetainExceptOnCreate"}
+    assert {one["UpdateReplacePolicy"] for one in kept.values()} == {"Retain"}
+    assert len(kept) == 4
+
+
+EMR_TAG = {"Key": "for-use-with-amazon-emr-managed-policies", "Value": "true"}
+
+
+@pytest.mark.parametrize("network", ["true", "private"])
+def test_subnet_and_vpc_carry_the_tag_that_emr_acts_on(network: str) -> None:
+    stack = resolved_stack(CreateVpc=network)
+    assert EMR_TAG in stack["Subnet"]["Properties"]["Tags"]
+    assert EMR_TAG in stack["Vpc"]["Properties"]["Tags"]
+
+
+def network_of(**parameters: str) -> dict[str, dict[str, Any]]:
+    return {
+        name: one
+        for name, one in resolved_stack(**parameters).items()
+        if one["Type"].startswith("AWS::EC2::")
+    }
+
+
+def test_the_network_costs_nothing_by_default_and_lets_nobody_in() -> None:
+    network = network_of(CreateVpc="true")
+    assert sorted({one["Type"].rpartition("::")[2] for one in network.values()}) == [
+        *("InternetGateway", "Route", "RouteTable", "Subnet", "SubnetRouteTableAssociation", "VPC"),
+        *("VPCEndpoint", "VPCGatewayAttachment"),
+    ]  # no NAT gateway, no address, no security group with a way in
+    assert network["S3Endpoint"]["Properties"]["VpcEndpointType"] == "Gateway"
+
+
+def test_a_private_network_has_no_way_to_the_internet() -> None:
+    network = network_of(CreateVpc="private")
+    kinds = {one["Type"].rpartition("::")[2] for one in network.values()}
+    assert not kinds & {"InternetGateway", "Route", "NatGateway", "VPCGatewayAttachment"}
+    assert network["Subnet"]["Properties"]["MapPublicIpOnLaunch"] is False
+    [group] = [one["Properties"] for one in network.values() if one["Type"] == "AWS::EC2::SecurityGroup"]
+    inside = network["Subnet"]["Properties"]["CidrBlock"]
+    assert [rule["CidrIp"] for rule in group["SecurityGroupIngress"] + group["SecurityGroupEgress"]] == [
+        inside
+    ] * 2
+
+
+@pytest.mark.parametrize("network", ["true", "private"])
+def test_each_endpoint_has_a_policy(network: str) -> None:
+    endpoints = [
+        one for one in network_of(CreateVpc=network).values() if one["Type"] == "AWS::EC2::VPCEndpoint"
+    ]
+    assert len(endpoints) == (3 if network == "private" else 1)
+    assert all(one["Properties"]["PolicyDocument"]["Statement"] for one in endpoints)
+
+
+def test_a_stack_without_a_network_of_its_own_names_a_subnet() -> None:
+    assert network_of(CreateVpc="false") == {}
+    [rule] = read_template()["Rules"].values()
+    [assertion] = rule["Assertions"]
+
+    def refused(**parameters: str) -> bool:
+        resolve = resolver(**parameters).resolve
+        return bool(resolve(rule["RuleCondition"]) and not resolve(assertion["Assert"]))
+
+    assert refused(CreateVpc="false")
+    assert not refused(CreateVpc="false", SubnetId="subnet-01234567")
+    assert not refused()
 
 
 def test_every_statement_has_its_reason_beside_it() -> None:

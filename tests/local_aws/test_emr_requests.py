@@ -104,17 +104,30 @@ def test_the_ami_version_of_old_is_refused_beside_a_label(aws: Server) -> None:
         aws.run_job_flow(AmiVersion="3.0")
 
 
-def test_a_v2_service_role_wants_the_clusters_tag(aws: Server) -> None:
-    iam = aws.client("iam")
+def test_a_v2_service_role_wants_the_tag_on_cluster_subnet_and_vpc(aws: Server) -> None:
+    iam, ec2 = aws.client("iam"), aws.client("ec2")
     iam.create_role(RoleName="v2", AssumeRolePolicyDocument="{}")
     iam.attach_role_policy(
         RoleName="v2", PolicyArn="arn:aws:iam::aws:policy/service-role/AmazonEMRServicePolicy_v2"
     )
-    untagged = aws.run_job_flow(ServiceRole="v2")
-    reason = aws.reach(untagged, "TERMINATED_WITH_ERRORS")["StateChangeReason"]
-    assert reason["Code"] == "VALIDATION_ERROR"
     tag = {"Key": "for-use-with-amazon-emr-managed-policies", "Value": "true"}
-    tagged = aws.run_job_flow(ServiceRole="v2", Tags=[tag])
+    vpc_id = ec2.create_vpc(CidrBlock="10.9.0.0/24")["Vpc"]["VpcId"]
+    subnet_id = ec2.create_subnet(VpcId=vpc_id, CidrBlock="10.9.0.0/25")["Subnet"]["SubnetId"]
+    own = {"Instances": {"Ec2SubnetIds": [subnet_id]}}
+
+    def refused(**request: Any) -> str:
+        cluster_id = aws.run_job_flow(ServiceRole="v2", **request)
+        reason = aws.reach(cluster_id, "TERMINATED_WITH_ERRORS")["StateChangeReason"]
+        assert reason["Code"] == "VALIDATION_ERROR"
+        return str(reason["Message"])
+
+    assert "true on the cluster" in refused(**own)
+    assert "true on the subnet default" in refused(Tags=[tag])
+    assert f"true on the subnet {subnet_id}" in refused(Tags=[tag], **own)
+    ec2.create_tags(Resources=[subnet_id], Tags=[tag])
+    assert f"true on the VPC of the subnet {subnet_id}" in refused(Tags=[tag], **own)
+    ec2.create_tags(Resources=[vpc_id], Tags=[tag])
+    tagged = aws.run_job_flow(ServiceRole="v2", Tags=[tag], **own)
     aws.reach(tagged, "WAITING")
     aws.client("emr").terminate_job_flows(JobFlowIds=[tagged])
 

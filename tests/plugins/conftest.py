@@ -76,6 +76,7 @@ def settings() -> Settings:
         service_role=laptop.SERVICE_ROLE,
         instance_profile=laptop.INSTANCE_PROFILE,
         security_configuration=laptop.SECURITY_CONFIGURATION,
+        subnet_id="subnet-00000000",
         node_environment="preinstalled",
         poll_s=0.1,
         list_consistency_s=1.0,
@@ -88,7 +89,9 @@ def settings() -> Settings:
 def account(endpoint: str, settings: Settings) -> Settings:
     """Settings whose buckets, model and code exist."""
     number = next(_numbers)
-    made = replace(settings, raw_bucket=f"raw-{number}", lake_bucket=f"lake-{number}")
+    made = replace(
+        settings, raw_bucket=f"raw-{number}", lake_bucket=f"lake-{number}", subnet_id=laptop.subnet_id()
+    )
     laptop.make_bucket(made.raw_bucket)
     laptop.make_bucket(made.lake_bucket)
     laptop.put_model(made.lake_bucket, MODEL_ID)

@@ -84,6 +84,11 @@ def make_roles() -> None:
     )
 
 
+def subnet_id() -> str:
+    """A subnet of the account."""
+    return str(client("ec2").describe_subnets()["Subnets"][0]["SubnetId"])
+
+
 def make_bucket(name: str, region: str = REGION) -> None:
     """A bucket in `region`."""
     s3 = boto3.client("s3", region_name=region, endpoint_url=os.environ["AWS_ENDPOINT_URL"])

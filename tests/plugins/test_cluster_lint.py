@@ -25,7 +25,7 @@ PROFILES = ("demo", "nightly", "notebook")
 AROUND = Surroundings(region="eu-west-1", lake_bucket="lake", now=NOW, security=SECURITY)
 SETTINGS = Settings(
     deployment_id="test", raw_bucket="raw", lake_bucket="lake", service_role="s", instance_profile="i",
-    security_configuration="c", node_environment=DIGEST,
+    security_configuration="c", node_environment=DIGEST, subnet_id="subnet-01234567",
 )  # fmt: skip
 
 Change = Callable[[dict[str, Any]], object]
@@ -120,6 +120,7 @@ BREAKING: list[tuple[str, Change]] = [
     ("roles", lambda b: b.pop("ServiceRole")),
     ("roles", lambda b: b.update(JobFlowRole="EMR_EC2_DefaultRole")),
     ("roles", lambda b: b.update(JobFlowRole="s")),
+    ("network", lambda b: b["Instances"].pop("Ec2SubnetIds")),
     ("tags", lambda b: b["Tags"].remove(tag(b, "run"))),
     ("tags", lambda b: tag(b, "for-use-with-amazon-emr-managed-policies").update(Value="yes")),
     ("encryption", lambda b: b.pop("SecurityConfiguration")),

@@ -125,7 +125,7 @@ CASES: dict[str, Wrong] = {
     ),
     "no cron": Wrong(("schedule", "'every night'", "five fields"), lines="schedule: every night"),
     "no timezone": Wrong(("timezone", "'Paris'", "Europe/Paris"), lines="timezone: Paris"),
-    "no subnet": Wrong(("subnet_id", "'vpc-1'", "subnet-"), lines="subnet_id: vpc-1"),
+    "no subnet": Wrong(("subnet_id", "'vpc-1'", "subnet-"), env={"FRUITS_SUBNET_ID": "vpc-1"}),
     "no such engine": Wrong(("engine", "'keras'", "litert"), lines="engine: keras"),
     "variable misspelt": Wrong(
         ("FRUITS_REGOIN", "no such setting", "known are"), env={"FRUITS_REGOIN": "eu-west-1"}
@@ -155,6 +155,7 @@ CASES: dict[str, Wrong] = {
     "half a model": Wrong(("model_id", "models/", "upload what it wrote"), account=without_weights),
     "no model": Wrong(("model_id", "not set", "make model"), env={"FRUITS_MODEL_ID": ""}),
     "no role": Wrong(("service_role", "not set", "outputs of the stack"), env={"FRUITS_SERVICE_ROLE": ""}),
+    "no network": Wrong(("Ec2SubnetIds", "not set", "output SubnetId"), env={"FRUITS_SUBNET_ID": ""}),
     "no such profile": Wrong(("profile", "'huge'", "demo"), lines="nightly_profile: huge"),
     "no encryption": Wrong(
         ("SecurityConfiguration", "not set", "stack"), env={"FRUITS_SECURITY_CONFIGURATION": ""}
@@ -175,6 +176,7 @@ def right(account: Settings) -> dict[str, str]:
         "FRUITS_SERVICE_ROLE": str(account.service_role),
         "FRUITS_INSTANCE_PROFILE": str(account.instance_profile),
         "FRUITS_SECURITY_CONFIGURATION": str(account.security_configuration),
+        "FRUITS_SUBNET_ID": str(account.subnet_id),
         "FRUITS_NODE_ENVIRONMENT": str(account.node_environment),
     }
 
