@@ -16,6 +16,8 @@ import boto3
 import psutil
 from botocore.config import Config
 
+from tests.aws_keys import FOR_CLIENT, FOR_SERVER, signing
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
 REGION = "eu-west-1"
@@ -64,6 +66,7 @@ class Server:
         self.process = subprocess.Popen(
             command(state_dir, *options),
             cwd=REPOSITORY,
+            env={**os.environ, **FOR_SERVER},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -85,9 +88,8 @@ class Server:
                 service,
                 endpoint_url=self.endpoint,
                 region_name=region,
-                aws_access_key_id="test",
-                aws_secret_access_key="test",
-                config=Config(retries={"total_max_attempts": 1}, max_pool_connections=40),
+                **FOR_CLIENT,
+                config=Config(retries={"total_max_attempts": 1}, max_pool_connections=40, **signing(service)),
             )
         return self._clients[service, region]
 
