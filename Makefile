@@ -29,8 +29,9 @@ model: setup ## Convert the MobileNetV2 weights once into the flatbuffer that is
 
 .PHONY: aws
 aws: setup ## The laptop's AWS alone, for development, until Ctrl-C (PORT=5600)
-	@port="$${PORT:-5600}"; printf 'export %s\n' AWS_ENDPOINT_URL=http://127.0.0.1:$$port AWS_ACCESS_KEY_ID=local \
-		AWS_SECRET_ACCESS_KEY=local AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1; \
+	@port="$${PORT:-5600}"; echo 'unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_PROFILE'; \
+	printf 'export %s\n' AWS_ENDPOINT_URL=http://127.0.0.1:$$port AWS_SHARED_CREDENTIALS_FILE="$$PWD/build/aws/credentials" \
+		AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1; \
 	exec $(AIRFLOW)/python -m local_aws --port "$$port" --java-home "$$(cat $(JAVA_HOME_FILE))"
 
 ## —— Measure it ———————————————————————————————————————————————————————————

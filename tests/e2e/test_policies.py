@@ -88,10 +88,7 @@ def looks_abroad(call, names):
 
 
 def account(demo):
-    return {
-        "endpoint_url": demo["endpoint"], "region_name": "eu-west-1", "aws_access_key_id": "local",
-        "aws_secret_access_key": "local",
-    }  # fmt: skip
+    return {"endpoint_url": demo["endpoint"], "region_name": "eu-west-1", **demo["keys"]}
 
 
 @pytest.mark.parametrize("role", ["NodeRole", "AirflowRole"])
