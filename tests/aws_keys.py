@@ -41,7 +41,7 @@ def control_faults(endpoint: str, method: str, path: str = "", body: object = No
     """A signed request of the private path over which faults are armed; gives the answer."""
     data = b"" if body is None else json.dumps(body).encode()
     request = AWSRequest(method, f"{endpoint}/_local_aws/faults{path}", data=data)
-    SigV4Auth(Signer(KEYS.access_key_id, KEYS.secret_access_key), "local_aws", "eu-west-1").add_auth(request)
+    SigV4Auth(Signer(KEYS.access_key_id, KEYS.secret_access_key), "local-aws", "eu-west-1").add_auth(request)
     signed = urllib.request.Request(request.url, data or None, dict(request.headers), method=method)
     with urllib.request.urlopen(signed, timeout=30) as reply:
         return json.load(reply)
