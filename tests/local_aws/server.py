@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +61,12 @@ def until(ready: Callable[[], Any], seconds: float = 20.0) -> Any:
 class Server:
     """A running server."""
 
-    def __init__(self, state_dir: Path, *options: str) -> None:
+    def __init__(self, state_dir: Path, *options: str, environment: Mapping[str, str] = FOR_SERVER) -> None:
         self.state_dir = state_dir
         self.process = subprocess.Popen(
             command(state_dir, *options),
             cwd=REPOSITORY,
-            env={**os.environ, **FOR_SERVER},
+            env={**os.environ, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -82,13 +82,13 @@ class Server:
     def port(self) -> int:
         return int(self.endpoint.rsplit(":", 1)[1])
 
-    def client(self, service: str, region: str = REGION) -> Any:
+    def client(self, service: str, region: str = REGION, keys: Mapping[str, str] = FOR_CLIENT) -> Any:
         if (service, region) not in self._clients:
             self._clients[service, region] = boto3.client(  # type: ignore[call-overload]  # a name at run time
                 service,
                 endpoint_url=self.endpoint,
                 region_name=region,
-                **FOR_CLIENT,
+                **keys,
                 config=Config(retries={"total_max_attempts": 1}, max_pool_connections=40, **signing(service)),
             )
         return self._clients[service, region]
