@@ -116,6 +116,12 @@ share: $(READY)/airflow ## Expiring links to report, PCA and PDF of a run (RUN=s
 export-image: $(READY)/airflow ## All that is kept about one photo: build/exports/ (KEY=images/…/me.jpg or ID=…)
 	@PYTHONPATH=plugins exec $(AIRFLOW)/python tools/export_image.py $${KEY:+--key "$$KEY"} $${ID:+--id "$$ID"}
 
+.PHONY: sbom
+sbom: $(READY)/sbom ## What each environment holds, as CycloneDX, from the locks: build/sbom/ (the jars' checksums: tools/fetch_jars.py)
+	@mkdir -p build/sbom; for lock in requirements/*.lock; do \
+		.venv-sbom/bin/cyclonedx-py requirements --output-reproducible --short-PURLs --validate \
+			-o "build/sbom/$$(basename "$$lock" .lock).cdx.json" "$$lock"; done
+
 ## —— A real account (credentials as boto3 finds them: AWS_PROFILE=name) ——————————
 
 DEPLOYMENT := PYTHONPATH=plugins $(AIRFLOW)/python -m deployment
@@ -245,7 +251,7 @@ $(JAVA_HOME_FILE): tools/java_home.sh requirements/java.lock | $(READY)/spark
 
 .PHONY: lock
 lock: $(UV) ## Resolve requirements/*.in anew into the lock files
-	@for name in uv airflow spark java postgres bench docs notebook lint node; do \
+	@for name in uv airflow spark java postgres bench docs notebook lint node sbom; do \
 		$(UV) pip compile requirements/$$name.in -o requirements/$$name.lock --universal --python-version 3.11 \
 			--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade -q; done
 
@@ -255,7 +261,7 @@ clean: ## Remove what demo and tests built (build/)
 
 .PHONY: distclean
 distclean: clean ## Remove the environments and caches too
-	rm -rf .cache .venv-airflow .venv-spark .venv-bench .venv-lint .venv-docs .venv-notebook
+	rm -rf .cache .venv-airflow .venv-spark .venv-bench .venv-lint .venv-docs .venv-notebook .venv-sbom
 
 .PHONY: help
 help: ## This list

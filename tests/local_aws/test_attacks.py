@@ -73,8 +73,8 @@ def test_a_poisoned_photo_is_no_page(aws: Server, bucket: str) -> None:
     )
     forged = ask(aws, f"/{bucket}/photo.jpg?response-content-type=text/html&Signature=x&X-Amz-Signature=x")
     assert forged.status == 403
-    asked = {"Bucket": bucket, "Key": "photo.jpg", "ResponseContentType": "text/html"}
-    link = aws.client("s3").generate_presigned_url("get_object", asked, ExpiresIn=60)
+    request = {"Bucket": bucket, "Key": "photo.jpg", "ResponseContentType": "text/html"}
+    link = aws.client("s3").generate_presigned_url("get_object", request, ExpiresIn=60)
     target = link.removeprefix(aws.endpoint)
     page = ask(aws, target)
     assert page.status == 200

@@ -156,9 +156,10 @@ def test_a_header_of_amazons_that_is_not_signed_is_refused() -> None:
     assert refusal(call) == "AccessDenied"
 
 
-def test_a_whole_url_in_the_place_of_the_path_is_refused() -> None:
+@pytest.mark.parametrize("target", [f"http://{HOST}/raw/a.jpg", "/raw/a.jpg?#?versionId=1", "/raw/a.jpg#"])
+def test_a_whole_url_and_a_fragment_are_refused(target: str) -> None:
     call = signed()
-    call.environ["REQUEST_URI"] = f"http://{HOST}/raw/a.jpg"
+    call.environ["REQUEST_URI"] = target
     assert refusal(call) == "SignatureDoesNotMatch"
 
 
