@@ -19,7 +19,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 START_SECONDS = 180
 USER = "admin"
 PASSWORDS = "passwords.json"
-COMPONENTS = ("scheduler", "dag-processor", "triggerer")
+# Servers of logs would listen on every address of the machine, and the API server reads the same files.
+COMPONENTS = {
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "dag-processor": ["dag-processor"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
 HEALTH = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
@@ -61,7 +66,7 @@ class Airflow:
     def start(self) -> None:
         """Starts the four processes; `wait` says when they are up."""
         api = ["api-server", "--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
-        for name, command in (("api-server", api), *((name, [name]) for name in COMPONENTS)):
+        for name, command in (("api-server", api), *COMPONENTS.items()):
             self._processes.start(f"airflow-{name}", [*_airflow(), *command], self._env)
 
     def wait(self, dag_id: str) -> None:

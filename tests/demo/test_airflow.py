@@ -70,3 +70,14 @@ def test_nobody_is_an_admin_without_a_password(tmp_path):
     airflow = Airflow(Processes(tmp_path), tmp_path, 1, {})
     assert "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS" not in airflow._env
     assert airflow._env["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"] == str(tmp_path / PASSWORDS)
+
+
+def test_no_process_listens_to_the_network(tmp_path, monkeypatch):
+    commands = {}
+    monkeypatch.setattr(Processes, "start", lambda _, name, argv, __: commands.update({name: argv}))
+    Airflow(Processes(tmp_path), tmp_path, 1, {}).start()
+    assert {name for name, argv in commands.items() if "--skip-serve-logs" in argv} == {
+        "airflow-scheduler",
+        "airflow-triggerer",
+    }
+    assert commands["airflow-api-server"][-6:-4] == ["--host", "127.0.0.1"]
