@@ -20,11 +20,13 @@ def test_a_server_without_keys_makes_random_ones_that_only_its_user_can_read(tmp
     for name in ("a", "b"):
         server = Server(tmp_path / name, environment=dict.fromkeys(FOR_SERVER, ""))
         path = server.state_dir / "credentials"
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
-        assert stat.S_IMODE(server.state_dir.stat().st_mode) == 0o700
-        seen.append(read_keys(path))
-        assert server.client("sts", keys=seen[-1]).get_caller_identity()["Account"]
-        server.stop()
+        try:
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+            assert stat.S_IMODE(server.state_dir.stat().st_mode) == 0o700
+            seen.append(read_keys(path))
+            assert server.client("sts", keys=seen[-1]).get_caller_identity()["Account"]
+        finally:
+            server.stop()
         assert not path.exists()
     assert seen[0] != seen[1]
     assert all(len(keys["aws_secret_access_key"]) == 40 for keys in seen)
