@@ -30,8 +30,9 @@ model: setup ## Convert the MobileNetV2 weights once into the flatbuffer that is
 
 .PHONY: aws
 aws: setup ## The laptop's AWS alone, for development, until Ctrl-C (PORT=5600)
-	@port="$${PORT:-5600}"; printf 'export %s\n' AWS_ENDPOINT_URL=http://127.0.0.1:$$port AWS_ACCESS_KEY_ID=local \
-		AWS_SECRET_ACCESS_KEY=local AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1; \
+	@port="$${PORT:-5600}"; echo 'unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_PROFILE'; \
+	printf 'export %s\n' AWS_ENDPOINT_URL=http://127.0.0.1:$$port AWS_SHARED_CREDENTIALS_FILE="$$PWD/build/aws/credentials" \
+		AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1; \
 	exec $(AIRFLOW)/python -m local_aws --port "$$port" --java-home "$$(cat $(JAVA_HOME_FILE))"
 
 ## —— Measure it ———————————————————————————————————————————————————————————
@@ -115,6 +116,12 @@ share: $(READY)/airflow ## Expiring links to report, PCA and PDF of a run (RUN=s
 .PHONY: export-image
 export-image: $(READY)/airflow ## All that is kept about one photo: build/exports/ (KEY=images/…/me.jpg or ID=…)
 	@PYTHONPATH=plugins exec $(AIRFLOW)/python tools/export_image.py $${KEY:+--key "$$KEY"} $${ID:+--id "$$ID"}
+
+.PHONY: sbom
+sbom: $(READY)/sbom ## What each environment holds, as CycloneDX, from the locks: build/sbom/ (the jars' checksums: tools/fetch_jars.py)
+	@mkdir -p build/sbom; for lock in requirements/*.lock; do \
+		.venv-sbom/bin/cyclonedx-py requirements --output-reproducible --short-PURLs --validate \
+			-o "build/sbom/$$(basename "$$lock" .lock).cdx.json" "$$lock"; done
 
 ## —— A real account (credentials as boto3 finds them: AWS_PROFILE=name) ——————————
 
@@ -248,7 +255,7 @@ $(JAVA_HOME_FILE): tools/java_home.sh requirements/java.lock | $(READY)/spark
 
 .PHONY: lock
 lock: $(UV) ## Resolve requirements/*.in anew into the lock files
-	@for name in uv airflow spark java postgres bench docs notebook lint node; do \
+	@for name in uv airflow spark java postgres bench docs notebook lint node sbom; do \
 		$(UV) pip compile requirements/$$name.in -o requirements/$$name.lock --universal --python-version 3.11 \
 			--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade -q; done
 
@@ -258,7 +265,7 @@ clean: ## Remove what demo and tests built (build/)
 
 .PHONY: distclean
 distclean: clean ## Remove the environments and caches too
-	rm -rf .cache .venv-airflow .venv-spark .venv-node .venv-bench .venv-lint .venv-docs .venv-notebook
+	rm -rf .cache .venv-airflow .venv-spark .venv-node .venv-bench .venv-lint .venv-docs .venv-notebook .venv-sbom
 
 .PHONY: help
 help: ## This list

@@ -24,7 +24,7 @@ SETTINGS = Path("/var/lib/fruits/deployment/settings.env")
 
 def main() -> None:
     """Deploys, uploads, and leaves the settings that follow from it for compose/entrypoint.sh."""
-    account = Account(os.environ["AWS_ENDPOINT_URL"], os.environ["AWS_REGION"])
+    account = Account(os.environ["AWS_ENDPOINT_URL"], os.environ["AWS_REGION"], os.environ)
     stack = _stack(account, os.environ["FRUITS_DEPLOYMENT_ID"])
     model = json.loads((MODELS / "made.json").read_text())
     for model_id in (model["model_id"], model["reference_model_id"]):

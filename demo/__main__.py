@@ -27,7 +27,7 @@ from fruits_airflow.report.units import weights
 from fruits_airflow.stages import PIPELINE
 
 from demo.account import Account, AccountFailed, make_model, start_account
-from demo.airflow import Airflow, AirflowFailed
+from demo.airflow import USER, Airflow, AirflowFailed
 from demo.drawing import draw_fruits
 from demo.preflight import CannotStart, Wishes, check_space, free_port, only_demo, read_wishes
 from demo.processes import ProcessEnded, Processes, end_leftovers
@@ -123,7 +123,11 @@ def _run(wishes: Wishes, processes: Processes, teller: Teller) -> None:
     airflow.start()
     _upload(wishes, account, stack, teller)
     airflow.wait(PIPELINE)
-    teller.say("Airflow", f"scheduler, dag-processor, triggerer and API server are up on {airflow.url}")
+    teller.say(
+        "Airflow",
+        f"scheduler, dag-processor, triggerer and API server are up on {airflow.url}; "
+        f"log in as {USER} with password {airflow.password}",
+    )
 
     run_id = f"demo__{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}"
     # A prefix other than the nightly one: a demo, which publishes to a database of its own.
@@ -144,7 +148,9 @@ def _run(wishes: Wishes, processes: Processes, teller: Teller) -> None:
     if wishes.keep:
         print(
             f"KEEP: Airflow is on {airflow.url} (what runs did: {airflow.url}/plugin/fruits-runs), AWS on "
-            f"{account.endpoint}; Ctrl-C ends them.",
+            f"{account.endpoint}; Ctrl-C ends them.\n"
+            f"To call it: export AWS_ENDPOINT_URL={account.endpoint} AWS_REGION={account.region} "
+            f"AWS_SHARED_CREDENTIALS_FILE={FOLDER / 'aws' / 'credentials'}",
             flush=True,
         )
         with contextlib.suppress(Interrupted):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import secrets
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 STACK = "fruits-demo"
 READY_SECONDS = 60
 UPLOAD_THREADS = 16
+KEY_NAMES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 class AccountFailed(Exception):
@@ -31,18 +33,24 @@ class AccountFailed(Exception):
 
 @dataclass(frozen=True)
 class Account:
-    """An AWS account by its endpoint; never a real one, whatever the caller's environment says."""
+    """An AWS account by its endpoint; never a real one, whatever the caller's environment says.
+
+    Attributes:
+        endpoint: URL of local_aws.
+        region: Region of every client.
+        keys: Has AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+    """
 
     endpoint: str
     region: str
+    keys: Mapping[str, str] = field(repr=False)
 
     @property
     def env(self) -> dict[str, str]:
         """What boto3 in other processes needs to find it."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
-            "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local",
+            **{name: self.keys[name] for name in KEY_NAMES},
             "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region,
             "AWS_EC2_METADATA_DISABLED": "true",
@@ -54,8 +62,8 @@ class Account:
             service,
             endpoint_url=self.endpoint,
             region_name=self.region,
-            aws_access_key_id="local",
-            aws_secret_access_key="local",
+            aws_access_key_id=self.keys["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.keys["AWS_SECRET_ACCESS_KEY"],
             # The access log tells by it what the demo does itself from what a role does (tests/e2e/test_policies.py).
             config=Config(max_pool_connections=UPLOAD_THREADS, user_agent_extra="fruits-demo"),
         )
@@ -117,18 +125,21 @@ class Account:
 
 
 def start_account(processes: Processes, argv: list[str | Path], env: dict[str, str], region: str) -> Account:
-    """Starts local_aws and waits until it says that it is ready.
+    """Start local_aws with a random key pair and wait until it says that it is ready.
 
     Raises:
         AccountFailed: it did not get ready in READY_SECONDS.
         ProcessEnded: it ended; its own words are in the message.
     """
-    processes.start("local_aws", argv, env)
+    keys = dict(
+        zip(KEY_NAMES, ("DEMO" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30)), strict=True)
+    )
+    processes.start("local_aws", argv, env | {f"LOCAL_{name}": value for name, value in keys.items()})
     deadline = time.monotonic() + READY_SECONDS
     while True:
         for line in processes.log_path("local_aws").read_text(errors="replace").splitlines():
             if "ready on " in line:
-                return Account(line.split("ready on ")[1].strip(), region)
+                return Account(line.split("ready on ")[1].strip(), region, keys)
         processes.check()
         if time.monotonic() > deadline:
             raise AccountFailed(f"local_aws was not ready after {READY_SECONDS} s; see its log")

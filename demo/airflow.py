@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import sys
@@ -16,7 +17,14 @@ from demo.processes import Processes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 START_SECONDS = 180
-COMPONENTS = ("scheduler", "dag-processor", "triggerer")
+USER = "admin"
+PASSWORDS = "passwords.json"
+# Servers of logs would listen on every address of the machine, and the API server reads the same files.
+COMPONENTS = {
+    "scheduler": ["scheduler", "--skip-serve-logs"],
+    "dag-processor": ["dag-processor"],
+    "triggerer": ["triggerer", "--skip-serve-logs"],
+}
 HEALTH = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 
 
@@ -27,28 +35,38 @@ class AirflowFailed(Exception):
 class Airflow:
     """API server, scheduler, dag-processor and triggerer as processes on SQLite, on loopback.
 
+    Its one user is `admin`, with a random password: other users of this machine reach the API server, too.
+
     Args:
         processes: what starts and ends them.
         folder: becomes AIRFLOW_HOME.
         port: of the API server.
         env: what the tasks see besides Airflow's own settings.
+
+    Attributes:
+        password: Of the user `admin`; PASSWORDS below the folder has it, too.
     """
 
     def __init__(self, processes: Processes, folder: Path, port: int, env: Mapping[str, str]) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self._processes = processes
         self._port = port
+        self.password = secrets.token_urlsafe(12)
+        self._passwords = folder.resolve() / PASSWORDS
         self._env = {**env, **_settings(folder.resolve(), self.url)}
         self._client = httpx.Client(base_url=self.url, timeout=30)
 
     def migrate(self) -> None:
-        """Makes the metadata database."""
+        """Make the metadata database and the file of passwords, for this user only."""
+        self._passwords.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._passwords.touch(mode=0o600)
+        self._passwords.write_text(json.dumps({USER: self.password}))
         self._processes.run("airflow-db", [*_airflow(), "db", "migrate"], self._env)
 
     def start(self) -> None:
         """Starts the four processes; `wait` says when they are up."""
         api = ["api-server", "--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
-        for name, command in (("api-server", api), *((name, [name]) for name in COMPONENTS)):
+        for name, command in (("api-server", api), *COMPONENTS.items()):
             self._processes.start(f"airflow-{name}", [*_airflow(), *command], self._env)
 
     def wait(self, dag_id: str) -> None:
@@ -61,8 +79,8 @@ class Airflow:
         deadline = time.monotonic() + START_SECONDS
         while not self._healthy():
             self._pause(deadline, "Airflow's processes to be healthy")
-        token = self._client.get("/auth/token").raise_for_status().json()["access_token"]
-        self._client.headers["Authorization"] = f"Bearer {token}"
+        login = self._client.post("/auth/token", json={"username": USER, "password": self.password})
+        self._client.headers["Authorization"] = f"Bearer {login.raise_for_status().json()['access_token']}"
         while self._client.get(f"/api/v2/dags/{dag_id}").status_code != httpx.codes.OK:
             errors = self._client.get("/api/v2/importErrors").raise_for_status().json()["import_errors"]
             if errors:
@@ -141,7 +159,8 @@ def _settings(home: Path, url: str) -> dict[str, str]:
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__PARALLELISM": "4",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / PASSWORDS),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
         # The execution API does not follow [api] port: tasks would be refused, with an empty log.
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "AIRFLOW__API__BASE_URL": url,

@@ -9,6 +9,7 @@ from typing import Any
 import moto.backends
 
 from local_aws.clients import Clients
+from local_aws.credentials import Credentials
 from local_aws.dispatch import Dispatcher
 from local_aws.emr.models import EmrBackend, emr_backends
 from local_aws.emr.runtime import Runtime
@@ -16,6 +17,7 @@ from local_aws.faults import FaultControl, Faults, FaultyClusters, FaultyReads, 
 from local_aws.interceptors import AccessLog, Health, LoopbackGuard
 from local_aws.s3 import storage
 from local_aws.settings import Settings
+from local_aws.signatures import Keys, SignatureCheck
 from local_aws.web import Application, Interceptor
 
 
@@ -34,15 +36,18 @@ class Laptop:
         self.access_log.close()
 
 
-def assemble(settings: Settings, endpoint: str, extra: Sequence[Interceptor] = ()) -> Laptop:
+def assemble(
+    settings: Settings, endpoint: str, credentials: Credentials, extra: Sequence[Interceptor] = ()
+) -> Laptop:
     """The application for one endpoint; moto's state is global, so that there is one in a process.
 
     Args:
         settings: what it runs with.
         endpoint: the URL it will be reached by; steps are told this one.
-        extra: further interceptors, between the guard and the service.
+        credentials: Root key of the account.
+        extra: further interceptors, between the guards and the service.
     """
-    clients = Clients(endpoint)
+    clients = Clients(endpoint, credentials)
     hooks = None
     if settings.faults:
         faults = Faults()
@@ -52,7 +57,8 @@ def assemble(settings: Settings, endpoint: str, extra: Sequence[Interceptor] = (
     storage.install()
     access_log = AccessLog(settings.state_dir / "access.jsonl")
     about: dict[str, object] = {"endpoint": endpoint}
-    interceptors: list[Interceptor] = [access_log, LoopbackGuard(), Health(about), *extra]
+    signatures = SignatureCheck(Keys(credentials))
+    interceptors: list[Interceptor] = [access_log, LoopbackGuard(), Health(about), signatures, *extra]
     return Laptop(Application(Dispatcher(_replacement(clients)), interceptors), access_log)
 
 

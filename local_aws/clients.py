@@ -8,12 +8,15 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
+from local_aws.credentials import Credentials
+
 
 class Clients:
     """boto3 clients of one endpoint, made once per service and region."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, credentials: Credentials) -> None:
         self.endpoint = endpoint
+        self.credentials = credentials
         self._session = boto3.session.Session()
         self._made: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
@@ -26,8 +29,8 @@ class Clients:
                     service,
                     endpoint_url=self.endpoint,
                     region_name=region,
-                    aws_access_key_id="local",
-                    aws_secret_access_key="local",  # noqa: S106  nobody checks it
+                    aws_access_key_id=self.credentials.access_key_id,
+                    aws_secret_access_key=self.credentials.secret_access_key,
                     config=Config(
                         s3={"addressing_style": "path"},
                         user_agent_extra="local_aws",

@@ -14,12 +14,13 @@ from typing import Any
 
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
-from waitress.task import WSGITask
+from waitress.task import ErrorTask, WSGITask
 
 # Where moto looks for the original spelling of header names (moto.core.request; not imported: it takes a second).
 SPELLED_HEADERS = "moto.preserved_header_names"
 CHANNEL = "local_aws.channel"
 _METADATA = b"x-amz-meta-"
+_HARMLESS = b"Content-Security-Policy: sandbox\r\nX-Content-Type-Options: nosniff\r\n\r\n"
 _METADATA_LINE = re.compile(rb"\r\nX-Amz-Meta-[^:\r]*", re.IGNORECASE)
 
 
@@ -62,7 +63,20 @@ class Task(WSGITask):  # type: ignore[misc]  # waitress has no types
     def build_response_header(self) -> bytes:
         """The reply's first line and headers."""
         head: bytes = super().build_response_header()
-        return _METADATA_LINE.sub(lambda match: match[0].lower(), head)
+        return _METADATA_LINE.sub(lambda match: match[0].lower(), _harmless(head))
+
+
+class Refusal(ErrorTask):  # type: ignore[misc]  # waitress has no types
+    """Answers a request that waitress cannot read."""
+
+    def build_response_header(self) -> bytes:
+        """Return the reply's first line and headers."""
+        return _harmless(super().build_response_header())
+
+
+def _harmless(head: bytes) -> bytes:
+    """Add the headers that keep a browser from running what an object holds."""
+    return head.removesuffix(b"\r\n") + _HARMLESS
 
 
 class Connection(HTTPChannel):  # type: ignore[misc]  # waitress has no types
@@ -70,6 +84,7 @@ class Connection(HTTPChannel):  # type: ignore[misc]  # waitress has no types
 
     parser_class = Parser
     task_class = Task
+    error_task_class = Refusal
 
     def drop(self, *, reset: bool = False) -> None:
         """Ends the connection without an answer, from a thread that is about to give one.

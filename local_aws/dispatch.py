@@ -44,8 +44,7 @@ class Dispatcher(DomainDispatcherApplication):
 
     def get_application(self, environ: Environ) -> Flask:
         """The Flask application of the service a request is signed for."""
-        path = environ["PATH_INFO"]
-        host = "moto_api" if path.startswith("/moto-api") else self.infer_service_region_host(environ, path)
+        host = self.infer_service_region_host(environ, environ["PATH_INFO"])
         backend = self.get_backend_for_host(host)
         if backend is None:
             raise NotImplementedError(f"no service answers to {host!r}")
@@ -77,18 +76,9 @@ def _create_app(service: Any) -> Flask:
 
 
 def _is_s3(environ: Environ) -> bool:
-    """Whether a request is S3's: signed for it, or presigned, or not signed at all."""
+    """Whether a request is S3's: signed for it, or presigned (moto knows presigned URLs of S3 only)."""
     authorization = environ.get("HTTP_AUTHORIZATION", "")
-    if authorization:
-        return "/s3/aws4_request" in authorization
-    if environ["REQUEST_METHOD"] == "POST" and "HTTP_X_AMZ_TARGET" in environ:
-        return False
-    return not str(environ["PATH_INFO"]).startswith("/moto-api") and not _is_unsigned_query(environ)
-
-
-def _is_unsigned_query(environ: Environ) -> bool:
-    """Whether a request is an unsigned call of the query protocol (AssumeRoleWithWebIdentity)."""
-    return bool(environ["PATH_INFO"] == "/" and environ["REQUEST_METHOD"] == "POST")
+    return not authorization or "/s3/aws4_request" in authorization
 
 
 def _serve_s3(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from datetime import UTC, datetime
@@ -14,23 +15,26 @@ from local_aws.settings import is_loopback
 from local_aws.web import Reply
 
 HEALTH_PATH = "/_local_aws/health"
+_SIGNATURE = re.compile("(X-Amz-Signature|X-Amz-Security-Token)=[^&]*")
 
 
 class LoopbackGuard:
     """Turns away what a web page in this machine's browser could send.
 
-    Steps run any command, so a page that could post here (by a name it rebinds to 127.0.0.1, or across origins)
-    could run commands on this machine. SDKs send a loopback Host and no Origin.
+    Steps run any command, so a page that could post here (by a name it rebinds to 127.0.0.1, across origins, or from
+    an object of S3 that is shown as a page) could run commands on this machine. SDKs send a loopback Host, no Origin
+    and no Sec-Fetch-Site; a browser sends `Sec-Fetch-Site: none` only for an address that a person has entered.
     """
 
     def before(self, call: Call) -> Reply | None:
-        """Refuses a foreign Host or Origin."""
+        """Refuse a foreign Host, any Origin, and what a page asks for."""
         host = urlsplit("//" + call.header("Host")).hostname or ""
         if not (is_loopback(host) or host.endswith(".localhost")):
             return _refused(f"Host {host!r} is not this machine; reach local_aws by its loopback address")
-        origin = call.header("Origin")
-        if origin and not is_loopback(urlsplit(origin).hostname or ""):
-            return _refused(f"requests of web pages ({origin}) are refused")
+        for name in ("Origin", "Sec-Fetch-Site"):
+            value = call.header(name)
+            if value and (name, value) != ("Sec-Fetch-Site", "none"):
+                return _refused(f"requests of web pages ({name}: {value}) are refused")
         return None
 
     def after(self, call: Call, reply: Reply) -> Reply:  # noqa: ARG002
@@ -58,7 +62,9 @@ class AccessLog:
 
     Fields: time (UTC, when the request came), method, host, bucket, key, path, query, region, service, operation,
     status, bytes (of the reply body), request_bytes, seconds, user_agent; deleted (key and version_id of each object
-    that DeleteObjects names, of which S3's own log has a record each).
+    that DeleteObjects names, of which S3's own log has a record each). Of a request whose signature was not verified
+    nothing is read from the body: its operation is empty. The signature of a presigned URL is left out, since whoever
+    reads it could use it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,7 +74,6 @@ class AccessLog:
     def before(self, call: Call) -> Reply | None:
         """Notes when the request came."""
         call.environ["local_aws.started"] = (time.time(), time.perf_counter())
-        call.deleted  # noqa: B018  read now, and so the operation: the service consumes the body that names them
         return None
 
     def after(self, call: Call, reply: Reply) -> Reply:
@@ -82,16 +87,16 @@ class AccessLog:
                 "bucket": call.bucket,
                 "key": call.key,
                 "path": call.path,
-                "query": call.query_string,
+                "query": _SIGNATURE.sub(r"\1=…", call.query_string),
                 "region": call.region,
                 "service": call.service,
-                "operation": call.operation,
+                "operation": call.operation if call.verified else "",
                 "status": reply.status,
                 "bytes": len(reply.body),
                 "request_bytes": int(call.environ.get("CONTENT_LENGTH") or 0),
                 "seconds": round(time.perf_counter() - started, 5),
                 "user_agent": call.header("User-Agent"),
-                "deleted": call.deleted,
+                "deleted": call.deleted if call.verified else [],
             }
         )
         with self._lock:

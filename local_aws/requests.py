@@ -38,10 +38,12 @@ class Call:
 
     Attributes:
         environ: the WSGI environment; reading the body goes through `_body`, which puts it back.
+        verified: whether its signature has been verified; the body of another is not parsed.
     """
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self.environ = environ
+        self.verified = False
 
     @property
     def method(self) -> str:
@@ -89,7 +91,7 @@ class Call:
     @cached_property
     def service(self) -> str:
         """Name of the service; an unsigned request is S3's."""
-        if self.raw_path.startswith(("/_local_aws/", "/moto-api")):
+        if self.raw_path.startswith("/_local_aws/"):
             return "local_aws"
         if not self._credential_scope:
             return "s3"
@@ -141,7 +143,7 @@ class Call:
         if self.operation != "DeleteObjects":
             return []
         try:
-            asked = ElementTree.fromstring(self._body())  # noqa: S314  loopback alone comes here (LoopbackGuard)
+            asked = ElementTree.fromstring(self._body())  # noqa: S314  SignatureCheck lets only key holders come here
         except ElementTree.ParseError:
             return []  # S3 refuses it
         objects = [one for one in asked if one.tag.endswith("Object")]

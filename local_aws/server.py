@@ -19,6 +19,7 @@ from typing import IO
 from waitress.server import create_server
 
 from local_aws.connection import Connection
+from local_aws.credentials import FILE_NAME, Credentials
 from local_aws.settings import Settings
 
 # Read by moto when it is imported.
@@ -59,13 +60,16 @@ def bind(settings: Settings) -> socket.socket:
 
 @contextmanager
 def state_directory(path: Path) -> Iterator[Path]:
-    """An empty state directory that is this process's alone; its scratch space is gone afterwards.
+    """An empty state directory that is this process's and this user's alone.
+
+    Its scratch space and the credentials in it are gone afterwards.
 
     Raises:
         StartError: another `local_aws` uses it, or it cannot be written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700)
         lock = (path / ".lock").open("a+")
     except OSError as error:
         raise StartError(f"state directory {path} cannot be written ({error.strerror}).") from None
@@ -80,6 +84,7 @@ def state_directory(path: Path) -> Iterator[Path]:
             yield path
         finally:
             shutil.rmtree(path / "tmp", ignore_errors=True)
+            (path / FILE_NAME).unlink(missing_ok=True)
 
 
 def _take(lock: IO[str], path: Path) -> None:
@@ -101,7 +106,9 @@ def serve(settings: Settings) -> None:
 
     Raises:
         StartError: the port or the state directory is taken.
+        SettingsError: the environment names credentials that cannot be used.
     """
+    credentials = Credentials.from_environment(os.environ)
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -116,7 +123,8 @@ def serve(settings: Settings) -> None:
         # moto takes most of a second to import: only now, when nothing is in the way
         from local_aws.assembly import assemble
 
-        laptop = assemble(settings, endpoint)
+        laptop = assemble(settings, endpoint, credentials)
+        credentials.write(settings.state_dir / FILE_NAME)
         server = create_server(
             laptop.application,
             sockets=[listener],

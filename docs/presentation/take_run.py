@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 import boto3
 import psutil
 import pyarrow.parquet as pq
+from botocore.configloader import raw_config_parse
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
@@ -51,7 +53,8 @@ def main() -> int:
         start_new_session=True,
     )
     try:
-        keep_run(lake(_endpoint(demo, log)), out)
+        endpoint = _endpoint(demo, log)
+        keep_run(lake(endpoint, raw_config_parse(str(DEMO / "aws" / "credentials"))["default"]), out)
     finally:
         os.killpg(demo.pid, signal.SIGINT)
         demo.wait(120)
@@ -72,15 +75,14 @@ def _endpoint(demo: subprocess.Popen[bytes], log: Path) -> str:
     return kept[1]
 
 
-def lake(endpoint: str) -> Any:
-    """The lake bucket of the demo's account."""
-    s3 = boto3.resource(
-        "s3",
-        endpoint_url=endpoint,
-        region_name="eu-west-1",
-        aws_access_key_id="local",
-        aws_secret_access_key="local",
-    )
+def lake(endpoint: str, keys: Mapping[str, str]) -> Any:
+    """Return the lake bucket of the demo's account.
+
+    Args:
+        endpoint: URL of local_aws.
+        keys: Its aws_access_key_id and aws_secret_access_key.
+    """
+    s3 = boto3.resource("s3", endpoint_url=endpoint, region_name="eu-west-1", **keys)
     (bucket,) = (one for one in s3.buckets.all() if "-lake-" in one.name)
     return bucket
 

@@ -70,6 +70,7 @@ class Cluster:
         self.settings = runtime.settings
         self.hooks = runtime.hooks
         self.endpoint = runtime.endpoint
+        self.credentials = runtime.credentials
         self.s3 = runtime.s3(region)
         self.place = runtime.place(region)
         self.folder = runtime.folder(self.id)

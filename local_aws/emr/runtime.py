@@ -25,6 +25,7 @@ class Runtime:
         self.settings = settings
         self.hooks = hooks or Hooks()
         self.endpoint = clients.endpoint
+        self.credentials = clients.credentials
         self._clients = clients
 
     def s3(self, region: str) -> S3Client:

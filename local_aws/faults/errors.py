@@ -29,6 +29,30 @@ _ERRORS: dict[str, tuple[str, int, str, int, str, int, str]] = {
         *("ExpiredTokenException", 400, "ExpiredToken", 400, "ExpiredToken", 403),
         "The security token included in the request is expired",
     ),
+    "MissingAuthentication": (
+        *("MissingAuthenticationTokenException", 400, "AccessDenied", 403, "MissingAuthenticationToken", 403),
+        "Request is missing an authentication token. Sign it with the credentials that local_aws was started with.",
+    ),
+    "InvalidAccessKeyId": (
+        *("UnrecognizedClientException", 400, "InvalidAccessKeyId", 403, "InvalidClientTokenId", 403),
+        "The AWS access key id that the request names is none of this account's",
+    ),
+    "InvalidToken": (
+        *("UnrecognizedClientException", 400, "InvalidToken", 400, "InvalidClientTokenId", 403),
+        "The security token included in the request is invalid",
+    ),
+    "SignatureDoesNotMatch": (
+        *("InvalidSignatureException", 400, "SignatureDoesNotMatch", 403, "SignatureDoesNotMatch", 403),
+        "The request signature we calculated does not match the signature you provided.",
+    ),
+    "RequestTimeTooSkewed": (
+        *("InvalidSignatureException", 400, "RequestTimeTooSkewed", 403, "SignatureDoesNotMatch", 403),
+        "The difference between the request time and the current time is too large.",
+    ),
+    "ContentMismatch": (
+        *("InvalidSignatureException", 400, "XAmzContentSHA256Mismatch", 400, "SignatureDoesNotMatch", 403),
+        "The provided 'x-amz-content-sha256' header does not match what was computed.",
+    ),
     "InternalError": (
         *("InternalServerException", 500, "InternalError", 500, "InternalFailure", 500),
         "We encountered an internal error. Please try again.",
@@ -45,14 +69,16 @@ _ERRORS: dict[str, tuple[str, int, str, int, str, int, str]] = {
 NAMES = tuple(_ERRORS)
 
 
-def reply(call: Call, name: str) -> Reply:
+def reply(call: Call, name: str, message: str | None = None) -> Reply:
     """The error that the request's service gives.
 
     Args:
         call: the request.
         name: one of NAMES.
+        message: what is wrong, where that can be said better than by AWS's message.
     """
-    json_code, json_status, s3_code, s3_status, query_code, query_status, message = _ERRORS[name]
+    json_code, json_status, s3_code, s3_status, query_code, query_status, usual = _ERRORS[name]
+    message = message or usual
     if call.header("X-Amz-Target"):
         status, code, kind = json_status, json_code, "application/x-amz-json-1.1"
         body = json.dumps({"__type": code, "message": message}).encode()

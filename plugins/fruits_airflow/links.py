@@ -1,4 +1,4 @@
-"""Where a person looks next: the folder with the logs of a step."""
+"""Where a person looks next: the logs of a step, and folders in the AWS console."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from airflow.sdk import BaseOperatorLink
+from airflow.sdk.configuration import conf
 from airflow.sdk.execution_time.xcom import XCom
 
 if TYPE_CHECKING:
@@ -32,12 +33,10 @@ class StepLogLink(BaseOperatorLink):
         context["ti"].xcom_push(key=cls().xcom_key, value=address)
 
 
-def folder_address(client: S3Client, bucket: str, prefix: str) -> str:
-    """Address of a folder in the console, or at the endpoint where one is configured (the console lacks it there)."""
-    endpoint = client.meta.endpoint_url.rstrip("/")
-    return (
-        console_address(client, bucket, prefix) or f"{endpoint}/{bucket}?list-type=2&prefix={quote(prefix)}"
-    )
+def step_page_address(job_flow_id: str, step_id: str) -> str:
+    """Return the address of the plugin's page of a step's logs (report/web.py)."""
+    base = str(conf.get("api", "base_url", fallback=None) or "").rstrip("/")
+    return f"{base}/fruits-runs/steps/{job_flow_id}/{step_id}"
 
 
 def console_address(client: S3Client, bucket: str, prefix: str) -> str | None:

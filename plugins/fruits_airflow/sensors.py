@@ -23,11 +23,11 @@ from fruits_airflow.clusters import (
     request_end,
 )
 from fruits_airflow.errors import ClusterLost
-from fruits_airflow.links import StepLogLink, folder_address
+from fruits_airflow.links import StepLogLink, step_page_address
 from fruits_airflow.operators import telling_why
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.settings import Settings
-from fruits_airflow.step_logs import show_tails, step_log_prefix
+from fruits_airflow.step_logs import show_tails
 from fruits_airflow.steps import FAILED_STATES, TERMINAL_STATES, Step, describe_step
 from fruits_airflow.triggers import ClusterReadyTrigger, StepTrigger, settle_seconds
 
@@ -186,8 +186,7 @@ class StepSensor(EmrStepSensor):
 
     def _wait_for(self, run: RunCluster, context: Context, cluster: Cluster, step: Step) -> None:
         run.link_cluster(context, self, cluster.job_flow_id)
-        bucket, prefix = step_log_prefix(cluster.log_uri, cluster.job_flow_id, step.step_id)
-        StepLogLink.persist(context, folder_address(run.lake.client, bucket, prefix))
+        StepLogLink.persist(context, step_page_address(cluster.job_flow_id, step.step_id))
         if step.state == "COMPLETED":
             self.log.info("%s is done: %s", step.name, step.step_id)
             return

@@ -22,6 +22,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.aws_keys import FOR_CLIENT
 from tests.browser.forwarder import Forwarder
 from tests.browser.runs import FAILED, GOOD, SECOND, failed_run, good_run
 from tests.plugins import laptop
@@ -107,8 +108,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
             "s3",
             endpoint_url=endpoint,
             region_name=laptop.REGION,
-            aws_access_key_id="local",
-            aws_secret_access_key="local",
+            **FOR_CLIENT,
         )
         s3.create_bucket(Bucket=LAKE, CreateBucketConfiguration={"LocationConstraint": laptop.REGION})
         yield Lake(s3, forwarder)

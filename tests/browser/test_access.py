@@ -12,18 +12,20 @@ import pytest
 from fruits_airflow.report.web import app
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import ApiServer, Lake
+from tests.browser.conftest import PASSWORDS, ApiServer, Lake
 from tests.browser.runs import FAILED, GOOD
 
+LOGIN = {"username": "viewer", "password": PASSWORDS["viewer"]}
 PATHS = sorted({str(getattr(route, "path", "?")) for route in app.routes})
 
 
 def test_every_route_is_known_to_these_tests() -> None:
-    assert PATHS == ["/", "/page.js", "/runs/{run_id}", "/{rest:path}"]
+    assert PATHS == ["/", "/page.js", "/runs/{run_id}", "/steps/{job_flow_id}/{step_id}", "/{rest:path}"]
 
 
 def ask(airflow: ApiServer, path: str, **options: object) -> httpx.Response:
     filled = path.replace("{run_id}", quote(GOOD, safe="")).replace("{rest:path}", "docs")
+    filled = filled.replace("{job_flow_id}/{step_id}", "j-1/s-1")
     return httpx.get(f"{airflow.url}/fruits-runs{filled}", timeout=60, **options)  # type: ignore[arg-type]
 
 
@@ -39,6 +41,19 @@ def test_no_route_tells_anything_to_anybody(path: str, airflow: ApiServer, runs:
         assert not re.search(r"scheduled__|manual__|browser-lake|MutationObserver", reply.text)
     known = ask(airflow, path, headers={"Authorization": f"Bearer {airflow.token('viewer')}"})
     assert known.status_code == (404 if "rest" in path else 200)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/auth/token", "/api/v2/version", "/execution/health", "/fruits-runs/"]
+)
+def test_a_name_that_somebody_else_makes_lead_here_gets_nothing(path: str, airflow: ApiServer) -> None:
+    for host in ("evil.com", "evil.com:80", "localhost.evil.com", "169.254.169.254"):
+        reply = httpx.post(f"{airflow.url}{path}", headers={"Host": host}, json=LOGIN, timeout=60)
+        assert (reply.status_code, reply.text) == (400, "Invalid host header")
+    port = httpx.URL(airflow.url).port
+    assert httpx.post(
+        f"{airflow.url}/auth/token", headers={"Host": f"localhost:{port}"}, json=LOGIN
+    ).is_success
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/redoc", "/runs", "/runs/", "/page.py"])

@@ -27,6 +27,17 @@ def test_the_endpoint_is_the_one_that_says_it_is_ready(processes):
     assert account.env["AWS_ENDPOINT_URL"] == account.endpoint
 
 
+def test_each_endpoint_gets_a_key_pair_of_its_own_that_the_tasks_are_handed(processes):
+    telling = python(
+        "import os, time; print(os.environ['LOCAL_AWS_SECRET_ACCESS_KEY']); print('ready on x'); time.sleep(60)"
+    )
+    accounts = [start_account(processes, telling, os.environ, "eu-west-3") for _ in range(2)]
+    secrets = [account.env["AWS_SECRET_ACCESS_KEY"] for account in accounts]
+    assert secrets[0] != secrets[1]
+    assert secrets[0] in processes.log_path("local_aws").read_text()
+    assert secrets[0] not in repr(accounts)
+
+
 def test_an_endpoint_that_ends_is_said_with_its_last_words(processes):
     with pytest.raises(ProcessEnded, match="port is taken"):
         start_account(processes, python("raise SystemExit('port is taken')"), os.environ, "eu-west-1")

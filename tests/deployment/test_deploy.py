@@ -19,6 +19,7 @@ from deployment.certificates import KEY, expires, keep_certificate, make_certifi
 from deployment.removal import destroy, left_over
 from deployment.stack import AwsAccount, Declined, Deployment, DeploymentFailed
 from deployment.template import TEMPLATE, read_template
+from tests.aws_keys import KEYS
 from tests.deployment.conftest import Account
 
 Make = Callable[..., Deployment]
@@ -305,8 +306,7 @@ def test_a_machine_that_is_left_is_told(make: Make, account: Account, deployment
 @pytest.fixture
 def environment(aws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
-        "AWS_ENDPOINT_URL": aws.endpoint, "AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ENDPOINT_URL": aws.endpoint, **KEYS.environment, "AWS_EC2_METADATA_DISABLED": "true",
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)

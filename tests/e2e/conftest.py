@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.aws_keys import read_keys
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
 PHOTOS = SHARED / "images" / "fruits360_sample" / "Test"
@@ -44,7 +46,7 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo(photos, tmp_path_factory):
-    """A demo that has run and is kept up: its folder, its endpoint, what it said, and the calls that it made."""
+    """A demo that has run and is kept up: its folder, endpoint and keys, what it said, and the calls that it made."""
     out = tmp_path_factory.mktemp("demo") / "out.txt"
     environ = {**os.environ, "IMAGES": str(photos), "KEEP": "1"}
     if WEIGHTS.is_file():
@@ -71,7 +73,8 @@ def demo(photos, tmp_path_factory):
         # Read now: what the tests ask of the endpoint is nobody's call.
         log_lines = (folder / "aws" / "access.jsonl").read_text().splitlines()
         calls = [json.loads(line) for line in log_lines]
-        yield {"folder": folder, "endpoint": kept[1], "out": out.read_text(), "calls": calls}
+        keys = read_keys(folder / "aws" / "credentials")
+        yield {"folder": folder, "endpoint": kept[1], "keys": keys, "out": out.read_text(), "calls": calls}
     finally:
         os.killpg(process.pid, signal.SIGINT)
         process.wait(60)

@@ -21,7 +21,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 @pytest.fixture(scope="session")
 def catalog(demo):
-    endpoint = {"region": "eu-west-1", "access-key-id": "local", "secret-access-key": "local"}
+    endpoint = {
+        "region": "eu-west-1",
+        "access-key-id": demo["keys"]["aws_access_key_id"],
+        "secret-access-key": demo["keys"]["aws_secret_access_key"],
+    }
     return load_catalog(
         "lake",
         type="glue",

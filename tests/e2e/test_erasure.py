@@ -31,9 +31,10 @@ SECONDS = 900
 class Airflow:
     """The REST API of the demo's Airflow."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, password: str) -> None:
         self.url, self.token = url, ""
-        self.token = self.call("GET", "/auth/token")["access_token"]
+        login = {"username": "admin", "password": password}
+        self.token = self.call("POST", "/auth/token", login)["access_token"]
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
@@ -45,8 +46,7 @@ class Airflow:
 
 @pytest.fixture(scope="module")
 def s3(demo: dict[str, Any]) -> Any:
-    keys = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-    return boto3.client("s3", endpoint_url=demo["endpoint"], region_name="eu-west-1", **keys)
+    return boto3.client("s3", endpoint_url=demo["endpoint"], region_name="eu-west-1", **demo["keys"])
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,8 @@ def test_an_erased_photo_is_in_nothing_but_suppression_list_and_receipt(
     assert all(before.values()), f"the search must find all of it: {before}"
     assert {key.split("/")[0] for key in before["id"]} >= {"tables", "runs"}
 
-    airflow = Airflow(re.search(r"Airflow is on (http://[^\s(]+)", demo["out"])[1])
+    password = json.loads((demo["folder"] / "airflow" / "passwords.json").read_text())["admin"]
+    airflow = Airflow(re.search(r"Airflow is on (http://[^\s(]+)", demo["out"])[1], password)
     airflow.call("PATCH", f"/api/v2/dags/{DAG}", {"is_paused": False})
     conf = {"keys": [image["source_key"]]}
     answered = len(calls_so_far(demo))

@@ -106,10 +106,7 @@ def policy_of(resource, of_resources):
 
 
 def account(demo):
-    return {
-        "endpoint_url": demo["endpoint"], "region_name": "eu-west-1", "aws_access_key_id": "local",
-        "aws_secret_access_key": "local",
-    }  # fmt: skip
+    return {"endpoint_url": demo["endpoint"], "region_name": "eu-west-1", **demo["keys"]}
 
 
 @pytest.mark.parametrize("role", ["NodeRole", "AirflowRole"])

@@ -18,8 +18,7 @@ STAGES = {"load_images", "featurize", "reduce_pca", "publish"}
 def evidence(demo):
     """residency.json of the run that published."""
     s3 = boto3.client(
-        "s3", endpoint_url=demo["endpoint"], region_name="eu-west-1", aws_access_key_id="local",
-        aws_secret_access_key="local",
+        "s3", endpoint_url=demo["endpoint"], region_name="eu-west-1", **demo["keys"]
     )  # fmt: skip
     lake = next(one["Name"] for one in s3.list_buckets()["Buckets"] if "-lake-" in one["Name"])
     run_id = json.loads((demo["folder"] / "run.json").read_text())["run_id"]

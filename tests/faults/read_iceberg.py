@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from typing import Any
 
@@ -19,7 +20,11 @@ _LARGE = {"pca_sums": "sums", "samples": "thumbnail"}
 
 def open_catalog(endpoint: str) -> Catalog:
     """The Glue catalog of a `local_aws`."""
-    access = {"region": "eu-west-1", "access-key-id": "local", "secret-access-key": "local"}
+    keys = {
+        "access-key-id": os.environ["AWS_ACCESS_KEY_ID"],
+        "secret-access-key": os.environ["AWS_SECRET_ACCESS_KEY"],
+    }
+    access = {"region": "eu-west-1", **keys}
     properties = {f"{part}.{name}": value for part in ("glue", "s3") for name, value in access.items()}
     properties |= {"glue.endpoint": endpoint, "s3.endpoint": endpoint, "s3.path-style-access": "true"}
     return load_catalog("lake", type="glue", **properties)

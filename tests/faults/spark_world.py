@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import json
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from typing import Any
 
 import psutil
 
+from tests.aws_keys import KEYS
 from tests.faults import invariants
 from tests.faults.world import (
     CANARY,
@@ -97,7 +99,10 @@ def _iceberg(program: str, deployment: Deployment, *arguments: str) -> str:
         deployment.database,
         *arguments,
     ]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
+    env = {**os.environ, **KEYS.environment}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False, timeout=120
+    )
     if done.returncode:
         raise invariants.TablesUnreadable(done.stderr.strip().splitlines()[-1])
     return done.stdout

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from fruits_airflow.regions import EU_REGIONS
+
+from tests.aws_keys import FOR_CLIENT, FOR_SERVER, KEYS, control_faults
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -79,7 +80,12 @@ class Aws:
         ]
         self._log = (folder / "local_aws.log").open("w")
         self.process = subprocess.Popen(
-            command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=self._log, text=True
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, **FOR_SERVER},
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -102,18 +108,14 @@ class Aws:
                 service,
                 endpoint_url=self.endpoint,
                 region_name=region,
-                aws_access_key_id="test",
-                aws_secret_access_key="test",
+                **FOR_CLIENT,
                 config=Config(retries={"total_max_attempts": 1}, max_pool_connections=40),
             )
         return self._clients[service, region]
 
     def control(self, method: str, path: str = "", body: object = None) -> Any:
         """A request of the private control path."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.endpoint}/_local_aws/faults{path}", data, method=method)
-        with urllib.request.urlopen(request, timeout=30) as reply:
-            return json.load(reply)
+        return control_faults(self.endpoint, method, path, body)
 
     def arm(self, **spec: Any) -> int:
         """Arms a fault; gives its id."""
@@ -204,8 +206,7 @@ class Deployment:
         outside = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "FRUITS_", "AIRFLOW"))}
         return outside | {
             "AWS_ENDPOINT_URL": self.aws.endpoint,
-            "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local",
+            **KEYS.environment,
             "AWS_DEFAULT_REGION": REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_MAX_ATTEMPTS": "4",

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import boto3
 import psutil
 from botocore.config import Config
+
+from tests.aws_keys import FOR_CLIENT, FOR_SERVER, signing
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
@@ -59,11 +61,12 @@ def until(ready: Callable[[], Any], seconds: float = 20.0) -> Any:
 class Server:
     """A running server."""
 
-    def __init__(self, state_dir: Path, *options: str) -> None:
+    def __init__(self, state_dir: Path, *options: str, environment: Mapping[str, str] = FOR_SERVER) -> None:
         self.state_dir = state_dir
         self.process = subprocess.Popen(
             command(state_dir, *options),
             cwd=REPOSITORY,
+            env={**os.environ, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -79,15 +82,14 @@ class Server:
     def port(self) -> int:
         return int(self.endpoint.rsplit(":", 1)[1])
 
-    def client(self, service: str, region: str = REGION) -> Any:
+    def client(self, service: str, region: str = REGION, keys: Mapping[str, str] = FOR_CLIENT) -> Any:
         if (service, region) not in self._clients:
             self._clients[service, region] = boto3.client(  # type: ignore[call-overload]  # a name at run time
                 service,
                 endpoint_url=self.endpoint,
                 region_name=region,
-                aws_access_key_id="test",
-                aws_secret_access_key="test",
-                config=Config(retries={"total_max_attempts": 1}, max_pool_connections=40),
+                **keys,
+                config=Config(retries={"total_max_attempts": 1}, max_pool_connections=40, **signing(service)),
             )
         return self._clients[service, region]
 

@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import ConnectionClosedError
 
 from local_aws.clients import Clients
+from local_aws.credentials import Credentials
 from local_aws.emr.cluster import Cluster
 from local_aws.emr.hooks import Hooks
 from local_aws.emr.models import EmrBackend
@@ -52,7 +53,7 @@ def ended(folder: Path, hooks: Hooks | None, monkeypatch: pytest.MonkeyPatch, **
     settings = Settings(
         state_dir=folder, start_seconds=0, bootstrap_seconds=0, terminate_seconds=0, kill_seconds=0
     )
-    runtime = Runtime(settings, Clients("http://127.0.0.1:1"), hooks)
+    runtime = Runtime(settings, Clients("http://127.0.0.1:1", Credentials.random()), hooks)
     monkeypatch.setattr(runtime, "s3", lambda region: Silent())
     cluster = Cluster(REQUEST | request, runtime, "eu-west-1", "arn:aws:elasticmapreduce:eu-west-1:1")
     cluster.start()

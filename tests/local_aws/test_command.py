@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from local_aws.clients import Clients
+from local_aws.credentials import Credentials
 from local_aws.emr.command import Command, Place, StepNotRunnable, build, exports
 from local_aws.emr.runtime import Runtime
 from local_aws.settings import Settings
@@ -217,7 +218,7 @@ def test_spark_env_exports_reach_the_step_but_for_interpreters() -> None:
 
 
 def test_jars_and_archive_are_those_of_the_folder(tmp_path: Path) -> None:
-    runtime = Runtime(Settings(jars_dir=tmp_path), Clients(PLACE.endpoint))
+    runtime = Runtime(Settings(jars_dir=tmp_path), Clients(PLACE.endpoint, Credentials.random()))
     assert (runtime.place("eu-west-1").iceberg_jars, runtime.place("eu-west-1").class_archive) == ((), None)
     made = [
         tmp_path / name for name in ("iceberg-spark-runtime-4.jar", "iceberg-aws-bundle-1.jar", "spark.jsa")

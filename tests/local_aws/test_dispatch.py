@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from tests.aws_keys import KEYS
 from tests.local_aws.server import REPOSITORY, Server, environment_without
 
 GETS = """
@@ -15,7 +16,8 @@ import asyncio, json, sys, time
 import obstore
 from obstore.store import S3Store
 
-store = S3Store("speed", endpoint=sys.argv[1], region="eu-west-1", access_key_id="a", secret_access_key="b",
+endpoint, key_id, secret = sys.argv[1:]
+store = S3Store("speed", endpoint=endpoint, region="eu-west-1", access_key_id=key_id, secret_access_key=secret,
                 client_options={"allow_http": True})
 
 async def main(count):
@@ -62,7 +64,7 @@ def test_500_gets_of_5_kb_per_second(aws: Server, spark_python: str) -> None:
     for number in range(100):
         aws.client("s3").put_object(Bucket="speed", Key=f"k/{number}", Body=b"x" * 5000)
     ended = subprocess.run(
-        [spark_python, "-c", GETS, aws.endpoint],
+        [spark_python, "-c", GETS, aws.endpoint, KEYS.access_key_id, KEYS.secret_access_key],
         env=environment_without("PYTHONPATH"),
         capture_output=True,
         text=True,

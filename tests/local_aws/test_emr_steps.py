@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.aws_keys import KEYS
 from tests.local_aws.server import Server, alive, step, until
 
 
@@ -86,14 +87,13 @@ def test_a_step_sees_this_aws_and_nothing_else_of_the_environment(aws: Server, w
     seen = dict(line.split("=", 1) for line in aws.step_log(waiting, step_id, "stdout").splitlines())
     assert seen["AWS_ENDPOINT_URL"] == aws.endpoint
     assert seen["AWS_REGION"] == seen["AWS_DEFAULT_REGION"] == "eu-west-1"
-    assert (seen["AWS_ACCESS_KEY_ID"], seen["AWS_ALLOW_HTTP"], seen["SPARK_LOCAL_IP"]) == (
-        "local",
-        "true",
-        "127.0.0.1",
-    )
+    assert KEYS.environment.items() <= seen.items()
+    assert (seen["AWS_ALLOW_HTTP"], seen["SPARK_LOCAL_IP"]) == ("true", "127.0.0.1")
     assert seen["EMR_STEP_ID"] == step_id
     assert seen["PYSPARK_PYTHON"].endswith(".venv-node/bin/python")
-    assert not [name for name in seen if name.startswith(("MOTO", "PYTEST", "AIRFLOW", "VIRTUAL_ENV"))]
+    assert not [
+        name for name in seen if name.startswith(("MOTO", "LOCAL_AWS", "PYTEST", "AIRFLOW", "VIRTUAL_ENV"))
+    ]
 
 
 def test_what_a_step_leaves_in_its_folder_is_removed(aws: Server, waiting: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +19,7 @@ from botocore.exceptions import (
 )
 
 from local_aws.faults import why_no_small_disk
+from tests.aws_keys import control_faults
 from tests.local_aws.server import Server, until
 
 Arm = Callable[..., int]
@@ -35,10 +35,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def control(aws: Server, method: str, path: str = "", body: object = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{aws.endpoint}/_local_aws/faults{path}", data, method=method)
-    with urllib.request.urlopen(request) as reply:
-        return json.load(reply)
+    return control_faults(aws.endpoint, method, path, body)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.aws_keys import KEYS
 from tests.local_aws.server import Server, environment_without
 
 # Two writers append to one table, round after round; prints the rows that landed. Both have read the same version
@@ -25,7 +26,8 @@ def catalog():
     endpoint = os.environ["AWS_ENDPOINT_URL"]
     return load_catalog("lake", **{
         "type": "glue", "glue.endpoint": endpoint, "s3.endpoint": endpoint, "client.region": "eu-west-1",
-        "client.access-key-id": "local", "client.secret-access-key": "local", "warehouse": "s3://iceberg/tables",
+        "client.access-key-id": os.environ["AWS_ACCESS_KEY_ID"],
+        "client.secret-access-key": os.environ["AWS_SECRET_ACCESS_KEY"], "warehouse": "s3://iceberg/tables",
     })
 
 rows = pa.table({"writer": pa.array([0], pa.int64()), "round": pa.array([0], pa.int64())})
@@ -152,8 +154,7 @@ def test_two_iceberg_writers_at_once_both_land(aws: Server, spark_python: str, t
         env=environment_without("PYTHONPATH")
         | {
             "AWS_ENDPOINT_URL": aws.endpoint,
-            "AWS_ACCESS_KEY_ID": "local",
-            "AWS_SECRET_ACCESS_KEY": "local",
+            **KEYS.environment,
             "AWS_REGION": "eu-west-1",
         },
         capture_output=True,

@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore.config import Config
+
+from tests.aws_keys import FOR_SERVER, KEYS, signing
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REGION = "eu-west-1"
@@ -36,7 +39,14 @@ def local_aws(state_dir: Path) -> Iterator[str]:
     command += ["--spark-python", sys.executable, "--start-seconds", "0.4", "--bootstrap-seconds", "0.1"]
     command += ["--terminate-seconds", "0.2", "--kill-seconds", "1"]
     with (state_dir / "local_aws.log").open("w") as log:
-        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=log, text=True)
+        process = subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, **FOR_SERVER},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
     try:
         assert process.stdout is not None
         for line in process.stdout:
@@ -54,8 +64,7 @@ def aws_environment(endpoint: str) -> dict[str, str]:
     """What points boto3 at the endpoint, and at nothing else."""
     return {
         "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
+        **KEYS.environment,
         "AWS_DEFAULT_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
     }
@@ -68,7 +77,8 @@ def client(service: str) -> Any:
 
 @cache
 def _client(service: str, endpoint: str) -> Any:
-    return boto3.client(service, region_name=REGION, endpoint_url=endpoint)
+    config = Config(**signing(service))
+    return boto3.client(service, region_name=REGION, endpoint_url=endpoint, config=config)
 
 
 def make_roles() -> None:

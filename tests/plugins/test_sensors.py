@@ -667,12 +667,16 @@ def test_how_long_it_settles_follows_from_airflows_configuration(
     assert deferred.value.trigger.settle_s == 1.0
 
 
-def test_a_waiting_task_links_to_the_logs_of_its_step(run: RunCluster, does: Callable[[str], None]) -> None:
+def test_a_waiting_task_links_to_the_page_of_its_steps_logs(
+    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.org/team/")
     context = context_of(run)
     added = add(run, context)
     drive(sensor(run), context)
     address = context["ti"].links[StepLogLink.key]
-    assert added["step_id"] in address
+    cluster, step = added["job_flow_id"], added["step_id"]
+    assert address == f"https://airflow.example.org/team/fruits-runs/steps/{cluster}/{step}"
     assert address == context["ti"].links[StepLogLink().xcom_key]
 
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import get_user, requires_access_dag
@@ -21,6 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from cachetools.func import ttl_cache
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from sqlalchemy import select
@@ -32,6 +33,7 @@ from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.page import Around, render, render_template
 from fruits_airflow.report.places import places
 from fruits_airflow.report.runs_page import record_of, render_runs
+from fruits_airflow.report.step_page import render_step
 from fruits_airflow.settings import Settings, load_settings
 from fruits_airflow.stages import PIPELINE
 
@@ -96,6 +98,16 @@ def show_run(run_id: str, dag_id: str | None = None) -> Response:
         in_tab=dag_id is not None,
     )
     return _html(render(record, stored.stages, stored.sample, stored.residency, around, stored.problems))
+
+
+@app.get("/steps/{job_flow_id}/{step_id}", response_class=HTMLResponse)
+def show_step(
+    job_flow_id: Annotated[str, PathParameter(pattern="^j-[0-9A-Z]{1,30}$")],
+    step_id: Annotated[str, PathParameter(pattern="^s-[0-9A-Z]{1,30}$")],
+) -> Response:
+    """The logs of one step, to which a wait task links."""
+    settings, archive = _open()
+    return _html(render_step(archive.client, settings.lake_bucket, job_flow_id, step_id))
 
 
 @app.get("/page.js")

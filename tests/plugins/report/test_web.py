@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import json
 import socket
 import subprocess
@@ -16,8 +17,12 @@ from airflow.api_fastapi.core_api import security
 from airflow.api_fastapi.core_api.security import get_user
 from airflow.models.dag import DagModel
 from fastapi.testclient import TestClient
-from fruits_airflow.report import web
+from fruits_airflow.report import step_page, web
 from fruits_airflow.settings import Settings
+from run_report import RunReportPlugin
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
 
 from tests.plugins import laptop
 from tests.plugins.laptop import REPOSITORY
@@ -93,7 +98,7 @@ def test_a_lake_that_never_answers_is_given_up_while_the_reader_still_waits(
     assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("path", ["/", "/runs/manual__1", "/page.js", "/anything"])
+@pytest.mark.parametrize("path", ["/", "/runs/manual__1", "/steps/j-1/s-1", "/page.js", "/anything"])
 def test_who_may_not_read_the_dags_runs_gets_nothing(
     path: str, client: TestClient, manager: AuthManager
 ) -> None:
@@ -122,8 +127,67 @@ def test_a_page_that_is_none_is_the_first_or_last(page: str, client: TestClient,
     assert client.get(f"/?page={page}").status_code == 200
 
 
+def put_log(bucket: str, name: str, text: bytes) -> None:
+    key = f"logs/j-1A/steps/s-2B/{name}.gz"
+    laptop.client("s3").put_object(Bucket=bucket, Key=key, Body=gzip.compress(text, compresslevel=1))
+
+
+def test_the_logs_of_a_step_are_shown_as_text(client: TestClient, deployed: Settings) -> None:
+    put_log(deployed.lake_bucket, "stderr", b"first line\n<script>alert(1)</script> \xff\xe2\x80\xae\n")
+    page = client.get("/steps/j-1A/s-2B")
+    assert page.status_code == 200
+    assert "first line\n&lt;script&gt;alert(1)&lt;/script&gt; \ufffd\\u202e" in page.text
+    assert "<script>alert" not in page.text
+    assert page.text.count("Not there, or not yet") == 2
+
+
+def test_of_a_long_log_the_end_is_shown(client: TestClient, deployed: Settings) -> None:
+    put_log(deployed.lake_bucket, "stdout", b"begin" + b"x" * 500_000 + b"end")
+    page = client.get("/steps/j-1A/s-2B").text
+    assert "xend</pre>" in page
+    assert "begin" not in page
+    assert "only the last 131,072 of 500,008 bytes are shown" in page
+    assert len(page) < 300_000
+
+
+def test_a_log_that_inflates_without_end_is_given_up(
+    client: TestClient, deployed: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(step_page, "READ_BYTES", 1_000_000)
+    put_log(deployed.lake_bucket, "controller", bytes(3_000_000))
+    page = client.get("/steps/j-1A/s-2B").text
+    assert "larger than 1,000,000 bytes" in page
+
+
+@pytest.mark.parametrize("path", ["j-1A/..%2F..", "j-1a/s-2B", "x/s-2B", "j-1A/s-2B%00", "j-1A/s-2B%0a"])
+def test_what_is_no_id_of_a_step_leads_nowhere(path: str, client: TestClient, deployed: Settings) -> None:
+    assert client.get(f"/steps/{path}").status_code in (400, 404)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "host", "status"),
+    [
+        ("http://localhost:8080", "localhost:8080", 200),
+        ("http://localhost:8080", "127.0.0.1:8080", 200),
+        ("http://127.0.0.1:8080", "localhost", 200),
+        ("http://127.0.0.1:8080", "evil.com", 400),
+        ("http://127.0.0.1:8080", "127.0.0.1.evil.com:8080", 400),
+        ("https://airflow.example.org", "10.0.0.7:8080", 200),
+        ("", "airflow.internal", 200),
+    ],
+)
+def test_a_server_of_this_machine_answers_to_its_own_names(
+    base_url: str, host: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base_url)
+    server = Starlette(routes=[Route("/", lambda _: Response("hello"))])
+    (middleware,) = RunReportPlugin.fastapi_root_middlewares
+    server.add_middleware(middleware["middleware"])
+    assert TestClient(server).get("/", headers={"Host": host}).status_code == status
+
+
 def test_every_answer_forbids_what_the_page_does_not_need(client: TestClient, deployed: Settings) -> None:
-    for path in ("/", "/runs/nobody", "/page.js", "/anything"):
+    for path in ("/", "/runs/nobody", "/steps/j-1/s-1", "/page.js", "/anything"):
         headers = client.get(path).headers
         assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
         assert "frame-ancestors 'self'" in headers["content-security-policy"]

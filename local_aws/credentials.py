@@ -1,0 +1,75 @@
+"""The root credentials of this server's account, which every caller signs its requests with."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from local_aws.settings import SettingsError
+
+FILE_NAME = "credentials"
+ACCESS_KEY_ID, SECRET_ACCESS_KEY = "LOCAL_AWS_ACCESS_KEY_ID", "LOCAL_AWS_SECRET_ACCESS_KEY"
+_ACCESS_KEY_ID = re.compile(r"\w{16,128}", re.ASCII)
+_LEAST_SECRET_CHARACTERS = 32
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A key pair.
+
+    Attributes:
+        access_key_id: Names the key in each signed request; 16 to 128 letters, digits and underscores.
+        secret_access_key: Signs the requests and is never sent.
+    """
+
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+
+    @classmethod
+    def random(cls) -> Credentials:
+        """Create a key pair that nobody can guess."""
+        return cls("LOCALAWS" + secrets.token_hex(6).upper(), secrets.token_urlsafe(30))
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Credentials:
+        """Return the key pair of the environment, or a random one where it names none.
+
+        Args:
+            environment: May hold LOCAL_AWS_ACCESS_KEY_ID and LOCAL_AWS_SECRET_ACCESS_KEY. The names differ from
+                the SDKs', so that a developer's own AWS credentials are never taken.
+
+        Raises:
+            SettingsError: One of the two is missing, or too short.
+        """
+        key_id, secret = environment.get(ACCESS_KEY_ID, ""), environment.get(SECRET_ACCESS_KEY, "")
+        if not key_id and not secret:
+            return cls.random()
+        if not _ACCESS_KEY_ID.fullmatch(key_id):
+            raise SettingsError(
+                f"{ACCESS_KEY_ID} {key_id!r}: must be 16 to 128 letters, digits or underscores."
+            )
+        if len(secret) < _LEAST_SECRET_CHARACTERS:
+            raise SettingsError(
+                f"{SECRET_ACCESS_KEY}: must have at least {_LEAST_SECRET_CHARACTERS} characters, "
+                f"it has {len(secret)}."
+            )
+        return cls(key_id, secret)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables from which an SDK takes this key pair."""
+        return {"AWS_ACCESS_KEY_ID": self.access_key_id, "AWS_SECRET_ACCESS_KEY": self.secret_access_key}
+
+    def write(self, path: Path) -> None:
+        """Write a credentials file as the AWS CLI has it (AWS_SHARED_CREDENTIALS_FILE), for this user only."""
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(
+                f"[default]\naws_access_key_id = {self.access_key_id}\n"
+                f"aws_secret_access_key = {self.secret_access_key}\n"
+            )

@@ -1,0 +1,80 @@
+"""The page of one step's logs: what EMR's controller, stdout and stderr say, as text.
+
+A node writes these logs, so that their content is not trusted: the page reads a bounded part of each and escapes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fruits_airflow.inflate import InflateError, inflate
+from fruits_airflow.report.page import render_template
+from fruits_airflow.step_logs import step_log_prefix
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+NAMES = ("stderr", "stdout", "controller")
+SHOWN_BYTES = 128 * 1024  # of the end of each log
+READ_BYTES = 64 * 1024 * 1024  # inflated; the end of a longer log is not looked for
+
+
+@dataclass(frozen=True)
+class StepLog:
+    """One log of a step.
+
+    Attributes:
+        name: stdout, stderr or controller.
+        text: The end of what it says; None when it is not in the bucket.
+        note: What the text leaves out, and why; None when it is whole.
+    """
+
+    name: str
+    text: str | None
+    note: str | None = None
+
+
+def render_step(client: S3Client, bucket: str, job_flow_id: str, step_id: str) -> str:
+    """Render the page of a step.
+
+    Args:
+        client: S3 client of the lake's region.
+        bucket: The lake.
+        job_flow_id: Cluster of the step.
+        step_id: The step.
+
+    Raises:
+        ClientError: S3 refuses to hand a log out.
+    """
+    _, prefix = step_log_prefix(f"s3://{bucket}/logs/", job_flow_id, step_id)
+    view = {
+        "step_id": step_id,
+        "cluster_id": job_flow_id,
+        "folder": f"s3://{bucket}/{prefix}",
+        "logs": list(_read_logs(client, bucket, prefix)),
+        "home": "../../",
+        "script": "../../page.js",
+    }
+    return render_template("step.html.j2", view)
+
+
+def _read_logs(client: S3Client, bucket: str, prefix: str) -> Iterator[StepLog]:
+    for name in NAMES:
+        try:
+            body = client.get_object(Bucket=bucket, Key=f"{prefix}{name}.gz")["Body"]
+        except client.exceptions.NoSuchKey:
+            yield StepLog(name, None)
+            continue
+        tail, total, note = b"", 0, None
+        try:
+            for piece in inflate(body, READ_BYTES):
+                total += len(piece)
+                tail = (tail + piece)[-SHOWN_BYTES:]
+        except InflateError as error:
+            note = str(error)
+        if total > SHOWN_BYTES:
+            cut = f"only the last {SHOWN_BYTES:,} of {total:,} bytes are shown"
+            note = f"{note}; {cut}" if note else cut
+        yield StepLog(name, tail.decode("utf-8", errors="replace"), note)
