@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from fruits_airflow.records import date_of
 from fruits_airflow.regions import EU_REGIONS
-from fruits_airflow.report.archive import RUN_ID, RunArchive, StoredRun, date_of
+from fruits_airflow.report.archive import RUN_ID, RunArchive, StoredRun
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.page import named_state, render_template
 from fruits_airflow.report.units import clipped, count, euros, number, percent, seconds
@@ -97,7 +98,7 @@ def render_runs(archive: RunArchive, dag_id: str, page: int, airflow_states: Air
 def record_of(run: StoredRun, airflow_state: str | None) -> Mapping[str, object]:
     """The run's record under the name of its folder; for a run without one, what its id and Airflow say of it."""
     if run.recorded:
-        return {**run.record, "run_id": run.run_id}
+        return {**(run.record.model_dump() if run.record else {}), "run_id": run.run_id}
     going = airflow_state in ("queued", "running")
     return {"run_id": run.run_id, "state": "running" if going else "unrecorded"}
 
