@@ -14,10 +14,13 @@ from botocore.exceptions import ClientError
 
 from fruits_airflow.lake import MISSING, Lake, error_code, run_key
 from fruits_airflow.records import RECORD, RunRecord, stage_file
+from fruits_airflow.sample import SAMPLE
 from fruits_airflow.stages import STAGES
 
-NODE_FILES = (*(stage_file(stage) for stage in STAGES), "sample.parquet", "pca.parquet", "pca_model.npz")
-CONTROL_FILES = ("listing.parquet", "residency.json", "report.html")
+EVIDENCE = "residency.json"
+REPORT = "report.html"
+NODE_FILES = (*(stage_file(stage) for stage in STAGES), SAMPLE, "pca.parquet", "pca_model.npz")
+CONTROL_FILES = ("listing.parquet", EVIDENCE, REPORT)
 _CHUNK_BYTES = 1024 * 1024
 
 

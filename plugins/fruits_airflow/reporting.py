@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from airflow.sdk.exceptions import AirflowSkipException
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fruits_airflow.digests import REPORT
 from fruits_airflow.errors import ResidencyError
 from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.lake import run_key
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
-
-REPORT = "report.html"
 
 
 def report_run(settings: Settings, context: Context) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from fruits_airflow.clusters import Cluster
+from fruits_airflow.digests import EVIDENCE as EVIDENCE
 from fruits_airflow.endpoints import called_endpoints, place_of
 from fruits_airflow.errors import ConfigError, ResidencyError
 from fruits_airflow.lake import MISSING, Lake, error_code, run_key
@@ -26,7 +27,6 @@ from fruits_airflow.settings import REPOSITORY, Settings
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-EVIDENCE = "residency.json"
 # What is wrong in the account or the settings, and so will be at the next attempt: not throttling, credentials that
 # have expired, or trouble of AWS's own.
 _REFUSED = MISSING | {"NoSuchBucket", "InvalidBucketName", "AccessDenied", "AllAccessDisabled", "403"}

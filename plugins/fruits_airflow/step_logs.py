@@ -101,6 +101,6 @@ def _last_lines(pieces: Iterator[bytes]) -> list[str]:
         for piece in pieces:
             kept = (kept + piece)[-TAIL_BYTES:]
     except InflateError as error:
-        log.warning("A log is cut short, corrupt or too large (%s); showing what is readable of it", error)
+        log.warning("A log is cut short or corrupt, or too large (%s); showing what is readable of it", error)
     lines = kept.decode("utf-8", errors="replace").splitlines()
     return [line[:MAX_LINE] for line in lines if not _SPARK_INFO.match(line)][-TAIL_LINES:]

@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.assets import announce
 from fruits_airflow.clusters import ClusterIdentity
-from fruits_airflow.digests import CONTROL_FILES, NODE_FILES, digest_files
+from fruits_airflow.digests import CONTROL_FILES, NODE_FILES, REPORT, digest_files
 from fruits_airflow.errors import RunOvertaken
 from fruits_airflow.journal import LAST_FAILURE, waited_in_vain
 from fruits_airflow.notices import Anchor, Notice, is_last_attempt, tell
@@ -28,7 +28,7 @@ from fruits_airflow.publication import (
     require_not_overtaken,
 )
 from fruits_airflow.records import RunRecord, StageMetrics, read_record, read_stages, stage_file, write_record
-from fruits_airflow.reporting import REPORT, residency_problems, write_report_if_possible
+from fruits_airflow.reporting import residency_problems, write_report_if_possible
 from fruits_airflow.run_cluster import PLAN_TASK, RunCluster
 from fruits_airflow.run_parameters import database_of, mode_of
 from fruits_airflow.run_record import assemble_record

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError
 from cachetools import LRUCache
 
-from fruits_airflow.digests import changes
+from fruits_airflow.digests import EVIDENCE, REPORT, changes
 from fruits_airflow.errors import FruitsError
 from fruits_airflow.lake import MISSING, ObjectTooLarge, error_code, run_key
 from fruits_airflow.records import (
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from mypy_boto3_s3 import S3Client
 
-EVIDENCE = "residency.json"
-REPORT = "report.html"  # not shown, only compared with what the verdict judged
 MAX_BYTES = {SAMPLE: MAX_SAMPLE_BYTES, REPORT: 10_000_000}
 REQUESTS_AT_ONCE = 16
 # What Airflow lets a run be called ([scheduler] allowed_run_id_pattern), so no slash, space or `<`.
@@ -122,6 +120,7 @@ class RunArchive:
         """All that the lake holds of one run, None when it holds nothing or Airflow has no such names."""
         if not RUN_ID.fullmatch(run_id) or run_id in (".", ".."):
             return None
+        # report.html is not shown, only compared with what the verdict judged.
         names = (*map(stage_file, STAGES), EVIDENCE, SAMPLE, REPORT)
         with ThreadPoolExecutor(len(names) + 1) as pool:
             recorded = pool.submit(self._recorded, run_id)
@@ -139,10 +138,12 @@ class RunArchive:
                 stages[stage] = metrics
         if not stored.recorded and not stages and not self._has_folder(run_id):
             return None
+        record = stored.record
         digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         return replace(
             stored,
-            changed=list(changes(stored.record, digests).values()) if stored.recorded else [],
+            # A record of before there were digests says nothing about its files.
+            changed=list(changes(record, digests).values()) if record and record.digests else [],
             stages=stages,
             sample=_usable(partial(decode_sample, files[SAMPLE]), problems) if SAMPLE in files else None,
             residency=_usable(partial(_evidence, files[EVIDENCE]), problems) or {}

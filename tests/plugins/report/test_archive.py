@@ -11,7 +11,8 @@ import boto3
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from fruits_airflow.report.archive import MAX_RECORD_BYTES, RunArchive, date_of
+from fruits_airflow.records import RunRecord, date_of
+from fruits_airflow.report.archive import MAX_RECORD_BYTES, RunArchive
 from fruits_airflow.settings import Settings
 
 RUN = "scheduled__2026-01-12T02:00:00+00:00"
@@ -94,9 +95,14 @@ def test_a_record_that_has_not_changed_is_not_sent_again_and_one_that_has_is_see
     lake.s3.meta.events.register(
         "after-call.s3.GetObject", lambda http_response, **_: sent.append(http_response.status_code)
     )
-    states = [lake.archive.records([RUN])[0].record["state"] for _ in range(2)]
+
+    def state() -> str | None:
+        record = lake.archive.records([RUN])[0].record
+        return record and record.state
+
+    states = [state(), state()]
     lake.put(RUN, content={"state": "succeeded"})
-    states.append(lake.archive.records([RUN])[0].record["state"])
+    states.append(state())
     assert states == ["failed", "failed", "succeeded"]
     assert sent == [200, 304, 200]
 
@@ -104,11 +110,13 @@ def test_a_record_that_has_not_changed_is_not_sent_again_and_one_that_has_is_see
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"{", "no JSON"),
-        (b"[1]", "holds a list"),
-        (b"\xff\xfe\x00", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
-        (b" " * (MAX_RECORD_BYTES + 1), "larger than 1,000,000 bytes"),
+        (b"{", "Invalid JSON"),
+        (b"[1]", "should be an object"),
+        (b"\xff\xfe\x00", "Invalid JSON"),
+        (b"[" * 100_000, "Invalid JSON"),
+        (b'{"state": "failed", "images": {"loaded": "<text>"}}', "images.loaded"),
+        (b'{"state": "failed", "seconds": null}', "seconds"),
+        (b" " * (MAX_RECORD_BYTES + 1), "at most 1,000,000 are read"),
     ],
 )
 def test_a_record_that_cannot_be_read_is_a_problem_of_that_run_alone(
@@ -118,9 +126,9 @@ def test_a_record_that_cannot_be_read_is_a_problem_of_that_run_alone(
     lake.put("other", content={"state": "failed"})
     broken, other = lake.archive.records([RUN, "other"])
     assert broken.recorded
-    assert broken.record == {}
+    assert broken.record is None
     assert words in broken.problems[0]
-    assert other.record == {"state": "failed"}
+    assert other.record == RunRecord(state="failed")
     assert other.problems == []
 
 
@@ -132,7 +140,7 @@ def test_what_else_of_a_run_cannot_be_read_is_named(lake: Counted) -> None:
     lake.put(RUN, "residency.json", b"1")
     run = lake.archive.run(RUN)
     assert run
-    assert run.stages == {"featurize": {"seconds": 3}}
+    assert {stage: metrics.seconds for stage, metrics in run.stages.items()} == {"featurize": 3}
     assert run.sample is None
     assert run.residency == {}
     assert {problem.split()[0] for problem in run.problems} == {

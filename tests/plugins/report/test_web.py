@@ -114,7 +114,8 @@ def test_a_run_is_called_what_its_folder_is_called(client: TestClient, deployed:
     laptop.client("s3").put_object(Bucket=deployed.lake_bucket, Key="runs/manual__1/run.json", Body=record)
     page = client.get("/runs/manual__1").text
     assert "runs/manual__1/tasks/featurize.wait" in page
-    assert "manual__other" not in page
+    assert "run.json of manual__1 names another run" in page
+    assert "State not known" in page
 
 
 @pytest.mark.parametrize("page", ["0", "-1", "x", "", "9" * 24, "9" * 5000, "1.5", "²"])
