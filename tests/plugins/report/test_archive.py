@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
 import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -148,6 +152,40 @@ def test_what_else_of_a_run_cannot_be_read_is_named(lake: Counted) -> None:
         "sample.parquet",
         "residency.json",
     }
+
+
+def test_a_file_that_is_not_as_the_verdict_judged_it_is_named(lake: Counted) -> None:
+    metrics = {"featurize": b'{"seconds": 3}', "publish": b'{"published": true}'}
+    digests = {
+        f"stages/{stage}.json": hashlib.sha256(content).hexdigest() for stage, content in metrics.items()
+    }
+    lake.put(RUN, content={"state": "succeeded", "digests": digests | {"report.html": "0" * 64}})
+    for stage, content in metrics.items():
+        lake.put(RUN, f"stages/{stage}.json", content)
+    judged = lake.archive.run(RUN)
+    assert judged
+    assert judged.changed == []
+    lake.put(RUN, "stages/publish.json", b'{"published": false}')
+    lake.put(RUN, "stages/load_images.json", {"seconds": 1})
+    lake.put(RUN, "report.html", b"forged")
+    forged = lake.archive.run(RUN)
+    assert forged
+    assert sorted(change.split()[0] for change in forged.changed) == [
+        "report.html",
+        "stages/load_images.json",
+        "stages/publish.json",
+    ]
+
+
+def test_a_sample_that_decodes_to_gigabytes_is_a_problem_of_the_page_alone(lake: Counted) -> None:
+    lake.put(RUN)
+    out = io.BytesIO()
+    pq.write_table(pa.table({"label": ["a" * 400_000_000], "pc1": [1.0], "pc2": [1.0]}), out)
+    lake.put(RUN, "sample.parquet", out.getvalue())
+    run = lake.archive.run(RUN)
+    assert run
+    assert run.sample is None
+    assert "sample.parquet cannot be shown: it needs more than" in run.problems[0]
 
 
 def test_a_run_that_has_only_begun_is_a_run_without_a_record(lake: Counted) -> None:

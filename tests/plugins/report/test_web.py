@@ -118,6 +118,18 @@ def test_a_run_is_called_what_its_folder_is_called(client: TestClient, deployed:
     assert "State not known" in page
 
 
+def test_a_file_that_changed_after_the_verdict_raises_an_alarm(
+    client: TestClient, deployed: Settings
+) -> None:
+    s3, bucket = laptop.client("s3"), deployed.lake_bucket
+    record = json.dumps({"state": "succeeded", "digests": {"stages/publish.json": "0" * 64}}).encode()
+    s3.put_object(Bucket=bucket, Key="runs/manual__1/run.json", Body=record)
+    s3.put_object(Bucket=bucket, Key="runs/manual__1/stages/publish.json", Body=b'{"published": true}')
+    page = client.get("/runs/manual__1").text
+    assert "Changed since the verdict." in page
+    assert "stages/publish.json has changed" in page
+
+
 @pytest.mark.parametrize("page", ["0", "-1", "x", "", "9" * 24, "9" * 5000, "1.5", "²"])
 def test_a_page_that_is_none_is_the_first_or_last(page: str, client: TestClient, deployed: Settings) -> None:
     assert client.get(f"/?page={page}").status_code == 200
