@@ -180,7 +180,9 @@ def test_a_file_that_is_not_as_the_verdict_judged_it_is_named(lake: Counted) -> 
 def test_a_sample_that_decodes_to_gigabytes_is_a_problem_of_the_page_alone(lake: Counted) -> None:
     lake.put(RUN)
     out = io.BytesIO()
-    pq.write_table(pa.table({"label": ["a" * 400_000_000], "pc1": [1.0], "pc2": [1.0]}), out)
+    pq.write_table(
+        pa.table({"label": ["a" * 400_000_000], "pc1": [1.0], "pc2": [1.0]}), out, compression="zstd"
+    )
     lake.put(RUN, "sample.parquet", out.getvalue())
     run = lake.archive.run(RUN)
     assert run
