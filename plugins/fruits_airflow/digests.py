@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from typing import IO
 
 from botocore.exceptions import ClientError
 
@@ -65,40 +66,40 @@ def changes(record: RunRecord | None, digests: Mapping[str, str]) -> dict[str, s
     return wrong
 
 
-def replace_file(lake: Lake, key: str, before: bytes, after: bytes | None, content_type: str) -> None:
-    """Replace or remove a file of a run on purpose, as an erasure does, and record its new digest.
+def record_digest(lake: Lake, key: str, content: bytes | IO[bytes] | None) -> None:
+    """Record the digest of what replaces a file of a run on purpose, as an erasure does. Call it before the write.
 
-    The digest is recorded first, so that an erasure that dies in between does it again. A file that was not as the
-    verdict judged it keeps its recorded digest: it stays marked as changed.
+    The digest is recorded first, so that an erasure that dies in between does the file again. A file that was not as
+    the verdict judged it keeps its recorded digest: it stays marked as changed.
 
     Args:
         lake: The lake bucket.
-        key: The object; one outside `runs/` is only written.
-        before: Its content as it was read.
-        after: Its new content; None removes it.
-        content_type: The media type of the new content.
+        key: The object that is about to change; nothing is done for one without a recorded digest.
+        content: The new content, a file at its start; None when the object is about to be removed.
     """
     folder, _, rest = key.partition("/")
     run_id, _, name = rest.partition("/")
-    if folder == "runs" and name in NODE_FILES + CONTROL_FILES:
-        _record_replacement(lake, run_id, name, before, after)
-    if after is None:
-        lake.remove(key)
-    else:
-        lake.write(key, after, content_type)
-
-
-def _record_replacement(lake: Lake, run_id: str, name: str, before: bytes, after: bytes | None) -> None:
-    stored = lake.read(run_key(run_id, RECORD))
+    if folder != "runs" or name not in NODE_FILES + CONTROL_FILES:
+        return
     try:
-        record = json.loads(stored or b"null")
+        record = json.loads(lake.read(run_key(run_id, RECORD)) or b"null")
         recorded = record["digests"][name]
     except (ValueError, TypeError, KeyError):
         return  # no record, or none of this file: there is nothing to keep true
-    if recorded != hashlib.sha256(before).hexdigest():
+    if digest_files(lake, run_id, [name]) != {name: recorded}:
         return
-    if after is None:
+    if content is None:
         del record["digests"][name]
     else:
-        record["digests"][name] = hashlib.sha256(after).hexdigest()
+        record["digests"][name] = _sha256(content)
     lake.write_json(run_key(run_id, RECORD), record)
+
+
+def _sha256(content: bytes | IO[bytes]) -> str:
+    if isinstance(content, bytes):
+        return hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256()
+    while chunk := content.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    content.seek(0)
+    return digest.hexdigest()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from fruits_airflow import verdict
-from fruits_airflow.digests import NODE_FILES, changes, digest_files, replace_file
+from fruits_airflow.digests import NODE_FILES, changes, digest_files, record_digest
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.outcome import WORK_TASKS
 from fruits_airflow.records import RunRecord, read_record, stage_file, write_record
@@ -63,35 +64,42 @@ def test_a_file_that_differs_or_was_added_since_is_named(lake: Lake, record: Run
     assert "was written after the verdict" in wrong["pca.parquet"]
 
 
+def replace(lake: Lake, name: str, content: bytes | None) -> None:
+    """Replaces a file as an erasure does."""
+    record_digest(lake, run_key(RUN, name), content if content is None else io.BytesIO(content))
+    if content is None:
+        lake.remove(run_key(RUN, name))
+    else:
+        lake.write(run_key(RUN, name), content)
+
+
 def test_an_erasure_keeps_the_digests_true(lake: Lake, record: RunRecord) -> None:
-    replace_file(lake, run_key(RUN, "sample.parquet"), b"sample", b"without a photo", "text/plain")
-    replace_file(lake, run_key(RUN, "report.html"), b"page", None, "text/html")
-    assert lake.read(run_key(RUN, "sample.parquet")) == b"without a photo"
-    assert lake.read(run_key(RUN, "report.html")) is None
+    replace(lake, "sample.parquet", b"without a photo")
+    replace(lake, "report.html", None)
     judged = read_record(lake, RUN)
     assert judged
-    assert judged.digests == {"sample.parquet": sha256(b"without a photo")}
-    assert changes(judged, present(lake)) == {}
+    assert judged.digests == {"sample.parquet": sha256(b"without a photo")} == present(lake)
 
 
 def test_an_erasure_does_not_bless_a_forged_file(lake: Lake, record: RunRecord) -> None:
     lake.write(run_key(RUN, "sample.parquet"), b"forged")
-    replace_file(lake, run_key(RUN, "sample.parquet"), b"forged", b"forged, without a photo", "text/plain")
+    replace(lake, "sample.parquet", b"forged, without a photo")
     assert set(changes(read_record(lake, RUN), present(lake))) == {"sample.parquet"}
 
 
-def test_an_erasure_that_died_between_record_and_file_ends_with_a_true_digest(
-    lake: Lake, record: RunRecord
-) -> None:
-    replace_file(lake, run_key(RUN, "sample.parquet"), b"sample", b"clean", "text/plain")
-    lake.write(run_key(RUN, "sample.parquet"), b"sample")  # as if the second write had not been made
-    replace_file(lake, run_key(RUN, "sample.parquet"), b"sample", b"clean", "text/plain")
+def test_an_erasure_that_died_before_its_write_ends_with_a_true_digest(lake: Lake, record: RunRecord) -> None:
+    record_digest(lake, run_key(RUN, "sample.parquet"), b"clean")
+    assert set(changes(read_record(lake, RUN), present(lake))) == {"sample.parquet"}
+    replace(lake, "sample.parquet", b"clean")
     assert changes(read_record(lake, RUN), present(lake)) == {}
 
 
-def test_a_file_outside_the_runs_is_only_written(lake: Lake) -> None:
-    replace_file(lake, "logs/j-1/stderr.gz", b"before", b"after", "text/plain")
-    assert lake.read("logs/j-1/stderr.gz") == b"after"
+@pytest.mark.parametrize(
+    "key", ["logs/j-1/stderr.gz", f"runs/{RUN}/journal/last_failure.json", "runs/x/run.json"]
+)
+def test_what_has_no_recorded_digest_gets_none(lake: Lake, record: RunRecord, key: str) -> None:
+    record_digest(lake, key, b"after")
+    assert read_record(lake, RUN) == record
 
 
 def test_the_verdict_records_what_it_judged_and_the_page_that_it_left(run: RunCluster) -> None:
