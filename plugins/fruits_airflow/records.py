@@ -223,6 +223,7 @@ class RunRecord(_Model):
         run_id: The name of the run's folder.
         state: How the run ended.
         reason: Why the run is red, refused or skipped; empty when it succeeded.
+        simulated: Whether an emulator of AWS ran the cluster, so that nothing was billed and nothing was in a region.
         digests: The SHA-256 of each file in the run's folder as the verdict judged it, by name.
     """
 
@@ -231,6 +232,7 @@ class RunRecord(_Model):
     reason: Annotated[Text, BeforeValidator(_clip_reason)] = ""
     mode: Name = ""
     region: Name | None = None
+    simulated: bool = False
     cluster: ClusterFacts = ClusterFacts()
     images: ImageCounts = ImageCounts()
     rejects_by_code: RejectCounts = {}

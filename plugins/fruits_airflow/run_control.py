@@ -13,7 +13,7 @@ from fruits_airflow.airflow_runs import SupervisedRuns
 from fruits_airflow.aws_clients import kms_client
 from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.code_bundle import build_bundle, upload_bundle
-from fruits_airflow.endpoints import CALLED
+from fruits_airflow.endpoints import CALLED, is_simulated
 from fruits_airflow.errors import FruitsError, LockHeld, NothingToDo
 from fruits_airflow.journal import forget_earlier_attempt
 from fruits_airflow.lake import Lake, run_key
@@ -128,6 +128,7 @@ def _write_decision(lake: Lake, settings: Settings, context: Context, state: Sta
             reason=reason,
             mode=mode_of(settings, params),
             region=str(params.get("region"))[:100],  # whatever was triggered
+            simulated=is_simulated(lake.client),
         )
         write_record(lake, record)
     except (BotoCoreError, ClientError) as error:

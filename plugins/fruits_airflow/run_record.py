@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.clusters import CLUSTER_REQUEST, Cluster
+from fruits_airflow.endpoints import is_simulated
 from fruits_airflow.errors import FruitsError
 from fruits_airflow.lake import Lake, ObjectTooLarge, run_key
 from fruits_airflow.records import RunRecord, StageMetrics
@@ -66,7 +67,7 @@ def assemble_record(
     Raises:
         ClientError, BotoCoreError: EMR does not tell about the clusters, and the record was to be whole.
     """
-    record = blank_record(run.identity.run_id, mode, run.region)
+    record = blank_record(run.identity.run_id, mode, run.region) | {"simulated": is_simulated(run.client)}
     if run.plan:
         planned = datetime.fromisoformat(run.plan["planned_at"])
         record["images"] |= run.plan["images"]

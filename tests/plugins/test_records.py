@@ -70,6 +70,8 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "infinity": {"bytes": {"pca": float("inf")}},
     "a number beyond the range": {"images": {"loaded": 10**30}},
     "a negative count": {"images": {"loaded": -1}},
+    "an angle beyond the range": {"drift": {"angle_degrees": 1e300}},
+    "endless seconds": {"seconds": 1e300},
     "a share above 1": {"pca": {"explained_variance": 7.0}},
     "null": {"images": None},
     "a list for an object": {"quality": []},

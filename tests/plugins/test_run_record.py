@@ -7,12 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import boto3
 import pytest
 from fruits_airflow import reporting, run_cluster
+from fruits_airflow.endpoints import is_simulated
 from fruits_airflow.errors import ConfigError
 from fruits_airflow.lake import run_key
 from fruits_airflow.outcome import WORK_TASKS
-from fruits_airflow.records import RunRecord
+from fruits_airflow.records import RunRecord, read_record
 from fruits_airflow.reporting import report_run
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.run_record import assemble_record
@@ -74,3 +76,16 @@ def test_a_cluster_that_ended_before_the_plan_is_not_the_runs(
     run.plan["planned_at"] = datetime.now(UTC).isoformat()  # type: ignore[index]
     monkeypatch.setattr(RunCluster, "history", lambda _: [])
     assert assemble_record(run, "nightly", {}).cluster.id is None
+
+
+def test_a_run_on_an_emulator_of_aws_is_recorded_as_simulated(run: RunCluster) -> None:
+    measure(run)
+    judge_run(run.settings, context_of(run, DONE))
+    record = read_record(run.lake, run.identity.run_id)
+    assert record
+    assert record.simulated
+
+
+def test_a_client_of_aws_itself_is_not_simulated() -> None:
+    endpoint = "https://s3.eu-west-1.amazonaws.com"
+    assert not is_simulated(boto3.client("s3", region_name="eu-west-1", endpoint_url=endpoint))

@@ -137,6 +137,7 @@ def _view(facts: Facts, sample: pa.Table | None) -> dict[str, Any]:
         "checks": sections.checks(facts),
         "drift": sections.drift(facts),
         "costs": sections.costs(facts),
+        "simulated": facts.get("simulated") is True,
         "in_eu": in_eu,
         "residency": residency,
         "curve": variance_curve(facts.items("variance_curve"), facts.number("pca", "k")),

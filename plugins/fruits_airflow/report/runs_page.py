@@ -43,6 +43,7 @@ class Row:
         estimate: of the cost.
         region: where its cluster was to be.
         in_eu: whether that is in the EU, or not known.
+        simulated: whether an emulator of AWS ran it.
     """
 
     run_id: str
@@ -62,6 +63,7 @@ class Row:
     estimate: str
     region: str
     in_eu: bool
+    simulated: bool
 
 
 def render_runs(archive: RunArchive, dag_id: str, page: int, airflow_states: AirflowStates) -> str:
@@ -128,6 +130,7 @@ def _row(run: StoredRun, airflow_state: str | None) -> Row:
         estimate=_money(facts, "estimate_eur"),
         region=region or NOTHING,
         in_eu=region is None or region in EU_REGIONS,
+        simulated=facts.get("simulated") is True,
     )
 
 

@@ -118,6 +118,15 @@ def test_a_run_is_called_what_its_folder_is_called(client: TestClient, deployed:
     assert "State not known" in page
 
 
+def test_the_list_marks_a_simulated_run(client: TestClient, deployed: Settings) -> None:
+    for run_id, simulated in (("manual__1", True), ("manual__2", False)):
+        record = json.dumps({"state": "succeeded", "simulated": simulated}).encode()
+        laptop.client("s3").put_object(
+            Bucket=deployed.lake_bucket, Key=f"runs/{run_id}/run.json", Body=record
+        )
+    assert client.get("/").text.count("simulated, not billed") == 1
+
+
 def test_a_file_that_changed_after_the_verdict_raises_an_alarm(
     client: TestClient, deployed: Settings
 ) -> None:
