@@ -103,6 +103,7 @@ def test_metrics_that_cannot_be_used_count_as_not_written_and_are_reported(
     problems: list[str] = []
     assert set(read_stages(lake, RUN, problems)) == {"featurize"}
     assert ["load_images" in problems[0], "publish" in problems[1], len(problems)] == [True, True, 2]
+    assert "at most 1,000,000 are read" in problems[0], "an object that is too large is not even fetched"
     assert problems[0] in caplog.text
 
 

@@ -26,10 +26,11 @@ STATES = {
     "refused": ("Refused", "The plan stopped the run before anything was created; its log says why."),
 }
 UNRECORDED = {  # only in Airflow: such a run has left no run.json
-    "running": ("Running", "The run goes on. What it has done so far is below; its record is written last."),
+    "running": ("Running", "The run goes on. What it has done so far is below; the page loads itself again."),
     "unrecorded": ("No record", "The run left no run.json: it goes on, or was cut short before it could."),
 }
 MAX_CAUSE = 4000
+REFRESH_SECONDS = 20  # of the page of a run that goes on
 MAX_NAME = 300
 MAX_PROBLEMS = 20
 MAX_PAGE_BYTES = 2_000_000
@@ -137,6 +138,8 @@ def _view(facts: Facts, sample: pa.Table | None) -> dict[str, Any]:
         "checks": sections.checks(facts),
         "drift": sections.drift(facts),
         "costs": sections.costs(facts),
+        "pending": state == "running",
+        "refresh_seconds": REFRESH_SECONDS,
         "simulated": facts.get("simulated") is True,
         "in_eu": in_eu,
         "residency": residency,

@@ -102,7 +102,9 @@ def record_of(run: StoredRun, airflow_state: str | None) -> Mapping[str, object]
     if run.recorded:
         return {**(run.record.model_dump() if run.record else {}), "run_id": run.run_id}
     going = airflow_state in ("queued", "running")
-    return {"run_id": run.run_id, "state": "running" if going else "unrecorded"}
+    # Not in the record yet, but `plan` has surveyed it.
+    region = run.residency.get("cluster_region")
+    return {"run_id": run.run_id, "state": "running" if going else "unrecorded", "region": region}
 
 
 def _row(run: StoredRun, airflow_state: str | None) -> Row:

@@ -17,6 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from fruits_airflow.records import RunRecord, date_of
 from fruits_airflow.report.archive import MAX_RECORD_BYTES, RunArchive
+from fruits_airflow.report.runs_page import record_of
 from fruits_airflow.settings import Settings
 
 RUN = "scheduled__2026-01-12T02:00:00+00:00"
@@ -175,6 +176,13 @@ def test_a_file_that_is_not_as_the_verdict_judged_it_is_named(lake: Counted) -> 
         "stages/load_images.json",
         "stages/publish.json",
     ]
+
+
+def test_the_region_of_a_run_that_goes_on_is_known_from_its_plan(lake: Counted) -> None:
+    lake.put(RUN, "residency.json", {"cluster_region": "eu-west-3"})
+    run = lake.archive.run(RUN)
+    assert run
+    assert record_of(run, "running") == {"run_id": RUN, "state": "running", "region": "eu-west-3"}
 
 
 def test_a_sample_that_decodes_to_gigabytes_is_a_problem_of_the_page_alone(lake: Counted) -> None:
