@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from fruits_airflow.endpoints import LOCAL
 from fruits_airflow.records import date_of
 from fruits_airflow.regions import EU_REGIONS
 from fruits_airflow.report.archive import RUN_ID, RunArchive, StoredRun
@@ -102,9 +103,14 @@ def record_of(run: StoredRun, airflow_state: str | None) -> Mapping[str, object]
     if run.recorded:
         return {**(run.record.model_dump() if run.record else {}), "run_id": run.run_id}
     going = airflow_state in ("queued", "running")
-    # Not in the record yet, but `plan` has surveyed it.
-    region = run.residency.get("cluster_region")
-    return {"run_id": run.run_id, "state": "running" if going else "unrecorded", "region": region}
+    # There is no record yet, but `plan` has surveyed where the run works.
+    survey = Facts(run.residency, {})
+    return {
+        "run_id": run.run_id,
+        "state": "running" if going else "unrecorded",
+        "region": survey.text("cluster_region"),
+        "simulated": survey.text("endpoint", "region") == LOCAL,
+    }
 
 
 def _row(run: StoredRun, airflow_state: str | None) -> Row:

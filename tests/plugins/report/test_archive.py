@@ -178,11 +178,16 @@ def test_a_file_that_is_not_as_the_verdict_judged_it_is_named(lake: Counted) -> 
     ]
 
 
-def test_the_region_of_a_run_that_goes_on_is_known_from_its_plan(lake: Counted) -> None:
-    lake.put(RUN, "residency.json", {"cluster_region": "eu-west-3"})
+@pytest.mark.parametrize(("endpoint", "simulated"), [("local endpoint", True), ("eu-west-3", False)])
+def test_the_place_of_a_run_that_goes_on_is_known_from_its_plan(
+    lake: Counted, endpoint: str, simulated: bool
+) -> None:
+    survey = {"cluster_region": "eu-west-3", "endpoint": {"service": "s3", "region": endpoint}}
+    lake.put(RUN, "residency.json", survey)
     run = lake.archive.run(RUN)
     assert run
-    assert record_of(run, "running") == {"run_id": RUN, "state": "running", "region": "eu-west-3"}
+    facts = {"run_id": RUN, "state": "running", "region": "eu-west-3", "simulated": simulated}
+    assert record_of(run, "running") == facts
 
 
 def test_a_sample_that_decodes_to_gigabytes_is_a_problem_of_the_page_alone(lake: Counted) -> None:
