@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow.sdk import Asset, AssetAlias
+from pydantic import JsonValue
 
+from fruits_airflow.records import RunRecord
 from fruits_airflow.settings import Settings
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def published_tables(settings: Settings, database: str) -> Asset:
     return Asset(name=f"{database}.current_pca", uri=f"s3://{settings.lake_bucket}/tables/{database}.db")
 
 
-def announce(settings: Settings, context: Context, database: str, record: Mapping[str, Any]) -> None:
+def announce(settings: Settings, context: Context, database: str, record: RunRecord) -> None:
     """Adds the event; Airflow emits it when the task has succeeded.
 
     Args:
@@ -31,5 +32,5 @@ def announce(settings: Settings, context: Context, database: str, record: Mappin
         database: what was published to.
         record: the run's record.
     """
-    extra = {"run_id": record["run_id"], "pca_id": record["pca"]["pca_id"], "rows": record["pca"]["n"]}
+    extra: dict[str, JsonValue] = {"run_id": record.run_id, "pca_id": record.pca.pca_id, "rows": record.pca.n}
     context["outlet_events"][PUBLISHED].add(published_tables(settings, database), extra=extra)

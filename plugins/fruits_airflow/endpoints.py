@@ -61,6 +61,14 @@ def place_of(host: str) -> str:
     )
 
 
+def is_simulated(client: Any) -> bool:
+    """Whether a client calls an emulator of AWS on this machine or in this private network."""
+    try:
+        return place_of(urlsplit(client.meta.endpoint_url).hostname or "") == LOCAL
+    except ResidencyError:
+        return False
+
+
 @cache
 def _addresses(host: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]:
     try:

@@ -19,9 +19,9 @@ from urllib.parse import quote
 
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.photo_versions import image_id_of
+from fruits_airflow.records import read_stages
 from fruits_airflow.report import render
 from fruits_airflow.residency import EVIDENCE
-from fruits_airflow.run_record import read_stages
 
 log = logging.getLogger(__name__)
 

@@ -6,17 +6,18 @@ takes the profile's figure.
 
 from __future__ import annotations
 
-import json
 import logging
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fruits_airflow.cluster_body import Profile, load_profile
 from fruits_airflow.cost import Forecast, Speed, Workload, forecast, worker_vcpus
 from fruits_airflow.errors import CostCeilingExceeded
-from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.lake import Lake
 from fruits_airflow.prices import load_prices
+from fruits_airflow.records import RecordError, RunRecord, date_of, read_record
 from fruits_airflow.regions import EU_REGIONS
 from fruits_airflow.run_parameters import RunParameters
 
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 RUNS_LOOKED_AT = 30
 RUNS_LEARNED_FROM = 10
+CLOCK_SKEW = timedelta(hours=1)
 LEAST_IMAGES = 10_000  # in a smaller run the start of Spark is most of the seconds
 
 
@@ -82,41 +84,44 @@ def speed_of(profile: Profile, learned: tuple[float, int] | None) -> Speed:
     return Speed(rate, profile.fixed_minutes, f"median of the last {runs} runs")
 
 
-def past_runs(lake: Lake) -> list[dict[str, Any]]:
-    """The run.json of the last runs; run ids end in their date, whatever their kind."""
+def past_runs(lake: Lake) -> list[RunRecord]:
+    """The records of the last runs, the latest first.
+
+    The date in a run's id says when it was. Ids without a date, or with a date in the future, are left out: their
+    records would stay among the latest. A record that cannot be used is logged and left out.
+    """
     pages = lake.client.get_paginator("list_objects_v2").paginate(
         Bucket=lake.bucket, Prefix="runs/", Delimiter="/"
     )
-    found = [folder["Prefix"].split("/")[1] for page in pages for folder in page.get("CommonPrefixes", [])]
-    latest = sorted(found, key=lambda run_id: run_id.rpartition("__")[2])[-RUNS_LOOKED_AT:]
+    run_ids = [folder["Prefix"].split("/")[1] for page in pages for folder in page.get("CommonPrefixes", [])]
+    now = datetime.now(UTC)
+    dated = [(date, run_id) for run_id in run_ids if (date := date_of(run_id)) and date <= now + CLOCK_SKEW]
     records = []
-    for run_id in reversed(latest):
+    for _, run_id in sorted(dated, reverse=True)[:RUNS_LOOKED_AT]:
         try:
-            record = lake.read_json(run_key(run_id, "run.json"))
-        except (json.JSONDecodeError, ValueError) as error:
-            log.warning("run.json of %s is not read: %s", run_id, error)
+            record = read_record(lake, run_id)
+        except RecordError as error:
+            log.warning("The forecast leaves a run out: %s", error)
             continue
         if record is not None:
             records.append(record)
     return records
 
 
-def learned_speed(records: Iterable[Mapping[str, Any]], engine: str) -> tuple[float, int] | None:
+def learned_speed(records: Iterable[RunRecord], engine: str) -> tuple[float, int] | None:
     """The median images per second and vCPU of the last good runs, and of how many; None without any.
 
     Args:
-        records: run.json, the latest first; those that failed or had few images are left out.
+        records: of runs, the latest first; those that failed or had few images are left out.
         engine: of the model; the reference engine is slower.
     """
     rates = []
     for record in records:
-        images, seconds = record.get("images", {}), record.get("seconds", {})
-        done = images.get("loaded", 0) + images.get("rejected", 0)
-        took = seconds.get("load_images", 0) + seconds.get("featurize", 0)
-        cpus = record.get("cluster", {}).get("vcpus", 0)
-        whole = record.get("state") == "succeeded" and record.get("features", {}).get("engine") == engine
-        if whole and done >= LEAST_IMAGES and took > 0 and cpus > 0:
-            rates.append(done / took / cpus)
+        done = record.images.loaded + record.images.rejected
+        took = record.seconds.load_images + record.seconds.featurize
+        whole = record.state == "succeeded" and record.features.engine == engine
+        if whole and done >= LEAST_IMAGES and took > 0 and record.cluster.vcpus > 0:
+            rates.append(done / took / record.cluster.vcpus)
     rates = rates[:RUNS_LEARNED_FROM]
     if not rates:
         return None

@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 from fruits_airflow.erasure import ERASURE_DAG, erasure_key
 from fruits_airflow.errors import LockHeld
 from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.records import RecordError, parse_metrics, stage_file
 from fruits_airflow.stages import STAGES
 
 LAST_FAILURE = "last_failure"  # what a stage failed of, for the record: an exception ends with its task
@@ -59,15 +60,20 @@ def folder_of(dag_id: str, run_id: str) -> str:
 def forget_earlier_attempt(lake: Lake, run_id: str) -> None:
     """Removes what a cleared attempt of this run left, so that nothing old is reported as new."""
     Journal(lake, run_key(run_id)).forget(LAST_FAILURE)
-    for name in ("run.json", "report.html", *(f"stages/{stage}.json" for stage in STAGES)):
+    for name in ("run.json", "report.html", *(stage_file(stage) for stage in STAGES)):
         lake.remove(run_key(run_id, name))
 
 
 def forget_failure(lake: Lake, folder: str) -> None:
     """What an earlier attempt failed of is not what this one will have failed of; what it published stays so."""
     Journal(lake, folder).forget(LAST_FAILURE)
-    publish = f"{folder}/stages/publish.json"
-    if not (lake.read_json(publish) or {}).get("published"):
+    publish = f"{folder}/{stage_file('publish')}"
+    content = lake.read(publish)
+    try:
+        published = content is not None and parse_metrics(content, publish).published
+    except RecordError:
+        published = False
+    if not published:
         lake.remove(publish)
 
 

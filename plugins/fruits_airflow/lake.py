@@ -23,6 +23,8 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from fruits_airflow.errors import FruitsError
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
@@ -31,6 +33,10 @@ log = logging.getLogger(__name__)
 MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 _OVERTAKEN = frozenset({"412", "409", "PreconditionFailed", "ConditionalRequestConflict"})
 _BROKEN_OFF = (IncompleteReadError, ResponseStreamingError)
+
+
+class ObjectTooLarge(FruitsError):
+    """An object is larger than its reader accepts."""
 
 
 def error_code(error: ClientError) -> str:
@@ -54,15 +60,23 @@ class Lake:
         """`key` as a URI."""
         return f"s3://{self.bucket}/{key}"
 
-    def read(self, key: str) -> bytes | None:
-        """The object's bytes, or None when there is no such object."""
-        found = self.read_version(key)
+    def read(self, key: str, max_bytes: int | None = None) -> bytes | None:
+        """The object's bytes, or None when there is no such object.
+
+        Args:
+            key: of the object.
+            max_bytes: the largest object to read.
+
+        Raises:
+            ObjectTooLarge: the object is larger than `max_bytes`; nothing of it is read.
+        """
+        found = self.read_version(key, max_bytes)
         return None if found is None else found[0]
 
-    def read_version(self, key: str) -> tuple[bytes, str] | None:
+    def read_version(self, key: str, max_bytes: int | None = None) -> tuple[bytes, str] | None:
         """The object's bytes and its ETag, for a change on condition; or None when there is no such object."""
         try:
-            return self._get(key)
+            return self._get(key, max_bytes)
         except ClientError as error:
             if error_code(error) in MISSING:
                 return None
@@ -75,8 +89,13 @@ class Lake:
         before_sleep=before_sleep_log(log, logging.WARNING),
         reraise=True,
     )
-    def _get(self, key: str) -> tuple[bytes, str]:
+    def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, str]:
         found = self.client.get_object(Bucket=self.bucket, Key=key)
+        if max_bytes is not None and found["ContentLength"] > max_bytes:
+            found["Body"].close()
+            raise ObjectTooLarge(
+                f"{self.uri(key)} has {found['ContentLength']:,} bytes, and at most {max_bytes:,} are read"
+            )
         return found["Body"].read(), found["ETag"]
 
     def read_json(self, key: str) -> dict[str, Any] | None:

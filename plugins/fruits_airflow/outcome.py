@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from fruits_airflow.records import StageMetrics
 from fruits_airflow.run_cluster import PLAN_TASK, UPLOAD_TASK
 from fruits_airflow.stages import STAGES
 
@@ -30,7 +31,7 @@ def task_states(context: Context) -> dict[str, str | None]:
 
 def problems_of(
     states: Mapping[str, str | None],
-    stages: Mapping[str, Mapping[str, Any]],
+    stages: Mapping[str, StageMetrics],
     plan: Mapping[str, Any],
     failure: Mapping[str, Any] | None = None,
 ) -> list[str]:
@@ -46,19 +47,19 @@ def problems_of(
     if problems and failure:
         problems.insert(0, f"{failure['stage']}: {failure['cause']}")
     publish = stages.get("publish")
-    if publish is not None and not publish.get("published"):
+    if publish is not None and not publish.published:
         problems.insert(
-            0, f"the quality gate refused: {', '.join(_failed_checks(publish)) or 'no check named'}"
+            0, f"the quality gate refused: {', '.join(publish.quality.failed) or 'no check named'}"
         )
     return problems or _unproven(stages, plan)
 
 
-def gate_refused(stages: Mapping[str, Mapping[str, Any]]) -> bool:
+def gate_refused(stages: Mapping[str, StageMetrics]) -> bool:
     """Whether the run came to its quality gate, and the gate said no."""
-    return stages.get("publish", {}).get("published") is False
+    return "publish" in stages and stages["publish"].published is False
 
 
-def _unproven(stages: Mapping[str, Mapping[str, Any]], plan: Mapping[str, Any]) -> list[str]:
+def _unproven(stages: Mapping[str, StageMetrics], plan: Mapping[str, Any]) -> list[str]:
     """What no metrics show to be done, whatever the tasks say: a person may have marked them.
 
     Metrics last as long as the run's listing: a resumed run has those of the attempt that did the work, and `plan`,
@@ -71,8 +72,8 @@ def _unproven(stages: Mapping[str, Mapping[str, Any]], plan: Mapping[str, Any]) 
             f"{', '.join(missing)} left no metrics, whatever the tasks say; clear add and wait of {missing[0]}, "
             "with what comes after them"
         ]
-    images, listed = stages["load_images"].get("images", {}), plan["images"]["seen"]
-    counts = {fate: images.get(fate, 0) for fate in _FATES}
+    images, listed = stages["load_images"].images, plan["images"]["seen"]
+    counts = {fate: getattr(images, fate) for fate in _FATES}
     if sum(counts.values()) != listed:
         told = ", ".join(f"{count} {fate}" for fate, count in counts.items())
         return [
@@ -80,7 +81,3 @@ def _unproven(stages: Mapping[str, Mapping[str, Any]], plan: Mapping[str, Any]) 
             "clear add and wait of load_images, with what comes after them"
         ]
     return []
-
-
-def _failed_checks(publish: Mapping[str, Any]) -> list[str]:
-    return [name for name, check in publish.get("quality", {}).get("checks", {}).items() if not check["ok"]]

@@ -14,9 +14,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from croniter import croniter  # type: ignore[import-untyped]
 
 from fruits_airflow.clusters import ClusterIdentity
-from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.lake import Lake
 from fruits_airflow.notices import Notice, tell
 from fruits_airflow.publication import Fingerprint, PublicationState, read_state
+from fruits_airflow.records import RecordError, read_record
 from fruits_airflow.run_cluster import open_lake
 from fruits_airflow.settings import Settings
 from fruits_airflow.stages import PIPELINE
@@ -97,8 +98,8 @@ def _last_words(state: PublicationState) -> str:
 
 def _cost_eur(lake: Lake, state: PublicationState) -> float | None:
     try:
-        record = lake.read_json(run_key(state.begun.run_id, "run.json")) if state.begun else None
-        return None if record is None else float(record["cost"]["estimate_eur"])
-    except (BotoCoreError, ClientError, KeyError, TypeError, ValueError) as error:
+        record = read_record(lake, state.begun.run_id) if state.begun else None
+        return None if record is None else record.cost.estimate_eur
+    except (BotoCoreError, ClientError, RecordError) as error:
         log.warning("What it has cost is not known: %s", error)  # no reason to keep quiet about the night
         return None

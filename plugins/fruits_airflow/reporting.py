@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from airflow.sdk.exceptions import AirflowSkipException
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fruits_airflow.digests import REPORT
 from fruits_airflow.errors import ResidencyError
 from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.lake import run_key
 from fruits_airflow.outcome import problems_of, task_states
+from fruits_airflow.records import RunRecord, StageMetrics, read_record, read_stages
 from fruits_airflow.residency import EVIDENCE, complete
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.run_parameters import mode_of
-from fruits_airflow.run_record import assemble_record, read_sample, read_stages
+from fruits_airflow.run_record import assemble_record, read_sample
 from fruits_airflow.settings import Settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
-
-REPORT = "report.html"
 
 
 def report_run(settings: Settings, context: Context) -> str:
@@ -33,17 +34,20 @@ def report_run(settings: Settings, context: Context) -> str:
         AirflowSkipException: the plan died without a word, so there is nothing to report.
     """
     run = RunCluster.of(context, settings)
-    stages = read_stages(run.lake, run.identity.run_id)
+    uri = run.lake.uri(run_key(run.identity.run_id, REPORT))
     if not run.plan:
-        decided = run.lake.read_json(run_key(run.identity.run_id, "run.json"))
+        decided = read_record(run.lake, run.identity.run_id)
         if decided is None:
             raise AirflowSkipException("the plan died before it could say why")
-        return write_report(run, decided, {})
+        write_report(run, decided, {})
+        return uri
+    unusable = list[str]()
+    stages = read_stages(run.lake, run.identity.run_id, unusable)
     record = assemble_record(run, mode_of(settings, context["params"]), stages)
     problems = problems_of(task_states(context), stages, run.plan, run.journal.read(LAST_FAILURE))
-    problems += residency_problems(run)
-    record |= {"state": "failed" if problems else "succeeded", "reason": "; ".join(problems)}
-    return write_report(run, record, stages)
+    problems += [*unusable, *residency_problems(run)]
+    write_report(run, record.ended("failed" if problems else "succeeded", "; ".join(problems)), stages)
+    return uri
 
 
 def residency_problems(run: RunCluster) -> list[str]:
@@ -57,23 +61,29 @@ def residency_problems(run: RunCluster) -> list[str]:
     return []
 
 
-def write_report(run: RunCluster, record: dict[str, Any], stages: dict[str, dict[str, Any]]) -> str:
-    """Renders a record into the run's folder; returns the page's URI."""
+def write_report(run: RunCluster, record: RunRecord, stages: Mapping[str, StageMetrics]) -> bytes:
+    """Renders a record into the run's folder; returns the page."""
     from fruits_airflow.report import render
 
-    key = run_key(run.identity.run_id, REPORT)
-    evidence = run.lake.read_json(run_key(run.identity.run_id, EVIDENCE))
-    page = render(record, stages, read_sample(run.lake, run.identity.run_id), evidence)
-    run.lake.write(key, page.encode(), "text/html; charset=utf-8")
-    return run.lake.uri(key)
+    run_id, problems = run.identity.run_id, list[str]()
+    sample = read_sample(run.lake, run_id, problems)
+    evidence = run.lake.read_json(run_key(run_id, EVIDENCE))
+    page = render(record, stages, sample, evidence, problems=problems).encode()
+    run.lake.write(run_key(run_id, REPORT), page, "text/html; charset=utf-8")
+    return page
 
 
 def write_report_if_possible(
-    run: RunCluster, record: dict[str, Any], stages: dict[str, dict[str, Any]], *, anew: bool
-) -> None:
-    """Renders a record where there is no page yet, or over it if `anew`; logs what stands in its way."""
+    run: RunCluster, record: RunRecord, stages: Mapping[str, StageMetrics], *, anew: bool
+) -> bytes | None:
+    """Renders a record where there is no page yet, or over it if `anew`; logs what stands in its way.
+
+    Returns:
+        The page, when it was written.
+    """
     try:
         if anew or run.lake.read(run_key(run.identity.run_id, REPORT)) is None:
-            write_report(run, record, stages)
+            return write_report(run, record, stages)
     except Exception:
         log.exception("report.html cannot be written; a page does not decide how a run ended")
+    return None

@@ -16,17 +16,17 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 
 from fruits_airflow.clusters import Cluster
+from fruits_airflow.digests import EVIDENCE as EVIDENCE
 from fruits_airflow.endpoints import called_endpoints, place_of
 from fruits_airflow.errors import ConfigError, ResidencyError
 from fruits_airflow.lake import MISSING, Lake, error_code, run_key
+from fruits_airflow.records import read_stages
 from fruits_airflow.regions import require_eu_region
-from fruits_airflow.run_record import read_stages
 from fruits_airflow.settings import REPOSITORY, Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-EVIDENCE = "residency.json"
 # What is wrong in the account or the settings, and so will be at the next attempt: not throttling, credentials that
 # have expired, or trouble of AWS's own.
 _REFUSED = MISSING | {"NoSuchBucket", "InvalidBucketName", "AccessDenied", "AllAccessDisabled", "403"}
@@ -148,7 +148,8 @@ def complete(lake: Lake, run_id: str, clusters: Sequence[Cluster]) -> None:
         one["region"] = one["region"][0] if one["region"] else "unknown"
     evidence["endpoints"] = called_endpoints(lake, run_id)
     evidence["stages"] = {
-        stage: metrics.get("endpoints", []) for stage, metrics in read_stages(lake, run_id).items()
+        stage: [endpoint.model_dump() for endpoint in metrics.endpoints]
+        for stage, metrics in read_stages(lake, run_id).items()
     }
     evidence["not_seen"] = (
         "calls of EMR's own agents on the nodes, which start a node and upload logs; of spark-submit, which fetches "

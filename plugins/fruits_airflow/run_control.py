@@ -13,7 +13,7 @@ from fruits_airflow.airflow_runs import SupervisedRuns
 from fruits_airflow.aws_clients import kms_client
 from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.code_bundle import build_bundle, upload_bundle
-from fruits_airflow.endpoints import CALLED
+from fruits_airflow.endpoints import CALLED, is_simulated
 from fruits_airflow.errors import FruitsError, LockHeld, NothingToDo
 from fruits_airflow.journal import forget_earlier_attempt
 from fruits_airflow.lake import Lake, run_key
@@ -22,10 +22,10 @@ from fruits_airflow.lock_waiting import LockWaitingOperator
 from fruits_airflow.operators import failing_for_good, telling_why
 from fruits_airflow.planning import make_plan
 from fruits_airflow.publication import Settled, change_state
+from fruits_airflow.records import RunRecord, State, write_record
 from fruits_airflow.residency import bucket_region, key_describer
 from fruits_airflow.run_cluster import PLAN_TASK, UPLOAD_TASK, open_lake
 from fruits_airflow.run_parameters import mode_of, parameter_schemas, resolve_parameters
-from fruits_airflow.run_record import State, blank_record
 from fruits_airflow.settings import Settings
 
 if TYPE_CHECKING:
@@ -121,8 +121,15 @@ def upload_code(settings: Settings, context: Context) -> str:
 
 def _write_decision(lake: Lake, settings: Settings, context: Context, state: State, reason: str) -> None:
     params = context["params"]
-    record = blank_record(context["run_id"], mode_of(settings, params), str(params.get("region")))
     try:
-        lake.write_json(run_key(context["run_id"], "run.json"), {**record, "state": state, "reason": reason})
+        record = RunRecord(
+            run_id=context["run_id"],
+            state=state,
+            reason=reason,
+            mode=mode_of(settings, params),
+            region=str(params.get("region"))[:100],  # whatever was triggered
+            simulated=is_simulated(lake.client),
+        )
+        write_record(lake, record)
     except (BotoCoreError, ClientError) as error:
         log.warning("run.json cannot be written: %s", error)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.clusters import CLUSTER_REQUEST, Cluster
+from fruits_airflow.endpoints import is_simulated
 from fruits_airflow.errors import FruitsError
-from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.lake import Lake, ObjectTooLarge, run_key
+from fruits_airflow.records import RunRecord, StageMetrics
 from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.sample import MAX_SAMPLE_BYTES, SAMPLE, SampleError, decode_sample
 from fruits_airflow.single_calls import MADE
 from fruits_airflow.stages import STAGES
 
@@ -23,72 +25,49 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-State = Literal["succeeded", "failed", "skipped", "refused"]
-
 
 def blank_record(run_id: str, mode: str, region: str) -> dict[str, Any]:
-    """A record of a run that has done nothing yet."""
-    return {
-        "run_id": run_id,
-        "state": "failed",
-        "reason": "",
-        "mode": mode,
-        "region": region,
-        "cluster": {"id": None, "name": None, "state": None, "release": None, "vcpus": 0},
-        "images": dict.fromkeys(("seen", "new", "unchanged", "removed", "loaded", "rejected"), 0),
-        "rejects_by_code": {},
-        "metadata_stripped": 0,
-        "features": {"rows": 0, "computed": 0, "model_id": None, "engine": None, "weights": None},
-        "pca": {"pca_id": None, "k": 0, "explained_variance": 0.0, "n": 0},
-        "drift": {},
-        "bytes": dict.fromkeys(("input", "pixels", "features", "pca"), 0),
-        "quality": {"knn_accuracy_features": None, "knn_accuracy_pca": None, "checks": {}},
-        "seconds": dict.fromkeys(("total", "cluster_start", *STAGES, "terminate"), 0),
-        "cost": {
-            **dict.fromkeys(("forecast_eur", "ceiling_eur", "estimate_eur", "difference_eur"), 0.0),
-            "forecast_parts": {},
-            "estimate_parts": {},
-        },
-    }
+    """A record of a run that has done nothing yet, as JSON."""
+    return RunRecord(run_id=run_id, state="failed", mode=mode, region=region).model_dump()
 
 
-def read_stages(lake: Lake, run_id: str) -> dict[str, dict[str, Any]]:
-    """The metrics that the stages of a run have written, by stage."""
-    found = {stage: lake.read_json(run_key(run_id, f"stages/{stage}.json")) for stage in STAGES}
-    return {stage: metrics for stage, metrics in found.items() if metrics is not None}
+def read_sample(lake: Lake, run_id: str, problems: list[str]) -> pa.Table | None:
+    """The sample of images that `publish` wrote for the report; None without one, or when it cannot be used.
 
-
-def read_sample(lake: Lake, run_id: str) -> pa.Table | None:
-    """The sample of images that `publish` wrote for the report, or None."""
-    content = lake.read(run_key(run_id, "sample.parquet"))
-    if content is None:
+    Args:
+        lake: the lake bucket.
+        run_id: of the run.
+        problems: receives a sentence when it cannot be used.
+    """
+    try:
+        content = lake.read(run_key(run_id, SAMPLE), MAX_SAMPLE_BYTES)
+        return None if content is None else decode_sample(content)
+    except (ObjectTooLarge, SampleError) as error:
+        problems.append(str(error))
         return None
-    import pyarrow.parquet as pq
-
-    return pq.read_table(io.BytesIO(content))
 
 
 def assemble_record(
     run: RunCluster,
     mode: str,
-    stages: Mapping[str, Mapping[str, Any]],
+    stages: Mapping[str, StageMetrics],
     *,
     ended: bool = False,
     whole: bool = False,
-) -> dict[str, Any]:
+) -> RunRecord:
     """The record of a run as far as it has come, without its final state.
 
     Args:
         run: the run.
         mode: nightly or demo.
-        stages: what `read_stages` found.
+        stages: the metrics of its stages, by stage.
         ended: every cluster of the run was seen ended.
         whole: rather nothing than a record with only the id of a cluster that EMR does not tell about.
 
     Raises:
         ClientError, BotoCoreError: EMR does not tell about the clusters, and the record was to be whole.
     """
-    record = blank_record(run.identity.run_id, mode, run.region)
+    record = blank_record(run.identity.run_id, mode, run.region) | {"simulated": is_simulated(run.client)}
     if run.plan:
         planned = datetime.fromisoformat(run.plan["planned_at"])
         record["images"] |= run.plan["images"]
@@ -100,13 +79,12 @@ def assemble_record(
             "forecast_parts": {part: round(eur, 4) for part, eur in run.plan["forecast_parts"].items()},
             "ceiling_eur": run.plan["max_cost_eur"],
         }
-        record["seconds"]["total"] = round((datetime.now(UTC) - planned).total_seconds(), 1)
+        record["seconds"]["total"] = _seconds_between(planned, datetime.now(UTC))
     for stage, metrics in stages.items():
-        record["seconds"][stage] = metrics.get("seconds", 0)
-        for part in ("images", "features", "pca", "drift", "bytes", "quality"):
-            record[part] |= metrics.get(part, {})
-        for part in ("rejects_by_code", "metadata_stripped"):
-            record[part] = metrics.get(part, record[part])
+        record["seconds"][stage] = metrics.seconds
+        for part, content in metrics.parts("images", "features", "pca", "drift", "bytes", "quality").items():
+            record[part] |= content
+        record |= metrics.parts("rejects_by_code", "metadata_stripped")
     try:
         record["cluster"] |= _noted_cluster(run)
         clusters = run.ended_history() if ended else run.history()
@@ -117,7 +95,7 @@ def assemble_record(
             # The cluster of an earlier attempt ended before this one's plan.
             if run.plan and ended_at and ended_at > planned:
                 # The page is written some seconds before run.json: up to the cluster's end, both count the same.
-                record["seconds"]["total"] = round((ended_at - planned).total_seconds(), 1)
+                record["seconds"]["total"] = _seconds_between(planned, ended_at)
     except (BotoCoreError, ClientError) as error:
         if whole:
             raise
@@ -125,7 +103,12 @@ def assemble_record(
     except FruitsError as error:
         # A profile or prices that no longer fit the plan: another attempt finds the same.
         log.warning("What the run has cost is not in the record: %s", error)
-    return record
+    return RunRecord.model_validate(record)
+
+
+def _seconds_between(start: datetime, end: datetime) -> float:
+    """Seconds, never negative: the clocks of two machines differ."""
+    return round(max(0.0, (end - start).total_seconds()), 1)
 
 
 def _noted_cluster(run: RunCluster) -> dict[str, Any]:
@@ -162,8 +145,8 @@ def _add_cluster(record: dict[str, Any], client: EMRClient, clusters: Sequence[C
                     if (
                         step["Status"]["State"] == "COMPLETED"
                     ):  # with the start of Spark, unlike the job's own count
-                        record["seconds"][stage] = round((end - start).total_seconds(), 1)
+                        record["seconds"][stage] = _seconds_between(start, end)
     if ready := timeline.get("ReadyDateTime"):
-        record["seconds"]["cluster_start"] = round((ready - last.created_at).total_seconds(), 1)
+        record["seconds"]["cluster_start"] = _seconds_between(last.created_at, ready)
     if ends and (ended := timeline.get("EndDateTime")):
-        record["seconds"]["terminate"] = round(max(0.0, (ended - max(ends)).total_seconds()), 1)
+        record["seconds"]["terminate"] = _seconds_between(max(ends), ended)

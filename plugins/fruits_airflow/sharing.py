@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from fruits_airflow.digests import changes, digest_files
 from fruits_airflow.endpoints import place_of
 from fruits_airflow.errors import ConfigError
 from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.records import read_record
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -39,7 +41,9 @@ def share_run(client: S3Client, lake_bucket: str, run_id: str, hours: float) -> 
         hours: until the links expire.
 
     Raises:
-        ConfigError: no such run, nothing to show, or a time that a signature cannot last.
+        ConfigError: no such run, nothing to show, a time that a signature cannot last, or a file that is not as the
+            run's verdict judged it.
+        RecordError: the run's run.json cannot be used.
         ResidencyError: the links would lead out of the European Union.
     """
     if not 0 < hours <= LONGEST_HOURS:
@@ -53,6 +57,11 @@ def share_run(client: S3Client, lake_bucket: str, run_id: str, hours: float) -> 
     if not shared:
         raise ConfigError(
             f"RUN: {lake.uri(folder)}/ holds no report, PCA export or PDF; check the name of the run"
+        )
+    wrong = changes(read_record(lake, run_id), digest_files(lake, run_id, shared))
+    if wrong:
+        raise ConfigError(
+            f"RUN: {'; '.join(wrong.values())}. No link is made: look at who has written it, and trigger a new run"
         )
     links = []
     for name in shared:

@@ -5,18 +5,17 @@ EMR lays it out as `<LogUri>/<cluster>/steps/<step>/{stderr,stdout,controller}.g
 
 from __future__ import annotations
 
-import gzip
 import logging
 import re
 import time
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.clusters import Cluster
+from fruits_airflow.inflate import InflateError, inflate
 from fruits_airflow.steps import Step
 
 if TYPE_CHECKING:
@@ -29,8 +28,9 @@ TOGETHER_S = 10.0  # one upload brings both logs, not quite at once; of a silent
 _SPARK_INFO = re.compile(
     r"\d\d/\d\d/\d\d \d\d:\d\d:\d\d INFO "
 )  # would fill the tail: Spark says farewell at length
-_CHUNK_BYTES = 1024  # what a corrupt log loses before the place where it is
-_MAX_BYTES = 8 * 1024 * 1024  # of compressed log; a chatty step must not fill the worker's memory
+MAX_LOG_BYTES = 256 * 1024 * 1024  # inflated; a step may write without end
+TAIL_BYTES = 1024 * 1024
+MAX_LINE = 10_000
 
 
 def step_log_prefix(log_uri: str, job_flow_id: str, step_id: str) -> tuple[str, str]:
@@ -87,26 +87,20 @@ def read_tails(
 def _tail(client: S3Client, bucket: str, prefix: str, name: str) -> list[str] | None:
     for key in (f"{prefix}{name}.gz", f"{prefix}{name}"):
         try:
-            content = client.get_object(Bucket=bucket, Key=key)["Body"].read(_MAX_BYTES)
+            body = client.get_object(Bucket=bucket, Key=key)["Body"]
+            return _last_lines(inflate(body, MAX_LOG_BYTES))
         except (ClientError, BotoCoreError) as error:
             log.debug("s3://%s/%s: %s", bucket, key, error)
-            continue
-        lines = _unpacked(content).decode("utf-8", errors="replace").splitlines()
-        return [line for line in lines if not _SPARK_INFO.match(line)][-TAIL_LINES:]
     return None
 
 
-def _unpacked(content: bytes) -> bytes:
-    if not content.startswith(b"\x1f\x8b"):
-        return content
+def _last_lines(pieces: Iterator[bytes]) -> list[str]:
+    """The last lines of a log, without what Spark reports of itself; only its last TAIL_BYTES are kept in memory."""
+    kept = b""
     try:
-        return gzip.decompress(content)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        log.warning("A log is cut short or corrupt (%s); showing what is readable of it", error)
-    inflated, unpacker = list[bytes](), zlib.decompressobj(wbits=31)
-    try:
-        for start in range(0, len(content), _CHUNK_BYTES):
-            inflated.append(unpacker.decompress(content[start : start + _CHUNK_BYTES]))
-    except zlib.error as error:
-        log.debug("corrupt after %d pieces: %s", len(inflated), error)
-    return b"".join(inflated)
+        for piece in pieces:
+            kept = (kept + piece)[-TAIL_BYTES:]
+    except InflateError as error:
+        log.warning("A log is cut short or corrupt, or too large (%s); showing what is readable of it", error)
+    lines = kept.decode("utf-8", errors="replace").splitlines()
+    return [line[:MAX_LINE] for line in lines if not _SPARK_INFO.match(line)][-TAIL_LINES:]

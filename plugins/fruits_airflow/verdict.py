@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +15,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.assets import announce
 from fruits_airflow.clusters import ClusterIdentity
+from fruits_airflow.digests import CONTROL_FILES, NODE_FILES, REPORT, digest_files
 from fruits_airflow.errors import RunOvertaken
 from fruits_airflow.journal import LAST_FAILURE, waited_in_vain
-from fruits_airflow.lake import run_key
 from fruits_airflow.notices import Anchor, Notice, is_last_attempt, tell
 from fruits_airflow.outcome import gate_refused, problems_of, task_states
 from fruits_airflow.publication import (
@@ -26,10 +27,11 @@ from fruits_airflow.publication import (
     change_state,
     require_not_overtaken,
 )
+from fruits_airflow.records import RunRecord, StageMetrics, read_record, read_stages, stage_file, write_record
 from fruits_airflow.reporting import residency_problems, write_report_if_possible
 from fruits_airflow.run_cluster import PLAN_TASK, RunCluster
 from fruits_airflow.run_parameters import database_of, mode_of
-from fruits_airflow.run_record import assemble_record, read_stages
+from fruits_airflow.run_record import assemble_record
 from fruits_airflow.settings import Settings
 
 if TYPE_CHECKING:
@@ -70,12 +72,12 @@ def _judge(settings: Settings, context: Context) -> None:
     undone: list[str] = []
     trying = partial(_trying, undone, last)
     # Not tried, as the rest is: what the plan has decided must not be written over unread.
-    decided = None if run.plan else run.lake.read_json(run_key(run_id, "run.json"))
-    stages, failure = dict[str, dict[str, Any]](), None
+    decided = None if run.plan else read_record(run.lake, run_id)
+    stages, unusable, failure = dict[str, StageMetrics](), list[str](), None
     with trying("the run's notes cannot be read"):
-        stages = read_stages(run.lake, run_id)
+        stages = read_stages(run.lake, run_id, unusable)
         failure = run.journal.read(LAST_FAILURE)
-    problems = [] if undone else problems_of(states, stages, run.plan, failure)
+    problems = [] if undone else [*problems_of(states, stages, run.plan, failure), *unusable]
     held = None
     with trying(f"the lock of {lock.database} cannot be read"):
         held = lock.holding()  # first: a run that is cleared from now on keeps the lock that it asks for
@@ -83,8 +85,16 @@ def _judge(settings: Settings, context: Context) -> None:
     if lost_sight:
         problems.append(str(lost_sight))
     stopped = decided if not (lost_sight or leftovers) and _stands(decided, states) else None
+    digests = dict[str, str]()
     if not stopped:
         problems += residency_problems(run)
+        with trying("the run's files cannot be read"):
+            digests = digest_files(run.lake, run_id, NODE_FILES + CONTROL_FILES)
+        problems += [
+            f"{name} changed while the run was judged: was it written by another cluster?"
+            for stage, metrics in stages.items()
+            if digests and digests.get(name := stage_file(stage)) != metrics.sha256
+        ]
     record = assemble_record(
         run, mode_of(settings, context["params"]), stages, ended=lost_sight is None, whole=not last
     )
@@ -100,21 +110,22 @@ def _judge(settings: Settings, context: Context) -> None:
         _end_as_planned(settings, run, stopped)
         return
 
-    problems = [*([stopped["reason"]] if stopped else problems), *undone]
-    record |= {"state": "failed" if problems else "succeeded", "reason": "; ".join(problems)}
+    problems = [*([stopped.reason] if stopped else problems), *undone]
+    record = record.ended("failed" if problems else "succeeded", "; ".join(problems))
     if run.plan or undone:
         # A run marked failed by hand skips report; a run resumed after it has more to say.
-        write_report_if_possible(run, record, stages, anew=bool(leftovers or problems))
-    run.lake.write_json(run_key(run_id, "run.json"), record)
+        page = write_report_if_possible(run, record, stages, anew=bool(leftovers or problems))
+        digests |= {REPORT: hashlib.sha256(page).hexdigest()} if page else {}
+    write_record(run.lake, record.model_copy(update={"digests": digests}))
     if problems:
         # From here and not from a callback of the DAG: that would run in the dag-processor, once, if it is up.
         anchor = _anchor(stages, failure, cluster_may_live=lost_sight is not None)
-        tell(settings, Notice(anchor, run.identity, record["reason"], record["cost"]["estimate_eur"]))
+        tell(settings, Notice(anchor, run.identity, record.reason, record.cost.estimate_eur))
     if lost_sight:
         raise lost_sight
     if problems:
-        raise AirflowFailException(f"the run did not do its work: {record['reason']}")
-    log.info("succeeded: %s", record["pca"])
+        raise AirflowFailException(f"the run did not do its work: {record.reason}")
+    log.info("succeeded: %s", record.pca)
     announce(settings, context, run.plan["database"], record)
 
 
@@ -148,21 +159,21 @@ def _trying(undone: list[str], last: bool, what: str) -> Iterator[None]:
         undone.append(f"{what}: {error}")
 
 
-def _stands(decided: Mapping[str, Any] | None, states: Mapping[str, str | None]) -> bool:
+def _stands(decided: RunRecord | None, states: Mapping[str, str | None]) -> bool:
     """Whether the plan has stopped the run, and Airflow shows it so."""
-    state = str(decided["state"]) if decided else None
+    state = decided.state if decided else None
     return state == "refused" or (state == "skipped" and states[PLAN_TASK] == "skipped")
 
 
-def _end_as_planned(settings: Settings, run: RunCluster, decided: Mapping[str, Any]) -> None:
-    log.info("%s: %s", decided["state"], decided["reason"])
-    if decided["state"] == "refused":
-        tell(settings, Notice.of_refusal(run.identity, decided["reason"]))
-        raise AirflowFailException(f"refused: {decided['reason']}")
+def _end_as_planned(settings: Settings, run: RunCluster, decided: RunRecord) -> None:
+    log.info("%s: %s", decided.state, decided.reason)
+    if decided.state == "refused":
+        tell(settings, Notice.of_refusal(run.identity, decided.reason))
+        raise AirflowFailException(f"refused: {decided.reason}")
 
 
 def _anchor(
-    stages: Mapping[str, Mapping[str, Any]], failure: Mapping[str, Any] | None, *, cluster_may_live: bool
+    stages: Mapping[str, StageMetrics], failure: Mapping[str, Any] | None, *, cluster_may_live: bool
 ) -> Anchor:
     if cluster_may_live:
         return "cluster-will-not-die"
@@ -171,7 +182,7 @@ def _anchor(
     return "gate-failed" if gate_refused(stages) else "red-run"
 
 
-def _record_publication(run: RunCluster, stages: Mapping[str, Mapping[str, Any]], *, published: bool) -> None:
+def _record_publication(run: RunCluster, stages: Mapping[str, StageMetrics], *, published: bool) -> None:
     database = run.plan["database"]
     fingerprint = replace(Fingerprint(**run.plan["fingerprint"]), code_digest=run.code_digest)
     settled = Settled.now(run.identity.run_id, "succeeded")

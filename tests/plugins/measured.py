@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from fruits_airflow.lake import run_key
+from fruits_airflow.records import StageMetrics, parse_metrics
 from fruits_airflow.run_cluster import RunCluster
 
 PUBLISHED: dict[str, Any] = {"seconds": 1, "published": True, "quality": {"checks": {}}}
@@ -19,6 +21,11 @@ MEASURED: dict[str, dict[str, Any]] = {
     "publish": PUBLISHED,
 }
 """Of the run that the fixture `plan` has planned."""
+
+
+def parsed(stages: dict[str, dict[str, Any]] = MEASURED) -> dict[str, StageMetrics]:
+    """Metrics as the control plane reads them."""
+    return {stage: parse_metrics(json.dumps(metrics).encode(), stage) for stage, metrics in stages.items()}
 
 
 def measure(run: RunCluster, stages: dict[str, dict[str, Any]] = MEASURED) -> None:

@@ -19,6 +19,7 @@ from fruits_airflow.forecasting import (
     speed_of,
 )
 from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.records import RunRecord, write_record
 from fruits_airflow.regions import EU_REGIONS
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.sections import costs
@@ -28,10 +29,10 @@ from fruits_airflow.settings import Settings
 from tests.plugins import laptop
 
 
-def record(rate: float = 10.0, images: int = 48_000, **changed: Any) -> dict[str, Any]:
+def record(rate: float = 10.0, images: int = 48_000, **changed: Any) -> RunRecord:
     """A run over `images` on eight CPUs, of which one in four seconds was loading."""
     seconds = images / rate / 8
-    return {
+    content = {
         "state": "succeeded",
         "images": {"loaded": images - 100, "rejected": 100},
         "seconds": {"load_images": seconds / 4, "featurize": seconds * 3 / 4, "total": 10 * seconds},
@@ -39,6 +40,7 @@ def record(rate: float = 10.0, images: int = 48_000, **changed: Any) -> dict[str
         "features": {"engine": "litert"},
         **changed,
     }
+    return RunRecord.model_validate(content)
 
 
 def test_the_speed_is_images_by_seconds_of_load_and_featurize_by_cpus() -> None:
@@ -61,11 +63,11 @@ def test_the_speed_is_the_median_of_the_last_runs() -> None:
         record(features={"engine": "tensorflow"}),
         record(cluster={"vcpus": 0}),
         record(seconds={"load_images": 0, "featurize": 0}),
-        {"state": "refused"},
+        RunRecord(state="refused"),
     ],
     ids=["failed", "few images", "other engine", "no cpus", "no seconds", "refused"],
 )
-def test_a_run_that_says_nothing_of_the_speed_is_left_out(useless: dict[str, Any]) -> None:
+def test_a_run_that_says_nothing_of_the_speed_is_left_out(useless: RunRecord) -> None:
     assert learned_speed([useless], "litert") is None
     assert learned_speed([useless, record(rate=7)], "litert") == (pytest.approx(7), 1)
 
@@ -77,13 +79,49 @@ def test_without_runs_the_profile_is_believed() -> None:
     assert speed_of(profile, (3.0, 2)).fixed_minutes == profile.fixed_minutes
 
 
-def test_past_runs_come_latest_first_and_a_broken_record_is_passed_over(account: Settings) -> None:
+def test_past_runs_come_latest_first(account: Settings) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
-    for run_id in ("scheduled__2026-01-02", "manual__2026-01-03", "scheduled__2026-01-01"):
-        lake.write_json(run_key(run_id, "run.json"), {"run_id": run_id})
-    lake.write(run_key("manual__2026-01-04", "run.json"), b"{half")
-    lake.write(run_key("manual__2026-01-05", "listing.parquet"), b"")
-    assert [r["run_id"][-2:] for r in past_runs(lake)] == ["03", "02", "01"]
+    ids = [
+        f"{kind}__2026-01-0{day}T02:00:00+00:00" for kind, day in (("scheduled", 2), ("manual", 3), ("a", 1))
+    ]
+    for run_id in ids:
+        write_record(lake, RunRecord(run_id=run_id, state="succeeded"))
+    lake.write(run_key("manual__2026-01-05T02:00:00+00:00", "listing.parquet"), b"")
+    assert [r.run_id for r in past_runs(lake)] == [ids[1], ids[0], ids[2]]
+
+
+MALFORMED: dict[str, Any] = {
+    "text for a number": {"images": {"loaded": "<script>"}},
+    "null section": {"seconds": None},
+    "list for a number": {"cluster": {"vcpus": [8]}},
+    "list for a section": {"images": [1, 2]},
+    "infinite seconds": {"seconds": {"load_images": float("inf")}},
+    "negative count": {"images": {"loaded": -5}},
+    "another run": {"run_id": "scheduled__2020-01-01T02:00:00+00:00"},
+}
+
+
+@pytest.mark.parametrize("changed", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_record_is_left_out_of_the_forecast_and_logged(
+    account: Settings, changed: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    lake = Lake(laptop.client("s3"), account.lake_bucket)
+    good, bad = "scheduled__2026-01-01T02:00:00+00:00", "scheduled__2026-01-02T02:00:00+00:00"
+    lake.write_json(run_key(good, "run.json"), record(rate=7).model_dump() | {"run_id": good})
+    lake.write_json(run_key(bad, "run.json"), record(rate=900).model_dump() | {"run_id": bad} | changed)
+    assert learned_speed(past_runs(lake), "litert") == (pytest.approx(7), 1)
+    assert f"run.json of {bad}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "forged", ["scheduled__2999-01-01T02:00:00+00:00", "zz__9999-12-31T23:59:59+00:00", "zzz", "a__zzz"]
+)
+def test_no_name_of_a_folder_keeps_a_forged_record_among_the_latest(account: Settings, forged: str) -> None:
+    lake = Lake(laptop.client("s3"), account.lake_bucket)
+    good = "scheduled__2026-01-01T02:00:00+00:00"
+    for run_id, rate in ((good, 7.0), (forged, 900.0)):
+        write_record(lake, record(rate=rate, run_id=run_id))
+    assert [r.run_id for r in past_runs(lake)] == [good]
 
 
 def test_a_million_images_cost_less_than_two_euros_somewhere() -> None:

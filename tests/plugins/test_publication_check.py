@@ -47,7 +47,7 @@ def test_a_night_that_ended_well_is_fine(
 def test_yesterdays_night_is_not_todays(account: Settings, lake: Lake, told: list[Notice]) -> None:
     settled = Settled("n1", "2026-01-10T00:59:59+00:00", "succeeded")
     set_state(lake, "fruits", PublicationState(settled=settled, begun=BEGUN))
-    lake.write_json(run_key("n2", "run.json"), {"cost": {"estimate_eur": 0.4}})
+    lake.write_json(run_key("n2", "run.json"), {"state": "failed", "cost": {"estimate_eur": 0.4}})
     with pytest.raises(AirflowFailException, match=r"since 2026-01-10 02:00 CET.*n1.*n2 began"):
         check_publication(account, NOW)
     assert [(notice.anchor, notice.run.run_id, notice.cost_eur) for notice in told] == [

@@ -11,8 +11,8 @@ from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.operators import AddStepOperator, TerminateClusterOperator
 from fruits_airflow.outcome import WORK_TASKS
 from fruits_airflow.publication import read_state
+from fruits_airflow.records import read_stages
 from fruits_airflow.run_cluster import RunCluster
-from fruits_airflow.run_record import read_stages
 from fruits_airflow.sensors import StepSensor
 from fruits_airflow.stages import STAGES
 from fruits_airflow.verdict import judge_run

@@ -29,7 +29,7 @@ from fruits_airflow.verdict import judge_run
 
 from tests.plugins import laptop
 from tests.plugins.airflow_context import context_of
-from tests.plugins.measured import MEASURED, PUBLISHED, REFUSED, measure
+from tests.plugins.measured import MEASURED, PUBLISHED, REFUSED, measure, parsed
 from tests.plugins.published import set_state
 
 DONE = dict.fromkeys(WORK_TASKS, "success")
@@ -64,7 +64,7 @@ def test_all_work_done_and_published_is_green(run: RunCluster) -> None:
 @pytest.mark.parametrize("task", WORK_TASKS)
 @pytest.mark.parametrize("state", ["failed", "upstream_failed", "skipped", "removed", None])
 def test_no_task_may_be_anything_but_done(plan: dict[str, Any], task: str, state: str | None) -> None:
-    assert problems_of({**DONE, task: state}, MEASURED, plan) == [f"{task} is {state}"]
+    assert problems_of({**DONE, task: state}, parsed(), plan) == [f"{task} is {state}"]
 
 
 def test_the_cause_comes_before_its_consequences(plan: dict[str, Any]) -> None:
@@ -73,7 +73,7 @@ def test_the_cause_comes_before_its_consequences(plan: dict[str, Any]) -> None:
         {**DONE, "featurize.wait": "failed", "publish.wait": "upstream_failed"}, {}, plan, failure
     )
     assert problems[0] == "featurize: ERROR WeightsMismatch: x"
-    problems = problems_of({**DONE, "publish.wait": "failed"}, {"publish": REFUSED}, plan, failure)
+    problems = problems_of({**DONE, "publish.wait": "failed"}, parsed({"publish": REFUSED}), plan, failure)
     assert problems[0].startswith("the quality gate refused: reject_rate")
 
 
@@ -107,7 +107,7 @@ def test_a_plan_that_was_marked_done_by_hand_is_red(run: RunCluster) -> None:
 def test_every_photo_that_was_listed_must_have_become_something(
     plan: dict[str, Any], counts: dict[str, int], green: bool
 ) -> None:
-    problems = problems_of(DONE, MEASURED | {"load_images": {"images": counts}}, plan)
+    problems = problems_of(DONE, parsed(MEASURED | {"load_images": {"images": counts}}), plan)
     assert problems == [] if green else ["and plan has listed 3" in one for one in problems] == [True]
 
 
@@ -357,8 +357,10 @@ def test_the_record_merges_what_each_stage_measured(make_run: Callable[..., RunC
     measure(run, MEASURED | stages)
     judge_run(run.settings, context_of(run, DONE))
     found = record(run)
-    assert found["drift"] == {"angle_degrees": 7.5, "new_basis": False}
-    assert found["images"] == {"seen": 3, "new": 3, "unchanged": 0, "removed": 0, "loaded": 2, "rejected": 1}
+    drift = {name: value for name, value in found["drift"].items() if value is not None}
+    assert drift == {"angle_degrees": 7.5, "new_basis": False}
+    nothing = dict.fromkeys(("unchanged", "removed", "suppressed"), 0)
+    assert found["images"] == {"seen": 3, "new": 3, "loaded": 2, "rejected": 1, **nothing}
     assert found["rejects_by_code"] == {"x": 1}
     assert found["features"]["rows"] == 2
     assert found["features"]["weights"] == "path"

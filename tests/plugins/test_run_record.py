@@ -7,11 +7,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import boto3
 import pytest
 from fruits_airflow import reporting, run_cluster
+from fruits_airflow.endpoints import is_simulated
 from fruits_airflow.errors import ConfigError
 from fruits_airflow.lake import run_key
 from fruits_airflow.outcome import WORK_TASKS
+from fruits_airflow.records import RunRecord, read_record
 from fruits_airflow.reporting import report_run
 from fruits_airflow.run_cluster import RunCluster
 from fruits_airflow.run_record import assemble_record
@@ -30,13 +33,13 @@ def test_the_page_and_the_record_count_the_same_seconds(
     measure(run)
     run.adopt_or_create()
     run.desk.end_all(timeout_s=30)
-    pages: list[dict[str, Any]] = []
-    monkeypatch.setattr(reporting, "write_report", lambda _run, record, _stages: pages.append(record) or "")
+    pages: list[RunRecord] = []
+    monkeypatch.setattr(reporting, "write_report", lambda _run, record, _stages: pages.append(record) or b"")
     report_run(run.settings, context_of(run, DONE))
     time.sleep(1.1)  # verdict comes later
     judge_run(run.settings, context_of(run, DONE))
     found = run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
-    assert found["seconds"]["total"] == pages[0]["seconds"]["total"] > 0
+    assert found["seconds"]["total"] == pages[0].seconds.total > 0
 
 
 def test_a_cluster_that_the_listing_does_not_show_yet_is_in_the_record_whole(run: RunCluster) -> None:
@@ -45,8 +48,8 @@ def test_a_cluster_that_the_listing_does_not_show_yet_is_in_the_record_whole(run
     blind = replace(run)
     blind.__dict__["client"] = hiding(run, 60)
     record = assemble_record(blind, "nightly", {}, ended=True, whole=True)
-    assert record["cluster"]["id"] == made.job_flow_id
-    assert record["cluster"]["state"] == "TERMINATED"
+    assert record.cluster.id == made.job_flow_id
+    assert record.cluster.state == "TERMINATED"
 
 
 def test_a_run_whose_profile_is_gone_from_the_files_is_recorded_without_its_cost(
@@ -72,4 +75,17 @@ def test_a_cluster_that_ended_before_the_plan_is_not_the_runs(
     run.adopt_or_create()  # noted by an attempt before `plan` was cleared
     run.plan["planned_at"] = datetime.now(UTC).isoformat()  # type: ignore[index]
     monkeypatch.setattr(RunCluster, "history", lambda _: [])
-    assert assemble_record(run, "nightly", {})["cluster"]["id"] is None
+    assert assemble_record(run, "nightly", {}).cluster.id is None
+
+
+def test_a_run_on_an_emulator_of_aws_is_recorded_as_simulated(run: RunCluster) -> None:
+    measure(run)
+    judge_run(run.settings, context_of(run, DONE))
+    record = read_record(run.lake, run.identity.run_id)
+    assert record
+    assert record.simulated
+
+
+def test_a_client_of_aws_itself_is_not_simulated() -> None:
+    endpoint = "https://s3.eu-west-1.amazonaws.com"
+    assert not is_simulated(boto3.client("s3", region_name="eu-west-1", endpoint_url=endpoint))

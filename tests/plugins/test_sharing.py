@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import boto3
 import pytest
 from fruits_airflow.errors import ConfigError, ResidencyError
 from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.records import RunRecord, write_record
 from fruits_airflow.settings import Settings
 from fruits_airflow.sharing import share_run
 
@@ -29,10 +31,29 @@ def lake(account: Settings) -> Lake:
         "presentation.pdf",
         "listing.parquet",
         "sample.parquet",
-        "run.json",
     ):
         made.write(run_key(RUN, name), name.encode())
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("report.html", "pca.parquet")}
+    write_record(made, RunRecord(run_id=RUN, state="succeeded", digests=digests))
     return made
+
+
+@pytest.mark.parametrize("name", ["report.html", "pca.parquet"])
+def test_no_link_is_made_while_a_file_differs_from_what_the_verdict_judged(lake: Lake, name: str) -> None:
+    lake.write(run_key(RUN, name), b"<script>forged</script>")
+    with pytest.raises(ConfigError, match=f"{name} has changed since the verdict"):
+        share_run(lake.client, lake.bucket, RUN, 1)
+
+
+def test_a_nodes_file_without_a_recorded_digest_is_not_shared(lake: Lake) -> None:
+    write_record(lake, RunRecord(run_id=RUN, state="succeeded"))
+    with pytest.raises(ConfigError, match=r"pca\.parquet was never judged"):
+        share_run(lake.client, lake.bucket, RUN, 1)
+    lake.remove(run_key(RUN, "pca.parquet"))
+    assert {link.name for link in share_run(lake.client, lake.bucket, RUN, 1)} == {
+        "report.html",
+        "presentation.pdf",
+    }
 
 
 def test_report_export_and_pdf_can_be_opened_and_nothing_else_is_given(lake: Lake) -> None:

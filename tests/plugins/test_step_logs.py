@@ -5,12 +5,13 @@ from __future__ import annotations
 import gzip
 import threading
 import time
+import tracemalloc
 import zlib
 
 import pytest
 from fruits_airflow import step_logs
 from fruits_airflow.settings import Settings
-from fruits_airflow.step_logs import TAIL_LINES, read_tails, step_log_prefix
+from fruits_airflow.step_logs import MAX_LINE, TAIL_LINES, read_tails, step_log_prefix
 
 from tests.plugins import laptop
 
@@ -79,6 +80,24 @@ def test_a_corrupt_log_gives_what_is_readable_and_is_no_error(
     put("stderr.gz", content)
     assert [line.startswith("line ") for line in tails(account)["stderr"][:1]] == [True] * shown
     assert "cut short or corrupt" in caplog.text
+
+
+def test_a_log_that_inflates_without_end_is_shown_from_its_readable_part_in_little_memory(
+    account: Settings, put, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(step_logs, "MAX_LOG_BYTES", 20_000_000)
+    packer = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(packer.compress(b"x" * 1_000_000) for _ in range(100)) + packer.flush()
+    put("stderr.gz", bomb)
+    tracemalloc.start()
+    try:
+        (line,) = tails(account)["stderr"]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert line == "x" * MAX_LINE
+    assert peak < 10_000_000
+    assert "too large" in caplog.text
 
 
 def test_a_late_log_is_waited_for(account: Settings, put) -> None:

@@ -2,35 +2,46 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import ClientError
 from cachetools import LRUCache
 
-from fruits_airflow.lake import MISSING, error_code, run_key
+from fruits_airflow.digests import EVIDENCE, REPORT, changes
+from fruits_airflow.errors import FruitsError
+from fruits_airflow.lake import MISSING, ObjectTooLarge, error_code, run_key
+from fruits_airflow.records import (
+    MAX_RECORD_BYTES,
+    RECORD,
+    RecordError,
+    RunRecord,
+    StageMetrics,
+    date_of,
+    parse_metrics,
+    parse_record,
+    stage_file,
+)
+from fruits_airflow.sample import MAX_SAMPLE_BYTES, SAMPLE, decode_sample
 from fruits_airflow.stages import STAGES
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from mypy_boto3_s3 import S3Client
 
-RECORD = "run.json"
-MAX_RECORD_BYTES = 1_000_000  # of a JSON object; ours hold some 2 kB, a variance curve some 30 kB
-MAX_SAMPLE_BYTES = 20_000_000
+MAX_BYTES = {SAMPLE: MAX_SAMPLE_BYTES, REPORT: 10_000_000}
 REQUESTS_AT_ONCE = 16
 # What Airflow lets a run be called ([scheduler] allowed_run_id_pattern), so no slash, space or `<`.
 RUN_ID = re.compile(r"[A-Za-z0-9_.~:+-]{1,250}")
-_DATE = re.compile(
-    r"(\d{4}-\d\d-\d\d)T(\d\d)[:-](\d\d)(?:[:-](\d\d)(?:\.\d+)?)?(Z|[+-]\d\d:?\d\d)?"
-)  # as Airflow writes it, and with hyphens as the demo does
+T = TypeVar("T")
 _UNCHANGED = frozenset({"304", "NotModified"})
 
 
@@ -40,19 +51,21 @@ class StoredRun:
 
     Attributes:
         run_id: the name of its folder, whatever it is.
-        record: run.json; empty when there is none or it cannot be read.
+        record: run.json; None when there is none or it cannot be used.
         recorded: whether there is a run.json at all; a run that goes on has none yet.
         problems: what could not be read, and why.
+        changed: what is not as the verdict judged it.
         stages: the stages' metrics by stage name.
         sample: the sample of its images, None when there is none.
         residency: residency.json, empty when there is none.
     """
 
     run_id: str
-    record: Mapping[str, Any]
+    record: RunRecord | None
     recorded: bool
     problems: list[str] = field(default_factory=list)
-    stages: Mapping[str, Any] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    stages: Mapping[str, StageMetrics] = field(default_factory=dict)
     sample: pa.Table | None = None
     residency: Mapping[str, Any] = field(default_factory=dict)
 
@@ -60,7 +73,7 @@ class StoredRun:
 @dataclass(frozen=True)
 class _Kept:
     etag: str
-    record: Mapping[str, Any]
+    record: RunRecord | None
     problem: str | None
 
 
@@ -107,71 +120,70 @@ class RunArchive:
         """All that the lake holds of one run, None when it holds nothing or Airflow has no such names."""
         if not RUN_ID.fullmatch(run_id) or run_id in (".", ".."):
             return None
-        problems: list[str] = []
-        parts = {
-            **{stage: self._json_reader(run_id, f"stages/{stage}.json", problems) for stage in STAGES},
-            "residency": self._json_reader(run_id, "residency.json", problems),
-            "sample": lambda: self._sample(run_id, problems),
-            "record": lambda: self._recorded(run_id),
-        }
-        with ThreadPoolExecutor(len(parts)) as pool:
-            found = dict(zip(parts, pool.map(lambda read: read(), parts.values()), strict=True))
-        stored: StoredRun = found["record"]
-        stages = {stage: found[stage] for stage in STAGES if found[stage]}
+        # report.html is not shown, only compared with what the verdict judged.
+        names = (*map(stage_file, STAGES), EVIDENCE, SAMPLE, REPORT)
+        with ThreadPoolExecutor(len(names) + 1) as pool:
+            recorded = pool.submit(self._recorded, run_id)
+            found = dict(zip(names, pool.map(lambda name: self._file(run_id, name), names), strict=True))
+        files = {name: content for name, content in found.items() if isinstance(content, bytes)}
+        stored, problems = (
+            recorded.result(),
+            [str(error) for error in found.values() if isinstance(error, FruitsError)],
+        )
+        stages = {}
+        for stage in STAGES:
+            if (name := stage_file(stage)) in files and (
+                metrics := _usable(partial(parse_metrics, files[name], name), problems)
+            ):
+                stages[stage] = metrics
         if not stored.recorded and not stages and not self._has_folder(run_id):
             return None
-        return StoredRun(
-            run_id=run_id,
-            record=stored.record,
-            recorded=stored.recorded,
-            problems=stored.problems + problems,
+        record = stored.record
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        return replace(
+            stored,
+            # A record of before there were digests says nothing about its files.
+            changed=list(changes(record, digests).values()) if record and record.digests else [],
             stages=stages,
-            sample=found["sample"],
-            residency=found["residency"],
+            sample=_usable(partial(decode_sample, files[SAMPLE]), problems) if SAMPLE in files else None,
+            residency=_usable(partial(_evidence, files[EVIDENCE]), problems) or {}
+            if EVIDENCE in files
+            else {},
+            problems=stored.problems + problems,
         )
 
     def _recorded(self, run_id: str) -> StoredRun:
         kept = self._kept(run_id)
         if kept is None:
-            return StoredRun(run_id, {}, recorded=False)
+            return StoredRun(run_id, None, recorded=False)
         return StoredRun(run_id, kept.record, recorded=True, problems=[kept.problem] if kept.problem else [])
 
     def _kept(self, run_id: str) -> _Kept | None:
         with self._lock:
             known: _Kept | None = self._records.get(run_id)
-        found = self._get(run_key(run_id, RECORD), MAX_RECORD_BYTES, known.etag if known else None)
+        try:
+            found = self._get(run_key(run_id, RECORD), MAX_RECORD_BYTES, known.etag if known else None)
+        except ObjectTooLarge as error:
+            return _Kept("", None, str(error))
         if found is _SAME:
             return known
         if found is None:
             return None
-        record, problem = _parsed(RECORD, found.content)
+        problems = list[str]()
+        record = _usable(partial(parse_record, found.content, run_id), problems)
+        problem = problems[0] if problems else None
         kept = _Kept(found.etag, record, problem)
         with self._lock:
             self._records[run_id] = kept
         return kept
 
-    def _json_reader(self, run_id: str, name: str, problems: list[str]) -> Callable[[], Mapping[str, Any]]:
-        def read() -> Mapping[str, Any]:
-            found = self._get(run_key(run_id, name), MAX_RECORD_BYTES)
-            content, problem = _parsed(name, found.content) if found else ({}, None)
-            if problem:
-                problems.append(problem)
-            return content
-
-        return read
-
-    def _sample(self, run_id: str, problems: list[str]) -> pa.Table | None:
-        found = self._get(run_key(run_id, "sample.parquet"), MAX_SAMPLE_BYTES)
-        if found is None:
-            return None
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
+    def _file(self, run_id: str, name: str) -> bytes | ObjectTooLarge | None:
+        """The content of a file of a run; None when there is none, the error when it is too large."""
         try:
-            return pq.read_table(io.BytesIO(found.content))
-        except (pa.ArrowInvalid, OSError) as error:
-            problems.append(f"sample.parquet cannot be read: {error}")
-            return None
+            found = self._get(run_key(run_id, name), MAX_BYTES.get(name, MAX_RECORD_BYTES))
+        except ObjectTooLarge as error:
+            return error
+        return found.content if found else None
 
     def _when(self, run_id: str) -> tuple[datetime, str]:
         """When the run was, and its id to settle a tie."""
@@ -193,7 +205,11 @@ class RunArchive:
         return bool(found.get("KeyCount", 0))
 
     def _get(self, key: str, limit: int, etag: str | None = None) -> _Found | None:
-        """The object, cut at one byte above `limit`; None when there is none, _SAME when it still has `etag`."""
+        """The object; None when there is none, _SAME when it still has `etag`.
+
+        Raises:
+            ObjectTooLarge: it has more than `limit` bytes.
+        """
         condition: Any = {"IfNoneMatch": etag} if etag else {}
         try:
             reply = self.client.get_object(Bucket=self.bucket, Key=key, **condition)
@@ -203,7 +219,12 @@ class RunArchive:
             if error_code(error) in MISSING:
                 return None
             raise
-        return _Found(reply["ETag"], reply["Body"].read(limit + 1))
+        if reply["ContentLength"] > limit:
+            reply["Body"].close()
+            raise ObjectTooLarge(
+                f"{key} has {reply['ContentLength']:,} bytes, and at most {limit:,} are read"
+            )
+        return _Found(reply["ETag"], reply["Body"].read())
 
 
 @dataclass(frozen=True)
@@ -215,27 +236,25 @@ class _Found:
 _SAME = _Found("", b"")
 
 
-def date_of(run_id: str) -> datetime | None:
-    """The date in a run's id, UTC unless it names an offset; None when there is none, or no such day."""
-    match = _DATE.search(run_id)
-    if match is None:
-        return None
-    day, hour, minute, second, offset = match.groups()
-    try:
-        found = datetime.fromisoformat(f"{day}T{hour}:{minute}:{second or '00'}{offset or '+00:00'}")
-        return found.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
+def _evidence(content: bytes) -> Mapping[str, Any]:
+    """Parse residency.json.
 
-
-def _parsed(name: str, content: bytes) -> tuple[Mapping[str, Any], str | None]:
-    """A JSON object and None, or nothing and why."""
-    if len(content) > MAX_RECORD_BYTES:
-        return {}, f"{name} is larger than {MAX_RECORD_BYTES:,} bytes, so it is not read"
+    Raises:
+        RecordError: it is no JSON object.
+    """
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
-        return {}, f"{name} is no JSON: {error}"
+        raise RecordError(f"{EVIDENCE} is no JSON: {error}") from error
     if not isinstance(found, dict):
-        return {}, f"{name} holds a {type(found).__name__} where an object is meant"
-    return found, None
+        raise RecordError(f"{EVIDENCE} holds a {type(found).__name__} where an object is meant")
+    return found
+
+
+def _usable(read: Callable[[], T], problems: list[str]) -> T | None:
+    """What `read` returns; None when it cannot, and the reason in `problems`."""
+    try:
+        return read()
+    except FruitsError as error:
+        problems.append(str(error))
+        return None

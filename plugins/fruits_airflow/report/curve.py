@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fruits_airflow.report.units import number
 
 LINE = 0.95  # the share that the project's default asks for, drawn for comparison whatever the run asked for
+MAX_COMPONENTS = 10_000  # there are at most as many as features, which are 1280
 MILESTONES = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -65,8 +66,10 @@ def variance_curve(cumulative: Sequence[object], k: object) -> VarianceCurve | N
         k: components kept.
 
     Returns:
-        None when there is nothing to draw: no value, or one that is no finite number.
+        None when there is nothing to draw: no value, one that is no finite number, or more than MAX_COMPONENTS.
     """
+    if len(cumulative) > MAX_COMPONENTS:
+        return None
     shares = [number(share) for share in cumulative]
     ratios = [min(max(share, 0.0), 1.0) for share in shares if share is not None]
     if not ratios or len(ratios) < len(shares):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
 from fruits_airflow.report.units import number
 
 
@@ -15,18 +17,18 @@ class Facts:
     not what the schema says, is None or empty.
     """
 
-    def __init__(self, run: Mapping[str, Any], stages: Mapping[str, Any]) -> None:
+    def __init__(self, run: Mapping[str, Any] | BaseModel, stages: Mapping[str, Any]) -> None:
         """Remember the run's record; where it is silent, what the stages wrote counts.
 
         Args:
-            run: run.json.
-            stages: the stages' own metrics by stage name.
+            run: run.json, parsed or as JSON has it.
+            stages: the stages' own metrics by stage name, parsed or as JSON has them.
         """
         self._known: dict[str, Any] = {}
-        self._stages = {name: metrics for name, metrics in stages.items() if isinstance(metrics, Mapping)}
+        self._stages = {name: written for name, metrics in stages.items() if (written := _written(metrics))}
         for metrics in self._stages.values():
             _fill(self._known, {key: part for key, part in metrics.items() if key != "seconds"})
-        _fill(self._known, run)
+        _fill(self._known, _written(run))
 
     def stage(self, name: str) -> Mapping[str, Any] | None:
         """What that stage wrote, None when it wrote nothing."""
@@ -61,6 +63,13 @@ class Facts:
         """The list at that path, empty when there is none."""
         found = self.get(*path)
         return list(found) if isinstance(found, list | tuple) else []
+
+
+def _written(facts: object) -> Mapping[str, Any]:
+    """What a record says, without the defaults of what it does not say; empty for anything that is no record."""
+    if isinstance(facts, BaseModel):
+        return facts.model_dump(exclude_unset=True)
+    return facts if isinstance(facts, Mapping) else {}
 
 
 def _fill(known: dict[str, Any], more: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ class StageState(StrEnum):
     STOPPED = "stopped here"
     UNSEEN = "end not seen"
     NOT_RUN = "did not run"
+    NOT_YET = "not yet"
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,13 @@ class Stage:
 
 
 def flow(facts: Facts) -> list[Stage]:
-    """The stages in their order; a stage after the one that stopped the run did not run."""
+    """The stages in their order; a stage after the one that stopped the run did not run, or has not run yet."""
     total = facts.number("seconds", "total")
     states = _states(facts)
     stages = []
     for stage, name in NAMES.items():
         seconds = facts.number("seconds", stage) or None  # a blank record's zero
-        ran = states[stage] is not StageState.NOT_RUN
+        ran = states[stage] not in (StageState.NOT_RUN, StageState.NOT_YET)
         stages.append(
             Stage(
                 name=name,
@@ -88,16 +89,17 @@ def _states(facts: Facts) -> dict[str, StageState]:
     done["publish"] = facts.get("published") is True
     done["cluster_start"] = any(done.values()) or bool(facts.number("seconds", "cluster_start"))
 
+    running = facts.get("state") == "running"
+    first_undone, later = StageState.STOPPED, StageState.NOT_RUN
+    if running:
+        first_undone, later = StageState.GOING, StageState.NOT_YET
     states = {}
-    next_one = StageState.GOING if facts.get("state") == "running" else StageState.STOPPED
-    going = had_cluster or any(done.values())
+    going = running or had_cluster or any(done.values())
     for stage in ("cluster_start", *STAGES):
-        states[stage] = StageState.DONE if done[stage] else next_one if going else StageState.NOT_RUN
+        states[stage] = StageState.DONE if done[stage] else first_undone if going else later
         going = going and done[stage]
     ended = facts.text("cluster", "state") in ENDED_STATES
-    states["terminate"] = (
-        StageState.DONE if ended else StageState.UNSEEN if had_cluster else StageState.NOT_RUN
-    )
+    states["terminate"] = StageState.DONE if ended else StageState.UNSEEN if had_cluster else later
     return states
 
 

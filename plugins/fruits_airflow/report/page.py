@@ -12,6 +12,7 @@ import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from fruits_airflow.records import RunRecord
 from fruits_airflow.report import flow, sections, units
 from fruits_airflow.report.curve import variance_curve
 from fruits_airflow.report.facts import Facts
@@ -25,10 +26,14 @@ STATES = {
     "refused": ("Refused", "The plan stopped the run before anything was created; its log says why."),
 }
 UNRECORDED = {  # only in Airflow: such a run has left no run.json
-    "running": ("Running", "The run goes on. What it has done so far is below; its record is written last."),
+    "running": ("Running", "The run goes on. What it has done so far is below; the page loads itself again."),
     "unrecorded": ("No record", "The run left no run.json: it goes on, or was cut short before it could."),
 }
 MAX_CAUSE = 4000
+REFRESH_SECONDS = 20  # of the page of a run that goes on
+MAX_NAME = 300
+MAX_PROBLEMS = 20
+MAX_PAGE_BYTES = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -49,17 +54,19 @@ class Around:
 
 
 def render(
-    run: Mapping[str, Any],
+    run: RunRecord | Mapping[str, Any],
     stages: Mapping[str, Any],
     sample: pa.Table | None,
     residency: Mapping[str, Any] | None = None,
     around: Around | None = None,
     problems: Sequence[str] = (),
+    changed: Sequence[str] = (),
 ) -> str:
     """The report of one run as one HTML page; without `around` it loads nothing from anywhere and runs no script.
 
     A part whose data is not there says so; nothing in `run`, `stages` or `residency` can make this raise, and no
-    text from them is anything but text on the page.
+    text from them is anything but text on the page. A page of more than MAX_PAGE_BYTES is rendered again without its
+    largest parts, and says so.
 
     Args:
         run: run.json.
@@ -68,14 +75,31 @@ def render(
         residency: residency.json; None when there is none.
         around: what Airflow's page has besides; None for report.html.
         problems: what of the run could not be read, said on top.
+        changed: what is not as the verdict judged it, said on top.
     """
-    view = _view(Facts(run, stages), sample) | {
-        "evidence": sections.evidence(residency or {}),
-        "around": around,
-        "script": around and around.script,
-        "problems": [units.clipped(problem, MAX_CAUSE) for problem in problems],
-    }
-    return render_template("page.html.j2", view)
+    facts = Facts(run, stages)
+    least = {name: units.clipped(facts.text(name) or "", MAX_NAME) for name in ("run_id", "state")}
+    attempts: list[tuple[Facts, pa.Table | None, Mapping[str, Any]]] = [
+        (facts, sample, residency or {}),
+        (facts, None, residency or {}),
+        (Facts(run, {}), None, {}),
+        (Facts(least, {}), None, {}),
+    ]
+    page, sentences = "", list(problems[:MAX_PROBLEMS])
+    for shown, picture, evidence in attempts:
+        view = _view(shown, picture) | {
+            "evidence": sections.evidence(evidence),
+            "around": around,
+            "script": around and around.script,
+            "problems": [units.clipped(problem, MAX_CAUSE) for problem in sentences],
+            "changed": [units.clipped(change, MAX_CAUSE) for change in changed[:MAX_PROBLEMS]],
+        }
+        page = render_template("page.html.j2", view)
+        size = len(page.encode("utf-8", errors="replace"))
+        if size <= MAX_PAGE_BYTES:
+            break
+        sentences.append(f"Parts of the page are left out: with them it would have {size:,} bytes.")
+    return page
 
 
 def render_template(name: str, view: Mapping[str, Any]) -> str:
@@ -114,6 +138,9 @@ def _view(facts: Facts, sample: pa.Table | None) -> dict[str, Any]:
         "checks": sections.checks(facts),
         "drift": sections.drift(facts),
         "costs": sections.costs(facts),
+        "pending": state == "running",
+        "refresh_seconds": REFRESH_SECONDS,
+        "simulated": facts.get("simulated") is True,
         "in_eu": in_eu,
         "residency": residency,
         "curve": variance_curve(facts.items("variance_curve"), facts.number("pca", "k")),

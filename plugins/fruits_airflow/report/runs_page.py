@@ -7,8 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from fruits_airflow.endpoints import LOCAL
+from fruits_airflow.records import date_of
 from fruits_airflow.regions import EU_REGIONS
-from fruits_airflow.report.archive import RUN_ID, RunArchive, StoredRun, date_of
+from fruits_airflow.report.archive import RUN_ID, RunArchive, StoredRun
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.page import named_state, render_template
 from fruits_airflow.report.units import clipped, count, euros, number, percent, seconds
@@ -42,6 +44,7 @@ class Row:
         estimate: of the cost.
         region: where its cluster was to be.
         in_eu: whether that is in the EU, or not known.
+        simulated: whether an emulator of AWS ran it.
     """
 
     run_id: str
@@ -61,6 +64,7 @@ class Row:
     estimate: str
     region: str
     in_eu: bool
+    simulated: bool
 
 
 def render_runs(archive: RunArchive, dag_id: str, page: int, airflow_states: AirflowStates) -> str:
@@ -97,9 +101,16 @@ def render_runs(archive: RunArchive, dag_id: str, page: int, airflow_states: Air
 def record_of(run: StoredRun, airflow_state: str | None) -> Mapping[str, object]:
     """The run's record under the name of its folder; for a run without one, what its id and Airflow say of it."""
     if run.recorded:
-        return {**run.record, "run_id": run.run_id}
+        return {**(run.record.model_dump() if run.record else {}), "run_id": run.run_id}
     going = airflow_state in ("queued", "running")
-    return {"run_id": run.run_id, "state": "running" if going else "unrecorded"}
+    # There is no record yet, but `plan` has surveyed where the run works.
+    survey = Facts(run.residency, {})
+    return {
+        "run_id": run.run_id,
+        "state": "running" if going else "unrecorded",
+        "region": survey.text("cluster_region"),
+        "simulated": survey.text("endpoint", "region") == LOCAL,
+    }
 
 
 def _row(run: StoredRun, airflow_state: str | None) -> Row:
@@ -127,6 +138,7 @@ def _row(run: StoredRun, airflow_state: str | None) -> Row:
         estimate=_money(facts, "estimate_eur"),
         region=region or NOTHING,
         in_eu=region is None or region in EU_REGIONS,
+        simulated=facts.get("simulated") is True,
     )
 
 

@@ -20,6 +20,8 @@ VOLUMES = {
 MAX_EXAMPLES = 20
 MAX_DETAIL = 500
 MAX_EVIDENCE = 120
+MAX_NAME = 100
+MAX_ROWS = 100  # the gate has some ten checks, and the load step some ten codes
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,11 @@ def volumes(facts: Facts) -> list[Volume]:
 
 
 def reject_codes(facts: Facts) -> list[tuple[str, float | None]]:
-    """Codes with their counts, most frequent first."""
-    codes = [(code, number(times)) for code, times in facts.mapping("rejects_by_code").items()]
-    return sorted(codes, key=lambda item: (-(item[1] or 0), item[0]))
+    """Codes with their counts, most frequent first; at most MAX_ROWS."""
+    codes = [
+        (clipped(code, MAX_NAME), number(times)) for code, times in facts.mapping("rejects_by_code").items()
+    ]
+    return sorted(codes, key=lambda item: (-(item[1] or 0), item[0]))[:MAX_ROWS]
 
 
 def reject_examples(facts: Facts) -> list[Reject]:
@@ -113,20 +117,20 @@ def reject_examples(facts: Facts) -> list[Reject]:
 
 
 def checks(facts: Facts) -> list[Check]:
-    """The checks of the quality gate, failed ones first."""
+    """The checks of the quality gate, failed ones first; at most MAX_ROWS."""
     found = []
     for name, outcome in facts.mapping("quality", "checks").items():
         check: Mapping[str, Any] = outcome if isinstance(outcome, Mapping) else {}
         ok = check.get("ok")
         found.append(
             Check(
-                name=name,
+                name=clipped(name, MAX_NAME),
                 ok=ok if isinstance(ok, bool) else None,
                 value=clipped(value(check.get("value")), MAX_DETAIL),
                 limit=clipped(value(check.get("limit")), MAX_DETAIL),
             )
         )
-    return sorted(found, key=lambda check: (check.ok is True, check.name))
+    return sorted(found, key=lambda check: (check.ok is True, check.name))[:MAX_ROWS]
 
 
 def drift(facts: Facts) -> Drift | None:

@@ -97,7 +97,11 @@ def show_run(run_id: str, dag_id: str | None = None) -> Response:
         places=list(places(settings, archive.client, "../../", PIPELINE, facts)),
         in_tab=dag_id is not None,
     )
-    return _html(render(record, stored.stages, stored.sample, stored.residency, around, stored.problems))
+    return _html(
+        render(
+            record, stored.stages, stored.sample, stored.residency, around, stored.problems, stored.changed
+        )
+    )
 
 
 @app.get("/steps/{job_flow_id}/{step_id}", response_class=HTMLResponse)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
 import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from fruits_airflow.report.archive import MAX_RECORD_BYTES, RunArchive, date_of
+from fruits_airflow.records import RunRecord, date_of
+from fruits_airflow.report.archive import MAX_RECORD_BYTES, RunArchive
+from fruits_airflow.report.runs_page import record_of
 from fruits_airflow.settings import Settings
 
 RUN = "scheduled__2026-01-12T02:00:00+00:00"
@@ -94,9 +100,14 @@ def test_a_record_that_has_not_changed_is_not_sent_again_and_one_that_has_is_see
     lake.s3.meta.events.register(
         "after-call.s3.GetObject", lambda http_response, **_: sent.append(http_response.status_code)
     )
-    states = [lake.archive.records([RUN])[0].record["state"] for _ in range(2)]
+
+    def state() -> str | None:
+        record = lake.archive.records([RUN])[0].record
+        return record and record.state
+
+    states = [state(), state()]
     lake.put(RUN, content={"state": "succeeded"})
-    states.append(lake.archive.records([RUN])[0].record["state"])
+    states.append(state())
     assert states == ["failed", "failed", "succeeded"]
     assert sent == [200, 304, 200]
 
@@ -104,11 +115,13 @@ def test_a_record_that_has_not_changed_is_not_sent_again_and_one_that_has_is_see
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"{", "no JSON"),
-        (b"[1]", "holds a list"),
-        (b"\xff\xfe\x00", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
-        (b" " * (MAX_RECORD_BYTES + 1), "larger than 1,000,000 bytes"),
+        (b"{", "Invalid JSON"),
+        (b"[1]", "should be an object"),
+        (b"\xff\xfe\x00", "Invalid JSON"),
+        (b"[" * 100_000, "Invalid JSON"),
+        (b'{"state": "failed", "images": {"loaded": "<text>"}}', "images.loaded"),
+        (b'{"state": "failed", "seconds": null}', "seconds"),
+        (b" " * (MAX_RECORD_BYTES + 1), "at most 1,000,000 are read"),
     ],
 )
 def test_a_record_that_cannot_be_read_is_a_problem_of_that_run_alone(
@@ -118,9 +131,9 @@ def test_a_record_that_cannot_be_read_is_a_problem_of_that_run_alone(
     lake.put("other", content={"state": "failed"})
     broken, other = lake.archive.records([RUN, "other"])
     assert broken.recorded
-    assert broken.record == {}
+    assert broken.record is None
     assert words in broken.problems[0]
-    assert other.record == {"state": "failed"}
+    assert other.record == RunRecord(state="failed")
     assert other.problems == []
 
 
@@ -132,7 +145,7 @@ def test_what_else_of_a_run_cannot_be_read_is_named(lake: Counted) -> None:
     lake.put(RUN, "residency.json", b"1")
     run = lake.archive.run(RUN)
     assert run
-    assert run.stages == {"featurize": {"seconds": 3}}
+    assert {stage: metrics.seconds for stage, metrics in run.stages.items()} == {"featurize": 3}
     assert run.sample is None
     assert run.residency == {}
     assert {problem.split()[0] for problem in run.problems} == {
@@ -140,6 +153,54 @@ def test_what_else_of_a_run_cannot_be_read_is_named(lake: Counted) -> None:
         "sample.parquet",
         "residency.json",
     }
+
+
+def test_a_file_that_is_not_as_the_verdict_judged_it_is_named(lake: Counted) -> None:
+    metrics = {"featurize": b'{"seconds": 3}', "publish": b'{"published": true}'}
+    digests = {
+        f"stages/{stage}.json": hashlib.sha256(content).hexdigest() for stage, content in metrics.items()
+    }
+    lake.put(RUN, content={"state": "succeeded", "digests": digests | {"report.html": "0" * 64}})
+    for stage, content in metrics.items():
+        lake.put(RUN, f"stages/{stage}.json", content)
+    judged = lake.archive.run(RUN)
+    assert judged
+    assert judged.changed == []
+    lake.put(RUN, "stages/publish.json", b'{"published": false}')
+    lake.put(RUN, "stages/load_images.json", {"seconds": 1})
+    lake.put(RUN, "report.html", b"forged")
+    forged = lake.archive.run(RUN)
+    assert forged
+    assert sorted(change.split()[0] for change in forged.changed) == [
+        "report.html",
+        "stages/load_images.json",
+        "stages/publish.json",
+    ]
+
+
+@pytest.mark.parametrize(("endpoint", "simulated"), [("local endpoint", True), ("eu-west-3", False)])
+def test_the_place_of_a_run_that_goes_on_is_known_from_its_plan(
+    lake: Counted, endpoint: str, simulated: bool
+) -> None:
+    survey = {"cluster_region": "eu-west-3", "endpoint": {"service": "s3", "region": endpoint}}
+    lake.put(RUN, "residency.json", survey)
+    run = lake.archive.run(RUN)
+    assert run
+    facts = {"run_id": RUN, "state": "running", "region": "eu-west-3", "simulated": simulated}
+    assert record_of(run, "running") == facts
+
+
+def test_a_sample_that_decodes_to_gigabytes_is_a_problem_of_the_page_alone(lake: Counted) -> None:
+    lake.put(RUN)
+    out = io.BytesIO()
+    pq.write_table(
+        pa.table({"label": ["a" * 400_000_000], "pc1": [1.0], "pc2": [1.0]}), out, compression="zstd"
+    )
+    lake.put(RUN, "sample.parquet", out.getvalue())
+    run = lake.archive.run(RUN)
+    assert run
+    assert run.sample is None
+    assert "sample.parquet cannot be shown: it needs more than" in run.problems[0]
 
 
 def test_a_run_that_has_only_begun_is_a_run_without_a_record(lake: Counted) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from fruits_airflow.report import render
+from fruits_airflow.report.page import MAX_PAGE_BYTES
 
 from tests.plugins.report.pages import HOSTILE, Page
 
@@ -104,3 +106,50 @@ def test_a_long_cause_is_cut_and_says_so(run: dict[str, Any]) -> None:
     run |= {"state": "failed", "reason": "x" * 10_000}
     text = Page(render(run, {}, None)).text
     assert "… (6,000 more characters)" in text
+
+
+MEGABYTE = 1_000_000
+
+
+def filled(item: Any, size: int = MEGABYTE) -> list[Any]:
+    return [item] * (size // (len(json.dumps(item)) + 2))
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        ("rejects_by_code", {f"{n}{HOSTILE}": n for n in range(12_000)}),
+        ("quality", {"checks": {f"{n}{HOSTILE}": {"ok": False, "value": "&" * 50} for n in range(6_000)}}),
+        (
+            "reject_examples",
+            filled({"source_key": HOSTILE * 10, "error_code": "&" * 400, "detail": "\u202e" * 400}),
+        ),
+        ("variance_curve", filled(0.5)),
+        ("mode", "\u202e" * MEGABYTE),
+        ("region", "&" * MEGABYTE),
+        ("drift", {"reason": "&" * MEGABYTE, "new_basis": True}),
+        ("reason", "\u202e" * MEGABYTE),
+    ],
+    ids=lambda where: where[0],
+)
+def test_no_json_of_a_megabyte_makes_a_page_of_more_than_two(
+    where: tuple[str, Any], run: dict[str, Any], stages: dict[str, Any], sample: pa.Table
+) -> None:
+    name, content = where
+    stages["load_images"][name] = content
+    for page in (
+        render(run, stages, sample, {"evidence": filled({"a": HOSTILE})}, problems=["x" * MEGABYTE] * 50),
+        render(run | {name: content, "state": "failed"}, stages, sample),
+    ):
+        assert len(page.encode()) <= MAX_PAGE_BYTES
+        assert Page(page).all("h1")
+
+
+def test_a_page_that_would_be_too_large_says_what_is_left_out(run: dict[str, Any]) -> None:
+    rows = {"label": [f"{n}" + "\u202e" * 200 for n in range(600)], "pc1": [1.0] * 600, "pc2": [2.0] * 600}
+    pictures = [b"\x89PNG\r\n\x1a\n" + b"x" * 10_000] * 600
+    large = Page(render(run, {}, pa.table({**rows, "thumbnail": pictures})))
+    assert len(large.html.encode()) <= MAX_PAGE_BYTES
+    assert "Parts of the page are left out" in large.text
+    assert "No map" in large.text
+    assert "600 images became vectors" in large.text

@@ -75,6 +75,20 @@ def test_a_run_that_may_have_called_elsewhere_is_not_said_to_have_stayed(run: di
     assert "Not shown for this run: ResidencyError" in text
 
 
+def test_a_simulated_run_says_so_beside_region_cost_and_evidence(run: dict[str, Any]) -> None:
+    evidence = {"endpoint": {"service": "s3", "region": "local endpoint"}}
+    real = Page(render(run, {}, None, evidence)).text
+    assert "simulated" not in real.lower()
+    assert "read back from AWS" in real
+    text = Page(render(run | {"simulated": True}, {}, None, evidence)).text
+    assert "stayed in the EU" not in text
+    assert "read back from AWS" not in text
+    assert "Region eu-west-1, simulated" in text
+    assert "Cost (estimate) €0.0377, not billed" in text
+    assert "The run was simulated: nothing was billed" in text
+    assert "as the emulator of AWS answered" in text
+
+
 @pytest.mark.parametrize(("region", "why"), [("eu-west-2", "United Kingdom"), ("us-east-1", "not a region")])
 def test_a_region_outside_the_eu_is_called_that(region: str, why: str, run: dict[str, Any]) -> None:
     run["region"] = region

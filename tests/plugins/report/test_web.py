@@ -119,7 +119,29 @@ def test_a_run_is_called_what_its_folder_is_called(client: TestClient, deployed:
     laptop.client("s3").put_object(Bucket=deployed.lake_bucket, Key="runs/manual__1/run.json", Body=record)
     page = client.get("/runs/manual__1").text
     assert "runs/manual__1/tasks/featurize.wait" in page
-    assert "manual__other" not in page
+    assert "run.json of manual__1 names another run" in page
+    assert "State not known" in page
+
+
+def test_the_list_marks_a_simulated_run(client: TestClient, deployed: Settings) -> None:
+    for run_id, simulated in (("manual__1", True), ("manual__2", False)):
+        record = json.dumps({"state": "succeeded", "simulated": simulated}).encode()
+        laptop.client("s3").put_object(
+            Bucket=deployed.lake_bucket, Key=f"runs/{run_id}/run.json", Body=record
+        )
+    assert client.get("/").text.count("simulated, not billed") == 1
+
+
+def test_a_file_that_changed_after_the_verdict_raises_an_alarm(
+    client: TestClient, deployed: Settings
+) -> None:
+    s3, bucket = laptop.client("s3"), deployed.lake_bucket
+    record = json.dumps({"state": "succeeded", "digests": {"stages/publish.json": "0" * 64}}).encode()
+    s3.put_object(Bucket=bucket, Key="runs/manual__1/run.json", Body=record)
+    s3.put_object(Bucket=bucket, Key="runs/manual__1/stages/publish.json", Body=b'{"published": true}')
+    page = client.get("/runs/manual__1").text
+    assert "Changed since the verdict." in page
+    assert "stages/publish.json has changed" in page
 
 
 @pytest.mark.parametrize("page", ["0", "-1", "x", "", "9" * 24, "9" * 5000, "1.5", "²"])
