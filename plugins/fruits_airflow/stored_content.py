@@ -124,13 +124,13 @@ def _avro_blocks(file: Any) -> Iterator[bytes]:
             name, value = (file.read(max(0, _avro_long(file))) for _ in range(2))
             codec = value if name == b"avro.codec" else codec
             yield value
-    file.read(16)
+    sync = file.read(16)
     while file.read(1):
         file.seek(-1, io.SEEK_CUR)
         _avro_long(file)
-        block = file.read(max(0, _avro_long(file)))
-        yield from _inflated_block(block, codec)
-        file.read(16)
+        yield from _inflated_block(file.read(max(0, _avro_long(file))), codec)
+        if file.read(16) != sync:
+            raise InflateError("the Avro file is truncated or corrupt")
 
 
 def _inflated_block(block: bytes, codec: bytes) -> Iterator[bytes]:

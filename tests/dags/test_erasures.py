@@ -25,9 +25,10 @@ ID = hashlib.sha256(KEY.encode()).hexdigest()
 SCENARIOS: dict[str, dict[str, Any]] = {
     "nothing named": {"conf": {}},
     "misspelt": {"conf": {"key": KEY}},
-    "broken step": {"conf": {"keys": [KEY]}, "fail": "erase_demo_images"},
-    "good": {"conf": {"keys": [KEY]}},
-    "again": {"conf": {"image_ids": [ID]}},
+    "unconfirmed": {"conf": {"keys": [KEY]}},
+    "broken step": {"conf": {"keys": [KEY], "expected_photos": 1}, "fail": "erase_demo_images"},
+    "good": {"conf": {"keys": [KEY], "expected_photos": 1}},
+    "again": {"conf": {"image_ids": [ID], "expected_photos": 0, "allow_missing": True}},
 }
 
 
@@ -143,7 +144,7 @@ def test_a_second_erasure_finds_nothing_and_is_green(world: World) -> None:
     assert (erasure.receipt or {})["photos"] == {"versions": 0, "markers": 0, "uploads": 0}
 
 
-@pytest.mark.parametrize("name", ["nothing named", "misspelt"])
+@pytest.mark.parametrize("name", ["nothing named", "misspelt", "unconfirmed"])
 def test_a_wish_that_is_none_makes_no_cluster(world: World, name: str) -> None:
     erasure = world.erasures[name]
     assert erasure.state == "failed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from botocore.exceptions import ClientError
 from fruits_airflow import erasure_run
 from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.database_lock import DatabaseLock
-from fruits_airflow.erasure import erasure_key, suppression_key
+from fruits_airflow.erasure import erasure_key, suppressed, suppression_key
 from fruits_airflow.erasure_run import (
     WORK_TASKS,
     ErasurePlanOperator,
@@ -27,6 +28,7 @@ from fruits_airflow.errors import (
     ConfigError,
     CostCeilingExceeded,
     ErasureIncomplete,
+    ErasureRefused,
     LockHeld,
     ResidencyError,
     RunOvertaken,
@@ -34,7 +36,7 @@ from fruits_airflow.errors import (
 from fruits_airflow.journal import LAST_FAILURE
 from fruits_airflow.lake import Lake
 from fruits_airflow.notices import Notice
-from fruits_airflow.photo_versions import image_id_of
+from fruits_airflow.photo_versions import image_id_of, list_versions
 from fruits_airflow.publication import Fingerprint, PublicationState, read_state
 from fruits_airflow.report.archive import RunArchive
 from fruits_airflow.run_cluster import RunCluster
@@ -44,6 +46,7 @@ from fruits_airflow.stages import ERASURE_STAGES, step_for
 from tests.plugins import laptop
 from tests.plugins.airflow_context import context_of
 from tests.plugins.published import set_state
+from tests.plugins.searching import find_everywhere
 from tests.plugins.test_erasure import ID, KEY, leave_traces, place
 
 __all__ = ["place"]  # the fixture
@@ -413,6 +416,78 @@ def test_the_verdict_ends_a_cluster_whatever_the_lake_denies(
     with pytest.raises(ClientError, match="AccessDenied"):
         judge_erasure(account, task(ALL_DONE))
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "refused"),
+    [
+        ({"expected_photos": None}, "2 photos would be erased, 1 of them because .* expected_photos=2"),
+        ({"expected_photos": 1}, "2 photos would be erased"),
+        ({"keys": [KEY, "images/Léo.jpg"]}, "1 parts of the request match nothing"),
+    ],
+    ids=["no number", "another number", "a key that matches nothing"],
+)
+def test_what_is_not_confirmed_is_neither_erased_nor_suppressed(
+    account: Settings,
+    task: Callable[..., Any],
+    changed: dict[str, Any],
+    refused: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lake = Lake(laptop.client("s3"), account.lake_bucket)
+    before = [version.key for version in list_versions(lake.client, account.raw_bucket)]
+    set_state(lake, "fruits", state := PublicationState(published=NIGHT))
+    context = task(**{"keys": [KEY], "expected_photos": 2} | changed)
+    with caplog.at_level("INFO"), pytest.raises(AirflowFailException, match=refused) as caught:
+        ErasurePlanOperator(task_id="plan", settings=account).execute(context)
+    assert "1 in images/Training/Poire Léa/" in caplog.text
+    assert "1 in images/inbox/" in caplog.text
+    assert "images" not in str(caught.value)
+    assert [version.key for version in list_versions(lake.client, account.raw_bucket)] == before
+    assert lake.read(suppression_key(ERASURE)) is None
+    assert lake.read(erasure_key(ERASURE, "keys.json")) is None
+    assert read_state(lake, "fruits") == state
+    notices: list[Notice] = []
+    monkeypatch.setattr(erasure_run, "tell", lambda _, notice: notices.append(notice))
+    with pytest.raises(AirflowFailException, match=refused):
+        judge_erasure(account, task(ALL_DONE | {"plan": "failed"}))
+    assert [notice.anchor for notice in notices] == ["refused"]
+    assert lock_of(account, "fruits").holding() is None
+
+
+def test_more_photos_than_the_settings_allow_are_refused(
+    account: Settings, task: Callable[..., Any]
+) -> None:
+    with pytest.raises(ErasureRefused, match="max_erased_photos is 1"):
+        plan_erasure(replace(account, max_erased_photos=1), task(keys=[KEY], expected_photos=2))
+
+
+def test_what_may_be_gone_already_is_suppressed_all_the_same(
+    account: Settings, task: Callable[..., Any]
+) -> None:
+    gone = image_id_of("images/Léo.jpg")
+    plan_erasure(account, task(image_ids=[gone], expected_photos=0, allow_missing=True))
+    assert suppressed(Lake(laptop.client("s3"), account.lake_bucket), ERASURE).image_ids == {gone}
+
+
+def test_a_plan_without_a_number_does_not_wait_for_a_run(account: Settings, task: Callable[..., Any]) -> None:
+    lock_of(account, "fruits").take(datetime.now(UTC) + timedelta(hours=1))
+    with pytest.raises(AirflowFailException, match="expected_photos=2"):
+        ErasurePlanOperator(task_id="plan", settings=account).execute(task(keys=[KEY]))
+
+
+def test_while_a_log_spells_the_key_there_is_no_receipt(account: Settings, task: Callable[..., Any]) -> None:
+    lake = Lake(laptop.client("s3"), account.lake_bucket)
+    context = task(keys=[KEY], expected_photos=2)
+    exports, photos = carry_out(account, context)
+    lake.write("logs/late/stderr.gz", gzip.compress(f"no JPEG: {ascii(KEY)}".encode()))
+    with pytest.raises(ErasureIncomplete, match=r"1 objects .* for example logs/late/stderr.gz; clear erase_ex"):
+        write_receipt(account, context, exports, photos)
+    exports = erase_exports(account, context)
+    assert write_receipt(account, context, exports, photos).endswith("/receipt.json")
+    names = {"key": KEY, "spelled": ascii(KEY)[1:-1]}
+    assert not any(find_everywhere(lake.client, [account.raw_bucket, lake.bucket], names).values())
 
 
 def test_an_unknown_parameter_is_refused(account: Settings, task: Callable[..., Any]) -> None:

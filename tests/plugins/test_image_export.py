@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
+import html
 import io
 import json
+import unicodedata
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fruits_airflow.image_export import find_photo
 from fruits_airflow.lake import Lake
-from fruits_airflow.photo_versions import image_id_of
+from fruits_airflow.photo_versions import image_id_of, image_ids_of
 from fruits_airflow.settings import Settings
 from fruits_airflow.stored_content import RangeFile
+from tools import export_image
 
 from tests.plugins import laptop
 from tests.plugins.doubles import Double
@@ -123,3 +128,42 @@ def test_an_object_reads_like_a_file(account: Settings) -> None:
     assert file.read(10) == body[:10]
     assert file.seek(-6, io.SEEK_END) == 250
     assert (file.read(), file.read(), file.tell()) == (body[250:], b"", 256)
+
+
+def test_a_key_is_exported_in_either_form_of_unicode(place: Place) -> None:
+    uploaded = unicodedata.normalize("NFD", "images/Zoë/crème.jpg")
+    place.s3.put_object(Bucket=place.raw, Key=uploaded, Body=b"a photo of its own")
+    typed = unicodedata.normalize("NFC", uploaded)
+    for image_ids in (image_ids_of(typed), frozenset({image_id_of(typed)})):
+        found = find_photo(place.s3, place.raw, place.lake.bucket, image_ids)
+        assert (found.keys, len(found.versions)) == ({uploaded}, 1)
+
+
+@pytest.mark.parametrize("spelled", [repr(KEY), ascii(KEY), quote(KEY), html.escape(KEY)])
+def test_a_line_that_spells_the_key_another_way_is_given(place: Place, spelled: str) -> None:
+    line = f"could not fetch {spelled}: denied"
+    place.lake.write("logs/j-2/stderr.gz", gzip.compress(b"INFO\n" * 500_000 + line.encode() + b"\nand more"))
+    found = find_photo(place.s3, place.raw, place.lake.bucket, frozenset({ID}))
+    assert found.texts["logs/j-2/stderr.gz"] == [line]
+
+
+def test_only_its_owner_can_enter_the_folder_and_files_are_named_by_their_content(
+    place: Place, tmp_path: Path
+) -> None:
+    key = "images/page.html"
+    place.s3.put_object(Bucket=place.raw, Key=key, Body=b"\xff\xd8\xff a JPEG")
+    place.s3.put_object(Bucket=place.raw, Key=key, Body=b"<script>")
+    folder = tmp_path / "exports" / "one"
+    find_photo(place.s3, place.raw, place.lake.bucket, image_ids_of(key)).write(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".jpg", ".bin"}
+
+
+def test_a_key_that_matches_nothing_is_red_and_says_so(
+    place: Place, account: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export_image, "load_settings", lambda: account)
+    assert export_image.main(["--key", "images/nobody.jpg"]) == 1
+    err = capsys.readouterr().err
+    assert image_id_of("images/nobody.jpg") in err
+    assert "Check its spelling" in err
