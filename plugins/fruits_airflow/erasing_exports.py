@@ -176,7 +176,9 @@ def _render_anew(lake: Lake, run_id: str, sample: bytes | None, erased: Erased) 
             evidence = lake.read_json(run_key(run_id, EVIDENCE))
             page = render(record, read_stages(lake, run_id), table, evidence).encode()
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        log.warning("The report of %s cannot be rendered anew (%s) and is removed", run_id, type(error).__name__)
+        log.warning(
+            "The report of %s cannot be rendered anew (%s) and is removed", run_id, type(error).__name__
+        )
     _replace(lake, run_key(run_id, "report.html"), page, "text/html; charset=utf-8", erased)
 
 
@@ -217,7 +219,7 @@ def _erase_from_text(
 
 def _redacted(source: io.BufferedReader | io.BytesIO, names: PhotoNames) -> IO[bytes]:
     """Return a text without the names of photos, packed as the source is."""
-    left = SpooledTemporaryFile(_IN_MEMORY_BYTES)
+    left = SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115 - returned open
     is_gzip = source.read(len(GZIP_MAGIC)) == GZIP_MAGIC
     source.seek(0)
     sink: IO[bytes] = gzip.GzipFile(fileobj=left, mode="wb") if is_gzip else left  # type: ignore[assignment]
@@ -263,7 +265,7 @@ def _without(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    left, gone = SpooledTemporaryFile(_IN_MEMORY_BYTES), 0
+    left, gone = SpooledTemporaryFile(_IN_MEMORY_BYTES), 0  # noqa: SIM115 - returned open
     try:
         file = pq.ParquetFile(source)
         columns = [

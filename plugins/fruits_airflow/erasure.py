@@ -1,9 +1,9 @@
 """What is to be erased: from what a person asked for to digests, and what is left as a trace of it.
 
-From `plan` on, digests stand for photos. `erasures/<erasure_id>/request.json` is what the Spark steps read; the receipt
-takes its place when all is done. Until then `keys.json`, which no node may read, holds the keys, so that the receipt can
-be refused while a log still spells one. The suppression list stays: neither a rerun nor the same photo under another
-key brings an erased one back.
+From `plan` on, digests stand for photos. `erasures/<erasure_id>/request.json` is what the Spark steps read; the
+receipt takes its place when all is done. Until then `keys.json`, which no node may read, holds the keys, so that the
+receipt can be refused while a log still spells one. The suppression list stays: neither a rerun nor the same photo
+under another key brings an erased one back.
 """
 
 from __future__ import annotations

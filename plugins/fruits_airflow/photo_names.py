@@ -1,8 +1,9 @@
 """Find the names of photos in text, in whatever way a program spelled them.
 
-A log spells the key of a photo as Python's `repr`, as JSON, as Rust's `Debug`, as XML or HTML, as a URL, or as several of
-these inside one another. Enumerating the spellings of a key is endless, so both the text and the keys are reduced to one
-canonical reading: escapes are decoded, and letters are decomposed (NFD). A match is mapped back to the text as it was.
+A log spells the key of a photo as Python's `repr`, as JSON, as Rust's `Debug`, as XML or HTML, as a URL, or as
+several of these inside one another. Enumerating the spellings of a key is endless, so both the text and the keys are
+reduced to one canonical reading: escapes are decoded, and letters are decomposed (NFD). A match is mapped back to the
+text as it was.
 """
 
 from __future__ import annotations

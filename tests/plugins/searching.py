@@ -1,9 +1,9 @@
 """Looking for a photo in everything that two buckets hold: every object, every version, decoded.
 
 Gzip is unpacked, Parquet read cell by cell, Avro block by block, pictures in pages taken out of their base64. Texts
-are read as they lie, and as HTML, JSON, a URL and Python's escapes mean them, also inside one another, in composed and in
-decomposed form: each spells an accent or a quote another way. This shares no code with what erases. What is found is
-told with the place, so that a test can name the places where something may be.
+are read as they lie, and as HTML, JSON, a URL and Python's escapes mean them, also inside one another, in composed
+and in decomposed form: each spells an accent or a quote another way. This shares no code with what erases. What is
+found is told with the place, so that a test can name the places where something may be.
 """
 
 from __future__ import annotations

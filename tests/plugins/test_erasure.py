@@ -352,7 +352,7 @@ def test_nothing_of_an_erasure_but_its_request_is_json_with_a_key_in_it(place: P
 
 HARD = {
     "macOS": "images/Screenshots/Screenshot 2026-01-01 at 9.41.00\u202fAM.png",
-    "quotes": "images/O'Neil \"Bob\".jpg",
+    "quotes": 'images/O\'Neil "Bob".jpg',
     "entity": "images/Fish &amp; chips & Zoé.jpg",
     "decomposed": unicodedata.normalize("NFD", "images/Zoë/Crème brûlée.jpg"),
     "per cent": "images/100% ü+1.jpg",
@@ -374,7 +374,10 @@ def test_a_key_in_every_spelling_goes_from_everything_that_is_written(place: Pla
     lake.write("logs/j-2/steps/s-1/controller", log)
     lake.write_json("state/fruits.json", {"note": lines})
     lake.write_json(erasure_key("e0", "journal/last_failure.json"), {"cause": lines})
-    record = (lake.read_json(run_key(RUN, "run.json")) or {}) | {"reason": "\n".join(lines), "state": "failed"}
+    record = (lake.read_json(run_key(RUN, "run.json")) or {}) | {
+        "reason": "\n".join(lines),
+        "state": "failed",
+    }
     lake.write_json(run_key(RUN, "run.json"), record)
     lake.write(run_key(RUN, "report.html"), render(record, {}, None).encode(), "text/html")
     lake.write(run_key(RUN, "extra.parquet"), parquet(label=["theirs", ascii(key)], n=[1, 2]))
@@ -397,7 +400,9 @@ def test_a_key_in_every_spelling_goes_from_everything_that_is_written(place: Pla
     assert lake.read(run_key(RUN, "core.bin")) is None, "what is no text cannot be mended"
 
 
-@pytest.mark.parametrize("object_key", ["state/x.json", "erasures/e0/note.json", "runs/r/x.parquet", "logs/x.gz"])
+@pytest.mark.parametrize(
+    "object_key", ["state/x.json", "erasures/e0/note.json", "runs/r/x.parquet", "logs/x.gz"]
+)
 def test_what_still_names_a_photo_is_seen(place: Place, object_key: str) -> None:
     erase(place, Wish(keys=frozenset({KEY})))
     written = {"gz": gzip.compress(ascii(KEY).encode()), "parquet": parquet(label=[ascii(KEY)])}
@@ -415,7 +420,9 @@ def test_hostile_files_of_a_run_do_not_stop_an_erasure(place: Place) -> None:
     """A node writes into the folders of runs."""
     place.lake.write(run_key(RUN, "sample.parquet"), b"PAR1broken")
     place.lake.write(run_key(RUN, "run.json"), b"[1]")
-    place.lake.write_json(run_key(RUN, "stages/publish.json"), {"reject_examples": ["x", {"source_key": "\ud800"}]})
+    place.lake.write_json(
+        run_key(RUN, "stages/publish.json"), {"reject_examples": ["x", {"source_key": "\ud800"}]}
+    )
     erase(place, Wish(keys=frozenset({KEY})))
     assert place.lake.read(run_key(RUN, "sample.parquet")) is None
     assert place.lake.read(run_key(RUN, "report.html")) is None
@@ -475,12 +482,26 @@ TWO = Targets(Request(frozenset({ID}), frozenset()), frozenset({KEY}), frozenset
         (Wish(), TWO, NOTHING, "2 photos would be erased, 1 of them because .* trigger .* expected_photos=2"),
         (Wish(expected_photos=1), TWO, NOTHING, "expected_photos is 1"),
         (Wish(expected_photos=3), TWO, NOTHING, "expected_photos is 3"),
-        (Wish(expected_photos=2), replace(TWO, missing=("the prefix",)), NOTHING, "match nothing .*: the prefix"),
+        (
+            Wish(expected_photos=2),
+            replace(TWO, missing=("the prefix",)),
+            NOTHING,
+            "match nothing .*: the prefix",
+        ),
         (Wish(expected_photos=2, allow_missing=True), replace(TWO, missing=("the prefix",)), NOTHING, None),
         (Wish(expected_photos=9), TWO, Request(frozenset({ID, image_id_of(COPY)}), frozenset()), None),
         (Wish(expected_photos=2), TWO, Request(frozenset({ID}), frozenset()), "trigger a new erasure"),
     ],
-    ids=["right", "none", "fewer", "more", "missing", "missing allowed", "confirmed before", "more than before"],
+    ids=[
+        "right",
+        "none",
+        "fewer",
+        "more",
+        "missing",
+        "missing allowed",
+        "confirmed before",
+        "more than before",
+    ],
 )
 def test_only_what_was_confirmed_by_its_number_is_erased(
     wish: Wish, targets: Targets, earlier: Request, refused: str | None
@@ -495,7 +516,9 @@ def test_more_photos_than_the_settings_allow_are_refused() -> None:
 
 
 def test_what_matches_nothing_is_named_by_its_image_id(place: Place) -> None:
-    wish = Wish(image_ids=frozenset({"0" * 64, ID}), keys=frozenset({OTHER, "images/Léo.jpg"}), prefix="imgaes/")
+    wish = Wish(
+        image_ids=frozenset({"0" * 64, ID}), keys=frozenset({OTHER, "images/Léo.jpg"}), prefix="imgaes/"
+    )
     assert resolve(place.s3, place.raw, wish).missing == (
         f"image id {'0' * 64}",
         f"the key with the image id {image_id_of('images/Léo.jpg')}",

@@ -456,9 +456,7 @@ def test_what_is_not_confirmed_is_neither_erased_nor_suppressed(
     assert lock_of(account, "fruits").holding() is None
 
 
-def test_more_photos_than_the_settings_allow_are_refused(
-    account: Settings, task: Callable[..., Any]
-) -> None:
+def test_more_photos_than_the_settings_allow_are_refused(account: Settings, task: Callable[..., Any]) -> None:
     with pytest.raises(ErasureRefused, match="max_erased_photos is 1"):
         plan_erasure(replace(account, max_erased_photos=1), task(keys=[KEY], expected_photos=2))
 
@@ -481,8 +479,10 @@ def test_while_a_log_spells_the_key_there_is_no_receipt(account: Settings, task:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     context = task(keys=[KEY], expected_photos=2)
     exports, photos = carry_out(account, context)
-    lake.write("logs/late/stderr.gz", gzip.compress(f"no JPEG: {ascii(KEY)}".encode()))
-    with pytest.raises(ErasureIncomplete, match=r"1 objects .* for example logs/late/stderr.gz; clear erase_ex"):
+    lake.write("logs/late/stderr.gz", gzip.compress(f"no JPEG: {KEY!a}".encode()))
+    with pytest.raises(
+        ErasureIncomplete, match=r"1 objects .* for example logs/late/stderr.gz; clear erase_ex"
+    ):
         write_receipt(account, context, exports, photos)
     exports = erase_exports(account, context)
     assert write_receipt(account, context, exports, photos).endswith("/receipt.json")
@@ -493,7 +493,10 @@ def test_while_a_log_spells_the_key_there_is_no_receipt(account: Settings, task:
 def test_an_unknown_parameter_is_refused(account: Settings, task: Callable[..., Any]) -> None:
     context = task(keys=[KEY], expected_photos=2)
     context["dag_run"].conf = {"key": KEY}
-    with pytest.raises(ConfigError, match="unknown key; an erasure takes image_ids, keys, prefix, expected_photos, allow_missing"):
+    with pytest.raises(
+        ConfigError,
+        match="unknown key; an erasure takes image_ids, keys, prefix, expected_photos, allow_missing",
+    ):
         plan_erasure(account, context)
 
 
@@ -512,5 +515,7 @@ def test_a_ceiling_that_pays_for_no_cluster_is_refused_before_anything_is_suppre
     account: Settings, task: Callable[..., Any]
 ) -> None:
     with pytest.raises(CostCeilingExceeded):
-        plan_erasure(replace(account, max_cost_eur=0.01), task(image_ids=[image_id_of(KEY)], expected_photos=2))
+        plan_erasure(
+            replace(account, max_cost_eur=0.01), task(image_ids=[image_id_of(KEY)], expected_photos=2)
+        )
     assert Lake(laptop.client("s3"), account.lake_bucket).read(suppression_key(ERASURE)) is None

@@ -18,7 +18,6 @@ from fruits_airflow.lake import Lake
 from fruits_airflow.photo_versions import image_id_of, image_ids_of
 from fruits_airflow.settings import Settings
 from fruits_airflow.stored_content import RangeFile
-from tools import export_image
 
 from tests.plugins import laptop
 from tests.plugins.doubles import Double
@@ -36,6 +35,7 @@ from tests.plugins.test_erasure import (
     parquet,
     place,
 )
+from tools import export_image
 
 __all__ = ["place"]  # the fixture
 
@@ -45,7 +45,11 @@ DATA = "tables/fruits.db/images/data/00000-{}.parquet"
 @pytest.fixture
 def tables(place: Place) -> Place:
     """The place with a table of two data files: the second carries the first one's row on."""
-    rows = {"image_id": [OTHER_ID, ID], "source_key": [OTHER, KEY], "pixels": [b"theirs", b"RIFF\0\0\0\0WEBPmine"]}
+    rows = {
+        "image_id": [OTHER_ID, ID],
+        "source_key": [OTHER, KEY],
+        "pixels": [b"theirs", b"RIFF\0\0\0\0WEBPmine"],
+    }
     for n in range(2):
         place.lake.write(DATA.format(n), parquet(**rows))
     features = {"image_id": [ID], "features": [VECTOR]}
@@ -85,7 +89,9 @@ def test_nothing_of_others_is_given(tables: Place, tmp_path: Path) -> None:
 
 
 def test_of_an_unknown_photo_there_is_nothing(tables: Place) -> None:
-    found = find_photo(tables.s3, tables.raw, tables.lake.bucket, frozenset({image_id_of("images/nobody.jpg")}))
+    found = find_photo(
+        tables.s3, tables.raw, tables.lake.bucket, frozenset({image_id_of("images/nobody.jpg")})
+    )
     assert (found.versions, found.rows, found.texts, found.files) == ([], {}, {}, {})
 
 

@@ -14,7 +14,7 @@ from fruits_airflow.photo_versions import image_id_of
 
 KEYS = [
     "images/Poire Léa/Screenshot\u202f2026.png",
-    "images/O'Neil \"x\".jpg",
+    'images/O\'Neil "x".jpg',
     "images/a & b.jpg",
     "images/L\u00e9a\U0001f34e.jpg",
     "images/back\\name.jpg",
@@ -49,7 +49,6 @@ def rust_debug(key: str) -> str:
 
 def octal(key: str) -> str:
     return "".join(chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}" for byte in key.encode())
-
 
 
 SPELLINGS: dict[str, Callable[[str], str]] = {
@@ -97,7 +96,9 @@ def test_an_image_id_is_found_and_another_is_not() -> None:
     assert names.spans(text) == [(0, 64)]
 
 
-@pytest.mark.parametrize("text", ["images/Pear/2.jpg", "Images/Pear/1.jpg", "images/Pear 1.jpg", "banana.jpg"])
+@pytest.mark.parametrize(
+    "text", ["images/Pear/2.jpg", "Images/Pear/1.jpg", "images/Pear 1.jpg", "banana.jpg"]
+)
 def test_another_name_is_none(text: str) -> None:
     assert PhotoNames([], ["images/Pear/1.jpg", "a.jpg"]).spans(text) == []
 
@@ -108,8 +109,8 @@ def test_a_folder_is_no_name_of_a_photo() -> None:
 
 def test_a_text_is_searched_in_pieces_and_comes_out_as_it_was() -> None:
     key = "images/Léa's.jpg"
-    line = f"{ascii(key)} and {quote(key)} \xff\n"
-    content = (f"nothing here, and no image\n" * 50_000).join([line] * 4).encode() + b"\xff\xfe"
+    line = f"{key!a} and {quote(key)} \xff\n"
+    content = ("nothing here, and no image\n" * 50_000).join([line] * 4).encode() + b"\xff\xfe"
     pieces = [content[at : at + 65_537] for at in range(0, len(content), 65_537)]
     results = list(search(pieces, PhotoNames([], [key])))
     assert len(results) > 3
