@@ -37,6 +37,7 @@ _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 _VERBATIM = re.compile(r"[A-Za-z0-9]{3,}(?![^\x00-\x7f])")  # no program escapes these, but a mark may follow
 _MAX_ANCHORS = 32
 _MAX_LAYERS = 5  # of escapes inside escapes: JSON in JSON in a repr in a URL, and a spare one
+_MAX_MARKS = 30  # on one letter: Unicode's stream-safe limit
 _START_CHARS = 8  # a shorter key is a name only where it stands as a word
 _PIECE_CHARS = 1 << 20
 _LONGEST_SPELLING = 1 << 15  # 1024 bytes of key, each as an entity in JSON in JSON
@@ -199,7 +200,8 @@ def _without_escapes(text: str, octets_are_utf8: bool) -> tuple[str, list[_Part]
         if match.start() > end:
             add(text[end : match.start()], end, match.start(), is_verbatim=True)
         piece, start = unicodedata.normalize("NFD", _meaning(match, octets_are_utf8)), match.start()
-        if piece and unicodedata.combining(piece[0]) and parts and not parts[-1].is_verbatim:
+        is_mark = piece and unicodedata.combining(piece[0]) and parts and not parts[-1].is_verbatim
+        if is_mark and len(pieces[-1]) < _MAX_MARKS:
             # Several marks on one letter have a canonical order, whatever the order in the text.
             length -= len(pieces[-1])
             piece, start = unicodedata.normalize("NFD", pieces.pop() + piece), parts.pop().start

@@ -130,3 +130,11 @@ def test_ten_thousand_keys_of_many_folders_are_looked_for_at_once() -> None:
     keys = [f"images/Pear {n % 100}/{n}_100.jpg" for n in range(10_000)]
     text = "\n".join(keys[::1000])
     assert len(PhotoNames(map(image_id_of, keys), keys).spans(text)) == 10
+
+
+@pytest.mark.parametrize("unit", ["\\u0301", "\u0301", "\\", "\\u00", "%", "&a", "Training "])
+def test_a_text_of_nothing_but_escapes_is_searched_in_time_that_grows_with_its_length(unit: str) -> None:
+    """A node writes logs; more marks than Unicode's stream-safe limit would else be sorted again with each."""
+    names, line = PhotoNames([], ["images/Training/1.jpg"]), " Training "
+    assert names.spans(unit * 300_000 + line) == []
+    assert names.spans(unit * 1000 + " images/Training/1.jpg") != []
