@@ -98,13 +98,7 @@ def still_named(
     names = _names(image_ids, keys)
     for prefix in TEXT_PREFIXES:
         for stored in list_objects(lake, prefix):
-            if _is_kept(stored.key, own_folder):
-                continue
-            try:
-                is_named = _is_named(open_object(lake, stored), names[prefix])
-            except InflateError:
-                is_named = True
-            if is_named:
+            if not _is_kept(stored.key, own_folder) and _is_named(open_object(lake, stored), names[prefix]):
                 yield stored.key
 
 
@@ -124,7 +118,11 @@ def _is_kept(key: str, own_folder: str) -> bool:
 
 
 def _is_named(file: io.BufferedReader | io.BytesIO, names: PhotoNames) -> bool:
-    return any(spans for _, spans in search(text_pieces(file), names))
+    """Whether a file names one of the photos, or cannot be searched, so that it may."""
+    try:
+        return any(spans for _, spans in search(text_pieces(file), names))
+    except InflateError:
+        return True
 
 
 def _erase_from_run(

@@ -1,9 +1,8 @@
-"""Read what the lake stores for a search, in bounded pieces: text, gzip, and the texts in Parquet and Avro files."""
+"""Read what the lake stores for a search, in bounded pieces: text, gzip, and the texts in Parquet files."""
 
 from __future__ import annotations
 
 import io
-import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -88,16 +87,17 @@ def open_object(lake: Lake, stored: StoredObject) -> io.BufferedReader:
 
 
 def text_pieces(file: io.BufferedReader | io.BytesIO) -> Iterator[bytes]:
-    """Yield the content of a file as text: inflated, and of Parquet and Avro files what their cells and blocks hold.
+    """Yield the content of a file as text: inflated, and of a Parquet file what its cells hold.
 
     Raises:
-        InflateError: The file is truncated or corrupt, or inflates to more than MAX_INFLATED_BYTES.
+        InflateError: The file is truncated or corrupt, inflates to more than MAX_INFLATED_BYTES, or is an Avro file:
+            these lie among the tables, where the Spark step rewrites them, and nowhere else.
     """
     magic = file.read(4)
     file.seek(0)
-    if magic == b"PAR1":
-        return _parquet_texts(file)
-    return _avro_blocks(file) if magic == b"Obj\x01" else inflate(file, MAX_INFLATED_BYTES)
+    if magic == b"Obj\x01":
+        raise InflateError("it is an Avro file, which no run writes here")
+    return _parquet_texts(file) if magic == b"PAR1" else inflate(file, MAX_INFLATED_BYTES)
 
 
 def _parquet_texts(file: Any) -> Iterator[bytes]:
@@ -111,48 +111,3 @@ def _parquet_texts(file: Any) -> Iterator[bytes]:
                     yield "\n".join(filter(None, column.to_pylist())).encode() + b"\n"
     except (pa.ArrowInvalid, OSError) as error:
         raise InflateError(f"the Parquet file is corrupt: {error}") from error
-
-
-def _avro_blocks(file: Any) -> Iterator[bytes]:
-    """Yield an Avro container's blocks: after the header, each is a count, a size, the data and the sync marker."""
-    file.read(4)
-    codec = b"null"
-    while count := _avro_long(file):
-        if count < 0:  # then the size of these entries comes first
-            _avro_long(file)
-        for _ in range(abs(count)):
-            name, value = (file.read(max(0, _avro_long(file))) for _ in range(2))
-            codec = value if name == b"avro.codec" else codec
-            yield value
-    sync = file.read(16)
-    while file.read(1):
-        file.seek(-1, io.SEEK_CUR)
-        _avro_long(file)
-        yield from _inflated_block(file.read(max(0, _avro_long(file))), codec)
-        if file.read(16) != sync:
-            raise InflateError("the Avro file is truncated or corrupt")
-
-
-def _inflated_block(block: bytes, codec: bytes) -> Iterator[bytes]:
-    if codec == b"null":
-        yield block
-        return
-    if codec != b"deflate":
-        raise InflateError(f"the Avro file is packed as {codec[:20]!r}; only null and deflate can be read")
-    unpacker = zlib.decompressobj(-zlib.MAX_WBITS)
-    try:
-        while block and not unpacker.eof:
-            yield unpacker.decompress(block, _BUFFER_BYTES)
-            block = unpacker.unconsumed_tail
-    except zlib.error as error:
-        raise InflateError(f"the Avro file is corrupt: {error}") from error
-
-
-def _avro_long(file: Any) -> int:
-    value = shift = 0
-    while (byte := file.read(1)) and shift < 64:
-        value |= (byte[0] & 0x7F) << shift
-        shift += 7
-        if byte[0] < 0x80:
-            return (value >> 1) ^ -(value & 1)
-    raise InflateError("the Avro file is truncated")

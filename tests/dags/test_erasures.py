@@ -39,6 +39,7 @@ class Erasure:
     run_id: str
     state: str
     tasks: dict[str, str]
+    access: dict[str, dict[str, list[str]]]
 
     @property
     def receipt(self) -> dict[str, Any] | None:
@@ -76,6 +77,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         laptop.put_photos(RAW, [KEY, OTHER, KEY])
         s3.put_object(Bucket=LAKE, Key="logs/j-0/steps/s-0/stderr", Body=f"no JPEG: {KEY}".encode())
         settings = fruits_environment() | {"FRUITS_RAW_BUCKET": RAW, "FRUITS_LAKE_BUCKET": LAKE}
+        settings |= {"FRUITS_ERASURE_ROLE": "Erasure"}
         environment = outside | aws | airflow_environment(home) | settings
         airflow = str(Path(sys.executable).with_name("airflow"))
         subprocess.run(
@@ -136,6 +138,20 @@ def test_a_broken_step_leaves_the_photo_suppressed_and_the_erasure_red(world: Wo
     assert "ERROR CommitFailed" in world.log
     suppressed = laptop.client("s3").list_objects_v2(Bucket=LAKE, Prefix="suppression/")["Contents"]
     assert f"suppression/{erasure.run_id}.parquet" in {found["Key"] for found in suppressed}
+
+
+def test_the_dag_gives_the_role_of_the_settings_the_right_to_trigger_it(world: World) -> None:
+    assert world.erasures["good"].access == {
+        "Erasure": {"DAGs": ["can_edit", "can_read"], "DAG Runs": ["can_create"]}
+    }
+
+
+def test_a_plan_without_a_number_says_it_and_erases_nothing(world: World) -> None:
+    erasure = world.erasures["unconfirmed"]
+    assert "1 photos would be erased" in world.log
+    assert erasure.receipt is None
+    suppressed = laptop.client("s3").list_objects_v2(Bucket=LAKE, Prefix="suppression/")["Contents"]
+    assert f"suppression/{erasure.run_id}.parquet" not in {entry["Key"] for entry in suppressed}
 
 
 def test_a_second_erasure_finds_nothing_and_is_green(world: World) -> None:

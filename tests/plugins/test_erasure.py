@@ -413,7 +413,10 @@ def test_what_still_names_a_photo_is_seen(place: Place, object_key: str) -> None
 def test_what_cannot_be_unpacked_may_still_name_a_photo(place: Place) -> None:
     erase(place, Wish(keys=frozenset({KEY})))
     place.lake.write("logs/x.gz", gzip.compress(b"x" * 1000)[:-9])
-    assert list(still_named(place.lake, frozenset({ID}), [KEY])) == ["logs/x.gz"]
+    place.lake.write("runs/x/y.avro", b"Obj\x01" + ascii(KEY).encode())
+    assert list(still_named(place.lake, frozenset({ID}), [KEY])) == ["runs/x/y.avro", "logs/x.gz"]
+    erase_from_runs(place.lake, frozenset({ID}), [KEY])
+    assert place.lake.read("logs/x.gz") is place.lake.read("runs/x/y.avro") is None
 
 
 def test_hostile_files_of_a_run_do_not_stop_an_erasure(place: Place) -> None:
