@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -70,7 +70,7 @@ def naming_no_key() -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        reply = {**error.response, "Error": {"Code": error_code(error), "Message": "(message left out)"}}
+        reply: Any = {**error.response, "Error": {"Code": error_code(error), "Message": "(message left out)"}}
         raise ClientError(reply, error.operation_name) from None
     except BotoCoreError as error:
         raise ConnectionError(f"S3 did not answer: {type(error).__name__}; clear the task") from None
