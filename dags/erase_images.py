@@ -5,13 +5,25 @@ erase_exports → erase_photos → write_receipt`, beside it `terminate_cluster`
 
 **Purpose.** Answers a request for erasure (GDPR, Article 17). Name photos by `image_ids`, `keys` or `prefix`. Erased
 are: the rows of every table of the three databases, with the snapshots and files that held them; rows of listings,
-exports and samples; thumbnails in reports; examples of rejects; keys in logs; every version of the object itself, and
-the same bytes under other keys. `docs/gdpr.md` says what is not reached, and how to show that the rest is.
+exports and samples; thumbnails in reports; examples of rejects; keys in logs, however they are spelled; every version
+of the object itself, and the same bytes under other keys. `docs/gdpr.md` says what is not reached, and how to show
+that the rest is.
+
+**Confirmation.** A run without `expected_photos` is a plan: the log of the task `plan` says how many photos would go
+from which folder, and how many more because their content is equal, and the run stops, red, with nothing erased or
+suppressed. Trigger it again with that number as `expected_photos`. A request of which any part matches nothing is
+refused, unless `allow_missing` is set; so is one of more than `max_erased_photos` photos. Empty objects that stand
+for folders are no photos and stay.
+
+**Who may trigger it.** With Airflow's FAB auth manager the role `erasure_role` of the settings, beside roles that may
+trigger every DAG; other auth managers know no permissions by DAG. `docs/gdpr.md` says what holds.
 
 **Order.** First the suppression list, so that nothing comes back meanwhile; last the object, so that another attempt
-still finds what to look for. Then the receipt, `erasures/<run_id>/receipt.json`: digests and counts, no key.
+still finds what to look for. Then the receipt, `erasures/<run_id>/receipt.json`: digests and counts, no key. It is
+refused while any run, log or record still names a photo.
 
-**A rerun** comes to the same end: clear what failed, or trigger it again. The receipt then says 0 of what is gone.
+**A rerun** comes to the same end: clear what failed, or trigger it again with `allow_missing`. The receipt then says
+0 of what is gone.
 
 **Beside a nightly run** it stands only by waiting: it takes the locks of the databases that runs write to. A run that
 was planned before and is cleared after it is refused, since its listing still knows the photo.
@@ -30,6 +42,10 @@ from fruits_airflow.settings import load_settings
 from fruits_airflow.stages import ERASURE_STAGES
 
 SETTINGS = load_settings()
+# Airflow adds these to what the role may do with every DAG; only the FAB auth manager reads them.
+ACCESS = SETTINGS.erasure_role and {
+    SETTINGS.erasure_role: {"DAGs": {"can_read", "can_edit"}, "DAG Runs": {"can_create"}}
+}
 PARAMS = {name: Param(**schema) for name, schema in erasure_run.parameter_schemas().items()}
 
 with DAG(
@@ -42,6 +58,7 @@ with DAG(
     max_active_runs=1,
     default_args={"owner": SETTINGS.owner, **cluster_tasks.RETRIES},
     params=PARAMS,
+    access_control=ACCESS or None,
     tags=["fruits", "gdpr", "emr", "eu"],
 ) as dag:
 

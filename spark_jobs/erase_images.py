@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 from fruits import job, kept_sums, objects, schemas, tables, upkeep
-from fruits.errors import InputError
+from fruits.errors import InputError, ReconciliationError
 from fruits.iceberg import Table
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
@@ -52,6 +52,7 @@ def erase_images(run: job.Run) -> None:
         with kept_sums.up_to_date(run, model_id, anew=True) as kept:
             run.say(kept.how)
     kept_sums.untag(run)
+    _require_gone(run, image_ids, contents)
     removed = {name: _purge(run, name, name in written) for name in schemas.TABLES}
     run.finish({"rows": rows, "files_removed": removed})
 
@@ -92,6 +93,25 @@ def _delete(run: job.Run, name: str, ids: DataFrame) -> int:
     if count:
         tables.merge(run.spark, run.arguments.database, name, None, doomed)
     return count
+
+
+def _require_gone(run: job.Run, image_ids: list[str], contents: list[str]) -> None:
+    """Look again in every table, by id and by content.
+
+    Raises:
+        ReconciliationError: A table still has rows of an erased image, for example from a writer that took no lock.
+    """
+    ids = F.broadcast(_ids(run, image_ids, contents))
+    tables_by_id = [name for name, keys in schemas.KEYS.items() if "image_id" in keys]
+    left = {
+        name: run.spark.table(f"{run.arguments.database}.{name}").join(ids, "image_id", "left_semi").count()
+        for name in tables_by_id
+    }
+    if any(left.values()):
+        raise ReconciliationError(
+            f"{sum(left.values())} rows of erased images are left ({left}): end what else writes to "
+            f"{run.arguments.database}, then run the job again"
+        )
 
 
 def _rewrite_manifests(run: job.Run, name: str) -> None:

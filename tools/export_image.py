@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.endpoints import CALLED
 from fruits_airflow.errors import FruitsError
 from fruits_airflow.image_export import find_photo
-from fruits_airflow.photo_versions import image_id_of
+from fruits_airflow.photo_versions import image_id_of, image_ids_of
 from fruits_airflow.settings import load_settings
 
 
@@ -28,15 +28,17 @@ def main(argv: list[str] | None = None) -> int:
         "--out", type=Path, default=Path("build/exports"), help="folder for a folder of its own"
     )
     arguments = parser.parse_args(argv)
-    image_id = arguments.id or image_id_of(arguments.key)
+    image_ids = frozenset({arguments.id}) if arguments.id else image_ids_of(arguments.key)
     try:
         settings = load_settings()
         client = CALLED.watch(boto3.client("s3", region_name=settings.region))
-        found = find_photo(client, settings.raw_bucket, settings.lake_bucket, image_id)
+        found = find_photo(client, settings.raw_bucket, settings.lake_bucket, image_ids)
         if not (found.versions or found.rows or found.texts):
-            print(f"Nothing is kept about {image_id}.")
+            which_form = "this image id" if arguments.id else "this key, in composed and decomposed form"
+            print(f"Nothing is kept under {which_form} ({', '.join(sorted(image_ids))}).", file=sys.stderr)
+            print("Check its spelling against a listing of the bucket.", file=sys.stderr)
             return 1
-        folder = arguments.out / image_id
+        folder = arguments.out / (arguments.id or image_id_of(arguments.key))
         found.write(folder)
     except (FruitsError, BotoCoreError, ClientError, FileExistsError) as error:
         print(f"ERROR {type(error).__name__}: {error}", file=sys.stderr)

@@ -1,34 +1,48 @@
 """Taking photos out of what runs have left in the lake beside the tables.
 
 Listings, exports and samples lose their rows; reports are rendered anew without the thumbnail; examples of rejects
-and lines of logs lose the key. What a run published of all photos together (its PCA basis) holds no photo.
+and lines of logs lose the key, however it is spelled. What a run published of all photos together (its PCA basis) holds
+no photo.
 """
 
 from __future__ import annotations
 
 import gzip
-import html
 import io
 import json
 import logging
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import quote
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
 
+from fruits_airflow.digests import record_digest
+from fruits_airflow.inflate import GZIP_MAGIC, InflateError, inflate
 from fruits_airflow.lake import Lake, run_key
+from fruits_airflow.photo_names import PhotoNames, search
 from fruits_airflow.photo_versions import image_id_of
-from fruits_airflow.records import read_stages
+from fruits_airflow.records import RecordError, read_record, read_stages
 from fruits_airflow.report import render
 from fruits_airflow.residency import EVIDENCE
+from fruits_airflow.sample import SampleError, decode_sample
+from fruits_airflow.stored_content import (
+    MAX_INFLATED_BYTES,
+    StoredObject,
+    list_objects,
+    open_object,
+    text_pieces,
+)
 
 log = logging.getLogger(__name__)
 
 ERASED = "[erased]"
-TEXT_PREFIXES = ("runs/", "logs/", "state/", "access/")
+ERASURES = "erasures/"
+TEXT_PREFIXES = ("runs/", "logs/", "state/", "access/", ERASURES)
 _TEXTS = (".json", ".txt", ".log", ".csv", ".md", "stderr", "stdout", "controller", "syslog")
-_GZIP = b"\x1f\x8b"
+_PRESENTATIONS = (".pdf", ".pptx", ".png", ".zip")
+_JSON_BYTES = 16 << 20
+_IN_MEMORY_BYTES = 8 << 20
+_PARQUET = "application/vnd.apache.parquet"
 
 
 @dataclass
@@ -47,13 +61,17 @@ class Erased:
 
 def keys_in_listings(lake: Lake) -> Iterator[str]:
     """Every key that the listing of a run holds; a key once for each run."""
-    for key in _objects(lake, "runs/"):
-        if key.endswith("/listing.parquet"):
-            for batch in _batches(lake.read(key) or b"", ["key"]):
+    import pyarrow.parquet as pq
+
+    for stored in list_objects(lake, "runs/"):
+        if stored.key.endswith("/listing.parquet"):
+            for batch in pq.ParquetFile(open_object(lake, stored)).iter_batches(columns=["key"]):
                 yield from batch.column("key").to_pylist()
 
 
-def erase_from_runs(lake: Lake, image_ids: frozenset[str], keys: Iterable[str]) -> Erased:
+def erase_from_runs(
+    lake: Lake, image_ids: frozenset[str], keys: Iterable[str], own_folder: str = ""
+) -> Erased:
     """Takes photos out of every run's folder and every log.
 
     Of a run the sample and then the listing go last: while they are there, another attempt still learns what shows
@@ -63,86 +81,157 @@ def erase_from_runs(lake: Lake, image_ids: frozenset[str], keys: Iterable[str]) 
         lake: the lake bucket.
         image_ids: of the photos.
         keys: as many of their keys as are known, to find them in texts.
+        own_folder: prefix of what this erasure keeps for itself until its receipt is written.
     """
-    erased, needles = Erased(), spellings(image_ids, keys)
+    erased, names = Erased(), _names(image_ids, keys)
     for prefix in TEXT_PREFIXES:
-        for key in _objects(lake, prefix):
-            if _is_text(key):
-                _erase_from_text(lake, key, image_ids, needles, erased)
-    for run_id, names in _runs(lake).items():
-        _erase_from_run(lake, run_id, names, image_ids, needles, erased)
+        for stored in list_objects(lake, prefix):
+            if not _is_of_run(stored.key) and not _is_kept(stored.key, own_folder):
+                _erase_from_text(lake, stored, image_ids, names[prefix], erased)
+    for run_id, objects in _runs(lake).items():
+        _erase_from_run(lake, run_id, objects, image_ids, names["runs/"], erased)
     return erased
 
 
+def still_named(
+    lake: Lake, image_ids: frozenset[str], keys: Iterable[str], own_folder: str = ""
+) -> Iterator[str]:
+    """Yield the keys of the objects, beside the tables, that still name one of the photos or cannot be searched."""
+    names = _names(image_ids, keys)
+    for prefix in TEXT_PREFIXES:
+        for stored in list_objects(lake, prefix):
+            if not _is_kept(stored.key, own_folder) and _is_named(open_object(lake, stored), names[prefix]):
+                yield stored.key
+
+
+def _names(image_ids: frozenset[str], keys: Iterable[str]) -> dict[str, PhotoNames]:
+    """Return what to look for below each prefix: receipts and requests keep the ids on purpose."""
+    keys = list(keys)
+    return {prefix: PhotoNames(() if prefix == ERASURES else image_ids, keys) for prefix in TEXT_PREFIXES}
+
+
+def _is_of_run(key: str) -> bool:
+    """Whether `_erase_from_run` takes care of the object."""
+    return key.startswith("runs/") and key.endswith((".parquet", "/report.html", *_PRESENTATIONS))
+
+
+def _is_kept(key: str, own_folder: str) -> bool:
+    return bool(own_folder) and key.startswith(own_folder)
+
+
+def _is_named(file: io.BufferedReader | io.BytesIO, names: PhotoNames) -> bool:
+    """Whether a file names one of the photos, or cannot be searched, so that it may."""
+    try:
+        return any(spans for _, spans in search(text_pieces(file), names))
+    except InflateError:
+        return True
+
+
 def _erase_from_run(
-    lake: Lake, run_id: str, names: list[str], image_ids: frozenset[str], needles: list[bytes], erased: Erased
+    lake: Lake,
+    run_id: str,
+    objects: list[StoredObject],
+    image_ids: frozenset[str],
+    names: PhotoNames,
+    erased: Erased,
 ) -> None:
-    sample = lake.read(run_key(run_id, "sample.parquet"))
-    shown = sample is not None and _without(sample, image_ids)[1] > 0
-    page = lake.read(run_key(run_id, "report.html"))
+    sample, shown = lake.read(run_key(run_id, "sample.parquet")), False
+    if sample is not None:
+        try:
+            kept, gone = _without(io.BytesIO(sample), image_ids, names)
+            sample, shown = (kept.read(), True) if gone else (sample, False)
+        except InflateError:  # it may have shown the photo, and is removed below
+            sample, shown = None, True
+    report = run_key(run_id, "report.html")
     told = any(key.startswith(f"{run_key(run_id)}/") for key in erased.objects)  # what the page is made from
-    if page is not None and (shown or told or _is_named(page, needles)):
-        _render_anew(lake, run_id, _without(sample, image_ids)[0] if sample else None)
-        erased.reports += 1
-        erased.objects.append(run_key(run_id, "report.html"))
-    for name in sorted(names, key=lambda name: (name == "listing.parquet", name == "sample.parquet")):
-        key = run_key(run_id, name)
-        if name.endswith(".parquet"):
-            kept, gone = _without(lake.read(key) or b"", image_ids)
+    for stored in objects:
+        if stored.key == report and (shown or told or _is_named(open_object(lake, stored), names)):
+            _render_anew(lake, run_id, sample, erased)
+            erased.reports += 1
+    last = (run_key(run_id, "sample.parquet"), run_key(run_id, "listing.parquet"))
+    for stored in sorted(objects, key=lambda stored: last.index(stored.key) if stored.key in last else -1):
+        if stored.key.endswith(".parquet"):
+            try:
+                kept, gone = _without(open_object(lake, stored), image_ids, names)
+            except InflateError as error:
+                log.warning("%s (%s) is removed: it may name an erased photo", stored.key, error)
+                _replace(lake, stored.key, None, _PARQUET, erased)
+                continue
             if gone:
-                lake.write(key, kept, "application/vnd.apache.parquet")
+                _replace(lake, stored.key, kept, _PARQUET, erased)
                 erased.rows += gone
-                erased.objects.append(key)
-        elif shown and name.endswith((".pdf", ".pptx", ".png", ".zip")):
-            log.warning("%s may show an erased photo and is removed; make it anew", key)
-            lake.remove(key)
-            erased.objects.append(key)
+        elif shown and stored.key.endswith(_PRESENTATIONS):
+            log.warning("%s may show an erased photo and is removed; make it anew", stored.key)
+            _replace(lake, stored.key, None, "", erased)
 
 
-def _is_named(page: bytes, needles: list[bytes]) -> bool:
-    """Whether a page names a photo: a key with `&` or a quote stands there as HTML escapes it."""
-    plain = html.unescape(page.decode("utf-8", "replace")).encode()
-    return any(needle in plain for needle in needles)
-
-
-def _render_anew(lake: Lake, run_id: str, sample: bytes | None) -> None:
+def _render_anew(lake: Lake, run_id: str, sample: bytes | None, erased: Erased) -> None:
     """Writes report.html from what is left; a page that cannot be rendered is removed, since it may show the photo."""
-    import pyarrow.parquet as pq
+    page = None
+    try:
+        if (record := read_record(lake, run_id)) is not None:
+            table = decode_sample(sample) if sample else None
+            evidence = lake.read_json(run_key(run_id, EVIDENCE))
+            page = render(record, read_stages(lake, run_id), table, evidence).encode()
+    except (RecordError, SampleError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        log.warning(
+            "The report of %s cannot be rendered anew (%s) and is removed", run_id, type(error).__name__
+        )
+    _replace(lake, run_key(run_id, "report.html"), page, "text/html; charset=utf-8", erased)
 
-    key, record = run_key(run_id, "report.html"), lake.read_json(run_key(run_id, "run.json"))
-    if record is None:
+
+def _replace(
+    lake: Lake, key: str, content: bytes | IO[bytes] | None, content_type: str, erased: Erased
+) -> None:
+    """Write what is left of an object, or remove it where nothing is: the only place that changes a run's files."""
+    record_digest(lake, key, content)
+    if content is None:
         lake.remove(key)
-        return
-    table = pq.read_table(io.BytesIO(sample)) if sample else None
-    page = render(record, read_stages(lake, run_id), table, lake.read_json(run_key(run_id, EVIDENCE)))
-    lake.write(key, page.encode(), "text/html; charset=utf-8")
+    else:
+        lake.client.put_object(Bucket=lake.bucket, Key=key, Body=content, ContentType=content_type)
+    erased.objects.append(key)
 
 
 def _erase_from_text(
-    lake: Lake, key: str, image_ids: frozenset[str], needles: list[bytes], erased: Erased
+    lake: Lake, stored: StoredObject, image_ids: frozenset[str], names: PhotoNames, erased: Erased
 ) -> None:
-    stored = lake.read(key)
-    if stored is None:
-        return
-    packed = stored.startswith(_GZIP)
+    key, is_json, had_examples = stored.key, stored.key.endswith(".json"), False
+    source: io.BufferedReader | io.BytesIO = open_object(lake, stored)
+    if is_json and stored.size_bytes <= _JSON_BYTES:
+        content = lake.read(key) or b""
+        cleaned = _without_examples(content, image_ids)
+        source, had_examples = io.BytesIO(cleaned), cleaned != content
     try:
-        text = gzip.decompress(stored) if packed else stored
-    except (OSError, EOFError, zlib.error) as error:
-        log.warning("%s cannot be unpacked (%s) and is removed: it may name an erased photo", key, error)
-        lake.remove(key)
-        erased.objects.append(key)
+        if not had_examples and not _is_named(source, names):
+            return
+        source.seek(0)
+        if not _is_text(key):
+            raise InflateError("it is no text")
+        left = _redacted(source, names)
+    except InflateError as error:
+        log.warning("%s is removed (%s): it may name an erased photo", key, error)
+        _replace(lake, key, None, "", erased)
         return
-    cleaned = _without_examples(text, image_ids) if key.endswith(".json") else text
-    for needle in needles:
-        cleaned = cleaned.replace(needle, ERASED.encode())
-    if cleaned != text:
-        lake.write(
-            key,
-            gzip.compress(cleaned) if packed else cleaned,
-            "application/json" if key.endswith(".json") else "text/plain",
-        )
-        erased.texts += 1
-        erased.objects.append(key)
+    _replace(lake, key, left, "application/json" if is_json else "text/plain", erased)
+    erased.texts += 1
+
+
+def _redacted(source: io.BufferedReader | io.BytesIO, names: PhotoNames) -> IO[bytes]:
+    """Return a text without the names of photos, packed as the source is."""
+    left = SpooledTemporaryFile(_IN_MEMORY_BYTES)  # noqa: SIM115 - returned open
+    is_gzip = source.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+    source.seek(0)
+    sink: IO[bytes] = gzip.GzipFile(fileobj=left, mode="wb") if is_gzip else left  # type: ignore[assignment]
+    for text, spans in search(inflate(source, MAX_INFLATED_BYTES), names):
+        at = 0
+        for start, end in spans:
+            sink.write((text[at:start] + ERASED).encode("utf-8", "surrogateescape"))
+            at = end
+        sink.write(text[at:].encode("utf-8", "surrogateescape"))
+    if is_gzip:
+        sink.close()
+    left.seek(0)
+    return left
 
 
 def _without_examples(text: bytes, image_ids: frozenset[str]) -> bytes:
@@ -152,50 +241,66 @@ def _without_examples(text: bytes, image_ids: frozenset[str]) -> bytes:
     except ValueError:
         return text
     examples = content.get("reject_examples") if isinstance(content, dict) else None
-    if not examples:
+    if not isinstance(examples, list):
         return text
-    kept = [one for one in examples if image_id_of(str(one.get("source_key"))) not in image_ids]
+    kept = [
+        example
+        for example in examples
+        if not isinstance(example, dict) or image_id_of(str(example.get("source_key"))) not in image_ids
+    ]
     if len(kept) == len(examples):
         return text
     return json.dumps({**content, "reject_examples": kept}, indent=1, sort_keys=True).encode()
 
 
-def _without(stored: bytes, image_ids: frozenset[str]) -> tuple[bytes, int]:
-    """A Parquet file without the rows of these images, and how many went; by `image_id`, or by the digest of `key`."""
+def _without(
+    source: io.BufferedReader | io.BytesIO, image_ids: frozenset[str], names: PhotoNames
+) -> tuple[IO[bytes], int]:
+    """Return a Parquet file without the rows of these photos, and how many rows went.
+
+    Raises:
+        InflateError: The file cannot be read.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if not stored:
-        return stored, 0
-    source = pq.ParquetFile(io.BytesIO(stored))
-    names = source.schema_arrow.names
-    if "image_id" not in names and "key" not in names:
-        return stored, 0
-    out, gone = io.BytesIO(), 0
-    with pq.ParquetWriter(out, source.schema_arrow, compression="zstd") as writer:
-        for group in range(source.num_row_groups):
-            table = source.read_row_group(group)
-            column = table.column("image_id" if "image_id" in names else "key").to_pylist()
-            meant = [(v if "image_id" in names else image_id_of(v)) in image_ids for v in column]
-            gone += sum(meant)
-            writer.write_table(table.filter(pa.array([not one for one in meant], pa.bool_())))
-    return (out.getvalue() if gone else stored), gone
+    left, gone = SpooledTemporaryFile(_IN_MEMORY_BYTES), 0  # noqa: SIM115 - returned open
+    try:
+        file = pq.ParquetFile(source)
+        columns = [
+            column.name for column in file.schema_arrow if pa.types.is_string(column.type)
+        ]  # by these rows are found
+        found = [
+            _named_rows(file.read_row_group(group, columns=columns), image_ids, names)
+            for group in range(file.num_row_groups if columns else 0)
+        ]
+        gone = sum(map(sum, found))
+        if gone:
+            with pq.ParquetWriter(left, file.schema_arrow, compression="zstd") as writer:
+                for group, rows in enumerate(found):
+                    mask = pa.array([not is_named for is_named in rows], pa.bool_())
+                    writer.write_table(file.read_row_group(group).filter(mask))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InflateError(f"the Parquet file is corrupt: {error}") from error
+    left.seek(0)
+    return left, gone
 
 
-def _batches(stored: bytes, columns: list[str]) -> Iterator[Any]:
-    import pyarrow.parquet as pq
-
-    if stored:
-        yield from pq.ParquetFile(io.BytesIO(stored)).iter_batches(columns=columns)
-
-
-def spellings(image_ids: frozenset[str], keys: Iterable[str]) -> list[bytes]:
-    """What names a photo in a text: its id, its key, and the key as JSON and as a URL spell it. The longest first."""
-    words = set(image_ids)
-    for key in keys:
-        if image_id_of(key) in image_ids:
-            words |= {key, quote(key), quote(key, safe=""), json.dumps(key)[1:-1]}
-    return sorted((word.encode() for word in words), key=len, reverse=True)
+def _named_rows(table: Any, image_ids: frozenset[str], names: PhotoNames) -> list[bool]:
+    """Return for each row whether it is one of these photos', or names one in another cell."""
+    named = [False] * table.num_rows
+    for name in table.column_names:
+        cells = table.column(name).to_pylist()
+        if name == "image_id":
+            hits = [cell in image_ids for cell in cells]
+        elif name == "key":
+            hits = [cell is not None and image_id_of(cell) in image_ids for cell in cells]
+        elif names.spans("\n".join(filter(None, cells))):
+            hits = [bool(cell and names.spans(cell)) for cell in cells]
+        else:
+            continue
+        named = [before or hit for before, hit in zip(named, hits, strict=True)]
+    return named
 
 
 def _is_text(key: str) -> bool:
@@ -203,14 +308,10 @@ def _is_text(key: str) -> bool:
     return name.endswith(_TEXTS) or key.startswith(("logs/", "access/"))
 
 
-def _objects(lake: Lake, prefix: str) -> list[str]:
-    pages = lake.client.get_paginator("list_objects_v2").paginate(Bucket=lake.bucket, Prefix=prefix)
-    return [found["Key"] for page in pages for found in page.get("Contents", [])]
-
-
-def _runs(lake: Lake) -> dict[str, list[str]]:
-    runs: dict[str, list[str]] = {}
-    for key in _objects(lake, "runs/"):
-        _, run_id, name = key.split("/", 2)
-        runs.setdefault(run_id, []).append(name)
+def _runs(lake: Lake) -> dict[str, list[StoredObject]]:
+    runs: dict[str, list[StoredObject]] = {}
+    for stored in list_objects(lake, "runs/"):
+        run_id, slash, _ = stored.key.removeprefix("runs/").partition("/")
+        if slash and run_id:
+            runs.setdefault(run_id, []).append(stored)
     return runs

@@ -19,17 +19,21 @@ from fruits_airflow.clusters import ClusterIdentity
 from fruits_airflow.cost import deadline, fleets_eur_per_hour, worker_vcpus
 from fruits_airflow.database_lock import DatabaseLock, take_together
 from fruits_airflow.endpoints import FOLDER
-from fruits_airflow.erasing_exports import erase_from_runs, keys_in_listings
+from fruits_airflow.erasing_exports import erase_from_runs, keys_in_listings, still_named
 from fruits_airflow.erasure import (
     Request,
+    Targets,
     Wish,
     erasure_key,
     read_request,
+    record_keys,
     record_request,
+    require_confirmed,
     resolve,
+    suppressed,
     suppression_key,
 )
-from fruits_airflow.errors import ConfigError, ErasureIncomplete, LockHeld
+from fruits_airflow.errors import ConfigError, ErasureIncomplete, ErasureRefused, LockHeld
 from fruits_airflow.journal import LAST_FAILURE, forget_failure, waited_in_vain
 from fruits_airflow.lake import Lake
 from fruits_airflow.lock_owners import lock_deadline
@@ -78,6 +82,18 @@ def parameter_schemas() -> dict[str, dict[str, Any]]:
             "maxLength": 1024,
             "description": "A folder of the raw bucket: everything that lies, or ever lay, below it",
         },
+        "expected_photos": {
+            "type": ["null", "integer"],
+            "default": None,
+            "minimum": 0,
+            "description": "How many photos will be erased, from the plan of a run without this parameter; any other "
+            "number stops the run before anything is erased",
+        },
+        "allow_missing": {
+            "type": "boolean",
+            "default": False,
+            "description": "Go on although a part of the request matches no photo, since it may be gone already",
+        },
     }
 
 
@@ -114,6 +130,7 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
         ResidencyError: a bucket lies outside the European Union.
         LockHeld: another run works on a database.
         CostCeilingExceeded: `max_cost_eur` pays for no cluster.
+        ErasureRefused: what would be erased is not what `expected_photos` confirms.
     """
     run_id, params, lake = context["run_id"], context["params"], open_lake(settings)
     unknown = sorted(set(context["dag_run"].conf or {}) - set(parameter_schemas()))
@@ -134,26 +151,27 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
         now, settings.max_cost_eur, 0.0, eur_per_hour, settings.max_cluster_minutes
     )  # refuses a useless ceiling
 
+    if wish.expected_photos is None:
+        _confirmed_targets(settings, lake, run_id, wish)  # tells the number without waiting for a lock
     locks = _locks(RunCluster.of(context, settings))
     take_together(locks, lock_deadline(settings))
+    targets = _confirmed_targets(settings, lake, run_id, wish)
     databases = [lock.database for lock in locks]
     everywhere = [*databases, settings.notebook_database]  # a notebook takes no lock: its tables are its own
     for database in everywhere:  # of a cleared attempt, whose request may have been smaller
         lake.remove(_metrics_key(run_id, database))
-    request = record_request(
-        lake, run_id, resolve(lake.client, settings.raw_bucket, wish, keys_in_listings(lake))
-    )
+    request = record_request(lake, run_id, targets.request, targets.keys | wish.keys)
     for database in databases:
         _overtake(lake, database, run_id)
     log.info(
-        "%d photos with %d contents are to be erased", len(request.image_ids), len(request.content_sha256)
+        "%d image ids with %d contents are to be erased", len(request.image_ids), len(request.content_sha256)
     )
     return {
         "run_id": run_id,
         "planned_at": now.isoformat(),
         "run_folder": lake.uri(erasure_key(run_id)),
         "erasure": lake.uri(erasure_key(run_id, "request.json")),
-        "photos": len(request.image_ids),
+        "photos": len(targets.keys),
         "lake_bucket": settings.lake_bucket,
         "lake_region": lake_region,
         "region": settings.region,
@@ -169,6 +187,15 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
     }
 
 
+def _confirmed_targets(settings: Settings, lake: Lake, run_id: str, wish: Wish) -> Targets:
+    """Find what would be erased, log it by count and folder, and refuse what was not confirmed."""
+    targets = resolve(lake.client, settings.raw_bucket, wish, keys_in_listings(lake))
+    for line in targets.summary():
+        log.info("%s", line)
+    require_confirmed(wish, targets, suppressed(lake, run_id), settings.max_erased_photos)
+    return targets
+
+
 def erase_exports(settings: Settings, context: Context) -> dict[str, Any]:
     """Takes the photos out of every run's folder and every log; returns counts.
 
@@ -179,8 +206,9 @@ def erase_exports(settings: Settings, context: Context) -> dict[str, Any]:
     take_together(_locks(RunCluster.of(context, settings)), lock_deadline(settings))
     request = _request(lake, run_id)
     present = (version.key for version in list_versions(lake.client, settings.raw_bucket))
-    keys = {key for known in (present, keys_in_listings(lake)) for key in known}
-    erased = erase_from_runs(lake, request.image_ids, keys)
+    known = (key for keys in (present, keys_in_listings(lake)) for key in keys)
+    keys = record_keys(lake, run_id, (key for key in known if image_id_of(key) in request.image_ids))
+    erased = erase_from_runs(lake, request.image_ids, keys, own_folder=f"{erasure_key(run_id)}/")
     log.info("%s", erased.as_json())
     return erased.as_json()
 
@@ -237,7 +265,7 @@ def _receipt(
 
     Raises:
         ErasureIncomplete: a task has left no account of what it erased; a version of a photo is there, or a listing
-            has it, for example because it was uploaded meanwhile.
+            has it, for example because it was uploaded meanwhile; or something in the lake still names one.
     """
     run_id = plan["run_id"]
     request = _request(lake, run_id)
@@ -257,6 +285,12 @@ def _receipt(
         )
     if any(image_id_of(key) in request.image_ids for key in keys_in_listings(lake)):
         raise ErasureIncomplete("a run has listed one of these photos meanwhile; clear erase_exports")
+    own_folder = f"{erasure_key(run_id)}/"
+    if named := list(still_named(lake, request.image_ids, record_keys(lake, run_id, ()), own_folder)):
+        raise ErasureIncomplete(
+            f"{len(named)} objects in {settings.lake_bucket} still name one of these photos, for example {named[0]}; "
+            "clear erase_exports"
+        )
     return {
         "erasure_id": run_id,
         "planned_at": plan["planned_at"],
@@ -311,6 +345,8 @@ def _judge(settings: Settings, context: Context) -> None:
             problems.insert(0, f"{failure['stage']}: {failure['cause']}")
         cause = f"not everything is erased: {'; '.join(problems)}; clear what failed"
         anchor: Anchor = "lock-held" if waited_in_vain(failure) else "red-run"
+        if failure and str(failure["cause"]).startswith(ErasureRefused.__name__):
+            anchor = "refused"
         tell(settings, Notice(anchor, run.identity, cause, run.cost_so_far()))
         raise AirflowFailException(cause)
     _forget_notes(run)

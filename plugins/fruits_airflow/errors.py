@@ -51,5 +51,9 @@ class RunOvertaken(FruitsError):
     """Another run has worked on the database since this one was planned: going on would bring its results back."""
 
 
+class ErasureRefused(FruitsError):
+    """An erasure is not what was confirmed, or is larger than the settings allow; nothing is erased or suppressed."""
+
+
 class ErasureIncomplete(FruitsError):
     """Something of a photo that was to be erased is still there."""

@@ -6,25 +6,40 @@ folders and logs. Of a Parquet file only the ids are read, and the rest of a row
 
 from __future__ import annotations
 
-import gzip
-import io
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fruits_airflow.erasing_exports import keys_in_listings, spellings
+from fruits_airflow.erasing_exports import keys_in_listings
+from fruits_airflow.inflate import InflateError
 from fruits_airflow.lake import Lake
-from fruits_airflow.photo_versions import image_id_of, list_versions
+from fruits_airflow.photo_names import PhotoNames, search
+from fruits_airflow.photo_versions import (
+    PhotoVersion,
+    image_id_of,
+    image_ids_of,
+    list_versions,
+    naming_no_key,
+)
+from fruits_airflow.stored_content import RangeFile, StoredObject, list_objects, open_object, text_pieces
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _PARQUET_FOLDERS = ("tables/", "runs/", "suppression/")
-_TEXT_FOLDERS = ("runs/", "logs/", "erasures/", "access/")
+_TEXT_FOLDERS = ("runs/", "logs/", "state/", "erasures/", "access/")
+_LINE_CHARS = 4096
+_SUFFIXES = {
+    b"\xff\xd8\xff": ".jpg",
+    b"\x89PNG\r\n": ".png",
+    b"GIF8": ".gif",
+    b"BM": ".bmp",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+}
 _ID_COLUMNS: dict[str, Callable[[str], str]] = {
     "image_id": lambda value: value,
     "key": image_id_of,
@@ -32,54 +47,12 @@ _ID_COLUMNS: dict[str, Callable[[str], str]] = {
 }
 
 
-class RangeFile(io.RawIOBase):
-    """An object of S3 as a file that can be read at any place: one ranged GET for each read.
-
-    Args:
-        client: S3 client.
-        bucket: its bucket.
-        key: its key.
-        size_bytes: its size, as a listing shows it.
-    """
-
-    def __init__(self, client: S3Client, bucket: str, key: str, size_bytes: int) -> None:
-        super().__init__()
-        self._client, self._bucket, self._key, self._size, self._at = client, bucket, key, size_bytes, 0
-
-    def readable(self) -> bool:
-        """Always."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always."""
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Moves to a place; returns it."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        """The place."""
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        """Reads on from the place."""
-        end = self._size if size < 0 else min(self._size, self._at + size)
-        if self._at >= end:
-            return b""
-        ranged = f"bytes={self._at}-{end - 1}"
-        content = self._client.get_object(Bucket=self._bucket, Key=self._key, Range=ranged)["Body"].read()
-        self._at += len(content)
-        return content
-
-
 @dataclass
 class Found:
     """What is kept about one photo.
 
     Attributes:
-        image_id: of the photo.
+        image_ids: of the photo; several where its key has a composed and a decomposed form.
         keys: under which it lies or lay.
         versions: of the object: facts, and the name of the file with its bytes.
         rows: by place (table or file), without pictures.
@@ -87,7 +60,7 @@ class Found:
         files: pictures by file name.
     """
 
-    image_id: str
+    image_ids: frozenset[str]
     keys: set[str] = field(default_factory=set)
     versions: list[dict[str, Any]] = field(default_factory=list)
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -95,16 +68,17 @@ class Found:
     files: dict[str, bytes] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Writes `export.json` and the pictures into a new folder.
+        """Writes `export.json` and the pictures into a new folder that only its owner can enter.
 
         Raises:
             FileExistsError: the folder is there: an old export must not look like part of this one.
         """
-        folder.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
         told = {
-            "image_id": self.image_id,
+            "image_ids": sorted(self.image_ids),
             "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "keys": sorted(self.keys),
             "object_versions": self.versions,
@@ -112,60 +86,71 @@ class Found:
             "lines_of_logs_and_records": self.texts,
         }
         (folder / "export.json").write_text(
-            json.dumps(told, indent=1, default=str, ensure_ascii=False) + "\n"
+            json.dumps(told, indent=1, default=str, ensure_ascii=False) + "\n", errors="backslashreplace"
         )
 
 
-def find_photo(client: S3Client, raw_bucket: str, lake_bucket: str, image_id: str) -> Found:
+def find_photo(client: S3Client, raw_bucket: str, lake_bucket: str, image_ids: frozenset[str]) -> Found:
     """Collects all that both buckets keep about a photo.
 
     Args:
         client: S3 client.
         raw_bucket: bucket of the photos.
         lake_bucket: bucket of everything made of them.
-        image_id: hex SHA-256 of the object's key.
+        image_ids: hex SHA-256 of the object's key; of all its Unicode forms where the key is known.
     """
-    lake, found = Lake(client, lake_bucket), Found(image_id)
-    _add_versions(client, raw_bucket, found)
-    found.keys |= {key for key in keys_in_listings(lake) if image_id_of(key) == image_id}
+    lake = Lake(client, lake_bucket)
+    versions = list(list_versions(client, raw_bucket))
+    known = {version.key for version in versions} | set(keys_in_listings(lake))
+    keys = {key for key in known if image_ids_of(key) & image_ids}
+    found = Found(image_ids | {image_id_of(key) for key in keys}, keys)
+    for version in versions:
+        if version.key in keys:
+            _add_version(client, raw_bucket, version, found)
     for prefix in _PARQUET_FOLDERS:
-        for key, size in _objects(lake, prefix):
-            if key.endswith(".parquet"):
-                _add_rows(lake, key, size, found)
+        for stored in list_objects(lake, prefix):
+            if stored.key.endswith(".parquet"):
+                _add_rows(lake, stored, found)
     told = (row.get("source_key") for rows in found.rows.values() for row in rows)
     found.keys |= {str(key) for key in told if key}  # where neither bucket nor listing has it any more
-    needles = [word.decode() for word in spellings(frozenset({image_id}), found.keys)]
+    names = PhotoNames(found.image_ids, found.keys)
     for prefix in _TEXT_FOLDERS:
-        for key, _ in _objects(lake, prefix):
-            if not key.endswith((".parquet", ".html", ".npz", ".pdf")):
-                _add_lines(lake, key, needles, found)
+        for stored in list_objects(lake, prefix):
+            if not stored.key.endswith((".parquet", ".html", ".npz", ".pdf")):
+                _add_lines(lake, stored, names, found)
     return found
 
 
-def _add_versions(client: S3Client, bucket: str, found: Found) -> None:
-    for version in list_versions(client, bucket):
-        if image_id_of(version.key) != found.image_id:
-            continue
-        found.keys.add(version.key)
-        facts: dict[str, Any] = {"version_id": version.version_id, "delete_marker": version.is_marker}
-        if not version.is_marker:
+def _add_version(client: S3Client, bucket: str, version: PhotoVersion, found: Found) -> None:
+    facts: dict[str, Any] = {"version_id": version.version_id, "delete_marker": version.is_marker}
+    if not version.is_marker:
+        with naming_no_key():
             reply = client.get_object(Bucket=bucket, Key=version.key, VersionId=version.version_id)
-            name = f"photo-{len(found.versions) + 1}{Path(version.key).suffix.lower()[:6]}"
-            found.files[name] = reply["Body"].read()
-            facts |= {"file": name, "size_bytes": version.size_bytes, "uploaded_at": reply["LastModified"]}
-            facts |= {"content_type": reply.get("ContentType"), "user_metadata": reply.get("Metadata", {})}
-        found.versions.append(facts)
+            content = reply["Body"].read()
+        name = f"photo-{len(found.versions) + 1}{_suffix(content)}"
+        found.files[name] = content
+        facts |= {"file": name, "size_bytes": version.size_bytes, "uploaded_at": reply["LastModified"]}
+        facts |= {"content_type": reply.get("ContentType"), "user_metadata": reply.get("Metadata", {})}
+    found.versions.append(facts)
 
 
-def _add_rows(lake: Lake, key: str, size_bytes: int, found: Found) -> None:
-    place = _place(key)
-    for row in _rows_of(RangeFile(lake.client, lake.bucket, key, size_bytes), found.image_id):
+def _suffix(content: bytes) -> str:
+    """Return a suffix by the content: the one of the key is the uploader's word, and may be `.html` or `.exe`."""
+    if content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        return ".webp"
+    return next((suffix for magic, suffix in _SUFFIXES.items() if content.startswith(magic)), ".bin")
+
+
+def _add_rows(lake: Lake, stored: StoredObject, found: Found) -> None:
+    place = _place(stored.key)
+    for row in _rows_of(RangeFile(lake.client, lake.bucket, *stored), found.image_ids):
         kept: dict[str, Any] = {}
         for name, value in row.items():
             if isinstance(value, bytes):
-                file = f"{place.replace('/', '-')}-{name}.webp"
+                stem, suffix = f"{place.replace('/', '-')}-{name}", _suffix(value)
+                file = f"{stem}{suffix}"
                 if found.files.setdefault(file, value) != value:
-                    file = f"{place.replace('/', '-')}-{name}-{len(found.files)}.webp"
+                    file = f"{stem}-{len(found.files)}{suffix}"
                     found.files[file] = value
                 kept[name] = f"see {file}"
             else:
@@ -175,7 +160,7 @@ def _add_rows(lake: Lake, key: str, size_bytes: int, found: Found) -> None:
             rows.append(kept)
 
 
-def _rows_of(file: RangeFile, image_id: str) -> Iterator[Mapping[str, Any]]:
+def _rows_of(file: RangeFile, image_ids: frozenset[str]) -> Iterator[Mapping[str, Any]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -186,22 +171,25 @@ def _rows_of(file: RangeFile, image_id: str) -> Iterator[Mapping[str, Any]]:
     for group in range(source.num_row_groups):
         ids = source.read_row_group(group, columns=[column]).column(column).to_pylist()
         hits = [
-            i for i, value in enumerate(ids) if value is not None and _ID_COLUMNS[column](value) == image_id
+            i for i, value in enumerate(ids) if value is not None and _ID_COLUMNS[column](value) in image_ids
         ]
         if hits:
             yield from source.read_row_group(group).take(hits).to_pylist()
 
 
-def _add_lines(lake: Lake, key: str, needles: list[str], found: Found) -> None:
-    stored = lake.read(key) or b""
+def _add_lines(lake: Lake, stored: StoredObject, names: PhotoNames, found: Found) -> None:
+    lines: list[str] = []
     try:
-        text = gzip.decompress(stored) if stored.startswith(b"\x1f\x8b") else stored
-    except (OSError, EOFError, zlib.error):
-        found.texts[key] = ["(cannot be unpacked; kept, and not searched)"]
-        return
-    lines = [line for line in text.decode("utf-8", "replace").splitlines() if any(n in line for n in needles)]
+        for text, spans in search(text_pieces(open_object(lake, stored)), names):
+            for start, end in spans:
+                rest, _, _ = text[end : end + _LINE_CHARS].partition("\n")
+                line = text[max(0, start - _LINE_CHARS) : start].rpartition("\n")[2] + text[start:end] + rest
+                if line not in lines[-1:]:
+                    lines.append(line)
+    except InflateError:
+        lines.append("(the rest cannot be unpacked; it is kept, and not searched)")
     if lines:
-        found.texts[key] = lines
+        found.texts[stored.key] = lines
 
 
 def _place(key: str) -> str:
@@ -210,9 +198,3 @@ def _place(key: str) -> str:
     if parts[0] == "tables" and len(parts) > 3:
         return f"{parts[1].removesuffix('.db')}.{parts[2]}"
     return key
-
-
-def _objects(lake: Lake, prefix: str) -> Iterator[tuple[str, int]]:
-    pages = lake.client.get_paginator("list_objects_v2").paginate(Bucket=lake.bucket, Prefix=prefix)
-    for page in pages:
-        yield from ((found["Key"], found["Size"]) for found in page.get("Contents", []))

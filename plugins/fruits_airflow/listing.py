@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fruits_airflow.errors import ConfigError
+from fruits_airflow.photo_versions import image_id_of
 
 ROW_GROUP = 50_000
 
@@ -74,7 +75,8 @@ def write_listing(objects: Iterable[ListedObject], path: Path) -> ListingSummary
         for item in objects:
             if count and item.key <= previous:
                 raise ConfigError(
-                    f"listing: {item.key!r} comes after {previous!r}; use a general purpose bucket"
+                    f"listing: object {count + 1} (image id {image_id_of(item.key)}) is out of order; use a general "
+                    "purpose bucket"
                 )
             previous = item.key
             digest.update(f"{item.key}\0{item.etag}\0{item.size_bytes}\n".encode())

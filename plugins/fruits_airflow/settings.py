@@ -78,6 +78,8 @@ class Settings:
     step_timeout_minutes: int = 240
     terminate_timeout_minutes: int = 15
     lock_wait_minutes: int = 120
+    max_erased_photos: int = 1000
+    erasure_role: str | None = None
     publish_by_hour: int | None = 8
     notify: str = "log"
     notify_conn_id: str | None = None
@@ -141,6 +143,7 @@ class Settings:
         _between("variance", self.variance, 0.0, 1.0)
         for share in ("max_reject_rate", "min_explained_variance", "min_agreement", "max_variance_loss"):
             _between(share, getattr(self, share), 0.0, 1.0, closed=True)
+        _between("max_erased_photos", self.max_erased_photos, 1, 1_000_000, closed=True)
         _between("max_drift_degrees", self.max_drift_degrees, 0.0, 90.0, closed=True)
         _between("max_cost_eur", self.max_cost_eur, 0.0, 10_000.0)
         _between("interface_endpoints", self.interface_endpoints, 0, 100, closed=True)

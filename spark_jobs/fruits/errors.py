@@ -44,7 +44,7 @@ class ConstantFeaturesError(FruitsError):
 
 
 class ReconciliationError(FruitsError):
-    """After a load, a listed object is neither an image nor a reject."""
+    """After a load or an erasure, the tables do not hold what they must."""
 
 
 class QualityGateError(FruitsError):

@@ -18,6 +18,7 @@ from obstore.exceptions import GenericError, PermissionDeniedError, Precondition
 
 from fruits.errors import ObjectAccessError
 from fruits.images import MAX_BYTES
+from fruits.keys import image_id
 from fruits.objects import S3Location, boto3_client, carried_by_obstore, store
 from fruits.rejects import ImageRejected, RejectCode
 
@@ -29,6 +30,9 @@ MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
 
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>([\w.]{1,80})</Code>")
+_NETWORK = re.compile(
+    r"(?i:connection (?:refused|reset|closed)|timed out|dns error|certificate|os error \d+|max_retries: \d+)"
+)
 _ABOUT_THE_OBJECT = frozenset({"InvalidRequest", "InvalidArgument", "KeyTooLongError", "InvalidURI"})
 """What S3 says with 400 about one object or its key. Whatever else it says with it (an expired token, a wrong bucket,
 too many requests, a word that is new) it may say of each object: the load fails, and no photo is rejected for it."""
@@ -123,10 +127,24 @@ def _outcome(future: Future[bytes], listed: Listed) -> bytes | ImageRejected:
         return future.result()
     except ImageRejected as rejected:
         return rejected
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not name the key
         raise ObjectAccessError(
-            f"could not fetch {listed.key!r}: {type(error).__name__}: {str(error).splitlines()[0][:300]}"
-        ) from error
+            f"could not fetch the photo with image id {image_id(listed.key)}: {_reason(error)}"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Describe an error by its kind and codes: its message can hold the key, in a URL, a path or an ARN."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{type(error).__name__}: {error.strerror}"
+    response = getattr(error, "response", {})  # of botocore
+    status, code = _STATUS.search(str(error)), _CODE.search(str(error))
+    details = (
+        status and f"status {status[1]}",
+        code[1] if code else response.get("Error", {}).get("Code"),
+        *dict.fromkeys(match.lower() for match in _NETWORK.findall(str(error))),
+    )
+    return f"{type(error).__name__}: {', '.join(filter(None, details)) or 'S3 gave no code'}"
 
 
 async def _by_obstore(bucket: Any, listed: Listed) -> bytes:

@@ -62,9 +62,12 @@ def main() -> None:
         run_cluster.step_for = step  # type: ignore[attr-defined]
         run = bag.dags["erase_images"].test(run_conf=scenario.get("conf", {}))
         tasks = {ti.task_id: str(ti.state) for ti in run.get_task_instances()}
-        sys.stdout.write(
-            f"RESULT {json.dumps({'run_id': run.run_id, 'state': str(run.state), 'tasks': tasks})}\n"
-        )
+        access = {
+            role: {kind: sorted(rights) for kind, rights in kinds.items()}
+            for role, kinds in (bag.dags["erase_images"].access_control or {}).items()
+        }
+        result = {"run_id": run.run_id, "state": str(run.state), "tasks": tasks, "access": access}
+        sys.stdout.write(f"RESULT {json.dumps(result)}\n")
         sys.stdout.flush()
 
 

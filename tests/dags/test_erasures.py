@@ -25,9 +25,10 @@ ID = hashlib.sha256(KEY.encode()).hexdigest()
 SCENARIOS: dict[str, dict[str, Any]] = {
     "nothing named": {"conf": {}},
     "misspelt": {"conf": {"key": KEY}},
-    "broken step": {"conf": {"keys": [KEY]}, "fail": "erase_demo_images"},
-    "good": {"conf": {"keys": [KEY]}},
-    "again": {"conf": {"image_ids": [ID]}},
+    "unconfirmed": {"conf": {"keys": [KEY]}},
+    "broken step": {"conf": {"keys": [KEY], "expected_photos": 1}, "fail": "erase_demo_images"},
+    "good": {"conf": {"keys": [KEY], "expected_photos": 1}},
+    "again": {"conf": {"image_ids": [ID], "expected_photos": 0, "allow_missing": True}},
 }
 
 
@@ -38,6 +39,7 @@ class Erasure:
     run_id: str
     state: str
     tasks: dict[str, str]
+    access: dict[str, dict[str, list[str]]]
 
     @property
     def receipt(self) -> dict[str, Any] | None:
@@ -75,6 +77,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         laptop.put_photos(RAW, [KEY, OTHER, KEY])
         s3.put_object(Bucket=LAKE, Key="logs/j-0/steps/s-0/stderr", Body=f"no JPEG: {KEY}".encode())
         settings = fruits_environment() | {"FRUITS_RAW_BUCKET": RAW, "FRUITS_LAKE_BUCKET": LAKE}
+        settings |= {"FRUITS_ERASURE_ROLE": "Erasure"}
         environment = outside | aws | airflow_environment(home) | settings
         airflow = str(Path(sys.executable).with_name("airflow"))
         subprocess.run(
@@ -137,13 +140,27 @@ def test_a_broken_step_leaves_the_photo_suppressed_and_the_erasure_red(world: Wo
     assert f"suppression/{erasure.run_id}.parquet" in {found["Key"] for found in suppressed}
 
 
+def test_the_dag_gives_the_role_of_the_settings_the_right_to_trigger_it(world: World) -> None:
+    assert world.erasures["good"].access == {
+        "Erasure": {"DAGs": ["can_edit", "can_read"], "DAG Runs": ["can_create"]}
+    }
+
+
+def test_a_plan_without_a_number_says_it_and_erases_nothing(world: World) -> None:
+    erasure = world.erasures["unconfirmed"]
+    assert "1 photos would be erased" in world.log
+    assert erasure.receipt is None
+    suppressed = laptop.client("s3").list_objects_v2(Bucket=LAKE, Prefix="suppression/")["Contents"]
+    assert f"suppression/{erasure.run_id}.parquet" not in {entry["Key"] for entry in suppressed}
+
+
 def test_a_second_erasure_finds_nothing_and_is_green(world: World) -> None:
     erasure = world.erasures["again"]
     assert erasure.state == "success", world.log[-3000:]
     assert (erasure.receipt or {})["photos"] == {"versions": 0, "markers": 0, "uploads": 0}
 
 
-@pytest.mark.parametrize("name", ["nothing named", "misspelt"])
+@pytest.mark.parametrize("name", ["nothing named", "misspelt", "unconfirmed"])
 def test_a_wish_that_is_none_makes_no_cluster(world: World, name: str) -> None:
     erasure = world.erasures[name]
     assert erasure.state == "failed"

@@ -125,7 +125,7 @@ def test_an_erased_photo_is_in_nothing_but_suppression_list_and_receipt(
     password = json.loads((demo["folder"] / "airflow" / "passwords.json").read_text())["admin"]
     airflow = Airflow(re.search(r"Airflow is on (http://[^\s(]+)", demo["out"])[1], password)
     airflow.call("PATCH", f"/api/v2/dags/{DAG}", {"is_paused": False})
-    conf = {"keys": [image["source_key"]]}
+    conf = {"keys": [image["source_key"]], "expected_photos": 1}
     answered = len(calls_so_far(demo))
     run = {"dag_run_id": RUN, "logical_date": None, "conf": conf}
     airflow.call("POST", f"/api/v2/dags/{DAG}/dagRuns", run)

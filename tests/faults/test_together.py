@@ -327,7 +327,7 @@ def test_f22_an_erasure_and_a_run_come_one_after_the_other(
     night = {"at": f"{NIGHTS[moment]}T04:00:00+00:00"}
 
     def erase() -> Callable[[], Run]:
-        return second_pipeline.start(dag="erase_images", image_ids=[image_id], **night)
+        return second_pipeline.start(dag="erase_images", image_ids=[image_id], expected_photos=1, **night)
 
     def work() -> Callable[[], Run]:
         return pipeline.start(force=True)

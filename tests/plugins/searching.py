@@ -1,21 +1,25 @@
 """Looking for a photo in everything that two buckets hold: every object, every version, decoded.
 
 Gzip is unpacked, Parquet read cell by cell, Avro block by block, pictures in pages taken out of their base64. Texts
-are read as they lie, and as HTML and JSON mean them: both spell an accent or a quote another way. What is found is told
-with the place, so that a test can name the places where something may be.
+are read as they lie, and as HTML, JSON, a URL and Python's escapes mean them, also inside one another, in composed
+and in decomposed form: each spells an accent or a quote another way. This shares no code with what erases. What is
+found is told with the place, so that a test can name the places where something may be.
 """
 
 from __future__ import annotations
 
+import ast
 import base64
 import gzip
 import html
 import io
 import json
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow.parquet as pq
 
@@ -64,18 +68,45 @@ def decoded(body: bytes) -> Iterator[Any]:
 
 
 def _meant(body: bytes) -> Iterator[str]:
-    """A text without the escapes of HTML and of JSON; nothing of what is no text."""
+    """What a text may mean, without escapes; nothing of what is no text."""
     try:
-        text = body.decode()
+        readings = {body.decode()}
     except UnicodeDecodeError:
         return
-    if "&" in text:
-        yield html.unescape(text)
+    for _ in range(3):
+        readings |= {decoded for text in readings for decode in _DECODERS for decoded in decode(text)}
+    yield from readings
+    for form in ("NFC", "NFD"):
+        yield from {unicodedata.normalize(form, text) for text in readings if not text.isascii()}
+
+
+def _json(text: str) -> Iterator[str]:
     if "\\" in text:
         try:
             yield json.dumps(json.loads(text), ensure_ascii=False)
         except ValueError:
             return
+
+
+def _python(text: str) -> Iterator[str]:
+    if "\\" in text:
+        yield _PYTHON.sub(lambda match: _python_character(match[0]), text)
+
+
+def _python_character(escape: str) -> str:
+    try:
+        return str(ast.literal_eval(f"'{escape}'"))
+    except (SyntaxError, ValueError):
+        return escape
+
+
+_PYTHON = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-fA-F]{4}|U[0-9a-f]{8}|[\\'\"n])")
+_DECODERS = (
+    lambda text: [html.unescape(text)] if "&" in text else [],
+    lambda text: [unquote(text)] if "%" in text else [],
+    _json,
+    _python,
+)
 
 
 def _avro_blocks(body: bytes) -> Iterator[bytes]:

@@ -7,23 +7,31 @@ import hashlib
 import html
 import io
 import json
-from dataclasses import dataclass
+import re
+import traceback
+import unicodedata
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fruits_airflow.erasing_exports import ERASED, erase_from_runs, keys_in_listings
+from botocore.exceptions import ClientError, EndpointConnectionError
+from fruits_airflow.erasing_exports import ERASED, erase_from_runs, keys_in_listings, still_named
 from fruits_airflow.erasure import (
     Request,
+    Targets,
     Wish,
     erasure_key,
     read_request,
     record_request,
+    require_confirmed,
     resolve,
     suppression_key,
 )
-from fruits_airflow.errors import ConfigError, ErasureIncomplete
+from fruits_airflow.errors import ConfigError, ErasureIncomplete, ErasureRefused
 from fruits_airflow.lake import Lake, run_key
 from fruits_airflow.photo_versions import (
     abort_uploads,
@@ -140,11 +148,12 @@ def test_by_key_everything_is_found_then_erased_and_then_found_no_more(place: Pl
 
 def erase(place: Place, wish: Wish, erasure_id: str = "e1") -> Request:
     """What the tasks do one after the other, without the tables."""
-    request = record_request(
-        place.lake, erasure_id, resolve(place.s3, place.raw, wish, keys_in_listings(place.lake))
-    )
+    targets = resolve(place.s3, place.raw, wish, keys_in_listings(place.lake))
+    request = record_request(place.lake, erasure_id, targets.request)
     keys = [v.key for v in list_versions(place.s3, place.raw)] + list(keys_in_listings(place.lake))
+    keys = [key for key in keys if image_id_of(key) in request.image_ids]
     erase_from_runs(place.lake, request.image_ids, keys)
+    assert list(still_named(place.lake, request.image_ids, keys)) == []
     meant = [v for v in list_versions(place.s3, place.raw) if image_id_of(v.key) in request.image_ids]
     remove_versions(place.s3, place.raw, meant)
     return request
@@ -182,7 +191,7 @@ def test_the_same_photo_under_another_key_goes_with_it(place: Place) -> None:
 
 def test_a_photo_of_the_same_size_only_is_no_copy(place: Place) -> None:
     assert len(OLD) == len(b"somebody else's pic")
-    assert OTHER_ID not in resolve(place.s3, place.raw, Wish(keys=frozenset({KEY}))).image_ids
+    assert OTHER_ID not in resolve(place.s3, place.raw, Wish(keys=frozenset({KEY}))).request.image_ids
 
 
 def test_twice_is_as_once(place: Place) -> None:
@@ -196,14 +205,16 @@ def test_twice_is_as_once(place: Place) -> None:
 
 def test_an_attempt_after_the_photo_is_gone_keeps_what_the_first_had_found(place: Place) -> None:
     first = erase(place, Wish(keys=frozenset({KEY})))
-    again = record_request(place.lake, "e1", resolve(place.s3, place.raw, Wish(keys=frozenset({KEY}))))
+    targets = resolve(place.s3, place.raw, Wish(keys=frozenset({KEY})))
+    again = record_request(place.lake, "e1", targets.request)
     assert again == first == read_request(place.lake, "e1")
 
 
 def test_a_photo_that_is_gone_from_the_bucket_is_known_from_a_listing(place: Place) -> None:
     remove_versions(place.s3, place.raw, [v for v in list_versions(place.s3, place.raw) if v.key == KEY])
-    request = resolve(place.s3, place.raw, Wish(prefix="images/Training/Poire"), keys_in_listings(place.lake))
-    assert request == Request(frozenset({ID}), frozenset())
+    targets = resolve(place.s3, place.raw, Wish(prefix="images/Training/Poire"), keys_in_listings(place.lake))
+    assert targets.request == Request(frozenset({ID}), frozenset())
+    assert targets.missing == ()
 
 
 def test_what_shows_the_photo_goes_though_an_attempt_died_in_between(
@@ -316,7 +327,7 @@ def test_contents_are_digested_in_every_version(place: Place) -> None:
     ("params", "message"),
     [
         ({}, "image_ids, keys, prefix: none is given"),
-        ({"image_ids": ["images/a.jpg"]}, "image_ids: 'images/a.jpg' is no image id"),
+        ({"image_ids": [ID, "images/a.jpg"]}, "image_ids: number 2 is no image id"),
         ({"prefix": "/"}, "prefix: '/' would erase everything"),
         ({"prefix": ""}, "prefix: '' would erase everything"),
     ],
@@ -326,9 +337,9 @@ def test_a_wish_that_is_none_is_refused(params: dict[str, Any], message: str) ->
         Wish.of(params)
 
 
-def test_a_folder_that_never_was_is_refused(place: Place) -> None:
-    with pytest.raises(ConfigError, match="nothing lies below 'imgaes/'"):
-        resolve(place.s3, place.raw, Wish(prefix="imgaes/"), keys_in_listings(place.lake))
+def test_a_folder_that_never_was_is_missing(place: Place) -> None:
+    targets = resolve(place.s3, place.raw, Wish(prefix="imgaes/"), keys_in_listings(place.lake))
+    assert targets.missing == ("the prefix",)
 
 
 def test_nothing_of_an_erasure_but_its_request_is_json_with_a_key_in_it(place: Place) -> None:
@@ -337,3 +348,197 @@ def test_nothing_of_an_erasure_but_its_request_is_json_with_a_key_in_it(place: P
         "image_ids",
         "content_sha256",
     }
+
+
+HARD = {
+    "macOS": "images/Screenshots/Screenshot 2026-01-01 at 9.41.00\u202fAM.png",
+    "quotes": 'images/O\'Neil "Bob".jpg',
+    "entity": "images/Fish &amp; chips & Zoé.jpg",
+    "decomposed": unicodedata.normalize("NFD", "images/Zoë/Crème brûlée.jpg"),
+    "per cent": "images/100% ü+1.jpg",
+}
+
+
+@pytest.mark.parametrize("key", HARD.values(), ids=HARD)
+def test_a_key_in_every_spelling_goes_from_everything_that_is_written(place: Place, key: str) -> None:
+    lake = place.lake
+    place.s3.put_object(Bucket=place.raw, Key=key, Body=b"a photo of its own")
+    xml = f"<Error><Code>NoSuchKey</Code><Key>{html.escape(key, quote=False)}</Key></Error>"
+    decimal = "".join(f"&#{ord(char)};" if ord(char) > 127 else char for char in html.escape(key))
+    lines = [repr(key), ascii(key), json.dumps(key), xml, decimal, quote(key), quote(key, safe="")]
+    lines += [re.sub("%..", lambda escape: escape[0].lower(), quote(key))]
+    lines += [quote_plus(key), repr(key.encode()), *(unicodedata.normalize(f, key) for f in ("NFC", "NFD"))]
+    lines = [f"could not fetch {line}: denied, and {OTHER}" for line in lines if OTHER not in key]
+    log = "\n".join(lines).encode()
+    lake.write("logs/j-2/steps/s-1/stderr.gz", gzip.compress(b"INFO nothing\n" * 100_000 + log))
+    lake.write("logs/j-2/steps/s-1/controller", log)
+    lake.write_json("state/fruits.json", {"note": lines})
+    lake.write_json(erasure_key("e0", "journal/last_failure.json"), {"cause": lines})
+    record = (lake.read_json(run_key(RUN, "run.json")) or {}) | {
+        "reason": "\n".join(lines),
+        "state": "failed",
+    }
+    lake.write_json(run_key(RUN, "run.json"), record)
+    lake.write(run_key(RUN, "report.html"), render(record, {}, None).encode(), "text/html")
+    lake.write(run_key(RUN, "extra.parquet"), parquet(label=["theirs", ascii(key)], n=[1, 2]))
+    lake.write(run_key(RUN, "core.bin"), b"\0\1" + ascii(key).encode())
+    needles = {"key": key, "composed": unicodedata.normalize("NFC", key)}
+    buckets = [place.raw, lake.bucket]
+    before = find_everywhere(place.s3, buckets, needles)["key"]
+    assert len(before) >= 8, before
+
+    erase(place, Wish(keys=frozenset({key})))
+
+    after = find_everywhere(place.s3, buckets, needles)
+    assert not any(after.values()), after
+    text = gzip.decompress(lake.read("logs/j-2/steps/s-1/stderr.gz") or b"").decode()
+    assert text.count("INFO nothing\n") == 100_000
+    assert text.count(ERASED) == len(lines) == text.count(f": denied, and {OTHER}")
+    assert (lake.read_json("state/fruits.json") or {})["note"], "it is JSON still"
+    table = pq.read_table(io.BytesIO(lake.read(run_key(RUN, "extra.parquet")) or b""))
+    assert table.to_pylist() == [{"label": "theirs", "n": 1}]
+    assert lake.read(run_key(RUN, "core.bin")) is None, "what is no text cannot be mended"
+
+
+@pytest.mark.parametrize(
+    "object_key", ["state/x.json", "erasures/e0/note.json", "runs/r/x.parquet", "logs/x.gz"]
+)
+def test_what_still_names_a_photo_is_seen(place: Place, object_key: str) -> None:
+    erase(place, Wish(keys=frozenset({KEY})))
+    written = {"gz": gzip.compress(ascii(KEY).encode()), "parquet": parquet(label=[ascii(KEY)])}
+    place.lake.write(object_key, written.get(object_key.rpartition(".")[2], json.dumps(KEY).encode()))
+    assert list(still_named(place.lake, frozenset({ID}), [KEY])) == [object_key]
+
+
+def test_what_cannot_be_unpacked_may_still_name_a_photo(place: Place) -> None:
+    erase(place, Wish(keys=frozenset({KEY})))
+    place.lake.write("logs/x.gz", gzip.compress(b"x" * 1000)[:-9])
+    place.lake.write("runs/x/y.avro", b"Obj\x01" + ascii(KEY).encode())
+    assert list(still_named(place.lake, frozenset({ID}), [KEY])) == ["runs/x/y.avro", "logs/x.gz"]
+    erase_from_runs(place.lake, frozenset({ID}), [KEY])
+    assert place.lake.read("logs/x.gz") is place.lake.read("runs/x/y.avro") is None
+
+
+def test_hostile_files_of_a_run_do_not_stop_an_erasure(place: Place) -> None:
+    """A node writes into the folders of runs."""
+    place.lake.write(run_key(RUN, "sample.parquet"), b"PAR1broken")
+    place.lake.write(run_key(RUN, "run.json"), b"[1]")
+    place.lake.write_json(
+        run_key(RUN, "stages/publish.json"), {"reject_examples": ["x", {"source_key": "\ud800"}]}
+    )
+    erase(place, Wish(keys=frozenset({KEY})))
+    assert place.lake.read(run_key(RUN, "sample.parquet")) is None
+    assert place.lake.read(run_key(RUN, "report.html")) is None
+
+
+@pytest.mark.parametrize("typed", ["NFC", "NFD"])
+@pytest.mark.parametrize("wish", ["keys", "image_ids", "prefix"])
+def test_a_key_is_meant_in_either_form_of_unicode(place: Place, typed: str, wish: str) -> None:
+    uploaded = unicodedata.normalize("NFD" if typed == "NFC" else "NFC", "images/Zoë/crème.jpg")
+    place.s3.put_object(Bucket=place.raw, Key=uploaded, Body=b"a photo of its own")
+    key = unicodedata.normalize(typed, uploaded)
+    wishes = {
+        "keys": Wish(keys=frozenset({key})),
+        "image_ids": Wish(image_ids=frozenset({image_id_of(key)})),
+        "prefix": Wish(prefix=key.rpartition("/")[0]),
+    }
+    targets = resolve(place.s3, place.raw, wishes[wish])
+    assert targets.named == {uploaded}
+    assert targets.missing == ()
+    assert image_id_of(uploaded) in targets.request.image_ids
+
+
+def test_an_empty_object_has_no_content_and_a_folder_is_no_photo(place: Place) -> None:
+    for key in ("images/Training/Poire Léa/", "images/Training/Apple/", "images/inbox/"):
+        place.s3.put_object(Bucket=place.raw, Key=key, Body=b"")
+    empty = "images/Training/Poire Léa/empty.jpg"
+    place.s3.put_object(Bucket=place.raw, Key=empty, Body=b"")
+    place.lake.write("logs/j-9/stderr", f"images/Training/Poire Léa/ has 2 objects, {empty} none".encode())
+    targets = resolve(place.s3, place.raw, Wish(prefix="images/Training/Poire Léa/"))
+    assert targets.keys == {KEY, COPY, empty}
+    assert hashlib.sha256(b"").hexdigest() not in targets.request.content_sha256
+    erase(place, Wish(prefix="images/Training/Poire Léa/"))
+    left = {version.key for version in list_versions(place.s3, place.raw)}
+    assert left == {OTHER, "images/Training/Poire Léa/", "images/Training/Apple/", "images/inbox/"}
+    log = (place.lake.read("logs/j-9/stderr") or b"").decode()
+    assert log == f"images/Training/Poire Léa/ has 2 objects, {ERASED} none"
+
+
+def test_what_goes_along_by_equal_content_is_named_beforehand(place: Place) -> None:
+    targets = resolve(place.s3, place.raw, Wish(keys=frozenset({KEY})))
+    assert list(targets.summary()) == [
+        "1 photos in 1 folders are named by the request",
+        "        1 in images/Training/Poire Léa/",
+        "1 photos in 1 folders are equal in content to one of them",
+        "        1 in images/inbox/",
+    ]
+
+
+NOTHING = Request(frozenset(), frozenset())
+TWO = Targets(Request(frozenset({ID}), frozenset()), frozenset({KEY}), frozenset({COPY}), ())
+
+
+@pytest.mark.parametrize(
+    ("wish", "targets", "earlier", "refused"),
+    [
+        (Wish(expected_photos=2), TWO, NOTHING, None),
+        (Wish(), TWO, NOTHING, "2 photos would be erased, 1 of them because .* trigger .* expected_photos=2"),
+        (Wish(expected_photos=1), TWO, NOTHING, "expected_photos is 1"),
+        (Wish(expected_photos=3), TWO, NOTHING, "expected_photos is 3"),
+        (
+            Wish(expected_photos=2),
+            replace(TWO, missing=("the prefix",)),
+            NOTHING,
+            "match nothing .*: the prefix",
+        ),
+        (Wish(expected_photos=2, allow_missing=True), replace(TWO, missing=("the prefix",)), NOTHING, None),
+        (Wish(expected_photos=9), TWO, Request(frozenset({ID, image_id_of(COPY)}), frozenset()), None),
+        (Wish(expected_photos=2), TWO, Request(frozenset({ID}), frozenset()), "trigger a new erasure"),
+    ],
+    ids=[
+        "right",
+        "none",
+        "fewer",
+        "more",
+        "missing",
+        "missing allowed",
+        "confirmed before",
+        "more than before",
+    ],
+)
+def test_only_what_was_confirmed_by_its_number_is_erased(
+    wish: Wish, targets: Targets, earlier: Request, refused: str | None
+) -> None:
+    with pytest.raises(ErasureRefused, match=refused) if refused else nullcontext():
+        require_confirmed(wish, targets, earlier, max_photos=2)
+
+
+def test_more_photos_than_the_settings_allow_are_refused() -> None:
+    with pytest.raises(ErasureRefused, match="2 photos would be erased, and max_erased_photos is 1"):
+        require_confirmed(Wish(expected_photos=2), TWO, NOTHING, max_photos=1)
+
+
+def test_what_matches_nothing_is_named_by_its_image_id(place: Place) -> None:
+    wish = Wish(
+        image_ids=frozenset({"0" * 64, ID}), keys=frozenset({OTHER, "images/Léo.jpg"}), prefix="imgaes/"
+    )
+    assert resolve(place.s3, place.raw, wish).missing == (
+        f"image id {'0' * 64}",
+        f"the key with the image id {image_id_of('images/Léo.jpg')}",
+        "the prefix",
+    )
+
+
+def test_errors_of_s3_do_not_name_the_key(place: Place) -> None:
+    def denied(**_: Any) -> Any:
+        message = f'not authorized to perform s3:GetObjectVersion on resource: "arn:aws:s3:::raw/{KEY}"'
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": message}}, "GetObject")
+
+    def silent(**_: Any) -> Any:
+        raise EndpointConnectionError(endpoint_url=f"https://raw.s3.eu-west-1.amazonaws.com/{quote(KEY)}")
+
+    versions = list(list_versions(place.s3, place.raw))
+    for failing, kind in ((denied, ClientError), (silent, ConnectionError)):
+        with pytest.raises(kind) as caught:
+            content_digests(Double(place.s3, get_object=failing), place.raw, versions)
+        assert "images" not in "".join(traceback.format_exception(caught.value)).replace(__file__, "")

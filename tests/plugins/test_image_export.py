@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
+import html
 import io
 import json
+import unicodedata
 from pathlib import Path
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fruits_airflow.image_export import RangeFile, find_photo
+from fruits_airflow.image_export import find_photo
 from fruits_airflow.lake import Lake
-from fruits_airflow.photo_versions import image_id_of
+from fruits_airflow.photo_versions import image_id_of, image_ids_of
 from fruits_airflow.settings import Settings
+from fruits_airflow.stored_content import RangeFile
 
 from tests.plugins import laptop
 from tests.plugins.doubles import Double
@@ -30,6 +35,7 @@ from tests.plugins.test_erasure import (
     parquet,
     place,
 )
+from tools import export_image
 
 __all__ = ["place"]  # the fixture
 
@@ -39,7 +45,11 @@ DATA = "tables/fruits.db/images/data/00000-{}.parquet"
 @pytest.fixture
 def tables(place: Place) -> Place:
     """The place with a table of two data files: the second carries the first one's row on."""
-    rows = {"image_id": [OTHER_ID, ID], "source_key": [OTHER, KEY], "pixels": [b"theirs", b"RIFFmine"]}
+    rows = {
+        "image_id": [OTHER_ID, ID],
+        "source_key": [OTHER, KEY],
+        "pixels": [b"theirs", b"RIFF\0\0\0\0WEBPmine"],
+    }
     for n in range(2):
         place.lake.write(DATA.format(n), parquet(**rows))
     features = {"image_id": [ID], "features": [VECTOR]}
@@ -48,7 +58,7 @@ def tables(place: Place) -> Place:
 
 
 def test_everything_that_is_kept_is_given(tables: Place, tmp_path: Path, account: Settings) -> None:
-    found = find_photo(tables.s3, tables.raw, tables.lake.bucket, ID)
+    found = find_photo(tables.s3, tables.raw, tables.lake.bucket, frozenset({ID}))
     found.write(tmp_path / "out")
     told = json.loads((tmp_path / "out" / "export.json").read_text())
     assert told["keys"] == [KEY]
@@ -60,7 +70,7 @@ def test_everything_that_is_kept_is_given(tables: Place, tmp_path: Path, account
     assert told["rows"]["fruits.images"] == [
         {"image_id": ID, "source_key": KEY, "pixels": "see fruits.images-pixels.webp"}
     ], "once, though two data files hold it"
-    assert (tmp_path / "out" / "fruits.images-pixels.webp").read_bytes() == b"RIFFmine"
+    assert (tmp_path / "out" / "fruits.images-pixels.webp").read_bytes() == b"RIFF\0\0\0\0WEBPmine"
     assert told["rows"]["fruits_demo.features"] == [{"image_id": ID, "features": VECTOR}]
     assert told["rows"][f"runs/{RUN}/listing.parquet"][0]["key"] == KEY
     assert THUMBNAIL in {path.read_bytes() for path in (tmp_path / "out").glob("*.webp")}
@@ -72,14 +82,16 @@ def test_everything_that_is_kept_is_given(tables: Place, tmp_path: Path, account
 
 
 def test_nothing_of_others_is_given(tables: Place, tmp_path: Path) -> None:
-    find_photo(tables.s3, tables.raw, tables.lake.bucket, ID).write(tmp_path / "out")
+    find_photo(tables.s3, tables.raw, tables.lake.bucket, frozenset({ID})).write(tmp_path / "out")
     everything = b"".join(path.read_bytes() for path in (tmp_path / "out").iterdir())
     for theirs in (OTHER, OTHER_ID, "theirs"):
         assert theirs.encode() not in everything
 
 
 def test_of_an_unknown_photo_there_is_nothing(tables: Place) -> None:
-    found = find_photo(tables.s3, tables.raw, tables.lake.bucket, image_id_of("images/nobody.jpg"))
+    found = find_photo(
+        tables.s3, tables.raw, tables.lake.bucket, frozenset({image_id_of("images/nobody.jpg")})
+    )
     assert (found.versions, found.rows, found.texts, found.files) == ([], {}, {}, {})
 
 
@@ -87,12 +99,12 @@ def test_a_key_that_only_a_table_still_knows_is_looked_for_too(account: Settings
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     lake.write(DATA.format(0), parquet(image_id=[ID], source_key=[KEY]))
     lake.write("logs/j-1/steps/s-1/stderr", f"cannot decode {KEY}\n".encode())
-    found = find_photo(lake.client, account.raw_bucket, account.lake_bucket, ID)
+    found = find_photo(lake.client, account.raw_bucket, account.lake_bucket, frozenset({ID}))
     assert (found.keys, list(found.texts)) == ({KEY}, ["logs/j-1/steps/s-1/stderr"])
 
 
 def test_an_old_export_is_not_added_to(tables: Place, tmp_path: Path) -> None:
-    found = find_photo(tables.s3, tables.raw, tables.lake.bucket, ID)
+    found = find_photo(tables.s3, tables.raw, tables.lake.bucket, frozenset({ID}))
     found.write(tmp_path / "out")
     with pytest.raises(FileExistsError):
         found.write(tmp_path / "out")
@@ -111,7 +123,7 @@ def test_of_a_table_only_the_ids_are_read_where_the_photo_is_not(account: Settin
         return reply
 
     client = Double(laptop.client("s3"), get_object=counting)
-    find_photo(client, account.raw_bucket, account.lake_bucket, ID)  # type: ignore[arg-type]
+    find_photo(client, account.raw_bucket, account.lake_bucket, frozenset({ID}))  # type: ignore[arg-type]
     assert 0 < read[0] < 200_000
 
 
@@ -122,3 +134,42 @@ def test_an_object_reads_like_a_file(account: Settings) -> None:
     assert file.read(10) == body[:10]
     assert file.seek(-6, io.SEEK_END) == 250
     assert (file.read(), file.read(), file.tell()) == (body[250:], b"", 256)
+
+
+def test_a_key_is_exported_in_either_form_of_unicode(place: Place) -> None:
+    uploaded = unicodedata.normalize("NFD", "images/Zoë/crème.jpg")
+    place.s3.put_object(Bucket=place.raw, Key=uploaded, Body=b"a photo of its own")
+    typed = unicodedata.normalize("NFC", uploaded)
+    for image_ids in (image_ids_of(typed), frozenset({image_id_of(typed)})):
+        found = find_photo(place.s3, place.raw, place.lake.bucket, image_ids)
+        assert (found.keys, len(found.versions)) == ({uploaded}, 1)
+
+
+@pytest.mark.parametrize("spelled", [repr(KEY), ascii(KEY), quote(KEY), html.escape(KEY)])
+def test_a_line_that_spells_the_key_another_way_is_given(place: Place, spelled: str) -> None:
+    line = f"could not fetch {spelled}: denied"
+    place.lake.write("logs/j-2/stderr.gz", gzip.compress(b"INFO\n" * 500_000 + line.encode() + b"\nand more"))
+    found = find_photo(place.s3, place.raw, place.lake.bucket, frozenset({ID}))
+    assert found.texts["logs/j-2/stderr.gz"] == [line]
+
+
+def test_only_its_owner_can_enter_the_folder_and_files_are_named_by_their_content(
+    place: Place, tmp_path: Path
+) -> None:
+    key = "images/page.html"
+    place.s3.put_object(Bucket=place.raw, Key=key, Body=b"\xff\xd8\xff a JPEG")
+    place.s3.put_object(Bucket=place.raw, Key=key, Body=b"<script>")
+    folder = tmp_path / "exports" / "one"
+    find_photo(place.s3, place.raw, place.lake.bucket, image_ids_of(key)).write(folder)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".jpg", ".bin"}
+
+
+def test_a_key_that_matches_nothing_is_red_and_says_so(
+    place: Place, account: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export_image, "load_settings", lambda: account)
+    assert export_image.main(["--key", "images/nobody.jpg"]) == 1
+    err = capsys.readouterr().err
+    assert image_id_of("images/nobody.jpg") in err
+    assert "Check its spelling" in err

@@ -101,6 +101,7 @@ def test_what_yaml_misreads_or_nobody_knows_is_refused(tmp_path: Path, text: str
         ("min_agreement", "nan"),
         ("max_variance_loss", "2"),
         ("max_drift_degrees", "91"),
+        ("max_erased_photos", "0"),
         ("idle_timeout_s", "59"),
         ("poll_s", "0"),
         ("step_timeout_minutes", "0"),

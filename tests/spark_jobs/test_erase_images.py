@@ -16,7 +16,7 @@ import erase_images
 import pyarrow.parquet as pq
 import pytest
 from fruits import job, kept_rows, kept_sums, stages, tables, upkeep
-from fruits.errors import InputError, QualityGateError
+from fruits.errors import InputError, QualityGateError, ReconciliationError
 from fruits.iceberg import Table
 
 from tests.spark_jobs.conftest import Nights
@@ -219,6 +219,20 @@ def test_a_photo_is_erased_under_every_key_by_its_content(nights):
     receipt = erase(nights, [], [twice])
     assert receipt["rows"]["images"] == receipt["rows"]["features"] == 2
     assert "copy.jpg" not in nights.keys("images")
+
+
+@pytest.mark.parametrize("by", ["id", "content"])
+def test_rows_that_are_there_after_all_are_an_error(nights, monkeypatch, by):
+    orchard(nights.photos, labels=2, each=3)
+    nights.night("--k", "2")
+    row = nights.rows("images")[0]
+    delete = erase_images._delete
+    monkeypatch.setattr(
+        erase_images, "_delete", lambda run, name, ids: 0 if name == "features" else delete(run, name, ids)
+    )
+    request = ([row["image_id"]], []) if by == "id" else ([], [row["content_sha256"]])
+    with pytest.raises(ReconciliationError, match="1 rows of erased images are left .*'features': 1"):
+        erase(nights, *request)
 
 
 class Killed(BaseException):

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import time
+import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,6 +14,7 @@ from fruits import fetching
 from fruits.errors import ObjectAccessError
 from fruits.fetching import MAX_REQUESTS, Listed, Source, fetch, local_etag
 from fruits.images import MAX_BYTES
+from fruits.keys import image_id
 from fruits.rejects import RETRIED_CODES, ImageRejected, RejectCode
 
 from tests.spark_jobs.scripted_s3 import Bucket, scripted_s3
@@ -158,21 +162,46 @@ def test_what_s3_does_not_say_about_the_object_is_an_error_and_no_photo_is_rejec
     bucket, key, status, code
 ):
     bucket.failures[key], bucket.codes[key] = status, code
-    with pytest.raises(ObjectAccessError, match=r"could not fetch 'a"):
+    with pytest.raises(
+        ObjectAccessError, match=f"could not fetch the photo with image id {image_id(key)}: .*{code}"
+    ):
         fetched(bucket, Listed(key, "tag", 1))
 
 
 def test_a_refusal_without_a_code_is_an_error_where_the_key_is_none_that_s3_may_not_take(bucket):
     bucket.failures["a.jpg"], bucket.codes["a.jpg"] = 400, ""
-    with pytest.raises(ObjectAccessError, match=r"could not fetch 'a"):
+    with pytest.raises(ObjectAccessError, match="could not fetch the photo with image id"):
         fetched(bucket, Listed("a.jpg", "tag", 1))
 
 
 @pytest.mark.parametrize("key", ["a.jpg", "a//b.jpg"])
 def test_denied_access_is_an_error_and_no_photo_is_rejected_for_it(bucket, key):
     bucket.failures[key] = 403
-    with pytest.raises(ObjectAccessError, match=r"could not fetch 'a"):
+    with pytest.raises(ObjectAccessError, match="could not fetch the photo with image id"):
         fetched(bucket, Listed(key, "tag", 1))
+
+
+@pytest.mark.parametrize("key", ["a/Zoé's.jpg", "a//Zoé's.jpg"], ids=["obstore", "boto3"])
+@pytest.mark.parametrize("failure", ["denied", "no answer", "unreadable"])
+def test_an_error_names_the_photo_by_its_id_and_no_spelling_of_its_key(
+    bucket, key, failure, tmp_path, monkeypatch
+):
+    bucket.failures[key] = 403
+    place = source(bucket)
+    if failure == "no answer":
+        place = Source("raw", "", replace(bucket.location, endpoint="http://127.0.0.1:9"))
+    if failure == "unreadable":
+        place = Source(None, str(tmp_path), None)
+
+        def broken(path: Path) -> os.stat_result:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+
+        monkeypatch.setattr(Path, "stat", broken)
+    with pytest.raises(ObjectAccessError) as caught:
+        list(fetch([Listed(key, "tag", 1)], place))
+    shown = "".join(traceback.format_exception(caught.value))
+    assert image_id(key) in shown
+    assert "Zo" not in shown
 
 
 def test_only_as_much_of_the_listing_is_read_as_is_in_flight(bucket):
