@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "spark_jobs"))
 
+from fruits import images as limits
 from fruits import listing, stages  # noqa: E402 - after the path
 from fruits.errors import FruitsError, InputError  # noqa: E402
 
@@ -49,6 +50,20 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--batch-size", type=int, default=1, help="pictures per call of the model (default: 1)")
     made.add_argument("--max-reject-rate", type=float, default=0.2, help="default: %(default)s")
+    made.add_argument(
+        "--max-bytes", type=int, default=limits.MAX_BYTES, help="reject larger files (default: %(default)s)"
+    )
+    made.add_argument(
+        "--max-pixels", type=int, default=limits.MAX_PIXELS, help="reject larger pictures (default: %(default)s)"
+    )
+    made.add_argument("--max-removed-share", type=float, default=0.1, help="default: %(default)s")
+    made.add_argument(
+        "--max-removed-rows",
+        type=int,
+        default=1000,
+        help="stop before more rows than this, and than that share of them, are removed (default: %(default)s)",
+    )
+    made.add_argument("--force", action="store_true", help="remove the rows of missing photos, however many")
     made.add_argument("--full-refresh", action="store_true", help="load and compute everything again")
     made.add_argument("--master", default="local[*]", help="local[CORES], default: %(default)s")
     made.add_argument(
@@ -79,7 +94,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         Each stage's metrics by its name.
 
     Raises:
-        InputError: The folder is missing or empty, or there is no Java.
+        InputError: The folder is missing, empty or not readable throughout, results would be written into it, or
+            there is no Java.
         StageFailed: A job failed.
     """
     if shutil.which("java", path=_path_with_java()) is None:
@@ -92,12 +108,23 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     run_id = datetime.now(UTC).strftime("local__%Y-%m-%dT%H-%M-%S.%f")
     run_folder = out / "runs" / run_id
     images = arguments.images.resolve()
+    for name, folder in (("--out", out), ("--models", arguments.models.resolve())):
+        if folder.is_relative_to(images):
+            raise InputError(
+                f"{name} {folder} is inside --images {images}: the next run would take what this one writes for "
+                "photos; name a folder outside"
+            )
     count, size = listing.write_of_folder(images, str(run_folder / "listing.parquet"))
-    print(f"{count} files, {size / 1e6:.1f} MB in {images}")
+    print(f"{count} photos, {size / 1e6:.1f} MB in {images}")
     card = make_model.make(arguments.weights, arguments.models.resolve())
     model_id = card["model_id"] if arguments.engine == "litert" else card["reference_model_id"]
     specific = {
-        "load_images": ["--input", str(images), "--complete"],
+        "load_images": [
+            *("--input", str(images), "--complete"),
+            *("--max-bytes", str(arguments.max_bytes), "--max-pixels", str(arguments.max_pixels)),
+            *("--max-removed-share", str(1.0 if arguments.force else arguments.max_removed_share)),
+            *("--max-removed-rows", str(arguments.max_removed_rows)),
+        ],
         "featurize": [
             *("--model", str(arguments.models.resolve() / model_id), "--model-id", model_id),
             *("--engine", arguments.engine, "--batch-size", str(arguments.batch_size)),

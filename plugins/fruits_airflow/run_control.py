@@ -24,7 +24,7 @@ from fruits_airflow.planning import make_plan
 from fruits_airflow.publication import Settled, change_state
 from fruits_airflow.residency import bucket_region, key_describer
 from fruits_airflow.run_cluster import PLAN_TASK, UPLOAD_TASK, open_lake
-from fruits_airflow.run_parameters import mode_of, parameter_schemas, resolve_parameters
+from fruits_airflow.run_parameters import mode_of, parameter_schemas, region_of, resolve_parameters
 from fruits_airflow.run_record import State, blank_record
 from fruits_airflow.settings import Settings
 
@@ -121,7 +121,7 @@ def upload_code(settings: Settings, context: Context) -> str:
 
 def _write_decision(lake: Lake, settings: Settings, context: Context, state: State, reason: str) -> None:
     params = context["params"]
-    record = blank_record(context["run_id"], mode_of(settings, params), str(params.get("region")))
+    record = blank_record(context["run_id"], mode_of(settings, params), region_of(settings, params))
     try:
         lake.write_json(run_key(context["run_id"], "run.json"), {**record, "state": state, "reason": reason})
     except (BotoCoreError, ClientError) as error:
