@@ -22,7 +22,7 @@ ROW_GROUP = 50_000
 # Hidden folders, and the files that macOS, Windows, Android and NAS systems keep beside photos. `fruits.keys` has the
 # same pattern for plain folders; a test holds both equal.
 _LEFTOVER = re.compile(
-    r"(?:^|/)(?:(?:\.[^/]+|__MACOSX|@eaDir|\$RECYCLE\.BIN)/"
+    r"(?:^|/)(?:(?:\.(?!\.?/)[^/]+|__MACOSX|@eaDir|\$RECYCLE\.BIN)/"
     r"|(?:\._[^/]*|\.DS_Store|\.(?:trashed|pending)-[^/]*|Thumbs\.db|desktop\.ini)$)",
     re.IGNORECASE,
 )

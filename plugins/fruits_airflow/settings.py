@@ -63,7 +63,7 @@ class Settings:
     max_cost_eur: float = 5.0
     max_removed_share: float = 0.1
     max_removed_rows: int = 1000
-    max_photo_mib: int = 64
+    max_photo_mib: int = 96
     max_photo_megapixels: int = 210
     max_reject_rate: float = 0.2
     min_explained_variance: float = 0.2

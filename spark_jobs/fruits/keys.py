@@ -6,7 +6,7 @@ import hashlib
 import re
 
 _LEFTOVER = re.compile(
-    r"(?:^|/)(?:(?:\.[^/]+|__MACOSX|@eaDir|\$RECYCLE\.BIN)/"
+    r"(?:^|/)(?:(?:\.(?!\.?/)[^/]+|__MACOSX|@eaDir|\$RECYCLE\.BIN)/"
     r"|(?:\._[^/]*|\.DS_Store|\.(?:trashed|pending)-[^/]*|Thumbs\.db|desktop\.ini)$)",
     re.IGNORECASE,
 )

@@ -119,7 +119,7 @@ def plan(account: Settings) -> dict[str, Any]:
         "model_id": MODEL_ID,
         "weights": "path",
         "max_cost_eur": 5.0,
-        "max_bytes": 64 * 2**20,
+        "max_bytes": 96 * 2**20,
         "max_pixels": 210_000_000,
         "max_removed_share": 0.1,
         "max_removed_rows": 1000,
