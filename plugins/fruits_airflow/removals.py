@@ -1,4 +1,4 @@
-"""Whether photos that are missing in a listing are gone: more of them than usual stop the run before it removes rows."""
+"""Stop a run before it removes the rows of more missing photos than the settings allow."""
 
 from __future__ import annotations
 
@@ -88,14 +88,17 @@ def _expiry(lake: Lake, bucket: str, now_s: float) -> Callable[[ListedObject], b
         rules = lake.client.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
     except ClientError as error:
         if error_code(error) != "NoSuchLifecycleConfiguration":
-            log.warning("The lifecycle rules of %s cannot be read, so no photo counts as expired: %s", bucket, error)
+            log.warning(
+                "The lifecycle rules of %s cannot be read, so no photo counts as expired: %s", bucket, error
+            )
         return lambda _: False
     days = {
         rule.get("Filter", rule).get("Prefix", ""): rule["Expiration"]["Days"]
         for rule in rules
         if rule["Status"] == "Enabled"
         and "Days" in rule.get("Expiration", {})
-        and rule.get("Filter", {}).keys() <= {"Prefix"}  # a rule with tags or sizes does not apply to every photo
+        and rule.get("Filter", {}).keys()
+        <= {"Prefix"}  # a rule with tags or sizes does not apply to every photo
     }
 
     def is_expired(photo: ListedObject) -> bool:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from airflow.sdk import Param
 from airflow.sdk.definitions.param import ParamsDict
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 

@@ -110,7 +110,9 @@ class Settings:
         for name in ("raw_bucket", "lake_bucket"):
             _match(name, getattr(self, name), _BUCKET, "the name of a bucket, without s3://")
         if self.raw_bucket_owner is not None:
-            _match("raw_bucket_owner", self.raw_bucket_owner, _ACCOUNT, "the 12 digits of an account, in quotes")
+            _match(
+                "raw_bucket_owner", self.raw_bucket_owner, _ACCOUNT, "the 12 digits of an account, in quotes"
+            )
         for name in ("database", "demo_database", "notebook_database"):
             _match(name, getattr(self, name), _DATABASE, "lower-case letters, digits and underscores")
         if self.model_id is not None:
@@ -146,7 +148,13 @@ class Settings:
         if self.engine not in ENGINES:
             _fail("engine", self.engine, f"one of {', '.join(ENGINES)}")
         _between("variance", self.variance, 0.0, 1.0)
-        for share in ("max_removed_share", "max_reject_rate", "min_explained_variance", "min_agreement", "max_variance_loss"):
+        for share in (
+            "max_removed_share",
+            "max_reject_rate",
+            "min_explained_variance",
+            "min_agreement",
+            "max_variance_loss",
+        ):
             _between(share, getattr(self, share), 0.0, 1.0, closed=True)
         _between("max_drift_degrees", self.max_drift_degrees, 0.0, 90.0, closed=True)
         _between("max_cost_eur", self.max_cost_eur, 0.0, 10_000.0)

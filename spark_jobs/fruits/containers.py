@@ -233,10 +233,16 @@ def _require_every_scan(data: bytes, at: int, frame: bytes, interval: int) -> No
             if interval:
                 across, down = 8 * widest, 8 * highest
                 if len(components) == 1:
-                    across, down = (8 * most // own for most, own in zip((widest, highest), factors[components[0]], strict=True))
+                    across, down = (
+                        8 * most // own
+                        for most, own in zip((widest, highest), factors[components[0]], strict=True)
+                    )
                 intervals = -(-(-(-width // across) * -(-height // down)) // interval)
                 stop = len(data) if following is None else following
-                if sum(data.count(bytes((0xFF, marker)), after, stop) for marker in range(0xD0, 0xD8)) < intervals - 1:
+                if (
+                    sum(data.count(bytes((0xFF, marker)), after, stop) for marker in range(0xD0, 0xD8))
+                    < intervals - 1
+                ):
                     raise _cut("JPEG", "before its last restart interval")
         header = following
     if any(any(bits) for bits in lacking.values()):

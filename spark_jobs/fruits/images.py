@@ -87,7 +87,9 @@ _SIGNATURES = (
 )
 _ADVICE = "let the phone take or send it as JPEG, or convert it, and upload it again"
 _BRANDS = {
-    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), f"HEIC ({_ADVICE})"),
+    **dict.fromkeys(
+        (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), f"HEIC ({_ADVICE})"
+    ),
     **dict.fromkeys((b"avif", b"avis"), f"AVIF ({_ADVICE})"),
 }
 """Major brands of ISO media files (ISO/IEC 23008-12 and the AVIF specification) that are photos; see ADR 18."""
@@ -209,7 +211,9 @@ def _decoded_without_end(container: Container, kind: str, max_pixels: int) -> Im
 
     def complete(picture: bytes) -> Image.Image | None:
         ends = (containers.END, _PROBE + containers.END)
-        first, second = (_decoded(replace(container, picture=picture + end), kind, max_pixels) for end in ends)
+        first, second = (
+            _decoded(replace(container, picture=picture + end), kind, max_pixels) for end in ends
+        )
         return first if first == second else None
 
     picture, few = container.picture, 2
@@ -279,7 +283,7 @@ def _factor(width: int, height: int) -> int:
     return factor
 
 
-def _prepare_key_colour(image: Image.Image, picture: bytes) -> Image.Image | None:
+def _prepare_key_colour(image: ImageFile.ImageFile, picture: bytes) -> Image.Image | None:
     """Make a PNG's key colour (`tRNS`) comparable with the samples that Pillow decodes it to.
 
     Pillow scales grey of 2 and 4 bits to 8 bits, and keeps the high bytes alone of RGB in 16 bits; the key colour it

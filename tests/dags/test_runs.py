@@ -261,7 +261,11 @@ def test_a_run_of_parameters_that_cannot_be_read_is_refused_and_ends_at_once(wor
     assert "params." in run.record["reason"]
     assert run.record["region"] == "eu-west-1"
     # Each task of the end has run: none died of the parameters.
-    assert (run.tasks["plan"], run.tasks["terminate_cluster"], run.tasks["report"]) == ("failed", "success", "success")
+    assert (run.tasks["plan"], run.tasks["terminate_cluster"], run.tasks["report"]) == (
+        "failed",
+        "success",
+        "success",
+    )
 
 
 def test_no_run_leaves_a_cluster_behind(world: World) -> None:

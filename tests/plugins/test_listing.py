@@ -52,7 +52,13 @@ def test_a_listing_of_an_earlier_release_has_no_times_and_is_read(tmp_path: Path
 
 
 def test_leftovers_are_counted_by_kind_and_never_by_a_photos_name() -> None:
-    keys = ("in/Kiwi/._secret.jpg", "in/Kiwi/._2.jpg", "in/.DS_Store", "in/.git/x.jpg", "in/.trashed-1-secret.jpg")
+    keys = (
+        "in/Kiwi/._secret.jpg",
+        "in/Kiwi/._2.jpg",
+        "in/.DS_Store",
+        "in/.git/x.jpg",
+        "in/.trashed-1-secret.jpg",
+    )
     filtered = PhotoFilter("in/")
     photos = list(filtered.photos(objects(*keys, "in/Kiwi/1.jpg", "in/.hidden.jpg")))
     assert [item.key for item in photos] == ["in/Kiwi/1.jpg", "in/.hidden.jpg"]

@@ -135,11 +135,15 @@ def jpeg_of_rows(width: int, rows: int, quality: int = 60) -> bytes:
     height = header.index(b"\xff\xc0") + 5
     header[height : height + 2] = struct.pack(">H", 16 * rows)
     # Each row is a restart interval of its own, so all may be the same bytes.
-    return bytes(header) + b"".join(data[scan:-2] + bytes((0xFF, 0xD0 + row % 8)) for row in range(rows))[:-2] + data[-2:]
+    return (
+        bytes(header)
+        + b"".join(data[scan:-2] + bytes((0xFF, 0xD0 + row % 8)) for row in range(rows))[:-2]
+        + data[-2:]
+    )
 
 
 def jpeg_of_one_component(width: int, height: int) -> bytes:
-    """A baseline JPEG whose only scan has one of three components: the decoder waits for the others with all in memory."""
+    """A baseline JPEG whose only scan has one of three components: the decoder holds all and waits for the others."""
     data = jpeg_claiming(width, height)
     scan = data.index(b"\xff\xda")
     return data[:scan] + bytes.fromhex("ffda 0008 01 0100 003f 00") + data[scan + 14 :]

@@ -109,7 +109,9 @@ def test_a_jpeg_whose_end_of_image_is_missing_is_loaded_pixel_for_pixel(kind, pa
 @pytest.mark.parametrize("fill", [b"", b"\0", b"\xff"])
 @pytest.mark.parametrize("kind", JPEGS)
 def test_a_jpeg_whose_tail_never_arrived_is_refused(kind, fill):
-    photo = encoded(fruit(3, (150, 130)).convert(JPEGS[kind].get("mode", "RGB")), **JPEGS[kind] | {"mode": None})
+    photo = encoded(
+        fruit(3, (150, 130)).convert(JPEGS[kind].get("mode", "RGB")), **JPEGS[kind] | {"mode": None}
+    )
     whole = clean(photo).pixels
     for cut in (*range(700, len(photo) - 3, len(photo) // 25), *range(len(photo) - 20, len(photo) - 2)):
         data = photo[:cut] + fill * (len(photo) - cut)
@@ -279,7 +281,8 @@ def png_of(samples: np.ndarray, bits: int, colour: int, *chunks: tuple[bytes, by
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     parts = ((b"IHDR", header), *chunks, (b"IDAT", body), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
     )
 
 
