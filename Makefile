@@ -20,9 +20,10 @@ demo: setup ## The whole pipeline on this machine (IMAGES=folder WEIGHTS=file.h5
 	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) PYTHONPATH=plugins exec $(AIRFLOW)/python -m demo
 
 .PHONY: local
-local: setup ## The Spark jobs alone over a folder, no Airflow, no endpoint (IMAGES=folder WEIGHTS= VARIANCE= K= OUT=build/local)
+local: setup ## The Spark jobs alone over a folder, no Airflow, no endpoint (IMAGES=folder WEIGHTS= VARIANCE= K= OUT=build/local FORCE=1 MAX_BYTES= MAX_PIXELS=)
 	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) exec $(SPARK)/python tools/run_local.py --images "$${IMAGES:?say which folder: make local IMAGES=folder}" \
-		--out "$${OUT:-build/local}" $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(VARIANCE),--variance $(VARIANCE)) $(if $(K),--k $(K))
+		--out "$${OUT:-build/local}" $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(VARIANCE),--variance $(VARIANCE)) $(if $(K),--k $(K)) \
+		$(if $(FORCE),--force) $(if $(MAX_BYTES),--max-bytes $(MAX_BYTES)) $(if $(MAX_PIXELS),--max-pixels $(MAX_PIXELS))
 
 .PHONY: model
 model: setup ## Convert the MobileNetV2 weights once into the flatbuffer that is broadcast (WEIGHTS=file.h5)

@@ -30,7 +30,7 @@ def main() -> None:
     for model_id in (model["model_id"], model["reference_model_id"]):
         account.upload_model(MODELS / model_id, stack["LakeBucket"])
     photos = PHOTOS
-    if not image_files(photos):
+    if not photos.is_dir() or not image_files(photos):
         photos = DRAWN
         draw_fruits(photos)
     count = account.upload_folder(photos, stack["RawBucket"], PREFIX)

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -187,7 +188,7 @@ def _upload(wishes: Wishes, account: Account, stack: dict[str, str], teller: Tel
         folder = FOLDER / "images"
         count = draw_fruits(folder)
         teller.say("photos", f"{count} drawn (no IMAGES=folder given)")
-    count = account.upload_folder(folder, stack["RawBucket"], PREFIX)
+    count = account.upload_folder(folder, stack["RawBucket"], PREFIX, partial(teller.say, "photos"))
     teller.say("photos", f"{count} uploaded to s3://{stack['RawBucket']}/{PREFIX}")
 
 

@@ -93,10 +93,12 @@ class Account:
             raise AccountFailed(f"{template} was deployed, but {'; '.join(differences)}")
         return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
-    def upload_folder(self, folder: Path, bucket: str, prefix: str) -> int:
-        """Puts every file of `folder` under `prefix`; returns how many."""
+    def upload_folder(
+        self, folder: Path, bucket: str, prefix: str, report: Callable[[str], object] = print
+    ) -> int:
+        """Puts the photos of `folder` under `prefix`; returns how many. `report` is told what is left out."""
         s3 = self.client("s3")
-        files = image_files(folder)
+        files = image_files(folder, report)
 
         def put(path: Path) -> None:
             key = f"{prefix.strip('/')}/{path.relative_to(folder).as_posix()}"

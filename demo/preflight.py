@@ -6,16 +6,21 @@ import fcntl
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
+from fruits_airflow.listing import is_leftover
 from fruits_airflow.regions import require_eu_region
 from fruits_airflow.settings import ENGINES
 
 NEEDED_FREE_BYTES = 2 * 1024**3
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+"""Of the formats that loading takes (`fruits.images`)."""
+RESULTS = Path(__file__).resolve().parent.parent / "build" / "demo"
 DIMS = 1280
 """Features of a photo, so the most components that there can be."""
 
@@ -65,16 +70,42 @@ def read_wishes(environ: Mapping[str, str]) -> Wishes:
     )
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The files that the demo uploads: all but hidden ones, in a stable order.
+def image_files(folder: Path, report: Callable[[str], object] = lambda _: None) -> list[Path]:
+    """List the files that the demo uploads, in a stable order: the photos as `plan` and `make local` define them.
 
     A file that is no image is uploaded too: the run rejects it with a code, as it would a user's.
+
+    Args:
+        folder: The folder of photos.
+        report: Takes a line for each kind of file that is not uploaded.
+
+    Raises:
+        CannotStart: A folder or a linked file cannot be read, so that its photos would be left out unseen.
     """
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    files: list[Path] = []
+    leftovers: list[Path] = []
+    links: list[Path] = []
+
+    def fail(error: OSError) -> NoReturn:
+        raise CannotStart(
+            f"{error.filename} cannot be read ({error.strerror}): let this user read it, or move it out of IMAGES"
+        ) from error
+
+    for parent, folders, names in os.walk(folder, onerror=fail):
+        links += (path for name in folders if (path := Path(parent, name)).is_symlink())
+        for path in (Path(parent, name) for name in names):
+            try:
+                is_file = stat.S_ISREG(path.stat().st_mode)
+            except OSError as error:
+                fail(error)
+            if is_leftover(path.relative_to(folder).as_posix()):
+                leftovers.append(path)
+            elif is_file:
+                files.append(path)
+    for kind, paths in (("leftovers of file managers", leftovers), ("links to folders", links)):
+        if paths:
+            report(f"{len(paths)} {kind} are not uploaded, for example {min(paths).relative_to(folder)}")
+    return sorted(files)
 
 
 def check_space(folder: Path) -> None:
@@ -135,6 +166,11 @@ def _images(value: str) -> Path | None:
     if not folder.is_dir():
         raise CannotStart(
             f"IMAGES={value} is not a folder: name one that holds fruit photos, or leave it out"
+        )
+    if RESULTS.is_relative_to(folder.resolve()):
+        raise CannotStart(
+            f"IMAGES={value} holds {RESULTS}, where the demo writes: its results would be taken for photos; name a "
+            "folder that holds photos only"
         )
     if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in image_files(folder)):
         raise CannotStart(

@@ -156,6 +156,7 @@ else:
         {"key": one["Key"], "etag": one["ETag"].strip('"'), "size_bytes": one["Size"]}
         for page in pages.paginate(Bucket=place.bucket, Prefix=place.key)
         for one in page.get("Contents", [])
+        if not keys.is_leftover(one["Key"].removeprefix(place.key))
     ]
     columns = pa.schema({"key": pa.string(), "etag": pa.string(), "size_bytes": pa.int64()})
     with objects.writer(LISTING, None) as out:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 from fruits import beside, images, job, listing, loading, objects, rejects, schemas, suppression, tables
-from fruits.errors import ReconciliationError
+from fruits.errors import InputError, ReconciliationError
 from fruits.fetching import Source
 from fruits.iceberg import Table
 from fruits.objects import join
@@ -41,10 +41,32 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--full-refresh", action="store_true", help="load every listed object again")
     made.add_argument(
+        "--max-removed-share",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="stop before more than this share of the rows is removed, if it is more rows than --max-removed-rows "
+        "(default %(default)s: never stop)",
+    )
+    made.add_argument("--max-removed-rows", type=int, default=1000, metavar="N", help="default %(default)s")
+    made.add_argument(
+        "--expected-removals",
+        type=int,
+        default=0,
+        metavar="N",
+        help="removals not to count, because the bucket's retention explains them",
+    )
+    made.add_argument(
         "--max-pixels",
         type=int,
         default=images.MAX_PIXELS,
         help="reject larger pictures before decoding them (default %(default)s)",
+    )
+    made.add_argument(
+        "--max-bytes",
+        type=int,
+        default=images.MAX_BYTES,
+        help="reject larger objects without reading them (default %(default)s)",
     )
     made.add_argument(
         "--suppression",
@@ -62,9 +84,11 @@ class Counts:
         seen: Listed objects.
         seen_bytes: Their bytes.
         new: Of them, those that neither table has in this state.
-        new_bytes: The bytes of those that are read: what has more than `images.MAX_BYTES` is refused unread.
+        new_bytes: The bytes of those that are read: what has more than `--max-bytes` is refused unread.
         hidden: Listed objects that were erased.
+        had: Objects with a row in either table before.
         gone: Rows of objects that are no longer listed, when the listing is complete; else 0.
+        missing: Of the gone, those that no erasure explains.
         in_images: Of the new and the gone, those that have a row in `images`.
         in_rejects: Of the new, the gone and the stale, those that have a row in `rejects`.
         after: Rows that both tables must have in the end.
@@ -75,7 +99,9 @@ class Counts:
     new: int
     new_bytes: int
     hidden: int
+    had: int
     gone: int
+    missing: int
     in_images: int
     in_rejects: int
     after: int
@@ -109,6 +135,7 @@ def load_images(run: job.Run) -> None:
     run.say(
         f"{counts.seen} objects listed, {counts.new} of them new or changed ({counts.new_bytes / 1e6:.1f} MB)"
     )
+    _require_believable(arguments, counts)
     loaded, outcome = None, Outcome(0, 0, {}, 0, [])
     if counts.new:
         loaded = _loaded(run, work, counts, erased).persist(StorageLevel.DISK_ONLY)
@@ -145,6 +172,20 @@ def load_images(run: job.Run) -> None:
     )
 
 
+def _require_believable(arguments: argparse.Namespace, counts: Counts) -> None:
+    """Stop before anything is written when too many photos are missing: an input may be mounted or listed in part.
+
+    Raises:
+        InputError: More rows than `--max-removed-rows` and than `--max-removed-share` of them would be removed.
+    """
+    missing = counts.missing - arguments.expected_removals
+    if missing > max(arguments.max_removed_rows, arguments.max_removed_share * counts.had):
+        raise InputError(
+            f"{missing} of {counts.had} photos are no longer in {arguments.input}; nothing was loaded or removed. "
+            "Check that the input is complete; if the photos were deleted on purpose, run again with force"
+        )
+
+
 def _work(run: job.Run, erased: suppression.Erased) -> tuple[beside.Laid, Counts]:
     """Lay the listing beside both tables, once, by narrow columns.
 
@@ -157,12 +198,12 @@ def _work(run: job.Run, erased: suppression.Erased) -> tuple[beside.Laid, Counts
         beside.side(spark, f"{arguments.database}.images", image_etag="etag"),
         beside.side(spark, f"{arguments.database}.rejects", reject_etag="etag", error_code="error_code"),
     )
-    look = _look(arguments.complete, arguments.full_refresh, erased.image_ids)
+    look = _look(arguments.complete, arguments.full_refresh, erased.image_ids, arguments.max_bytes)
     work, told = beside.together(spark, sides, look, _WORK)
     return work, Counts(**told.counts)
 
 
-def _look(complete: bool, anew: bool, erased_ids: frozenset[str]) -> beside.Look:
+def _look(complete: bool, anew: bool, erased_ids: frozenset[str], max_bytes: int) -> beside.Look:
     """Look for what is new, changed or gone; `anew`, for all that is listed. What was erased counts as not listed."""
 
     def look(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
@@ -171,7 +212,8 @@ def _look(complete: bool, anew: bool, erased_ids: frozenset[str]) -> beside.Look
         listed, had_image, had_reject = (
             beside.given(row[name]) for name in ("etag", "image_etag", "reject_etag")
         )
-        hidden = listed & beside.among(row["image_id"], erased_ids)
+        erased = beside.among(row["image_id"], erased_ids)
+        hidden = listed & erased
         seen, had = listed & ~hidden, had_image | had_reject
         final = ~beside.among(row["error_code"], [str(code) for code in rejects.RETRIED_CODES])
         # A reject counts as known only while no image took its place.
@@ -188,13 +230,15 @@ def _look(complete: bool, anew: bool, erased_ids: frozenset[str]) -> beside.Look
             seen=seen,
             hidden=hidden,
             new=wanted,
+            had=had,
             gone=gone,
+            missing=gone & ~erased,
             in_images=(wanted | gone) & had_image,
             in_rejects=(wanted | gone | stale) & had_reject,
             after=(seen | had) & ~gone,
         )
         # One film of a terabyte among photos, which nobody reads, would else cut the work into crumbs.
-        read = wanted & (size_bytes <= images.MAX_BYTES)
+        read = wanted & (size_bytes <= max_bytes)
         totals = {"seen_bytes": int(size_bytes.sum()), "new_bytes": int(size_bytes[read].sum())}
         flags = {
             "wanted": wanted,
@@ -237,13 +281,13 @@ def _loaded(run: job.Run, work: beside.Laid, counts: Counts, erased: suppression
     """Fetch and clean what is wanted, in partitions of at most `ROWS_PER_PARTITION` and about `BYTES_PER_PARTITION`.
 
     Spark deals the rows out in the order of their hashes, so large photos are spread as by lot. One too many in a
-    partition is at most `images.MAX_BYTES` more, a few seconds; dealing by size would take a sort of its own.
+    partition is at most `--max-bytes` more, a few seconds; dealing by size would take a sort of its own.
     """
     place = objects.place(run.arguments.input)
     source = (
-        Source(None, place.key, None)
+        Source(None, place.key, None, run.arguments.max_bytes)
         if place.bucket is None
-        else Source(place.bucket, "", objects.where_is_s3())
+        else Source(place.bucket, "", objects.where_is_s3(), run.arguments.max_bytes)
     )
     rows_each = min(ROWS_PER_PARTITION, max(1, counts.new * BYTES_PER_PARTITION // max(1, counts.new_bytes)))
     mapper = loading.loader(

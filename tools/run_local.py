@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "spark_jobs"))
 
-from fruits import listing, stages  # noqa: E402 - after the path
+from fruits import images as limits  # noqa: E402 - after the path
+from fruits import listing, stages  # noqa: E402
 from fruits.errors import FruitsError, InputError  # noqa: E402
 
 from tools import class_archive, fetch_jars, make_model  # noqa: E402
@@ -35,6 +37,19 @@ class StageFailed(FruitsError):
     """A job ended with an error; its own last line says which."""
 
 
+def _number(kind: type[int] | type[float], least: float, most: float) -> Callable[[str], int | float]:
+    """Make the type of an argument: a number in a range, so that a run does not fail of it half-way."""
+
+    def read(text: str) -> int | float:
+        number = kind(text)
+        if not least <= number <= most:  # NaN is refused too
+            raise argparse.ArgumentTypeError(f"{text} is not between {least:g} and {most:g}")
+        return number
+
+    read.__name__ = kind.__name__  # what argparse calls it when `kind` refuses the text
+    return read
+
+
 def parser() -> argparse.ArgumentParser:
     """Makes the command line."""
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -43,13 +58,44 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--weights", metavar="PATH|imagenet|random", help="see tools/make_model.py")
     made.add_argument("--models", type=Path, default=Path(".cache/models"), help="default: %(default)s")
     how_many = made.add_mutually_exclusive_group()
-    how_many.add_argument("--variance", type=float, default=0.95, help="share to keep (default: %(default)s)")
-    how_many.add_argument("--k", type=int, help="number of components to keep")
+    how_many.add_argument(
+        "--variance", type=_number(float, 1e-9, 1), default=0.95, help="share to keep (default: %(default)s)"
+    )
+    how_many.add_argument("--k", type=_number(int, 1, 1280), help="number of components to keep")
     made.add_argument(
         "--engine", choices=("litert", "tensorflow"), default="litert", help="default: %(default)s"
     )
-    made.add_argument("--batch-size", type=int, default=1, help="pictures per call of the model (default: 1)")
-    made.add_argument("--max-reject-rate", type=float, default=0.2, help="default: %(default)s")
+    made.add_argument(
+        "--batch-size",
+        type=_number(int, 1, 256),
+        default=1,
+        help="pictures per call of the model (default: 1)",
+    )
+    made.add_argument(
+        "--max-reject-rate", type=_number(float, 0, 1), default=0.2, help="default: %(default)s"
+    )
+    made.add_argument(
+        "--max-bytes",
+        type=_number(int, 1, 2**31),
+        default=limits.MAX_BYTES,
+        help="reject larger files (default: %(default)s)",
+    )
+    made.add_argument(
+        "--max-pixels",
+        type=_number(int, 1, 10**9),
+        default=limits.MAX_PIXELS,
+        help="reject larger pictures (default: %(default)s)",
+    )
+    made.add_argument(
+        "--max-removed-share", type=_number(float, 0, 1), default=0.1, help="default: %(default)s"
+    )
+    made.add_argument(
+        "--max-removed-rows",
+        type=_number(int, 0, 10**9),
+        default=1000,
+        help="stop before more rows than this, and than that share of them, are removed (default: %(default)s)",
+    )
+    made.add_argument("--force", action="store_true", help="remove the rows of missing photos, however many")
     made.add_argument("--full-refresh", action="store_true", help="load and compute everything again")
     made.add_argument("--master", default="local[*]", help="local[CORES], default: %(default)s")
     made.add_argument(
@@ -80,7 +126,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         Each stage's metrics by its name.
 
     Raises:
-        InputError: The folder is missing or empty, or Java, the jars or the jobs' Python are missing.
+        InputError: The folder is missing, empty or not readable throughout, results would be written into it, or
+            Java, the jars or the jobs' Python are missing.
         StageFailed: A job failed.
     """
     if shutil.which("java", path=_path_with_java()) is None:
@@ -95,12 +142,23 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     run_id = datetime.now(UTC).strftime("local__%Y-%m-%dT%H-%M-%S.%f")
     run_folder = out / "runs" / run_id
     images = arguments.images.resolve()
+    for name, folder in (("--out", out), ("--models", arguments.models.resolve())):
+        if folder.is_relative_to(images):
+            raise InputError(
+                f"{name} {folder} is inside --images {images}: the next run would take what this one writes for "
+                "photos; name a folder outside"
+            )
     count, size = listing.write_of_folder(images, str(run_folder / "listing.parquet"))
-    print(f"{count} files, {size / 1e6:.1f} MB in {images}")
+    print(f"{count} photos, {size / 1e6:.1f} MB in {images}")
     card = make_model.make(arguments.weights, arguments.models.resolve())
     model_id = card["model_id"] if arguments.engine == "litert" else card["reference_model_id"]
     specific = {
-        "load_images": ["--input", str(images), "--complete"],
+        "load_images": [
+            *("--input", str(images), "--complete"),
+            *("--max-bytes", str(arguments.max_bytes), "--max-pixels", str(arguments.max_pixels)),
+            *("--max-removed-share", str(1.0 if arguments.force else arguments.max_removed_share)),
+            *("--max-removed-rows", str(arguments.max_removed_rows)),
+        ],
         "featurize": [
             *("--model", str(arguments.models.resolve() / model_id), "--model-id", model_id),
             *("--engine", arguments.engine, "--batch-size", str(arguments.batch_size)),

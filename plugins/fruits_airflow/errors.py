@@ -27,6 +27,10 @@ class RunRefused(FruitsError):
     """The plan stops the run before anything is created; the run is red."""
 
 
+class ListingIncomplete(FruitsError):
+    """S3 answered with a part of a listing: photos that are missing in it need not be gone."""
+
+
 class NothingToDo(FruitsError):
     """The plan stops the run because its result is already published; the run is green."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from fruits_airflow.forecasting import forecast_run
 from fruits_airflow.lake import MISSING, Lake, error_code, run_key
 from fruits_airflow.prices import load_prices
 from fruits_airflow.publication import Fingerprint, change_state, read_state, require_work, settings_digest
+from fruits_airflow.removals import require_believable
 from fruits_airflow.residency import EVIDENCE, survey, unknown_key
 from fruits_airflow.run_parameters import RunParameters
 from fruits_airflow.settings import Settings
@@ -63,6 +64,8 @@ def make_plan(
         ClientError, BotoCoreError: AWS does not answer now; another attempt asks again.
     """
     lake = Lake(client, settings.lake_bucket)
+    if settings.raw_bucket_owner:
+        _require_owner(client, settings.raw_bucket, settings.raw_bucket_owner)
     evidence = survey(settings, asked.region, client, describe_key)
     lake_region = evidence["buckets"]["lake_bucket"]["region"]
     if lake_region != asked.region:
@@ -88,19 +91,34 @@ def make_plan(
     state = read_state(lake, asked.database)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "listing.parquet"
-        found: Iterable[listing.ListedObject] = bucket_listing.list_objects(
-            client, settings.raw_bucket, asked.input_prefix
+        filtered = listing.PhotoFilter(asked.input_prefix)
+        photos = filtered.photos(
+            bucket_listing.list_objects(
+                client, settings.raw_bucket, asked.input_prefix, settings.raw_bucket_owner
+            )
         )
         summary = listing.write_listing(
-            found if asked.limit is None else listing.choose(found, asked.limit), path
+            photos if asked.limit is None else listing.choose(photos, asked.limit), path
         )
+        if filtered.leftovers:
+            log.warning(
+                "%d leftovers of file managers are not loaded: %s",
+                *(filtered.leftovers.total(), dict(filtered.leftovers.most_common(10))),
+            )
         if not summary.images:
             raise RunRefused(
-                f"input_prefix: no object below s3://{settings.raw_bucket}/{asked.input_prefix}; "
+                f"input_prefix: no photo below s3://{settings.raw_bucket}/{asked.input_prefix}; "
                 "check the bucket and the prefix, and that photos were uploaded"
             )
         client.upload_file(str(path), lake.bucket, run_key(run_id, "listing.parquet"))
         changes = _changes_since(state.published, lake, path, Path(folder), summary)
+        expected_removals = 0
+        if asked.complete and not asked.force:
+            for earlier in (state.published, state.begun):
+                before = _earlier_listing(lake, earlier, Path(folder))
+                if before is not None:
+                    allowed = require_believable(settings, lake, before, path, now)
+                    expected_removals = max(expected_removals, allowed)
     fingerprint = Fingerprint(
         run_id=run_id,
         listing_digest=summary.digest,
@@ -134,6 +152,12 @@ def make_plan(
         "model_id": model["model_id"],
         "weights": model.get("weights", "unknown"),
         "batch_size": settings.batch_size,
+        "max_bytes": settings.max_photo_mib * 2**20,
+        "max_pixels": settings.max_photo_megapixels * 10**6,
+        "max_removed_share": 1.0 if asked.force else settings.max_removed_share,
+        "max_removed_rows": settings.max_removed_rows,
+        "expected_removals": expected_removals,
+        "leftovers": dict(filtered.leftovers),
         "max_reject_rate": settings.max_reject_rate,
         "min_explained_variance": settings.min_explained_variance,
         "min_agreement": settings.min_agreement,
@@ -198,20 +222,42 @@ def _exists(lake: Lake, key: str) -> bool:
     return True
 
 
+def _require_owner(client: S3Client, bucket: str, owner: str) -> None:
+    try:
+        client.head_bucket(Bucket=bucket, ExpectedBucketOwner=owner)
+    except ClientError as error:
+        if error_code(error) not in ("403", "AccessDenied"):
+            raise
+        raise ConfigError(
+            f"raw_bucket_owner: account {owner} does not own {bucket!r}, or this Airflow may not read it; correct "
+            "raw_bucket or raw_bucket_owner"
+        ) from error
+
+
 def _changes_since(
     published: Fingerprint | None, lake: Lake, path: Path, folder: Path, summary: listing.ListingSummary
 ) -> listing.Changes:
-    if published is None:
+    before = _earlier_listing(lake, published, folder)
+    if before is None:
         return listing.Changes(new=summary.images, unchanged=0, removed=0)
-    before = folder / "before.parquet"
+    return listing.compare(listing.read_listing(before), listing.read_listing(path))
+
+
+def _earlier_listing(lake: Lake, earlier: Fingerprint | None, folder: Path) -> Path | None:
+    """Download the listing of an earlier run into `folder`; None where there is none."""
+    if earlier is None:
+        return None
+    before = folder / f"{earlier.listing_digest}.parquet"
+    if before.exists():
+        return before
     try:
-        lake.client.download_file(lake.bucket, run_key(published.run_id, "listing.parquet"), str(before))
+        lake.client.download_file(lake.bucket, run_key(earlier.run_id, "listing.parquet"), str(before))
     except ClientError as error:
         if error_code(error) not in MISSING:
             raise
-        log.warning("The listing of run %s is gone; counting every image as new", published.run_id)
-        return listing.Changes(new=summary.images, unchanged=0, removed=0)
-    return listing.compare(listing.read_listing(before), listing.read_listing(path))
+        log.warning("The listing of run %s is gone; no image can be compared with it", earlier.run_id)
+        return None
+    return before
 
 
 def _what_decides_the_result(settings: Settings, asked: RunParameters) -> dict[str, Any]:
@@ -222,6 +268,8 @@ def _what_decides_the_result(settings: Settings, asked: RunParameters) -> dict[s
         "batch_size": settings.batch_size,
         "variance": None if asked.k is not None else asked.variance,
         "k": asked.k,
+        "max_photo_mib": settings.max_photo_mib,
+        "max_photo_megapixels": settings.max_photo_megapixels,
         "max_reject_rate": settings.max_reject_rate,
         "min_explained_variance": settings.min_explained_variance,
         "min_agreement": settings.min_agreement,

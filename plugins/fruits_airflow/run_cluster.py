@@ -41,6 +41,7 @@ from fruits_airflow.lake import Lake
 from fruits_airflow.lock_owners import lock_deadline, open_lock
 from fruits_airflow.prices import load_prices
 from fruits_airflow.publication import read_state, require_not_overtaken
+from fruits_airflow.run_parameters import region_of
 from fruits_airflow.settings import Settings
 from fruits_airflow.stages import step_for
 from fruits_airflow.steps import StepDesk
@@ -91,7 +92,7 @@ class RunCluster:
         """
         plan = context["ti"].xcom_pull(task_ids=PLAN_TASK) or {}
         code_digest = context["ti"].xcom_pull(task_ids=UPLOAD_TASK) or ""
-        region = plan.get("region") or context["params"].get("region", settings.region)
+        region = plan.get("region") or region_of(settings, context["params"])
         identity = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
         run = cls(settings, region, identity, plan, code_digest, SupervisedRuns(context["ti"]))
         CALLED.keep(run.lake, run.folder)

@@ -25,7 +25,7 @@ from fruits_airflow.publication import Settled, change_state
 from fruits_airflow.records import RunRecord, State, write_record
 from fruits_airflow.residency import bucket_region, key_describer
 from fruits_airflow.run_cluster import PLAN_TASK, UPLOAD_TASK, open_lake
-from fruits_airflow.run_parameters import mode_of, parameter_schemas, resolve_parameters
+from fruits_airflow.run_parameters import mode_of, parameter_schemas, region_of, resolve_parameters
 from fruits_airflow.settings import Settings
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def _write_decision(lake: Lake, settings: Settings, context: Context, state: Sta
             state=state,
             reason=reason,
             mode=mode_of(settings, params),
-            region=str(params.get("region"))[:100],  # whatever was triggered
+            region=region_of(settings, params),
             simulated=is_simulated(lake.client),
         )
         write_record(lake, record)

@@ -1,14 +1,21 @@
-"""What one run was asked to do: the settings of the deployment, changed by the trigger's parameters.
+"""The parameters of a run: the settings of the deployment, changed by what the trigger passes.
 
-The same table of parameters makes the form's JSON schema and the check for unknown keys, which Airflow accepts
-silently.
+The table of JSON schemas makes the form and is what `plan` checks the parameters against, before anything costs. Tasks
+take the parameters unchecked (`unchecked_params`): Airflow otherwise validates them when it starts any task, so that a
+value that it took at the trigger but cannot read later fails the teardown and the verdict as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Literal
+
+from airflow.sdk import Param
+from airflow.sdk.definitions.param import ParamsDict
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from fruits_airflow.errors import ConfigError
 from fruits_airflow.forms import FOLDER_PATTERN
@@ -16,6 +23,11 @@ from fruits_airflow.regions import EU_REGIONS, require_eu_region
 from fruits_airflow.settings import ENGINES, Settings
 
 Mode = Literal["nightly", "demo"]
+
+
+def _at_most(limit: float) -> dict[str, Any]:
+    """Schema of a number up to `limit`. NaN is not above any maximum, so `maximum` alone lets it pass."""
+    return {"maximum": limit, "not": {"exclusiveMinimum": limit}}
 
 
 def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
@@ -38,7 +50,7 @@ def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
             "default": settings.variance,
             "type": "number",
             "exclusiveMinimum": 0,
-            "maximum": 1,
+            **_at_most(1),
             "description": "Share of the variance to keep; k, if given, goes first",
         },
         "k": {
@@ -76,8 +88,9 @@ def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
             "default": settings.max_cost_eur,
             "type": "number",
             "exclusiveMinimum": 0,
-            "maximum": 10_000,
-            "description": "A run forecast above it is refused; its cluster is gone before it is spent",
+            **_at_most(settings.max_cost_eur),
+            "description": "A run forecast above it is refused; its cluster is gone before it is spent. "
+            "The setting max_cost_eur is the most",
         },
         "full_refresh": {
             "default": False,
@@ -87,14 +100,15 @@ def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
         "force": {
             "default": False,
             "type": "boolean",
-            "description": "Run although nothing changed, or although this very input failed its quality gate",
+            "description": "Run although nothing changed, although this very input failed its quality gate, or "
+            "although more photos are gone than max_removed_share and max_removed_rows allow",
         },
     }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(allow_inf_nan=False))
 class RunParameters:
-    """What a run does, resolved.
+    """What a run does, resolved; pydantic reads `5.0`, which is an integer to JSON, as 5.
 
     Attributes:
         mode: nightly over the full configured prefix, else demo.
@@ -118,6 +132,11 @@ class RunParameters:
     force: bool
 
 
+def unchecked_params(schemas: Mapping[str, Mapping[str, Any]]) -> ParamsDict:
+    """The parameters for a task: the defaults of the form without its schemas."""
+    return ParamsDict({name: Param(schema["default"]) for name, schema in schemas.items()})
+
+
 def mode_of(settings: Settings, params: Mapping[str, Any]) -> Mode:
     """Nightly for a run over the full configured prefix, however it was triggered; else demo."""
     whole = params.get("limit") is None and params.get("input_prefix") == settings.raw_prefix
@@ -129,40 +148,39 @@ def database_of(settings: Settings, params: Mapping[str, Any]) -> str:
     return settings.database if mode_of(settings, params) == "nightly" else settings.demo_database
 
 
+def region_of(settings: Settings, params: Mapping[str, Any]) -> str:
+    """Where a run with these parameters may have a cluster: the configured region if `plan` refuses the one named."""
+    region = params.get("region")
+    return region if isinstance(region, str) and region in EU_REGIONS else settings.region
+
+
 def resolve_parameters(
-    settings: Settings, params: Mapping[str, Any], conf: Mapping[str, Any] | None, known: Iterable[str]
+    settings: Settings,
+    params: Mapping[str, Any],
+    conf: Mapping[str, Any] | None,
+    schemas: Mapping[str, Mapping[str, Any]],
 ) -> RunParameters:
-    """Settles what the run does.
+    """Settle what the run does.
 
     Args:
-        settings: of the deployment.
-        params: the run's parameters, validated by Airflow against their schemas.
-        conf: what the trigger passed, for the check of its keys.
-        known: names of the DAG's parameters.
+        settings: Settings of this deployment.
+        params: The run's parameters; not validated before.
+        conf: What the trigger passed, for the check of its keys.
+        schemas: JSON schemas of the DAG's parameters, by name.
 
     Raises:
-        ConfigError: an unknown key in `conf`.
-        ResidencyError: the region is not in the European Union.
+        ConfigError: An unknown key in `conf`, or a value that its schema does not allow.
+        ResidencyError: The region is not in the European Union.
     """
-    unknown = sorted(set(conf or {}) - set(known))
+    unknown = sorted(set(conf or {}) - set(schemas))
     if unknown:
-        raise ConfigError(f"conf: unknown {', '.join(unknown)}; a run takes {', '.join(sorted(known))}")
+        raise ConfigError(f"conf: unknown {', '.join(unknown)}; a run takes {', '.join(sorted(schemas))}")
+    require_eu_region(str(params.get("region")), "params.region")
+    for name, schema in schemas.items():
+        if (error := best_match(Draft202012Validator(schema).iter_errors(params.get(name)))) is not None:
+            raise ConfigError(f"params.{name}: {error.message}; {schema['description']}")
     mode = mode_of(settings, params)
     whole = mode == "nightly"
     profile = settings.nightly_profile if whole else settings.demo_profile
-    return RunParameters(
-        mode=mode,
-        complete=whole,
-        database=database_of(settings, params),
-        profile=params["profile"] or profile,
-        region=require_eu_region(params["region"], "params.region"),
-        input_prefix=params["input_prefix"],
-        limit=params["limit"],
-        variance=float(params["variance"]),
-        k=params["k"],
-        engine=params["engine"],
-        model_id=params["model_id"],
-        max_cost_eur=float(params["max_cost_eur"]),
-        full_refresh=params["full_refresh"],
-        force=params["force"],
-    )
+    values = {name: params[name] for name in schemas} | {"profile": params["profile"] or profile}
+    return RunParameters(mode=mode, complete=whole, database=database_of(settings, params), **values)

@@ -30,6 +30,7 @@ CHANNELS = ("log", "mail", "slack", "webhook")
 PREINSTALLED = "preinstalled"  # as node_environment: the image of the nodes has the libraries already
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_ACCOUNT = re.compile(r"[0-9]{12}")
 _DEPLOYMENT = re.compile(r"[a-z0-9][a-z0-9-]{1,19}")
 _DATABASE = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _MODEL = re.compile(r"[0-9a-f]{64}")
@@ -47,6 +48,7 @@ class Settings:
     deployment_id: str
     raw_bucket: str
     lake_bucket: str
+    raw_bucket_owner: str | None = None
     region: str = "eu-west-1"
     raw_prefix: str = "images/"
     database: str = "fruits"
@@ -59,6 +61,10 @@ class Settings:
     k: int | None = None
     batch_size: int = 1
     max_cost_eur: float = 5.0
+    max_removed_share: float = 0.1
+    max_removed_rows: int = 1000
+    max_photo_mib: int = 96
+    max_photo_megapixels: int = 210
     max_reject_rate: float = 0.2
     min_explained_variance: float = 0.2
     min_agreement: float = 0.5
@@ -106,6 +112,10 @@ class Settings:
         )
         for name in ("raw_bucket", "lake_bucket"):
             _match(name, getattr(self, name), _BUCKET, "the name of a bucket, without s3://")
+        if self.raw_bucket_owner is not None:
+            _match(
+                "raw_bucket_owner", self.raw_bucket_owner, _ACCOUNT, "the 12 digits of an account, in quotes"
+            )
         for name in ("database", "demo_database", "notebook_database"):
             _match(name, getattr(self, name), _DATABASE, "lower-case letters, digits and underscores")
         if self.model_id is not None:
@@ -141,7 +151,13 @@ class Settings:
         if self.engine not in ENGINES:
             _fail("engine", self.engine, f"one of {', '.join(ENGINES)}")
         _between("variance", self.variance, 0.0, 1.0)
-        for share in ("max_reject_rate", "min_explained_variance", "min_agreement", "max_variance_loss"):
+        for share in (
+            "max_removed_share",
+            "max_reject_rate",
+            "min_explained_variance",
+            "min_agreement",
+            "max_variance_loss",
+        ):
             _between(share, getattr(self, share), 0.0, 1.0, closed=True)
         _between("max_erased_photos", self.max_erased_photos, 1, 1_000_000, closed=True)
         _between("max_drift_degrees", self.max_drift_degrees, 0.0, 90.0, closed=True)
@@ -151,6 +167,9 @@ class Settings:
         _between("poll_s", self.poll_s, 0.1, 600, closed=True)
         _between("list_consistency_s", self.list_consistency_s, 0, 600, closed=True)
         _between("log_wait_s", self.log_wait_s, 0, 3600, closed=True)
+        _between("max_removed_rows", self.max_removed_rows, 0, 1_000_000_000, closed=True)
+        _between("max_photo_mib", self.max_photo_mib, 1, 256, closed=True)
+        _between("max_photo_megapixels", self.max_photo_megapixels, 1, 1000, closed=True)
         _between("batch_size", self.batch_size, 1, 256, closed=True)
         for name in (
             "max_cluster_minutes",

@@ -27,6 +27,8 @@ def _load_images(plan: Mapping[str, Any]) -> list[str]:
     arguments = ["--input", f"s3://{plan['raw_bucket']}/{plan['input_prefix']}"]
     arguments += ["--complete"] if plan["complete"] else []
     arguments += ["--suppression", f"s3://{plan['lake_bucket']}/suppression"]
+    for name in ("max_bytes", "max_pixels", "max_removed_share", "max_removed_rows", "expected_removals"):
+        arguments += [f"--{name.replace('_', '-')}", str(plan[name])]
     return arguments + (["--full-refresh"] if plan["full_refresh"] else [])
 
 

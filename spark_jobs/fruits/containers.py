@@ -54,6 +54,9 @@ class Container:
         frames: Pictures of an animation; 1 for a still.
         scans: Passes over the picture that its pixels take.
         progressive: Whether a JPEG's coefficients are all held in memory until its last scan.
+        ended: Whether a JPEG has an end-of-image marker of its own; without one, `picture` has none either, and
+            whether all pixels are there is known only when they are decoded.
+        zeros: Without one, how many zeros `picture` ends with: pixels, or the padding of a block on disk.
     """
 
     picture: bytes
@@ -62,10 +65,13 @@ class Container:
     frames: int = 1
     scans: int = 1
     progressive: bool = False
+    ended: bool = True
+    zeros: int = 0
 
 
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
-_EOI, _SOS, _APP0, _APP1, _APP14, _COM = 0xD9, 0xDA, 0xE0, 0xE1, 0xEE, 0xFE
+_EOI, _SOS, _DRI, _APP0, _APP1, _APP14, _COM = 0xD9, 0xDA, 0xDD, 0xE0, 0xE1, 0xEE, 0xFE
+END = b"\xff\xd9"
 _BARE = frozenset({0x01, *range(0xD0, 0xD8)})
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = 0xC2
@@ -93,8 +99,9 @@ def jpeg(data: bytes) -> Container:
     kept: list[bytes | memoryview] = [data[:2]]
     exif = xmp = None
     had_metadata = False
-    tables = fill = 0
+    tables = fill = interval = 0
     progressive = False
+    frame = b""
     at = 2
     for _ in range(MAX_PARTS):
         found = _MARKER.search(data, at, at + MAX_FILL + 2 - fill)
@@ -117,6 +124,10 @@ def jpeg(data: bytes) -> Container:
         at = max(at + 2, end)
         if marker in _KEPT or _tells_colours(marker, data, body):
             progressive |= marker == _PROGRESSIVE
+            if marker in _FRAMES:
+                frame = data[body]
+            elif marker == _DRI:
+                interval = int.from_bytes(data[body][:2])
             if marker in _ARITHMETIC:
                 raise ImageRejected(RejectCode.FORMAT_NOT_ALLOWED, "JPEG of arithmetic coding")
             tables += end - found.start() if marker in _KEPT else 0
@@ -133,11 +144,24 @@ def jpeg(data: bytes) -> Container:
         raise _broken("JPEG", f"more than {MAX_PARTS} segments")
     start = at - 2
     scans, end = _scans(data, start)
+    ended, zeros = data.endswith(END, start, end), 0
+    if not ended:
+        end, zeros = _without_padding(data, start)
+        _require_every_scan(data[:end], start, frame, interval)
     if data.find(_ENDLESS, start, end) >= 0:
         raise _broken("JPEG", f"more than {len(_ENDLESS)} fill bytes in a scan")
     kept.append(memoryview(data)[start:end])
-    progressive |= scans > 1
-    return Container(b"".join(kept), turn(exif, xmp), had_metadata, scans=scans, progressive=progressive)
+    # A scan of fewer components than the frame has is one of several, also where the others are missing.
+    progressive |= scans > 1 or data[at + 2 : at + 3] != frame[5:6]
+    return Container(
+        b"".join(kept),
+        turn(exif, xmp),
+        had_metadata,
+        scans=scans,
+        progressive=progressive,
+        ended=ended,
+        zeros=zeros,
+    )
 
 
 def _tells_colours(marker: int, data: bytes, body: slice) -> bool:
@@ -164,6 +188,65 @@ def _scans(data: bytes, at: int) -> tuple[int, int]:
         scans += data[found + 1] == _SOS
         at = found + 2 + max(2, int.from_bytes(data[found + 2 : found + 4]))
     raise _broken("JPEG", f"more than {MAX_PARTS_OF_SCANS} markers behind the first scan")
+
+
+def _without_padding(data: bytes, at: int) -> tuple[int, int]:
+    """Where a JPEG without end of image ends, less the erased flash that pads it; and how many zeros it ends with."""
+    pixels = max(at, len(data.rstrip(b"\x00\xff")))
+    while data.startswith(b"\xff\x00", pixels):  # a byte of pixels, stuffed
+        pixels += 2
+    zeros = len(data) - pixels - len(data[pixels:].lstrip(b"\x00"))
+    return pixels + zeros, zeros
+
+
+def _require_every_scan(data: bytes, at: int, frame: bytes, interval: int) -> None:
+    """Check that a JPEG without end of image has all coefficients of all components, and all restart intervals.
+
+    Whether its last interval is whole is left to the decoder.
+
+    Args:
+        data: The file up to the end of its last scan.
+        at: Where the first scan begins.
+        frame: The body of the frame header (ITU-T T.81, B.2.2).
+        interval: MCUs in a restart interval; 0 for none.
+
+    Raises:
+        ImageRejected: A part of the picture never arrived.
+    """
+    height, width, count = struct.unpack_from(">HHB", frame, 1)
+    factors = {frame[6 + 3 * i]: divmod(frame[7 + 3 * i], 16) for i in range(count)}
+    widest, highest = (max(factor[axis] for factor in factors.values()) for axis in (0, 1))
+    # The bits of each coefficient that have not arrived: 0 when all have.
+    lacking = {component: bytearray(b"\xff" * 64) for component in factors}
+    header: int | None = at
+    while header is not None:
+        after = header + 2 + max(2, int.from_bytes(data[header + 2 : header + 4]))
+        body = data[header + 4 : after]
+        following = _marker_in_scans(data, after)
+        if data[header + 1] == _DRI:
+            interval = int.from_bytes(body[:2])
+        elif data[header + 1] == _SOS:
+            components = body[1 : 1 + 2 * body[0] : 2]
+            first, last, bits = body[1 + 2 * body[0] : 4 + 2 * body[0]]
+            for component in components:
+                lacking[component][first : last + 1] = bytes([bits & 15]) * (last + 1 - first)
+            if interval:
+                across, down = 8 * widest, 8 * highest
+                if len(components) == 1:
+                    across, down = (
+                        8 * most // own
+                        for most, own in zip((widest, highest), factors[components[0]], strict=True)
+                    )
+                intervals = -(-(-(-width // across) * -(-height // down)) // interval)
+                stop = len(data) if following is None else following
+                if (
+                    sum(data.count(bytes((0xFF, marker)), after, stop) for marker in range(0xD0, 0xD8))
+                    < intervals - 1
+                ):
+                    raise _cut("JPEG", "before its last restart interval")
+        header = following
+    if any(any(bits) for bits in lacking.values()):
+        raise _cut("JPEG", "before its last scan")
 
 
 def _marker_in_scans(data: bytes, at: int) -> int | None:

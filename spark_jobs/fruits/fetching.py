@@ -55,11 +55,13 @@ class Source:
         bucket: The input bucket; None for a plain folder.
         folder: The plain folder that the keys are relative to; "" for a bucket.
         s3: Where S3 answers; None for a plain folder.
+        max_bytes: Larger objects are rejected unread.
     """
 
     bucket: str | None
     folder: str
     s3: S3Location | None
+    max_bytes: int = MAX_BYTES
 
 
 def fetch(objects: Iterable[Listed], source: Source) -> Iterator[tuple[Listed, bytes | ImageRejected]]:
@@ -86,31 +88,31 @@ def fetch(objects: Iterable[Listed], source: Source) -> Iterator[tuple[Listed, b
             len(waiting) >= MAX_REQUESTS or in_flight + listed.size_bytes > MAX_BYTES_IN_FLIGHT
         ):
             done, future = waiting.popleft()
-            in_flight -= _cost(done)
+            in_flight -= _cost(done, source)
             yield done, _outcome(future, done)
         waiting.append((listed, submit(listed)))
-        in_flight += _cost(listed)
+        in_flight += _cost(listed, source)
     for done, future in waiting:
         yield done, _outcome(future, done)
 
 
-def _cost(listed: Listed) -> int:
-    return 0 if _refused(listed) else listed.size_bytes
+def _cost(listed: Listed, source: Source) -> int:
+    return 0 if _refused(listed, source) else listed.size_bytes
 
 
-def _refused(listed: Listed) -> ImageRejected | None:
+def _refused(listed: Listed, source: Source) -> ImageRejected | None:
     if listed.size_bytes == 0:
         return ImageRejected(RejectCode.EMPTY, "the object has no bytes")
-    if listed.size_bytes > MAX_BYTES:
+    if listed.size_bytes > source.max_bytes:
         return ImageRejected(
-            RejectCode.TOO_MANY_BYTES, f"{listed.size_bytes} bytes, the limit is {MAX_BYTES}"
+            RejectCode.TOO_MANY_BYTES, f"{listed.size_bytes} bytes, the limit is {source.max_bytes}"
         )
     return None
 
 
 def _submitter(source: Source) -> Callable[[Listed], Future[bytes]]:
     def submit(listed: Listed) -> Future[bytes]:
-        if refused := _refused(listed):
+        if refused := _refused(listed, source):
             return _failed(refused)
         if source.bucket is None or source.s3 is None:
             return _now(lambda: _from_folder(Path(source.folder), listed))

@@ -1,10 +1,16 @@
-"""What an object's key says: the image's id, its label, and the rotation sequence it was taken in."""
+"""What an object's key says: the image's id, its label, its rotation sequence, and whether it is a photo at all."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 
+_LEFTOVER = re.compile(
+    r"(?:^|/)(?:(?:\.(?!\.?/)[^/]+|__MACOSX|@eaDir|\$RECYCLE\.BIN)/"
+    r"|(?:\._[^/]*|\.DS_Store|\.(?:trashed|pending)-[^/]*|Thumbs\.db|desktop\.ini)$)",
+    re.IGNORECASE,
+)
+"""Hidden folders, and the files that macOS, Windows, Android and NAS systems keep beside photos."""
 _SEQUENCE = re.compile(r"^(r\d*)_")
 
 
@@ -46,3 +52,17 @@ def sequence(key: str) -> str:
     """
     match = _SEQUENCE.match(key.rsplit("/", 1)[-1])
     return match.group(1) if match else ""
+
+
+def is_leftover(key: str) -> bool:
+    """Tell whether a file manager left this file behind, so that it is neither a photo nor a reject.
+
+    ``fruits_airflow.listing`` defines the same for buckets; a test holds both definitions equal.
+
+    Args:
+        key: Object key below the input prefix, or path relative to a plain folder.
+
+    >>> [is_leftover(key) for key in ("Kiwi/._1.jpg", "__MACOSX/Kiwi/1.jpg", "Kiwi/Thumbs.db", "Kiwi/.hidden.jpg")]
+    [True, True, True, False]
+    """
+    return _LEFTOVER.search(key) is not None

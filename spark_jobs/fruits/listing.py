@@ -7,18 +7,20 @@ with little to do the start of a Python worker.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
-from fruits import objects, schemas
+from fruits import keys, objects, schemas
 from fruits.batches import Mapper
 from fruits.errors import InputError, ListingError
 from fruits.fetching import local_etag
-from fruits.keys import image_id
 from fruits.tables import Large
 
 ROW_GROUP_ROWS = 50_000
@@ -74,12 +76,12 @@ def _row_groups(uri: str, s3: objects.S3Location | None) -> Mapper:
 
 
 def _listed(rows: pa.RecordBatch) -> pa.RecordBatch:
-    keys = rows.column("key")
-    ids = pa.array([image_id(key) for key in keys.to_pylist()], pa.string())
+    names = rows.column("key")
+    ids = pa.array([keys.image_id(key) for key in names.to_pylist()], pa.string())
     return pa.record_batch(
         [
             ids,
-            keys.cast(pa.string()),
+            names.cast(pa.string()),
             rows.column("etag").cast(pa.string()),
             rows.column("size_bytes").cast(pa.int64()),
         ],
@@ -87,40 +89,99 @@ def _listed(rows: pa.RecordBatch) -> pa.RecordBatch:
     )
 
 
-def write_of_folder(folder: Path, uri: str) -> tuple[int, int]:
-    """List a plain folder as `plan` lists a bucket: every file, sorted by key, keys relative to the folder.
+@dataclass(frozen=True)
+class Folder:
+    """The files below a folder, by what they are.
+
+    Attributes:
+        photos: Files to load, sorted by key; what is no picture becomes a reject.
+        leftovers: Files that file managers leave behind (`keys.is_leftover`), which are not loaded.
+        links: Links to other folders, which are not followed.
+    """
+
+    photos: list[Path]
+    leftovers: list[Path]
+    links: list[Path]
+
+    def describe_rest(self, root: Path) -> list[str]:
+        """Describe what is not loaded, one line for each kind that there is."""
+        return [
+            f"{len(paths)} {kind}, for example {paths[0].relative_to(root).as_posix()!r}"
+            for kind, paths in (
+                ("leftovers of file managers are not loaded", self.leftovers),
+                ("links to folders are not followed", self.links),
+            )
+            if paths
+        ]
+
+
+def walk(folder: Path) -> Folder:
+    """Walk a folder to its end, or fail: a photo that cannot be seen must not pass for one that is gone.
+
+    Raises:
+        InputError: The folder does not exist or is not a folder, a folder below it cannot be read, a link leads to
+            nothing, or a file's name is not UTF-8.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: give one that holds photos")
+    result = Folder([], [], [])
+
+    def fail(error: OSError) -> NoReturn:
+        raise InputError(
+            f"{error.filename} cannot be read ({error.strerror}); nothing was loaded or removed: let the user that "
+            "runs this read it, or move it out of the folder of photos"
+        ) from error
+
+    for parent, folders, names in os.walk(folder, onerror=fail):
+        result.links.extend(path for name in folders if (path := Path(parent, name)).is_symlink())
+        for path in (Path(parent, name) for name in names):
+            try:
+                mode = path.stat().st_mode
+            except OSError as error:
+                fail(error)
+            if keys.is_leftover(_key(path, folder)):
+                result.leftovers.append(path)
+            elif stat.S_ISREG(mode):
+                result.photos.append(path)
+    result.photos.sort(key=lambda path: _key(path, folder))
+    for paths in (result.leftovers, result.links):
+        paths.sort()
+    return result
+
+
+def write_of_folder(folder: Path, uri: str, report: Callable[[str], object] = print) -> tuple[int, int]:
+    """List a plain folder as `plan` lists a bucket: every photo, sorted by key, keys relative to the folder.
 
     Args:
         folder: The folder of photos; links are not followed into other folders.
         uri: Where to write ``listing.parquet``.
+        report: Takes a line for each kind of file that is not loaded.
 
     Returns:
-        The number of files and their bytes.
+        The number of photos and their bytes.
 
     Raises:
-        InputError: The folder does not exist, is not a folder or holds no file, or a file's name is not UTF-8.
+        InputError: As `walk` does, or the folder holds no photo.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: give one that holds photos")
-    rows = sorted((_key(path, folder), path) for path in _files(folder))
-    if not rows:
-        raise InputError(f"{folder} holds no file: put photos into it, in one folder per label")
-    sizes = [path.stat().st_size for _, path in rows]
+    content = walk(folder)
+    rest = content.describe_rest(folder)
+    if not content.photos:
+        raise InputError(
+            "; ".join([f"{folder} holds no photo: put photos into it, in one folder per label", *rest])
+        )
+    sizes = [path.stat().st_size for path in content.photos]
     table = pa.table(
         {
-            "key": pa.array([key for key, _ in rows], pa.string()),
-            "etag": pa.array([local_etag(path) for _, path in rows], pa.string()),
+            "key": pa.array([_key(path, folder) for path in content.photos], pa.string()),
+            "etag": pa.array([local_etag(path) for path in content.photos], pa.string()),
             "size_bytes": pa.array(sizes, pa.int64()),
         }
     )
     with objects.writer(uri, None) as out:
         pq.write_table(table, out, row_group_size=ROW_GROUP_ROWS)
-    return len(rows), sum(sizes)
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder):
-        yield from (path for name in names if (path := Path(parent, name)).is_file())
+    for line in rest:
+        report(line)
+    return len(sizes), sum(sizes)
 
 
 def _key(path: Path, folder: Path) -> str:

@@ -36,7 +36,7 @@ def loader(source: Source, prefix: str, max_pixels: int, erased: frozenset[str] 
         rows: list[dict[str, Any]] = []
         size = 0
         for listed, outcome in fetch(_listed(batches), source):
-            row = _row(listed, outcome, prefix, max_pixels, erased)
+            row = _row(listed, outcome, prefix, max_pixels, source.max_bytes, erased)
             rows.append(row)
             size += len(row.get("pixels") or b"")
             if len(rows) >= _BATCH_ROWS or size >= _BATCH_BYTES:
@@ -55,7 +55,12 @@ def _listed(batches: Iterable[pa.RecordBatch]) -> Iterator[Listed]:
 
 
 def _row(
-    listed: Listed, outcome: bytes | ImageRejected, prefix: str, max_pixels: int, erased: frozenset[str]
+    listed: Listed,
+    outcome: bytes | ImageRejected,
+    prefix: str,
+    max_pixels: int,
+    max_bytes: int,
+    erased: frozenset[str],
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
         "image_id": keys.image_id(listed.key),
@@ -65,7 +70,7 @@ def _row(
     }
     if erased and isinstance(outcome, bytes) and hashlib.sha256(outcome).hexdigest() in erased:
         return row | {"error_code": suppression.CODE, "detail": "erased"}
-    image = outcome if isinstance(outcome, ImageRejected) else _cleaned(outcome, max_pixels)
+    image = outcome if isinstance(outcome, ImageRejected) else _cleaned(outcome, max_pixels, max_bytes)
     if isinstance(image, ImageRejected):
         return row | {"error_code": str(image.code), "detail": image.detail}
     return row | {
@@ -77,8 +82,8 @@ def _row(
     }
 
 
-def _cleaned(data: bytes, max_pixels: int) -> CleanImage | ImageRejected:
+def _cleaned(data: bytes, max_pixels: int, max_bytes: int) -> CleanImage | ImageRejected:
     try:
-        return clean(data, max_pixels)
+        return clean(data, max_pixels, max_bytes)
     except ImageRejected as rejected:
         return rejected

@@ -31,6 +31,7 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "gate_refuses": {"conf": {"k": 2}, "stages": {"publish": "refuse"}},
     "gate_refused_before": {"conf": {"k": 2}},
     "too_dear": {"conf": {"max_cost_eur": 0.01, "force": True}},
+    "unreadable": {"unvalidated": {"variance": None, "region": None, "limit": "all"}},
     "janitor": {"dag": "cluster_janitor", "orphan_of": 3},
     "check": {"dag": "publication_check"},
 }
@@ -253,6 +254,19 @@ def test_a_refused_run_is_red_without_a_cluster_and_says_why(world: World) -> No
     assert run.clusters == []
     assert run.record["state"] == "refused"
     assert "max_cost_eur" in run.record["reason"]
+
+
+def test_a_run_of_parameters_that_cannot_be_read_is_refused_and_ends_at_once(world: World) -> None:
+    run = world.runs["unreadable"]
+    assert (run.state, run.clusters, run.record["state"]) == ("failed", [], "refused")
+    assert "params." in run.record["reason"]
+    assert run.record["region"] == "eu-west-1"
+    # Each task of the end has run: none died of the parameters.
+    assert (run.tasks["plan"], run.tasks["terminate_cluster"], run.tasks["report"]) == (
+        "failed",
+        "success",
+        "success",
+    )
 
 
 def test_no_run_leaves_a_cluster_behind(world: World) -> None:

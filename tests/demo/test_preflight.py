@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 from collections import namedtuple
@@ -9,7 +10,17 @@ from pathlib import Path
 import pytest
 from fruits_airflow.errors import ResidencyError
 
-from demo.preflight import CannotStart, check_space, free_port, image_files, only_demo, read_wishes
+from demo.preflight import (
+    IMAGE_SUFFIXES,
+    CannotStart,
+    check_space,
+    free_port,
+    image_files,
+    only_demo,
+    read_wishes,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -69,12 +80,50 @@ def test_a_region_outside_the_eu_is_refused(region):
         read_wishes({"REGION": region})
 
 
-def test_hidden_files_are_left_alone_and_others_uploaded(photos):
-    (photos / ".DS_Store").write_bytes(b"")
-    (photos / ".git").mkdir()
-    (photos / ".git" / "x.jpg").write_bytes(b"")
+def test_leftovers_and_linked_folders_are_named_and_not_uploaded_and_all_else_is(photos):
+    for name in (".DS_Store", ".git/x.jpg", "Apple/._1.JPG", "Apple/Thumbs.db", "__MACOSX/1.jpg"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).write_bytes(b"")
     (photos / "Apple" / "page.jpg").write_text("<html>")
-    assert [path.name for path in image_files(photos)] == ["1.JPG", "page.jpg"]
+    (photos / "Apple" / ".hidden.jpg").write_bytes(b"any")
+    (photos / "Kiwi").symlink_to(photos / "Apple")
+    lines: list[str] = []
+    assert [path.name for path in image_files(photos, lines.append)] == [".hidden.jpg", "1.JPG", "page.jpg"]
+    assert lines == [
+        "5 leftovers of file managers are not uploaded, for example .DS_Store",
+        "1 links to folders are not uploaded, for example Kiwi",
+    ]
+
+
+def test_a_linked_photo_that_cannot_be_read_is_an_error_that_names_it(photos):
+    (photos / "Apple" / "2.jpg").symlink_to(photos / "unmounted" / "2.jpg")
+    with pytest.raises(CannotStart, match=r"2\.jpg cannot be read"):
+        image_files(photos)
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_that_names_it(photos, monkeypatch):
+    real = os.scandir
+
+    def denied(path):
+        if str(path).endswith("Apple"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(CannotStart, match=r"Apple cannot be read .Permission denied"):
+        image_files(photos)
+
+
+def test_a_folder_that_the_demo_writes_into_is_refused():
+    with pytest.raises(CannotStart, match="where the demo writes"):
+        read_wishes({"IMAGES": str(ROOT)})
+
+
+def test_the_formats_of_photos_are_those_that_loading_takes():
+    source = (ROOT / "spark_jobs" / "fruits" / "images.py").read_text()
+    (allowed,) = re.findall(r"^_ALLOWED = \((.*)\)$", source, re.MULTILINE)
+    formats = {name.strip(' "').lower() for name in allowed.split(",")}
+    assert {suffix.lstrip(".").replace("jpg", "jpeg") for suffix in IMAGE_SUFFIXES} == formats
 
 
 def test_a_full_disk_is_said_before_anything_starts(tmp_path, monkeypatch):

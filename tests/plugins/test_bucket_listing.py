@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fruits_airflow import bucket_listing
 from fruits_airflow.bucket_listing import list_objects
+from fruits_airflow.errors import ListingIncomplete
 from fruits_airflow.settings import Settings
 
 from tests.plugins import laptop
@@ -57,6 +60,47 @@ def test_an_error_of_one_folder_is_the_callers() -> None:
 
     with pytest.raises(PermissionError):
         keys(Denied("raw/", 3, 2, 10))
+
+
+def truncated_without_a_token(page: dict[str, Any]) -> None:
+    page["IsTruncated"] = True
+    page.pop("NextContinuationToken", None)
+
+
+def ended_with_a_token(page: dict[str, Any]) -> None:
+    page["IsTruncated"], page["NextContinuationToken"] = False, "more"
+
+
+def without_its_end(page: dict[str, Any]) -> None:
+    page["KeyCount"] = len(page.get("Contents", [])) + len(page.get("CommonPrefixes", [])) + 1
+
+
+def without_a_word(page: dict[str, Any]) -> None:
+    del page["IsTruncated"]
+
+
+@pytest.mark.parametrize(
+    "mangle", [truncated_without_a_token, ended_with_a_token, without_its_end, without_a_word]
+)
+@pytest.mark.parametrize("prefix", ["raw/", "raw/0001/"])
+def test_a_page_that_ends_early_is_an_error_and_no_absence(
+    mangle: Callable[[dict[str, Any]], None], prefix: str
+) -> None:
+    class Mangled(ScriptedS3):
+        def list_objects_v2(self, **asked: str) -> dict[str, Any]:
+            page = super().list_objects_v2(**asked)
+            if asked["Prefix"] == prefix:
+                mangle(page)
+            return page
+
+    with pytest.raises(ListingIncomplete, match=f"s3://raw/{prefix}"):
+        keys(Mangled("raw/", 3, 2, 10))
+
+
+def test_every_page_is_asked_for_with_the_account_that_must_own_the_bucket() -> None:
+    s3 = ScriptedS3("raw/", 3, 2, 2500)
+    assert list(list_objects(s3, "raw", "raw/", "123456789012"))  # type: ignore[arg-type]
+    assert {page["ExpectedBucketOwner"] for page in s3.pages} == {"123456789012"}
 
 
 @pytest.mark.server

@@ -12,6 +12,7 @@ from fruits_airflow.listing import (
     ROW_GROUP,
     Changes,
     ListedObject,
+    PhotoFilter,
     choose,
     compare,
     read_listing,
@@ -40,7 +41,32 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     summary = write_listing(iter(items), path)
     assert list(read_listing(path)) == items
     assert (summary.images, summary.size_bytes) == (3, 3)
-    assert pq.read_schema(path).names == ["key", "etag", "size_bytes"]
+    assert pq.read_schema(path).names == ["key", "etag", "size_bytes", "uploaded_s"]
+
+
+def test_a_listing_of_an_earlier_release_has_no_times_and_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "listing.parquet"
+    write_listing(objects("a", "b"), path)
+    pq.write_table(pq.read_table(path).drop_columns(["uploaded_s"]), path)
+    assert list(read_listing(path)) == objects("a", "b")
+
+
+def test_leftovers_are_counted_by_kind_and_never_by_a_photos_name() -> None:
+    keys = (
+        "in/Kiwi/._secret.jpg",
+        "in/Kiwi/._2.jpg",
+        "in/.DS_Store",
+        "in/.git/x.jpg",
+        "in/.trashed-1-secret.jpg",
+    )
+    filtered = PhotoFilter("in/")
+    photos = list(filtered.photos(objects(*keys, "in/Kiwi/1.jpg", "in/.hidden.jpg")))
+    assert [item.key for item in photos] == ["in/Kiwi/1.jpg", "in/.hidden.jpg"]
+    assert filtered.leftovers == {"._*": 2, ".DS_Store": 1, ".git/": 1, ".trashed-*": 1}
+
+
+def test_a_prefix_that_looks_like_a_leftover_hides_no_photo() -> None:
+    assert len(list(PhotoFilter("__MACOSX/").photos(objects("__MACOSX/1.jpg")))) == 1
 
 
 def test_an_empty_listing_is_a_file_too(tmp_path: Path) -> None:

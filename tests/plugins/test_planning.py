@@ -137,9 +137,36 @@ def test_a_new_model_forecasts_every_image(
     assert counted == [3, 0, 3, 3]
 
 
+@pytest.mark.usefixtures("photos")
+def test_leftovers_of_file_managers_are_neither_photos_nor_silent(
+    plan_of: Planner, account: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    laptop.put_photos(account.raw_bucket, ["images/Training/._1.jpg", "images/.DS_Store"])
+    plan = plan_of()
+    assert plan["images"]["seen"] == 3
+    assert plan["leftovers"] == {"._*": 1, ".DS_Store": 1}
+    assert "2 leftovers of file managers are not loaded" in caplog.text
+
+
+@pytest.mark.usefixtures("photos")
+def test_a_bucket_of_another_account_is_refused(plan_of: Planner, account: Settings) -> None:
+    real = laptop.client("s3")
+
+    def head_bucket(**asked: str) -> Any:
+        if asked.get("ExpectedBucketOwner", "123456789012") != "123456789012":
+            raise ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadBucket")
+        return real.head_bucket(**asked)
+
+    client = Double(real, head_bucket=head_bucket)
+    for_others = replace(account, raw_bucket_owner="210987654321")
+    with pytest.raises(ConfigError, match="raw_bucket_owner: account 210987654321 does not own"):
+        plan_of(settings=for_others, client=client)
+    assert plan_of(settings=replace(account, raw_bucket_owner="123456789012"), client=client)
+
+
 def refusals(account: Settings) -> dict[str, tuple[Settings, dict[str, Any], type[FruitsError], str]]:
     return {
-        "no photo": (account, {"input_prefix": "empty/"}, RunRefused, "no object below"),
+        "no photo": (account, {"input_prefix": "empty/"}, RunRefused, "no photo below"),
         "no model named": (account, {"model_id": None}, ConfigError, "model_id: not set"),
         "no such model": (account, {"model_id": "d" * 64}, ConfigError, "no complete model"),
         "other engine": (account, {"engine": "tensorflow"}, ConfigError, "engine: 'tensorflow' cannot run"),
@@ -152,7 +179,7 @@ def refusals(account: Settings) -> dict[str, tuple[Settings, dict[str, Any], typ
             "raw_bucket: cannot read 'nowhere'",
         ),
         "no role": (replace(account, service_role=None), {}, ConfigError, "service_role: not set"),
-        "no profile": (account, {"profile": "huge"}, ConfigError, "profile: 'huge' is unknown"),
+        "no profile": (account, {"profile": "huge"}, ConfigError, "profile: 'huge' is not one of"),
     }
 
 

@@ -126,6 +126,29 @@ def jpeg_claiming(width: int, height: int, components: int = 3) -> bytes:
     return bytes(data)
 
 
+def jpeg_of_rows(width: int, rows: int, quality: int = 60) -> bytes:
+    """A noisy baseline JPEG of so many rows of 16 pixels, without the memory that its pixels would take."""
+    noise = np.random.default_rng(1).normal(128, 25, (16, width, 3)).clip(0, 255).astype(np.uint8)
+    data = encoded(Image.fromarray(noise), quality=quality, subsampling=2, restart_marker_rows=1)
+    scan = data.index(b"\xff\xda") + 14
+    header = bytearray(data[:scan])
+    height = header.index(b"\xff\xc0") + 5
+    header[height : height + 2] = struct.pack(">H", 16 * rows)
+    # Each row is a restart interval of its own, so all may be the same bytes.
+    return (
+        bytes(header)
+        + b"".join(data[scan:-2] + bytes((0xFF, 0xD0 + row % 8)) for row in range(rows))[:-2]
+        + data[-2:]
+    )
+
+
+def jpeg_of_one_component(width: int, height: int) -> bytes:
+    """A baseline JPEG whose only scan has one of three components: the decoder holds all and waits for the others."""
+    data = jpeg_claiming(width, height)
+    scan = data.index(b"\xff\xda")
+    return data[:scan] + bytes.fromhex("ffda 0008 01 0100 003f 00") + data[scan + 14 :]
+
+
 def jpeg_of_many_scans(size: tuple[int, int], more: int) -> bytes:
     """A progressive JPEG whose last scan is repeated: each costs a pass over the whole picture."""
     data = encoded(Image.new("RGB", size, "red"), progressive=True, subsampling=0)
@@ -364,6 +387,17 @@ _SOUND: dict[str, tuple[Made, tuple[int, int] | None]] = {
         partial(jpeg_of_many_scans, AT_THE_LIMIT, 10),
         (625, 313),
     ),
+    "jpeg of a phone of 50 megapixels": (partial(jpeg_of_rows, 8160, 384, 90), (510, 384)),
+    "jpeg of a phone of 108 megapixels": (partial(jpeg_of_rows, 12_000, 562, 90), (375, 281)),
+    "jpeg of a phone of 200 megapixels": (partial(jpeg_of_rows, 16_384, 768, 75), (512, 384)),
+    "png of a phone of 50 megapixels": (
+        partial(noisy, "RGB", "PNG", 4, (8160, 6144), compress_level=1),
+        (510, 384),
+    ),
+    "progressive jpeg of a phone of 50 megapixels": (
+        partial(noisy, "RGB", "JPEG", 4, (8160, 6144), progressive=True),
+        (510, 384),
+    ),
     "png at the limit": (partial(noisy, "RGB", "PNG", 4, compress_level=1), (625, 313)),
     "palette png with transparency at the limit": (
         partial(noisy, "P", "PNG", 16, transparency=bytes(range(16)), compress_level=1),
@@ -451,8 +485,13 @@ _REJECTED: dict[str, tuple[Made, RejectCode]] = {
     "webp of many frames": (partial(frames, "WEBP", 1000), _C.ANIMATED),
     "jpeg bomb": (partial(jpeg_claiming, 65_500, 65_500), _C.TOO_MANY_PIXELS),
     "cmyk jpeg bomb": (partial(jpeg_claiming, 65_500, 65_500, 4), _C.TOO_MANY_PIXELS),
-    "jpeg just over the limit": (partial(flat, "RGB", "JPEG", (10_000, 5_001)), _C.TOO_MANY_PIXELS),
-    "png truly over the limit": (partial(flat, "L", "PNG", (10_000, 5_001)), _C.TOO_MANY_PIXELS),
+    "jpeg truly over the limit": (partial(jpeg_of_rows, 16_320, 805, 10), _C.TOO_MANY_PIXELS),
+    "progressive jpeg over its limit": (
+        partial(flat, "L", "JPEG", (10_000, 5_201), progressive=True),
+        _C.TOO_MANY_PIXELS,
+    ),
+    "jpeg of one component of three": (partial(jpeg_of_one_component, 10_000, 5_201), _C.TOO_MANY_PIXELS),
+    "png truly over the limit": (partial(flat, "L", "PNG", (10_000, 5_201)), _C.TOO_MANY_PIXELS),
     "lossless webp bomb": (lambda: webp((b"VP8L", vp8l(16_383, 16_383))), _C.TOO_MANY_PIXELS),
     "webp truly over its limit": (
         partial(flat, "RGB", "WEBP", (6000, 6000), lossless=True, method=0, quality=0),

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 import time
+import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +69,77 @@ def verdict(data: bytes) -> RejectCode | None:
     except ImageRejected as rejected:
         return rejected.code
     return None
+
+
+JPEGS: dict[str, dict[str, Any]] = {
+    "baseline": {},
+    "every colour sample": {"subsampling": 0, "quality": 95},
+    "progressive": {"progressive": True},
+    "restart intervals": {"restart_marker_blocks": 3},
+    "progressive of restart intervals": {"restart_marker_rows": 1, "progressive": True},
+    "optimized": {"optimize": True},
+    "grey": {"mode": "L", "restart_marker_blocks": 4},
+    "cmyk": {"mode": "CMYK"},
+}
+PADDINGS = {
+    "nothing": b"",
+    "half an end": b"\xff",
+    "zeros": bytes(600),
+    "erased flash": b"\xff" * 600,
+    "half an end and zeros": b"\xff" + bytes(600),
+}
+
+
+def jpeg_of(kind: str, size: tuple[int, int] = (150, 130)) -> bytes:
+    """A photo on white ground, as in Fruits-360: optimized, its last pixels are zeros."""
+    options = dict(JPEGS[kind])
+    image = Image.new("RGB", size, "white")
+    image.paste(fruit(3, (size[0] // 2, size[1] // 2)), (5, 5))
+    return encoded(image.convert(options.pop("mode", "RGB")), **options)
+
+
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_jpeg_whose_end_of_image_is_missing_is_loaded_pixel_for_pixel(kind, padding):
+    for photo in (jpeg_of(kind), encoded(fruit(3), **{n: v for n, v in JPEGS[kind].items() if n != "mode"})):
+        if kind != "optimized" or not padding.endswith("zeros"):  # its zeros may be pixels that never arrived
+            assert clean(photo[:-2] + PADDINGS[padding]).pixels == clean(photo).pixels
+
+
+@pytest.mark.parametrize("fill", [b"", b"\0", b"\xff"])
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_jpeg_whose_tail_never_arrived_is_refused(kind, fill):
+    photo = encoded(
+        fruit(3, (150, 130)).convert(JPEGS[kind].get("mode", "RGB")), **JPEGS[kind] | {"mode": None}
+    )
+    whole = clean(photo).pixels
+    for cut in (*range(700, len(photo) - 3, len(photo) // 25), *range(len(photo) - 20, len(photo) - 2)):
+        data = photo[:cut] + fill * (len(photo) - cut)
+        if verdict(data) not in (RejectCode.TRUNCATED, RejectCode.CORRUPT):
+            # A few bits of the last block, which show nowhere.
+            assert clean(data).pixels == whole
+            assert len(photo) - cut < 6
+
+
+def test_a_progressive_jpeg_cut_between_two_scans_is_refused():
+    photo = encoded(fruit(3, (150, 130)), progressive=True)
+    starts = [at for at in range(len(photo)) if photo.startswith(b"\xff\xda", at)]
+    assert len(starts) > 5
+    for start in starts[1:]:
+        tables = photo.rindex(b"\xff\xc4", 0, start)
+        for cut in (start, tables):
+            with pytest.raises(ImageRejected, match="before its last scan"):
+                clean(photo[:cut])
+
+
+def test_a_jpeg_cut_between_two_restart_intervals_is_refused():
+    photo = encoded(fruit(3, (150, 130)), restart_marker_rows=1)
+    cuts = [at for at in range(len(photo)) if photo[at] == 0xFF and photo[at + 1] in range(0xD0, 0xD8)]
+    assert len(cuts) == 8
+    for cut in cuts:
+        for tail in (b"", photo[cut : cut + 2]):
+            with pytest.raises(ImageRejected, match=r"before its last (restart interval|pixels)"):
+                clean(photo[:cut] + tail)
 
 
 def test_a_jpeg_cut_anywhere_is_rejected_as_such_or_loaded_whole():
@@ -189,6 +263,81 @@ def test_transparent_pixels_are_laid_over_white():
     assert opened(encoded(red, "PNG", transparency=(200, 30, 30))).getpixel((3, 3)) == (255, 255, 255)
 
 
+GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
+CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
+
+
+def png_of(samples: np.ndarray, bits: int, colour: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A PNG of these samples, (height, width, channels), in any depth that the standard has."""
+    height, width, _ = samples.shape
+    if bits == 16:
+        rows = samples.astype(">u2").reshape(height, -1).view(np.uint8)
+    elif bits == 8:
+        rows = samples.astype(np.uint8).reshape(height, -1)
+    else:
+        parts = np.unpackbits(samples.astype(np.uint8).reshape(height, -1, 1), axis=2)[:, :, 8 - bits :]
+        rows = np.packbits(parts.reshape(height, -1), axis=1)
+    body = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    parts = ((b"IHDR", header), *chunks, (b"IDAT", body), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    )
+
+
+@pytest.mark.parametrize(
+    ("colour", "bits"),
+    [
+        *((GREY, bits) for bits in (1, 2, 4, 8, 16)),
+        *((PALETTE, bits) for bits in (1, 2, 4, 8)),
+        *((colour, bits) for colour in (RGB, GREY_ALPHA, RGBA) for bits in (8, 16)),
+    ],
+)
+@pytest.mark.parametrize("transparent", [False, True])
+@pytest.mark.parametrize("strip_pixels", [images.STRIP_PIXELS, 500])
+def test_every_depth_and_colour_type_of_png_is_white_where_it_is_transparent(
+    colour, bits, transparent, strip_pixels, monkeypatch
+):
+    monkeypatch.setattr(images, "STRIP_PIXELS", strip_pixels)
+    rng = np.random.default_rng(bits)
+    most = 2**bits - 1
+    samples = rng.integers(0, most, (40, 50, CHANNELS[colour]), endpoint=True)
+    samples[5:20, 5:20] = samples[0, 0]  # the key colour
+    if bits == 16:
+        samples[30:35, 5:20] = samples[0, 0] ^ 1  # equal to it in 8 bits, and another colour
+    values = samples * 255 // most if bits < 16 else samples >> 8
+    palette = rng.integers(0, 255, (2**bits, 3), endpoint=True) if colour == PALETTE else np.zeros((0, 3))
+    chunks = [(b"PLTE", palette.astype(np.uint8).tobytes())] if colour == PALETTE else []
+    visible = np.ones((40, 50, 1))
+    if colour in (GREY_ALPHA, RGBA):
+        alpha = np.where((rng.random((40, 50)) < 0.5) & transparent, 0, most)
+        samples[:, :, -1] = alpha
+        visible, values = alpha[:, :, None] > 0, values[:, :, :-1]
+    elif transparent:
+        key = samples[0, 0]
+        visible = (samples != key).any(axis=2, keepdims=True)
+        alphas = np.full(2**bits if bits < 16 else 1, 255)
+        alphas[key[0] if colour == PALETTE else 0] = 0
+        as_key = b"".join(struct.pack(">H", value) for value in key)
+        chunks.append((b"tRNS", alphas.astype(np.uint8).tobytes() if colour == PALETTE else as_key))
+    expected = palette[samples[:, :, 0]] if colour == PALETTE else np.broadcast_to(values, (40, 50, 3))
+    expected = np.where(visible, expected, 255)
+    stored = np.asarray(opened(png_of(samples, bits, colour, *chunks)))
+    np.testing.assert_array_equal(stored, expected)
+
+
+@pytest.mark.parametrize(
+    ("brand", "name"), [(b"heic", "HEIC"), (b"mif1", "HEIC"), (b"avif", "AVIF"), (b"mp42", "video")]
+)
+def test_what_a_phone_may_take_instead_of_jpeg_is_refused_with_what_to_do(brand, name):
+    with pytest.raises(ImageRejected) as rejected:
+        clean(b"\0\0\0\x20ftyp" + brand + bytes(40))
+    assert rejected.value.code is RejectCode.FORMAT_NOT_ALLOWED
+    assert rejected.value.detail.startswith(name)
+    assert ("JPEG, or convert it" in rejected.value.detail) == (name != "video")
+
+
 @pytest.mark.parametrize(
     ("size", "kind", "stored"),
     [
@@ -247,7 +396,7 @@ def test_a_worker_without_memory_is_no_fault_of_the_photo(monkeypatch):
     def nothing_left(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(Image, "open", nothing_left)
+    monkeypatch.setitem(images._READERS, "JPEG", nothing_left)
     with pytest.raises(MemoryError):
         clean(encoded(fruit(1)))
 

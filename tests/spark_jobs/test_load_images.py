@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fruits import job, listing, objects, suppression, tables
-from fruits.errors import ListingError, ReconciliationError
+from fruits.errors import InputError, ListingError, ReconciliationError
 from fruits.keys import image_id
 from fruits.tables import Large
 
@@ -115,6 +115,36 @@ def test_a_listing_of_a_part_removes_nothing(nights):
     nights.list_photos()
     assert nights.run("load_images")["images"]["removed"] == 0
     assert len(nights.keys("images")) == 2
+
+
+@pytest.mark.parametrize(("rows", "stops"), [(2, True), (3, False)])
+def test_more_missing_photos_than_both_limits_stop_the_load_before_it_writes(nights, rows, stops):
+    photos = sorted(orchard(nights.photos, labels=1, each=6).rglob("*.jpg"))
+    seen = nights.load()["images"]["seen"]
+    before = [nights.rows(name) for name in ("images", "rejects")]
+    for photo in photos[:3]:
+        photo.unlink()
+    limits = ("--max-removed-share", "0.1", "--max-removed-rows", str(rows))
+    if stops:
+        with pytest.raises(InputError, match=rf"3 of {seen} photos are no longer in .*force"):
+            nights.load(*limits)
+        assert [nights.rows(name) for name in ("images", "rejects")] == before
+        assert nights.load(*limits, "--expected-removals", "1")["images"]["removed"] == 3
+    else:
+        assert nights.load(*limits)["images"]["removed"] == 3
+
+
+def test_erased_photos_do_not_count_as_missing(nights, tmp_path):
+    photos = sorted(orchard(nights.photos, labels=1, each=6).rglob("*.jpg"))
+    nights.load()
+    erased = {"key_sha256": [image_id(path.relative_to(nights.photos).as_posix()) for path in photos[:3]]}
+    (tmp_path / "suppression").mkdir()
+    pq.write_table(pa.table(erased | {"content_sha256": ["x"] * 3}), tmp_path / "suppression" / "e.parquet")
+    for photo in photos[:3]:
+        photo.unlink()
+    limits = ("--max-removed-share", "0.1", "--max-removed-rows", "2")
+    metrics = nights.load(*limits, "--suppression", str(tmp_path / "suppression"))
+    assert metrics["images"]["removed"] == 3
 
 
 def test_an_object_that_changed_or_went_after_the_listing_is_tried_again_by_the_next_run(nights):

@@ -56,6 +56,25 @@ def test_a_folder_without_photos_is_one_clear_line_and_leaves_nothing(tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("--k", "5.0"), ("--k", "0"), ("--k", "1281"), ("--variance", "nan"), ("--max-removed-share", "inf")],
+)
+def test_a_number_that_cannot_be_used_is_refused_before_anything_is_done(tmp_path, capsys, name, value):
+    with pytest.raises(SystemExit):
+        run_local.main(["--images", str(tmp_path), name, value])
+    assert f"argument {name}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", [".", "results/today"])
+def test_results_inside_the_photos_are_refused_before_anything_is_written(tmp_path, capsys, where):
+    photos = orchard(tmp_path / "photos", 1, 1)
+    before = sorted(photos.rglob("*"))
+    assert run_local.main(arguments(photos, photos / where)) == 2
+    assert "is inside --images" in capsys.readouterr().err
+    assert sorted(photos.rglob("*")) == before
+
+
 def test_jars_that_are_not_there_are_one_clear_line(tmp_path, capsys):
     given = arguments(orchard(tmp_path / "photos", 1, 1), tmp_path / "out")
     assert run_local.main([*given, "--jars", str(tmp_path)]) == 2
