@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pyarrow as pa
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
@@ -67,6 +69,8 @@ TABLES: dict[str, str] = {
         run_id STRING NOT NULL COMMENT 'the run that computed them'""",
 }
 """Columns of each table, as SQL."""
+
+_COLUMN = re.compile(r"^\s*(\w+) ([A-Z<>]+)( NOT NULL)?", re.MULTILINE)
 
 KEYS: dict[str, tuple[str, ...]] = {
     "images": ("image_id",),
@@ -207,6 +211,11 @@ DATA_FILE = pa.schema(
 
 WRITTEN = pa.schema([pa.field("rows", pa.int64(), nullable=False)])
 """What an exporting task wrote."""
+
+
+def columns(table: str) -> dict[str, tuple[str, bool]]:
+    """Give the SQL type of each column of a table, and whether it is required, by its name."""
+    return {name: (kind, bool(required)) for name, kind, required in _COLUMN.findall(TABLES[table])}
 
 
 def spark(schema: pa.Schema) -> StructType:

@@ -72,6 +72,11 @@ class Large:
     rows: int
 
 
+def properties(table: str) -> dict[str, str]:
+    """Give the properties that a table of `schemas.TABLES` is made with."""
+    return _PROPERTIES | _OF_TABLE.get(table, {})
+
+
 _DATABASE = re.compile(r"^\w+\.\w+$")
 _ACTION = "_action"
 
@@ -96,11 +101,9 @@ def ensure(spark: SparkSession, database: str) -> None:
     for table, columns in TABLES.items():
         if table in (known or ()):
             continue  # a statement for each table of each job would cost every step of every night a second
-        properties = ", ".join(
-            f"'{key}' = '{value}'" for key, value in (_PROPERTIES | _OF_TABLE.get(table, {})).items()
-        )
+        pairs = ", ".join(f"'{key}' = '{value}'" for key, value in properties(table).items())
         spark.sql(
-            f"CREATE TABLE IF NOT EXISTS {database}.{table} ({columns}) USING iceberg TBLPROPERTIES ({properties})"
+            f"CREATE TABLE IF NOT EXISTS {database}.{table} ({columns}) USING iceberg TBLPROPERTIES ({pairs})"
         )
 
 
@@ -119,8 +122,9 @@ def merge(
         spark: The session.
         database: ``catalog.database``.
         table: A table of `schemas.TABLES`.
-        upserts: Rows with all of the table's columns, unique by its key; evaluated more than once, so persisted.
-            None where there are none.
+        upserts: Rows with all columns that `schemas.TABLES` names, unique by the key; evaluated more than once, so
+            persisted. None where there are none. Columns that someone has added are NULL in new rows and stay as
+            they are in replaced ones.
         deletes: Rows with the table's key that the table has; disjoint from `upserts`. None where there are none.
         only_adds: The caller has just seen that the table has none of the keys of `upserts`. With no `deletes`
             either, the rows are appended, which reads nothing of the table: a MERGE would read all of its keys.
@@ -131,15 +135,17 @@ def merge(
     name = f"{database}.{table}"
     found, keys = Table(spark, name), list(KEYS[table])
     columns = found.schema.names
+    added = [column["name"] for column in found.columns if column["name"] not in columns]
+    nulls = [F.lit(None).alias(column) for column in added]
     if upserts is not None and deletes is None and only_adds:
-        upserts.select(*columns).writeTo(name).append()
+        upserts.select(*columns, *nulls).writeTo(name).append()
         return
     empty = not found.files
     removed = None if deletes is None or empty else computed(deletes.select(*keys))
     if removed is not None and removed.isEmpty():
         removed = None
     if upserts is not None and empty:
-        upserts.select(*columns).writeTo(name).append()
+        upserts.select(*columns, *nulls).writeTo(name).append()
         return
     parts = []
     if upserts is not None:
@@ -148,7 +154,7 @@ def merge(
         unused = [
             F.lit(None).cast(field.dataType).alias(field.name)
             for field in spark.table(name).schema
-            if field.name not in keys
+            if field.name in columns and field.name not in keys
         ]
         parts.append(removed.select(*keys, *unused, F.lit("delete").alias(_ACTION)))
     if not parts:
@@ -163,7 +169,8 @@ def merge(
         WHEN MATCHED AND s.{_ACTION} = 'delete' THEN DELETE
         WHEN MATCHED THEN UPDATE SET {", ".join(f"t.{column} = s.{column}" for column in columns)}
         WHEN NOT MATCHED AND s.{_ACTION} = 'upsert' THEN
-            INSERT ({", ".join(columns)}) VALUES ({", ".join(f"s.{column}" for column in columns)})
+            INSERT ({", ".join([*columns, *added])})
+            VALUES ({", ".join([*(f"s.{column}" for column in columns), *("NULL" for _ in added)])})
         """  # noqa: S608 - names come from schemas.py and a checked --database
     )
     spark.catalog.dropTempView(view)
