@@ -46,6 +46,8 @@ _ARROW = {
     "timestamptz": pa.timestamp("us", tz="UTC"),
 }
 
+_SQL = {"long": "BIGINT", "timestamptz": "TIMESTAMP", "timestamp": "TIMESTAMP_NTZ"}
+
 
 def names(spark: SparkSession, database: str) -> set[str] | None:
     """Name the tables of a database: one question to the catalog, none for each table.
@@ -120,6 +122,18 @@ class Table:
             session._jvm.org.apache.iceberg.SchemaParser.toJson(self._java.schema())
         )["fields"]
         return fields
+
+    @property
+    def location(self) -> str:
+        """The folder that the metadata names, where new files go."""
+        return str(self._java.location())
+
+    @property
+    def metadata_folders(self) -> tuple[str, str]:
+        """The folder that the metadata was read from, and the one that it names: they differ in a copied table."""
+        read = str(self._java.operations().current().metadataFileLocation()).rpartition("/")[0]
+        named = self._java.properties().get("write.metadata.path")
+        return read, str(named or f"{self.location}/metadata")
 
     @property
     def short_name(self) -> str:
@@ -246,6 +260,13 @@ class Table:
     def _total(self, key: str) -> int:
         snapshot = self._java.currentSnapshot()
         return 0 if snapshot is None else int(snapshot.summary().get(key) or 0)
+
+
+def sql_type(kind: str | dict[str, Any]) -> str:
+    """Give the type of a column, as Iceberg's JSON has it, as SQL."""
+    if isinstance(kind, str):
+        return _SQL.get(kind, kind.upper())
+    return f"ARRAY<{sql_type(kind['element'])}>" if kind["type"] == "list" else str(kind["type"]).upper()
 
 
 def _field(name: str, kind: str | dict[str, Any], number: int, required: bool) -> pa.Field:

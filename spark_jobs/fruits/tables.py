@@ -6,15 +6,17 @@ What goes past Spark, `fruits.writing` and `fruits.kept_rows` write and commit.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import reduce
+from pathlib import Path
 
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
-from fruits import iceberg
-from fruits.errors import InputError
+from fruits import iceberg, objects, schemas
+from fruits.errors import InputError, TableError
 from fruits.iceberg import Table
 from fruits.schemas import KEYS, TABLES
 
@@ -79,10 +81,11 @@ def properties(table: str) -> dict[str, str]:
 
 _DATABASE = re.compile(r"^\w+\.\w+$")
 _ACTION = "_action"
+_REMAKE = "Otherwise drop the table: the next run makes and fills it again"
 
 
 def ensure(spark: SparkSession, database: str) -> None:
-    """Make the database's tables that are not there yet.
+    """Make the database's tables that are not there yet, and check those that are.
 
     Args:
         spark: A session with the catalog configured.
@@ -90,6 +93,7 @@ def ensure(spark: SparkSession, database: str) -> None:
 
     Raises:
         InputError: Not of that form.
+        TableError: A table cannot be written: see `check`.
     """
     if not _DATABASE.match(database):
         raise InputError(
@@ -98,13 +102,68 @@ def ensure(spark: SparkSession, database: str) -> None:
     known = iceberg.names(spark, database)
     if known is None:
         spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {database}")
+    present = [table for table in TABLES if table in (known or ())]
+    with ThreadPoolExecutor(max(1, len(present))) as readers:  # each waits for the catalog and for S3
+        list(readers.map(lambda table: check(Table(spark, f"{database}.{table}")), present))
     for table, columns in TABLES.items():
-        if table in (known or ()):
+        if table in present:
             continue  # a statement for each table of each job would cost every step of every night a second
         pairs = ", ".join(f"'{key}' = '{value}'" for key, value in properties(table).items())
         spark.sql(
             f"CREATE TABLE IF NOT EXISTS {database}.{table} ({columns}) USING iceberg TBLPROPERTIES ({pairs})"
         )
+
+
+def check(table: Table) -> None:
+    """Refuse a table that the jobs cannot write, before they begin.
+
+    A column that someone has added stays NULL in new rows, so it must allow that.
+
+    Raises:
+        TableError: A column is missing, has another type or is required; or the table lies in another place than its
+            metadata says, as after ``cp -a``: a run there would write and delete in the original.
+    """
+    _check_place(table)
+    declared = schemas.columns(table.short_name)
+    for column in table.columns:
+        name, required = column["name"], column["required"]
+        found = iceberg.sql_type(column["type"])
+        kind, may_be_required = declared.pop(name, (found, False))
+        if found != kind:
+            raise TableError(f"{table.name}: column {name} is {found} and must be {kind}. {_REMAKE}")
+        if required and not may_be_required:
+            raise TableError(
+                f"{table.name}: column {name} is NOT NULL, and the jobs write NULL to it. Run ALTER TABLE {table.name} "
+                f"ALTER COLUMN {name} DROP NOT NULL"
+            )
+    if declared:
+        raise TableError(
+            f"{table.name}: column {next(iter(declared))} is missing. If it was renamed, rename it back. {_REMAKE}"
+        )
+
+
+def _check_place(table: Table) -> None:
+    read, named = table.metadata_folders
+    if _resolved(read) == _resolved(named):
+        return
+    inside = f"/{'/'.join(table.name.split('.')[1:])}/metadata"
+    here, origin = read.removeprefix("file:").removesuffix(inside), named.removesuffix(inside)
+    place = objects.place(origin)
+    how, remedy = "copied", f"work in {origin}"
+    if place.bucket:
+        how = "copied or moved"
+    elif not Path(place.key).exists():
+        how, remedy = "moved", f"move it back, or run: ln -s {here} {origin}"
+    raise TableError(
+        f"{table.name} was {how} from {origin} to {here}, and its metadata still names the files there: a run would "
+        f"write and delete there. Either {remedy}; or start anew in an empty folder"
+    )
+
+
+def _resolved(uri: str) -> objects.Place:
+    """Give the place that a folder's URI leads to, links followed."""
+    place = objects.place(uri)
+    return replace(place, key=place.key.rstrip("/") if place.bucket else str(Path(place.key).resolve()))
 
 
 def merge(

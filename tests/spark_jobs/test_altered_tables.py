@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fruits import schemas, tables, writing
+from fruits.errors import TableError
 from fruits.iceberg import Table
 from pyiceberg.expressions import EqualTo
 from pyiceberg.table import StaticTable
 
 from tests.spark_jobs.conftest import Nights
-from tests.spark_jobs.pictures import orchard
+from tests.spark_jobs.pictures import encoded, fruit, orchard
 
 pytestmark = pytest.mark.spark
 
@@ -153,3 +156,105 @@ def test_properties_that_steer_no_data_file_leave_the_writer_as_it_is(nights: Ni
     )
     nights.spark.sql(f"ALTER TABLE {name} UNSET TBLPROPERTIES ('write.parquet.dict-size-bytes')")
     assert writing.needs_spark(Table(nights.spark, name)) is None
+
+
+def test_columns_that_someone_has_added_stay_null_in_new_rows_and_as_they_are_in_replaced_ones(
+    nights: Nights,
+) -> None:
+    orchard(nights.photos, labels=2, each=2)
+    nights.night("--k", "2")
+    for name in schemas.TABLES:
+        nights.spark.sql(
+            f"ALTER TABLE {nights.database}.{name} "
+            "ADD COLUMNS (note STRING, checked DATE AFTER run_id, price STRUCT<eur: DECIMAL(9, 2), by: STRING>)"
+            if "run_id" in schemas.columns(name)
+            else f"ALTER TABLE {nights.database}.{name} ADD COLUMN note STRING FIRST"
+        )
+    nights.spark.sql(f"UPDATE {nights.database}.images SET note = 'ripe' WHERE source_key LIKE 'Label 0/r0%'")
+    (nights.photos / "Label 0" / "r0_0_100.jpg").write_bytes(encoded(fruit(99)))
+    (nights.photos / "Label 0" / "page.jpg").write_bytes(b"<html>")
+    (nights.photos / "Label 1" / "r1_1_100.jpg").unlink()
+    for number in range(2):
+        (nights.photos / "Label 1" / f"r0_{7 + number}_100.jpg").write_bytes(encoded(fruit(100 + number)))
+        assert nights.night("--k", "2")["publish"]["published"]
+    notes = {row.source_key: row.note for row in nights.table("images").collect()}
+    assert notes.pop("Label 0/r0_0_100.jpg") == "ripe"
+    assert list(notes.values()) == [None] * 4
+    for name in schemas.TABLES.keys() - {"images"}:
+        assert {row.note for row in nights.table(name).collect()} == {None}, name
+    assert tables.current_pca(nights.spark, nights.database).count() == 5
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "refusal"),
+    [
+        (
+            "images",
+            "ALTER COLUMN width_px TYPE BIGINT",
+            r"width_px is BIGINT and must be INT.*drop the table",
+        ),
+        ("samples", "RENAME COLUMN thumbnail TO picture", "thumbnail is missing.*rename it back"),
+        ("pca", "DROP COLUMN label", "label is missing.*drop the table"),
+        ("pca_models", "required note", "note is NOT NULL.*ALTER COLUMN note DROP NOT NULL"),
+        ("images", "required label", "label is NOT NULL.*ALTER COLUMN label DROP NOT NULL"),
+    ],
+)
+def test_a_column_that_the_jobs_cannot_write_is_refused_before_they_begin(
+    nights: Nights, table: str, change: str, refusal: str
+) -> None:
+    tables.ensure(nights.spark, nights.database)
+    name = f"{nights.database}.{table}"
+    if change.startswith("required"):
+        column = change.split()[1]
+        update = Table(nights.spark, name).java.updateSchema().allowIncompatibleChanges()
+        string = nights.spark._jvm.org.apache.iceberg.types.Types.StringType.get()
+        known = column in schemas.columns(table)
+        (update.requireColumn(column) if known else update.addRequiredColumn(column, string)).commit()
+    else:
+        nights.spark.sql(f"ALTER TABLE {name} {change}")
+    orchard(nights.photos, labels=1, each=1)
+    with pytest.raises(TableError, match=rf"^{name}: column {refusal}"):
+        nights.load()
+    assert nights.commits("images") == 0
+
+
+@pytest.fixture
+def elsewhere(nights: Nights, tmp_path: Path) -> Nights:
+    """A night's tables in a folder of their own: a second catalog, whose folder a test copies or moves."""
+    orchard(nights.photos, labels=1, each=3)
+    for catalog, folder in (("first", "out"), ("second", "other")):
+        prefix = f"spark.sql.catalog.{catalog}{tmp_path.name}"
+        nights.spark.conf.set(prefix, "org.apache.iceberg.spark.SparkCatalog")
+        nights.spark.conf.set(f"{prefix}.type", "hadoop")
+        nights.spark.conf.set(f"{prefix}.warehouse", str(tmp_path / folder))
+    nights.database = f"first{tmp_path.name}.fruits"
+    nights.night("--k", "2")
+    nights.database = f"second{tmp_path.name}.fruits"
+    return nights
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_night_on_a_copied_warehouse_is_refused_and_touches_neither(
+    elsewhere: Nights, tmp_path: Path
+) -> None:
+    shutil.copytree(tmp_path / "out", tmp_path / "other")
+    before = files_in(tmp_path / "out") | files_in(tmp_path / "other")
+    with pytest.raises(TableError, match=rf"was copied from {tmp_path}/out to {tmp_path}/other,"):
+        elsewhere.load()
+    assert files_in(tmp_path / "out") | files_in(tmp_path / "other") == before
+
+
+def test_a_night_on_a_moved_warehouse_is_refused_until_a_link_leads_there(
+    elsewhere: Nights, tmp_path: Path
+) -> None:
+    (tmp_path / "out").rename(tmp_path / "other")
+    with pytest.raises(TableError, match=rf"was moved from .*: ln -s {tmp_path}/other {tmp_path}/out;"):
+        elsewhere.load()
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").symlink_to(tmp_path / "other")
+    (elsewhere.photos / "Label 0" / "r0_9_100.jpg").write_bytes(encoded(fruit(99)))
+    elsewhere.night("--k", "2")
+    assert elsewhere.table("images").count() == 4
