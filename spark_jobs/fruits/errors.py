@@ -35,6 +35,10 @@ class WeightsError(InputError):
     """A weights file does not fit MobileNetV2 without its top."""
 
 
+class JavaError(FruitsError):
+    """Spark, Iceberg or a client of AWS failed inside Java: the message has the innermost cause."""
+
+
 class FeaturesOutOfRangeError(FruitsError):
     """A feature is NaN, infinite or beyond the range in which the PCA sums are exact."""
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from fruits import schemas
+from fruits.java_errors import about
 
 _FEW_FILES = 200
 FORMAT = "PARQUET"
@@ -91,11 +92,12 @@ class Table:
         self.name = name
         session: Any = spark
         self._spark = spark
-        self._java = session._jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(
-            session._jsparkSession, name
-        )
-        # The catalog keeps tables in memory for a while; another job may have written since.
-        self._java.refresh()
+        with about(name):
+            self._java = session._jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(
+                session._jsparkSession, name
+            )
+            # The catalog keeps tables in memory for a while; another job may have written since.
+            self._java.refresh()
 
     @property
     def schema(self) -> pa.Schema:
@@ -221,7 +223,7 @@ class Table:
         elif int(snapshot.summary().get("total-data-files") or 0) > _FEW_FILES:
             return self._many(int(snapshot.snapshotId()))
         files = []
-        with contextlib.closing(scan.planFiles()) as tasks:
+        with about(self.name), contextlib.closing(scan.planFiles()) as tasks:
             for task in each(tasks):
                 file = task.file()
                 if not task.deletes().isEmpty() or str(file.format()) != FORMAT:

@@ -18,6 +18,7 @@ from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 from fruits import objects, schemas, writing
 from fruits.iceberg import FORMAT, Table, each
+from fruits.java_errors import about
 
 
 def replace(spark: SparkSession, table: str, rows: pa.Table, where: Mapping[str, str]) -> None:
@@ -46,13 +47,14 @@ def replace(spark: SparkSession, table: str, rows: pa.Table, where: Mapping[str,
     written = writing.to_files(current, iter)(rows.to_batches())
     for file in writing.java(spark, current, pa.Table.from_batches(written, schemas.DATA_FILE)):
         change = change.addFile(file)
-    change.commit()
+    with about(table):
+        change.commit()
 
 
 def _replaced(table: Table, where: Mapping[str, str]) -> list[Any] | None:
     """List the files whose rows all have some values; None where a file must be rewritten, or Spark must read it."""
     replaced = []
-    with contextlib.closing(table.java.newScan().planFiles()) as tasks:
+    with about(table.name), contextlib.closing(table.java.newScan().planFiles()) as tasks:
         for task in each(tasks):
             if not task.deletes().isEmpty() or str(task.file().format()) != FORMAT:
                 return None

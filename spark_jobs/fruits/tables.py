@@ -18,6 +18,7 @@ from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 from fruits import iceberg, objects, schemas
 from fruits.errors import InputError, TableError
 from fruits.iceberg import Table
+from fruits.java_errors import about
 from fruits.schemas import KEYS, TABLES
 
 METADATA_VERSIONS = "20"
@@ -197,14 +198,16 @@ def merge(
     added = [column["name"] for column in found.columns if column["name"] not in columns]
     nulls = [F.lit(None).alias(column) for column in added]
     if upserts is not None and deletes is None and only_adds:
-        upserts.select(*columns, *nulls).writeTo(name).append()
+        with about(name):
+            upserts.select(*columns, *nulls).writeTo(name).append()
         return
     empty = not found.files
     removed = None if deletes is None or empty else computed(deletes.select(*keys))
     if removed is not None and removed.isEmpty():
         removed = None
     if upserts is not None and empty:
-        upserts.select(*columns, *nulls).writeTo(name).append()
+        with about(name):
+            upserts.select(*columns, *nulls).writeTo(name).append()
         return
     parts = []
     if upserts is not None:
@@ -222,8 +225,7 @@ def merge(
     view = f"changes_of_{table}"
     changes.createOrReplaceTempView(view)
     on = " AND ".join(f"t.{key} = s.{key}" for key in keys)
-    spark.sql(
-        f"""
+    statement = f"""
         MERGE INTO {name} t USING {view} s ON {on}
         WHEN MATCHED AND s.{_ACTION} = 'delete' THEN DELETE
         WHEN MATCHED THEN UPDATE SET {", ".join(f"t.{column} = s.{column}" for column in columns)}
@@ -231,14 +233,16 @@ def merge(
             INSERT ({", ".join([*columns, *added])})
             VALUES ({", ".join([*(f"s.{column}" for column in columns), *("NULL" for _ in added)])})
         """  # noqa: S608 - names come from schemas.py and a checked --database
-    )
+    with about(name):
+        spark.sql(statement)
     spark.catalog.dropTempView(view)
 
 
 def delete(spark: SparkSession, name: str, condition: str) -> None:
     """Delete the rows of a table that meet an SQL condition, in one commit; where there are none, no commit."""
-    if not spark.table(name).where(condition).isEmpty():
-        spark.sql(f"DELETE FROM {name} WHERE {condition}")  # noqa: S608 - names and digests, none from outside
+    with about(name):
+        if not spark.table(name).where(condition).isEmpty():
+            spark.sql(f"DELETE FROM {name} WHERE {condition}")  # noqa: S608 - names and digests, none from outside
 
 
 def current_pca_id(spark: SparkSession, database: str) -> str | None:

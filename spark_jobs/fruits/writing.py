@@ -19,6 +19,7 @@ from pyspark.sql import SparkSession
 from fruits import schemas, tables
 from fruits.batches import Mapper
 from fruits.iceberg import Table, each
+from fruits.java_errors import about
 from fruits.objects import place, where_is_s3, writer
 from fruits.tables import COMPRESSION, ROW_GROUP_BYTES
 
@@ -112,7 +113,8 @@ def append(spark: SparkSession, table: Table, files: pa.Table) -> None:
     change = table.java.newAppend()
     for file in java(spark, table, files):
         change = change.appendFile(file)
-    change.commit()
+    with about(table.name):
+        change.commit()
 
 
 def java(spark: SparkSession, table: Table, files: pa.Table) -> list[Any]:
