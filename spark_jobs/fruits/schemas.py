@@ -70,6 +70,18 @@ TABLES: dict[str, str] = {
 }
 """Columns of each table, as SQL."""
 
+CURRENT_PCA: str = """
+SELECT p.*
+FROM (SELECT max_by(pca_id, published_at) AS pca_id FROM {database}.pca_models) AS latest
+LEFT JOIN {database}.pca AS p ON p.pca_id = latest.pca_id
+WHERE CASE WHEN p.pca_id IS NULL THEN CAST('pca is older than pca_models: ' || latest.pca_id AS BOOLEAN) ELSE TRUE END
+"""
+"""The rows of the PCA published last, in the SQL of Spark, Athena and DuckDB.
+
+A reader whose catalog caches tables can hold a `pca` older than its `pca_models`: the CAST then fails with that
+sentence, where an inner join would give no rows. Before the first publication there are none.
+"""
+
 _COLUMN = re.compile(r"^\s*(\w+) ([A-Z<>]+)( NOT NULL)?", re.MULTILINE)
 
 KEYS: dict[str, tuple[str, ...]] = {

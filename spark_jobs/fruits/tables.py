@@ -252,12 +252,9 @@ def current_pca_id(spark: SparkSession, database: str) -> str | None:
 
 
 def current_pca(spark: SparkSession, database: str) -> DataFrame:
-    """Give the components of the PCA published last: exactly one basis, whatever else the table holds.
+    """Read the components of the PCA published last: exactly one basis, whatever else the table holds.
 
-    Glue's Iceberg catalog has no views; this equals, in SQL (Spark, Athena, DuckDB)::
-
-        SELECT pca.* FROM fruits.pca
-        WHERE pca_id = (SELECT max_by(pca_id, published_at) FROM fruits.pca_models)
+    Glue's Iceberg catalog has no views: `schemas.CURRENT_PCA` is the query for readers.
 
     Args:
         spark: A session with the catalog configured.
@@ -266,7 +263,9 @@ def current_pca(spark: SparkSession, database: str) -> DataFrame:
     Returns:
         The rows of ``pca`` of one pca_id: image_id, pca_id, label, pca, run_id; none before the first publication.
     """
-    return spark.table(f"{database}.pca").where(F.col("pca_id") == F.lit(current_pca_id(spark, database)))
+    for table in ("pca_models", "pca"):
+        spark.catalog.refreshTable(f"{database}.{table}")  # of a session whose catalog caches tables
+    return spark.sql(schemas.CURRENT_PCA.format(database=database))
 
 
 def size_bytes(spark: SparkSession, database: str, table: str, rows: int | None = None) -> int:

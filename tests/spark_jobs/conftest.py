@@ -50,7 +50,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A real Spark on two cores; its workers import `fruits` from the checkout."""
     from pyspark.sql import SparkSession
 
-    jars = sorted((ROOT / ".cache" / "jars").glob("iceberg-spark-runtime-*.jar"))
+    jars = sorted((ROOT / ".cache" / "jars").glob("iceberg-*.jar"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYSPARK_PYTHON", sys.executable)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "spark_jobs"), str(ROOT)]))
