@@ -92,9 +92,11 @@ def session(spark: Any, settings: dict[str, str]) -> Any:
         own.conf.set(f"spark.sql.catalog.lake{key}", value)
     own.conf.set("spark.sql.session.timeZone", "UTC")
     own.conf.set("spark.sql.shuffle.partitions", "4")
-    own.sql(
-        "SHOW NAMESPACES IN lake"
-    )  # a catalog is made with the settings of the session that is active then
+    for each in (
+        spark,
+        own,
+    ):  # a catalog gets the settings of the session that is active when it is first used
+        each.sql("SHOW NAMESPACES IN lake")
     return own
 
 
@@ -128,7 +130,9 @@ def local(spark: Any, model: dict[str, Any], tmp_path_factory: pytest.TempPathFa
     """A repository's folder in which `make local` has run twice."""
     folder = tmp_path_factory.mktemp("local")
     (folder / ".cache").symlink_to(ROOT / ".cache")
-    own = session(spark, {".type": "hadoop", ".warehouse": str(folder / "build" / "local" / "tables")})
+    warehouse = folder / "build" / "local" / "tables"
+    warehouse.mkdir(parents=True)
+    own = session(spark, {".type": "hadoop", ".warehouse": str(warehouse)})
     two_nights(Nights(own, "lake.fruits", folder / "photos", folder / "runs", model))
     return folder
 
@@ -208,8 +212,9 @@ def test_a_session_that_is_open_while_a_night_publishes_sees_it_or_says_that_it_
     orchard(nights.photos, labels=1, each=3)
     nights.night("--k", "2")
     query = schemas.CURRENT_PCA.format(database=nights.database)
-    # What clusters and laptops set, and Iceberg's default.
-    fresh, cached = session(nights.spark, {}), session(nights.spark, {".cache-enabled": "true"})
+    fresh = session(nights.spark, {})  # as clusters and laptops have it
+    # Iceberg's default, without its half a minute, which a slow machine outlasts.
+    cached = session(nights.spark, {".cache-enabled": "true", ".cache.expiration-interval-ms": "-1"})
     assert fresh.sql(query).count() == 3
     cached.table(f"{nights.database}.pca").count()
     orchard(nights.photos, labels=1, each=5)
