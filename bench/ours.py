@@ -174,6 +174,7 @@ def catalog_settings(warehouse: Path) -> dict[str, str]:
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
         "spark.sql.catalog.lake.type": "hadoop",
+        "spark.sql.catalog.lake.cache-enabled": "false",
         "spark.sql.catalog.lake.warehouse": str(warehouse),
         "spark.pyspark.python": str(NODE_PYTHON),
         "spark.pyspark.driver.python": str(NODE_PYTHON),

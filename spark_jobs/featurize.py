@@ -96,13 +96,15 @@ def featurize(run: job.Run) -> None:
         run.say(f"broadcast {len(artifact.data) / 1e6:.1f} MB of weights")
         mapper = embedding.mapper(broadcast, artifact.model_id, artifact.engine, max(1, arguments.batch_size))
         same = {"model_id": artifact.model_id, "run_id": arguments.run_id}
-        if counts.outdated or counts.orphans:
+        table = Table(spark, f"{arguments.database}.features")
+        if by_spark := writing.needs_spark(table):
+            run.say(f"features is {by_spark}: Spark writes it")
+        if counts.outdated or counts.orphans or by_spark:
             columns = {name: F.lit(value) for name, value in same.items()}
             # A MERGE evaluates its source more than once.
             computed = _embedded(run, work, counts, mapper, schemas.EMBEDDED).frame().withColumns(columns)
             computed = computed.persist(StorageLevel.DISK_ONLY)
         else:
-            table = Table(spark, f"{arguments.database}.features")
             to_files = writing.to_files(table, mapper, same)
             files = _embedded(run, work, counts, to_files, schemas.DATA_FILE).fetched()
             writing.append(spark, table, files)
@@ -111,7 +113,7 @@ def featurize(run: job.Run) -> None:
         gone = work.to_join(["image_id"], "orphan")
         features = spark.table(f"{arguments.database}.features").select("image_id", "model_id")
         orphans = features.join(gone, "image_id", "left_semi")
-    tables.merge(spark, arguments.database, "features", computed, orphans)
+    tables.merge(spark, arguments.database, "features", computed, orphans, only_adds=not counts.outdated)
     run.say(f"{counts.pending} images computed")
     rows = Table(spark, f"{arguments.database}.features").rows - counts.of_other_models
     if rows != counts.images:

@@ -224,6 +224,7 @@ def _spark_submit(arguments: argparse.Namespace, out: Path, code: Path, stage: s
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
         "spark.sql.catalog.lake.type": "hadoop",
+        "spark.sql.catalog.lake.cache-enabled": "false",
         "spark.sql.catalog.lake.warehouse": str(out / "tables"),
         "spark.pyspark.python": str(python),
         "spark.pyspark.driver.python": str(python),

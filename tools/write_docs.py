@@ -85,6 +85,9 @@ def data_dictionary() -> str:
         key = ", ".join(f"`{one}`" for one in keys[table])
         head = ("column", "type", "may be NULL", "unit", "what it holds")
         parts[table] = f"Key: {key}.\n\n{_table(head, rows)}"
+    query = _literal("CURRENT_PCA").strip()
+    for engine, database in {"spark": "lake.fruits.", "athena": "fruits.", "duckdb": ""}.items():
+        parts[f"current_pca_in_{engine}"] = query.replace("{database}.", database)
     return template.substitute(parts)
 
 
@@ -186,11 +189,11 @@ def load_dags() -> dict[str, Any]:
     return dict(bag.dags)
 
 
-def _literal(name: str) -> dict[str, Any]:
+def _literal(name: str) -> Any:
     """A constant of schemas.py, without importing Spark."""
     for node in ast.parse(SCHEMAS.read_text()).body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
-            return dict(ast.literal_eval(node.value)) if node.value else {}
+            return ast.literal_eval(node.value) if node.value else {}
     raise Undocumented(f"schemas.py has no literal {name}")
 
 

@@ -23,12 +23,20 @@ class ObjectAccessError(FruitsError):
     """An object could not be read or written for a reason that says nothing about the object itself."""
 
 
+class TableError(InputError):
+    """A table has columns that the jobs cannot write, or belongs to another place."""
+
+
 class ModelMismatchError(InputError):
     """The model artifact is not the one that was asked for, or not one that this engine can run."""
 
 
 class WeightsError(InputError):
     """A weights file does not fit MobileNetV2 without its top."""
+
+
+class JavaError(FruitsError):
+    """Spark, Iceberg or a client of AWS failed inside Java: the message has the innermost cause."""
 
 
 class FeaturesOutOfRangeError(FruitsError):

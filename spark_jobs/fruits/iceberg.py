@@ -11,7 +11,12 @@ from typing import Any
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
+from fruits import schemas
+from fruits.java_errors import about
+
 _FEW_FILES = 200
+FORMAT = "PARQUET"
+"""The format of the data files that this package reads and writes itself."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ _ARROW = {
     "binary": pa.binary(),
     "timestamptz": pa.timestamp("us", tz="UTC"),
 }
+
+_SQL = {"long": "BIGINT", "timestamptz": "TIMESTAMP", "timestamp": "TIMESTAMP_NTZ"}
 
 
 def names(spark: SparkSession, database: str) -> set[str] | None:
@@ -85,23 +92,61 @@ class Table:
         self.name = name
         session: Any = spark
         self._spark = spark
-        self._java = session._jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(
-            session._jsparkSession, name
-        )
-        # The catalog keeps tables in memory for a while; another job may have written since.
-        self._java.refresh()
+        with about(name):
+            self._java = session._jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(
+                session._jsparkSession, name
+            )
+            # The catalog keeps tables in memory for a while; another job may have written since.
+            self._java.refresh()
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns as Arrow has them, each with its number: Iceberg knows columns by these, not by their names."""
-        session: Any = self._spark
-        # As one text, where asking column by column would be sixty calls.
-        columns = json.loads(session._jvm.org.apache.iceberg.SchemaParser.toJson(self._java.schema()))[
-            "fields"
-        ]
+        """The columns that `schemas.TABLES` names, as Arrow fields with Iceberg's field ids.
+
+        Iceberg matches columns by field id, not by name. A column that someone has added is left out: a data file
+        without it reads as NULL.
+        """
+        known = schemas.columns(self.short_name)
         return pa.schema(
-            [_field(column["name"], column["type"], column["id"], column["required"]) for column in columns]
+            [
+                _field(column["name"], column["type"], column["id"], column["required"])
+                for column in self.columns
+                if column["name"] in known
+            ]
         )
+
+    @property
+    def columns(self) -> list[dict[str, Any]]:
+        """All columns, added ones included: `name`, `type`, `id` and `required`, as Iceberg's JSON has them."""
+        session: Any = self._spark
+        # One text: asking column by column takes sixty calls.
+        fields: list[dict[str, Any]] = json.loads(
+            session._jvm.org.apache.iceberg.SchemaParser.toJson(self._java.schema())
+        )["fields"]
+        return fields
+
+    @property
+    def location(self) -> str:
+        """The folder that the metadata names, where new files go."""
+        return str(self._java.location())
+
+    @property
+    def metadata_folders(self) -> tuple[str, str]:
+        """The folder that the metadata was read from, and the one that it names: they differ in a copied table."""
+        read = str(self._java.operations().current().metadataFileLocation()).rpartition("/")[0]
+        named = self._java.properties().get("write.metadata.path")
+        return read, str(named or f"{self.location}/metadata")
+
+    @property
+    def short_name(self) -> str:
+        """The name without catalog and database."""
+        return self.name.rpartition(".")[2]
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """The table properties."""
+        entries = each(self._java.properties().entrySet())
+        return {str(entry.getKey()): str(entry.getValue()) for entry in entries}
 
     @property
     def snapshot_id(self) -> int | None:
@@ -162,7 +207,8 @@ class Table:
             runs: Only those that may have rows with one of these in ``run_id``; any by default.
 
         Returns:
-            The files, in no order; None where rows of theirs are marked as deleted.
+            The files, in no order; None where only Spark reads them: rows are marked as deleted, or a file is
+            not Parquet.
         """
         scan = self._java.newScan()
         if snapshot_id is not None:
@@ -177,11 +223,11 @@ class Table:
         elif int(snapshot.summary().get("total-data-files") or 0) > _FEW_FILES:
             return self._many(int(snapshot.snapshotId()))
         files = []
-        with contextlib.closing(scan.planFiles()) as tasks:
+        with about(self.name), contextlib.closing(scan.planFiles()) as tasks:
             for task in each(tasks):
-                if not task.deletes().isEmpty():
-                    return None
                 file = task.file()
+                if not task.deletes().isEmpty() or str(file.format()) != FORMAT:
+                    return None
                 begins = file.splitOffsets()
                 row_groups = () if begins is None else tuple(json.loads(begins.toString()))
                 files.append(
@@ -192,9 +238,16 @@ class Table:
     def _many(self, snapshot_id: int) -> list[DataFile] | None:
         """List them by one Spark job, where asking for them one by one would take longer."""
         reader = self._spark.read.option("snapshot-id", snapshot_id)
-        columns = ("content", "file_path", "file_size_in_bytes", "record_count", "split_offsets")
+        columns = (
+            "content",
+            "file_format",
+            "file_path",
+            "file_size_in_bytes",
+            "record_count",
+            "split_offsets",
+        )
         rows = reader.table(f"{self.name}.files").select(*columns).collect()
-        if any(row.content != 0 for row in rows):
+        if any(row.content != 0 or row.file_format != FORMAT for row in rows):
             return None
         return [
             DataFile(row.file_path, row.file_size_in_bytes, row.record_count, tuple(row.split_offsets or ()))
@@ -209,6 +262,13 @@ class Table:
     def _total(self, key: str) -> int:
         snapshot = self._java.currentSnapshot()
         return 0 if snapshot is None else int(snapshot.summary().get(key) or 0)
+
+
+def sql_type(kind: str | dict[str, Any]) -> str:
+    """Give the type of a column, as Iceberg's JSON has it, as SQL."""
+    if isinstance(kind, str):
+        return _SQL.get(kind, kind.upper())
+    return f"ARRAY<{sql_type(kind['element'])}>" if kind["type"] == "list" else str(kind["type"]).upper()
 
 
 def _field(name: str, kind: str | dict[str, Any], number: int, required: bool) -> pa.Field:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from pyspark.sql import SparkSession
 
-from fruits import endpoints, errors, stages
-from fruits.errors import FruitsError
+from fruits import endpoints, errors, java_errors, stages
+from fruits.errors import FruitsError, JavaError
 
 LEAST_ROWS = 256
 """Rows of work from which a second task pays: featurizing 130 takes as long as starting a Python worker."""
@@ -108,7 +108,7 @@ def run(stage: str, arguments: argparse.Namespace, work: Callable[[Run], None]) 
         work(Run(stage, arguments, spark))
     except Exception as error:  # noqa: BLE001 - whatever it is, the log ends with one line that says it
         failure = named(error)
-        if type(failure) is FruitsError:
+        if type(failure) in (FruitsError, JavaError):
             _log.exception("%s: unexpected error", stage)
     finally:
         if spark is not None:
@@ -126,7 +126,7 @@ def run(stage: str, arguments: argparse.Namespace, work: Callable[[Run], None]) 
 
 
 def named(error: Exception) -> FruitsError:
-    """Give an error of ours as it is, one raised on an executor as if raised here, any other as a `FruitsError`."""
+    """Give an error of ours as it is, one raised on an executor as if raised here, Java's as a `JavaError`."""
     if isinstance(error, FruitsError):
         return error
     if found := _ON_EXECUTOR.findall(str(error)):
@@ -134,6 +134,8 @@ def named(error: Exception) -> FruitsError:
         kind = getattr(errors, name, FruitsError)
         made: FruitsError = kind(message)
         return made
+    if java := java_errors.explained(error):
+        return java
     lines = str(error).strip().splitlines()
     unnamed = FruitsError(lines[0] if lines else "no message")
     unnamed.__cause__ = error
@@ -149,6 +151,9 @@ def session(name: str) -> SparkSession:
     spark.sparkContext.setLogLevel("WARN")
     conf = spark.conf
     conf.set("spark.sql.session.timeZone", "UTC")
+    # The catalog's default, which the cluster turns off for readers. A job is the only writer, and `iceberg.Table`
+    # refreshes: without the cache each statement would read the metadata of its tables from S3 again.
+    conf.set("spark.sql.catalog.lake.cache-enabled", "true")
     if (spark.sparkContext.master or "").startswith("local"):
         # A cluster starts with few executors and gets more, and adaptive execution joins what is too small there;
         # on a laptop 200 slices of each shuffle are only overhead.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pyarrow as pa
 from pyspark.sql.pandas.types import from_arrow_schema
 from pyspark.sql.types import StructType
@@ -67,6 +69,20 @@ TABLES: dict[str, str] = {
         run_id STRING NOT NULL COMMENT 'the run that computed them'""",
 }
 """Columns of each table, as SQL."""
+
+CURRENT_PCA: str = """
+SELECT p.*
+FROM (SELECT max_by(pca_id, published_at) AS pca_id FROM {database}.pca_models) AS latest
+LEFT JOIN {database}.pca AS p ON p.pca_id = latest.pca_id
+WHERE CASE WHEN p.pca_id IS NULL THEN CAST('pca is older than pca_models: ' || latest.pca_id AS BOOLEAN) ELSE TRUE END
+"""
+"""The rows of the PCA published last, in the SQL of Spark, Athena and DuckDB.
+
+A reader whose catalog caches tables can hold a `pca` older than its `pca_models`: the CAST then fails with that
+sentence, where an inner join would give no rows. Before the first publication there are none.
+"""
+
+_COLUMN = re.compile(r"^\s*(\w+) ([A-Z<>]+)( NOT NULL)?", re.MULTILINE)
 
 KEYS: dict[str, tuple[str, ...]] = {
     "images": ("image_id",),
@@ -207,6 +223,11 @@ DATA_FILE = pa.schema(
 
 WRITTEN = pa.schema([pa.field("rows", pa.int64(), nullable=False)])
 """What an exporting task wrote."""
+
+
+def columns(table: str) -> dict[str, tuple[str, bool]]:
+    """Give the SQL type of each column of a table, and whether it is required, by its name."""
+    return {name: (kind, bool(required)) for name, kind, required in _COLUMN.findall(TABLES[table])}
 
 
 def spark(schema: pa.Schema) -> StructType:

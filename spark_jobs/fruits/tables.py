@@ -6,16 +6,19 @@ What goes past Spark, `fruits.writing` and `fruits.kept_rows` write and commit.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from functools import reduce
+from pathlib import Path
 
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
-from fruits import iceberg
-from fruits.errors import InputError
+from fruits import iceberg, objects, schemas
+from fruits.errors import InputError, TableError
 from fruits.iceberg import Table
+from fruits.java_errors import about
 from fruits.schemas import KEYS, TABLES
 
 METADATA_VERSIONS = "20"
@@ -72,12 +75,18 @@ class Large:
     rows: int
 
 
+def properties(table: str) -> dict[str, str]:
+    """Give the properties that a table of `schemas.TABLES` is made with."""
+    return _PROPERTIES | _OF_TABLE.get(table, {})
+
+
 _DATABASE = re.compile(r"^\w+\.\w+$")
 _ACTION = "_action"
+_REMAKE = "Otherwise drop the table: the next run makes and fills it again"
 
 
 def ensure(spark: SparkSession, database: str) -> None:
-    """Make the database's tables that are not there yet.
+    """Make the database's tables that are not there yet, and check those that are.
 
     Args:
         spark: A session with the catalog configured.
@@ -85,6 +94,7 @@ def ensure(spark: SparkSession, database: str) -> None:
 
     Raises:
         InputError: Not of that form.
+        TableError: A table cannot be written: see `check`.
     """
     if not _DATABASE.match(database):
         raise InputError(
@@ -93,15 +103,68 @@ def ensure(spark: SparkSession, database: str) -> None:
     known = iceberg.names(spark, database)
     if known is None:
         spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {database}")
+    present = [table for table in TABLES if table in (known or ())]
+    with ThreadPoolExecutor(max(1, len(present))) as readers:  # each waits for the catalog and for S3
+        list(readers.map(lambda table: check(Table(spark, f"{database}.{table}")), present))
     for table, columns in TABLES.items():
-        if table in (known or ()):
+        if table in present:
             continue  # a statement for each table of each job would cost every step of every night a second
-        properties = ", ".join(
-            f"'{key}' = '{value}'" for key, value in (_PROPERTIES | _OF_TABLE.get(table, {})).items()
-        )
+        pairs = ", ".join(f"'{key}' = '{value}'" for key, value in properties(table).items())
         spark.sql(
-            f"CREATE TABLE IF NOT EXISTS {database}.{table} ({columns}) USING iceberg TBLPROPERTIES ({properties})"
+            f"CREATE TABLE IF NOT EXISTS {database}.{table} ({columns}) USING iceberg TBLPROPERTIES ({pairs})"
         )
+
+
+def check(table: Table) -> None:
+    """Refuse a table that the jobs cannot write, before they begin.
+
+    A column that someone has added stays NULL in new rows, so it must allow that.
+
+    Raises:
+        TableError: A column is missing, has another type or is required; or the table lies in another place than its
+            metadata says, as after ``cp -a``: a run there would write and delete in the original.
+    """
+    _check_place(table)
+    declared = schemas.columns(table.short_name)
+    for column in table.columns:
+        name, required = column["name"], column["required"]
+        found = iceberg.sql_type(column["type"])
+        kind, may_be_required = declared.pop(name, (found, False))
+        if found != kind:
+            raise TableError(f"{table.name}: column {name} is {found} and must be {kind}. {_REMAKE}")
+        if required and not may_be_required:
+            raise TableError(
+                f"{table.name}: column {name} is NOT NULL, and the jobs write NULL to it. Run ALTER TABLE {table.name} "
+                f"ALTER COLUMN {name} DROP NOT NULL"
+            )
+    if declared:
+        raise TableError(
+            f"{table.name}: column {next(iter(declared))} is missing. If it was renamed, rename it back. {_REMAKE}"
+        )
+
+
+def _check_place(table: Table) -> None:
+    read, named = table.metadata_folders
+    if _resolved(read) == _resolved(named):
+        return
+    inside = f"/{'/'.join(table.name.split('.')[1:])}/metadata"
+    here, origin = read.removeprefix("file:").removesuffix(inside), named.removesuffix(inside)
+    place = objects.place(origin)
+    how, remedy = "copied", f"work in {origin}"
+    if place.bucket:
+        how = "copied or moved"
+    elif not Path(place.key).exists():
+        how, remedy = "moved", f"move it back, or run: ln -s {here} {origin}"
+    raise TableError(
+        f"{table.name} was {how} from {origin} to {here}, and its metadata still names the files there: a run would "
+        f"write and delete there. Either {remedy}; or start anew in an empty folder"
+    )
+
+
+def _resolved(uri: str) -> objects.Place:
+    """Give the place that a folder's URI leads to, links followed."""
+    place = objects.place(uri)
+    return replace(place, key=place.key.rstrip("/") if place.bucket else str(Path(place.key).resolve()))
 
 
 def merge(
@@ -119,8 +182,9 @@ def merge(
         spark: The session.
         database: ``catalog.database``.
         table: A table of `schemas.TABLES`.
-        upserts: Rows with all of the table's columns, unique by its key; evaluated more than once, so persisted.
-            None where there are none.
+        upserts: Rows with all columns that `schemas.TABLES` names, unique by the key; evaluated more than once, so
+            persisted. None where there are none. Columns that someone has added are NULL in new rows and stay as
+            they are in replaced ones.
         deletes: Rows with the table's key that the table has; disjoint from `upserts`. None where there are none.
         only_adds: The caller has just seen that the table has none of the keys of `upserts`. With no `deletes`
             either, the rows are appended, which reads nothing of the table: a MERGE would read all of its keys.
@@ -131,15 +195,19 @@ def merge(
     name = f"{database}.{table}"
     found, keys = Table(spark, name), list(KEYS[table])
     columns = found.schema.names
+    added = [column["name"] for column in found.columns if column["name"] not in columns]
+    nulls = [F.lit(None).alias(column) for column in added]
     if upserts is not None and deletes is None and only_adds:
-        upserts.select(*columns).writeTo(name).append()
+        with about(name):
+            upserts.select(*columns, *nulls).writeTo(name).append()
         return
     empty = not found.files
     removed = None if deletes is None or empty else computed(deletes.select(*keys))
     if removed is not None and removed.isEmpty():
         removed = None
     if upserts is not None and empty:
-        upserts.select(*columns).writeTo(name).append()
+        with about(name):
+            upserts.select(*columns, *nulls).writeTo(name).append()
         return
     parts = []
     if upserts is not None:
@@ -148,7 +216,7 @@ def merge(
         unused = [
             F.lit(None).cast(field.dataType).alias(field.name)
             for field in spark.table(name).schema
-            if field.name not in keys
+            if field.name in columns and field.name not in keys
         ]
         parts.append(removed.select(*keys, *unused, F.lit("delete").alias(_ACTION)))
     if not parts:
@@ -157,22 +225,24 @@ def merge(
     view = f"changes_of_{table}"
     changes.createOrReplaceTempView(view)
     on = " AND ".join(f"t.{key} = s.{key}" for key in keys)
-    spark.sql(
-        f"""
+    statement = f"""
         MERGE INTO {name} t USING {view} s ON {on}
         WHEN MATCHED AND s.{_ACTION} = 'delete' THEN DELETE
         WHEN MATCHED THEN UPDATE SET {", ".join(f"t.{column} = s.{column}" for column in columns)}
         WHEN NOT MATCHED AND s.{_ACTION} = 'upsert' THEN
-            INSERT ({", ".join(columns)}) VALUES ({", ".join(f"s.{column}" for column in columns)})
+            INSERT ({", ".join([*columns, *added])})
+            VALUES ({", ".join([*(f"s.{column}" for column in columns), *("NULL" for _ in added)])})
         """  # noqa: S608 - names come from schemas.py and a checked --database
-    )
+    with about(name):
+        spark.sql(statement)
     spark.catalog.dropTempView(view)
 
 
 def delete(spark: SparkSession, name: str, condition: str) -> None:
     """Delete the rows of a table that meet an SQL condition, in one commit; where there are none, no commit."""
-    if not spark.table(name).where(condition).isEmpty():
-        spark.sql(f"DELETE FROM {name} WHERE {condition}")  # noqa: S608 - names and digests, none from outside
+    with about(name):
+        if not spark.table(name).where(condition).isEmpty():
+            spark.sql(f"DELETE FROM {name} WHERE {condition}")  # noqa: S608 - names and digests, none from outside
 
 
 def current_pca_id(spark: SparkSession, database: str) -> str | None:
@@ -182,12 +252,9 @@ def current_pca_id(spark: SparkSession, database: str) -> str | None:
 
 
 def current_pca(spark: SparkSession, database: str) -> DataFrame:
-    """Give the components of the PCA published last: exactly one basis, whatever else the table holds.
+    """Read the components of the PCA published last: exactly one basis, whatever else the table holds.
 
-    Glue's Iceberg catalog has no views; this equals, in SQL (Spark, Athena, DuckDB)::
-
-        SELECT pca.* FROM fruits.pca
-        WHERE pca_id = (SELECT max_by(pca_id, published_at) FROM fruits.pca_models)
+    Glue's Iceberg catalog has no views: `schemas.CURRENT_PCA` is the query for readers.
 
     Args:
         spark: A session with the catalog configured.
@@ -196,7 +263,9 @@ def current_pca(spark: SparkSession, database: str) -> DataFrame:
     Returns:
         The rows of ``pca`` of one pca_id: image_id, pca_id, label, pca, run_id; none before the first publication.
     """
-    return spark.table(f"{database}.pca").where(F.col("pca_id") == F.lit(current_pca_id(spark, database)))
+    for table in ("pca_models", "pca"):
+        spark.catalog.refreshTable(f"{database}.{table}")  # of a session whose catalog caches tables
+    return spark.sql(schemas.CURRENT_PCA.format(database=database))
 
 
 def size_bytes(spark: SparkSession, database: str, table: str, rows: int | None = None) -> int:

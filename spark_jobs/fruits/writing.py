@@ -16,20 +16,47 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
-from fruits import schemas
+from fruits import schemas, tables
 from fruits.batches import Mapper
-from fruits.iceberg import Table
+from fruits.iceberg import Table, each
+from fruits.java_errors import about
 from fruits.objects import place, where_is_s3, writer
 from fruits.tables import COMPRESSION, ROW_GROUP_BYTES
 
 _READERS = 16  # of footers: each waits for S3, most of the time
 
 
+_STEERS_FILES = ("write.", "encryption.")
+_STEERS_NO_FILE = ("write.metadata.", "write.delete.", "write.update.", "write.merge.")
+
+
+def needs_spark(table: Table) -> str | None:
+    """Say what a table asks for that only Spark's writer does.
+
+    Args:
+        table: A table of `schemas.TABLES`.
+
+    Returns:
+        A partition spec, a sort order or a property, in words; None for a table as `tables.ensure` makes it.
+    """
+    # A spec whose fields are all void counts as unpartitioned, and its files carry a partition all the same.
+    if not table.java.spec().fields().isEmpty():
+        return f"partitioned by {', '.join(str(field) for field in each(table.java.spec().fields()))}"
+    if table.java.sortOrder().isSorted():
+        return "sorted"
+    ours = tables.properties(table.short_name)
+    for key, value in sorted(table.properties.items()):
+        steers = key.startswith(_STEERS_FILES) and not key.startswith(_STEERS_NO_FILE)
+        if steers and ours.get(key) != value:
+            return f"{key} is {value}"
+    return None
+
+
 def to_files(table: Table, mapper: Mapper, same: Mapping[str, str] | None = None) -> Mapper:
     """Make a mapper write what it makes into a data file of a table, which no reader sees before it is committed.
 
     Args:
-        table: The table, not partitioned.
+        table: The table, of which `needs_spark` says nothing.
         mapper: To record batches with the table's columns but those of `same`.
         same: Columns that have one value in all rows.
 
@@ -86,7 +113,8 @@ def append(spark: SparkSession, table: Table, files: pa.Table) -> None:
     change = table.java.newAppend()
     for file in java(spark, table, files):
         change = change.appendFile(file)
-    change.commit()
+    with about(table.name):
+        change.commit()
 
 
 def java(spark: SparkSession, table: Table, files: pa.Table) -> list[Any]:

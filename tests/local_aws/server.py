@@ -39,6 +39,7 @@ def tables_in_glue(**more: str) -> list[dict[str, Any]]:
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
         "spark.sql.catalog.lake.type": "glue",
+        "spark.sql.catalog.lake.cache-enabled": "false",
         "spark.sql.catalog.lake.io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
         "spark.sql.catalog.lake.warehouse": "s3://lake/tables",
     }

@@ -48,6 +48,7 @@ def test_the_catalog_is_iceberg_over_glue_where_the_lake_is() -> None:
     assert found["spark.sql.catalog.lake.type"] == "glue"
     assert found["spark.sql.catalog.lake.warehouse"] == "s3://lake/tables"
     assert found["spark.sql.catalog.lake.client.region"] == "eu-west-1"
+    assert found["spark.sql.catalog.lake.cache-enabled"] == "false"
     assert properties("iceberg-defaults") == {"iceberg.enabled": "true"}
 
 

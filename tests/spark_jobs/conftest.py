@@ -50,7 +50,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A real Spark on two cores; its workers import `fruits` from the checkout."""
     from pyspark.sql import SparkSession
 
-    jars = sorted((ROOT / ".cache" / "jars").glob("iceberg-spark-runtime-*.jar"))
+    jars = sorted((ROOT / ".cache" / "jars").glob("iceberg-*.jar"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYSPARK_PYTHON", sys.executable)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "spark_jobs"), str(ROOT)]))
@@ -63,6 +63,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
             "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
             "spark.sql.catalog.lake.type": "hadoop",
+            "spark.sql.catalog.lake.cache-enabled": "false",
             "spark.sql.catalog.lake.warehouse": str(tmp_path_factory.mktemp("tables")),
             "spark.local.dir": str(tmp_path_factory.mktemp("spark")),
             "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",

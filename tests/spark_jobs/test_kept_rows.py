@@ -39,13 +39,16 @@ def test_the_rows_of_one_model_are_replaced_and_those_of_another_stay(spark: Any
     assert Table(spark, table).snapshots == 4
 
 
-def test_a_file_with_other_rows_too_is_not_replaced(spark: Any, database: str) -> None:
+def test_a_file_with_other_rows_too_keeps_them(spark: Any, database: str) -> None:
     table = f"{database}.pca_sums"
     both = spark.createDataFrame(pa.concat_tables([sums("a", 1), sums("b", 2)])).coalesce(1)
     both.writeTo(table).append()
-    with pytest.raises(ValueError, match="and others: it cannot be replaced"):
-        kept_rows.replace(spark, table, sums("a", 3), {"model_id": "a"})
-    assert sorted(row.n for row in spark.table(table).collect()) == [1, 2]
+    kept_rows.replace(spark, table, sums("a", 3), {"model_id": "a"})
+    assert [(row.model_id, row.n) for row in spark.table(table).orderBy("model_id").collect()] == [
+        ("a", 3),
+        ("b", 2),
+    ]
+    assert Table(spark, table).snapshots == 2, "one commit"
 
 
 def test_a_kept_file_says_where_its_rows_are(
