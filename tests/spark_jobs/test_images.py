@@ -106,6 +106,18 @@ def test_a_jpeg_whose_end_of_image_is_missing_is_loaded_pixel_for_pixel(kind, pa
             assert clean(photo[:-2] + PADDINGS[padding]).pixels == clean(photo).pixels
 
 
+def test_zeros_at_the_end_are_pixels_only_where_the_picture_takes_all_of_them():
+    image = Image.new("RGB", (200, 400), "white")
+    image.paste(fruit(3, (50, 50)), (5, 5))
+    photo = encoded(image, optimize=True, subsampling=0)  # what is white takes a bit a block, which is 0
+    zeros = len(photo[:-2]) - len(photo[:-2].rstrip(b"\0"))
+    assert zeros > 50
+    assert clean(photo[:-2]).pixels == clean(photo).pixels
+    for lost in (zeros // 2, zeros + 300):
+        assert verdict(photo[: -2 - lost]) is RejectCode.TRUNCATED
+    assert verdict(photo[: -2 - zeros - 300] + bytes(zeros + 300)) is RejectCode.TRUNCATED
+
+
 @pytest.mark.parametrize("fill", [b"", b"\0", b"\xff"])
 @pytest.mark.parametrize("kind", JPEGS)
 def test_a_jpeg_whose_tail_never_arrived_is_refused(kind, fill):
