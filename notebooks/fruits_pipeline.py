@@ -54,7 +54,7 @@ def given(name: str, otherwise: str) -> str:
 
 
 WHERE = given("WHERE", "local")  # or "emr"
-PHOTOS = given("PHOTOS", {"local": "../build/notebook/photos", "emr": "s3://LAKE-BUCKET/staging/photos/"}[WHERE])
+PHOTOS = given("PHOTOS", {"local": "../build/notebook/photos", "emr": "s3://LAKE-BUCKET/staging/"}[WHERE])
 MODEL = given(
     "MODEL", {"local": "../.cache/models/MODEL-ID", "emr": "s3://LAKE-BUCKET/models/MODEL-ID"}[WHERE]
 )
