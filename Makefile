@@ -17,17 +17,17 @@ export UV_PYTHON_PREFERENCE ?= system
 
 .PHONY: demo
 demo: setup ## The whole pipeline on this machine (IMAGES=folder WEIGHTS=file.h5 VARIANCE=0.95 K= ENGINE= REGION= LIMIT= KEEP=1)
-	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) PYTHONPATH=plugins exec $(AIRFLOW)/python -m demo
+	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) PYTHONPATH=plugins exec $(AIRFLOW)/python -m dev.demo
 
 .PHONY: local
 local: setup ## The Spark jobs alone over a folder, no Airflow, no endpoint (IMAGES=folder WEIGHTS= VARIANCE= K= OUT=build/local FORCE=1 MAX_BYTES= MAX_PIXELS=)
-	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) exec $(SPARK)/python tools/run_local.py --images "$${IMAGES:?say which folder: make local IMAGES=folder}" \
+	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) exec $(SPARK)/python dev/run_local.py --images "$${IMAGES:?say which folder: make local IMAGES=folder}" \
 		--out "$${OUT:-build/local}" $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(VARIANCE),--variance $(VARIANCE)) $(if $(K),--k $(K)) \
 		$(if $(FORCE),--force) $(if $(MAX_BYTES),--max-bytes $(MAX_BYTES)) $(if $(MAX_PIXELS),--max-pixels $(MAX_PIXELS))
 
 .PHONY: model
 model: setup ## Convert the MobileNetV2 weights once into the flatbuffer that is broadcast (WEIGHTS=file.h5)
-	@$(SPARK)/python tools/make_model.py $(if $(WEIGHTS),--weights "$(WEIGHTS)")
+	@$(SPARK)/python dev/make_model.py $(if $(WEIGHTS),--weights "$(WEIGHTS)")
 
 .PHONY: aws
 aws: setup ## The laptop's AWS alone, for development, until Ctrl-C (PORT=5600)
@@ -41,7 +41,7 @@ aws: setup ## The laptop's AWS alone, for development, until Ctrl-C (PORT=5600)
 .PHONY: bench
 bench: setup $(READY)/bench ## Our jobs beside their peers: build/bench/ (QUICK=1: under ten minutes; PUBLISH=1: into bench/README.md)
 	@.venv-bench/bin/python -m bench $(if $(QUICK),--sizes quick) $(if $(PUBLISH),--publish)
-	@$(if $(PUBLISH),$(AIRFLOW)/python docs/scale/write_scale.py)
+	@$(if $(PUBLISH),$(AIRFLOW)/python bench/scale/write_scale.py)
 
 .PHONY: test-bench
 test-bench: setup $(READY)/bench ## The benchmark itself, on eight photos (slow, not in make test)
@@ -51,36 +51,36 @@ test-bench: setup $(READY)/bench ## The benchmark itself, on eight photos (slow,
 
 .PHONY: up
 up: ## Airflow beside the laptop's AWS, until make down (IMAGES=folder WEIGHTS=file.h5; AWS_PROFILE=name for a real account)
-	@tools/compose_stack.sh up
+	@docker/compose_stack.sh up
 
 .PHONY: trigger
 trigger: ## A demo run in it (PARAMETERS="limit=50 variance=0.9" WAIT=1)
-	@tools/compose_stack.sh trigger $(if $(WAIT),--wait) $(PARAMETERS)
+	@docker/compose_stack.sh trigger $(if $(WAIT),--wait) $(PARAMETERS)
 
 .PHONY: down
 down: ## End it; Airflow's history stays
-	@tools/compose_stack.sh down
+	@docker/compose_stack.sh down
 
 .PHONY: test-compose
 test-compose: $(READY)/airflow ## The stack from build to a run and back, on the Docker engine here or one of its own
-	tools/compose_engine.sh $(AIRFLOW)/python -m pytest tests/compose
+	docker/compose_engine.sh $(AIRFLOW)/python -m pytest tests/docker
 
 ## —— Read it ———————————————————————————————————————————————————————————————
 
 .PHONY: docs
 docs: setup ## The pages that the code writes: docs/data_dictionary.md, settings.md, dags.md
-	$(AIRFLOW)/python tools/write_docs.py
+	$(AIRFLOW)/python dev/write_docs.py
 
 define NOTEBOOK_INPUT
 images="$${IMAGES:-build/notebook/photos}"; \
-	if [[ -z "$${IMAGES:-}" ]]; then $(AIRFLOW)/python -m demo.drawing "$$images"; fi; \
-	model=$$($(SPARK)/python tools/make_model.py $(if $(WEIGHTS),--weights "$(WEIGHTS)") | sed -E 's/.*"model_id": "([0-9a-f]+)".*/\1/')
+	if [[ -z "$${IMAGES:-}" ]]; then $(AIRFLOW)/python -m dev.demo.drawing "$$images"; fi; \
+	model=$$($(SPARK)/python dev/make_model.py $(if $(WEIGHTS),--weights "$(WEIGHTS)") | sed -E 's/.*"model_id": "([0-9a-f]+)".*/\1/')
 endef
 
 .PHONY: notebook
 notebook: setup $(READY)/notebook ## Run the notebook from its first cell: build/notebook/ (IMAGES=folder WEIGHTS=file.h5 MY_PHOTO= PUBLISH=1)
 	@$(NOTEBOOK_INPUT); \
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) .venv-notebook/bin/python tools/run_notebook.py --photos "$$images" \
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) .venv-notebook/bin/python dev/run_notebook.py --photos "$$images" \
 		--model ".cache/models/$$model" $(if $(MY_PHOTO),--my-photo "$(MY_PHOTO)") $(if $(PUBLISH),--publish)
 
 .PHONY: notebook-lab
@@ -91,63 +91,63 @@ notebook-lab: setup $(READY)/notebook ## Open the notebook in JupyterLab, to run
 
 .PHONY: presentation
 presentation: $(READY)/docs ## The slides as PDF, in French and English: build/presentation/
-	@.venv-docs/bin/python docs/presentation/build.py
+	@.venv-docs/bin/python dev/presentation/build.py
 
 .PHONY: presentation-data
 presentation-data: setup ## Run the demo anew for the slides' figures (IMAGES=folder WEIGHTS=file.h5)
-	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python docs/presentation/take_run.py
+	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python dev/presentation/take_run.py
 
 ## —— Answer for it —————————————————————————————————————————————————————————
 
 # Values go through the environment: a key of S3 may hold anything that a shell reads.
 .PHONY: forecast
 forecast: $(READY)/airflow ## What new images would cost, by profile and region (IMAGES=1000000 FORMAT=json LEARN=1)
-	@PYTHONPATH=plugins exec $(AIRFLOW)/python tools/forecast.py --images "$${IMAGES:?say how many: make forecast IMAGES=1000000}" \
+	@PYTHONPATH=plugins exec $(AIRFLOW)/python ops/forecast.py --images "$${IMAGES:?say how many: make forecast IMAGES=1000000}" \
 		--format "$${FORMAT:-table}" $(if $(LEARN),--learn)
 
 .PHONY: prices
 prices: $(READY)/airflow ## Read include/prices.yaml anew from AWS (REGIONS="eu-west-1" TYPES="m7g.xlarge" EUR_PER_USD=0.9)
-	@PYTHONPATH=plugins exec $(AIRFLOW)/python tools/prices.py $(if $(REGIONS),--regions $(REGIONS)) $(if $(TYPES),--types $(TYPES)) \
+	@PYTHONPATH=plugins exec $(AIRFLOW)/python ops/prices.py $(if $(REGIONS),--regions $(REGIONS)) $(if $(TYPES),--types $(TYPES)) \
 		$(if $(EUR_PER_USD),--eur-per-usd $(EUR_PER_USD))
 
 .PHONY: share
 share: $(READY)/airflow ## Expiring links to report, PCA and PDF of a run (RUN=scheduled__… HOURS=24)
-	@PYTHONPATH=plugins exec $(AIRFLOW)/python tools/share_run.py --run "$${RUN:?say which: make share RUN=scheduled__…}" --hours "$${HOURS:-24}"
+	@PYTHONPATH=plugins exec $(AIRFLOW)/python ops/share.py --run "$${RUN:?say which: make share RUN=scheduled__…}" --hours "$${HOURS:-24}"
 
 .PHONY: export-image
 export-image: $(READY)/airflow ## All that is kept about one photo: build/exports/ (KEY=images/…/me.jpg or ID=…)
-	@PYTHONPATH=plugins exec $(AIRFLOW)/python tools/export_image.py $${KEY:+--key "$$KEY"} $${ID:+--id "$$ID"}
+	@PYTHONPATH=plugins exec $(AIRFLOW)/python ops/export_image.py $${KEY:+--key "$$KEY"} $${ID:+--id "$$ID"}
 
 .PHONY: sbom
-sbom: $(READY)/sbom ## What each environment holds, as CycloneDX, from the locks: build/sbom/ (the jars' checksums: tools/fetch_jars.py)
+sbom: $(READY)/sbom ## What each environment holds, as CycloneDX, from the locks: build/sbom/ (the jars' checksums: dev/fetch_jars.py)
 	@mkdir -p build/sbom; for lock in requirements/*.lock; do \
 		.venv-sbom/bin/cyclonedx-py requirements --output-reproducible --short-PURLs --validate \
 			-o "build/sbom/$$(basename "$$lock" .lock).cdx.json" "$$lock"; done
 
 ## —— A real account (credentials as boto3 finds them: AWS_PROFILE=name) ——————————
 
-DEPLOYMENT := PYTHONPATH=plugins $(AIRFLOW)/python -m deployment
+OPS := PYTHONPATH=plugins $(AIRFLOW)/python -m ops
 IN_ACCOUNT := $(if $(DEPLOYMENT_ID),--deployment-id $(DEPLOYMENT_ID)) $(if $(REGION),--region $(REGION))
 
 .PHONY: deploy
 deploy: $(READY)/airflow ## include/stack.yaml to AWS: shows what changes, asks (DEPLOYMENT_ID= ALARM_EMAIL= REGION= PARAMETERS="LogDays=30" YES=1)
-	@$(DEPLOYMENT) deploy $(IN_ACCOUNT) $(if $(ALARM_EMAIL),--alarm-email $(ALARM_EMAIL)) $(PARAMETERS:%=--parameter %) $(if $(YES),--yes)
+	@$(OPS) deploy $(IN_ACCOUNT) $(if $(ALARM_EMAIL),--alarm-email $(ALARM_EMAIL)) $(PARAMETERS:%=--parameter %) $(if $(YES),--yes)
 
 .PHONY: verify
 verify: $(READY)/airflow ## Look every resource of the stack up and compare it with the template (DEPLOYMENT_ID= REGION=)
-	@$(DEPLOYMENT) verify $(IN_ACCOUNT)
+	@$(OPS) verify $(IN_ACCOUNT)
 
 .PHONY: environment
 environment: $(READY)/airflow $(UV) ## Pack the nodes' libraries (ARCHITECTURE=arm64 UPLOAD=1 DEPLOYMENT_ID= REGION=)
-	@$(DEPLOYMENT) environment $(IN_ACCOUNT) $(if $(ARCHITECTURE),--architecture $(ARCHITECTURE)) $(if $(UPLOAD),--upload)
+	@$(OPS) environment $(IN_ACCOUNT) $(if $(ARCHITECTURE),--architecture $(ARCHITECTURE)) $(if $(UPLOAD),--upload)
 
 .PHONY: notebook-cluster
 notebook-cluster: $(READY)/airflow ## A cluster with Livy and JupyterEnterpriseGateway for two hours (settings as FRUITS_*)
-	@$(DEPLOYMENT) notebook-cluster
+	@$(OPS) notebook-cluster
 
 .PHONY: destroy
 destroy: $(READY)/airflow ## Remove a deployment whole, photos and tables too, and show that nothing costs (DEPLOYMENT_ID= REGION= YES=1)
-	@$(DEPLOYMENT) destroy $(IN_ACCOUNT) $(if $(YES),--yes)
+	@$(OPS) destroy $(IN_ACCOUNT) $(if $(YES),--yes)
 
 ## —— Check it ———————————————————————————————————————————————————————————
 
@@ -156,20 +156,20 @@ test: lint test-infra test-spark test-airflow test-docs test-faults test-e2e ## 
 
 .PHONY: test-unit
 test-unit: setup ## Only the tests of pure code: no JVM, no server (under a minute)
-	$(SPARK)/python -m pytest tests/spark_jobs tests/tools -m "not spark and not slow"
-	$(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/demo -m "not server and not slow"
+	$(SPARK)/python -m pytest tests/spark_jobs tests/dev --ignore=tests/dev/demo --ignore=tests/dev/presentation -m "not spark and not slow"
+	$(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/dev/demo -m "not server and not slow"
 
 .PHONY: test-spark
 test-spark: setup ## The jobs and their library, on a real Spark
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m pytest tests/spark_jobs tests/tools -m "not slow"
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m pytest tests/spark_jobs tests/dev --ignore=tests/dev/demo --ignore=tests/dev/presentation -m "not slow"
 
 .PHONY: test-airflow
 test-airflow: setup $(READY)/lint ## DAG, control plane, demo, the laptop's AWS over real HTTP, the pages in a real Chromium
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/deployment tests/demo tests/browser tests/compose tests/bench/test_scale.py -m "not slow and not e2e"
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/ops tests/dev/demo tests/browser tests/docker tests/bench/test_scale.py -m "not slow and not e2e"
 
 .PHONY: test-docs
 test-docs: setup $(READY)/docs $(READY)/notebook ## The presentation page by page, and the notebook from its first cell
-	.venv-docs/bin/python -m pytest tests/presentation
+	.venv-docs/bin/python -m pytest tests/dev/presentation
 	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) .venv-notebook/bin/python -m pytest tests/notebooks
 
 .PHONY: test-infra
@@ -185,7 +185,7 @@ test-faults: setup ## A quick selection of the faults (SEED=1)
 faults: setup ## Every fault at every moment, with PostgreSQL: docs/reliability.md, build/faults/ (SEED=1)
 	@rm -f build/faults/results.json; status=0; \
 	SEED="$(SEED)" $(AIRFLOW)/python -m pytest tests/faults -n 2 --dist loadfile || status=$$?; \
-	$(AIRFLOW)/python tools/write_reliability.py && exit $$status
+	$(AIRFLOW)/python dev/write_reliability.py && exit $$status
 
 .PHONY: test-e2e
 test-e2e: setup $(READY)/lint ## make demo on 200 photos, its tables checked by key
@@ -198,7 +198,7 @@ lint: setup types imports ## Formatter, linter, types, who may import whom
 
 .PHONY: types
 types: setup
-	$(AIRFLOW)/mypy plugins/fruits_airflow plugins/run_report.py local_aws demo compose
+	$(AIRFLOW)/mypy plugins/fruits_airflow plugins/run_report.py local_aws dev/demo docker
 	$(SPARK)/mypy spark_jobs/fruits
 
 .PHONY: imports
@@ -222,16 +222,16 @@ $(UV): requirements/uv.lock
 	@touch $@
 
 # A stamp is written last: an interrupted set-up starts that environment anew.
-$(READY)/%: requirements/%.lock $(UV) tools/venv.sh
-	@tools/venv.sh $(UV) $*
+$(READY)/%: requirements/%.lock $(UV) dev/venv.sh
+	@dev/venv.sh $(UV) $*
 	@mkdir -p $(READY); touch $@
 
 # It pins the PySpark that a node's image brings.
 $(READY)/node: requirements/spark.lock
 
-$(READY)/jars: tools/fetch_jars.py | $(READY)/spark $(JAVA_HOME_FILE)
+$(READY)/jars: dev/fetch_jars.py | $(READY)/spark $(JAVA_HOME_FILE)
 	@echo "Fetching the Iceberg jars (110 MB, once)"
-	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m tools.fetch_jars
+	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m dev.fetch_jars
 	@touch $@
 
 # Touched when Java's build is another one: an upgrade keeps its folder.
@@ -241,18 +241,18 @@ $(READY)/java_build: java_build | $(JAVA_HOME_FILE)
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 # Java compares it with its own build and with the times of the jars: made anew with each of them.
-$(READY)/class_archive: tools/class_archive.py tools/typical_job.py $(READY)/jars $(READY)/node $(READY)/java_build
+$(READY)/class_archive: dev/class_archive.py dev/typical_job.py $(READY)/jars $(READY)/node $(READY)/java_build
 	@echo "Keeping the classes that Spark loads (190 MB, half a minute, once)"
-	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(NODE)/python -m tools.class_archive
+	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(NODE)/python -m dev.class_archive
 	@touch $@
 
 # Made anew when the Java it names has gone.
 ifeq ($(wildcard $(shell cat $(JAVA_HOME_FILE) 2>/dev/null)/bin/java),)
 .PHONY: $(JAVA_HOME_FILE)
 endif
-$(JAVA_HOME_FILE): tools/java_home.sh requirements/java.lock | $(READY)/spark
+$(JAVA_HOME_FILE): dev/java_home.sh requirements/java.lock | $(READY)/spark
 	@mkdir -p $(READY)
-	@tools/java_home.sh $(UV) $(SPARK)/python > $@.new && mv $@.new $@
+	@dev/java_home.sh $(UV) $(SPARK)/python > $@.new && mv $@.new $@
 
 .PHONY: lock
 lock: $(UV) ## Resolve requirements/*.in anew into the lock files

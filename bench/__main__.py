@@ -15,11 +15,12 @@ import sys
 import time
 from pathlib import Path
 
-from bench import commits, machine, page, readme, results
+from bench import commits, machine
 from bench.agreement import Disagreement
 from bench.commits import NotPublishable
 from bench.measure import RunFailed
 from bench.photos import REPOSITORY, TooFewPhotos
+from bench.report import page, readme, results
 from bench.runs import SIZES
 from bench.suite import SECTIONS, Suite
 

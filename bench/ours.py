@@ -16,7 +16,7 @@ from typing import Any
 from bench import eventlog, gclog, measure
 from bench.eventlog import Application
 from bench.photos import REPOSITORY, shared_folder
-from tools import class_archive
+from dev import class_archive
 
 PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
 NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
@@ -127,7 +127,7 @@ def weights_argument() -> str:
 
 def model(work: Path) -> Model:
     """The model of the product, made by its own tool."""
-    command = [PYTHON, "tools/make_model.py", "--weights", weights_argument(), "--out", MODELS]
+    command = [PYTHON, "dev/make_model.py", "--weights", weights_argument(), "--out", MODELS]
     made = measure.run(
         [str(part) for part in command], work / "logs" / "model.log", environment(), REPOSITORY
     )
@@ -152,7 +152,7 @@ def night(images: Path, out: Path, work: Path, name: str, workers: int, tight: b
     env = environment() | {"SPARK_SUBMIT_OPTS": " ".join(properties)}
     # The last word with Java, after the heap that run_local.py names.
     env["_JAVA_OPTIONS"] = f"-Xmx{HEAP}"
-    command = [PYTHON, "tools/run_local.py", "--images", images, "--out", out]
+    command = [PYTHON, "dev/run_local.py", "--images", images, "--out", out]
     command += ["--weights", weights_argument(), "--master", f"local[{workers}]", "--k", "64"]
     measured = measure.run([str(part) for part in command], work / "logs" / f"{name}.log", env, REPOSITORY)
     run_folder = max((out / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
@@ -169,7 +169,7 @@ def night(images: Path, out: Path, work: Path, name: str, workers: int, tight: b
 
 
 def catalog_settings(warehouse: Path) -> dict[str, str]:
-    """An Iceberg catalog `lake` in a folder, as tools/run_local.py sets it up."""
+    """An Iceberg catalog `lake` in a folder, as dev/run_local.py sets it up."""
     return {
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",

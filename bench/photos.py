@@ -1,7 +1,7 @@
 """The photos that everybody is measured on: real ones made many, no two of equal bytes.
 
 Sources are the 100 x 100 photos of `../shared/images/fruits360_sample` (`FRUITS_SHARED` names another place); without
-them, pictures that `demo.drawing` makes. The first pass over the sources keeps their bytes; each further pass turns,
+them, pictures that `dev.demo.drawing` makes. The first pass over the sources keeps their bytes; each further pass turns,
 mirrors and crops them and writes them anew as JPEG, so that nothing can be remembered from one photo to the next.
 A smaller set is the beginning of a larger one, as hard links.
 """
@@ -39,7 +39,7 @@ def sources(drawn: Path) -> list[Path]:
     """Photos to start from: real ones, else drawn into `drawn`; shuffled by a seed, so that labels are mixed."""
     found = sorted((shared_folder() / "images" / "fruits360_sample").rglob("*.jpg"))
     if not found:
-        from demo.drawing import draw_fruits
+        from dev.demo.drawing import draw_fruits
 
         if not drawn.is_dir():
             draw_fruits(drawn, per_label=40)

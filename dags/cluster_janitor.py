@@ -31,8 +31,8 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, task
-from fruits_airflow import janitor
-from fruits_airflow.settings import load_settings
+from fruits_airflow.config.settings import load_settings
+from fruits_airflow.monitoring import janitor
 
 SETTINGS = load_settings()
 

@@ -37,16 +37,17 @@ from datetime import datetime
 from typing import Any
 
 from airflow.sdk import DAG, Param, chain, task
-from fruits_airflow import cluster_tasks, erasure_run
-from fruits_airflow.settings import load_settings
-from fruits_airflow.stages import ERASURE_STAGES
+from fruits_airflow.config.settings import load_settings
+from fruits_airflow.emr.stage_steps import ERASURE_STAGES
+from fruits_airflow.erasure import tasks
+from fruits_airflow.operators import cluster_tasks
 
 SETTINGS = load_settings()
 # Airflow adds these to what the role may do with every DAG; only the FAB auth manager reads them.
 ACCESS = SETTINGS.erasure_role and {
     SETTINGS.erasure_role: {"DAGs": {"can_read", "can_edit"}, "DAG Runs": {"can_create"}}
 }
-PARAMS = {name: Param(**schema) for name, schema in erasure_run.parameter_schemas().items()}
+PARAMS = {name: Param(**schema) for name, schema in tasks.parameter_schemas().items()}
 
 with DAG(
     "erase_images",
@@ -65,24 +66,24 @@ with DAG(
     @task
     def erase_exports(**context: Any) -> dict[str, Any]:
         """Takes the photos out of listings, exports, samples, reports and logs."""
-        return erasure_run.erase_exports(SETTINGS, context)
+        return tasks.erase_exports(SETTINGS, context)
 
     @task
     def erase_photos(**context: Any) -> dict[str, Any]:
         """Removes every version of the photos from the raw bucket."""
-        return erasure_run.erase_photos(SETTINGS, context)
+        return tasks.erase_photos(SETTINGS, context)
 
     @task
     def write_receipt(exports: dict[str, Any] | None, photos: dict[str, Any] | None, **context: Any) -> str:
         """Looks once more, then says in digests and counts what is gone."""
-        return erasure_run.write_receipt(SETTINGS, context, exports, photos)
+        return tasks.write_receipt(SETTINGS, context, exports, photos)
 
     @task(**cluster_tasks.NO_LEAK)
     def verdict(**context: Any) -> None:
         """Gives the locks back; fails unless every task did its work."""
-        erasure_run.judge_erasure(SETTINGS, context)
+        tasks.judge_erasure(SETTINGS, context)
 
-    plan = erasure_run.ErasurePlanOperator(
+    plan = tasks.ErasurePlanOperator(
         task_id="plan",
         settings=SETTINGS,
         doc_md="Settles which photos are meant and suppresses them. Waits while a run holds a database.",

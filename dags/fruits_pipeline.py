@@ -32,12 +32,13 @@ from datetime import datetime
 from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, Param, TriggerRule, chain, task
-from fruits_airflow import cluster_tasks, reporting, run_control
-from fruits_airflow.assets import PUBLISHED
-from fruits_airflow.run_parameters import parameter_schemas, unchecked_params
-from fruits_airflow.settings import load_settings
-from fruits_airflow.stages import STAGES
-from fruits_airflow.verdict import judge_run
+from fruits_airflow.config.run_parameters import parameter_schemas, unchecked_params
+from fruits_airflow.config.settings import load_settings
+from fruits_airflow.emr.stage_steps import STAGES
+from fruits_airflow.operators import cluster_tasks
+from fruits_airflow.runs import report_task, run_control
+from fruits_airflow.runs.assets import PUBLISHED
+from fruits_airflow.runs.verdict import judge_run
 
 SETTINGS = load_settings()
 SCHEMAS = parameter_schemas(SETTINGS)
@@ -58,7 +59,7 @@ with DAG(
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def report(**context: Any) -> str:
         """Writes report.html from what the stages measured."""
-        return reporting.report_run(SETTINGS, context)
+        return report_task.report_run(SETTINGS, context)
 
     @task(outlets=[PUBLISHED], **cluster_tasks.NO_LEAK)
     def verdict(**context: Any) -> None:

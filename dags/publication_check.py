@@ -16,8 +16,8 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable, task
-from fruits_airflow import publication_check
-from fruits_airflow.settings import load_settings
+from fruits_airflow.config.settings import load_settings
+from fruits_airflow.monitoring import publication_check
 
 SETTINGS = load_settings()
 CRON = publication_check.check_schedule(SETTINGS)

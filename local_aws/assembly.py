@@ -11,8 +11,8 @@ import moto.backends
 from local_aws.clients import Clients
 from local_aws.credentials import Credentials
 from local_aws.dispatch import Dispatcher
+from local_aws.emr.execution.runtime import Runtime
 from local_aws.emr.models import EmrBackend, emr_backends
-from local_aws.emr.runtime import Runtime
 from local_aws.faults import FaultControl, Faults, FaultyClusters, FaultyReads, FaultyWire
 from local_aws.interceptors import AccessLog, Health, LoopbackGuard
 from local_aws.s3 import storage

@@ -123,10 +123,19 @@ import featurize
 import load_images
 import publish
 import reduce_pca
-from fruits import batches, embedding, images, job, keys, listing, model, objects, pca, preprocessing, quality
-from fruits import schemas, stages, sums, tables
+from fruits.base import batches, keys, objects
+from fruits.model import embedding, artifacts, preprocessing
+from fruits.images import decoding
+from fruits.job import job_run
+from fruits.lake import input_listing
+from fruits.pca import principal_components
+from fruits.publish import quality
+from fruits.base import schemas
+from fruits.job import stage_metrics
+from fruits.pca import gramian
+from fruits.lake import tables
 
-spark = job.session("fruits notebook")
+spark = job_run.session("fruits notebook")
 RUN_ID = datetime.now(UTC).strftime("notebook__%Y-%m-%dT%H-%M-%S")
 RUN_FOLDER = objects.join(LAKE, f"runs/{RUN_ID}")
 MODEL_ID = MODEL.rstrip("/").rsplit("/", 1)[-1]
@@ -150,7 +159,7 @@ import pyarrow.parquet as pq
 LISTING = objects.join(RUN_FOLDER, "listing.parquet")
 place = objects.place(PHOTOS)
 if place.bucket is None:
-    count, size = listing.write_of_folder(Path(PHOTOS), LISTING)
+    count, size = input_listing.write_of_folder(Path(PHOTOS), LISTING)
 else:
     pages = objects.boto3_client(objects.where_is_s3()).get_paginator("list_objects_v2")
     found = [
@@ -196,8 +205,8 @@ def show(pictures: list[tuple[str, Image.Image]], columns: int = 10) -> None:
 def picture_of(key: str) -> Image.Image | None:
     """One object as a picture; none where it is no photo, which the loading below will say, too."""
     try:
-        return Image.open(io.BytesIO(images.clean(photo_of(key)).pixels))
-    except images.ImageRejected:
+        return Image.open(io.BytesIO(decoding.clean(photo_of(key)).pixels))
+    except decoding.ImageRejected:
         return None
 
 
@@ -225,7 +234,7 @@ exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] = (44.93, 0.0, 0.0)
 from_a_phone = io.BytesIO()
 picture.transpose(Image.Transpose.ROTATE_90).save(from_a_phone, "JPEG", exif=exif, quality=95)
 
-cleaned = images.clean(from_a_phone.getvalue())
+cleaned = decoding.clean(from_a_phone.getvalue())
 kept = Image.open(io.BytesIO(cleaned.pixels))
 show([("d'un téléphone / from a phone", Image.open(from_a_phone)), ("gardé / kept", kept)], columns=2)
 print(
@@ -242,17 +251,17 @@ assert not kept.getexif()
 # reason; never a failed task.*
 
 # %%
-METRICS: dict[str, stages.Metrics] = {}
+METRICS: dict[str, stage_metrics.Metrics] = {}
 for table in schemas.TABLES:  # this notebook's own database: each run of it begins with nothing
     spark.sql(f"DROP TABLE IF EXISTS {DATABASE}.{table} PURGE")
 
 
-def run_stage(module, *arguments: str) -> stages.Metrics:
+def run_stage(module, *arguments: str) -> stage_metrics.Metrics:
     """Runs a job of the pipeline in this session, and gives what it measured."""
     common = ["--database", DATABASE, "--run-id", RUN_ID, "--run-folder", RUN_FOLDER]
     parsed = module.parser().parse_args([*common, *arguments])
-    getattr(module, module.STAGE)(job.Run(module.STAGE, parsed, spark))
-    METRICS[module.STAGE] = stages.read(RUN_FOLDER, module.STAGE)
+    getattr(module, module.STAGE)(job_run.Run(module.STAGE, parsed, spark))
+    METRICS[module.STAGE] = stage_metrics.read(RUN_FOLDER, module.STAGE)
     return METRICS[module.STAGE]
 
 
@@ -278,7 +287,7 @@ spark.sql(f"SELECT source_key, error_code, detail FROM {DATABASE}.rejects").show
 # interpreter from partition to partition. `mapInArrow` hands over flat buffers: no pandas, no lists.*
 
 # %%
-artifact = model.read(MODEL, MODEL_ID, None)
+artifact = artifacts.read(MODEL, MODEL_ID, None)
 weights = spark.sparkContext.broadcast(artifact.data)
 print(f"{artifact.engine}, weights: {artifact.weights}, {len(artifact.data) / 1e6:.1f} MB broadcast")
 
@@ -320,15 +329,17 @@ assert same
 features = spark.table(f"{DATABASE}.features").where(f"model_id = '{MODEL_ID}'").select("features")
 
 
-def summed(partitions: int) -> sums.Sums:
+def summed(partitions: int) -> gramian.Sums:
     """The sums of all features, over so many partitions."""
-    parts = features.repartition(partitions).mapInArrow(sums.summer(), schemas.spark(schemas.SUMS)).collect()
-    return sums.merged_sums(bytes(part.sums) for part in parts)
+    parts = (
+        features.repartition(partitions).mapInArrow(gramian.summer(), schemas.spark(schemas.SUMS)).collect()
+    )
+    return gramian.merged_sums(bytes(part.sums) for part in parts)
 
 
 total = summed(2)
 assert total.to_bytes() == summed(3).to_bytes()
-by_hand_pca = pca.fit(total, MODEL_ID, variance=VARIANCE)
+by_hand_pca = principal_components.fit(total, MODEL_ID, variance=VARIANCE)
 print(f"{total.count} images; {by_hand_pca.k} of {total.dims} components keep {VARIANCE:.0%} of the variance")
 
 # %%
@@ -367,7 +378,7 @@ for name, check in run_stage(publish, "--model-id", MODEL_ID, "--weights", artif
     "checks"
 ].items():
     print(f"{'ok' if check['ok'] else 'NO'}  {name}: {json.dumps(check)}")
-fitted = pca.load(objects.join(RUN_FOLDER, "pca_model.npz"))
+fitted = principal_components.load(objects.join(RUN_FOLDER, "pca_model.npz"))
 assert fitted.k == by_hand_pca.k
 assert np.array_equal(fitted.components, by_hand_pca.components)
 
@@ -456,7 +467,7 @@ else:
 def vector_of(photo: bytes) -> np.ndarray:
     """One photo in the published space: (k,) float32."""
     embedder = embedding.LiteRtEmbedder(artifact.data, 1)
-    preprocessing.fill(images.clean(photo).pixels, embedder.input()[0])
+    preprocessing.fill(decoding.clean(photo).pixels, embedder.input()[0])
     return fitted.project(embedder.embed())[0]
 
 

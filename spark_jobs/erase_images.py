@@ -16,9 +16,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
-from fruits import job, kept_sums, objects, schemas, tables, upkeep
-from fruits.errors import InputError, ReconciliationError
-from fruits.iceberg import Table
+from fruits.base import objects, schemas
+from fruits.base.errors import InputError, ReconciliationError
+from fruits.job import job_run
+from fruits.lake import tables
+from fruits.lake.iceberg import Table
+from fruits.pca import gramian_store
+from fruits.publish import upkeep
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
@@ -30,12 +34,12 @@ _CONTENT = ("features", "images")
 
 def parser() -> argparse.ArgumentParser:
     """Make the command line."""
-    made = job.parser(STAGE, __doc__ or "")
+    made = job_run.parser(STAGE, __doc__ or "")
     made.add_argument("--erasure", required=True, metavar="URI", help="the request: erasures/ID/request.json")
     return made
 
 
-def erase_images(run: job.Run) -> None:
+def erase_images(run: job_run.Run) -> None:
     """Delete the rows, sum anew, and let no old file keep what was deleted."""
     spark, database = run.spark, run.arguments.database
     image_ids, contents = _request(run.arguments.erasure)
@@ -47,11 +51,11 @@ def erase_images(run: job.Run) -> None:
     written = [name for name in schemas.TABLES if Table(spark, f"{database}.{name}").snapshot_id is not None]
     for name in written:
         _rewrite_manifests(run, name)
-    for model_id in kept_sums.models(run):
+    for model_id in gramian_store.models(run):
         # Read from what is left, not subtracted: nothing of the erased rows is needed for it.
-        with kept_sums.up_to_date(run, model_id, anew=True) as kept:
+        with gramian_store.up_to_date(run, model_id, anew=True) as kept:
             run.say(kept.how)
-    kept_sums.untag(run)
+    gramian_store.untag(run)
     _require_gone(run, image_ids, contents)
     removed = {name: _purge(run, name, name in written) for name in schemas.TABLES}
     run.finish({"rows": rows, "files_removed": removed})
@@ -74,7 +78,7 @@ def _is_digest(value: Any) -> bool:
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
-def _ids(run: job.Run, image_ids: list[str], contents: list[str]) -> DataFrame:
+def _ids(run: job_run.Run, image_ids: list[str], contents: list[str]) -> DataFrame:
     """Name the images asked for by id, and those that have one of the contents."""
     asked = run.spark.createDataFrame(pa.table({"image_id": pa.array(image_ids, pa.string())}))
     content = run.spark.createDataFrame(pa.table({"content_sha256": pa.array(contents, pa.string())}))
@@ -86,7 +90,7 @@ def _ids(run: job.Run, image_ids: list[str], contents: list[str]) -> DataFrame:
     return tables.fetched(asked.distinct())
 
 
-def _delete(run: job.Run, name: str, ids: DataFrame) -> int:
+def _delete(run: job_run.Run, name: str, ids: DataFrame) -> int:
     keys = run.spark.table(f"{run.arguments.database}.{name}").select(*schemas.KEYS[name])
     doomed = tables.fetched(keys.join(F.broadcast(ids), "image_id", "left_semi"))
     count = doomed.count()
@@ -95,7 +99,7 @@ def _delete(run: job.Run, name: str, ids: DataFrame) -> int:
     return count
 
 
-def _require_gone(run: job.Run, image_ids: list[str], contents: list[str]) -> None:
+def _require_gone(run: job_run.Run, image_ids: list[str], contents: list[str]) -> None:
     """Look again in every table, by id and by content.
 
     Raises:
@@ -114,7 +118,7 @@ def _require_gone(run: job.Run, image_ids: list[str], contents: list[str]) -> No
         )
 
 
-def _rewrite_manifests(run: job.Run, name: str) -> None:
+def _rewrite_manifests(run: job_run.Run, name: str) -> None:
     """Write each manifest anew: one that took a file out still names it, with the bounds of its columns.
 
     Before the sums are taken: their tag holds a snapshot, and that one's manifests with it. By Iceberg's own API,
@@ -126,7 +130,7 @@ def _rewrite_manifests(run: job.Run, name: str) -> None:
     Table(run.spark, f"{run.arguments.database}.{name}").java.rewriteManifests().clusterBy(itself).commit()
 
 
-def _purge(run: job.Run, name: str, written: bool) -> int:
+def _purge(run: job_run.Run, name: str, written: bool) -> int:
     """Let go of all that is not the table as it is now; give the number of files that nobody knew any more."""
     if written:
         upkeep.expire(run, name, datetime.now(UTC) + timedelta(days=1), retain=1)
@@ -140,4 +144,4 @@ def _purge(run: job.Run, name: str, written: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(job.main(STAGE, parser(), erase_images, None))
+    sys.exit(job_run.main(STAGE, parser(), erase_images, None))

@@ -13,10 +13,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from fruits import beside, data_files, embedding, job, keras_reference, model, schemas, tables, writing
-from fruits.batches import Mapper
-from fruits.errors import ReconciliationError
-from fruits.iceberg import Table
+from fruits.base import schemas
+from fruits.base.batches import Mapper
+from fruits.base.errors import ReconciliationError
+from fruits.job import job_run
+from fruits.lake import (
+    align,
+    data_files,
+    tables,
+    writing,
+)
+from fruits.lake.iceberg import Table
+from fruits.model import artifacts, embedding, keras_reference
 from pyspark import StorageLevel
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
@@ -28,12 +36,12 @@ _BROADCAST_ROWS = 1_000_000
 
 def parser() -> argparse.ArgumentParser:
     """Make the command line."""
-    made = job.parser(STAGE, __doc__ or "")
+    made = job_run.parser(STAGE, __doc__ or "")
     made.add_argument(
         "--model", required=True, metavar="URI", help="folder of the model: s3://lake/models/ID"
     )
     made.add_argument("--model-id", required=True, help="SHA-256 that the model's file must have")
-    made.add_argument("--engine", choices=model.ENGINES, help="default: the one that the model is for")
+    made.add_argument("--engine", choices=artifacts.ENGINES, help="default: the one that the model is for")
     made.add_argument(
         "--batch-size",
         type=int,
@@ -76,10 +84,10 @@ _WORK = pa.schema(
 """An image id with something to do: its features are to be computed, or its image is gone."""
 
 
-def featurize(run: job.Run) -> None:
+def featurize(run: job_run.Run) -> None:
     """Broadcast the model, embed what is new, commit `features` once."""
     spark, arguments = run.spark, run.arguments
-    artifact = model.read(arguments.model, arguments.model_id, arguments.engine)
+    artifact = artifacts.read(arguments.model, arguments.model_id, arguments.engine)
     tables.ensure(spark, arguments.database)
     work, counts = _work(run)
     run.say(
@@ -134,7 +142,7 @@ def featurize(run: job.Run) -> None:
     )
 
 
-def _work(run: job.Run) -> tuple[beside.Laid, Counts]:
+def _work(run: job_run.Run) -> tuple[align.Laid, Counts]:
     """Lay images and features side by side, once, without touching pixels or vectors.
 
     Returns:
@@ -142,44 +150,44 @@ def _work(run: job.Run) -> tuple[beside.Laid, Counts]:
     """
     spark, database = run.spark, run.arguments.database
     sides = (
-        beside.side(spark, f"{database}.images", content="content_sha256", image_run="run_id"),
-        beside.side(spark, f"{database}.features", model_id="model_id", of_features="content_sha256"),
+        align.side(spark, f"{database}.images", content="content_sha256", image_run="run_id"),
+        align.side(spark, f"{database}.features", model_id="model_id", of_features="content_sha256"),
     )
-    work, told = beside.together(
+    work, told = align.together(
         spark, sides, _look(run.arguments.model_id, run.arguments.full_refresh), _WORK
     )
     return work, Counts(**told.counts, runs=sorted(told.runs))
 
 
-def _look(model_id: str, anew: bool) -> beside.Look:
+def _look(model_id: str, anew: bool) -> align.Look:
     """Look for images without features of a model, or all of them `anew`, and for features without an image."""
 
-    def look(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
-        this_model = beside.same(rows["model_id"], model_id)
-        of_another = beside.given(rows["model_id"]) & ~this_model
-        row = beside.by_key(
+    def look(rows: pa.Table) -> tuple[pa.Table, align.Told]:
+        this_model = align.same(rows["model_id"], model_id)
+        of_another = align.given(rows["model_id"]) & ~this_model
+        row = align.by_key(
             rows["image_id"],
             {
                 "content": rows["content"],
                 "image_run": rows["image_run"],
-                "done": beside.where(this_model, rows["of_features"]),
+                "done": align.where(this_model, rows["of_features"]),
             },
             {"others": of_another.astype(np.int64)},
         )
-        present, done = beside.given(row["content"]), beside.given(row["done"])
-        pending = present & (anew | ~beside.same(row["done"], row["content"]))
-        counts = beside.counts(images=present, pending=pending, outdated=pending & done, orphans=~present) | {
+        present, done = align.given(row["content"]), align.given(row["done"])
+        pending = present & (anew | ~align.same(row["done"], row["content"]))
+        counts = align.counts(images=present, pending=pending, outdated=pending & done, orphans=~present) | {
             "of_other_models": int(np.asarray(row["others"])[present].sum())
         }
-        work = beside.flagged(row, _WORK, pending=pending, orphan=~present).filter(pending | ~present)
+        work = align.flagged(row, _WORK, pending=pending, orphan=~present).filter(pending | ~present)
         runs = frozenset(row["image_run"].filter(pending).to_pylist())
-        return work, beside.Told(counts, runs)
+        return work, align.Told(counts, runs)
 
     return look
 
 
 def _embedded(
-    run: job.Run, work: beside.Laid, counts: Counts, mapper: Mapper, schema: pa.Schema
+    run: job_run.Run, work: align.Laid, counts: Counts, mapper: Mapper, schema: pa.Schema
 ) -> data_files.Mapped:
     """Map the pixels of the pending images, read from the files of the runs that wrote them.
 
@@ -187,7 +195,7 @@ def _embedded(
     """
     name = f"{run.arguments.database}.images"
     columns = ["image_id", "content_sha256", "pixels"]
-    parts = job.partitions(counts.pending, run.cores, ROWS_PER_PARTITION)
+    parts = job_run.partitions(counts.pending, run.cores, ROWS_PER_PARTITION)
     everything = counts.pending == counts.images
     if counts.pending <= (_BROADCAST_ROWS if everything else _NAMED_ROWS):
         wanted: dict[str, list[str]] = {} if everything else {"run_id": counts.runs}
@@ -198,7 +206,7 @@ def _embedded(
             # Few rows may lie in large files: these every core helps to read.
             hands = run.cores if parts == 1 else parts
             return data_files.mapped(
-                run.spark, name, columns, wanted, mapper, schema, hands, pieces, job.BATCH_ROWS
+                run.spark, name, columns, wanted, mapper, schema, hands, pieces, job_run.BATCH_ROWS
             )
     pixels = run.spark.table(name)
     if not everything:
@@ -209,4 +217,4 @@ def _embedded(
 
 
 if __name__ == "__main__":
-    sys.exit(job.main(STAGE, parser(), featurize, None))
+    sys.exit(job_run.main(STAGE, parser(), featurize, None))

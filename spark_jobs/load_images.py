@@ -14,11 +14,19 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
-from fruits import beside, images, job, listing, loading, objects, rejects, schemas, suppression, tables
-from fruits.errors import InputError, ReconciliationError
-from fruits.fetching import Source
-from fruits.iceberg import Table
-from fruits.objects import join
+from fruits.base import objects, schemas
+from fruits.base.errors import InputError, ReconciliationError
+from fruits.base.objects import join
+from fruits.images import (
+    decoding,
+    loading,
+    rejects,
+    suppression,
+)
+from fruits.images.fetching import Source
+from fruits.job import job_run
+from fruits.lake import align, input_listing, tables
+from fruits.lake.iceberg import Table
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
@@ -30,7 +38,7 @@ BYTES_PER_PARTITION = 1024**3
 
 def parser() -> argparse.ArgumentParser:
     """Make the command line."""
-    made = job.parser(STAGE, __doc__ or "")
+    made = job_run.parser(STAGE, __doc__ or "")
     made.add_argument(
         "--input", required=True, metavar="URI", help="s3://bucket/prefix, or a folder of photos"
     )
@@ -59,13 +67,13 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--max-pixels",
         type=int,
-        default=images.MAX_PIXELS,
+        default=decoding.MAX_PIXELS,
         help="reject larger pictures before decoding them (default %(default)s)",
     )
     made.add_argument(
         "--max-bytes",
         type=int,
-        default=images.MAX_BYTES,
+        default=decoding.MAX_BYTES,
         help="reject larger objects without reading them (default %(default)s)",
     )
     made.add_argument(
@@ -122,7 +130,7 @@ the listing leaves both tables; a reject beside an image of the same object (a k
 leaves `rejects`."""
 
 
-def load_images(run: job.Run) -> None:
+def load_images(run: job_run.Run) -> None:
     """Read the listing, load what is new, commit `images`, then `rejects`.
 
     Killed at any moment and run again, it ends in the same tables: what is not committed is simply new again, and
@@ -186,7 +194,7 @@ def _require_believable(arguments: argparse.Namespace, counts: Counts) -> None:
         )
 
 
-def _work(run: job.Run, erased: suppression.Erased) -> tuple[beside.Laid, Counts]:
+def _work(run: job_run.Run, erased: suppression.Erased) -> tuple[align.Laid, Counts]:
     """Lay the listing beside both tables, once, by narrow columns.
 
     Returns:
@@ -194,39 +202,39 @@ def _work(run: job.Run, erased: suppression.Erased) -> tuple[beside.Laid, Counts
     """
     spark, arguments = run.spark, run.arguments
     sides = (
-        listing.read(spark, join(arguments.run_folder, "listing.parquet")),
-        beside.side(spark, f"{arguments.database}.images", image_etag="etag"),
-        beside.side(spark, f"{arguments.database}.rejects", reject_etag="etag", error_code="error_code"),
+        input_listing.read(spark, join(arguments.run_folder, "listing.parquet")),
+        align.side(spark, f"{arguments.database}.images", image_etag="etag"),
+        align.side(spark, f"{arguments.database}.rejects", reject_etag="etag", error_code="error_code"),
     )
     look = _look(arguments.complete, arguments.full_refresh, erased.image_ids, arguments.max_bytes)
-    work, told = beside.together(spark, sides, look, _WORK)
+    work, told = align.together(spark, sides, look, _WORK)
     return work, Counts(**told.counts)
 
 
-def _look(complete: bool, anew: bool, erased_ids: frozenset[str], max_bytes: int) -> beside.Look:
+def _look(complete: bool, anew: bool, erased_ids: frozenset[str], max_bytes: int) -> align.Look:
     """Look for what is new, changed or gone; `anew`, for all that is listed. What was erased counts as not listed."""
 
-    def look(rows: pa.Table) -> tuple[pa.Table, beside.Told]:
+    def look(rows: pa.Table) -> tuple[pa.Table, align.Told]:
         columns = {name: rows[name] for name in rows.column_names if name != "image_id"}
-        row = beside.by_key(rows["image_id"], columns)
+        row = align.by_key(rows["image_id"], columns)
         listed, had_image, had_reject = (
-            beside.given(row[name]) for name in ("etag", "image_etag", "reject_etag")
+            align.given(row[name]) for name in ("etag", "image_etag", "reject_etag")
         )
-        erased = beside.among(row["image_id"], erased_ids)
+        erased = align.among(row["image_id"], erased_ids)
         hidden = listed & erased
         seen, had = listed & ~hidden, had_image | had_reject
-        final = ~beside.among(row["error_code"], [str(code) for code in rejects.RETRIED_CODES])
+        final = ~align.among(row["error_code"], [str(code) for code in rejects.RETRIED_CODES])
         # A reject counts as known only while no image took its place.
         known = np.where(
             had_image,
-            beside.same(row["image_etag"], row["etag"]),
-            beside.same(row["reject_etag"], row["etag"]) & final,
+            align.same(row["image_etag"], row["etag"]),
+            align.same(row["reject_etag"], row["etag"]) & final,
         )
         wanted = seen & (anew | ~known)
         gone = ~seen & had & complete
         stale = seen & ~wanted & had_image & had_reject
         size_bytes = np.where(seen, row["size_bytes"].fill_null(0), 0)
-        counts = beside.counts(
+        counts = align.counts(
             seen=seen,
             hidden=hidden,
             new=wanted,
@@ -247,8 +255,8 @@ def _look(complete: bool, anew: bool, erased_ids: frozenset[str], max_bytes: int
             "leaves_images": gone & had_image,
             "leaves_rejects": (gone | stale) & had_reject,
         }
-        work = beside.flagged(row, _WORK, **flags).filter(wanted | gone | stale)
-        return work, beside.Told(counts | totals)
+        work = align.flagged(row, _WORK, **flags).filter(wanted | gone | stale)
+        return work, align.Told(counts | totals)
 
     return look
 
@@ -277,7 +285,7 @@ class Outcome:
         return sum(self.rejects_by_code.values())
 
 
-def _loaded(run: job.Run, work: beside.Laid, counts: Counts, erased: suppression.Erased) -> DataFrame:
+def _loaded(run: job_run.Run, work: align.Laid, counts: Counts, erased: suppression.Erased) -> DataFrame:
     """Fetch and clean what is wanted, in partitions of at most `ROWS_PER_PARTITION` and about `BYTES_PER_PARTITION`.
 
     Spark deals the rows out in the order of their hashes, so large photos are spread as by lot. One too many in a
@@ -295,7 +303,7 @@ def _loaded(run: job.Run, work: beside.Laid, counts: Counts, erased: suppression
     )
     return (
         work.frame(schemas.LISTED.names, "wanted")
-        .repartition(job.partitions(counts.new, run.cores, rows_each))
+        .repartition(job_run.partitions(counts.new, run.cores, rows_each))
         .mapInArrow(mapper, schemas.spark(schemas.LOADED))
     )
 
@@ -322,7 +330,7 @@ def _outcome(loaded: DataFrame) -> Outcome:
 
 
 def _commit(
-    run: job.Run, work: beside.Laid, counts: Counts, loaded: DataFrame | None, outcome: Outcome
+    run: job_run.Run, work: align.Laid, counts: Counts, loaded: DataFrame | None, outcome: Outcome
 ) -> None:
     """Commit both tables, `images` first; what only adds rows reads nothing of a table."""
     spark, database = run.spark, run.arguments.database
@@ -355,7 +363,7 @@ def _commit(
     )
 
 
-def _leaving(work: beside.Laid, table: str, had: str, other: DataFrame | None) -> DataFrame:
+def _leaving(work: align.Laid, table: str, had: str, other: DataFrame | None) -> DataFrame:
     """Name a table's rows whose object is gone, or which the other table has now."""
     leaving = work.frame(["image_id"], f"leaves_{table}")
     if other is None:
@@ -365,4 +373,4 @@ def _leaving(work: beside.Laid, table: str, had: str, other: DataFrame | None) -
 
 
 if __name__ == "__main__":
-    sys.exit(job.main(STAGE, parser(), load_images, None))
+    sys.exit(job_run.main(STAGE, parser(), load_images, None))

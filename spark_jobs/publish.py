@@ -18,28 +18,23 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from fruits import (
-    bases,
-    beside,
-    data_files,
+from fruits.base import schemas
+from fruits.base.errors import InputError, QualityGateError
+from fruits.base.objects import join
+from fruits.job import job_run, stage_metrics
+from fruits.lake import align, data_files, tables
+from fruits.lake.iceberg import Table
+from fruits.model.embedding import DIMS
+from fruits.pca import gramian_store, principal_components, registry
+from fruits.pca.principal_components import Pca
+from fruits.publish import (
     export,
-    job,
-    kept_sums,
-    pca,
+    pending,
     quality,
     samples,
-    schemas,
-    stages,
-    tables,
-    unpublished,
     upkeep,
 )
-from fruits.embedding import DIMS
-from fruits.errors import InputError, QualityGateError
-from fruits.iceberg import Table
-from fruits.objects import join
-from fruits.pca import Pca
-from fruits.unpublished import Work
+from fruits.publish.pending import Work
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
@@ -50,7 +45,7 @@ _FEW = 5_000
 
 def parser() -> argparse.ArgumentParser:
     """Make the command line."""
-    made = job.parser(STAGE, __doc__ or "")
+    made = job_run.parser(STAGE, __doc__ or "")
     limits = quality.Limits()
     made.add_argument("--model-id", required=True, help="the model whose features were reduced")
     made.add_argument(
@@ -87,15 +82,15 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def publish(run: job.Run) -> None:
+def publish(run: job_run.Run) -> None:
     """Judge, project, commit, export."""
     spark, arguments = run.spark, run.arguments
     tables.ensure(spark, arguments.database)
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "1024")  # rows of 5 kB, not of pixels
     fitted, explained = _basis(run)
-    known = bases.asked(spark, arguments.database)
+    known = registry.asked(spark, arguments.database)
     before = next((pca_id for pca_id in known if pca_id != fitted.pca_id), None)
-    laid, work = unpublished.lay(run, fitted.pca_id, before)
+    laid, work = pending.lay(run, fitted.pca_id, before)
     projected = _projected(run, laid, work, fitted)
 
     facts, limits = _facts(run, work, projected, explained), _limits(run)
@@ -127,22 +122,22 @@ def publish(run: job.Run) -> None:
     sample.write_shown(fitted, join(arguments.run_folder, "sample.parquet"))
     _make_current(run, fitted, known)
     if work.others or len(known) > 2:
-        bases.forget_all_but(spark, arguments.database, [fitted.pca_id, *([before] if before else [])])
-    kept_sums.forget_all_but(run, bases.models(spark, arguments.database))
+        registry.forget_all_but(spark, arguments.database, [fitted.pca_id, *([before] if before else [])])
+    gramian_store.forget_all_but(run, registry.models(spark, arguments.database))
     size = tables.size_bytes(spark, arguments.database, "pca", work.features)
     run.finish(metrics | {"bytes": {"pca": size}, "upkeep": upkeep.done(run)})
 
 
-def _basis(run: job.Run) -> tuple[Pca, float]:
+def _basis(run: job_run.Run) -> tuple[Pca, float]:
     """Read tonight's basis and the share of tonight's variance that it explains."""
     arguments = run.arguments
     if arguments.pca_id:
-        fitted = bases.read(run.spark, arguments.database, arguments.pca_id)
+        fitted = registry.read(run.spark, arguments.database, arguments.pca_id)
         explained = float(fitted.explained_variance_ratio.sum())
     else:
-        fitted = pca.load(join(arguments.run_folder, "pca_model.npz"))
+        fitted = principal_components.load(join(arguments.run_folder, "pca_model.npz"))
         try:
-            said = stages.read(arguments.run_folder, "reduce_pca")["pca"]
+            said = stage_metrics.read(arguments.run_folder, "reduce_pca")["pca"]
         except FileNotFoundError as error:
             raise InputError(f"{error}: run reduce_pca first") from error
         if said["pca_id"] != fitted.pca_id:
@@ -157,7 +152,7 @@ def _basis(run: job.Run) -> tuple[Pca, float]:
     return fitted, explained
 
 
-def _projected(run: job.Run, laid: beside.Laid, work: Work, fitted: Pca) -> pa.Table | DataFrame | None:
+def _projected(run: job_run.Run, laid: align.Laid, work: Work, fitted: Pca) -> pa.Table | DataFrame | None:
     """Project the features that this basis has no row of: all of them straight from the files, some by their runs.
 
     Returns:
@@ -166,7 +161,7 @@ def _projected(run: job.Run, laid: beside.Laid, work: Work, fitted: Pca) -> pa.T
     if not work.missing:
         return None
     arguments, spark = run.arguments, run.spark
-    project = pca.projector(fitted)
+    project = principal_components.projector(fitted)
     name, schema = f"{arguments.database}.features", schemas.PROJECTED
     columns = ["image_id", "features"]
     of_model = {"model_id": [arguments.model_id]}
@@ -193,10 +188,10 @@ def _measured(projected: pa.Table | DataFrame | None) -> dict[str, Any]:
     if projected is None:
         projected = schemas.PROJECTED.empty_table()
     if isinstance(projected, pa.Table):
-        counts = beside.counts(
-            projected=beside.given(projected["pca"]),
+        counts = align.counts(
+            projected=align.given(projected["pca"]),
             not_finite=~projected["finite"].to_numpy(),
-            wrong_dims=~beside.same(projected["dims"], DIMS),
+            wrong_dims=~align.same(projected["dims"], DIMS),
         )
         norms = pc.min_max(projected["norm"]).as_py()
         return counts | {"smallest_norm": norms["min"], "largest_norm": norms["max"]}
@@ -211,7 +206,7 @@ def _measured(projected: pa.Table | DataFrame | None) -> dict[str, Any]:
 
 
 def _facts(
-    run: job.Run, work: Work, projected: pa.Table | DataFrame | None, explained: float
+    run: job_run.Run, work: Work, projected: pa.Table | DataFrame | None, explained: float
 ) -> quality.Facts:
     found = _measured(projected)
     return quality.Facts(
@@ -220,7 +215,7 @@ def _facts(
         images_without_features=work.images_without_features,
         features_without_image=work.features_without_image,
         features_without_pca=abs(work.missing - found.pop("projected")),
-        images_in_sums=kept_sums.count(run, run.arguments.model_id),
+        images_in_sums=gramian_store.count(run, run.arguments.model_id),
         **found,
         explained_variance=explained,
         agreement_features=None,
@@ -229,7 +224,7 @@ def _facts(
     )
 
 
-def _limits(run: job.Run) -> quality.Limits:
+def _limits(run: job_run.Run) -> quality.Limits:
     arguments = run.arguments
     return quality.Limits(
         reject_rate=arguments.max_reject_rate,
@@ -239,7 +234,7 @@ def _limits(run: job.Run) -> quality.Limits:
 
 
 def _commit_rows(
-    run: job.Run, laid: beside.Laid, work: Work, projected: pa.Table | DataFrame | None, pca_id: str
+    run: job_run.Run, laid: align.Laid, work: Work, projected: pa.Table | DataFrame | None, pca_id: str
 ) -> None:
     """Commit the rows that this basis lacks and remove those of images that are gone, in one commit."""
     spark, database = run.spark, run.arguments.database
@@ -248,7 +243,7 @@ def _commit_rows(
         versions = laid.to_join(["image_id", "label", "of_features", "of_run"], "missing")
         constants = {"pca_id": F.lit(pca_id), "run_id": F.lit(run.arguments.run_id)}
         schema = schemas.spark(schemas.PROJECTED)
-        frame = beside.from_arrow(spark, projected, schema) if isinstance(projected, pa.Table) else projected
+        frame = align.from_arrow(spark, projected, schema) if isinstance(projected, pa.Table) else projected
         rows = frame.join(versions, "image_id", "inner").withColumns(constants)
         rows = rows.withColumnsRenamed({"of_features": "content_sha256", "of_run": "features_run_id"})
         rows = rows.coalesce(1) if laid.is_here else rows  # each further task compiles the same writer
@@ -261,7 +256,7 @@ def _commit_rows(
     run.say(f"{work.missing} rows written to pca")
 
 
-def _export(run: job.Run, fitted: Pca, rows: int) -> None:
+def _export(run: job_run.Run, fitted: Pca, rows: int) -> None:
     """Write the rows of this basis, and only these, as one Parquet file."""
     export.write_parquet(
         run.spark,
@@ -273,11 +268,11 @@ def _export(run: job.Run, fitted: Pca, rows: int) -> None:
     )
 
 
-def _make_current(run: job.Run, fitted: Pca, known: dict[str, str]) -> None:
+def _make_current(run: job_run.Run, fitted: Pca, known: dict[str, str]) -> None:
     """Make the basis the current one; of one that stays, only what was asked for may be new."""
     stays = next(iter(known), None) == fitted.pca_id
     if not stays or known[fitted.pca_id] != fitted.asked:
-        bases.publish(run.spark, run.arguments.database, fitted, run.arguments.run_id)
+        registry.publish(run.spark, run.arguments.database, fitted, run.arguments.run_id)
     if stays:
         run.say(f"PCA {fitted.pca_id[:12]} stays the current one")
     else:
@@ -285,4 +280,4 @@ def _make_current(run: job.Run, fitted: Pca, known: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(job.main(STAGE, parser(), publish, None))
+    sys.exit(job_run.main(STAGE, parser(), publish, None))

@@ -1,6 +1,6 @@
 """Bring the PCA sums up to date and leave the basis to use tonight in the run's folder as pca_model.npz.
 
-The sums are exact and kept between nights (`fruits.kept_sums`): a night reads the features that came and those that
+The sums are exact and kept between nights (`fruits.pca.gramian_store`): a night reads the features that came and those that
 went. The driver solves for the components. While the published basis still fits, it is tonight's; when the images
 have drifted away from it, or something else is asked for, a new one is. Nothing is published yet; `publish` does
 that.
@@ -12,14 +12,22 @@ import argparse
 import sys
 from dataclasses import replace
 
-from fruits import bases, drift, job, kept_sums, objects, pca, tables
+from fruits.base import objects
+from fruits.job import job_run
+from fruits.lake import tables
+from fruits.pca import (
+    drift,
+    gramian_store,
+    principal_components,
+    registry,
+)
 
 STAGE = "reduce_pca"
 
 
 def parser() -> argparse.ArgumentParser:
     """Make the command line."""
-    made = job.parser(STAGE, __doc__ or "")
+    made = job_run.parser(STAGE, __doc__ or "")
     made.add_argument("--model-id", required=True, help="the model whose features to reduce")
     how_many = made.add_mutually_exclusive_group(required=True)
     how_many.add_argument(
@@ -47,17 +55,17 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def reduce_pca(run: job.Run) -> None:
+def reduce_pca(run: job_run.Run) -> None:
     """Bring the sums up to date, compare, and save tonight's basis."""
     spark, arguments = run.spark, run.arguments
     tables.ensure(spark, arguments.database)
-    with kept_sums.up_to_date(run, arguments.model_id, arguments.full_refresh) as kept:
+    with gramian_store.up_to_date(run, arguments.model_id, arguments.full_refresh) as kept:
         run.say(kept.how)
-        found = pca.spectrum(kept.sums)
-    fresh = pca.choose(found, arguments.model_id, arguments.variance, arguments.k)
+        found = principal_components.spectrum(kept.sums)
+    fresh = principal_components.choose(found, arguments.model_id, arguments.variance, arguments.k)
 
     limits = drift.Limits(arguments.max_drift_degrees, arguments.max_variance_loss)
-    published = bases.current(spark, arguments.database)
+    published = registry.current(spark, arguments.database)
     comparable = published is not None and published.model_id == arguments.model_id
     drifted = drift.measure(published, found) if published is not None and comparable else None
     new = drift.why_new(published, fresh, drifted, limits, arguments.variance)
@@ -90,4 +98,4 @@ def reduce_pca(run: job.Run) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(job.main(STAGE, parser(), reduce_pca, None))
+    sys.exit(job_run.main(STAGE, parser(), reduce_pca, None))

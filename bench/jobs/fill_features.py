@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fruits import tables
+from fruits.lake import tables
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 

@@ -16,9 +16,9 @@ from multiprocessing.synchronize import Barrier
 
 import numpy as np
 import pyarrow as pa
-from fruits import images
-from fruits.embedding import DIMS, LiteRtEmbedder, embed_all
-from fruits.preprocessing import INPUT_PX, fill
+from fruits.images import decoding
+from fruits.model.embedding import DIMS, LiteRtEmbedder, embed_all
+from fruits.model.preprocessing import INPUT_PX, fill
 
 from bench.peers.contract import Clock, Task, parse
 
@@ -32,7 +32,7 @@ Turn = dict[str, tuple[float, float]]
 
 
 class Ahead:
-    """`fruits.embedding.embed_all` with a thread that fills one buffer while the model runs on the other."""
+    """`fruits.model.embedding.embed_all` with a thread that fills one buffer while the model runs on the other."""
 
     def __init__(self, model: LiteRtEmbedder) -> None:
         self._model = model
@@ -76,7 +76,7 @@ def work(number: int, task: Task, barrier: Barrier, told: Queue[list[Turn]]) -> 
     try:
         photos = sorted(task.images.rglob("*.jpg"))
         mine = photos[number :: task.workers]
-        pixels = pa.array([images.clean(photo.read_bytes()).pixels for photo in mine], pa.binary())
+        pixels = pa.array([decoding.clean(photo.read_bytes()).pixels for photo in mine], pa.binary())
         compared = settings(task.model_bytes)
         agree(compared, pixels[:TURN])
         for turn in range(turns_of(len(photos), task.workers)):

@@ -2,7 +2,7 @@
 
 Each process takes the next photos from a shared counter, so that none waits for the slowest, and writes one Parquet
 file. Reading, decoding, resize, inference and writing are in it, as for everybody. The model is run by our own code
-(`fruits.embedding`), so that the difference to our job is what Spark takes, and nothing else.
+(`fruits.model.embedding`), so that the difference to our job is what Spark takes, and nothing else.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from multiprocessing.sharedctypes import Synchronized
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fruits.batches import without_pandas
-from fruits.embedding import LiteRtEmbedder, embed_all
+from fruits.base.batches import without_pandas
+from fruits.model.embedding import LiteRtEmbedder, embed_all
 
 from bench.peers.contract import DIMS, Clock, Task, parse, result_table
 

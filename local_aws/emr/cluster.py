@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local_aws.emr import bootstrap
+from local_aws.emr.execution import bootstrap
+from local_aws.emr.execution.logs import LogFolder
 from local_aws.emr.ids import new_id
 from local_aws.emr.instances import Instance, Timeline, machine_sets
-from local_aws.emr.logs import LogFolder
 from local_aws.emr.steps import Execution, Step
 
 if TYPE_CHECKING:
-    from local_aws.emr.runtime import Runtime
+    from local_aws.emr.execution.runtime import Runtime
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from moto.iam.models import iam_backends
 
 from local_aws.emr import errors, validation
 from local_aws.emr.cluster import LIVE, Cluster
-from local_aws.emr.runtime import Runtime
+from local_aws.emr.execution.runtime import Runtime
 from local_aws.emr.steps import ACTIVE, Step
 
 

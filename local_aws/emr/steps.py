@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local_aws.emr import command
+from local_aws.emr.execution import command
 from local_aws.emr.ids import new_id
 
 if TYPE_CHECKING:

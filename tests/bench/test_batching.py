@@ -14,12 +14,13 @@ pytest.importorskip("ai_edge_litert")
 pytest.importorskip("psutil")
 
 import pyarrow as pa
-from fruits import images
-from fruits.embedding import LiteRtEmbedder, embed_all
+from fruits.images import decoding
+from fruits.model.embedding import LiteRtEmbedder, embed_all
 
-from bench import details, ours
+from bench import ours
 from bench.peers import batching
 from bench.photos import REPOSITORY, PhotoSets
+from bench.report import details
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -30,7 +31,7 @@ def nine(work: Path) -> Path:
 
 
 def test_decoding_ahead_changes_no_bit_whatever_is_left_over(model: ours.Model, nine: Path) -> None:
-    pixels = pa.array([images.clean(photo.read_bytes()).pixels for photo in sorted(nine.rglob("*.jpg"))])
+    pixels = pa.array([decoding.clean(photo.read_bytes()).pixels for photo in sorted(nine.rglob("*.jpg"))])
     flatbuffer = model.flatbuffer.read_bytes()
     expected = embed_all(LiteRtEmbedder(flatbuffer, 1), pixels)
     for size in (1, 2, 4):

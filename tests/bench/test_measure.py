@@ -71,7 +71,7 @@ def test_roles_follow_from_the_command_line() -> None:
     assert measure.role_of("/usr/bin/java -cp x org.apache.spark.deploy.SparkSubmit", True) == "other"
     assert measure.role_of("python -m pyspark.daemon", True) == "worker"
     assert measure.role_of("python spark_jobs/featurize.py", True) == "driver"
-    assert measure.role_of("python tools/run_local.py", False) == "other"
+    assert measure.role_of("python dev/run_local.py", False) == "other"
 
 
 def test_a_log_of_collections_gives_the_heap_that_each_full_one_left(tmp_path: Path) -> None:

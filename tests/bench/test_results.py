@@ -10,12 +10,18 @@ import pytest
 pytest.importorskip("numpy")
 pytest.importorskip("psutil")
 
-from bench import commits, page, ratios, readme, results
-from bench.details import BATCHES
+from bench import commits
 from bench.measure import STAGES
+from bench.report import (
+    page,
+    ratios,
+    readme,
+    results,
+)
+from bench.report.details import BATCHES
+from bench.report.summary import Summary, marginal
 from bench.runs import FULL, QUICK, Run, Sizes
 from bench.suite import FASTEST_PEER, PCA_PEERS, PEERS
-from bench.summary import Summary, marginal
 
 pytestmark = pytest.mark.slow
 

@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from fruits_airflow.forecasting import forecast_table
-from fruits_airflow.prices import vcpus
+from fruits_airflow.cost.prices import vcpus
+from fruits_airflow.runs.forecast import forecast_table
 
-SCALE = Path(__file__).resolve().parents[2] / "docs" / "scale"
+SCALE = Path(__file__).resolve().parents[2] / "bench" / "scale"
 PUBLISHED = Path(__file__).resolve().parents[2] / "bench" / "results.json"
 sys.path.insert(0, str(SCALE))
 
 import plan_trial  # noqa: E402
-import scale_model as model  # noqa: E402 - docs/scale is a folder of scripts
+import scale_model as model  # noqa: E402 - bench/scale is a folder of scripts
 
 
 def made_up() -> model.Model:
@@ -69,7 +69,7 @@ def test_the_template_holds_no_figure() -> None:
 
 
 def test_listing_is_that_of_the_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fruits_airflow import bucket_listing
+    from fruits_airflow.storage import bucket_listing
 
     assert bucket_listing.WORKERS == model.LISTED_AT_ONCE
     scale = made_up()
@@ -85,7 +85,7 @@ def test_listing_is_that_of_the_product(monkeypatch: pytest.MonkeyPatch) -> None
 def test_constants_are_those_of_the_source() -> None:
     from source import constants
 
-    found = constants("spark_jobs/fruits/sums.py")
+    found = constants("spark_jobs/fruits/pca/gramian.py")
     assert (found["SCALE_BITS"], found["LIMIT"], found["_EXACT_ROWS"]) == (14, 8.0, 2**19)
     assert (model.DIMS, model.BROADCAST_ROWS, model.MOST_SUMS) == (1280, 1_000_000, 16)
 

@@ -82,7 +82,7 @@ def chromium() -> str:
     if found:
         return found
     done = subprocess.run(
-        [REPOSITORY / "tools" / "chromium.sh"], capture_output=True, text=True, check=False, timeout=600
+        [REPOSITORY / "dev" / "chromium.sh"], capture_output=True, text=True, check=False, timeout=600
     )
     if done.returncode:
         pytest.skip(f"no Chromium here: {done.stderr.strip().splitlines()[-1]}")

@@ -1,4 +1,4 @@
-"""tools/chromium.sh: where the browser of these tests comes from."""
+"""dev/chromium.sh: where the browser of these tests comes from."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.browser.conftest import REPOSITORY
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
     """A folder with the script, and a PATH with next to nothing on it."""
-    (tmp_path / "tools").mkdir()
-    shutil.copy(REPOSITORY / "tools" / "chromium.sh", tmp_path / "tools")
+    (tmp_path / "dev").mkdir()
+    shutil.copy(REPOSITORY / "dev" / "chromium.sh", tmp_path / "dev")
     (tmp_path / "bin").mkdir()
     for name in ("bash", "dirname", "mkdir", "flock"):
         (tmp_path / "bin" / name).symlink_to(str(shutil.which(name)))
@@ -24,7 +24,7 @@ def machine(tmp_path: Path) -> Path:
 
 def run(machine: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [machine / "tools" / "chromium.sh"],
+        [machine / "dev" / "chromium.sh"],
         env={"PATH": str(machine / "bin")},
         capture_output=True,
         text=True,

@@ -15,9 +15,9 @@ from typing import Any
 from airflow.dag_processing.dagbag import DagBag
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-from fruits_airflow import run_cluster, run_control
-from fruits_airflow.code_bundle import CodeBundle
-from fruits_airflow.stages import JOBS, step_for
+from fruits_airflow.emr.code_bundle import CodeBundle
+from fruits_airflow.emr.stage_steps import JOBS, step_for
+from fruits_airflow.runs import run_context, run_control
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.dags.scenarios import cached
@@ -59,7 +59,7 @@ def main() -> None:
             command = [sys.executable, "-c", STEP, folder, behaviour, request]
             return {**real, "HadoopJarStep": {"Jar": "command-runner.jar", "Args": command}}
 
-        run_cluster.step_for = step  # type: ignore[attr-defined]
+        run_context.step_for = step  # type: ignore[attr-defined]
         run = bag.dags["erase_images"].test(run_conf=scenario.get("conf", {}))
         tasks = {ti.task_id: str(ti.state) for ti in run.get_task_instances()}
         access = {

@@ -26,13 +26,13 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.serialization.definitions.param import SerializedParamsDict
-from fruits_airflow import planning, run_cluster, run_control
-from fruits_airflow.clusters import ClusterIdentity
-from fruits_airflow.code_bundle import CodeBundle
-from fruits_airflow.database_lock import DatabaseLock
-from fruits_airflow.lake import Lake
-from fruits_airflow.settings import load_settings
-from fruits_airflow.stages import JOBS, step_for
+from fruits_airflow.config.settings import load_settings
+from fruits_airflow.emr.clusters import ClusterIdentity
+from fruits_airflow.emr.code_bundle import CodeBundle
+from fruits_airflow.emr.stage_steps import JOBS, step_for
+from fruits_airflow.locking.database_lock import DatabaseLock
+from fruits_airflow.runs import planning, run_context, run_control
+from fruits_airflow.storage.lake import Lake
 
 HERE = Path(__file__).resolve().parent
 CODE = CodeBundle(dict.fromkeys((*(f"{job}.py" for job in JOBS), "bootstrap.sh", "fruits.zip"), b"code"))
@@ -123,7 +123,7 @@ def main() -> None:
             ]
             return {**real, "HadoopJarStep": {"Jar": "command-runner.jar", "Args": command}}
 
-        run_cluster.step_for = step  # type: ignore[attr-defined]
+        run_context.step_for = step  # type: ignore[attr-defined]
         conf = scenario.get("conf", {})
         with ExitStack() as stack:
             if "unvalidated" in scenario:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fruits_airflow.erasure_run import WORK_TASKS
+from fruits_airflow.erasure.tasks import WORK_TASKS
 
 from tests.dags.test_runs import airflow_environment, fruits_environment
 from tests.plugins import laptop

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fruits_airflow.outcome import WORK_TASKS
-from fruits_airflow.regions import EU_REGIONS
+from fruits_airflow.config.regions import EU_REGIONS
+from fruits_airflow.runs.run_status import WORK_TASKS
 
 from tests.plugins.laptop import REPOSITORY
 

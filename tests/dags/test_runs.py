@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fruits_airflow.outcome import WORK_TASKS
-from fruits_airflow.prices import load_prices
+from fruits_airflow.cost.prices import load_prices
+from fruits_airflow.runs.run_status import WORK_TASKS
 
 from tests.plugins import laptop
 

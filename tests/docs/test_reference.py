@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from dev import write_docs
 from tests.plugins.laptop import REPOSITORY
-from tools import write_docs
 
 PAGES = ("data_dictionary.md", "settings.md", "dags.md")
 ALERTS = ("red-run", "refused", "cluster-will-not-die", "no-publication", "gate-failed", "lock-held")

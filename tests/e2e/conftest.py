@@ -21,7 +21,7 @@ SHARED = Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
 PHOTOS = SHARED / "images" / "fruits360_sample" / "Test"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 GOOD_PHOTOS = 200
-MARKER = "DEMO_FOLDER"  # demo.processes.MARKER; the demo itself is not importable in this environment
+MARKER = "DEMO_FOLDER"  # dev.demo.processes.MARKER; the demo itself is not importable in this environment
 START_SECONDS = 1500
 
 
@@ -32,7 +32,9 @@ def photos(tmp_path_factory) -> Path:
     source = PHOTOS
     if not source.is_dir():
         source = tmp_path_factory.mktemp("drawn")
-        subprocess.run([".venv-airflow/bin/python", "-m", "demo.drawing", source], check=True, cwd=REPOSITORY)
+        subprocess.run(
+            [".venv-airflow/bin/python", "-m", "dev.demo.drawing", source], check=True, cwd=REPOSITORY
+        )
     everything = sorted(source.rglob("*.jpg"))
     for path in everything[:: len(everything) // GOOD_PHOTOS][:GOOD_PHOTOS]:
         target = folder / path.relative_to(source)

@@ -25,7 +25,7 @@ class PostgresMissing(Exception):
 
 
 def binaries(wanted: str = "any") -> Path:
-    """The folder with initdb and postgres: the machine's, else those of a wheel (tools/postgres.sh).
+    """The folder with initdb and postgres: the machine's, else those of a wheel (dev/postgres.sh).
 
     Args:
         wanted: `any`, or `wheel` for those of the wheel even where the machine has others.
@@ -34,7 +34,7 @@ def binaries(wanted: str = "any") -> Path:
         PostgresMissing: neither is to be had.
     """
     found = subprocess.run(
-        [_REPOSITORY / "tools" / "postgres.sh", _UV, sys.executable, wanted],
+        [_REPOSITORY / "dev" / "postgres.sh", _UV, sys.executable, wanted],
         capture_output=True,
         text=True,
         check=False,

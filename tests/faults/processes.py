@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import psutil
 
-from demo.airflow import COMPONENTS, Airflow
-from demo.processes import Processes
+from dev.demo.airflow import COMPONENTS, Airflow
+from dev.demo.processes import Processes
 from tests.faults.postgres import Postgres
 from tests.faults.world import Deployment, Run, airflow_environment, until
 

@@ -71,7 +71,7 @@ class SparkDeployment(Deployment):
 
     def create(self) -> None:
         made = subprocess.run(
-            [SPARK_PYTHON, "tools/make_model.py", "--weights", "random"],
+            [SPARK_PYTHON, "dev/make_model.py", "--weights", "random"],
             **{"cwd": REPOSITORY, "capture_output": True, "text": True, "timeout": 600, "check": True},
         )
         self.model = json.loads(made.stdout.strip().splitlines()[-1])

@@ -210,7 +210,7 @@ def test_f26_a_night_of_a_clock_change_has_one_run(
     from airflow.sdk import CronTriggerTimetable
     from airflow.serialization.encoders import coerce_to_core_timetable
     from airflow.timetables.base import TimeRestriction
-    from fruits_airflow.settings import Settings
+    from fruits_airflow.config.settings import Settings
 
     default = Settings(deployment_id="clock", raw_bucket="raw", lake_bucket="lake")
     assert default.schedule is not None

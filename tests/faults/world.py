@@ -20,7 +20,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
-from fruits_airflow.regions import EU_REGIONS
+from fruits_airflow.config.regions import EU_REGIONS
 
 from tests.aws_keys import FOR_CLIENT, FOR_SERVER, KEYS, control_faults
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deployment.template import Resolver, read_template
+from ops.template import Resolver, read_template
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOOLS = Path(sys.executable).parent

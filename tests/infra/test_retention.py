@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from deployment.template import read_template
+from ops.template import read_template
 from tests.infra.conftest import REPOSITORY, resolved_stack
 
 GDPR = (REPOSITORY / "docs" / "gdpr.md").read_text()

@@ -142,7 +142,7 @@ def is_shell(path: Path) -> bool:
     return first.startswith(b"#!") and first.endswith(b"sh")
 
 
-FOLDERS = ("include", "tools", "compose", ".ci")
+FOLDERS = ("include", "dev", "docker", ".ci")
 SCRIPTS = sorted(path for name in FOLDERS for path in (REPOSITORY / name).iterdir() if is_shell(path))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deployment.template import read_template
+from ops.template import read_template
 from tests.infra.authorization import condition_keys, expand, has_resource, is_known
 from tests.infra.conftest import REPOSITORY, Run, resolved_stack, resolver
 
@@ -26,7 +26,7 @@ SKIPPED = {
     ("CKV_AWS_18", "AccessLogBucket"),
     ("CKV_AWS_33", "Key"),
 }
-# Of plugins/fruits_airflow/regions.py, which this environment cannot import.
+# Of plugins/fruits_airflow/config/regions.py, which this environment cannot import.
 EU_REGIONS = (
     *("eu-west-1", "eu-west-3", "eu-central-1", "eu-north-1", "eu-south-1", "eu-south-2", "eusc-de-east-1"),
 )

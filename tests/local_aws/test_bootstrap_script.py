@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.dev.job_imports import modules
 from tests.local_aws.server import REPOSITORY
-from tests.tools.job_imports import modules
 
 SCRIPT = REPOSITORY / "include" / "bootstrap.sh"
 

@@ -10,8 +10,8 @@ import pytest
 from botocore.exceptions import ClientError
 from cfnlint.schema import PROVIDER_SCHEMA_MANAGER
 
-from deployment.template import read_template
 from local_aws.cloudformation.models import RegionalResourceMap
+from ops.template import read_template
 from tests.local_aws.server import REPOSITORY, Server
 
 TEMPLATE = (REPOSITORY / "include" / "stack.yaml").read_text()

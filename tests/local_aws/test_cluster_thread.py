@@ -13,10 +13,10 @@ from botocore.exceptions import ConnectionClosedError
 from local_aws.clients import Clients
 from local_aws.credentials import Credentials
 from local_aws.emr.cluster import Cluster
+from local_aws.emr.execution.runtime import Runtime
 from local_aws.emr.hooks import Hooks
 from local_aws.emr.models import EmrBackend
 from local_aws.emr.responses import EmrResponse
-from local_aws.emr.runtime import Runtime
 from local_aws.settings import Settings
 
 ACTION = {"Name": "a", "ScriptBootstrapAction": {"Path": "s3://lake/bootstrap.sh"}}

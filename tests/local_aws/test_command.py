@@ -10,8 +10,14 @@ import pytest
 
 from local_aws.clients import Clients
 from local_aws.credentials import Credentials
-from local_aws.emr.command import Command, Place, StepNotRunnable, build, exports
-from local_aws.emr.runtime import Runtime
+from local_aws.emr.execution.command import (
+    Command,
+    Place,
+    StepNotRunnable,
+    build,
+    exports,
+)
+from local_aws.emr.execution.runtime import Runtime
 from local_aws.settings import Settings
 
 PLACE = Place(

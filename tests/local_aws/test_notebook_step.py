@@ -25,7 +25,7 @@ pytestmark = pytest.mark.spark
 @pytest.fixture(scope="module")
 def model_id(aws: Server, spark_python: str) -> str:
     weights = str(WEIGHTS) if WEIGHTS.is_file() else "random"
-    make = [spark_python, "tools/make_model.py", "--weights", weights]
+    make = [spark_python, "dev/make_model.py", "--weights", weights]
     made = subprocess.run(make, check=True, cwd=REPOSITORY, capture_output=True, text=True)
     found = str(json.loads(made.stdout)["model_id"])
     for path in (REPOSITORY / ".cache" / "models" / found).iterdir():
@@ -38,7 +38,7 @@ def photos(aws: Server, tmp_path_factory: pytest.TempPathFactory) -> int:
     """How many photos are in the bucket."""
     source = PHOTOS
     if not source.is_dir():
-        from demo.drawing import draw_fruits
+        from dev.demo.drawing import draw_fruits
 
         source = tmp_path_factory.mktemp("drawn")
         draw_fruits(source)

@@ -13,7 +13,7 @@ import nbclient
 import nbformat
 import pytest
 
-from tools import run_notebook
+from dev import run_notebook
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOK = REPOSITORY / "notebooks" / "fruits_pipeline.ipynb"
@@ -30,7 +30,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, source = tmp_path_factory.mktemp("photos"), PHOTOS
     if not source.is_dir():
         source = tmp_path_factory.mktemp("drawn")
-        drawing = [".venv-airflow/bin/python", "-m", "demo.drawing", str(source)]
+        drawing = [".venv-airflow/bin/python", "-m", "dev.demo.drawing", str(source)]
         subprocess.run(drawing, check=True, cwd=REPOSITORY)
     labels = sorted(path for path in source.iterdir() if path.is_dir())
     for label in labels[:: len(labels) // LABELS][:LABELS]:
@@ -45,7 +45,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model() -> Path:
     make = [
         ".venv-spark/bin/python",
-        "tools/make_model.py",
+        "dev/make_model.py",
         "--weights",
         str(WEIGHTS) if WEIGHTS.is_file() else "random",
     ]

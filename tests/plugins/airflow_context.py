@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow.sdk.exceptions import TaskDeferred
-from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.runs.run_context import RunCluster
 
 
 class TaskInstance:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fruits_airflow.steps import TERMINAL_STATES, Step, StepDesk, describe_step
+from fruits_airflow.emr.steps import (
+    TERMINAL_STATES,
+    Step,
+    StepDesk,
+    describe_step,
+)
 
 
 def bash(command: str, name: str = "load_images/1") -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
-from fruits_airflow import run_cluster
-from fruits_airflow.clusters import ClusterIdentity
-from fruits_airflow.run_cluster import RunCluster
-from fruits_airflow.settings import Settings
+from fruits_airflow.config.settings import Settings
+from fruits_airflow.emr.clusters import ClusterIdentity
+from fruits_airflow.runs import run_context
+from fruits_airflow.runs.run_context import RunCluster
 
 from tests.plugins import laptop
 from tests.plugins.bash_steps import bash
@@ -182,10 +182,10 @@ def run(make_run: Callable[..., RunCluster]) -> RunCluster:
 @pytest.fixture
 def does(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Says what the steps do, as a line of bash; each stage has a step of its own."""
-    monkeypatch.setattr("fruits_airflow.operators.verify_code", lambda *_: None)
+    monkeypatch.setattr("fruits_airflow.operators.emr.verify_code", lambda *_: None)
 
     def set_command(command: str) -> None:
-        monkeypatch.setattr(run_cluster, "step_for", lambda stage, *_: bash(command, f"{stage}/1"))
+        monkeypatch.setattr(run_context, "step_for", lambda stage, *_: bash(command, f"{stage}/1"))
 
     set_command("true")
     return set_command

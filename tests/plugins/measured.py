@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fruits_airflow.lake import run_key
-from fruits_airflow.records import StageMetrics, parse_metrics
-from fruits_airflow.run_cluster import RunCluster
+from fruits_airflow.records.models import StageMetrics, parse_metrics
+from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.storage.lake import run_key
 
 PUBLISHED: dict[str, Any] = {"seconds": 1, "published": True, "quality": {"checks": {}}}
 REFUSED = PUBLISHED | {

@@ -65,8 +65,8 @@ class ScriptedS3:
 
 def main(keys: int) -> None:
     """List, write and compare."""
-    from fruits_airflow.bucket_listing import list_objects
-    from fruits_airflow.listing import compare, read_listing, write_listing
+    from fruits_airflow.storage.bucket_listing import list_objects
+    from fruits_airflow.storage.listing import compare, read_listing, write_listing
 
     s3 = ScriptedS3("raw/", 5, 10, keys // 50)
     with tempfile.TemporaryDirectory() as folder:

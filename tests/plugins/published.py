@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fruits_airflow.lake import Lake
-from fruits_airflow.publication import PublicationState, change_state
+from fruits_airflow.runs.publication import PublicationState, change_state
+from fruits_airflow.storage.lake import Lake
 
 
 def set_state(lake: Lake, database: str, state: PublicationState) -> None:

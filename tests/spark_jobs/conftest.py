@@ -16,10 +16,11 @@ import publish
 import pyarrow as pa
 import pytest
 import reduce_pca
-from fruits import job, listing, stages
-from fruits.batches import Mapper
+from fruits.base.batches import Mapper
+from fruits.job import job_run, stage_metrics
+from fruits.lake import input_listing
 
-from tools import fetch_jars, make_model
+from dev import fetch_jars, make_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("FRUITS_SHARED", ROOT / ".." / "shared")).resolve()
@@ -80,7 +81,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         for key, value in conf.items():
             builder = builder.config(key, value)
         builder.getOrCreate()
-        session = job.session("tests")
+        session = job_run.session("tests")
         session.sparkContext.setLogLevel("ERROR")
         yield session
         session.stop()
@@ -108,7 +109,7 @@ class Nights:
     def list_photos(self) -> Path:
         """Begin a run: list the folder."""
         self.runs.append(f"run-{len(self.runs) + 1}")
-        listing.write_of_folder(self.photos, str(self.run_folder / "listing.parquet"))
+        input_listing.write_of_folder(self.photos, str(self.run_folder / "listing.parquet"))
         return self.run_folder
 
     @property
@@ -139,8 +140,8 @@ class Nights:
     def run(self, stage: str, *arguments: str) -> dict[str, Any]:
         """Run one job as its script would, in this process, and give its metrics."""
         parsed = JOBS[stage].parser().parse_args(self.arguments(stage, *arguments))
-        getattr(JOBS[stage], stage)(job.Run(stage, parsed, self.spark))
-        return stages.read(str(self.run_folder), stage)
+        getattr(JOBS[stage], stage)(job_run.Run(stage, parsed, self.spark))
+        return stage_metrics.read(str(self.run_folder), stage)
 
     def load(self, *arguments: str) -> dict[str, Any]:
         """List the folder and load it completely."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from fruits.images import MAX_BYTES, MAX_SCANS
-from fruits.rejects import RejectCode
+from fruits.images.decoding import MAX_BYTES, MAX_SCANS
+from fruits.images.rejects import RejectCode
 from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
 

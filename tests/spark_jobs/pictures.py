@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from fruits.rejects import RejectCode
+from fruits.images.rejects import RejectCode
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 

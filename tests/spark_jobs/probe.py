@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fruits.images import clean
-from fruits.rejects import ImageRejected
+from fruits.images.decoding import clean
+from fruits.images.rejects import ImageRejected
 
 GIVE_UP_S = 30
 ADDRESS_SPACE = 4 * 1024**3

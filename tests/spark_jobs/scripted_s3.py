@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
-from fruits.objects import S3Location
+from fruits.base.objects import S3Location
 
 DATE = "Wed, 01 Jan 2025 00:00:00 GMT"
 

@@ -15,9 +15,12 @@ from typing import Any
 import erase_images
 import pyarrow.parquet as pq
 import pytest
-from fruits import job, kept_rows, kept_sums, stages, tables, upkeep
-from fruits.errors import InputError, QualityGateError, ReconciliationError
-from fruits.iceberg import Table
+from fruits.base.errors import InputError, QualityGateError, ReconciliationError
+from fruits.job import job_run, stage_metrics
+from fruits.lake import overwrite, tables
+from fruits.lake.iceberg import Table
+from fruits.pca import gramian_store
+from fruits.publish import upkeep
 
 from tests.spark_jobs.conftest import Nights
 from tests.spark_jobs.pictures import encoded, fruit, orchard
@@ -34,8 +37,8 @@ def erase(nights: Nights, image_ids: list[str], contents: list[str]) -> dict[str
     arguments = erase_images.parser().parse_args(
         [*common, "--run-folder", str(nights.run_folder), "--erasure", str(request)]
     )
-    erase_images.erase_images(job.Run("erase_images", arguments, nights.spark))
-    return stages.read(str(nights.run_folder), "erase_images")
+    erase_images.erase_images(job_run.Run("erase_images", arguments, nights.spark))
+    return stage_metrics.read(str(nights.run_folder), "erase_images")
 
 
 def everything(nights: Nights) -> dict[str, bytes]:
@@ -147,13 +150,13 @@ def test_an_image_of_a_night_whose_gate_failed_is_erased_and_the_next_night_publ
 COMPACTED = ("images", "features", "pca")
 
 
-def small_files(nights: Nights) -> job.Run:
+def small_files(nights: Nights) -> job_run.Run:
     """Three nights that each added photos, so that each table has files to compact; as a run of a job."""
     grown = orchard(nights.photos.with_name("grown"), labels=3, each=4)
     for label in sorted(grown.iterdir()):
         label.rename(nights.photos / label.name)
         nights.night("--k", "3")
-    return job.Run("upkeep", Namespace(database=nights.database, run_id="upkeep"), nights.spark)
+    return job_run.Run("upkeep", Namespace(database=nights.database, run_id="upkeep"), nights.spark)
 
 
 def all_of(nights: Nights) -> tuple[str, tuple[bytes, ...]]:
@@ -191,8 +194,8 @@ def test_an_image_in_compacted_files_old_snapshots_and_orphans_is_in_none_of_the
     assert not orphan.exists()
     assert traces(nights, *needles) == []
     assert [images(nights, name) for name in COMPACTED] == [11, 11, 11]
-    (model_id,) = kept_sums.models(run)
-    assert kept_sums.count(run, model_id) == 11
+    (model_id,) = gramian_store.models(run)
+    assert gramian_store.count(run, model_id) == 11
 
 
 def test_upkeep_after_an_erasure_brings_nothing_of_the_image_back(nights):
@@ -205,8 +208,8 @@ def test_upkeep_after_an_erasure_brings_nothing_of_the_image_back(nights):
         upkeep.remove_orphans(run, name, datetime.now(UTC) + timedelta(days=1))
         assert images(nights, name) == 11
     assert traces(nights, *needles) == []
-    (model_id,) = kept_sums.models(run)
-    with kept_sums.up_to_date(run, model_id) as kept:
+    (model_id,) = gramian_store.models(run)
+    with gramian_store.up_to_date(run, model_id) as kept:
         assert kept.how == "nothing changed since the kept sums"
 
 
@@ -303,7 +306,7 @@ def own(nights: Nights) -> tuple[bytes, bytes]:
 
 def test_a_tag_of_sums_that_were_never_kept_holds_nothing_that_is_erased(nights, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(kept_rows, "replace", killed)
+        patch.setattr(overwrite, "replace", killed)
         with pytest.raises(Killed):
             summed(nights)
     needles = own(nights)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from fruits.embedding import LiteRtEmbedder, embed_all
-from fruits.errors import ModelMismatchError
+from fruits.base.errors import ModelMismatchError
+from fruits.model.embedding import LiteRtEmbedder, embed_all
 
 from tests.spark_jobs.conftest import Nights, note_what_passes
 from tests.spark_jobs.pictures import encoded, fruit, orchard

@@ -7,10 +7,13 @@ import load_images
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fruits import job, listing, objects, suppression, tables
-from fruits.errors import InputError, ListingError, ReconciliationError
-from fruits.keys import image_id
-from fruits.tables import Large
+from fruits.base import objects
+from fruits.base.errors import InputError, ListingError, ReconciliationError
+from fruits.base.keys import image_id
+from fruits.images import suppression
+from fruits.job import job_run
+from fruits.lake import input_listing, tables
+from fruits.lake.tables import Large
 
 from tests.spark_jobs import pictures
 from tests.spark_jobs.pictures import CANARY, encoded, fruit, orchard
@@ -285,8 +288,8 @@ def test_a_reject_that_a_killed_run_left_beside_an_image_goes_and_the_image_stay
 
 def test_a_listing_of_several_row_groups_is_read_whole(nights, monkeypatch):
     orchard(nights.photos, labels=2, each=10)
-    monkeypatch.setattr("fruits.listing.ROW_GROUP_ROWS", 3)
-    listed = listing.read(nights.spark, str(nights.list_photos() / "listing.parquet"))
+    monkeypatch.setattr("fruits.lake.input_listing.ROW_GROUP_ROWS", 3)
+    listed = input_listing.read(nights.spark, str(nights.list_photos() / "listing.parquet"))
     assert isinstance(listed, Large), "executors read it, not the driver"
     rows = listed.frame.collect()
     assert len({row.source_key for row in rows}) == len(rows) == listed.rows == 20
@@ -317,7 +320,7 @@ def test_a_bucket_is_loaded_with_one_request_per_new_object(nights, monkeypatch)
         arguments += ["--input", "s3://raw/photos/", "--complete"]
         for _ in range(2):
             parsed = load_images.parser().parse_args(arguments)
-            load_images.load_images(job.Run("load_images", parsed, nights.spark))
+            load_images.load_images(job_run.Run("load_images", parsed, nights.spark))
         asked = sorted(key for method, key in bucket.requests if key.startswith("photos/"))
         written = json.loads(bucket.objects["runs/run-1/stages/load_images.json"][0])
     objects.where_is_s3.cache_clear()
@@ -336,7 +339,7 @@ def work_listed(nights, sizes: list[int]):
         pq.write_table(listed, out)
     tables.ensure(nights.spark, nights.database)
     parsed = load_images.parser().parse_args(nights.arguments("load_images", "--complete"))
-    run = job.Run("load_images", parsed, nights.spark)
+    run = job_run.Run("load_images", parsed, nights.spark)
     erased = suppression.read(None)
     return run, *load_images._work(run, erased), erased
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from fruits import upkeep
-from fruits.iceberg import Table
+from fruits.lake.iceberg import Table
+from fruits.publish import upkeep
 
 from tests.spark_jobs.conftest import Nights
 from tests.spark_jobs.pictures import encoded, fruit, orchard

@@ -14,16 +14,18 @@ import publish
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fruits import bases, export, pca, samples, tables, upkeep
-from fruits.batches import list_column
-from fruits.errors import (
+from fruits.base.batches import list_column
+from fruits.base.errors import (
     ConstantFeaturesError,
     FeaturesOutOfRangeError,
     InputError,
     QualityGateError,
     TooFewImagesError,
 )
-from fruits.iceberg import Table
+from fruits.lake import tables
+from fruits.lake.iceberg import Table
+from fruits.pca import principal_components, registry
+from fruits.publish import export, samples, upkeep
 from PIL import Image
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 from sklearn.decomposition import PCA
@@ -115,7 +117,7 @@ def test_a_whole_night_is_right_in_every_table_and_file_and_the_same_night_again
     curve = metrics["reduce_pca"]["variance_curve"]
     np.testing.assert_allclose(curve, np.cumsum(theirs.explained_variance_ratio_)[:17], atol=near)
 
-    model = pca.load(str(nights.run_folder / "pca_model.npz"))
+    model = principal_components.load(str(nights.run_folder / "pca_model.npz"))
     (row_of_model,) = nights.rows("pca_models")
     assert (row_of_model["pca_id"], row_of_model["k"], row_of_model["n"]) == (model.pca_id, model.k, 18)
     np.testing.assert_array_equal(row_of_model["components"], model.components)
@@ -203,7 +205,7 @@ def test_features_computed_again_are_projected_again_onto_the_same_basis(nights)
     append(nights, "features", vectors, {"model_id": nights.model["model_id"], "run_id": "run-2"})
     another_run(nights)
     published(nights, "--k", "5", "--max-variance-loss", "0.2")
-    model = pca.load(str(nights.run_folder / "pca_model.npz"))
+    model = principal_components.load(str(nights.run_folder / "pca_model.npz"))
     (row,) = [row for row in nights.rows("pca") if row["image_id"] == "image 0007"]
     np.testing.assert_allclose(row["pca"], model.project(values[7:8] / 2)[0], atol=1e-5)
     assert len(nights.rows("pca")) == 40
@@ -223,7 +225,7 @@ def test_a_run_that_is_planned_anew_projects_and_shows_what_changed_since_it_pub
     )
     assert {row["run_id"] for row in nights.rows("features")} == {"run-1"}, "it wrote both versions"
     assert len(nights.rows("pca_models")) == 1, "the basis stays"
-    model = pca.load(str(nights.run_folder / "pca_model.npz"))
+    model = principal_components.load(str(nights.run_folder / "pca_model.npz"))
     vector = np.array([features["features"]], np.float32)
     np.testing.assert_allclose(projected["pca"], model.project(vector)[0], atol=1e-5)
     assert sample["features"] == features["features"]
@@ -305,7 +307,7 @@ def test_killed_between_the_two_deletes_of_an_old_basis_a_rerun_drops_its_rows(n
         delete(spark, name, condition)
 
     with monkeypatch.context() as patch:
-        patch.setattr(bases.tables, "delete", killed_before_pca)
+        patch.setattr(registry.tables, "delete", killed_before_pca)
         with pytest.raises(KeyboardInterrupt):
             nights.run("publish")
     kept = {current, "before"}

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from botocore.exceptions import ClientError
 from cachetools import LRUCache
 
-from fruits_airflow.digests import EVIDENCE, REPORT, changes
-from fruits_airflow.errors import FruitsError
-from fruits_airflow.lake import MISSING, ObjectTooLarge, error_code, run_key
-from fruits_airflow.records import (
+from fruits_airflow.config.errors import FruitsError
+from fruits_airflow.emr.stage_steps import STAGES
+from fruits_airflow.records.digests import EVIDENCE, REPORT, changes
+from fruits_airflow.records.models import (
     MAX_RECORD_BYTES,
     RECORD,
     RecordError,
@@ -30,8 +30,13 @@ from fruits_airflow.records import (
     parse_record,
     stage_file,
 )
-from fruits_airflow.sample import MAX_SAMPLE_BYTES, SAMPLE, decode_sample
-from fruits_airflow.stages import STAGES
+from fruits_airflow.records.sample import MAX_SAMPLE_BYTES, SAMPLE, decode_sample
+from fruits_airflow.storage.lake import (
+    MISSING,
+    ObjectTooLarge,
+    error_code,
+    run_key,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fruits_airflow.clusters import ENDED_STATES
+from fruits_airflow.emr.clusters import ENDED_STATES
+from fruits_airflow.emr.stage_steps import STAGES
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.units import count, number
-from fruits_airflow.stages import STAGES
 
 NAMES = {
     "cluster_start": "Start cluster",

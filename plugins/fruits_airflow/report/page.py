@@ -12,7 +12,7 @@ import pyarrow as pa
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from fruits_airflow.records import RunRecord
+from fruits_airflow.records.models import RunRecord
 from fruits_airflow.report import flow, sections, units
 from fruits_airflow.report.curve import variance_curve
 from fruits_airflow.report.facts import Facts

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from fruits_airflow.lake import run_key
-from fruits_airflow.links import console_address
+from fruits_airflow.aws.links import console_address
+from fruits_airflow.emr.stage_steps import STAGES
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.flow import NAMES
-from fruits_airflow.stages import STAGES
+from fruits_airflow.storage.lake import run_key
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from fruits_airflow.settings import Settings
+    from fruits_airflow.config.settings import Settings
 
 
 @dataclass(frozen=True)

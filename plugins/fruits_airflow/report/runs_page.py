@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from fruits_airflow.endpoints import LOCAL
-from fruits_airflow.records import date_of
-from fruits_airflow.regions import EU_REGIONS
+from fruits_airflow.aws.endpoints import LOCAL
+from fruits_airflow.config.regions import EU_REGIONS
+from fruits_airflow.records.models import date_of
 from fruits_airflow.report.archive import RUN_ID, RunArchive, StoredRun
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.page import named_state, render_template

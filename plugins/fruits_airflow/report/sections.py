@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fruits_airflow.clusters import ENDED_STATES
-from fruits_airflow.regions import EU_REGIONS, NEAR_MISSES
+from fruits_airflow.config.regions import EU_REGIONS, NEAR_MISSES
+from fruits_airflow.emr.clusters import ENDED_STATES
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.units import NBSP, UNKNOWN, clipped, euros, number, percent, value
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fruits_airflow.inflate import InflateError, inflate
+from fruits_airflow.emr.step_logs import step_log_prefix
 from fruits_airflow.report.page import render_template
-from fruits_airflow.step_logs import step_log_prefix
+from fruits_airflow.storage.inflate import InflateError, inflate
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -27,15 +27,15 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from fruits_airflow.errors import ConfigError
+from fruits_airflow.config.errors import ConfigError
+from fruits_airflow.config.settings import Settings, load_settings
+from fruits_airflow.emr.stage_steps import PIPELINE
 from fruits_airflow.report.archive import REQUESTS_AT_ONCE, RunArchive
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.page import Around, render, render_template
 from fruits_airflow.report.places import places
 from fruits_airflow.report.runs_page import record_of, render_runs
 from fruits_airflow.report.step_page import render_step
-from fruits_airflow.settings import Settings, load_settings
-from fruits_airflow.stages import PIPELINE
 
 log = logging.getLogger(__name__)
 

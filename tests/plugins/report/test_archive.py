@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from fruits_airflow.records import RunRecord, date_of
+from fruits_airflow.config.settings import Settings
+from fruits_airflow.records.models import RunRecord, date_of
 from fruits_airflow.report.archive import MAX_RECORD_BYTES, RunArchive
 from fruits_airflow.report.runs_page import record_of
-from fruits_airflow.settings import Settings
 
 RUN = "scheduled__2026-01-12T02:00:00+00:00"
 

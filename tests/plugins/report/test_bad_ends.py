@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from fruits_airflow.report import render
 from fruits_airflow.report.page import Around
-from fruits_airflow.run_record import blank_record
+from fruits_airflow.runs.record import blank_record
 
 from tests.plugins.report.pages import Page, swapped
 

@@ -17,8 +17,8 @@ from airflow.api_fastapi.core_api import security
 from airflow.api_fastapi.core_api.security import get_user
 from airflow.models.dag import DagModel
 from fastapi.testclient import TestClient
+from fruits_airflow.config.settings import Settings
 from fruits_airflow.report import step_page, web
-from fruits_airflow.settings import Settings
 from run_report import RunReportPlugin
 from starlette.applications import Starlette
 from starlette.responses import Response

@@ -1,0 +1,171 @@
+"""What the figures say against each other, and what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from bench.report.charts import number
+from bench.report.summary import ratio
+from bench.suite import FASTEST_PEER
+
+FLAT = 1.25
+"""What was asked for is that memory stays flat.
+
+It is asked of sets that fill what the writers of Parquet hold of a file (16 MB in each task, some 3,000 photos in two).
+"""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A ratio, and the bound that was asked for.
+
+    Attributes:
+        label: What is compared with what.
+        value: As measured; None where it was not.
+        bound: What was asked for; None where nothing was.
+        at_most: Whether the bound is the most that it may be, and not the least.
+        show: The figure as people read it.
+    """
+
+    label: str
+    value: float | None
+    bound: float | None
+    at_most: bool
+    show: Callable[[float | None], str]
+
+    @property
+    def asked(self) -> str:
+        """The bound in words."""
+        if self.bound is None:
+            return "-"
+        return f"{'≤' if self.at_most else '≥'} {self.show(self.bound)}"
+
+    @property
+    def met(self) -> bool:
+        """Whether it is within the bound; what has none or was not measured is."""
+        if self.bound is None or self.value is None:
+            return True
+        return self.value <= self.bound if self.at_most else self.value >= self.bound
+
+
+def ratios(found: dict[str, Any]) -> dict[str, Any]:
+    """What the figures say against each other."""
+    made, our_rate = found["featurize"], found["featurize"]["fruits_img_s"]
+    details, peaks = found["details"], found["peak_memory_mb"]
+    whole, large = details["whole_job_img_s"], details["large"]
+    best_whole = max((whole[name] for name in made["peers_img_s"] if whole[name]), default=None)
+    best = max((value for value in made["peers_img_s"].values() if value), default=None)
+    by_size = sorted(int(size) for size, row in peaks.items() if row)
+
+    def growth(fewer: int) -> dict[str, float | None]:
+        return {
+            what: ratio(peaks[str(by_size[-1])][what], peaks[str(fewer)][what])
+            for what in ("driver_live_heap", "driver", "worker")
+        }
+
+    return {
+        "featurize_over_notebook": ratio(our_rate, made["notebook_img_s"]),
+        "featurize_over_limit": ratio(our_rate, made["no_spark_limit_img_s"]),
+        "featurize_over_best_peer": ratio(our_rate, best),
+        "whole_job_over_limit": ratio(whole["fruits_featurize"], whole["no_spark_limit"]),
+        "whole_job_over_best_peer": ratio(whole["fruits_featurize"], best_whole),
+        "large": {
+            "featurize_over_limit": ratio(large["fruits_img_s"], large["no_spark_limit_img_s"]),
+            "featurize_over_best_peer": ratio(large["fruits_img_s"], large["best_peer_img_s"]),
+            "whole_job_over_limit": ratio(large["fruits_whole_job_img_s"], large["no_spark_limit_img_s"]),
+            "whole_job_over_best_peer": ratio(large["fruits_whole_job_img_s"], large["best_peer_img_s"]),
+        },
+        "load_over_binaryfile": ratio(found["load"]["fruits_img_s"], found["load"]["binaryfile_img_s"]),
+        "pca_over_mllib": {
+            rows: ratio(row.get("mllib_s"), row.get("fruits_s")) for rows, row in found["pca"].items() if row
+        },
+        "pca_over_sklearn": {
+            rows: ratio(row.get("sklearn_s"), row.get("fruits_s"))
+            for rows, row in found["pca"].items()
+            if row
+        },
+        "one_percent_night_executor_share": ratio(
+            found["night"]["one_percent_executor_s"], found["night"]["full_executor_s"]
+        ),
+        "memory_growth": {str(fewer): {"images": by_size[-1], **growth(fewer)} for fewer in by_size[:-1]},
+    }
+
+
+def expectations(found: dict[str, Any]) -> list[Expectation]:
+    """Every ratio that something was asked of, and those that keep it honest."""
+    given, large = found["ratios"], found["ratios"]["large"]
+    few, many = f"{found['images']:,} photos", f"{found['details']['large']['images']:,} photos"
+    peer = f"the fastest peer ({FASTEST_PEER.replace('_', ', ')})"
+
+    def at_least(label: str, value: float | None, bound: float | None, show: Any = times) -> Expectation:
+        return Expectation(label, value, bound, at_most=False, show=show)
+
+    limit = "the same engine without Spark"
+    rows = [
+        at_least(
+            f"running the model, against the usual notebook, {few}", given["featurize_over_notebook"], 5.0
+        ),
+        at_least(
+            f"running the model, against {limit} (its whole job), {few}",
+            given["featurize_over_limit"],
+            0.95,
+            percent,
+        ),
+        at_least(
+            f"running the model, against {limit} (its whole job), {many}",
+            large["featurize_over_limit"],
+            0.95,
+            percent,
+        ),
+        at_least(f"whole job, against {limit}, {few}", given["whole_job_over_limit"], None, percent),
+        at_least(f"whole job, against {limit}, {many}", large["whole_job_over_limit"], 0.95, percent),
+        at_least(
+            f"running the model, against the fastest peer, {few}", given["featurize_over_best_peer"], 1.0
+        ),
+        at_least(f"running the model, against {peer}, {many}", large["featurize_over_best_peer"], 1.0),
+        at_least(f"whole job, against the fastest peer, {few}", given["whole_job_over_best_peer"], 1.0),
+        at_least(f"whole job, against {peer}, {many}", large["whole_job_over_best_peer"], 1.0),
+    ]
+    rows += [
+        at_least(f"PCA against MLlib, {int(size):,} x 1,280", value, 6.0)
+        for size, value in given["pca_over_mllib"].items()
+    ]
+    grown = given["memory_growth"]
+    fewest, fewer = min(grown, key=int), max(grown, key=int)
+    kept = {
+        "driver_live_heap": "live heap of a driver",
+        "worker": "resident memory of a worker",
+    }
+    return [
+        *rows,
+        Expectation(
+            "executor seconds of a night with 1 % new, of a full run's",
+            given["one_percent_night_executor_share"],
+            0.05,
+            at_most=True,
+            show=percent,
+        ),
+        *(
+            Expectation(
+                f"{name}, {grown[few]['images']:,} images against {int(few):,}",
+                grown[few][what],
+                FLAT if few == fewer else None,
+                at_most=True,
+                show=times,
+            )
+            for what, name in kept.items()
+            for few in dict.fromkeys((fewest, fewer))
+        ),
+    ]
+
+
+def times(value: float | None) -> str:
+    """A factor."""
+    return "n/a" if value is None else f"{number(value)} times"
+
+
+def percent(value: float | None) -> str:
+    """A share."""
+    return "n/a" if value is None else f"{value:.1%}"

@@ -1,0 +1,119 @@
+"""Makes the archive of classes from which Spark's driver starts on this machine, beside the Iceberg jars.
+
+Loading and verifying some 17,000 classes is a quarter of what a short step takes. Java's class-data sharing (JEP 350)
+keeps them: a small job that does what ours do (typical_job.py) dumps what it has loaded as it ends. Java itself
+compares the archive with its own build and with the class path of each start, and does without it where they differ.
+Run by `make setup` in .venv-node, whose Spark runs the jobs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from dev import fetch_jars
+
+FILE_NAME = "spark.jsa"
+_TYPICAL_JOB = Path(__file__).with_name("typical_job.py")
+_OF_ANOTHER_SPARK = frozenset(
+    {"SPARK_HOME", "SPARK_CONF_DIR", "SPARK_DIST_CLASSPATH", "HADOOP_CONF_DIR", "YARN_CONF_DIR", "PYTHONPATH"}
+)
+
+
+class TrainingFailed(Exception):
+    """The job whose classes are to be kept did not end well."""
+
+
+def options(folder: Path) -> list[str]:
+    """The options of spark-submit for the jars and, where it is there, the archive of `folder`."""
+    archive = folder / FILE_NAME
+    return _class_path(folder) + (_java("SharedArchiveFile", archive) if archive.is_file() else [])
+
+
+def environment() -> dict[str, str]:
+    """Of a driver on this machine: ours, without what would give it another Spark, class path or settings."""
+    kept = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_SPARK}
+    return kept | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+
+
+def make(folder: Path) -> bool:
+    """Makes `folder` hold the archive, in place of the one that is there.
+
+    Args:
+        folder: Where the Iceberg jars are.
+
+    Returns:
+        Whether there is one now: a Java without an archive of its own classes writes none.
+
+    Raises:
+        TrainingFailed: With Spark's own last words.
+        OSError: The folder is missing or cannot be written.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as work:
+        # A JVM that maps half an archive dies of it: it gets its name when it is whole.
+        made = Path(work, FILE_NAME)
+        conf = {
+            "spark.ui.enabled": "false",
+            "spark.pyspark.python": sys.executable,
+            "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
+            "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
+            "spark.sql.catalog.lake.type": "hadoop",
+            "spark.sql.catalog.lake.warehouse": f"{work}/tables",
+        }
+        trained = _submit(
+            *("--master", "local[2]"),
+            *_class_path(folder),
+            *_java("ArchiveClassesAtExit", made),
+            *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
+            str(_TYPICAL_JOB),
+        )
+        if trained.returncode:
+            raise TrainingFailed(trained.stdout[-2000:])
+        if not made.is_file():
+            (folder / FILE_NAME).unlink(missing_ok=True)
+            return False
+        made.replace(folder / FILE_NAME)
+        return True
+
+
+def _class_path(folder: Path) -> list[str]:
+    return ["--driver-class-path", os.pathsep.join(map(str, fetch_jars.paths(folder)))]
+
+
+def _java(option: str, archive: Path) -> list[str]:
+    # Java would list what it cannot use of the archive on a job's own stdout.
+    return ["--conf", f'spark.driver.defaultJavaOptions=-Xlog:cds*=error -XX:{option}="{archive}"']
+
+
+def _submit(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("spark-submit")), *arguments],
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,  # the job's traceback comes on one of them, Spark's on the other
+        text=True,
+        env=environment(),
+    )
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path(".cache/jars"))
+    folder = parser.parse_args().folder.resolve()
+    try:
+        if not make(folder):
+            print("NOTE: this Java keeps no archive of classes: each Spark step starts some seconds later.")
+    except (TrainingFailed, OSError) as error:
+        sys.exit(
+            f"{error}\nERROR: Spark did not run a small job here (cause above). Check JAVA_HOME (17 or 21), the Iceberg"
+            f" jars in {folder} (removed: run make distclean), free memory and disk, then run make setup again."
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""`make demo`: the whole pipeline on this machine, on an empty account that ends with the demo.
+
+Starts the laptop's AWS, deploys the stack, uploads photos and model, starts a real Airflow, triggers the DAG,
+tells what happens, leaves the results in build/demo and ends everything that it started, also on Ctrl-C.
+A second run over the same photos follows, to show that a night with nothing new costs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import httpx
+from botocore.exceptions import BotoCoreError, ClientError
+from fruits_airflow.config.errors import ResidencyError
+from fruits_airflow.emr.stage_steps import PIPELINE
+from fruits_airflow.report.units import weights
+
+from dev.demo.account import (
+    Account,
+    AccountFailed,
+    make_model,
+    start_account,
+)
+from dev.demo.airflow import USER, Airflow, AirflowFailed
+from dev.demo.drawing import draw_fruits
+from dev.demo.preflight import (
+    CannotStart,
+    Wishes,
+    check_space,
+    free_port,
+    only_demo,
+    read_wishes,
+)
+from dev.demo.processes import ProcessEnded, Processes, end_leftovers
+from dev.demo.progress import (
+    ENDED,
+    Teller,
+    failed_tasks,
+    watch_run,
+)
+from dev.demo.summary import summary
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FOLDER = REPOSITORY / "build" / "demo"
+MODELS = REPOSITORY / ".cache" / "models"
+SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
+NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
+DEPLOYMENT_ID = "demo"
+PREFIX = "photos/"
+RESULTS = ("run.json", "report.html", "pca.parquet")
+LOG_LINES = 25
+
+
+class Interrupted(Exception):
+    """Ctrl-C, or a request to end."""
+
+
+class RunFailed(Exception):
+    """The DAG run is red; what failed has been told."""
+
+
+def main() -> int:
+    """Runs the demo; returns the exit status: 0 done, 1 failed, 2 cannot start, 130 interrupted."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        wishes = read_wishes(os.environ)
+        check_space(REPOSITORY)
+        with only_demo(FOLDER):
+            _demo(wishes)
+    except (CannotStart, ResidencyError) as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 2
+    except (AccountFailed, AirflowFailed, ProcessEnded, BotoCoreError, ClientError, httpx.HTTPError) as error:
+        print(f"ERROR: {error}\nLogs are in {FOLDER / 'logs'}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"ERROR: {where}{error.strerror or error}; mend that and call again", file=sys.stderr)
+        return 1
+    except RunFailed:
+        return 1
+    except Interrupted:
+        print("Interrupted: everything that the demo started has ended.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+def _demo(wishes: Wishes) -> None:
+    end_leftovers(FOLDER)
+    _clear(FOLDER)
+    processes = Processes(FOLDER)
+    try:
+        _run(wishes, processes, Teller())
+    finally:
+        # A second Ctrl-C must not leave half of it running.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        processes.stop()
+
+
+def _run(wishes: Wishes, processes: Processes, teller: Teller) -> None:
+    airflow_port = free_port(wishes.airflow_port, "AIRFLOW_PORT")
+    aws_port = free_port(wishes.aws_port, "AWS_PORT")
+    ui_port = free_port(0, "")
+    print(
+        f"\nFruits! demo: every process is on this machine, AWS ({wishes.region}) is played by local_aws.\n"
+    )
+
+    local_aws = _local_aws(aws_port, ui_port, _steps_python(wishes))
+    account = start_account(processes, local_aws, _base_env(), wishes.region)
+    teller.say("laptop's AWS", f"ready on {account.endpoint}")
+    if _steps_python(wishes) == SPARK_PYTHON:
+        teller.say("engine", "tensorflow: a node has no TensorFlow, so the steps run in .venv-spark")
+    stack = account.deploy(REPOSITORY / "include" / "stack.yaml", DEPLOYMENT_ID)
+    teller.say(
+        "stack",
+        f"deployed and looked up: {stack['RawBucket']} (photos), {stack['LakeBucket']} (tables, runs)",
+    )
+    model = _model(wishes, account, stack, teller)
+
+    env = _base_env() | account.env | _dag_settings(wishes, stack, model)
+    airflow = Airflow(processes, FOLDER / "airflow", airflow_port, env)
+    airflow.migrate()
+    airflow.start()
+    _upload(wishes, account, stack, teller)
+    airflow.wait(PIPELINE)
+    teller.say(
+        "Airflow",
+        f"scheduler, dag-processor, triggerer and API server are up on {airflow.url}; "
+        f"log in as {USER} with password {airflow.password}",
+    )
+
+    run_id = f"demo__{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}"
+    # A prefix other than the nightly one: a demo, which publishes to a database of its own.
+    conf = {**wishes.conf, "input_prefix": PREFIX}
+    airflow.trigger(PIPELINE, run_id, conf)
+    teller.say("run", f"{run_id} triggered")
+    state = watch_run(airflow, PIPELINE, run_id, f"http://127.0.0.1:{ui_port}", teller)
+    run = _fetch_results(account, stack, run_id)
+    try:
+        if state != "success":
+            _tell_failure(airflow, run_id)
+        else:
+            _second_night(airflow, account, stack, conf, teller)
+    finally:
+        _tell_results(run, teller)
+    if state != "success":
+        raise RunFailed
+    if wishes.keep:
+        print(
+            f"KEEP: Airflow is on {airflow.url} (what runs did: {airflow.url}/plugin/fruits-runs), AWS on "
+            f"{account.endpoint}; Ctrl-C ends them.\n"
+            f"To call it: export AWS_ENDPOINT_URL={account.endpoint} AWS_REGION={account.region} "
+            f"AWS_SHARED_CREDENTIALS_FILE={FOLDER / 'aws' / 'credentials'}",
+            flush=True,
+        )
+        with contextlib.suppress(Interrupted):
+            while True:
+                processes.check()
+                time.sleep(1)
+
+
+def _tell_results(run: dict[str, Any] | None, teller: Teller) -> None:
+    files = [FOLDER / name for name in RESULTS if (FOLDER / name).exists()]
+    if run:
+        if run["features"].get("weights") == "random":
+            teller.warn(
+                "weights: random — these vectors mean nothing. Give real weights with WEIGHTS=file.h5."
+            )
+        print(f"\n{summary(run, [path.relative_to(REPOSITORY) for path in files])}\n", flush=True)
+
+
+def _model(wishes: Wishes, account: Account, stack: dict[str, str], teller: Teller) -> dict[str, Any]:
+    teller.say("model", "converting the weights for the broadcast (once for each weights file)")
+    log = FOLDER / "logs" / "make_model.log"
+    model = make_model(SPARK_PYTHON, MODELS, wishes.weights, log, teller.warn)
+    for model_id in (model["model_id"], model["reference_model_id"]):
+        account.upload_model(MODELS / model_id, stack["LakeBucket"])
+    teller.say(
+        "model", f"MobileNetV2, weights: {weights(model['weights'])}, model_id {model['model_id'][:12]}"
+    )
+    return model
+
+
+def _upload(wishes: Wishes, account: Account, stack: dict[str, str], teller: Teller) -> None:
+    folder = wishes.images
+    if folder is None:
+        folder = FOLDER / "images"
+        count = draw_fruits(folder)
+        teller.say("photos", f"{count} drawn (no IMAGES=folder given)")
+    count = account.upload_folder(folder, stack["RawBucket"], PREFIX, partial(teller.say, "photos"))
+    teller.say("photos", f"{count} uploaded to s3://{stack['RawBucket']}/{PREFIX}")
+
+
+def _second_night(
+    airflow: Airflow, account: Account, stack: dict[str, str], conf: Mapping[str, Any], teller: Teller
+) -> None:
+    """The same photos again: skipped, without a cluster."""
+    run_id = f"again__{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}"
+    begun = teller.seconds
+    airflow.trigger(PIPELINE, run_id, conf)
+    while (state := airflow.run_state(PIPELINE, run_id)) not in ENDED:
+        time.sleep(0.3)
+    path = FOLDER / "again.json"
+    found = account.download(stack["LakeBucket"], f"runs/{run_id}/run.json", path)
+    said = json.loads(path.read_text())["state"] if found else "no run.json"
+    if (state, said) != ("success", "skipped"):
+        raise AirflowFailed(f"a second run over the same photos should be skipped, it is {state} ({said})")
+    teller.say(
+        "second night",
+        f"same photos: {said}, DAG run {state}, {teller.seconds - begun:.0f} s, no cluster, nothing to pay",
+    )
+    path.unlink()
+
+
+def _fetch_results(account: Account, stack: dict[str, str], run_id: str) -> dict[str, Any] | None:
+    for name in RESULTS:
+        account.download(stack["LakeBucket"], f"runs/{run_id}/{name}", FOLDER / name)
+    path = FOLDER / "run.json"
+    run: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return run
+
+
+def _tell_failure(airflow: Airflow, run_id: str) -> None:
+    for task in failed_tasks(airflow, PIPELINE, run_id):
+        print(f"\n--- {task['task_id']} failed; the end of its log:", file=sys.stderr)
+        lines = airflow.task_log(PIPELINE, run_id, task["task_id"], task["try_number"])
+        print("\n".join(lines[-LOG_LINES:]), file=sys.stderr, flush=True)
+
+
+def _steps_python(wishes: Wishes) -> Path:
+    """Return the Python of the steps: a node's, or .venv-spark for the reference engine, which needs TensorFlow."""
+    return SPARK_PYTHON if wishes.conf.get("engine") == "tensorflow" else NODE_PYTHON
+
+
+def _local_aws(port: int, ui_port: int, python: Path) -> list[str | Path]:
+    java = os.environ.get("JAVA_HOME")
+    return [
+        sys.executable,
+        *("-m", "local_aws"),
+        *("--port", str(port)),
+        *("--ui-port", str(ui_port)),
+        *("--state-dir", FOLDER / "aws"),
+        *("--spark-python", python),
+        *("--jars-dir", REPOSITORY / ".cache" / "jars"),
+        *(("--java-home", java) if java else ()),
+    ]
+
+
+def _base_env() -> dict[str, str]:
+    """What every process gets: nothing of the caller's AWS, Airflow or Spark settings."""
+    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "JAVA_HOME")
+    return {name: os.environ[name] for name in kept if name in os.environ} | {
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "plugins")]),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _dag_settings(wishes: Wishes, stack: dict[str, str], model: dict[str, Any]) -> dict[str, str]:
+    return {
+        "FRUITS_DEPLOYMENT_ID": DEPLOYMENT_ID,
+        "FRUITS_REGION": wishes.region,
+        "FRUITS_RAW_BUCKET": stack["RawBucket"],
+        "FRUITS_LAKE_BUCKET": stack["LakeBucket"],
+        "FRUITS_MODEL_ID": model["model_id"],
+        "FRUITS_SERVICE_ROLE": stack["ServiceRole"],
+        "FRUITS_INSTANCE_PROFILE": stack["InstanceProfile"],
+        "FRUITS_SECURITY_CONFIGURATION": stack["SecurityConfiguration"],
+        "FRUITS_SUBNET_ID": stack["SubnetId"],
+        # Steps run in .venv-node: there is no node that could install anything.
+        "FRUITS_NODE_ENVIRONMENT": "preinstalled",
+        # Unpausing a DAG with a schedule would start a night of its own beside the demo's run.
+        "FRUITS_SCHEDULE": "",
+        # An EMR of this machine answers at once, and no listing lags.
+        "FRUITS_POLL_S": "1",
+        "FRUITS_LOG_WAIT_S": "10",
+        "FRUITS_LIST_CONSISTENCY_S": "1",
+    }
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name == ".lock":
+            continue
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,175 @@
+"""The account that a demo works in: the laptop's AWS, its stack, the photos and the model in its buckets."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from dev.demo.preflight import image_files
+from dev.demo.processes import Processes
+from ops.drift import compare_stack
+from ops.template import read_template
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STACK = "fruits-demo"
+READY_SECONDS = 60
+UPLOAD_THREADS = 16
+KEY_NAMES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+class AccountFailed(Exception):
+    """The laptop's AWS, the stack or the model could not be made ready."""
+
+
+@dataclass(frozen=True)
+class Account:
+    """An AWS account by its endpoint; never a real one, whatever the caller's environment says.
+
+    Attributes:
+        endpoint: URL of local_aws.
+        region: Region of every client.
+        keys: Has AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
+    """
+
+    endpoint: str
+    region: str
+    keys: Mapping[str, str] = field(repr=False)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What boto3 in other processes needs to find it."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            **{name: self.keys[name] for name in KEY_NAMES},
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def client(self, service: str) -> Any:
+        """A boto3 client."""
+        return boto3.client(  # type: ignore[call-overload]
+            service,
+            endpoint_url=self.endpoint,
+            region_name=self.region,
+            aws_access_key_id=self.keys["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.keys["AWS_SECRET_ACCESS_KEY"],
+            # The access log tells by it what the demo does itself from what a role does (tests/e2e/test_policies.py).
+            config=Config(max_pool_connections=UPLOAD_THREADS, user_agent_extra="fruits-demo"),
+        )
+
+    def deploy(self, template: Path, deployment_id: str) -> dict[str, str]:
+        """Deploys the CloudFormation template, whole, and looks every resource up; returns the stack's outputs.
+
+        Raises:
+            AccountFailed: a resource could not be made, or is not as the template says; the message carries the reason.
+        """
+        # What a real account may leave out is made too: nobody pays for it here, and it is tried.
+        given = {"DeploymentId": deployment_id, "RawPrefix": "photos/", "AlarmEmail": "accounts@example.org"}
+        formation = self.client("cloudformation")
+        formation.create_stack(
+            StackName=STACK,
+            TemplateBody=template.read_text(),
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
+            Capabilities=["CAPABILITY_NAMED_IAM"],
+        )
+        stack = formation.describe_stacks(StackName=STACK)["Stacks"][0]
+        if stack["StackStatus"] != "CREATE_COMPLETE":
+            raise AccountFailed(
+                f"{template} was not deployed: {stack['StackStatus']} {stack.get('StackStatusReason', '')}"
+            )
+        _, differences = compare_stack(self, STACK, read_template(template))
+        if differences:
+            raise AccountFailed(f"{template} was deployed, but {'; '.join(differences)}")
+        return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+    def upload_folder(
+        self, folder: Path, bucket: str, prefix: str, report: Callable[[str], object] = print
+    ) -> int:
+        """Puts the photos of `folder` under `prefix`; returns how many. `report` is told what is left out."""
+        s3 = self.client("s3")
+        files = image_files(folder, report)
+
+        def put(path: Path) -> None:
+            key = f"{prefix.strip('/')}/{path.relative_to(folder).as_posix()}"
+            s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+
+        with ThreadPoolExecutor(UPLOAD_THREADS) as pool:
+            for _ in pool.map(put, files):
+                pass
+        return len(files)
+
+    def upload_model(self, model: Path, bucket: str) -> None:
+        """Puts a converted model under models/<model_id>/."""
+        s3 = self.client("s3")
+        for path in model.iterdir():
+            s3.upload_file(str(path), bucket, f"models/{model.name}/{path.name}")
+
+    def download(self, bucket: str, key: str, path: Path) -> bool:
+        """Gets one object; False when there is none."""
+        s3 = self.client("s3")
+        try:
+            body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+        except s3.exceptions.NoSuchKey:
+            return False
+        path.write_bytes(body)
+        return True
+
+
+def start_account(processes: Processes, argv: list[str | Path], env: dict[str, str], region: str) -> Account:
+    """Start local_aws with a random key pair and wait until it says that it is ready.
+
+    Raises:
+        AccountFailed: it did not get ready in READY_SECONDS.
+        ProcessEnded: it ended; its own words are in the message.
+    """
+    keys = dict(
+        zip(KEY_NAMES, ("DEMO" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30)), strict=True)
+    )
+    processes.start("local_aws", argv, env | {f"LOCAL_{name}": value for name, value in keys.items()})
+    deadline = time.monotonic() + READY_SECONDS
+    while True:
+        for line in processes.log_path("local_aws").read_text(errors="replace").splitlines():
+            if "ready on " in line:
+                return Account(line.split("ready on ")[1].strip(), region, keys)
+        processes.check()
+        if time.monotonic() > deadline:
+            raise AccountFailed(f"local_aws was not ready after {READY_SECONDS} s; see its log")
+        time.sleep(0.1)
+
+
+def make_model(
+    python: Path, models: Path, weights: Path | None, log: Path, warn: Callable[[str], None]
+) -> dict[str, Any]:
+    """Converts the weights, once for each weights file; returns the LiteRT model's model.json.
+
+    Raises:
+        AccountFailed: the weights do not fit; the converter's own last line is the message.
+    """
+    argv: list[str | Path] = [python, REPOSITORY / "dev" / "make_model.py", "--out", models]
+    if weights:
+        argv += ["--weights", weights]
+    with log.open("wb") as err:
+        made = subprocess.run(
+            [str(part) for part in argv], check=False, stdout=subprocess.PIPE, stderr=err, text=True
+        )
+    words = log.read_text(errors="replace").splitlines()
+    if made.returncode:
+        raise AccountFailed(
+            words[-1].removeprefix("ERROR ") if words else f"make_model.py ended with {made.returncode}"
+        )
+    model: dict[str, Any] = json.loads(made.stdout.splitlines()[-1])
+    if model["weights"] == "random":
+        warn("weights: random — Keras' ImageNet weights could not be fetched and none were given.")
+        warn("The vectors of this run mean nothing; give real ones with WEIGHTS=file.h5.")
+    return model

@@ -1,0 +1,242 @@
+"""Draw the pictures of a demo without photos: `python -m dev.demo.drawing FOLDER`.
+
+Pillow draws them from a seed, so that one seed gives the same bytes on one machine (another version of libjpeg may
+encode the same pixels differently). Light, pose, size, background and JPEG quality differ between pictures.
+
+In `<label>/<n>.jpg`, each `n` divisible by 5 has EXIF with a GPS position, a camera model and a date, as a phone writes
+them (the place is invented, near Valence in France). Of these, each `n` divisible by 10 lies on its side, with EXIF
+orientation 6. All other pictures have no metadata. `draw_broken` adds two files that no decoder can read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import ExifTags, Image, ImageChops, ImageDraw, ImageFilter, ImageOps
+
+Colour = tuple[int, int, int]
+
+CANVAS_PX = 320  # about twice the size of the file, so that edges are smooth after the reduction
+HTML_PAGE = "<!DOCTYPE html>\n<html><head><title>404</title></head><body>No such picture.</body></html>\n"
+GROUNDS: tuple[tuple[Colour, Colour, tuple[int, int]], ...] = (
+    ((244, 243, 240), (222, 220, 216), (3, 3)),  # white paper
+    ((214, 206, 196), (186, 176, 164), (4, 4)),  # linen
+    ((168, 128, 88), (120, 84, 52), (3, 24)),  # wooden board
+    ((92, 96, 104), (60, 64, 72), (20, 20)),  # slate
+    ((122, 138, 88), (78, 98, 52), (28, 28)),  # grass
+)
+
+
+@dataclass(frozen=True)
+class Fruit:
+    """How a fruit looks.
+
+    Attributes:
+        colour: Of its skin, RGB.
+        length: Along its axis, as a share of the canvas.
+        width: Across its axis, as a share of the canvas.
+        bodies: How many bodies a picture shows, in a bunch.
+        gloss: Strength of the highlight, 0 to 1.
+        top: Colour of the stem or leaf at its end; None without one.
+        bent: Whether it is a crescent.
+    """
+
+    colour: Colour
+    length: float
+    width: float
+    bodies: int = 1
+    gloss: float = 0.5
+    top: Colour | None = (92, 70, 40)
+    bent: bool = False
+
+
+LEAF: Colour = (66, 120, 48)
+SUBJECTS = {
+    "Apple Golden": Fruit((206, 196, 74), 0.56, 0.60),
+    "Apple Red": Fruit((176, 28, 38), 0.57, 0.60),
+    "Aubergine": Fruit((58, 28, 66), 0.80, 0.36, gloss=0.9, top=LEAF),
+    "Banana": Fruit((236, 202, 56), 0.86, 0.30, gloss=0.2, bent=True),
+    "Carrot": Fruit((232, 116, 28), 0.78, 0.17, gloss=0.2, top=LEAF),
+    "Cherry": Fruit((140, 14, 34), 0.32, 0.32, bodies=2, gloss=0.9),
+    "Cucumber": Fruit((56, 110, 48), 0.84, 0.20, gloss=0.4),
+    "Grape Blue": Fruit((70, 60, 120), 0.17, 0.16, bodies=18),
+    "Grape White": Fruit((168, 190, 84), 0.18, 0.16, bodies=16),
+    "Lemon": Fruit((240, 214, 52), 0.62, 0.46, gloss=0.4, top=None),
+    "Orange": Fruit((240, 140, 24), 0.58, 0.58, gloss=0.3, top=None),
+    "Peach": Fruit((238, 164, 104), 0.56, 0.58, gloss=0.05, top=LEAF),
+    "Pear": Fruit((178, 190, 70), 0.70, 0.46, gloss=0.4),
+    "Plum": Fruit((84, 40, 96), 0.56, 0.44, gloss=0.3),
+    "Raspberry": Fruit((204, 44, 78), 0.13, 0.13, bodies=22, gloss=0.4),
+    "Tomato": Fruit((212, 44, 26), 0.50, 0.58, gloss=0.8, top=LEAF),
+}
+
+
+def draw_fruit(label: str, rng: random.Random) -> Image.Image:
+    """Draw one picture of a fruit: RGB, 104 to 200 px wide; `rng` decides everything about it."""
+    fruit = SUBJECTS[label]
+    light, dark, cells = rng.choice(GROUNDS)
+    canvas = ImageOps.colorize(_noise(rng, (CANVAS_PX, CANVAS_PX), cells), dark, light)
+    scale, angle = rng.uniform(0.74, 1.08), rng.gauss(0, 40)
+    radius = 0 if fruit.bodies == 1 else fruit.length * 0.42 * math.sqrt(fruit.bodies)
+    for _ in range(fruit.bodies):
+        away, around = radius * math.sqrt(rng.random()), rng.uniform(0, math.tau)
+        centre = tuple(
+            CANVAS_PX * (0.5 + rng.uniform(-0.05, 0.05) + away * scale * axis)
+            for axis in (math.cos(around), math.sin(around))
+        )
+        _paint(canvas, fruit, rng, scale, angle + rng.gauss(0, 8), centre)
+    width = rng.randrange(104, 201, 4)
+    picture = canvas.resize((width, rng.randrange(96, 201, 4)), Image.Resampling.BOX)
+    exposure, warmth = rng.uniform(0.66, 1.12), rng.uniform(-0.08, 0.08)
+    gains = (exposure * (1 + warmth), exposure, exposure * (1 - warmth))
+    picture = picture.point([min(255, round(v * gain)) for gain in gains for v in range(256)])
+    grain = Image.frombytes("L", picture.size, rng.randbytes(picture.width * picture.height)).convert("RGB")
+    return Image.blend(picture, ImageChops.overlay(picture, grain), rng.uniform(0.02, 0.12))
+
+
+def _paint(
+    canvas: Image.Image,
+    fruit: Fruit,
+    rng: random.Random,
+    scale: float,
+    angle: float,
+    centre: tuple[float, ...],
+) -> None:
+    """Paint one body with its shadow: round shading, patterned skin and a highlight within a turned outline."""
+    px = CANVAS_PX * scale
+    size = (round(fruit.width * px), round(fruit.length * px))
+    box = (0, 0, size[0] - 1, size[1] - 1)
+    mask, top = Image.new("L", size), round(px * 0.03)
+    if fruit.bent:
+        ImageDraw.Draw(mask).arc((-size[0], 0, size[0] - 1, size[1] - 1), -80, 80, 255, round(size[0] * 0.55))
+    else:
+        ImageDraw.Draw(mask).ellipse(box, fill=255)
+    colour = tuple(min(255, round(part * rng.uniform(0.88, 1.12))) for part in fruit.colour)
+    shade = ImageOps.invert(Image.radial_gradient("L")).resize(size)
+    shade = ImageChops.offset(shade, -size[0] // 8, -size[1] // 8)
+    skin = ImageOps.colorize(shade, _tinted(colour, 0.3), _tinted(colour, 1.25), mid=colour, midpoint=140)
+    skin = Image.blend(skin, ImageChops.soft_light(skin, _noise(rng, size, (12, 12)).convert("RGB")), 0.3)
+    glint = Image.new("L", size)
+    spot = (size[0] * 0.3, size[1] * 0.25, size[0] * 0.42, size[1] * 0.36)
+    ImageDraw.Draw(glint).ellipse(spot, fill=round(255 * fruit.gloss))
+    skin.paste((255, 253, 244), (0, 0), glint.filter(ImageFilter.GaussianBlur(3)))
+    if fruit.top and fruit.bodies <= 2:
+        middle = size[0] // 2
+        ImageDraw.Draw(skin).ellipse((middle - top, 0, middle + top, 3 * top), fill=fruit.top)
+    mask, skin = (layer.rotate(angle, Image.Resampling.BICUBIC, expand=True) for layer in (mask, skin))
+    corner = (round(centre[0] - mask.width / 2), round(centre[1] - mask.height / 2))
+    shadow = mask.filter(ImageFilter.GaussianBlur(6)).point([round(v * 0.45) for v in range(256)])
+    canvas.paste((18, 16, 20), (corner[0] + 9, corner[1] + 9), shadow)
+    canvas.paste(skin, corner, mask)
+
+
+def _tinted(colour: Sequence[int], factor: float) -> Colour:
+    red, green, blue = (min(255, round(part * factor)) for part in colour)
+    return red, green, blue
+
+
+def _noise(rng: random.Random, size: tuple[int, int], cells: tuple[int, int]) -> Image.Image:
+    """Draw smooth random grey with `cells` bumps; Pillow's own `effect_noise` takes no seed."""
+    grain = Image.frombytes("L", cells, rng.randbytes(cells[0] * cells[1]))
+    return grain.resize(size, Image.Resampling.BICUBIC)
+
+
+def phone_exif(rng: random.Random, orientation: int) -> Image.Exif:
+    """Make what a phone writes beside a picture: where, when and with what it was taken. The place is invented."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Fruits!"
+    exif[ExifTags.Base.Model] = "Picking phone"
+    exif[ExifTags.Base.Orientation] = orientation
+    exif[ExifTags.Base.DateTime] = f"2025:09:{rng.randint(1, 30):02d} {rng.randint(6, 19):02d}:00:00"
+    gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    gps[ExifTags.GPS.GPSLatitudeRef], gps[ExifTags.GPS.GPSLongitudeRef] = "N", "E"
+    gps[ExifTags.GPS.GPSLatitude] = (44.0, float(rng.randint(50, 59)), round(rng.uniform(0, 59.9), 2))
+    gps[ExifTags.GPS.GPSLongitude] = (4.0, float(rng.randint(50, 59)), round(rng.uniform(0, 59.9), 2))
+    return exif
+
+
+def draw_jpeg(label: str, n: int, seed: int = 0) -> bytes:
+    """Draw picture `n` of a label as JPEG; the bytes depend on nothing but the three arguments.
+
+    Raises:
+        KeyError: `SUBJECTS` has no such label.
+    """
+    rng = random.Random(f"{seed}/{label}/{n}")  # noqa: S311 - pictures, not secrets
+    picture = draw_fruit(label, rng)
+    exif = b""  # an empty Image.Exif would be written all the same, as a block without entries
+    if n % 5 == 0:
+        lying = n % 10 == 0
+        exif = phone_exif(rng, orientation=6 if lying else 1).tobytes()
+        picture = picture.transpose(Image.Transpose.ROTATE_90) if lying else picture
+    with io.BytesIO() as buffer:
+        picture.save(buffer, "JPEG", quality=rng.randint(80, 92), exif=exif)
+        return buffer.getvalue()
+
+
+def draw_fruits(folder: Path, per_label: int = 20, seed: int = 0) -> int:
+    """Draw pictures of every label into `folder`, as `<label>/<n>.jpg` with `n` from 0; replace those of the same name.
+
+    Args:
+        folder: Made when it does not exist.
+        per_label: Pictures of each label in `SUBJECTS`.
+        seed: Another number draws other pictures.
+
+    Returns:
+        How many pictures were drawn.
+
+    Raises:
+        ValueError: `per_label` is negative.
+    """
+    if per_label < 0:
+        raise ValueError(f"per_label is {per_label}: give 0 or more")
+    for label in SUBJECTS:
+        target = folder / label
+        target.mkdir(parents=True, exist_ok=True)
+        for n in range(per_label):
+            (target / f"{n}.jpg").write_bytes(draw_jpeg(label, n, seed))
+    return per_label * len(SUBJECTS)
+
+
+def draw_broken(folder: Path) -> int:
+    """Write two files that no decoder can read, as they occur in real uploads; return 2.
+
+    In the first label's folder: `not_found.jpg`, an HTML error page, and `truncated.jpg`, the first half of a JPEG.
+    """
+    label = next(iter(SUBJECTS))
+    target = folder / label
+    target.mkdir(parents=True, exist_ok=True)
+    whole = draw_jpeg(label, n=1)
+    (target / "not_found.jpg").write_text(HTML_PAGE, encoding="utf-8")
+    (target / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    return 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dev.demo.drawing", description="Draw a small set of fruit pictures."
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="made when it does not exist")
+    parser.add_argument("--per-label", type=int, default=20, help="pictures of each label (default 20)")
+    parser.add_argument("--seed", type=int, default=0, help="another number draws other pictures (default 0)")
+    parser.add_argument("--broken", action="store_true", help="add two files that no decoder can read")
+    options = parser.parse_args(arguments)
+    if options.per_label < 0:
+        parser.error(f"--per-label is {options.per_label}: give 0 or more")
+    drawn = draw_fruits(options.folder, options.per_label, options.seed)
+    broken = draw_broken(options.folder) if options.broken else 0
+    print(
+        f"{drawn} pictures of {len(SUBJECTS)} labels in {options.folder}"
+        + (f", {broken} broken files" * bool(broken))
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

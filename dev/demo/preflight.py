@@ -1,0 +1,230 @@
+"""What a demo needs before anything is started: each lack is one clear line, and nothing is half made."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from fruits_airflow.config.regions import require_eu_region
+from fruits_airflow.config.settings import ENGINES
+from fruits_airflow.storage.listing import is_leftover
+
+NEEDED_FREE_BYTES = 2 * 1024**3
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+"""Of the formats that loading takes (`fruits.images.decoding`)."""
+RESULTS = Path(__file__).resolve().parents[2] / "build" / "demo"
+DIMS = 1280
+"""Features of a photo, so the most components that there can be."""
+
+
+class CannotStart(Exception):
+    """The demo cannot start: what is wrong, with which value, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What the caller asked for, from the environment (`make demo IMAGES=… WEIGHTS=…`).
+
+    Attributes:
+        images: folder of photos, None to draw some.
+        weights: Keras weights file, None for ImageNet's (or random ones, announced, with no network).
+        region: of the cluster and the buckets; in the EU.
+        conf: parameters of the DAG run.
+        keep: leave everything running after the run, to look around.
+        airflow_port, aws_port: 0 for any free one.
+    """
+
+    images: Path | None
+    weights: Path | None
+    region: str
+    conf: Mapping[str, str | int | float]
+    keep: bool
+    airflow_port: int
+    aws_port: int
+
+
+def read_wishes(environ: Mapping[str, str]) -> Wishes:
+    """Reads and checks what was asked for.
+
+    Raises:
+        CannotStart: a value cannot be used; ResidencyError from the EU guard likewise.
+    """
+    region = environ.get("REGION") or "eu-west-1"
+    require_eu_region(region, "REGION")
+    return Wishes(
+        images=_images(environ.get("IMAGES", "")),
+        weights=_weights(environ.get("WEIGHTS", "")),
+        region=region,
+        conf=_conf(environ),
+        keep=environ.get("KEEP", "") not in ("", "0"),
+        airflow_port=_port(environ, "AIRFLOW_PORT"),
+        aws_port=_port(environ, "AWS_PORT"),
+    )
+
+
+def image_files(folder: Path, report: Callable[[str], object] = lambda _: None) -> list[Path]:
+    """List the files that the demo uploads, in a stable order: the photos as `plan` and `make local` define them.
+
+    A file that is no image is uploaded too: the run rejects it with a code, as it would a user's.
+
+    Args:
+        folder: The folder of photos.
+        report: Takes a line for each kind of file that is not uploaded.
+
+    Raises:
+        CannotStart: A folder or a linked file cannot be read, so that its photos would be left out unseen.
+    """
+    files: list[Path] = []
+    leftovers: list[Path] = []
+    links: list[Path] = []
+
+    def fail(error: OSError) -> NoReturn:
+        raise CannotStart(
+            f"{error.filename} cannot be read ({error.strerror}): let this user read it, or move it out of IMAGES"
+        ) from error
+
+    for parent, folders, names in os.walk(folder, onerror=fail):
+        links += (path for name in folders if (path := Path(parent, name)).is_symlink())
+        for path in (Path(parent, name) for name in names):
+            try:
+                is_file = stat.S_ISREG(path.stat().st_mode)
+            except OSError as error:
+                fail(error)
+            if is_leftover(path.relative_to(folder).as_posix()):
+                leftovers.append(path)
+            elif is_file:
+                files.append(path)
+    for kind, paths in (("leftovers of file managers", leftovers), ("links to folders", links)):
+        if paths:
+            report(f"{len(paths)} {kind} are not uploaded, for example {min(paths).relative_to(folder)}")
+    return sorted(files)
+
+
+def check_space(folder: Path) -> None:
+    """Raises CannotStart when the disk under `folder` has less than NEEDED_FREE_BYTES free."""
+    free = shutil.disk_usage(folder).free
+    if free < NEEDED_FREE_BYTES:
+        raise CannotStart(
+            f"{folder} has {free / 1024**3:.1f} GiB of free space, the demo needs "
+            f"{NEEDED_FREE_BYTES / 1024**3:.0f}: free some (`make clean` removes earlier results)"
+        )
+
+
+@contextmanager
+def only_demo(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this demo; two at once would write over each other's results.
+
+    Raises:
+        CannotStart: another demo holds it; the message names its process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            raise CannotStart(
+                f"another demo is running in {folder} (process {owner}): wait for it, or end it with Ctrl-C there"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def free_port(wanted: int, name: str) -> int:
+    """`wanted`, or any free loopback port for 0.
+
+    Raises:
+        CannotStart: the wanted port is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError as error:
+            raise CannotStart(
+                f"port {wanted} is in use or not allowed ({error.strerror}): choose another with {name}=…, "
+                "or leave it out for any free one"
+            ) from None
+        return int(probe.getsockname()[1])
+
+
+def _images(value: str) -> Path | None:
+    if not value:
+        return None
+    folder = Path(value).expanduser()
+    if not folder.is_dir():
+        raise CannotStart(
+            f"IMAGES={value} is not a folder: name one that holds fruit photos, or leave it out"
+        )
+    if RESULTS.is_relative_to(folder.resolve()):
+        raise CannotStart(
+            f"IMAGES={value} holds {RESULTS}, where the demo writes: its results would be taken for photos; name a "
+            "folder that holds photos only"
+        )
+    if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in image_files(folder)):
+        raise CannotStart(
+            f"IMAGES={value} holds no image (looked for {', '.join(sorted(IMAGE_SUFFIXES))} in it and below): "
+            "name a folder like Fruits-360's Test, with a folder per label"
+        )
+    return folder
+
+
+def _weights(value: str) -> Path | None:
+    if not value:
+        return None
+    path = Path(value).expanduser()
+    if not path.is_file():
+        raise CannotStart(
+            f"WEIGHTS={value} is not a file: name a Keras weights file (.h5) of MobileNetV2 without its top"
+        )
+    return path
+
+
+def _conf(environ: Mapping[str, str]) -> dict[str, str | int | float]:
+    conf: dict[str, str | int | float] = {}
+    if environ.get("VARIANCE"):
+        variance = _number(environ, "VARIANCE", float, "a share above 0, at most 1, e.g. 0.95")
+        # Written so that "nan" is refused too.
+        if not 0 < variance <= 1:
+            raise CannotStart(f"VARIANCE={variance} is no share: give one above 0, at most 1, e.g. 0.95")
+        conf["variance"] = variance
+    for name, most in (("K", DIMS), ("LIMIT", None)):
+        if not environ.get(name):
+            continue
+        count = _number(environ, name, int, "a whole number")
+        if count < 1 or (most and count > most):
+            raise CannotStart(f"{name}={count} cannot be used: give 1 {f'to {most}' if most else 'or more'}")
+        conf[name.lower()] = count
+    engine = environ.get("ENGINE")
+    if engine:
+        if engine not in ENGINES:
+            raise CannotStart(f"ENGINE={engine} is not known: choose {' or '.join(ENGINES)}")
+        conf["engine"] = engine
+    return conf
+
+
+def _number(environ: Mapping[str, str], name: str, kind: type[int] | type[float], remedy: str) -> int | float:
+    try:
+        return kind(environ[name])
+    except ValueError:
+        raise CannotStart(f"{name}={environ[name]} cannot be read: give {remedy}") from None
+
+
+def _port(environ: Mapping[str, str], name: str) -> int:
+    port = int(_number(environ, name, int, "a port number")) if environ.get(name) else 0
+    if not 0 <= port <= 65535:
+        raise CannotStart(
+            f"{name}={port} is not a port: give 1024 to 65535, or leave it out for any free one"
+        )
+    return port

@@ -1,0 +1,261 @@
+"""Converts MobileNetV2 weights once into the LiteRT flatbuffer that the Spark jobs broadcast.
+
+Writes OUT/<model_id>/{model.tflite, model.json} and, for the reference engine, OUT/<id>/{weights.h5, model.json};
+prints the model.json of the flatbuffer as one line. The same weights give the same model_id on every machine, and
+are not converted again while the result is there. Runs in .venv-spark; TensorFlow is imported only to convert.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import io
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "spark_jobs"))
+
+import numpy as np
+from fruits.base import objects
+from fruits.base.errors import FruitsError, WeightsError
+from fruits.model import keras_reference
+from fruits.model.embedding import DIMS
+from fruits.model.preprocessing import INPUT_PX
+
+IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+DOWNLOAD_STALL_S = 10
+RANDOM_SEED = 20
+
+Card = dict[str, Any]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses the command line, makes the model and prints its card."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--weights",
+        default=None,
+        metavar="PATH|imagenet|random",
+        help="an .h5 of Keras' MobileNetV2 no_top weights, Keras' own ImageNet weights (downloaded once), or seeded "
+        "random ones; default: imagenet, or random with a warning when they cannot be downloaded",
+    )
+    parser.add_argument("--out", type=Path, default=Path(".cache/models"), help="default: %(default)s")
+    arguments = parser.parse_args(argv)
+    try:
+        card = make(arguments.weights, arguments.out)
+    except FruitsError as error:
+        sys.stderr.write(f"ERROR {type(error).__name__}: {error}\n")
+        return error.exit_status
+    print(json.dumps(card, sort_keys=True))
+    return 0
+
+
+def make(weights: str | None, out: Path) -> Card:
+    """Makes both artifacts from one set of weights, or finds them made.
+
+    Args:
+        weights: A path, ``imagenet``, ``random``, or None for imagenet with random as the last resort.
+        out: The folder of models.
+
+    Returns:
+        The ``model.json`` of the LiteRT artifact.
+
+    Raises:
+        WeightsError: The weights are not there, cannot be downloaded, or do not fit MobileNetV2.
+    """
+    data, origin = _weights(weights)
+    digest = hashlib.sha256(data).hexdigest()
+    wanted = {"weights_sha256": digest, "converter": converter()}
+    for path in sorted(out.glob("*/model.json")):
+        card: Card = json.loads(path.read_text())
+        if card.get("engine") == "litert" and wanted.items() <= card.items() and _is_whole(path.parent, card):
+            reference = out / card["reference_model_id"]
+            if (reference / "weights.h5").is_file():
+                _say(f"model {card['model_id'][:12]} is there already")
+                _write_card(reference, _card(digest, "tensorflow", "weights.h5", origin, digest))
+                return _write_card(path.parent, card | {"weights": origin})
+    arrays = keras_reference.read_weights(data)
+    _say("converting the weights; TensorFlow takes some 20 seconds")
+    flatbuffer = convert(arrays)
+    model_id = hashlib.sha256(flatbuffer).hexdigest()
+    _write(out / digest / "weights.h5", data)
+    _write_card(out / digest, _card(digest, "tensorflow", "weights.h5", origin, digest))
+    _write(out / model_id / "model.tflite", flatbuffer)
+    card = _card(model_id, "litert", "model.tflite", origin, digest)
+    return _write_card(out / model_id, card | wanted | {"reference_model_id": digest})
+
+
+def convert(weights: list[keras_reference.Array]) -> bytes:
+    """Converts weights into a float32 LiteRT flatbuffer; the same weights give the same bytes.
+
+    Args:
+        weights: The arrays of ``get_weights()``.
+
+    Raises:
+        WeightsError: They do not fit MobileNetV2 1.0 without top.
+    """
+    with _tensorflow() as tf:
+        # The names of a second model in one process differ, and with them the bytes.
+        tf.keras.backend.clear_session()
+        model = keras_reference.build(weights)
+        return bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+
+
+def converter() -> str:
+    """What decides the flatbuffer's bytes besides the weights: the version of TensorFlow."""
+    for name in ("tensorflow-cpu", "tensorflow"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return f"tensorflow {metadata.version(name)}"
+    raise WeightsError("TensorFlow is not installed here: run this in .venv-spark")
+
+
+def random_weights() -> bytes:
+    """Seeded random weights as a Keras weights file, the same bytes on every machine.
+
+    He's initialisation keeps the size of what flows through the layers; Keras' own would let it fade to nothing.
+    """
+    import h5py
+
+    with _tensorflow() as tf:
+        tf.keras.backend.clear_session()
+        model = tf.keras.applications.MobileNetV2(
+            input_shape=(INPUT_PX, INPUT_PX, 3), include_top=False, pooling="avg", weights=None
+        )
+        layers = [(layer.name, [(w.path, w.numpy()) for w in layer.weights]) for layer in model.layers]
+    generator = np.random.default_rng(RANDOM_SEED)
+    out = io.BytesIO()
+    with h5py.File(out, "w") as file:
+        file.attrs["layer_names"] = [name for name, _ in layers]
+        for name, arrays in layers:
+            group = file.create_group(name)
+            group.attrs["weight_names"] = [path for path, _ in arrays]
+            for path, array in arrays:
+                # Kernels alone have more than one dimension; batch norm keeps its neutral start.
+                fan_in = (
+                    np.prod(array.shape[:2]) * (1 if "depthwise" in name else array.shape[-2])
+                    if array.ndim > 1
+                    else 1
+                )
+                drawn = generator.standard_normal(array.shape) * np.sqrt(2.0 / fan_in)
+                group.create_dataset(path, data=(drawn if array.ndim > 1 else array).astype(np.float32))
+    return out.getvalue()
+
+
+def _weights(asked: str | None) -> tuple[bytes, str]:
+    if asked == "random":
+        return _warned_random("asked for"), "random"
+    if asked not in (None, "imagenet"):
+        try:
+            return Path(str(asked)).read_bytes(), "path"
+        except OSError as error:
+            raise WeightsError(
+                f"cannot read the weights file {asked}: {error.strerror}; give an .h5 file"
+            ) from error
+    try:
+        return _imagenet(), "imagenet"
+    except WeightsError as error:
+        if asked == "imagenet":
+            raise
+        return _warned_random(str(error)), "random"
+
+
+def _imagenet() -> bytes:
+    home = Path(os.environ.get("KERAS_HOME", str(Path.home() / ".keras")))
+    path = home / "models" / IMAGENET_FILE
+    if not path.is_file():
+        _say("downloading Keras' ImageNet weights (9 MB)")
+        # urllib waits for ever by itself; a stalled network must not hold the demo up.
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(DOWNLOAD_STALL_S)
+        try:
+            with _tensorflow() as tf:
+                tf.keras.applications.MobileNetV2(
+                    input_shape=(INPUT_PX, INPUT_PX, 3), include_top=False, weights="imagenet"
+                )
+        except Exception as error:  # urllib, ssl, zipfile and Keras each have their own
+            raise WeightsError(
+                f"Keras' ImageNet weights could not be downloaded ({type(error).__name__}): give --weights FILE.h5"
+            ) from error
+        finally:
+            socket.setdefaulttimeout(before)
+    if not path.is_file():
+        raise WeightsError(f"Keras left no {path}: give --weights FILE.h5")
+    return path.read_bytes()
+
+
+def _warned_random(why: str) -> bytes:
+    lines = [
+        "WARNING: RANDOM WEIGHTS",
+        f"{why}.",
+        "The features will say next to nothing about fruit. Good for a trial of the pipeline only.",
+    ]
+    bar = "!" * 78
+    sys.stderr.write("\n".join([bar, *(f"!! {line}" for line in lines), bar]) + "\n")
+    return random_weights()
+
+
+def _card(model_id: str, engine: str, file: str, origin: str, weights_sha256: str) -> Card:
+    return {
+        "model_id": model_id,
+        "engine": engine,
+        "file": file,
+        "weights": origin,
+        "weights_sha256": weights_sha256,
+        "dims": DIMS,
+        "input_px": INPUT_PX,
+    }
+
+
+def _is_whole(folder: Path, card: Card) -> bool:
+    path = folder / card["file"]
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == card["model_id"]
+
+
+def _write(path: Path, data: bytes) -> None:
+    objects.write_bytes(str(path), data)
+
+
+def _write_card(folder: Path, card: Card) -> Card:
+    _write(folder / "model.json", json.dumps(card, indent=1, sort_keys=True).encode())
+    return card
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"make_model: {message}\n")
+
+
+@contextlib.contextmanager
+def _tensorflow() -> Iterator[Any]:
+    """Imports TensorFlow with what it prints on stdout, and from C++, sent to stderr or nowhere."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    sys.stdout.flush()
+    stdout, stderr = os.dup(1), os.dup(2)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow
+
+        yield tensorflow
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        os.close(stdout)
+        os.close(stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""The libraries of the nodes, packed: from requirements/node.lock to one archive in our bucket, named by its digest.
+
+A node installs nothing from a third party: it fetches this archive, checks it against the digest in its name, and
+unpacks it beside its image's Python. The wheels come from the package index of the machine that packs, with their
+hashes from the lock, for the nodes' architecture and not for this one's; nothing of them is run here.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ops.template import REPOSITORY
+
+UV = REPOSITORY / ".cache" / "uv" / "bin" / "uv"
+LOCK = REPOSITORY / "requirements" / "node.lock"
+PACKED = REPOSITORY / ".cache" / "environments"
+PYTHON = "3.11"  # as spark.pyspark.python in include/cluster.yaml
+# Amazon Linux 2023, which emr-spark-8.0.0 runs on, has glibc 2.34.
+PLATFORMS = {"arm64": "aarch64-manylinux_2_34", "x86_64": "x86_64-manylinux_2_34"}
+MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}  # as `uname -m` calls them
+ARCHIVE = "environment.tar.gz"
+MANIFEST = "fruits-environment.json"
+
+
+class EnvironmentFailed(Exception):
+    """The libraries could not be packed or uploaded."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A packed environment.
+
+    Attributes:
+        digest: SHA-256 of the archive, hex.
+        path: the archive.
+        size_bytes: of the archive.
+        unpacked_bytes: of the files in it.
+    """
+
+    digest: str
+    path: Path
+    size_bytes: int
+    unpacked_bytes: int
+
+
+def pack(architecture: str, folder: Path = PACKED, uv: Path = UV, lock: Path = LOCK) -> Packed:
+    """Packs the libraries for an architecture; the same lock gives the same archive on one machine.
+
+    Args:
+        architecture: `arm64` or `x86_64`.
+        folder: where the archive is left, as `<digest>/environment.tar.gz`.
+        uv: the installer.
+        lock: the libraries, with hashes.
+
+    Raises:
+        EnvironmentFailed: a wheel is missing, does not fit its hash, or the package index does not answer.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        libraries = Path(temporary) / "libraries"
+        command = [uv, "pip", "install", "--quiet", "--target", libraries, "--python", PYTHON]
+        command += ["--python-platform", PLATFORMS[architecture], "--python-version", PYTHON]
+        command += ["--only-binary", ":all:", "--require-hashes", "--link-mode", "copy", "-r", lock]
+        ended = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+        if ended.returncode:
+            raise EnvironmentFailed(
+                f"{lock.name} could not be packed for {architecture}: {ended.stderr.strip()}"
+            )
+        shutil.rmtree(libraries / "bin", ignore_errors=True)  # commands that name this machine's Python
+        manifest = {"architecture": MACHINES[architecture], "python": PYTHON, "lock": _sha256(lock)}
+        (libraries / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        made = Path(temporary) / ARCHIVE
+        unpacked = _archive(libraries, made)
+        digest = _sha256(made)
+        path = folder / digest / ARCHIVE
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(made, path)
+    return Packed(digest, path, path.stat().st_size, unpacked)
+
+
+def upload(packed: Packed, s3: Any, bucket: str) -> bool:
+    """Puts an environment into the lake, once; returns whether it was new."""
+    key = f"env/{packed.digest}/{ARCHIVE}"
+    if s3.list_objects_v2(Bucket=bucket, Prefix=key).get("KeyCount", 0):
+        return False
+    s3.upload_file(str(packed.path), bucket, key)
+    return True
+
+
+def _archive(folder: Path, path: Path) -> int:
+    """Packs files by name, without times and owners; tests of the libraries stay out. Returns the bytes packed."""
+    total = 0
+    with (
+        path.open("wb") as raw,
+        gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as stream,
+        tarfile.open(mode="w", fileobj=stream, format=tarfile.GNU_FORMAT) as archive,
+    ):
+        for file in sorted(folder.rglob("*")):
+            inside = file.relative_to(folder)
+            if file.is_dir() or {"tests", "__pycache__"} & set(inside.parts) or inside.name == ".lock":
+                continue
+            entry = tarfile.TarInfo(inside.as_posix())
+            entry.size = file.stat().st_size
+            entry.mode = 0o644
+            total += entry.size
+            with file.open("rb") as content:
+                archive.addfile(entry, content)
+    return total
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

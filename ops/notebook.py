@@ -1,0 +1,81 @@
+"""A cluster for a data scientist: Spark behind Livy and JupyterEnterpriseGateway, with a short deadline of its own."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from fruits_airflow.config.settings import Settings
+from fruits_airflow.cost.estimate import deadline, fleets_eur_per_hour
+from fruits_airflow.cost.prices import load_prices
+from fruits_airflow.emr.cluster_body import load_profile
+from fruits_airflow.emr.cluster_request import cluster_body, require_sound_cluster
+from fruits_airflow.emr.clusters import Cluster, ClusterDesk, ClusterIdentity
+from fruits_airflow.emr.code_bundle import build_bundle, upload_bundle
+from fruits_airflow.storage.lake import Lake, run_key
+from fruits_airflow.storage.run_notes import Journal
+
+from ops.stack import Deployment
+
+PROFILE = "notebook"
+NOT_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
+
+
+def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
+    """The owner's notebook cluster: the one that lives, or a new one.
+
+    Its nodes have the stack's role for notebooks in place of the settings' instance profile.
+
+    Args:
+        settings: of the deployment.
+        owner: whose; part of the cluster's name, so that a second call finds it.
+        account: clients by service, and the region.
+
+    Raises:
+        CostCeilingExceeded: `max_cost_eur` does not pay for ten minutes.
+        ClusterRefused: the cluster breaks a rule.
+        ResidencyError: the region is not in the European Union.
+        DeploymentFailed: there is no such deployment.
+    """
+    outputs = Deployment(account, settings.deployment_id, print, lambda _: False).outputs()
+    settings = replace(settings, instance_profile=outputs["NotebookInstanceProfile"])
+    lake = Lake(account.client("s3"), settings.lake_bucket)
+    bundle = build_bundle()
+    upload_bundle(bundle, lake)
+    identity = ClusterIdentity(settings.deployment_id, "notebook", f"notebook__{NOT_A_NAME.sub('-', owner)}")
+    profile = load_profile(PROFILE)
+
+    def body() -> dict[str, Any]:
+        now = datetime.now(UTC)
+        ends_at = deadline(
+            now,
+            settings.max_cost_eur,
+            0.0,
+            fleets_eur_per_hour(
+                profile.instance_fleets, load_prices(account.region), settings.interface_endpoints
+            ),
+            profile.longest_minutes(settings.max_cluster_minutes),
+        )
+        made = cluster_body(
+            settings,
+            identity,
+            profile,
+            code_digest=bundle.digest,
+            lake_region=account.region,
+            ends_at=ends_at,
+        )
+        require_sound_cluster(made, settings, account.region, now, account.client("emr"))
+        return made
+
+    desk = ClusterDesk(
+        client=account.client("emr"),
+        # RunJobFlow takes no token: a request that is sent again makes a second cluster
+        single_attempt_client=account.client("emr", attempts=1),
+        journal=Journal(lake, run_key(identity.run_id)),
+        identity=identity,
+        consistency_s=settings.list_consistency_s,
+        poll_s=settings.poll_s,
+    )
+    return desk.adopt_or_create(body)

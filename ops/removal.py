@@ -1,0 +1,266 @@
+"""Taking a deployment down: clusters, stack, every version of every object, the key; then a look for what costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from botocore.exceptions import ClientError
+from fruits_airflow.emr.cluster_lint import POLICY_TAG
+from fruits_airflow.emr.clusters import LIVE_STATES
+
+from ops.stack import Declined, Deployment, DeploymentFailed
+
+KEY_DAYS = 7  # the least that KMS waits; a key that waits costs nothing
+BUCKETS = ("raw", "lake", "access")
+EMPTYING_ROUNDS = 5  # S3 may write access logs for hours
+
+
+def destroy(deployment: Deployment) -> list[str]:
+    """Removes everything that a deployment owns; may be repeated after an interruption.
+
+    Returns:
+        What was looked for afterwards, a line each, all gone.
+
+    Raises:
+        Declined: the answer was no.
+        DeploymentFailed: something that costs is still there; the message names it.
+    """
+    account, say = deployment.account, deployment.say
+    buckets = _buckets(deployment)
+    keys = _keys(deployment)
+    stack = deployment.describe()
+    if not (stack or buckets or keys):
+        say(f"There is nothing of {deployment.stack_name} in {account.region}.")
+        return left_over(deployment)
+    for bucket in buckets:
+        count, size = _weigh(account.client("s3"), bucket)
+        say(f"  s3://{bucket}: {count} objects and versions, {size / 1e6:.1f} MB")
+    say(f"  the stack {deployment.stack_name}, its roles, databases and {len(keys)} key(s)")
+    if not deployment.ask("Remove all this for good? Photos, tables and models cannot be brought back."):
+        raise Declined
+    _end_clusters(deployment)
+    _remove_emr_leftovers(deployment)
+    if stack:
+        account.client("cloudformation").delete_stack(StackName=deployment.stack_name)
+        deployment.wait_gone()
+        say("The stack is gone.")
+    _remove_buckets(deployment, buckets)
+    for key in keys:
+        account.client("kms").schedule_key_deletion(KeyId=key, PendingWindowInDays=KEY_DAYS)
+        say(f"The key {key} is disabled, and deleted in {KEY_DAYS} days.")
+    return left_over(deployment)
+
+
+def left_over(deployment: Deployment) -> list[str]:
+    """Looks for whatever of a deployment would still cost.
+
+    Returns:
+        What was looked for, a line each, all gone.
+
+    Raises:
+        DeploymentFailed: something is there; it is named.
+    """
+    account = deployment.account
+    tag = _by_tag(deployment)
+    ec2 = account.client("ec2")
+    running = [*tag, {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
+    reservations = ec2.describe_instances(Filters=running)["Reservations"]
+    networks = _networks(deployment)
+    found = {
+        "buckets": _buckets(deployment),
+        "clusters": [one["Id"] for one in _clusters(deployment)],
+        "machines": [one["InstanceId"] for each in reservations for one in each["Instances"]],
+        "disks": [one["VolumeId"] for one in ec2.describe_volumes(Filters=tag)["Volumes"]],
+        "networks": networks,
+        "endpoints": [endpoint["VpcEndpointId"] for endpoint in _endpoints(ec2, networks)],
+        "keys": _keys(deployment),
+        "stack": [deployment.stack_name] if deployment.describe() else [],
+    }
+    if still := {kind: names for kind, names in found.items() if names}:
+        listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in still.items())
+        raise DeploymentFailed(
+            f"still there, and some of it costs: {listed}. Repeat make destroy, or remove it by hand"
+        )
+    return [f"{kind}: none" for kind in found]
+
+
+def _buckets(deployment: Deployment) -> list[str]:
+    """The deployment's buckets that exist, by name: the access log, which the others write to, last."""
+    account_id = deployment.account.client("sts").get_caller_identity()["Account"]
+    there = {one["Name"] for one in deployment.account.client("s3").list_buckets()["Buckets"]}
+    names = [
+        f"fruits-{deployment.deployment_id}-{kind}-{account_id}-{deployment.account.region}"
+        for kind in BUCKETS
+    ]
+    return [name for name in names if name in there]
+
+
+def _keys(deployment: Deployment) -> list[str]:
+    """The deployment's keys that are not waiting for their deletion, by their tags."""
+    kms = deployment.account.client("kms")
+    wanted = {"project": "fruits", "deployment": deployment.deployment_id}.items()
+    found = []
+    for page in kms.get_paginator("list_keys").paginate():
+        for key in page["Keys"]:
+            described = kms.describe_key(KeyId=key["KeyId"])["KeyMetadata"]
+            if described["KeyManager"] != "CUSTOMER" or described["KeyState"] == "PendingDeletion":
+                continue
+            tags = kms.list_resource_tags(KeyId=key["KeyId"])["Tags"]
+            if wanted <= {tag["TagKey"]: tag["TagValue"] for tag in tags}.items():
+                found.append(key["KeyId"])
+    return found
+
+
+def _clusters(deployment: Deployment) -> list[dict[str, Any]]:
+    emr = deployment.account.client("emr")
+    pages = emr.get_paginator("list_clusters").paginate(ClusterStates=[*LIVE_STATES, "TERMINATING"])
+    prefix = f"fruits/{deployment.deployment_id}/"
+    return [one for page in pages for one in page["Clusters"] if one["Name"].startswith(prefix)]
+
+
+def _end_clusters(deployment: Deployment) -> None:
+    clusters = _clusters(deployment)
+    if not clusters:
+        return
+    ids = [one["Id"] for one in clusters]
+    emr = deployment.account.client("emr")
+    emr.set_termination_protection(JobFlowIds=ids, TerminationProtected=False)
+    emr.terminate_job_flows(JobFlowIds=ids)
+    deployment.say(f"Ending {', '.join(ids)}")
+    deployment.until(lambda: {"left": _clusters(deployment)}, lambda seen: not seen["left"])
+
+
+def _by_tag(deployment: Deployment) -> list[dict[str, Any]]:
+    return [{"Name": "tag:deployment", "Values": [deployment.deployment_id]}]
+
+
+def _networks(deployment: Deployment) -> list[str]:
+    vpcs = deployment.account.client("ec2").describe_vpcs(Filters=_by_tag(deployment))["Vpcs"]
+    return [vpc["VpcId"] for vpc in vpcs]
+
+
+def _endpoints(ec2: Any, networks: list[str]) -> list[dict[str, Any]]:
+    """Return the VPC endpoints in `networks` without the deleted ones, which EC2 lists for a while."""
+    if not networks:
+        return []
+    pages = ec2.get_paginator("describe_vpc_endpoints").paginate(Filters=_in(networks))
+    listed = [endpoint for page in pages for endpoint in page["VpcEndpoints"]]
+    return [endpoint for endpoint in listed if endpoint["State"].lower() != "deleted"]
+
+
+def _in(networks: list[str]) -> list[dict[str, Any]]:
+    return [{"Name": "vpc-id", "Values": networks}]
+
+
+def _is_from_emr(resource: dict[str, Any]) -> bool:
+    """Tell whether EMR created a resource: its v2 role tags each; the stack's have CloudFormation's tags too."""
+    tags = {tag["Key"]: tag["Value"] for tag in resource.get("Tags", [])}
+    return tags.get(POLICY_TAG) == "true" and "aws:cloudformation:stack-id" not in tags
+
+
+def _remove_emr_leftovers(deployment: Deployment) -> None:
+    """Remove EMR's interface endpoint and security groups, without which the network cannot be deleted.
+
+    Raises:
+        DeploymentFailed: EC2 refuses to delete an endpoint.
+    """
+    ec2, networks = deployment.account.client("ec2"), _networks(deployment)
+
+    def endpoints() -> list[str]:
+        return [endpoint["VpcEndpointId"] for endpoint in _endpoints(ec2, networks) if _is_from_emr(endpoint)]
+
+    if left := endpoints():
+        deployment.say(f"Removing what EMR left: {', '.join(left)}")
+        if refused := ec2.delete_vpc_endpoints(VpcEndpointIds=left).get("Unsuccessful"):
+            reason = refused[0]["Error"]["Message"]
+            raise DeploymentFailed(f"{left[0]} cannot be deleted: {reason}; delete it, repeat make destroy")
+        deployment.until(lambda: {"left": endpoints()}, lambda seen: not seen["left"])
+    pages = ec2.get_paginator("describe_security_groups").paginate(Filters=_in(networks)) if networks else []
+    groups = [group for page in pages for group in page["SecurityGroups"] if _is_from_emr(group)]
+    for group in groups:  # EMR's groups refer to one another: their rules go first
+        if rules := group["IpPermissions"]:
+            ec2.revoke_security_group_ingress(GroupId=group["GroupId"], IpPermissions=rules)
+        if rules := group["IpPermissionsEgress"]:
+            ec2.revoke_security_group_egress(GroupId=group["GroupId"], IpPermissions=rules)
+    if groups:
+        deployment.say(f"Removing what EMR left: {', '.join(group['GroupName'] for group in groups)}")
+        ids = [group["GroupId"] for group in groups]
+        deployment.until(lambda: {"left": _delete_groups(ec2, ids)}, lambda seen: not seen["left"])
+
+
+def _delete_groups(ec2: Any, ids: list[str]) -> list[str]:
+    """Delete security groups; return those that the interfaces of ended nodes still use."""
+    in_use = []
+    for group_id in ids:
+        try:
+            ec2.delete_security_group(GroupId=group_id)
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "DependencyViolation":
+                in_use.append(group_id)
+            elif error.response["Error"]["Code"] != "InvalidGroup.NotFound":
+                raise
+    return in_use
+
+
+def _weigh(s3: Any, bucket: str) -> tuple[int, int]:
+    sizes = [one.get("Size", 0) for one in _versions(s3, bucket)]
+    return len(sizes), sum(sizes)
+
+
+def _versions(s3: Any, bucket: str) -> Iterator[dict[str, Any]]:
+    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+        yield from page.get("Versions", [])
+        yield from page.get("DeleteMarkers", [])
+
+
+def _remove_buckets(deployment: Deployment, buckets: list[str]) -> None:
+    s3 = deployment.account.client("s3")
+    for bucket in buckets:  # nothing is to be written any more while they are emptied
+        s3.put_bucket_logging(Bucket=bucket, BucketLoggingStatus={})
+    for bucket in buckets:
+        for round_left in range(EMPTYING_ROUNDS, 0, -1):
+            removed = empty_bucket(s3, bucket)
+            try:
+                s3.delete_bucket(Bucket=bucket)
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "BucketNotEmpty" or round_left == 1:
+                    raise DeploymentFailed(
+                        f"s3://{bucket} cannot be removed: {error}; repeat make destroy"
+                    ) from error
+                continue
+            deployment.say(f"s3://{bucket}: {removed} objects and versions removed, and the bucket")
+            break
+
+
+def empty_bucket(s3: Any, bucket: str) -> int:
+    """Removes every version, every delete marker and every unfinished upload; returns how many.
+
+    Raises:
+        DeploymentFailed: S3 refused some of it.
+    """
+    removed = 0
+    batch: list[dict[str, str]] = []
+
+    def flush() -> None:
+        nonlocal removed
+        if not batch:
+            return
+        errors = s3.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True}).get("Errors", [])
+        if errors:
+            raise DeploymentFailed(
+                f"s3://{bucket}: {len(errors)} objects cannot be removed: {errors[0]['Message']}"
+            )
+        removed += len(batch)
+        batch.clear()
+
+    for one in _versions(s3, bucket):
+        batch.append({"Key": one["Key"], "VersionId": one["VersionId"]})
+        if len(batch) == 1000:  # the most that one call takes
+            flush()
+    flush()
+    for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
+        for upload in page.get("Uploads", []):
+            s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+            removed += 1
+    return removed

@@ -1,0 +1,144 @@
+"""Which endpoints the tasks really call: each request is looked at before it is sent, by a hook of botocore's.
+
+A request to a place outside the European Union, or to one that nobody can place, does not leave: it raises. What is
+called is noted in the run's folder at the first sight of each endpoint, since a task may end at any moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import logging
+import re
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fruits_airflow.config.errors import ResidencyError
+from fruits_airflow.config.regions import require_eu_region
+from fruits_airflow.storage.lake import Lake, run_key
+
+log = logging.getLogger(__name__)
+
+LOCAL = "local endpoint"
+FOLDER = "endpoints"
+
+_HOOK = "fruits-endpoints"
+_REGION = re.compile(r"[a-z]{2,5}(?:-[a-z]+)+-\d+")
+_AWS = (
+    *(".amazonaws.com", ".api.aws", ".amazonaws.com.cn"),
+    *(".amazonaws.eu", ".api.amazonwebservices.eu", ".amazonaws-eusc.eu"),  # the sovereign cloud
+)
+
+
+def place_of(host: str) -> str:
+    """Where an endpoint is: an EU region, or `LOCAL` for one on this machine or in this private network.
+
+    A VPC endpoint keeps its AWS name, so it is placed by that; another name is placed by where it leads.
+
+    Raises:
+        ResidencyError: it is elsewhere, or nobody can tell: a global endpoint of AWS is not in the EU.
+    """
+    if host.endswith(_AWS):
+        region = next((label for label in host.split(".") if _REGION.fullmatch(label)), None)
+        if region is None:
+            raise ResidencyError(
+                f"endpoint: {host!r} names no region; use the regional endpoint of an EU region"
+            )
+        return require_eu_region(region, f"endpoint {host!r} in a region that")
+    if all(address.is_loopback or address.is_private for address in _addresses(host)):
+        return LOCAL
+    raise ResidencyError(
+        f"endpoint: {host!r} is neither AWS's nor on a private network, so nobody knows where it is; "
+        "unset AWS_ENDPOINT_URL, or name an endpoint of an EU region"
+    )
+
+
+def is_simulated(client: Any) -> bool:
+    """Whether a client calls an emulator of AWS on this machine or in this private network."""
+    try:
+        return place_of(urlsplit(client.meta.endpoint_url).hostname or "") == LOCAL
+    except ResidencyError:
+        return False
+
+
+@cache
+def _addresses(host: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]:
+    try:
+        found = socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise ResidencyError(
+            f"endpoint: {host!r} cannot be resolved ({error}); check AWS_ENDPOINT_URL"
+        ) from error
+    return tuple({ipaddress.ip_address(entry[4][0]) for entry in found})
+
+
+@dataclass
+class EndpointLog:
+    """What this process has called, and where that is noted.
+
+    Attributes:
+        seen: note by (service, host).
+        folder: of the run that the process works for; None until `keep`.
+    """
+
+    seen: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    folder: str | None = None
+    _write_once: Callable[[str, bytes], bool] | None = None
+    _written: set[tuple[str, str]] = field(default_factory=set)
+
+    def watch(self, client: Any) -> Any:
+        """Looks at every request of a client from now on; returns the client."""
+        client.meta.events.register("before-send", self._look, unique_id=_HOOK)
+        return client
+
+    def keep(self, lake: Lake, folder: str) -> None:
+        """Notes what was called, and what will be, in a run's folder."""
+        if folder != self.folder:
+            self.folder, self._written = folder, set()
+        self._write_once = lake.write_once
+        self._note()
+
+    def _look(self, request: Any, event_name: str, **_: Any) -> None:
+        service, host = event_name.split(".")[1], urlsplit(request.url).hostname or ""
+        if (service, host) not in self.seen:
+            place = place_of(host)
+            self.seen[service, host] = {
+                "service": service,
+                "host": host,
+                "region": place,
+                "first_called_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            self._note()
+
+    def _note(self) -> None:
+        if self._write_once is None or self.folder is None:
+            return
+        for endpoint in [one for one in self.seen if one not in self._written]:
+            self._written.add(endpoint)  # first: the note itself is a call
+            name = hashlib.sha256("@".join(endpoint).encode()).hexdigest()[:16]
+            try:
+                # Once: another task of the run may have called it, and said so, before.
+                note = json.dumps(self.seen[endpoint], indent=1, sort_keys=True).encode()
+                self._write_once(f"{self.folder}/{FOLDER}/{name}.json", note)
+            except (BotoCoreError, ClientError) as error:
+                self._written.discard(endpoint)
+                log.warning("The call of %s cannot be noted yet: %s", "@".join(endpoint), error)
+
+
+CALLED = EndpointLog()  # one process is one task
+
+
+def called_endpoints(lake: Lake, run_id: str) -> list[dict[str, Any]]:
+    """What all tasks of a run have noted, sorted by service and host."""
+    prefix = run_key(run_id, f"{FOLDER}/")
+    pages = lake.client.get_paginator("list_objects_v2").paginate(Bucket=lake.bucket, Prefix=prefix)
+    notes = [lake.read_json(found["Key"]) for page in pages for found in page.get("Contents", [])]
+    return sorted((note for note in notes if note), key=lambda note: (note["service"], note["host"]))

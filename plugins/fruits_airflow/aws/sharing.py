@@ -1,0 +1,72 @@
+"""Links to the results of a run that anybody can open for a while: report, PCA export, PDFs.
+
+A link is signed with the caller's own key and names the bucket's regional endpoint, so that what it gives out comes
+from the EU; who opens it is on the sharer's word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from fruits_airflow.aws.endpoints import place_of
+from fruits_airflow.config.errors import ConfigError
+from fruits_airflow.records.digests import changes, digest_files
+from fruits_airflow.records.models import read_record
+from fruits_airflow.storage.lake import Lake, run_key
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+LONGEST_HOURS = 7 * 24  # what a signature of version 4 can last; with a role, no longer than its session
+_SHARED = ("report.html", "pca.parquet")
+
+
+@dataclass(frozen=True)
+class Link:
+    """One link."""
+
+    name: str
+    url: str
+
+
+def share_run(client: S3Client, lake_bucket: str, run_id: str, hours: float) -> list[Link]:
+    """Links to what a run has to show.
+
+    Args:
+        client: S3 client of the bucket's region.
+        lake_bucket: the lake.
+        run_id: of the run.
+        hours: until the links expire.
+
+    Raises:
+        ConfigError: no such run, nothing to show, a time that a signature cannot last, or a file that is not as the
+            run's verdict judged it.
+        RecordError: the run's run.json cannot be used.
+        ResidencyError: the links would lead out of the European Union.
+    """
+    if not 0 < hours <= LONGEST_HOURS:
+        raise ConfigError(
+            f"HOURS: {hours:g} is not allowed: above 0 and at most {LONGEST_HOURS}, as a signature lasts"
+        )
+    lake, folder = Lake(client, lake_bucket), run_key(run_id, "")
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=lake.bucket, Prefix=f"{folder}/")
+    names = [found["Key"].removeprefix(f"{folder}/") for page in pages for found in page.get("Contents", [])]
+    shared = [name for name in names if name in _SHARED or name.endswith(".pdf")]
+    if not shared:
+        raise ConfigError(
+            f"RUN: {lake.uri(folder)}/ holds no report, PCA export or PDF; check the name of the run"
+        )
+    wrong = changes(read_record(lake, run_id), digest_files(lake, run_id, shared))
+    if wrong:
+        raise ConfigError(
+            f"RUN: {'; '.join(wrong.values())}. No link is made: look at who has written it, and trigger a new run"
+        )
+    links = []
+    for name in shared:
+        request = {"Bucket": lake.bucket, "Key": run_key(run_id, name)}
+        url = client.generate_presigned_url("get_object", Params=request, ExpiresIn=int(hours * 3600))
+        place_of(urlsplit(url).hostname or "")
+        links.append(Link(name, url))
+    return links

@@ -1,0 +1,186 @@
+"""The parameters of a run: the settings of the deployment, changed by what the trigger passes.
+
+The table of JSON schemas makes the form and is what `plan` checks the parameters against, before anything costs. Tasks
+take the parameters unchecked (`unchecked_params`): Airflow otherwise validates them when it starts any task, so that a
+value that it took at the trigger but cannot read later fails the teardown and the verdict as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from airflow.sdk import Param
+from airflow.sdk.definitions.param import ParamsDict
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from fruits_airflow.config.errors import ConfigError
+from fruits_airflow.config.regions import EU_REGIONS, require_eu_region
+from fruits_airflow.config.settings import ENGINES, Settings
+from fruits_airflow.config.validators import FOLDER_PATTERN
+
+Mode = Literal["nightly", "demo"]
+
+
+def _at_most(limit: float) -> dict[str, Any]:
+    """Schema of a number up to `limit`. NaN is not above any maximum, so `maximum` alone lets it pass."""
+    return {"maximum": limit, "not": {"exclusiveMinimum": limit}}
+
+
+def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
+    """JSON schema and default of each parameter of the DAG, by name."""
+    return {
+        "input_prefix": {
+            "default": settings.raw_prefix,
+            "type": "string",
+            "pattern": FOLDER_PATTERN,
+            "maxLength": 900,
+            "description": "Folder of the raw bucket; another one than the configured writes to the demo tables",
+        },
+        "limit": {
+            "default": None,
+            "type": ["null", "integer"],
+            "minimum": 1,
+            "description": "At most so many images, chosen evenly; writes to the demo tables",
+        },
+        "variance": {
+            "default": settings.variance,
+            "type": "number",
+            "exclusiveMinimum": 0,
+            **_at_most(1),
+            "description": "Share of the variance to keep; k, if given, goes first",
+        },
+        "k": {
+            "default": settings.k,
+            "type": ["null", "integer"],
+            "minimum": 1,
+            "maximum": 1280,
+            "description": "Number of principal components",
+        },
+        "engine": {
+            "default": settings.engine,
+            "type": "string",
+            "enum": list(ENGINES),
+            "description": "What runs MobileNetV2: LiteRT, or TensorFlow as the reference",
+        },
+        "model_id": {
+            "default": settings.model_id,
+            "type": ["null", "string"],
+            "pattern": "^[0-9a-f]{64}$",
+            "description": "The model, as printed by make model",
+        },
+        "region": {
+            "default": settings.region,
+            "type": "string",
+            "enum": list(EU_REGIONS),
+            "description": "Where the cluster runs; EU member states only",
+        },
+        "profile": {
+            "default": None,
+            "type": ["null", "string"],
+            "enum": [None, *dict.fromkeys((settings.demo_profile, settings.nightly_profile))],
+            "description": "Size of the cluster; by default the one of the mode",
+        },
+        "max_cost_eur": {
+            "default": settings.max_cost_eur,
+            "type": "number",
+            "exclusiveMinimum": 0,
+            **_at_most(settings.max_cost_eur),
+            "description": "A run forecast above it is refused; its cluster is gone before it is spent. "
+            "The setting max_cost_eur is the most",
+        },
+        "full_refresh": {
+            "default": False,
+            "type": "boolean",
+            "description": "Load and featurize every image again",
+        },
+        "force": {
+            "default": False,
+            "type": "boolean",
+            "description": "Run although nothing changed, although this very input failed its quality gate, or "
+            "although more photos are gone than max_removed_share and max_removed_rows allow",
+        },
+    }
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(allow_inf_nan=False))
+class RunParameters:
+    """What a run does, resolved; pydantic reads `5.0`, which is an integer to JSON, as 5.
+
+    Attributes:
+        mode: nightly over the full configured prefix, else demo.
+        complete: the listing covers the full configured prefix, so that rows of absent objects may be removed.
+        database: where the run writes.
+    """
+
+    mode: Mode
+    complete: bool
+    database: str
+    profile: str
+    region: str
+    input_prefix: str
+    limit: int | None
+    variance: float
+    k: int | None
+    engine: str
+    model_id: str | None
+    max_cost_eur: float
+    full_refresh: bool
+    force: bool
+
+
+def unchecked_params(schemas: Mapping[str, Mapping[str, Any]]) -> ParamsDict:
+    """The parameters for a task: the defaults of the form without its schemas."""
+    return ParamsDict({name: Param(schema["default"]) for name, schema in schemas.items()})
+
+
+def mode_of(settings: Settings, params: Mapping[str, Any]) -> Mode:
+    """Nightly for a run over the full configured prefix, however it was triggered; else demo."""
+    whole = params.get("limit") is None and params.get("input_prefix") == settings.raw_prefix
+    return "nightly" if whole else "demo"
+
+
+def database_of(settings: Settings, params: Mapping[str, Any]) -> str:
+    """Where a run with these parameters writes."""
+    return settings.database if mode_of(settings, params) == "nightly" else settings.demo_database
+
+
+def region_of(settings: Settings, params: Mapping[str, Any]) -> str:
+    """Where a run with these parameters may have a cluster: the configured region if `plan` refuses the one named."""
+    region = params.get("region")
+    return region if isinstance(region, str) and region in EU_REGIONS else settings.region
+
+
+def resolve_parameters(
+    settings: Settings,
+    params: Mapping[str, Any],
+    conf: Mapping[str, Any] | None,
+    schemas: Mapping[str, Mapping[str, Any]],
+) -> RunParameters:
+    """Settle what the run does.
+
+    Args:
+        settings: Settings of this deployment.
+        params: The run's parameters; not validated before.
+        conf: What the trigger passed, for the check of its keys.
+        schemas: JSON schemas of the DAG's parameters, by name.
+
+    Raises:
+        ConfigError: An unknown key in `conf`, or a value that its schema does not allow.
+        ResidencyError: The region is not in the European Union.
+    """
+    unknown = sorted(set(conf or {}) - set(schemas))
+    if unknown:
+        raise ConfigError(f"conf: unknown {', '.join(unknown)}; a run takes {', '.join(sorted(schemas))}")
+    require_eu_region(str(params.get("region")), "params.region")
+    for name, schema in schemas.items():
+        if (error := best_match(Draft202012Validator(schema).iter_errors(params.get(name)))) is not None:
+            raise ConfigError(f"params.{name}: {error.message}; {schema['description']}")
+    mode = mode_of(settings, params)
+    whole = mode == "nightly"
+    profile = settings.nightly_profile if whole else settings.demo_profile
+    values = {name: params[name] for name in schemas} | {"profile": params["profile"] or profile}
+    return RunParameters(mode=mode, complete=whole, database=database_of(settings, params), **values)

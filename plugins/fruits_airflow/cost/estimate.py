@@ -1,0 +1,257 @@
+"""What a run will cost, may cost and has cost, in euros without tax.
+
+Three figures that never share a formula: the forecast (images, speed and fleets), the bound (the dearest nodes for as
+long as the money lasts), the estimate (the nodes that were there, for as long as they were).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from fruits_airflow.config.errors import CostCeilingExceeded
+from fruits_airflow.cost.prices import Prices, vcpus
+
+PARTS = ("ec2", "emr", "ebs", "s3", "kms", "network")
+
+# Requests of a run beside the one GET for each new image: counted in the access log of a demo on local_aws, rounded up.
+_READS_PER_RUN, _WRITES_PER_RUN = 3_000, 500
+_LIST_PAGE = 1_000
+_IMAGES_PER_DATA_FILE = 4_000  # some 128 MiB of pixels; each file is written, and read by the next stage
+# With a bucket key S3 asks KMS once per caller, bucket and a few minutes. AWS promises "up to 99 percent" fewer.
+_KMS_SHARE_OF_REQUESTS = 0.01
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a run has to do.
+
+    Attributes:
+        images: to fetch, decode and featurize.
+        listed: objects below the prefix.
+        transfer_gib: read from a bucket in another region than the cluster's.
+    """
+
+    images: int
+    listed: int = 0
+    transfer_gib: float = 0.0
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a cluster works.
+
+    Attributes:
+        images_per_second_per_vcpu: loading and featurizing together.
+        fixed_minutes: what every run takes: start, step overhead, PCA, termination.
+        source: where the throughput comes from, for the log.
+    """
+
+    images_per_second_per_vcpu: float
+    fixed_minutes: float
+    source: str = "profile"
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Hours of the cluster, and euros by part of the bill."""
+
+    hours: float
+    parts: Mapping[str, float]
+
+    @property
+    def total_eur(self) -> float:
+        """All parts."""
+        return sum(self.parts.values())
+
+
+def forecast_hours(images: float, speed: Speed, fleets: Sequence[Mapping[str, Any]]) -> float:
+    """How long a run takes: the fixed minutes, and its images on every vCPU that executes tasks."""
+    images_per_second = speed.images_per_second_per_vcpu * worker_vcpus(fleets)
+    return speed.fixed_minutes / 60 + images / images_per_second / 3600
+
+
+def forecast(
+    work: Workload,
+    speed: Speed,
+    fleets: Sequence[Mapping[str, Any]],
+    prices: Prices,
+    interface_endpoints: int = 0,
+) -> Forecast:
+    """What a run will cost: each fleet at its target capacity, of its dearest type, spot at its typical price.
+
+    Args:
+        work: of the run.
+        speed: of the cluster.
+        fleets: `InstanceFleets` of RunJobFlow.
+        prices: of the cluster's region.
+        interface_endpoints: VPC interface endpoints by which nodes without public addresses reach AWS; 0 where each
+            node has a public address.
+    """
+    hours = forecast_hours(work.images, speed, fleets)
+    usd = dict.fromkeys(PARTS, 0.0)
+    nodes = 0
+    for fleet in fleets:
+        for config, count, market in _dearest_nodes(fleet, prices):
+            nodes += count
+            for part, hourly in _node_parts(config, market, prices).items():
+                usd[part] += count * hourly * hours
+    usd["network"] += _network_usd_per_hour(nodes, interface_endpoints, prices) * hours
+    usd["network"] += work.transfer_gib * prices.transfer
+    files = work.images / _IMAGES_PER_DATA_FILE
+    reads = work.images + _READS_PER_RUN + 2 * files
+    writes = work.listed / _LIST_PAGE + _WRITES_PER_RUN + 2 * files
+    usd["s3"] = reads * prices.s3_read + writes * prices.s3_write
+    usd["kms"] = (reads + writes) * _KMS_SHARE_OF_REQUESTS * prices.kms
+    return Forecast(hours, {part: value * prices.eur_per_usd for part, value in usd.items()})
+
+
+def _network_usd_per_hour(nodes: int, interface_endpoints: int, prices: Prices) -> float:
+    """Endpoints cost when no run uses them, too: a run is charged for its hours."""
+    return interface_endpoints * prices.interface_endpoint or nodes * prices.public_ipv4
+
+
+def worker_vcpus(fleets: Sequence[Mapping[str, Any]]) -> int:
+    """Virtual CPUs that execute tasks: of core and task fleets, of their smallest allowed nodes."""
+    return sum(
+        min(
+            _count(config, _units(fleet)) * vcpus(config["InstanceType"])
+            for config in fleet["InstanceTypeConfigs"]
+        )
+        for fleet in fleets
+        if fleet.get("InstanceFleetType") != "MASTER"
+    )
+
+
+def fleets_eur_per_hour(
+    fleets: Sequence[Mapping[str, Any]], prices: Prices, interface_endpoints: int = 0
+) -> float:
+    """The most that an hour of a cluster can cost: dearest types, no spot discount, a public address for each node.
+
+    Managed scaling goes no higher than the fleets' targets (see include/cluster.yaml).
+    """
+    return prices.eur_per_usd * (
+        interface_endpoints * prices.interface_endpoint
+        + sum(
+            max(
+                _count(config, _units(fleet)) * _bound(config, prices)
+                for config in fleet["InstanceTypeConfigs"]
+            )
+            for fleet in fleets
+        )
+    )
+
+
+def deadline(
+    now: datetime, max_cost_eur: float, spent_eur: float, eur_per_hour: float, max_minutes: float
+) -> datetime:
+    """The moment at which a cluster created `now` must be gone.
+
+    Never later than the moment at which `max_cost_eur` is spent: AWS counts from the start of the nodes, which
+    is after `now`, and `eur_per_hour` is an upper bound.
+
+    Args:
+        now: when RunJobFlow is sent, with a time zone.
+        max_cost_eur: what the run may cost.
+        spent_eur: what earlier clusters of the same run have cost.
+        eur_per_hour: price of the cluster.
+        max_minutes: the longest that any cluster may live.
+
+    Raises:
+        CostCeilingExceeded: less than ten minutes are left: too few for a cluster to do anything.
+    """
+    affordable = (max_cost_eur - spent_eur) / eur_per_hour * 60
+    minutes = min(float(max_minutes), affordable)
+    if affordable < 10:
+        raise CostCeilingExceeded(
+            f"max_cost_eur: {max_cost_eur:.2f} leaves {max(affordable, 0):.1f} minutes of a cluster at "
+            f"{eur_per_hour:.2f} EUR per hour after {spent_eur:.2f} EUR already spent by this run; raise it"
+        )
+    return now + timedelta(seconds=math.floor(minutes * 60))
+
+
+def estimate_parts(
+    instances: Iterable[Mapping[str, Any]],
+    prices: Prices,
+    now: datetime,
+    disk_gib: Mapping[str, float] | None = None,
+    spot_discount: bool = True,
+    interface_endpoints: int = 0,
+) -> dict[str, float]:
+    """Euros that a cluster's nodes have cost, by part, from the timelines that ListInstances gives and nothing else.
+
+    AWS bills by the second, a minute at least, from creation to end; a node without an end runs until `now`.
+    A type without a price here (a fleet may hold what cluster.yaml once allowed) counts as the dearest known.
+    Requests are not in it: no timeline tells of them.
+
+    Args:
+        instances: as ListInstances gives them.
+        prices: of the cluster's region.
+        now: with a time zone.
+        disk_gib: disk beside the root volume by instance type; ListInstances names volumes without their size.
+        spot_discount: count spot nodes at their typical price; False gives an upper bound.
+        interface_endpoints: as for `forecast`; counted for the hours of the node that lived longest.
+    """
+    usd = dict.fromkeys(PARTS, 0.0)
+    longest_hours = 0.0
+    for instance in instances:
+        timeline = instance.get("Status", {}).get("Timeline", {})
+        start = timeline.get("CreationDateTime")
+        if start is None:
+            continue
+        hours = max(60.0, ((timeline.get("EndDateTime") or now) - start).total_seconds()) / 3600
+        longest_hours = max(longest_hours, hours)
+        name = instance["InstanceType"]
+        known = name in prices.ec2 and name in prices.emr
+        market = instance.get("Market", "ON_DEMAND") if spot_discount and known else "ON_DEMAND"
+        ec2, fee = prices.node_usd_per_hour(name if known else prices.dearest_type(), market)
+        disk = prices.disk_usd_per_hour((disk_gib or {}).get(name, 0.0))
+        for part, hourly in (("ec2", ec2), ("emr", fee), ("ebs", disk), ("network", prices.public_ipv4)):
+            usd[part] += hourly * hours
+    if interface_endpoints:
+        usd["network"] = interface_endpoints * prices.interface_endpoint * longest_hours
+    return {part: value * prices.eur_per_usd for part, value in usd.items()}
+
+
+def disks(fleets: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """GiB of disk beside the root volume that each type of the fleets gets."""
+    return {c["InstanceType"]: _disk_gib(c) for fleet in fleets for c in fleet["InstanceTypeConfigs"]}
+
+
+def _dearest_nodes(fleet: Mapping[str, Any], prices: Prices) -> list[tuple[Mapping[str, Any], int, str]]:
+    chosen = []
+    for key, market in (("TargetOnDemandCapacity", "ON_DEMAND"), ("TargetSpotCapacity", "SPOT")):
+        if units := fleet.get(key, 0):
+            configs: Sequence[Mapping[str, Any]] = fleet["InstanceTypeConfigs"]
+            priced = [
+                (_count(c, units) * sum(_node_parts(c, market, prices).values()), i)
+                for i, c in enumerate(configs)
+            ]
+            config = configs[max(priced)[1]]
+            chosen.append((config, _count(config, units), market))
+    return chosen
+
+
+def _node_parts(config: Mapping[str, Any], market: str, prices: Prices) -> dict[str, float]:
+    ec2, fee = prices.node_usd_per_hour(config["InstanceType"], market)
+    return {"ec2": ec2, "emr": fee, "ebs": prices.disk_usd_per_hour(_disk_gib(config))}
+
+
+def _bound(config: Mapping[str, Any], prices: Prices) -> float:
+    return sum(_node_parts(config, "ON_DEMAND", prices).values()) + prices.public_ipv4
+
+
+def _units(fleet: Mapping[str, Any]) -> int:
+    return int(fleet.get("TargetOnDemandCapacity", 0) + fleet.get("TargetSpotCapacity", 0))
+
+
+def _count(config: Mapping[str, Any], units: int) -> int:
+    return math.ceil(units / int(config.get("WeightedCapacity", 1)))
+
+
+def _disk_gib(config: Mapping[str, Any]) -> float:
+    devices = config.get("EbsConfiguration", {}).get("EbsBlockDeviceConfigs", [])
+    return float(sum(d["VolumeSpecification"]["SizeInGB"] * d.get("VolumesPerInstance", 1) for d in devices))

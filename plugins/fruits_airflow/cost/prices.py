@@ -1,0 +1,173 @@
+"""The price list, include/prices.yaml: what AWS charges in each EU region, when and where that was read.
+
+Dollars without tax, as AWS bills them; one rate turns them into euros. `make prices` writes the file anew.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fruits_airflow.config.errors import ConfigError
+from fruits_airflow.config.settings import REPOSITORY
+from fruits_airflow.config.strict_yaml import read_yaml_mapping
+
+PRICES_FILE = REPOSITORY / "include" / "prices.yaml"
+HOURS_PER_MONTH = 730.0  # as AWS divides a month's price of a volume
+ROOT_VOLUME_GIB = 15.0  # what EMR gives each node unless told otherwise
+REMEMBERED = ("remembered", "guessed")  # sources that no invoice can be held against
+SECTIONS = ("ec2", "spot", "emr", "ebs", "s3", "kms", "network")
+
+_SIZE = re.compile(r"\.(\d*)xlarge$")
+_HEADER = """\
+# What AWS charges in EU regions, in US dollars without tax. Each section says when and where it was read.
+#   remembered  written from memory: to be refreshed by `make prices` before first use
+#   guessed     not even remembered: spot at 45 percent of on demand; the sovereign cloud at Frankfurt plus 15 percent
+#   price list  AWS Price List API; for spot: the median of a week of DescribeSpotPriceHistory
+# EC2: Linux, on demand, shared tenancy. EMR: its fee, on top of either. EBS: gp3. Spot: a typical price, no bound.
+# `make prices` writes this file anew and keeps no comments. The exchange rate is no price of AWS's: it stays as it
+# is until you say EUR_PER_USD=.
+"""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """The price list of one region.
+
+    Attributes:
+        region: AWS region code.
+        ec2: US dollars per instance-hour by instance type, on demand.
+        spot: the same on the spot market, typically.
+        emr: EMR's fee per instance-hour by instance type, on top of either.
+        ebs: US dollars per GiB and month.
+        s3_write: US dollars for one PUT, POST or LIST.
+        s3_read: US dollars for one GET.
+        kms: US dollars for one request.
+        public_ipv4: US dollars per address and hour.
+        interface_endpoint: US dollars per VPC interface endpoint (in one zone) and hour.
+        transfer: US dollars per GiB to another region.
+        eur_per_usd: euros per US dollar.
+        remembered: the sections whose figures are from memory.
+        as_of: ISO date of the oldest section.
+    """
+
+    region: str
+    ec2: Mapping[str, float]
+    spot: Mapping[str, float]
+    emr: Mapping[str, float]
+    ebs: float
+    s3_write: float
+    s3_read: float
+    kms: float
+    public_ipv4: float
+    interface_endpoint: float
+    transfer: float
+    eur_per_usd: float
+    remembered: tuple[str, ...] = ()
+    as_of: str = ""
+
+    def node_usd_per_hour(self, instance_type: str, market: str) -> tuple[float, float]:
+        """EC2's and EMR's part of one node's hour.
+
+        Args:
+            instance_type: such as m7g.xlarge.
+            market: ON_DEMAND or SPOT, as EMR spells them; spot is never counted above on demand.
+
+        Raises:
+            ConfigError: the instance type has no price in this region.
+        """
+        try:
+            on_demand, fee = self.ec2[instance_type], self.emr[instance_type]
+        except KeyError:
+            raise ConfigError(
+                f"include/prices.yaml: no price for {instance_type} in {self.region}; add it (make prices "
+                "TYPES=...), or take another type in include/cluster.yaml"
+            ) from None
+        return (
+            min(on_demand, self.spot.get(instance_type, on_demand)) if market == "SPOT" else on_demand
+        ), fee
+
+    def disk_usd_per_hour(self, disk_gib: float) -> float:
+        """An hour of a node's root volume and of `disk_gib` beside it."""
+        return (disk_gib + ROOT_VOLUME_GIB) * self.ebs / HOURS_PER_MONTH
+
+    def instance_eur_per_hour(self, instance_type: str, disk_gib: float = 0.0) -> float:
+        """Euros for one hour of one node on demand, with its disks.
+
+        Raises:
+            ConfigError: the instance type has no price in this region.
+        """
+        usd = sum(self.node_usd_per_hour(instance_type, "ON_DEMAND")) + self.disk_usd_per_hour(disk_gib)
+        return usd * self.eur_per_usd
+
+    def dearest_type(self) -> str:
+        """The type that costs most on demand: what an unknown node is counted as."""
+        return max(self.ec2.keys() & self.emr.keys(), key=lambda name: self.ec2[name] + self.emr[name])
+
+
+def vcpus(instance_type: str) -> int:
+    """Virtual CPUs of a type of the m, c and r families: 4 for each `xlarge`, as AWS has sized them since 2017.
+
+    Raises:
+        ConfigError: a size that says nothing about its CPUs, such as `large` (too small for EMR) or `metal`.
+    """
+    size = _SIZE.search(instance_type)
+    if size is None:
+        raise ConfigError(
+            f"{instance_type}: not a size that EMR runs well on; take xlarge, 2xlarge, 4xlarge, ..."
+        )
+    return 4 * int(size.group(1) or 1)
+
+
+def load_prices(region: str, path: Path = PRICES_FILE) -> Prices:
+    """Reads the price list of `region`.
+
+    Raises:
+        ConfigError: the file is malformed or has no prices for the region.
+    """
+    content = read_yaml_mapping(path)
+    try:
+        local, rate = content["regions"][region], content["eur_per_usd"]
+        parts = [rate, *(local[section] for section in SECTIONS)]
+        return Prices(
+            region=region,
+            ec2=_floats(local["ec2"]),
+            spot=_floats(local["spot"]),
+            emr=_floats(local["emr"]),
+            ebs=_price(local["ebs"]["usd_per_gib_month"]),
+            s3_write=_price(local["s3"]["usd_per_1000_writes"]) / 1_000,
+            s3_read=_price(local["s3"]["usd_per_1000_reads"]) / 1_000,
+            kms=_price(local["kms"]["usd_per_10000_requests"]) / 10_000,
+            public_ipv4=_price(local["network"]["public_ipv4_usd_per_hour"]),
+            interface_endpoint=_price(local["network"]["interface_endpoint_usd_per_hour"]),
+            transfer=_price(local["network"]["transfer_usd_per_gib"]),
+            eur_per_usd=_price(rate["value"]),
+            remembered=tuple(name for name in SECTIONS if local[name]["source"] in REMEMBERED),
+            as_of=min(str(part["date"]) for part in parts),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"{path}: no usable prices for {region}: {error!r}; add them, or run make prices"
+        ) from error
+
+
+def write_prices(content: Mapping[str, Any], path: Path = PRICES_FILE) -> None:
+    """Writes the whole list, in the shape that `load_prices` reads."""
+    text = yaml.safe_dump(dict(content), sort_keys=False, width=118, default_flow_style=None)
+    path.write_text(f"{_HEADER}\n{text}", encoding="utf-8")
+
+
+def _floats(section: Mapping[str, Any]) -> dict[str, float]:
+    return {name: _price(usd) for name, usd in section["usd_per_hour"].items()}
+
+
+def _price(value: Any) -> float:
+    number = float(value)
+    if not 0 < number < 1_000:  # NaN fails too
+        raise ValueError(f"{value!r} is no price")
+    return number

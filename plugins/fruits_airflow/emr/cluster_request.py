@@ -1,0 +1,121 @@
+"""The request that makes a cluster: a body of RunJobFlow from the settings of a deployment, checked first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from fruits_airflow.config.settings import PREINSTALLED, Settings
+from fruits_airflow.cost.estimate import worker_vcpus
+from fruits_airflow.emr.cluster_body import Profile, render_body
+from fruits_airflow.emr.cluster_lint import Surroundings, require_sound
+from fruits_airflow.emr.clusters import ClusterIdentity, tag_value
+
+if TYPE_CHECKING:
+    from mypy_boto3_emr import EMRClient
+
+# Where include/bootstrap.sh puts the libraries, and where the image of a node has its own.
+PACKED_PYTHON = "/opt/fruits/bin/python"
+IMAGE_PYTHON = "/usr/bin/python3.11"
+ANY_DIGEST = "0" * 64  # of code that is not packed yet
+
+
+def cluster_body(
+    settings: Settings,
+    identity: ClusterIdentity,
+    profile: Profile,
+    *,
+    code_digest: str,
+    lake_region: str,
+    ends_at: datetime,
+) -> dict[str, Any]:
+    """The body of RunJobFlow.
+
+    Args:
+        settings: of the deployment.
+        identity: whose cluster.
+        profile: its size.
+        code_digest: folder below code/ in the lake with bootstrap.sh.
+        lake_region: where the lake's catalog is.
+        ends_at: when the cluster must be gone, with a time zone.
+
+    Raises:
+        ConfigError: include/cluster.yaml names a value that is not there.
+    """
+    packed = settings.node_environment not in (None, PREINSTALLED)
+    environment = f"s3://{settings.lake_bucket}/env/{settings.node_environment}/environment.tar.gz"
+    return render_body(
+        {
+            "managed_scaling": None,
+            **profile.values,
+            "worker_vcpus": worker_vcpus(profile.instance_fleets),
+            "name": identity.name,
+            "release_label": settings.release_label,
+            "lake_bucket": settings.lake_bucket,
+            "lake_region": lake_region,
+            "service_role": settings.service_role,
+            "instance_profile": settings.instance_profile,
+            "security_configuration": settings.security_configuration,
+            "subnet_id": settings.subnet_id,
+            "idle_timeout_s": settings.idle_timeout_s,
+            "code_digest": code_digest,
+            "environment_argument": f"--environment={environment}" if packed else None,
+            "node_python": PACKED_PYTHON if packed else IMAGE_PYTHON,
+            "deadline": ends_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "deployment_tag": tag_value(settings.deployment_id),
+            "dag_tag": tag_value(identity.dag_id),
+            "run_tag": tag_value(identity.run_id),
+        }
+    )
+
+
+def require_sound_cluster(
+    body: Mapping[str, Any], settings: Settings, region: str, now: datetime, client: EMRClient | None = None
+) -> None:
+    """Checks a body against every rule of fruits_airflow/emr/cluster_lint.py.
+
+    Args:
+        body: of RunJobFlow.
+        settings: of the deployment.
+        region: where it is sent.
+        now: when, with a time zone.
+        client: reads the security configuration that the body names, to check what it says too.
+
+    Raises:
+        ResidencyError: the region is not in the European Union.
+        ClusterRefused: a rule is broken.
+        ClientError: the security configuration cannot be read.
+    """
+    security: Mapping[str, Any] | None = None
+    if client is not None and (name := body.get("SecurityConfiguration")):
+        described = client.describe_security_configuration(Name=name)
+        security = json.loads(described["SecurityConfiguration"])
+    require_sound(
+        body,
+        Surroundings(
+            region=region,
+            lake_bucket=settings.lake_bucket,
+            now=now,
+            preinstalled=settings.node_environment == PREINSTALLED,
+            security=security,
+        ),
+    )
+
+
+def require_sound_profile(
+    settings: Settings, profile: Profile, region: str, lake_region: str, now: datetime
+) -> None:
+    """Checks, before anything is created, the cluster that a run of this profile would ask for.
+
+    Raises:
+        ResidencyError: the region is not in the European Union.
+        ClusterRefused: a rule is broken.
+    """
+    ends_at = now + timedelta(minutes=profile.longest_minutes(settings.max_cluster_minutes))
+    identity = ClusterIdentity(settings.deployment_id, "plan", "plan")
+    body = cluster_body(
+        settings, identity, profile, code_digest=ANY_DIGEST, lake_region=lake_region, ends_at=ends_at
+    )
+    require_sound_cluster(body, settings, region, now)

@@ -1,0 +1,113 @@
+"""Read what the lake stores for a search, in bounded pieces: text, gzip, and the texts in Parquet files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fruits_airflow.storage.inflate import InflateError, inflate
+from fruits_airflow.storage.lake import Lake
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+MAX_INFLATED_BYTES = 8 << 30
+_BUFFER_BYTES = 1 << 20
+_BATCH_ROWS = 4096
+
+
+class RangeFile(io.RawIOBase):
+    """An object of S3 as a file that can be read at any place: one ranged GET for each read.
+
+    Args:
+        client: S3 client.
+        bucket: Its bucket.
+        key: Its key.
+        size_bytes: Its size, as a listing shows it.
+    """
+
+    def __init__(self, client: S3Client, bucket: str, key: str, size_bytes: int) -> None:
+        super().__init__()
+        self._client, self._bucket, self._key, self._size, self._at = client, bucket, key, size_bytes, 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a place; return it."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on from the place."""
+        end = self._size if size < 0 else min(self._size, self._at + size)
+        if self._at >= end:
+            return b""
+        ranged = f"bytes={self._at}-{end - 1}"
+        content = self._client.get_object(Bucket=self._bucket, Key=self._key, Range=ranged)["Body"].read()
+        self._at += len(content)
+        return content
+
+    def readinto(self, buffer: Any) -> int:
+        """Read on into a buffer; return the number of bytes."""
+        content = self.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+
+class StoredObject(NamedTuple):
+    """An object as a listing of the lake shows it."""
+
+    key: str
+    size_bytes: int
+
+
+def list_objects(lake: Lake, prefix: str) -> Iterator[StoredObject]:
+    """List the lake's objects below a prefix."""
+    pages = lake.client.get_paginator("list_objects_v2").paginate(Bucket=lake.bucket, Prefix=prefix)
+    for page in pages:
+        yield from (StoredObject(entry["Key"], entry["Size"]) for entry in page.get("Contents", []))
+
+
+def open_object(lake: Lake, stored: StoredObject) -> io.BufferedReader:
+    """Open an object of the lake for reading in pieces, at any place."""
+    return io.BufferedReader(
+        RangeFile(lake.client, lake.bucket, stored.key, stored.size_bytes), _BUFFER_BYTES
+    )
+
+
+def text_pieces(file: io.BufferedReader | io.BytesIO) -> Iterator[bytes]:
+    """Yield the content of a file as text: inflated, and of a Parquet file what its cells hold.
+
+    Raises:
+        InflateError: The file is truncated or corrupt, inflates to more than MAX_INFLATED_BYTES, or is an Avro file:
+            these lie among the tables, where the Spark step rewrites them, and nowhere else.
+    """
+    magic = file.read(4)
+    file.seek(0)
+    if magic == b"Obj\x01":
+        raise InflateError("it is an Avro file, which no run writes here")
+    return _parquet_texts(file) if magic == b"PAR1" else inflate(file, MAX_INFLATED_BYTES)
+
+
+def _parquet_texts(file: Any) -> Iterator[bytes]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS):
+            for column in batch.columns:
+                if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+                    yield "\n".join(filter(None, column.to_pylist())).encode() + b"\n"
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InflateError(f"the Parquet file is corrupt: {error}") from error

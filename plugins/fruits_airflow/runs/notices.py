@@ -1,0 +1,159 @@
+"""Telling people, through one of Airflow's notifiers: in the log, by mail, in Slack, or to a webhook.
+
+A notice that cannot be sent is logged and changes nothing: it does not decide how a run ends.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.sdk import BaseNotifier
+
+from fruits_airflow.config.errors import LockHeld
+from fruits_airflow.config.settings import Settings
+from fruits_airflow.emr.clusters import ClusterIdentity
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
+Anchor = Literal[
+    "red-run",
+    "refused",
+    "gate-failed",
+    "lock-held",
+    "cluster-will-not-die",
+    "clusters-unseen",
+    "no-publication",
+]
+HEADLINES: dict[Anchor, str] = {
+    "red-run": "a run is red",
+    "refused": "a run was refused before anything was created",
+    "gate-failed": "the quality gate refused; yesterday's components stay published",
+    "lock-held": "a run gave up waiting for another writer",
+    "cluster-will-not-die": "a cluster does not end, and costs",
+    "clusters-unseen": "the janitor cannot see whether a cluster has outlived its run",
+    "no-publication": "the night is not published",
+}
+_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class Notice:
+    """What somebody should know.
+
+    Attributes:
+        anchor: the section of docs/runbook.md that says what to do.
+        run: whose it is.
+        cause: why.
+        cost_eur: what the run has cost so far; None when that is not known.
+    """
+
+    anchor: Anchor
+    run: ClusterIdentity
+    cause: str
+    cost_eur: float | None
+
+    @classmethod
+    def of_refusal(cls, run: ClusterIdentity, reason: str) -> Notice:
+        """Of a run that its plan refused, so that it has cost nothing."""
+        return cls("lock-held" if reason.startswith(LockHeld.__name__) else "refused", run, reason, 0.0)
+
+    @property
+    def subject(self) -> str:
+        """One line."""
+        return f"Fruits! {self.run.deployment_id}: {HEADLINES[self.anchor]}"
+
+    @property
+    def runbook(self) -> str:
+        """Where to read on."""
+        return f"docs/runbook.md#{self.anchor}"
+
+    @property
+    def text(self) -> str:
+        """All of it, as plain text."""
+        cost = "unknown" if self.cost_eur is None else f"{self.cost_eur:.2f} EUR"
+        return "\n".join(
+            (
+                self.subject,
+                f"run: {self.run.dag_id} {self.run.run_id}",
+                f"cause: {self.cause}",
+                f"cost so far: {cost}",
+                f"what to do: {self.runbook}",
+            )
+        )
+
+
+class LogNotifier(BaseNotifier):
+    """Writes a notice to the task's log.
+
+    Args:
+        notice: what to say.
+    """
+
+    def __init__(self, notice: Notice) -> None:
+        super().__init__()
+        self.notice = notice
+
+    def notify(self, context: Context) -> None:  # noqa: ARG002 - Airflow's signature
+        """Logs it."""
+        for line in self.notice.text.splitlines():
+            log.error("NOTICE %s", line)
+
+
+def is_last_attempt(context: Context) -> bool:
+    """Whether Airflow will not try the task again by itself: what one attempt could not do, another often can."""
+    ti: Any = context["ti"]
+    return bool(ti.try_number > ti.max_tries)
+
+
+def tell(settings: Settings, notice: Notice) -> None:
+    """Sends a notice the way the settings say."""
+    try:
+        # not called as a function: that would render the cause, which may be a step's own words, as a Jinja template
+        notifier_for(settings, notice).notify({})
+    except Exception:
+        log.exception("A notice was not sent by %s; it says:\n%s", settings.notify, notice.text)
+
+
+def notifier_for(settings: Settings, notice: Notice) -> BaseNotifier:
+    """The notifier that `notify` names, with its connection."""
+    connection: Any = settings.notify_conn_id
+    if settings.notify == "mail":
+        from airflow.providers.smtp.notifications.smtp import SmtpNotifier
+
+        return SmtpNotifier(
+            to=str(settings.notify_to),
+            subject=notice.subject,
+            html_content=f"<pre>{html.escape(notice.text)}</pre>",
+            smtp_conn_id=connection,
+        )
+    if settings.notify == "slack":
+        from airflow.providers.slack.notifications.slack_webhook import SlackWebhookNotifier
+
+        text = html.escape(notice.text, quote=False)  # Slack's own rule: &, < and > only
+        return SlackWebhookNotifier(slack_webhook_conn_id=connection, text=text, timeout=_TIMEOUT_S)
+    if settings.notify == "webhook":
+        from airflow.providers.http.notifications.http import HttpNotifier
+
+        return HttpNotifier(
+            http_conn_id=connection, json=_payload(notice), extra_options={"timeout": _TIMEOUT_S}
+        )
+    return LogNotifier(notice)
+
+
+def _payload(notice: Notice) -> dict[str, Any]:
+    return {
+        "event": notice.anchor,
+        "deployment": notice.run.deployment_id,
+        "dag_id": notice.run.dag_id,
+        "run_id": notice.run.run_id,
+        "cause": notice.cause,
+        "cost_eur": notice.cost_eur,
+        "runbook": notice.runbook,
+        "text": notice.text,
+    }

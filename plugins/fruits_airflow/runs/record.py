@@ -1,0 +1,157 @@
+"""run.json: what a run was, did, took and cost, in one shape whatever its end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fruits_airflow.aws.endpoints import is_simulated
+from fruits_airflow.config.errors import FruitsError
+from fruits_airflow.emr.clusters import CLUSTER_REQUEST, Cluster
+from fruits_airflow.emr.stage_steps import STAGES
+from fruits_airflow.records.models import RunRecord, StageMetrics
+from fruits_airflow.records.sample import (
+    MAX_SAMPLE_BYTES,
+    SAMPLE,
+    SampleError,
+    decode_sample,
+)
+from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.storage.idempotency import MADE
+from fruits_airflow.storage.lake import Lake, ObjectTooLarge, run_key
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from mypy_boto3_emr import EMRClient
+
+log = logging.getLogger(__name__)
+
+
+def blank_record(run_id: str, mode: str, region: str) -> dict[str, Any]:
+    """A record of a run that has done nothing yet, as JSON."""
+    return RunRecord(run_id=run_id, state="failed", mode=mode, region=region).model_dump()
+
+
+def read_sample(lake: Lake, run_id: str, problems: list[str]) -> pa.Table | None:
+    """The sample of images that `publish` wrote for the report; None without one, or when it cannot be used.
+
+    Args:
+        lake: the lake bucket.
+        run_id: of the run.
+        problems: receives a sentence when it cannot be used.
+    """
+    try:
+        content = lake.read(run_key(run_id, SAMPLE), MAX_SAMPLE_BYTES)
+        return None if content is None else decode_sample(content)
+    except (ObjectTooLarge, SampleError) as error:
+        problems.append(str(error))
+        return None
+
+
+def assemble_record(
+    run: RunCluster,
+    mode: str,
+    stages: Mapping[str, StageMetrics],
+    *,
+    ended: bool = False,
+    whole: bool = False,
+) -> RunRecord:
+    """The record of a run as far as it has come, without its final state.
+
+    Args:
+        run: the run.
+        mode: nightly or demo.
+        stages: the metrics of its stages, by stage.
+        ended: every cluster of the run was seen ended.
+        whole: rather nothing than a record with only the id of a cluster that EMR does not tell about.
+
+    Raises:
+        ClientError, BotoCoreError: EMR does not tell about the clusters, and the record was to be whole.
+    """
+    record = blank_record(run.identity.run_id, mode, run.region) | {"simulated": is_simulated(run.client)}
+    if run.plan:
+        planned = datetime.fromisoformat(run.plan["planned_at"])
+        record["images"] |= run.plan["images"]
+        record["bytes"]["input"] = run.plan["input_bytes"]
+        record["cluster"]["vcpus"] = run.plan["vcpus"]
+        record["features"] |= {name: run.plan[name] for name in ("model_id", "engine", "weights")}
+        record["cost"] |= {
+            "forecast_eur": round(run.plan["forecast_eur"], 4),
+            "forecast_parts": {part: round(eur, 4) for part, eur in run.plan["forecast_parts"].items()},
+            "ceiling_eur": run.plan["max_cost_eur"],
+        }
+        record["seconds"]["total"] = _seconds_between(planned, datetime.now(UTC))
+    for stage, metrics in stages.items():
+        record["seconds"][stage] = metrics.seconds
+        for part, content in metrics.parts("images", "features", "pca", "drift", "bytes", "quality").items():
+            record[part] |= content
+        record |= metrics.parts("rejects_by_code", "metadata_stripped")
+    try:
+        record["cluster"] |= _noted_cluster(run)
+        clusters = run.ended_history() if ended else run.history()
+        if clusters:
+            _add_cluster(record, run.client, clusters)
+            _add_cost(record["cost"], run.estimated_parts())
+            ended_at = clusters[-1].description["Status"]["Timeline"].get("EndDateTime")
+            # The cluster of an earlier attempt ended before this one's plan.
+            if run.plan and ended_at and ended_at > planned:
+                # The page is written some seconds before run.json: up to the cluster's end, both count the same.
+                record["seconds"]["total"] = _seconds_between(planned, ended_at)
+    except (BotoCoreError, ClientError) as error:
+        if whole:
+            raise
+        log.warning("EMR does not tell about this run's cluster, so the record has its id at most: %s", error)
+    except FruitsError as error:
+        # A profile or prices that no longer fit the plan: another attempt finds the same.
+        log.warning("What the run has cost is not in the record: %s", error)
+    return RunRecord.model_validate(record)
+
+
+def _seconds_between(start: datetime, end: datetime) -> float:
+    """Seconds, never negative: the clocks of two machines differ."""
+    return round(max(0.0, (end - start).total_seconds()), 1)
+
+
+def _noted_cluster(run: RunCluster) -> dict[str, Any]:
+    """Id and name of the cluster that was made last since the plan, as the journal has them."""
+    note, planned_at = run.journal.read(CLUSTER_REQUEST) or {}, run.plan.get("planned_at")
+    if MADE not in note or not planned_at or note["at"] < planned_at:
+        return {}
+    return {"id": note[MADE], "name": run.identity.name}
+
+
+def _add_cost(cost: dict[str, Any], parts: Mapping[str, float]) -> None:
+    """Adds what the nodes have cost; compared with what was forecast of the same parts, so without requests."""
+    spent = {part: round(eur, 4) for part, eur in parts.items() if eur}
+    foreseen = sum(cost["forecast_parts"].get(part, 0.0) for part in spent)
+    cost["estimate_eur"] = round(sum(parts.values()), 4)
+    cost["estimate_parts"] = spent
+    cost["difference_eur"] = round(cost["estimate_eur"] - foreseen, 4)
+
+
+def _add_cluster(record: dict[str, Any], client: EMRClient, clusters: Sequence[Cluster]) -> None:
+    last = clusters[-1]
+    release = last.description.get("ReleaseLabel")
+    record["cluster"] |= {"id": last.job_flow_id, "name": last.name, "state": last.state, "release": release}
+    timeline = last.description["Status"]["Timeline"]
+    ends = []
+    for cluster in clusters:
+        for page in client.get_paginator("list_steps").paginate(ClusterId=cluster.job_flow_id):
+            for step in page["Steps"]:
+                times = step["Status"].get("Timeline", {})
+                start, end = times.get("StartDateTime"), times.get("EndDateTime")
+                stage = step["Name"].split("/")[0]
+                if stage in STAGES and start and end:
+                    ends.append(end)
+                    if (
+                        step["Status"]["State"] == "COMPLETED"
+                    ):  # with the start of Spark, unlike the job's own count
+                        record["seconds"][stage] = _seconds_between(start, end)
+    if ready := timeline.get("ReadyDateTime"):
+        record["seconds"]["cluster_start"] = _seconds_between(last.created_at, ready)
+    if ends and (ended := timeline.get("EndDateTime")):
+        record["seconds"]["terminate"] = _seconds_between(max(ends), ended)

@@ -1,0 +1,94 @@
+"""Writing report.html, for every run that has something to say: a stopped one says why."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from airflow.sdk.exceptions import AirflowSkipException
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fruits_airflow.config.errors import ResidencyError
+from fruits_airflow.config.run_parameters import mode_of
+from fruits_airflow.config.settings import Settings
+from fruits_airflow.records.digests import REPORT
+from fruits_airflow.records.models import (
+    RunRecord,
+    StageMetrics,
+    read_record,
+    read_stages,
+)
+from fruits_airflow.runs.record import assemble_record, read_sample
+from fruits_airflow.runs.residency import EVIDENCE, complete
+from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_status import problems_of, task_states
+from fruits_airflow.storage.lake import run_key
+from fruits_airflow.storage.run_notes import LAST_FAILURE
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
+
+def report_run(settings: Settings, context: Context) -> str:
+    """Writes report.html; returns its URI.
+
+    Raises:
+        AirflowSkipException: the plan died without a word, so there is nothing to report.
+    """
+    run = RunCluster.of(context, settings)
+    uri = run.lake.uri(run_key(run.identity.run_id, REPORT))
+    if not run.plan:
+        decided = read_record(run.lake, run.identity.run_id)
+        if decided is None:
+            raise AirflowSkipException("the plan died before it could say why")
+        write_report(run, decided, {})
+        return uri
+    unusable = list[str]()
+    stages = read_stages(run.lake, run.identity.run_id, unusable)
+    record = assemble_record(run, mode_of(settings, context["params"]), stages)
+    problems = problems_of(task_states(context), stages, run.plan, run.journal.read(LAST_FAILURE))
+    problems += [*unusable, *residency_problems(run)]
+    write_report(run, record.ended("failed" if problems else "succeeded", "; ".join(problems)), stages)
+    return uri
+
+
+def residency_problems(run: RunCluster) -> list[str]:
+    """Completes residency.json; what was found outside the European Union is why the run is red."""
+    try:
+        complete(run.lake, run.identity.run_id, run.history())
+    except ResidencyError as error:
+        return [f"ResidencyError: {error}"]
+    except (BotoCoreError, ClientError) as error:
+        log.warning("residency.json cannot be completed: %s; the page shows what plan had found", error)
+    return []
+
+
+def write_report(run: RunCluster, record: RunRecord, stages: Mapping[str, StageMetrics]) -> bytes:
+    """Renders a record into the run's folder; returns the page."""
+    from fruits_airflow.report import render
+
+    run_id, problems = run.identity.run_id, list[str]()
+    sample = read_sample(run.lake, run_id, problems)
+    evidence = run.lake.read_json(run_key(run_id, EVIDENCE))
+    page = render(record, stages, sample, evidence, problems=problems).encode()
+    run.lake.write(run_key(run_id, REPORT), page, "text/html; charset=utf-8")
+    return page
+
+
+def write_report_if_possible(
+    run: RunCluster, record: RunRecord, stages: Mapping[str, StageMetrics], *, anew: bool
+) -> bytes | None:
+    """Renders a record where there is no page yet, or over it if `anew`; logs what stands in its way.
+
+    Returns:
+        The page, when it was written.
+    """
+    try:
+        if anew or run.lake.read(run_key(run.identity.run_id, REPORT)) is None:
+            return write_report(run, record, stages)
+    except Exception:
+        log.exception("report.html cannot be written; a page does not decide how a run ended")
+    return None

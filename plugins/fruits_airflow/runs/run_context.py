@@ -1,0 +1,248 @@
+"""The cluster of the run that a task belongs to: its clients, its identity and the request that makes it.
+
+Every task of a stage asks here for the cluster rather than trusting an XCom: after "clear failed" the cluster that
+the XCom names is gone, and the first task that runs makes the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.amazon.aws.links.emr import EmrClusterLink
+from botocore.exceptions import BotoCoreError, ClientError
+
+from fruits_airflow.aws.clients import SINGLE_ATTEMPT, emr_client, s3_client
+from fruits_airflow.aws.endpoints import CALLED
+from fruits_airflow.config.errors import FruitsError
+from fruits_airflow.config.run_parameters import region_of
+from fruits_airflow.config.settings import Settings
+from fruits_airflow.cost.estimate import (
+    PARTS,
+    deadline,
+    disks,
+    estimate_parts,
+)
+from fruits_airflow.cost.prices import load_prices
+from fruits_airflow.emr.cluster_body import load_profile
+from fruits_airflow.emr.cluster_request import cluster_body, require_sound_cluster
+from fruits_airflow.emr.clusters import (
+    ALL_STATES,
+    CLUSTER_REQUEST,
+    ENDED_STATES,
+    Cluster,
+    ClusterDesk,
+    ClusterIdentity,
+    clusters_of_run,
+    find_noted,
+    instances_of,
+)
+from fruits_airflow.emr.stage_steps import step_for
+from fruits_airflow.emr.steps import StepDesk
+from fruits_airflow.locking.airflow_runs import AirflowRuns, SupervisedRuns
+from fruits_airflow.locking.database_lock import DatabaseLock, take_together
+from fruits_airflow.locking.lock_owners import lock_deadline, open_lock
+from fruits_airflow.runs.publication import read_state, require_not_overtaken
+from fruits_airflow.storage.lake import Lake
+from fruits_airflow.storage.run_notes import Journal, folder_of, forget_failure
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from mypy_boto3_emr import EMRClient
+
+log = logging.getLogger(__name__)
+
+PLAN_TASK = "plan"
+UPLOAD_TASK = "upload_code"
+
+_CLOCK_SKEW = timedelta(minutes=5)
+
+
+def open_lake(settings: Settings) -> Lake:
+    """The lake, through Airflow's connection if one is named."""
+    return Lake(s3_client(settings), settings.lake_bucket)
+
+
+@dataclass(frozen=True)
+class RunCluster:
+    """The cluster side of one run.
+
+    Attributes:
+        settings: of the deployment.
+        region: where the run's cluster is.
+        identity: whose cluster.
+        plan: what `plan` returned; empty when it returned nothing.
+        code_digest: what `upload_code` returned; empty when it returned nothing.
+        runs: what this Airflow knows of other runs.
+    """
+
+    settings: Settings
+    region: str
+    identity: ClusterIdentity
+    plan: Mapping[str, Any]
+    code_digest: str
+    runs: AirflowRuns
+
+    @classmethod
+    def of(cls, context: Context, settings: Settings) -> RunCluster:
+        """The cluster side of the run that `context` belongs to.
+
+        Pulls the XComs of two tasks that every run has, so that the graph shows the order of work and not who
+        reads whose result.
+        """
+        plan = context["ti"].xcom_pull(task_ids=PLAN_TASK) or {}
+        code_digest = context["ti"].xcom_pull(task_ids=UPLOAD_TASK) or ""
+        region = plan.get("region") or region_of(settings, context["params"])
+        identity = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
+        run = cls(settings, region, identity, plan, code_digest, SupervisedRuns(context["ti"]))
+        CALLED.keep(run.lake, run.folder)
+        return run
+
+    @cached_property
+    def client(self) -> EMRClient:
+        """EMR client for calls that may be repeated."""
+        return emr_client(self.settings, self.region)
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The lake bucket."""
+        return open_lake(self.settings)
+
+    @property
+    def folder(self) -> str:
+        """Key of where the run keeps its notes."""
+        return folder_of(self.identity.dag_id, self.identity.run_id)
+
+    @cached_property
+    def journal(self) -> Journal:
+        """The run's notes."""
+        return Journal(self.lake, self.folder)
+
+    @cached_property
+    def desk(self) -> ClusterDesk:
+        """Makes and ends this run's cluster."""
+        return ClusterDesk(
+            client=self.client,
+            single_attempt_client=emr_client(self.settings, self.region, SINGLE_ATTEMPT),
+            journal=self.journal,
+            identity=self.identity,
+            consistency_s=self.settings.list_consistency_s,
+            poll_s=self.settings.poll_s,
+        )
+
+    def step_desk(self, job_flow_id: str) -> StepDesk:
+        """Adds this run's steps to a cluster."""
+        return StepDesk(
+            client=self.client,
+            single_attempt_client=self.desk.single_attempt_client,
+            journal=self.journal,
+            job_flow_id=job_flow_id,
+            consistency_s=self.settings.list_consistency_s,
+            poll_s=self.settings.poll_s,
+        )
+
+    def step(self, stage: str) -> dict[str, Any]:
+        """The step of `stage` as AddJobFlowSteps takes it."""
+        return step_for(stage, self.plan, self.code_digest)
+
+    def adopt_or_create(self) -> Cluster:
+        """The run's live cluster, made now if there is none.
+
+        Raises:
+            CostCeilingExceeded: what is left of `max_cost_eur` does not pay for another cluster.
+            LockHeld: after "clear failed", another run works on the database.
+            RunOvertaken: after "clear failed", another run has worked on it.
+        """
+        return self.desk.adopt_or_create(self._claimed_body)
+
+    def lock(self, database: str) -> DatabaseLock:
+        """The lock of a database, as this run sees it."""
+        return open_lock(self.settings, self.lake, self.identity, database, self.region, self.runs)
+
+    def _claimed_body(self) -> dict[str, Any]:
+        """The body, once the database is this run's: verdict has released the lock when a cleared run goes on."""
+        databases = self.plan.get("locked_databases") or [self.plan["database"]]  # an erasure has several
+        take_together(map(self.lock, databases), lock_deadline(self.settings))
+        for database in databases:
+            require_not_overtaken(read_state(self.lake, database), self.identity.run_id)
+        forget_failure(self.lake, self.folder)
+        return self.body()
+
+    def body(self) -> dict[str, Any]:
+        """The body of RunJobFlow for a cluster made now."""
+        settings, profile = self.settings, load_profile(self.plan["profile"])
+        ends_at = deadline(
+            now=datetime.now(UTC),
+            max_cost_eur=self.plan["max_cost_eur"],
+            spent_eur=self.spent_eur(),
+            eur_per_hour=self.plan["eur_per_hour"],
+            max_minutes=profile.longest_minutes(settings.max_cluster_minutes),
+        )
+        body = cluster_body(
+            settings,
+            self.identity,
+            profile,
+            code_digest=self.code_digest,
+            lake_region=self.plan["lake_region"],
+            ends_at=ends_at,
+        )
+        require_sound_cluster(body, settings, self.region, datetime.now(UTC), self.client)
+        return body
+
+    def link_cluster(self, context: Context, operator: Any, job_flow_id: str) -> None:
+        """Notes what the task's link to the cluster needs."""
+        EmrClusterLink.persist(
+            context=context,
+            operator=operator,
+            region_name=self.region,
+            aws_partition=self.client.meta.partition,
+            job_flow_id=job_flow_id,
+        )
+
+    def history(self) -> list[Cluster]:
+        """Every cluster that this run has had since it was planned, oldest first; the last one also unlisted."""
+        if not self.plan:
+            return []
+        since = datetime.fromisoformat(self.plan["planned_at"]) - _CLOCK_SKEW
+        listed = clusters_of_run(self.client, self.identity, since)
+        ids = {cluster.job_flow_id for cluster in listed}
+        noted = find_noted(self.client, self.identity, self.journal.read(CLUSTER_REQUEST), ALL_STATES)
+        return [*listed, *(one for one in noted if one.job_flow_id not in ids and one.created_at >= since)]
+
+    def ended_history(self) -> list[Cluster]:
+        """`history` of a run whose clusters were all seen ended: a read that lags behind is made again for a while."""
+        give_up = time.monotonic() + self.settings.list_consistency_s
+        while True:
+            found = self.history()
+            if all(one.state in ENDED_STATES for one in found) or time.monotonic() >= give_up:
+                return found
+            time.sleep(self.settings.poll_s)
+
+    def spent_eur(self) -> float:
+        """The most that this run's clusters can have cost so far: a spot node counts as one on demand."""
+        return sum(self.estimated_parts(spot_discount=False).values())
+
+    def cost_so_far(self) -> float | None:
+        """The estimate for a notice; None when it cannot be had."""
+        try:
+            return sum(self.estimated_parts().values()) if self.plan else None
+        except (FruitsError, BotoCoreError, ClientError) as error:
+            log.warning("What the run has cost is not known: %s", error)
+            return None
+
+    def estimated_parts(self, spot_discount: bool = True) -> dict[str, float]:
+        """Euros that this run's clusters have cost so far, by part, from the timelines of their nodes."""
+        prices, now = load_prices(self.region), datetime.now(UTC)
+        disk_gib = disks(load_profile(self.plan["profile"]).instance_fleets) if self.plan else {}
+        endpoints = self.settings.interface_endpoints
+        total = dict.fromkeys(PARTS, 0.0)
+        for cluster in self.history():
+            nodes = instances_of(self.client, cluster.job_flow_id)
+            for part, eur in estimate_parts(nodes, prices, now, disk_gib, spot_discount, endpoints).items():
+                total[part] += eur
+        return total

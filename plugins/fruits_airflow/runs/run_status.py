@@ -1,0 +1,83 @@
+"""What went wrong in a run: from the states of its tasks, and from what its stages measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fruits_airflow.emr.stage_steps import STAGES
+from fruits_airflow.records.models import StageMetrics
+from fruits_airflow.runs.run_context import PLAN_TASK, UPLOAD_TASK
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+WORK_TASKS = (
+    *(PLAN_TASK, UPLOAD_TASK, "create_cluster", "cluster_ready"),
+    *(f"{stage}.{task}" for stage in STAGES for task in ("add", "wait")),
+)
+
+# Each listed photo has one, in the counts of spark_jobs/load_images.py.
+_FATES = ("loaded", "rejected", "unchanged", "suppressed")
+
+
+def task_states(context: Context) -> dict[str, str | None]:
+    """The states of the run's tasks that work; None for one without a state."""
+    ti: Any = context["ti"]
+    found = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(WORK_TASKS), run_ids=[ti.run_id])
+    states = found.get(ti.run_id, {})
+    return {task: None if (state := states.get(task)) is None else str(state) for task in WORK_TASKS}
+
+
+def problems_of(
+    states: Mapping[str, str | None],
+    stages: Mapping[str, StageMetrics],
+    plan: Mapping[str, Any],
+    failure: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Why a run is red, the cause first; empty when it did all its work and published.
+
+    Args:
+        states: of the tasks that work.
+        stages: the metrics of the stages, by stage.
+        plan: what `plan` returned; empty when it returned nothing.
+        failure: the note on what a task failed of for good.
+    """
+    problems = [f"{task} is {state}" for task, state in states.items() if state != "success"]
+    if problems and failure:
+        problems.insert(0, f"{failure['stage']}: {failure['cause']}")
+    publish = stages.get("publish")
+    if publish is not None and not publish.published:
+        problems.insert(
+            0, f"the quality gate refused: {', '.join(publish.quality.failed) or 'no check named'}"
+        )
+    return problems or _unproven(stages, plan)
+
+
+def gate_refused(stages: Mapping[str, StageMetrics]) -> bool:
+    """Whether the run came to its quality gate, and the gate said no."""
+    return "publish" in stages and stages["publish"].published is False
+
+
+def _unproven(stages: Mapping[str, StageMetrics], plan: Mapping[str, Any]) -> list[str]:
+    """What no metrics show to be done, whatever the tasks say: a person may have marked them.
+
+    Metrics last as long as the run's listing: a resumed run has those of the attempt that did the work, and `plan`,
+    when it lists anew, removes them. Of a load that finds its work committed, all photos are unchanged.
+    """
+    if not plan:
+        return [f"{PLAN_TASK} has planned nothing, whatever its state says; trigger a new run"]
+    if missing := [stage for stage in STAGES if stage not in stages]:
+        return [
+            f"{', '.join(missing)} left no metrics, whatever the tasks say; clear add and wait of {missing[0]}, "
+            "with what comes after them"
+        ]
+    images, listed = stages["load_images"].images, plan["images"]["seen"]
+    counts = {fate: getattr(images, fate) for fate in _FATES}
+    if sum(counts.values()) != listed:
+        told = ", ".join(f"{count} {fate}" for fate, count in counts.items())
+        return [
+            f"load_images tells of {sum(counts.values())} photos ({told}), and plan has listed {listed}; "
+            "clear add and wait of load_images, with what comes after them"
+        ]
+    return []

@@ -1,0 +1,172 @@
+"""What lies below the input prefix: listed once, kept as Parquet, compared with an earlier night.
+
+Everything streams: a million keys pass through in pages of a thousand and row groups of fifty thousand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fruits_airflow.config.errors import ConfigError
+from fruits_airflow.storage.object_versions import image_id_of
+
+ROW_GROUP = 50_000
+
+
+# Hidden folders, and the files that macOS, Windows, Android and NAS systems keep beside photos. `fruits.base.keys` has the
+# same pattern for plain folders; a test holds both equal.
+_LEFTOVER = re.compile(
+    r"(?:^|/)(?:(?:\.(?!\.?/)[^/]+|__MACOSX|@eaDir|\$RECYCLE\.BIN)/"
+    r"|(?:\._[^/]*|\.DS_Store|\.(?:trashed|pending)-[^/]*|Thumbs\.db|desktop\.ini)$)",
+    re.IGNORECASE,
+)
+_WITH_NAME = re.compile(r"^(\._|\.trashed-|\.pending-)(?!.*/$).*", re.IGNORECASE)
+
+
+class ListedObject(NamedTuple):
+    """An object as ListObjectsV2 shows it.
+
+    Attributes:
+        key: The object's key.
+        etag: Its ETag, without quotes.
+        size_bytes: Its size.
+        uploaded_s: When it was last modified, in seconds since 1970; 0 where that is not known.
+    """
+
+    key: str
+    etag: str
+    size_bytes: int
+    uploaded_s: int = 0
+
+
+@dataclass(frozen=True)
+class ListingSummary:
+    """What a listing amounts to; `digest` is SHA-256 over keys, ETags and sizes."""
+
+    images: int
+    size_bytes: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Changes:
+    """One listing against an earlier one: `new` counts added and changed objects."""
+
+    new: int
+    unchanged: int
+    removed: int
+
+
+def is_leftover(key: str) -> bool:
+    """Tell whether a file manager left this object behind; `key` is relative to the input prefix."""
+    return _LEFTOVER.search(key) is not None
+
+
+class PhotoFilter:
+    """Pass the photos of a listing on, and count what file managers left among them.
+
+    Attributes:
+        leftovers: Objects that were not passed on, by their kind, such as `._*`. Whole keys are not kept: logs must
+            not hold the name of a photo.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self.leftovers: Counter[str] = Counter()
+
+    def photos(self, objects: Iterable[ListedObject]) -> Iterator[ListedObject]:
+        """Yield the objects that are not leftovers."""
+        for item in objects:
+            if match := _LEFTOVER.search(item.key.removeprefix(self._prefix)):
+                self.leftovers[_WITH_NAME.sub(r"\1*", match.group().lstrip("/"))] += 1
+            else:
+                yield item
+
+
+def choose(objects: Iterable[ListedObject], limit: int) -> list[ListedObject]:
+    """At most `limit` objects, chosen evenly over all folders: those whose keys hash lowest. Sorted by key.
+
+    The first keys of a listing would all be of one label, and a second call must choose the same ones.
+    """
+    lowest = heapq.nsmallest(limit, objects, key=lambda o: hashlib.sha256(o.key.encode()).digest())
+    return sorted(lowest)
+
+
+def write_listing(objects: Iterable[ListedObject], path: Path) -> ListingSummary:
+    """Writes `listing.parquet`: key string, etag string, size_bytes and uploaded_s int64; sorted by key.
+
+    Raises:
+        ConfigError: the keys are not sorted, as in a directory bucket; comparing would then be wrong.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = (pa.string(), pa.string(), pa.int64(), pa.int64())
+    schema = pa.schema(list(zip(ListedObject._fields, kinds, strict=True)))
+    digest, count, size, previous = hashlib.sha256(), 0, 0, ""
+    rows: list[ListedObject] = []
+
+    def flush(writer: Any) -> None:
+        columns = {name: [row[i] for row in rows] for i, name in enumerate(ListedObject._fields)}
+        writer.write_table(pa.Table.from_pydict(columns, schema=schema), row_group_size=ROW_GROUP)
+        rows.clear()
+
+    with pq.ParquetWriter(path, schema) as writer:
+        for item in objects:
+            if count and item.key <= previous:
+                raise ConfigError(
+                    f"listing: object {count + 1} (image id {image_id_of(item.key)}) is out of order; use a general "
+                    "purpose bucket"
+                )
+            previous = item.key
+            digest.update(f"{item.key}\0{item.etag}\0{item.size_bytes}\n".encode())
+            count, size = count + 1, size + item.size_bytes
+            rows.append(item)
+            if len(rows) == ROW_GROUP:
+                flush(writer)
+        if rows or not count:
+            flush(writer)
+    return ListingSummary(count, size, digest.hexdigest())
+
+
+def read_listing(path: Path) -> Iterator[ListedObject]:
+    """Reads what `write_listing` wrote, row group by row group."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        # Listings of earlier releases have no times.
+        names = [name for name in ListedObject._fields if name in file.schema_arrow.names]
+        for batch in file.iter_batches(batch_size=ROW_GROUP, columns=names):
+            yield from map(ListedObject, *(column.to_pylist() for column in batch.columns))
+
+
+def compare(
+    before: Iterable[ListedObject],
+    now: Iterable[ListedObject],
+    on_removal: Callable[[ListedObject], None] = lambda _: None,
+) -> Changes:
+    """Counts what changed between two listings, both sorted by key; calls `on_removal` for each removed object."""
+    new = unchanged = removed = 0
+    old_items = iter(before)
+    old = next(old_items, None)
+    for item in now:
+        while old is not None and old.key < item.key:
+            on_removal(old)
+            removed, old = removed + 1, next(old_items, None)
+        if old is not None and old.key == item.key:
+            same = old.etag == item.etag
+            new, unchanged = new + (not same), unchanged + same
+            old = next(old_items, None)
+        else:
+            new += 1
+    while old is not None:
+        on_removal(old)
+        removed, old = removed + 1, next(old_items, None)
+    return Changes(new, unchanged, removed)

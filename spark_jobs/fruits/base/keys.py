@@ -1,0 +1,68 @@
+"""What an object's key says: the image's id, its label, its rotation sequence, and whether it is a photo at all."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+_LEFTOVER = re.compile(
+    r"(?:^|/)(?:(?:\.(?!\.?/)[^/]+|__MACOSX|@eaDir|\$RECYCLE\.BIN)/"
+    r"|(?:\._[^/]*|\.DS_Store|\.(?:trashed|pending)-[^/]*|Thumbs\.db|desktop\.ini)$)",
+    re.IGNORECASE,
+)
+"""Hidden folders, and the files that macOS, Windows, Android and NAS systems keep beside photos."""
+_SEQUENCE = re.compile(r"^(r\d*)_")
+
+
+def image_id(key: str) -> str:
+    """Name an image by its key, so that a changed object replaces its own rows.
+
+    Args:
+        key: Full object key; for a plain folder, the path relative to that folder.
+
+    Returns:
+        64 lower-case hexadecimal digits: SHA-256 of the key's UTF-8 bytes.
+    """
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def label(key: str, prefix: str) -> str | None:
+    """Read the label off a key: the last folder under the input prefix.
+
+    Args:
+        key: Full object key, for example ``raw/Training/Apple Golden 1/r0_10_100.jpg``.
+        prefix: The input prefix, for example ``raw/``; ``""`` for a whole bucket or a plain folder.
+
+    Returns:
+        The name of the last folder, or None for a photo directly under the prefix.
+    """
+    below = key.removeprefix(prefix).lstrip("/") if prefix else key
+    folders = [part for part in below.split("/")[:-1] if part]
+    return folders[-1] if folders else None
+
+
+def sequence(key: str) -> str:
+    """Tell which rotation of the fruit a photo belongs to, as Fruits-360 writes it into the file name.
+
+    Neighbours in one rotation are nearly the same picture: a nearest neighbour taken from the photo's own
+    sequence says nothing about the features.
+
+    Returns:
+        ``r``, ``r0``, ``r2``... or ``""`` when the name shows no sequence.
+    """
+    match = _SEQUENCE.match(key.rsplit("/", 1)[-1])
+    return match.group(1) if match else ""
+
+
+def is_leftover(key: str) -> bool:
+    """Tell whether a file manager left this file behind, so that it is neither a photo nor a reject.
+
+    ``fruits_airflow.storage.listing`` defines the same for buckets; a test holds both definitions equal.
+
+    Args:
+        key: Object key below the input prefix, or path relative to a plain folder.
+
+    >>> [is_leftover(key) for key in ("Kiwi/._1.jpg", "__MACOSX/Kiwi/1.jpg", "Kiwi/Thumbs.db", "Kiwi/.hidden.jpg")]
+    [True, True, True, False]
+    """
+    return _LEFTOVER.search(key) is not None

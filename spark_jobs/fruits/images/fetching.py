@@ -1,0 +1,269 @@
+"""Fetch listed objects with many requests in flight: a small object costs latency, not bandwidth."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import obstore
+from obstore.exceptions import GenericError, PermissionDeniedError, PreconditionError
+
+from fruits.base.errors import ObjectAccessError
+from fruits.base.keys import image_id
+from fruits.base.objects import (
+    S3Location,
+    boto3_client,
+    carried_by_obstore,
+    store,
+)
+from fruits.images.decoding import MAX_BYTES
+from fruits.images.rejects import ImageRejected, RejectCode
+
+MAX_REQUESTS = 32
+"""Requests in flight per task: at 50 ms a request, 640 small objects a second and core."""
+
+MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
+"""Listed bytes in flight per task, so that large photos do not add up to the worker's memory."""
+
+_STATUS = re.compile(r"non-2xx status code: (\d{3})")
+_CODE = re.compile(r"<Code>([\w.]{1,80})</Code>")
+_NETWORK = re.compile(
+    r"(?i:connection (?:refused|reset|closed)|timed out|dns error|certificate|os error \d+|max_retries: \d+)"
+)
+_ABOUT_THE_OBJECT = frozenset({"InvalidRequest", "InvalidArgument", "KeyTooLongError", "InvalidURI"})
+"""What S3 says with 400 about one object or its key. Whatever else it says with it (an expired token, a wrong bucket,
+too many requests, a word that is new) it may say of each object: the load fails, and no photo is rejected for it."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One object as the listing saw it."""
+
+    key: str
+    etag: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the listed keys are.
+
+    Attributes:
+        bucket: The input bucket; None for a plain folder.
+        folder: The plain folder that the keys are relative to; "" for a bucket.
+        s3: Where S3 answers; None for a plain folder.
+        max_bytes: Larger objects are rejected unread.
+    """
+
+    bucket: str | None
+    folder: str
+    s3: S3Location | None
+    max_bytes: int = MAX_BYTES
+
+
+def fetch(objects: Iterable[Listed], source: Source) -> Iterator[tuple[Listed, bytes | ImageRejected]]:
+    """Fetch objects, in the order given, each as it was when it was listed.
+
+    Args:
+        objects: What to fetch; read only as far ahead as requests are in flight.
+        source: Where the keys are.
+
+    Yields:
+        Each object with its bytes, or with the reason why there are none: empty or over the size limit (not even
+        asked for), changed or gone since the listing, not to be read now (an archived object, a file without
+        permission), or one that nobody gets, such as a key that S3 does not take.
+
+    Raises:
+        ObjectAccessError: A request failed for a reason that says nothing about the object (access denied, no
+            network): the task fails, and no photo is rejected for it.
+    """
+    submit = _submitter(source)
+    waiting: deque[tuple[Listed, Future[bytes]]] = deque()
+    in_flight = 0
+    for listed in objects:
+        while waiting and (
+            len(waiting) >= MAX_REQUESTS or in_flight + listed.size_bytes > MAX_BYTES_IN_FLIGHT
+        ):
+            done, future = waiting.popleft()
+            in_flight -= _cost(done, source)
+            yield done, _outcome(future, done)
+        waiting.append((listed, submit(listed)))
+        in_flight += _cost(listed, source)
+    for done, future in waiting:
+        yield done, _outcome(future, done)
+
+
+def _cost(listed: Listed, source: Source) -> int:
+    return 0 if _refused(listed, source) else listed.size_bytes
+
+
+def _refused(listed: Listed, source: Source) -> ImageRejected | None:
+    if listed.size_bytes == 0:
+        return ImageRejected(RejectCode.EMPTY, "the object has no bytes")
+    if listed.size_bytes > source.max_bytes:
+        return ImageRejected(
+            RejectCode.TOO_MANY_BYTES, f"{listed.size_bytes} bytes, the limit is {source.max_bytes}"
+        )
+    return None
+
+
+def _submitter(source: Source) -> Callable[[Listed], Future[bytes]]:
+    def submit(listed: Listed) -> Future[bytes]:
+        if refused := _refused(listed, source):
+            return _failed(refused)
+        if source.bucket is None or source.s3 is None:
+            return _now(lambda: _from_folder(Path(source.folder), listed))
+        bucket, s3 = source.bucket, source.s3
+        if not carried_by_obstore(listed.key):
+            return _now(lambda: _by_boto3(boto3_client(s3), bucket, listed))
+        return asyncio.run_coroutine_threadsafe(_by_obstore(store(bucket, s3), listed), _event_loop())
+
+    return submit
+
+
+def _outcome(future: Future[bytes], listed: Listed) -> bytes | ImageRejected:
+    try:
+        return future.result()
+    except ImageRejected as rejected:
+        return rejected
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not name the key
+        raise ObjectAccessError(
+            f"could not fetch the photo with image id {image_id(listed.key)}: {_reason(error)}"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    """Describe an error by its kind and codes: its message can hold the key, in a URL, a path or an ARN."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{type(error).__name__}: {error.strerror}"
+    response = getattr(error, "response", {})  # of botocore
+    status, code = _STATUS.search(str(error)), _CODE.search(str(error))
+    details = (
+        status and f"status {status[1]}",
+        code[1] if code else response.get("Error", {}).get("Code"),
+        *dict.fromkeys(match.lower() for match in _NETWORK.findall(str(error))),
+    )
+    return f"{type(error).__name__}: {', '.join(filter(None, details)) or 'S3 gave no code'}"
+
+
+async def _by_obstore(bucket: Any, listed: Listed) -> bytes:
+    try:
+        answer = await obstore.get_async(bucket, listed.key, options={"if_match": f'"{listed.etag}"'})
+        return (await answer.bytes_async()).to_bytes()
+    except PreconditionError as error:
+        raise _changed() from error
+    except FileNotFoundError as error:
+        raise _gone() from error
+    except (GenericError, PermissionDeniedError) as error:
+        # obstore says the status and S3's code in its message alone.
+        status, code = _STATUS.search(str(error)), _CODE.search(str(error))
+        if refused := _not_for_anyone(int(status[1]) if status else 0, code[1] if code else ""):
+            raise refused from error
+        raise
+
+
+def _by_boto3(client: Any, bucket: str, listed: Listed) -> bytes:
+    from botocore.exceptions import ClientError
+
+    try:
+        answer = client.get_object(Bucket=bucket, Key=listed.key, IfMatch=f'"{listed.etag}"')
+        return bytes(answer["Body"].read())
+    except ClientError as error:
+        status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        if status == 412:
+            raise _changed() from error
+        if status == 404:
+            raise _gone() from error
+        code = error.response["Error"]["Code"] or ""
+        # Only keys that obstore does not carry are asked for here: a refusal without a code is about the key.
+        if refused := _not_for_anyone(status, code, without_a_code=code in ("", str(status))):
+            raise refused from error
+        raise
+
+
+def _not_for_anyone(status: int, code: str, without_a_code: bool = False) -> ImageRejected | None:
+    """What S3's answer says about the object: that nobody gets it like this. None where it says something else.
+
+    Only the codes tell an archived object (403 InvalidObjectState) from denied access, and an object encrypted with a
+    customer's key (400 InvalidRequest) from a token that expired (400 ExpiredToken), which would reject the bucket.
+    """
+    if code == "InvalidObjectState":
+        return ImageRejected(
+            RejectCode.NOT_READABLE_NOW,
+            "the object is archived; restore it: the next run that has other work loads it, or one triggered with "
+            "`force`",
+        )
+    if status in (405, 410) or (status == 400 and (without_a_code or code in _ABOUT_THE_OBJECT)):
+        said = f"{status} {code}" if code and code != str(status) else str(status)
+        return ImageRejected(
+            RejectCode.KEY_NOT_FETCHABLE,
+            f"S3 answers {said[:80]}: it does not take this key, or not without a key of its own",
+        )
+    return None
+
+
+def _from_folder(folder: Path, listed: Listed) -> bytes:
+    path = folder / listed.key
+    try:
+        # Before it is opened, and no more than was listed: what the file has become may be of any size, or a pipe.
+        if local_etag(path) != listed.etag:
+            raise _changed()
+        with path.open("rb") as file:
+            data = file.read(listed.size_bytes + 1)
+        if local_etag(path) != listed.etag or len(data) != listed.size_bytes:
+            raise _changed()
+        return data
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise _gone() from error
+    except IsADirectoryError as error:
+        raise _changed() from error
+    except PermissionError as error:
+        raise ImageRejected(
+            RejectCode.NOT_READABLE_NOW, "the file may not be read by the user that runs the job"
+        ) from error
+
+
+def local_etag(path: Path) -> str:
+    """Tell one state of a local file from another, without reading it: its time of change and its size."""
+    stat = path.stat()
+    return f"{stat.st_mtime_ns:x}-{stat.st_size:x}"
+
+
+def _changed() -> ImageRejected:
+    return ImageRejected(
+        RejectCode.CHANGED, "the object is not the one that was listed; the next run loads it"
+    )
+
+
+def _gone() -> ImageRejected:
+    return ImageRejected(RejectCode.GONE, "the object was deleted after it was listed")
+
+
+def _failed(error: Exception) -> Future[bytes]:
+    future: Future[bytes] = Future()
+    future.set_exception(error)
+    return future
+
+
+def _now(read: Callable[[], bytes]) -> Future[bytes]:
+    future: Future[bytes] = Future()
+    try:
+        future.set_result(read())
+    except Exception as error:  # noqa: BLE001 - handed to whoever asks for the result
+        future.set_exception(error)
+    return future
+
+
+@lru_cache(maxsize=1)
+def _event_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="fetch", daemon=True).start()
+    return loop

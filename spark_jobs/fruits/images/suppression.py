@@ -1,0 +1,51 @@
+"""The suppression list: digests of erased photos, which neither a rerun nor another key brings back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fruits.base import objects
+from fruits.base.errors import InputError
+
+CODE = "suppressed"
+"""What marks a photo with erased content between fetching and committing: it becomes neither image nor reject."""
+
+_COLUMNS = ("key_sha256", "content_sha256")
+
+
+@dataclass(frozen=True)
+class Erased:
+    """Digests of what must not be loaded.
+
+    Attributes:
+        image_ids: SHA-256 of keys, which are image ids.
+        contents: SHA-256 of the photos' bytes.
+    """
+
+    image_ids: frozenset[str]
+    contents: frozenset[str]
+
+
+def read(folder: str | None) -> Erased:
+    """Read all parts of the list; no folder, or an empty one, is an empty list.
+
+    Args:
+        folder: URI or path of a folder of Parquet files with the columns key_sha256 and content_sha256.
+
+    Raises:
+        InputError: A part is not such a file: nothing may be loaded while the list cannot be read.
+    """
+    digests: dict[str, set[str]] = {name: set() for name in _COLUMNS}
+    for uri in objects.listed(folder) if folder else []:
+        try:
+            part = pq.read_table(pa.BufferReader(objects.read_bytes(uri)), columns=list(_COLUMNS))
+        except (pa.ArrowInvalid, KeyError) as error:
+            raise InputError(f"{uri} is no part of a suppression list: {error}") from error
+        if set(part.column_names) != set(_COLUMNS):
+            raise InputError(f"{uri} is no part of a suppression list: it lacks {' or '.join(_COLUMNS)}")
+        for name in _COLUMNS:
+            digests[name].update(part.column(name).drop_null().to_pylist())
+    return Erased(frozenset(digests["key_sha256"]), frozenset(digests["content_sha256"]))

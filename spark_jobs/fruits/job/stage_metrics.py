@@ -1,0 +1,27 @@
+"""What a stage leaves behind for the run's report: ``<run folder>/stages/<stage>.json``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fruits.base import objects
+
+Metrics = dict[str, Any]
+
+
+def write(run_folder: str, stage: str, metrics: Metrics) -> None:
+    """Write a stage's metrics, replacing those of an earlier attempt.
+
+    Args:
+        run_folder: URI or path of the run's folder.
+        stage: ``load_images``, ``featurize``, ``reduce_pca`` or ``publish``.
+        metrics: Counts, ids and seconds; no NaN, which is not JSON.
+    """
+    text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False)
+    objects.write_bytes(objects.join(run_folder, f"stages/{stage}.json"), text.encode())
+
+
+def read(run_folder: str, stage: str) -> Metrics:
+    """Read what a stage of this run wrote."""
+    return dict(json.loads(objects.read_bytes(objects.join(run_folder, f"stages/{stage}.json"))))

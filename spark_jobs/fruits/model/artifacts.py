@@ -1,0 +1,76 @@
+"""The model artifact under ``models/<model_id>/``: read once by the driver, checked by its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from fruits.base import objects
+from fruits.base.errors import ModelMismatchError
+from fruits.model.embedding import DIMS
+from fruits.model.preprocessing import INPUT_PX
+
+ENGINES = ("litert", "tensorflow")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model as the driver broadcasts it.
+
+    Attributes:
+        model_id: Hex SHA-256 of `data`.
+        engine: ``litert`` (a flatbuffer) or ``tensorflow`` (a Keras weights file).
+        weights: Where the weights came from: ``imagenet``, ``path`` or ``random``.
+        data: The file's bytes.
+    """
+
+    model_id: str
+    engine: str
+    weights: str
+    data: bytes
+
+
+def read(folder: str, model_id: str, engine: str | None) -> Artifact:
+    """Read a model artifact and check that it is the one asked for.
+
+    Args:
+        folder: URI of ``models/<model_id>``.
+        model_id: The digest that the file must have.
+        engine: The engine asked for; None takes the artifact's own.
+
+    Raises:
+        ModelMismatchError: No such artifact, another digest, another engine, or another model's dimensions.
+    """
+    try:
+        card = _card(objects.read_bytes(objects.join(folder, "model.json")), folder)
+        data = objects.read_bytes(objects.join(folder, card["file"]))
+    except FileNotFoundError as error:
+        raise ModelMismatchError(f"{error}: run `make model` and upload what it wrote") from error
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != model_id:
+        raise ModelMismatchError(
+            f"{folder}/{card['file']} has SHA-256 {digest}, asked for was {model_id}: the artifact is not the one "
+            "that the settings name; upload it again or correct model_id"
+        )
+    if engine not in (None, card["engine"]):
+        raise ModelMismatchError(
+            f"{folder} is for engine {card['engine']}, asked for was {engine}: give the model made for that engine"
+        )
+    if (card["dims"], card["input_px"]) != (DIMS, INPUT_PX) or card["engine"] not in ENGINES:
+        raise ModelMismatchError(
+            f"{folder} has engine {card['engine']}, dims {card['dims']}, input {card['input_px']} px: this code "
+            f"runs {' or '.join(ENGINES)} with {DIMS} and {INPUT_PX}"
+        )
+    return Artifact(model_id, card["engine"], card["weights"], data)
+
+
+def _card(data: bytes, folder: str) -> dict[str, Any]:
+    try:
+        card = json.loads(data)
+    except ValueError as error:
+        raise ModelMismatchError(f"{folder}/model.json is not JSON: {error}") from error
+    if missing := {"file", "engine", "weights", "dims", "input_px"} - set(card):
+        raise ModelMismatchError(f"{folder}/model.json lacks {sorted(missing)}: run `make model` again")
+    return dict(card)

@@ -1,0 +1,75 @@
+"""How a demo ends: its exit status and the line that says why."""
+
+from __future__ import annotations
+
+import errno
+import signal
+
+import pytest
+from fruits_airflow.config.errors import ResidencyError
+
+from dev.demo import __main__ as entry
+from dev.demo.airflow import AirflowFailed
+from dev.demo.preflight import CannotStart, read_wishes
+
+
+@pytest.fixture(autouse=True)
+def _a_demo_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(entry, "FOLDER", tmp_path)
+    monkeypatch.setattr(entry, "read_wishes", lambda _environ: None)
+    monkeypatch.setattr(entry, "check_space", lambda _folder: None)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in numbers]
+    yield
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (CannotStart("port 1 is in use"), 2, "ERROR: port 1 is in use"),
+        (ResidencyError("eu-west-2 is not in the EU"), 2, "ERROR: eu-west-2"),
+        (AirflowFailed("no DAG"), 1, "ERROR: no DAG\nLogs are in "),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "x.jpg"),
+            1,
+            "ERROR: x.jpg: No space left on device",
+        ),
+        (entry.RunFailed(), 1, ""),
+        (entry.Interrupted(), 130, "Interrupted: everything"),
+    ],
+)
+def test_each_end_has_its_status_and_its_line(monkeypatch, capsys, error, status, words):
+    def fail(_wishes):
+        raise error
+
+    monkeypatch.setattr(entry, "_demo", fail)
+    assert entry.main() == status
+    assert capsys.readouterr().err.startswith(words)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_each_way_to_end_a_demo_interrupts_it_and_stops_its_processes(monkeypatch, number):
+    stopped = []
+    monkeypatch.setattr(entry.Processes, "stop", lambda _processes: stopped.append(True))
+    monkeypatch.setattr(entry, "_run", lambda *_: signal.raise_signal(number))
+    assert entry.main() == 130
+    assert stopped == [True]
+
+
+def test_what_an_earlier_demo_left_is_cleared_but_for_the_lock(tmp_path):
+    (tmp_path / "logs").mkdir()
+    for name in (".lock", "run.json", "logs/a.log"):
+        (tmp_path / name).write_text("")
+    entry._clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "environment"), [({}, ".venv-node"), ({"ENGINE": "tensorflow"}, ".venv-spark")]
+)
+def test_steps_run_in_the_python_of_a_node_unless_the_engine_needs_tensorflow(environ, environment):
+    python = entry._steps_python(read_wishes(environ))
+    command = entry._local_aws(1, 2, python)
+    assert command[command.index("--spark-python") + 1] == entry.REPOSITORY / environment / "bin" / "python"

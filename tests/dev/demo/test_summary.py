@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from dev.demo.summary import size, summary
+
+RUN = {
+    "run_id": "demo__1",
+    "state": "succeeded",
+    "region": "eu-west-1",
+    "cluster": {"id": "j-1", "state": "TERMINATED", "release": "emr-spark-8.0.0"},
+    "images": {"seen": 602, "new": 602, "unchanged": 0, "removed": 0, "loaded": 600, "rejected": 2},
+    "rejects_by_code": {"truncated": 1, "not_an_image": 1},
+    "metadata_stripped": 12,
+    "features": {"rows": 600, "model_id": "a" * 64, "engine": "litert", "weights": "path"},
+    "pca": {"k": 111, "explained_variance": 0.9501, "n": 600},
+    "bytes": {"input": 3_000_000, "pixels": 6_000_000, "features": 3_072_000, "pca": 266_400},
+    "quality": {"knn_accuracy_features": 0.9, "knn_accuracy_pca": None, "checks": {"counts": {"ok": True}}},
+    "seconds": {"total": 60.2, "load_images": 11},
+    "cost": {"forecast_eur": 0.05, "ceiling_eur": 2, "estimate_eur": 0.0312},
+}
+
+
+def line(text, name):
+    return next(line for line in text.splitlines() if line.split()[0] == name)
+
+
+def test_the_summary_answers_what_came_out():
+    text = summary(RUN, [])
+    assert "600 loaded, 2 rejected" in line(text, "images")
+    assert "1 not_an_image, 1 truncated" in line(text, "rejects")
+    assert "weights: from a file" in line(text, "features")
+    assert "111 of 1280 components keep 95.0%" in line(text, "PCA")
+    assert "j-1 in eu-west-1, emr-spark-8.0.0, TERMINATED" in line(text, "cluster")
+    assert "0.0312 EUR" in line(text, "cost")
+
+
+def test_a_failed_check_is_named():
+    run = copy.deepcopy(RUN)
+    run["quality"]["checks"]["norms"] = {"ok": False}
+    assert "failed: norms" in line(summary(run, []), "quality")
+
+
+def test_a_run_that_ended_before_its_checks_does_not_say_that_they_passed():
+    run = copy.deepcopy(RUN)
+    run["quality"] = {"knn_accuracy_features": None, "knn_accuracy_pca": None, "checks": {}}
+    assert line(summary(run, []), "quality").split(maxsplit=1)[1] == "not checked"
+
+
+def test_a_run_that_published_nothing_says_so():
+    run = copy.deepcopy(RUN) | {"pca": {}, "cluster": {}, "rejects_by_code": {}}
+    text = summary(run, [])
+    assert "none" in line(text, "PCA")
+    assert "none was created" in line(text, "cluster")
+    assert "rejects" not in text.split()[:20]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (1500, "1.5 kB"), (3_000_000, "3.0 MB"), (5_000_000_000, "5.0 GB")]
+)
+def test_sizes_are_read_by_a_person(count, text):
+    assert size(count) == text

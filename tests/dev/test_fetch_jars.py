@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from dev import fetch_jars
+
+GOOD = b"as pinned"
+COORDINATE = "group:thing:1.0"
+
+
+@pytest.fixture
+def _pinned(monkeypatch):
+    monkeypatch.setattr(fetch_jars, "JARS", {COORDINATE: hashlib.sha256(GOOD).hexdigest()})
+
+
+def resolver_that_fetches(content, calls):
+    def resolve(coordinates, ivy):
+        calls.append(coordinates)
+        (ivy / "jars").mkdir()
+        (ivy / "jars" / "group_thing-1.0.jar").write_bytes(content)
+
+    return resolve
+
+
+@pytest.mark.usefixtures("_pinned")
+def test_a_pinned_jar_is_fetched_once(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(fetch_jars, "resolve", resolver_that_fetches(GOOD, calls))
+    fetch_jars.fetch(tmp_path)
+    fetch_jars.fetch(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thing-1.0.jar"]
+    assert calls == [[COORDINATE]]
+
+
+@pytest.mark.usefixtures("_pinned")
+def test_a_jar_other_than_the_pinned_one_is_refused_and_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch_jars, "resolve", resolver_that_fetches(b"tampered", []))
+    with pytest.raises(fetch_jars.JarMismatch, match=COORDINATE):
+        fetch_jars.fetch(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("_pinned")
+def test_a_jar_damaged_in_the_cache_is_fetched_again(tmp_path, monkeypatch):
+    (tmp_path / "thing-1.0.jar").write_bytes(b"half")
+    monkeypatch.setattr(fetch_jars, "resolve", resolver_that_fetches(GOOD, []))
+    fetch_jars.fetch(tmp_path)
+    assert (tmp_path / "thing-1.0.jar").read_bytes() == GOOD
+
+
+@pytest.mark.usefixtures("_pinned")
+def test_no_way_to_the_jars_is_said_with_the_resolvers_words_and_the_remedy(tmp_path, monkeypatch):
+    def resolve(_coordinates, _ivy):
+        raise fetch_jars.ResolverFailed("UNRESOLVED DEPENDENCY: thing")
+
+    monkeypatch.setattr(fetch_jars, "resolve", resolve)
+    monkeypatch.setattr("sys.argv", ["fetch_jars.py", "--folder", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"(?s)UNRESOLVED.*ERROR: .*put these jars into .*thing-1\.0\.jar"):
+        fetch_jars.main()

@@ -1,0 +1,60 @@
+"""The page of what broke and what held."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev import write_reliability
+from dev.write_reliability import page
+
+
+def result(fault: str, moment: str, *broken: str) -> dict[str, Any]:
+    return {
+        **{"fault": fault, "moment": moment, "runner": "scripted", "what": f"{fault} {moment}"},
+        **{"held": not broken, "broken": list(broken)},
+        **{"when": "2026-01-02T03:04:05+00:00", "commit": "abc+", "seconds": 7.4},
+    }
+
+
+def test_faults_come_in_the_order_of_their_numbers_and_moments() -> None:
+    text = page([result("F10", "after"), result("F2", "after"), result("F2", "before")])
+    assert text.index("F2 before") < text.index("F2 after") < text.index("F10 after")
+    assert "3 of 3 held" in text
+
+
+def test_what_did_not_hold_says_what_broke() -> None:
+    text = page([result("F1", "during", "a | b")])
+    assert "0 of 1 held" in text
+    assert "**no**: a \\| b" in text
+
+
+def test_each_line_says_when_and_on_which_commit_it_was_found() -> None:
+    assert "| 7 | 2026-01-02, abc+ |" in page([result("F1", "during")])
+
+
+def test_what_has_no_result_is_said_and_what_makes_no_sense_has_its_reason() -> None:
+    text = page([result("F1", moment) for moment in ("before", "during")])
+    assert "| F1 | after | – | **no result** |" in text
+    assert "| F20 | after | – | nothing is written to the node's disk" in text
+    assert f"{28 * 3 - 2 - 3} moments of faults have no result" in text
+
+
+def test_a_moment_that_was_skipped_is_named_and_is_no_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(write_reliability, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(write_reliability, "PAGE", tmp_path / "page.md")
+    pairs = itertools.product([f"F{number}" for number in range(1, 29)], ("before", "during", "after"))
+    every = [result(*pair) for pair in pairs]
+    (tmp_path / "results.json").write_text(json.dumps(every))
+    assert write_reliability.main() == 0
+    skipped = [one for one in every if (one["fault"], one["moment"]) != ("F20", "during")]
+    (tmp_path / "results.json").write_text(json.dumps(skipped))
+    assert write_reliability.main() == 1
+    assert "1 moments of faults have no result: F20 during." in (tmp_path / "page.md").read_text()
+    assert "no result: F20 during" in capsys.readouterr().err

@@ -1,0 +1,241 @@
+"""What can be said of the compose file, the Dockerfile and the scripts without an engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from compose_spec import PyCompose
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TOOLS = Path(sys.executable).parent
+SCRIPTS = sorted([*REPOSITORY.glob("dev/*.sh"), *REPOSITORY.glob("docker/*.sh")])
+LISTS = {"airflow": "airflow", "aws": "airflow", "spark": "spark", "model": "spark"}
+AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer")
+STACK = REPOSITORY / "docker" / "compose_stack.sh"
+ONE_SHOT = ("migrate", "model", "account")
+
+
+def lines_of(path: Path) -> set[str]:
+    return {
+        re.split(r"[=<>]", line)[0].strip()
+        for line in path.read_text().splitlines()
+        if line and line[0] != "#"
+    }
+
+
+def test_the_compose_file_follows_the_specification(compose):
+    PyCompose.from_json(json.dumps(compose)).validate()
+
+
+def docker_compose_config(**environ: str) -> dict[str, Any]:
+    """What `docker compose` makes of the files, as docker/compose_stack.sh calls it."""
+    version = subprocess.run(["docker", "compose", "version"], check=False, capture_output=True)
+    if not shutil.which("docker") or version.returncode:
+        pytest.skip("no docker compose client here")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "COMPOSE_"))}
+    done = subprocess.run(
+        [STACK, "config", "--format", "json"],
+        check=True,
+        capture_output=True,
+        env={**kept, "FRUITS_ENV_FILE": ".env.example", **environ},
+    )
+    services: dict[str, Any] = json.loads(done.stdout)["services"]
+    return services
+
+
+@pytest.mark.parametrize("files", ["docker-compose.yaml", "docker-compose.yaml:docker/private_engine.yaml"])
+def test_docker_compose_takes_the_files(files, services):
+    assert set(docker_compose_config(COMPOSE_FILE=files)) == set(services)
+
+
+def test_a_real_account_is_driven_by_its_profile_and_nothing_of_the_laptops(services):
+    asked = re.findall(r"\$\{(FRUITS_\w+):\?", (REPOSITORY / "compose" / "real_account.yaml").read_text())
+    given = {name: "given" for name in asked if name != "FRUITS_UID"}
+    assert "FRUITS_DEPLOYMENT_ID" in given
+    real = docker_compose_config(AWS_PROFILE="sandbox", **given)
+    assert set(real) == set(services) - {"aws", "model", "account"}
+    for name in AIRFLOW:
+        environment = real[name]["environment"]
+        assert environment["AWS_PROFILE"] == "sandbox"
+        assert environment["FRUITS_DEPLOYMENT_ID"] == "given"
+        assert not environment.keys() & {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+        assert "FRUITS_POLL_S" not in environment
+        assert any(
+            mount["target"] == "/home/fruits/.aws" and mount["read_only"] for mount in real[name]["volumes"]
+        )
+
+
+def test_hadolint_finds_nothing_in_the_dockerfile():
+    subprocess.run([TOOLS / "hadolint", REPOSITORY / "Dockerfile"], check=True)
+
+
+@pytest.mark.skipif(not (TOOLS / "shellcheck").exists(), reason="no shellcheck for this kind of processor")
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_shellcheck_finds_nothing(script):
+    subprocess.run([TOOLS / "shellcheck", script], check=True)
+
+
+def test_ports_are_on_loopback_only(services):
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports), ports
+
+
+def test_every_service_has_a_memory_limit(services):
+    assert [name for name, service in services.items() if "memory" not in _limits(service)] == []
+
+
+def _limits(service):
+    return service.get("deploy", {}).get("resources", {}).get("limits", {})
+
+
+def test_every_service_that_stays_is_started_again_and_has_a_health_check(services):
+    for name, service in services.items():
+        if name in ONE_SHOT:
+            assert service.get("restart", "no") == "no", name
+        else:
+            assert service["restart"] == "unless-stopped", name
+            assert "healthcheck" in service or name == "pod", name
+
+
+def test_no_service_gets_more_rights_than_it_needs(services):
+    for name, service in services.items():
+        assert not service.get("privileged"), name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert name == "postgres" or "cap_add" not in service, name
+
+
+def test_the_code_is_mounted_and_cannot_be_written(services):
+    for name in AIRFLOW:
+        mounts = services[name]["volumes"]
+        for folder in ("dags", "plugins", "include", "spark_jobs"):
+            assert f"./{folder}:/opt/fruits/{folder}:ro" in mounts, (name, folder)
+    mounts = [mount for service in services.values() for mount in service.get("volumes", [])]
+    assert [mount for mount in mounts if mount.startswith((".", "/")) and not mount.endswith(":ro")] == []
+
+
+def test_what_must_survive_is_in_named_volumes(compose, services):
+    assert "postgres:/var/lib/postgresql/data" in services["postgres"]["volumes"]
+    assert "logs:/var/lib/fruits/logs" in services["api-server"]["volumes"]
+    assert set(compose["volumes"]) == {"postgres", "logs", "models", "deployment"}
+
+
+def test_airflow_starts_when_the_database_and_the_account_are_ready(services):
+    for name in AIRFLOW:
+        needs = services[name]["depends_on"]
+        assert (
+            needs["migrate"]["condition"] == needs["account"]["condition"] == "service_completed_successfully"
+        )
+    assert services["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
+    assert services["account"]["depends_on"]["aws"]["condition"] == "service_healthy"
+
+
+def test_no_stage_that_runs_is_root():
+    stages = re.split(r"^FROM ", (REPOSITORY / "Dockerfile").read_text(), flags=re.MULTILINE)[1:]
+    targets = {stage.split()[2]: stage for stage in stages}
+    for name in ("airflow", "model", "aws"):
+        assert re.findall(r"^USER (.*)$", targets[name], re.MULTILINE) == ["50000:0"], name
+
+
+def test_no_secret_is_in_a_committed_file(env_example):
+    secret = re.compile(r"PASSWORD|SECRET|KEY")
+    assert {value for name, value in env_example.items() if secret.search(name)} == {"generate-me"}
+    text = (REPOSITORY / "docker-compose.yaml").read_text()
+    for name, value in re.findall(r"^ *([A-Z_]*(?:PASSWORD|SECRET|KEY)(?:_ID)?): (.*)$", text, re.MULTILINE):
+        assert value.startswith(("${", "*", "&")), name
+    for line in (REPOSITORY / "compose" / "laptop.env").read_text().splitlines():
+        name, _, value = line.partition("=")
+        assert not secret.search(name) or value.startswith("${"), name
+    ignored = subprocess.run(["git", "check-ignore", "-q", ".env"], cwd=REPOSITORY, check=False)
+    assert ignored.returncode == 0
+
+
+@pytest.mark.parametrize(("name", "lock"), LISTS.items())
+def test_an_image_holds_only_what_the_environments_name(name, lock):
+    asked = lines_of(REPOSITORY / "compose" / "packages" / f"{name}.in")
+    named = lines_of(REPOSITORY / "requirements" / f"{lock}.in")
+    assert asked <= named, f"not in requirements/{lock}.in: {asked - named}"
+
+
+def test_steps_run_in_an_image_that_holds_what_a_node_has():
+    node = lines_of(REPOSITORY / "requirements" / "node.in") - {"-c spark.lock"}
+    assert lines_of(REPOSITORY / "compose" / "packages" / "spark.in") == node | {"pyspark"}
+
+
+def test_the_airflow_image_holds_no_checks():
+    asked = lines_of(REPOSITORY / "compose" / "packages" / "airflow.in")
+    assert not asked & {"pytest", "ruff", "mypy", "moto", "pre-commit"}
+
+
+def fill(tmp_path: Path) -> str:
+    """What `make up` makes of a missing .env, up to where it wants an engine."""
+    env_file = tmp_path / ".env"
+    fake = tmp_path / "bin"
+    fake.mkdir(exist_ok=True)
+    (fake / "docker").write_text("#!/bin/sh\nexit 0\n")
+    (fake / "docker").chmod(0o755)
+    subprocess.run(
+        [STACK, "down"],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "FRUITS_ENV_FILE": str(env_file), "PATH": f"{fake}:{os.environ['PATH']}"},
+    )
+    assert env_file.stat().st_mode & 0o077 == 0
+    return env_file.read_text()
+
+
+def test_secrets_are_random_and_made_once(tmp_path):
+    first = fill(tmp_path)
+    assert "generate-me\n" not in first
+    values = re.findall(r"^[A-Z_]*(?:PASSWORD|SECRET|KEY)[A-Z_]*=(.+)$", first, re.MULTILINE)
+    assert len(values) == len(set(values)) == 8
+    assert all(len(value) >= 24 for value in values)
+    assert fill(tmp_path) == first
+    (tmp_path / ".env").unlink()
+    assert fill(tmp_path) != first
+
+
+def test_an_older_file_gets_the_secrets_that_were_added_since(tmp_path):
+    (tmp_path / ".env").touch(mode=0o600)
+    (tmp_path / ".env").write_text("POSTGRES_PASSWORD=mine")
+    filled = dict(line.split("=", 1) for line in fill(tmp_path).splitlines())
+    assert filled["POSTGRES_PASSWORD"] == "mine"
+    assert len(filled["LOCAL_AWS_SECRET_ACCESS_KEY"]) >= 32
+
+
+def test_the_laptops_aws_and_airflow_get_the_same_keys():
+    services = yaml.safe_load((REPOSITORY / "docker-compose.yaml").read_text())["services"]
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        served = services["aws"]["environment"][f"LOCAL_{key}"]
+        assert served.startswith(f"${{LOCAL_{key}:?")
+        for name in (*AIRFLOW, "account"):
+            assert services[name]["environment"][key] == served, (name, key)
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    missing = tmp_path / "no-such-folder"
+    fill(tmp_path)
+    done = subprocess.run(
+        [STACK, "up"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "FRUITS_ENV_FILE": str(tmp_path / ".env"),
+            "IMAGES": str(missing),
+            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        },
+    )
+    assert done.returncode == 1
+    assert f"IMAGES={missing} does not exist" in done.stderr

@@ -1,0 +1,139 @@
+"""One good attempt per stage, whatever is lost on the way."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
+from fruits_airflow.emr.stage_steps import STAGES, step_for
+from fruits_airflow.emr.steps import StepDesk
+from fruits_airflow.runs.run_context import RunCluster
+
+from tests.plugins.bash_steps import bash, ended
+from tests.plugins.doubles import Double
+
+
+@pytest.fixture
+def desk(run: RunCluster) -> StepDesk:
+    return run.step_desk(run.adopt_or_create().job_flow_id)
+
+
+def ids(desk: StepDesk) -> list[str]:
+    return [step["Id"] for step in desk.client.list_steps(ClusterId=desk.job_flow_id)["Steps"]]
+
+
+def test_a_waiting_running_or_completed_step_is_adopted(desk: StepDesk) -> None:
+    step = bash("sleep 1")
+    first = desk.adopt_or_add(step).step_id
+    assert desk.adopt_or_add(step).step_id == first
+    assert ended(desk, first).state == "COMPLETED"
+    assert desk.adopt_or_add(step).step_id == first
+    assert ids(desk) == [first]
+
+
+def test_a_failed_step_gets_a_new_attempt(desk: StepDesk) -> None:
+    step = bash("exit 1")
+    first = desk.adopt_or_add(step).step_id
+    assert ended(desk, first).state == "FAILED"
+    assert desk.adopt_or_add(step).step_id != first
+
+
+def test_retry_after_lost_reply_finds_the_same_step(desk: StepDesk) -> None:
+    def lost(**request: Any) -> Any:
+        desk.client.add_job_flow_steps(**request)
+        raise ReadTimeoutError(endpoint_url="emr")
+
+    step = replace(desk, single_attempt_client=Double(desk.client, add_job_flow_steps=lost)).adopt_or_add(
+        bash("true")
+    )
+
+    assert ids(desk) == [step.step_id]
+
+
+def test_a_step_that_the_listing_does_not_show_yet_is_waited_for(desk: StepDesk) -> None:
+    made = desk.adopt_or_add(bash("true"))
+    desk.journal.note(f"add-load_images-1-{desk.job_flow_id}", known=0)  # as after a lost reply
+    shown_from = time.monotonic() + 0.5
+
+    def stale(name: str) -> Any:
+        real = desk.client.get_paginator(name)
+        return Double(real, paginate=lambda **_: [{"Steps": []}]) if time.monotonic() < shown_from else real
+
+    again = replace(desk, client=Double(desk.client, get_paginator=stale)).adopt_or_add(bash("true"))
+
+    assert again.step_id == made.step_id
+    assert ids(desk) == [made.step_id]
+
+
+def test_a_step_whose_id_was_told_is_never_added_again_however_long_the_listing_lags(desk: StepDesk) -> None:
+    made = desk.adopt_or_add(bash("true"))
+
+    def stale(_: str) -> Any:
+        return SimpleNamespace(paginate=lambda **_: [{"Steps": []}])
+
+    again = replace(desk, client=Double(desk.client, get_paginator=stale), consistency_s=0.0)
+    assert again.adopt_or_add(bash("true")).step_id == made.step_id
+    assert ids(desk) == [made.step_id]
+
+
+def test_when_no_reply_and_no_step_comes_the_error_is_raised_after_the_window(desk: StepDesk) -> None:
+    def lost(**_: Any) -> Any:
+        raise ReadTimeoutError(endpoint_url="emr")
+
+    with pytest.raises(ReadTimeoutError):
+        replace(desk, single_attempt_client=Double(desk.client, add_job_flow_steps=lost)).adopt_or_add(
+            bash("true")
+        )
+
+
+def test_a_cluster_that_has_ended_takes_no_step(desk: StepDesk, run: RunCluster) -> None:
+    run.desk.end_all(timeout_s=30)
+    begun = time.monotonic()
+    with pytest.raises(ClientError):
+        replace(desk, consistency_s=60.0).adopt_or_add(bash("true"))
+    assert time.monotonic() - begun < 10  # a refused step is not looked for
+
+
+def test_the_name_of_a_step_follows_its_code_and_arguments(plan: dict[str, Any]) -> None:
+    name = step_for("featurize", plan, "c0de")["Name"]
+    assert name == step_for("featurize", dict(plan), "c0de")["Name"]
+    assert name.startswith("featurize/")
+    assert name != step_for("featurize", plan, "c0de2")["Name"]
+    assert name != step_for("featurize", plan | {"batch_size": 2}, "c0de")["Name"]
+    assert name != step_for("featurize", plan | {"run_id": "another"}, "c0de")["Name"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_step_is_a_job_of_the_bundle_in_client_mode(plan: dict[str, Any], stage: str) -> None:
+    step = step_for(stage, plan, "c0de")
+    arguments = step["HadoopJarStep"]["Args"]
+    code = f"s3://{plan['lake_bucket']}/code/c0de"
+    assert arguments[:5] == ["spark-submit", "--deploy-mode", "client", "--name", stage]
+    assert arguments[5:8] == ["--py-files", f"{code}/fruits.zip", f"{code}/{stage}.py"]
+    assert arguments[8:14] == [
+        *("--database", "lake.fruits", "--run-id", plan["run_id"], "--run-folder", plan["run_folder"])
+    ]
+    assert step["ActionOnFailure"] == "CANCEL_AND_WAIT"
+
+
+def test_what_was_asked_for_reaches_the_job(plan: dict[str, Any]) -> None:
+    def arguments(stage: str, **changed: Any) -> str:
+        return " ".join(step_for(stage, plan | changed, "c0de")["HadoopJarStep"]["Args"])
+
+    assert f"--input s3://{plan['raw_bucket']}/images/ --complete" in arguments("load_images")
+    assert "--complete" not in arguments("load_images", complete=False)
+    assert "--full-refresh" not in arguments("load_images") + arguments("featurize")
+    assert "--full-refresh" in arguments("load_images", full_refresh=True)
+    assert "--engine litert --batch-size 1" in arguments("featurize")
+    assert "--variance 0.95" in arguments("reduce_pca")
+    assert arguments("reduce_pca", k=7).endswith("--k 7")
+    assert "--max-reject-rate 0.2" in arguments("publish")
+    assert "--weights random" in arguments("publish", weights="random")
+    assert "--min-explained-variance 0.5 --min-agreement 0.5" in arguments("publish")
+    assert "--max-drift-degrees 90.0 --max-variance-loss 0.01" in arguments("reduce_pca")
+    assert "--full-refresh" in arguments("reduce_pca", full_refresh=True)
+    assert "--suppression s3://" in arguments("load_images")

@@ -1,0 +1,101 @@
+"""What a task failed of: noted when Airflow will not try it again, whatever the task is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from botocore.exceptions import ClientError, ReadTimeoutError
+from fruits_airflow.config.errors import (
+    CodeMismatch,
+    ConfigError,
+    FruitsError,
+    LockHeld,
+)
+from fruits_airflow.operators.emr import telling_why
+from fruits_airflow.runs import run_control
+from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_control import PlanOperator, upload_code
+from fruits_airflow.storage.run_notes import Journal
+
+from tests.plugins.airflow_context import context_of
+
+
+def fails(error: Exception) -> Any:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+THROTTLED = ClientError({"Error": {"Code": "SlowDown", "Message": "reduce your rate"}}, "ListObjectsV2")
+
+
+def cause(run: RunCluster) -> tuple[str, str] | None:
+    note = run.journal.read("last_failure")
+    return None if note is None else (note["stage"], note["cause"])
+
+
+@pytest.mark.parametrize(("further", "noted"), [(1, False), (0, True)])
+@pytest.mark.parametrize("task", ["plan", "upload_code"])
+def test_an_answer_that_aws_owes_to_the_last_attempt_is_noted(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch, task: str, further: int, noted: bool
+) -> None:
+    context = context_of(run)
+    context["ti"].max_tries = context["ti"].try_number - 1 + further
+    monkeypatch.setattr(run_control, "plan_run", fails(THROTTLED))
+    monkeypatch.setattr(run_control, "upload_bundle", fails(THROTTLED))
+    plan = PlanOperator(task_id="plan", settings=run.settings)
+    with pytest.raises(ClientError, match="SlowDown"):
+        plan.work(context) if task == "plan" else upload_code(run.settings, context)
+    assert cause(run) == ((task, f"ClientError: {THROTTLED}") if noted else None)
+
+
+def test_code_that_is_not_what_its_digest_says_is_noted(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_control, "upload_bundle", fails(CodeMismatch("another's")))
+    with pytest.raises(AirflowFailException, match="CodeMismatch"):
+        upload_code(run.settings, context_of(run))
+    assert cause(run) == ("upload_code", "CodeMismatch: another's")
+
+
+@pytest.mark.parametrize(
+    "told", [LockHeld("by a night"), AirflowSkipException("nothing to do"), AirflowFailException("refused")]
+)
+def test_what_a_plan_tells_otherwise_is_not_noted(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch, told: Exception
+) -> None:
+    monkeypatch.setattr(run_control, "plan_run", fails(told))
+    with pytest.raises(type(told), match=str(told)):
+        PlanOperator(task_id="plan", settings=run.settings).work(context_of(run))
+    assert cause(run) is None
+
+
+@pytest.mark.parametrize(
+    "silent", [ConfigError("no such profile"), KeyError("region"), ReadTimeoutError(endpoint_url="xcom")]
+)
+def test_a_cause_that_cannot_be_noted_leaves_what_is_final_final(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, silent: Exception
+) -> None:
+    context = context_of(run)
+    monkeypatch.setattr(RunCluster, "of", fails(silent))
+    with (
+        pytest.raises(AirflowFailException, match="the task's own"),
+        telling_why(run.settings, context, "featurize"),
+    ):
+        raise FruitsError("the task's own")
+    assert "Traceback" in caplog.text
+
+
+def test_a_note_that_s3_does_not_take_leaves_what_is_final_final(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal, "note", fails(THROTTLED))
+    context = context_of(run)
+    with (
+        pytest.raises(AirflowFailException, match="the task's own"),
+        telling_why(run.settings, context, "featurize"),
+    ):
+        raise FruitsError("the task's own")

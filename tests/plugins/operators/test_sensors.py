@@ -1,0 +1,687 @@
+"""Waiting for the cluster and for a step: in time, in vain, and again after everything was lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
+from botocore.exceptions import ClientError, ReadTimeoutError
+from fruits_airflow.aws.links import StepLogLink
+from fruits_airflow.config.errors import ClusterLost
+from fruits_airflow.emr import clusters
+from fruits_airflow.emr.clusters import LIVE_STATES, READY_STATES, ClusterDesk
+from fruits_airflow.emr.steps import StepDesk, describe_step
+from fruits_airflow.operators import sensors
+from fruits_airflow.operators.emr import AddStepOperator, CreateClusterOperator, TerminateClusterOperator
+from fruits_airflow.operators.sensors import ClusterReadySensor, StepSensor
+from fruits_airflow.operators.triggers import ClusterReadyTrigger, StepTrigger
+from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.storage.run_notes import Journal
+
+from tests.local_aws.server import until
+from tests.plugins.airflow_context import context_of, drive, fire
+from tests.plugins.bash_steps import ended
+from tests.plugins.doubles import Double
+
+UNKNOWN = {"job_flow_id": "j-UNKNOWN", "step_id": "s-UNKNOWN"}
+NO_NEWS = "no news from the trigger until its deadline; is the triggerer alive? then clear the task"
+
+
+def sensor(run: RunCluster, **changed: Any) -> StepSensor:
+    settings = replace(run.settings, **changed)
+    return StepSensor(task_id="wait", settings=settings, stage="featurize", add_task_id="featurize.add")
+
+
+def add(run: RunCluster, context: Any) -> dict[str, str]:
+    added = AddStepOperator(task_id="add", settings=run.settings, stage="featurize").execute(context)
+    context["ti"].xcoms["featurize.add"] = added
+    return added
+
+
+def begin(run: RunCluster, does: Callable[[str], None], command: str) -> tuple[Any, dict[str, str]]:
+    """Adds a step that does `command`; gives the tasks' context, and what `add` returned."""
+    does(command)
+    context = context_of(run)
+    return context, add(run, context)
+
+
+def trigger_of(
+    run: RunCluster,
+    added: dict[str, str],
+    seconds: float = 60,
+    kind: type[StepTrigger] = StepTrigger,
+    consistency_s: float = 60,
+) -> StepTrigger:
+    """What looks at the step for so many seconds."""
+    return kind(
+        **added,
+        deadline=time.time() + seconds,
+        settle_s=0,
+        consistency_s=consistency_s,
+        waiter_delay=0.1,
+        aws_conn_id=None,
+        region_name=run.region,
+    )
+
+
+def steps(run: RunCluster, job_flow_id: str) -> list[tuple[str, str]]:
+    found = run.client.list_steps(ClusterId=job_flow_id)["Steps"]
+    return [(step["Id"], step["Status"]["State"]) for step in reversed(found)]
+
+
+def cause(run: RunCluster) -> tuple[str, str] | None:
+    """What run.json and the notice will give as the reason: the stage, and what it failed of."""
+    note = run.journal.read("last_failure")
+    return None if note is None else (note["stage"], note["cause"])
+
+
+def denied(*_: Any, **__: Any) -> Any:
+    answer: Any = {
+        "Error": {"Code": "AccessDeniedException", "Message": "the role may not"},
+        "ResponseMetadata": {"HTTPStatusCode": 400},
+    }
+    raise ClientError(answer, "AddJobFlowSteps")
+
+
+@pytest.fixture
+def starting(run: RunCluster, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes EMR say that the run's cluster is still starting, and do other things as told."""
+    client = run.client
+
+    def describe_cluster(**request: Any) -> Any:
+        found = client.describe_cluster(**request)
+        found["Cluster"]["Status"]["State"] = "STARTING"
+        return found
+
+    def change(**methods: Any) -> None:
+        double = Double(client, describe_cluster=describe_cluster, **methods)
+        monkeypatch.setattr(RunCluster, "client", property(lambda _: double))
+
+    return change
+
+
+# the cluster
+
+
+def test_the_cluster_is_waited_for_until_it_takes_steps(run: RunCluster) -> None:
+    context = context_of(run)
+    made = CreateClusterOperator(task_id="create", settings=run.settings).execute(context)
+    drive(ClusterReadySensor(task_id="ready", settings=run.settings), context)
+    assert clusters.describe(run.client, made).state in ("RUNNING", "WAITING")
+
+
+def test_a_cluster_whose_bootstrap_fails_is_no_ready_cluster(run: RunCluster) -> None:
+    broken = replace(run, code_digest="missing")
+    with pytest.raises(AirflowFailException, match="BOOTSTRAP_FAILURE") as failed:
+        drive(ClusterReadySensor(task_id="ready", settings=run.settings), context_of(broken))
+    assert cause(run) == ("ready", str(failed.value))
+
+
+def test_a_cluster_that_does_not_start_in_time_is_ended_so_that_a_retry_makes_another(
+    run: RunCluster,
+) -> None:
+    context = context_of(run)
+    ready = ClusterReadySensor(task_id="ready", settings=run.settings)
+    stuck = run.adopt_or_create().job_flow_id
+    with pytest.raises(ClusterLost, match="start_timeout_minutes"):
+        ready.resume_execution(
+            "execute_complete", {"event": {"status": "timeout", "job_flow_id": stuck}}, context
+        )
+    assert (cause(run) or ("", ""))[1].startswith(f"ClusterLost: {stuck} is still ")
+    until(lambda: clusters.describe(run.client, stuck).state not in LIVE_STATES)
+    assert run.adopt_or_create().job_flow_id != stuck
+
+
+def test_a_cluster_that_does_not_start_in_time_is_ended_though_it_is_protected(
+    run: RunCluster, starting: Callable[..., None]
+) -> None:
+    stuck, real = run.adopt_or_create().job_flow_id, run.client
+    real.set_termination_protection(JobFlowIds=[stuck], TerminationProtected=True)
+    ready = ClusterReadySensor(task_id="ready", settings=run.settings)
+    starting()
+    with pytest.raises(ClusterLost, match="start_timeout_minutes"):
+        ready.execute_complete(context_of(run), {"status": "timeout", "job_flow_id": stuck})
+    until(lambda: clusters.describe(real, stuck).state not in LIVE_STATES)
+
+
+def test_that_a_cluster_refuses_to_end_does_not_hide_that_it_did_not_start(
+    run: RunCluster, starting: Callable[..., None]
+) -> None:
+    stuck = run.adopt_or_create().job_flow_id
+    ready = ClusterReadySensor(task_id="ready", settings=run.settings)
+    starting(terminate_job_flows=denied)
+    with pytest.raises(ClusterLost, match="start_timeout_minutes"):
+        ready.execute_complete(context_of(run), {"status": "timeout", "job_flow_id": stuck})
+
+
+@pytest.mark.parametrize(("further", "noted"), [(1, False), (0, True)])
+def test_why_run_job_flow_was_refused_is_noted_by_the_last_attempt(
+    run: RunCluster, further: int, noted: bool
+) -> None:
+    settings, context = replace(run.settings, service_role="no-such-role"), context_of(run)
+    context["ti"].max_tries = context["ti"].try_number - 1 + further
+    with pytest.raises(ClientError, match="no-such-role") as failed:
+        CreateClusterOperator(task_id="create_cluster", settings=settings).execute(context)
+    assert cause(run) == (("create_cluster", f"ClientError: {failed.value}") if noted else None)
+
+
+def test_when_airflow_gives_up_waiting_for_a_cluster_it_is_noted(run: RunCluster) -> None:
+    with pytest.raises(AirflowSensorTimeout):
+        ClusterReadySensor(task_id="cluster_ready", settings=run.settings).resume_execution(
+            "__fail__", {"error": "Trigger timeout"}, context_of(run)
+        )
+    assert cause(run) == ("cluster_ready", NO_NEWS)
+
+
+def test_a_retry_gives_a_stuck_cluster_no_further_half_hour(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting = replace(run.adopt_or_create(), state="STARTING")
+    monkeypatch.setattr(RunCluster, "adopt_or_create", lambda _: starting)
+    with pytest.raises(TaskDeferred) as deferred:
+        ClusterReadySensor(task_id="ready", settings=run.settings).execute(context_of(run))
+    assert (
+        deferred.value.trigger.deadline
+        == starting.created_at.timestamp() + run.settings.start_timeout_minutes * 60
+    )
+
+
+def test_killing_the_create_task_needs_no_answer_of_run_job_flow(run: RunCluster) -> None:
+    CreateClusterOperator(task_id="create", settings=run.settings).on_kill()
+
+
+# the step
+
+
+def test_why_a_step_was_not_added_is_noted(run: RunCluster) -> None:
+    """Here: nobody has uploaded the code."""
+    with pytest.raises(AirflowFailException, match="CodeMismatch") as failed:
+        add(run, context_of(run))
+    assert cause(run) == ("featurize", str(failed.value))
+
+
+@pytest.mark.parametrize("task", ["add", "wait"])
+def test_why_add_job_flow_steps_was_refused_is_noted(
+    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    monkeypatch.setattr(StepDesk, "adopt_or_add", denied)
+    with pytest.raises(ClientError, match="AccessDenied"):
+        add(run, context_of(run)) if task == "add" else sensor(run).execute(context_of(run))
+    stage, why = cause(run) or ("", "")
+    assert stage == "featurize"
+    assert "the role may not" in why
+
+
+def test_a_cause_that_cannot_be_noted_stays_the_error_of_the_task(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Journal, "note", denied)
+    with pytest.raises(AirflowFailException, match="CodeMismatch"):
+        add(run, context_of(run))
+    monkeypatch.undo()
+
+
+def test_a_step_that_ends_well_ends_the_wait(run: RunCluster, does: Callable[[str], None]) -> None:
+    context, added = begin(run, does, "sleep 0.5")
+    drive(sensor(run), context)
+    assert steps(run, added["job_flow_id"]) == [(added["step_id"], "COMPLETED")]
+
+
+def test_adding_twice_adds_one_step(run: RunCluster, does: Callable[[str], None]) -> None:
+    does("sleep 0.5")
+    context = context_of(run)
+    assert add(run, context) == add(run, context)
+
+
+def test_a_failed_step_fails_the_task_for_good_with_its_own_words(
+    run: RunCluster, does: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    context, _ = begin(run, does, "echo out; echo ERROR WeightsMismatch: other weights >&2; exit 1")
+    with pytest.raises(AirflowFailException, match="FAILED: ERROR WeightsMismatch: other weights") as failed:
+        drive(sensor(run), context)
+    assert cause(run) == ("featurize", str(failed.value))
+    assert "stdout| out" in caplog.text
+    assert "stderr| ERROR WeightsMismatch: other weights" in caplog.text
+
+
+def test_a_step_that_failed_before_the_wait_began_is_not_tried_again(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
+    context, added = begin(run, does, "exit 1")
+    ended(run.step_desk(added["job_flow_id"]), added["step_id"])
+    with pytest.raises(AirflowFailException):
+        drive(sensor(run), context)
+    assert [state for _, state in steps(run, added["job_flow_id"])] == ["FAILED"]
+
+
+def test_clearing_only_the_failed_wait_tries_the_step_again(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
+    context, added = begin(run, does, "exit 1")
+    with pytest.raises(AirflowFailException):
+        drive(sensor(run), context)
+    does("true")
+    drive(sensor(run), context)
+    assert [state for _, state in steps(run, added["job_flow_id"])] == ["FAILED", "COMPLETED"]
+
+
+def test_clearing_only_the_failed_wait_makes_a_new_cluster_when_the_old_one_is_gone(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
+    context, added = begin(run, does, "exit 1")
+    with pytest.raises(AirflowFailException):
+        drive(sensor(run), context)
+    run.desk.end_all(timeout_s=30)
+    does("true")
+    drive(sensor(run), context)
+    (cluster,) = clusters.find(run.client, run.identity)
+    assert cluster.job_flow_id != added["job_flow_id"]
+    assert [state for _, state in steps(run, cluster.job_flow_id)] == ["COMPLETED"]
+
+
+def test_a_failure_that_nobody_reported_is_tried_again_when_its_cluster_is_gone(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
+    context, added = begin(run, does, "exit 1")
+    ended(run.step_desk(added["job_flow_id"]), added["step_id"])
+    run.desk.end_all(timeout_s=30)
+    does("true")
+    drive(sensor(run), context)
+    (cluster,) = clusters.find(run.client, run.identity)
+    assert [state for _, state in steps(run, cluster.job_flow_id)] == ["COMPLETED"]
+
+
+def test_a_step_that_is_done_needs_no_cluster(run: RunCluster, does: Callable[[str], None]) -> None:
+    context, added = begin(run, does, "true")
+    ended(run.step_desk(added["job_flow_id"]), added["step_id"])
+    run.desk.end_all(timeout_s=30)
+    drive(sensor(run), context)
+    assert clusters.find(run.client, run.identity) == []
+
+
+def test_a_cluster_lost_under_its_step_is_worth_a_retry(run: RunCluster, does: Callable[[str], None]) -> None:
+    _, added = begin(run, does, "sleep 30")
+    lost = clusters.describe(run.client, added["job_flow_id"])
+    step = describe_step(run.client, added["job_flow_id"], added["step_id"])
+    gone = replace(lost, state="TERMINATED_WITH_ERRORS", reason="INSTANCE_FAILURE a node died")
+    with pytest.raises(ClusterLost, match="INSTANCE_FAILURE"):
+        sensor(run, log_wait_s=0)._fail(run, gone, step)
+    on_purpose = replace(gone, reason="USER_REQUEST Terminated by user request")
+    with pytest.raises(AirflowFailException, match="not tried again"):
+        sensor(run, log_wait_s=0)._fail(run, on_purpose, step)
+    overdue = replace(gone, tags={**lost.tags, "deadline": "2020-01-01T00:00:00Z"})
+    with pytest.raises(AirflowFailException, match="not tried again"):
+        sensor(run, log_wait_s=0)._fail(run, overdue, step)
+
+
+@pytest.mark.parametrize(("further", "noted"), [(1, False), (0, True)])
+def test_that_the_cluster_was_lost_under_a_step_is_noted_by_the_last_attempt(
+    run: RunCluster, does: Callable[[str], None], further: int, noted: bool
+) -> None:
+    context, added = begin(run, does, "sleep 30")
+    context["ti"].max_tries = context["ti"].try_number - 1 + further
+    event = {"status": "lost", "state": "TERMINATED_WITH_ERRORS", "reason": "INSTANCE_FAILURE a node died"}
+    with pytest.raises(ClusterLost, match="INSTANCE_FAILURE") as lost:
+        sensor(run, log_wait_s=0).resume_execution("execute_complete", {"event": added | event}, context)
+    assert cause(run) == (("featurize", f"ClusterLost: {lost.value}") if noted else None)
+
+
+def test_what_a_step_wrote_before_its_cluster_was_lost_is_shown(
+    run: RunCluster, does: Callable[[str], None], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    context, added = begin(run, does, f"echo last words; touch {tmp_path}/said; sleep 60")
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(run).execute(context)
+    until((tmp_path / "said").exists)
+    run.client.terminate_job_flows(JobFlowIds=[added["job_flow_id"]])
+    event = fire(deferred.value.trigger)
+    with pytest.raises(AirflowFailException, match="ended on purpose"):
+        sensor(run).execute_complete(context, event)
+    assert "stdout| last words" in caplog.text
+
+
+def test_logs_that_went_with_their_cluster_are_not_waited_for_as_long_as_late_ones(
+    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, added = begin(run, does, "sleep 30")
+    lost = clusters.describe(run.client, added["job_flow_id"])
+    step = describe_step(run.client, added["job_flow_id"], added["step_id"])
+    monkeypatch.setattr(sensors, "_LAST_LOGS_S", 0.3)
+    begun = time.monotonic()
+    with pytest.raises(ClusterLost):
+        sensor(run, log_wait_s=60)._fail(run, replace(lost, state="TERMINATED_WITH_ERRORS"), step)
+    assert time.monotonic() - begun < 20
+
+
+def test_the_end_of_a_cluster_ends_the_wait(run: RunCluster, does: Callable[[str], None]) -> None:
+    context, added = begin(run, does, "sleep 60")
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(run).execute(context)
+    run.client.terminate_job_flows(JobFlowIds=[added["job_flow_id"]])
+    assert (fired := fire(deferred.value.trigger))["status"] in ("ended", "lost"), fired
+
+
+def test_a_step_past_its_deadline_is_cancelled(
+    run: RunCluster, does: Callable[[str], None], caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    context, added = begin(run, does, f"echo hanging; touch {tmp_path}/hangs; sleep 60")
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(run).execute(context)
+    until((tmp_path / "hangs").exists)
+    trigger = deferred.value.trigger
+    trigger.deadline = time.time() + 0.5
+    trigger.serialized_fields["deadline"] = trigger.deadline
+    event = fire(trigger)
+    assert event["status"] == "timeout"
+    state = describe_step(run.client, added["job_flow_id"], added["step_id"]).state
+    assert state in ("CANCEL_PENDING", "CANCELLED"), "the trigger does it, should the task never resume"
+    with pytest.raises(AirflowFailException, match="step_timeout_minutes") as failed:
+        sensor(run).resume_execution("execute_complete", {"event": event}, context)
+    assert cause(run) == ("featurize", str(failed.value))
+    assert "stdout| hanging" in caplog.text
+    assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
+
+
+def test_a_cancel_that_has_no_effect_is_not_waited_for_longer_than_for_logs(
+    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, added = begin(run, does, "sleep 60")
+    monkeypatch.setattr(StepSensor, "_cancel", lambda *_: None)
+    begun = time.monotonic()
+    with pytest.raises(AirflowFailException, match="step_timeout_minutes"):
+        sensor(run, log_wait_s=0.5).execute_complete(context, {**added, "status": "timeout"})
+    assert time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize("left", ["a step that goes on", "a cluster past its deadline"])
+@pytest.mark.parametrize("told_by", ["the trigger", "Airflow"])
+def test_a_cluster_that_only_costs_is_not_kept_for_late_logs(
+    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, left: str, told_by: str
+) -> None:
+    context, added = begin(run, does, "sleep 60")
+    monkeypatch.setattr(sensors, "_LAST_LOGS_S", 0.2)
+    if left == "a step that goes on":
+        refusing = Double(run.client, cancel_steps=denied)
+        monkeypatch.setattr(RunCluster, "client", property(lambda _: refusing))
+    else:
+        monkeypatch.setattr(StepSensor, "_cancel", lambda *_: True)
+        overdue: Any = [{"Key": "deadline", "Value": "2020-01-01T00:00:00Z"}]
+        run.client.add_tags(ResourceId=added["job_flow_id"], Tags=overdue)
+    waiting, begun = sensor(run, log_wait_s=25.0), time.monotonic()
+    news: dict[str, tuple[str, Any]] = {
+        "the trigger": ("execute_complete", {"event": {**added, "status": "timeout"}}),
+        "Airflow": ("__fail__", {"error": "Trigger timeout"}),
+    }
+    with pytest.raises((AirflowFailException, AirflowSensorTimeout)):
+        waiting.resume_execution(*news[told_by], context)
+    assert time.monotonic() - begun < 15
+    monkeypatch.undo()
+
+
+def test_a_cancel_that_emr_refuses_in_its_answer_is_no_accepted_one(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
+    _, added = begin(run, does, "true")
+    done = ended(run.step_desk(added["job_flow_id"]), added["step_id"])
+    assert not sensor(run)._cancel(run, added["job_flow_id"], done.step_id)
+
+
+def test_the_logs_of_a_step_that_the_trigger_has_cancelled_are_waited_for(
+    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, added = begin(run, does, "true")
+    step = replace(
+        ended(run.step_desk(added["job_flow_id"]), added["step_id"]), state="CANCEL_PENDING"
+    )  # of such a step EMR refuses a second cancel
+    waits: list[float] = []
+    monkeypatch.setattr(sensors, "show_tails", lambda *given: waits.append(given[3]))
+    cluster = clusters.describe(run.client, added["job_flow_id"])
+    sensor(run, log_wait_s=300.0)._show_cancelled(run, cluster, step, accepted=False)
+    assert waits[0] > 200
+
+
+def test_the_wait_ends_no_later_than_the_cluster_must(run: RunCluster, does: Callable[[str], None]) -> None:
+    context, added = begin(run, does, "sleep 30")
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(run, step_timeout_minutes=10_000).execute(context)
+    cluster = clusters.describe(run.client, added["job_flow_id"])
+    assert cluster.deadline is not None
+    assert deferred.value.trigger.deadline == cluster.deadline.timestamp()
+    assert deferred.value.timeout > timedelta(seconds=cluster.deadline.timestamp() - time.time())
+
+
+def test_clearing_or_marking_a_waiting_task_cancels_its_step(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
+    _, added = begin(run, does, "sleep 60")
+    asyncio.run(trigger_of(run, added).on_kill())
+    assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_step_that_is_cancelled_after_the_cleared_wait_found_it_is_done_once_more(
+    run: RunCluster, does: Callable[[str], None], attempt: int
+) -> None:
+    context, added = begin(run, does, "sleep 60")
+    with pytest.raises(TaskDeferred) as first:
+        sensor(run).execute(context)
+    context["ti"].try_number = attempt
+    with pytest.raises(TaskDeferred) as second:
+        sensor(run).execute(context)
+    assert second.value.trigger.ids == added
+    asyncio.run(first.value.trigger.on_kill())
+    does("true")
+    event = fire(second.value.trigger)
+    if attempt == 1:  # a person cancelled it
+        with pytest.raises(AirflowFailException, match="is CANCELLED"):
+            sensor(run).execute_complete(context, event)
+        return
+    with pytest.raises(TaskDeferred) as third:
+        sensor(run).execute_complete(context, event)
+    sensor(run).execute_complete(context, fire(third.value.trigger))
+    assert [state for _, state in steps(run, added["job_flow_id"])] == ["CANCELLED", "COMPLETED"]
+
+
+def test_a_step_that_is_cancelled_again_is_not_done_once_more(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
+    context, added = begin(run, does, "sleep 60")
+    with pytest.raises(TaskDeferred) as first:
+        sensor(run).execute(context)
+    asyncio.run(first.value.trigger.on_kill())
+    context["ti"].try_number = 2
+    with pytest.raises(TaskDeferred) as second:
+        sensor(run).execute_complete(context, fire(first.value.trigger))
+    asyncio.run(second.value.trigger.on_kill())
+    with pytest.raises(AirflowFailException, match="is CANCELLED"):
+        sensor(run).execute_complete(context, fire(second.value.trigger))
+    assert len(steps(run, added["job_flow_id"])) == 2
+
+
+def test_a_cleared_waits_step_that_its_cluster_took_along_is_not_done_once_more(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
+    context, added = begin(run, does, "sleep 60")
+    with pytest.raises(TaskDeferred) as first:
+        sensor(run).execute(context)
+    context["ti"].try_number = 2
+    run.client.terminate_job_flows(JobFlowIds=[added["job_flow_id"]])
+    event = fire(first.value.trigger) | {
+        "status": "ended",
+        "state": "CANCELLED",
+        "reason": "its cluster ended",
+    }
+    with pytest.raises(AirflowFailException, match="ended on purpose"):
+        sensor(run).execute_complete(context, event)
+
+
+def test_the_restart_of_a_triggerer_cancels_no_step(run: RunCluster, does: Callable[[str], None]) -> None:
+    does("sleep 2")
+    added = add(run, context_of(run))
+    trigger = trigger_of(run, added)
+
+    async def killed() -> None:
+        waiting = asyncio.create_task(anext(trigger.run()))  # type: ignore[arg-type]
+        await asyncio.sleep(1)
+        waiting.cancel()
+        with suppress(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(killed())
+    assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "COMPLETED"
+
+
+def test_a_cluster_is_waited_for_in_its_own_region(run: RunCluster) -> None:
+    elsewhere = replace(run, region="eu-west-3", plan={**run.plan, "region": "eu-west-3"})
+    body = {key: value for key, value in run.body().items() if key != "SecurityConfiguration"}
+    made = elsewhere.client.run_job_flow(**body)["JobFlowId"]
+    try:
+        ready = ClusterReadySensor(task_id="cluster_ready", settings=run.settings)
+        drive(ready, context_of(elsewhere))
+        assert clusters.describe(elsewhere.client, made).state in READY_STATES
+        assert clusters.find(run.client, run.identity) == []
+    finally:
+        elsewhere.desk.end_all(timeout_s=30)
+
+
+def test_when_airflow_gives_up_the_step_is_cancelled(run: RunCluster, does: Callable[[str], None]) -> None:
+    context, added = begin(run, does, "sleep 60")
+    with pytest.raises(AirflowSensorTimeout):
+        sensor(run).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+    assert cause(run) == ("featurize", NO_NEWS)
+    assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
+
+
+def test_when_airflow_gives_up_and_emr_is_silent_it_stays_a_timeout(
+    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(_: ClusterDesk) -> None:
+        raise ReadTimeoutError(endpoint_url="emr")
+
+    context, _ = begin(run, does, "sleep 60")
+    monkeypatch.setattr(ClusterDesk, "adopt", silent)
+    with pytest.raises(AirflowSensorTimeout):
+        sensor(run).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+    monkeypatch.undo()
+
+
+def test_the_wait_for_a_step_of_a_cluster_that_emr_does_not_know_ends_after_the_consistency_window(
+    run: RunCluster,
+) -> None:
+    event = fire(trigger_of(run, UNKNOWN, seconds=3600, consistency_s=0.3))
+    assert (event["status"], event["job_flow_id"]) == ("unknown", UNKNOWN["job_flow_id"])
+    with pytest.raises(ClusterLost, match=r"EMR does not know j-UNKNOWN.* is not valid"):
+        sensor(run).execute_complete(context_of(run), event)
+
+
+def test_a_cluster_that_emr_does_not_show_yet_is_waited_for_within_the_consistency_window(
+    run: RunCluster,
+) -> None:
+    assert fire(trigger_of(run, UNKNOWN, seconds=0.5))["status"] == "timeout"
+
+
+def test_the_wait_for_a_cluster_that_emr_does_not_know_ends_after_the_consistency_window(
+    run: RunCluster,
+) -> None:
+    watched = {
+        "job_flow_id": UNKNOWN["job_flow_id"],
+        "deadline": time.time() + 3600,
+        "region_name": run.region,
+    }
+    event = fire(
+        ClusterReadyTrigger(**watched, settle_s=0, consistency_s=0.3, waiter_delay=0.1, aws_conn_id=None)
+    )
+    assert event["status"] == "unknown"
+    with pytest.raises(ClusterLost, match="EMR does not know j-UNKNOWN"):
+        ClusterReadySensor(task_id="ready", settings=run.settings).execute_complete(context_of(run), event)
+
+
+def test_a_retry_of_a_wait_whose_cluster_emr_does_not_know_goes_on_with_a_new_cluster(
+    run: RunCluster, does: Callable[[str], None]
+) -> None:
+    does("exit 0")
+    context = context_of(run)
+    context["ti"].xcoms["featurize.add"] = dict(UNKNOWN)
+    drive(sensor(run), context)
+    (cluster,) = clusters.find(run.client, run.identity)
+    assert [state for _, state in steps(run, cluster.job_flow_id)] == ["COMPLETED"]
+
+
+def test_a_look_that_fails_is_repeated(run: RunCluster, does: Callable[[str], None]) -> None:
+    context = context_of(run)
+    added = add(run, context)
+    looks: list[int] = []
+
+    class Flaky(StepTrigger):
+        async def look(self, client: Any, count: int) -> dict[str, Any] | None:
+            looks.append(count)
+            if len(looks) < 3:
+                raise ConnectionResetError
+            return await super().look(client, count)
+
+    assert fire(trigger_of(run, added, 30, Flaky))["status"] == "ended"
+    assert len(looks) >= 3
+
+
+def test_nothing_is_looked_at_before_the_news_of_the_deferral_has_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun = time.monotonic()
+    looked: list[float] = []
+
+    class Looked(Exception):
+        pass
+
+    def hook(_: StepTrigger) -> None:
+        looked.append(time.monotonic() - begun)
+        raise Looked
+
+    monkeypatch.setattr(StepTrigger, "hook", hook)
+    trigger = StepTrigger(
+        job_flow_id="j",
+        step_id="s",
+        deadline=time.time() + 60,
+        settle_s=0.3,
+        consistency_s=60,
+        waiter_delay=0.1,
+    )
+    with pytest.raises(Looked):
+        fire(trigger)
+    assert looked[0] >= 0.3
+
+
+def test_how_long_it_settles_follows_from_airflows_configuration(
+    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0.5")
+    context, _ = begin(run, does, "sleep 30")
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(run).execute(context)
+    assert deferred.value.trigger.settle_s == 1.0
+
+
+def test_a_waiting_task_links_to_the_page_of_its_steps_logs(
+    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.org/team/")
+    context = context_of(run)
+    added = add(run, context)
+    drive(sensor(run), context)
+    address = context["ti"].links[StepLogLink.key]
+    cluster, step = added["job_flow_id"], added["step_id"]
+    assert address == f"https://airflow.example.org/team/fruits-runs/steps/{cluster}/{step}"
+    assert address == context["ti"].links[StepLogLink().xcom_key]
+
+
+def test_terminating_ends_a_cluster_that_no_task_had_told_of(run: RunCluster) -> None:
+    orphan = run.client.run_job_flow(**run.body())["JobFlowId"]
+    TerminateClusterOperator(task_id="end", settings=run.settings).execute(context_of(run))
+    assert clusters.describe(run.client, orphan).state == "TERMINATED"

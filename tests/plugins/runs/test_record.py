@@ -1,0 +1,93 @@
+"""run.json beside report.html: the same run, told twice."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+import pytest
+from fruits_airflow.aws.endpoints import is_simulated
+from fruits_airflow.config.errors import ConfigError
+from fruits_airflow.records.models import RunRecord, read_record
+from fruits_airflow.runs import report_task, run_context
+from fruits_airflow.runs.record import assemble_record
+from fruits_airflow.runs.report_task import report_run
+from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_status import WORK_TASKS
+from fruits_airflow.runs.verdict import judge_run
+from fruits_airflow.storage.lake import run_key
+
+from tests.plugins.airflow_context import context_of
+from tests.plugins.emr.test_clusters import hiding
+from tests.plugins.measured import measure
+
+DONE = dict.fromkeys(WORK_TASKS, "success")
+
+
+def test_the_page_and_the_record_count_the_same_seconds(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure(run)
+    run.adopt_or_create()
+    run.desk.end_all(timeout_s=30)
+    pages: list[RunRecord] = []
+    monkeypatch.setattr(
+        report_task, "write_report", lambda _run, record, _stages: pages.append(record) or b""
+    )
+    report_run(run.settings, context_of(run, DONE))
+    time.sleep(1.1)  # verdict comes later
+    judge_run(run.settings, context_of(run, DONE))
+    found = run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
+    assert found["seconds"]["total"] == pages[0].seconds.total > 0
+
+
+def test_a_cluster_that_the_listing_does_not_show_yet_is_in_the_record_whole(run: RunCluster) -> None:
+    made = run.adopt_or_create()
+    run.desk.end_all(timeout_s=30)
+    blind = replace(run)
+    blind.__dict__["client"] = hiding(run, 60)
+    record = assemble_record(blind, "nightly", {}, ended=True, whole=True)
+    assert record.cluster.id == made.job_flow_id
+    assert record.cluster.state == "TERMINATED"
+
+
+def test_a_run_whose_profile_is_gone_from_the_files_is_recorded_without_its_cost(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure(run)
+    made = run.adopt_or_create()
+    run.desk.end_all(timeout_s=30)
+
+    def gone(name: str) -> Any:
+        raise ConfigError(f"profile: {name!r} is not in include/cluster.yaml")
+
+    monkeypatch.setattr(run_context, "load_profile", gone)
+    judge_run(run.settings, context_of(run, DONE))
+    found = run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
+    assert (found["state"], found["cluster"]["id"]) == ("succeeded", made.job_flow_id)
+    assert found["cost"]["estimate_eur"] == 0
+
+
+def test_a_cluster_that_ended_before_the_plan_is_not_the_runs(
+    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.adopt_or_create()  # noted by an attempt before `plan` was cleared
+    run.plan["planned_at"] = datetime.now(UTC).isoformat()  # type: ignore[index]
+    monkeypatch.setattr(RunCluster, "history", lambda _: [])
+    assert assemble_record(run, "nightly", {}).cluster.id is None
+
+
+def test_a_run_on_an_emulator_of_aws_is_recorded_as_simulated(run: RunCluster) -> None:
+    measure(run)
+    judge_run(run.settings, context_of(run, DONE))
+    record = read_record(run.lake, run.identity.run_id)
+    assert record
+    assert record.simulated
+
+
+def test_a_client_of_aws_itself_is_not_simulated() -> None:
+    endpoint = "https://s3.eu-west-1.amazonaws.com"
+    assert not is_simulated(boto3.client("s3", region_name="eu-west-1", endpoint_url=endpoint))
