@@ -41,6 +41,7 @@ from fruits_airflow.config.settings import load_settings
 from fruits_airflow.emr.stage_steps import ERASURE_STAGES
 from fruits_airflow.erasure import tasks
 from fruits_airflow.operators import cluster_tasks
+from fruits_airflow.operators.erasure_plan import ErasurePlanOperator
 
 SETTINGS = load_settings()
 # Airflow adds these to what the role may do with every DAG; only the FAB auth manager reads them.
@@ -83,7 +84,7 @@ with DAG(
         """Gives the locks back; fails unless every task did its work."""
         tasks.judge_erasure(SETTINGS, context)
 
-    plan = tasks.ErasurePlanOperator(
+    plan = ErasurePlanOperator(
         task_id="plan",
         settings=SETTINGS,
         doc_md="Settles which photos are meant and suppresses them. Waits while a run holds a database.",

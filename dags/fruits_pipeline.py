@@ -36,7 +36,8 @@ from fruits_airflow.config.run_parameters import parameter_schemas, unchecked_pa
 from fruits_airflow.config.settings import load_settings
 from fruits_airflow.emr.stage_steps import STAGES
 from fruits_airflow.operators import cluster_tasks
-from fruits_airflow.runs import report_task, run_control
+from fruits_airflow.operators.plan import PlanOperator
+from fruits_airflow.runs import report_task
 from fruits_airflow.runs.assets import PUBLISHED
 from fruits_airflow.runs.verdict import judge_run
 
@@ -66,7 +67,7 @@ with DAG(
         """Writes run.json, gives the lock back; fails unless every task did its work and something was published."""
         judge_run(SETTINGS, context)
 
-    plan = run_control.PlanOperator(
+    plan = PlanOperator(
         task_id="plan",
         settings=SETTINGS,
         doc_md="Lists the input, forecasts the cost, and stops the run before anything is created if it must. "

@@ -12,7 +12,7 @@ from fruits_airflow.cost.estimate import deadline, fleets_eur_per_hour
 from fruits_airflow.cost.prices import load_prices
 from fruits_airflow.emr.cluster_body import load_profile
 from fruits_airflow.emr.cluster_request import cluster_body, require_sound_cluster
-from fruits_airflow.emr.clusters import Cluster, ClusterDesk, ClusterIdentity
+from fruits_airflow.emr.clusters import Cluster, ClusterLifecycle, RunKey
 from fruits_airflow.emr.code_bundle import build_bundle, upload_bundle
 from fruits_airflow.storage.lake import Lake, run_key
 from fruits_airflow.storage.run_notes import Journal
@@ -44,7 +44,7 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
     lake = Lake(account.client("s3"), settings.lake_bucket)
     bundle = build_bundle()
     upload_bundle(bundle, lake)
-    identity = ClusterIdentity(settings.deployment_id, "notebook", f"notebook__{NOT_A_NAME.sub('-', owner)}")
+    identity = RunKey(settings.deployment_id, "notebook", f"notebook__{NOT_A_NAME.sub('-', owner)}")
     profile = load_profile(PROFILE)
 
     def body() -> dict[str, Any]:
@@ -69,7 +69,7 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
         require_sound_cluster(made, settings, account.region, now, account.client("emr"))
         return made
 
-    desk = ClusterDesk(
+    desk = ClusterLifecycle(
         client=account.client("emr"),
         # RunJobFlow takes no token: a request that is sent again makes a second cluster
         single_attempt_client=account.client("emr", attempts=1),

@@ -9,9 +9,9 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.aws.endpoints import CALLED
-from fruits_airflow.aws.sharing import share_run
 from fruits_airflow.config.errors import FruitsError
 from fruits_airflow.config.settings import load_settings
+from fruits_airflow.records.sharing import share_run
 from fruits_airflow.runs.residency import bucket_region
 
 

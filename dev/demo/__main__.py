@@ -23,8 +23,8 @@ from typing import Any
 
 import httpx
 from botocore.exceptions import BotoCoreError, ClientError
+from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.errors import ResidencyError
-from fruits_airflow.emr.stage_steps import PIPELINE
 from fruits_airflow.report.units import weights
 
 from dev.demo.account import (
@@ -46,7 +46,7 @@ from dev.demo.preflight import (
 from dev.demo.processes import ProcessEnded, Processes, end_leftovers
 from dev.demo.progress import (
     ENDED,
-    Teller,
+    ConsoleReporter,
     failed_tasks,
     watch_run,
 )
@@ -107,7 +107,7 @@ def _demo(wishes: Wishes) -> None:
     _clear(FOLDER)
     processes = Processes(FOLDER)
     try:
-        _run(wishes, processes, Teller())
+        _run(wishes, processes, ConsoleReporter())
     finally:
         # A second Ctrl-C must not leave half of it running.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -115,7 +115,7 @@ def _demo(wishes: Wishes) -> None:
         processes.stop()
 
 
-def _run(wishes: Wishes, processes: Processes, teller: Teller) -> None:
+def _run(wishes: Wishes, processes: Processes, teller: ConsoleReporter) -> None:
     airflow_port = free_port(wishes.airflow_port, "AIRFLOW_PORT")
     aws_port = free_port(wishes.aws_port, "AWS_PORT")
     ui_port = free_port(0, "")
@@ -177,7 +177,7 @@ def _run(wishes: Wishes, processes: Processes, teller: Teller) -> None:
                 time.sleep(1)
 
 
-def _tell_results(run: dict[str, Any] | None, teller: Teller) -> None:
+def _tell_results(run: dict[str, Any] | None, teller: ConsoleReporter) -> None:
     files = [FOLDER / name for name in RESULTS if (FOLDER / name).exists()]
     if run:
         if run["features"].get("weights") == "random":
@@ -187,7 +187,9 @@ def _tell_results(run: dict[str, Any] | None, teller: Teller) -> None:
         print(f"\n{summary(run, [path.relative_to(REPOSITORY) for path in files])}\n", flush=True)
 
 
-def _model(wishes: Wishes, account: Account, stack: dict[str, str], teller: Teller) -> dict[str, Any]:
+def _model(
+    wishes: Wishes, account: Account, stack: dict[str, str], teller: ConsoleReporter
+) -> dict[str, Any]:
     teller.say("model", "converting the weights for the broadcast (once for each weights file)")
     log = FOLDER / "logs" / "make_model.log"
     model = make_model(SPARK_PYTHON, MODELS, wishes.weights, log, teller.warn)
@@ -199,7 +201,7 @@ def _model(wishes: Wishes, account: Account, stack: dict[str, str], teller: Tell
     return model
 
 
-def _upload(wishes: Wishes, account: Account, stack: dict[str, str], teller: Teller) -> None:
+def _upload(wishes: Wishes, account: Account, stack: dict[str, str], teller: ConsoleReporter) -> None:
     folder = wishes.images
     if folder is None:
         folder = FOLDER / "images"
@@ -210,7 +212,11 @@ def _upload(wishes: Wishes, account: Account, stack: dict[str, str], teller: Tel
 
 
 def _second_night(
-    airflow: Airflow, account: Account, stack: dict[str, str], conf: Mapping[str, Any], teller: Teller
+    airflow: Airflow,
+    account: Account,
+    stack: dict[str, str],
+    conf: Mapping[str, Any],
+    teller: ConsoleReporter,
 ) -> None:
     """The same photos again: skipped, without a cluster."""
     run_id = f"again__{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}"

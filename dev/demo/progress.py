@@ -16,7 +16,7 @@ UNTOLD = frozenset({None, "none", "scheduled", "queued", "restarting"})
 STAGE_LINES_EVERY_SECONDS = 3.0
 
 
-class Teller:
+class ConsoleReporter:
     """Prints to the terminal; every line carries the time since the demo began."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Teller:
         print(f"{strong[0]}  !!!!  {text}  {strong[1]}", flush=True)
 
 
-def watch_run(airflow: Airflow, dag_id: str, run_id: str, spark_ui: str, teller: Teller) -> str:
+def watch_run(airflow: Airflow, dag_id: str, run_id: str, spark_ui: str, teller: ConsoleReporter) -> str:
     """Tells each change of a task and the progress of Spark, until the run has ended; returns its state."""
     told: dict[str, str] = {}
     spark = SparkProgress(spark_ui)

@@ -27,7 +27,7 @@ from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.serialization.definitions.param import SerializedParamsDict
 from fruits_airflow.config.settings import load_settings
-from fruits_airflow.emr.clusters import ClusterIdentity
+from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.code_bundle import CodeBundle
 from fruits_airflow.emr.stage_steps import JOBS, step_for
 from fruits_airflow.locking.database_lock import DatabaseLock
@@ -71,7 +71,7 @@ def leave_clusters(run_id: str) -> list[str]:
 def lock_for(seconds: float) -> None:
     """Holds the nightly database in the name of an erasure, and gives it back."""
     settings = load_settings()
-    owner = ClusterIdentity(settings.deployment_id, "erase_images", "manual__erasure")
+    owner = RunKey(settings.deployment_id, "erase_images", "manual__erasure")
     lake = Lake(boto3.client("s3"), settings.lake_bucket)
     lock = DatabaseLock(lake, settings.database, owner, settings.region, lambda _: False)
     lock.take(datetime.now(UTC) + timedelta(hours=1))

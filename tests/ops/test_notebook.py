@@ -10,7 +10,7 @@ from fruits_airflow.config.errors import ClusterRefused
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.cluster_body import load_profile
 from fruits_airflow.emr.cluster_request import cluster_body
-from fruits_airflow.emr.clusters import ClusterIdentity
+from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.code_bundle import build_bundle
 
 from ops.notebook import notebook_cluster
@@ -58,7 +58,7 @@ def test_each_profile_is_taken_by_emr(
 ) -> None:
     body = cluster_body(
         settings,
-        ClusterIdentity(settings.deployment_id, "fruits_pipeline", profile),
+        RunKey(settings.deployment_id, "fruits_pipeline", profile),
         load_profile(profile),
         code_digest=build_bundle().digest,
         lake_region="eu-west-1",

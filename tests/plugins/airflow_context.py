@@ -10,13 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow.sdk.exceptions import TaskDeferred
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_context import RunContext
 
 
 class TaskInstance:
     """XComs and task states in dictionaries."""
 
-    def __init__(self, run: RunCluster, states: Mapping[str, str]) -> None:
+    def __init__(self, run: RunContext, states: Mapping[str, str]) -> None:
         self.dag_id, self.run_id = run.identity.dag_id, run.identity.run_id
         self.xcoms: dict[str, Any] = {"plan": dict(run.plan) or None, "upload_code": run.code_digest or None}
         self.links: dict[str, str] = {}
@@ -54,7 +54,7 @@ class Announced:
         self.events.append((asset, extra))
 
 
-def context_of(run: RunCluster, states: Mapping[str, str] | None = None, **params: Any) -> Any:
+def context_of(run: RunContext, states: Mapping[str, str] | None = None, **params: Any) -> Any:
     """A context of a task of `run`."""
     events: dict[Any, Any] = defaultdict(Announced)
     defaults = {"region": run.region, "limit": None, "input_prefix": run.settings.raw_prefix}

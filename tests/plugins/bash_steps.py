@@ -8,7 +8,7 @@ from typing import Any
 from fruits_airflow.emr.steps import (
     TERMINAL_STATES,
     Step,
-    StepDesk,
+    StepSubmitter,
     describe_step,
 )
 
@@ -21,7 +21,7 @@ def bash(command: str, name: str = "load_images/1") -> dict[str, Any]:
     }
 
 
-def ended(desk: StepDesk, step_id: str) -> Step:
+def ended(desk: StepSubmitter, step_id: str) -> Step:
     for _ in range(200):
         step = describe_step(desk.client, desk.job_flow_id, step_id)
         if step.state in TERMINAL_STATES:

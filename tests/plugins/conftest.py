@@ -12,9 +12,9 @@ import pytest
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.clusters import ClusterIdentity
+from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.runs import run_context
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_context import RunContext
 
 from tests.plugins import laptop
 from tests.plugins.bash_steps import bash
@@ -151,17 +151,17 @@ def plan(account: Settings) -> dict[str, Any]:
 
 
 @pytest.fixture
-def make_run(account: Settings, plan: dict[str, Any]) -> Iterator[Callable[..., RunCluster]]:
+def make_run(account: Settings, plan: dict[str, Any]) -> Iterator[Callable[..., RunContext]]:
     """Makes the cluster side of a run; ends what it made."""
-    made: list[RunCluster] = []
+    made: list[RunContext] = []
 
     def make(
         run_id: str = plan["run_id"], settings: Settings = account, dag_id: str = "fruits_pipeline"
-    ) -> RunCluster:
-        run = RunCluster(
+    ) -> RunContext:
+        run = RunContext(
             settings=settings,
             region=plan["region"],
-            identity=ClusterIdentity(settings.deployment_id, dag_id, run_id),
+            identity=RunKey(settings.deployment_id, dag_id, run_id),
             plan=plan,
             code_digest="c0de",
             runs=KnownRuns(),
@@ -175,7 +175,7 @@ def make_run(account: Settings, plan: dict[str, Any]) -> Iterator[Callable[..., 
 
 
 @pytest.fixture
-def run(make_run: Callable[..., RunCluster]) -> RunCluster:
+def run(make_run: Callable[..., RunContext]) -> RunContext:
     return make_run()
 
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from fruits_airflow.records.models import StageMetrics, parse_metrics
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.storage.lake import run_key
 
 PUBLISHED: dict[str, Any] = {"seconds": 1, "published": True, "quality": {"checks": {}}}
@@ -28,7 +28,7 @@ def parsed(stages: dict[str, dict[str, Any]] = MEASURED) -> dict[str, StageMetri
     return {stage: parse_metrics(json.dumps(metrics).encode(), stage) for stage, metrics in stages.items()}
 
 
-def measure(run: RunCluster, stages: dict[str, dict[str, Any]] = MEASURED) -> None:
+def measure(run: RunContext, stages: dict[str, dict[str, Any]] = MEASURED) -> None:
     """Writes metrics as the stages do."""
     for stage, metrics in stages.items():
         run.lake.write_json(run_key(run.identity.run_id, f"stages/{stage}.json"), metrics)

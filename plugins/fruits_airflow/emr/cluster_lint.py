@@ -11,17 +11,13 @@ v2 managed policies, security configurations).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
 
 from fruits_airflow.config.errors import ClusterRefused, ConfigError, ResidencyError
 from fruits_airflow.config.regions import require_eu_region
 from fruits_airflow.config.releases import release
 from fruits_airflow.emr.instance_rules import (
-    Body,
-    Found,
     application_masters,
     configured,
     executors_fit,
@@ -31,29 +27,11 @@ from fruits_airflow.emr.instance_rules import (
     primary_on_demand,
     spot_falls_back,
 )
+from fruits_airflow.emr.lint_types import Body, Found, Surroundings
 
 POLICY_TAG = "for-use-with-amazon-emr-managed-policies"
 REQUIRED_TAGS = ("project", "deployment", "dag", "run", "deadline", POLICY_TAG)
 LONGEST_LIFE = timedelta(days=1)
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a body is judged by besides itself.
-
-    Attributes:
-        region: where RunJobFlow is sent.
-        lake_bucket: the lake, which logs and code belong to.
-        now: when.
-        preinstalled: whether the nodes are said to have their libraries already.
-        security: the security configuration that the body names, as EMR describes it; None before it was read.
-    """
-
-    region: str
-    lake_bucket: str
-    now: datetime
-    preinstalled: bool = False
-    security: Mapping[str, Any] | None = None
 
 
 def require_sound(body: Body, around: Surroundings) -> None:

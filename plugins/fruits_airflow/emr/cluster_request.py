@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from fruits_airflow.config.settings import PREINSTALLED, Settings
 from fruits_airflow.cost.estimate import worker_vcpus
 from fruits_airflow.emr.cluster_body import Profile, render_body
-from fruits_airflow.emr.cluster_lint import Surroundings, require_sound
-from fruits_airflow.emr.clusters import ClusterIdentity, tag_value
+from fruits_airflow.emr.cluster_lint import require_sound
+from fruits_airflow.emr.clusters import RunKey, tag_value
+from fruits_airflow.emr.lint_types import Surroundings
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -24,7 +25,7 @@ ANY_DIGEST = "0" * 64  # of code that is not packed yet
 
 def cluster_body(
     settings: Settings,
-    identity: ClusterIdentity,
+    identity: RunKey,
     profile: Profile,
     *,
     code_digest: str,
@@ -114,7 +115,7 @@ def require_sound_profile(
         ClusterRefused: a rule is broken.
     """
     ends_at = now + timedelta(minutes=profile.longest_minutes(settings.max_cluster_minutes))
-    identity = ClusterIdentity(settings.deployment_id, "plan", "plan")
+    identity = RunKey(settings.deployment_id, "plan", "plan")
     body = cluster_body(
         settings, identity, profile, code_digest=ANY_DIGEST, lake_region=lake_region, ends_at=ends_at
     )

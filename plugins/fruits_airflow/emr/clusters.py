@@ -50,7 +50,7 @@ def tag_value(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class ClusterIdentity:
+class RunKey:
     """Whose cluster it is: a laptop and production in one account have the same run ids."""
 
     deployment_id: str
@@ -117,7 +117,7 @@ def is_unknown(error: Exception) -> bool:
     return isinstance(error, ClientError) and error_code(error) == "InvalidRequestException"
 
 
-def find(client: EMRClient, identity: ClusterIdentity, states: Sequence[str] = LIVE_STATES) -> list[Cluster]:
+def find(client: EMRClient, identity: RunKey, states: Sequence[str] = LIVE_STATES) -> list[Cluster]:
     """The clusters of `identity` in `states` that the listing shows, oldest first; by name, then by tags.
 
     Raises:
@@ -130,7 +130,7 @@ def find(client: EMRClient, identity: ClusterIdentity, states: Sequence[str] = L
 
 def find_noted(
     client: EMRClient,
-    identity: ClusterIdentity,
+    identity: RunKey,
     request: Mapping[str, Any] | None,
     states: Sequence[str] = LIVE_STATES,
 ) -> list[Cluster]:
@@ -170,7 +170,7 @@ def _is_forgotten(error: ClientError, request: Mapping[str, Any]) -> bool:
 
 
 def find_listed_or_noted(
-    client: EMRClient, identity: ClusterIdentity, journal: Journal, states: Sequence[str]
+    client: EMRClient, identity: RunKey, journal: Journal, states: Sequence[str]
 ) -> list[Cluster]:
     """What `find` finds; where that is nothing, what `find_noted` does by the run's journal."""
     return find(client, identity, states) or find_noted(
@@ -178,14 +178,14 @@ def find_listed_or_noted(
     )
 
 
-def _own(identity: ClusterIdentity, clusters: Iterable[Cluster], states: Sequence[str]) -> list[Cluster]:
+def _own(identity: RunKey, clusters: Iterable[Cluster], states: Sequence[str]) -> list[Cluster]:
     # By tags also what was noted: another deployment with this lake has the same notes.
     own = [c for c in clusters if identity.tags.items() <= c.tags.items() and c.state in states]
     return sorted(own, key=lambda cluster: (cluster.created_at, cluster.job_flow_id))
 
 
 @dataclass(frozen=True)
-class ClusterDesk:
+class ClusterLifecycle:
     """Makes and ends clusters for one run.
 
     Attributes:
@@ -200,7 +200,7 @@ class ClusterDesk:
     client: EMRClient
     single_attempt_client: EMRClient
     journal: Journal
-    identity: ClusterIdentity
+    identity: RunKey
     consistency_s: float
     poll_s: float
 
@@ -346,9 +346,7 @@ def end_and_watch(
     return ended, {job_flow_id: last[job_flow_id] for job_flow_id in sorted(pending)}
 
 
-def clusters_of_run(
-    client: EMRClient, identity: ClusterIdentity, since: datetime | None = None
-) -> list[Cluster]:
+def clusters_of_run(client: EMRClient, identity: RunKey, since: datetime | None = None) -> list[Cluster]:
     """Every cluster that the run has had, ended ones included, oldest first; `since` shortens the search."""
     extra: dict[str, Any] = {} if since is None else {"CreatedAfter": since}
     pages = client.get_paginator("list_clusters").paginate(**extra)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from fruits_airflow.config.errors import ConfigError
 from fruits_airflow.config.releases import (
@@ -14,9 +14,7 @@ from fruits_airflow.config.releases import (
 )
 from fruits_airflow.cost.estimate import worker_vcpus
 from fruits_airflow.cost.prices import vcpus
-
-if TYPE_CHECKING:
-    from fruits_airflow.emr.cluster_lint import Surroundings
+from fruits_airflow.emr.lint_types import Body, Found, Surroundings
 
 TYPES_PER_FLEET = 30  # with an allocation strategy; 5 without one
 YARN_SHARE = 0.75  # of a node's memory, what EMR gives to YARN
@@ -32,9 +30,6 @@ CORE_LABEL = {
     },
 }
 _SIZE_GIB = {"m": 1 / 1024, "g": 1.0}
-
-Body = Mapping[str, Any]
-Found = Iterator[str]
 
 
 def instance_types(body: Body, _around: Surroundings) -> Found:

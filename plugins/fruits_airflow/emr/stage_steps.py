@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-PIPELINE = "fruits_pipeline"  # the DAG whose stages these are; what looks at its runs finds them by this id
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
 # The steps of an erasure, one for each database, and what the plan calls that database; all run one job.
 ERASURE_JOB = "erase_images"

@@ -54,8 +54,8 @@ def describe_step(client: EMRClient, job_flow_id: str, step_id: str) -> Step:
 
 
 @dataclass(frozen=True)
-class StepDesk:
-    """Adds steps to one cluster; see ClusterDesk for the two clients and the window."""
+class StepSubmitter:
+    """Adds steps to one cluster; see ClusterLifecycle for the two clients and the window."""
 
     client: EMRClient
     single_attempt_client: EMRClient

@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fruits_airflow.config.errors import ConfigError, ErasureRefused
-from fruits_airflow.storage.lake import Lake
+from fruits_airflow.storage.lake import Lake, erasure_key
 from fruits_airflow.storage.object_versions import (
     PhotoVersion,
     content_digests,
@@ -31,7 +31,6 @@ from fruits_airflow.storage.object_versions import (
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-ERASURE_DAG = "erase_images"
 
 _IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 
@@ -229,11 +228,6 @@ def copies_of(
         for version, digest in content_digests(client, raw_bucket, alike).items()
         if digest in contents
     ]
-
-
-def erasure_key(erasure_id: str, name: str = "") -> str:
-    """Key of something that an erasure keeps: `erasures/<erasure_id>/<name>`."""
-    return f"erasures/{erasure_id}/{name}" if name else f"erasures/{erasure_id}"
 
 
 def read_request(lake: Lake, erasure_id: str) -> Request | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
@@ -18,21 +18,19 @@ from fruits_airflow.config.errors import (
     ConfigError,
     ErasureIncomplete,
     ErasureRefused,
-    LockHeld,
 )
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.cost.estimate import deadline, fleets_eur_per_hour, worker_vcpus
 from fruits_airflow.cost.prices import load_prices
 from fruits_airflow.emr.cluster_body import load_profile
 from fruits_airflow.emr.cluster_request import require_sound_profile
-from fruits_airflow.emr.clusters import ClusterIdentity
+from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.stage_steps import ERASURE_JOB, ERASURE_STAGES
 from fruits_airflow.erasure.redaction import erase_from_runs, keys_in_listings, still_named
 from fruits_airflow.erasure.request import (
     Request,
     Targets,
     Wish,
-    erasure_key,
     read_request,
     record_keys,
     record_request,
@@ -43,8 +41,8 @@ from fruits_airflow.erasure.request import (
 )
 from fruits_airflow.locking.database_lock import DatabaseLock, take_together
 from fruits_airflow.locking.lock_owners import lock_deadline
-from fruits_airflow.operators.emr import failing_for_good, telling_why
-from fruits_airflow.operators.lock_waiting import LockWaitingOperator
+from fruits_airflow.runs.attempts import forget_failure
+from fruits_airflow.runs.failures import waited_in_vain
 from fruits_airflow.runs.notices import (
     Anchor,
     Notice,
@@ -53,15 +51,15 @@ from fruits_airflow.runs.notices import (
 )
 from fruits_airflow.runs.publication import PublicationState, change_state
 from fruits_airflow.runs.residency import bucket_region
-from fruits_airflow.runs.run_context import PLAN_TASK, RunCluster, open_lake
-from fruits_airflow.storage.lake import Lake
+from fruits_airflow.runs.run_context import RunContext, open_lake
+from fruits_airflow.storage.lake import Lake, erasure_key
 from fruits_airflow.storage.object_versions import (
     abort_uploads,
     image_id_of,
     list_versions,
     remove_versions,
 )
-from fruits_airflow.storage.run_notes import LAST_FAILURE, forget_failure, waited_in_vain
+from fruits_airflow.storage.run_notes import LAST_FAILURE
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -112,31 +110,6 @@ def parameter_schemas() -> dict[str, dict[str, Any]]:
     }
 
 
-class ErasurePlanOperator(LockWaitingOperator):
-    """Plans the erasure as soon as no other run works on either database.
-
-    Args:
-        settings: of the deployment.
-        **kwargs: of the task.
-    """
-
-    def work(self, context: Context) -> dict[str, Any]:
-        """Returns the plan."""
-        # A refused parameter or bucket is told by the log alone: the words may name a photo, or no lake of ours.
-        unnoted = (LockHeld, ConfigError)
-        with (
-            failing_for_good(but=(LockHeld,)),
-            telling_why(self.settings, context, PLAN_TASK, unnoted=unnoted),
-        ):
-            return plan_erasure(self.settings, context)
-
-    def give_up(self, context: Context, held: LockHeld) -> NoReturn:
-        """Fails: nothing was erased, and the suppression list is as it was."""
-        journal = RunCluster.of(context, self.settings).journal
-        journal.note(LAST_FAILURE, stage="plan", cause=f"{type(held).__name__}: {held}")
-        raise AirflowFailException(f"{held}; nothing is erased yet: trigger the erasure again") from held
-
-
 def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
     """Takes both locks, settles which photos are meant, and writes suppression list and request.
 
@@ -168,7 +141,7 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
 
     if wish.expected_photos is None:
         _confirmed_targets(settings, lake, run_id, wish)  # tells the number without waiting for a lock
-    locks = _locks(RunCluster.of(context, settings))
+    locks = _locks(RunContext.of(context, settings))
     take_together(locks, lock_deadline(settings))
     targets = _confirmed_targets(settings, lake, run_id, wish)
     databases = [lock.database for lock in locks]
@@ -218,7 +191,7 @@ def erase_exports(settings: Settings, context: Context) -> dict[str, Any]:
         LockHeld: the task was cleared after `verdict` gave the locks back, and a run is at work by its listing.
     """
     run_id, lake = context["run_id"], open_lake(settings)
-    take_together(_locks(RunCluster.of(context, settings)), lock_deadline(settings))
+    take_together(_locks(RunContext.of(context, settings)), lock_deadline(settings))
     request = _request(lake, run_id)
     present = (version.key for version in list_versions(lake.client, settings.raw_bucket))
     known = (key for keys in (present, keys_in_listings(lake)) for key in keys)
@@ -334,13 +307,13 @@ def judge_erasure(settings: Settings, context: Context) -> None:
         raise
     except Exception as error:
         if is_last_attempt(context):
-            run = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
+            run = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
             tell(settings, Notice("red-run", run, f"the erasure could not be judged: {error}", None))
         raise
 
 
 def _judge(settings: Settings, context: Context) -> None:
-    run, ti = RunCluster.of(context, settings), context["ti"]
+    run, ti = RunContext.of(context, settings), context["ti"]
     found: Any = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(WORK_TASKS), run_ids=[ti.run_id])
     states = found.get(ti.run_id, {})
     problems = [f"{task} is {states.get(task)}" for task in WORK_TASKS if str(states.get(task)) != "success"]
@@ -368,7 +341,7 @@ def _judge(settings: Settings, context: Context) -> None:
     log.info("erased: %s", run.lake.uri(erasure_key(ti.run_id, "receipt.json")))
 
 
-def _end_clusters(run: RunCluster) -> None:
+def _end_clusters(run: RunContext) -> None:
     try:
         leftovers = run.desk.end_all(run.settings.terminate_timeout_minutes * 60)
     except (BotoCoreError, ClientError) as error:
@@ -377,7 +350,7 @@ def _end_clusters(run: RunCluster) -> None:
         log.warning("%d clusters were alive after terminate_cluster, and are ended", len(leftovers))
 
 
-def _locks(run: RunCluster) -> list[DatabaseLock]:
+def _locks(run: RunContext) -> list[DatabaseLock]:
     return [run.lock(database) for database in (run.settings.database, run.settings.demo_database)]
 
 
@@ -409,7 +382,7 @@ def _overtake(lake: Lake, database: str, run_id: str) -> None:
     change_state(lake, database, overtake)
 
 
-def _forget_notes(run: RunCluster) -> None:
+def _forget_notes(run: RunContext) -> None:
     """Removes journal and endpoints: of an erasure that is done the receipt stays."""
     for prefix in _notes(run.identity.run_id):
         pages = run.lake.client.get_paginator("list_objects_v2").paginate(

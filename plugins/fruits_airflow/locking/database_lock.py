@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from fruits_airflow.config.errors import ConfigError, LockHeld
-from fruits_airflow.emr.clusters import ClusterIdentity
+from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.storage.lake import Lake
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class Holding:
         etag: of the object, for a change on condition.
     """
 
-    owner: ClusterIdentity
+    owner: RunKey
     region: str
     taken_at: datetime
     deadline: datetime
@@ -66,7 +66,7 @@ class DatabaseLock:
 
     lake: Lake
     database: str
-    owner: ClusterIdentity
+    owner: RunKey
     region: str
     is_gone: Callable[[Holding], bool]
 
@@ -136,7 +136,7 @@ class DatabaseLock:
         try:
             note = json.loads(found[0])
             return Holding(
-                owner=ClusterIdentity(**note["owner"]),
+                owner=RunKey(**note["owner"]),
                 region=note["region"],
                 taken_at=datetime.fromisoformat(note["taken_at"]),
                 deadline=datetime.fromisoformat(note["deadline"]),

@@ -9,7 +9,7 @@ from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.clusters import (
     CLUSTER_REQUEST,
     UNENDED_STATES,
-    ClusterIdentity,
+    RunKey,
     find_listed_or_noted,
 )
 from fruits_airflow.locking.airflow_runs import AirflowRuns
@@ -21,7 +21,7 @@ _AFTER_A_CLUSTER = timedelta(hours=1)  # what terminate_cluster and verdict may 
 
 
 def open_lock(
-    settings: Settings, lake: Lake, identity: ClusterIdentity, database: str, region: str, runs: AirflowRuns
+    settings: Settings, lake: Lake, identity: RunKey, database: str, region: str, runs: AirflowRuns
 ) -> DatabaseLock:
     """The lock of `database` as the run `identity` sees it.
 

@@ -24,7 +24,7 @@ from fruits_airflow.cost.prices import load_prices
 from fruits_airflow.emr.clusters import (
     UNENDED_STATES,
     Cluster,
-    ClusterIdentity,
+    RunKey,
     describe,
     end_and_watch,
     instances_of,
@@ -58,7 +58,7 @@ _SILENT = (BotoCoreError, ClientError, ResidencyError)
 
 
 @dataclass(frozen=True)
-class Condemned:
+class ExpiredCluster:
     """A cluster to end, and why."""
 
     cluster: Cluster
@@ -78,7 +78,7 @@ def sweep_clusters(settings: Settings, context: Context) -> list[dict[str, Any]]
     """
     runs, report, unseen = SupervisedRuns(context["ti"]), list[dict[str, Any]](), list[str]()
     for region in regions_of(settings):
-        condemned = list[Condemned]()
+        condemned = list[ExpiredCluster]()
         try:
             client = emr_client(settings, region)
         except _SILENT as error:  # of STS, for one, when the connection assumes a role
@@ -86,11 +86,11 @@ def sweep_clusters(settings: Settings, context: Context) -> list[dict[str, Any]]
             continue
         for cluster in clusters_of(client, settings, region, unseen):
             if why := judge(cluster, runs):
-                condemned.append(Condemned(cluster, region, why))
+                condemned.append(ExpiredCluster(cluster, region, why))
         report += _end(client, settings, condemned)
     immortal = [f"{one['job_flow_id']} does not end" for one in report if not one["ended"]]
     if unseen and (immortal or is_last_attempt(context)):
-        me = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
+        me = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
         tell(settings, Notice("clusters-unseen", me, "; ".join(unseen), None))
     if immortal:
         raise AirflowFailException("; ".join([*immortal, *unseen]))
@@ -159,7 +159,7 @@ def free_abandoned_locks(settings: Settings, context: Context) -> list[str]:
     What a run gives back itself in `verdict`, if it is sure that its clusters are gone.
     """
     runs, lake = SupervisedRuns(context["ti"]), open_lake(settings)
-    me = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
+    me = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
     freed = []
     for database in (settings.database, settings.demo_database):
         lock = open_lock(settings, lake, me, database, settings.region, runs)
@@ -186,7 +186,7 @@ def judge_holder(
     return None
 
 
-def _end(client: EMRClient, settings: Settings, condemned: list[Condemned]) -> list[dict[str, Any]]:
+def _end(client: EMRClient, settings: Settings, condemned: list[ExpiredCluster]) -> list[dict[str, Any]]:
     for one in condemned:
         log.warning("Ending %s (%s): %s", one.cluster.job_flow_id, one.cluster.state, one.why)
     ids = [one.cluster.job_flow_id for one in condemned]
@@ -195,7 +195,7 @@ def _end(client: EMRClient, settings: Settings, condemned: list[Condemned]) -> l
     for one in condemned:
         job_flow_id, tags = one.cluster.job_flow_id, one.cluster.tags
         if state := alive.get(job_flow_id):
-            run = ClusterIdentity(settings.deployment_id, tags.get("dag", "?"), tags.get("run", "?"))
+            run = RunKey(settings.deployment_id, tags.get("dag", "?"), tags.get("run", "?"))
             cause = f"{job_flow_id} in {one.region} was told to end because {one.why}, and is {state}"
             tell(settings, Notice("cluster-will-not-die", run, cause, _cost_eur(client, one)))
         report.append(
@@ -220,7 +220,7 @@ def _deadline(cluster: Cluster) -> datetime | None:
     return deadline if deadline is None or deadline.tzinfo else deadline.replace(tzinfo=UTC)
 
 
-def _cost_eur(client: EMRClient, one: Condemned) -> float | None:
+def _cost_eur(client: EMRClient, one: ExpiredCluster) -> float | None:
     try:
         nodes = instances_of(client, one.cluster.job_flow_id)
         return sum(estimate_parts(nodes, load_prices(one.region), datetime.now(UTC)).values())

@@ -13,9 +13,9 @@ from airflow.sdk.exceptions import AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
 from croniter import croniter  # type: ignore[import-untyped]
 
+from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.clusters import ClusterIdentity
-from fruits_airflow.emr.stage_steps import PIPELINE
+from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.records.models import RecordError, read_record
 from fruits_airflow.runs.notices import Notice, tell
 from fruits_airflow.runs.publication import Fingerprint, PublicationState, read_state
@@ -79,8 +79,8 @@ def check_schedule(settings: Settings) -> str | None:
     return f"0 {settings.publish_by_hour} * * *"
 
 
-def _pipeline_run(settings: Settings, begun: Fingerprint | None) -> ClusterIdentity:
-    return ClusterIdentity(settings.deployment_id, PIPELINE, begun.run_id if begun else "(none)")
+def _pipeline_run(settings: Settings, begun: Fingerprint | None) -> RunKey:
+    return RunKey(settings.deployment_id, PIPELINE, begun.run_id if begun else "(none)")
 
 
 def _last_words(state: PublicationState) -> str:

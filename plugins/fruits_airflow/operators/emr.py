@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.links.emr import EmrClusterLink
@@ -13,75 +11,18 @@ from airflow.providers.amazon.aws.operators.emr import (
     EmrCreateJobFlowOperator,
     EmrTerminateJobFlowOperator,
 )
-from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferralTimeout
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fruits_airflow.config.errors import ClusterLost, FruitsError
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.code_bundle import verify_code
+from fruits_airflow.runs.failures import record_failure
 from fruits_airflow.runs.notices import Notice, is_last_attempt, tell
-from fruits_airflow.runs.run_context import RunCluster
-from fruits_airflow.storage.run_notes import LAST_FAILURE
+from fruits_airflow.runs.run_context import RunContext
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
-
-
-@contextmanager
-def failing_for_good(but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Turns errors of ours, which another attempt would only repeat, into a failure without retries; `but` passes."""
-    try:
-        yield
-    except but:
-        raise
-    except FruitsError as error:
-        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
-
-
-@contextmanager
-def telling_why(
-    settings: Settings, context: Context, stage: str, unnoted: tuple[type[Exception], ...] = ()
-) -> Iterator[None]:
-    """Notes what a task failed of when Airflow will not try it again: run.json and the notice say it.
-
-    Of an earlier attempt nothing is noted, since a later one may get on.
-
-    Args:
-        settings: of the deployment.
-        context: of the task.
-        stage: which the note names.
-        unnoted: what passes as it comes: no failure, or one that is told elsewhere.
-
-    Raises:
-        ClusterLost: as it comes; another attempt makes a new cluster.
-        AirflowFailException: another error of ours, see `failing_for_good`.
-        Exception: any other, as it comes.
-    """
-    try:
-        with failing_for_good(but=(ClusterLost, *unnoted)):
-            yield
-    except unnoted:
-        raise
-    except Exception as error:
-        final = isinstance(error, AirflowFailException | AirflowSensorTimeout)
-        if final or is_last_attempt(context):
-            try:
-                RunCluster.of(context, settings).journal.note(LAST_FAILURE, stage=stage, cause=_cause(error))
-            except Exception:
-                # It must not hide the error itself, nor make Airflow try again what is final.
-                log.exception("What the task failed of cannot be noted")
-        raise
-
-
-def _cause(error: Exception) -> str:
-    if isinstance(error, AirflowFailException):  # named by whoever raised it
-        return str(error)
-    if isinstance(error, AirflowSensorTimeout | TaskDeferralTimeout):
-        # The trigger gives news by its deadline, if it runs at all.
-        return "no news from the trigger until its deadline; is the triggerer alive? then clear the task"
-    return f"{type(error).__name__}: {error}"
 
 
 class CreateClusterOperator(EmrCreateJobFlowOperator):
@@ -102,8 +43,8 @@ class CreateClusterOperator(EmrCreateJobFlowOperator):
 
     def execute(self, context: Context) -> str:
         """Returns the cluster's id."""
-        with telling_why(self.settings, context, self.task_id):
-            run = RunCluster.of(context, self.settings)
+        with record_failure(self.settings, context, self.task_id):
+            run = RunContext.of(context, self.settings)
             cluster = run.adopt_or_create()
         run.link_cluster(context, self, cluster.job_flow_id)
         return cluster.job_flow_id
@@ -130,11 +71,11 @@ class AddStepOperator(EmrAddStepsOperator):
 
     def execute(self, context: Context) -> dict[str, str]:  # type: ignore[override]
         """Returns `job_flow_id` and `step_id`."""
-        with telling_why(self.settings, context, self.stage):
-            run = RunCluster.of(context, self.settings)
+        with record_failure(self.settings, context, self.stage):
+            run = RunContext.of(context, self.settings)
             verify_code(run.lake, run.code_digest)
             cluster = run.adopt_or_create()
-            step = run.step_desk(cluster.job_flow_id).adopt_or_add(run.step(self.stage))
+            step = run.step_submitter(cluster.job_flow_id).adopt_or_add(run.step(self.stage))
         return {"job_flow_id": cluster.job_flow_id, "step_id": step.step_id}
 
 
@@ -162,7 +103,7 @@ class TerminateClusterOperator(EmrTerminateJobFlowOperator):
             TimeoutError: one was not seen ended; a retry goes on.
             ClientError, BotoCoreError: EMR or the lake refused, or did not answer; a retry goes on.
         """
-        run = RunCluster.of(context, self.settings)
+        run = RunContext.of(context, self.settings)
         try:
             ended = run.desk.end_all(timeout_s=self.settings.terminate_timeout_minutes * 60)
         except (TimeoutError, BotoCoreError, ClientError) as error:

@@ -13,8 +13,8 @@ from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout, TaskD
 
 from fruits_airflow.config.errors import LockHeld
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.operators.emr import telling_why
 from fruits_airflow.operators.triggers import settle_seconds
+from fruits_airflow.runs.failures import record_failure
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -59,7 +59,7 @@ class LockWaitingOperator(BaseOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout):
-            with telling_why(self.settings, context, self.task_id):
+            with record_failure(self.settings, context, self.task_id):
                 raise
 
     def _try(self, context: Context, since: float) -> Any:

@@ -32,9 +32,9 @@ from fruits_airflow.emr.steps import (
     Step,
     describe_step,
 )
-from fruits_airflow.operators.emr import telling_why
 from fruits_airflow.operators.triggers import ClusterReadyTrigger, StepTrigger, settle_seconds
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.failures import record_failure
+from fruits_airflow.runs.run_context import RunContext
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -56,7 +56,7 @@ def _waited_for(step: Step) -> str:
 
 
 def _defer(
-    run: RunCluster, trigger: type[ClusterReadyTrigger | StepTrigger], deadline: float, **watched: Any
+    run: RunContext, trigger: type[ClusterReadyTrigger | StepTrigger], deadline: float, **watched: Any
 ) -> NoReturn:
     """Frees the worker until the trigger has news, then goes on with the sensor's `execute_complete`."""
     raise TaskDeferred(
@@ -106,8 +106,8 @@ class ClusterReadySensor(EmrJobFlowSensor):
 
     def execute(self, context: Context) -> None:
         """Defers until the cluster is ready."""
-        with telling_why(self.settings, context, self.task_id):
-            run = RunCluster.of(context, self.settings)
+        with record_failure(self.settings, context, self.task_id):
+            run = RunContext.of(context, self.settings)
             cluster = run.adopt_or_create()
             run.link_cluster(context, self, cluster.job_flow_id)
             if cluster.state in READY_STATES:
@@ -119,7 +119,7 @@ class ClusterReadySensor(EmrJobFlowSensor):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Goes on after the trigger, or fails because it gave no news; either way the cause is noted."""
-        with telling_why(self.settings, context, self.task_id):
+        with record_failure(self.settings, context, self.task_id):
             return super().resume_execution(next_method, next_kwargs, context)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> None:  # type: ignore[override]
@@ -130,7 +130,7 @@ class ClusterReadySensor(EmrJobFlowSensor):
             AirflowFailException: it ended for a reason that a new one would share.
         """
         _require_known(event)
-        run, job_flow_id = RunCluster.of(context, self.settings), str(event["job_flow_id"])
+        run, job_flow_id = RunContext.of(context, self.settings), str(event["job_flow_id"])
         cluster = describe(run.client, job_flow_id)
         if cluster.state in LIVE_STATES and event["status"] == "lost":
             cluster = replace(
@@ -184,12 +184,12 @@ class StepSensor(EmrStepSensor):
 
     def execute(self, context: Context) -> None:
         """Defers until the step has ended."""
-        with telling_why(self.settings, context, self.stage):
-            run = RunCluster.of(context, self.settings)
+        with record_failure(self.settings, context, self.stage):
+            run = RunContext.of(context, self.settings)
             added = context["ti"].xcom_pull(task_ids=self.add_task_id)
             self._wait_for(run, context, *self._step_to_wait_for(run, added))
 
-    def _wait_for(self, run: RunCluster, context: Context, cluster: Cluster, step: Step) -> None:
+    def _wait_for(self, run: RunContext, context: Context, cluster: Cluster, step: Step) -> None:
         run.link_cluster(context, self, cluster.job_flow_id)
         StepLogLink.persist(context, step_page_address(cluster.job_flow_id, step.step_id))
         if step.state == "COMPLETED":
@@ -215,7 +215,7 @@ class StepSensor(EmrStepSensor):
         """
         _require_known(event)
         run, job_flow_id, step_id = (
-            RunCluster.of(context, self.settings),
+            RunContext.of(context, self.settings),
             event["job_flow_id"],
             event["step_id"],
         )
@@ -248,11 +248,11 @@ class StepSensor(EmrStepSensor):
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Cancels the step when Airflow gave up waiting: the trigger's `on_kill` is not called then."""
-        with telling_why(self.settings, context, self.stage):
+        with record_failure(self.settings, context, self.stage):
             try:
                 return super().resume_execution(next_method, next_kwargs, context)
             except AirflowSensorTimeout:
-                run = RunCluster.of(context, self.settings)
+                run = RunContext.of(context, self.settings)
                 try:
                     for cluster, step in self._live_steps(run):
                         accepted = self._cancel(run, cluster.job_flow_id, step.step_id)
@@ -263,14 +263,14 @@ class StepSensor(EmrStepSensor):
                     )
                 raise
 
-    def _step_to_wait_for(self, run: RunCluster, added: Mapping[str, str] | None) -> tuple[Cluster, Step]:
+    def _step_to_wait_for(self, run: RunContext, added: Mapping[str, str] | None) -> tuple[Cluster, Step]:
         """The step that `add` named while it is alive or unreported; else one on the cluster that the run has now."""
         if added and (usable := self._usable(run, added["job_flow_id"], added["step_id"])):
             return usable
         cluster = run.adopt_or_create()
-        return cluster, run.step_desk(cluster.job_flow_id).adopt_or_add(run.step(self.stage))
+        return cluster, run.step_submitter(cluster.job_flow_id).adopt_or_add(run.step(self.stage))
 
-    def _usable(self, run: RunCluster, job_flow_id: str, step_id: str) -> tuple[Cluster, Step] | None:
+    def _usable(self, run: RunContext, job_flow_id: str, step_id: str) -> tuple[Cluster, Step] | None:
         """Return the cluster and step that `add` named, or None when a new attempt must take their place."""
         try:
             cluster, step = describe(run.client, job_flow_id), describe_step(run.client, job_flow_id, step_id)
@@ -293,7 +293,7 @@ class StepSensor(EmrStepSensor):
         )
         return None
 
-    def _was_cleared(self, run: RunCluster, context: Context, step: Step) -> bool:
+    def _was_cleared(self, run: RunContext, context: Context, step: Step) -> bool:
         """Whether an earlier attempt has waited for this step.
 
         When a task is cleared, Airflow starts it anew and tells its trigger to cancel the step, in no order: the new
@@ -302,14 +302,14 @@ class StepSensor(EmrStepSensor):
         note = run.journal.read(_waited_for(step))
         return note is not None and int(note["attempt"]) < context["ti"].try_number
 
-    def _live_steps(self, run: RunCluster) -> list[tuple[Cluster, Step]]:
+    def _live_steps(self, run: RunContext) -> list[tuple[Cluster, Step]]:
         cluster = run.desk.adopt()
         if cluster is None:
             return []
-        step = run.step_desk(cluster.job_flow_id).adopt(run.step(self.stage))
+        step = run.step_submitter(cluster.job_flow_id).adopt(run.step(self.stage))
         return [(cluster, step)] if step and step.state != "COMPLETED" else []
 
-    def _cancel(self, run: RunCluster, job_flow_id: str, step_id: str) -> bool:
+    def _cancel(self, run: RunContext, job_flow_id: str, step_id: str) -> bool:
         """Whether EMR has taken the request; one that has cancelled the step already, for the trigger, may not."""
         self.log.warning("Cancelling step %s of %s", step_id, job_flow_id)
         try:
@@ -325,7 +325,7 @@ class StepSensor(EmrStepSensor):
                 return False
         return True
 
-    def _show_cancelled(self, run: RunCluster, cluster: Cluster, step: Step, accepted: bool) -> None:
+    def _show_cancelled(self, run: RunContext, cluster: Cluster, step: Step, accepted: bool) -> None:
         """Shows what a cancelled step has written, once that has taken effect; `log_wait_s` bounds both waits.
 
         Shorter where the cluster would only cost: the step goes on, or the cluster must be gone.
@@ -343,7 +343,7 @@ class StepSensor(EmrStepSensor):
             time.sleep(min(poll_s, left))
         show_tails(run.lake.client, cluster, step, max(0.0, left), poll_s)
 
-    def _fail(self, run: RunCluster, cluster: Cluster, step: Step) -> NoReturn:
+    def _fail(self, run: RunContext, cluster: Cluster, step: Step) -> NoReturn:
         settings = self.settings
         if cluster.state in (*ENDED_STATES, "TERMINATING"):
             # A failed step never ends its cluster (ActionOnFailure), so the cluster went first.

@@ -27,9 +27,9 @@ from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.errors import ConfigError
 from fruits_airflow.config.settings import Settings, load_settings
-from fruits_airflow.emr.stage_steps import PIPELINE
 from fruits_airflow.report.archive import REQUESTS_AT_ONCE, RunArchive
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.page import Around, render, render_template

@@ -14,7 +14,7 @@ from airflow.sdk import BaseNotifier
 
 from fruits_airflow.config.errors import LockHeld
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.clusters import ClusterIdentity
+from fruits_airflow.emr.clusters import RunKey
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -54,12 +54,12 @@ class Notice:
     """
 
     anchor: Anchor
-    run: ClusterIdentity
+    run: RunKey
     cause: str
     cost_eur: float | None
 
     @classmethod
-    def of_refusal(cls, run: ClusterIdentity, reason: str) -> Notice:
+    def of_refusal(cls, run: RunKey, reason: str) -> Notice:
         """Of a run that its plan refused, so that it has cost nothing."""
         return cls("lock-held" if reason.startswith(LockHeld.__name__) else "refused", run, reason, 0.0)
 

@@ -20,7 +20,7 @@ from fruits_airflow.records.sample import (
     SampleError,
     decode_sample,
 )
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.storage.idempotency import MADE
 from fruits_airflow.storage.lake import Lake, ObjectTooLarge, run_key
 
@@ -53,7 +53,7 @@ def read_sample(lake: Lake, run_id: str, problems: list[str]) -> pa.Table | None
 
 
 def assemble_record(
-    run: RunCluster,
+    run: RunContext,
     mode: str,
     stages: Mapping[str, StageMetrics],
     *,
@@ -116,7 +116,7 @@ def _seconds_between(start: datetime, end: datetime) -> float:
     return round(max(0.0, (end - start).total_seconds()), 1)
 
 
-def _noted_cluster(run: RunCluster) -> dict[str, Any]:
+def _noted_cluster(run: RunContext) -> dict[str, Any]:
     """Id and name of the cluster that was made last since the plan, as the journal has them."""
     note, planned_at = run.journal.read(CLUSTER_REQUEST) or {}, run.plan.get("planned_at")
     if MADE not in note or not planned_at or note["at"] < planned_at:

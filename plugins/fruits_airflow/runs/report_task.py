@@ -21,7 +21,7 @@ from fruits_airflow.records.models import (
 )
 from fruits_airflow.runs.record import assemble_record, read_sample
 from fruits_airflow.runs.residency import EVIDENCE, complete
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.runs.run_status import problems_of, task_states
 from fruits_airflow.storage.lake import run_key
 from fruits_airflow.storage.run_notes import LAST_FAILURE
@@ -38,7 +38,7 @@ def report_run(settings: Settings, context: Context) -> str:
     Raises:
         AirflowSkipException: the plan died without a word, so there is nothing to report.
     """
-    run = RunCluster.of(context, settings)
+    run = RunContext.of(context, settings)
     uri = run.lake.uri(run_key(run.identity.run_id, REPORT))
     if not run.plan:
         decided = read_record(run.lake, run.identity.run_id)
@@ -55,7 +55,7 @@ def report_run(settings: Settings, context: Context) -> str:
     return uri
 
 
-def residency_problems(run: RunCluster) -> list[str]:
+def residency_problems(run: RunContext) -> list[str]:
     """Completes residency.json; what was found outside the European Union is why the run is red."""
     try:
         complete(run.lake, run.identity.run_id, run.history())
@@ -66,7 +66,7 @@ def residency_problems(run: RunCluster) -> list[str]:
     return []
 
 
-def write_report(run: RunCluster, record: RunRecord, stages: Mapping[str, StageMetrics]) -> bytes:
+def write_report(run: RunContext, record: RunRecord, stages: Mapping[str, StageMetrics]) -> bytes:
     """Renders a record into the run's folder; returns the page."""
     from fruits_airflow.report import render
 
@@ -79,7 +79,7 @@ def write_report(run: RunCluster, record: RunRecord, stages: Mapping[str, StageM
 
 
 def write_report_if_possible(
-    run: RunCluster, record: RunRecord, stages: Mapping[str, StageMetrics], *, anew: bool
+    run: RunContext, record: RunRecord, stages: Mapping[str, StageMetrics], *, anew: bool
 ) -> bytes | None:
     """Renders a record where there is no page yet, or over it if `anew`; logs what stands in its way.
 

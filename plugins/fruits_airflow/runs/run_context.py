@@ -36,20 +36,21 @@ from fruits_airflow.emr.clusters import (
     CLUSTER_REQUEST,
     ENDED_STATES,
     Cluster,
-    ClusterDesk,
-    ClusterIdentity,
+    ClusterLifecycle,
+    RunKey,
     clusters_of_run,
     find_noted,
     instances_of,
 )
 from fruits_airflow.emr.stage_steps import step_for
-from fruits_airflow.emr.steps import StepDesk
+from fruits_airflow.emr.steps import StepSubmitter
 from fruits_airflow.locking.airflow_runs import AirflowRuns, SupervisedRuns
 from fruits_airflow.locking.database_lock import DatabaseLock, take_together
 from fruits_airflow.locking.lock_owners import lock_deadline, open_lock
+from fruits_airflow.runs.attempts import forget_failure
 from fruits_airflow.runs.publication import read_state, require_not_overtaken
 from fruits_airflow.storage.lake import Lake
-from fruits_airflow.storage.run_notes import Journal, folder_of, forget_failure
+from fruits_airflow.storage.run_notes import Journal, folder_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -69,7 +70,7 @@ def open_lake(settings: Settings) -> Lake:
 
 
 @dataclass(frozen=True)
-class RunCluster:
+class RunContext:
     """The cluster side of one run.
 
     Attributes:
@@ -83,13 +84,13 @@ class RunCluster:
 
     settings: Settings
     region: str
-    identity: ClusterIdentity
+    identity: RunKey
     plan: Mapping[str, Any]
     code_digest: str
     runs: AirflowRuns
 
     @classmethod
-    def of(cls, context: Context, settings: Settings) -> RunCluster:
+    def of(cls, context: Context, settings: Settings) -> RunContext:
         """The cluster side of the run that `context` belongs to.
 
         Pulls the XComs of two tasks that every run has, so that the graph shows the order of work and not who
@@ -98,7 +99,7 @@ class RunCluster:
         plan = context["ti"].xcom_pull(task_ids=PLAN_TASK) or {}
         code_digest = context["ti"].xcom_pull(task_ids=UPLOAD_TASK) or ""
         region = plan.get("region") or region_of(settings, context["params"])
-        identity = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
+        identity = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
         run = cls(settings, region, identity, plan, code_digest, SupervisedRuns(context["ti"]))
         CALLED.keep(run.lake, run.folder)
         return run
@@ -124,9 +125,9 @@ class RunCluster:
         return Journal(self.lake, self.folder)
 
     @cached_property
-    def desk(self) -> ClusterDesk:
+    def desk(self) -> ClusterLifecycle:
         """Makes and ends this run's cluster."""
-        return ClusterDesk(
+        return ClusterLifecycle(
             client=self.client,
             single_attempt_client=emr_client(self.settings, self.region, SINGLE_ATTEMPT),
             journal=self.journal,
@@ -135,9 +136,9 @@ class RunCluster:
             poll_s=self.settings.poll_s,
         )
 
-    def step_desk(self, job_flow_id: str) -> StepDesk:
+    def step_submitter(self, job_flow_id: str) -> StepSubmitter:
         """Adds this run's steps to a cluster."""
-        return StepDesk(
+        return StepSubmitter(
             client=self.client,
             single_attempt_client=self.desk.single_attempt_client,
             journal=self.journal,

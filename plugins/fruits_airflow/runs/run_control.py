@@ -19,19 +19,18 @@ from fruits_airflow.config.run_parameters import (
     resolve_parameters,
 )
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.clusters import ClusterIdentity
+from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.code_bundle import build_bundle, upload_bundle
 from fruits_airflow.locking.airflow_runs import SupervisedRuns
 from fruits_airflow.locking.lock_owners import lock_deadline, open_lock
-from fruits_airflow.operators.emr import failing_for_good, telling_why
-from fruits_airflow.operators.lock_waiting import LockWaitingOperator
 from fruits_airflow.records.models import RunRecord, State, write_record
+from fruits_airflow.runs.attempts import forget_earlier_attempt
+from fruits_airflow.runs.failures import fail_without_retry, record_failure
 from fruits_airflow.runs.planning import make_plan
 from fruits_airflow.runs.publication import Settled, change_state
 from fruits_airflow.runs.residency import bucket_region, key_describer
-from fruits_airflow.runs.run_context import PLAN_TASK, UPLOAD_TASK, open_lake
+from fruits_airflow.runs.run_context import UPLOAD_TASK, open_lake
 from fruits_airflow.storage.lake import Lake, run_key
-from fruits_airflow.storage.run_notes import forget_earlier_attempt
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -54,13 +53,13 @@ def plan_run(settings: Settings, context: Context) -> dict[str, Any]:
     lake = open_lake(settings)
 
     def claim() -> None:
-        identity = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, run_id)
+        identity = RunKey(settings.deployment_id, context["dag"].dag_id, run_id)
         runs = SupervisedRuns(context["ti"])
         lock = open_lock(settings, lake, identity, asked.database, asked.region, runs)
         lock.take(lock_deadline(settings))
 
     with (
-        failing_for_good()
+        fail_without_retry()
     ):  # first, and told by the log alone: nothing is written where no lake of ours may be
         bucket_region(lake.client, "lake_bucket", settings.lake_bucket)
     try:
@@ -91,28 +90,9 @@ def refuse_run(settings: Settings, context: Context, reason: FruitsError) -> NoR
     raise AirflowFailException(message) from reason
 
 
-class PlanOperator(LockWaitingOperator):
-    """Plans the run as soon as no other run works on its database.
-
-    Args:
-        settings: of the deployment.
-        **kwargs: of the task.
-    """
-
-    def work(self, context: Context) -> dict[str, Any]:
-        """Returns the plan."""
-        told = (LockHeld, AirflowSkipException, AirflowFailException)  # by `give_up`, run.json or the log
-        with telling_why(self.settings, context, PLAN_TASK, unnoted=told):
-            return plan_run(self.settings, context)
-
-    def give_up(self, context: Context, held: LockHeld) -> NoReturn:
-        """Refuses the run."""
-        refuse_run(self.settings, context, held)
-
-
 def upload_code(settings: Settings, context: Context) -> str:
     """Ships the code that the cluster runs; returns its digest."""
-    with telling_why(settings, context, UPLOAD_TASK):
+    with record_failure(settings, context, UPLOAD_TASK):
         bundle, lake = build_bundle(), open_lake(settings)
         new = upload_bundle(bundle, lake)
     log.info(

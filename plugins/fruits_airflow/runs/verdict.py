@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.config.errors import RunOvertaken
 from fruits_airflow.config.run_parameters import database_of, mode_of
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.clusters import ClusterIdentity
+from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.records.digests import (
     CONTROL_FILES,
     NODE_FILES,
@@ -32,6 +32,7 @@ from fruits_airflow.records.models import (
     write_record,
 )
 from fruits_airflow.runs.assets import announce
+from fruits_airflow.runs.failures import waited_in_vain
 from fruits_airflow.runs.notices import (
     Anchor,
     Notice,
@@ -47,9 +48,9 @@ from fruits_airflow.runs.publication import (
 )
 from fruits_airflow.runs.record import assemble_record
 from fruits_airflow.runs.report_task import residency_problems, write_report_if_possible
-from fruits_airflow.runs.run_context import PLAN_TASK, RunCluster
+from fruits_airflow.runs.run_context import PLAN_TASK, RunContext
 from fruits_airflow.runs.run_status import gate_refused, problems_of, task_states
-from fruits_airflow.storage.run_notes import LAST_FAILURE, waited_in_vain
+from fruits_airflow.storage.run_notes import LAST_FAILURE
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -76,14 +77,14 @@ def judge_run(settings: Settings, context: Context) -> None:
         raise
     except Exception as error:
         if is_last_attempt(context):
-            run = ClusterIdentity(settings.deployment_id, context["dag"].dag_id, context["run_id"])
+            run = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
             tell(settings, Notice("red-run", run, f"the run could not be judged: {error}", None))
         raise
 
 
 def _judge(settings: Settings, context: Context) -> None:
     last = is_last_attempt(context)
-    run = RunCluster.of(context, settings)
+    run = RunContext.of(context, settings)
     run_id, states = run.identity.run_id, task_states(context)
     lock = run.lock(run.plan.get("database") or database_of(settings, context["params"]))
     undone: list[str] = []
@@ -146,7 +147,7 @@ def _judge(settings: Settings, context: Context) -> None:
     announce(settings, context, run.plan["database"], record)
 
 
-def _end_clusters(run: RunCluster, last: bool) -> tuple[int, TimeoutError | None]:
+def _end_clusters(run: RunContext, last: bool) -> tuple[int, TimeoutError | None]:
     """How many clusters were alive, and are ended; and on the last attempt why one may be alive still.
 
     Raises:
@@ -182,7 +183,7 @@ def _stands(decided: RunRecord | None, states: Mapping[str, str | None]) -> bool
     return state == "refused" or (state == "skipped" and states[PLAN_TASK] == "skipped")
 
 
-def _end_as_planned(settings: Settings, run: RunCluster, decided: RunRecord) -> None:
+def _end_as_planned(settings: Settings, run: RunContext, decided: RunRecord) -> None:
     log.info("%s: %s", decided.state, decided.reason)
     if decided.state == "refused":
         tell(settings, Notice.of_refusal(run.identity, decided.reason))
@@ -199,7 +200,7 @@ def _anchor(
     return "gate-failed" if gate_refused(stages) else "red-run"
 
 
-def _record_publication(run: RunCluster, stages: Mapping[str, StageMetrics], *, published: bool) -> None:
+def _record_publication(run: RunContext, stages: Mapping[str, StageMetrics], *, published: bool) -> None:
     database = run.plan["database"]
     fingerprint = replace(Fingerprint(**run.plan["fingerprint"]), code_digest=run.code_digest)
     settled = Settled.now(run.identity.run_id, "succeeded")

@@ -149,3 +149,8 @@ class Lake:
 def run_key(run_id: str, name: str = "") -> str:
     """Key of something in a run's folder: `runs/<run_id>/<name>`."""
     return f"runs/{run_id}/{name}" if name else f"runs/{run_id}"
+
+
+def erasure_key(erasure_id: str, name: str = "") -> str:
+    """Key of something that an erasure keeps: `erasures/<erasure_id>/<name>`."""
+    return f"erasures/{erasure_id}/{name}" if name else f"erasures/{erasure_id}"

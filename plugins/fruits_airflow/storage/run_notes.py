@@ -1,4 +1,4 @@
-"""What a run must remember when its task dies or is cleared: XComs go then, these notes stay. And what it must forget.
+"""What a run must remember when its task dies or is cleared: XComs go then, these notes stay.
 
 Notes are small JSON objects in the run's folder, `<folder>/journal/<name>.json`.
 """
@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeGuard
+from typing import Any
 
-from fruits_airflow.config.errors import LockHeld
-from fruits_airflow.emr.stage_steps import STAGES
-from fruits_airflow.erasure.request import ERASURE_DAG, erasure_key
-from fruits_airflow.records.models import RecordError, parse_metrics, stage_file
-from fruits_airflow.storage.lake import Lake, run_key
+from fruits_airflow.config.dag_ids import ERASURE_DAG
+from fruits_airflow.storage.lake import Lake, erasure_key, run_key
 
 LAST_FAILURE = "last_failure"  # what a stage failed of, for the record: an exception ends with its task
 
@@ -55,28 +52,3 @@ def age_s(note: Mapping[str, Any]) -> float:
 def folder_of(dag_id: str, run_id: str) -> str:
     """Key of where a run keeps its notes: an erasure beside its receipt, since it is no run among `runs/`."""
     return erasure_key(run_id) if dag_id == ERASURE_DAG else run_key(run_id)
-
-
-def forget_earlier_attempt(lake: Lake, run_id: str) -> None:
-    """Removes what a cleared attempt of this run left, so that nothing old is reported as new."""
-    Journal(lake, run_key(run_id)).forget(LAST_FAILURE)
-    for name in ("run.json", "report.html", *(stage_file(stage) for stage in STAGES)):
-        lake.remove(run_key(run_id, name))
-
-
-def forget_failure(lake: Lake, folder: str) -> None:
-    """What an earlier attempt failed of is not what this one will have failed of; what it published stays so."""
-    Journal(lake, folder).forget(LAST_FAILURE)
-    publish = f"{folder}/{stage_file('publish')}"
-    content = lake.read(publish)
-    try:
-        published = content is not None and parse_metrics(content, publish).published
-    except RecordError:
-        published = False
-    if not published:
-        lake.remove(publish)
-
-
-def waited_in_vain(failure: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
-    """Whether the note on the last failure says that another run had the database."""
-    return failure is not None and str(failure["cause"]).startswith(LockHeld.__name__)

@@ -22,6 +22,7 @@ from fruits.base.objects import (
     S3Location,
     boto3_client,
     carried_by_obstore,
+    local_etag,
     store,
 )
 from fruits.images.decoding import MAX_BYTES
@@ -229,12 +230,6 @@ def _from_folder(folder: Path, listed: Listed) -> bytes:
         raise ImageRejected(
             RejectCode.NOT_READABLE_NOW, "the file may not be read by the user that runs the job"
         ) from error
-
-
-def local_etag(path: Path) -> str:
-    """Tell one state of a local file from another, without reading it: its time of change and its size."""
-    stat = path.stat()
-    return f"{stat.st_mtime_ns:x}-{stat.st_size:x}"
 
 
 def _changed() -> ImageRejected:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from pyspark.sql import SparkSession
 
-from fruits.base import errors
+from fruits.base import errors, java_errors
 from fruits.base.errors import FruitsError, JavaError
-from fruits.job import client_endpoints, java_errors, stage_metrics
+from fruits.job import client_endpoints, stage_metrics
 
 LEAST_ROWS = 256
 """Rows of work from which a second task pays: featurizing 130 takes as long as starting a Python worker."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from fruits.base import schemas
-from fruits.job.java_errors import about
+from fruits.base.java_errors import about
 
 _FEW_FILES = 200
 FORMAT = "PARQUET"

@@ -20,7 +20,7 @@ from pyspark.sql import SparkSession
 from fruits.base import keys, objects, schemas
 from fruits.base.batches import Mapper
 from fruits.base.errors import InputError, ListingError
-from fruits.images.fetching import local_etag
+from fruits.base.objects import local_etag
 from fruits.lake.tables import Large
 
 ROW_GROUP_ROWS = 50_000

@@ -17,7 +17,7 @@ from pyspark.sql import Column, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 from fruits.base import objects, schemas
-from fruits.job.java_errors import about
+from fruits.base.java_errors import about
 from fruits.lake import writing
 from fruits.lake.iceberg import FORMAT, Table, each
 

@@ -17,8 +17,8 @@ from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 from fruits.base import objects, schemas
 from fruits.base.errors import InputError, TableError
+from fruits.base.java_errors import about
 from fruits.base.schemas import KEYS, TABLES
-from fruits.job.java_errors import about
 from fruits.lake import iceberg
 from fruits.lake.iceberg import Table
 

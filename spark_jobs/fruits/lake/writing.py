@@ -18,8 +18,8 @@ from pyspark.sql import SparkSession
 
 from fruits.base import schemas
 from fruits.base.batches import Mapper
+from fruits.base.java_errors import about
 from fruits.base.objects import place, where_is_s3, writer
-from fruits.job.java_errors import about
 from fruits.lake import tables
 from fruits.lake.iceberg import Table, each
 from fruits.lake.tables import COMPRESSION, ROW_GROUP_BYTES

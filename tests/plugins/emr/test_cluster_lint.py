@@ -15,12 +15,12 @@ from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.cluster_body import load_profile
 from fruits_airflow.emr.cluster_lint import (
     RULES,
-    Surroundings,
     lint,
     require_sound,
 )
 from fruits_airflow.emr.cluster_request import cluster_body, require_sound_profile
-from fruits_airflow.emr.clusters import ClusterIdentity
+from fruits_airflow.emr.clusters import RunKey
+from fruits_airflow.emr.lint_types import Surroundings
 
 from tests.plugins.laptop import SECURITY
 
@@ -37,7 +37,7 @@ Change = Callable[[dict[str, Any]], object]
 
 
 def body_of(profile: str = "nightly", settings: Settings = SETTINGS) -> dict[str, Any]:
-    identity = ClusterIdentity("test", "fruits_pipeline", "scheduled__2026-11-22T02:00:00+00:00")
+    identity = RunKey("test", "fruits_pipeline", "scheduled__2026-11-22T02:00:00+00:00")
     made = cluster_body(
         settings,
         identity,

@@ -14,8 +14,8 @@ from fruits_airflow.aws.clients import PATIENT, SINGLE_ATTEMPT, emr_client
 from fruits_airflow.config.errors import ClusterLost, CostCeilingExceeded
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr import clusters
-from fruits_airflow.emr.clusters import LIVE_STATES, ClusterIdentity, tag_value
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.emr.clusters import LIVE_STATES, RunKey, tag_value
+from fruits_airflow.runs.run_context import RunContext
 
 from tests.local_aws.server import until
 from tests.plugins.doubles import ClosingServer, Double
@@ -25,16 +25,16 @@ def throttled(**_: Any) -> Any:
     raise ClientError({"Error": {"Code": "ThrottlingException", "Message": "no"}}, "ListInstances")
 
 
-def live(run: RunCluster) -> list[str]:
+def live(run: RunContext) -> list[str]:
     return [cluster.job_flow_id for cluster in clusters.find(run.client, run.identity)]
 
 
-def test_a_second_attempt_finds_the_cluster_of_the_first(run: RunCluster) -> None:
+def test_a_second_attempt_finds_the_cluster_of_the_first(run: RunContext) -> None:
     assert run.adopt_or_create().job_flow_id == run.adopt_or_create().job_flow_id
     assert len(live(run)) == 1
 
 
-def test_retry_after_lost_reply_finds_the_same_cluster(run: RunCluster) -> None:
+def test_retry_after_lost_reply_finds_the_same_cluster(run: RunContext) -> None:
     def lost(**request: Any) -> Any:
         run.client.run_job_flow(**request)
         raise ReadTimeoutError(endpoint_url="emr")
@@ -46,7 +46,7 @@ def test_retry_after_lost_reply_finds_the_same_cluster(run: RunCluster) -> None:
     assert live(run) == [cluster.job_flow_id]
 
 
-def hiding(run: RunCluster, seconds: float) -> Double:
+def hiding(run: RunContext, seconds: float) -> Double:
     """A client whose ListClusters shows nothing for so long."""
     shown_from = time.monotonic() + seconds
 
@@ -58,7 +58,7 @@ def hiding(run: RunCluster, seconds: float) -> Double:
     return Double(run.client, get_paginator=stale)
 
 
-def test_a_cluster_that_the_listing_does_not_show_yet_is_waited_for(run: RunCluster) -> None:
+def test_a_cluster_that_the_listing_does_not_show_yet_is_waited_for(run: RunContext) -> None:
     made: list[str] = []
 
     def lost(**request: Any) -> Any:
@@ -73,7 +73,7 @@ def test_a_cluster_that_the_listing_does_not_show_yet_is_waited_for(run: RunClus
 
 
 def test_a_cluster_whose_id_was_told_is_never_made_again_however_long_the_listing_lags(
-    run: RunCluster,
+    run: RunContext,
 ) -> None:
     made = run.adopt_or_create()
     desk = replace(run.desk, client=hiding(run, 60), consistency_s=0.0)
@@ -82,7 +82,7 @@ def test_a_cluster_whose_id_was_told_is_never_made_again_however_long_the_listin
     assert [cluster.job_flow_id for cluster in desk.end_all(timeout_s=30)] == [made.job_flow_id]
 
 
-def looking(run: RunCluster, *looks: Callable[[], bool]) -> Double:
+def looking(run: RunContext, *looks: Callable[[], bool]) -> Double:
     """A client whose ListClusters asks at each look whether it shows what there is, and shows nothing from then on."""
     left = list(looks)
 
@@ -97,7 +97,7 @@ def looking(run: RunCluster, *looks: Callable[[], bool]) -> Double:
     return Double(run.client, get_paginator=paginator)
 
 
-def test_a_cluster_that_is_announced_while_the_listing_is_read_is_seen(run: RunCluster) -> None:
+def test_a_cluster_that_is_announced_while_the_listing_is_read_is_seen(run: RunContext) -> None:
     made: list[str] = []
 
     def make() -> bool:  # by an attempt that its scheduler has given up
@@ -110,14 +110,14 @@ def test_a_cluster_that_is_announced_while_the_listing_is_read_is_seen(run: RunC
     assert [adopted.job_flow_id] == made
 
 
-def test_a_cluster_is_ended_that_was_seen_once_in_a_listing_that_comes_and_goes(run: RunCluster) -> None:
+def test_a_cluster_is_ended_that_was_seen_once_in_a_listing_that_comes_and_goes(run: RunContext) -> None:
     run.journal.note("run_job_flow")
     made = run.client.run_job_flow(**run.body())["JobFlowId"]
     desk = replace(run.desk, client=looking(run, lambda: False, lambda: True))
     assert [cluster.job_flow_id for cluster in desk.end_all(timeout_s=30)] == [made]
 
 
-def test_a_lake_that_denies_keeps_no_cluster_alive(run: RunCluster) -> None:
+def test_a_lake_that_denies_keeps_no_cluster_alive(run: RunContext) -> None:
     def denied(_: str) -> Any:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject")
 
@@ -126,12 +126,12 @@ def test_a_lake_that_denies_keeps_no_cluster_alive(run: RunCluster) -> None:
     assert [cluster.job_flow_id for cluster in desk.end_all(timeout_s=30)] == [made.job_flow_id]
 
 
-def test_a_cluster_that_emr_has_forgotten_does_not_keep_a_run_from_its_own(run: RunCluster) -> None:
+def test_a_cluster_that_emr_has_forgotten_does_not_keep_a_run_from_its_own(run: RunContext) -> None:
     run.journal.note("run_job_flow", made="j-FORGOTTEN0000")
     assert run.adopt_or_create().name == run.identity.name
 
 
-def denying(run: RunCluster) -> Double:
+def denying(run: RunContext) -> Double:
     """A client to which IAM denies a cluster without the deployment's tag, as one that EMR has forgotten."""
 
     def describe_cluster(**request: Any) -> Any:
@@ -144,7 +144,7 @@ def denying(run: RunCluster) -> Double:
 
 
 def test_a_forgotten_cluster_that_tag_conditions_deny_does_not_keep_a_run_from_its_own(
-    run: RunCluster,
+    run: RunContext,
 ) -> None:
     written = datetime.now(UTC) - timedelta(days=1, seconds=1)  # longer ago than a cluster lives
     run.journal.note("run_job_flow", made="j-FORGOTTEN0000", at=written.isoformat())
@@ -152,7 +152,7 @@ def test_a_forgotten_cluster_that_tag_conditions_deny_does_not_keep_a_run_from_i
     assert desk.adopt_or_create(run.body).name == run.identity.name
 
 
-def test_a_cluster_that_may_live_is_not_made_again_because_it_is_denied(run: RunCluster) -> None:
+def test_a_cluster_that_may_live_is_not_made_again_because_it_is_denied(run: RunContext) -> None:
     run.journal.note("run_job_flow", made="j-FORGOTTEN0000")
     desk = replace(run.desk, client=denying(run))
     with pytest.raises(ClientError, match="AccessDenied"):
@@ -160,14 +160,14 @@ def test_a_cluster_that_may_live_is_not_made_again_because_it_is_denied(run: Run
     assert live(run) == []
 
 
-def test_a_listed_cluster_that_is_denied_is_unknown(run: RunCluster) -> None:
+def test_a_listed_cluster_that_is_denied_is_unknown(run: RunContext) -> None:
     listed = [{"Clusters": [{"Id": "j-FORGOTTEN0000", "Name": run.identity.name}]}]
     client = Double(denying(run), get_paginator=lambda _: Double(None, paginate=lambda **_: listed))
     with pytest.raises(ClientError, match="AccessDenied"):
         clusters.find(client, run.identity)
 
 
-def ending(run: RunCluster, looks: int) -> tuple[Any, list[str]]:
+def ending(run: RunContext, looks: int) -> tuple[Any, list[str]]:
     """A client to which one cluster of the run is TERMINATING for so many looks, and what is told after each."""
     told: list[str] = []
 
@@ -192,7 +192,7 @@ def ending(run: RunCluster, looks: int) -> tuple[Any, list[str]]:
     return Double(run.client, get_paginator=list_clusters, describe_cluster=describe_cluster), told
 
 
-def test_the_next_cluster_is_made_when_the_one_before_has_ended(run: RunCluster) -> None:
+def test_the_next_cluster_is_made_when_the_one_before_has_ended(run: RunContext) -> None:
     client, told = ending(run, looks=3)
     made = replace(run.desk, client=client).adopt_or_create(run.body)
     assert len(told) == 3
@@ -201,7 +201,7 @@ def test_the_next_cluster_is_made_when_the_one_before_has_ended(run: RunCluster)
 
 @pytest.mark.parametrize("looks", [999, 0], ids=["listed", "only in the note"])
 def test_a_cluster_that_goes_on_ending_is_left_to_another_attempt(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch, looks: int
+    run: RunContext, monkeypatch: pytest.MonkeyPatch, looks: int
 ) -> None:
     monkeypatch.setattr(clusters, "LONGEST_END_S", 0.3)
     run.journal.note("run_job_flow", made="j-ENDING")
@@ -211,14 +211,14 @@ def test_a_cluster_that_goes_on_ending_is_left_to_another_attempt(
     assert live(run) == []
 
 
-def test_without_an_announced_request_nothing_is_waited_for(run: RunCluster) -> None:
+def test_without_an_announced_request_nothing_is_waited_for(run: RunContext) -> None:
     desk = replace(run.desk, consistency_s=60.0)
     begun = time.monotonic()
     assert desk.adopt() is None
     assert time.monotonic() - begun < 10
 
 
-def test_when_no_reply_and_no_cluster_comes_the_error_is_raised_after_the_window(run: RunCluster) -> None:
+def test_when_no_reply_and_no_cluster_comes_the_error_is_raised_after_the_window(run: RunContext) -> None:
     def lost(**_: Any) -> Any:
         raise ReadTimeoutError(endpoint_url="emr")
 
@@ -228,7 +228,7 @@ def test_when_no_reply_and_no_cluster_comes_the_error_is_raised_after_the_window
     assert live(run) == []
 
 
-def test_of_two_clusters_the_oldest_is_adopted_and_the_other_ended(run: RunCluster) -> None:
+def test_of_two_clusters_the_oldest_is_adopted_and_the_other_ended(run: RunContext) -> None:
     first = run.client.run_job_flow(**run.body())["JobFlowId"]
     time.sleep(0.05)
     second = run.client.run_job_flow(**run.body())["JobFlowId"]
@@ -240,7 +240,7 @@ def test_of_two_clusters_the_oldest_is_adopted_and_the_other_ended(run: RunClust
 
 
 def test_an_extra_cluster_that_cannot_be_ended_now_does_not_keep_the_run_from_its_own(
-    run: RunCluster,
+    run: RunContext,
 ) -> None:
     def lost(**_: Any) -> Any:
         raise ReadTimeoutError(endpoint_url="emr")
@@ -254,7 +254,7 @@ def test_an_extra_cluster_that_cannot_be_ended_now_does_not_keep_the_run_from_it
 
 
 def test_two_deployments_with_the_same_run_do_not_see_each_other(
-    run: RunCluster, make_run: Callable[..., RunCluster], account: Settings
+    run: RunContext, make_run: Callable[..., RunContext], account: Settings
 ) -> None:
     other = make_run(settings=replace(account, deployment_id="another"))
     mine, theirs = (one.desk.adopt_or_create(one.body) for one in (run, other))
@@ -266,7 +266,7 @@ def test_two_deployments_with_the_same_run_do_not_see_each_other(
     assert live(other) == [theirs.job_flow_id]
 
 
-def test_a_cluster_of_that_name_without_the_tags_is_left_alone(run: RunCluster) -> None:
+def test_a_cluster_of_that_name_without_the_tags_is_left_alone(run: RunContext) -> None:
     body = run.body()
     body["Tags"] = [tag for tag in body["Tags"] if tag["Key"] != "deployment"]
     stranger = run.client.run_job_flow(**body)["JobFlowId"]
@@ -293,7 +293,7 @@ def test_what_may_be_repeated_is_and_run_job_flow_is_sent_once_even_when_no_repl
     assert all(pause <= 20 for pause in pauses)  # botocore's own mode doubles them on and on
 
 
-def test_a_refused_request_is_not_looked_for(run: RunCluster) -> None:
+def test_a_refused_request_is_not_looked_for(run: RunContext) -> None:
     desk = replace(run.desk, consistency_s=60.0)
     body = {**run.body(), "ServiceRole": "no-such-role"}
     begun = time.monotonic()
@@ -302,34 +302,34 @@ def test_a_refused_request_is_not_looked_for(run: RunCluster) -> None:
     assert time.monotonic() - begun < 10
 
 
-def test_end_all_watches_until_the_cluster_is_gone(run: RunCluster) -> None:
+def test_end_all_watches_until_the_cluster_is_gone(run: RunContext) -> None:
     made = run.adopt_or_create().job_flow_id
     ended = run.desk.end_all(timeout_s=30)
     assert [cluster.job_flow_id for cluster in ended] == [made]
     assert clusters.describe(run.client, made).state == "TERMINATED"
 
 
-def test_end_all_says_when_a_cluster_does_not_end(run: RunCluster) -> None:
+def test_end_all_says_when_a_cluster_does_not_end(run: RunContext) -> None:
     made = run.adopt_or_create().job_flow_id
     desk = replace(run.desk, client=Double(run.client, terminate_job_flows=lambda **_: None))
     with pytest.raises(TimeoutError, match=made):
         desk.end_all(timeout_s=0.3)
 
 
-def test_a_protected_cluster_is_ended_too(run: RunCluster) -> None:
+def test_a_protected_cluster_is_ended_too(run: RunContext) -> None:
     made = run.adopt_or_create().job_flow_id
     run.client.set_termination_protection(JobFlowIds=[made], TerminationProtected=True)
     run.desk.end_all(timeout_s=30)
     assert clusters.describe(run.client, made).state == "TERMINATED"
 
 
-def test_a_dead_cluster_is_not_adopted(run: RunCluster) -> None:
+def test_a_dead_cluster_is_not_adopted(run: RunContext) -> None:
     first = run.adopt_or_create().job_flow_id
     run.desk.end_all(timeout_s=30)
     assert run.adopt_or_create().job_flow_id != first
 
 
-def test_the_body_carries_the_tags_the_deadline_and_the_idle_timeout(run: RunCluster) -> None:
+def test_the_body_carries_the_tags_the_deadline_and_the_idle_timeout(run: RunContext) -> None:
     body = run.body()
     tags = {tag["Key"]: tag["Value"] for tag in body["Tags"]}
     assert run.identity.tags.items() <= tags.items()
@@ -339,15 +339,15 @@ def test_the_body_carries_the_tags_the_deadline_and_the_idle_timeout(run: RunClu
 
 
 def test_what_earlier_clusters_of_the_run_cost_shortens_the_deadline_of_the_next(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+    run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RunCluster, "spent_eur", lambda _: 4.99)
+    monkeypatch.setattr(RunContext, "spent_eur", lambda _: 4.99)
     with pytest.raises(CostCeilingExceeded, match=r"4\.99"):
         run.adopt_or_create()
     assert live(run) == []
 
 
-def test_no_cluster_is_made_while_nobody_knows_what_the_earlier_ones_cost(run: RunCluster) -> None:
+def test_no_cluster_is_made_while_nobody_knows_what_the_earlier_ones_cost(run: RunContext) -> None:
     run.adopt_or_create()
     run.desk.end_all(timeout_s=30)
     pages = run.client.get_paginator
@@ -369,4 +369,4 @@ def test_an_allowed_run_id_is_its_own_tag(text: str) -> None:
 def test_run_ids_that_a_tag_cannot_hold_stay_apart() -> None:
     assert tag_value("run~1") != tag_value("run!1")
     assert len(tag_value("x" * 400)) <= 256
-    assert len(ClusterIdentity("d", "g", "x" * 400).name) <= 256
+    assert len(RunKey("d", "g", "x" * 400).name) <= 256

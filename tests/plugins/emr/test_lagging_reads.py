@@ -15,7 +15,7 @@ from fruits_airflow.emr.clusters import Cluster
 from fruits_airflow.emr.steps import Step
 from fruits_airflow.operators import sensors
 from fruits_airflow.operators.sensors import ClusterReadySensor, StepSensor
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_context import RunContext
 
 IDS = {"job_flow_id": "j-1", "step_id": "s-1"}
 
@@ -30,7 +30,7 @@ def shows(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], list[str]]:
         run = SimpleNamespace(client=client, journal=SimpleNamespace(note=lambda *_, **__: None))
         run.lake = SimpleNamespace(client=None)
         found = Cluster("j-1", "n", cluster, datetime.now(UTC), {}, "", "", {})
-        monkeypatch.setattr(RunCluster, "of", lambda *_: run)
+        monkeypatch.setattr(RunContext, "of", lambda *_: run)
         monkeypatch.setattr(sensors, "describe", lambda *_: found)
         monkeypatch.setattr(sensors, "describe_step", lambda *_: Step("s-1", "featurize/1", step, "", None))
         return asked_to_end

@@ -10,23 +10,23 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from fruits_airflow.emr.stage_steps import STAGES, step_for
-from fruits_airflow.emr.steps import StepDesk
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.emr.steps import StepSubmitter
+from fruits_airflow.runs.run_context import RunContext
 
 from tests.plugins.bash_steps import bash, ended
 from tests.plugins.doubles import Double
 
 
 @pytest.fixture
-def desk(run: RunCluster) -> StepDesk:
-    return run.step_desk(run.adopt_or_create().job_flow_id)
+def desk(run: RunContext) -> StepSubmitter:
+    return run.step_submitter(run.adopt_or_create().job_flow_id)
 
 
-def ids(desk: StepDesk) -> list[str]:
+def ids(desk: StepSubmitter) -> list[str]:
     return [step["Id"] for step in desk.client.list_steps(ClusterId=desk.job_flow_id)["Steps"]]
 
 
-def test_a_waiting_running_or_completed_step_is_adopted(desk: StepDesk) -> None:
+def test_a_waiting_running_or_completed_step_is_adopted(desk: StepSubmitter) -> None:
     step = bash("sleep 1")
     first = desk.adopt_or_add(step).step_id
     assert desk.adopt_or_add(step).step_id == first
@@ -35,14 +35,14 @@ def test_a_waiting_running_or_completed_step_is_adopted(desk: StepDesk) -> None:
     assert ids(desk) == [first]
 
 
-def test_a_failed_step_gets_a_new_attempt(desk: StepDesk) -> None:
+def test_a_failed_step_gets_a_new_attempt(desk: StepSubmitter) -> None:
     step = bash("exit 1")
     first = desk.adopt_or_add(step).step_id
     assert ended(desk, first).state == "FAILED"
     assert desk.adopt_or_add(step).step_id != first
 
 
-def test_retry_after_lost_reply_finds_the_same_step(desk: StepDesk) -> None:
+def test_retry_after_lost_reply_finds_the_same_step(desk: StepSubmitter) -> None:
     def lost(**request: Any) -> Any:
         desk.client.add_job_flow_steps(**request)
         raise ReadTimeoutError(endpoint_url="emr")
@@ -54,7 +54,7 @@ def test_retry_after_lost_reply_finds_the_same_step(desk: StepDesk) -> None:
     assert ids(desk) == [step.step_id]
 
 
-def test_a_step_that_the_listing_does_not_show_yet_is_waited_for(desk: StepDesk) -> None:
+def test_a_step_that_the_listing_does_not_show_yet_is_waited_for(desk: StepSubmitter) -> None:
     made = desk.adopt_or_add(bash("true"))
     desk.journal.note(f"add-load_images-1-{desk.job_flow_id}", known=0)  # as after a lost reply
     shown_from = time.monotonic() + 0.5
@@ -69,7 +69,9 @@ def test_a_step_that_the_listing_does_not_show_yet_is_waited_for(desk: StepDesk)
     assert ids(desk) == [made.step_id]
 
 
-def test_a_step_whose_id_was_told_is_never_added_again_however_long_the_listing_lags(desk: StepDesk) -> None:
+def test_a_step_whose_id_was_told_is_never_added_again_however_long_the_listing_lags(
+    desk: StepSubmitter,
+) -> None:
     made = desk.adopt_or_add(bash("true"))
 
     def stale(_: str) -> Any:
@@ -80,7 +82,7 @@ def test_a_step_whose_id_was_told_is_never_added_again_however_long_the_listing_
     assert ids(desk) == [made.step_id]
 
 
-def test_when_no_reply_and_no_step_comes_the_error_is_raised_after_the_window(desk: StepDesk) -> None:
+def test_when_no_reply_and_no_step_comes_the_error_is_raised_after_the_window(desk: StepSubmitter) -> None:
     def lost(**_: Any) -> Any:
         raise ReadTimeoutError(endpoint_url="emr")
 
@@ -90,7 +92,7 @@ def test_when_no_reply_and_no_step_comes_the_error_is_raised_after_the_window(de
         )
 
 
-def test_a_cluster_that_has_ended_takes_no_step(desk: StepDesk, run: RunCluster) -> None:
+def test_a_cluster_that_has_ended_takes_no_step(desk: StepSubmitter, run: RunContext) -> None:
     run.desk.end_all(timeout_s=30)
     begun = time.monotonic()
     with pytest.raises(ClientError):

@@ -31,7 +31,6 @@ from fruits_airflow.erasure.request import (
     Request,
     Targets,
     Wish,
-    erasure_key,
     read_request,
     record_request,
     require_confirmed,
@@ -40,7 +39,7 @@ from fruits_airflow.erasure.request import (
 )
 from fruits_airflow.report import render
 from fruits_airflow.runs.record import blank_record
-from fruits_airflow.storage.lake import Lake, run_key
+from fruits_airflow.storage.lake import Lake, erasure_key, run_key
 from fruits_airflow.storage.object_versions import (
     abort_uploads,
     content_digests,

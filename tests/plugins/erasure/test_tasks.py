@@ -21,13 +21,12 @@ from fruits_airflow.config.errors import (
     RunOvertaken,
 )
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.clusters import ClusterIdentity
+from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.stage_steps import ERASURE_STAGES, step_for
 from fruits_airflow.erasure import tasks
-from fruits_airflow.erasure.request import erasure_key, suppressed, suppression_key
+from fruits_airflow.erasure.request import suppressed, suppression_key
 from fruits_airflow.erasure.tasks import (
     WORK_TASKS,
-    ErasurePlanOperator,
     erase_exports,
     erase_photos,
     judge_erasure,
@@ -35,11 +34,12 @@ from fruits_airflow.erasure.tasks import (
     write_receipt,
 )
 from fruits_airflow.locking.database_lock import DatabaseLock
+from fruits_airflow.operators.erasure_plan import ErasurePlanOperator
 from fruits_airflow.report.archive import RunArchive
 from fruits_airflow.runs.notices import Notice
 from fruits_airflow.runs.publication import Fingerprint, PublicationState, read_state
-from fruits_airflow.runs.run_context import RunCluster
-from fruits_airflow.storage.lake import Lake
+from fruits_airflow.runs.run_context import RunContext
+from fruits_airflow.storage.lake import Lake, erasure_key
 from fruits_airflow.storage.object_versions import image_id_of, list_versions
 from fruits_airflow.storage.run_notes import LAST_FAILURE
 
@@ -61,7 +61,7 @@ ALL_DONE = dict.fromkeys(WORK_TASKS, "success")
 
 
 @pytest.fixture
-def task(make_run: Callable[..., RunCluster], place: Any) -> Callable[..., Any]:
+def task(make_run: Callable[..., RunContext], place: Any) -> Callable[..., Any]:
     """Makes the context of a task of the erasure."""
     run = make_run(ERASURE, dag_id="erase_images")
 
@@ -88,7 +88,7 @@ def metrics_key(database: str) -> str:
 
 
 def lock_of(settings: Settings, database: str, run_id: str = "a-night") -> DatabaseLock:
-    owner = ClusterIdentity(settings.deployment_id, "fruits_pipeline", run_id)
+    owner = RunKey(settings.deployment_id, "fruits_pipeline", run_id)
     return DatabaseLock(
         Lake(laptop.client("s3"), settings.lake_bucket), database, owner, settings.region, lambda _: False
     )
@@ -172,7 +172,7 @@ def test_the_words_of_a_refused_parameter_stay_out_of_the_lake(
     with pytest.raises(AirflowFailException, match="ConfigError: image_ids: number 1 is no") as refused:
         ErasurePlanOperator(task_id="plan", settings=account).execute(context)
     assert KEY not in str(refused.value)
-    assert RunCluster.of(context, account).journal.read(LAST_FAILURE) is None
+    assert RunContext.of(context, account).journal.read(LAST_FAILURE) is None
 
 
 def test_while_it_waits_for_the_second_database_the_night_may_have_the_first(
@@ -185,12 +185,12 @@ def test_while_it_waits_for_the_second_database_the_night_may_have_the_first(
 
 
 def test_an_erasure_leaves_nothing_among_the_runs_and_of_its_notes_the_receipt(
-    account: Settings, task: Callable[..., Any], make_run: Callable[..., RunCluster]
+    account: Settings, task: Callable[..., Any], make_run: Callable[..., RunContext]
 ) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     context = task(keys=[KEY], expected_photos=2)
     done = carry_out(account, context)
-    run = RunCluster.of(context, account)
+    run = RunContext.of(context, account)
     run.journal.note("run_job_flow", name="x")
     write_receipt(account, context, *done)
     assert run.journal.read("run_job_flow"), "terminate_cluster may still need it"
@@ -210,7 +210,7 @@ NIGHT = Fingerprint("a-night", "l", "c", "m", "s")
     ids=["published", "gate failed"],
 )
 def test_after_an_erasure_an_older_run_may_not_go_on(
-    account: Settings, task: Callable[..., Any], make_run: Callable[..., RunCluster], before: PublicationState
+    account: Settings, task: Callable[..., Any], make_run: Callable[..., RunContext], before: PublicationState
 ) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     set_state(lake, "fruits", before)
@@ -367,7 +367,7 @@ def test_locks_that_the_cleared_erasure_has_asked_for_again_outlive_the_verdict_
         erase_exports(account, context)
         return []
 
-    monkeypatch.setattr("fruits_airflow.emr.clusters.ClusterDesk.end_all", cleared_meanwhile)
+    monkeypatch.setattr("fruits_airflow.emr.clusters.ClusterLifecycle.end_all", cleared_meanwhile)
     with pytest.raises(AirflowFailException):
         judge_erasure(account, task(ALL_DONE | {"erase_exports": "failed"}))
     assert lock_of(account, "fruits").holding() is not None
@@ -376,7 +376,7 @@ def test_locks_that_the_cleared_erasure_has_asked_for_again_outlive_the_verdict_
 def test_the_verdict_says_what_a_task_failed_of(account: Settings, task: Callable[..., Any]) -> None:
     plan_erasure(account, task(keys=[KEY], expected_photos=2))
     context = task(ALL_DONE | {"erase_images.wait": "failed"})
-    RunCluster.of(context, account).journal.note(LAST_FAILURE, stage="erase_images", cause="its disk is full")
+    RunContext.of(context, account).journal.note(LAST_FAILURE, stage="erase_images", cause="its disk is full")
     with pytest.raises(
         AirflowFailException, match="erased: erase_images: its disk is full; erase_images.wait"
     ):
@@ -394,7 +394,7 @@ def test_the_verdict_keeps_the_locks_of_a_cluster_that_may_be_alive(
     told: list[Notice] = []
     monkeypatch.setattr(tasks, "tell", lambda _, notice: told.append(notice))
     with monkeypatch.context() as patch:
-        patch.setattr("fruits_airflow.emr.clusters.ClusterDesk.end_all", unseen)
+        patch.setattr("fruits_airflow.emr.clusters.ClusterLifecycle.end_all", unseen)
         context = task(ALL_DONE)
         context["ti"].max_tries = 1
         with pytest.raises(TimeoutError):
@@ -416,7 +416,7 @@ def test_the_verdict_ends_a_cluster_whatever_the_lake_denies(
 
     monkeypatch.setattr(DatabaseLock, "holding", denied)
     monkeypatch.setattr(
-        "fruits_airflow.emr.clusters.ClusterDesk.end_all", lambda _, timeout_s: asked.append(timeout_s)
+        "fruits_airflow.emr.clusters.ClusterLifecycle.end_all", lambda _, timeout_s: asked.append(timeout_s)
     )
     with pytest.raises(ClientError, match="AccessDenied"):
         judge_erasure(account, task(ALL_DONE))
@@ -509,7 +509,7 @@ def test_a_cleared_plan_that_is_refused_does_not_tell_what_it_failed_of_before(
     account: Settings, task: Callable[..., Any]
 ) -> None:
     context = task(keys=[KEY], expected_photos=2)
-    journal = RunCluster.of(context, account).journal
+    journal = RunContext.of(context, account).journal
     journal.note(LAST_FAILURE, stage="plan", cause="no news from the trigger")
     with pytest.raises(CostCeilingExceeded):
         plan_erasure(replace(account, max_cost_eur=0.01), context)

@@ -16,11 +16,11 @@ from fruits_airflow.aws import clients
 from fruits_airflow.aws.endpoints import EndpointLog
 from fruits_airflow.config.errors import ConfigError, LockHeld, RunOvertaken
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.clusters import ClusterIdentity, describe
+from fruits_airflow.emr.clusters import RunKey, describe
 from fruits_airflow.locking.database_lock import DatabaseLock, Holding, take_together
 from fruits_airflow.locking.lock_owners import open_lock
 from fruits_airflow.runs.publication import Fingerprint, PublicationState
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.storage.lake import Lake
 
 from tests.plugins import laptop
@@ -28,8 +28,8 @@ from tests.plugins.doubles import Double, KnownRuns
 from tests.plugins.published import set_state
 
 NIGHT, ERASURE = (
-    ClusterIdentity("test", "fruits_pipeline", "n1"),
-    ClusterIdentity("test", "erase_images", "e1"),
+    RunKey("test", "fruits_pipeline", "n1"),
+    RunKey("test", "erase_images", "e1"),
 )
 HOUR = timedelta(hours=1)
 
@@ -48,7 +48,7 @@ Locks = Callable[..., DatabaseLock]
 
 @pytest.fixture
 def lock_of(lake: Lake) -> Locks:
-    def lock(owner: ClusterIdentity, is_gone: Callable[[Holding], bool] = lambda _: False) -> DatabaseLock:
+    def lock(owner: RunKey, is_gone: Callable[[Holding], bool] = lambda _: False) -> DatabaseLock:
         return DatabaseLock(lake, "fruits", owner, "eu-west-1", is_gone)
 
     return lock
@@ -71,7 +71,7 @@ def test_the_object_says_owner_and_deadline(lock_of: Locks, lake: Lake) -> None:
 def test_of_many_at_once_one_gets_it(lock_of: Locks) -> None:
     def take(number: int) -> bool:
         try:
-            lock_of(ClusterIdentity("test", "fruits_pipeline", f"n{number}")).take(now() + HOUR)
+            lock_of(RunKey("test", "fruits_pipeline", f"n{number}")).take(now() + HOUR)
         except LockHeld:
             return False
         return True
@@ -125,7 +125,7 @@ def test_of_many_that_take_over_at_once_one_does(lock_of: Locks) -> None:
     lock_of(ERASURE).take(now() - HOUR)
 
     def take(number: int) -> bool:
-        owner = ClusterIdentity("test", "fruits_pipeline", f"n{number}")
+        owner = RunKey("test", "fruits_pipeline", f"n{number}")
         try:
             lock_of(owner, is_gone=lambda _: True).take(now() + HOUR)
         except LockHeld:
@@ -202,7 +202,7 @@ def test_a_release_does_not_remove_the_lock_of_who_took_over_meanwhile(
 # who is gone
 
 
-def test_a_holder_whose_run_is_alive_is_not_gone(run: RunCluster) -> None:
+def test_a_holder_whose_run_is_alive_is_not_gone(run: RunContext) -> None:
     night, runs = run.identity, KnownRuns(alive={"n1"})
     holder = replace(night, run_id="n1")
     open_lock(run.settings, run.lake, holder, "fruits", run.region, runs).take(now() - HOUR)
@@ -213,7 +213,7 @@ def test_a_holder_whose_run_is_alive_is_not_gone(run: RunCluster) -> None:
     mine.take(now() + HOUR)
 
 
-def test_a_holder_whose_cluster_is_alive_is_not_gone(make_run: Callable[..., RunCluster]) -> None:
+def test_a_holder_whose_cluster_is_alive_is_not_gone(make_run: Callable[..., RunContext]) -> None:
     holder, night = make_run("manual__holder"), make_run("manual__night")
     holder.adopt_or_create()
     holding = holder.lock("fruits").holding()
@@ -225,7 +225,7 @@ def test_a_holder_whose_cluster_is_alive_is_not_gone(make_run: Callable[..., Run
     night.lock("fruits").take(now() + HOUR)
 
 
-def _expired(run: RunCluster) -> bytes:
+def _expired(run: RunContext) -> bytes:
     note = run.lake.read_json("locks/fruits.json") or {}
     return json.dumps(note | {"deadline": (now() - HOUR).isoformat()}).encode()
 
@@ -233,7 +233,7 @@ def _expired(run: RunCluster) -> bytes:
 # a run that makes a cluster
 
 
-def test_whoever_makes_a_cluster_holds_the_database(run: RunCluster) -> None:
+def test_whoever_makes_a_cluster_holds_the_database(run: RunContext) -> None:
     cluster = run.adopt_or_create()
     holding = run.lock("fruits").holding()
     assert holding is not None
@@ -243,7 +243,7 @@ def test_whoever_makes_a_cluster_holds_the_database(run: RunCluster) -> None:
     assert holding.deadline > deadline
 
 
-def test_a_resumed_run_makes_no_cluster_beside_another_writer(make_run: Callable[..., RunCluster]) -> None:
+def test_a_resumed_run_makes_no_cluster_beside_another_writer(make_run: Callable[..., RunContext]) -> None:
     erasing, night = make_run("manual__erasure", dag_id="erase_images"), make_run("manual__night")
     erasing.lock("fruits").take(now() + HOUR)
     with pytest.raises(LockHeld):
@@ -251,7 +251,7 @@ def test_a_resumed_run_makes_no_cluster_beside_another_writer(make_run: Callable
     assert night.history() == []
 
 
-def test_a_resumed_run_does_not_go_back_behind_a_later_one(run: RunCluster) -> None:
+def test_a_resumed_run_does_not_go_back_behind_a_later_one(run: RunContext) -> None:
     later = Fingerprint(**{**run.plan["fingerprint"], "run_id": "manual__later"})
     for state in (PublicationState(begun=later), PublicationState(published=later)):
         set_state(run.lake, "fruits", state)
@@ -260,14 +260,14 @@ def test_a_resumed_run_does_not_go_back_behind_a_later_one(run: RunCluster) -> N
     assert run.history() == []
 
 
-def test_a_resumed_run_goes_on_with_what_it_began(run: RunCluster) -> None:
+def test_a_resumed_run_goes_on_with_what_it_began(run: RunContext) -> None:
     begun, before = Fingerprint(**run.plan["fingerprint"]), Fingerprint("older", "l", "c", "m", "s")
     set_state(run.lake, "fruits", PublicationState(published=before, begun=begun))
     assert run.adopt_or_create().job_flow_id
 
 
 def test_asking_for_the_holders_cluster_is_watched(
-    make_run: Callable[..., RunCluster], monkeypatch: pytest.MonkeyPatch
+    make_run: Callable[..., RunContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called = EndpointLog()
     monkeypatch.setattr(clients, "CALLED", called)
@@ -280,7 +280,7 @@ def test_asking_for_the_holders_cluster_is_watched(
 # several databases
 
 
-def test_whoever_finds_one_of_two_locked_keeps_neither(make_run: Callable[..., RunCluster]) -> None:
+def test_whoever_finds_one_of_two_locked_keeps_neither(make_run: Callable[..., RunContext]) -> None:
     erasing, demo = make_run("manual__erasure", dag_id="erase_images"), make_run("manual__demo")
     both = [erasing.lock(database) for database in ("fruits", "fruits_demo")]
     demo.lock("fruits_demo").take(now() + HOUR)
@@ -293,7 +293,7 @@ def test_whoever_finds_one_of_two_locked_keeps_neither(make_run: Callable[..., R
 
 
 def test_whoever_cannot_ask_for_the_second_lock_keeps_the_first_no_longer(
-    make_run: Callable[..., RunCluster], monkeypatch: pytest.MonkeyPatch
+    make_run: Callable[..., RunContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     erasing, real = make_run("manual__erasure", dag_id="erase_images"), DatabaseLock.take
 
@@ -310,7 +310,7 @@ def test_whoever_cannot_ask_for_the_second_lock_keeps_the_first_no_longer(
 
 
 def test_two_that_name_the_same_databases_in_another_order_do_not_wait_for_each_other(
-    make_run: Callable[..., RunCluster], monkeypatch: pytest.MonkeyPatch
+    make_run: Callable[..., RunContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
     real = DatabaseLock.take
@@ -326,7 +326,7 @@ def test_two_that_name_the_same_databases_in_another_order_do_not_wait_for_each_
     assert order == ["a", "b", "a", "b"]
 
 
-def test_a_resumed_erasure_keeps_no_lock_while_it_may_not_go_on(make_run: Callable[..., RunCluster]) -> None:
+def test_a_resumed_erasure_keeps_no_lock_while_it_may_not_go_on(make_run: Callable[..., RunContext]) -> None:
     erasing, demo = make_run("manual__erasure", dag_id="erase_images"), make_run("manual__demo")
     erasing = replace(erasing, plan={**erasing.plan, "locked_databases": ["fruits", "fruits_demo"]})
     demo.lock("fruits_demo").take(now() + HOUR)

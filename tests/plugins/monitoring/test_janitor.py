@@ -25,7 +25,7 @@ from fruits_airflow.monitoring.janitor import (
     sweep_clusters,
 )
 from fruits_airflow.runs.notices import Notice
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_context import RunContext
 
 from tests.plugins.airflow_context import context_of
 from tests.plugins.doubles import Double, KnownRuns
@@ -37,24 +37,24 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def tag(run: RunCluster, job_flow_id: str, **tags: str) -> None:
+def tag(run: RunContext, job_flow_id: str, **tags: str) -> None:
     run.client.add_tags(ResourceId=job_flow_id, Tags=[{"Key": k, "Value": v} for k, v in tags.items()])
 
 
-def knows(run: RunCluster, alive: bool) -> RunCluster:
+def knows(run: RunContext, alive: bool) -> RunContext:
     """The run, in an Airflow that knows it."""
     ids = {run.identity.run_id}
     return replace(run, runs=KnownRuns(alive=ids) if alive else KnownRuns(ended=ids))
 
 
-def made_in(run: RunCluster, region: str) -> tuple[RunCluster, str]:
+def made_in(run: RunContext, region: str) -> tuple[RunContext, str]:
     """The run and its cluster in another region, where the account has no security configuration."""
     elsewhere = replace(run, region=region)
     body = {key: value for key, value in run.body().items() if key != "SecurityConfiguration"}
     return elsewhere, elsewhere.client.run_job_flow(**body)["JobFlowId"]
 
 
-def is_live(run: RunCluster, job_flow_id: str) -> bool:
+def is_live(run: RunContext, job_flow_id: str) -> bool:
     return describe(run.client, job_flow_id).state in LIVE_STATES
 
 
@@ -65,7 +65,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
     return notices
 
 
-def test_a_cluster_past_its_deadline_is_ended_though_its_run_is_alive(run: RunCluster) -> None:
+def test_a_cluster_past_its_deadline_is_ended_though_its_run_is_alive(run: RunContext) -> None:
     made = run.adopt_or_create().job_flow_id
     tag(run, made, deadline=(now() - HOUR).isoformat())
     report = sweep_clusters(run.settings, context_of(knows(run, alive=True)))
@@ -76,27 +76,27 @@ def test_a_cluster_past_its_deadline_is_ended_though_its_run_is_alive(run: RunCl
     assert "its deadline" in report[0]["why"]
 
 
-def test_a_cluster_whose_run_has_ended_is_ended_before_its_deadline(run: RunCluster) -> None:
+def test_a_cluster_whose_run_has_ended_is_ended_before_its_deadline(run: RunContext) -> None:
     made = run.adopt_or_create().job_flow_id
     report = sweep_clusters(run.settings, context_of(knows(run, alive=False)))
     assert describe(run.client, made).state == "TERMINATED"
     assert report[0]["why"] == f"its run {run.identity.run_id} has ended"
 
 
-def test_a_cluster_that_is_only_starting_is_ended_too(run: RunCluster) -> None:
+def test_a_cluster_that_is_only_starting_is_ended_too(run: RunContext) -> None:
     made = run.client.run_job_flow(**run.body())["JobFlowId"]
     assert describe(run.client, made).state in ("STARTING", "BOOTSTRAPPING")
     assert len(sweep_clusters(run.settings, context_of(knows(run, alive=False)))) == 1
     assert not is_live(run, made)
 
 
-def test_a_cluster_of_a_run_that_is_alive_stays(run: RunCluster) -> None:
+def test_a_cluster_of_a_run_that_is_alive_stays(run: RunContext) -> None:
     made = run.adopt_or_create().job_flow_id
     assert sweep_clusters(run.settings, context_of(knows(run, alive=True))) == []
     assert is_live(run, made)
 
 
-def test_an_unknown_run_is_judged_by_its_deadline_alone(run: RunCluster) -> None:
+def test_an_unknown_run_is_judged_by_its_deadline_alone(run: RunContext) -> None:
     made = run.adopt_or_create().job_flow_id
     assert sweep_clusters(run.settings, context_of(run)) == []
     assert is_live(run, made)
@@ -104,7 +104,7 @@ def test_an_unknown_run_is_judged_by_its_deadline_alone(run: RunCluster) -> None
     assert len(sweep_clusters(run.settings, context_of(run))) == 1
 
 
-def test_another_deployment_is_never_touched(make_run: Callable[..., RunCluster]) -> None:
+def test_another_deployment_is_never_touched(make_run: Callable[..., RunContext]) -> None:
     mine = make_run()
     other = make_run(settings=replace(mine.settings, deployment_id="other-one"))
     theirs = other.adopt_or_create().job_flow_id
@@ -114,7 +114,7 @@ def test_another_deployment_is_never_touched(make_run: Callable[..., RunCluster]
 
 
 @pytest.mark.parametrize("missing", ["project", "deployment"])
-def test_a_cluster_without_the_tags_is_never_touched(run: RunCluster, missing: str) -> None:
+def test_a_cluster_without_the_tags_is_never_touched(run: RunContext, missing: str) -> None:
     body = run.body()
     body["Tags"] = [one for one in body["Tags"] if one["Key"] != missing]
     made = run.client.run_job_flow(**body)["JobFlowId"]
@@ -131,7 +131,7 @@ def test_a_cluster_without_the_tags_is_never_touched(run: RunCluster, missing: s
     [(None, False), ("soon", False), ("2020-01-01T00:00:00", True), ("2999-01-01", False)],
 )
 def test_a_deadline_that_cannot_be_read_condemns_nobody(
-    run: RunCluster, deadline: str | None, ended: bool
+    run: RunContext, deadline: str | None, ended: bool
 ) -> None:
     cluster = describe(run.client, run.adopt_or_create().job_flow_id)
     tags = {name: value for name, value in cluster.tags.items() if name != "deadline"}
@@ -139,7 +139,7 @@ def test_a_deadline_that_cannot_be_read_condemns_nobody(
     assert bool(judge(replace(cluster, tags=tags), KnownRuns())) is ended
 
 
-def test_it_looks_wherever_a_run_may_have_made_a_cluster(run: RunCluster) -> None:
+def test_it_looks_wherever_a_run_may_have_made_a_cluster(run: RunContext) -> None:
     regions = regions_of(replace(run.settings, region="eu-west-3"))
     assert regions[0] == "eu-west-3"
     assert {"eu-west-1", "eu-south-2"} < set(regions)
@@ -147,7 +147,7 @@ def test_it_looks_wherever_a_run_may_have_made_a_cluster(run: RunCluster) -> Non
     assert regions_of(replace(run.settings, region="eusc-de-east-1")) == ["eusc-de-east-1"]
 
 
-def test_a_cluster_in_another_region_is_found(run: RunCluster) -> None:
+def test_a_cluster_in_another_region_is_found(run: RunContext) -> None:
     elsewhere, made = made_in(run, "eu-west-3")
     report = sweep_clusters(run.settings, context_of(knows(run, alive=False)))
     assert [(one["job_flow_id"], one["region"]) for one in report] == [(made, "eu-west-3")]
@@ -158,7 +158,7 @@ def test_a_cluster_in_another_region_is_found(run: RunCluster) -> None:
 
 
 @pytest.fixture
-def emr(run: RunCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+def emr(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Changes what EMR answers: the client of one region, with methods replaced."""
 
     def change(region: str, **methods: Any) -> None:
@@ -182,7 +182,7 @@ def denied(code: str) -> Callable[..., Any]:
 
 
 def test_one_that_refuses_to_end_is_told_and_the_others_end(
-    make_run: Callable[..., RunCluster],
+    make_run: Callable[..., RunContext],
     emr: Callable[..., None],
     told: list[Notice],
     monkeypatch: pytest.MonkeyPatch,
@@ -210,7 +210,7 @@ def test_one_that_refuses_to_end_is_told_and_the_others_end(
 
 
 def test_a_region_that_is_closed_to_us_holds_no_cluster_of_ours(
-    run: RunCluster, emr: Callable[..., None]
+    run: RunContext, emr: Callable[..., None]
 ) -> None:
     emr("eu-south-2", get_paginator=denied("UnrecognizedClientException"))
     assert sweep_clusters(run.settings, context_of(run)) == []
@@ -220,7 +220,7 @@ def test_a_region_that_is_closed_to_us_holds_no_cluster_of_ours(
     ("region", "code"), [("eu-west-1", "AccessDeniedException"), ("eu-west-3", "ThrottlingException")]
 )
 def test_a_region_that_cannot_be_looked_at_is_no_clean_sweep_and_the_rest_is_swept(
-    run: RunCluster, emr: Callable[..., None], region: str, code: str
+    run: RunContext, emr: Callable[..., None], region: str, code: str
 ) -> None:
     elsewhere, made = made_in(run, "eu-north-1")
     emr(region, get_paginator=denied(code))
@@ -231,7 +231,7 @@ def test_a_region_that_cannot_be_looked_at_is_no_clean_sweep_and_the_rest_is_swe
 
 @pytest.mark.parametrize("which", [0, 1], ids=["the first", "the second"])
 def test_a_cluster_that_cannot_be_looked_at_hides_no_other(
-    make_run: Callable[..., RunCluster], emr: Callable[..., None], told: list[Notice], which: int
+    make_run: Callable[..., RunContext], emr: Callable[..., None], told: list[Notice], which: int
 ) -> None:
     runs = [make_run("manual__first"), make_run("manual__second")]
     made = [run.client.run_job_flow(**run.body())["JobFlowId"] for run in runs]  # whose lock is one run's
@@ -250,7 +250,7 @@ def test_a_cluster_that_cannot_be_looked_at_hides_no_other(
 
 
 def test_what_a_listing_showed_before_it_broke_off_is_ended(
-    run: RunCluster, emr: Callable[..., None], told: list[Notice]
+    run: RunContext, emr: Callable[..., None], told: list[Notice]
 ) -> None:
     made, real = run.client.run_job_flow(**run.body())["JobFlowId"], run.client.get_paginator
 
@@ -266,7 +266,7 @@ def test_what_a_listing_showed_before_it_broke_off_is_ended(
 
 @pytest.mark.parametrize(("attempt", "notices"), [(1, 0), (3, 1)])
 def test_a_region_that_cannot_be_looked_at_is_told_when_no_further_attempt_will_look(
-    run: RunCluster, emr: Callable[..., None], told: list[Notice], attempt: int, notices: int
+    run: RunContext, emr: Callable[..., None], told: list[Notice], attempt: int, notices: int
 ) -> None:
     emr("eu-west-3", get_paginator=denied("ThrottlingException"))
     context = context_of(run)
@@ -280,7 +280,7 @@ def test_a_region_that_cannot_be_looked_at_is_told_when_no_further_attempt_will_
 
 
 def test_a_cluster_that_stays_ends_the_attempts_so_what_is_unseen_is_told_at_once(
-    run: RunCluster, emr: Callable[..., None], told: list[Notice], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, emr: Callable[..., None], told: list[Notice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.adopt_or_create()
     monkeypatch.setattr(janitor, "end_and_watch", lambda _, ids, *__: ([], dict.fromkeys(ids, "RUNNING")))
@@ -300,7 +300,7 @@ def test_a_cluster_that_stays_ends_the_attempts_so_what_is_unseen_is_told_at_onc
     ],
 )
 def test_a_region_without_a_client_is_unseen_and_the_rest_is_swept(
-    run: RunCluster, told: list[Notice], monkeypatch: pytest.MonkeyPatch, error: Exception
+    run: RunContext, told: list[Notice], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     elsewhere, made = made_in(run, "eu-west-3")
     real = EmrHook.get_conn
@@ -319,7 +319,7 @@ def test_a_region_without_a_client_is_unseen_and_the_rest_is_swept(
 
 
 def test_what_a_cluster_that_stays_has_cost_may_be_unknown(
-    run: RunCluster, told: list[Notice], emr: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, told: list[Notice], emr: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.adopt_or_create()
     monkeypatch.setattr(janitor, "end_and_watch", lambda _, ids, *__: ([], dict.fromkeys(ids, "RUNNING")))
@@ -329,7 +329,7 @@ def test_what_a_cluster_that_stays_has_cost_may_be_unknown(
     assert [(notice.anchor, notice.cost_eur) for notice in told] == [("cluster-will-not-die", None)]
 
 
-def test_every_region_that_it_asks_is_watched(run: RunCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_region_that_it_asks_is_watched(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     def not_in_the_union(host: str) -> str:
         raise ResidencyError(f"{host} is elsewhere")
 
@@ -361,7 +361,7 @@ class LookedAt:
         return False
 
 
-def freed(run: RunCluster, runs: AirflowRuns) -> list[str]:
+def freed(run: RunContext, runs: AirflowRuns) -> list[str]:
     """What the janitor says it freed; it agrees with what is there."""
     found = free_abandoned_locks(run.settings, context_of(replace(run, runs=runs)))
     assert bool(found) is (run.lock("fruits").holding() is None)
@@ -370,7 +370,7 @@ def freed(run: RunCluster, runs: AirflowRuns) -> list[str]:
 
 @pytest.mark.parametrize("dag_id", ["fruits_pipeline", "erase_images"])
 def test_a_lock_that_an_ended_run_left_is_given_back_before_its_deadline(
-    make_run: Callable[..., RunCluster], dag_id: str, caplog: pytest.LogCaptureFixture
+    make_run: Callable[..., RunContext], dag_id: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = make_run(dag_id=dag_id)
     run.lock("fruits").take(now() + HOUR)
@@ -380,7 +380,7 @@ def test_a_lock_that_an_ended_run_left_is_given_back_before_its_deadline(
     assert "Removed the lock of fruits" in caplog.text
 
 
-def test_an_erasure_that_ended_leaves_neither_of_its_two_locks(make_run: Callable[..., RunCluster]) -> None:
+def test_an_erasure_that_ended_leaves_neither_of_its_two_locks(make_run: Callable[..., RunContext]) -> None:
     run = make_run(dag_id="erase_images")
     for database in (run.settings.database, run.settings.demo_database):
         run.lock(database).take(now() + HOUR)
@@ -389,12 +389,12 @@ def test_an_erasure_that_ended_leaves_neither_of_its_two_locks(make_run: Callabl
 
 
 @pytest.mark.parametrize("left", [HOUR, -HOUR], ids=["before its deadline", "past it"])
-def test_a_run_that_is_alive_keeps_its_lock(run: RunCluster, left: timedelta) -> None:
+def test_a_run_that_is_alive_keeps_its_lock(run: RunContext, left: timedelta) -> None:
     run.lock("fruits").take(now() + left)
     assert freed(run, KnownRuns(alive={run.identity.run_id})) == []
 
 
-def test_a_run_that_is_unknown_keeps_its_lock_until_its_deadline(run: RunCluster) -> None:
+def test_a_run_that_is_unknown_keeps_its_lock_until_its_deadline(run: RunContext) -> None:
     run.lock("fruits").take(now() + HOUR)
     assert freed(run, KnownRuns()) == []
     run.lake.remove(run.lock("fruits").key)
@@ -404,7 +404,7 @@ def test_a_run_that_is_unknown_keeps_its_lock_until_its_deadline(run: RunCluster
 
 
 def test_an_ended_run_keeps_its_lock_until_its_cluster_is_seen_ended(
-    run: RunCluster, emr: Callable[..., None]
+    run: RunContext, emr: Callable[..., None]
 ) -> None:
     run = replace(run, settings=replace(run.settings, list_consistency_s=0.0))
     run.adopt_or_create()
@@ -425,7 +425,7 @@ def test_an_ended_run_keeps_its_lock_until_its_cluster_is_seen_ended(
 
 @pytest.mark.parametrize("dag_id", ["fruits_pipeline", "erase_images"])
 def test_an_ended_run_keeps_its_lock_while_the_listing_may_not_show_its_cluster(
-    make_run: Callable[..., RunCluster], emr: Callable[..., None], dag_id: str
+    make_run: Callable[..., RunContext], emr: Callable[..., None], dag_id: str
 ) -> None:
     run = make_run(dag_id=dag_id)
     run = replace(run, settings=replace(run.settings, list_consistency_s=60.0))
@@ -437,7 +437,7 @@ def test_an_ended_run_keeps_its_lock_while_the_listing_may_not_show_its_cluster(
 
 @pytest.mark.parametrize("dag_id", ["fruits_pipeline", "erase_images"])
 def test_an_ended_run_keeps_its_lock_while_its_named_cluster_lives_however_long_the_listing_lags(
-    make_run: Callable[..., RunCluster], emr: Callable[..., None], dag_id: str
+    make_run: Callable[..., RunContext], emr: Callable[..., None], dag_id: str
 ) -> None:
     run = make_run(dag_id=dag_id)
     run = replace(run, settings=replace(run.settings, list_consistency_s=0.0))
@@ -456,7 +456,7 @@ def test_an_ended_run_keeps_its_lock_while_its_named_cluster_lives_however_long_
     assert len(freed(run, ended)) == 1
 
 
-def test_a_lock_whose_cluster_emr_has_forgotten_is_given_back(run: RunCluster) -> None:
+def test_a_lock_whose_cluster_emr_has_forgotten_is_given_back(run: RunContext) -> None:
     run = replace(run, settings=replace(run.settings, list_consistency_s=0.0))
     run.lock("fruits").take(now() + HOUR)
     run.journal.note("run_job_flow", made="j-FORGOTTEN0000")
@@ -464,7 +464,7 @@ def test_a_lock_whose_cluster_emr_has_forgotten_is_given_back(run: RunCluster) -
 
 
 def test_the_cluster_of_another_deployment_with_the_same_notes_keeps_no_lock(
-    make_run: Callable[..., RunCluster],
+    make_run: Callable[..., RunContext],
 ) -> None:
     run = make_run()
     run = replace(run, settings=replace(run.settings, list_consistency_s=0.0))
@@ -475,7 +475,7 @@ def test_the_cluster_of_another_deployment_with_the_same_notes_keeps_no_lock(
     assert len(freed(run, KnownRuns(ended={run.identity.run_id}))) == 1
 
 
-def test_another_deployments_lock_is_never_touched(make_run: Callable[..., RunCluster]) -> None:
+def test_another_deployments_lock_is_never_touched(make_run: Callable[..., RunContext]) -> None:
     mine = make_run()
     other = make_run(settings=replace(mine.settings, deployment_id="other-one"))
     for deadline in (now() + HOUR, now() - HOUR):
@@ -485,13 +485,13 @@ def test_another_deployments_lock_is_never_touched(make_run: Callable[..., RunCl
 
 
 @pytest.mark.parametrize("look", [1, 2])
-def test_a_run_that_is_cleared_while_it_is_looked_at_keeps_its_lock(run: RunCluster, look: int) -> None:
+def test_a_run_that_is_cleared_while_it_is_looked_at_keeps_its_lock(run: RunContext, look: int) -> None:
     run.lock("fruits").take(now() + HOUR)
     assert freed(run, LookedAt(lambda asked: asked < look)) == []
 
 
 def test_a_run_that_ends_when_its_clusters_are_listed_keeps_its_lock_until_the_next_sweep(
-    run: RunCluster, emr: Callable[..., None]
+    run: RunContext, emr: Callable[..., None]
 ) -> None:
     run.lock("fruits").take(now() + HOUR)
     runs, real = KnownRuns(alive={run.identity.run_id}), run.client
@@ -507,7 +507,7 @@ def test_a_run_that_ends_when_its_clusters_are_listed_keeps_its_lock_until_the_n
 
 
 @pytest.mark.parametrize("further", [timedelta(0), HOUR], ids=["with the same deadline", "for longer"])
-def test_a_lock_that_its_run_asks_for_once_more_meanwhile_stays(run: RunCluster, further: timedelta) -> None:
+def test_a_lock_that_its_run_asks_for_once_more_meanwhile_stays(run: RunContext, further: timedelta) -> None:
     until = now() + HOUR
     run.lock("fruits").take(until)
 
@@ -518,7 +518,7 @@ def test_a_lock_that_its_run_asks_for_once_more_meanwhile_stays(run: RunCluster,
     assert freed(run, LookedAt(cleared_and_at_work)) == []
 
 
-def test_a_lock_that_is_taken_over_meanwhile_stays(make_run: Callable[..., RunCluster]) -> None:
+def test_a_lock_that_is_taken_over_meanwhile_stays(make_run: Callable[..., RunContext]) -> None:
     run, night = make_run("manual__gone"), make_run("manual__night")
     run.lock("fruits").take(now() - HOUR)
 

@@ -13,10 +13,11 @@ from fruits_airflow.config.errors import (
     FruitsError,
     LockHeld,
 )
-from fruits_airflow.operators.emr import telling_why
+from fruits_airflow.operators.plan import PlanOperator
 from fruits_airflow.runs import run_control
-from fruits_airflow.runs.run_context import RunCluster
-from fruits_airflow.runs.run_control import PlanOperator, upload_code
+from fruits_airflow.runs.failures import record_failure
+from fruits_airflow.runs.run_context import RunContext
+from fruits_airflow.runs.run_control import upload_code
 from fruits_airflow.storage.run_notes import Journal
 
 from tests.plugins.airflow_context import context_of
@@ -32,7 +33,7 @@ def fails(error: Exception) -> Any:
 THROTTLED = ClientError({"Error": {"Code": "SlowDown", "Message": "reduce your rate"}}, "ListObjectsV2")
 
 
-def cause(run: RunCluster) -> tuple[str, str] | None:
+def cause(run: RunContext) -> tuple[str, str] | None:
     note = run.journal.read("last_failure")
     return None if note is None else (note["stage"], note["cause"])
 
@@ -40,7 +41,7 @@ def cause(run: RunCluster) -> tuple[str, str] | None:
 @pytest.mark.parametrize(("further", "noted"), [(1, False), (0, True)])
 @pytest.mark.parametrize("task", ["plan", "upload_code"])
 def test_an_answer_that_aws_owes_to_the_last_attempt_is_noted(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch, task: str, further: int, noted: bool
+    run: RunContext, monkeypatch: pytest.MonkeyPatch, task: str, further: int, noted: bool
 ) -> None:
     context = context_of(run)
     context["ti"].max_tries = context["ti"].try_number - 1 + further
@@ -53,7 +54,7 @@ def test_an_answer_that_aws_owes_to_the_last_attempt_is_noted(
 
 
 def test_code_that_is_not_what_its_digest_says_is_noted(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+    run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_control, "upload_bundle", fails(CodeMismatch("another's")))
     with pytest.raises(AirflowFailException, match="CodeMismatch"):
@@ -65,7 +66,7 @@ def test_code_that_is_not_what_its_digest_says_is_noted(
     "told", [LockHeld("by a night"), AirflowSkipException("nothing to do"), AirflowFailException("refused")]
 )
 def test_what_a_plan_tells_otherwise_is_not_noted(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch, told: Exception
+    run: RunContext, monkeypatch: pytest.MonkeyPatch, told: Exception
 ) -> None:
     monkeypatch.setattr(run_control, "plan_run", fails(told))
     with pytest.raises(type(told), match=str(told)):
@@ -77,25 +78,25 @@ def test_what_a_plan_tells_otherwise_is_not_noted(
     "silent", [ConfigError("no such profile"), KeyError("region"), ReadTimeoutError(endpoint_url="xcom")]
 )
 def test_a_cause_that_cannot_be_noted_leaves_what_is_final_final(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, silent: Exception
+    run: RunContext, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, silent: Exception
 ) -> None:
     context = context_of(run)
-    monkeypatch.setattr(RunCluster, "of", fails(silent))
+    monkeypatch.setattr(RunContext, "of", fails(silent))
     with (
         pytest.raises(AirflowFailException, match="the task's own"),
-        telling_why(run.settings, context, "featurize"),
+        record_failure(run.settings, context, "featurize"),
     ):
         raise FruitsError("the task's own")
     assert "Traceback" in caplog.text
 
 
 def test_a_note_that_s3_does_not_take_leaves_what_is_final_final(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+    run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Journal, "note", fails(THROTTLED))
     context = context_of(run)
     with (
         pytest.raises(AirflowFailException, match="the task's own"),
-        telling_why(run.settings, context, "featurize"),
+        record_failure(run.settings, context, "featurize"),
     ):
         raise FruitsError("the task's own")

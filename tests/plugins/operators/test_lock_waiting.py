@@ -17,9 +17,9 @@ from fruits_airflow.config.errors import LockHeld
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.locking.database_lock import DatabaseLock
 from fruits_airflow.operators.lock_waiting import LockWaitingOperator
+from fruits_airflow.operators.plan import PlanOperator
 from fruits_airflow.runs.publication import Fingerprint, PublicationState, read_state
-from fruits_airflow.runs.run_context import RunCluster
-from fruits_airflow.runs.run_control import PlanOperator
+from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.storage.lake import run_key
 from fruits_airflow.storage.run_notes import LAST_FAILURE
 
@@ -78,7 +78,7 @@ def test_the_wait_is_bounded(lock_of: Locks, account: Settings) -> None:
 
 
 @pytest.fixture
-def planner(run: RunCluster) -> tuple[PlanOperator, Any]:
+def planner(run: RunContext) -> tuple[PlanOperator, Any]:
     laptop.put_photos(run.settings.raw_bucket, ["images/a.jpg"])
     schemas = {"variance": 0.95, "k": None, "engine": "litert", "model_id": run.settings.model_id}
     schemas |= {"profile": None, "max_cost_eur": 5.0, "full_refresh": False, "force": False}
@@ -87,7 +87,7 @@ def planner(run: RunCluster) -> tuple[PlanOperator, Any]:
 
 
 def test_a_plan_beside_an_erasure_waits_and_writes_no_listing(
-    planner: tuple[PlanOperator, Any], run: RunCluster
+    planner: tuple[PlanOperator, Any], run: RunContext
 ) -> None:
     erasing = replace(run.lock("fruits"), owner=ERASURE)
     erasing.take(now() + HOUR)
@@ -104,7 +104,7 @@ def test_a_plan_beside_an_erasure_waits_and_writes_no_listing(
 
 
 def test_a_plan_that_has_waited_too_long_is_refused_in_the_record(
-    planner: tuple[PlanOperator, Any], run: RunCluster
+    planner: tuple[PlanOperator, Any], run: RunContext
 ) -> None:
     replace(run.lock("fruits"), owner=ERASURE).take(now() + HOUR)
     task, context = planner
@@ -124,7 +124,7 @@ def test_a_plan_that_has_waited_too_long_is_refused_in_the_record(
 )
 def test_that_the_wait_for_the_lock_gave_no_news_is_noted(
     planner: tuple[PlanOperator, Any],
-    run: RunCluster,
+    run: RunContext,
     reason: str,
     raised: type[Exception],
     cause: str,
@@ -137,7 +137,7 @@ def test_that_the_wait_for_the_lock_gave_no_news_is_noted(
     assert cause in failure["cause"]
 
 
-def test_a_refused_plan_takes_no_lock(planner: tuple[PlanOperator, Any], run: RunCluster) -> None:
+def test_a_refused_plan_takes_no_lock(planner: tuple[PlanOperator, Any], run: RunContext) -> None:
     task, context = planner
     context["params"]["model_id"] = "d" * 64
     with pytest.raises(AirflowFailException, match="no complete model"):
@@ -146,7 +146,7 @@ def test_a_refused_plan_takes_no_lock(planner: tuple[PlanOperator, Any], run: Ru
 
 
 def test_a_night_that_finds_nothing_to_do_has_ended_well(
-    planner: tuple[PlanOperator, Any], run: RunCluster
+    planner: tuple[PlanOperator, Any], run: RunContext
 ) -> None:
     task, context = planner
     published = Fingerprint(**task.execute(context)["fingerprint"])

@@ -17,13 +17,13 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from fruits_airflow.aws.links import StepLogLink
 from fruits_airflow.config.errors import ClusterLost
 from fruits_airflow.emr import clusters
-from fruits_airflow.emr.clusters import LIVE_STATES, READY_STATES, ClusterDesk
-from fruits_airflow.emr.steps import StepDesk, describe_step
+from fruits_airflow.emr.clusters import LIVE_STATES, READY_STATES, ClusterLifecycle
+from fruits_airflow.emr.steps import StepSubmitter, describe_step
 from fruits_airflow.operators import sensors
 from fruits_airflow.operators.emr import AddStepOperator, CreateClusterOperator, TerminateClusterOperator
 from fruits_airflow.operators.sensors import ClusterReadySensor, StepSensor
 from fruits_airflow.operators.triggers import ClusterReadyTrigger, StepTrigger
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.storage.run_notes import Journal
 
 from tests.local_aws.server import until
@@ -35,18 +35,18 @@ UNKNOWN = {"job_flow_id": "j-UNKNOWN", "step_id": "s-UNKNOWN"}
 NO_NEWS = "no news from the trigger until its deadline; is the triggerer alive? then clear the task"
 
 
-def sensor(run: RunCluster, **changed: Any) -> StepSensor:
+def sensor(run: RunContext, **changed: Any) -> StepSensor:
     settings = replace(run.settings, **changed)
     return StepSensor(task_id="wait", settings=settings, stage="featurize", add_task_id="featurize.add")
 
 
-def add(run: RunCluster, context: Any) -> dict[str, str]:
+def add(run: RunContext, context: Any) -> dict[str, str]:
     added = AddStepOperator(task_id="add", settings=run.settings, stage="featurize").execute(context)
     context["ti"].xcoms["featurize.add"] = added
     return added
 
 
-def begin(run: RunCluster, does: Callable[[str], None], command: str) -> tuple[Any, dict[str, str]]:
+def begin(run: RunContext, does: Callable[[str], None], command: str) -> tuple[Any, dict[str, str]]:
     """Adds a step that does `command`; gives the tasks' context, and what `add` returned."""
     does(command)
     context = context_of(run)
@@ -54,7 +54,7 @@ def begin(run: RunCluster, does: Callable[[str], None], command: str) -> tuple[A
 
 
 def trigger_of(
-    run: RunCluster,
+    run: RunContext,
     added: dict[str, str],
     seconds: float = 60,
     kind: type[StepTrigger] = StepTrigger,
@@ -72,12 +72,12 @@ def trigger_of(
     )
 
 
-def steps(run: RunCluster, job_flow_id: str) -> list[tuple[str, str]]:
+def steps(run: RunContext, job_flow_id: str) -> list[tuple[str, str]]:
     found = run.client.list_steps(ClusterId=job_flow_id)["Steps"]
     return [(step["Id"], step["Status"]["State"]) for step in reversed(found)]
 
 
-def cause(run: RunCluster) -> tuple[str, str] | None:
+def cause(run: RunContext) -> tuple[str, str] | None:
     """What run.json and the notice will give as the reason: the stage, and what it failed of."""
     note = run.journal.read("last_failure")
     return None if note is None else (note["stage"], note["cause"])
@@ -92,7 +92,7 @@ def denied(*_: Any, **__: Any) -> Any:
 
 
 @pytest.fixture
-def starting(run: RunCluster, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+def starting(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes EMR say that the run's cluster is still starting, and do other things as told."""
     client = run.client
 
@@ -103,7 +103,7 @@ def starting(run: RunCluster, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
     def change(**methods: Any) -> None:
         double = Double(client, describe_cluster=describe_cluster, **methods)
-        monkeypatch.setattr(RunCluster, "client", property(lambda _: double))
+        monkeypatch.setattr(RunContext, "client", property(lambda _: double))
 
     return change
 
@@ -111,14 +111,14 @@ def starting(run: RunCluster, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 # the cluster
 
 
-def test_the_cluster_is_waited_for_until_it_takes_steps(run: RunCluster) -> None:
+def test_the_cluster_is_waited_for_until_it_takes_steps(run: RunContext) -> None:
     context = context_of(run)
     made = CreateClusterOperator(task_id="create", settings=run.settings).execute(context)
     drive(ClusterReadySensor(task_id="ready", settings=run.settings), context)
     assert clusters.describe(run.client, made).state in ("RUNNING", "WAITING")
 
 
-def test_a_cluster_whose_bootstrap_fails_is_no_ready_cluster(run: RunCluster) -> None:
+def test_a_cluster_whose_bootstrap_fails_is_no_ready_cluster(run: RunContext) -> None:
     broken = replace(run, code_digest="missing")
     with pytest.raises(AirflowFailException, match="BOOTSTRAP_FAILURE") as failed:
         drive(ClusterReadySensor(task_id="ready", settings=run.settings), context_of(broken))
@@ -126,7 +126,7 @@ def test_a_cluster_whose_bootstrap_fails_is_no_ready_cluster(run: RunCluster) ->
 
 
 def test_a_cluster_that_does_not_start_in_time_is_ended_so_that_a_retry_makes_another(
-    run: RunCluster,
+    run: RunContext,
 ) -> None:
     context = context_of(run)
     ready = ClusterReadySensor(task_id="ready", settings=run.settings)
@@ -141,7 +141,7 @@ def test_a_cluster_that_does_not_start_in_time_is_ended_so_that_a_retry_makes_an
 
 
 def test_a_cluster_that_does_not_start_in_time_is_ended_though_it_is_protected(
-    run: RunCluster, starting: Callable[..., None]
+    run: RunContext, starting: Callable[..., None]
 ) -> None:
     stuck, real = run.adopt_or_create().job_flow_id, run.client
     real.set_termination_protection(JobFlowIds=[stuck], TerminationProtected=True)
@@ -153,7 +153,7 @@ def test_a_cluster_that_does_not_start_in_time_is_ended_though_it_is_protected(
 
 
 def test_that_a_cluster_refuses_to_end_does_not_hide_that_it_did_not_start(
-    run: RunCluster, starting: Callable[..., None]
+    run: RunContext, starting: Callable[..., None]
 ) -> None:
     stuck = run.adopt_or_create().job_flow_id
     ready = ClusterReadySensor(task_id="ready", settings=run.settings)
@@ -164,7 +164,7 @@ def test_that_a_cluster_refuses_to_end_does_not_hide_that_it_did_not_start(
 
 @pytest.mark.parametrize(("further", "noted"), [(1, False), (0, True)])
 def test_why_run_job_flow_was_refused_is_noted_by_the_last_attempt(
-    run: RunCluster, further: int, noted: bool
+    run: RunContext, further: int, noted: bool
 ) -> None:
     settings, context = replace(run.settings, service_role="no-such-role"), context_of(run)
     context["ti"].max_tries = context["ti"].try_number - 1 + further
@@ -173,7 +173,7 @@ def test_why_run_job_flow_was_refused_is_noted_by_the_last_attempt(
     assert cause(run) == (("create_cluster", f"ClientError: {failed.value}") if noted else None)
 
 
-def test_when_airflow_gives_up_waiting_for_a_cluster_it_is_noted(run: RunCluster) -> None:
+def test_when_airflow_gives_up_waiting_for_a_cluster_it_is_noted(run: RunContext) -> None:
     with pytest.raises(AirflowSensorTimeout):
         ClusterReadySensor(task_id="cluster_ready", settings=run.settings).resume_execution(
             "__fail__", {"error": "Trigger timeout"}, context_of(run)
@@ -182,10 +182,10 @@ def test_when_airflow_gives_up_waiting_for_a_cluster_it_is_noted(run: RunCluster
 
 
 def test_a_retry_gives_a_stuck_cluster_no_further_half_hour(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+    run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starting = replace(run.adopt_or_create(), state="STARTING")
-    monkeypatch.setattr(RunCluster, "adopt_or_create", lambda _: starting)
+    monkeypatch.setattr(RunContext, "adopt_or_create", lambda _: starting)
     with pytest.raises(TaskDeferred) as deferred:
         ClusterReadySensor(task_id="ready", settings=run.settings).execute(context_of(run))
     assert (
@@ -194,14 +194,14 @@ def test_a_retry_gives_a_stuck_cluster_no_further_half_hour(
     )
 
 
-def test_killing_the_create_task_needs_no_answer_of_run_job_flow(run: RunCluster) -> None:
+def test_killing_the_create_task_needs_no_answer_of_run_job_flow(run: RunContext) -> None:
     CreateClusterOperator(task_id="create", settings=run.settings).on_kill()
 
 
 # the step
 
 
-def test_why_a_step_was_not_added_is_noted(run: RunCluster) -> None:
+def test_why_a_step_was_not_added_is_noted(run: RunContext) -> None:
     """Here: nobody has uploaded the code."""
     with pytest.raises(AirflowFailException, match="CodeMismatch") as failed:
         add(run, context_of(run))
@@ -210,9 +210,9 @@ def test_why_a_step_was_not_added_is_noted(run: RunCluster) -> None:
 
 @pytest.mark.parametrize("task", ["add", "wait"])
 def test_why_add_job_flow_steps_was_refused_is_noted(
-    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, task: str
+    run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    monkeypatch.setattr(StepDesk, "adopt_or_add", denied)
+    monkeypatch.setattr(StepSubmitter, "adopt_or_add", denied)
     with pytest.raises(ClientError, match="AccessDenied"):
         add(run, context_of(run)) if task == "add" else sensor(run).execute(context_of(run))
     stage, why = cause(run) or ("", "")
@@ -221,7 +221,7 @@ def test_why_add_job_flow_steps_was_refused_is_noted(
 
 
 def test_a_cause_that_cannot_be_noted_stays_the_error_of_the_task(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+    run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Journal, "note", denied)
     with pytest.raises(AirflowFailException, match="CodeMismatch"):
@@ -229,20 +229,20 @@ def test_a_cause_that_cannot_be_noted_stays_the_error_of_the_task(
     monkeypatch.undo()
 
 
-def test_a_step_that_ends_well_ends_the_wait(run: RunCluster, does: Callable[[str], None]) -> None:
+def test_a_step_that_ends_well_ends_the_wait(run: RunContext, does: Callable[[str], None]) -> None:
     context, added = begin(run, does, "sleep 0.5")
     drive(sensor(run), context)
     assert steps(run, added["job_flow_id"]) == [(added["step_id"], "COMPLETED")]
 
 
-def test_adding_twice_adds_one_step(run: RunCluster, does: Callable[[str], None]) -> None:
+def test_adding_twice_adds_one_step(run: RunContext, does: Callable[[str], None]) -> None:
     does("sleep 0.5")
     context = context_of(run)
     assert add(run, context) == add(run, context)
 
 
 def test_a_failed_step_fails_the_task_for_good_with_its_own_words(
-    run: RunCluster, does: Callable[[str], None], caplog: pytest.LogCaptureFixture
+    run: RunContext, does: Callable[[str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     context, _ = begin(run, does, "echo out; echo ERROR WeightsMismatch: other weights >&2; exit 1")
     with pytest.raises(AirflowFailException, match="FAILED: ERROR WeightsMismatch: other weights") as failed:
@@ -253,17 +253,17 @@ def test_a_failed_step_fails_the_task_for_good_with_its_own_words(
 
 
 def test_a_step_that_failed_before_the_wait_began_is_not_tried_again(
-    run: RunCluster, does: Callable[[str], None]
+    run: RunContext, does: Callable[[str], None]
 ) -> None:
     context, added = begin(run, does, "exit 1")
-    ended(run.step_desk(added["job_flow_id"]), added["step_id"])
+    ended(run.step_submitter(added["job_flow_id"]), added["step_id"])
     with pytest.raises(AirflowFailException):
         drive(sensor(run), context)
     assert [state for _, state in steps(run, added["job_flow_id"])] == ["FAILED"]
 
 
 def test_clearing_only_the_failed_wait_tries_the_step_again(
-    run: RunCluster, does: Callable[[str], None]
+    run: RunContext, does: Callable[[str], None]
 ) -> None:
     context, added = begin(run, does, "exit 1")
     with pytest.raises(AirflowFailException):
@@ -274,7 +274,7 @@ def test_clearing_only_the_failed_wait_tries_the_step_again(
 
 
 def test_clearing_only_the_failed_wait_makes_a_new_cluster_when_the_old_one_is_gone(
-    run: RunCluster, does: Callable[[str], None]
+    run: RunContext, does: Callable[[str], None]
 ) -> None:
     context, added = begin(run, does, "exit 1")
     with pytest.raises(AirflowFailException):
@@ -288,10 +288,10 @@ def test_clearing_only_the_failed_wait_makes_a_new_cluster_when_the_old_one_is_g
 
 
 def test_a_failure_that_nobody_reported_is_tried_again_when_its_cluster_is_gone(
-    run: RunCluster, does: Callable[[str], None]
+    run: RunContext, does: Callable[[str], None]
 ) -> None:
     context, added = begin(run, does, "exit 1")
-    ended(run.step_desk(added["job_flow_id"]), added["step_id"])
+    ended(run.step_submitter(added["job_flow_id"]), added["step_id"])
     run.desk.end_all(timeout_s=30)
     does("true")
     drive(sensor(run), context)
@@ -299,15 +299,15 @@ def test_a_failure_that_nobody_reported_is_tried_again_when_its_cluster_is_gone(
     assert [state for _, state in steps(run, cluster.job_flow_id)] == ["COMPLETED"]
 
 
-def test_a_step_that_is_done_needs_no_cluster(run: RunCluster, does: Callable[[str], None]) -> None:
+def test_a_step_that_is_done_needs_no_cluster(run: RunContext, does: Callable[[str], None]) -> None:
     context, added = begin(run, does, "true")
-    ended(run.step_desk(added["job_flow_id"]), added["step_id"])
+    ended(run.step_submitter(added["job_flow_id"]), added["step_id"])
     run.desk.end_all(timeout_s=30)
     drive(sensor(run), context)
     assert clusters.find(run.client, run.identity) == []
 
 
-def test_a_cluster_lost_under_its_step_is_worth_a_retry(run: RunCluster, does: Callable[[str], None]) -> None:
+def test_a_cluster_lost_under_its_step_is_worth_a_retry(run: RunContext, does: Callable[[str], None]) -> None:
     _, added = begin(run, does, "sleep 30")
     lost = clusters.describe(run.client, added["job_flow_id"])
     step = describe_step(run.client, added["job_flow_id"], added["step_id"])
@@ -324,7 +324,7 @@ def test_a_cluster_lost_under_its_step_is_worth_a_retry(run: RunCluster, does: C
 
 @pytest.mark.parametrize(("further", "noted"), [(1, False), (0, True)])
 def test_that_the_cluster_was_lost_under_a_step_is_noted_by_the_last_attempt(
-    run: RunCluster, does: Callable[[str], None], further: int, noted: bool
+    run: RunContext, does: Callable[[str], None], further: int, noted: bool
 ) -> None:
     context, added = begin(run, does, "sleep 30")
     context["ti"].max_tries = context["ti"].try_number - 1 + further
@@ -335,7 +335,7 @@ def test_that_the_cluster_was_lost_under_a_step_is_noted_by_the_last_attempt(
 
 
 def test_what_a_step_wrote_before_its_cluster_was_lost_is_shown(
-    run: RunCluster, does: Callable[[str], None], caplog: pytest.LogCaptureFixture, tmp_path: Path
+    run: RunContext, does: Callable[[str], None], caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     context, added = begin(run, does, f"echo last words; touch {tmp_path}/said; sleep 60")
     with pytest.raises(TaskDeferred) as deferred:
@@ -349,7 +349,7 @@ def test_what_a_step_wrote_before_its_cluster_was_lost_is_shown(
 
 
 def test_logs_that_went_with_their_cluster_are_not_waited_for_as_long_as_late_ones(
-    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, added = begin(run, does, "sleep 30")
     lost = clusters.describe(run.client, added["job_flow_id"])
@@ -361,7 +361,7 @@ def test_logs_that_went_with_their_cluster_are_not_waited_for_as_long_as_late_on
     assert time.monotonic() - begun < 20
 
 
-def test_the_end_of_a_cluster_ends_the_wait(run: RunCluster, does: Callable[[str], None]) -> None:
+def test_the_end_of_a_cluster_ends_the_wait(run: RunContext, does: Callable[[str], None]) -> None:
     context, added = begin(run, does, "sleep 60")
     with pytest.raises(TaskDeferred) as deferred:
         sensor(run).execute(context)
@@ -370,7 +370,7 @@ def test_the_end_of_a_cluster_ends_the_wait(run: RunCluster, does: Callable[[str
 
 
 def test_a_step_past_its_deadline_is_cancelled(
-    run: RunCluster, does: Callable[[str], None], caplog: pytest.LogCaptureFixture, tmp_path: Path
+    run: RunContext, does: Callable[[str], None], caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     context, added = begin(run, does, f"echo hanging; touch {tmp_path}/hangs; sleep 60")
     with pytest.raises(TaskDeferred) as deferred:
@@ -387,11 +387,11 @@ def test_a_step_past_its_deadline_is_cancelled(
         sensor(run).resume_execution("execute_complete", {"event": event}, context)
     assert cause(run) == ("featurize", str(failed.value))
     assert "stdout| hanging" in caplog.text
-    assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
+    assert ended(run.step_submitter(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
 
 
 def test_a_cancel_that_has_no_effect_is_not_waited_for_longer_than_for_logs(
-    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, added = begin(run, does, "sleep 60")
     monkeypatch.setattr(StepSensor, "_cancel", lambda *_: None)
@@ -404,13 +404,13 @@ def test_a_cancel_that_has_no_effect_is_not_waited_for_longer_than_for_logs(
 @pytest.mark.parametrize("left", ["a step that goes on", "a cluster past its deadline"])
 @pytest.mark.parametrize("told_by", ["the trigger", "Airflow"])
 def test_a_cluster_that_only_costs_is_not_kept_for_late_logs(
-    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, left: str, told_by: str
+    run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, left: str, told_by: str
 ) -> None:
     context, added = begin(run, does, "sleep 60")
     monkeypatch.setattr(sensors, "_LAST_LOGS_S", 0.2)
     if left == "a step that goes on":
         refusing = Double(run.client, cancel_steps=denied)
-        monkeypatch.setattr(RunCluster, "client", property(lambda _: refusing))
+        monkeypatch.setattr(RunContext, "client", property(lambda _: refusing))
     else:
         monkeypatch.setattr(StepSensor, "_cancel", lambda *_: True)
         overdue: Any = [{"Key": "deadline", "Value": "2020-01-01T00:00:00Z"}]
@@ -427,19 +427,19 @@ def test_a_cluster_that_only_costs_is_not_kept_for_late_logs(
 
 
 def test_a_cancel_that_emr_refuses_in_its_answer_is_no_accepted_one(
-    run: RunCluster, does: Callable[[str], None]
+    run: RunContext, does: Callable[[str], None]
 ) -> None:
     _, added = begin(run, does, "true")
-    done = ended(run.step_desk(added["job_flow_id"]), added["step_id"])
+    done = ended(run.step_submitter(added["job_flow_id"]), added["step_id"])
     assert not sensor(run)._cancel(run, added["job_flow_id"], done.step_id)
 
 
 def test_the_logs_of_a_step_that_the_trigger_has_cancelled_are_waited_for(
-    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, added = begin(run, does, "true")
     step = replace(
-        ended(run.step_desk(added["job_flow_id"]), added["step_id"]), state="CANCEL_PENDING"
+        ended(run.step_submitter(added["job_flow_id"]), added["step_id"]), state="CANCEL_PENDING"
     )  # of such a step EMR refuses a second cancel
     waits: list[float] = []
     monkeypatch.setattr(sensors, "show_tails", lambda *given: waits.append(given[3]))
@@ -448,7 +448,7 @@ def test_the_logs_of_a_step_that_the_trigger_has_cancelled_are_waited_for(
     assert waits[0] > 200
 
 
-def test_the_wait_ends_no_later_than_the_cluster_must(run: RunCluster, does: Callable[[str], None]) -> None:
+def test_the_wait_ends_no_later_than_the_cluster_must(run: RunContext, does: Callable[[str], None]) -> None:
     context, added = begin(run, does, "sleep 30")
     with pytest.raises(TaskDeferred) as deferred:
         sensor(run, step_timeout_minutes=10_000).execute(context)
@@ -459,16 +459,16 @@ def test_the_wait_ends_no_later_than_the_cluster_must(run: RunCluster, does: Cal
 
 
 def test_clearing_or_marking_a_waiting_task_cancels_its_step(
-    run: RunCluster, does: Callable[[str], None]
+    run: RunContext, does: Callable[[str], None]
 ) -> None:
     _, added = begin(run, does, "sleep 60")
     asyncio.run(trigger_of(run, added).on_kill())
-    assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
+    assert ended(run.step_submitter(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
 def test_a_step_that_is_cancelled_after_the_cleared_wait_found_it_is_done_once_more(
-    run: RunCluster, does: Callable[[str], None], attempt: int
+    run: RunContext, does: Callable[[str], None], attempt: int
 ) -> None:
     context, added = begin(run, does, "sleep 60")
     with pytest.raises(TaskDeferred) as first:
@@ -491,7 +491,7 @@ def test_a_step_that_is_cancelled_after_the_cleared_wait_found_it_is_done_once_m
 
 
 def test_a_step_that_is_cancelled_again_is_not_done_once_more(
-    run: RunCluster, does: Callable[[str], None]
+    run: RunContext, does: Callable[[str], None]
 ) -> None:
     context, added = begin(run, does, "sleep 60")
     with pytest.raises(TaskDeferred) as first:
@@ -507,7 +507,7 @@ def test_a_step_that_is_cancelled_again_is_not_done_once_more(
 
 
 def test_a_cleared_waits_step_that_its_cluster_took_along_is_not_done_once_more(
-    run: RunCluster, does: Callable[[str], None]
+    run: RunContext, does: Callable[[str], None]
 ) -> None:
     context, added = begin(run, does, "sleep 60")
     with pytest.raises(TaskDeferred) as first:
@@ -523,7 +523,7 @@ def test_a_cleared_waits_step_that_its_cluster_took_along_is_not_done_once_more(
         sensor(run).execute_complete(context, event)
 
 
-def test_the_restart_of_a_triggerer_cancels_no_step(run: RunCluster, does: Callable[[str], None]) -> None:
+def test_the_restart_of_a_triggerer_cancels_no_step(run: RunContext, does: Callable[[str], None]) -> None:
     does("sleep 2")
     added = add(run, context_of(run))
     trigger = trigger_of(run, added)
@@ -536,10 +536,10 @@ def test_the_restart_of_a_triggerer_cancels_no_step(run: RunCluster, does: Calla
             await waiting
 
     asyncio.run(killed())
-    assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "COMPLETED"
+    assert ended(run.step_submitter(added["job_flow_id"]), added["step_id"]).state == "COMPLETED"
 
 
-def test_a_cluster_is_waited_for_in_its_own_region(run: RunCluster) -> None:
+def test_a_cluster_is_waited_for_in_its_own_region(run: RunContext) -> None:
     elsewhere = replace(run, region="eu-west-3", plan={**run.plan, "region": "eu-west-3"})
     body = {key: value for key, value in run.body().items() if key != "SecurityConfiguration"}
     made = elsewhere.client.run_job_flow(**body)["JobFlowId"]
@@ -552,29 +552,29 @@ def test_a_cluster_is_waited_for_in_its_own_region(run: RunCluster) -> None:
         elsewhere.desk.end_all(timeout_s=30)
 
 
-def test_when_airflow_gives_up_the_step_is_cancelled(run: RunCluster, does: Callable[[str], None]) -> None:
+def test_when_airflow_gives_up_the_step_is_cancelled(run: RunContext, does: Callable[[str], None]) -> None:
     context, added = begin(run, does, "sleep 60")
     with pytest.raises(AirflowSensorTimeout):
         sensor(run).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
     assert cause(run) == ("featurize", NO_NEWS)
-    assert ended(run.step_desk(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
+    assert ended(run.step_submitter(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
 
 
 def test_when_airflow_gives_up_and_emr_is_silent_it_stays_a_timeout(
-    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def silent(_: ClusterDesk) -> None:
+    def silent(_: ClusterLifecycle) -> None:
         raise ReadTimeoutError(endpoint_url="emr")
 
     context, _ = begin(run, does, "sleep 60")
-    monkeypatch.setattr(ClusterDesk, "adopt", silent)
+    monkeypatch.setattr(ClusterLifecycle, "adopt", silent)
     with pytest.raises(AirflowSensorTimeout):
         sensor(run).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
     monkeypatch.undo()
 
 
 def test_the_wait_for_a_step_of_a_cluster_that_emr_does_not_know_ends_after_the_consistency_window(
-    run: RunCluster,
+    run: RunContext,
 ) -> None:
     event = fire(trigger_of(run, UNKNOWN, seconds=3600, consistency_s=0.3))
     assert (event["status"], event["job_flow_id"]) == ("unknown", UNKNOWN["job_flow_id"])
@@ -583,13 +583,13 @@ def test_the_wait_for_a_step_of_a_cluster_that_emr_does_not_know_ends_after_the_
 
 
 def test_a_cluster_that_emr_does_not_show_yet_is_waited_for_within_the_consistency_window(
-    run: RunCluster,
+    run: RunContext,
 ) -> None:
     assert fire(trigger_of(run, UNKNOWN, seconds=0.5))["status"] == "timeout"
 
 
 def test_the_wait_for_a_cluster_that_emr_does_not_know_ends_after_the_consistency_window(
-    run: RunCluster,
+    run: RunContext,
 ) -> None:
     watched = {
         "job_flow_id": UNKNOWN["job_flow_id"],
@@ -605,7 +605,7 @@ def test_the_wait_for_a_cluster_that_emr_does_not_know_ends_after_the_consistenc
 
 
 def test_a_retry_of_a_wait_whose_cluster_emr_does_not_know_goes_on_with_a_new_cluster(
-    run: RunCluster, does: Callable[[str], None]
+    run: RunContext, does: Callable[[str], None]
 ) -> None:
     does("exit 0")
     context = context_of(run)
@@ -615,7 +615,7 @@ def test_a_retry_of_a_wait_whose_cluster_emr_does_not_know_goes_on_with_a_new_cl
     assert [state for _, state in steps(run, cluster.job_flow_id)] == ["COMPLETED"]
 
 
-def test_a_look_that_fails_is_repeated(run: RunCluster, does: Callable[[str], None]) -> None:
+def test_a_look_that_fails_is_repeated(run: RunContext, does: Callable[[str], None]) -> None:
     context = context_of(run)
     added = add(run, context)
     looks: list[int] = []
@@ -659,7 +659,7 @@ def test_nothing_is_looked_at_before_the_news_of_the_deferral_has_settled(
 
 
 def test_how_long_it_settles_follows_from_airflows_configuration(
-    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0.5")
     context, _ = begin(run, does, "sleep 30")
@@ -669,7 +669,7 @@ def test_how_long_it_settles_follows_from_airflows_configuration(
 
 
 def test_a_waiting_task_links_to_the_page_of_its_steps_logs(
-    run: RunCluster, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.org/team/")
     context = context_of(run)
@@ -681,7 +681,7 @@ def test_a_waiting_task_links_to_the_page_of_its_steps_logs(
     assert address == context["ti"].links[StepLogLink().xcom_key]
 
 
-def test_terminating_ends_a_cluster_that_no_task_had_told_of(run: RunCluster) -> None:
+def test_terminating_ends_a_cluster_that_no_task_had_told_of(run: RunContext) -> None:
     orphan = run.client.run_job_flow(**run.body())["JobFlowId"]
     TerminateClusterOperator(task_id="end", settings=run.settings).execute(context_of(run))
     assert clusters.describe(run.client, orphan).state == "TERMINATED"

@@ -22,7 +22,7 @@ from fruits_airflow.records.models import (
     write_record,
 )
 from fruits_airflow.runs import verdict
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.runs.run_status import WORK_TASKS
 from fruits_airflow.runs.verdict import judge_run
 from fruits_airflow.storage.lake import Lake, run_key
@@ -112,7 +112,7 @@ def test_what_has_no_recorded_digest_gets_none(lake: Lake, record: RunRecord, ke
     assert read_record(lake, RUN) == record
 
 
-def test_the_verdict_records_what_it_judged_and_the_page_that_it_left(run: RunCluster) -> None:
+def test_the_verdict_records_what_it_judged_and_the_page_that_it_left(run: RunContext) -> None:
     measure(run)
     run_id = run.identity.run_id
     run.lake.write(run_key(run_id, "pca.parquet"), b"export")
@@ -125,7 +125,7 @@ def test_the_verdict_records_what_it_judged_and_the_page_that_it_left(run: RunCl
     assert changes(record, digest_files(run.lake, run_id, record.digests)) == {}
 
 
-def red_reason(run: RunCluster) -> str:
+def red_reason(run: RunContext) -> str:
     with pytest.raises(AirflowFailException):
         judge_run(run.settings, context_of(run, DONE))
     record = read_record(run.lake, run.identity.run_id)
@@ -135,11 +135,11 @@ def red_reason(run: RunCluster) -> str:
 
 
 def test_metrics_that_change_while_they_are_judged_make_the_run_red(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+    run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure(run)
 
-    def forge(_: RunCluster) -> list[str]:
+    def forge(_: RunContext) -> list[str]:
         run.lake.write_json(run_key(run.identity.run_id, "stages/publish.json"), PUBLISHED | {"seconds": 9})
         return []
 
@@ -147,7 +147,7 @@ def test_metrics_that_change_while_they_are_judged_make_the_run_red(
     assert "stages/publish.json changed while the run was judged" in red_reason(run)
 
 
-def test_metrics_that_cannot_be_used_make_the_run_red_and_say_why(run: RunCluster) -> None:
+def test_metrics_that_cannot_be_used_make_the_run_red_and_say_why(run: RunContext) -> None:
     measure(run)
     run.lake.write_json(run_key(run.identity.run_id, "stages/featurize.json"), {"features": {"rows": "<b>"}})
     reason = red_reason(run)

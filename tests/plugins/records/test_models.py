@@ -19,8 +19,8 @@ from fruits_airflow.records.models import (
     read_stages,
     write_record,
 )
+from fruits_airflow.runs.attempts import forget_failure
 from fruits_airflow.storage.lake import Lake, run_key
-from fruits_airflow.storage.run_notes import forget_failure
 
 from tests.plugins import laptop
 

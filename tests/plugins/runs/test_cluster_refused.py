@@ -10,7 +10,7 @@ from fruits_airflow.config.errors import ClusterRefused
 from fruits_airflow.config.run_parameters import parameter_schemas, resolve_parameters
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.runs.planning import make_plan
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_context import RunContext
 
 from tests.plugins import laptop
 
@@ -31,7 +31,7 @@ def test_plan_refuses_before_anything_is_written(account: Settings) -> None:
 
 
 def test_create_refuses_a_security_configuration_that_leaves_something_open(
-    account: Settings, make_run: Callable[..., RunCluster]
+    account: Settings, make_run: Callable[..., RunContext]
 ) -> None:
     emr = laptop.client("emr")
     name = f"{account.deployment_id}-open"

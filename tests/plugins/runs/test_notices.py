@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.clusters import ClusterIdentity
+from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.runs.notices import HEADLINES, Notice, tell
 
 NOTICE = Notice(
     "red-run",
-    ClusterIdentity("prod", "fruits_pipeline", "n1"),
+    RunKey("prod", "fruits_pipeline", "n1"),
     "featurize: ERROR WeightsMismatch: <a> & {{ 7 * 6 }}",
     0.42,
 )

@@ -21,11 +21,11 @@ from fruits_airflow.config.run_parameters import parameter_schemas, resolve_para
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.code_bundle import CodeBundle
 from fruits_airflow.runs import planning
+from fruits_airflow.runs.attempts import forget_earlier_attempt
 from fruits_airflow.runs.planning import make_plan
 from fruits_airflow.runs.publication import Fingerprint, PublicationState, read_state
 from fruits_airflow.storage.lake import Lake, run_key
 from fruits_airflow.storage.listing import read_listing
-from fruits_airflow.storage.run_notes import forget_earlier_attempt
 
 from tests.plugins import laptop
 from tests.plugins.conftest import MODEL_ID

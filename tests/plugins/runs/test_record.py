@@ -15,7 +15,7 @@ from fruits_airflow.records.models import RunRecord, read_record
 from fruits_airflow.runs import report_task, run_context
 from fruits_airflow.runs.record import assemble_record
 from fruits_airflow.runs.report_task import report_run
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.runs.run_status import WORK_TASKS
 from fruits_airflow.runs.verdict import judge_run
 from fruits_airflow.storage.lake import run_key
@@ -28,7 +28,7 @@ DONE = dict.fromkeys(WORK_TASKS, "success")
 
 
 def test_the_page_and_the_record_count_the_same_seconds(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+    run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure(run)
     run.adopt_or_create()
@@ -44,7 +44,7 @@ def test_the_page_and_the_record_count_the_same_seconds(
     assert found["seconds"]["total"] == pages[0].seconds.total > 0
 
 
-def test_a_cluster_that_the_listing_does_not_show_yet_is_in_the_record_whole(run: RunCluster) -> None:
+def test_a_cluster_that_the_listing_does_not_show_yet_is_in_the_record_whole(run: RunContext) -> None:
     made = run.adopt_or_create()
     run.desk.end_all(timeout_s=30)
     blind = replace(run)
@@ -55,7 +55,7 @@ def test_a_cluster_that_the_listing_does_not_show_yet_is_in_the_record_whole(run
 
 
 def test_a_run_whose_profile_is_gone_from_the_files_is_recorded_without_its_cost(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+    run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure(run)
     made = run.adopt_or_create()
@@ -72,15 +72,15 @@ def test_a_run_whose_profile_is_gone_from_the_files_is_recorded_without_its_cost
 
 
 def test_a_cluster_that_ended_before_the_plan_is_not_the_runs(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+    run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.adopt_or_create()  # noted by an attempt before `plan` was cleared
     run.plan["planned_at"] = datetime.now(UTC).isoformat()  # type: ignore[index]
-    monkeypatch.setattr(RunCluster, "history", lambda _: [])
+    monkeypatch.setattr(RunContext, "history", lambda _: [])
     assert assemble_record(run, "nightly", {}).cluster.id is None
 
 
-def test_a_run_on_an_emulator_of_aws_is_recorded_as_simulated(run: RunCluster) -> None:
+def test_a_run_on_an_emulator_of_aws_is_recorded_as_simulated(run: RunContext) -> None:
     measure(run)
     judge_run(run.settings, context_of(run, DONE))
     record = read_record(run.lake, run.identity.run_id)

@@ -21,7 +21,7 @@ from fruits_airflow.runs.residency import (
     survey,
     unknown_key,
 )
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.storage.lake import Lake, run_key
 
 from tests.plugins import laptop
@@ -159,7 +159,7 @@ def test_a_cluster_outside_the_union_is_refused(account: Settings) -> None:
 
 
 def test_after_the_run_its_cluster_and_the_endpoints_it_called_are_in(
-    make_run: Callable[..., RunCluster],
+    make_run: Callable[..., RunContext],
 ) -> None:
     run = make_run("manual__of_this_test")  # a process notes what it calls once for each run
     run_id = run.identity.run_id

@@ -12,7 +12,7 @@ from fruits_airflow.operators.emr import AddStepOperator, TerminateClusterOperat
 from fruits_airflow.operators.sensors import StepSensor
 from fruits_airflow.records.models import read_stages
 from fruits_airflow.runs.publication import read_state
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.runs.run_status import WORK_TASKS
 from fruits_airflow.runs.verdict import judge_run
 from fruits_airflow.storage.run_notes import LAST_FAILURE
@@ -23,7 +23,7 @@ from tests.plugins.measured import MEASURED, REFUSED, measure
 DONE = dict.fromkeys(WORK_TASKS, "success")
 
 
-def do_stage(run: RunCluster, context: Any, stage: str) -> None:
+def do_stage(run: RunContext, context: Any, stage: str) -> None:
     """Adds the step of a stage, and waits for it."""
     task_id = f"{stage}.add"
     context["ti"].xcoms[task_id] = AddStepOperator(task_id="add", settings=run.settings, stage=stage).execute(
@@ -32,14 +32,14 @@ def do_stage(run: RunCluster, context: Any, stage: str) -> None:
     wait_for(run, context, stage)
 
 
-def wait_for(run: RunCluster, context: Any, stage: str) -> None:
+def wait_for(run: RunContext, context: Any, stage: str) -> None:
     """Waits for the step of a stage: all that a person clears after a lost cluster."""
     task_id = f"{stage}.add"
     drive(StepSensor(task_id="wait", settings=run.settings, stage=stage, add_task_id=task_id), context)
 
 
 def test_a_run_whose_cluster_was_lost_goes_on_with_another_and_publishes(
-    run: RunCluster, does: Callable[[str], None]
+    run: RunContext, does: Callable[[str], None]
 ) -> None:
     context = context_of(run, DONE | {"featurize.wait": "failed"})
     does("true")

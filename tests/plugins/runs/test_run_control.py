@@ -12,7 +12,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from botocore.exceptions import ClientError
 from fruits_airflow.emr import clusters
-from fruits_airflow.emr.clusters import LIVE_STATES, ClusterDesk
+from fruits_airflow.emr.clusters import LIVE_STATES, ClusterLifecycle
 from fruits_airflow.emr.stage_steps import STAGES
 from fruits_airflow.operators import emr
 from fruits_airflow.operators.emr import TerminateClusterOperator
@@ -23,7 +23,7 @@ from fruits_airflow.runs.notices import Notice
 from fruits_airflow.runs.publication import Fingerprint, PublicationState, read_state
 from fruits_airflow.runs.record import blank_record
 from fruits_airflow.runs.report_task import report_run
-from fruits_airflow.runs.run_context import RunCluster
+from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.runs.run_control import plan_run
 from fruits_airflow.runs.run_status import WORK_TASKS, problems_of
 from fruits_airflow.runs.verdict import judge_run
@@ -38,11 +38,11 @@ DONE = dict.fromkeys(WORK_TASKS, "success")
 
 
 @pytest.fixture
-def lake(run: RunCluster) -> Lake:
+def lake(run: RunContext) -> Lake:
     return run.lake
 
 
-def record(run: RunCluster) -> dict[str, Any]:
+def record(run: RunContext) -> dict[str, Any]:
     return run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
 
 
@@ -50,11 +50,11 @@ def throttled(*_: object, **__: object) -> Any:
     raise ClientError({"Error": {"Code": "Throttling", "Message": "slow down"}}, "ListClusters")
 
 
-def unplanned(run: RunCluster) -> RunCluster:
-    return RunCluster(run.settings, run.region, run.identity, {}, "", run.runs)
+def unplanned(run: RunContext) -> RunContext:
+    return RunContext(run.settings, run.region, run.identity, {}, "", run.runs)
 
 
-def test_all_work_done_and_published_is_green(run: RunCluster) -> None:
+def test_all_work_done_and_published_is_green(run: RunContext) -> None:
     measure(run)
     judge_run(run.settings, context_of(run, DONE))
     assert record(run)["state"] == "succeeded"
@@ -80,7 +80,7 @@ def test_the_cause_comes_before_its_consequences(plan: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("marked", [*((stage,) for stage in STAGES), STAGES])
-def test_a_run_whose_tasks_were_marked_done_by_hand_is_red(run: RunCluster, marked: tuple[str, ...]) -> None:
+def test_a_run_whose_tasks_were_marked_done_by_hand_is_red(run: RunContext, marked: tuple[str, ...]) -> None:
     measure(run, {stage: metrics for stage, metrics in MEASURED.items() if stage not in marked})
     with pytest.raises(AirflowFailException, match=f"{', '.join(marked)} left no metrics"):
         judge_run(run.settings, context_of(run, DONE))
@@ -88,7 +88,7 @@ def test_a_run_whose_tasks_were_marked_done_by_hand_is_red(run: RunCluster, mark
     assert read_state(run.lake, "fruits").published is None
 
 
-def test_a_plan_that_was_marked_done_by_hand_is_red(run: RunCluster) -> None:
+def test_a_plan_that_was_marked_done_by_hand_is_red(run: RunContext) -> None:
     measure(run)  # of an earlier attempt
     with pytest.raises(AirflowFailException, match="plan has planned nothing"):
         judge_run(run.settings, context_of(unplanned(run), DONE))
@@ -113,7 +113,7 @@ def test_every_photo_that_was_listed_must_have_become_something(
     assert problems == [] if green else ["and plan has listed 3" in one for one in problems] == [True]
 
 
-def test_a_run_whose_tasks_were_marked_failed_by_hand_is_red(run: RunCluster) -> None:
+def test_a_run_whose_tasks_were_marked_failed_by_hand_is_red(run: RunContext) -> None:
     measure(run)
     with pytest.raises(AirflowFailException, match=r"featurize\.wait is failed"):
         judge_run(run.settings, context_of(run, DONE | {"featurize.wait": "failed"}))
@@ -121,14 +121,14 @@ def test_a_run_whose_tasks_were_marked_failed_by_hand_is_red(run: RunCluster) ->
     assert read_state(run.lake, "fruits").published is None
 
 
-def test_a_task_without_a_state_is_not_done(run: RunCluster) -> None:
+def test_a_task_without_a_state_is_not_done(run: RunContext) -> None:
     measure(run)
     states = {task: state for task, state in DONE.items() if task != "publish.wait"}
     with pytest.raises(AirflowFailException, match=r"publish\.wait is None"):
         judge_run(run.settings, context_of(run, states))
 
 
-def test_a_refusing_gate_is_red_and_remembered(run: RunCluster) -> None:
+def test_a_refusing_gate_is_red_and_remembered(run: RunContext) -> None:
     before = PublicationState(published=None)
     set_state(run.lake, "fruits", before)
     measure(run, MEASURED | {"publish": REFUSED})
@@ -141,7 +141,7 @@ def test_a_refusing_gate_is_red_and_remembered(run: RunCluster) -> None:
 
 @pytest.mark.parametrize("published", [PUBLISHED, REFUSED])
 def test_an_old_run_judged_again_does_not_undo_a_later_publication(
-    run: RunCluster, published: dict[str, Any]
+    run: RunContext, published: dict[str, Any]
 ) -> None:
     later = Fingerprint(**{**run.plan["fingerprint"], "run_id": "manual__later"})
     set_state(run.lake, "fruits", PublicationState(published=later))
@@ -153,7 +153,7 @@ def test_an_old_run_judged_again_does_not_undo_a_later_publication(
 
 @pytest.mark.parametrize("published", [PUBLISHED, REFUSED])
 def test_a_verdict_that_is_overtaken_while_it_judges_undoes_nothing(
-    run: RunCluster, published: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, published: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun = Fingerprint(**run.plan["fingerprint"])
     later = PublicationState(published=replace(begun, run_id="manual__later"))
@@ -171,13 +171,13 @@ def test_a_verdict_that_is_overtaken_while_it_judges_undoes_nothing(
     assert read_state(run.lake, "fruits") == later
 
 
-def test_what_a_stage_failed_of_is_in_the_record(run: RunCluster) -> None:
+def test_what_a_stage_failed_of_is_in_the_record(run: RunContext) -> None:
     run.journal.note("last_failure", stage="featurize", cause="ERROR WeightsMismatch: x")
     with pytest.raises(AirflowFailException, match="featurize: ERROR WeightsMismatch"):
         judge_run(run.settings, context_of(run, DONE | {"featurize.wait": "failed"}))
 
 
-def test_a_cluster_made_after_the_teardown_is_ended_by_the_verdict(run: RunCluster) -> None:
+def test_a_cluster_made_after_the_teardown_is_ended_by_the_verdict(run: RunContext) -> None:
     measure(run)
     late = run.adopt_or_create().job_flow_id
     judge_run(run.settings, context_of(run, DONE))
@@ -186,14 +186,14 @@ def test_a_cluster_made_after_the_teardown_is_ended_by_the_verdict(run: RunClust
     assert run.lake.read(run_key(run.identity.run_id, "report.html")) is not None
 
 
-def test_a_run_whose_report_was_skipped_by_hand_gets_one_from_the_verdict(run: RunCluster) -> None:
+def test_a_run_whose_report_was_skipped_by_hand_gets_one_from_the_verdict(run: RunContext) -> None:
     with pytest.raises(AirflowFailException):
         judge_run(run.settings, context_of(run, DONE | {"featurize.wait": "failed"}))
     assert run.lake.read(run_key(run.identity.run_id, "report.html")) is not None
 
 
 def test_a_page_that_cannot_be_made_does_not_decide_the_run(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+    run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> str:
         raise ValueError("no page")
@@ -205,14 +205,14 @@ def test_a_page_that_cannot_be_made_does_not_decide_the_run(
 
 
 def test_a_cluster_that_cannot_be_seen_ended_turns_the_run_red(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+    run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object, **__: object) -> None:
         raise TimeoutError("not seen ended: j-1")
 
     measure(run)
     with monkeypatch.context() as patch:
-        patch.setattr(ClusterDesk, "end_all", never)
+        patch.setattr(ClusterLifecycle, "end_all", never)
         with pytest.raises(TimeoutError, match="j-1"):
             judge_run(run.settings, context_of(run, DONE))
     assert record(run)["state"] == "failed"
@@ -221,7 +221,7 @@ def test_a_cluster_that_cannot_be_seen_ended_turns_the_run_red(
 
 @pytest.mark.parametrize("decided", ["skipped", None])
 def test_an_attempt_that_is_not_the_last_leaves_the_word_to_the_next(
-    run: RunCluster, told: list[Notice], monkeypatch: pytest.MonkeyPatch, decided: str | None
+    run: RunContext, told: list[Notice], monkeypatch: pytest.MonkeyPatch, decided: str | None
 ) -> None:
     if decided:
         run.lake.write_json(
@@ -234,7 +234,7 @@ def test_an_attempt_that_is_not_the_last_leaves_the_word_to_the_next(
     context["ti"].max_tries = 1
     before = record(run)
     with monkeypatch.context() as patch:
-        patch.setattr(ClusterDesk, "end_all", throttled)
+        patch.setattr(ClusterLifecycle, "end_all", throttled)
         with pytest.raises(TimeoutError, match="Throttling"):
             judge_run(run.settings, context)
     assert (record(run), told) == (before, [])
@@ -245,12 +245,12 @@ def test_an_attempt_that_is_not_the_last_leaves_the_word_to_the_next(
 
 
 def test_a_record_with_only_the_id_of_its_cluster_is_written_by_the_last_attempt_only(
-    run: RunCluster, told: list[Notice], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, told: list[Notice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure(run)
     made = run.adopt_or_create()
     run.desk.end_all(timeout_s=30)
-    monkeypatch.setattr(RunCluster, "history", throttled)
+    monkeypatch.setattr(RunContext, "history", throttled)
     context = context_of(run, DONE)
     context["ti"].max_tries = 1
     with pytest.raises(ClientError, match="Throttling"):
@@ -263,7 +263,7 @@ def test_a_record_with_only_the_id_of_its_cluster_is_written_by_the_last_attempt
     assert (cluster["id"], cluster["name"], cluster["state"]) == (made.job_flow_id, made.name, None)
 
 
-def test_a_plan_that_skipped_alone_is_green(run: RunCluster) -> None:
+def test_a_plan_that_skipped_alone_is_green(run: RunContext) -> None:
     skipped = unplanned(run)
     run.lake.write_json(
         run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"}
@@ -272,7 +272,7 @@ def test_a_plan_that_skipped_alone_is_green(run: RunCluster) -> None:
     assert record(run)["state"] == "skipped"
 
 
-def test_a_skipped_plan_beside_a_live_cluster_is_red(run: RunCluster) -> None:
+def test_a_skipped_plan_beside_a_live_cluster_is_red(run: RunContext) -> None:
     run.lake.write_json(
         run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"}
     )
@@ -283,7 +283,7 @@ def test_a_skipped_plan_beside_a_live_cluster_is_red(run: RunCluster) -> None:
     assert record(run)["state"] == "failed"
 
 
-def test_a_skipped_plan_that_was_marked_otherwise_is_red_in_the_record_too(run: RunCluster) -> None:
+def test_a_skipped_plan_that_was_marked_otherwise_is_red_in_the_record_too(run: RunContext) -> None:
     run.lake.write_json(
         run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"}
     )
@@ -293,7 +293,7 @@ def test_a_skipped_plan_that_was_marked_otherwise_is_red_in_the_record_too(run: 
     assert record(run)["state"] == "failed"
 
 
-def test_a_refusal_stays_a_refusal_and_red(run: RunCluster) -> None:
+def test_a_refusal_stays_a_refusal_and_red(run: RunContext) -> None:
     run.lake.write_json(run_key(run.identity.run_id, "run.json"), {"state": "refused", "reason": "too dear"})
     states = {"plan": "failed"} | dict.fromkeys(WORK_TASKS[1:], "upstream_failed")
     with pytest.raises(AirflowFailException, match="refused: too dear"):
@@ -301,14 +301,14 @@ def test_a_refusal_stays_a_refusal_and_red(run: RunCluster) -> None:
     assert record(run)["state"] == "refused"
 
 
-def test_a_plan_that_died_without_a_word_is_a_failure(run: RunCluster) -> None:
+def test_a_plan_that_died_without_a_word_is_a_failure(run: RunContext) -> None:
     states = {"plan": "failed"} | dict.fromkeys(WORK_TASKS[1:], "upstream_failed")
     with pytest.raises(AirflowFailException, match="plan is failed"):
         judge_run(run.settings, context_of(unplanned(run), states))
     assert record(run)["state"] == "failed"
 
 
-def test_a_refused_plan_says_so_in_the_record(run: RunCluster) -> None:
+def test_a_refused_plan_says_so_in_the_record(run: RunContext) -> None:
     context = context_of(run)
     context["dag_run"].conf = {"limits": 3}
     with pytest.raises(AirflowFailException, match="limits"):
@@ -318,13 +318,13 @@ def test_a_refused_plan_says_so_in_the_record(run: RunCluster) -> None:
     assert set(record(run)) == set(blank_record("r", "demo", "eu-west-1"))
 
 
-def test_a_lake_that_is_not_there_is_refused_by_its_name(run: RunCluster) -> None:
+def test_a_lake_that_is_not_there_is_refused_by_its_name(run: RunContext) -> None:
     settings = replace(run.settings, lake_bucket="nowhere")
     with pytest.raises(AirflowFailException, match=r"lake_bucket: cannot read 'nowhere'.*deploy include"):
         plan_run(settings, context_of(run))
 
 
-def test_in_a_lake_outside_the_union_nothing_is_written(run: RunCluster) -> None:
+def test_in_a_lake_outside_the_union_nothing_is_written(run: RunContext) -> None:
     name = f"london-{run.settings.deployment_id}"
     laptop.make_bucket(name, "eu-west-2")
     with pytest.raises(AirflowFailException, match=rf"lake_bucket '{name}'.*United Kingdom"):
@@ -332,7 +332,7 @@ def test_in_a_lake_outside_the_union_nothing_is_written(run: RunCluster) -> None
     assert "Contents" not in laptop.client("s3").list_objects_v2(Bucket=name)
 
 
-def test_a_stopped_run_has_a_page_that_says_why(run: RunCluster) -> None:
+def test_a_stopped_run_has_a_page_that_says_why(run: RunContext) -> None:
     decided = blank_record(run.identity.run_id, "nightly", run.region) | {
         "state": "refused",
         "reason": "too dear",
@@ -343,12 +343,12 @@ def test_a_stopped_run_has_a_page_that_says_why(run: RunCluster) -> None:
     assert b"too dear" in page
 
 
-def test_there_is_no_page_of_a_plan_that_died_without_a_word(run: RunCluster) -> None:
+def test_there_is_no_page_of_a_plan_that_died_without_a_word(run: RunContext) -> None:
     with pytest.raises(AirflowSkipException):
         report_run(run.settings, context_of(unplanned(run)))
 
 
-def test_the_record_merges_what_each_stage_measured(make_run: Callable[..., RunCluster]) -> None:
+def test_the_record_merges_what_each_stage_measured(make_run: Callable[..., RunContext]) -> None:
     run = make_run("manual__merged")
     loaded = {"seconds": 2, "images": {"loaded": 2, "rejected": 1}, "rejects_by_code": {"x": 1}}
     stages: dict[str, dict[str, Any]] = {
@@ -376,7 +376,7 @@ def test_the_record_merges_what_each_stage_measured(make_run: Callable[..., RunC
 
 @pytest.mark.parametrize("published", [PUBLISHED, REFUSED, None])
 def test_the_verdict_gives_the_lock_back_however_the_run_ended(
-    run: RunCluster, published: dict[str, Any] | None
+    run: RunContext, published: dict[str, Any] | None
 ) -> None:
     run.lock("fruits").take(datetime.now(UTC) + timedelta(hours=1))
     if published:
@@ -411,7 +411,7 @@ def denied_at(monkeypatch: pytest.MonkeyPatch, call: str, where: str) -> None:
     ],
 )
 def test_what_the_last_attempt_cannot_do_is_in_the_record_and_an_earlier_one_leaves_it_to_the_next(
-    run: RunCluster,
+    run: RunContext,
     told: list[Notice],
     monkeypatch: pytest.MonkeyPatch,
     call: str,
@@ -444,7 +444,7 @@ def test_what_the_last_attempt_cannot_do_is_in_the_record_and_an_earlier_one_lea
 
 
 def test_what_a_plan_has_decided_is_not_written_over_unread(
-    run: RunCluster, told: list[Notice], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, told: list[Notice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     skipped, decision = unplanned(run), {"state": "skipped", "reason": "nothing new"}
     run.lake.write_json(run_key(run.identity.run_id, "run.json"), decision)
@@ -460,7 +460,7 @@ def test_what_a_plan_has_decided_is_not_written_over_unread(
 
 @pytest.mark.parametrize("state", ["skipped", "refused"])
 def test_a_stopped_run_whose_lock_stays_is_red_and_says_so(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch, state: str
+    run: RunContext, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     run.lock("fruits").take(datetime.now(UTC) + timedelta(hours=1))
     run.lake.write_json(run_key(run.identity.run_id, "run.json"), {"state": state, "reason": "as planned"})
@@ -471,7 +471,7 @@ def test_a_stopped_run_whose_lock_stays_is_red_and_says_so(
 
 
 def test_a_page_that_cannot_be_looked_for_does_not_decide_the_run(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+    run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure(run)
     denied_at(monkeypatch, "read_version", "report.html")
@@ -480,7 +480,7 @@ def test_a_page_that_cannot_be_looked_for_does_not_decide_the_run(
 
 
 @pytest.mark.parametrize("state", ["skipped", "refused", None])
-def test_the_verdict_gives_the_lock_of_a_stopped_plan_back(run: RunCluster, state: str | None) -> None:
+def test_the_verdict_gives_the_lock_of_a_stopped_plan_back(run: RunContext, state: str | None) -> None:
     run.lock("fruits").take(datetime.now(UTC) + timedelta(hours=1))
     if state:
         run.lake.write_json(run_key(run.identity.run_id, "run.json"), {"state": state, "reason": "x"})
@@ -490,7 +490,7 @@ def test_the_verdict_gives_the_lock_of_a_stopped_plan_back(run: RunCluster, stat
 
 
 def test_a_lock_that_the_cleared_run_has_asked_for_again_outlives_the_verdict_before(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+    run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     run.lock("fruits").take(later)
@@ -500,20 +500,20 @@ def test_a_lock_that_the_cleared_run_has_asked_for_again_outlives_the_verdict_be
         run.lock("fruits").take(later)
         return []
 
-    monkeypatch.setattr(ClusterDesk, "end_all", cleared_meanwhile)
+    monkeypatch.setattr(ClusterLifecycle, "end_all", cleared_meanwhile)
     judge_run(run.settings, context_of(run, DONE))
     assert run.lock("fruits").holding() is not None
 
 
 def test_the_lock_stays_while_a_cluster_may_be_alive(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch
+    run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object, **__: object) -> None:
         raise TimeoutError("not seen ended: j-1")
 
     run.lock("fruits").take(datetime.now(UTC) + timedelta(hours=1))
     with monkeypatch.context() as patch:
-        patch.setattr(ClusterDesk, "end_all", never)
+        patch.setattr(ClusterLifecycle, "end_all", never)
         with pytest.raises(TimeoutError):
             judge_run(run.settings, context_of(run, DONE))
     assert run.lock("fruits").holding() is not None
@@ -530,7 +530,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
 
 
 def test_a_publication_is_an_event_of_its_database_and_no_news_for_anybody(
-    run: RunCluster, told: list[Notice]
+    run: RunContext, told: list[Notice]
 ) -> None:
     pca = {"pca": {"pca_id": "p1", "k": 2, "explained_variance": 0.9, "n": 3}}
     measure(run, MEASURED | {"reduce_pca": pca})
@@ -557,7 +557,7 @@ def test_a_publication_is_an_event_of_its_database_and_no_news_for_anybody(
     ],
 )
 def test_a_red_run_is_told_and_is_no_event(
-    run: RunCluster, told: list[Notice], states: dict[str, str], published: dict[str, Any] | None, anchor: str
+    run: RunContext, told: list[Notice], states: dict[str, str], published: dict[str, Any] | None, anchor: str
 ) -> None:
     if published:
         measure(run, MEASURED | {"publish": published})
@@ -572,7 +572,7 @@ def test_a_red_run_is_told_and_is_no_event(
 
 
 def test_a_resumed_run_that_finds_the_database_locked_says_so(
-    make_run: Callable[..., RunCluster], told: list[Notice]
+    make_run: Callable[..., RunContext], told: list[Notice]
 ) -> None:
     run, other = make_run(), make_run("manual__other")
     measure(run, MEASURED | {"publish": REFUSED})  # of the attempt before
@@ -589,14 +589,14 @@ def test_a_resumed_run_that_finds_the_database_locked_says_so(
 @pytest.mark.parametrize(
     ("reason", "anchor"), [("CostCeilingExceeded: too dear", "refused"), ("LockHeld: by x", "lock-held")]
 )
-def test_a_refusal_is_told(run: RunCluster, told: list[Notice], reason: str, anchor: str) -> None:
+def test_a_refusal_is_told(run: RunContext, told: list[Notice], reason: str, anchor: str) -> None:
     run.lake.write_json(run_key(run.identity.run_id, "run.json"), {"state": "refused", "reason": reason})
     with pytest.raises(AirflowFailException):
         judge_run(run.settings, context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "upstream_failed")))
     assert [(notice.anchor, notice.cause, notice.cost_eur) for notice in told] == [(anchor, reason, 0.0)]
 
 
-def test_a_night_with_nothing_to_do_is_no_event_and_no_news(run: RunCluster, told: list[Notice]) -> None:
+def test_a_night_with_nothing_to_do_is_no_event_and_no_news(run: RunContext, told: list[Notice]) -> None:
     run.lake.write_json(
         run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"}
     )
@@ -607,7 +607,7 @@ def test_a_night_with_nothing_to_do_is_no_event_and_no_news(run: RunCluster, tol
 
 
 def test_a_cluster_that_does_not_end_is_told(
-    run: RunCluster, told: list[Notice], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, told: list[Notice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object, **__: object) -> None:
         raise TimeoutError("not seen ended: j-1")
@@ -615,7 +615,7 @@ def test_a_cluster_that_does_not_end_is_told(
     measure(run)
     report_run(run.settings, context_of(run, DONE))  # when all was well
     with monkeypatch.context() as patch:
-        patch.setattr(ClusterDesk, "end_all", never)
+        patch.setattr(ClusterLifecycle, "end_all", never)
         with pytest.raises(TimeoutError):
             judge_run(run.settings, context_of(run, DONE))
     assert [notice.anchor for notice in told] == ["cluster-will-not-die"]
@@ -625,7 +625,7 @@ def test_a_cluster_that_does_not_end_is_told(
 
 @pytest.mark.parametrize(("max_tries", "expected"), [(0, ["red-run"]), (1, [])])
 def test_a_run_that_cannot_be_judged_is_told_once(
-    run: RunCluster,
+    run: RunContext,
     told: list[Notice],
     monkeypatch: pytest.MonkeyPatch,
     max_tries: int,
@@ -653,7 +653,7 @@ def test_a_run_that_cannot_be_judged_is_told_once(
     ],
 )
 def test_a_teardown_tells_of_a_cluster_that_has_had_its_time_or_that_nobody_will_try_to_end_again(
-    run: RunCluster, monkeypatch: pytest.MonkeyPatch, error: Exception, max_tries: int, expected: list[str]
+    run: RunContext, monkeypatch: pytest.MonkeyPatch, error: Exception, max_tries: int, expected: list[str]
 ) -> None:
     told: list[Notice] = []
 
@@ -664,7 +664,7 @@ def test_a_teardown_tells_of_a_cluster_that_has_had_its_time_or_that_nobody_will
     context["ti"].max_tries = max_tries
     with monkeypatch.context() as patch:
         patch.setattr(emr, "tell", lambda _, notice: told.append(notice))
-        patch.setattr(ClusterDesk, "end_all", never)
+        patch.setattr(ClusterLifecycle, "end_all", never)
         with pytest.raises(type(error), match="j-1"):
             TerminateClusterOperator(task_id="terminate_cluster", settings=run.settings).execute(context)
     assert [(notice.anchor, notice.run) for notice in told] == [(anchor, run.identity) for anchor in expected]
@@ -672,7 +672,7 @@ def test_a_teardown_tells_of_a_cluster_that_has_had_its_time_or_that_nobody_will
 
 
 def test_a_channel_that_fails_does_not_change_how_a_run_ends(
-    run: RunCluster, caplog: pytest.LogCaptureFixture
+    run: RunContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = replace(run.settings, notify="webhook", notify_conn_id="nowhere")
     with pytest.raises(AirflowFailException, match="featurize"):

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from fruits.base import schemas
+from fruits.base import java_errors
 from fruits.base.errors import JavaError
-from fruits.job import java_errors, job_run
+from fruits.job import job_run, schemas
 from fruits.lake import (
     data_files,
     iceberg,

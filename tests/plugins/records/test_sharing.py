@@ -11,10 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import boto3
 import pytest
-from fruits_airflow.aws.sharing import share_run
 from fruits_airflow.config.errors import ConfigError, ResidencyError
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.records.models import RunRecord, write_record
+from fruits_airflow.records.sharing import share_run
 from fruits_airflow.storage.lake import Lake, run_key
 
 from tests.plugins import laptop

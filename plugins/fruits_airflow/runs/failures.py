@@ -1,0 +1,85 @@
+"""Failures of a task: whether Airflow retries them, and what run.json and the notice say of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferralTimeout
+
+from fruits_airflow.config.errors import ClusterLost, FruitsError, LockHeld
+from fruits_airflow.config.settings import Settings
+from fruits_airflow.runs.notices import is_last_attempt
+from fruits_airflow.runs.run_context import RunContext
+from fruits_airflow.storage.run_notes import LAST_FAILURE
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def fail_without_retry(passes: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Convert a `FruitsError` into `AirflowFailException`, so that Airflow does not retry it.
+
+    Args:
+        passes: Exceptions to leave alone.
+    """
+    try:
+        yield
+    except passes:
+        raise
+    except FruitsError as error:
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def record_failure(
+    settings: Settings, context: Context, stage: str, unrecorded: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Record why a task failed, for run.json and the notice, when Airflow will not retry it.
+
+    Failures that will be retried are not recorded.
+
+    Args:
+        settings: Settings of this deployment.
+        context: Context of the task.
+        stage: Stage to record.
+        unrecorded: Exceptions that are no failure, or are recorded elsewhere.
+
+    Raises:
+        ClusterLost: Unchanged; a retry creates a new cluster.
+        AirflowFailException: Any other `FruitsError`, see `fail_without_retry`.
+        Exception: Any other, unchanged.
+    """
+    try:
+        with fail_without_retry(passes=(ClusterLost, *unrecorded)):
+            yield
+    except unrecorded:
+        raise
+    except Exception as error:
+        final = isinstance(error, AirflowFailException | AirflowSensorTimeout)
+        if final or is_last_attempt(context):
+            try:
+                RunContext.of(context, settings).journal.note(LAST_FAILURE, stage=stage, cause=_cause(error))
+            except Exception:
+                # An S3 error here must not hide the failure, nor make Airflow retry it.
+                log.exception("The failure of the task cannot be recorded")
+        raise
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, AirflowFailException):  # its message names the cause
+        return str(error)
+    if isinstance(error, AirflowSensorTimeout | TaskDeferralTimeout):
+        # The trigger gives news by its deadline, if it runs at all.
+        return "no news from the trigger until its deadline; is the triggerer alive? then clear the task"
+    return f"{type(error).__name__}: {error}"
+
+
+def waited_in_vain(failure: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    """Whether the recorded failure says that another run held the database."""
+    return failure is not None and str(failure["cause"]).startswith(LockHeld.__name__)
