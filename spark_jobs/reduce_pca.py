@@ -1,6 +1,7 @@
 """Bring the PCA sums up to date and leave the basis to use tonight in the run's folder as pca_model.npz.
 
-The sums are exact and kept between nights (`fruits.pca.gramian_store`): a night reads the features that came and those that
+The sums are exact and kept between nights (`fruits.pca.gramian_store`): a night reads the features that came and
+    those that
 went. The driver solves for the components. While the published basis still fits, it is tonight's; when the images
 have drifted away from it, or something else is asked for, a new one is. Nothing is published yet; `publish` does
 that.

@@ -43,7 +43,7 @@ def photo(width: int, height: int, seed: int = SEED) -> bytes:
 
 
 def trial(width: int, height: int) -> dict[str, Any]:
-    """Medians over a few runs of `fruits.images.decoding.clean` (load) and `fruits.model.preprocessing.fill` (featurize)."""
+    """Medians over a few runs of `decoding.clean` (load) and `preprocessing.fill` (featurize)."""
     data = photo(width, height)
     took = []
     for _ in range(REPEATS):

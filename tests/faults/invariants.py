@@ -136,7 +136,8 @@ def no_cluster_lives(found: Aftermath) -> Found:
 def the_pca_is_of_one_basis(found: Aftermath) -> Found:
     """The current model has all its rows, and is over exactly the features of its night.
 
-    What is current is what `current_pca` of spark_jobs/fruits/lake/tables.py gives: the rows of `pca` with the pca_id that
+    What is current is what `current_pca` of spark_jobs/fruits/lake/tables.py gives: the rows of `pca` with the pca_id
+    that
     `pca_models` names last by published_at. It is a query and no view, as Glue's Iceberg catalog has none; there is
     nothing of that name to read.
     """

@@ -1,6 +1,7 @@
 """The S3 clients that the product and its users have: each signs in its own way, and each is understood.
 
-boto3, aiobotocore (tests/plugins/operators/test_sensors.py) and Iceberg's Java SDK (test_emr_spark.py) are used elsewhere, too.
+boto3, aiobotocore (tests/plugins/operators/test_sensors.py) and Iceberg's Java SDK (test_emr_spark.py) are used elsewhere,
+too.
 """
 
 from __future__ import annotations

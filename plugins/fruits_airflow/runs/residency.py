@@ -133,7 +133,8 @@ def require_not_public(client: S3Client, setting: str, bucket: str) -> None:
 def complete(lake: Lake, run_id: str, clusters: Sequence[Cluster]) -> None:
     """Adds to residency.json what is known when the run has ended: its clusters, and the endpoints really called.
 
-    Those of tasks are seen by a hook; those of the Spark jobs are told by the jobs themselves (fruits/job/client_endpoints.py).
+    Those of tasks are seen by a hook; those of the Spark jobs are told by the jobs themselves
+    (fruits/job/client_endpoints.py).
 
     Raises:
         ResidencyError: something was where it must not be; the evidence is written first.

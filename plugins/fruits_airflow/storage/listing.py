@@ -20,7 +20,8 @@ from fruits_airflow.storage.object_versions import image_id_of
 ROW_GROUP = 50_000
 
 
-# Hidden folders, and the files that macOS, Windows, Android and NAS systems keep beside photos. `fruits.base.keys` has the
+# Hidden folders, and the files that macOS, Windows, Android and NAS systems keep beside photos.
+# `fruits.base.keys` has the
 # same pattern for plain folders; a test holds both equal.
 _LEFTOVER = re.compile(
     r"(?:^|/)(?:(?:\.(?!\.?/)[^/]+|__MACOSX|@eaDir|\$RECYCLE\.BIN)/"

@@ -1,7 +1,8 @@
 """Tables laid side by side by key, through their narrow columns: how a job finds out what there is to do.
 
 What to make of the rows of some keys is one function over Arrow, a `Look`. Where all tables have few rows the driver
-reads them, as it does a listing of one row group (`fruits.lake.input_listing`), and looks itself: Spark would be busy for a
+reads them, as it does a listing of one row group (`fruits.lake.input_listing`), and looks itself: Spark would be busy
+for a
 second or two each night with planning and compiling. Else executors look, each at a share of the keys.
 """
 

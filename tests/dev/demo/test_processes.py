@@ -97,7 +97,10 @@ def test_a_command_that_did_its_work_is_not_missed(processes):
 
 
 def test_a_demo_started_from_within_another_does_not_end_itself(tmp_path):
-    code = f"import pathlib; from dev.demo.processes import end_leftovers; end_leftovers(pathlib.Path({str(tmp_path)!r}))"
+    code = (
+        "import pathlib; from dev.demo.processes import end_leftovers; "
+        f"end_leftovers(pathlib.Path({str(tmp_path)!r}))"
+    )
     inner = subprocess.run(
         [sys.executable, "-c", code], check=False, env={**os.environ, MARKER: str(tmp_path)}
     )
