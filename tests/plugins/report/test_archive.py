@@ -178,11 +178,11 @@ def test_a_file_that_is_not_as_the_verdict_judged_it_is_named(lake: Counted) -> 
     ]
 
 
-@pytest.mark.parametrize(("endpoint", "simulated"), [("local endpoint", True), ("eu-west-3", False)])
+@pytest.mark.parametrize(("host_region", "simulated"), [("local endpoint", True), ("eu-west-3", False)])
 def test_the_place_of_a_run_that_goes_on_is_known_from_its_plan(
-    lake: Counted, endpoint: str, simulated: bool
+    lake: Counted, host_region: str, simulated: bool
 ) -> None:
-    survey = {"cluster_region": "eu-west-3", "endpoint": {"service": "s3", "region": endpoint}}
+    survey = {"cluster_region": "eu-west-3", "endpoint": {"service": "s3", "region": host_region}}
     lake.put(RUN, "residency.json", survey)
     run = lake.archive.run(RUN)
     assert run
