@@ -21,7 +21,8 @@ SCRIPTS = sorted([*REPOSITORY.glob("tools/*.sh"), *REPOSITORY.glob("compose/*.sh
 LISTS = {"airflow": "airflow", "aws": "airflow", "spark": "spark", "model": "spark"}
 AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer")
 STACK = REPOSITORY / "tools" / "compose_stack.sh"
-ONE_SHOT = ("migrate", "model", "account")
+REAL_ACCOUNT = REPOSITORY / "compose" / "real_account.yaml"
+ONE_SHOT = ("migrate", "model", "account", "check")
 
 
 def lines_of(path: Path) -> set[str]:
@@ -54,24 +55,37 @@ def docker_compose_config(**environ: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("files", ["docker-compose.yaml", "docker-compose.yaml:compose/private_engine.yaml"])
 def test_docker_compose_takes_the_files(files, services):
-    assert set(docker_compose_config(COMPOSE_FILE=files)) == set(services)
+    assert set(docker_compose_config(COMPOSE_FILE=files)) == set(services) - {"check"}
 
 
 def test_a_real_account_is_driven_by_its_profile_and_nothing_of_the_laptops(services):
-    asked = re.findall(r"\$\{(FRUITS_\w+):\?", (REPOSITORY / "compose" / "real_account.yaml").read_text())
+    asked = re.findall(r"\$\{(FRUITS_\w+):\?", REAL_ACCOUNT.read_text())
     given = {name: "given" for name in asked if name != "FRUITS_UID"}
     assert "FRUITS_DEPLOYMENT_ID" in given
     real = docker_compose_config(AWS_PROFILE="sandbox", **given)
-    assert set(real) == set(services) - {"aws", "model", "account"}
+    assert set(real) == set(services) - {"aws", "model", "account", "refill", "check"} | {"credentials"}
+    assert real["credentials"]["environment"]["AWS_PROFILE"] == "sandbox"
     for name in AIRFLOW:
         environment = real[name]["environment"]
-        assert environment["AWS_PROFILE"] == "sandbox"
+        assert environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"] == "http://127.0.0.1:5601/"
         assert environment["FRUITS_DEPLOYMENT_ID"] == "given"
-        assert not environment.keys() & {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+        assert "AWS_ENDPOINT_URL" not in environment
+        # Docker compose may leave a key out or give an empty one, which SDKs pass over.
+        assert not environment.get("AWS_ACCESS_KEY_ID")
+        assert not environment.get("AWS_SECRET_ACCESS_KEY")
         assert "FRUITS_POLL_S" not in environment
-        assert any(
-            mount["target"] == "/home/fruits/.aws" and mount["read_only"] for mount in real[name]["volumes"]
-        )
+
+
+def test_the_home_folder_of_aws_is_seen_by_the_service_of_credentials_only():
+    given = {name: "given" for name in re.findall(r"\$\{(FRUITS_\w+):\?", REAL_ACCOUNT.read_text())}
+    real = docker_compose_config(AWS_PROFILE="sandbox", **given)
+    seen = {
+        name: mount.get("bind", {}).get("create_host_path", False)
+        for name, service in real.items()
+        for mount in service.get("volumes", [])
+        if "/.aws" in mount["source"]
+    }
+    assert seen == {"credentials": False}
 
 
 def test_hadolint_finds_nothing_in_the_dockerfile():
@@ -137,7 +151,8 @@ def test_airflow_starts_when_the_database_and_the_account_are_ready(services):
             needs["migrate"]["condition"] == needs["account"]["condition"] == "service_completed_successfully"
         )
     assert services["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
-    assert services["account"]["depends_on"]["aws"]["condition"] == "service_healthy"
+    assert services["account"]["depends_on"]["aws"]["condition"] == "service_started"
+    assert services["aws"]["healthcheck"]["test"] == ["CMD", "fruits-healthy", "aws"]  # once it is filled
 
 
 def test_no_stage_that_runs_is_root():

@@ -1,0 +1,14 @@
+"""Check the settings that the services of Airflow will have, before any of them starts; as the task `plan` does."""
+
+from __future__ import annotations
+
+import sys
+
+from fruits_airflow.errors import FruitsError
+from fruits_airflow.settings import load_settings
+
+if __name__ == "__main__":
+    try:
+        load_settings()
+    except FruitsError as error:
+        sys.exit(f"ERROR: {error}")
