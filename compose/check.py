@@ -11,4 +11,5 @@ if __name__ == "__main__":
     try:
         load_settings()
     except FruitsError as error:
-        sys.exit(f"ERROR: {error}")
+        print(f"ERROR: {error}")
+        sys.exit(1)

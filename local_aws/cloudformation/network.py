@@ -15,7 +15,6 @@ from moto.ec2.exceptions import DependencyViolationError
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend, Zone
 from moto.ec2.models.security_groups import SecurityGroupBackend
-from moto.moto_api._internal import mock_random
 
 from local_aws.cloudformation.resources import Properties, Whole, truth
 
@@ -115,12 +114,7 @@ class Subnet(_Ec2, CloudFormationModel):
         request = {
             key: properties[key] for key in ("VpcId", "CidrBlock", "AvailabilityZone") if key in properties
         }
-        # The same subnet has the same id after a restart, so that whatever is configured with it need not restart too.
-        stable = {key: value for key, value in properties.items() if key != "VpcId"}
-        state = mock_random.getstate()
-        mock_random.seed(json.dumps([region, stable], sort_keys=True, default=str))
         made = ec2.create_subnet(**request, **cls.tags(properties))["Subnet"]["SubnetId"]
-        mock_random.setstate(state)
         public = {"Value": truth(properties.get("MapPublicIpOnLaunch", False))}
         ec2.modify_subnet_attribute(SubnetId=made, MapPublicIpOnLaunch=public)
         return cls(made)
