@@ -1,8 +1,8 @@
 """Serve short-lived credentials of one AWS profile to the containers of Airflow, as the agent of ECS does.
 
 Only the container that runs this sees ~/.aws. boto3 asks here again before its credentials expire
-(AWS_CONTAINER_CREDENTIALS_FULL_URI), so that a stack goes on for as long as the profile can be renewed without a person:
-a profile with role_arn does always, a session of SSO until it ends; then `aws sso login` is enough.
+(AWS_CONTAINER_CREDENTIALS_FULL_URI). A profile with role_arn over keys renews itself; a session of SSO does until it
+ends, then `aws sso login` is enough.
 
 Usage: python -m compose.credentials [--check]; --check prints whom the credentials act as, and ends.
 """

@@ -18,8 +18,9 @@ try:
     socket.create_connection(("127.0.0.1", 5599), timeout=8).close()
 except ConnectionRefusedError:
     # The service `pod` has ended: a started one has another network, which only a restart takes this container to.
-    print("the container of the network is gone: restarting")
-    os.kill(1, signal.SIGTERM)
+    # KILL, since Airflow without its database may not end on TERM; -1 is every process but this one and init.
+    print("the container of the network is gone: restarting", flush=True)
+    os.kill(-1, signal.SIGKILL)
     sys.exit(1)
 if part in ("refill", "credentials"):
     sys.exit(0)

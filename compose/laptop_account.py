@@ -39,7 +39,9 @@ def main() -> None:
     while keep or not filled:
         try:
             with SETTINGS.with_name("lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)  # the service that keeps it filled and the one that fills it first
+                fcntl.flock(
+                    lock, fcntl.LOCK_EX
+                )  # the service that keeps it filled and the one that fills it first
                 if not filled or not _stacks(account):
                     FILLED.unlink(missing_ok=True)
                     fill(account)

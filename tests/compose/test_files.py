@@ -77,7 +77,7 @@ def test_a_real_account_is_driven_by_its_profile_and_nothing_of_the_laptops(serv
 
 
 def test_the_home_folder_of_aws_is_seen_by_the_service_of_credentials_only():
-    given = {name: "given" for name in re.findall(r"\$\{(FRUITS_\w+):\?", REAL_ACCOUNT.read_text())}
+    given = dict.fromkeys(re.findall(r"\$\{(FRUITS_\w+):\?", REAL_ACCOUNT.read_text()), "given")
     real = docker_compose_config(AWS_PROFILE="sandbox", **given)
     seen = {
         name: mount.get("bind", {}).get("create_host_path", False)
@@ -192,40 +192,10 @@ def test_the_airflow_image_holds_no_checks():
     assert not asked & {"pytest", "ruff", "mypy", "moto", "pre-commit"}
 
 
-def fill(tmp_path: Path) -> str:
-    """What `make up` makes of a missing .env, up to where it wants an engine."""
-    env_file = tmp_path / ".env"
-    fake = tmp_path / "bin"
-    fake.mkdir(exist_ok=True)
-    (fake / "docker").write_text("#!/bin/sh\nexit 0\n")
-    (fake / "docker").chmod(0o755)
-    subprocess.run(
-        [STACK, "down"],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "FRUITS_ENV_FILE": str(env_file), "PATH": f"{fake}:{os.environ['PATH']}"},
-    )
-    assert env_file.stat().st_mode & 0o077 == 0
-    return env_file.read_text()
-
-
-def test_secrets_are_random_and_made_once(tmp_path):
-    first = fill(tmp_path)
-    assert "generate-me\n" not in first
-    values = re.findall(r"^[A-Z_]*(?:PASSWORD|SECRET|KEY)[A-Z_]*=(.+)$", first, re.MULTILINE)
-    assert len(values) == len(set(values)) == 8
-    assert all(len(value) >= 24 for value in values)
-    assert fill(tmp_path) == first
-    (tmp_path / ".env").unlink()
-    assert fill(tmp_path) != first
-
-
-def test_an_older_file_gets_the_secrets_that_were_added_since(tmp_path):
-    (tmp_path / ".env").touch(mode=0o600)
-    (tmp_path / ".env").write_text("POSTGRES_PASSWORD=mine")
-    filled = dict(line.split("=", 1) for line in fill(tmp_path).splitlines())
-    assert filled["POSTGRES_PASSWORD"] == "mine"
-    assert len(filled["LOCAL_AWS_SECRET_ACCESS_KEY"]) >= 32
+def test_tasks_of_a_killed_scheduler_are_taken_up_within_a_minute(services):
+    names = ("ORPHANED_TASKS_CHECK_INTERVAL", "SCHEDULER_HEALTH_CHECK_THRESHOLD")
+    environment = services["scheduler"]["environment"]
+    assert sum(float(environment[f"AIRFLOW__SCHEDULER__{name}"]) for name in names) < 60
 
 
 def test_the_laptops_aws_and_airflow_get_the_same_keys():
@@ -235,22 +205,3 @@ def test_the_laptops_aws_and_airflow_get_the_same_keys():
         assert served.startswith(f"${{LOCAL_{key}:?")
         for name in (*AIRFLOW, "account"):
             assert services[name]["environment"][key] == served, (name, key)
-
-
-def test_what_is_not_there_is_named(tmp_path):
-    missing = tmp_path / "no-such-folder"
-    fill(tmp_path)
-    done = subprocess.run(
-        [STACK, "up"],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={
-            **os.environ,
-            "FRUITS_ENV_FILE": str(tmp_path / ".env"),
-            "IMAGES": str(missing),
-            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-        },
-    )
-    assert done.returncode == 1
-    assert f"IMAGES={missing} does not exist" in done.stderr
