@@ -25,7 +25,7 @@ class LongLivedKeys(Exception):
     """The profile has no credentials that expire."""
 
 
-def short_lived(session: boto3.Session) -> dict[str, str]:
+def short_lived(session: boto3.Session) -> dict[str, str | None]:
     """Return the session's credentials in the form of ECS.
 
     Raises:

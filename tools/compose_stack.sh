@@ -165,6 +165,8 @@ up() {
   if [[ -n ${AWS_PROFILE:-} ]]; then
     caller=$(compose run --rm --no-deps -T credentials --check 2> >(tee -a "$log" >&2)) ||
       die "profile $AWS_PROFILE gives no credentials (above); nothing was started."
+    [[ $caller == *":assumed-role/fruits-$(setting FRUITS_DEPLOYMENT_ID)-airflow-"* ]] ||
+      echo "WARNING: Airflow acts as $caller and not as the AirflowRole of the deployment, which alone is locked to its region." >&2
   fi
   if ! compose up --detach --wait --wait-timeout "${UP_SECONDS:-600}" >> "$log" 2>&1; then
     tail -n 30 "$log" >&2
