@@ -163,7 +163,7 @@ up() {
   compose --profile check build > "$log" 2>&1 || { tail -n 30 "$log" >&2; die "the images could not be built (whole log: $log)."; }
   compose run --rm --no-deps -T check 2>> "$log" || die "the settings in $env_file or include/settings.yaml are wrong (above); nothing was started."
   if [[ -n ${AWS_PROFILE:-} ]]; then
-    caller=$(compose run --rm --no-deps -T credentials --check 2> >(tee -a "$log" >&2)) ||
+    caller=$(compose run --rm --no-deps -T caller 2> >(tee -a "$log" >&2)) ||
       die "profile $AWS_PROFILE gives no credentials (above); nothing was started."
     [[ $caller == *":assumed-role/fruits-$(setting FRUITS_DEPLOYMENT_ID)-airflow-"* ]] ||
       echo "WARNING: Airflow acts as $caller and not as the AirflowRole of the deployment, which alone is locked to its region." >&2
