@@ -62,6 +62,7 @@ RUN --mount=type=cache,target=/var/cache/uv --mount=type=bind,from=uv,source=/op
     /locks/install.sh /opt/aws /locks/aws.in /locks/airflow.lock
 ENV PATH=/opt/aws/bin:$PATH
 RUN install -d -o fruits -g root -m 775 /var/lib/fruits/aws
+COPY --chmod=755 docker/healthy.py /usr/local/bin/fruits-healthy
 USER 50000:0
 ENTRYPOINT ["python", "-m", "local_aws", "--state-dir", "/var/lib/fruits/aws", \
     "--spark-python", "/opt/spark/bin/python", "--jars-dir", "/opt/jars"]

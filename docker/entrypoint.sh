@@ -9,6 +9,9 @@ if [[ -r $settings ]]; then
   # shellcheck source=/dev/null
   . "$settings"
   set +a
+  # An AWS that was filled again has other ids: end, and be started again with them.
+  before=$(< "$settings")
+  (while sleep 2 && [[ $(< "$settings") == "$before" ]]; do :; done && kill -TERM $$) &
 fi
 
 # Airflow's simple auth manager reads the passwords of its users from a file.

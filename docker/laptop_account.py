@@ -1,14 +1,21 @@
 """Fills the laptop's AWS for docker-compose.yaml: the stack, the model, the photos; by the demo's own code.
 
-Runs once for each start of the `aws` container, whose account begins empty. A second call on the same account
-changes nothing but the photos that have been added meanwhile.
+Runs once for each start of the stack. A second call on the same account changes nothing but the photos that have been
+added meanwhile. With --keep it stays, and fills the account again whenever the `aws` container has been restarted,
+which empties it; that container is healthy from then on only (docker/healthy.py).
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import sys
+import time
 from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError
 
 from dev.demo.account import STACK, Account
 from dev.demo.drawing import draw_fruits
@@ -20,11 +27,34 @@ MODELS = Path("/var/lib/fruits/models")
 PHOTOS = Path("/input/photos")
 DRAWN = Path("/tmp/photos")  # noqa: S108  the container's own
 SETTINGS = Path("/var/lib/fruits/deployment/settings.env")
+FILLED = SETTINGS.with_name("filled")  # newer than the start of `aws` while the account is filled
+LOOK_SECONDS = 2
 
 
 def main() -> None:
-    """Deploys, uploads, and leaves the settings that follow from it for docker/entrypoint.sh."""
+    """Fill the account; with --keep, again whenever it is empty."""
     account = Account(os.environ["AWS_ENDPOINT_URL"], os.environ["AWS_REGION"], os.environ)
+    keep = "--keep" in sys.argv
+    filled = False
+    while keep or not filled:
+        try:
+            with SETTINGS.with_name("lock").open("w") as lock:
+                fcntl.flock(
+                    lock, fcntl.LOCK_EX
+                )  # the service that keeps it filled and the one that fills it first
+                if not filled or not _stacks(account):
+                    FILLED.unlink(missing_ok=True)
+                    fill(account)
+                    filled = True
+                    FILLED.touch()
+        except BotoCoreError as error:
+            print(f"waiting for the AWS emulator: {error}", flush=True)
+            filled = False
+        time.sleep(LOOK_SECONDS if keep or not filled else 0)
+
+
+def fill(account: Account) -> None:
+    """Deploy, upload, and leave the settings that follow from it for docker/entrypoint.sh."""
     stack = _stack(account, os.environ["FRUITS_DEPLOYMENT_ID"])
     model = json.loads((MODELS / "made.json").read_text())
     for model_id in (model["model_id"], model["reference_model_id"]):
@@ -45,6 +75,9 @@ def main() -> None:
             "FRUITS_SECURITY_CONFIGURATION": stack["SecurityConfiguration"],
             "FRUITS_SUBNET_ID": stack["SubnetId"],
             "FRUITS_NODE_ENVIRONMENT": "preinstalled",
+            # Of a real account, where .env names one.
+            "FRUITS_RAW_BUCKET_OWNER": "",
+            "FRUITS_ERASURE_ROLE": "",
         }
     )
     drawn = " drawn" if photos == DRAWN else ""
@@ -57,12 +90,16 @@ def main() -> None:
         )
 
 
+def _stacks(account: Account) -> list[dict[str, Any]]:
+    stacks = account.client("cloudformation").describe_stacks()["Stacks"]
+    return [stack for stack in stacks if stack["StackName"] == STACK]
+
+
 def _stack(account: Account, deployment_id: str) -> dict[str, str]:
-    formation = account.client("cloudformation")
-    found = [stack for stack in formation.describe_stacks()["Stacks"] if stack["StackName"] == STACK]
-    if not found:
+    stacks = _stacks(account)
+    if not stacks:
         return account.deploy(TEMPLATE, deployment_id)
-    return {output["OutputKey"]: output["OutputValue"] for output in found[0]["Outputs"]}
+    return {output["OutputKey"]: output["OutputValue"] for output in stacks[0]["Outputs"]}
 
 
 def _write_settings(settings: dict[str, str]) -> None:

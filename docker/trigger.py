@@ -1,6 +1,6 @@
 """Starts a demo run of the pipeline through Airflow's REST API: `make trigger`, inside the api-server's container.
 
-Usage: python docker/trigger.py [--wait] [--dag DAG_ID] [KEY=VALUE ...]; a KEY=VALUE is a parameter of the run.
+Usage: python docker/trigger.py [--check | --wait] [--dag DAG_ID] [KEY=VALUE ...]; KEY=VALUE is a parameter of the run.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ class Refused(Exception):
     def __init__(self, status: int, words: str) -> None:
         super().__init__(f"Airflow answered {status}: {words}")
         self.status = status
+
+
+class BrokenDags(Exception):
+    """Airflow cannot import a DAG file."""
 
 
 class Api:
@@ -66,14 +70,28 @@ def value_of(text: str) -> object:
         return text
 
 
-def wait_for_dag(api: Api, dag_id: str) -> None:
-    """Waits until the DAG is known, which takes seconds after a start.
+def check_imports(api: Api) -> None:
+    """Check that Airflow could import every DAG file.
 
     Raises:
-        Refused: it is not known after PARSE_SECONDS.
+        BrokenDags: It could not; the message holds the end of each traceback.
+    """
+    errors = api.call("GET", "/api/v2/importErrors")["import_errors"]
+    if errors:
+        ends = (f"{error['filename']}: {error['stack_trace'].strip().splitlines()[-1]}" for error in errors)
+        raise BrokenDags("Airflow cannot import these DAG files:\n" + "\n".join(ends))
+
+
+def wait_for_dag(api: Api, dag_id: str) -> None:
+    """Wait until the DAG is known, which takes seconds after a start.
+
+    Raises:
+        BrokenDags: Airflow cannot import a DAG file.
+        Refused: The DAG is not known after PARSE_SECONDS.
     """
     deadline = time.monotonic() + PARSE_SECONDS
     while True:
+        check_imports(api)
         try:
             api.call("GET", f"/api/v2/dags/{dag_id}")
         except Refused as refused:
@@ -125,6 +143,7 @@ def main() -> int:
     """Command line; returns 0 when the run was taken, with --wait when it succeeded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dag", default="fruits_pipeline")
+    parser.add_argument("--check", action="store_true", help="wait for the DAG and start no run")
     parser.add_argument("--wait", action="store_true", help="until the run has ended")
     parser.add_argument("parameters", nargs="*", metavar="KEY=VALUE")
     options = parser.parse_args()
@@ -133,18 +152,21 @@ def main() -> int:
     try:
         api = Api("admin", os.environ["ADMIN_PASSWORD"])
         wait_for_dag(api, options.dag)
-        run_id = f"demo__{datetime.now():%Y-%m-%dT%H-%M-%S}"
+        if options.check:
+            return 0
+        # Microseconds: Airflow refuses a second run of the same id.
+        run_id = f"demo__{datetime.now():%Y-%m-%dT%H-%M-%S-%f}"
         api.call("PATCH", f"/api/v2/dags/{options.dag}", {"is_paused": False})
         body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
         api.call("POST", f"/api/v2/dags/{options.dag}/dagRuns", body)
         page = f"{os.environ['AIRFLOW__API__BASE_URL']}/dags/{options.dag}/runs/{run_id}"
-        print(f"{run_id} is running: {page}", flush=True)
+        print(f"{run_id} is queued: {page}", flush=True)
         if not options.wait:
             return 0
         state = wait_for_run(api, options.dag, run_id)
         if state == "failed":
             tell_first_failure(api, options.dag, run_id)
-    except (Refused, OSError) as error:
+    except (Refused, BrokenDags, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     print(f"{run_id}: {state}")

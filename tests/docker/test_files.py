@@ -21,7 +21,8 @@ SCRIPTS = sorted([*REPOSITORY.glob("dev/*.sh"), *REPOSITORY.glob("docker/*.sh")]
 LISTS = {"airflow": "airflow", "aws": "airflow", "spark": "spark", "model": "spark"}
 AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer")
 STACK = REPOSITORY / "docker" / "compose_stack.sh"
-ONE_SHOT = ("migrate", "model", "account")
+REAL_ACCOUNT = REPOSITORY / "docker" / "real_account.yaml"
+ONE_SHOT = ("migrate", "model", "account", "check")
 
 
 def lines_of(path: Path) -> set[str]:
@@ -54,24 +55,37 @@ def docker_compose_config(**environ: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("files", ["docker-compose.yaml", "docker-compose.yaml:docker/private_engine.yaml"])
 def test_docker_compose_takes_the_files(files, services):
-    assert set(docker_compose_config(COMPOSE_FILE=files)) == set(services)
+    assert set(docker_compose_config(COMPOSE_FILE=files)) == set(services) - {"check"}
 
 
 def test_a_real_account_is_driven_by_its_profile_and_nothing_of_the_laptops(services):
-    asked = re.findall(r"\$\{(FRUITS_\w+):\?", (REPOSITORY / "compose" / "real_account.yaml").read_text())
+    asked = re.findall(r"\$\{(FRUITS_\w+):\?", REAL_ACCOUNT.read_text())
     given = {name: "given" for name in asked if name != "FRUITS_UID"}
     assert "FRUITS_DEPLOYMENT_ID" in given
     real = docker_compose_config(AWS_PROFILE="sandbox", **given)
-    assert set(real) == set(services) - {"aws", "model", "account"}
+    assert set(real) == set(services) - {"aws", "model", "account", "refill", "check"} | {"credentials"}
+    assert real["credentials"]["environment"]["AWS_PROFILE"] == "sandbox"
     for name in AIRFLOW:
         environment = real[name]["environment"]
-        assert environment["AWS_PROFILE"] == "sandbox"
+        assert environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"] == "http://127.0.0.1:5601/"
         assert environment["FRUITS_DEPLOYMENT_ID"] == "given"
-        assert not environment.keys() & {"AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+        assert "AWS_ENDPOINT_URL" not in environment
+        # Docker compose may leave a key out or give an empty one, which SDKs pass over.
+        assert not environment.get("AWS_ACCESS_KEY_ID")
+        assert not environment.get("AWS_SECRET_ACCESS_KEY")
         assert "FRUITS_POLL_S" not in environment
-        assert any(
-            mount["target"] == "/home/fruits/.aws" and mount["read_only"] for mount in real[name]["volumes"]
-        )
+
+
+def test_the_home_folder_of_aws_is_seen_by_the_service_of_credentials_only():
+    given = dict.fromkeys(re.findall(r"\$\{(FRUITS_\w+):\?", REAL_ACCOUNT.read_text()), "given")
+    real = docker_compose_config(AWS_PROFILE="sandbox", **given)
+    seen = {
+        name: mount.get("bind", {}).get("create_host_path", False)
+        for name, service in real.items()
+        for mount in service.get("volumes", [])
+        if "/.aws" in mount["source"]
+    }
+    assert seen == {"credentials": False}
 
 
 def test_hadolint_finds_nothing_in_the_dockerfile():
@@ -137,7 +151,8 @@ def test_airflow_starts_when_the_database_and_the_account_are_ready(services):
             needs["migrate"]["condition"] == needs["account"]["condition"] == "service_completed_successfully"
         )
     assert services["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
-    assert services["account"]["depends_on"]["aws"]["condition"] == "service_healthy"
+    assert services["account"]["depends_on"]["aws"]["condition"] == "service_started"
+    assert services["aws"]["healthcheck"]["test"] == ["CMD", "fruits-healthy", "aws"]  # once it is filled
 
 
 def test_no_stage_that_runs_is_root():
@@ -153,7 +168,7 @@ def test_no_secret_is_in_a_committed_file(env_example):
     text = (REPOSITORY / "docker-compose.yaml").read_text()
     for name, value in re.findall(r"^ *([A-Z_]*(?:PASSWORD|SECRET|KEY)(?:_ID)?): (.*)$", text, re.MULTILINE):
         assert value.startswith(("${", "*", "&")), name
-    for line in (REPOSITORY / "compose" / "laptop.env").read_text().splitlines():
+    for line in (REPOSITORY / "docker" / "laptop.env").read_text().splitlines():
         name, _, value = line.partition("=")
         assert not secret.search(name) or value.startswith("${"), name
     ignored = subprocess.run(["git", "check-ignore", "-q", ".env"], cwd=REPOSITORY, check=False)
@@ -162,55 +177,25 @@ def test_no_secret_is_in_a_committed_file(env_example):
 
 @pytest.mark.parametrize(("name", "lock"), LISTS.items())
 def test_an_image_holds_only_what_the_environments_name(name, lock):
-    asked = lines_of(REPOSITORY / "compose" / "packages" / f"{name}.in")
+    asked = lines_of(REPOSITORY / "docker" / "packages" / f"{name}.in")
     named = lines_of(REPOSITORY / "requirements" / f"{lock}.in")
     assert asked <= named, f"not in requirements/{lock}.in: {asked - named}"
 
 
 def test_steps_run_in_an_image_that_holds_what_a_node_has():
     node = lines_of(REPOSITORY / "requirements" / "node.in") - {"-c spark.lock"}
-    assert lines_of(REPOSITORY / "compose" / "packages" / "spark.in") == node | {"pyspark"}
+    assert lines_of(REPOSITORY / "docker" / "packages" / "spark.in") == node | {"pyspark"}
 
 
 def test_the_airflow_image_holds_no_checks():
-    asked = lines_of(REPOSITORY / "compose" / "packages" / "airflow.in")
+    asked = lines_of(REPOSITORY / "docker" / "packages" / "airflow.in")
     assert not asked & {"pytest", "ruff", "mypy", "moto", "pre-commit"}
 
 
-def fill(tmp_path: Path) -> str:
-    """What `make up` makes of a missing .env, up to where it wants an engine."""
-    env_file = tmp_path / ".env"
-    fake = tmp_path / "bin"
-    fake.mkdir(exist_ok=True)
-    (fake / "docker").write_text("#!/bin/sh\nexit 0\n")
-    (fake / "docker").chmod(0o755)
-    subprocess.run(
-        [STACK, "down"],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "FRUITS_ENV_FILE": str(env_file), "PATH": f"{fake}:{os.environ['PATH']}"},
-    )
-    assert env_file.stat().st_mode & 0o077 == 0
-    return env_file.read_text()
-
-
-def test_secrets_are_random_and_made_once(tmp_path):
-    first = fill(tmp_path)
-    assert "generate-me\n" not in first
-    values = re.findall(r"^[A-Z_]*(?:PASSWORD|SECRET|KEY)[A-Z_]*=(.+)$", first, re.MULTILINE)
-    assert len(values) == len(set(values)) == 8
-    assert all(len(value) >= 24 for value in values)
-    assert fill(tmp_path) == first
-    (tmp_path / ".env").unlink()
-    assert fill(tmp_path) != first
-
-
-def test_an_older_file_gets_the_secrets_that_were_added_since(tmp_path):
-    (tmp_path / ".env").touch(mode=0o600)
-    (tmp_path / ".env").write_text("POSTGRES_PASSWORD=mine")
-    filled = dict(line.split("=", 1) for line in fill(tmp_path).splitlines())
-    assert filled["POSTGRES_PASSWORD"] == "mine"
-    assert len(filled["LOCAL_AWS_SECRET_ACCESS_KEY"]) >= 32
+def test_tasks_of_a_killed_scheduler_are_taken_up_within_a_minute(services):
+    names = ("ORPHANED_TASKS_CHECK_INTERVAL", "SCHEDULER_HEALTH_CHECK_THRESHOLD")
+    environment = services["scheduler"]["environment"]
+    assert sum(float(environment[f"AIRFLOW__SCHEDULER__{name}"]) for name in names) < 60
 
 
 def test_the_laptops_aws_and_airflow_get_the_same_keys():
@@ -220,22 +205,3 @@ def test_the_laptops_aws_and_airflow_get_the_same_keys():
         assert served.startswith(f"${{LOCAL_{key}:?")
         for name in (*AIRFLOW, "account"):
             assert services[name]["environment"][key] == served, (name, key)
-
-
-def test_what_is_not_there_is_named(tmp_path):
-    missing = tmp_path / "no-such-folder"
-    fill(tmp_path)
-    done = subprocess.run(
-        [STACK, "up"],
-        check=False,
-        capture_output=True,
-        text=True,
-        env={
-            **os.environ,
-            "FRUITS_ENV_FILE": str(tmp_path / ".env"),
-            "IMAGES": str(missing),
-            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-        },
-    )
-    assert done.returncode == 1
-    assert f"IMAGES={missing} does not exist" in done.stderr
