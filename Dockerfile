@@ -18,28 +18,28 @@ RUN pip install --no-cache-dir --require-hashes --target /opt/uv --requirement /
 
 # Every Airflow service, and the one-shot services that migrate the database and fill the laptop's AWS.
 FROM base AS airflow
-COPY docker/install.sh docker/packages/airflow.in requirements/airflow.lock /locks/
+COPY compose/install.sh compose/packages/airflow.in requirements/airflow.lock /locks/
 RUN --mount=type=cache,target=/var/cache/uv --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv \
     /locks/install.sh /opt/airflow /locks/airflow.in /locks/airflow.lock
 ENV PATH=/opt/airflow/bin:$PATH AIRFLOW_HOME=/var/lib/fruits/airflow
 # Folders that named volumes take their owner and mode from.
 RUN install -d -o fruits -g root -m 775 /var/lib/fruits/airflow /var/lib/fruits/logs /var/lib/fruits/deployment
-COPY --chmod=755 docker/entrypoint.sh /usr/local/bin/fruits-entrypoint
-COPY --chmod=755 docker/healthy.py /usr/local/bin/fruits-healthy
+COPY --chmod=755 compose/entrypoint.sh /usr/local/bin/fruits-entrypoint
+COPY --chmod=755 compose/healthy.py /usr/local/bin/fruits-healthy
 USER 50000:0
 ENTRYPOINT ["fruits-entrypoint"]
 
 
 # The Python of the cluster, which the laptop's AWS executes steps with.
 FROM base AS spark
-COPY docker/install.sh docker/packages/spark.in requirements/spark.lock /locks/
+COPY compose/install.sh compose/packages/spark.in requirements/spark.lock /locks/
 RUN --mount=type=cache,target=/var/cache/uv --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv \
     /locks/install.sh /opt/spark /locks/spark.in /locks/spark.lock
 
 
 # Converts the weights once (make_model.py), then ends: the only image with TensorFlow.
 FROM spark AS model
-COPY docker/packages/model.in /locks/
+COPY compose/packages/model.in /locks/
 RUN --mount=type=cache,target=/var/cache/uv --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv \
     UV_COMPILE_BYTECODE=0 /locks/install.sh /opt/spark /locks/model.in /locks/spark.lock
 ENV PATH=/opt/spark/bin:$PATH PYTHONPATH=/opt/fruits/spark_jobs
@@ -57,12 +57,12 @@ COPY dev/fetch_jars.py /locks/dev/
 RUN PYTHONPATH=/locks /opt/spark/bin/python -m dev.fetch_jars --folder /opt/jars
 COPY dev/class_archive.py dev/typical_job.py /locks/dev/
 RUN PYTHONPATH=/locks /opt/spark/bin/python -m dev.class_archive --folder /opt/jars && chmod -R a+rX /opt/jars
-COPY docker/packages/aws.in requirements/airflow.lock /locks/
+COPY compose/packages/aws.in requirements/airflow.lock /locks/
 RUN --mount=type=cache,target=/var/cache/uv --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv \
     /locks/install.sh /opt/aws /locks/aws.in /locks/airflow.lock
 ENV PATH=/opt/aws/bin:$PATH
 RUN install -d -o fruits -g root -m 775 /var/lib/fruits/aws
-COPY --chmod=755 docker/healthy.py /usr/local/bin/fruits-healthy
+COPY --chmod=755 compose/healthy.py /usr/local/bin/fruits-healthy
 USER 50000:0
 ENTRYPOINT ["python", "-m", "local_aws", "--state-dir", "/var/lib/fruits/aws", \
     "--spark-python", "/opt/spark/bin/python", "--jars-dir", "/opt/jars"]

@@ -51,19 +51,19 @@ test-bench: setup $(READY)/bench ## The benchmark itself, on eight photos (slow,
 
 .PHONY: up
 up: ## Airflow beside the laptop's AWS, until make down (IMAGES=folder WEIGHTS=file.h5; AWS_PROFILE=name for a real account)
-	@docker/compose_stack.sh up
+	@compose/stack.sh up
 
 .PHONY: trigger
 trigger: ## A demo run in it (PARAMETERS="limit=50 variance=0.9" WAIT=1)
-	@docker/compose_stack.sh trigger $(if $(WAIT),--wait) $(PARAMETERS)
+	@compose/stack.sh trigger $(if $(WAIT),--wait) $(PARAMETERS)
 
 .PHONY: down
 down: ## End it; Airflow's history stays
-	@docker/compose_stack.sh down
+	@compose/stack.sh down
 
 .PHONY: test-compose
 test-compose: $(READY)/airflow ## The stack from build to a run and back, on the Docker engine here or one of its own
-	docker/compose_engine.sh $(AIRFLOW)/python -m pytest tests/docker
+	compose/engine.sh $(AIRFLOW)/python -m pytest tests/compose
 
 ## —— Read it ———————————————————————————————————————————————————————————————
 
@@ -165,7 +165,7 @@ test-spark: setup ## The jobs and their library, on a real Spark
 
 .PHONY: test-airflow
 test-airflow: setup $(READY)/lint ## DAG, control plane, demo, the laptop's AWS over real HTTP, the pages in a real Chromium
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/ops tests/dev/demo tests/browser tests/docker tests/bench/test_scale.py -m "not slow and not e2e"
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/ops tests/dev/demo tests/browser tests/compose tests/bench/test_scale.py -m "not slow and not e2e"
 
 .PHONY: test-docs
 test-docs: setup $(READY)/docs $(READY)/notebook ## The presentation page by page, and the notebook from its first cell
@@ -198,7 +198,7 @@ lint: setup types imports ## Formatter, linter, types, who may import whom
 
 .PHONY: types
 types: setup
-	$(AIRFLOW)/mypy plugins/fruits_airflow plugins/run_report.py local_aws dev/demo docker
+	$(AIRFLOW)/mypy plugins/fruits_airflow plugins/run_report.py local_aws dev/demo compose
 	$(SPARK)/mypy spark_jobs/fruits
 
 .PHONY: imports

@@ -49,5 +49,5 @@ def test_bytecode_is_made_by_set_up_and_not_by_the_first_that_imports():
 
 def test_the_images_of_the_stack_lack_the_same_zips():
     line = 'rm -f "$venv"/lib/python3.11/site-packages/pyspark/python/lib/{pyspark,py4j-*-src}.zip'
-    for script in ("dev/venv.sh", "docker/install.sh"):
+    for script in ("dev/venv.sh", "compose/install.sh"):
         assert line in (ROOT / script).read_text().splitlines(), script

@@ -142,7 +142,7 @@ def is_shell(path: Path) -> bool:
     return first.startswith(b"#!") and first.endswith(b"sh")
 
 
-FOLDERS = ("include", "dev", "docker", ".ci")
+FOLDERS = ("include", "dev", "compose", ".ci")
 SCRIPTS = sorted(path for name in FOLDERS for path in (REPOSITORY / name).iterdir() if is_shell(path))
 
 

@@ -15,7 +15,7 @@ import botocore.session
 import pytest
 from botocore.exceptions import CredentialRetrievalError
 
-from docker import credentials
+from compose import credentials
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def served(session: boto3.Session) -> Iterator[str]:
 
 
 def as_a_container(monkeypatch, tmp_path, url: str) -> botocore.session.Session:
-    """A session with what docker/real_account.yaml sets, and no ~/.aws."""
+    """A session with what compose/real_account.yaml sets, and no ~/.aws."""
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "absent"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "")

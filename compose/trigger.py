@@ -1,6 +1,6 @@
 """Starts a demo run of the pipeline through Airflow's REST API: `make trigger`, inside the api-server's container.
 
-Usage: python docker/trigger.py [--check | --wait] [--dag DAG_ID] [KEY=VALUE ...]; KEY=VALUE is a parameter of the run.
+Usage: python compose/trigger.py [--check | --wait] [--dag DAG_ID] [KEY=VALUE ...]; KEY=VALUE is a parameter of the run.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Runs once for each start of the stack. A second call on the same account changes nothing but the photos that have been
 added meanwhile. With --keep it stays, and fills the account again whenever the `aws` container has been restarted,
-which empties it; that container is healthy from then on only (docker/healthy.py).
+which empties it; that container is healthy from then on only (compose/healthy.py).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def fill(account: Account) -> None:
-    """Deploy, upload, and leave the settings that follow from it for docker/entrypoint.sh."""
+    """Deploy, upload, and leave the settings that follow from it for compose/entrypoint.sh."""
     stack = _stack(account, os.environ["FRUITS_DEPLOYMENT_ID"])
     model = json.loads((MODELS / "made.json").read_text())
     for model_id in (model["model_id"], model["reference_model_id"]):

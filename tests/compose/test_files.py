@@ -17,11 +17,11 @@ from compose_spec import PyCompose
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOOLS = Path(sys.executable).parent
-SCRIPTS = sorted([*REPOSITORY.glob("dev/*.sh"), *REPOSITORY.glob("docker/*.sh")])
+SCRIPTS = sorted([*REPOSITORY.glob("dev/*.sh"), *REPOSITORY.glob("compose/*.sh")])
 LISTS = {"airflow": "airflow", "aws": "airflow", "spark": "spark", "model": "spark"}
 AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer")
-STACK = REPOSITORY / "docker" / "compose_stack.sh"
-REAL_ACCOUNT = REPOSITORY / "docker" / "real_account.yaml"
+STACK = REPOSITORY / "compose" / "stack.sh"
+REAL_ACCOUNT = REPOSITORY / "compose" / "real_account.yaml"
 ONE_SHOT = ("migrate", "model", "account", "check")
 
 
@@ -38,7 +38,7 @@ def test_the_compose_file_follows_the_specification(compose):
 
 
 def docker_compose_config(**environ: str) -> dict[str, Any]:
-    """What `docker compose` makes of the files, as docker/compose_stack.sh calls it."""
+    """What `docker compose` makes of the files, as compose/stack.sh calls it."""
     version = subprocess.run(["docker", "compose", "version"], check=False, capture_output=True)
     if not shutil.which("docker") or version.returncode:
         pytest.skip("no docker compose client here")
@@ -53,7 +53,7 @@ def docker_compose_config(**environ: str) -> dict[str, Any]:
     return services
 
 
-@pytest.mark.parametrize("files", ["docker-compose.yaml", "docker-compose.yaml:docker/private_engine.yaml"])
+@pytest.mark.parametrize("files", ["docker-compose.yaml", "docker-compose.yaml:compose/private_engine.yaml"])
 def test_docker_compose_takes_the_files(files, services):
     assert set(docker_compose_config(COMPOSE_FILE=files)) == set(services) - {"check"}
 
@@ -168,7 +168,7 @@ def test_no_secret_is_in_a_committed_file(env_example):
     text = (REPOSITORY / "docker-compose.yaml").read_text()
     for name, value in re.findall(r"^ *([A-Z_]*(?:PASSWORD|SECRET|KEY)(?:_ID)?): (.*)$", text, re.MULTILINE):
         assert value.startswith(("${", "*", "&")), name
-    for line in (REPOSITORY / "docker" / "laptop.env").read_text().splitlines():
+    for line in (REPOSITORY / "compose" / "laptop.env").read_text().splitlines():
         name, _, value = line.partition("=")
         assert not secret.search(name) or value.startswith("${"), name
     ignored = subprocess.run(["git", "check-ignore", "-q", ".env"], cwd=REPOSITORY, check=False)
@@ -177,18 +177,18 @@ def test_no_secret_is_in_a_committed_file(env_example):
 
 @pytest.mark.parametrize(("name", "lock"), LISTS.items())
 def test_an_image_holds_only_what_the_environments_name(name, lock):
-    asked = lines_of(REPOSITORY / "docker" / "packages" / f"{name}.in")
+    asked = lines_of(REPOSITORY / "compose" / "packages" / f"{name}.in")
     named = lines_of(REPOSITORY / "requirements" / f"{lock}.in")
     assert asked <= named, f"not in requirements/{lock}.in: {asked - named}"
 
 
 def test_steps_run_in_an_image_that_holds_what_a_node_has():
     node = lines_of(REPOSITORY / "requirements" / "node.in") - {"-c spark.lock"}
-    assert lines_of(REPOSITORY / "docker" / "packages" / "spark.in") == node | {"pyspark"}
+    assert lines_of(REPOSITORY / "compose" / "packages" / "spark.in") == node | {"pyspark"}
 
 
 def test_the_airflow_image_holds_no_checks():
-    asked = lines_of(REPOSITORY / "docker" / "packages" / "airflow.in")
+    asked = lines_of(REPOSITORY / "compose" / "packages" / "airflow.in")
     assert not asked & {"pytest", "ruff", "mypy", "moto", "pre-commit"}
 
 

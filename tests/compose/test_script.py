@@ -1,4 +1,4 @@
-"""What docker/compose_stack.sh does before it asks the engine for anything: `docker` only notes its calls here."""
+"""What compose/stack.sh does before it asks the engine for anything: `docker` only notes its calls here."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FILES = (".env.example", "docker-compose.yaml", "docker/compose_stack.sh", "compose", "dags", "include")
+FILES = (".env.example", "docker-compose.yaml", "compose", "dags", "include")
 FOLDERS = ("dev", "local_aws", "ops", "plugins", "spark_jobs")
 SECRETS = [
     line.split("=")[0] for line in (REPOSITORY / ".env.example").read_text().splitlines() if "=gen" in line
@@ -53,7 +53,7 @@ class Clone:
         self.calls.unlink(missing_ok=True)
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
         return subprocess.run(
-            [self.folder / "docker" / "compose_stack.sh", *arguments],
+            [self.folder / "compose" / "stack.sh", *arguments],
             check=False,
             capture_output=True,
             text=True,
@@ -167,7 +167,7 @@ def test_line_ends_of_windows_do_not_become_part_of_values(clone):
     assert "generate-me" not in clone.env.values()
 
 
-@pytest.mark.parametrize("path", ["plugins", "docker/entrypoint.sh"])
+@pytest.mark.parametrize("path", ["plugins", "compose/entrypoint.sh"])
 def test_what_the_containers_may_not_read_is_named(clone, path):
     (clone.folder / path).chmod(0o750)
     words = clone.refused("up")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Entry point of the stand-in for the official PostgreSQL image (docker/compose_engine.sh): the same variables, the same
+# Entry point of the stand-in for the official PostgreSQL image (compose/engine.sh): the same variables, the same
 # folder, the same order, as far as docker-compose.yaml uses them.
 set -euo pipefail
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The stack of docker-compose.yaml: docker/compose_stack.sh up | down [--volumes] | trigger [--wait] [KEY=VALUE ...] | DOCKER COMPOSE ARGUMENTS...
-# AWS_PROFILE in the environment drives that account instead of the laptop's AWS (docker/real_account.yaml).
+# The stack of docker-compose.yaml: compose/stack.sh up | down [--volumes] | trigger [--wait] [KEY=VALUE ...] | DOCKER COMPOSE ARGUMENTS...
+# AWS_PROFILE in the environment drives that account instead of the laptop's AWS (compose/real_account.yaml).
 # For tests: FRUITS_ENV_FILE instead of .env; COMPOSE_FILE and COMPOSE_PROJECT_NAME as docker compose has them.
 set -euo pipefail
 cd -P "$(dirname "$0")/.."
@@ -132,7 +132,7 @@ check_values() {
     die "AIRFLOW_PORT=$value in $env_file is taken by another program: set a free one."
   fi
   # The containers read them as a user of their own.
-  for path in dags dev docker include local_aws ops plugins spark_jobs "${IMAGES:-}" "${WEIGHTS:-}"; do
+  for path in compose dags dev include local_aws ops plugins spark_jobs "${IMAGES:-}" "${WEIGHTS:-}"; do
     [[ -n $path ]] || continue
     value=$(find "$path" -name __pycache__ -prune -o \( -type d ! -perm -005 -o -type f ! -perm -004 \) -print -quit)
     [[ -z $value ]] || die "$value may be read by its owner only, and not by the containers: chmod -R o+rX '$path'"
@@ -179,14 +179,14 @@ up() {
     die "the stack did not get healthy (whole log: $log). \`make down\` removes what is there."
   fi
   [[ -n ${AWS_PROFILE:-} ]] || logs_of account
-  compose exec -T api-server python /opt/fruits/docker/trigger.py --check ||
+  compose exec -T api-server python /opt/fruits/compose/trigger.py --check ||
     die "Airflow is up, and has no DAG to run (above)."
   cat <<TEXT
 
 Airflow is up:  http://localhost:$(setting AIRFLOW_PORT)
 Log in as       admin / $(setting AIRFLOW_ADMIN_PASSWORD)   (or viewer / $(setting AIRFLOW_VIEWER_PASSWORD); both are in $env_file)
 What runs did:  http://localhost:$(setting AIRFLOW_PORT)/plugin/fruits-runs
-Start a run:    make trigger      See the logs: docker/compose_stack.sh logs -f scheduler      End: make down
+Start a run:    make trigger      See the logs: compose/stack.sh logs -f scheduler      End: make down
 TEXT
   if [[ -n ${AWS_PROFILE:-} ]]; then
     echo "AWS:            $caller of profile $AWS_PROFILE, deployment $(setting FRUITS_DEPLOYMENT_ID). Runs cost money there."
@@ -209,7 +209,7 @@ esac
 own_project "$1"
 write_settings
 if [[ -n ${AWS_PROFILE:-} ]]; then
-  COMPOSE_FILE=${COMPOSE_FILE:-docker-compose.yaml}:docker/real_account.yaml
+  COMPOSE_FILE=${COMPOSE_FILE:-docker-compose.yaml}:compose/real_account.yaml
   FRUITS_UID=$(id -u)
   AWS_ENVIRONMENT=/dev/null # not the laptop's endpoint and keys
   export COMPOSE_FILE FRUITS_UID AWS_ENVIRONMENT
@@ -219,7 +219,7 @@ case $1 in
   up) up ;;
   down) compose down --timeout 20 --remove-orphans "${@:2}" ;;
   trigger)
-    compose exec -T api-server python /opt/fruits/docker/trigger.py "${@:2}" ||
+    compose exec -T api-server python /opt/fruits/compose/trigger.py "${@:2}" ||
       die "the run was not started or did not succeed (above). Is the stack up? \`make up\`"
     ;;
   *) compose "$@" ;;

@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
 PHOTOS = SHARED / "images" / "fruits360_sample" / "Test"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
-STACK = REPOSITORY / "docker" / "compose_stack.sh"
+STACK = REPOSITORY / "compose" / "stack.sh"
 SERVICES = ("api-server", "scheduler", "dag-processor", "triggerer", "aws")
 LIMIT = 40
 
@@ -71,7 +71,7 @@ class Stack:
         }
 
     def __call__(self, *arguments: str, given: str | None = None, check: bool = True) -> str:
-        """docker/compose_stack.sh, whose words are the failure's message."""
+        """compose/stack.sh, whose words are the failure's message."""
         done = subprocess.run(
             [STACK, *arguments], env=self.env, input=given, capture_output=True, text=True, check=False
         )

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Runs COMMAND with a Docker engine and its compose plugin at hand: the one that is there, else one of its own that
-# lives as long as COMMAND does. Usage: docker/compose_engine.sh COMMAND...
+# lives as long as COMMAND does. Usage: compose/engine.sh COMMAND...
 #
 # The engine of its own: Debian's packages, unpacked, not installed, in mount and process namespaces, so that whatever
-# happens all of it ends with this script. It has no bridge network (COMPOSE_FILE gets docker/private_engine.yaml), and
+# happens all of it ends with this script. It has no bridge network (COMPOSE_FILE gets compose/private_engine.yaml), and
 # makes the base images, which Docker Hub would give, from Debian's packages too. Packages are kept in
 # .cache/compose, everything else is under build/compose (in memory where there is plenty) and removed.
 #
@@ -149,7 +149,7 @@ make_base_images() {
   local folder=$state/base name
   write_machine_settings "$folder"
   for name in python postgres; do docker import "$cache/$name.tar" "fruits-root-$name" > /dev/null; done
-  cp "$repository/docker/private_postgres.sh" "$folder/"
+  cp "$repository/compose/private_postgres.sh" "$folder/"
   {
     cat <<'DOCKERFILE'
 FROM fruits-root-python AS python
@@ -182,7 +182,7 @@ inside() {
   local status=0
   trap stop_engine EXIT
   make_base_images
-  COMPOSE_FILE=docker-compose.yaml:docker/private_engine.yaml "${command[@]}" || status=$?
+  COMPOSE_FILE=docker-compose.yaml:compose/private_engine.yaml "${command[@]}" || status=$?
   exit $status
 }
 
@@ -201,7 +201,7 @@ if [[ ${1-} == --inside ]]; then
 fi
 
 command=("$@")
-((${#command[@]})) || { echo "usage: docker/compose_engine.sh COMMAND..." >&2; exit 2; }
+((${#command[@]})) || { echo "usage: compose/engine.sh COMMAND..." >&2; exit 2; }
 if docker info > /dev/null 2>&1; then
   docker compose version > /dev/null 2>&1 || without "a Docker engine answers, but docker has no compose plugin"
   exec "${command[@]}"
@@ -216,7 +216,7 @@ free_gib=$(df -Pk . | awk 'NR == 2 {print int($4 / 1048576)}')
 ((free_gib >= needed_gib)) || without "it needs $needed_gib GiB of disk here, there are $free_gib"
 mkdir -p "$cache" build
 exec 9> "$cache/.lock"
-flock -n 9 || { echo "ERROR: another docker/compose_engine.sh is at work in $repository" >&2; exit 1; }
+flock -n 9 || { echo "ERROR: another compose/engine.sh is at work in $repository" >&2; exit 1; }
 fetch_packages || without "Debian's packages could not be fetched (cause above)"
 ! ldd "$cache/engine/usr/sbin/dockerd" | grep -q 'not found' || without "Debian $suite's engine does not fit the libraries here"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from docker import trigger
+from compose import trigger
 
 
 class Answers:

@@ -4,7 +4,7 @@ Only the container that runs this sees ~/.aws. boto3 asks here again before its 
 (AWS_CONTAINER_CREDENTIALS_FULL_URI). A profile with role_arn over keys renews itself; a session of SSO does until it
 ends, then `aws sso login` is enough.
 
-Usage: python -m docker.credentials [--check]; --check prints whom the credentials act as, and ends.
+Usage: python -m compose.credentials [--check]; --check prints whom the credentials act as, and ends.
 """
 
 from __future__ import annotations
