@@ -109,7 +109,7 @@ class Nights:
     def list_photos(self) -> Path:
         """Begin a run: list the folder."""
         self.runs.append(f"run-{len(self.runs) + 1}")
-        input_listing.write_of_folder(self.photos, str(self.run_folder / "listing.parquet"))
+        input_listing.write_folder_listing(self.photos, str(self.run_folder / "listing.parquet"))
         return self.run_folder
 
     @property
@@ -187,7 +187,7 @@ def nights(spark: Any, model: dict[str, Any], tmp_path: Path, request: pytest.Fi
     return Nights(spark, f"lake.{name}", photos, tmp_path / "runs", model)
 
 
-def note_what_passes(
+def record_mapped_column(
     monkeypatch: pytest.MonkeyPatch, module: ModuleType, maker: str, column: str, seen: Path
 ) -> None:
     """Have the mappers that `module.maker` makes write each row's `column`, a line each, to `seen` as it passes."""

@@ -336,9 +336,9 @@ def test_a_request_that_is_none_is_refused(tmp_path, request_text):
     path = tmp_path / "request.json"
     path.write_text(request_text)
     with pytest.raises(InputError):
-        erase_images._request(str(path))
+        erase_images._read_request(str(path))
 
 
 def test_a_missing_request_is_refused(tmp_path):
     with pytest.raises(InputError, match="write the request first"):
-        erase_images._request(str(tmp_path / "none.json"))
+        erase_images._read_request(str(tmp_path / "none.json"))

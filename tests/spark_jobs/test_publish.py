@@ -14,7 +14,7 @@ import publish
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fruits.base.batches import list_column
+from fruits.base.batches import to_list_column
 from fruits.base.errors import (
     ConstantFeaturesError,
     FeaturesOutOfRangeError,
@@ -55,7 +55,7 @@ def made_up(nights: Nights, features: np.ndarray, first: int = 0) -> None:
         "loaded_at": datetime.now(UTC),
     }
     append(nights, "images", images, constants)
-    vectors = common | {"features": list_column(features)}
+    vectors = common | {"features": to_list_column(features)}
     append(nights, "features", vectors, {"model_id": nights.model["model_id"], "run_id": "run-1"})
 
 
@@ -201,7 +201,11 @@ def test_features_computed_again_are_projected_again_onto_the_same_basis(nights)
     made_up(nights, values)
     published(nights, "--k", "5")
     nights.spark.sql(f"DELETE FROM {nights.database}.features WHERE image_id = 'image 0007'")
-    vectors = {"image_id": ["image 0007"], "content_sha256": ["c7"], "features": list_column(values[7:8] / 2)}
+    vectors = {
+        "image_id": ["image 0007"],
+        "content_sha256": ["c7"],
+        "features": to_list_column(values[7:8] / 2),
+    }
     append(nights, "features", vectors, {"model_id": nights.model["model_id"], "run_id": "run-2"})
     another_run(nights)
     published(nights, "--k", "5", "--max-variance-loss", "0.2")
@@ -389,7 +393,7 @@ def test_a_second_night_reads_the_pixels_and_vectors_of_few_samples(nights, monk
     made_up(nights, spread(30))
     published(nights)
     asked = []
-    for name in ("_features", "_thumbnails"):
+    for name in ("_read_features", "_read_thumbnails"):
         real = getattr(samples, name)
         monkeypatch.setattr(samples, name, lambda *a, real=real: asked.append(len(a[-1])) or real(*a))
     another_run(nights)
@@ -425,7 +429,7 @@ def test_a_basis_that_explains_too_little_is_not_published(reduced):
 
 
 def test_metrics_of_another_model_than_the_saved_one_are_not_published(reduced, monkeypatch):
-    monkeypatch.setattr(publish.stages, "read", lambda folder, stage: {"pca": {"pca_id": "another"}})
+    monkeypatch.setattr(publish.stage_metrics, "read", lambda folder, stage: {"pca": {"pca_id": "another"}})
     with pytest.raises(InputError, match="are of PCA another, .*: run reduce_pca again"):
         reduced.run("publish")
 
@@ -552,5 +556,5 @@ def test_more_components_than_images_can_carry_are_stated_and_the_model_does_not
 
 
 def test_a_pca_of_another_model_is_not_published(reduced):
-    with pytest.raises(InputError, match="asked for was other"):
+    with pytest.raises(InputError, match="--model-id is other"):
         reduced.run("publish", "--model-id", "other")

@@ -77,11 +77,11 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", address)
         patch.setenv("AWS_REGION", REGION)
-        objects.where_is_s3.cache_clear()
+        objects.find_s3.cache_clear()
         location = {"LocationConstraint": REGION}
         boto3.client("s3").create_bucket(Bucket="lake", CreateBucketConfiguration=location)
         yield address
-    objects.where_is_s3.cache_clear()
+    objects.find_s3.cache_clear()
     process.terminate()
     process.wait(30)
 
