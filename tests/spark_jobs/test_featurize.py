@@ -103,15 +103,15 @@ def spread(nights: Nights, monkeypatch: pytest.MonkeyPatch, parts: int) -> list[
     import featurize
 
     straight: list[int] = []
-    mapped = featurize.data_files.mapped
+    map_rows = featurize.data_files.Selection.map
 
-    def noted(*how):
-        made = mapped(*how)
-        straight.append(made.tasks)
-        return made
+    def record_tasks(*arguments):
+        mapped = map_rows(*arguments)
+        straight.append(mapped.tasks)
+        return mapped
 
-    monkeypatch.setattr(featurize.job, "partitions", lambda *_: parts)
-    monkeypatch.setattr(featurize.data_files, "mapped", noted)
+    monkeypatch.setattr(featurize.job_run, "partitions", lambda *_: parts)
+    monkeypatch.setattr(featurize.data_files.Selection, "map", record_tasks)
     nights.run("featurize")
     return straight
 

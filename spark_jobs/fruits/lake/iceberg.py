@@ -91,10 +91,11 @@ class Table:
 
     def __init__(self, spark: SparkSession, name: str) -> None:
         self.name = name
-        self._spark: Any = spark
+        session: Any = spark
+        self._spark = session
         with annotate_errors(name):
-            self.java: Any = self._spark._jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(
-                self._spark._jsparkSession, name
+            self.java: Any = session._jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(
+                session._jsparkSession, name
             )
             # The catalog caches tables for a while; another job can have written since.
             self.java.refresh()

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from fruits.base import java_errors
+from fruits.base import java_errors, schemas
 from fruits.base.errors import JavaError
-from fruits.job import job_run, schemas
+from fruits.job import job_run
 from fruits.lake import (
     data_files,
     iceberg,
