@@ -202,7 +202,7 @@ def _embedded(
         pieces = data_files.Selection(run.spark, name, columns, wanted).slices()
         if pieces is not None and (parts == 1 or data_files.is_balanced(pieces, counts.pending, parts)):
             if not everything:
-                wanted["image_id"] = work.image_ids("pending")
+                wanted["image_id"] = [row.image_id for row in work.collect(["image_id"], "pending")]
             # Few rows may lie in large files: these every core helps to read.
             hands = run.cores if parts == 1 else parts
             pending = data_files.Selection(run.spark, name, columns, wanted)

@@ -85,33 +85,19 @@ def parser() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts of the listing and both tables, aligned by image id.
+    """Counts of the listing and both tables, aligned by image id."""
 
-    Attributes:
-        seen: Listed objects.
-        seen_bytes: Their bytes.
-        new: Listed objects that neither table has in this state.
-        new_bytes: Bytes of those that are read; objects above `--max-bytes` are rejected unread.
-        hidden: Listed objects that were erased.
-        had: Objects that had a row in either table before.
-        gone: Rows of objects that are no longer listed; 0 unless the listing is complete.
-        missing: Gone rows that no erasure explains.
-        in_images: New and gone objects that have a row in `images`.
-        in_rejects: New, gone and stale objects that have a row in `rejects`.
-        after: Rows that both tables must have in the end.
-    """
-
-    seen: int
+    seen: int  # listed objects that were not erased
     seen_bytes: int
-    new: int
-    new_bytes: int
-    hidden: int
-    had: int
-    gone: int
-    missing: int
-    in_images: int
-    in_rejects: int
-    after: int
+    new: int  # seen objects that neither table has in this state
+    new_bytes: int  # of those that are read; objects above `--max-bytes` are rejected unread
+    hidden: int  # listed objects that were erased
+    had: int  # objects that had a row in either table before
+    gone: int  # objects with a row that are no longer listed; 0 unless the listing is complete
+    missing: int  # gone objects that were not erased
+    in_images: int  # new and gone objects that have a row in `images`
+    in_rejects: int  # new, gone and stale objects that have a row in `rejects`
+    after: int  # rows that both tables must have in the end
 
 
 _WORK = pa.schema(
@@ -236,95 +222,65 @@ def _classify(
     """Find the objects that are new, changed or gone; in a refresh, all that are listed."""
     columns = {name: rows[name] for name in rows.column_names if name != "image_id"}
     grouped = align.group_by_image(rows["image_id"], columns)
-    states = _ObjectStates.read(grouped, erased_ids)
-    is_new = states.seen & (is_refresh | ~states.known)
-    gone = ~states.seen & states.had & is_complete
-    stale = states.seen & ~is_new & states.had_image & states.had_reject
-    flags = {
-        "is_new": is_new,
-        "had_image": states.had_image,
-        "had_reject": states.had_reject,
-        "leaves_images": gone & states.had_image,
-        "leaves_rejects": (gone | stale) & states.had_reject,
-    }
-    counts = align.count_flags(
-        seen=states.seen,
-        hidden=states.hidden,
-        new=is_new,
-        had=states.had,
-        gone=gone,
-        missing=gone & ~states.erased,
-        in_images=(is_new | gone) & states.had_image,
-        in_rejects=(is_new | gone | stale) & states.had_reject,
-        after=(states.seen | states.had) & ~gone,
+    listed, had_image, had_reject = (
+        align.is_not_null(grouped[name]) for name in ("etag", "image_etag", "reject_etag")
     )
-    size_bytes = np.where(states.seen, grouped["size_bytes"].fill_null(0), 0)
+    erased = align.is_in(grouped["image_id"], erased_ids)
+    seen, had = listed & ~erased, had_image | had_reject
+    is_new = seen & (is_refresh | ~_is_known(grouped))
+    gone = ~seen & had & is_complete
+    stale = seen & ~is_new & had_image & had_reject
+    counts = align.count_flags(
+        seen=seen,
+        hidden=listed & erased,
+        new=is_new,
+        had=had,
+        gone=gone,
+        missing=gone & ~erased,
+        in_images=(is_new | gone) & had_image,
+        in_rejects=(is_new | gone | stale) & had_reject,
+        after=(seen | had) & ~gone,
+    )
+    work = align.with_flags(
+        grouped,
+        _WORK,
+        is_new=is_new,
+        had_image=had_image,
+        had_reject=had_reject,
+        leaves_images=gone & had_image,
+        leaves_rejects=(gone | stale) & had_reject,
+    ).filter(is_new | gone | stale)
+    return work, align.Tally(counts | _sum_bytes(grouped, seen, is_new, max_bytes))
+
+
+def _is_known(grouped: pa.Table) -> align.Flags:
+    """Return where a table has a final row of the listed state; a reject counts only if there is no image."""
+    is_final = ~align.is_in(grouped["error_code"], [str(code) for code in rejects.RETRIED_CODES])
+    return np.where(
+        align.is_not_null(grouped["image_etag"]),
+        align.equals(grouped["image_etag"], grouped["etag"]),
+        align.equals(grouped["reject_etag"], grouped["etag"]) & is_final,
+    )
+
+
+def _sum_bytes(grouped: pa.Table, seen: align.Flags, is_new: align.Flags, max_bytes: int) -> dict[str, int]:
+    sizes = np.where(seen, grouped["size_bytes"].fill_null(0), 0)
     # A film of a terabyte among photos, which is not read, would otherwise cut the work into tiny partitions.
-    read_bytes = size_bytes[is_new & (size_bytes <= max_bytes)]
-    totals = {"seen_bytes": int(size_bytes.sum()), "new_bytes": int(read_bytes.sum())}
-    work = align.with_flags(grouped, _WORK, **flags).filter(is_new | gone | stale)
-    return work, align.Tally(counts | totals)
-
-
-@dataclass(frozen=True)
-class _ObjectStates:
-    """Facts about objects, a flag for each.
-
-    Attributes:
-        seen: The object is listed and was not erased.
-        hidden: The object is listed and was erased.
-        erased: The object was erased.
-        had_image: It has a row in `images`.
-        had_reject: It has a row in `rejects`.
-        known: Its row is of the listed state and final.
-    """
-
-    seen: align.Flags
-    hidden: align.Flags
-    erased: align.Flags
-    had_image: align.Flags
-    had_reject: align.Flags
-    known: align.Flags
-
-    @property
-    def had(self) -> align.Flags:
-        """Whether it has a row in either table."""
-        return self.had_image | self.had_reject
-
-    @classmethod
-    def read(cls, grouped: pa.Table, erased_ids: Collection[str]) -> _ObjectStates:
-        """Read the facts from objects that are grouped by image id."""
-        listed, had_image, had_reject = (
-            align.is_not_null(grouped[name]) for name in ("etag", "image_etag", "reject_etag")
-        )
-        erased = align.is_in(grouped["image_id"], erased_ids)
-        is_final = ~align.is_in(grouped["error_code"], [str(code) for code in rejects.RETRIED_CODES])
-        # A reject counts as known only if there is no image of the object.
-        known = np.where(
-            had_image,
-            align.equals(grouped["image_etag"], grouped["etag"]),
-            align.equals(grouped["reject_etag"], grouped["etag"]) & is_final,
-        )
-        return cls(listed & ~erased, listed & erased, erased, had_image, had_reject, known)
+    return {
+        "seen_bytes": int(sizes.sum()),
+        "new_bytes": int(sizes[is_new & (sizes <= max_bytes)].sum()),
+    }
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Results of loading the new objects.
-
-    Attributes:
-        loaded: Images.
-        suppressed: Photos whose content was erased: neither image nor reject.
-        rejects_by_code: Numbers of rejects.
-        metadata_stripped: Images that had metadata.
-        examples: Up to 20 rejects, by key.
-    """
+    """Results of loading the new objects."""
 
     loaded: int
-    suppressed: int
+    suppressed: int  # their content was erased: neither image nor reject
     rejects_by_code: dict[str, int]
-    metadata_stripped: int
-    examples: list[dict[str, str]]
+    metadata_stripped: int  # images that had metadata
+    examples: list[dict[str, str]]  # up to 20 rejects, by key
 
     @property
     def rejected(self) -> int:

@@ -169,7 +169,8 @@ def _project(
     of_model = {"model_id": [arguments.model_id]}
     if counts.missing <= _FEW:
         # At most 25 MB of features: starting Python on the executors takes longer than projecting them here.
-        where = of_model | {"run_id": counts.runs, "image_id": rows.image_ids("missing")}
+        ids = [row.image_id for row in rows.collect(["image_id"], "missing")]
+        where = of_model | {"run_id": counts.runs, "image_id": ids}
         batches = project(Selection(spark, name, columns, where).read().to_batches())
         return pa.Table.from_batches(batches, schema)
     if counts.missing == counts.features:

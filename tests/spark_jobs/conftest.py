@@ -169,6 +169,11 @@ class Nights:
             (row.asDict() for row in frame.collect()), key=lambda row: tuple(map(str, row.values()))
         )
 
+    def current_pca_id(self) -> str | None:
+        """The PCA model published last; None before the first publication."""
+        rows = self.table("pca_models").orderBy("published_at", ascending=False).limit(1).collect()
+        return rows[0].pca_id if rows else None
+
     def keys(self, name: str) -> list[str]:
         """The object keys in `images` or `rejects`."""
         return sorted(row.source_key for row in self.table(name).select("source_key").collect())

@@ -158,16 +158,16 @@ def test_removed_images_leave_the_pca_and_the_basis_published_last_is_the_curren
     values = spread(12)
     made_up(nights, values)
     published(nights, "--k", "2", "--max-variance-loss", "0")
-    first = tables.current_pca_id(nights.spark, nights.database)
+    first = nights.current_pca_id()
     forget(nights, "image 0003")
     published(nights, "--k", "2", "--max-variance-loss", "0")
     assert {row["image_id"] for row in nights.rows("pca")} == {f"image {n:04}" for n in range(12) if n != 3}
     current = {row.pca_id for row in tables.current_pca(nights.spark, nights.database).collect()}
-    assert current == {tables.current_pca_id(nights.spark, nights.database)} != {first}
+    assert current == {nights.current_pca_id()} != {first}
 
     made_up(nights, values[3:4], first=3)
     published(nights, "--k", "2", "--max-variance-loss", "0")
-    assert tables.current_pca_id(nights.spark, nights.database) == first, "the first basis is right again"
+    assert nights.current_pca_id() == first, "the first basis is right again"
     assert len(nights.rows("pca_models")) == 2
     assert tables.current_pca(nights.spark, nights.database).count() == 12
 
@@ -177,7 +177,7 @@ def test_while_the_images_do_not_drift_the_basis_stays_and_only_new_rows_are_pro
     made_up(nights, values[:58])
     published(nights, "--k", "5")
     first = {row["image_id"]: row for row in nights.rows("pca")}
-    basis = tables.current_pca_id(nights.spark, nights.database)
+    basis = nights.current_pca_id()
     another_run(nights)
     made_up(nights, values[58:], first=58)
     forget(nights, "image 0003")
@@ -255,7 +255,7 @@ def test_the_same_basis_asked_for_in_other_words_stays_that_night_and_the_next(n
     made_up(nights, values[:58])
     k = str(nights.run("reduce_pca", "--variance", "0.3")["pca"]["k"])
     nights.run("publish")
-    basis, rows = tables.current_pca_id(nights.spark, nights.database), nights.rows("pca")
+    basis, rows = nights.current_pca_id(), nights.rows("pca")
     another_run(nights)
     assert nights.run("reduce_pca", "--k", k)["drift"]["new_basis"] is False
     nights.run("publish")
@@ -266,7 +266,7 @@ def test_the_same_basis_asked_for_in_other_words_stays_that_night_and_the_next(n
     made_up(nights, values[58:], first=58)
     assert nights.run("reduce_pca", "--k", k, "--max-variance-loss", "0.2")["drift"]["reason"] is None
     nights.run("publish")
-    assert tables.current_pca_id(nights.spark, nights.database) == basis
+    assert nights.current_pca_id() == basis
     assert len(nights.rows("pca")) == 60
 
 
@@ -277,12 +277,12 @@ def test_yesterdays_basis_is_kept_and_can_be_published_again_complete_and_older_
         made_up(nights, values[(0, 40, 50)[night] : until], first=(0, 40, 50)[night])
         another_run(nights)
         published(nights, "--k", "4", "--max-variance-loss", "0")
-        ids.append(tables.current_pca_id(nights.spark, nights.database))
+        ids.append(nights.current_pca_id())
     assert len(set(ids)) == 3
     assert {row["pca_id"] for row in nights.rows("pca")} == set(ids[1:])
     assert {row["pca_id"] for row in nights.rows("pca_models")} == set(ids[1:])
     nights.run("publish", "--pca-id", ids[1])
-    assert tables.current_pca_id(nights.spark, nights.database) == ids[1]
+    assert nights.current_pca_id() == ids[1]
     assert tables.current_pca(nights.spark, nights.database).count() == 55, "it got the rows that it lacked"
     with pytest.raises(InputError, match="the current one and the one before it are kept"):
         nights.run("publish", "--pca-id", ids[0])
@@ -291,7 +291,7 @@ def test_yesterdays_basis_is_kept_and_can_be_published_again_complete_and_older_
 def test_killed_between_the_two_deletes_of_an_old_basis_a_rerun_drops_its_rows(nights, monkeypatch):
     made_up(nights, spread(20))
     published(nights)
-    current = tables.current_pca_id(nights.spark, nights.database)
+    current = nights.current_pca_id()
     for days, name in ((1, "before"), (2, "old")):
         of_then = {
             "pca": {"pca_id": F.lit(name)},
@@ -378,12 +378,12 @@ def test_upkeep_that_pays_is_done_by_publish(nights, monkeypatch):
 def test_a_basis_whose_rows_were_deleted_becomes_current_only_complete(nights):
     made_up(nights, spread(20))
     published(nights, "--k", "3")
-    basis = tables.current_pca_id(nights.spark, nights.database)
+    basis = nights.current_pca_id()
     nights.spark.sql(f"DELETE FROM {nights.database}.pca WHERE image_id < 'image 0010'")
     nights.spark.sql(f"DELETE FROM {nights.database}.pca_models WHERE pca_id = '{basis}'")
     another_run(nights)
     published(nights, "--k", "3")
-    assert tables.current_pca_id(nights.spark, nights.database) == basis
+    assert nights.current_pca_id() == basis
     assert tables.current_pca(nights.spark, nights.database).count() == 20
 
 

@@ -47,15 +47,10 @@ _TALLY = "tally"
 
 @dataclass(frozen=True)
 class Tally:
-    """Totals over keys, which can be added up.
-
-    Attributes:
-        counts: Numbers by name.
-        runs: The runs that wrote the rows to work on.
-    """
+    """Totals over keys, which can be added up."""
 
     counts: Mapping[str, int]
-    runs: frozenset[str] = frozenset()
+    runs: frozenset[str] = frozenset()  # that wrote the rows to work on
 
     def __add__(self, other: Tally) -> Tally:
         counts = {name: count + other.counts[name] for name, count in self.counts.items()}
@@ -68,15 +63,10 @@ Classifier = Callable[[pa.Table], tuple[pa.Table, Tally]]
 
 @dataclass(frozen=True)
 class AlignedRows:
-    """The rows that a classifier returned, which later commits do not change.
-
-    Attributes:
-        spark: The session.
-        rows: The rows: in the driver's memory, or persisted on the executors' disks.
-    """
+    """The rows that a classifier returned, which later commits do not change."""
 
     spark: SparkSession
-    rows: pa.Table | DataFrame
+    rows: pa.Table | DataFrame  # in the driver's memory, or persisted on the executors' disks
 
     @property
     def is_on_driver(self) -> bool:
@@ -94,15 +84,8 @@ class AlignedRows:
         frame = self.frame(columns, *flags)
         return F.broadcast(frame) if self.is_on_driver else frame
 
-    def image_ids(self, *flags: str) -> list[str]:
-        """Collect the image ids of few rows: those in which all the flags are set."""
-        return [row.image_id for row in self._collect(["image_id"], flags)]
-
-    def first(self, limit: int, columns: Sequence[str], *flags: str) -> list[Row]:
-        """Collect at most `limit` rows in which all the flags are set, the first by image_id."""
-        return self._collect(columns, flags, limit)
-
-    def _collect(self, columns: Sequence[str], flags: Sequence[str], limit: int | None = None) -> list[Row]:
+    def collect(self, columns: Sequence[str], *flags: str, limit: int | None = None) -> list[Row]:
+        """Collect few rows in which all the flags are set: all of them, or the first by image_id."""
         if isinstance(self.rows, pa.Table):
             rows = self._select(columns, flags)
             rows = rows if limit is None else rows.sort_by("image_id").slice(0, limit)
@@ -116,12 +99,7 @@ class AlignedRows:
 
 
 def key_columns(spark: SparkSession, table: str, **columns: str) -> KeyColumns:
-    """Read the image ids of a table and some narrow columns.
-
-    Args:
-        spark: A session with the catalog configured.
-        table: ``catalog.database.table``, with a column ``image_id``.
-        **columns: The table's columns by their names in the result.
+    """Read the image ids of a table and some narrow columns, which get the names of the arguments.
 
     Returns:
         All rows of the current snapshot, whatever is committed later; in the driver's memory when there are at most
@@ -191,11 +169,6 @@ def from_arrow(spark: SparkSession, rows: pa.Table, schema: StructType | None = 
 
     Many rows stay in Arrow, in a batch for each core or more: a LocalRelation holds each row several times in Java
     while a query runs.
-
-    Args:
-        spark: The session.
-        rows: The rows.
-        schema: The frame's schema; None to derive it from the rows.
     """
     batches = max(spark.sparkContext.defaultParallelism, -(-rows.nbytes // _TASK_BYTES))
     batch_rows = max(1, -(-len(rows) // batches))

@@ -43,29 +43,17 @@ class FileSlice:
     """A share of a Parquet file: the row groups that begin in a range of its bytes.
 
     The ranges of a file's slices cover the file without overlap, so each row group is in exactly one of them.
-
-    Attributes:
-        uri: The file's URI.
-        begin: The first byte.
-        end: The byte after the last.
-        rows: The approximate number of rows, by the slice's share of the bytes.
     """
 
     uri: str
     begin: int
     end: int
-    rows: int
+    rows: int  # approximate, by the slice's share of the bytes
 
 
 @dataclass(frozen=True)
 class FileTasks:
-    """Tasks that read files themselves.
-
-    Attributes:
-        spark: The session.
-        count: The number of tasks.
-        read: A function that reads the rows of a task, by its number.
-    """
+    """Tasks that read files themselves; `read` reads the rows of the task of a number."""
 
     spark: SparkSession
     count: int
@@ -127,14 +115,7 @@ class MappedRows:
 
 @dataclass(frozen=True)
 class Selection:
-    """Some columns of some rows of a table.
-
-    Attributes:
-        spark: A session with the catalog configured.
-        table: ``catalog.database.table``.
-        columns: The columns.
-        where: The rows; all of them by default.
-    """
+    """Some columns of some rows of a table (``catalog.database.table``)."""
 
     spark: SparkSession
     table: str
@@ -206,13 +187,7 @@ class Selection:
 def compare_snapshots(
     spark: SparkSession, table: str, before: int, now: int
 ) -> tuple[list[FileSlice], list[FileSlice]] | None:
-    """Compare two snapshots by their files, which never change.
-
-    Args:
-        spark: A session with the catalog configured.
-        table: ``catalog.database.table``.
-        before: A snapshot that the table still has.
-        now: A later snapshot.
+    """Compare two snapshots of a table by their files, which never change.
 
     Returns:
         The slices of files that only `now` has, and of those that only `before` has. A rewritten file is in both

@@ -35,11 +35,7 @@ _SQL = {"long": "BIGINT", "timestamptz": "TIMESTAMP", "timestamp": "TIMESTAMP_NT
 class DataFile:
     """A data file of a snapshot.
 
-    Attributes:
-        uri: The file's URI.
-        size_bytes: Its size.
-        rows: Its number of rows.
-        row_groups: The bytes at which its row groups begin; empty if its writer did not record them.
+    `row_groups` are the bytes at which its row groups begin; empty if its writer did not record them.
     """
 
     uri: str
@@ -49,15 +45,7 @@ class DataFile:
 
 
 def table_names(spark: SparkSession, database: str) -> set[str] | None:
-    """List the tables of a database with a single request to the catalog.
-
-    Args:
-        spark: A session with the catalog configured.
-        database: ``catalog.database``.
-
-    Returns:
-        Their names; None if there is no such database.
-    """
+    """List the tables of a database with a single request to the catalog; None if there is no such database."""
     session: Any = spark
     name, namespace = database.split(".")
     catalog = session._jsparkSession.sessionState().catalogManager().catalog(name)

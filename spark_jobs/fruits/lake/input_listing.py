@@ -29,14 +29,7 @@ _COLUMNS = ["key", "etag", "size_bytes"]
 
 
 def read(spark: SparkSession, uri: str) -> pa.Table | SparkRows:
-    """Read a listing on the driver if it has a single row group; otherwise executors read it, group by group.
-
-    Args:
-        spark: The session.
-        uri: ``listing.parquet`` with columns key, etag, size_bytes.
-
-    Returns:
-        A row for each object (`schemas.LISTING`).
+    """Read a listing (`schemas.LISTING`): the driver a single row group, executors several, group by group.
 
     Raises:
         ListingError: There is no listing, or it does not have these columns.
@@ -87,17 +80,11 @@ def _with_image_ids(rows: pa.RecordBatch) -> pa.RecordBatch:
 
 @dataclass(frozen=True)
 class FolderContent:
-    """The files below a folder, by kind.
+    """The files below a folder, by kind."""
 
-    Attributes:
-        photos: Files to load, sorted by key; files that are not pictures become rejects.
-        leftovers: Files of file managers (`keys.is_leftover`), which are not loaded.
-        links: Links to other folders, which are not followed.
-    """
-
-    photos: list[Path]
-    leftovers: list[Path]
-    links: list[Path]
+    photos: list[Path]  # sorted by key; files that are not pictures become rejects
+    leftovers: list[Path]  # of file managers (`keys.is_leftover`); not loaded
+    links: list[Path]  # to other folders; not followed
 
     def describe_skipped(self, root: Path) -> list[str]:
         """Describe the files that are not loaded, in a line for each kind."""
@@ -149,7 +136,7 @@ def write_folder_listing(folder: Path, uri: str, report: Callable[[str], object]
     """List a plain folder as `plan` lists a bucket: every photo, sorted by key, keys relative to the folder.
 
     Args:
-        folder: The folder of photos; links to other folders are not followed.
+        folder: The folder of photos.
         uri: The URI of ``listing.parquet``.
         report: A function that takes a line for each kind of file that is not loaded.
 

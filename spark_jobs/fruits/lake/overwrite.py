@@ -28,10 +28,10 @@ def replace(spark: SparkSession, table: str, rows: pa.Table, where: Mapping[str,
     The lock on the database (one writer) makes it safe to read and then replace.
 
     Args:
-        spark: A session with the catalog configured.
-        table: ``catalog.database.table``: a small table of `schemas.TABLES`.
-        rows: All columns that `schemas.TABLES` names.
-        where: Values by column, which all rows have.
+        spark: The session.
+        table: ``catalog.database.table``, a small table.
+        rows: The new rows, with all columns that `schemas.TABLES` names.
+        where: Values by column, which the new rows have too.
 
     Raises:
         Py4JJavaError: The commit failed, or its reply was lost. Upkeep removes the files of a failed commit.

@@ -61,12 +61,7 @@ _TABLE_PROPERTIES = {
 
 @dataclass(frozen=True)
 class SparkRows:
-    """Rows that Spark reads because they are too many for the driver.
-
-    Attributes:
-        frame: The rows.
-        rows: Their number.
-    """
+    """Rows that Spark reads because they are too many for the driver, and their number."""
 
     frame: DataFrame
     rows: int
@@ -80,12 +75,8 @@ def properties(table: str) -> dict[str, str]:
 def ensure(spark: SparkSession, database: str) -> None:
     """Create the database's missing tables and check the others.
 
-    Args:
-        spark: A session with the catalog configured.
-        database: ``catalog.database``, for example ``lake.fruits``.
-
     Raises:
-        InputError: The name does not have that form.
+        InputError: `database` is not of the form ``catalog.database``.
         TableError: The jobs cannot write a table: see `check`.
     """
     if not _DATABASE.match(database):
@@ -173,7 +164,7 @@ def merge(
     Args:
         spark: The session.
         database: ``catalog.database``.
-        table: A table of `schemas.TABLES`.
+        table: The table's short name.
         upserts: Rows with all columns that `schemas.TABLES` names, unique by the key; evaluated more than once, so
             persisted. Columns that users have added are NULL in new rows and unchanged in replaced rows.
         deletes: Rows with the keys of rows that the table has, disjoint from `upserts`.
@@ -244,23 +235,10 @@ def delete(spark: SparkSession, name: str, condition: str) -> None:
             spark.sql(f"DELETE FROM {name} WHERE {condition}")  # noqa: S608 - names and digests, none from outside
 
 
-def current_pca_id(spark: SparkSession, database: str) -> str | None:
-    """Return the id of the current PCA model; None before the first publication."""
-    row = spark.table(f"{database}.pca_models").agg(F.max_by("pca_id", "published_at")).first()
-    return None if row is None else row[0]
-
-
 def current_pca(spark: SparkSession, database: str) -> DataFrame:
-    """Read the components of the current PCA model, whatever else the table holds.
+    """Read the rows of ``pca`` of the current PCA model; none before the first publication.
 
     Glue's Iceberg catalog has no views; `schemas.CURRENT_PCA` is the query for readers.
-
-    Args:
-        spark: A session with the catalog configured.
-        database: ``catalog.database``, for example ``lake.fruits``.
-
-    Returns:
-        The rows of ``pca`` of a single pca_id; none before the first publication.
     """
     for table in ("pca_models", "pca"):
         spark.catalog.refreshTable(f"{database}.{table}")  # in case the session's catalog caches tables
@@ -270,11 +248,7 @@ def current_pca(spark: SparkSession, database: str) -> DataFrame:
 def size_bytes(spark: SparkSession, database: str, table: str, rows: int | None = None) -> int:
     """Return the bytes of a table's current files, from its metadata alone.
 
-    Args:
-        spark: A session with the catalog configured.
-        database: ``catalog.database``.
-        table: A table of `schemas.TABLES`.
-        rows: Estimate the bytes of this many rows, assuming rows of equal size.
+    With `rows`, estimate the bytes of this many rows, assuming rows of equal size.
     """
     current = Table(spark, f"{database}.{table}")
     if rows is None or not current.rows:

@@ -16,29 +16,17 @@ from fruits.lake import align
 
 @dataclass(frozen=True)
 class PublicationCounts:
-    """Counts of images, features and rows of pca.
-
-    Attributes:
-        images: Images.
-        features: Images whose features match their current content.
-        images_without_features: Images without features of this model, or only of other content.
-        features_without_image: Features of this model whose image is deleted.
-        missing: Features whose projection by this PCA model is missing or stale.
-        outdated: Of these, those with a stale projection.
-        orphans: Images without row or features that still have rows of any PCA model.
-        others: Images with rows of PCA models other than this one and the one before it.
-        runs: The runs that computed the missing features.
-    """
+    """Counts of images, features and rows of pca."""
 
     images: int
-    features: int
-    images_without_features: int
-    features_without_image: int
-    missing: int
-    outdated: int
-    orphans: int
-    others: int
-    runs: list[str]
+    features: int  # images whose features match their current content
+    images_without_features: int  # or only of other content or models
+    features_without_image: int  # features of this model whose image is deleted
+    missing: int  # features whose projection by this PCA model is missing or stale
+    outdated: int  # of these, those with a stale projection
+    orphans: int  # images without row or features that still have rows of any PCA model
+    others: int  # images with rows of PCA models other than this one and the one before it
+    runs: list[str]  # that computed the missing features
 
 
 _IMAGE_COLUMNS = {"label": "label", "source_key": "source_key", "image_run": "run_id"}

@@ -30,38 +30,22 @@ class Facts:
     """Facts for the gate: counts by key over the whole tables, and measurements of the rows to publish.
 
     The run that projected a row measured it, so published rows are not read again.
-
-    Attributes:
-        images: Rows of ``images``.
-        rejects: Rows of ``rejects``.
-        images_without_features: Images without features of this model, or only of other content.
-        features_without_image: Features of this model whose image is deleted.
-        features_without_pca: Features that could not be projected.
-        not_finite: Features with NaN or infinity.
-        wrong_dims: Features whose length differs from the model's.
-        images_in_sums: Images in the statistics that the PCA model was fitted on or compared with.
-        smallest_norm: The smallest Euclidean norm of features projected in this run; None if there were none.
-        largest_norm: The largest.
-        explained_variance: The share of the variance of all images that the PCA model explains.
-        agreement_features: 1-NN label agreement by raw features; None if there are no labels to compare.
-        agreement_pca: The same by PCA.
-        judged_photos: Photos that the agreement was measured on.
     """
 
     images: int
     rejects: int
-    images_without_features: int
+    images_without_features: int  # of this model and of their current content
     features_without_image: int
-    features_without_pca: int
-    not_finite: int
-    wrong_dims: int
-    images_in_sums: int
-    smallest_norm: float | None
+    features_without_pca: int  # features that could not be projected
+    not_finite: int  # features with NaN or infinity
+    wrong_dims: int  # features whose length differs from the model's
+    images_in_sums: int  # images in the statistics that the PCA model was fitted on or compared with
+    smallest_norm: float | None  # Euclidean norm of features projected in this run; None if there were none
     largest_norm: float | None
-    explained_variance: float
-    agreement_features: float | None
+    explained_variance: float  # share of the variance of all images that the PCA model explains
+    agreement_features: float | None  # 1-NN label agreement by raw features; None without labels to compare
     agreement_pca: float | None
-    judged_photos: int
+    judged_photos: int  # that the agreement was measured on
 
     @property
     def reject_rate(self) -> float:
@@ -72,24 +56,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of the gate.
+    """Limits of the gate."""
 
-    Attributes:
-        reject_rate: The largest share of rejects among all listed objects, in [0, 1].
-        smallest_norm: The smallest norm of features: a vector of zeros says nothing about its photo.
-        largest_norm: The largest norm of features: ReLU6 ends at 6, so 6 * sqrt(1280) = 214.7 is the maximum.
-        explained_variance: The smallest share that the PCA model must explain.
-        agreement: The smallest 1-NN label agreement, by features and by PCA; None with random weights, which only
-            demonstrate the pipeline.
-        judged_photos: With fewer photos, agreement is chance and only reported.
-    """
-
-    reject_rate: float = 0.2
-    smallest_norm: float = 1e-3
-    largest_norm: float = 6 * 1280**0.5
+    reject_rate: float = 0.2  # of all listed objects
+    smallest_norm: float = 1e-3  # a vector of zeros says nothing about its photo
+    largest_norm: float = 6 * 1280**0.5  # ReLU6 ends at 6, so 6 * sqrt(1280) = 214.7 is the maximum
     explained_variance: float = 0.2
-    agreement: float | None = None
-    judged_photos: int = 100
+    agreement: float | None = None  # None with random weights, which only demonstrate the pipeline
+    judged_photos: int = 100  # with fewer photos, agreement is chance and only reported
 
 
 def gate(facts: Facts, limits: Limits) -> dict[str, Check]:

@@ -34,22 +34,18 @@ class Samples:
     """The images of the sample, by image id.
 
     Attributes:
-        image_ids: n ids.
+        table: The rows for the table `samples`; only the first `SHOWN` have a thumbnail.
+        features: Their features, (n, d) float32.
         labels: n labels, None for an image without label.
         sequences: n rotation sequences (`keys.sequence`).
-        features: (n, d) float32.
-        thumbnails: n WebP pictures; None beyond the first `SHOWN`.
-        is_stored: Whether the table `samples` holds exactly these.
-        table: The rows for the table `samples`.
+        is_stored: Whether the table `samples` holds exactly these rows.
     """
 
-    image_ids: list[str]
+    table: pa.Table
+    features: npt.NDArray[np.float32]
     labels: list[str | None]
     sequences: list[str]
-    features: npt.NDArray[np.float32]
-    thumbnails: list[bytes | None]
     is_stored: bool
-    table: pa.Table
 
     def agreement(self, fitted: Pca) -> tuple[float | None, float | None, int]:
         """Measure 1-NN label agreement by raw features and by PCA, and count the photos that it is measured on."""
@@ -65,17 +61,11 @@ class Samples:
 
     def write_shown(self, fitted: Pca, uri: str) -> None:
         """Write the report's sample: the first two components and thumbnails."""
-        shown = slice(0, SHOWN)
-        projected = fitted.project(self.features[shown])
+        shown, labels = self.table.slice(0, SHOWN), pa.array(self.labels[:SHOWN], pa.string())
+        projected = fitted.project(self.features[:SHOWN])
         # With k = 1 there is no second component: the scatter is a line.
         second = projected[:, 1] if fitted.k > 1 else np.zeros(len(projected), np.float32)
-        columns = [
-            pa.array(self.image_ids[shown], pa.string()),
-            pa.array(self.labels[shown], pa.string()),
-            pa.array(projected[:, 0]),
-            pa.array(second),
-            pa.array(self.thumbnails[shown], pa.binary()),
-        ]
+        columns = [shown["image_id"], labels, pa.array(projected[:, 0]), pa.array(second), shown["thumbnail"]]
         table = pa.Table.from_arrays(columns, schema=schemas.REPORT_SAMPLE)
         with objects.writer(uri, None) as out:
             pq.write_table(table, out, compression="zstd")
@@ -93,7 +83,7 @@ def draw(run: job_run.Run, rows: align.AlignedRows, model_id: str) -> Samples:
         rows: The rows of `pending.find_pending`; the sample is drawn from those that are `present`.
         model_id: The model whose features to read.
     """
-    drawn = rows.first(ROWS, _COLUMNS, "present")
+    drawn = rows.collect(_COLUMNS, "present", limit=ROWS)
     stored = _read_stored(run, model_id)
     lacking = [row for row in drawn if _version(row) not in stored]
     stored |= _read_features(run, model_id, lacking)
@@ -114,13 +104,11 @@ def draw(run: job_run.Run, rows: align.AlignedRows, model_id: str) -> Samples:
         schema=schemas.SAMPLES,
     )
     return Samples(
-        image_ids=[row.image_id for row in drawn],
+        table=table,
+        features=features,
         labels=[row.label for row in drawn],
         sequences=[keys.sequence(row.source_key) for row in drawn],
-        features=features,
-        thumbnails=pictures,
         is_stored=not lacking and not unseen and len(stored) == len(drawn),
-        table=table,
     )
 
 

@@ -27,15 +27,7 @@ _COMPACTED = ("images", "rejects", "features", "pca")  # the others are rewritte
 
 @dataclass(frozen=True)
 class TableStats:
-    """Facts from a table's metadata.
-
-    Attributes:
-        files: Data files.
-        size_bytes: Their size.
-        snapshots: Snapshots.
-        oldest_days: Age of the oldest snapshot.
-        partitions: Partitions; 1 if the table is not partitioned.
-    """
+    """Facts from a table's metadata; a table that is not partitioned has a single partition."""
 
     files: int
     size_bytes: int
@@ -90,13 +82,11 @@ def maintain(run: job_run.Run) -> dict[str, Any]:
 
 def compact(run: job_run.Run, name: str) -> None:
     """Rewrite small files into files of the target size. The rows, and so the kept statistics, stay the same."""
-    catalog, table = _split_name(run, name)
-    before = Table(run.spark, f"{run.arguments.database}.{name}").snapshot_id
-    run.spark.sql(
-        f"CALL {catalog}.system.rewrite_data_files(table => '{table}', options => "
-        f"map('target-file-size-bytes', '{TARGET_BYTES}', 'min-input-files', '2'))"
-    )
-    now = Table(run.spark, f"{run.arguments.database}.{name}").snapshot_id
+    table = f"{run.arguments.database}.{name}"
+    before = Table(run.spark, table).snapshot_id
+    options = f"map('target-file-size-bytes', '{TARGET_BYTES}', 'min-input-files', '2')"
+    _call(run, f"rewrite_data_files(table => '{table}', options => {options})")
+    now = Table(run.spark, table).snapshot_id
     if name == "features" and before is not None and now is not None and before != now:
         # Otherwise the next run would read the compacted files only to find that nothing has changed.
         gramian_store.move(run, before, now)
@@ -104,11 +94,8 @@ def compact(run: job_run.Run, name: str) -> None:
 
 def expire(run: job_run.Run, name: str, older_than: datetime, retain: int) -> None:
     """Expire snapshots except the last `retain` and tagged ones, and delete the files that only they refer to."""
-    catalog, table = _split_name(run, name)
-    run.spark.sql(
-        f"CALL {catalog}.system.expire_snapshots(table => '{table}', older_than => "
-        f"TIMESTAMP '{older_than:%Y-%m-%d %H:%M:%S.%f}', retain_last => {retain})"
-    )
+    table, time_limit = f"{run.arguments.database}.{name}", f"TIMESTAMP '{older_than:%Y-%m-%d %H:%M:%S.%f}'"
+    _call(run, f"expire_snapshots(table => '{table}', older_than => {time_limit}, retain_last => {retain})")
 
 
 def remove_orphans(run: job_run.Run, name: str, older_than: datetime) -> int:
@@ -137,9 +124,8 @@ def remove_orphans(run: job_run.Run, name: str, older_than: datetime) -> int:
     return sum(1 for _ in iterate(result.orphanFileLocations()))
 
 
-def _split_name(run: job_run.Run, name: str) -> tuple[str, str]:
-    catalog, database = run.arguments.database.split(".")
-    return catalog, f"{database}.{name}"
+def _call(run: job_run.Run, procedure: str) -> None:
+    run.spark.sql(f"CALL {run.arguments.database.partition('.')[0]}.system.{procedure}")
 
 
 def _time(work: Callable[..., object], *arguments: Any) -> float:

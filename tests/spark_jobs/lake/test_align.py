@@ -148,8 +148,8 @@ def test_aligned_rows_are_selected_by_columns_and_flags(spark: Any, is_on_driver
     to_join = aligned.to_join(["image_id"], "present")
     analyzed = str(to_join._jdf.queryExecution().analyzed())
     assert ("strategy=broadcast" in analyzed) == is_on_driver, "not what is large"
-    assert sorted(aligned.image_ids("missing")) == ["a", "c", "d"]
-    first = aligned.first(2, ["image_id", "label"], "present")
+    assert sorted(row.image_id for row in aligned.collect(["image_id"], "missing")) == ["a", "c", "d"]
+    first = aligned.collect(["image_id", "label"], "present", limit=2)
     assert [(row.image_id, row.label) for row in first] == [("b", None), ("c", "Kiwi")]
 
 

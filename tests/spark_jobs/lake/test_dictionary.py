@@ -155,7 +155,7 @@ def test_spark_on_a_cluster(glue: Nights, capsys: pytest.CaptureFixture[str]) ->
     [query] = of("Spark SQL")
     current = glue.spark.sql(query).collect()
     assert len(current) == 6
-    assert {row.pca_id for row in current} == {tables.current_pca_id(glue.spark, "lake.fruits")}
+    assert {row.pca_id for row in current} == {glue.current_pca_id()}
     assert glue.table("pca_models").count() == 2, "as many publications as the page says are kept"
     for block in of("Spark"):
         exec(block, {"spark": glue.spark})

@@ -25,6 +25,9 @@ MB = 1024 * 1024
         (TableStats(100, 100 * 128 * MB, 1, 0), False),
         (TableStats(150, 100 * 128 * MB, 1, 0), False),
         (TableStats(200, 100 * 128 * MB, 1, 0), True),
+        (TableStats(2 * 256, 10 * MB, 1, 0, partitions=256), False),
+        (TableStats(16 * 256, 10 * MB, 1, 0, partitions=256), False),
+        (TableStats(17 * 256, 10 * MB, 1, 0, partitions=256), True),
     ],
 )
 def test_compaction_pays_when_it_takes_half_of_many_files_away(stats, wants):
@@ -43,6 +46,18 @@ def test_a_usual_night_commits_nothing(nights: Nights) -> None:
     before = nights.commits("features")
     assert upkeep.maintain(run) == {}
     assert nights.commits("features") == before
+
+
+@pytest.mark.spark
+def test_a_few_files_in_each_partition_are_not_compacted(nights: Nights) -> None:
+    run = begin(nights)
+    features = f"{nights.database}.features"
+    nights.spark.sql(f"ALTER TABLE {features} ADD PARTITION FIELD bucket(8, image_id)")
+    for first in (0, 100, 200):
+        add(run, list(range(first, first + 40)))
+    stats = upkeep.read_stats(Table(nights.spark, features))
+    assert (stats.files, stats.partitions) == (3 * 8, 8), "more files than an unpartitioned table may have"
+    assert upkeep.maintain(run) == {}
 
 
 @pytest.mark.spark
