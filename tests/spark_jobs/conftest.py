@@ -195,18 +195,18 @@ def nights(spark: Any, model: dict[str, Any], tmp_path: Path, request: pytest.Fi
 def record_mapped_column(
     monkeypatch: pytest.MonkeyPatch, module: ModuleType, maker: str, column: str, seen: Path
 ) -> None:
-    """Have the mappers that `module.maker` makes write each row's `column`, a line each, to `seen` as it passes."""
-    made, path = getattr(module, maker), str(seen)
+    """Make the mappers of `module.maker` append each row's `column` to the file `seen`, a line each."""
+    make_mapper, path = getattr(module, maker), str(seen)
 
-    def noting(*how: Any) -> Mapper:
-        mapper = made(*how)
+    def make_recorder(*arguments: Any) -> Mapper:
+        mapper = make_mapper(*arguments)
 
-        def noted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        def record(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in mapper(batches):
                 with open(path, "a") as file:  # noqa: PTH123 - a worker has no imports of this module
                     file.writelines(f"{value}\n" for value in batch.column(column).to_pylist())
                 yield batch
 
-        return noted
+        return record
 
-    monkeypatch.setattr(module, maker, noting)
+    monkeypatch.setattr(module, maker, make_recorder)

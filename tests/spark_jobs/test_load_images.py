@@ -321,10 +321,10 @@ def test_a_bucket_is_loaded_with_one_request_per_new_object(nights, monkeypatch)
         for _ in range(2):
             parsed = load_images.parser().parse_args(arguments)
             load_images.load_images(job_run.Run("load_images", parsed, nights.spark))
-        asked = sorted(key for method, key in bucket.requests if key.startswith("photos/"))
+        requested = sorted(key for method, key in bucket.requests if key.startswith("photos/"))
         written = json.loads(bucket.objects["runs/run-1/stages/load_images.json"][0])
     objects.find_s3.cache_clear()
-    assert asked == sorted(keys), "one GET each, no HEAD, and none in the second run"
+    assert requested == sorted(keys), "one GET each, no HEAD, and none in the second run"
     assert written["images"]["unchanged"] == 8
     assert {row["label"] for row in nights.rows("images")} == {None, "Label 0", "Label 1"}
     assert nights.keys("rejects") == ["photos/page.jpg"]

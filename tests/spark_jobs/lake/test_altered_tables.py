@@ -1,4 +1,4 @@
-"""Tables that a data engineer has altered: the next night writes what they ask for, and every reader finds all rows."""
+"""Tables that a data engineer has altered: the next run writes as they require, and every reader finds all rows."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def by_pyiceberg(nights: Nights, name: str, column: str, value: str) -> int:
 def assert_each_row_is_found(nights: Nights, name: str, rows: int) -> None:
     """Look for each row by its id and its run, and group by the columns that tables are partitioned by."""
     columns = [column for column in ("model_id", "run_id") if column in schemas.table_columns(name)]
-    found = nights.table(name).select("image_id", *columns).collect()
-    assert len({row.image_id for row in found}) == len(found) == rows
-    for row in found:
+    ids = nights.table(name).select("image_id", *columns).collect()
+    assert len({row.image_id for row in ids}) == len(ids) == rows
+    for row in ids:
         assert nights.table(name).where(f"image_id = '{row.image_id}'").count() == 1
         assert by_pyiceberg(nights, name, "image_id", row.image_id) == 1
     for column in columns:

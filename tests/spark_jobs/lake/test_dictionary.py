@@ -51,14 +51,14 @@ class Block:
 
 def blocks() -> list[Block]:
     """Read the blocks of the page, in its order."""
-    found, engine = [], ""
+    code_blocks, engine = [], ""
     pattern = r"^\*\*([^*]+)\*\*|^```(\w+)\n(.*?)^```"
     for match in re.finditer(pattern, PAGE.read_text(), re.MULTILINE | re.DOTALL):
         engine = match[1] or engine
         if match[2]:
             text = match[3].replace("<lake bucket>", "lake").replace("<run_id>", "run-2")
-            found.append(Block(engine, match[2], text))
-    return found
+            code_blocks.append(Block(engine, match[2], text))
+    return code_blocks
 
 
 def of(engine: str) -> list[str]:
