@@ -332,7 +332,9 @@ features = spark.table(f"{DATABASE}.features").where(f"model_id = '{MODEL_ID}'")
 def summed(partitions: int) -> gramian.Sums:
     """The sums of all features, over so many partitions."""
     parts = (
-        features.repartition(partitions).mapInArrow(gramian.summer(), schemas.to_spark(schemas.GRAMIAN)).collect()
+        features.repartition(partitions)
+        .mapInArrow(gramian.summer(), schemas.to_spark(schemas.GRAMIAN))
+        .collect()
     )
     return gramian.merged_sums(bytes(part.sums) for part in parts)
 

@@ -153,9 +153,7 @@ def _work(run: job_run.Run) -> tuple[align.AlignedRows, Counts]:
         align.key_columns(spark, f"{database}.images", content="content_sha256", image_run="run_id"),
         align.key_columns(spark, f"{database}.features", model_id="model_id", of_features="content_sha256"),
     )
-    work, told = align.align(
-        spark, sides, _look(run.arguments.model_id, run.arguments.full_refresh), _WORK
-    )
+    work, told = align.align(spark, sides, _look(run.arguments.model_id, run.arguments.full_refresh), _WORK)
     return work, Counts(**told.counts, runs=sorted(told.runs))
 
 
@@ -176,9 +174,9 @@ def _look(model_id: str, anew: bool) -> align.Classifier:
         )
         present, done = align.is_not_null(row["content"]), align.is_not_null(row["done"])
         pending = present & (anew | ~align.equals(row["done"], row["content"]))
-        counts = align.count_flags(images=present, pending=pending, outdated=pending & done, orphans=~present) | {
-            "of_other_models": int(np.asarray(row["others"])[present].sum())
-        }
+        counts = align.count_flags(
+            images=present, pending=pending, outdated=pending & done, orphans=~present
+        ) | {"of_other_models": int(np.asarray(row["others"])[present].sum())}
         work = align.with_flags(row, _WORK, pending=pending, orphan=~present).filter(pending | ~present)
         runs = frozenset(row["image_run"].filter(pending).to_pylist())
         return work, align.Tally(counts, runs)

@@ -129,7 +129,9 @@ def forget_all_but(run: job_run.Run, model_ids: Collection[str]) -> None:
 def untag(run: job_run.Run) -> None:
     """Drop the tags that no row of `pca_sums` names: those of sums that went, and what killed jobs left."""
     features = Table(run.spark, f"{run.arguments.database}.features")
-    rows = data_files.read_dicts(run.spark, f"{run.arguments.database}.pca_sums", ["model_id", "features_snapshot"])
+    rows = data_files.read_dicts(
+        run.spark, f"{run.arguments.database}.pca_sums", ["model_id", "features_snapshot"]
+    )
     named = {_tag(row["model_id"], row["features_snapshot"]) for row in rows}
     for tag in features.tags:
         if tag.startswith(_PREFIX) and tag not in named:
