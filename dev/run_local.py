@@ -149,7 +149,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 f"{name} {folder} is inside --images {images}: the next run would take what this one writes for "
                 "photos; name a folder outside"
             )
-    count, size = input_listing.write_of_folder(images, str(run_folder / "listing.parquet"))
+    count, size = input_listing.write_folder_listing(images, str(run_folder / "listing.parquet"))
     print(f"{count} photos, {size / 1e6:.1f} MB in {images}")
     card = make_model.make(arguments.weights, arguments.models.resolve())
     model_id = card["model_id"] if arguments.engine == "litert" else card["reference_model_id"]

@@ -157,11 +157,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 LISTING = objects.join(RUN_FOLDER, "listing.parquet")
-place = objects.place(PHOTOS)
+place = objects.parse_uri(PHOTOS)
 if place.bucket is None:
-    count, size = input_listing.write_of_folder(Path(PHOTOS), LISTING)
+    count, size = input_listing.write_folder_listing(Path(PHOTOS), LISTING)
 else:
-    pages = objects.boto3_client(objects.where_is_s3()).get_paginator("list_objects_v2")
+    pages = objects.open_boto3_client(objects.find_s3()).get_paginator("list_objects_v2")
     found = [
         {"key": one["Key"], "etag": one["ETag"].strip('"'), "size_bytes": one["Size"]}
         for page in pages.paginate(Bucket=place.bucket, Prefix=place.key)
@@ -298,7 +298,7 @@ few = (
     .limit(8)
 )
 by_hand = few.mapInArrow(
-    embedding.mapper(weights, artifact.model_id, artifact.engine, 1), schemas.spark(schemas.EMBEDDED)
+    embedding.mapper(weights, artifact.model_id, artifact.engine, 1), schemas.to_spark(schemas.EMBEDDING)
 )
 by_hand.selectExpr(
     "substr(image_id, 1, 12) AS image_id", "size(features) AS dims", "slice(features, 1, 4) AS begins"
@@ -332,7 +332,9 @@ features = spark.table(f"{DATABASE}.features").where(f"model_id = '{MODEL_ID}'")
 def summed(partitions: int) -> gramian.Sums:
     """The sums of all features, over so many partitions."""
     parts = (
-        features.repartition(partitions).mapInArrow(gramian.summer(), schemas.spark(schemas.SUMS)).collect()
+        features.repartition(partitions)
+        .mapInArrow(gramian.summer(), schemas.to_spark(schemas.GRAMIAN))
+        .collect()
     )
     return gramian.merged_sums(bytes(part.sums) for part in parts)
 
@@ -391,7 +393,7 @@ assert np.array_equal(fitted.components, by_hand_pca.components)
 
 # %%
 vectors = tables.current_pca(spark, DATABASE).select("image_id", "label", "pca").orderBy("image_id").toArrow()
-points = batches.matrix(vectors.column("pca").combine_chunks(), fitted.k)
+points = batches.to_matrix(vectors.column("pca").combine_chunks(), fitted.k)
 sample = pq.read_table(io.BytesIO(objects.read_bytes(objects.join(RUN_FOLDER, "sample.parquet")))).to_pylist()
 if plt:
     from matplotlib.offsetbox import AnnotationBbox, OffsetImage
@@ -424,7 +426,7 @@ def iceberg(table: str):
         folder = Path(LAKE, "tables", DATABASE.split(".")[1], table, "metadata")
         version = (folder / "version-hint.text").read_text().strip()
         return StaticTable.from_metadata(str(folder / f"v{version}.metadata.json"))
-    where = objects.where_is_s3()
+    where = objects.find_s3()
     catalog = pyiceberg.load_catalog(
         "lake",
         type="glue",
@@ -504,7 +506,7 @@ source = {
     for row in spark.table(f"{DATABASE}.images").select("image_id", "source_key").collect()
 }
 rotations = [keys.sequence(source[one]) for one in ids]
-full = batches.matrix(
+full = batches.to_matrix(
     spark.table(f"{DATABASE}.features").orderBy("image_id").toArrow().column("features").combine_chunks(),
     embedding.DIMS,
 )

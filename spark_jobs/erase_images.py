@@ -1,9 +1,9 @@
 """Erase images from the database: their rows, every snapshot that still holds them, and the files behind.
 
-Reads a request that the control plane wrote: ``{"image_ids": [...], "content_sha256": [...]}``; an image is erased
-by its id, and under whatever key by its content. The PCA sums are taken anew without it before the snapshot that
-they covered is let go. The basis itself, an average over all images, stays as it is. Running it again changes
-nothing. It runs alone, under the database's lock.
+The job reads a request of the control plane: ``{"image_ids": [...], "content_sha256": [...]}``. It erases an image by
+its id, and under any key by its content. It computes the PCA statistics again without the image before it removes the
+snapshot that they covered. The PCA model itself, an average over all images, does not change. Running the job again
+changes nothing. It runs alone, under the database's lock.
 """
 
 from __future__ import annotations
@@ -29,30 +29,33 @@ from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 STAGE = "erase_images"
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _CONTENT = ("features", "images")
-"""Where ids are found by content. Rows go from here last: killed before that and run again, it finds the same ids."""
+"""Tables in which to find ids by content. Rows are deleted here last, so that a rerun finds the same ids."""
+_BY_IMAGE = [name for name, keys in schemas.KEYS.items() if "image_id" in keys]
 
 
 def parser() -> argparse.ArgumentParser:
-    """Make the command line."""
-    made = job_run.parser(STAGE, __doc__ or "")
-    made.add_argument("--erasure", required=True, metavar="URI", help="the request: erasures/ID/request.json")
-    return made
+    """Create the command line."""
+    arguments = job_run.parser(STAGE, __doc__ or "")
+    arguments.add_argument(
+        "--erasure", required=True, metavar="URI", help="the request: erasures/ID/request.json"
+    )
+    return arguments
 
 
 def erase_images(run: job_run.Run) -> None:
-    """Delete the rows, sum anew, and let no old file keep what was deleted."""
+    """Delete the rows, compute the statistics again, and remove every old file that held deleted rows."""
     spark, database = run.spark, run.arguments.database
-    image_ids, contents = _request(run.arguments.erasure)
+    image_ids, contents = _read_request(run.arguments.erasure)
     tables.ensure(spark, database)
-    ids = _ids(run, image_ids, contents)
+    ids = _find_ids(run, image_ids, contents)
     run.say(f"erasing {ids.count()} image ids from {database}")
-    others = [name for name, keys in schemas.KEYS.items() if "image_id" in keys and name not in _CONTENT]
+    others = [name for name in _BY_IMAGE if name not in _CONTENT]
     rows = {name: _delete(run, name, ids) for name in (*others, *_CONTENT)}
     written = [name for name in schemas.TABLES if Table(spark, f"{database}.{name}").snapshot_id is not None]
     for name in written:
         _rewrite_manifests(run, name)
     for model_id in gramian_store.models(run):
-        # Read from what is left, not subtracted: nothing of the erased rows is needed for it.
+        # Computed from the rest, not subtracted: this needs nothing of the erased rows.
         with gramian_store.up_to_date(run, model_id, anew=True) as kept:
             run.say(kept.how)
     gramian_store.untag(run)
@@ -61,16 +64,16 @@ def erase_images(run: job_run.Run) -> None:
     run.finish({"rows": rows, "files_removed": removed})
 
 
-def _request(uri: str) -> tuple[list[str], list[str]]:
+def _read_request(uri: str) -> tuple[list[str], list[str]]:
     try:
-        said = json.loads(objects.read_bytes(uri))
-        lists = [said[name] for name in ("image_ids", "content_sha256")]
+        request = json.loads(objects.read_bytes(uri))
+        lists = [request[name] for name in ("image_ids", "content_sha256")]
     except FileNotFoundError as error:
         raise InputError(f"{error}: write the request first") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{uri} is not a request with image_ids and content_sha256 ({error!r})") from error
     if not all(isinstance(part, list) and all(_is_digest(value) for value in part) for part in lists):
-        raise InputError(f"{uri} names something that is no hex SHA-256: resolve keys to digests first")
+        raise InputError(f"{uri} has a value that is no hex SHA-256: resolve keys to digests first")
     return lists[0], lists[1]
 
 
@@ -78,38 +81,36 @@ def _is_digest(value: Any) -> bool:
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
-def _ids(run: job_run.Run, image_ids: list[str], contents: list[str]) -> DataFrame:
-    """Name the images asked for by id, and those that have one of the contents."""
-    asked = run.spark.createDataFrame(pa.table({"image_id": pa.array(image_ids, pa.string())}))
+def _find_ids(run: job_run.Run, image_ids: list[str], contents: list[str]) -> DataFrame:
+    """Return the requested ids and those of images that have a requested content."""
+    ids = run.spark.createDataFrame(pa.table({"image_id": pa.array(image_ids, pa.string())}))
     content = run.spark.createDataFrame(pa.table({"content_sha256": pa.array(contents, pa.string())}))
     for name in _CONTENT:
         rows = run.spark.table(f"{run.arguments.database}.{name}").select("image_id", "content_sha256")
-        asked = asked.unionByName(
-            rows.join(F.broadcast(content), "content_sha256", "left_semi").select("image_id")
-        )
-    return tables.fetched(asked.distinct())
+        matches = rows.join(F.broadcast(content), "content_sha256", "left_semi")
+        ids = ids.unionByName(matches.select("image_id"))
+    return tables.fetch(ids.distinct())
 
 
 def _delete(run: job_run.Run, name: str, ids: DataFrame) -> int:
     keys = run.spark.table(f"{run.arguments.database}.{name}").select(*schemas.KEYS[name])
-    doomed = tables.fetched(keys.join(F.broadcast(ids), "image_id", "left_semi"))
-    count = doomed.count()
+    deletes = tables.fetch(keys.join(F.broadcast(ids), "image_id", "left_semi"))
+    count = deletes.count()
     if count:
-        tables.merge(run.spark, run.arguments.database, name, None, doomed)
+        tables.merge(run.spark, run.arguments.database, name, None, deletes)
     return count
 
 
 def _require_gone(run: job_run.Run, image_ids: list[str], contents: list[str]) -> None:
-    """Look again in every table, by id and by content.
+    """Search every table again, by id and by content.
 
     Raises:
-        ReconciliationError: A table still has rows of an erased image, for example from a writer that took no lock.
+        ReconciliationError: A table still has rows of an erased image, for example from a writer without the lock.
     """
-    ids = F.broadcast(_ids(run, image_ids, contents))
-    tables_by_id = [name for name, keys in schemas.KEYS.items() if "image_id" in keys]
+    ids = F.broadcast(_find_ids(run, image_ids, contents))
     left = {
         name: run.spark.table(f"{run.arguments.database}.{name}").join(ids, "image_id", "left_semi").count()
-        for name in tables_by_id
+        for name in _BY_IMAGE
     }
     if any(left.values()):
         raise ReconciliationError(
@@ -119,23 +120,23 @@ def _require_gone(run: job_run.Run, image_ids: list[str], contents: list[str]) -
 
 
 def _rewrite_manifests(run: job_run.Run, name: str) -> None:
-    """Write each manifest anew: one that took a file out still names it, with the bounds of its columns.
+    """Rewrite each manifest, because a manifest that removed a file still holds the bounds of the file's columns.
 
-    Before the sums are taken: their tag holds a snapshot, and that one's manifests with it. By Iceberg's own API,
-    since its procedure leaves a lone manifest as it is.
+    This precedes the statistics, whose tag retains a snapshot with its manifests. Iceberg's procedure does not rewrite
+    a lone manifest, so this calls its API.
     """
     session: Any = run.spark
-    # Its reader hands on all files of a manifest in one object, so that they stay together.
-    itself = session._jvm.java.util.function.Function.identity()
-    Table(run.spark, f"{run.arguments.database}.{name}").java.rewriteManifests().clusterBy(itself).commit()
+    # Iceberg's reader reuses an object for all files of a manifest, so that they stay together.
+    identity = session._jvm.java.util.function.Function.identity()
+    Table(run.spark, f"{run.arguments.database}.{name}").java.rewriteManifests().clusterBy(identity).commit()
 
 
 def _purge(run: job_run.Run, name: str, written: bool) -> int:
-    """Let go of all that is not the table as it is now; give the number of files that nobody knew any more."""
+    """Remove everything that is not part of the table's current state; return the number of orphan files removed."""
     if written:
         upkeep.expire(run, name, datetime.now(UTC) + timedelta(days=1), retain=1)
         for versions in ("1", tables.METADATA_VERSIONS):
-            # Each commit drops the metadata files beyond this number.
+            # Each commit deletes the metadata files beyond this number.
             run.spark.sql(
                 f"ALTER TABLE {run.arguments.database}.{name} "
                 f"SET TBLPROPERTIES ('write.metadata.previous-versions-max' = '{versions}')"

@@ -110,11 +110,11 @@ def featurize(run: job_run.Run) -> None:
         if counts.outdated or counts.orphans or by_spark:
             columns = {name: F.lit(value) for name, value in same.items()}
             # A MERGE evaluates its source more than once.
-            computed = _embedded(run, work, counts, mapper, schemas.EMBEDDED).frame().withColumns(columns)
+            computed = _embedded(run, work, counts, mapper, schemas.EMBEDDING).frame().withColumns(columns)
             computed = computed.persist(StorageLevel.DISK_ONLY)
         else:
-            to_files = writing.to_files(table, mapper, same)
-            files = _embedded(run, work, counts, to_files, schemas.DATA_FILE).fetched()
+            to_files = writing.file_writer(table, mapper, same)
+            files = _embedded(run, work, counts, to_files, schemas.DATA_FILE).fetch()
             writing.append(spark, table, files)
     orphans = None
     if counts.orphans:
@@ -142,7 +142,7 @@ def featurize(run: job_run.Run) -> None:
     )
 
 
-def _work(run: job_run.Run) -> tuple[align.Laid, Counts]:
+def _work(run: job_run.Run) -> tuple[align.AlignedRows, Counts]:
     """Lay images and features side by side, once, without touching pixels or vectors.
 
     Returns:
@@ -150,45 +150,43 @@ def _work(run: job_run.Run) -> tuple[align.Laid, Counts]:
     """
     spark, database = run.spark, run.arguments.database
     sides = (
-        align.side(spark, f"{database}.images", content="content_sha256", image_run="run_id"),
-        align.side(spark, f"{database}.features", model_id="model_id", of_features="content_sha256"),
+        align.key_columns(spark, f"{database}.images", content="content_sha256", image_run="run_id"),
+        align.key_columns(spark, f"{database}.features", model_id="model_id", of_features="content_sha256"),
     )
-    work, told = align.together(
-        spark, sides, _look(run.arguments.model_id, run.arguments.full_refresh), _WORK
-    )
+    work, told = align.align(spark, sides, _look(run.arguments.model_id, run.arguments.full_refresh), _WORK)
     return work, Counts(**told.counts, runs=sorted(told.runs))
 
 
-def _look(model_id: str, anew: bool) -> align.Look:
+def _look(model_id: str, anew: bool) -> align.Classifier:
     """Look for images without features of a model, or all of them `anew`, and for features without an image."""
 
-    def look(rows: pa.Table) -> tuple[pa.Table, align.Told]:
-        this_model = align.same(rows["model_id"], model_id)
-        of_another = align.given(rows["model_id"]) & ~this_model
-        row = align.by_key(
+    def look(rows: pa.Table) -> tuple[pa.Table, align.Tally]:
+        this_model = align.equals(rows["model_id"], model_id)
+        of_another = align.is_not_null(rows["model_id"]) & ~this_model
+        row = align.group_by_image(
             rows["image_id"],
             {
                 "content": rows["content"],
                 "image_run": rows["image_run"],
-                "done": align.where(this_model, rows["of_features"]),
+                "done": align.null_unless(this_model, rows["of_features"]),
             },
             {"others": of_another.astype(np.int64)},
         )
-        present, done = align.given(row["content"]), align.given(row["done"])
-        pending = present & (anew | ~align.same(row["done"], row["content"]))
-        counts = align.counts(images=present, pending=pending, outdated=pending & done, orphans=~present) | {
-            "of_other_models": int(np.asarray(row["others"])[present].sum())
-        }
-        work = align.flagged(row, _WORK, pending=pending, orphan=~present).filter(pending | ~present)
+        present, done = align.is_not_null(row["content"]), align.is_not_null(row["done"])
+        pending = present & (anew | ~align.equals(row["done"], row["content"]))
+        counts = align.count_flags(
+            images=present, pending=pending, outdated=pending & done, orphans=~present
+        ) | {"of_other_models": int(np.asarray(row["others"])[present].sum())}
+        work = align.with_flags(row, _WORK, pending=pending, orphan=~present).filter(pending | ~present)
         runs = frozenset(row["image_run"].filter(pending).to_pylist())
-        return work, align.Told(counts, runs)
+        return work, align.Tally(counts, runs)
 
     return look
 
 
 def _embedded(
-    run: job_run.Run, work: align.Laid, counts: Counts, mapper: Mapper, schema: pa.Schema
-) -> data_files.Mapped:
+    run: job_run.Run, work: align.AlignedRows, counts: Counts, mapper: Mapper, schema: pa.Schema
+) -> data_files.MappedRows:
     """Map the pixels of the pending images, read from the files of the runs that wrote them.
 
     Straight from the files where their row groups spread the work evenly; else Spark's reader and a shuffle do.
@@ -199,21 +197,20 @@ def _embedded(
     everything = counts.pending == counts.images
     if counts.pending <= (_BROADCAST_ROWS if everything else _NAMED_ROWS):
         wanted: dict[str, list[str]] = {} if everything else {"run_id": counts.runs}
-        pieces = data_files.pieces_of(run.spark, name, wanted)
-        if pieces is not None and (parts == 1 or data_files.even(pieces, counts.pending, parts)):
+        pieces = data_files.Selection(run.spark, name, columns, wanted).slices()
+        if pieces is not None and (parts == 1 or data_files.is_balanced(pieces, counts.pending, parts)):
             if not everything:
-                wanted["image_id"] = work.ids("pending")
+                wanted["image_id"] = [row.image_id for row in work.collect(["image_id"], "pending")]
             # Few rows may lie in large files: these every core helps to read.
             hands = run.cores if parts == 1 else parts
-            return data_files.mapped(
-                run.spark, name, columns, wanted, mapper, schema, hands, pieces, job_run.BATCH_ROWS
-            )
+            pending = data_files.Selection(run.spark, name, columns, wanted)
+            return pending.map(mapper, schema, hands, pieces, job_run.BATCH_ROWS)
     pixels = run.spark.table(name)
     if not everything:
         ids = work.frame(["image_id"], "pending")
         ids = F.broadcast(ids) if counts.pending <= _BROADCAST_ROWS else ids
         pixels = pixels.where(F.col("run_id").isin(counts.runs)).join(ids, "image_id", "left_semi")
-    return data_files.Mapped(pixels.select(*columns).repartition(parts), mapper, schema)
+    return data_files.MappedRows(pixels.select(*columns).repartition(parts), mapper, schema)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,25 @@
 """Load the listed photos into the tables `images` and `rejects`.
 
-Reads listing.parquet in the run's folder, fetches only objects that are new or changed since the last run, decodes
-and checks each one, drops all metadata (EXIF, GPS...), and keeps the pixels losslessly. What is not a photo becomes
-a row in `rejects` with its code; the job goes on. Running it again changes nothing.
+The job reads listing.parquet in the run's folder, fetches only objects that are new or changed since the last run,
+decodes and checks each, drops all metadata (EXIF, GPS...), and keeps the pixels losslessly. An object that is not a
+photo becomes a row in `rejects` with its code, and the job continues. Running it again changes nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 from fruits.base import objects, schemas
 from fruits.base.errors import InputError, ReconciliationError
 from fruits.base.objects import join
-from fruits.images import (
-    decoding,
-    loading,
-    rejects,
-    suppression,
-)
+from fruits.images import decoding, loading, rejects, suppression
 from fruits.images.fetching import Source
 from fruits.job import job_run
 from fruits.lake import align, input_listing, tables
@@ -37,18 +34,18 @@ BYTES_PER_PARTITION = 1024**3
 
 
 def parser() -> argparse.ArgumentParser:
-    """Make the command line."""
-    made = job_run.parser(STAGE, __doc__ or "")
-    made.add_argument(
+    """Create the command line."""
+    arguments = job_run.parser(STAGE, __doc__ or "")
+    arguments.add_argument(
         "--input", required=True, metavar="URI", help="s3://bucket/prefix, or a folder of photos"
     )
-    made.add_argument(
+    arguments.add_argument(
         "--complete",
         action="store_true",
         help="the listing covers the whole input: rows of objects that are no longer listed are removed",
     )
-    made.add_argument("--full-refresh", action="store_true", help="load every listed object again")
-    made.add_argument(
+    arguments.add_argument("--full-refresh", action="store_true", help="load every listed object again")
+    arguments.add_argument(
         "--max-removed-share",
         type=float,
         default=1.0,
@@ -56,111 +53,96 @@ def parser() -> argparse.ArgumentParser:
         help="stop before more than this share of the rows is removed, if it is more rows than --max-removed-rows "
         "(default %(default)s: never stop)",
     )
-    made.add_argument("--max-removed-rows", type=int, default=1000, metavar="N", help="default %(default)s")
-    made.add_argument(
+    arguments.add_argument(
+        "--max-removed-rows", type=int, default=1000, metavar="N", help="default %(default)s"
+    )
+    arguments.add_argument(
         "--expected-removals",
         type=int,
         default=0,
         metavar="N",
         help="removals not to count, because the bucket's retention explains them",
     )
-    made.add_argument(
+    arguments.add_argument(
         "--max-pixels",
         type=int,
         default=decoding.MAX_PIXELS,
         help="reject larger pictures before decoding them (default %(default)s)",
     )
-    made.add_argument(
+    arguments.add_argument(
         "--max-bytes",
         type=int,
         default=decoding.MAX_BYTES,
         help="reject larger objects without reading them (default %(default)s)",
     )
-    made.add_argument(
+    arguments.add_argument(
         "--suppression",
         metavar="URI",
         help="folder of Parquet files with the key and content digests of erased photos, which are not loaded again",
     )
-    return made
+    return arguments
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What the listing and both tables amount to, laid side by side by key.
+    """Counts of the listing and both tables, aligned by image id."""
 
-    Attributes:
-        seen: Listed objects.
-        seen_bytes: Their bytes.
-        new: Of them, those that neither table has in this state.
-        new_bytes: The bytes of those that are read: what has more than `--max-bytes` is refused unread.
-        hidden: Listed objects that were erased.
-        had: Objects with a row in either table before.
-        gone: Rows of objects that are no longer listed, when the listing is complete; else 0.
-        missing: Of the gone, those that no erasure explains.
-        in_images: Of the new and the gone, those that have a row in `images`.
-        in_rejects: Of the new, the gone and the stale, those that have a row in `rejects`.
-        after: Rows that both tables must have in the end.
-    """
-
-    seen: int
+    seen: int  # listed objects that were not erased
     seen_bytes: int
-    new: int
-    new_bytes: int
-    hidden: int
-    had: int
-    gone: int
-    missing: int
-    in_images: int
-    in_rejects: int
-    after: int
+    new: int  # seen objects that neither table has in this state
+    new_bytes: int  # of those that are read; objects above `--max-bytes` are rejected unread
+    hidden: int  # listed objects that were erased
+    had: int  # objects that had a row in either table before
+    gone: int  # objects with a row that are no longer listed; 0 unless the listing is complete
+    missing: int  # gone objects that were not erased
+    in_images: int  # new and gone objects that have a row in `images`
+    in_rejects: int  # new, gone and stale objects that have a row in `rejects`
+    after: int  # rows that both tables must have in the end
 
 
 _WORK = pa.schema(
     [
-        pa.field("image_id", pa.string(), nullable=False),
-        *(field.with_nullable(True) for field in schemas.LISTED if field.name != "image_id"),
-        *(
-            pa.field(name, pa.bool_(), nullable=False)
-            for name in ("wanted", "had_image", "had_reject", "leaves_images", "leaves_rejects")
+        *schemas.required(image_id=pa.string()),
+        *(field.with_nullable(True) for field in schemas.LISTING if field.name != "image_id"),
+        *schemas.required(
+            is_new=pa.bool_(),
+            had_image=pa.bool_(),
+            had_reject=pa.bool_(),
+            leaves_images=pa.bool_(),
+            leaves_rejects=pa.bool_(),
         ),
     ]
 )
-"""An object with something to do: its row of the listing, NULL where it is not listed, and what that is. What has left
-the listing leaves both tables; a reject beside an image of the same object (a killed run's second commit is missing)
+"""An object to work on: its row of the listing, NULL if it is not listed, and what to do. An object that has left the
+listing leaves both tables. A reject beside an image of the same object (the second commit of a killed run is missing)
 leaves `rejects`."""
 
 
 def load_images(run: job_run.Run) -> None:
-    """Read the listing, load what is new, commit `images`, then `rejects`.
+    """Read the listing, load new objects, commit `images`, then `rejects`.
 
-    Killed at any moment and run again, it ends in the same tables: what is not committed is simply new again, and
-    what the second commit would have removed is found beside the first one's rows.
+    A rerun after a kill ends in the same tables: objects that were not committed count as new again, and the rows that
+    the second commit would have removed are found beside those of the first.
     """
     spark, arguments = run.spark, run.arguments
     tables.ensure(spark, arguments.database)
     erased = suppression.read(arguments.suppression)
-    work, counts = _work(run, erased)
+    work, counts = _find_work(run, erased)
     run.say(
         f"{counts.seen} objects listed, {counts.new} of them new or changed ({counts.new_bytes / 1e6:.1f} MB)"
     )
     _require_believable(arguments, counts)
     loaded, outcome = None, Outcome(0, 0, {}, 0, [])
     if counts.new:
-        loaded = _loaded(run, work, counts, erased).persist(StorageLevel.DISK_ONLY)
-        outcome = _outcome(loaded)
+        loaded = _load(run, work, counts, erased).persist(StorageLevel.DISK_ONLY)
+        outcome = _summarize(loaded)
         run.say(f"{outcome.loaded} loaded, {outcome.rejected} rejected")
     suppressed = counts.hidden + outcome.suppressed
     if suppressed:
         run.say(f"{suppressed} objects are on the suppression list and were not loaded")
     _commit(run, work, counts, loaded, outcome)
-    written, rejected = (Table(spark, f"{arguments.database}.{name}") for name in ("images", "rejects"))
-    rows = written.rows + rejected.rows
-    settled = outcome.loaded + outcome.rejected + outcome.suppressed
-    if rows != counts.after - outcome.suppressed or settled != counts.new:
-        raise ReconciliationError(
-            f"images and rejects have {rows} rows together and should have {counts.after - outcome.suppressed}; "
-            f"{counts.new} objects were to be loaded and {settled} were: run the job again"
-        )
+    images, reject_rows = (Table(spark, f"{arguments.database}.{name}") for name in ("images", "rejects"))
+    _require_reconciled(counts, outcome, images.rows + reject_rows.rows)
     run.finish(
         {
             "images": {
@@ -175,13 +157,13 @@ def load_images(run: job_run.Run) -> None:
             "rejects_by_code": outcome.rejects_by_code,
             "reject_examples": outcome.examples,
             "metadata_stripped": outcome.metadata_stripped,
-            "bytes": {"input": counts.seen_bytes, "pixels": written.size_bytes},
+            "bytes": {"input": counts.seen_bytes, "pixels": images.size_bytes},
         }
     )
 
 
 def _require_believable(arguments: argparse.Namespace, counts: Counts) -> None:
-    """Stop before anything is written when too many photos are missing: an input may be mounted or listed in part.
+    """Stop before anything is written if too many photos are missing: an input can be mounted or listed in part.
 
     Raises:
         InputError: More rows than `--max-removed-rows` and than `--max-removed-share` of them would be removed.
@@ -194,126 +176,146 @@ def _require_believable(arguments: argparse.Namespace, counts: Counts) -> None:
         )
 
 
-def _work(run: job_run.Run, erased: suppression.Erased) -> tuple[align.Laid, Counts]:
-    """Lay the listing beside both tables, once, by narrow columns.
+def _require_reconciled(counts: Counts, outcome: Outcome, rows: int) -> None:
+    """Check that both tables have as many rows as they must, and that each new object has an outcome.
+
+    Raises:
+        ReconciliationError: A commit was lost, or another writer changed a table.
+    """
+    expected = counts.after - outcome.suppressed
+    settled = outcome.loaded + outcome.rejected + outcome.suppressed
+    if rows != expected or settled != counts.new:
+        raise ReconciliationError(
+            f"images and rejects have {rows} rows together and should have {expected}; "
+            f"{counts.new} objects were to be loaded and {settled} were: run the job again"
+        )
+
+
+def _find_work(run: job_run.Run, erased: suppression.Erased) -> tuple[align.AlignedRows, Counts]:
+    """Align the listing with both tables once, by narrow columns.
 
     Returns:
-        A row for each object with something to do (`_WORK`); and the counts, taken in the same pass.
+        A row for each object to work on (`_WORK`); and the counts, from the same pass.
     """
     spark, arguments = run.spark, run.arguments
     sides = (
         input_listing.read(spark, join(arguments.run_folder, "listing.parquet")),
-        align.side(spark, f"{arguments.database}.images", image_etag="etag"),
-        align.side(spark, f"{arguments.database}.rejects", reject_etag="etag", error_code="error_code"),
+        align.key_columns(spark, f"{arguments.database}.images", image_etag="etag"),
+        align.key_columns(
+            spark, f"{arguments.database}.rejects", reject_etag="etag", error_code="error_code"
+        ),
     )
-    look = _look(arguments.complete, arguments.full_refresh, erased.image_ids, arguments.max_bytes)
-    work, told = align.together(spark, sides, look, _WORK)
-    return work, Counts(**told.counts)
+    classify = partial(
+        _classify,
+        erased_ids=erased.image_ids,
+        is_complete=arguments.complete,
+        is_refresh=arguments.full_refresh,
+        max_bytes=arguments.max_bytes,
+    )
+    work, tally = align.align(spark, sides, classify, _WORK)
+    return work, Counts(**tally.counts)
 
 
-def _look(complete: bool, anew: bool, erased_ids: frozenset[str], max_bytes: int) -> align.Look:
-    """Look for what is new, changed or gone; `anew`, for all that is listed. What was erased counts as not listed."""
+def _classify(
+    rows: pa.Table, erased_ids: Collection[str], is_complete: bool, is_refresh: bool, max_bytes: int
+) -> tuple[pa.Table, align.Tally]:
+    """Find the objects that are new, changed or gone; in a refresh, all that are listed."""
+    columns = {name: rows[name] for name in rows.column_names if name != "image_id"}
+    grouped = align.group_by_image(rows["image_id"], columns)
+    listed, had_image, had_reject = (
+        align.is_not_null(grouped[name]) for name in ("etag", "image_etag", "reject_etag")
+    )
+    erased = align.is_in(grouped["image_id"], erased_ids)
+    seen, had = listed & ~erased, had_image | had_reject
+    is_new = seen & (is_refresh | ~_is_known(grouped))
+    gone = ~seen & had & is_complete
+    stale = seen & ~is_new & had_image & had_reject
+    counts = align.count_flags(
+        seen=seen,
+        hidden=listed & erased,
+        new=is_new,
+        had=had,
+        gone=gone,
+        missing=gone & ~erased,
+        in_images=(is_new | gone) & had_image,
+        in_rejects=(is_new | gone | stale) & had_reject,
+        after=(seen | had) & ~gone,
+    )
+    work = align.with_flags(
+        grouped,
+        _WORK,
+        is_new=is_new,
+        had_image=had_image,
+        had_reject=had_reject,
+        leaves_images=gone & had_image,
+        leaves_rejects=(gone | stale) & had_reject,
+    ).filter(is_new | gone | stale)
+    return work, align.Tally(counts | _sum_bytes(grouped, seen, is_new, max_bytes))
 
-    def look(rows: pa.Table) -> tuple[pa.Table, align.Told]:
-        columns = {name: rows[name] for name in rows.column_names if name != "image_id"}
-        row = align.by_key(rows["image_id"], columns)
-        listed, had_image, had_reject = (
-            align.given(row[name]) for name in ("etag", "image_etag", "reject_etag")
-        )
-        erased = align.among(row["image_id"], erased_ids)
-        hidden = listed & erased
-        seen, had = listed & ~hidden, had_image | had_reject
-        final = ~align.among(row["error_code"], [str(code) for code in rejects.RETRIED_CODES])
-        # A reject counts as known only while no image took its place.
-        known = np.where(
-            had_image,
-            align.same(row["image_etag"], row["etag"]),
-            align.same(row["reject_etag"], row["etag"]) & final,
-        )
-        wanted = seen & (anew | ~known)
-        gone = ~seen & had & complete
-        stale = seen & ~wanted & had_image & had_reject
-        size_bytes = np.where(seen, row["size_bytes"].fill_null(0), 0)
-        counts = align.counts(
-            seen=seen,
-            hidden=hidden,
-            new=wanted,
-            had=had,
-            gone=gone,
-            missing=gone & ~erased,
-            in_images=(wanted | gone) & had_image,
-            in_rejects=(wanted | gone | stale) & had_reject,
-            after=(seen | had) & ~gone,
-        )
-        # One film of a terabyte among photos, which nobody reads, would else cut the work into crumbs.
-        read = wanted & (size_bytes <= max_bytes)
-        totals = {"seen_bytes": int(size_bytes.sum()), "new_bytes": int(size_bytes[read].sum())}
-        flags = {
-            "wanted": wanted,
-            "had_image": had_image,
-            "had_reject": had_reject,
-            "leaves_images": gone & had_image,
-            "leaves_rejects": (gone | stale) & had_reject,
-        }
-        work = align.flagged(row, _WORK, **flags).filter(wanted | gone | stale)
-        return work, align.Told(counts | totals)
 
-    return look
+def _is_known(grouped: pa.Table) -> align.Flags:
+    """Return where a table has a final row of the listed state; a reject counts only if there is no image."""
+    is_final = ~align.is_in(grouped["error_code"], [str(code) for code in rejects.RETRIED_CODES])
+    return np.where(
+        align.is_not_null(grouped["image_etag"]),
+        align.equals(grouped["image_etag"], grouped["etag"]),
+        align.equals(grouped["reject_etag"], grouped["etag"]) & is_final,
+    )
+
+
+def _sum_bytes(grouped: pa.Table, seen: align.Flags, is_new: align.Flags, max_bytes: int) -> dict[str, int]:
+    sizes = np.where(seen, grouped["size_bytes"].fill_null(0), 0)
+    # A film of a terabyte among photos, which is not read, would otherwise cut the work into tiny partitions.
+    return {
+        "seen_bytes": int(sizes.sum()),
+        "new_bytes": int(sizes[is_new & (sizes <= max_bytes)].sum()),
+    }
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the new objects.
-
-    Attributes:
-        loaded: Images.
-        suppressed: Photos whose content was erased: neither image nor reject.
-        rejects_by_code: Rejects.
-        metadata_stripped: Images that had metadata.
-        examples: Up to 20 rejects, by key.
-    """
+    """Results of loading the new objects."""
 
     loaded: int
-    suppressed: int
+    suppressed: int  # their content was erased: neither image nor reject
     rejects_by_code: dict[str, int]
-    metadata_stripped: int
-    examples: list[dict[str, str]]
+    metadata_stripped: int  # images that had metadata
+    examples: list[dict[str, str]]  # up to 20 rejects, by key
 
     @property
     def rejected(self) -> int:
-        """Rejects in all."""
+        """The number of rejects."""
         return sum(self.rejects_by_code.values())
 
 
-def _loaded(run: job_run.Run, work: align.Laid, counts: Counts, erased: suppression.Erased) -> DataFrame:
-    """Fetch and clean what is wanted, in partitions of at most `ROWS_PER_PARTITION` and about `BYTES_PER_PARTITION`.
+def _load(run: job_run.Run, work: align.AlignedRows, counts: Counts, erased: suppression.Erased) -> DataFrame:
+    """Fetch and clean the new objects, in partitions of at most `ROWS_PER_PARTITION` and about `BYTES_PER_PARTITION`.
 
-    Spark deals the rows out in the order of their hashes, so large photos are spread as by lot. One too many in a
-    partition is at most `--max-bytes` more, a few seconds; dealing by size would take a sort of its own.
+    Spark distributes rows by their hashes, so large photos are spread at random. A partition with an object too many
+    reads at most `--max-bytes` more, a few seconds; distribution by size would take a sort.
     """
-    place = objects.place(run.arguments.input)
-    source = (
-        Source(None, place.key, None, run.arguments.max_bytes)
-        if place.bucket is None
-        else Source(place.bucket, "", objects.where_is_s3(), run.arguments.max_bytes)
-    )
-    rows_each = min(ROWS_PER_PARTITION, max(1, counts.new * BYTES_PER_PARTITION // max(1, counts.new_bytes)))
-    mapper = loading.loader(
-        source, "" if place.bucket is None else place.key, run.arguments.max_pixels, erased.contents
+    arguments, path = run.arguments, objects.parse_uri(run.arguments.input)
+    if path.bucket is None:
+        source, prefix = Source(None, path.key, None, arguments.max_bytes), ""
+    else:
+        source, prefix = Source(path.bucket, "", objects.find_s3(), arguments.max_bytes), path.key
+    mapper = loading.loader(source, prefix, arguments.max_pixels, erased.contents)
+    partition_rows = min(
+        ROWS_PER_PARTITION, max(1, counts.new * BYTES_PER_PARTITION // max(1, counts.new_bytes))
     )
     return (
-        work.frame(schemas.LISTED.names, "wanted")
-        .repartition(job_run.partitions(counts.new, run.cores, rows_each))
-        .mapInArrow(mapper, schemas.spark(schemas.LOADED))
+        work.frame(schemas.LISTING.names, "is_new")
+        .repartition(job_run.partitions(counts.new, run.cores, partition_rows))
+        .mapInArrow(mapper, schemas.to_spark(schemas.LOAD_RESULT))
     )
 
 
-def _outcome(loaded: DataFrame) -> Outcome:
+def _summarize(loaded: DataFrame) -> Outcome:
     rows = (
-        loaded.groupBy("error_code").agg(
-            F.count("*").alias("rows"), F.count_if("had_metadata").alias("stripped")
-        )
-    ).collect()
+        loaded.groupBy("error_code")
+        .agg(F.count("*").alias("rows"), F.count_if("had_metadata").alias("stripped"))
+        .collect()
+    )
     codes = {row.error_code: row.rows for row in rows if row.error_code is not None}
     suppressed = codes.pop(suppression.CODE, 0)
     rejected = loaded.where(f"error_code <> '{suppression.CODE}'").select(
@@ -330,46 +332,37 @@ def _outcome(loaded: DataFrame) -> Outcome:
 
 
 def _commit(
-    run: job_run.Run, work: align.Laid, counts: Counts, loaded: DataFrame | None, outcome: Outcome
+    run: job_run.Run, work: align.AlignedRows, counts: Counts, loaded: DataFrame | None, outcome: Outcome
 ) -> None:
-    """Commit both tables, `images` first; what only adds rows reads nothing of a table."""
-    spark, database = run.spark, run.arguments.database
+    """Commit both tables, `images` first; a commit that only adds rows reads nothing of its table."""
     run_id, loaded_at = F.lit(run.arguments.run_id), F.lit(datetime.now(UTC))
-    good = bad = not_good = not_bad = None
+    images = reject_rows = not_images = not_rejects = None
     if loaded is not None:
-        # Neither image nor reject: what is suppressed leaves both tables.
+        # A suppressed photo is neither image nor reject, and leaves both tables.
         suppressed = F.coalesce(F.col("error_code") == suppression.CODE, F.lit(False))
-        not_good = loaded.where("error_code IS NOT NULL")
-        not_bad = loaded.where(F.col("error_code").isNull() | suppressed)
+        not_images = loaded.where("error_code IS NOT NULL")
+        not_rejects = loaded.where(F.col("error_code").isNull() | suppressed)
         if outcome.loaded:
-            good = loaded.where("error_code IS NULL").withColumns({"run_id": run_id, "loaded_at": loaded_at})
+            images = loaded.where("error_code IS NULL").withColumns(
+                {"run_id": run_id, "loaded_at": loaded_at}
+            )
         if outcome.rejected:
-            bad = not_good.where(~suppressed).withColumn("run_id", run_id)
-    tables.merge(
-        spark,
-        database,
-        "images",
-        good,
-        _leaving(work, "images", "had_image", not_good) if counts.in_images else None,
-        only_adds=not counts.in_images,
-    )
-    tables.merge(
-        spark,
-        database,
-        "rejects",
-        bad,
-        _leaving(work, "rejects", "had_reject", not_bad) if counts.in_rejects else None,
-        only_adds=not counts.in_rejects,
-    )
+            reject_rows = not_images.where(~suppressed).withColumn("run_id", run_id)
+    for table, upserts, others, affected in (
+        ("images", images, not_images, counts.in_images),
+        ("rejects", reject_rows, not_rejects, counts.in_rejects),
+    ):
+        deletes = _find_leaving(work, table, others) if affected else None
+        tables.merge(run.spark, run.arguments.database, table, upserts, deletes, only_adds=not affected)
 
 
-def _leaving(work: align.Laid, table: str, had: str, other: DataFrame | None) -> DataFrame:
-    """Name a table's rows whose object is gone, or which the other table has now."""
+def _find_leaving(work: align.AlignedRows, table: str, others: DataFrame | None) -> DataFrame:
+    """Return the ids of a table's rows whose object is gone, or is now among the `others`."""
     leaving = work.frame(["image_id"], f"leaves_{table}")
-    if other is None:
+    if others is None:
         return leaving
-    mine = work.to_join(["image_id"], had, "wanted")
-    return leaving.unionByName(other.select("image_id").join(mine, "image_id", "left_semi"))
+    before = work.to_join(["image_id"], f"had_{table.removesuffix('s')}", "is_new")
+    return leaving.unionByName(others.select("image_id").join(before, "image_id", "left_semi"))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Check the run and publish its PCA: project what is not projected yet, and commit.
+"""Check the run and publish its PCA: project the features that are not projected yet, and commit.
 
-Where the published basis stays, the one commit of its new rows is the publication. A new basis gets all of its rows
-first, which no reader sees, and then its row in `pca_models`: that last commit is the publication. Until it is
-there, readers see the PCA published before. When a check fails nothing is published, the failing checks are in
-stages/publish.json, and the exit status is 3.
+If the current PCA model stays, the commit of its new rows is the publication. A new PCA model gets all of its rows
+first, which no reader sees, and then its row in `pca_models`: that last commit is the publication. Until then, readers
+see the previous PCA model. If a check fails, nothing is published, stages/publish.json holds the failed checks, and the
+exit status is 3.
 
-The basis before the current one is kept. To go back to it, run this job again in the folder of the last run with
-``--pca-id`` and its id: it gets the rows that it lacks and becomes the current one.
+The PCA model before the current one is kept. To return to it, run this job again in the folder of the last run with
+``--pca-id`` and its id: it gets the rows that it lacks and becomes current.
 """
 
 from __future__ import annotations
@@ -22,19 +22,14 @@ from fruits.base import schemas
 from fruits.base.errors import InputError, QualityGateError
 from fruits.base.objects import join
 from fruits.job import job_run, stage_metrics
-from fruits.lake import align, data_files, tables
+from fruits.lake import align, tables
+from fruits.lake.data_files import MappedRows, Selection
 from fruits.lake.iceberg import Table
 from fruits.model.embedding import DIMS
 from fruits.pca import gramian_store, principal_components, registry
 from fruits.pca.principal_components import Pca
-from fruits.publish import (
-    export,
-    pending,
-    quality,
-    samples,
-    upkeep,
-)
-from fruits.publish.pending import Work
+from fruits.publish import export, pending, quality, samples, upkeep
+from fruits.publish.pending import PublicationCounts
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
@@ -44,62 +39,65 @@ _FEW = 5_000
 
 
 def parser() -> argparse.ArgumentParser:
-    """Make the command line."""
-    made = job_run.parser(STAGE, __doc__ or "")
+    """Create the command line."""
+    arguments = job_run.parser(STAGE, __doc__ or "")
     limits = quality.Limits()
-    made.add_argument("--model-id", required=True, help="the model whose features were reduced")
-    made.add_argument(
-        "--pca-id", help="publish this basis again, which is kept, instead of the one that reduce_pca left"
+    arguments.add_argument("--model-id", required=True, help="the model whose features were reduced")
+    arguments.add_argument(
+        "--pca-id", help="publish this kept PCA model again instead of the one from reduce_pca"
     )
-    made.add_argument(
+    arguments.add_argument(
         "--max-reject-rate",
         type=float,
         default=limits.reject_rate,
         metavar="SHARE",
-        help="fail when more of the listed objects than this are rejects (default %(default)s)",
+        help="fail if more of the listed objects than this are rejects (default %(default)s)",
     )
-    made.add_argument(
+    arguments.add_argument(
         "--min-explained-variance",
         type=float,
         default=limits.explained_variance,
         metavar="SHARE",
-        help="fail when the basis explains less of the variance (default %(default)s)",
+        help="fail if the PCA model explains less of the variance (default %(default)s)",
     )
-    made.add_argument(
+    arguments.add_argument(
         "--min-agreement",
         type=float,
         default=0.5,
         metavar="SHARE",
-        help="fail when fewer nearest neighbours have a photo's own label (default %(default)s); only where there "
-        f"are {limits.judged} labelled photos to judge, and not with random weights",
+        help="fail if fewer nearest neighbours have a photo's own label (default %(default)s); needs "
+        f"{limits.judged_photos} labelled photos and weights that are not random",
     )
-    made.add_argument(
+    arguments.add_argument(
         "--weights",
         choices=("imagenet", "path", "random", "unknown"),
         required=True,
         help="where the model's weights came from, as its model.json says",
     )
-    return made
+    return arguments
 
 
 def publish(run: job_run.Run) -> None:
-    """Judge, project, commit, export."""
+    """Check, project, commit, export."""
     spark, arguments = run.spark, run.arguments
-    tables.ensure(spark, arguments.database)
-    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "1024")  # rows of 5 kB, not of pixels
-    fitted, explained = _basis(run)
-    known = registry.asked(spark, arguments.database)
-    before = next((pca_id for pca_id in known if pca_id != fitted.pca_id), None)
-    laid, work = pending.lay(run, fitted.pca_id, before)
-    projected = _projected(run, laid, work, fitted)
+    database = arguments.database
+    tables.ensure(spark, database)
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "1024")  # for rows of 5 kB, not pixels
+    fitted, explained = _read_pca(run)
+    known = registry.asked(spark, database)
+    previous = next((pca_id for pca_id in known if pca_id != fitted.pca_id), None)
+    rows, counts = pending.find_pending(run, fitted.pca_id, previous)
+    projected = _project(run, rows, counts, fitted)
 
-    facts, limits = _facts(run, work, projected, explained), _limits(run)
+    facts, limits = _gather_facts(run, counts, projected, explained), _limits(arguments)
     checks = quality.gate(facts, limits)
     sample = None
     if all(check.ok for check in checks.values()):
-        sample = samples.draw(run, laid, arguments.model_id)
-        by_features, by_pca, judged = sample.agreement(fitted)
-        facts = replace(facts, agreement_features=by_features, agreement_pca=by_pca, judged=judged)
+        sample = samples.draw(run, rows, arguments.model_id)
+        by_features, by_pca, judged_photos = sample.agreement(fitted)
+        facts = replace(
+            facts, agreement_features=by_features, agreement_pca=by_pca, judged_photos=judged_photos
+        )
         checks = quality.gate(facts, limits)
     failed = sorted(name for name, check in checks.items() if not check.ok)
     metrics = {
@@ -107,29 +105,31 @@ def publish(run: job_run.Run) -> None:
         "quality": {
             "knn_accuracy_features": facts.agreement_features,
             "knn_accuracy_pca": facts.agreement_pca,
-            "checks": quality.as_json(checks),
+            "checks": quality.to_json(checks),
         },
     }
     if failed or sample is None:
         run.finish(metrics | {"bytes": {"pca": 0}})
-        said = ", ".join(f"{name} is {checks[name].value:g}, limit {checks[name].limit:g}" for name in failed)
-        raise QualityGateError(f"{said}: nothing was published, the last published PCA stays current")
+        reasons = ", ".join(
+            f"{name} is {checks[name].value:g}, limit {checks[name].limit:g}" for name in failed
+        )
+        raise QualityGateError(f"{reasons}: nothing was published, the last published PCA stays current")
     run.say(f"all {len(checks)} checks hold")
 
-    _commit_rows(run, laid, work, projected, fitted.pca_id)
-    samples.keep(run, sample)
-    _export(run, fitted, work.features)
+    _commit_rows(run, rows, counts, projected, fitted.pca_id)
+    samples.store(run, sample)
+    _export(run, fitted, counts.features)
     sample.write_shown(fitted, join(arguments.run_folder, "sample.parquet"))
     _make_current(run, fitted, known)
-    if work.others or len(known) > 2:
-        registry.forget_all_but(spark, arguments.database, [fitted.pca_id, *([before] if before else [])])
-    gramian_store.forget_all_but(run, registry.models(spark, arguments.database))
-    size = tables.size_bytes(spark, arguments.database, "pca", work.features)
-    run.finish(metrics | {"bytes": {"pca": size}, "upkeep": upkeep.done(run)})
+    if counts.others or len(known) > 2:
+        registry.forget_all_but(spark, database, [fitted.pca_id, *([previous] if previous else [])])
+    gramian_store.forget_all_but(run, registry.models(spark, database))
+    size = tables.size_bytes(spark, database, "pca", counts.features)
+    run.finish(metrics | {"bytes": {"pca": size}, "upkeep": upkeep.maintain(run)})
 
 
-def _basis(run: job_run.Run) -> tuple[Pca, float]:
-    """Read tonight's basis and the share of tonight's variance that it explains."""
+def _read_pca(run: job_run.Run) -> tuple[Pca, float]:
+    """Read the PCA model to publish, and the share of the current variance that it explains."""
     arguments = run.arguments
     if arguments.pca_id:
         fitted = registry.read(run.spark, arguments.database, arguments.pca_id)
@@ -137,61 +137,60 @@ def _basis(run: job_run.Run) -> tuple[Pca, float]:
     else:
         fitted = principal_components.load(join(arguments.run_folder, "pca_model.npz"))
         try:
-            said = stage_metrics.read(arguments.run_folder, "reduce_pca")["pca"]
+            summary = stage_metrics.read(arguments.run_folder, "reduce_pca")["pca"]
         except FileNotFoundError as error:
             raise InputError(f"{error}: run reduce_pca first") from error
-        if said["pca_id"] != fitted.pca_id:
+        if summary["pca_id"] != fitted.pca_id:
             raise InputError(
-                f"the run's metrics are of PCA {said['pca_id']}, its model is {fitted.pca_id}: run reduce_pca again"
+                f"the run's metrics are of PCA {summary['pca_id']}, its model is {fitted.pca_id}: run reduce_pca again"
             )
-        explained = said["explained_variance"]
+        explained = summary["explained_variance"]
     if fitted.model_id != arguments.model_id:
         raise InputError(
-            f"the run's PCA is of model {fitted.model_id}, asked for was {arguments.model_id}: run reduce_pca again"
+            f"the run's PCA is of model {fitted.model_id}, --model-id is {arguments.model_id}: run reduce_pca again"
         )
     return fitted, explained
 
 
-def _projected(run: job_run.Run, laid: align.Laid, work: Work, fitted: Pca) -> pa.Table | DataFrame | None:
-    """Project the features that this basis has no row of: all of them straight from the files, some by their runs.
+def _project(
+    run: job_run.Run, rows: align.AlignedRows, counts: PublicationCounts, fitted: Pca
+) -> pa.Table | DataFrame | None:
+    """Project the missing features: all features straight from the files, some from the files of their runs.
 
     Returns:
-        `schemas.PROJECTED` rows, few of them on the driver; None where there are none.
+        `schemas.PROJECTION` rows, on the driver if they are few; None if there are none.
     """
-    if not work.missing:
+    if not counts.missing:
         return None
     arguments, spark = run.arguments, run.spark
     project = principal_components.projector(fitted)
-    name, schema = f"{arguments.database}.features", schemas.PROJECTED
+    name, schema = f"{arguments.database}.features", schemas.PROJECTION
     columns = ["image_id", "features"]
     of_model = {"model_id": [arguments.model_id]}
-    if work.missing > _FEW:
-        if work.missing == work.features:
-            made = data_files.mapped(spark, name, columns, of_model, project, schema, run.cores)
-        else:
-            rows = tables.of_model(spark.table(name), arguments.model_id).where(
-                F.col("run_id").isin(work.runs)
-            )
-            chosen = rows.select(*columns).join(
-                laid.to_join(["image_id"], "missing"), "image_id", "left_semi"
-            )
-            made = data_files.Mapped(chosen, project, schema)
-        return made.frame().persist(StorageLevel.DISK_ONLY)
-    # 25 MB of features at most: starting Python on the executors takes longer than projecting them here.
-    wanted = of_model | {"run_id": work.runs, "image_id": laid.ids("missing")}
-    batches = project(data_files.here(spark, name, columns, wanted).to_batches())
-    return pa.Table.from_batches(batches, schema)
+    if counts.missing <= _FEW:
+        # At most 25 MB of features: starting Python on the executors takes longer than projecting them here.
+        ids = [row.image_id for row in rows.collect(["image_id"], "missing")]
+        where = of_model | {"run_id": counts.runs, "image_id": ids}
+        batches = project(Selection(spark, name, columns, where).read().to_batches())
+        return pa.Table.from_batches(batches, schema)
+    if counts.missing == counts.features:
+        mapped = Selection(spark, name, columns, of_model).map(project, schema, run.cores)
+    else:
+        of_runs = Selection(spark, name, columns, of_model | {"run_id": counts.runs}).frame()
+        missing = of_runs.join(rows.to_join(["image_id"], "missing"), "image_id", "left_semi")
+        mapped = MappedRows(missing, project, schema)
+    return mapped.frame().persist(StorageLevel.DISK_ONLY)
 
 
-def _measured(projected: pa.Table | DataFrame | None) -> dict[str, Any]:
-    """Measure what was projected: rows, those with something wrong, and the range of norms."""
+def _measure(projected: pa.Table | DataFrame | None) -> dict[str, Any]:
+    """Count projected rows and rows with defects, and measure the range of norms."""
     if projected is None:
-        projected = schemas.PROJECTED.empty_table()
+        projected = schemas.PROJECTION.empty_table()
     if isinstance(projected, pa.Table):
-        counts = align.counts(
-            projected=align.given(projected["pca"]),
+        counts = align.count_flags(
+            projected=align.is_not_null(projected["pca"]),
             not_finite=~projected["finite"].to_numpy(),
-            wrong_dims=~align.same(projected["dims"], DIMS),
+            wrong_dims=~align.equals(projected["dims"], DIMS),
         )
         norms = pc.min_max(projected["norm"]).as_py()
         return counts | {"smallest_norm": norms["min"], "largest_norm": norms["max"]}
@@ -205,27 +204,26 @@ def _measured(projected: pa.Table | DataFrame | None) -> dict[str, Any]:
     return row.asDict()
 
 
-def _facts(
-    run: job_run.Run, work: Work, projected: pa.Table | DataFrame | None, explained: float
+def _gather_facts(
+    run: job_run.Run, counts: PublicationCounts, projected: pa.Table | DataFrame | None, explained: float
 ) -> quality.Facts:
-    found = _measured(projected)
+    measured = _measure(projected)
     return quality.Facts(
-        images=work.images,
+        images=counts.images,
         rejects=Table(run.spark, f"{run.arguments.database}.rejects").rows,
-        images_without_features=work.images_without_features,
-        features_without_image=work.features_without_image,
-        features_without_pca=abs(work.missing - found.pop("projected")),
+        images_without_features=counts.images_without_features,
+        features_without_image=counts.features_without_image,
+        features_without_pca=abs(counts.missing - measured.pop("projected")),
         images_in_sums=gramian_store.count(run, run.arguments.model_id),
-        **found,
+        **measured,
         explained_variance=explained,
         agreement_features=None,
         agreement_pca=None,
-        judged=0,
+        judged_photos=0,
     )
 
 
-def _limits(run: job_run.Run) -> quality.Limits:
-    arguments = run.arguments
+def _limits(arguments: argparse.Namespace) -> quality.Limits:
     return quality.Limits(
         reject_rate=arguments.max_reject_rate,
         explained_variance=arguments.min_explained_variance,
@@ -234,34 +232,38 @@ def _limits(run: job_run.Run) -> quality.Limits:
 
 
 def _commit_rows(
-    run: job_run.Run, laid: align.Laid, work: Work, projected: pa.Table | DataFrame | None, pca_id: str
+    run: job_run.Run,
+    rows: align.AlignedRows,
+    counts: PublicationCounts,
+    projected: pa.Table | DataFrame | None,
+    pca_id: str,
 ) -> None:
-    """Commit the rows that this basis lacks and remove those of images that are gone, in one commit."""
+    """Commit the missing rows and delete those of deleted images, in one commit."""
     spark, database = run.spark, run.arguments.database
-    rows = orphans = None
+    upserts = deletes = None
     if projected is not None:
-        versions = laid.to_join(["image_id", "label", "of_features", "of_run"], "missing")
+        versions = rows.to_join(["image_id", "label", "features_content", "features_run"], "missing")
         constants = {"pca_id": F.lit(pca_id), "run_id": F.lit(run.arguments.run_id)}
-        schema = schemas.spark(schemas.PROJECTED)
+        schema = schemas.to_spark(schemas.PROJECTION)
         frame = align.from_arrow(spark, projected, schema) if isinstance(projected, pa.Table) else projected
-        rows = frame.join(versions, "image_id", "inner").withColumns(constants)
-        rows = rows.withColumnsRenamed({"of_features": "content_sha256", "of_run": "features_run_id"})
-        rows = rows.coalesce(1) if laid.is_here else rows  # each further task compiles the same writer
-    if work.orphans:
-        gone = laid.to_join(["image_id"], "orphan")
-        orphans = (
-            spark.table(f"{database}.pca").select("image_id", "pca_id").join(gone, "image_id", "left_semi")
+        upserts = frame.join(versions, "image_id", "inner").withColumns(constants)
+        upserts = upserts.withColumnsRenamed(
+            {"features_content": "content_sha256", "features_run": "features_run_id"}
         )
-    tables.merge(spark, database, "pca", rows, orphans, only_adds=not work.outdated)
-    run.say(f"{work.missing} rows written to pca")
+        upserts = upserts.coalesce(1) if rows.is_on_driver else upserts  # each task compiles the same writer
+    if counts.orphans:
+        orphans = rows.to_join(["image_id"], "orphan")
+        keys = spark.table(f"{database}.pca").select("image_id", "pca_id")
+        deletes = keys.join(orphans, "image_id", "left_semi")
+    tables.merge(spark, database, "pca", upserts, deletes, only_adds=not counts.outdated)
+    run.say(f"{counts.missing} rows written to pca")
 
 
 def _export(run: job_run.Run, fitted: Pca, rows: int) -> None:
-    """Write the rows of this basis, and only these, as one Parquet file."""
+    """Write the rows of this PCA model as a single Parquet file."""
+    where = {"pca_id": [fitted.pca_id]}
     export.write_parquet(
-        run.spark,
-        f"{run.arguments.database}.pca",
-        {"pca_id": [fitted.pca_id]},
+        Selection(run.spark, f"{run.arguments.database}.pca", schemas.PCA_EXPORT.names, where),
         join(run.arguments.run_folder, "pca.parquet"),
         schemas.PCA_EXPORT,
         rows * (4 * fitted.k + 100),
@@ -269,11 +271,11 @@ def _export(run: job_run.Run, fitted: Pca, rows: int) -> None:
 
 
 def _make_current(run: job_run.Run, fitted: Pca, known: dict[str, str]) -> None:
-    """Make the basis the current one; of one that stays, only what was asked for may be new."""
-    stays = next(iter(known), None) == fitted.pca_id
-    if not stays or known[fitted.pca_id] != fitted.asked:
+    """Make the PCA model current; write its row again if only the request for it has changed."""
+    is_current = next(iter(known), None) == fitted.pca_id
+    if not is_current or known[fitted.pca_id] != fitted.asked:
         registry.publish(run.spark, run.arguments.database, fitted, run.arguments.run_id)
-    if stays:
+    if is_current:
         run.say(f"PCA {fitted.pca_id[:12]} stays the current one")
     else:
         run.say(f"published PCA {fitted.pca_id[:12]}: {fitted.k} components of {fitted.n} images")

@@ -14,7 +14,7 @@ from multiprocessing.sharedctypes import Synchronized
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fruits.base.batches import without_pandas
+from fruits.base.batches import block_pandas_import
 from fruits.model.embedding import LiteRtEmbedder, embed_all
 
 from bench.peers.contract import DIMS, Clock, Task, parse, result_table
@@ -36,7 +36,7 @@ def chunks(counter: Synchronized[int], count: int) -> Iterator[range]:
 
 def work(number: int, task: Task, counter: Synchronized[int]) -> None:
     """One process: its own model, its own result file."""
-    without_pandas()
+    block_pandas_import()
     photos = sorted(task.images.rglob("*.jpg"))
     model = LiteRtEmbedder(task.model_bytes, batch_size=1)
     keys: list[str] = []

@@ -109,7 +109,7 @@ class Nights:
     def list_photos(self) -> Path:
         """Begin a run: list the folder."""
         self.runs.append(f"run-{len(self.runs) + 1}")
-        input_listing.write_of_folder(self.photos, str(self.run_folder / "listing.parquet"))
+        input_listing.write_folder_listing(self.photos, str(self.run_folder / "listing.parquet"))
         return self.run_folder
 
     @property
@@ -169,6 +169,11 @@ class Nights:
             (row.asDict() for row in frame.collect()), key=lambda row: tuple(map(str, row.values()))
         )
 
+    def current_pca_id(self) -> str | None:
+        """The PCA model published last; None before the first publication."""
+        rows = self.table("pca_models").orderBy("published_at", ascending=False).limit(1).collect()
+        return rows[0].pca_id if rows else None
+
     def keys(self, name: str) -> list[str]:
         """The object keys in `images` or `rejects`."""
         return sorted(row.source_key for row in self.table(name).select("source_key").collect())
@@ -187,21 +192,21 @@ def nights(spark: Any, model: dict[str, Any], tmp_path: Path, request: pytest.Fi
     return Nights(spark, f"lake.{name}", photos, tmp_path / "runs", model)
 
 
-def note_what_passes(
+def record_mapped_column(
     monkeypatch: pytest.MonkeyPatch, module: ModuleType, maker: str, column: str, seen: Path
 ) -> None:
-    """Have the mappers that `module.maker` makes write each row's `column`, a line each, to `seen` as it passes."""
-    made, path = getattr(module, maker), str(seen)
+    """Make the mappers of `module.maker` append each row's `column` to the file `seen`, a line each."""
+    make_mapper, path = getattr(module, maker), str(seen)
 
-    def noting(*how: Any) -> Mapper:
-        mapper = made(*how)
+    def make_recorder(*arguments: Any) -> Mapper:
+        mapper = make_mapper(*arguments)
 
-        def noted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        def record(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in mapper(batches):
                 with open(path, "a") as file:  # noqa: PTH123 - a worker has no imports of this module
                     file.writelines(f"{value}\n" for value in batch.column(column).to_pylist())
                 yield batch
 
-        return noted
+        return record
 
-    monkeypatch.setattr(module, maker, noting)
+    monkeypatch.setattr(module, maker, make_recorder)

@@ -45,7 +45,7 @@ def everything(nights: Nights) -> dict[str, bytes]:
     """The decoded content of every file of the database: Parquet and Avro by their values, all else as it lies."""
     warehouse = Path(nights.spark.conf.get("spark.sql.catalog.lake.warehouse"))
     folder = warehouse / nights.database.split(".")[1]
-    found = {}
+    contents = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()
         if path.suffix == ".parquet":
@@ -54,8 +54,8 @@ def everything(nights: Nights) -> dict[str, bytes]:
             ).encode()
         if path.suffix == ".avro":
             content += b"".join(blocks(content))
-        found[str(path)] = content
-    return found
+        contents[str(path)] = content
+    return contents
 
 
 def blocks(content: bytes) -> Iterator[bytes]:
@@ -132,7 +132,9 @@ def test_an_image_of_a_night_whose_gate_failed_is_erased_and_the_next_night_publ
         nights.run("publish", "--min-explained-variance", "1")
     (row,) = [row for row in nights.rows("images") if row["source_key"].endswith("late.jpg")]
     (vector,) = [
-        found["features"] for found in nights.rows("features") if found["image_id"] == row["image_id"]
+        features["features"]
+        for features in nights.rows("features")
+        if features["image_id"] == row["image_id"]
     ]
     texts = (row["image_id"], row["image_id"][:16], row["source_key"], row["content_sha256"])
     needles = (*(text.encode() for text in texts), pixels(row), repr(list(vector)).encode()[1:-1])
@@ -160,11 +162,11 @@ def small_files(nights: Nights) -> job_run.Run:
 
 
 def all_of(nights: Nights) -> tuple[str, tuple[bytes, ...]]:
-    """An image's id, and all by which it is told in a file: id, bounds of it, key, content, pixels, both vectors."""
+    """Return an image's id and its traces in files: id, bounds of the id, key, content, pixels, both vectors."""
     row = nights.rows("images")[0]
     own = row["image_id"]
     vectors = [
-        next(found[table] for found in nights.rows(table) if found["image_id"] == own)
+        next(other[table] for other in nights.rows(table) if other["image_id"] == own)
         for table in ("features", "pca")
     ]
     cells = [repr(list(vector)).encode()[1:-1] for vector in vectors]
@@ -299,7 +301,7 @@ def summed(nights: Nights) -> None:
 
 
 def own(nights: Nights) -> tuple[bytes, bytes]:
-    """An image's id and its vector, as they are told in a file."""
+    """Return an image's id and its vector as they appear in a file."""
     row = nights.rows("features")[0]
     return row["image_id"].encode(), repr(list(row["features"])).encode()[1:-1]
 
@@ -336,9 +338,9 @@ def test_a_request_that_is_none_is_refused(tmp_path, request_text):
     path = tmp_path / "request.json"
     path.write_text(request_text)
     with pytest.raises(InputError):
-        erase_images._request(str(path))
+        erase_images._read_request(str(path))
 
 
 def test_a_missing_request_is_refused(tmp_path):
     with pytest.raises(InputError, match="write the request first"):
-        erase_images._request(str(tmp_path / "none.json"))
+        erase_images._read_request(str(tmp_path / "none.json"))

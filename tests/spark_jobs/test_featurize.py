@@ -11,7 +11,7 @@ import pytest
 from fruits.base.errors import ModelMismatchError
 from fruits.model.embedding import LiteRtEmbedder, embed_all
 
-from tests.spark_jobs.conftest import Nights, note_what_passes
+from tests.spark_jobs.conftest import Nights, record_mapped_column
 from tests.spark_jobs.pictures import encoded, fruit, orchard
 
 pytestmark = pytest.mark.spark
@@ -74,7 +74,7 @@ def test_no_image_is_computed_twice_for_a_merge(nights, tmp_path, monkeypatch):
     nights.load()
     nights.run("featurize")
     seen = tmp_path / "seen"
-    note_what_passes(monkeypatch, featurize.embedding, "mapper", "image_id", seen)
+    record_mapped_column(monkeypatch, featurize.embedding, "mapper", "image_id", seen)
     nights.run("featurize", "--full-refresh")
     computed = seen.read_text().split()
     assert len(computed) == len(set(computed)) == 5
@@ -103,15 +103,15 @@ def spread(nights: Nights, monkeypatch: pytest.MonkeyPatch, parts: int) -> list[
     import featurize
 
     straight: list[int] = []
-    mapped = featurize.data_files.mapped
+    map_rows = featurize.data_files.Selection.map
 
-    def noted(*how):
-        made = mapped(*how)
-        straight.append(made.tasks)
-        return made
+    def record_tasks(*arguments):
+        mapped = map_rows(*arguments)
+        straight.append(mapped.tasks)
+        return mapped
 
-    monkeypatch.setattr(featurize.job, "partitions", lambda *_: parts)
-    monkeypatch.setattr(featurize.data_files, "mapped", noted)
+    monkeypatch.setattr(featurize.job_run, "partitions", lambda *_: parts)
+    monkeypatch.setattr(featurize.data_files.Selection, "map", record_tasks)
     nights.run("featurize")
     return straight
 

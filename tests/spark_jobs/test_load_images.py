@@ -13,7 +13,7 @@ from fruits.base.keys import image_id
 from fruits.images import suppression
 from fruits.job import job_run
 from fruits.lake import input_listing, tables
-from fruits.lake.tables import Large
+from fruits.lake.tables import SparkRows
 
 from tests.spark_jobs import pictures
 from tests.spark_jobs.pictures import CANARY, encoded, fruit, orchard
@@ -290,7 +290,7 @@ def test_a_listing_of_several_row_groups_is_read_whole(nights, monkeypatch):
     orchard(nights.photos, labels=2, each=10)
     monkeypatch.setattr("fruits.lake.input_listing.ROW_GROUP_ROWS", 3)
     listed = input_listing.read(nights.spark, str(nights.list_photos() / "listing.parquet"))
-    assert isinstance(listed, Large), "executors read it, not the driver"
+    assert isinstance(listed, SparkRows), "executors read it, not the driver"
     rows = listed.frame.collect()
     assert len({row.source_key for row in rows}) == len(rows) == listed.rows == 20
     assert all(row.image_id == image_id(row.source_key) and row.size_bytes > 0 for row in rows)
@@ -302,7 +302,7 @@ def test_a_bucket_is_loaded_with_one_request_per_new_object(nights, monkeypatch)
     with scripted_s3() as bucket:
         monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.location.endpoint)
         monkeypatch.setenv("AWS_REGION", "eu-west-1")
-        objects.where_is_s3.cache_clear()
+        objects.find_s3.cache_clear()
         bucket.objects = {key: (data, "tag") for key, data in keys.items()}
         listed = pa.table(
             {"key": sorted(keys), "etag": ["tag"] * 8, "size_bytes": [len(keys[key]) for key in sorted(keys)]}
@@ -321,10 +321,10 @@ def test_a_bucket_is_loaded_with_one_request_per_new_object(nights, monkeypatch)
         for _ in range(2):
             parsed = load_images.parser().parse_args(arguments)
             load_images.load_images(job_run.Run("load_images", parsed, nights.spark))
-        asked = sorted(key for method, key in bucket.requests if key.startswith("photos/"))
+        requested = sorted(key for method, key in bucket.requests if key.startswith("photos/"))
         written = json.loads(bucket.objects["runs/run-1/stages/load_images.json"][0])
-    objects.where_is_s3.cache_clear()
-    assert asked == sorted(keys), "one GET each, no HEAD, and none in the second run"
+    objects.find_s3.cache_clear()
+    assert requested == sorted(keys), "one GET each, no HEAD, and none in the second run"
     assert written["images"]["unchanged"] == 8
     assert {row["label"] for row in nights.rows("images")} == {None, "Label 0", "Label 1"}
     assert nights.keys("rejects") == ["photos/page.jpg"]
@@ -341,7 +341,7 @@ def work_listed(nights, sizes: list[int]):
     parsed = load_images.parser().parse_args(nights.arguments("load_images", "--complete"))
     run = job_run.Run("load_images", parsed, nights.spark)
     erased = suppression.read(None)
-    return run, *load_images._work(run, erased), erased
+    return run, *load_images._find_work(run, erased), erased
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def work_listed(nights, sizes: list[int]):
     ],
 )
 def test_work_is_cut_by_the_bytes_that_are_read(nights, sizes, partitions):
-    loaded = load_images._loaded(*work_listed(nights, sizes))
+    loaded = load_images._load(*work_listed(nights, sizes))
     assert loaded.rdd.getNumPartitions() == partitions
 
 

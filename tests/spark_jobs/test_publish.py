@@ -14,7 +14,7 @@ import publish
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fruits.base.batches import list_column
+from fruits.base.batches import to_list_column
 from fruits.base.errors import (
     ConstantFeaturesError,
     FeaturesOutOfRangeError,
@@ -36,7 +36,7 @@ from tests.spark_jobs.pictures import encoded, fruit, orchard
 pytestmark = pytest.mark.spark
 
 
-def made_up(nights: Nights, features: np.ndarray, first: int = 0) -> None:
+def write_features(nights: Nights, features: np.ndarray, first: int = 0) -> None:
     """Write images and features without photos: only the keys and the vectors matter here."""
     tables.ensure(nights.spark, nights.database)
     nights.runs = nights.runs or ["run-1"]
@@ -55,7 +55,7 @@ def made_up(nights: Nights, features: np.ndarray, first: int = 0) -> None:
         "loaded_at": datetime.now(UTC),
     }
     append(nights, "images", images, constants)
-    vectors = common | {"features": list_column(features)}
+    vectors = common | {"features": to_list_column(features)}
     append(nights, "features", vectors, {"model_id": nights.model["model_id"], "run_id": "run-1"})
 
 
@@ -96,7 +96,7 @@ def reduced(spark, model, tmp_path_factory) -> Nights:
     """One night as far as its basis, for tests of what is refused: what one of them publishes changes no other."""
     folder = tmp_path_factory.mktemp("reduced")
     nights = Nights(spark, "lake.reduced", folder / "photos", folder / "runs", model)
-    made_up(nights, spread(120))
+    write_features(nights, spread(120))
     nights.run("reduce_pca", "--k", "4")
     return nights
 
@@ -156,30 +156,30 @@ def test_a_whole_night_is_right_in_every_table_and_file_and_the_same_night_again
 
 def test_removed_images_leave_the_pca_and_the_basis_published_last_is_the_current_one(nights):
     values = spread(12)
-    made_up(nights, values)
+    write_features(nights, values)
     published(nights, "--k", "2", "--max-variance-loss", "0")
-    first = tables.current_pca_id(nights.spark, nights.database)
+    first = nights.current_pca_id()
     forget(nights, "image 0003")
     published(nights, "--k", "2", "--max-variance-loss", "0")
     assert {row["image_id"] for row in nights.rows("pca")} == {f"image {n:04}" for n in range(12) if n != 3}
     current = {row.pca_id for row in tables.current_pca(nights.spark, nights.database).collect()}
-    assert current == {tables.current_pca_id(nights.spark, nights.database)} != {first}
+    assert current == {nights.current_pca_id()} != {first}
 
-    made_up(nights, values[3:4], first=3)
+    write_features(nights, values[3:4], first=3)
     published(nights, "--k", "2", "--max-variance-loss", "0")
-    assert tables.current_pca_id(nights.spark, nights.database) == first, "the first basis is right again"
+    assert nights.current_pca_id() == first, "the first basis is right again"
     assert len(nights.rows("pca_models")) == 2
     assert tables.current_pca(nights.spark, nights.database).count() == 12
 
 
 def test_while_the_images_do_not_drift_the_basis_stays_and_only_new_rows_are_projected(nights):
     values = spread(60)
-    made_up(nights, values[:58])
+    write_features(nights, values[:58])
     published(nights, "--k", "5")
     first = {row["image_id"]: row for row in nights.rows("pca")}
-    basis = tables.current_pca_id(nights.spark, nights.database)
+    basis = nights.current_pca_id()
     another_run(nights)
-    made_up(nights, values[58:], first=58)
+    write_features(nights, values[58:], first=58)
     forget(nights, "image 0003")
     reduced = nights.run("reduce_pca", "--k", "5", "--max-variance-loss", "0.2")
     assert reduced["drift"]["new_basis"] is False
@@ -198,10 +198,14 @@ def test_while_the_images_do_not_drift_the_basis_stays_and_only_new_rows_are_pro
 
 def test_features_computed_again_are_projected_again_onto_the_same_basis(nights):
     values = spread(40)
-    made_up(nights, values)
+    write_features(nights, values)
     published(nights, "--k", "5")
     nights.spark.sql(f"DELETE FROM {nights.database}.features WHERE image_id = 'image 0007'")
-    vectors = {"image_id": ["image 0007"], "content_sha256": ["c7"], "features": list_column(values[7:8] / 2)}
+    vectors = {
+        "image_id": ["image 0007"],
+        "content_sha256": ["c7"],
+        "features": to_list_column(values[7:8] / 2),
+    }
     append(nights, "features", vectors, {"model_id": nights.model["model_id"], "run_id": "run-2"})
     another_run(nights)
     published(nights, "--k", "5", "--max-variance-loss", "0.2")
@@ -236,7 +240,7 @@ def test_a_run_that_is_planned_anew_projects_and_shows_what_changed_since_it_pub
 
 
 def test_the_first_basis_is_new_and_so_is_that_of_another_model_each_for_its_own_reason(nights):
-    made_up(nights, spread(20))
+    write_features(nights, spread(20))
     assert nights.run("reduce_pca", "--k", "2")["drift"]["reason"] == "nothing is published yet"
     nights.run("publish")
     features = nights.table("features").withColumn("model_id", F.lit("other")).localCheckpoint()
@@ -248,10 +252,10 @@ def test_the_first_basis_is_new_and_so_is_that_of_another_model_each_for_its_own
 
 def test_the_same_basis_asked_for_in_other_words_stays_that_night_and_the_next(nights):
     values = spread(60)
-    made_up(nights, values[:58])
+    write_features(nights, values[:58])
     k = str(nights.run("reduce_pca", "--variance", "0.3")["pca"]["k"])
     nights.run("publish")
-    basis, rows = tables.current_pca_id(nights.spark, nights.database), nights.rows("pca")
+    basis, rows = nights.current_pca_id(), nights.rows("pca")
     another_run(nights)
     assert nights.run("reduce_pca", "--k", k)["drift"]["new_basis"] is False
     nights.run("publish")
@@ -259,10 +263,10 @@ def test_the_same_basis_asked_for_in_other_words_stays_that_night_and_the_next(n
     assert (model["pca_id"], model["asked"]) == (basis, f"k={k}")
     assert nights.rows("pca") == rows
     another_run(nights)
-    made_up(nights, values[58:], first=58)
+    write_features(nights, values[58:], first=58)
     assert nights.run("reduce_pca", "--k", k, "--max-variance-loss", "0.2")["drift"]["reason"] is None
     nights.run("publish")
-    assert tables.current_pca_id(nights.spark, nights.database) == basis
+    assert nights.current_pca_id() == basis
     assert len(nights.rows("pca")) == 60
 
 
@@ -270,24 +274,24 @@ def test_yesterdays_basis_is_kept_and_can_be_published_again_complete_and_older_
     values = spread(60)
     ids = []
     for night, until in enumerate((40, 50, 55)):
-        made_up(nights, values[(0, 40, 50)[night] : until], first=(0, 40, 50)[night])
+        write_features(nights, values[(0, 40, 50)[night] : until], first=(0, 40, 50)[night])
         another_run(nights)
         published(nights, "--k", "4", "--max-variance-loss", "0")
-        ids.append(tables.current_pca_id(nights.spark, nights.database))
+        ids.append(nights.current_pca_id())
     assert len(set(ids)) == 3
     assert {row["pca_id"] for row in nights.rows("pca")} == set(ids[1:])
     assert {row["pca_id"] for row in nights.rows("pca_models")} == set(ids[1:])
     nights.run("publish", "--pca-id", ids[1])
-    assert tables.current_pca_id(nights.spark, nights.database) == ids[1]
+    assert nights.current_pca_id() == ids[1]
     assert tables.current_pca(nights.spark, nights.database).count() == 55, "it got the rows that it lacked"
     with pytest.raises(InputError, match="the current one and the one before it are kept"):
         nights.run("publish", "--pca-id", ids[0])
 
 
 def test_killed_between_the_two_deletes_of_an_old_basis_a_rerun_drops_its_rows(nights, monkeypatch):
-    made_up(nights, spread(20))
+    write_features(nights, spread(20))
     published(nights)
-    current = tables.current_pca_id(nights.spark, nights.database)
+    current = nights.current_pca_id()
     for days, name in ((1, "before"), (2, "old")):
         of_then = {
             "pca": {"pca_id": F.lit(name)},
@@ -319,7 +323,7 @@ def test_killed_between_the_two_deletes_of_an_old_basis_a_rerun_drops_its_rows(n
 
 
 def test_the_sums_of_a_former_model_go_with_its_last_basis_and_their_tag_with_them(nights, monkeypatch):
-    made_up(nights, spread(20))
+    write_features(nights, spread(20))
     published(nights)
     former, model_id = nights.model["model_id"], "b" * 64
     nights.model = nights.model | {"model_id": model_id}
@@ -349,7 +353,7 @@ def test_the_sums_of_a_former_model_go_with_its_last_basis_and_their_tag_with_th
 
 def test_upkeep_that_pays_is_done_by_publish(nights, monkeypatch):
     for first, until in ((0, 18), (18, 20)):
-        made_up(nights, spread(20)[first:until], first=first)
+        write_features(nights, spread(20)[first:until], first=first)
     nights.run("reduce_pca", "--k", "3")
     features = Table(nights.spark, f"{nights.database}.features")
     folder = Path(features.data_files()[0].uri.removeprefix("file:")).parent
@@ -372,30 +376,30 @@ def test_upkeep_that_pays_is_done_by_publish(nights, monkeypatch):
 
 
 def test_a_basis_whose_rows_were_deleted_becomes_current_only_complete(nights):
-    made_up(nights, spread(20))
+    write_features(nights, spread(20))
     published(nights, "--k", "3")
-    basis = tables.current_pca_id(nights.spark, nights.database)
+    basis = nights.current_pca_id()
     nights.spark.sql(f"DELETE FROM {nights.database}.pca WHERE image_id < 'image 0010'")
     nights.spark.sql(f"DELETE FROM {nights.database}.pca_models WHERE pca_id = '{basis}'")
     another_run(nights)
     published(nights, "--k", "3")
-    assert tables.current_pca_id(nights.spark, nights.database) == basis
+    assert nights.current_pca_id() == basis
     assert tables.current_pca(nights.spark, nights.database).count() == 20
 
 
 @pytest.mark.parametrize("few", [50, 0])
 def test_a_second_night_reads_the_pixels_and_vectors_of_few_samples(nights, monkeypatch, few):
     monkeypatch.setattr(samples, "_FEW", few)
-    made_up(nights, spread(30))
+    write_features(nights, spread(30))
     published(nights)
-    asked = []
-    for name in ("_features", "_thumbnails"):
+    counts = []
+    for name in ("_read_features", "_read_thumbnails"):
         real = getattr(samples, name)
-        monkeypatch.setattr(samples, name, lambda *a, real=real: asked.append(len(a[-1])) or real(*a))
+        monkeypatch.setattr(samples, name, lambda *a, real=real: counts.append(len(a[-1])) or real(*a))
     another_run(nights)
-    made_up(nights, spread(32)[30:], first=30)
+    write_features(nights, spread(32)[30:], first=30)
     published(nights, "--k", "2", "--max-variance-loss", "0.5")
-    assert asked == [2, 2]
+    assert counts == [2, 2]
     sample = pq.read_table(nights.run_folder / "sample.parquet").select(["image_id", "thumbnail"])
     pixels = nights.table("images").select("image_id", "pixels").toArrow()
     of_their_own = pa.Table.from_batches(export.thumbnails(pixels.to_batches()))
@@ -404,7 +408,7 @@ def test_a_second_night_reads_the_pixels_and_vectors_of_few_samples(nights, monk
 
 
 def test_bytes_of_the_pca_are_those_of_the_current_basis(nights):
-    made_up(nights, spread(40))
+    write_features(nights, spread(40))
     first = published(nights, "--k", "4")["bytes"]["pca"]
     another_run(nights)
     published(nights, "--k", "5")
@@ -425,16 +429,16 @@ def test_a_basis_that_explains_too_little_is_not_published(reduced):
 
 
 def test_metrics_of_another_model_than_the_saved_one_are_not_published(reduced, monkeypatch):
-    monkeypatch.setattr(publish.stages, "read", lambda folder, stage: {"pca": {"pca_id": "another"}})
+    monkeypatch.setattr(publish.stage_metrics, "read", lambda folder, stage: {"pca": {"pca_id": "another"}})
     with pytest.raises(InputError, match="are of PCA another, .*: run reduce_pca again"):
         reduced.run("publish")
 
 
 def test_a_failed_gate_publishes_nothing_and_keeps_what_was_current(nights):
-    made_up(nights, spread(12))
+    write_features(nights, spread(12))
     published(nights)
     before = [nights.rows(table) for table in ("pca", "pca_models")]
-    made_up(nights, spread(13)[12:], first=12)
+    write_features(nights, spread(13)[12:], first=12)
     rejects = {"image_id": [f"x{n}" for n in range(4)], "source_key": [f"{n}.jpg" for n in range(4)]}
     append(nights, "rejects", rejects, {"etag": "e", "error_code": "empty", "detail": "d", "run_id": "run-2"})
     nights.runs.append("run-2")
@@ -453,7 +457,7 @@ def test_a_failed_gate_publishes_nothing_and_keeps_what_was_current(nights):
 
 
 def test_killed_before_the_last_commit_nothing_is_current_and_a_rerun_publishes(nights, monkeypatch):
-    made_up(nights, spread(30))
+    write_features(nights, spread(30))
     nights.run("reduce_pca", "--k", "4")
     with monkeypatch.context() as patch:
         patch.setattr(
@@ -469,7 +473,7 @@ def test_killed_before_the_last_commit_nothing_is_current_and_a_rerun_publishes(
 
 def test_equal_totals_do_not_hide_rows_of_other_images(nights):
     """One image without features and one feature row without image: the counts alone are equal."""
-    made_up(nights, spread(12))
+    write_features(nights, spread(12))
     nights.run("reduce_pca", "--k", "2")
     swapped = F.when(F.col("image_id") == "image 0003", F.lit("stranger")).otherwise(F.col("image_id"))
     rows = nights.table("features").withColumn("image_id", swapped).localCheckpoint()
@@ -484,7 +488,7 @@ def test_equal_totals_do_not_hide_rows_of_other_images(nights):
 def test_features_that_are_no_numbers_are_not_fitted(nights):
     broken = spread(5)
     broken[4, 7] = np.nan
-    made_up(nights, broken)
+    write_features(nights, broken)
     with pytest.raises(FeaturesOutOfRangeError, match="feature is not a number"):
         nights.run("reduce_pca", "--k", "2")
 
@@ -500,14 +504,14 @@ def failed_checks(nights: Nights) -> dict[str, float]:
 
 def test_what_is_wrong_in_features_that_came_after_the_fit_is_counted_row_by_row(nights, monkeypatch):
     """Zeros, one too large, one of another length, one that is no number; however many rows they come with."""
-    made_up(nights, spread(12))
+    write_features(nights, spread(12))
     published(nights)
     vectors = np.stack([np.zeros(1280), np.full(1280, 7), spread(1)[0], np.full(1280, np.nan)])
-    made_up(nights, vectors.astype(np.float32), first=12)
+    write_features(nights, vectors.astype(np.float32), first=12)
     nights.spark.sql(f"DELETE FROM {nights.database}.features WHERE image_id = 'image 0014'")
     short = {"image_id": ["image 0014"], "content_sha256": ["c14"], "features": [[1.0] * 640]}
     append(nights, "features", short, {"model_id": nights.model["model_id"], "run_id": "run-1"})
-    found = {
+    expected = {
         "features_not_finite": 1,
         "features_of_wrong_dims": 1,
         "features_without_pca": 2,
@@ -515,11 +519,11 @@ def test_what_is_wrong_in_features_that_came_after_the_fit_is_counted_row_by_row
         "smallest_norm": 0,
         "largest_norm": pytest.approx(7 * 1280**0.5),
     }
-    assert failed_checks(nights) == found, "few, on the driver"
+    assert failed_checks(nights) == expected, "few, on the driver"
     monkeypatch.setattr(publish, "_FEW", 0)
-    assert failed_checks(nights) == found, "many, of some runs"
+    assert failed_checks(nights) == expected, "many, of some runs"
     nights.spark.sql(f"TRUNCATE TABLE {nights.database}.pca")
-    assert failed_checks(nights) == found, "all that there are, from their files"
+    assert failed_checks(nights) == expected, "all that there are, from their files"
 
 
 @pytest.mark.parametrize(
@@ -534,14 +538,14 @@ def test_what_is_wrong_in_features_that_came_after_the_fit_is_counted_row_by_row
 def test_what_has_no_components_is_a_named_error_and_leaves_no_model(nights, features, error):
     nights.runs.append("run-1")
     if len(features):
-        made_up(nights, features)
+        write_features(nights, features)
     with pytest.raises(error):
         nights.run("reduce_pca", "--variance", "0.95")
     assert not (nights.run_folder / "pca_model.npz").exists()
 
 
 def test_more_components_than_images_can_carry_are_stated_and_the_model_does_not_depend_on_partitions(nights):
-    made_up(nights, spread(6))
+    write_features(nights, spread(6))
     assert nights.run("reduce_pca", "--k", "64")["pca"]["k"] == 5
     first = (nights.run_folder / "pca_model.npz").read_bytes()
     rows = nights.table("features").orderBy(F.desc("image_id")).repartition(5).localCheckpoint()
@@ -552,5 +556,5 @@ def test_more_components_than_images_can_carry_are_stated_and_the_model_does_not
 
 
 def test_a_pca_of_another_model_is_not_published(reduced):
-    with pytest.raises(InputError, match="asked for was other"):
+    with pytest.raises(InputError, match="--model-id is other"):
         reduced.run("publish", "--model-id", "other")

@@ -1,4 +1,4 @@
-"""What a small night asks of Spark: each Spark job costs more than a second photo does, and they creep in unseen."""
+"""The number of Spark jobs of a small run: each costs more than a second photo, and they increase unnoticed."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from tests.spark_jobs.pictures import orchard
 pytestmark = pytest.mark.spark
 
 AT_MOST = {"load_images": 7, "featurize": 1, "reduce_pca": 1, "publish": 6}
-"""What there is now. Fewer is better: then lower these."""
+"""The current numbers; lower them after an improvement."""
 
 
-def started(nights: Nights) -> int:
-    """How many Spark jobs this session has started, those of broadcasts and subqueries too."""
+def count_started(nights: Nights) -> int:
+    """Count the Spark jobs that this session has started, including broadcasts and subqueries."""
     return int(nights.spark.sparkContext._jsc.sc().dagScheduler().numTotalJobs())
 
 
-def counted(nights: Nights, stage: str, *arguments: str) -> int:
-    before = started(nights)
+def count_jobs(nights: Nights, stage: str, *arguments: str) -> int:
+    before = count_started(nights)
     nights.run(stage, *arguments)
-    return started(nights) - before
+    return count_started(nights) - before
 
 
-def test_a_night_with_few_new_photos_starts_few_spark_jobs(nights: Nights) -> None:
+def test_a_run_with_few_new_photos_starts_few_spark_jobs(nights: Nights) -> None:
     orchard(nights.photos, labels=3, each=6)
     nights.night("--k", "8")
     orchard(nights.photos, labels=3, each=7)
     nights.list_photos()
-    found = {
-        "load_images": counted(nights, "load_images", "--complete"),
-        "featurize": counted(nights, "featurize"),
-        "reduce_pca": counted(nights, "reduce_pca", "--k", "8"),
-        "publish": counted(nights, "publish"),
+    numbers = {
+        "load_images": count_jobs(nights, "load_images", "--complete"),
+        "featurize": count_jobs(nights, "featurize"),
+        "reduce_pca": count_jobs(nights, "reduce_pca", "--k", "8"),
+        "publish": count_jobs(nights, "publish"),
     }
-    assert {stage: jobs for stage, jobs in found.items() if jobs > AT_MOST[stage]} == {}
-    assert counted(nights, "reduce_pca", "--k", "8") == 0, "nothing has changed since"
+    assert {stage: jobs for stage, jobs in numbers.items() if jobs > AT_MOST[stage]} == {}
+    assert count_jobs(nights, "reduce_pca", "--k", "8") == 0, "nothing has changed since"

@@ -1,4 +1,4 @@
-"""Record batches as mappers take and give them: flat buffers, no pandas, no Python lists of numbers."""
+"""Helpers for Arrow record batches in mappers: flat buffers, no pandas, no Python lists of numbers."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import numpy.typing as npt
 import pyarrow as pa
 
 Mapper = Callable[[Iterable[Any]], Iterable[Any]]
-"""What ``DataFrame.mapInArrow`` takes: from a partition's record batches to new ones."""
+"""A function for ``DataFrame.mapInArrow``: it maps the record batches of a partition to new ones."""
 
 
-def without_pandas() -> None:
-    """Keep pyarrow in this process from importing pandas before somebody asks for it.
+def block_pandas_import() -> None:
+    """Keep pyarrow from importing pandas until the caller uses pandas itself.
 
-    At the first value that it makes a column of, pyarrow asks whether it is one of pandas', and imports that to ask:
-    half a second of each Python worker, none of which has any. It asks once. ``to_pandas`` imports it all the same;
-    until then ``pa.array`` takes a Series for any sequence, its NaN for numbers: ``pa.Array.from_pandas`` does not.
+    pyarrow imports pandas when it converts its first value, to check whether the value is a pandas object. That costs
+    each Python worker half a second. pyarrow checks only once; ``to_pandas`` still imports pandas later. Until then,
+    ``pa.array`` treats a Series as a plain sequence with NaN as a number; ``pa.Array.from_pandas`` does not.
     """
-    sys.meta_path.insert(0, _NoPandas)
+    sys.meta_path.insert(0, _PandasBlocker)
     try:
         pa.scalar(0)
     finally:
-        sys.meta_path.remove(_NoPandas)
+        sys.meta_path.remove(_PandasBlocker)
 
 
-class _NoPandas:
-    """An importer that knows of no pandas."""
+class _PandasBlocker:
+    """An importer that fails for pandas."""
 
     @staticmethod
     def find_spec(name: str, *_: object) -> None:
@@ -37,8 +37,8 @@ class _NoPandas:
             raise ModuleNotFoundError(f"no {name}", name=name)
 
 
-def rebatched(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """Cut a stream of record batches into batches of exactly `rows` rows, the last one excepted."""
+def rebatch(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """Cut a stream of record batches into batches of exactly `rows` rows; the last one can be shorter."""
     pending: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:
@@ -55,18 +55,18 @@ def rebatched(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.Recor
         yield pa.concat_batches(pending)
 
 
-def list_column(values: npt.NDArray[np.float32]) -> pa.ListArray:
-    """Give a (n, d) float32 matrix as an Arrow list<float> column over the same buffer."""
+def to_list_column(values: npt.NDArray[np.float32]) -> pa.ListArray:
+    """Convert a (n, d) float32 matrix to an Arrow list<float> column over the same buffer."""
     n, dims = values.shape
     offsets = pa.array(np.arange(0, (n + 1) * dims, dims, dtype=np.int32)[: n + 1])
     return pa.ListArray.from_arrays(offsets, pa.array(values.reshape(-1)))
 
 
-def matrix(column: pa.ListArray, dims: int) -> npt.NDArray[np.float32]:
-    """Give an Arrow list<float> column as a (n, dims) float32 matrix over the same buffer.
+def to_matrix(column: pa.ListArray, dims: int) -> npt.NDArray[np.float32]:
+    """Convert an Arrow list<float> column to a (n, dims) float32 matrix over the same buffer.
 
     Raises:
-        ValueError: A row has another number of values.
+        ValueError: A row does not have `dims` values.
     """
     values: npt.NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=True)
     if len(values) != len(column) * dims or np.any(np.diff(column.offsets.to_numpy()) != dims):

@@ -1,34 +1,34 @@
-"""The errors by which a job says what is wrong, with the exit status that each one ends the job with."""
+"""Errors of the jobs, each with the exit status that it ends a job with."""
 
 from __future__ import annotations
 
 
 class FruitsError(Exception):
-    """Base of all errors of the jobs: the message says what, which value, and what to do."""
+    """Base class of all errors of the jobs: the message states the problem, the value and the remedy."""
 
     exit_status = 1
 
 
 class InputError(FruitsError):
-    """An argument or an input of the job is wrong: a second try with the same input fails again."""
+    """An argument or an input of the job is wrong; a retry with the same input fails again."""
 
     exit_status = 2
 
 
 class ListingError(InputError):
-    """The run's ``listing.parquet`` is missing or not what ``plan`` writes."""
+    """The run's ``listing.parquet`` is missing or does not have the columns that ``plan`` writes."""
 
 
 class ObjectAccessError(FruitsError):
-    """An object could not be read or written for a reason that says nothing about the object itself."""
+    """An object cannot be read or written; the cause lies outside the object."""
 
 
 class TableError(InputError):
-    """A table has columns that the jobs cannot write, or belongs to another place."""
+    """A table has columns that the jobs cannot write, or its metadata belongs to another location."""
 
 
 class ModelMismatchError(InputError):
-    """The model artifact is not the one that was asked for, or not one that this engine can run."""
+    """The model artifact is not the requested one, or the engine cannot run it."""
 
 
 class WeightsError(InputError):
@@ -36,11 +36,11 @@ class WeightsError(InputError):
 
 
 class JavaError(FruitsError):
-    """Spark, Iceberg or a client of AWS failed inside Java: the message has the innermost cause."""
+    """Spark, Iceberg or an AWS client failed inside Java; the message states the innermost cause."""
 
 
 class FeaturesOutOfRangeError(FruitsError):
-    """A feature is NaN, infinite or beyond the range in which the PCA sums are exact."""
+    """A feature is NaN, infinite, or outside the range in which the PCA statistics are exact."""
 
 
 class TooFewImagesError(FruitsError):
@@ -48,14 +48,14 @@ class TooFewImagesError(FruitsError):
 
 
 class ConstantFeaturesError(FruitsError):
-    """All images have the same features: there is no variance to explain."""
+    """All images have the same features, so there is no variance to explain."""
 
 
 class ReconciliationError(FruitsError):
-    """After a load or an erasure, the tables do not hold what they must."""
+    """After a load or an erasure, the tables do not hold the expected rows."""
 
 
 class QualityGateError(FruitsError):
-    """The quality gate failed: nothing was published, the last published PCA stays current."""
+    """The quality gate failed; nothing was published and the current PCA model stays."""
 
     exit_status = 3

@@ -1,7 +1,7 @@
-"""What failed inside Java, in one line: the innermost cause, the table, and what to do.
+"""Summarize failures inside Java in one line: the innermost cause, the table and the remedy.
 
-Spark and Iceberg wrap an exception several times, and py4j puts a name like ``o62.planFiles`` before it. The text of
-the error has the whole chain.
+Spark and Iceberg wrap an exception several times, and py4j puts a name such as ``o62.planFiles`` before it. The text
+of the error holds the whole chain.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CAUSES = tuple(
         r"^: ",
     )
 )
-"""Where a chain names its causes, by how deep they are: the innermost is the last match of the first that matches."""
+"""Patterns of causes, the deepest first: the innermost cause is the last match of the first pattern that matches."""
 _TABLE = re.compile(
     r"(\w+)(?:\.db)?/(?P<by_path>{0})/(?:data|metadata)/|(\w+\.\w+\.(?:{0}))\b".format(
         "|".join(schemas.TABLES)
@@ -54,12 +54,12 @@ _REMEDIES = (
         "A file is damaged: restore it from a copy, or roll back",
     ),
 )
-_OTHERWISE = "Run the step again; if it fails again, the stack trace above shows where"
+_DEFAULT_REMEDY = "Run the step again; if it fails again, the stack trace above shows where"
 
 
 @contextmanager
-def about(table: str) -> Iterator[None]:
-    """Note the table on an error that passes, for messages that do not name it, as S3's "Access Denied"."""
+def annotate_errors(table: str) -> Iterator[None]:
+    """Add the table's name to errors, because messages such as S3's "Access Denied" do not name it."""
     try:
         yield
     except Exception as error:
@@ -67,14 +67,11 @@ def about(table: str) -> Iterator[None]:
         raise
 
 
-def explained(error: Exception) -> JavaError | None:
-    """Give an error from inside Java in one line.
-
-    Args:
-        error: What py4j or PySpark raised.
+def explain(error: Exception) -> JavaError | None:
+    """Summarize an error of py4j or PySpark in one line.
 
     Returns:
-        The innermost cause with table and remedy; None for an error that is not Java's.
+        The innermost cause with table and remedy; None for any other error.
     """
     if not isinstance(error, (Py4JError, PySparkException)):
         return None
@@ -84,12 +81,12 @@ def explained(error: Exception) -> JavaError | None:
         (type(error).__name__, text.strip().partition("\n")[0]),
     )
     cause = ": ".join(part for part in (name.rpartition(".")[2], message.strip().rstrip(".")) if part)
-    remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, cause)), _OTHERWISE)
-    table = _table(cause) or next(iter(getattr(error, "__notes__", ())), None) or _table(text)
+    remedy = next((remedy for pattern, remedy in _REMEDIES if re.search(pattern, cause)), _DEFAULT_REMEDY)
+    table = _find_table(cause) or next(iter(getattr(error, "__notes__", ())), None) or _find_table(text)
     return JavaError(f"{table}: {cause}. {remedy}" if table else f"{cause}. {remedy}")
 
 
-def _table(text: str) -> str | None:
+def _find_table(text: str) -> str | None:
     matches = list(_TABLE.finditer(text))
     if not matches:
         return None

@@ -1,4 +1,4 @@
-"""What an object's key says: the image's id, its label, its rotation sequence, and whether it is a photo at all."""
+"""Facts derived from an object's key: image id, label, rotation sequence, and whether it is a photo at all."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _LEFTOVER = re.compile(
     r"|(?:\._[^/]*|\.DS_Store|\.(?:trashed|pending)-[^/]*|Thumbs\.db|desktop\.ini)$)",
     re.IGNORECASE,
 )
-"""Hidden folders, and the files that macOS, Windows, Android and NAS systems keep beside photos."""
+"""Hidden folders, and files that macOS, Windows, Android and NAS systems keep beside photos."""
 _SEQUENCE = re.compile(r"^(r\d*)_")
 
 
 def image_id(key: str) -> str:
-    """Name an image by its key, so that a changed object replaces its own rows.
+    """Derive an image's id from its key, so that a changed object replaces its own rows.
 
     Args:
-        key: Full object key; for a plain folder, the path relative to that folder.
+        key: Full object key; in a plain folder, the path relative to that folder.
 
     Returns:
         64 lower-case hexadecimal digits: SHA-256 of the key's UTF-8 bytes.
@@ -27,14 +27,14 @@ def image_id(key: str) -> str:
 
 
 def label(key: str, prefix: str) -> str | None:
-    """Read the label off a key: the last folder under the input prefix.
+    """Derive the label from a key: the name of the last folder under the input prefix.
 
     Args:
         key: Full object key, for example ``raw/Training/Apple Golden 1/r0_10_100.jpg``.
         prefix: The input prefix, for example ``raw/``; ``""`` for a whole bucket or a plain folder.
 
     Returns:
-        The name of the last folder, or None for a photo directly under the prefix.
+        The label; None for a photo directly under the prefix.
     """
     below = key.removeprefix(prefix).lstrip("/") if prefix else key
     folders = [part for part in below.split("/")[:-1] if part]
@@ -42,22 +42,22 @@ def label(key: str, prefix: str) -> str | None:
 
 
 def sequence(key: str) -> str:
-    """Tell which rotation of the fruit a photo belongs to, as Fruits-360 writes it into the file name.
+    """Derive a photo's rotation sequence from its file name, as Fruits-360 names files.
 
-    Neighbours in one rotation are nearly the same picture: a nearest neighbour taken from the photo's own
-    sequence says nothing about the features.
+    Photos of one rotation are nearly equal, so a nearest neighbour from the same sequence says nothing about the
+    features.
 
     Returns:
-        ``r``, ``r0``, ``r2``... or ``""`` when the name shows no sequence.
+        ``r``, ``r0``, ``r2``...; ``""`` when the name has no sequence.
     """
     match = _SEQUENCE.match(key.rsplit("/", 1)[-1])
     return match.group(1) if match else ""
 
 
 def is_leftover(key: str) -> bool:
-    """Tell whether a file manager left this file behind, so that it is neither a photo nor a reject.
+    """Return whether a file manager created the file, so that it is neither a photo nor a reject.
 
-    ``fruits_airflow.storage.listing`` defines the same for buckets; a test holds both definitions equal.
+    ``fruits_airflow.storage.listing`` has the same definition for buckets; a test compares the two.
 
     Args:
         key: Object key below the input prefix, or path relative to a plain folder.

@@ -1,9 +1,8 @@
-"""Objects by URI, in S3 and in plain folders alike: read, write, and fetch many at once.
+"""Objects by URI, in S3 and in plain folders alike.
 
-S3 is read by obstore (one GET an object, no HEAD before it). A few keys obstore cannot carry unchanged: it refuses
-``a//b``, ``.``, ``..`` and control characters, and strips a slash at either end without a word; these go through
-boto3. The driver finds out once where S3 is (`where_is_s3`) and hands that to the executors, whose environment may
-name no region; credentials are never handed on, each process finds its own.
+obstore reads S3 with a single GET for each object. It cannot request every key unchanged: it refuses ``a//b``, ``.``,
+``..`` and control characters, and strips a slash at either end; boto3 reads these. The driver finds the S3 endpoint
+once (`find_s3`) and passes it to the executors, whose environment may name no region. Credentials are never passed on.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,40 +31,35 @@ _MULTIPART_FROM = 8 * 1024 * 1024
 
 @dataclass(frozen=True)
 class S3Location:
-    """Where S3 answers: what an executor needs besides its own credentials."""
+    """The endpoint and region of S3: all that an executor needs besides its own credentials."""
 
     endpoint: str
     region: str
 
 
 @dataclass(frozen=True)
-class Place:
-    """A bucket, or the local file system, with a key or path in it.
-
-    Attributes:
-        bucket: Bucket name; None for the local file system.
-        key: Object key, or absolute path.
-    """
+class ObjectPath:
+    """A key in a bucket, or an absolute path in the local file system, whose bucket is None."""
 
     bucket: str | None
     key: str
 
 
-def place(uri: str) -> Place:
-    """Read ``s3://bucket/key``, ``file:///path`` or a plain path.
+def parse_uri(uri: str) -> ObjectPath:
+    """Parse ``s3://bucket/key``, ``file:///path`` or a plain path.
 
     Raises:
         InputError: The URI has another scheme, or no bucket.
     """
     if not re.match(r"^[A-Za-z][A-Za-z0-9+.-]+://|^file:", uri):
-        return Place(None, str(Path(uri).absolute()))
+        return ObjectPath(None, str(Path(uri).absolute()))
     if uri.startswith("file:"):
-        return Place(None, unquote(urlsplit(uri).path))
+        return ObjectPath(None, unquote(urlsplit(uri).path))
     scheme, rest = uri.split("://", 1)
     bucket, _, key = rest.partition("/")
     if scheme not in ("s3", "s3a") or not bucket:
         raise InputError(f"cannot use {uri!r}: give s3://bucket/key, file:///path or a path")
-    return Place(bucket, key)
+    return ObjectPath(bucket, key)
 
 
 def join(uri: str, name: str) -> str:
@@ -73,10 +68,13 @@ def join(uri: str, name: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def where_is_s3() -> S3Location:
-    """Find S3's endpoint and region as boto3 does: environment, then configuration, then instance metadata.
+def find_s3() -> S3Location:
+    """Find the S3 endpoint and region as boto3 does: environment, then configuration, then instance metadata.
 
-    boto3 knows the endpoint of every partition (``eusc-de-east-1`` is under another domain), obstore only one.
+    boto3 knows the endpoint of every partition (``eusc-de-east-1`` is under another domain); obstore knows only one.
+
+    Raises:
+        InputError: No region is set.
     """
     import boto3  # type: ignore[import-untyped]
     from botocore.utils import IMDSRegionProvider
@@ -91,9 +89,14 @@ def where_is_s3() -> S3Location:
     return S3Location(str(session.client("s3", region_name=region).meta.endpoint_url), region)
 
 
+def find_s3_for(*uris: str) -> S3Location | None:
+    """Find S3 if any of the URIs is in it; None otherwise."""
+    return find_s3() if any(parse_uri(uri).bucket for uri in uris) else None
+
+
 @lru_cache(maxsize=8)
-def store(bucket: str, s3: S3Location) -> S3Store:
-    """Open a bucket; kept per process, because a store holds its connections and its credentials."""
+def open_store(bucket: str, s3: S3Location) -> S3Store:
+    """Open a bucket, once per process, because a store holds its connections and credentials."""
     return S3Store(
         bucket,
         endpoint=s3.endpoint,
@@ -107,8 +110,8 @@ def store(bucket: str, s3: S3Location) -> S3Store:
 
 
 @lru_cache(maxsize=1)
-def boto3_client(s3: S3Location) -> Any:
-    """Open a boto3 S3 client for the few keys that obstore cannot carry; kept per process."""
+def open_boto3_client(s3: S3Location) -> Any:
+    """Open a boto3 S3 client, once per process, for the few keys that obstore cannot request."""
     import boto3
     from botocore.config import Config
 
@@ -120,55 +123,53 @@ def boto3_client(s3: S3Location) -> Any:
     )
 
 
-def carried_by_obstore(key: str) -> bool:
-    """Tell whether obstore asks for exactly this key."""
+def is_plain_key(key: str) -> bool:
+    """Return whether obstore requests exactly this key."""
     return not _CONTROL.search(key) and not any(part in ("", ".", "..") for part in key.split("/"))
 
 
 def read_bytes(uri: str) -> bytes:
-    """Read one whole object.
+    """Read a whole object.
 
     Raises:
         FileNotFoundError: There is no such object.
-        ObjectAccessError: It could not be read for another reason.
+        ObjectAccessError: The object cannot be read for another reason.
     """
-    where = place(uri)
-    if where.bucket is None:
-        return Path(where.key).read_bytes()
+    path = parse_uri(uri)
+    if path.bucket is None:
+        return Path(path.key).read_bytes()
     with _access("read", uri):
-        return obstore.get(store(where.bucket, where_is_s3()), where.key).bytes().to_bytes()
+        return obstore.get(open_store(path.bucket, find_s3()), path.key).bytes().to_bytes()
 
 
-def listed(folder: str) -> list[str]:
-    """Name the objects in a folder, sorted; none when there is no such folder.
+def list_objects(folder: str) -> list[str]:
+    """List the URIs of the objects in a folder, sorted; empty when there is no such folder.
 
     Raises:
-        ObjectAccessError: The bucket could not be listed.
+        ObjectAccessError: The bucket cannot be listed.
     """
-    where = place(folder)
-    if where.bucket is None:
-        path = Path(where.key)
-        return sorted(str(entry) for entry in path.iterdir() if entry.is_file()) if path.is_dir() else []
+    path = parse_uri(folder)
+    if path.bucket is None:
+        local = Path(path.key)
+        return sorted(str(entry) for entry in local.iterdir() if entry.is_file()) if local.is_dir() else []
     with _access("list", folder):
-        pages = obstore.list(store(where.bucket, where_is_s3()), f"{where.key.strip('/')}/")
-        return sorted(f"s3://{where.bucket}/{found['path']}" for page in pages for found in page)
+        pages = obstore.list(open_store(path.bucket, find_s3()), f"{path.key.strip('/')}/")
+        return sorted(f"s3://{path.bucket}/{entry['path']}" for page in pages for entry in page)
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Write one whole object, visible only when complete; an object of that name is replaced."""
-    with tempfile.SpooledTemporaryFile() as file:
-        file.write(data)
-        file.seek(0)
-        _put(uri, file)
+    """Write a whole object, visible only when complete; it replaces an object of that name."""
+    with writer(uri, None) as out:
+        out.write(data)
 
 
 @contextlib.contextmanager
 def writer(uri: str, s3: S3Location | None) -> Iterator[BinaryIO]:
-    """Write one object of any size through a local temporary file; nothing appears when the body raises.
+    """Write an object of any size through a local temporary file; nothing appears when the body raises.
 
     Args:
-        uri: Where to.
-        s3: `where_is_s3` of the driver, None to look here.
+        uri: The object's URI.
+        s3: The driver's `find_s3`; None to find S3 in this process.
     """
     with tempfile.TemporaryFile() as file:
         yield file
@@ -178,66 +179,62 @@ def writer(uri: str, s3: S3Location | None) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def open_arrow(uri: str, s3: S3Location | None) -> Iterator[pa.NativeFile]:
-    """Open an object for random access by pyarrow; only the ranges asked for are read.
+    """Open an object for random access by pyarrow, which reads only the ranges that it needs.
 
     Raises:
         FileNotFoundError: There is no such object.
-        ObjectAccessError: It could not be opened for another reason.
+        ObjectAccessError: The object cannot be opened for another reason.
     """
-    where = place(uri)
-    if where.bucket is None:
-        with pa.OSFile(where.key) as file:
+    path = parse_uri(uri)
+    if path.bucket is None:
+        with pa.OSFile(path.key) as file:
             yield file
         return
     with _access("read", uri):
-        reader = obstore.open_reader(store(where.bucket, s3 or where_is_s3()), where.key)
+        reader = obstore.open_reader(open_store(path.bucket, s3 or find_s3()), path.key)
     yield pa.PythonFile(_Readable(reader), mode="r")
 
 
 class _Readable:
-    """obstore's reader as the file object that pyarrow wants: `bytes` out, and a `closed` that it can ask."""
+    """Adapter from obstore's reader to the file object that pyarrow expects: `bytes` results and a `closed` flag."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
         self.closed = False
 
     def read(self, size: int | None = None) -> bytes:
-        """Read up to `size` bytes, all that is left by default."""
         return bytes(self._reader.read(size) if size is not None and size >= 0 else self._reader.readall())
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        """Move, counted from the start (0), from here (1) or from the end (2)."""
         return int(self._reader.seek(offset, whence))
 
     def tell(self) -> int:
-        """Tell the position in bytes."""
         return int(self._reader.tell())
 
     def close(self) -> None:
-        """Let go of the object."""
         self.closed = True
 
 
-def _put(uri: str, file: Any, s3: S3Location | None = None) -> None:
-    where = place(uri)
-    if where.bucket is None:
-        path = Path(where.key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Not hidden by a dot: Iceberg takes hidden files for nobody's, and would not remove what a killed job leaves.
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f"{path.name}.", delete=False) as out:
-            try:
-                while chunk := file.read(1 << 20):
-                    out.write(chunk)
-                out.close()
-                # A temporary file is readable by its owner only; what a job leaves is for others too.
-                Path(out.name).chmod(0o644)
-                Path(out.name).replace(path)
-            except BaseException:
-                Path(out.name).unlink(missing_ok=True)
-                raise
+def _put(uri: str, file: Any, s3: S3Location | None) -> None:
+    path = parse_uri(uri)
+    if path.bucket is not None:
+        with _access("write", uri):
+            store = open_store(path.bucket, s3 or find_s3())
+            obstore.put(store, path.key, file, chunk_size=_MULTIPART_FROM)
         return
-    with _access("write", uri):
-        obstore.put(store(where.bucket, s3 or where_is_s3()), where.key, file, chunk_size=_MULTIPART_FROM)
+    target = Path(path.key)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # The name does not begin with a dot: Iceberg ignores hidden files and would keep what a killed job leaves.
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f"{target.name}.", delete=False) as out:
+        try:
+            shutil.copyfileobj(file, out, 1 << 20)
+            out.close()
+            # Only its owner can read a temporary file; other users must be able to read a job's results.
+            Path(out.name).chmod(0o644)
+            Path(out.name).replace(target)
+        except BaseException:
+            Path(out.name).unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -251,6 +248,6 @@ def _access(verb: str, uri: str) -> Iterator[None]:
 
 
 def local_etag(path: Path) -> str:
-    """Tell one state of a local file from another, without reading it: its time of change and its size."""
+    """Identify the state of a local file by its modification time and size, without reading it."""
     stat = path.stat()
     return f"{stat.st_mtime_ns:x}-{stat.st_size:x}"

@@ -1,4 +1,4 @@
-"""The shapes of what flows: table columns, and the Arrow schemas of what mappers give back to Spark."""
+"""Columns of the Iceberg tables, and Arrow schemas of what mappers return to Spark."""
 
 from __future__ import annotations
 
@@ -76,13 +76,11 @@ FROM (SELECT max_by(pca_id, published_at) AS pca_id FROM {database}.pca_models) 
 LEFT JOIN {database}.pca AS p ON p.pca_id = latest.pca_id
 WHERE CASE WHEN p.pca_id IS NULL THEN CAST('pca is older than pca_models: ' || latest.pca_id AS BOOLEAN) ELSE TRUE END
 """
-"""The rows of the PCA published last, in the SQL of Spark, Athena and DuckDB.
+"""The query for the rows of the current PCA model, in the SQL of Spark, Athena and DuckDB.
 
-A reader whose catalog caches tables can hold a `pca` older than its `pca_models`: the CAST then fails with that
-sentence, where an inner join would give no rows. Before the first publication there are none.
+A reader whose catalog caches tables can hold a `pca` that is older than its `pca_models`. The CAST then fails with
+that sentence; an inner join would return no rows. Before the first publication there are no rows.
 """
-
-_COLUMN = re.compile(r"^\s*(\w+) ([A-Z<>]+)( NOT NULL)?", re.MULTILINE)
 
 KEYS: dict[str, tuple[str, ...]] = {
     "images": ("image_id",),
@@ -93,143 +91,111 @@ KEYS: dict[str, tuple[str, ...]] = {
     "pca_models": ("pca_id",),
     "pca": ("image_id", "pca_id"),
 }
-"""What makes a row unique in each table."""
+"""The unique key of each table."""
 
-LISTED = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("source_key", pa.string(), nullable=False),
-        pa.field("etag", pa.string(), nullable=False),
-        pa.field("size_bytes", pa.int64(), nullable=False),
-    ]
-)
-"""One listed object."""
-
-LOADED = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("source_key", pa.string(), nullable=False),
-        pa.field("etag", pa.string(), nullable=False),
-        pa.field("label", pa.string()),
-        pa.field("width_px", pa.int32()),
-        pa.field("height_px", pa.int32()),
-        pa.field("pixels", pa.binary()),
-        pa.field("content_sha256", pa.string()),
-        pa.field("had_metadata", pa.bool_()),
-        pa.field("error_code", pa.string()),
-        pa.field("detail", pa.string()),
-    ]
-)
-"""One listed object after loading: pixels, or an error_code and its detail."""
-
-EMBEDDED = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("content_sha256", pa.string(), nullable=False),
-        pa.field("features", pa.list_(pa.float32()), nullable=False),
-    ]
-)
-"""One image's features."""
-
-PROJECTED = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("pca", pa.list_(pa.float32())),
-        pa.field("dims", pa.int32(), nullable=False),
-        pa.field("finite", pa.bool_(), nullable=False),
-        pa.field("norm", pa.float32()),
-    ]
-)
-"""One image's principal components, NULL when its features cannot be projected, and what is wrong with them."""
-
-KEPT_SUMS = pa.schema(
-    [
-        pa.field("model_id", pa.string(), nullable=False),
-        pa.field("n", pa.int64(), nullable=False),
-        pa.field("sums", pa.binary(), nullable=False),
-        pa.field("features_snapshot", pa.int64(), nullable=False),
-        pa.field("run_id", pa.string(), nullable=False),
-    ]
-)
-"""One row of ``pca_sums``."""
-
-KEPT_SAMPLES = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("model_id", pa.string(), nullable=False),
-        pa.field("content_sha256", pa.string(), nullable=False),
-        pa.field("features_run_id", pa.string(), nullable=False),
-        pa.field("features", pa.list_(pa.float32()), nullable=False),
-        pa.field("thumbnail", pa.binary()),
-    ]
-)
-"""One row of ``samples``."""
-
-SUMS = pa.schema([pa.field("sums", pa.binary(), nullable=False)])
-"""One partition's PCA sums (`fruits.pca.gramian.Sums.to_bytes`)."""
-
-PCA_MODEL = pa.schema(
-    [
-        pa.field("pca_id", pa.string(), nullable=False),
-        pa.field("model_id", pa.string(), nullable=False),
-        pa.field("k", pa.int32(), nullable=False),
-        pa.field("asked", pa.string(), nullable=False),
-        pa.field("n", pa.int64(), nullable=False),
-        pa.field("mean", pa.list_(pa.float64()), nullable=False),
-        pa.field("components", pa.list_(pa.list_(pa.float64())), nullable=False),
-        pa.field("explained_variance", pa.list_(pa.float64()), nullable=False),
-        pa.field("explained_variance_ratio", pa.list_(pa.float64()), nullable=False),
-        pa.field("variance_curve", pa.list_(pa.float64()), nullable=False),
-        pa.field("run_id", pa.string(), nullable=False),
-        pa.field("published_at", pa.timestamp("us", tz="UTC"), nullable=False),
-    ]
-)
-"""One row of ``pca_models``."""
-
-PCA_EXPORT = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("label", pa.string()),
-        pa.field("pca", pa.list_(pa.float32())),
-    ]
-)
-"""``pca.parquet``: one published image."""
-
-SAMPLE = pa.schema(
-    [
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("label", pa.string()),
-        pa.field("pc1", pa.float32()),
-        pa.field("pc2", pa.float32()),
-        pa.field("thumbnail", pa.binary()),
-    ]
-)
-"""``sample.parquet``: one image of the report's scatter, without its file name; 0 for `pc2` when k is 1."""
-
-THUMBNAIL = pa.schema(
-    [pa.field("image_id", pa.string(), nullable=False), pa.field("thumbnail", pa.binary(), nullable=False)]
-)
-"""One small picture."""
-
-DATA_FILE = pa.schema(
-    [
-        pa.field("uri", pa.string(), nullable=False),
-        pa.field("size_bytes", pa.int64(), nullable=False),
-        pa.field("rows", pa.int64(), nullable=False),
-        pa.field("row_groups", pa.list_(pa.int64()), nullable=False),
-    ]
-)
-"""One data file of a table (`fruits.lake.iceberg.DataFile`)."""
-
-WRITTEN = pa.schema([pa.field("rows", pa.int64(), nullable=False)])
-"""What an exporting task wrote."""
+_COLUMN = re.compile(r"^\s*(\w+) ([A-Z<>]+)( NOT NULL)?", re.MULTILINE)
+_ARROW = {
+    "STRING": pa.string(),
+    "BINARY": pa.binary(),
+    "INT": pa.int32(),
+    "BIGINT": pa.int64(),
+    "FLOAT": pa.float32(),
+    "DOUBLE": pa.float64(),
+    "TIMESTAMP": pa.timestamp("us", tz="UTC"),
+}
 
 
-def columns(table: str) -> dict[str, tuple[str, bool]]:
-    """Give the SQL type of each column of a table, and whether it is required, by its name."""
+def table_columns(table: str) -> dict[str, tuple[str, bool]]:
+    """Return the SQL type of each column of a table, and whether it is required, by the column's name."""
     return {name: (kind, bool(required)) for name, kind, required in _COLUMN.findall(TABLES[table])}
 
 
-def spark(schema: pa.Schema) -> StructType:
-    """Give an Arrow schema as Spark's."""
+def table_schema(table: str) -> pa.Schema:
+    """Return the Arrow schema of a table's rows."""
+    columns = table_columns(table).items()
+    return pa.schema([pa.field(name, _arrow_type(kind), not required) for name, (kind, required) in columns])
+
+
+def _arrow_type(kind: str) -> pa.DataType:
+    if kind.startswith("ARRAY<"):
+        return pa.list_(_arrow_type(kind.removeprefix("ARRAY<").removesuffix(">")))
+    return _ARROW[kind]
+
+
+def required(**types: pa.DataType) -> list[pa.Field]:
+    """Return fields that are not nullable, of the types given by name."""
+    return [pa.field(name, kind, nullable=False) for name, kind in types.items()]
+
+
+def to_spark(schema: pa.Schema) -> StructType:
+    """Convert an Arrow schema to Spark's."""
     return from_arrow_schema(schema)
+
+
+LISTING = pa.schema(
+    required(image_id=pa.string(), source_key=pa.string(), etag=pa.string(), size_bytes=pa.int64())
+)
+"""A listed object."""
+
+LOAD_RESULT = pa.schema(
+    [
+        *required(image_id=pa.string(), source_key=pa.string(), etag=pa.string()),
+        ("label", pa.string()),
+        ("width_px", pa.int32()),
+        ("height_px", pa.int32()),
+        ("pixels", pa.binary()),
+        ("content_sha256", pa.string()),
+        ("had_metadata", pa.bool_()),
+        ("error_code", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+"""A listed object after loading: pixels, or an error_code and its detail."""
+
+EMBEDDING = pa.schema(
+    required(image_id=pa.string(), content_sha256=pa.string(), features=pa.list_(pa.float32()))
+)
+"""The features of an image."""
+
+PROJECTION = pa.schema(
+    [
+        *required(image_id=pa.string()),
+        ("pca", pa.list_(pa.float32())),
+        *required(dims=pa.int32(), finite=pa.bool_()),
+        ("norm", pa.float32()),
+    ]
+)
+"""The principal components of an image, NULL when its features cannot be projected, and the checks of its features."""
+
+PCA_SUMS = table_schema("pca_sums")
+SAMPLES = table_schema("samples")
+PCA_MODEL = table_schema("pca_models")
+
+GRAMIAN = pa.schema(required(sums=pa.binary()))
+"""The PCA statistics of a partition (`fruits.pca.gramian.Sums.to_bytes`)."""
+
+PCA_EXPORT = pa.schema(
+    [*required(image_id=pa.string()), ("label", pa.string()), ("pca", pa.list_(pa.float32()))]
+)
+"""A published image in ``pca.parquet``."""
+
+REPORT_SAMPLE = pa.schema(
+    [
+        *required(image_id=pa.string()),
+        ("label", pa.string()),
+        ("pc1", pa.float32()),
+        ("pc2", pa.float32()),
+        ("thumbnail", pa.binary()),
+    ]
+)
+"""An image of the report's scatter in ``sample.parquet``, without its file name; `pc2` is 0 when k is 1."""
+
+THUMBNAIL = pa.schema(required(image_id=pa.string(), thumbnail=pa.binary()))
+
+DATA_FILE = pa.schema(
+    required(uri=pa.string(), size_bytes=pa.int64(), rows=pa.int64(), row_groups=pa.list_(pa.int64()))
+)
+"""A data file of a table (`fruits.lake.iceberg.DataFile`)."""
+
+ROW_COUNT = pa.schema(required(rows=pa.int64()))
+"""The number of rows that an export task wrote."""

@@ -20,10 +20,10 @@ from fruits.base.errors import ObjectAccessError
 from fruits.base.keys import image_id
 from fruits.base.objects import (
     S3Location,
-    boto3_client,
-    carried_by_obstore,
+    is_plain_key,
     local_etag,
-    store,
+    open_boto3_client,
+    open_store,
 )
 from fruits.images.decoding import MAX_BYTES
 from fruits.images.rejects import ImageRejected, RejectCode
@@ -123,9 +123,9 @@ def _submitter(source: Source) -> Callable[[Listed], Future[bytes]]:
         if source.bucket is None or source.s3 is None:
             return _now(lambda: _from_folder(Path(source.folder), listed))
         bucket, s3 = source.bucket, source.s3
-        if not carried_by_obstore(listed.key):
-            return _now(lambda: _by_boto3(boto3_client(s3), bucket, listed))
-        return asyncio.run_coroutine_threadsafe(_by_obstore(store(bucket, s3), listed), _event_loop())
+        if not is_plain_key(listed.key):
+            return _now(lambda: _by_boto3(open_boto3_client(s3), bucket, listed))
+        return asyncio.run_coroutine_threadsafe(_by_obstore(open_store(bucket, s3), listed), _event_loop())
 
     return submit
 

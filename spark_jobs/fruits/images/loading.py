@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from fruits.base import keys, schemas
-from fruits.base.batches import Mapper, without_pandas
+from fruits.base.batches import Mapper, block_pandas_import
 from fruits.images import suppression
 from fruits.images.decoding import CleanImage, clean
 from fruits.images.fetching import Listed, Source, fetch
@@ -29,11 +29,11 @@ def loader(source: Source, prefix: str, max_pixels: int, erased: frozenset[str] 
         erased: SHA-256 of contents that get the code `suppression.CODE` instead.
 
     Returns:
-        A mapper from `schemas.LISTED` to `schemas.LOADED` batches: as many rows out as in, in the same order.
+        A mapper from `schemas.LISTING` to `schemas.LOAD_RESULT` batches: as many rows out as in, in the same order.
     """
 
     def load(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        without_pandas()
+        block_pandas_import()
         rows: list[dict[str, Any]] = []
         size = 0
         for listed, outcome in fetch(_listed(batches), source):
@@ -41,10 +41,10 @@ def loader(source: Source, prefix: str, max_pixels: int, erased: frozenset[str] 
             rows.append(row)
             size += len(row.get("pixels") or b"")
             if len(rows) >= _BATCH_ROWS or size >= _BATCH_BYTES:
-                yield pa.RecordBatch.from_pylist(rows, schemas.LOADED)
+                yield pa.RecordBatch.from_pylist(rows, schemas.LOAD_RESULT)
                 rows, size = [], 0
         if rows:
-            yield pa.RecordBatch.from_pylist(rows, schemas.LOADED)
+            yield pa.RecordBatch.from_pylist(rows, schemas.LOAD_RESULT)
 
     return load
 

@@ -39,7 +39,7 @@ def read(folder: str | None) -> Erased:
         InputError: A part is not such a file: nothing may be loaded while the list cannot be read.
     """
     digests: dict[str, set[str]] = {name: set() for name in _COLUMNS}
-    for uri in objects.listed(folder) if folder else []:
+    for uri in objects.list_objects(folder) if folder else []:
         try:
             part = pq.read_table(pa.BufferReader(objects.read_bytes(uri)), columns=list(_COLUMNS))
         except (pa.ArrowInvalid, KeyError) as error:

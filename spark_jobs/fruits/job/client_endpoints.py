@@ -29,8 +29,8 @@ def used(conf: dict[str, str], catalog: str, record: str) -> list[dict[str, str]
         plain folders.
     """
     found = []
-    if objects.where_is_s3.cache_info().currsize or objects.place(record).bucket is not None:
-        where = objects.where_is_s3()
+    if objects.find_s3.cache_info().currsize or objects.parse_uri(record).bucket is not None:
+        where = objects.find_s3()
         found.append(_named("obstore", "s3", where.endpoint, where.region))
     prefix = f"spark.sql.catalog.{catalog}"
     if conf.get(f"{prefix}.type") == "glue":

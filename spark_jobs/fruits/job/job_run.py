@@ -135,7 +135,7 @@ def named(error: Exception) -> FruitsError:
         kind = getattr(errors, name, FruitsError)
         made: FruitsError = kind(message)
         return made
-    if java := java_errors.explained(error):
+    if java := java_errors.explain(error):
         return java
     lines = str(error).strip().splitlines()
     unnamed = FruitsError(lines[0] if lines else "no message")

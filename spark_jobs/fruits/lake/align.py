@@ -1,9 +1,8 @@
-"""Tables laid side by side by key, through their narrow columns: how a job finds out what there is to do.
+"""Align the rows of several tables by image_id, through narrow columns, to find what a job has to do.
 
-What to make of the rows of some keys is one function over Arrow, a `Look`. Where all tables have few rows the driver
-reads them, as it does a listing of one row group (`fruits.lake.input_listing`), and looks itself: Spark would be busy
-for a
-second or two each night with planning and compiling. Else executors look, each at a share of the keys.
+A `Classifier` is a function over Arrow that decides from all rows of some keys what to do with each key. When every
+table has few rows, the driver reads and classifies them itself, because planning and compiling a Spark query takes a
+second or two. Otherwise each executor classifies a share of the keys.
 """
 
 from __future__ import annotations
@@ -28,180 +27,158 @@ from fruits.base.batches import Mapper
 from fruits.lake import data_files, tables
 from fruits.lake.iceberg import Table
 from fruits.lake.input_listing import ROW_GROUP_ROWS
-from fruits.lake.tables import Large
+from fruits.lake.tables import SparkRows
 
 Flags = npt.NDArray[np.bool_]
-"""One bool a row."""
+"""A bool for each row."""
 
-Side: TypeAlias = pa.Table | Large
-"""Rows with image_id: in the driver's memory, or Spark's to read."""
+KeyColumns: TypeAlias = pa.Table | SparkRows
+"""Rows with image_id: in the driver's memory, or read by Spark."""
 
-_SHARE_ROWS = 200_000  # 50 MB or so in a Python worker
+_SHARE_ROWS = 200_000  # about 50 MB in a Python worker
 _BATCH_ROWS = 10_000
-_BATCH_ROWS_OF_SPARK = "spark.sql.execution.arrow.maxRecordsPerBatch"
+_ARROW_BATCH_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 _LOCAL_RELATION = "spark.sql.execution.arrow.localRelationThreshold"
-# Up to it rows become a LocalRelation: Spark knows their number, and needs no job to have them.
+# Rows up to this size become a LocalRelation: Spark knows their number and reads them without a job.
 _LOCAL_RELATION_BYTES = "256k"
-_TASK_BYTES = 512 * 1024  # of tasks beyond 1000 KiB Spark warns
-_TOLD = "told"
+_TASK_BYTES = 512 * 1024  # Spark warns about tasks larger than 1000 KiB
+_TALLY = "tally"
 
 
 @dataclass(frozen=True)
-class Told:
-    """What adds up over keys.
-
-    Attributes:
-        counts: Numbers by name.
-        runs: The runs whose rows there is something to do with.
-    """
+class Tally:
+    """Totals over keys, which can be added up."""
 
     counts: Mapping[str, int]
-    runs: frozenset[str] = frozenset()
+    runs: frozenset[str] = frozenset()  # that wrote the rows to work on
 
-    def __add__(self, other: Told) -> Told:
+    def __add__(self, other: Tally) -> Tally:
         counts = {name: count + other.counts[name] for name, count in self.counts.items()}
-        return Told(counts, self.runs | other.runs)
-
-    def to_json(self) -> str:
-        """Give it as text, which travels in a row."""
-        return json.dumps({"counts": self.counts, "runs": sorted(self.runs)})
-
-    @staticmethod
-    def from_json(text: str) -> Told:
-        """Read what `to_json` wrote."""
-        said = json.loads(text)
-        return Told(said["counts"], frozenset(said["runs"]))
+        return Tally(counts, self.runs | other.runs)
 
 
-Look = Callable[[pa.Table], tuple[pa.Table, Told]]
-"""From all rows of some keys, each with NULL in the columns of other tables, to the rows that a job goes on with."""
+Classifier = Callable[[pa.Table], tuple[pa.Table, Tally]]
+"""A function from all rows of some keys, with NULL in the columns of other tables, to rows to work on and totals."""
 
 
 @dataclass(frozen=True)
-class Laid:
-    """The rows that a look gave: in the driver's memory, or held on the executors' disks; no commit changes them.
-
-    The driver has them in Arrow's few buffers, and a query gets of them what it is about (`from_arrow`).
-
-    Attributes:
-        spark: The session.
-        held: The rows.
-    """
+class AlignedRows:
+    """The rows that a classifier returned, which later commits do not change."""
 
     spark: SparkSession
-    held: pa.Table | DataFrame
+    rows: pa.Table | DataFrame  # in the driver's memory, or persisted on the executors' disks
 
     @property
-    def is_here(self) -> bool:
-        """Whether the driver has the rows."""
-        return isinstance(self.held, pa.Table)
+    def is_on_driver(self) -> bool:
+        """Whether the driver holds the rows."""
+        return isinstance(self.rows, pa.Table)
 
     def frame(self, columns: Sequence[str], *flags: str) -> DataFrame:
-        """Give some columns of the rows with all of some flags (columns of bool) set."""
-        if isinstance(self.held, pa.Table):
-            return from_arrow(self.spark, self._table(columns, flags))
-        return self.held.where(" AND ".join(flags)).select(*columns)
+        """Return some columns of the rows in which all the flags (columns of bool) are set."""
+        if isinstance(self.rows, pa.Table):
+            return from_arrow(self.spark, self._select(columns, flags))
+        return self.rows.where(" AND ".join(flags)).select(*columns)
 
     def to_join(self, columns: Sequence[str], *flags: str) -> DataFrame:
-        """Give the same for a join's right side: what the driver has is broadcast, as Spark may not know its size."""
-        found = self.frame(columns, *flags)
-        return F.broadcast(found) if self.is_here else found
-
-    def ids(self, *flags: str) -> list[str]:
-        """Give the image ids of few rows, those with all of some flags set, to the driver."""
-        return [row.image_id for row in self._rows(["image_id"], flags)]
-
-    def first(self, number: int, columns: Sequence[str], *flags: str) -> list[Row]:
-        """Give the first rows by image_id of those with all of some flags set, `number` at most, to the driver."""
-        return self._rows(columns, flags, number)
-
-    def _rows(self, columns: Sequence[str], flags: Sequence[str], first: int | None = None) -> list[Row]:
-        if isinstance(self.held, pa.Table):
-            found = self._table(columns, flags)
-            found = found if first is None else found.sort_by("image_id").slice(0, first)
-            return [Row(**row) for row in found.to_pylist()]
+        """Return `frame` for the right side of a join; broadcast rows of the driver, whose size Spark may not know."""
         frame = self.frame(columns, *flags)
-        return (frame if first is None else frame.orderBy("image_id").limit(first)).collect()
+        return F.broadcast(frame) if self.is_on_driver else frame
 
-    def _table(self, columns: Sequence[str], flags: Sequence[str]) -> pa.Table:
-        chosen = reduce(pc.and_, (self.held[flag] for flag in flags))
-        return self.held.select(list(columns)).filter(chosen)
+    def collect(self, columns: Sequence[str], *flags: str, limit: int | None = None) -> list[Row]:
+        """Collect few rows in which all the flags are set: all of them, or the first by image_id."""
+        if isinstance(self.rows, pa.Table):
+            rows = self._select(columns, flags)
+            rows = rows if limit is None else rows.sort_by("image_id").slice(0, limit)
+            return [Row(**row) for row in rows.to_pylist()]
+        frame = self.frame(columns, *flags)
+        return (frame if limit is None else frame.orderBy("image_id").limit(limit)).collect()
+
+    def _select(self, columns: Sequence[str], flags: Sequence[str]) -> pa.Table:
+        is_selected = reduce(pc.and_, (self.rows[flag] for flag in flags))
+        return self.rows.select(list(columns)).filter(is_selected)
 
 
-def side(spark: SparkSession, table: str, **columns: str) -> Side:
-    """Give the ids of a table's rows, and some narrow columns.
-
-    Args:
-        spark: A session with the catalog configured.
-        table: ``catalog.database.table``, with a column ``image_id``.
-        **columns: The table's columns, by the names that they get.
+def key_columns(spark: SparkSession, table: str, **columns: str) -> KeyColumns:
+    """Read the image ids of a table and some narrow columns, which get the names of the arguments.
 
     Returns:
-        All rows of the present snapshot, whatever is committed later: image_id and these columns; in the driver's
-        memory where there are at most `listing.ROW_GROUP_ROWS`.
+        All rows of the current snapshot, whatever is committed later; in the driver's memory when there are at most
+        `input_listing.ROW_GROUP_ROWS`.
     """
-    taken = {"image_id": "image_id"} | columns
-    found = Table(spark, table)
-    if found.rows <= ROW_GROUP_ROWS:
-        rows: pa.Table = data_files.whole(spark, table, list(taken.values()))
-        return rows.rename_columns(list(taken))
-    reader = spark.read.option("snapshot-id", str(found.snapshot_id))
-    narrow = reader.table(table).select(*(F.col(name).alias(alias) for alias, name in taken.items()))
-    return Large(narrow, found.rows)
+    names = {"image_id": "image_id"} | columns
+    current = Table(spark, table)
+    if current.rows <= ROW_GROUP_ROWS:
+        rows: pa.Table = data_files.read_table(spark, table, list(names.values()))
+        return rows.rename_columns(list(names))
+    reader = spark.read.option("snapshot-id", str(current.snapshot_id))
+    frame = reader.table(table).select(*(F.col(name).alias(alias) for alias, name in names.items()))
+    return SparkRows(frame, current.rows)
 
 
-def together(spark: SparkSession, sides: Sequence[Side], look: Look, schema: pa.Schema) -> tuple[Laid, Told]:
-    """Look at the rows of all sides, key by key, once.
+def align(
+    spark: SparkSession, sides: Sequence[KeyColumns], classify: Classifier, schema: pa.Schema
+) -> tuple[AlignedRows, Tally]:
+    """Align the rows of all sides by image_id and classify each key once.
 
     Args:
         spark: The session.
-        sides: No column but image_id is in two of them; one that is large has rows.
-        look: What to make of the rows of some keys; it is called with all rows of a key or none.
-        schema: Of the rows that it gives.
+        sides: Rows that share no column but image_id; a side that Spark reads is not empty.
+        classify: The classifier; it gets all rows of a key in the same call.
+        schema: The schema of the rows that it returns.
 
     Returns:
-        These rows, and what was told of all of them.
+        These rows, and the totals over all keys.
     """
-    here = [side for side in sides if isinstance(side, pa.Table)]
-    if len(here) == len(sides):
-        rows, told = look(pa.concat_tables(here, promote_options="default"))
-        return Laid(spark, rows), told
-    frames = [side.frame if isinstance(side, Large) else from_arrow(spark, side) for side in sides]
+    on_driver = [side for side in sides if isinstance(side, pa.Table)]
+    if len(on_driver) == len(sides):
+        rows, tally = classify(pa.concat_tables(on_driver, promote_options="default"))
+        return AlignedRows(spark, rows), tally
+    frames = [side.frame if isinstance(side, SparkRows) else from_arrow(spark, side) for side in sides]
     united = reduce(partial(DataFrame.unionByName, allowMissingColumns=True), frames)
-    number = sum(side.rows if isinstance(side, Large) else len(side) for side in sides)
-    shares = max(spark.sparkContext.defaultParallelism, -(-number // _SHARE_ROWS))
-    with_told = schema.append(pa.field(_TOLD, pa.string()))
-    nullable = pa.schema([field.with_nullable(True) for field in with_told])
-    looked = united.repartition(shares, "image_id").mapInArrow(
-        _share(look, nullable), schemas.spark(nullable)
+    row_count = sum(side.rows if isinstance(side, SparkRows) else len(side) for side in sides)
+    shares = max(spark.sparkContext.defaultParallelism, -(-row_count // _SHARE_ROWS))
+    fields = schema.append(pa.field(_TALLY, pa.string()))
+    nullable = pa.schema([field.with_nullable(True) for field in fields])
+    classified = united.repartition(shares, "image_id").mapInArrow(
+        _share_mapper(classify, nullable), schemas.to_spark(nullable)
     )
-    # The session's batches are cut for pixels; these rows are narrow.
-    with _settings(spark, {_BATCH_ROWS_OF_SPARK: str(_BATCH_ROWS)}):
-        held = tables.computed(looked)
-    of_shares = [Told.from_json(row[0]) for row in held.where(f"{_TOLD} IS NOT NULL").select(_TOLD).collect()]
-    return Laid(spark, held.where(f"{_TOLD} IS NULL").drop(_TOLD)), reduce(Told.__add__, of_shares)
+    # The session's batches are sized for pixels; these rows are narrow.
+    with _spark_settings(spark, {_ARROW_BATCH_ROWS: str(_BATCH_ROWS)}):
+        frame = tables.materialize(classified)
+    texts = frame.where(f"{_TALLY} IS NOT NULL").select(_TALLY).collect()
+    tallies = [Tally(counts, frozenset(runs)) for counts, runs in (json.loads(row[0]) for row in texts)]
+    return AlignedRows(spark, frame.where(f"{_TALLY} IS NULL").drop(_TALLY)), reduce(Tally.__add__, tallies)
+
+
+def _share_mapper(classify: Classifier, schema: pa.Schema) -> Mapper:
+    """Return a mapper that classifies a share of the keys and appends a row with its tally."""
+
+    def map_share(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        share = list(batches)
+        if share:
+            rows, tally = classify(pa.Table.from_batches(share))
+            yield from rows.append_column(_TALLY, pa.nulls(len(rows), pa.string())).cast(schema).to_batches()
+            text = json.dumps([tally.counts, sorted(tally.runs)])
+            yield pa.RecordBatch.from_pylist([{_TALLY: text}], schema)
+
+    return map_share
 
 
 def from_arrow(spark: SparkSession, rows: pa.Table, schema: StructType | None = None) -> DataFrame:
-    """Give Spark rows that the driver has.
+    """Convert rows of the driver to a frame.
 
-    Many stay in Arrow, a batch for each core or more: a LocalRelation has each row several times over, in Java, while
-    a query runs.
-
-    Args:
-        spark: The session.
-        rows: The rows.
-        schema: Of the frame; None for what Spark makes of theirs.
+    Many rows stay in Arrow, in a batch for each core or more: a LocalRelation holds each row several times in Java
+    while a query runs.
     """
     batches = max(spark.sparkContext.defaultParallelism, -(-rows.nbytes // _TASK_BYTES))
-    each = max(1, -(-len(rows) // batches))
-    with _settings(spark, {_BATCH_ROWS_OF_SPARK: str(each), _LOCAL_RELATION: _LOCAL_RELATION_BYTES}):
+    batch_rows = max(1, -(-len(rows) // batches))
+    with _spark_settings(spark, {_ARROW_BATCH_ROWS: str(batch_rows), _LOCAL_RELATION: _LOCAL_RELATION_BYTES}):
         return spark.createDataFrame(rows.combine_chunks(), schema)
 
 
 @contextmanager
-def _settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
-    """Set what Spark reads when a frame is made or computed, for a while."""
+def _spark_settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Change settings of the session while a frame is created or computed."""
     before = {name: str(spark.conf.get(name)) for name in settings}
     for name, value in settings.items():
         spark.conf.set(name, value)
@@ -212,68 +189,55 @@ def _settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None
             spark.conf.set(name, value)
 
 
-def _share(look: Look, schema: pa.Schema) -> Mapper:
-    """Make the mapper that looks at one share of the keys; its last row tells what adds up."""
-
-    def mapped(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        share = list(batches)
-        if share:
-            rows, told = look(pa.Table.from_batches(share))
-            yield from rows.append_column(_TOLD, pa.nulls(len(rows), pa.string())).cast(schema).to_batches()
-            yield pa.RecordBatch.from_pylist([{_TOLD: told.to_json()}], schema)
-
-    return mapped
-
-
-def by_key(
+def group_by_image(
     ids: pa.ChunkedArray, largest: Mapping[str, Any], summed: Mapping[str, Any] | None = None
 ) -> pa.Table:
     """Group columns by image_id.
 
     Args:
-        ids: image_id of each row.
-        largest: Columns of which each group has the largest value, NULLs aside.
-        summed: Columns of int64 without NULL, of which each group has the sum.
+        ids: The image_id of each row.
+        largest: Columns of which to take each group's largest value that is not NULL.
+        summed: Columns of int64 without NULL of which to take each group's sum.
 
     Returns:
         image_id and these columns, in no order.
     """
     summed = summed or {}
     columns = {"image_id": ids, **largest, **summed}
-    asked = [(name, "max") for name in largest] + [(name, "sum") for name in summed]
-    grouped = pa.table(columns).group_by("image_id").aggregate(asked)
+    aggregations = [(name, "max") for name in largest] + [(name, "sum") for name in summed]
+    grouped = pa.table(columns).group_by("image_id").aggregate(aggregations)
     return grouped.rename_columns(["image_id", *largest, *summed])
 
 
-def given(column: pa.ChunkedArray) -> Flags:
-    """Tell where a column is not NULL."""
+def is_not_null(column: pa.ChunkedArray) -> Flags:
+    """Return where a column is not NULL."""
     flags: Flags = column.is_valid().to_numpy()
     return flags
 
 
-def same(column: pa.ChunkedArray, other: Any) -> Flags:
-    """Tell where a column equals another one, or a value; NULL equals nothing."""
+def equals(column: pa.ChunkedArray, other: Any) -> Flags:
+    """Return where a column equals another column or a value; NULL equals nothing."""
     flags: Flags = pc.fill_null(pc.equal(column, other), False).to_numpy()
     return flags
 
 
-def among(column: pa.ChunkedArray, values: Iterable[str]) -> Flags:
-    """Tell where a column has one of some values."""
+def is_in(column: pa.ChunkedArray, values: Iterable[str]) -> Flags:
+    """Return where a column has one of the values."""
     flags: Flags = pc.is_in(column, pa.array(values, pa.string())).to_numpy()
     return flags
 
 
-def where(flags: Flags, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Give a column with NULL where a flag is not set."""
+def null_unless(flags: Flags, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column with NULL where the flag is not set."""
     return pc.if_else(pa.array(flags), column, None)
 
 
-def flagged(row: pa.Table, schema: pa.Schema, **flags: Flags) -> pa.Table:
-    """Give a schema's columns of some rows: each is a flag, or the rows' own."""
-    columns = [pa.array(flags[name]) if name in flags else row[name] for name in schema.names]
+def with_flags(rows: pa.Table, schema: pa.Schema, **flags: Flags) -> pa.Table:
+    """Return the columns of a schema, each from the flags or from the rows."""
+    columns = [pa.array(flags[name]) if name in flags else rows[name] for name in schema.names]
     return pa.table(columns, schema=schema)
 
 
-def counts(**flags: Flags) -> dict[str, int]:
-    """Count the flags that are set."""
-    return {name: int(np.count_nonzero(of)) for name, of in flags.items()}
+def count_flags(**flags: Flags) -> dict[str, int]:
+    """Count the flags that are set, by name."""
+    return {name: int(np.count_nonzero(values)) for name, values in flags.items()}

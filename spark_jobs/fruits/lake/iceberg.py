@@ -1,4 +1,4 @@
-"""What a table's metadata says, asked of Iceberg itself: no Spark job, where a metadata table would take one each."""
+"""Read table metadata through Iceberg's own API, without the Spark job that each metadata table takes."""
 
 from __future__ import annotations
 
@@ -12,30 +12,12 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 from fruits.base import schemas
-from fruits.base.java_errors import about
+from fruits.base.java_errors import annotate_errors
 
 _FEW_FILES = 200
+_FILE_COLUMNS = ("content", "file_format", "file_path", "file_size_in_bytes", "record_count", "split_offsets")
 FORMAT = "PARQUET"
 """The format of the data files that this package reads and writes itself."""
-
-
-@dataclass(frozen=True)
-class DataFile:
-    """One data file of a snapshot.
-
-    Attributes:
-        uri: Where it is.
-        size_bytes: Its size.
-        rows: How many rows it has.
-        row_groups: Where its row groups begin, in bytes; empty where its writer did not say.
-    """
-
-    uri: str
-    size_bytes: int
-    rows: int
-    row_groups: tuple[int, ...] = ()
-
-
 _ARROW = {
     "boolean": pa.bool_(),
     "int": pa.int32(),
@@ -46,20 +28,24 @@ _ARROW = {
     "binary": pa.binary(),
     "timestamptz": pa.timestamp("us", tz="UTC"),
 }
-
 _SQL = {"long": "BIGINT", "timestamptz": "TIMESTAMP", "timestamp": "TIMESTAMP_NTZ"}
 
 
-def names(spark: SparkSession, database: str) -> set[str] | None:
-    """Name the tables of a database: one question to the catalog, none for each table.
+@dataclass(frozen=True)
+class DataFile:
+    """A data file of a snapshot.
 
-    Args:
-        spark: A session with the catalog configured.
-        database: ``catalog.database``.
-
-    Returns:
-        Their names; None when there is no such database.
+    `row_groups` are the bytes at which its row groups begin; empty if its writer did not record them.
     """
+
+    uri: str
+    size_bytes: int
+    rows: int
+    row_groups: tuple[int, ...] = ()
+
+
+def table_names(spark: SparkSession, database: str) -> set[str] | None:
+    """List the tables of a database with a single request to the catalog; None if there is no such database."""
     session: Any = spark
     name, namespace = database.split(".")
     catalog = session._jsparkSession.sessionState().catalogManager().catalog(name)
@@ -67,13 +53,13 @@ def names(spark: SparkSession, database: str) -> set[str] | None:
     levels[0] = namespace
     if not catalog.namespaceExists(levels):
         return None
-    return {str(found.name()) for found in catalog.listTables(levels)}
+    return {str(table.name()) for table in catalog.listTables(levels)}
 
 
-def each(iterable: Any) -> Iterator[Any]:
-    """Give what a Java ``Iterable`` gives, one by one.
+def iterate(iterable: Any) -> Iterator[Any]:
+    """Iterate over a Java ``Iterable``.
 
-    py4j's own iterator ends with a Java exception, which PySpark takes 25 ms to look at.
+    py4j's own iterator ends with a Java exception, which takes PySpark 25 ms to handle.
     """
     iterator = iterable.iterator()
     while iterator.hasNext():
@@ -81,32 +67,35 @@ def each(iterable: Any) -> Iterator[Any]:
 
 
 class Table:
-    """One table as it is now.
+    """The current state of a table.
 
     Args:
         spark: A session with the catalog configured.
         name: ``catalog.database.table``, which exists.
+
+    Attributes:
+        java: Iceberg's own ``org.apache.iceberg.Table``.
     """
 
     def __init__(self, spark: SparkSession, name: str) -> None:
         self.name = name
         session: Any = spark
-        self._spark = spark
-        with about(name):
-            self._java = session._jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(
+        self._spark = session
+        with annotate_errors(name):
+            self.java: Any = session._jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(
                 session._jsparkSession, name
             )
-            # The catalog keeps tables in memory for a while; another job may have written since.
-            self._java.refresh()
+            # The catalog caches tables for a while; another job can have written since.
+            self.java.refresh()
 
     @property
     def schema(self) -> pa.Schema:
         """The columns that `schemas.TABLES` names, as Arrow fields with Iceberg's field ids.
 
-        Iceberg matches columns by field id, not by name. A column that someone has added is left out: a data file
-        without it reads as NULL.
+        Iceberg matches columns by field id, not by name. Columns that users have added are left out: a data file
+        without them reads as NULL.
         """
-        known = schemas.columns(self.short_name)
+        known = schemas.table_columns(self.short_name)
         return pa.schema(
             [
                 _field(column["name"], column["type"], column["id"], column["required"])
@@ -117,25 +106,24 @@ class Table:
 
     @property
     def columns(self) -> list[dict[str, Any]]:
-        """All columns, added ones included: `name`, `type`, `id` and `required`, as Iceberg's JSON has them."""
-        session: Any = self._spark
-        # One text: asking column by column takes sixty calls.
+        """All columns, added ones included: `name`, `type`, `id` and `required`, as in Iceberg's JSON."""
+        # A single JSON text, because reading column by column takes sixty calls.
         fields: list[dict[str, Any]] = json.loads(
-            session._jvm.org.apache.iceberg.SchemaParser.toJson(self._java.schema())
+            self._spark._jvm.org.apache.iceberg.SchemaParser.toJson(self.java.schema())
         )["fields"]
         return fields
 
     @property
     def location(self) -> str:
         """The folder that the metadata names, where new files go."""
-        return str(self._java.location())
+        return str(self.java.location())
 
     @property
     def metadata_folders(self) -> tuple[str, str]:
-        """The folder that the metadata was read from, and the one that it names: they differ in a copied table."""
-        read = str(self._java.operations().current().metadataFileLocation()).rpartition("/")[0]
-        named = self._java.properties().get("write.metadata.path")
-        return read, str(named or f"{self.location}/metadata")
+        """The folder that holds the metadata and the folder that it names; they differ in a copied table."""
+        actual = str(self.java.operations().current().metadataFileLocation()).rpartition("/")[0]
+        named = self.java.properties().get("write.metadata.path")
+        return actual, str(named or f"{self.location}/metadata")
 
     @property
     def short_name(self) -> str:
@@ -145,31 +133,31 @@ class Table:
     @property
     def properties(self) -> dict[str, str]:
         """The table properties."""
-        entries = each(self._java.properties().entrySet())
+        entries = iterate(self.java.properties().entrySet())
         return {str(entry.getKey()): str(entry.getValue()) for entry in entries}
 
     @property
     def snapshot_id(self) -> int | None:
-        """The current snapshot; None while nothing was ever written."""
-        snapshot = self._java.currentSnapshot()
+        """The current snapshot; None before the first commit."""
+        snapshot = self.java.currentSnapshot()
         return None if snapshot is None else int(snapshot.snapshotId())
 
     @property
     def snapshots(self) -> int:
-        """How many snapshots are kept."""
-        return sum(1 for _ in each(self._java.snapshots()))
+        """The number of snapshots."""
+        return sum(1 for _ in iterate(self.java.snapshots()))
 
     @property
     def oldest_ms(self) -> int | None:
-        """When the oldest kept snapshot was committed, epoch milliseconds."""
-        snapshots = each(self._java.snapshots())
+        """When the oldest snapshot was committed, in epoch milliseconds."""
+        snapshots = iterate(self.java.snapshots())
         return min((int(snapshot.timestampMillis()) for snapshot in snapshots), default=None)
 
     @property
     def rows(self) -> int:
-        """Rows of the current snapshot: counted only where another writer has marked rows as deleted."""
+        """Rows of the current snapshot; Spark counts them only if another writer has marked rows as deleted."""
         if self._total("total-delete-files"):
-            return self._spark.table(self.name).count()
+            return int(self._spark.table(self.name).count())
         return self._total("total-records")
 
     @property
@@ -178,24 +166,31 @@ class Table:
         return self._total("total-data-files")
 
     @property
+    def partitions(self) -> int:
+        """Partitions of the current snapshot; Spark counts them only if the table is partitioned."""
+        if self.java.spec().isUnpartitioned():
+            return 1
+        return max(1, int(self._spark.table(f"{self.name}.partitions").count()))
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of the current snapshot's data files."""
         return self._total("total-files-size")
 
     @property
     def tags(self) -> dict[str, int]:
-        """Snapshots by the tags that hold them."""
-        refs = ((entry.getKey(), entry.getValue()) for entry in each(self._java.refs().entrySet()))
+        """Snapshots by the tags that retain them."""
+        refs = ((entry.getKey(), entry.getValue()) for entry in iterate(self.java.refs().entrySet()))
         return {str(name): int(ref.snapshotId()) for name, ref in refs if ref.isTag()}
 
     def tag(self, name: str, snapshot_id: int) -> None:
-        """Let a snapshot be held by a tag of this name, unless there is one."""
+        """Retain a snapshot with a tag of this name, unless there is one."""
         if name not in self.tags:
-            self._java.manageSnapshots().createTag(name, snapshot_id).commit()
+            self.java.manageSnapshots().createTag(name, snapshot_id).commit()
 
     def untag(self, name: str) -> None:
-        """Let go of the snapshot that a tag holds."""
-        self._java.manageSnapshots().removeTag(name).commit()
+        """Remove a tag, so that its snapshot can expire."""
+        self.java.manageSnapshots().removeTag(name).commit()
 
     def data_files(
         self, snapshot_id: int | None = None, runs: Sequence[str] | None = None
@@ -203,28 +198,27 @@ class Table:
         """List the data files of a snapshot.
 
         Args:
-            snapshot_id: Which one, of those that are kept; the current one by default.
-            runs: Only those that may have rows with one of these in ``run_id``; any by default.
+            snapshot_id: A snapshot of the table; the current one by default.
+            runs: List only files that can hold rows with one of these values in ``run_id``.
 
         Returns:
-            The files, in no order; None where only Spark reads them: rows are marked as deleted, or a file is
-            not Parquet.
+            The files, in no order; None if only Spark can read them: rows are marked as deleted, or a file is not
+            Parquet.
         """
-        scan = self._java.newScan()
+        scan = self.java.newScan()
         if snapshot_id is not None:
             scan = scan.useSnapshot(snapshot_id)
         snapshot = scan.snapshot()
         if snapshot is None:
             return []
         if runs is not None:
-            session: Any = self._spark
-            one_of = getattr(session._jvm.org.apache.iceberg.expressions.Expressions, "in")
-            scan = scan.filter(one_of("run_id", list(runs)))
+            is_in = getattr(self._spark._jvm.org.apache.iceberg.expressions.Expressions, "in")
+            scan = scan.filter(is_in("run_id", list(runs)))
         elif int(snapshot.summary().get("total-data-files") or 0) > _FEW_FILES:
-            return self._many(int(snapshot.snapshotId()))
+            return self._list_by_spark(int(snapshot.snapshotId()))
         files = []
-        with about(self.name), contextlib.closing(scan.planFiles()) as tasks:
-            for task in each(tasks):
+        with annotate_errors(self.name), contextlib.closing(scan.planFiles()) as tasks:
+            for task in iterate(tasks):
                 file = task.file()
                 if not task.deletes().isEmpty() or str(file.format()) != FORMAT:
                     return None
@@ -235,18 +229,10 @@ class Table:
                 )
         return files
 
-    def _many(self, snapshot_id: int) -> list[DataFile] | None:
-        """List them by one Spark job, where asking for them one by one would take longer."""
+    def _list_by_spark(self, snapshot_id: int) -> list[DataFile] | None:
+        """List many files with a Spark job, which is faster than file by file."""
         reader = self._spark.read.option("snapshot-id", snapshot_id)
-        columns = (
-            "content",
-            "file_format",
-            "file_path",
-            "file_size_in_bytes",
-            "record_count",
-            "split_offsets",
-        )
-        rows = reader.table(f"{self.name}.files").select(*columns).collect()
+        rows = reader.table(f"{self.name}.files").select(*_FILE_COLUMNS).collect()
         if any(row.content != 0 or row.file_format != FORMAT for row in rows):
             return None
         return [
@@ -254,18 +240,13 @@ class Table:
             for row in rows
         ]
 
-    @property
-    def java(self) -> Any:
-        """Iceberg's own ``org.apache.iceberg.Table``."""
-        return self._java
-
     def _total(self, key: str) -> int:
-        snapshot = self._java.currentSnapshot()
+        snapshot = self.java.currentSnapshot()
         return 0 if snapshot is None else int(snapshot.summary().get(key) or 0)
 
 
 def sql_type(kind: str | dict[str, Any]) -> str:
-    """Give the type of a column, as Iceberg's JSON has it, as SQL."""
+    """Convert the type of a column from Iceberg's JSON to SQL."""
     if isinstance(kind, str):
         return _SQL.get(kind, kind.upper())
     return f"ARRAY<{sql_type(kind['element'])}>" if kind["type"] == "list" else str(kind["type"]).upper()

@@ -1,7 +1,7 @@
-"""The run's listing: what was in the input when the run began.
+"""The run's listing: the objects in the input when the run started.
 
-Executors read it by row group. A listing of one row group the driver reads itself: that is bounded, and spares a night
-with little to do the start of a Python worker.
+Executors read it by row group. The driver reads a listing of a single row group itself: its size is bounded, and a run
+with little to do need not start a Python worker.
 """
 
 from __future__ import annotations
@@ -21,90 +21,73 @@ from fruits.base import keys, objects, schemas
 from fruits.base.batches import Mapper
 from fruits.base.errors import InputError, ListingError
 from fruits.base.objects import local_etag
-from fruits.lake.tables import Large
+from fruits.lake.tables import SparkRows
 
 ROW_GROUP_ROWS = 50_000
 _BATCH_ROWS = 10_000
 _COLUMNS = ["key", "etag", "size_bytes"]
 
 
-def read(spark: SparkSession, uri: str) -> pa.Table | Large:
-    """Read a listing of one row group; one of several executors read for themselves, a group at a time.
-
-    Args:
-        spark: The session.
-        uri: ``listing.parquet`` with columns key, etag, size_bytes.
-
-    Returns:
-        One row an object: image_id, source_key, etag, size_bytes (`schemas.LISTED`).
+def read(spark: SparkSession, uri: str) -> pa.Table | SparkRows:
+    """Read a listing (`schemas.LISTING`): the driver a single row group, executors several, group by group.
 
     Raises:
-        ListingError: There is no listing, or not one with these columns.
+        ListingError: There is no listing, or it does not have these columns.
     """
-    s3 = objects.where_is_s3() if objects.place(uri).bucket else None
+    s3 = objects.find_s3_for(uri)
     try:
         with objects.open_arrow(uri, s3) as file:
             footer = pq.ParquetFile(file)
-            row_groups, names = footer.num_row_groups, footer.schema_arrow.names
-            number = footer.metadata.num_rows
-            if row_groups <= 1 and set(_COLUMNS) <= set(names):
-                rows = [_listed(batch) for batch in footer.read(_COLUMNS).to_batches()]
-                return pa.Table.from_batches(rows, schemas.LISTED)
+            row_groups, row_count = footer.num_row_groups, footer.metadata.num_rows
+            missing = set(_COLUMNS) - set(footer.schema_arrow.names)
+            if row_groups <= 1 and not missing:
+                rows = [_with_image_ids(batch) for batch in footer.read(_COLUMNS).to_batches()]
+                return pa.Table.from_batches(rows, schemas.LISTING)
     except FileNotFoundError as error:
         raise ListingError(
             f"there is no listing at {uri}: let `plan` (or dev/run_local.py) write it"
         ) from error
     except pa.ArrowInvalid as error:
         raise ListingError(f"{uri} is not a Parquet file: {error}") from error
-    if missing := set(_COLUMNS) - set(names):
+    if missing:
         raise ListingError(f"{uri} lacks the columns {sorted(missing)}")
     slices = max(1, min(row_groups, 4 * spark.sparkContext.defaultParallelism))
     groups = spark.range(0, row_groups, 1, numPartitions=slices)
-    return Large(groups.mapInArrow(_row_groups(uri, s3), schemas.spark(schemas.LISTED)), number)
+    frame = groups.mapInArrow(_row_group_reader(uri, s3), schemas.to_spark(schemas.LISTING))
+    return SparkRows(frame, row_count)
 
 
-def _row_groups(uri: str, s3: objects.S3Location | None) -> Mapper:
+def _row_group_reader(uri: str, s3: objects.S3Location | None) -> Mapper:
     def read_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with objects.open_arrow(uri, s3) as file:
             parquet = pq.ParquetFile(file)
             for batch in batches:
                 for group in batch.column("id").to_pylist():
                     for rows in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=_COLUMNS):
-                        yield _listed(rows)
+                        yield _with_image_ids(rows)
 
     return read_groups
 
 
-def _listed(rows: pa.RecordBatch) -> pa.RecordBatch:
-    names = rows.column("key")
-    ids = pa.array([keys.image_id(key) for key in names.to_pylist()], pa.string())
+def _with_image_ids(rows: pa.RecordBatch) -> pa.RecordBatch:
+    ids = pa.array([keys.image_id(key) for key in rows.column("key").to_pylist()], pa.string())
+    columns = [ids, *(rows.column(name) for name in _COLUMNS)]
+    types = schemas.LISTING.types
     return pa.record_batch(
-        [
-            ids,
-            names.cast(pa.string()),
-            rows.column("etag").cast(pa.string()),
-            rows.column("size_bytes").cast(pa.int64()),
-        ],
-        schema=schemas.LISTED,
+        [column.cast(kind) for column, kind in zip(columns, types, strict=True)], schema=schemas.LISTING
     )
 
 
 @dataclass(frozen=True)
-class Folder:
-    """The files below a folder, by what they are.
+class FolderContent:
+    """The files below a folder, by kind."""
 
-    Attributes:
-        photos: Files to load, sorted by key; what is no picture becomes a reject.
-        leftovers: Files that file managers leave behind (`keys.is_leftover`), which are not loaded.
-        links: Links to other folders, which are not followed.
-    """
+    photos: list[Path]  # sorted by key; files that are not pictures become rejects
+    leftovers: list[Path]  # of file managers (`keys.is_leftover`); not loaded
+    links: list[Path]  # to other folders; not followed
 
-    photos: list[Path]
-    leftovers: list[Path]
-    links: list[Path]
-
-    def describe_rest(self, root: Path) -> list[str]:
-        """Describe what is not loaded, one line for each kind that there is."""
+    def describe_skipped(self, root: Path) -> list[str]:
+        """Describe the files that are not loaded, in a line for each kind."""
         return [
             f"{len(paths)} {kind}, for example {paths[0].relative_to(root).as_posix()!r}"
             for kind, paths in (
@@ -115,16 +98,16 @@ class Folder:
         ]
 
 
-def walk(folder: Path) -> Folder:
-    """Walk a folder to its end, or fail: a photo that cannot be seen must not pass for one that is gone.
+def walk(folder: Path) -> FolderContent:
+    """Walk a whole folder, or fail: a photo that cannot be seen must not count as deleted.
 
     Raises:
-        InputError: The folder does not exist or is not a folder, a folder below it cannot be read, a link leads to
-            nothing, or a file's name is not UTF-8.
+        InputError: The folder does not exist or is not a folder, a folder below it cannot be read, a link is broken,
+            or a file's name is not UTF-8.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder: give one that holds photos")
-    result = Folder([], [], [])
+        raise InputError(f"{folder} is not a folder: give a folder that holds photos")
+    result = FolderContent([], [], [])
 
     def fail(error: OSError) -> NoReturn:
         raise InputError(
@@ -149,25 +132,25 @@ def walk(folder: Path) -> Folder:
     return result
 
 
-def write_of_folder(folder: Path, uri: str, report: Callable[[str], object] = print) -> tuple[int, int]:
+def write_folder_listing(folder: Path, uri: str, report: Callable[[str], object] = print) -> tuple[int, int]:
     """List a plain folder as `plan` lists a bucket: every photo, sorted by key, keys relative to the folder.
 
     Args:
-        folder: The folder of photos; links are not followed into other folders.
-        uri: Where to write ``listing.parquet``.
-        report: Takes a line for each kind of file that is not loaded.
+        folder: The folder of photos.
+        uri: The URI of ``listing.parquet``.
+        report: A function that takes a line for each kind of file that is not loaded.
 
     Returns:
         The number of photos and their bytes.
 
     Raises:
-        InputError: As `walk` does, or the folder holds no photo.
+        InputError: As for `walk`, or the folder holds no photo.
     """
     content = walk(folder)
-    rest = content.describe_rest(folder)
+    skipped = content.describe_skipped(folder)
     if not content.photos:
         raise InputError(
-            "; ".join([f"{folder} holds no photo: put photos into it, in one folder per label", *rest])
+            "; ".join([f"{folder} holds no photo: put photos into it, in one folder per label", *skipped])
         )
     sizes = [path.stat().st_size for path in content.photos]
     table = pa.table(
@@ -179,7 +162,7 @@ def write_of_folder(folder: Path, uri: str, report: Callable[[str], object] = pr
     )
     with objects.writer(uri, None) as out:
         pq.write_table(table, out, row_group_size=ROW_GROUP_ROWS)
-    for line in rest:
+    for line in skipped:
         report(line)
     return len(sizes), sum(sizes)
 

@@ -1,6 +1,6 @@
-"""The Iceberg tables: made when absent, changed by one atomic commit each.
+"""The Iceberg tables: created when absent, each changed by atomic commits.
 
-What goes past Spark, `fruits.lake.writing` and `fruits.lake.overwrite` write and commit.
+`fruits.lake.writing` and `fruits.lake.overwrite` write and commit without Spark.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from functools import reduce
 from pathlib import Path
 
 from pyspark import StorageLevel
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 from fruits.base import objects, schemas
 from fruits.base.errors import InputError, TableError
-from fruits.base.java_errors import about
+from fruits.base.java_errors import annotate_errors
 from fruits.base.schemas import KEYS, TABLES
 from fruits.lake import iceberg
 from fruits.lake.iceberg import Table
@@ -25,10 +25,13 @@ from fruits.lake.iceberg import Table
 METADATA_VERSIONS = "20"
 COMPRESSION = "zstd"
 ROW_GROUP_BYTES = 16 * 1024 * 1024
-"""Several row groups a file, so that cores share it (`fruits.lake.data_files`), each as large as a reader can hold."""
+"""Cores share a file by its row groups (`fruits.lake.data_files`), each small enough for a reader's memory."""
+_DATABASE = re.compile(r"^\w+\.\w+$")
+_ACTION = "_action"
+_RECREATE = "Otherwise drop the table: the next run creates and fills it again"
 _PROPERTIES = {
     "format-version": "2",
-    # Copy-on-write: the bytes of a deleted row go with its file, which erasure relies on.
+    # Copy-on-write: the bytes of a deleted row disappear with its file, which erasure relies on.
     "write.delete.mode": "copy-on-write",
     "write.update.mode": "copy-on-write",
     "write.merge.mode": "copy-on-write",
@@ -36,72 +39,51 @@ _PROPERTIES = {
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": METADATA_VERSIONS,
     "write.parquet.compression-codec": COMPRESSION,
-    # Labels and runs repeat, and fit; ids, digests, pixels and numbers do not, and a writer would gather up to 2 MB of
+    # Labels and runs repeat, and fit; ids, digests, pixels and numbers do not, and a writer would collect up to 2 MB of
     # each before it gives up.
     "write.parquet.dict-size-bytes": str(64 * 1024),
 }
-# By these bounds a job finds the files of the runs that it wants. Cut to 16 characters, as is usual, the ids of all
-# runs of a month are one.
-_BY_RUN = {"write.metadata.metrics.column.run_id": "full"}
-_OF_TABLE = {
-    # Pixels are compressed already.
-    "images": {
-        **_BY_RUN,
-        "write.parquet.row-group-size-bytes": str(ROW_GROUP_BYTES),
-        "write.metadata.metrics.column.pixels": "none",
-    },
-    "features": {
-        **_BY_RUN,
-        "write.parquet.row-group-size-bytes": str(ROW_GROUP_BYTES),
-        "write.metadata.metrics.column.features": "none",
-    },
-    "pca": {"write.parquet.row-group-size-bytes": str(ROW_GROUP_BYTES)},
-    # Replaced by the file (fruits.kept_rows), and read whole.
-    "pca_sums": {"write.metadata.metrics.default": "none"},
-    "samples": {"write.metadata.metrics.default": "none"},
-    "pca_models": {"write.metadata.metrics.default": "none"},
+# Jobs find the files of a run by these bounds. By default they are cut to 16 characters, which all run ids of a month
+# share.
+_FULL_RUN_BOUNDS = {"write.metadata.metrics.column.run_id": "full"}
+_ROW_GROUPS = {"write.parquet.row-group-size-bytes": str(ROW_GROUP_BYTES)}
+# `fruits.lake.overwrite` replaces whole files, which are read whole.
+_NO_METRICS = {"write.metadata.metrics.default": "none"}
+_TABLE_PROPERTIES = {
+    "images": _FULL_RUN_BOUNDS | _ROW_GROUPS | {"write.metadata.metrics.column.pixels": "none"},
+    "features": _FULL_RUN_BOUNDS | _ROW_GROUPS | {"write.metadata.metrics.column.features": "none"},
+    "pca": _ROW_GROUPS,
+    "pca_sums": _NO_METRICS,
+    "samples": _NO_METRICS,
+    "pca_models": _NO_METRICS,
 }
 
 
 @dataclass(frozen=True)
-class Large:
-    """Rows that Spark reads: more than the driver should.
-
-    Attributes:
-        frame: The rows.
-        rows: How many.
-    """
+class SparkRows:
+    """Rows that Spark reads because they are too many for the driver, and their number."""
 
     frame: DataFrame
     rows: int
 
 
 def properties(table: str) -> dict[str, str]:
-    """Give the properties that a table of `schemas.TABLES` is made with."""
-    return _PROPERTIES | _OF_TABLE.get(table, {})
-
-
-_DATABASE = re.compile(r"^\w+\.\w+$")
-_ACTION = "_action"
-_REMAKE = "Otherwise drop the table: the next run makes and fills it again"
+    """Return the properties with which a table of `schemas.TABLES` is created."""
+    return _PROPERTIES | _TABLE_PROPERTIES.get(table, {})
 
 
 def ensure(spark: SparkSession, database: str) -> None:
-    """Make the database's tables that are not there yet, and check those that are.
-
-    Args:
-        spark: A session with the catalog configured.
-        database: ``catalog.database``, for example ``lake.fruits``.
+    """Create the database's missing tables and check the others.
 
     Raises:
-        InputError: Not of that form.
-        TableError: A table cannot be written: see `check`.
+        InputError: `database` is not of the form ``catalog.database``.
+        TableError: The jobs cannot write a table: see `check`.
     """
     if not _DATABASE.match(database):
         raise InputError(
             f"--database {database!r} is not of the form catalog.database, for example lake.fruits"
         )
-    known = iceberg.names(spark, database)
+    known = iceberg.table_names(spark, database)
     if known is None:
         spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {database}")
     present = [table for table in TABLES if table in (known or ())]
@@ -109,7 +91,7 @@ def ensure(spark: SparkSession, database: str) -> None:
         list(readers.map(lambda table: check(Table(spark, f"{database}.{table}")), present))
     for table, columns in TABLES.items():
         if table in present:
-            continue  # a statement for each table of each job would cost every step of every night a second
+            continue  # a statement for each table of each job would cost every step of every run a second
         pairs = ", ".join(f"'{key}' = '{value}'" for key, value in properties(table).items())
         spark.sql(
             f"CREATE TABLE IF NOT EXISTS {database}.{table} ({columns}) USING iceberg TBLPROPERTIES ({pairs})"
@@ -117,55 +99,55 @@ def ensure(spark: SparkSession, database: str) -> None:
 
 
 def check(table: Table) -> None:
-    """Refuse a table that the jobs cannot write, before they begin.
+    """Reject a table that the jobs cannot write, before they start.
 
-    A column that someone has added stays NULL in new rows, so it must allow that.
+    A column that users have added stays NULL in new rows, so it must be nullable.
 
     Raises:
-        TableError: A column is missing, has another type or is required; or the table lies in another place than its
-            metadata says, as after ``cp -a``: a run there would write and delete in the original.
+        TableError: A column is missing, has another type or is required; or the metadata names another location, as
+            after ``cp -a``: a run would write and delete in the original.
     """
-    _check_place(table)
-    declared = schemas.columns(table.short_name)
+    _check_location(table)
+    expected = schemas.table_columns(table.short_name)
     for column in table.columns:
         name, required = column["name"], column["required"]
-        found = iceberg.sql_type(column["type"])
-        kind, may_be_required = declared.pop(name, (found, False))
-        if found != kind:
-            raise TableError(f"{table.name}: column {name} is {found} and must be {kind}. {_REMAKE}")
+        actual_kind = iceberg.sql_type(column["type"])
+        kind, may_be_required = expected.pop(name, (actual_kind, False))
+        if actual_kind != kind:
+            raise TableError(f"{table.name}: column {name} is {actual_kind} and must be {kind}. {_RECREATE}")
         if required and not may_be_required:
             raise TableError(
                 f"{table.name}: column {name} is NOT NULL, and the jobs write NULL to it. Run ALTER TABLE {table.name} "
                 f"ALTER COLUMN {name} DROP NOT NULL"
             )
-    if declared:
+    if expected:
         raise TableError(
-            f"{table.name}: column {next(iter(declared))} is missing. If it was renamed, rename it back. {_REMAKE}"
+            f"{table.name}: column {next(iter(expected))} is missing. If it was renamed, rename it back. {_RECREATE}"
         )
 
 
-def _check_place(table: Table) -> None:
-    read, named = table.metadata_folders
-    if _resolved(read) == _resolved(named):
+def _check_location(table: Table) -> None:
+    actual, named = table.metadata_folders
+    if _resolve(actual) == _resolve(named):
         return
     inside = f"/{'/'.join(table.name.split('.')[1:])}/metadata"
-    here, origin = read.removeprefix("file:").removesuffix(inside), named.removesuffix(inside)
-    place = objects.place(origin)
+    copy, origin = actual.removeprefix("file:").removesuffix(inside), named.removesuffix(inside)
+    path = objects.parse_uri(origin)
     how, remedy = "copied", f"work in {origin}"
-    if place.bucket:
+    if path.bucket:
         how = "copied or moved"
-    elif not Path(place.key).exists():
-        how, remedy = "moved", f"move it back, or run: ln -s {here} {origin}"
+    elif not Path(path.key).exists():
+        how, remedy = "moved", f"move it back, or run: ln -s {copy} {origin}"
     raise TableError(
-        f"{table.name} was {how} from {origin} to {here}, and its metadata still names the files there: a run would "
+        f"{table.name} was {how} from {origin} to {copy}, and its metadata still names the files there: a run would "
         f"write and delete there. Either {remedy}; or start anew in an empty folder"
     )
 
 
-def _resolved(uri: str) -> objects.Place:
-    """Give the place that a folder's URI leads to, links followed."""
-    place = objects.place(uri)
-    return replace(place, key=place.key.rstrip("/") if place.bucket else str(Path(place.key).resolve()))
+def _resolve(uri: str) -> objects.ObjectPath:
+    """Parse a folder's URI and follow links."""
+    path = objects.parse_uri(uri)
+    return replace(path, key=path.key.rstrip("/") if path.bucket else str(Path(path.key).resolve()))
 
 
 def merge(
@@ -177,54 +159,61 @@ def merge(
     *,
     only_adds: bool = False,
 ) -> None:
-    """Replace or add some rows and remove others, in one commit; when there is nothing to do, there is no commit.
+    """Replace or add some rows and delete others, in one commit; without changes there is no commit.
 
     Args:
         spark: The session.
         database: ``catalog.database``.
-        table: A table of `schemas.TABLES`.
+        table: The table's short name.
         upserts: Rows with all columns that `schemas.TABLES` names, unique by the key; evaluated more than once, so
-            persisted. None where there are none. Columns that someone has added are NULL in new rows and stay as
-            they are in replaced ones.
-        deletes: Rows with the table's key that the table has; disjoint from `upserts`. None where there are none.
-        only_adds: The caller has just seen that the table has none of the keys of `upserts`. With no `deletes`
-            either, the rows are appended, which reads nothing of the table: a MERGE would read all of its keys.
-            The lock on the database (one writer) is what makes this as safe as a MERGE.
+            persisted. Columns that users have added are NULL in new rows and unchanged in replaced rows.
+        deletes: Rows with the keys of rows that the table has, disjoint from `upserts`.
+        only_adds: The caller has just checked that the table has none of the keys of `upserts`. Without `deletes`,
+            the rows are appended, which reads nothing of the table; a MERGE would read all of its keys. The lock on
+            the database (one writer) makes this as safe as a MERGE.
     """
     if upserts is None and deletes is None:
         return
-    name = f"{database}.{table}"
-    found, keys = Table(spark, name), list(KEYS[table])
-    columns = found.schema.names
-    added = [column["name"] for column in found.columns if column["name"] not in columns]
-    nulls = [F.lit(None).alias(column) for column in added]
-    if upserts is not None and deletes is None and only_adds:
-        with about(name):
-            upserts.select(*columns, *nulls).writeTo(name).append()
+    current, keys = Table(spark, f"{database}.{table}"), list(KEYS[table])
+    is_empty = not current.files
+    if upserts is not None and (is_empty or (only_adds and deletes is None)):
+        _append(current, upserts)
         return
-    empty = not found.files
-    removed = None if deletes is None or empty else computed(deletes.select(*keys))
+    removed = None if deletes is None or is_empty else materialize(deletes.select(*keys))
     if removed is not None and removed.isEmpty():
         removed = None
-    if upserts is not None and empty:
-        with about(name):
-            upserts.select(*columns, *nulls).writeTo(name).append()
-        return
+    if upserts is not None or removed is not None:
+        _merge_changes(spark, current, keys, upserts, removed)
+
+
+def _append(table: Table, rows: DataFrame) -> None:
+    nulls = [F.lit(None).alias(column) for column in _added_columns(table)]
+    with annotate_errors(table.name):
+        rows.select(*table.schema.names, *nulls).writeTo(table.name).append()
+
+
+def _added_columns(table: Table) -> list[str]:
+    known = table.schema.names
+    return [column["name"] for column in table.columns if column["name"] not in known]
+
+
+def _merge_changes(
+    spark: SparkSession, table: Table, keys: list[str], upserts: DataFrame | None, deletes: DataFrame | None
+) -> None:
+    """Run a MERGE of both kinds of changes, which `_ACTION` tells apart."""
+    name, columns, added = table.name, table.schema.names, _added_columns(table)
     parts = []
     if upserts is not None:
         parts.append(upserts.select(*columns, F.lit("upsert").alias(_ACTION)))
-    if removed is not None:
+    if deletes is not None:
         unused = [
             F.lit(None).cast(field.dataType).alias(field.name)
             for field in spark.table(name).schema
             if field.name in columns and field.name not in keys
         ]
-        parts.append(removed.select(*keys, *unused, F.lit("delete").alias(_ACTION)))
-    if not parts:
-        return
-    changes = reduce(DataFrame.unionByName, (part.select(*columns, _ACTION) for part in parts))
-    view = f"changes_of_{table}"
-    changes.createOrReplaceTempView(view)
+        parts.append(deletes.select(*keys, *unused, F.lit("delete").alias(_ACTION)).select(*columns, _ACTION))
+    view = f"changes_of_{table.short_name}"
+    reduce(DataFrame.unionByName, parts).createOrReplaceTempView(view)
     on = " AND ".join(f"t.{key} = s.{key}" for key in keys)
     statement = f"""
         MERGE INTO {name} t USING {view} s ON {on}
@@ -234,74 +223,50 @@ def merge(
             INSERT ({", ".join([*columns, *added])})
             VALUES ({", ".join([*(f"s.{column}" for column in columns), *("NULL" for _ in added)])})
         """  # noqa: S608 - names come from schemas.py and a checked --database
-    with about(name):
+    with annotate_errors(name):
         spark.sql(statement)
     spark.catalog.dropTempView(view)
 
 
 def delete(spark: SparkSession, name: str, condition: str) -> None:
-    """Delete the rows of a table that meet an SQL condition, in one commit; where there are none, no commit."""
-    with about(name):
+    """Delete the rows of a table that meet an SQL condition, in one commit; without such rows there is no commit."""
+    with annotate_errors(name):
         if not spark.table(name).where(condition).isEmpty():
             spark.sql(f"DELETE FROM {name} WHERE {condition}")  # noqa: S608 - names and digests, none from outside
 
 
-def current_pca_id(spark: SparkSession, database: str) -> str | None:
-    """Name the PCA published last; None before the first publication."""
-    row = spark.table(f"{database}.pca_models").agg(F.max_by("pca_id", "published_at")).first()
-    return None if row is None else row[0]
-
-
 def current_pca(spark: SparkSession, database: str) -> DataFrame:
-    """Read the components of the PCA published last: exactly one basis, whatever else the table holds.
+    """Read the rows of ``pca`` of the current PCA model; none before the first publication.
 
-    Glue's Iceberg catalog has no views: `schemas.CURRENT_PCA` is the query for readers.
-
-    Args:
-        spark: A session with the catalog configured.
-        database: ``catalog.database``, for example ``lake.fruits``.
-
-    Returns:
-        The rows of ``pca`` of one pca_id: image_id, pca_id, label, pca, run_id; none before the first publication.
+    Glue's Iceberg catalog has no views; `schemas.CURRENT_PCA` is the query for readers.
     """
     for table in ("pca_models", "pca"):
-        spark.catalog.refreshTable(f"{database}.{table}")  # of a session whose catalog caches tables
+        spark.catalog.refreshTable(f"{database}.{table}")  # in case the session's catalog caches tables
     return spark.sql(schemas.CURRENT_PCA.format(database=database))
 
 
 def size_bytes(spark: SparkSession, database: str, table: str, rows: int | None = None) -> int:
-    """Give the bytes of a table's current files, from its metadata alone.
+    """Return the bytes of a table's current files, from its metadata alone.
 
-    Args:
-        spark: A session with the catalog configured.
-        database: ``catalog.database``.
-        table: A table of `schemas.TABLES`.
-        rows: Only of so many of its rows, for example those of one model or one PCA: their share by number, an
-            estimate that is right as far as rows are of one size.
+    With `rows`, estimate the bytes of this many rows, assuming rows of equal size.
     """
-    found = Table(spark, f"{database}.{table}")
-    if rows is None or not found.rows:
-        return found.size_bytes
-    return round(found.size_bytes * min(1.0, rows / found.rows))
+    current = Table(spark, f"{database}.{table}")
+    if rows is None or not current.rows:
+        return current.size_bytes
+    return round(current.size_bytes * min(1.0, rows / current.rows))
 
 
-def computed(frame: DataFrame) -> DataFrame:
-    """Compute a narrow frame now and hold it on the executors' disks; what a lost executor held is computed again.
+def materialize(frame: DataFrame) -> DataFrame:
+    """Compute a narrow frame now and persist it on the executors' disks.
 
-    No checkpoint: the executor would take its part of that with it, and the job would fail. So a frame that is used
-    after a commit reads its tables at a snapshot (`beside.side`): computed again, it is still the same.
+    Spark computes again what a lost executor held; a checkpoint would be lost with it, and the job would fail. A frame
+    that is used after a commit therefore reads its tables at a snapshot (`align.key_columns`), so that it stays equal.
     """
-    held = frame.persist(StorageLevel.DISK_ONLY)
-    held.write.format("noop").mode("overwrite").save()
-    return held
+    persisted = frame.persist(StorageLevel.DISK_ONLY)
+    persisted.write.format("noop").mode("overwrite").save()
+    return persisted
 
 
-def fetched(frame: DataFrame) -> DataFrame:
-    """Fetch a narrow frame of few rows to the driver, where neither a commit nor a lost executor changes it."""
+def fetch(frame: DataFrame) -> DataFrame:
+    """Fetch a narrow frame of few rows to the driver, where no commit or lost executor changes it."""
     return frame.sparkSession.createDataFrame(frame.toArrow())
-
-
-def of_model(frame: DataFrame, model_id: str) -> DataFrame:
-    """Keep the rows of one model."""
-    condition: Column = F.col("model_id") == F.lit(model_id)
-    return frame.where(condition)

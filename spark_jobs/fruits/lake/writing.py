@@ -1,7 +1,7 @@
-"""Data files that our own Python writes, on executors or on the driver, and Iceberg commits.
+"""Write data files with Arrow, on executors or on the driver, and commit them with Iceberg.
 
-Spark's writer takes vectors number by number, in code that a JVM of half a minute never compiles well: of 2,000
-pictures' features on two cores that was a twentieth of the whole job. Arrow writes the same columns from their buffers.
+Spark's writer takes vectors number by number, in code that a JVM never compiles well within half a minute: for the
+features of 2,000 pictures on two cores, a twentieth of the whole job. Arrow writes the same columns from their buffers.
 """
 
 from __future__ import annotations
@@ -18,62 +18,57 @@ from pyspark.sql import SparkSession
 
 from fruits.base import schemas
 from fruits.base.batches import Mapper
-from fruits.base.java_errors import about
-from fruits.base.objects import place, where_is_s3, writer
+from fruits.base.java_errors import annotate_errors
+from fruits.base.objects import find_s3_for, writer
 from fruits.lake import tables
-from fruits.lake.iceberg import Table, each
+from fruits.lake.iceberg import Table, iterate
 from fruits.lake.tables import COMPRESSION, ROW_GROUP_BYTES
 
-_READERS = 16  # of footers: each waits for S3, most of the time
-
-
-_STEERS_FILES = ("write.", "encryption.")
-_STEERS_NO_FILE = ("write.metadata.", "write.delete.", "write.update.", "write.merge.")
+_READERS = 16  # of footers: each waits for S3 most of the time
+_DATA_FILE_PROPERTIES = ("write.", "encryption.")
+_OTHER_PROPERTIES = ("write.metadata.", "write.delete.", "write.update.", "write.merge.")
 
 
 def needs_spark(table: Table) -> str | None:
-    """Say what a table asks for that only Spark's writer does.
-
-    Args:
-        table: A table of `schemas.TABLES`.
+    """Return why only Spark's writer can write a table of `schemas.TABLES`.
 
     Returns:
-        A partition spec, a sort order or a property, in words; None for a table as `tables.ensure` makes it.
+        A partition spec, a sort order or a property, in words; None for a table as `tables.ensure` creates it.
     """
-    # A spec whose fields are all void counts as unpartitioned, and its files carry a partition all the same.
+    # A spec whose fields are all void counts as unpartitioned, but its files still carry a partition.
     if not table.java.spec().fields().isEmpty():
-        return f"partitioned by {', '.join(str(field) for field in each(table.java.spec().fields()))}"
+        return f"partitioned by {', '.join(str(field) for field in iterate(table.java.spec().fields()))}"
     if table.java.sortOrder().isSorted():
         return "sorted"
-    ours = tables.properties(table.short_name)
+    expected = tables.properties(table.short_name)
     for key, value in sorted(table.properties.items()):
-        steers = key.startswith(_STEERS_FILES) and not key.startswith(_STEERS_NO_FILE)
-        if steers and ours.get(key) != value:
+        is_relevant = key.startswith(_DATA_FILE_PROPERTIES) and not key.startswith(_OTHER_PROPERTIES)
+        if is_relevant and expected.get(key) != value:
             return f"{key} is {value}"
     return None
 
 
-def to_files(table: Table, mapper: Mapper, same: Mapping[str, str] | None = None) -> Mapper:
-    """Make a mapper write what it makes into a data file of a table, which no reader sees before it is committed.
+def file_writer(table: Table, mapper: Mapper, constants: Mapping[str, str] | None = None) -> Mapper:
+    """Return a mapper that writes another mapper's rows to a data file, invisible to readers until its commit.
 
     Args:
-        table: The table, of which `needs_spark` says nothing.
-        mapper: To record batches with the table's columns but those of `same`.
-        same: Columns that have one value in all rows.
+        table: The table, which does not need Spark's writer (`needs_spark`).
+        mapper: To record batches with the table's columns, except those in `constants`.
+        constants: Columns that have the same value in all rows.
 
     Returns:
-        A mapper to `schemas.DATA_FILE`: a row for the file, none where there is nothing to write. What fails before its
-        file is whole leaves none. A file whose row is lost, with its executor, its job or to a second attempt, no
-        snapshot knows: upkeep and erasure remove it.
+        A mapper to `schemas.DATA_FILE`: a row for the file, or none if there are no rows. A failed task leaves no
+        file. When a file's row is lost (with its executor, its job or to a second attempt), no snapshot refers to the
+        file; upkeep and erasure remove it.
     """
-    schema, same = table.schema, dict(same or {})
-    folder = _folder(table)
-    s3 = where_is_s3() if place(folder).bucket else None
+    schema, constants = table.schema, dict(constants or {})
+    folder = _data_folder(table)
+    s3 = find_s3_for(folder)
     flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         uri = f"{folder}{uuid.uuid4()}.parquet"
-        groups = _row_groups(_whole(mapper(batches), schema, same))
+        groups = _row_groups(_complete(mapper(batches), schema, constants))
         first = next(groups, None)
         if first is None:
             return
@@ -82,29 +77,24 @@ def to_files(table: Table, mapper: Mapper, same: Mapping[str, str] | None = None
                 out,
                 schema,
                 compression=COMPRESSION,
-                use_dictionary=list(same),  # numbers and digests do not repeat
+                use_dictionary=list(constants),  # numbers and digests do not repeat
                 write_statistics=flat,
             ) as parquet:
                 for group in chain([first], groups):
                     parquet.write_table(group)
             size = out.seek(0, 2)
-            written = pq.read_metadata(out)
+            footer = pq.read_metadata(out)
         begins = [
-            written.row_group(number).column(0).data_page_offset for number in range(written.num_row_groups)
+            footer.row_group(number).column(0).data_page_offset for number in range(footer.num_row_groups)
         ]
-        file = {"uri": uri, "size_bytes": size, "rows": written.num_rows, "row_groups": begins}
+        file = {"uri": uri, "size_bytes": size, "rows": footer.num_rows, "row_groups": begins}
         yield pa.RecordBatch.from_pylist([file], schemas.DATA_FILE)
 
     return write
 
 
 def append(spark: SparkSession, table: Table, files: pa.Table) -> None:
-    """Add files to a table, in one commit; none, no commit.
-
-    Args:
-        spark: The session.
-        table: The table that they were written for.
-        files: `schemas.DATA_FILE`.
+    """Append files (`schemas.DATA_FILE`) that were written for a table, in one commit; no files, no commit.
 
     Raises:
         Py4JJavaError: The commit failed, or its reply was lost.
@@ -112,48 +102,46 @@ def append(spark: SparkSession, table: Table, files: pa.Table) -> None:
     if not len(files):
         return
     change = table.java.newAppend()
-    for file in java(spark, table, files):
+    for file in to_java(spark, table, files):
         change = change.appendFile(file)
-    with about(table.name):
+    with annotate_errors(table.name):
         change.commit()
 
 
-def java(spark: SparkSession, table: Table, files: pa.Table) -> list[Any]:
-    """Give files as Iceberg knows them, ``org.apache.iceberg.DataFile``, with the bounds that the table asks for."""
+def to_java(spark: SparkSession, table: Table, files: pa.Table) -> list[Any]:
+    """Convert files to ``org.apache.iceberg.DataFile``, with the column bounds that the table asks for."""
     session: Any = spark
     iceberg = session._jvm.org.apache.iceberg
     io, spec, config = table.java.io(), table.java.spec(), iceberg.MetricsConfig.forTable(table.java)
 
-    def known(file: dict[str, Any]) -> Any:
+    def convert(file: dict[str, Any]) -> Any:
         opened = io.newInputFile(file["uri"], file["size_bytes"])
-        made = iceberg.DataFiles.builder(spec).withPath(file["uri"]).withFormat("parquet")
-        made = made.withFileSizeInBytes(file["size_bytes"])
-        made = made.withMetrics(iceberg.parquet.ParquetUtil.fileMetrics(opened, config))
-        return made.withSplitOffsets(_longs(session, file["row_groups"])).build()
+        builder = iceberg.DataFiles.builder(spec).withPath(file["uri"]).withFormat("parquet")
+        builder = builder.withFileSizeInBytes(file["size_bytes"])
+        builder = builder.withMetrics(iceberg.parquet.ParquetUtil.fileMetrics(opened, config))
+        return builder.withSplitOffsets(_to_java_longs(session, file["row_groups"])).build()
 
     with ThreadPoolExecutor(_READERS) as readers:
-        return list(readers.map(known, files.to_pylist()))
+        return list(readers.map(convert, files.to_pylist()))
 
 
-def _folder(table: Table) -> str:
+def _data_folder(table: Table) -> str:
     return str(table.java.locationProvider().newDataLocation("x")).removesuffix("x")
 
 
-def _whole(
-    batches: Iterable[pa.RecordBatch], schema: pa.Schema, same: Mapping[str, str]
+def _complete(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, constants: Mapping[str, str]
 ) -> Iterator[pa.RecordBatch]:
-    """Give batches all columns of the table."""
-    values = {name: pa.scalar(value, schema.field(name).type) for name, value in same.items()}
+    """Add the constant columns to batches and cast them to the table's schema."""
+    values = {name: pa.scalar(value, schema.field(name).type) for name, value in constants.items()}
     for batch in batches:
-        yield pa.record_batch(
-            [
-                pa.repeat(values[field.name], batch.num_rows)
-                if field.name in values
-                else batch.column(field.name).cast(field.type)
-                for field in schema
-            ],
-            schema=schema,
-        )
+        columns = [
+            pa.repeat(values[field.name], batch.num_rows)
+            if field.name in values
+            else batch.column(field.name).cast(field.type)
+            for field in schema
+        ]
+        yield pa.record_batch(columns, schema=schema)
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -171,8 +159,8 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(pending)
 
 
-def _longs(session: Any, numbers: list[int]) -> Any:
-    """Give Java a list of Long: py4j would make a list of Integer of small numbers."""
+def _to_java_longs(session: Any, numbers: list[int]) -> Any:
+    """Convert numbers to a Java list of Long; py4j would convert small numbers to Integer."""
     array = session.sparkContext._gateway.new_array(session._jvm.long, len(numbers))
     for index, number in enumerate(numbers):
         array[index] = number

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fruits.base import schemas
-from fruits.base.batches import Mapper, list_column, rebatched
+from fruits.base.batches import Mapper, rebatch, to_list_column
 from fruits.model.preprocessing import INPUT_PX, fill
 
 DIMS = 1280
@@ -89,7 +89,7 @@ def mapper(broadcast: Any, model_id: str, engine: str, batch_size: int) -> Mappe
         batch_size: Pictures per call of the model, across the borders of Arrow batches.
 
     Returns:
-        A mapper from batches with image_id, content_sha256, pixels to `schemas.EMBEDDED` batches.
+        A mapper from batches with image_id, content_sha256, pixels to `schemas.EMBEDDING` batches.
     """
 
     def make() -> Embedder:
@@ -101,12 +101,12 @@ def mapper(broadcast: Any, model_id: str, engine: str, batch_size: int) -> Mappe
 
     def embed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = batch_size * max(1, _OUT_ROWS // batch_size)
-        for batch in rebatched(batches, rows):
+        for batch in rebatch(batches, rows):
             model = embedder(model_id, batch_size, make)
             features = embed_all(model, batch.column("pixels"))
             yield pa.record_batch(
-                [batch.column("image_id"), batch.column("content_sha256"), list_column(features)],
-                schema=schemas.EMBEDDED,
+                [batch.column("image_id"), batch.column("content_sha256"), to_list_column(features)],
+                schema=schemas.EMBEDDING,
             )
 
     return embed

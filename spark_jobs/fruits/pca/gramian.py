@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fruits.base import schemas
-from fruits.base.batches import Mapper, matrix
+from fruits.base.batches import Mapper, to_matrix
 from fruits.base.errors import FeaturesOutOfRangeError
 from fruits.model.embedding import DIMS
 
@@ -216,11 +216,11 @@ class Sums:
 
 
 def summer(dims: int = DIMS) -> Mapper:
-    """Make the mapper that sums a partition's features: batches with `features` to one `schemas.SUMS` row."""
+    """Make the mapper that sums a partition's features: batches with `features` to one `schemas.GRAMIAN` row."""
 
     def sum_up(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         sums = summed(batches, dims)
-        yield pa.record_batch([pa.array([sums.to_bytes()], pa.binary())], schema=schemas.SUMS)
+        yield pa.record_batch([pa.array([sums.to_bytes()], pa.binary())], schema=schemas.GRAMIAN)
 
     return sum_up
 
@@ -237,7 +237,7 @@ def summed(batches: Iterable[pa.RecordBatch], dims: int = DIMS) -> Sums:
     sums = Sums(dims)
     for batch in batches:
         try:
-            sums.add(matrix(batch.column("features"), dims))
+            sums.add(to_matrix(batch.column("features"), dims))
         except ValueError as error:
             raise FeaturesOutOfRangeError(f"{error}: featurize again with --full-refresh") from error
     sums._settle()
@@ -250,7 +250,7 @@ def merger() -> Mapper:
     def merge(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         merged = merged_sums(row for batch in batches for row in batch.column("sums").to_pylist())
         if merged is not None:
-            yield pa.record_batch([pa.array([merged.to_bytes()], pa.binary())], schema=schemas.SUMS)
+            yield pa.record_batch([pa.array([merged.to_bytes()], pa.binary())], schema=schemas.GRAMIAN)
 
     return merge
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 from fruits.base import schemas
 from fruits.job import job_run
 from fruits.lake import data_files, overwrite, tables
-from fruits.lake.data_files import Piece
+from fruits.lake.data_files import FileSlice, MappedRows, Selection
 from fruits.lake.iceberg import Table
 from fruits.pca import gramian
 from fruits.pca.gramian import Sums
@@ -111,7 +111,7 @@ def keep(run: job_run.Run, model_id: str, total: Sums | None, snapshot_id: int) 
             "features_snapshot": snapshot_id,
             "run_id": run.arguments.run_id,
         }
-        rows = pa.Table.from_pylist([row], schemas.KEPT_SUMS)
+        rows = pa.Table.from_pylist([row], schemas.PCA_SUMS)
         overwrite.replace(spark, f"{database}.pca_sums", rows, {"model_id": model_id})
     else:
         _forget(run, model_id)
@@ -129,7 +129,9 @@ def forget_all_but(run: job_run.Run, model_ids: Collection[str]) -> None:
 def untag(run: job_run.Run) -> None:
     """Drop the tags that no row of `pca_sums` names: those of sums that went, and what killed jobs left."""
     features = Table(run.spark, f"{run.arguments.database}.features")
-    rows = data_files.rows(run.spark, f"{run.arguments.database}.pca_sums", ["model_id", "features_snapshot"])
+    rows = data_files.read_dicts(
+        run.spark, f"{run.arguments.database}.pca_sums", ["model_id", "features_snapshot"]
+    )
     named = {_tag(row["model_id"], row["features_snapshot"]) for row in rows}
     for tag in features.tags:
         if tag.startswith(_PREFIX) and tag not in named:
@@ -144,7 +146,7 @@ def count(run: job_run.Run, model_id: str) -> int:
 
 def models(run: job_run.Run) -> list[str]:
     """Name the models whose sums are kept."""
-    rows = data_files.rows(run.spark, f"{run.arguments.database}.pca_sums", ["model_id"])
+    rows = data_files.read_dicts(run.spark, f"{run.arguments.database}.pca_sums", ["model_id"])
     return sorted(row["model_id"] for row in rows)
 
 
@@ -189,14 +191,14 @@ def _kept(run: job_run.Run, features: Table, model_id: str) -> _Found | str:
 
 
 def _row(run: job_run.Run, model_id: str, *columns: str) -> dict[str, Any] | None:
-    rows = data_files.rows(run.spark, f"{run.arguments.database}.pca_sums", ["model_id", *columns])
+    rows = data_files.read_dicts(run.spark, f"{run.arguments.database}.pca_sums", ["model_id", *columns])
     return next((row for row in rows if row["model_id"] == model_id), None)
 
 
 def _changes(
     run: job_run.Run, features: Table, before: int, now: int
-) -> tuple[list[Piece], list[Piece]] | str:
-    changes = data_files.changed(run.spark, features.name, before, now)
+) -> tuple[list[FileSlice], list[FileSlice]] | str:
+    changes = data_files.compare_snapshots(run.spark, features.name, before, now)
     if changes is None:
         return "another writer has marked rows as deleted"
     rows = sum(piece.rows for part in changes for piece in part)
@@ -206,7 +208,7 @@ def _changes(
 
 
 def _merged(
-    run: job_run.Run, model_id: str, kept: Sums, added: list[Piece], removed: list[Piece]
+    run: job_run.Run, model_id: str, kept: Sums, added: list[FileSlice], removed: list[FileSlice]
 ) -> tuple[Sums, str]:
     came, went = _summed(run, model_id, added), _summed(run, model_id, removed)
     if came is not None:
@@ -217,20 +219,18 @@ def _merged(
     return kept, f"added {counts[0]} rows to the kept sums and subtracted {counts[1]}"
 
 
-def _summed(run: job_run.Run, model_id: str, pieces: list[Piece] | None) -> Sums | None:
+def _summed(run: job_run.Run, model_id: str, pieces: list[FileSlice] | None) -> Sums | None:
     """Sum some pieces of `features`, or all of it: few rows here, many on the executors."""
     spark, table = run.spark, f"{run.arguments.database}.features"
-    wanted = {"model_id": [model_id]}
+    features = Selection(spark, table, ["features"], {"model_id": [model_id]})
     if pieces is None:
-        pieces = data_files.pieces_of(spark, table, wanted)
+        pieces = features.slices()
     if pieces is not None and sum(piece.rows for piece in pieces) <= _ON_DRIVER_ROWS:
-        total: Sums | None = gramian.summed(data_files.batches(pieces, ["features"], wanted))
+        total: Sums | None = gramian.summed(features.batches(pieces))
     else:
-        parts = data_files.mapped(
-            spark, table, ["features"], wanted, gramian.summer(), schemas.SUMS, run.cores, pieces
-        )
+        parts = features.map(gramian.summer(), schemas.GRAMIAN, run.cores, pieces)
         if parts.tasks is None or parts.tasks > _MAX_PARTS:
             # 13 MB each: the driver gets a few, whatever the size of the table.
-            parts = data_files.Mapped(parts.frame().repartition(_MAX_PARTS), gramian.merger(), schemas.SUMS)
-        total = gramian.merged_sums(part.as_py() for part in parts.fetched()["sums"])
+            parts = MappedRows(parts.frame().repartition(_MAX_PARTS), gramian.merger(), schemas.GRAMIAN)
+        total = gramian.merged_sums(part.as_py() for part in parts.fetch()["sums"])
     return total if total is not None and total.count else None

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fruits.base import objects, schemas
-from fruits.base.batches import Mapper, list_column, matrix
+from fruits.base.batches import Mapper, to_list_column, to_matrix
 from fruits.base.errors import ConstantFeaturesError, InputError, TooFewImagesError
 from fruits.pca.gramian import Sums
 
@@ -229,7 +229,7 @@ def _signed(components: Float) -> Float:
 
 
 def projector(pca: Pca) -> Mapper:
-    """Make the mapper that projects features: batches with image_id, features to `schemas.PROJECTED` batches.
+    """Make the mapper that projects features: batches with image_id, features to `schemas.PROJECTION` batches.
 
     A row whose features cannot be projected has a NULL `pca`; the quality gate counts these.
     """
@@ -239,7 +239,7 @@ def projector(pca: Pca) -> Mapper:
         for batch in batches:
             column = batch.column("features")
             try:
-                features = matrix(column, dims)
+                features = to_matrix(column, dims)
             except ValueError:
                 yield _one_by_one(batch, pca)
                 continue
@@ -269,7 +269,7 @@ def _projected(
     clean = np.where(usable[:, None], features, np.float32(0))
     values = pca.project(clean)
     norms = pa.array(np.sqrt(np.einsum("ij,ij->i", clean, clean)), pa.float32(), mask=~usable)
-    projected = list_column(values)
+    projected = to_list_column(values)
     if not usable.all():
         projected = pa.array(
             [row if good else None for row, good in zip(projected.to_pylist(), usable, strict=True)],
@@ -277,5 +277,5 @@ def _projected(
         )
     return pa.record_batch(
         [ids, projected, pa.array(lengths.astype(np.int32)), pa.array(finite), norms],
-        schema=schemas.PROJECTED,
+        schema=schemas.PROJECTION,
     )

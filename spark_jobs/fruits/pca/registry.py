@@ -16,14 +16,14 @@ from fruits.pca.principal_components import Pca
 
 def asked(spark: SparkSession, database: str) -> dict[str, str]:
     """Tell what was asked for of each published basis, by its id, the current one first."""
-    rows = data_files.rows(spark, f"{database}.pca_models", ["pca_id", "asked", "published_at"])
+    rows = data_files.read_dicts(spark, f"{database}.pca_models", ["pca_id", "asked", "published_at"])
     rows.sort(key=lambda row: row["published_at"], reverse=True)
     return {row["pca_id"]: row["asked"] for row in rows}
 
 
 def models(spark: SparkSession, database: str) -> set[str]:
     """Name the models that the published bases are of."""
-    return {row["model_id"] for row in data_files.rows(spark, f"{database}.pca_models", ["model_id"])}
+    return {row["model_id"] for row in data_files.read_dicts(spark, f"{database}.pca_models", ["model_id"])}
 
 
 def current(spark: SparkSession, database: str) -> Pca | None:
@@ -38,7 +38,7 @@ def read(spark: SparkSession, database: str, pca_id: str) -> Pca:
     Raises:
         InputError: There is none with this id, or no longer.
     """
-    rows = data_files.rows(spark, f"{database}.pca_models", schemas.PCA_MODEL.names)
+    rows = data_files.read_dicts(spark, f"{database}.pca_models", schemas.PCA_MODEL.names)
     row = next((row for row in rows if row["pca_id"] == pca_id), None)
     if row is None:
         raise InputError(

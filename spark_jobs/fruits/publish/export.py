@@ -1,4 +1,4 @@
-"""Tables to single Parquet files, and pixels to small pictures."""
+"""Export tables to single Parquet files, and pixels to thumbnails."""
 
 from __future__ import annotations
 
@@ -8,54 +8,47 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from pyspark.sql import SparkSession
 
 from fruits.base import objects, schemas
-from fruits.base.batches import Mapper, rebatched
-from fruits.lake import data_files
+from fruits.base.batches import Mapper, rebatch
+from fruits.lake.data_files import MappedRows, Selection
 
 THUMBNAIL_PX = 48
 _ROW_GROUP_ROWS = 10_000
-_ON_DRIVER_BYTES = 32 * 1024 * 1024
+_DRIVER_BYTES = 32 * 1024 * 1024
 
 
-def write_parquet(
-    spark: SparkSession, table: str, wanted: data_files.Wanted, uri: str, schema: pa.Schema, size_bytes: int
-) -> int:
-    """Write some rows of a table as one Parquet file, sorted by image_id.
+def write_parquet(selection: Selection, uri: str, schema: pa.Schema, size_bytes: int) -> int:
+    """Write rows as a single Parquet file, sorted by image_id.
 
     Args:
-        spark: A session with the catalog configured.
-        table: ``catalog.database.table``, with the columns of `schema`.
-        wanted: Which rows.
-        uri: Where to; a file of that name is replaced when all is written.
+        selection: The rows, with the columns of `schema`.
+        uri: The file's URI; the file is replaced when all rows are written.
         schema: The file's Arrow schema.
-        size_bytes: About how large the rows are. A few MB are written here: starting Python on an executor takes
-            longer. More is written by one executor task, so that the driver holds none of it.
+        size_bytes: The approximate size of the rows. The driver writes a few MB itself, because starting Python on an
+            executor takes longer. A single executor task writes more, so that the driver does not hold the rows.
 
     Returns:
         The number of rows.
     """
-    s3 = objects.where_is_s3() if objects.place(uri).bucket else None
-    write = _write(uri, s3, schema)
-    if size_bytes <= _ON_DRIVER_BYTES:
-        rows = data_files.here(spark, table, schema.names, wanted).sort_by("image_id")
-        written = pa.Table.from_batches(write(rows.to_batches()), schemas.WRITTEN)
+    write = _file_writer(uri, objects.find_s3_for(uri), schema)
+    if size_bytes <= _DRIVER_BYTES:
+        rows = selection.read().sort_by("image_id")
+        written = pa.Table.from_batches(write(rows.to_batches()), schemas.ROW_COUNT)
     else:
-        found = data_files.by_spark(spark, table, schema.names, wanted)
-        one = found.coalesce(1).sortWithinPartitions("image_id")
-        written = data_files.Mapped(one, write, schemas.WRITTEN).fetched()
+        partition = selection.frame().coalesce(1).sortWithinPartitions("image_id")
+        written = MappedRows(partition, write, schemas.ROW_COUNT).fetch()
     return sum(written["rows"].to_pylist())
 
 
-def _write(uri: str, s3: objects.S3Location | None, schema: pa.Schema) -> Mapper:
+def _file_writer(uri: str, s3: objects.S3Location | None, schema: pa.Schema) -> Mapper:
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = 0
         with objects.writer(uri, s3) as out, pq.ParquetWriter(out, schema, compression="zstd") as parquet:
-            for batch in rebatched(batches, _ROW_GROUP_ROWS):
+            for batch in rebatch(batches, _ROW_GROUP_ROWS):
                 parquet.write_batch(batch.select(schema.names).cast(schema))
                 rows += batch.num_rows
-        yield pa.record_batch([pa.array([rows], pa.int64())], schema=schemas.WRITTEN)
+        yield pa.record_batch([pa.array([rows], pa.int64())], schema=schemas.ROW_COUNT)
 
     return write
 

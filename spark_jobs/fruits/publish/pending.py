@@ -1,138 +1,126 @@
-"""What there is to publish: images, features and pca laid side by side by key, by their narrow columns alone."""
+"""Find the rows that a publication lacks, by aligning the narrow columns of images, features and pca."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
+from fruits.base import schemas
 from fruits.job import job_run
 from fruits.lake import align
 
 
 @dataclass(frozen=True)
-class Work:
-    """What the narrow columns of images, features and pca amount to, laid side by side by key.
-
-    Attributes:
-        images: Images.
-        features: Images whose features are of their present content.
-        images_without_features: Images with no features of this model, or only of other content.
-        features_without_image: Features of this model whose image is gone.
-        missing: Features that this basis has no row of, or one of other content, or of features computed again since.
-        outdated: Of these, those with a row.
-        orphans: Images that are gone or have no features, and still have rows of some basis.
-        others: Images with rows of neither this basis nor the one published before it.
-        runs: The runs that computed the missing features.
-    """
+class PublicationCounts:
+    """Counts of images, features and rows of pca."""
 
     images: int
-    features: int
-    images_without_features: int
-    features_without_image: int
-    missing: int
-    outdated: int
-    orphans: int
-    others: int
-    runs: list[str]
+    features: int  # images whose features match their current content
+    images_without_features: int  # or only of other content or models
+    features_without_image: int  # features of this model whose image is deleted
+    missing: int  # features whose projection by this PCA model is missing or stale
+    outdated: int  # of these, those with a stale projection
+    orphans: int  # images without row or features that still have rows of any PCA model
+    others: int  # images with rows of PCA models other than this one and the one before it
+    runs: list[str]  # that computed the missing features
 
 
-_LAID = pa.schema(
+_IMAGE_COLUMNS = {"label": "label", "source_key": "source_key", "image_run": "run_id"}
+_SCHEMA = pa.schema(
     [
-        pa.field("image_id", pa.string(), nullable=False),
-        *(
-            pa.field(name, pa.string())
-            for name in ("label", "source_key", "image_run", "of_features", "of_run")
-        ),
-        *(pa.field(name, pa.bool_(), nullable=False) for name in ("present", "missing", "orphan")),
+        *schemas.required(image_id=pa.string()),
+        *((name, pa.string()) for name in (*_IMAGE_COLUMNS, "features_content", "features_run")),
+        *schemas.required(present=pa.bool_(), missing=pa.bool_(), orphan=pa.bool_()),
     ]
 )
 
 
-def lay(run: job_run.Run, pca_id: str, before: str | None) -> tuple[align.Laid, Work]:
-    """Lay images, features and pca side by side, once, without touching pixels or vectors.
+def find_pending(
+    run: job_run.Run, pca_id: str, previous: str | None
+) -> tuple[align.AlignedRows, PublicationCounts]:
+    """Align images, features and pca once, without reading pixels or vectors.
 
-    Equal totals alone would hide swapped rows. Content and run name a version of features: a run that is planned anew
-    may compute those of one image twice.
+    Equal totals alone would hide swapped rows. Content and run identify a version of features: a run that is planned
+    again can compute those of an image twice.
 
     Args:
         run: The run, with its database and model.
-        pca_id: The basis that is to be published.
-        before: The one that was published before it and is kept; None where there is none.
+        pca_id: The PCA model to publish.
+        previous: The PCA model that was published before it and is kept.
 
     Returns:
         A row for each image id: `label`, `source_key`, `image_run`, the content and run of its features
-        (`of_features`, `of_run`), and whether it is among the counts `features` (`present`), `missing` and `orphans`
-        (`orphan`); and the counts.
+        (`features_content`, `features_run`), and whether it is among the counts `features` (`present`), `missing` and
+        `orphans` (`orphan`); and the counts.
     """
     spark, database = run.spark, run.arguments.database
     sides = (
-        align.side(
-            spark,
-            f"{database}.images",
-            of_image="content_sha256",
-            label="label",
-            source_key="source_key",
-            image_run="run_id",
-        ),
-        align.side(
+        align.key_columns(spark, f"{database}.images", image_content="content_sha256", **_IMAGE_COLUMNS),
+        align.key_columns(
             spark,
             f"{database}.features",
             model_id="model_id",
-            feature_content="content_sha256",
-            feature_run="run_id",
+            features_content="content_sha256",
+            features_run="run_id",
         ),
-        align.side(
+        align.key_columns(
             spark,
             f"{database}.pca",
             pca_id="pca_id",
-            projected_content="content_sha256",
-            projected_run="features_run_id",
+            pca_content="content_sha256",
+            pca_run="features_run_id",
         ),
     )
-    look = _look(run.arguments.model_id, pca_id, [name for name in (pca_id, before) if name])
-    laid, told = align.together(spark, sides, look, _LAID)
-    return laid, Work(**told.counts, runs=sorted(told.runs))
+    retained = [name for name in (pca_id, previous) if name]
+    classify = partial(_classify, model_id=run.arguments.model_id, pca_id=pca_id, retained=retained)
+    rows, tally = align.align(spark, sides, classify, _SCHEMA)
+    return rows, PublicationCounts(**tally.counts, runs=sorted(tally.runs))
 
 
-def _look(model_id: str, pca_id: str, kept: list[str]) -> align.Look:
-    """Look at what a basis lacks, for features of a model, and at rows of bases that are not among those `kept`."""
+def _classify(
+    rows: pa.Table, model_id: str, pca_id: str, retained: Sequence[str]
+) -> tuple[pa.Table, align.Tally]:
+    """Find what a PCA model lacks, given features of a model, and rows of PCA models that are not `retained`."""
+    images = _group(rows, model_id, pca_id, retained)
+    has_image, has_features = (
+        align.is_not_null(images[name]) for name in ("image_content", "features_content")
+    )
+    present = align.equals(images["image_content"], images["features_content"])
+    is_projected = align.equals(images["pca_content"], images["features_content"]) & align.equals(
+        images["pca_run"], images["features_run"]
+    )
+    missing = present & ~is_projected
+    orphan = (np.asarray(images["pca_rows"]) > 0) & ~present
+    counts = align.count_flags(
+        images=has_image,
+        features=present,
+        images_without_features=has_image & ~present,
+        features_without_image=has_features & ~present,
+        missing=missing,
+        outdated=missing & align.is_not_null(images["pca_run"]),
+        orphans=orphan,
+        others=np.asarray(images["other_rows"]) > 0,
+    )
+    runs = frozenset(images["features_run"].filter(missing).to_pylist())
+    flagged = align.with_flags(images, _SCHEMA, present=present, missing=missing, orphan=orphan)
+    return flagged, align.Tally(counts, runs)
 
-    def look(rows: pa.Table) -> tuple[pa.Table, align.Told]:
-        of_model, in_pca = align.same(rows["model_id"], model_id), align.given(rows["pca_id"])
-        of_basis = align.same(rows["pca_id"], pca_id)
-        row = align.by_key(
-            rows["image_id"],
-            {name: rows[name] for name in ("of_image", "label", "source_key", "image_run")}
-            | {
-                "of_features": align.where(of_model, rows["feature_content"]),
-                "of_run": align.where(of_model, rows["feature_run"]),
-                "of_pca": align.where(of_basis, rows["projected_content"]),
-                "pca_run": align.where(of_basis, rows["projected_run"]),
-            },
-            {
-                "in_pca": in_pca.astype(np.int64),
-                "others": (in_pca & ~align.among(rows["pca_id"], kept)).astype(np.int64),
-            },
-        )
-        image, feature = align.given(row["of_image"]), align.given(row["of_features"])
-        present = align.same(row["of_image"], row["of_features"])
-        this_content = align.same(row["of_pca"], row["of_features"])
-        missing = present & ~(this_content & align.same(row["pca_run"], row["of_run"]))
-        orphan = (np.asarray(row["in_pca"]) > 0) & ~present
-        counts = align.counts(
-            images=image,
-            features=present,
-            images_without_features=image & ~present,
-            features_without_image=feature & ~present,
-            missing=missing,
-            outdated=missing & align.given(row["pca_run"]),
-            orphans=orphan,
-            others=np.asarray(row["others"]) > 0,
-        )
-        laid = align.flagged(row, _LAID, present=present, missing=missing, orphan=orphan)
-        runs = frozenset(row["of_run"].filter(missing).to_pylist())
-        return laid, align.Told(counts, runs)
 
-    return look
+def _group(rows: pa.Table, model_id: str, pca_id: str, retained: Sequence[str]) -> pa.Table:
+    """Group the rows by image: its columns, those of the features and pca in question, and counts of rows of pca."""
+    of_model, of_pca = align.equals(rows["model_id"], model_id), align.equals(rows["pca_id"], pca_id)
+    in_pca = align.is_not_null(rows["pca_id"])
+    return align.group_by_image(
+        rows["image_id"],
+        {name: rows[name] for name in ("image_content", *_IMAGE_COLUMNS)}
+        | {name: align.null_unless(of_model, rows[name]) for name in ("features_content", "features_run")}
+        | {name: align.null_unless(of_pca, rows[name]) for name in ("pca_content", "pca_run")},
+        {
+            "pca_rows": in_pca.astype(np.int64),
+            "other_rows": (in_pca & ~align.is_in(rows["pca_id"], retained)).astype(np.int64),
+        },
+    )

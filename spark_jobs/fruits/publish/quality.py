@@ -1,10 +1,9 @@
-"""The quality gate: what must hold before a PCA is published, and how well neighbours agree.
+"""The quality gate: the conditions for publishing a PCA model, and the agreement of nearest neighbours.
 
-The part held out for the agreement is, for each photo, its own rotation sequence: its neighbour is looked for in the
-others. The PCA itself is fitted on all photos, the judged ones too. It never sees a label, and a basis fitted without
-them would be another than the one that is published. What that can flatter was measured once, on 900 photos of 20
-fruits with 16 components, by fitting on half of the fruits and judging the other half: agreement 0.87 and 0.66, and
-0.85 and 0.74 with the basis of all.
+The agreement leaves out each photo's own rotation sequence when it looks for the photo's neighbour. The PCA is fitted
+on all photos, the judged ones too: it never sees a label, and a model fitted without them would differ from the
+published one. The possible bias was measured on 900 photos of 20 fruits with 16 components, by fitting on half of the
+fruits and judging the other half: agreement 0.87 and 0.66, and 0.85 and 0.74 with the model of all fruits.
 """
 
 from __future__ import annotations
@@ -19,13 +18,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Check:
-    """One condition of the gate.
-
-    Attributes:
-        ok: Whether it holds.
-        value: What was found.
-        limit: What is allowed.
-    """
+    """A condition of the gate: whether it holds, the measured value and the allowed limit."""
 
     ok: bool
     value: float
@@ -34,78 +27,52 @@ class Check:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the gate judges: counts by key over the whole tables, and what was found in the rows not published yet.
+    """Facts for the gate: counts by key over the whole tables, and measurements of the rows to publish.
 
-    Rows that are published were looked at by the night that projected them, and are not read again.
-
-    Attributes:
-        images: Rows of ``images``.
-        rejects: Rows of ``rejects``.
-        images_without_features: Images with no features of this model, or only of other content.
-        features_without_image: Features of this model whose image is gone.
-        features_without_pca: Features that could not be projected.
-        not_finite: Features with NaN or infinity.
-        wrong_dims: Features of another length than the model gives.
-        images_in_sums: Images in the sums that the basis was fitted on or compared with.
-        smallest_norm: The smallest Euclidean norm of features projected tonight; None where there were none.
-        largest_norm: The largest.
-        explained_variance: The share of the variance of all images that the basis explains.
-        agreement_features: 1-NN label agreement by raw features; None where there are no labels to compare.
-        agreement_pca: The same by PCA.
-        judged: Photos that the agreement was measured on.
+    The run that projected a row measured it, so published rows are not read again.
     """
 
     images: int
     rejects: int
-    images_without_features: int
+    images_without_features: int  # of this model and of their current content
     features_without_image: int
-    features_without_pca: int
-    not_finite: int
-    wrong_dims: int
-    images_in_sums: int
-    smallest_norm: float | None
+    features_without_pca: int  # features that could not be projected
+    not_finite: int  # features with NaN or infinity
+    wrong_dims: int  # features whose length differs from the model's
+    images_in_sums: int  # images in the statistics that the PCA model was fitted on or compared with
+    smallest_norm: float | None  # Euclidean norm of features projected in this run; None if there were none
     largest_norm: float | None
-    explained_variance: float
-    agreement_features: float | None
+    explained_variance: float  # share of the variance of all images that the PCA model explains
+    agreement_features: float | None  # 1-NN label agreement by raw features; None without labels to compare
     agreement_pca: float | None
-    judged: int
+    judged_photos: int  # that the agreement was measured on
 
     @property
     def reject_rate(self) -> float:
-        """Share of the listed objects that are not images."""
+        """The share of the listed objects that are not images."""
         listed = self.images + self.rejects
         return self.rejects / listed if listed else 0.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What the gate allows.
+    """Limits of the gate."""
 
-    Attributes:
-        reject_rate: Rejects among all listed objects, in [0, 1].
-        smallest_norm: Of features: a vector of zeros says nothing about its photo.
-        largest_norm: Of features: ReLU6 ends at 6, so that 6 * sqrt(1280) = 214.7 is never passed.
-        explained_variance: The least share that the basis must explain.
-        agreement: The least 1-NN label agreement, by features and by PCA; None with random weights, which are to
-            show how the chain works and nothing else.
-        judged: Photos below which agreement is chance and therefore only reported.
-    """
-
-    reject_rate: float = 0.2
-    smallest_norm: float = 1e-3
-    largest_norm: float = 6 * 1280**0.5
+    reject_rate: float = 0.2  # of all listed objects
+    smallest_norm: float = 1e-3  # a vector of zeros says nothing about its photo
+    largest_norm: float = 6 * 1280**0.5  # ReLU6 ends at 6, so 6 * sqrt(1280) = 214.7 is the maximum
     explained_variance: float = 0.2
-    agreement: float | None = None
-    judged: int = 100
+    agreement: float | None = None  # None with random weights, which only demonstrate the pipeline
+    judged_photos: int = 100  # with fewer photos, agreement is chance and only reported
 
 
 def gate(facts: Facts, limits: Limits) -> dict[str, Check]:
-    """Judge a run.
+    """Compare facts with limits.
 
     Returns:
-        Each check by name; the gate passes when all are ok. A check that has nothing to judge is not among them.
+        Each check by name; the gate passes when all are ok. Checks without anything to judge are left out.
     """
-    none = {
+    defects = {
         "images_without_features": facts.images_without_features,
         "features_without_image": facts.features_without_image,
         "features_without_pca": facts.features_without_pca,
@@ -113,7 +80,7 @@ def gate(facts: Facts, limits: Limits) -> dict[str, Check]:
         "features_of_wrong_dims": facts.wrong_dims,
         "images_not_in_the_sums": abs(facts.images - facts.images_in_sums),
     }
-    checks = {name: Check(count == 0, count, 0) for name, count in none.items()}
+    checks = {name: Check(count == 0, count, 0) for name, count in defects.items()}
     checks["images"] = Check(facts.images >= 2, facts.images, 2)
     checks["reject_rate"] = _at_most(facts.reject_rate, limits.reject_rate)
     checks["explained_variance"] = _at_least(facts.explained_variance, limits.explained_variance)
@@ -121,7 +88,7 @@ def gate(facts: Facts, limits: Limits) -> dict[str, Check]:
         checks["smallest_norm"] = _at_least(facts.smallest_norm, limits.smallest_norm)
     if facts.largest_norm is not None:
         checks["largest_norm"] = _at_most(facts.largest_norm, limits.largest_norm)
-    if limits.agreement is not None and facts.judged >= limits.judged:
+    if limits.agreement is not None and facts.judged_photos >= limits.judged_photos:
         for name in ("agreement_features", "agreement_pca"):
             agreement = getattr(facts, name)
             if agreement is not None:
@@ -137,28 +104,27 @@ def _at_least(value: float, limit: float) -> Check:
     return Check(value >= limit, value, limit)
 
 
-def as_json(checks: dict[str, Check]) -> dict[str, dict[str, Any]]:
-    """Give the checks as the stage's metrics carry them."""
+def to_json(checks: dict[str, Check]) -> dict[str, dict[str, Any]]:
+    """Convert the checks to JSON for the stage's metrics."""
     return {name: asdict(check) for name, check in checks.items()}
 
 
 def neighbour_agreement(
     vectors: npt.NDArray[np.float32], labels: Sequence[str], sequences: Sequence[str]
 ) -> tuple[float | None, int]:
-    """Measure how often a photo's nearest neighbour has its label.
+    """Measure how often a photo's nearest neighbour has the same label.
 
-    Photos of one rotation sequence are near copies of each other, so that even random weights find them (0.993):
-    where a label has several sequences, neighbours from a photo's own sequence do not count (0.35 then, and 0.83
-    with ImageNet's weights).
+    Photos of a rotation sequence are nearly equal, so even random weights match them (0.993). If a label has several
+    sequences, neighbours from a photo's own sequence do not count (then 0.35, and 0.83 with ImageNet's weights).
 
     Args:
-        vectors: (n, d) float32; n² distances are held at once.
+        vectors: (n, d) float32; memory holds n² distances.
         labels: n labels.
         sequences: n sequences (`keys.sequence`).
 
     Returns:
-        The share in [0, 1] over photos whose label has another photo to find, and how many these are; None when
-        there are none, or when there is only one label.
+        The share in [0, 1] over photos whose label has another photo, and the number of these; None if there are
+        none, or only a single label.
     """
     if len(set(labels)) < 2:
         return None, 0
@@ -166,7 +132,7 @@ def neighbour_agreement(
     groups = [f"{name}\0{turn}" for name, turn in zip(labels, sequences, strict=True)]
     _, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     same_label, own = label[:, None] == label, group[:, None] == group
-    # Where the names show no other sequence of a label, only the photo itself is left out.
+    # If the names show no other sequence of a label, only the photo itself is left out.
     alone = own.sum(axis=1) == same_label.sum(axis=1)
     own[alone] = np.eye(len(label), dtype=bool)[alone]
     judged = np.any(same_label & ~own, axis=1)

@@ -1,11 +1,12 @@
-"""The sample that `publish` measures neighbours on and the report shows, kept in `samples` between nights.
+"""The sample on which `publish` measures neighbours and which the report shows, kept in `samples` between runs.
 
-They are the first by their ids, which are digests and so as good as drawn by lot: a night with few new images changes
-few of them, and only their vectors and pixels are read, from the files of the runs that wrote them.
+The sample consists of the first images by id. Ids are digests, so this is as good as a random choice, and a run with
+few new images changes few of them. Only their vectors and pixels are read, from the files of the runs that wrote them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,184 +16,155 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fruits.base import keys, objects, schemas
-from fruits.base.batches import list_column, matrix
+from fruits.base.batches import to_list_column, to_matrix
 from fruits.job import job_run
-from fruits.lake import align, data_files, overwrite
+from fruits.lake import align, overwrite
+from fruits.lake.data_files import RowFilter, Selection
 from fruits.pca.principal_components import Pca
 from fruits.publish import export, quality
 
 ROWS = 2_000
 SHOWN = 600
 _FEW = 50
-_DRAWN = ("image_id", "label", "source_key", "image_run", "of_features", "of_run")
+_COLUMNS = ("image_id", "label", "source_key", "image_run", "features_content", "features_run")
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The images of the sample, in the order in which they were drawn.
+    """The images of the sample, by image id.
 
     Attributes:
-        image_ids: n ids.
-        labels: n labels, None where there is none.
+        table: The rows for the table `samples`; only the first `SHOWN` have a thumbnail.
+        features: Their features, (n, d) float32.
+        labels: n labels, None for an image without label.
         sequences: n rotation sequences (`keys.sequence`).
-        features: (n, d) float32.
-        thumbnails: n WebP pictures; None beyond the first `SHOWN`.
-        kept: Whether `samples` holds exactly these.
-        table: As `samples` keeps them.
+        is_stored: Whether the table `samples` holds exactly these rows.
     """
 
-    image_ids: list[str]
+    table: pa.Table
+    features: npt.NDArray[np.float32]
     labels: list[str | None]
     sequences: list[str]
-    features: npt.NDArray[np.float32]
-    thumbnails: list[bytes | None]
-    kept: bool
-    table: pa.Table
+    is_stored: bool
 
     def agreement(self, fitted: Pca) -> tuple[float | None, float | None, int]:
-        """Measure 1-NN label agreement by raw features and by PCA, and on how many photos."""
+        """Measure 1-NN label agreement by raw features and by PCA, and count the photos that it is measured on."""
         labelled = [i for i, label in enumerate(self.labels) if label is not None]
         if not labelled:
             return None, None, 0
         vectors = self.features[labelled]
         labels = [str(self.labels[i]) for i in labelled]
         sequences = [self.sequences[i] for i in labelled]
-        by_features, judged = quality.neighbour_agreement(vectors, labels, sequences)
+        by_features, judged_photos = quality.neighbour_agreement(vectors, labels, sequences)
         by_pca, _ = quality.neighbour_agreement(fitted.project(vectors), labels, sequences)
-        return by_features, by_pca, judged
+        return by_features, by_pca, judged_photos
 
     def write_shown(self, fitted: Pca, uri: str) -> None:
-        """Write the report's sample: first two components and small pictures."""
-        shown = slice(0, SHOWN)
-        projected = fitted.project(self.features[shown])
+        """Write the report's sample: the first two components and thumbnails."""
+        shown, labels = self.table.slice(0, SHOWN), pa.array(self.labels[:SHOWN], pa.string())
+        projected = fitted.project(self.features[:SHOWN])
         # With k = 1 there is no second component: the scatter is a line.
         second = projected[:, 1] if fitted.k > 1 else np.zeros(len(projected), np.float32)
-        columns = [
-            pa.array(self.image_ids[shown], pa.string()),
-            pa.array(self.labels[shown], pa.string()),
-            pa.array(projected[:, 0]),
-            pa.array(second),
-            pa.array(self.thumbnails[shown], pa.binary()),
-        ]
-        table = pa.Table.from_arrays(columns, schema=schemas.SAMPLE)
+        columns = [shown["image_id"], labels, pa.array(projected[:, 0]), pa.array(second), shown["thumbnail"]]
+        table = pa.Table.from_arrays(columns, schema=schemas.REPORT_SAMPLE)
         with objects.writer(uri, None) as out:
             pq.write_table(table, out, compression="zstd")
 
 
-def draw(run: job_run.Run, laid: align.Laid, model_id: str) -> Samples:
-    """Draw the sample and read what is not kept of it.
+_Version = tuple[str, str, str]
+_Stored = dict[_Version, tuple[npt.NDArray[np.float32], bytes | None]]
+
+
+def draw(run: job_run.Run, rows: align.AlignedRows, model_id: str) -> Samples:
+    """Draw the sample and read the vectors and pixels that `samples` does not hold.
 
     Args:
         run: The run, with its database.
-        laid: What there is, side by side (`unpublished.lay`): the sample is drawn from what is `present`.
-        model_id: Whose features.
+        rows: The rows of `pending.find_pending`; the sample is drawn from those that are `present`.
+        model_id: The model whose features to read.
     """
-    drawn = laid.first(ROWS, _DRAWN, "present")
-    known = _kept(run, model_id)
-    lacking = [row for row in drawn if _version(row) not in known]
-    known |= _features(run, model_id, lacking)
-    unseen = [row for row in drawn[:SHOWN] if known[_version(row)][1] is None]
-    thumbnails = _thumbnails(run, unseen)
-    found = [known[_version(row)] for row in drawn]
-    features = [vector for vector, _ in found]
-    new = {row.image_id for row in unseen}
-    pictures = [
-        thumbnails[row.image_id] if row.image_id in new else picture
-        for row, (_, picture) in zip(drawn, found, strict=True)
-    ]
-    matrix_of_all = np.stack(features) if features else np.zeros((0, 0), np.float32)
+    drawn = rows.collect(_COLUMNS, "present", limit=ROWS)
+    stored = _read_stored(run, model_id)
+    lacking = [row for row in drawn if _version(row) not in stored]
+    stored |= _read_features(run, model_id, lacking)
+    unseen = [row for row in drawn[:SHOWN] if stored[_version(row)][1] is None]
+    thumbnails = _read_thumbnails(run, unseen)
+    vectors = [stored[_version(row)][0] for row in drawn]
+    features = np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
+    pictures = [thumbnails.get(row.image_id, stored[_version(row)][1]) for row in drawn]
     table = pa.Table.from_arrays(
         [
             pa.array([row.image_id for row in drawn], pa.string()),
             pa.array([model_id] * len(drawn), pa.string()),
-            pa.array([row.of_features for row in drawn], pa.string()),
-            pa.array([row.of_run for row in drawn], pa.string()),
-            list_column(matrix_of_all) if features else pa.array([], pa.list_(pa.float32())),
+            pa.array([row.features_content for row in drawn], pa.string()),
+            pa.array([row.features_run for row in drawn], pa.string()),
+            to_list_column(features) if vectors else pa.array([], pa.list_(pa.float32())),
             pa.array(pictures, pa.binary()),
         ],
-        schema=schemas.KEPT_SAMPLES,
+        schema=schemas.SAMPLES,
     )
     return Samples(
-        image_ids=[row.image_id for row in drawn],
+        table=table,
+        features=features,
         labels=[row.label for row in drawn],
         sequences=[keys.sequence(row.source_key) for row in drawn],
-        features=matrix_of_all,
-        thumbnails=pictures,
-        kept=not lacking and not unseen and len(known) == len(drawn),
-        table=table,
+        is_stored=not lacking and not unseen and len(stored) == len(drawn),
     )
 
 
-def keep(run: job_run.Run, samples: Samples) -> None:
-    """Keep the sample for the next night, in place of the last one."""
-    if not samples.kept:
+def store(run: job_run.Run, samples: Samples) -> None:
+    """Store the sample for the next run, replacing the last one."""
+    if not samples.is_stored:
         overwrite.replace(run.spark, f"{run.arguments.database}.samples", samples.table, {})
 
 
-_Version = tuple[str, str, str]
-_Known = dict[_Version, tuple[npt.NDArray[np.float32], bytes | None]]
-
-
 def _version(row: Any) -> _Version:
-    """Name features by image, content and run: a run that is planned anew may compute those of one image twice."""
-    return row.image_id, row.of_features, row.of_run
+    """Identify features by image, content and run: a run that is planned again can compute those of an image twice."""
+    return row.image_id, row.features_content, row.features_run
 
 
-def _kept(run: job_run.Run, model_id: str) -> _Known:
+def _read_stored(run: job_run.Run, model_id: str) -> _Stored:
     columns = ["image_id", "content_sha256", "features_run_id", "features", "thumbnail"]
-    return _by_id(
-        data_files.here(run.spark, f"{run.arguments.database}.samples", columns, {"model_id": [model_id]})
-    )
+    table = f"{run.arguments.database}.samples"
+    return _by_version(Selection(run.spark, table, columns, {"model_id": [model_id]}).read())
 
 
-def _features(run: job_run.Run, model_id: str, lacking: list[Any]) -> _Known:
+def _read_features(run: job_run.Run, model_id: str, lacking: list[Any]) -> _Stored:
     if not lacking:
         return {}
-    found = data_files.here(
-        run.spark,
-        f"{run.arguments.database}.features",
-        ["image_id", "content_sha256", "run_id", "features"],
-        {"model_id": [model_id], **_wanted(lacking, "of_run")},
-    )
-    columns = ["image_id", "content_sha256", "features_run_id", "features"]
-    nothing = pa.nulls(len(found), pa.binary())
-    return _by_id(found.rename_columns(columns).append_column("thumbnail", nothing))
+    where = {"model_id": [model_id], **_where(lacking, lambda row: row.features_run)}
+    columns = ["image_id", "content_sha256", "run_id", "features"]
+    rows = Selection(run.spark, f"{run.arguments.database}.features", columns, where).read()
+    rows = rows.rename_columns(["image_id", "content_sha256", "features_run_id", "features"])
+    return _by_version(rows.append_column("thumbnail", pa.nulls(len(rows), pa.binary())))
 
 
-def _thumbnails(run: job_run.Run, unseen: list[Any]) -> dict[str, bytes]:
+def _read_thumbnails(run: job_run.Run, unseen: list[Any]) -> dict[str, bytes]:
     if not unseen:
         return {}
-    table, columns = f"{run.arguments.database}.images", ["image_id", "pixels"]
-    wanted = _wanted(unseen, "image_run")
+    where = _where(unseen, lambda row: row.image_run)
+    pixels = Selection(run.spark, f"{run.arguments.database}.images", ["image_id", "pixels"], where)
     if len(unseen) > _FEW:
-        # Not by Spark's reader: row groups of 16 MB would stay in the JVM until finalizers have run.
-        made = data_files.mapped(
-            run.spark, table, columns, wanted, export.thumbnails, schemas.THUMBNAIL, run.cores
-        ).fetched()
+        # Not with Spark's reader: row groups of 16 MB would stay in the JVM until finalizers have run.
+        pictures = pixels.map(export.thumbnails, schemas.THUMBNAIL, run.cores).fetch()
     else:
-        # Starting Python on the executors takes longer than drawing these.
-        found = data_files.here(run.spark, table, columns, wanted)
-        made = pa.Table.from_batches(export.thumbnails(found.to_batches()), schemas.THUMBNAIL)
-    return dict(zip(*(made.column(name).to_pylist() for name in schemas.THUMBNAIL.names), strict=True))
+        # Starting Python on the executors takes longer than making few thumbnails.
+        batches = export.thumbnails(pixels.read().to_batches())
+        pictures = pa.Table.from_batches(batches, schemas.THUMBNAIL)
+    return dict(zip(*(pictures[name].to_pylist() for name in schemas.THUMBNAIL.names), strict=True))
 
 
-def _wanted(drawn: list[Any], of_run: str) -> data_files.Wanted:
-    runs = sorted({getattr(row, of_run) for row in drawn})
-    return {"run_id": runs, "image_id": [row.image_id for row in drawn]}
+def _where(rows: list[Any], get_run: Callable[[Any], str]) -> RowFilter:
+    return {"run_id": sorted({get_run(row) for row in rows}), "image_id": [row.image_id for row in rows]}
 
 
-def _by_id(table: pa.Table) -> _Known:
-    known: _Known = {}
+def _by_version(table: pa.Table) -> _Stored:
+    stored: _Stored = {}
     for batch in table.to_batches():
         column = batch.column("features")
-        vectors = matrix(column, len(column[0]) if batch.num_rows else 0)
-        for image_id, content, run_id, vector, thumbnail in zip(
-            batch.column("image_id").to_pylist(),
-            batch.column("content_sha256").to_pylist(),
-            batch.column("features_run_id").to_pylist(),
-            vectors,
-            batch.column("thumbnail").to_pylist(),
-            strict=True,
-        ):
-            known[image_id, content, run_id] = (vector, thumbnail)
-    return known
+        vectors = to_matrix(column, len(column[0]) if batch.num_rows else 0)
+        texts = (batch.column(name).to_pylist() for name in ("image_id", "content_sha256", "features_run_id"))
+        versions = zip(*texts, strict=True)
+        thumbnails = batch.column("thumbnail").to_pylist()
+        stored.update(zip(versions, zip(vectors, thumbnails, strict=True), strict=True))
+    return stored

@@ -1,18 +1,19 @@
-"""Upkeep of the tables: compaction, expiry, orphan files. Each when the metadata says that it pays.
+"""Maintain the tables: compaction, snapshot expiry and removal of orphan files, each when the metadata justifies it.
 
-It runs under the database's lock, after a publication; a usual night looks at a few numbers and does nothing.
+It runs under the database's lock, after a publication. A usual run reads a few numbers and does nothing.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fruits.base.schemas import TABLES
 from fruits.job import job_run
-from fruits.lake.iceberg import Table, each
+from fruits.lake.iceberg import Table, iterate
 from fruits.pca import gramian_store
 
 TARGET_BYTES = 128 * 1024 * 1024
@@ -25,95 +26,86 @@ _COMPACTED = ("images", "rejects", "features", "pca")  # the others are rewritte
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a table's metadata says.
-
-    Attributes:
-        files: Data files.
-        size_bytes: Their size.
-        snapshots: Snapshots kept.
-        oldest_days: Age of the oldest one.
-    """
+class TableStats:
+    """Facts from a table's metadata; a table that is not partitioned has a single partition."""
 
     files: int
     size_bytes: int
     snapshots: int
     oldest_days: float
+    partitions: int = 1
 
     @property
     def wants_compaction(self) -> bool:
-        """Whether `SMALL_FILES` files fewer would hold the same rows, and half of them are gone for it."""
-        needed = max(1, -(-self.size_bytes // TARGET_BYTES))
-        return self.files - needed >= SMALL_FILES and self.files >= 2 * needed
+        """Whether compaction removes `SMALL_FILES` files for each partition, and at least half of all files.
+
+        Each partition keeps a file of its own, so a run that writes to every partition adds as many files.
+        """
+        needed = max(self.partitions, -(-self.size_bytes // TARGET_BYTES))
+        return self.files - needed >= SMALL_FILES * self.partitions and self.files >= 2 * needed
 
     @property
     def wants_expiry(self) -> bool:
-        """Whether so many snapshots are older than they are kept that dropping them is worth its listing."""
+        """Whether enough snapshots are past their retention to justify the listing that expiry takes."""
         return self.snapshots >= EXPIRE_FROM and self.oldest_days > KEPT_DAYS
 
 
-def look(table: Table) -> Found:
-    """Look at a table's metadata: no Spark job."""
+def read_stats(table: Table) -> TableStats:
+    """Read a table's metadata, without a Spark job unless the table is partitioned."""
     oldest = table.oldest_ms
     age = 0.0 if oldest is None else max(0.0, time.time() - oldest / 1000) / 86_400
-    return Found(table.files, table.size_bytes, table.snapshots, age)
+    return TableStats(table.files, table.size_bytes, table.snapshots, age, table.partitions)
 
 
-def done(run: job_run.Run) -> dict[str, Any]:
-    """Do what pays, and tell what was done: seconds by table and kind, empty on a usual night."""
-    database = run.arguments.database
+def maintain(run: job_run.Run) -> dict[str, Any]:
+    """Do the upkeep that is justified.
+
+    Returns:
+        Seconds by table and kind of upkeep; empty after a usual run.
+    """
     report: dict[str, Any] = {}
     for name in TABLES:
-        found = look(Table(run.spark, f"{database}.{name}"))
-        work: dict[str, float] = {}
-        if name in _COMPACTED and found.wants_compaction:
-            work["compact"] = _timed(compact, run, name)
-        if found.wants_expiry:
-            work["expire"] = _timed(
-                expire, run, name, datetime.now(UTC) - timedelta(days=KEPT_DAYS), KEPT_SNAPSHOTS
-            )
-            work["orphans"] = _timed(
-                remove_orphans, run, name, datetime.now(UTC) - timedelta(days=ORPHAN_DAYS)
-            )
-        if work:
-            report[name] = work
-            said = ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in work.items())
-            run.say(f"upkeep of {name} ({found.files} files, {found.snapshots} snapshots): {said}")
+        stats = read_stats(Table(run.spark, f"{run.arguments.database}.{name}"))
+        seconds: dict[str, float] = {}
+        now = datetime.now(UTC)
+        if name in _COMPACTED and stats.wants_compaction:
+            seconds["compact"] = _time(compact, run, name)
+        if stats.wants_expiry:
+            seconds["expire"] = _time(expire, run, name, now - timedelta(days=KEPT_DAYS), KEPT_SNAPSHOTS)
+            seconds["orphans"] = _time(remove_orphans, run, name, now - timedelta(days=ORPHAN_DAYS))
+        if seconds:
+            report[name] = seconds
+            times = ", ".join(f"{kind} {number:.1f} s" for kind, number in seconds.items())
+            run.say(f"upkeep of {name} ({stats.files} files, {stats.snapshots} snapshots): {times}")
     return report
 
 
 def compact(run: job_run.Run, name: str) -> None:
-    """Rewrite small files into files of the target size. The rows, and so the kept sums, stay what they are."""
-    catalog, table = _names(run, name)
-    before = Table(run.spark, f"{run.arguments.database}.{name}").snapshot_id
-    run.spark.sql(
-        f"CALL {catalog}.system.rewrite_data_files(table => '{table}', options => "
-        f"map('target-file-size-bytes', '{TARGET_BYTES}', 'min-input-files', '2'))"
-    )
-    now = Table(run.spark, f"{run.arguments.database}.{name}").snapshot_id
+    """Rewrite small files into files of the target size. The rows, and so the kept statistics, stay the same."""
+    table = f"{run.arguments.database}.{name}"
+    before = Table(run.spark, table).snapshot_id
+    options = f"map('target-file-size-bytes', '{TARGET_BYTES}', 'min-input-files', '2')"
+    _call(run, f"rewrite_data_files(table => '{table}', options => {options})")
+    now = Table(run.spark, table).snapshot_id
     if name == "features" and before is not None and now is not None and before != now:
-        # Otherwise the next night would read the compacted files only to find that nothing changed.
+        # Otherwise the next run would read the compacted files only to find that nothing has changed.
         gramian_store.move(run, before, now)
 
 
 def expire(run: job_run.Run, name: str, older_than: datetime, retain: int) -> None:
-    """Drop snapshots but the last `retain`, and the files that only they hold. A tagged snapshot stays."""
-    catalog, table = _names(run, name)
-    run.spark.sql(
-        f"CALL {catalog}.system.expire_snapshots(table => '{table}', older_than => "
-        f"TIMESTAMP '{older_than:%Y-%m-%d %H:%M:%S.%f}', retain_last => {retain})"
-    )
+    """Expire snapshots except the last `retain` and tagged ones, and delete the files that only they refer to."""
+    table, time_limit = f"{run.arguments.database}.{name}", f"TIMESTAMP '{older_than:%Y-%m-%d %H:%M:%S.%f}'"
+    _call(run, f"expire_snapshots(table => '{table}', older_than => {time_limit}, retain_last => {retain})")
 
 
 def remove_orphans(run: job_run.Run, name: str, older_than: datetime) -> int:
-    """Remove files that no snapshot knows: what killed jobs left.
+    """Remove files that no snapshot refers to, as killed jobs leave them.
 
     Args:
         run: The run.
         name: The table.
-        older_than: Files younger than this stay: on AWS another writer may be about to commit them. Erasure, alone
-            under the lock, asks for all; that is why this is Iceberg's action and not its procedure, which refuses
-            less than a day.
+        older_than: Keep younger files: on AWS another writer can be about to commit them. Erasure, which holds the
+            lock, removes all. Iceberg's procedure refuses less than a day, so this calls its action.
 
     Returns:
         The number of files removed.
@@ -124,18 +116,19 @@ def remove_orphans(run: job_run.Run, name: str, older_than: datetime) -> int:
     result = (
         actions.deleteOrphanFiles(table.java)
         .olderThan(int(older_than.timestamp() * 1000))
-        .usePrefixListing(True)  # through the catalog's own file system: a laptop's Hadoop knows no s3://
+        .usePrefixListing(
+            True
+        )  # through the catalog's own file system: Hadoop on a laptop does not know s3://
         .execute()
     )
-    return sum(1 for _ in each(result.orphanFileLocations()))
+    return sum(1 for _ in iterate(result.orphanFileLocations()))
 
 
-def _names(run: job_run.Run, name: str) -> tuple[str, str]:
-    catalog, database = run.arguments.database.split(".")
-    return catalog, f"{database}.{name}"
+def _call(run: job_run.Run, procedure: str) -> None:
+    run.spark.sql(f"CALL {run.arguments.database.partition('.')[0]}.system.{procedure}")
 
 
-def _timed(work: Any, *arguments: Any) -> float:
+def _time(work: Callable[..., object], *arguments: Any) -> float:
     started = time.monotonic()
     work(*arguments)
     return round(time.monotonic() - started, 2)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from fruits.base import java_errors
+from fruits.base import java_errors, schemas
 from fruits.base.errors import JavaError
-from fruits.job import job_run, schemas
+from fruits.job import job_run
 from fruits.lake import (
     data_files,
     iceberg,
@@ -48,7 +48,7 @@ def database(spark: Any) -> str:
     name = f"lake.java_{uuid.uuid4().hex[:8]}"
     tables.ensure(spark, name)
     row = {"model_id": "m", "n": 1, "sums": b"s", "features_snapshot": 1, "run_id": "r"}
-    rows = pa.Table.from_pylist([row], schemas.KEPT_SUMS)
+    rows = pa.Table.from_pylist([row], schemas.PCA_SUMS)
     overwrite.replace(spark, f"{name}.pca_sums", rows, {"model_id": "m"})
     return name
 
@@ -73,7 +73,7 @@ def plans(spark: Any, table: str) -> None:
 def plans_many(spark: Any, table: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(iceberg, "_FEW_FILES", 0)
-        data_files.whole(spark, table, ["model_id"])
+        data_files.read_table(spark, table, ["model_id"])
 
 
 def deletes(spark: Any, table: str) -> None:
@@ -118,7 +118,7 @@ def test_an_error_of_a_python_worker_is_told_instead_of_a_traceback(spark: Any) 
 
 
 def test_a_cause_that_names_no_table_gets_that_of_the_call() -> None:
-    with pytest.raises(Noted) as failed, java_errors.about("lake.fruits.features"):
+    with pytest.raises(Noted) as failed, java_errors.annotate_errors("lake.fruits.features"):
         raise Noted(S3_DENIES)
     assert str(job_run.named(failed.value)).startswith(
         "lake.fruits.features: S3Exception: Access Denied (Service: S3, Status Code: 403). Give the job's role"

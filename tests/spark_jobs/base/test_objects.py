@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from fruits.base import objects
 from fruits.base.errors import InputError, ObjectAccessError
-from fruits.base.objects import Place
+from fruits.base.objects import ObjectPath
 
 from tests.spark_jobs.scripted_s3 import scripted_s3
 
@@ -18,34 +18,34 @@ def bucket(monkeypatch):
     monkeypatch.setenv("AWS_REGION", "eu-west-3")
     with scripted_s3() as served:
         monkeypatch.setenv("AWS_ENDPOINT_URL", served.location.endpoint)
-        objects.where_is_s3.cache_clear()
+        objects.find_s3.cache_clear()
         yield served
-    objects.where_is_s3.cache_clear()
+    objects.find_s3.cache_clear()
 
 
 @pytest.mark.parametrize(
-    ("uri", "place"),
+    ("uri", "path"),
     [
-        ("s3://raw/a/b c.jpg", Place("raw", "a/b c.jpg")),
-        ("s3://raw", Place("raw", "")),
-        ("s3a://raw/a", Place("raw", "a")),
-        ("s3://raw/a%2Fb?c#d", Place("raw", "a%2Fb?c#d")),
-        ("file:///tmp/a%20b", Place(None, "/tmp/a b")),
-        ("/tmp/a%20b", Place(None, "/tmp/a%20b")),
+        ("s3://raw/a/b c.jpg", ObjectPath("raw", "a/b c.jpg")),
+        ("s3://raw", ObjectPath("raw", "")),
+        ("s3a://raw/a", ObjectPath("raw", "a")),
+        ("s3://raw/a%2Fb?c#d", ObjectPath("raw", "a%2Fb?c#d")),
+        ("file:///tmp/a%20b", ObjectPath(None, "/tmp/a b")),
+        ("/tmp/a%20b", ObjectPath(None, "/tmp/a%20b")),
     ],
 )
-def test_a_uri_is_read_as_written(uri, place):
-    assert objects.place(uri) == place
+def test_a_uri_is_read_as_written(uri, path):
+    assert objects.parse_uri(uri) == path
 
 
 @pytest.mark.parametrize("uri", ["https://raw/a", "gs://raw/a", "s3:///a"])
 def test_another_scheme_or_no_bucket_is_a_named_error(uri):
     with pytest.raises(InputError, match="cannot use"):
-        objects.place(uri)
+        objects.parse_uri(uri)
 
 
 def test_the_endpoint_and_region_are_found_as_boto3_finds_them(bucket):
-    assert objects.where_is_s3() == objects.S3Location(bucket.location.endpoint, "eu-west-3")
+    assert objects.find_s3() == objects.S3Location(bucket.location.endpoint, "eu-west-3")
 
 
 def test_no_region_is_a_named_error(monkeypatch):
@@ -53,9 +53,9 @@ def test_no_region_is_a_named_error(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    objects.where_is_s3.cache_clear()
+    objects.find_s3.cache_clear()
     with pytest.raises(InputError, match="AWS_REGION"):
-        objects.where_is_s3()
+        objects.find_s3()
 
 
 @pytest.mark.parametrize("uri", ["s3://raw/deep/er/x", "{tmp}/deep/er/x"])

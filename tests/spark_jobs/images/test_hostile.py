@@ -150,7 +150,7 @@ def test_every_class_at_once_through_spark_is_one_image_or_one_reject_by_key(nig
         bucket.failures[f"{prefix}up/../x.jpg"], bucket.codes[f"{prefix}up/../x.jpg"] = 400, "InvalidURI"
         monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.location.endpoint)
         monkeypatch.setenv("AWS_REGION", "eu-west-1")
-        objects.where_is_s3.cache_clear()
+        objects.find_s3.cache_clear()
         run_folder = "s3://raw/runs/run-1"
         _write_listing(f"{run_folder}/listing.parquet", listed)
         arguments = ["--database", nights.database, "--run-id", "run-1", "--run-folder", run_folder]
@@ -158,7 +158,7 @@ def test_every_class_at_once_through_spark_is_one_image_or_one_reject_by_key(nig
         load_images.load_images(job_run.Run("load_images", parsed, nights.spark))
         asked = sorted(key for method, key in bucket.requests if key in listed)
         metrics = json.loads(bucket.objects["runs/run-1/stages/load_images.json"][0])
-    objects.where_is_s3.cache_clear()
+    objects.find_s3.cache_clear()
 
     images = {row["source_key"]: row for row in nights.rows("images", "pixels")}
     rejects = {row["source_key"]: row for row in nights.rows("rejects")}

@@ -15,9 +15,9 @@ def s3(monkeypatch):
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL_GLUE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_REGION", "eu-north-1")
-    objects.where_is_s3.cache_clear()
+    objects.find_s3.cache_clear()
     yield
-    objects.where_is_s3.cache_clear()
+    objects.find_s3.cache_clear()
 
 
 @pytest.mark.usefixtures("s3")
@@ -29,7 +29,7 @@ def test_a_client_that_was_not_opened_is_not_told():
 @pytest.mark.parametrize(("opened", "record"), [(True, "/runs/r"), (False, "s3://lake/runs/r")])
 def test_obstore_is_told_with_the_endpoint_that_it_was_given_or_will_write_the_record_to(opened, record):
     if opened:
-        objects.where_is_s3()
+        objects.find_s3()
     assert client_endpoints.used({}, "lake", record) == [
         {"client": "obstore", "service": "s3", "host": "s3.eu-north-1.amazonaws.com", "region": "eu-north-1"}
     ]

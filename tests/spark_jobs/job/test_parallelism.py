@@ -44,7 +44,7 @@ def test_photos_are_shared_among_cores_that_are_not_there_yet(tmp_path: Path, si
     events.mkdir()
     for number in range(PHOTOS):
         Image.new("RGB", (8, 8), (number % 256, number // 256, 0)).save(photos / "label" / f"{number}.png")
-    input_listing.write_of_folder(photos, str(run_folder / "listing.parquet"))
+    input_listing.write_folder_listing(photos, str(run_folder / "listing.parquet"))
     jars = os.pathsep.join(map(str, fetch_jars.paths(ROOT / ".cache" / "jars")))
     conf = size | {
         "spark.dynamicAllocation.enabled": "true",

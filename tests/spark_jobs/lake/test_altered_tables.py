@@ -1,4 +1,4 @@
-"""Tables that a data engineer has altered: the next night writes what they ask for, and every reader finds all rows."""
+"""Tables that a data engineer has altered: the next run writes as they require, and every reader finds all rows."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def by_pyiceberg(nights: Nights, name: str, column: str, value: str) -> int:
 
 def assert_each_row_is_found(nights: Nights, name: str, rows: int) -> None:
     """Look for each row by its id and its run, and group by the columns that tables are partitioned by."""
-    columns = [column for column in ("model_id", "run_id") if column in schemas.columns(name)]
-    found = nights.table(name).select("image_id", *columns).collect()
-    assert len({row.image_id for row in found}) == len(found) == rows
-    for row in found:
+    columns = [column for column in ("model_id", "run_id") if column in schemas.table_columns(name)]
+    ids = nights.table(name).select("image_id", *columns).collect()
+    assert len({row.image_id for row in ids}) == len(ids) == rows
+    for row in ids:
         assert nights.table(name).where(f"image_id = '{row.image_id}'").count() == 1
         assert by_pyiceberg(nights, name, "image_id", row.image_id) == 1
     for column in columns:
@@ -168,7 +168,7 @@ def test_columns_that_someone_has_added_stay_null_in_new_rows_and_as_they_are_in
         nights.spark.sql(
             f"ALTER TABLE {nights.database}.{name} "
             "ADD COLUMNS (note STRING, checked DATE AFTER run_id, price STRUCT<eur: DECIMAL(9, 2), by: STRING>)"
-            if "run_id" in schemas.columns(name)
+            if "run_id" in schemas.table_columns(name)
             else f"ALTER TABLE {nights.database}.{name} ADD COLUMN note STRING FIRST"
         )
     nights.spark.sql(f"UPDATE {nights.database}.images SET note = 'ripe' WHERE source_key LIKE 'Label 0/r0%'")
@@ -209,7 +209,7 @@ def test_a_column_that_the_jobs_cannot_write_is_refused_before_they_begin(
         column = change.split()[1]
         update = Table(nights.spark, name).java.updateSchema().allowIncompatibleChanges()
         string = nights.spark._jvm.org.apache.iceberg.types.Types.StringType.get()
-        known = column in schemas.columns(table)
+        known = column in schemas.table_columns(table)
         (update.requireColumn(column) if known else update.addRequiredColumn(column, string)).commit()
     else:
         nights.spark.sql(f"ALTER TABLE {name} {change}")

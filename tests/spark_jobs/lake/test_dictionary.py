@@ -51,14 +51,14 @@ class Block:
 
 def blocks() -> list[Block]:
     """Read the blocks of the page, in its order."""
-    found, engine = [], ""
+    code_blocks, engine = [], ""
     pattern = r"^\*\*([^*]+)\*\*|^```(\w+)\n(.*?)^```"
     for match in re.finditer(pattern, PAGE.read_text(), re.MULTILINE | re.DOTALL):
         engine = match[1] or engine
         if match[2]:
             text = match[3].replace("<lake bucket>", "lake").replace("<run_id>", "run-2")
-            found.append(Block(engine, match[2], text))
-    return found
+            code_blocks.append(Block(engine, match[2], text))
+    return code_blocks
 
 
 def of(engine: str) -> list[str]:
@@ -77,11 +77,11 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", address)
         patch.setenv("AWS_REGION", REGION)
-        objects.where_is_s3.cache_clear()
+        objects.find_s3.cache_clear()
         location = {"LocationConstraint": REGION}
         boto3.client("s3").create_bucket(Bucket="lake", CreateBucketConfiguration=location)
         yield address
-    objects.where_is_s3.cache_clear()
+    objects.find_s3.cache_clear()
     process.terminate()
     process.wait(30)
 
@@ -155,7 +155,7 @@ def test_spark_on_a_cluster(glue: Nights, capsys: pytest.CaptureFixture[str]) ->
     [query] = of("Spark SQL")
     current = glue.spark.sql(query).collect()
     assert len(current) == 6
-    assert {row.pca_id for row in current} == {tables.current_pca_id(glue.spark, "lake.fruits")}
+    assert {row.pca_id for row in current} == {glue.current_pca_id()}
     assert glue.table("pca_models").count() == 2, "as many publications as the page says are kept"
     for block in of("Spark"):
         exec(block, {"spark": glue.spark})

@@ -36,7 +36,7 @@ def test_a_folder_is_listed_whole_and_sorted_with_relative_keys(tmp_path):
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).write_bytes(b"x" * len(name))
     target = tmp_path / "out" / "listing.parquet"
-    count, size = input_listing.write_of_folder(photos, str(target))
+    count, size = input_listing.write_folder_listing(photos, str(target))
     table = pq.read_table(target)
     names = table.column("key").to_pylist()
     assert names == sorted(names, key=str.encode)
@@ -54,7 +54,7 @@ def test_a_change_changes_the_etag_and_nothing_else_does(tmp_path):
         if content:
             photo.write_bytes(content)
         for _ in range(2):
-            input_listing.write_of_folder(photo.parent, str(tmp_path / "l.parquet"))
+            input_listing.write_folder_listing(photo.parent, str(tmp_path / "l.parquet"))
             etags.append(pq.read_table(tmp_path / "l.parquet").column("etag")[0].as_py())
     assert etags[0] == etags[1] != etags[2] == etags[3]
 
@@ -67,7 +67,7 @@ def test_a_folder_that_holds_nothing_is_a_named_error(tmp_path, kind):
     elif kind == "empty":
         (folder / "sub").mkdir(parents=True)
     with pytest.raises(InputError, match="photos"):
-        input_listing.write_of_folder(folder, str(tmp_path / "l.parquet"))
+        input_listing.write_folder_listing(folder, str(tmp_path / "l.parquet"))
     assert not (tmp_path / "l.parquet").exists()
 
 
@@ -99,7 +99,7 @@ def test_a_folder_that_may_not_be_read_is_an_error_that_names_it(mode):
         (photos / "Kiwi").chmod(mode)
         target = photos / "l.parquet"
         with pytest.raises(InputError, match=r"/Kiwi\b.* cannot be read .Permission denied"):
-            input_listing.write_of_folder(photos, str(target))
+            input_listing.write_folder_listing(photos, str(target))
         assert not target.exists()
 
 
@@ -123,7 +123,7 @@ def test_a_link_to_nothing_is_an_error_because_its_photo_cannot_be_seen(tmp_path
     (tmp_path / "here.jpg").write_bytes(b"x")
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     with pytest.raises(InputError, match=r"gone\.jpg cannot be read"):
-        input_listing.write_of_folder(tmp_path, str(tmp_path / "l.parquet"))
+        input_listing.write_folder_listing(tmp_path, str(tmp_path / "l.parquet"))
 
 
 def test_a_linked_photo_is_listed_and_a_linked_folder_is_counted_and_named(tmp_path):
@@ -135,7 +135,7 @@ def test_a_linked_photo_is_listed_and_a_linked_folder_is_counted_and_named(tmp_p
     (photos / "Kiwi").symlink_to(disk)
     (photos / "loop").symlink_to(photos)
     lines: list[str] = []
-    assert input_listing.write_of_folder(photos, str(tmp_path / "l.parquet"), lines.append) == (2, 2)
+    assert input_listing.write_folder_listing(photos, str(tmp_path / "l.parquet"), lines.append) == (2, 2)
     assert lines == ["2 links to folders are not followed, for example 'Kiwi'"]
 
 
@@ -145,14 +145,14 @@ def test_leftovers_of_file_managers_are_counted_and_named_and_not_listed(tmp_pat
         (photos / name).parent.mkdir(parents=True, exist_ok=True)
         (photos / name).write_bytes(b"x")
     lines: list[str] = []
-    input_listing.write_of_folder(photos, str(tmp_path / "l.parquet"), lines.append)
+    input_listing.write_folder_listing(photos, str(tmp_path / "l.parquet"), lines.append)
     assert pq.read_table(tmp_path / "l.parquet").column("key").to_pylist() == sorted(PHOTOS)
     (line,) = lines
     assert line.startswith(f"{len(LEFTOVERS)} leftovers of file managers are not loaded, for example ")
 
 
 def test_both_definitions_of_leftovers_are_the_same():
-    control_plane = (ROOT / "plugins" / "fruits_airflow" / "listing.py").read_text()
+    control_plane = (ROOT / "plugins" / "fruits_airflow" / "storage" / "listing.py").read_text()
     (pattern,) = re.findall(r"_LEFTOVER = re\.compile\(\n(.*?)    re\.IGNORECASE", control_plane, re.DOTALL)
     (same,) = re.findall(
         r"_LEFTOVER = re\.compile\(\n(.*?)    re\.IGNORECASE", Path(keys.__file__).read_text(), re.DOTALL
@@ -181,4 +181,4 @@ def test_a_file_name_that_is_no_text_is_a_named_error(tmp_path):
     with open(bytes(tmp_path / "photos") + b"/\xff.jpg", "wb"):  # noqa: PTH123 - a Path cannot name it
         pass
     with pytest.raises(InputError, match="UTF-8"):
-        input_listing.write_of_folder(tmp_path / "photos", str(tmp_path / "l.parquet"))
+        input_listing.write_folder_listing(tmp_path / "photos", str(tmp_path / "l.parquet"))

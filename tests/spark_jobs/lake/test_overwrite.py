@@ -1,4 +1,4 @@
-"""Rows that the driver keeps for the next night are what Spark reads, and nothing else is touched."""
+"""Spark reads the rows that the driver has overwritten, and all other rows stay."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def database(spark: Any) -> str:
 
 def sums(model_id: str, n: int) -> pa.Table:
     row = {"model_id": model_id, "n": n, "sums": b"\0\1", "features_snapshot": 2**62, "run_id": "night é"}
-    return pa.Table.from_pylist([row], schemas.KEPT_SUMS)
+    return pa.Table.from_pylist([row], schemas.PCA_SUMS)
 
 
 def test_the_rows_of_one_model_are_replaced_and_those_of_another_stay(spark: Any, database: str) -> None:
@@ -33,8 +33,8 @@ def test_the_rows_of_one_model_are_replaced_and_those_of_another_stay(spark: Any
     overwrite.replace(spark, table, sums("b", 2), {"model_id": "b"})
     overwrite.replace(spark, table, sums("a", 3), {"model_id": "a"})
     overwrite.replace(spark, table, sums("b", 4), {"model_id": "b"})
-    found = spark.table(table).orderBy("model_id").toArrow()
-    assert found.cast(schemas.KEPT_SUMS) == pa.concat_tables([sums("a", 3), sums("b", 4)])
+    stored = spark.table(table).orderBy("model_id").toArrow()
+    assert stored.cast(schemas.PCA_SUMS) == pa.concat_tables([sums("a", 3), sums("b", 4)])
     assert spark.table(table).where("model_id = 'b' AND n = 4").count() == 1, "Spark leaves none out"
     assert Table(spark, table).files == Table(spark, table).rows == 2
     assert Table(spark, table).snapshots == 4
@@ -52,7 +52,7 @@ def test_a_file_with_other_rows_too_keeps_them(spark: Any, database: str) -> Non
     assert Table(spark, table).snapshots == 2, "one commit"
 
 
-def test_a_kept_file_says_where_its_rows_are(
+def test_an_overwritten_file_records_its_row_groups(
     spark: Any, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = f"{database}.pca_sums"
@@ -64,7 +64,7 @@ def test_a_kept_file_says_where_its_rows_are(
     assert Table(spark, table).data_files() == few
 
 
-def test_lists_pictures_and_nulls_are_read_as_they_were_kept(spark: Any, database: str) -> None:
+def test_lists_pictures_and_nulls_are_read_as_written(spark: Any, database: str) -> None:
     table = f"{database}.samples"
     rows = pa.Table.from_pylist(
         [
@@ -85,7 +85,7 @@ def test_lists_pictures_and_nulls_are_read_as_they_were_kept(spark: Any, databas
                 "thumbnail": None,
             },
         ],
-        schemas.KEPT_SAMPLES,
+        schemas.SAMPLES,
     )
     overwrite.replace(spark, table, rows, {})
     assert spark.table(table).orderBy("image_id").toArrow().to_pylist() == rows.to_pylist()

@@ -1,4 +1,4 @@
-"""The database's tables are made once, and looking for them costs nothing."""
+"""The database's tables are created once, and checking for them runs no statement."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fruits.base.batches import list_column
+from fruits.base.batches import to_list_column
 from fruits.base.objects import open_arrow
 from fruits.base.schemas import TABLES
 from fruits.lake import iceberg, tables
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.spark
 def database(spark: Any) -> str:
     """A database with all tables."""
     name = f"lake.tables_{uuid.uuid4().hex[:8]}"
-    assert iceberg.names(spark, name) is None
+    assert iceberg.table_names(spark, name) is None
     tables.ensure(spark, name)
     return name
 
 
-def test_all_tables_are_made(spark: Any, database: str) -> None:
-    assert iceberg.names(spark, database) == set(TABLES)
+def test_all_tables_are_created(spark: Any, database: str) -> None:
+    assert iceberg.table_names(spark, database) == set(TABLES)
     assert all(spark.table(f"{database}.{table}").isEmpty() for table in TABLES)
 
 
@@ -39,7 +39,7 @@ def test_a_writer_holds_few_rows_and_no_large_dictionary(spark: Any, database: s
     rows = {
         "image_id": digests,
         "content_sha256": digests[::2] * 2,
-        "pca": list_column(np.random.default_rng(1).random((number, 1_280), np.float32)),
+        "pca": to_list_column(np.random.default_rng(1).random((number, 1_280), np.float32)),
         "run_id": ["run"] * number,
     }
     name = f"{database}.pca"
@@ -58,33 +58,33 @@ def test_a_writer_holds_few_rows_and_no_large_dictionary(spark: Any, database: s
     assert "PLAIN_DICTIONARY" in encodings["run_id"]
 
 
-def test_tables_that_are_there_are_not_asked_for_one_by_one(
+def test_existing_tables_take_no_statement(
     spark: Any, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def sql(*arguments: Any) -> NoReturn:
-        raise AssertionError(f"a statement for a table that is there: {arguments[1]}")
+        raise AssertionError(f"a statement for an existing table: {arguments[1]}")
 
     monkeypatch.setattr(type(spark), "sql", sql)
     tables.ensure(spark, database)
 
 
-def test_a_table_that_is_missing_is_made_and_the_others_stay(spark: Any, database: str) -> None:
+def test_a_missing_table_is_created_and_the_others_stay(spark: Any, database: str) -> None:
     spark.sql(f"INSERT INTO {database}.rejects VALUES ('i', 'k', 'e', 'code', 'why', 'run')")
     spark.sql(f"DROP TABLE {database}.pca_sums")
     tables.ensure(spark, database)
-    assert iceberg.names(spark, database) == set(TABLES)
+    assert iceberg.table_names(spark, database) == set(TABLES)
     assert spark.table(f"{database}.rejects").count() == 1
 
 
-def test_what_a_lost_executor_held_is_computed_again(spark: Any) -> None:
-    def held_rdds() -> set[str]:
-        found = spark.sparkContext._jsc.sc().getPersistentRDDs()
-        return set(found.keys().toList().mkString(" ").split())
+def test_rows_of_a_lost_executor_are_computed_again(spark: Any) -> None:
+    def persisted_rdds() -> set[str]:
+        rdds = spark.sparkContext._jsc.sc().getPersistentRDDs()
+        return set(rdds.keys().toList().mkString(" ").split())
 
-    before = held_rdds()
-    frame = tables.computed(spark.range(7).toDF("id"))
-    held = held_rdds() - before
-    assert held
-    for rdd in held:
+    before = persisted_rdds()
+    frame = tables.materialize(spark.range(7).toDF("id"))
+    persisted = persisted_rdds() - before
+    assert persisted
+    for rdd in persisted:
         spark._jvm.org.apache.spark.SparkEnv.get().blockManager().removeRdd(int(rdd))
     assert sorted(row.id for row in frame.collect()) == list(range(7))

@@ -1,4 +1,4 @@
-"""Files that our own Python writes are to Spark and Iceberg as if Spark had written them."""
+"""Spark and Iceberg read files that Arrow has written as if Spark had written them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from fruits.base import objects, schemas
 from fruits.base.batches import Mapper
-from fruits.base.objects import S3Location, place
-from fruits.lake import data_files, tables, writing
+from fruits.base.objects import S3Location, parse_uri
+from fruits.lake import tables, writing
+from fruits.lake.data_files import Selection
 from fruits.lake.iceberg import Table
 
 pytestmark = pytest.mark.spark
 
-SAME = {"model_id": "a" * 64, "run_id": "scheduled__2026-11-30T02:00:00+00:00"}
+CONSTANTS = {"model_id": "a" * 64, "run_id": "scheduled__2026-11-30T02:00:00+00:00"}
 
 
 @pytest.fixture
@@ -29,38 +30,38 @@ def table(spark: Any) -> Table:
     return Table(spark, f"{database}.features")
 
 
-def embedded(ids: Iterable[int], rows: int = 64) -> Iterator[pa.RecordBatch]:
-    """Batches as featurize makes them, an empty one among them."""
+def embeddings(ids: Iterable[int], rows: int = 64) -> Iterator[pa.RecordBatch]:
+    """Yield batches as featurize makes them, including an empty batch."""
     ids = list(ids)
-    yield pa.RecordBatch.from_pylist([], schemas.EMBEDDED)
+    yield pa.RecordBatch.from_pylist([], schemas.EMBEDDING)
     for start in range(0, len(ids), rows):
         yield pa.RecordBatch.from_pylist(
             [
                 {"image_id": f"{number:04}", "content_sha256": f"c{number}", "features": [number / 4, -1.5]}
                 for number in ids[start : start + rows]
             ],
-            schemas.EMBEDDED,
+            schemas.EMBEDDING,
         )
 
 
-def written(table: Table, mapper: Mapper, batches: Iterable[pa.RecordBatch]) -> pa.Table:
-    return pa.Table.from_batches(writing.to_files(table, mapper, SAME)(batches), schemas.DATA_FILE)
+def write(table: Table, mapper: Mapper, batches: Iterable[pa.RecordBatch]) -> pa.Table:
+    return pa.Table.from_batches(writing.file_writer(table, mapper, CONSTANTS)(batches), schemas.DATA_FILE)
 
 
 def data_of(table: Table) -> list[Path]:
-    folder = Path(place(table.java.locationProvider().newDataLocation("x")).key).parent
+    folder = Path(parse_uri(table.java.locationProvider().newDataLocation("x")).key).parent
     return sorted(folder.glob("*")) if folder.is_dir() else []
 
 
-def test_spark_reads_what_was_written_by_the_numbers_of_its_columns(spark: Any, table: Table) -> None:
+def test_spark_reads_written_files_by_field_id(spark: Any, table: Table) -> None:
     for ids in (range(100), range(100, 130)):
-        writing.append(spark, table, written(table, iter, embedded(ids)))
+        writing.append(spark, table, write(table, iter, embeddings(ids)))
     spark.sql(f"ALTER TABLE {table.name} RENAME COLUMN content_sha256 TO content")
-    found = spark.table(table.name).orderBy("image_id").collect()
-    assert [(row.image_id, row.content, list(row.features)) for row in found] == [
+    rows = spark.table(table.name).orderBy("image_id").collect()
+    assert [(row.image_id, row.content, list(row.features)) for row in rows] == [
         (f"{number:04}", f"c{number}", [number / 4, -1.5]) for number in range(130)
     ]
-    assert {(row.model_id, row.run_id) for row in found} == {tuple(SAME.values())}
+    assert {(row.model_id, row.run_id) for row in rows} == {tuple(CONSTANTS.values())}
     assert (table_now := Table(spark, table.name)).rows == 130
     assert table_now.files == table_now.snapshots == 2
 
@@ -69,17 +70,17 @@ def test_iceberg_knows_the_runs_of_a_file_and_where_its_row_groups_begin(
     spark: Any, table: Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writing, "ROW_GROUP_BYTES", 1)
-    writing.append(spark, table, written(table, iter, embedded(range(100), rows=30)))
+    writing.append(spark, table, write(table, iter, embeddings(range(100), rows=30)))
     now = Table(spark, table.name)
-    (file,) = now.data_files(runs=[SAME["run_id"]]) or []
-    assert now.data_files(runs=[SAME["run_id"][:-1]]) == [], "the bounds are whole"
-    footer = pq.read_metadata(place(file.uri).key)
-    assert (file.rows, file.size_bytes) == (100, Path(place(file.uri).key).stat().st_size)
+    (file,) = now.data_files(runs=[CONSTANTS["run_id"]]) or []
+    assert now.data_files(runs=[CONSTANTS["run_id"][:-1]]) == [], "the bounds are whole"
+    footer = pq.read_metadata(parse_uri(file.uri).key)
+    assert (file.rows, file.size_bytes) == (100, Path(parse_uri(file.uri).key).stat().st_size)
     begins = [footer.row_group(number).column(0).data_page_offset for number in range(4)]
     assert file.row_groups == tuple(begins)
-    pieces = data_files.pieces_of(spark, table.name, {}) or []
+    ids = Selection(spark, table.name, ["image_id"])
     assert [
-        sum(batch.num_rows for batch in data_files.batches([piece], ["image_id"], {})) for piece in pieces
+        sum(batch.num_rows for batch in ids.batches([file_slice])) for file_slice in ids.slices() or []
     ] == [30, 30, 30, 10]
     bounds = spark.table(f"{table.name}.files").select("readable_metrics.*").first()
     assert (bounds.image_id.lower_bound, bounds.image_id.upper_bound) == ("0000", "0099")
@@ -101,22 +102,22 @@ def test_a_task_that_fails_leaves_nothing_and_nothing_to_write_makes_no_file_and
         raise OSError("the disk is full")
 
     with pytest.raises(OSError, match="disk is full"):
-        written(table, fails, embedded(range(100)))
+        write(table, fails, embeddings(range(100)))
     assert data_of(table) == []
-    nothing = written(table, iter, embedded([]))
+    nothing = write(table, iter, embeddings([]))
     writing.append(spark, table, nothing)
     assert (len(nothing), data_of(table), Table(spark, table.name).snapshots) == (0, [], 0)
 
 
-def test_executors_are_told_where_s3_is(
+def test_executors_get_the_location_of_s3(
     table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    where = S3Location("http://127.0.0.1:1", "eu-west-1")
-    asked: list[tuple[str, S3Location | None]] = []
+    location = S3Location("http://127.0.0.1:1", "eu-west-1")
+    calls: list[tuple[str, S3Location | None]] = []
 
     @contextlib.contextmanager
-    def noted(uri: str, s3: S3Location | None) -> Iterator[BinaryIO]:
-        asked.append((uri, s3))
+    def record(uri: str, s3: S3Location | None) -> Iterator[BinaryIO]:
+        calls.append((uri, s3))
         with objects.writer(str(tmp_path / "file.parquet"), None) as out:
             yield out
 
@@ -124,19 +125,17 @@ def test_executors_are_told_where_s3_is(
         schema, java = table.schema, table.java
         folder = "s3://lake/tables/fruits/features/data/"
 
-    monkeypatch.setattr(writing, "where_is_s3", lambda: where)
-    monkeypatch.setattr(writing, "writer", noted)
-    monkeypatch.setattr(writing, "_folder", lambda table: table.folder)
-    assert len(written(InS3, iter, embedded(range(3)))) == 1  # type: ignore[arg-type]
-    [(uri, s3)] = asked
+    monkeypatch.setattr(writing, "find_s3_for", lambda uri: location)
+    monkeypatch.setattr(writing, "writer", record)
+    monkeypatch.setattr(writing, "_data_folder", lambda table: table.folder)
+    assert len(write(InS3, iter, embeddings(range(3)))) == 1  # type: ignore[arg-type]
+    [(uri, s3)] = calls
     assert uri.startswith(InS3.folder)
-    assert s3 == where
+    assert s3 == location
 
 
-def test_what_a_killed_writer_leaves_is_not_hidden_from_upkeep(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Iceberg passes over names that begin with a dot or an underscore."""
+def test_upkeep_sees_the_file_of_a_killed_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Iceberg ignores names that begin with a dot or an underscore."""
     seen: list[str] = []
     monkeypatch.setattr(Path, "replace", lambda part, _: seen.append(part.name))
     objects.write_bytes(str(tmp_path / "file.parquet"), b"x")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow as pa
 import pytest
-from fruits.base.batches import matrix
+from fruits.base.batches import to_matrix
 from fruits.images.decoding import clean
 from fruits.model import embedding
 from PIL import Image
@@ -49,7 +49,7 @@ def embedded(flatbuffer: bytes, pixels: list[bytes], batch_size: int, *cuts: int
         str(i) for i in range(len(pixels))
     ]
     assert out[0].column("content_sha256")[0].as_py() == "c0"
-    return np.concatenate([matrix(batch.column("features"), 1280) for batch in out])
+    return np.concatenate([to_matrix(batch.column("features"), 1280) for batch in out])
 
 
 @pytest.mark.parametrize("batch_size", [2, 4, 8])

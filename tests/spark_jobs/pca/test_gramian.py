@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pyarrow as pa
 import pytest
-from fruits.base.batches import list_column
+from fruits.base.batches import to_list_column
 from fruits.base.errors import FeaturesOutOfRangeError
 from fruits.pca import gramian as sums_module
 from fruits.pca.gramian import (
@@ -144,7 +144,7 @@ def test_no_parts_make_no_sums():
 
 def test_the_mappers_sum_and_merge_partitions():
     values = features(30)
-    rows = [pa.record_batch({"features": list_column(part)}) for part in np.split(values, [7, 7, 20])]
+    rows = [pa.record_batch({"features": to_list_column(part)}) for part in np.split(values, [7, 7, 20])]
     partials = [next(iter(summer(6)(rows[:2]))), next(iter(summer(6)(rows[2:]))), next(iter(summer(6)([])))]
     (merged,) = merger()(partials)
     assert merged.column("sums")[0].as_py() == summed(values).to_bytes()
@@ -152,7 +152,7 @@ def test_the_mappers_sum_and_merge_partitions():
 
 def test_sums_are_ready_to_be_read_by_two_threads_at_once(monkeypatch):
     features = np.arange(30, dtype=np.float32).reshape(10, 3) / 8
-    batch = pa.record_batch([list_column(features)], names=["features"])
+    batch = pa.record_batch([to_list_column(features)], names=["features"])
     sums = sums_module.summed([batch], 3)
     for changing in ("_multiply", "_fold"):
         monkeypatch.setattr(Sums, changing, None)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from fruits.base import schemas
-from fruits.base.batches import list_column
+from fruits.base.batches import to_list_column
 from fruits.job import job_run
 from fruits.lake import data_files, overwrite, tables
 from fruits.lake.iceberg import Table
@@ -40,7 +40,7 @@ def add(run: job_run.Run, ids: list[int], night: int = 1, model_id: str = MODEL)
         {
             "image_id": [f"{i:064x}" for i in ids],
             "model_id": [model_id] * len(ids),
-            "features": list_column(vectors),
+            "features": to_list_column(vectors),
             "content_sha256": ["c"] * len(ids),
             "run_id": [f"night-{night}"] * len(ids),
         }
@@ -55,7 +55,8 @@ def remove(run: job_run.Run, ids: list[int]) -> None:
 
 def anew(run: job_run.Run, model_id: str = MODEL) -> bytes:
     """The sums of what the table has now, past everything that is tested here."""
-    rows = tables.of_model(run.spark.table(f"{run.arguments.database}.features"), model_id).select("features")
+    features = run.spark.table(f"{run.arguments.database}.features")
+    rows = features.where(f"model_id = '{model_id}'").select("features")
     total = gramian.Sums()
     for batch in rows.toArrow().to_batches():
         total.add(np.array(batch.column("features").to_pylist(), np.float32))
@@ -248,7 +249,7 @@ def test_the_pieces_that_changed_are_those_of_other_files(nights):
     before = Table(run.spark, f"{nights.database}.features").snapshot_id
     add(run, [2], night=2)
     now = Table(run.spark, f"{nights.database}.features").snapshot_id
-    added, removed = data_files.changed(run.spark, f"{nights.database}.features", before, now)
+    added, removed = data_files.compare_snapshots(run.spark, f"{nights.database}.features", before, now)
     assert [piece.rows for piece in added] == [1]
     assert removed == []
     assert schemas.KEYS["pca_sums"] == ("model_id",)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from fruits.base.batches import list_column
+from fruits.base.batches import to_list_column
 from fruits.base.errors import ConstantFeaturesError, InputError, TooFewImagesError
 from fruits.pca import principal_components
 from fruits.pca.gramian import Sums
@@ -164,6 +164,6 @@ def test_one_bad_value_leaves_its_neighbours_projected():
     values[0, 0] = np.inf
     model = fitted(features(), k=2)
     (projected,) = principal_components.projector(model)(
-        [pa.record_batch({"image_id": pa.array(list("abc")), "features": list_column(values)})]
+        [pa.record_batch({"image_id": pa.array(list("abc")), "features": to_list_column(values)})]
     )
     assert [row is None for row in projected.column("pca").to_pylist()] == [True, False, False]

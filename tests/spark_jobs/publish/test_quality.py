@@ -7,9 +7,9 @@ import pytest
 from fruits.publish.quality import (
     Facts,
     Limits,
-    as_json,
     gate,
     neighbour_agreement,
+    to_json,
 )
 
 GOOD = Facts(
@@ -26,7 +26,7 @@ GOOD = Facts(
     explained_variance=0.95,
     agreement_features=0.8,
     agreement_pca=0.8,
-    judged=500,
+    judged_photos=500,
 )
 LIMITS = Limits(agreement=0.5)
 
@@ -72,7 +72,7 @@ def test_an_empty_run_fails_without_dividing_by_zero():
 
 
 def test_checks_are_plain_json():
-    assert as_json(gate(GOOD, LIMITS))["reject_rate"] == {"ok": True, "value": 1 / 11, "limit": 0.2}
+    assert to_json(gate(GOOD, LIMITS))["reject_rate"] == {"ok": True, "value": 1 / 11, "limit": 0.2}
 
 
 def test_neighbours_of_two_clear_groups_agree():
@@ -100,7 +100,7 @@ def test_without_labels_to_compare_nothing_is_claimed():
 
 
 @pytest.mark.parametrize(
-    "limits", [Limits(), replace(LIMITS, judged=501)], ids=["random weights", "few photos"]
+    "limits", [Limits(), replace(LIMITS, judged_photos=501)], ids=["random weights", "few photos"]
 )
 def test_agreement_is_reported_and_not_enforced(limits):
     checks = gate(replace(GOOD, agreement_features=0.0, agreement_pca=0.0), limits)

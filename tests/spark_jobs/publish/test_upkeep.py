@@ -8,7 +8,7 @@ from fruits.job import job_run
 from fruits.lake import tables
 from fruits.lake.iceberg import Table
 from fruits.publish import upkeep
-from fruits.publish.upkeep import Found
+from fruits.publish.upkeep import TableStats
 
 from tests.spark_jobs.conftest import Nights
 from tests.spark_jobs.pca.test_gramian_store import add, begin, updated
@@ -17,25 +17,26 @@ MB = 1024 * 1024
 
 
 @pytest.mark.parametrize(
-    ("found", "wanted"),
+    ("stats", "wants"),
     [
-        (Found(1, 10 * MB, 1, 0), False),
-        (Found(16, 10 * MB, 1, 0), False),
-        (Found(17, 10 * MB, 1, 0), True),
-        (Found(100, 100 * 128 * MB, 1, 0), False),
-        (Found(150, 100 * 128 * MB, 1, 0), False),
-        (Found(200, 100 * 128 * MB, 1, 0), True),
+        (TableStats(1, 10 * MB, 1, 0), False),
+        (TableStats(16, 10 * MB, 1, 0), False),
+        (TableStats(17, 10 * MB, 1, 0), True),
+        (TableStats(100, 100 * 128 * MB, 1, 0), False),
+        (TableStats(150, 100 * 128 * MB, 1, 0), False),
+        (TableStats(200, 100 * 128 * MB, 1, 0), True),
+        (TableStats(2 * 256, 10 * MB, 1, 0, partitions=256), False),
+        (TableStats(16 * 256, 10 * MB, 1, 0, partitions=256), False),
+        (TableStats(17 * 256, 10 * MB, 1, 0, partitions=256), True),
     ],
 )
-def test_compaction_pays_when_it_takes_half_of_many_files_away(found, wanted):
-    assert found.wants_compaction is wanted
+def test_compaction_pays_when_it_takes_half_of_many_files_away(stats, wants):
+    assert stats.wants_compaction is wants
 
 
-@pytest.mark.parametrize(
-    ("snapshots", "days", "wanted"), [(39, 30, False), (40, 6.9, False), (40, 7.1, True)]
-)
-def test_expiry_waits_until_many_snapshots_are_old(snapshots, days, wanted):
-    assert Found(1, 1, snapshots, days).wants_expiry is wanted
+@pytest.mark.parametrize(("snapshots", "days", "wants"), [(39, 30, False), (40, 6.9, False), (40, 7.1, True)])
+def test_expiry_waits_until_many_snapshots_are_old(snapshots, days, wants):
+    assert TableStats(1, 1, snapshots, days).wants_expiry is wants
 
 
 @pytest.mark.spark
@@ -43,8 +44,20 @@ def test_a_usual_night_commits_nothing(nights: Nights) -> None:
     run = begin(nights)
     add(run, [1, 2])
     before = nights.commits("features")
-    assert upkeep.done(run) == {}
+    assert upkeep.maintain(run) == {}
     assert nights.commits("features") == before
+
+
+@pytest.mark.spark
+def test_a_few_files_in_each_partition_are_not_compacted(nights: Nights) -> None:
+    run = begin(nights)
+    features = f"{nights.database}.features"
+    nights.spark.sql(f"ALTER TABLE {features} ADD PARTITION FIELD bucket(8, image_id)")
+    for first in (0, 100, 200):
+        add(run, list(range(first, first + 40)))
+    stats = upkeep.read_stats(Table(nights.spark, features))
+    assert (stats.files, stats.partitions) == (3 * 8, 8), "more files than an unpartitioned table may have"
+    assert upkeep.maintain(run) == {}
 
 
 @pytest.mark.spark
@@ -54,7 +67,7 @@ def test_many_small_files_become_one_and_the_rows_stay(nights: Nights) -> None:
         add(run, [i])
     updated(run)
     rows = nights.rows("features")
-    assert list(upkeep.done(run)["features"]) == ["compact"]
+    assert list(upkeep.maintain(run)["features"]) == ["compact"]
     assert Table(run.spark, f"{nights.database}.features").files == 1
     assert nights.rows("features") == rows
     assert updated(run).how == "nothing changed since the kept sums"
