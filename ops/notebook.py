@@ -78,4 +78,4 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
         consistency_s=settings.list_consistency_s,
         poll_s=settings.poll_s,
     )
-    return desk.adopt_or_create(body)
+    return desk.find_or_create(body)

@@ -1,6 +1,6 @@
-"""The body of RunJobFlow, rendered from include/cluster.yaml without Airflow's templating.
+"""Render the body of RunJobFlow from include/cluster.yaml.
 
-What a cluster is made of can so be read in one file, and rendered and checked without a scheduler.
+The body does not use Airflow's templating, so that it can be rendered and checked without a scheduler.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _WHOLE_VALUE = re.compile(r"\$\{([a-z_]+)\}")
 
 @dataclass(frozen=True)
 class Profile:
-    """One size of cluster.
+    """A cluster size.
 
     Attributes:
-        name: as in settings and in the form.
-        images_per_second: throughput of load and featurize together.
-        fixed_minutes: what a run takes before and after its images.
-        values: every value of the profile, `instance_fleets` included, for the template.
+        name: Name in the settings and in the trigger form.
+        images_per_second: Throughput of load_images and featurize together.
+        fixed_minutes: Duration of a run without images.
+        values: Every value of the profile for the template, including `instance_fleets`.
     """
 
     name: str
@@ -39,19 +39,19 @@ class Profile:
 
     @property
     def instance_fleets(self) -> list[dict[str, Any]]:
-        """The fleets as RunJobFlow takes them."""
+        """The fleets as RunJobFlow accepts them."""
         return list(self.values["instance_fleets"])
 
-    def longest_minutes(self, otherwise: int) -> int:
-        """The most minutes that a cluster of it may live: its own, or what the deployment allows if that is less."""
-        return min(int(self.values.get("max_minutes", otherwise)), otherwise)
+    def longest_minutes(self, limit: int) -> int:
+        """Return the longest lifetime of a cluster in minutes: the profile's own, up to the deployment's `limit`."""
+        return min(int(self.values.get("max_minutes", limit)), limit)
 
 
 def load_profile(name: str, path: Path = CLUSTER_FILE) -> Profile:
-    """Reads one profile.
+    """Read a profile.
 
     Raises:
-        ConfigError: there is no such profile, or it lacks a value.
+        ConfigError: The profile does not exist, or lacks a value.
     """
     profiles = read_yaml_mapping(path).get("profiles", {})
     if name not in profiles:
@@ -70,21 +70,21 @@ def load_profile(name: str, path: Path = CLUSTER_FILE) -> Profile:
 
 
 def render_body(values: Mapping[str, Any], path: Path = CLUSTER_FILE) -> dict[str, Any]:
-    """Renders the body of RunJobFlow.
+    """Render the body of RunJobFlow.
 
     Args:
-        values: one per placeholder; None leaves the key that uses it out.
-        path: the template.
+        values: Values of the placeholders; a key whose value is None is omitted.
+        path: File with the template.
 
     Raises:
-        ConfigError: the template names a value that is not there.
+        ConfigError: A placeholder has no value.
     """
     template = read_yaml_mapping(path).get("run_job_flow")
     if not isinstance(template, dict):
-        raise ConfigError(f"{path.name}: no run_job_flow in it; restore it from the repository")
+        raise ConfigError(f"{path.name}: run_job_flow is missing; restore the file from the repository")
     body = _render(template, values, path.name)
     for configuration in body.get("Configurations", []):
-        properties = configuration["Properties"]  # EMR takes strings only here
+        properties = configuration["Properties"]  # EMR accepts only strings here
         configuration["Properties"] = {key: str(value) for key, value in properties.items()}
     return dict(body)
 

@@ -1,4 +1,4 @@
-"""The request that makes a cluster: a body of RunJobFlow from the settings of a deployment, checked first."""
+"""Build and check the body of RunJobFlow from the settings of a deployment."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from fruits_airflow.cost.estimate import worker_vcpus
 from fruits_airflow.emr.cluster_body import Profile, render_body
 from fruits_airflow.emr.cluster_lint import require_sound
 from fruits_airflow.emr.clusters import RunKey, tag_value
-from fruits_airflow.emr.lint_types import Surroundings
+from fruits_airflow.emr.lint_facts import LintContext
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
 
-# Where include/bootstrap.sh puts the libraries, and where the image of a node has its own.
-PACKED_PYTHON = "/opt/fruits/bin/python"
-IMAGE_PYTHON = "/usr/bin/python3.11"
-ANY_DIGEST = "0" * 64  # of code that is not packed yet
+PACKED_PYTHON = "/opt/fruits/bin/python"  # include/bootstrap.sh installs the libraries there
+IMAGE_PYTHON = "/usr/bin/python3.11"  # interpreter of the node's image
+_ANY_DIGEST = "0" * 64  # of code that is not packed yet
 
 
 def cluster_body(
@@ -32,18 +31,18 @@ def cluster_body(
     lake_region: str,
     ends_at: datetime,
 ) -> dict[str, Any]:
-    """The body of RunJobFlow.
+    """Build the body of RunJobFlow.
 
     Args:
-        settings: of the deployment.
-        identity: whose cluster.
-        profile: its size.
-        code_digest: folder below code/ in the lake with bootstrap.sh.
-        lake_region: where the lake's catalog is.
-        ends_at: when the cluster must be gone, with a time zone.
+        settings: Settings of this deployment.
+        identity: Run that the cluster belongs to.
+        profile: Size of the cluster.
+        code_digest: Folder below code/ in the lake that contains bootstrap.sh.
+        lake_region: Region of the lake's catalog.
+        ends_at: Deadline of the cluster, with a time zone.
 
     Raises:
-        ConfigError: include/cluster.yaml names a value that is not there.
+        ConfigError: A placeholder of include/cluster.yaml has no value.
     """
     packed = settings.node_environment not in (None, PREINSTALLED)
     environment = f"s3://{settings.lake_bucket}/env/{settings.node_environment}/environment.tar.gz"
@@ -75,48 +74,35 @@ def cluster_body(
 def require_sound_cluster(
     body: Mapping[str, Any], settings: Settings, region: str, now: datetime, client: EMRClient | None = None
 ) -> None:
-    """Checks a body against every rule of fruits_airflow/emr/cluster_lint.py.
+    """Check a body against every rule of fruits_airflow/emr/cluster_lint.py.
 
-    Args:
-        body: of RunJobFlow.
-        settings: of the deployment.
-        region: where it is sent.
-        now: when, with a time zone.
-        client: reads the security configuration that the body names, to check what it says too.
+    With a client, read and check the security configuration that the body names too.
 
     Raises:
-        ResidencyError: the region is not in the European Union.
-        ClusterRefused: a rule is broken.
-        ClientError: the security configuration cannot be read.
+        ResidencyError: The region is not in the European Union.
+        ClusterRefused: The body breaks a rule.
+        ClientError: EMR refused to describe the security configuration.
     """
     security: Mapping[str, Any] | None = None
     if client is not None and (name := body.get("SecurityConfiguration")):
         described = client.describe_security_configuration(Name=name)
         security = json.loads(described["SecurityConfiguration"])
-    require_sound(
-        body,
-        Surroundings(
-            region=region,
-            lake_bucket=settings.lake_bucket,
-            now=now,
-            preinstalled=settings.node_environment == PREINSTALLED,
-            security=security,
-        ),
-    )
+    preinstalled = settings.node_environment == PREINSTALLED
+    require_sound(body, LintContext(region, settings.lake_bucket, now, preinstalled, security))
 
 
 def require_sound_profile(
     settings: Settings, profile: Profile, region: str, lake_region: str, now: datetime
 ) -> None:
-    """Checks, before anything is created, the cluster that a run of this profile would ask for.
+    """Check the cluster that a run with this profile would create.
 
     Raises:
-        ResidencyError: the region is not in the European Union.
-        ClusterRefused: a rule is broken.
+        ResidencyError: The region is not in the European Union.
+        ClusterRefused: The body breaks a rule.
     """
     ends_at = now + timedelta(minutes=profile.longest_minutes(settings.max_cluster_minutes))
     identity = RunKey(settings.deployment_id, "plan", "plan")
     body = cluster_body(
-        settings, identity, profile, code_digest=ANY_DIGEST, lake_region=lake_region, ends_at=ends_at
+        settings, identity, profile, code_digest=_ANY_DIGEST, lake_region=lake_region, ends_at=ends_at
     )
     require_sound_cluster(body, settings, region, now)

@@ -20,14 +20,14 @@ from fruits_airflow.emr.cluster_lint import (
 )
 from fruits_airflow.emr.cluster_request import cluster_body, require_sound_profile
 from fruits_airflow.emr.clusters import RunKey
-from fruits_airflow.emr.lint_types import Surroundings
+from fruits_airflow.emr.lint_facts import LintContext
 
 from tests.plugins.laptop import SECURITY
 
 NOW = datetime(2026, 11, 23, 2, tzinfo=UTC)
 DIGEST = "e" * 64
 PROFILES = ("demo", "nightly", "notebook")
-AROUND = Surroundings(region="eu-west-1", lake_bucket="lake", now=NOW, security=SECURITY)
+AROUND = LintContext(region="eu-west-1", lake_bucket="lake", now=NOW, security=SECURITY)
 SETTINGS = Settings(
     deployment_id="test", raw_bucket="raw", lake_bucket="lake", service_role="s", instance_profile="i",
     security_configuration="c", node_environment=DIGEST, subnet_id="subnet-01234567",

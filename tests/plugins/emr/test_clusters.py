@@ -26,7 +26,7 @@ def throttled(**_: Any) -> Any:
 
 
 def live(run: RunContext) -> list[str]:
-    return [cluster.job_flow_id for cluster in clusters.find(run.client, run.identity)]
+    return [cluster.job_flow_id for cluster in clusters.find_clusters(run.client, run.identity)]
 
 
 def test_a_second_attempt_finds_the_cluster_of_the_first(run: RunContext) -> None:
@@ -41,7 +41,7 @@ def test_retry_after_lost_reply_finds_the_same_cluster(run: RunContext) -> None:
 
     desk = replace(run.desk, single_attempt_client=Double(run.client, run_job_flow=lost))
 
-    cluster = desk.adopt_or_create(run.body)
+    cluster = desk.find_or_create(run.body)
 
     assert live(run) == [cluster.job_flow_id]
 
@@ -68,7 +68,7 @@ def test_a_cluster_that_the_listing_does_not_show_yet_is_waited_for(run: RunCont
     desk = replace(
         run.desk, client=hiding(run, 0.5), single_attempt_client=Double(run.client, run_job_flow=lost)
     )
-    assert [desk.adopt_or_create(run.body).job_flow_id] == made
+    assert [desk.find_or_create(run.body).job_flow_id] == made
     assert live(run) == made
 
 
@@ -77,7 +77,7 @@ def test_a_cluster_whose_id_was_told_is_never_made_again_however_long_the_listin
 ) -> None:
     made = run.adopt_or_create()
     desk = replace(run.desk, client=hiding(run, 60), consistency_s=0.0)
-    assert desk.adopt_or_create(run.body).job_flow_id == made.job_flow_id
+    assert desk.find_or_create(run.body).job_flow_id == made.job_flow_id
     assert live(run) == [made.job_flow_id]
     assert [cluster.job_flow_id for cluster in desk.end_all(timeout_s=30)] == [made.job_flow_id]
 
@@ -105,7 +105,7 @@ def test_a_cluster_that_is_announced_while_the_listing_is_read_is_seen(run: RunC
         made.append(run.client.run_job_flow(**run.body())["JobFlowId"])
         return False
 
-    adopted = replace(run.desk, client=looking(run, make, lambda: True)).adopt()
+    adopted = replace(run.desk, client=looking(run, make, lambda: True)).find()
     assert adopted is not None
     assert [adopted.job_flow_id] == made
 
@@ -149,14 +149,14 @@ def test_a_forgotten_cluster_that_tag_conditions_deny_does_not_keep_a_run_from_i
     written = datetime.now(UTC) - timedelta(days=1, seconds=1)  # longer ago than a cluster lives
     run.journal.note("run_job_flow", made="j-FORGOTTEN0000", at=written.isoformat())
     desk = replace(run.desk, client=denying(run))
-    assert desk.adopt_or_create(run.body).name == run.identity.name
+    assert desk.find_or_create(run.body).name == run.identity.name
 
 
 def test_a_cluster_that_may_live_is_not_made_again_because_it_is_denied(run: RunContext) -> None:
     run.journal.note("run_job_flow", made="j-FORGOTTEN0000")
     desk = replace(run.desk, client=denying(run))
     with pytest.raises(ClientError, match="AccessDenied"):
-        desk.adopt_or_create(run.body)
+        desk.find_or_create(run.body)
     assert live(run) == []
 
 
@@ -164,7 +164,7 @@ def test_a_listed_cluster_that_is_denied_is_unknown(run: RunContext) -> None:
     listed = [{"Clusters": [{"Id": "j-FORGOTTEN0000", "Name": run.identity.name}]}]
     client = Double(denying(run), get_paginator=lambda _: Double(None, paginate=lambda **_: listed))
     with pytest.raises(ClientError, match="AccessDenied"):
-        clusters.find(client, run.identity)
+        clusters.find_clusters(client, run.identity)
 
 
 def ending(run: RunContext, looks: int) -> tuple[Any, list[str]]:
@@ -194,7 +194,7 @@ def ending(run: RunContext, looks: int) -> tuple[Any, list[str]]:
 
 def test_the_next_cluster_is_made_when_the_one_before_has_ended(run: RunContext) -> None:
     client, told = ending(run, looks=3)
-    made = replace(run.desk, client=client).adopt_or_create(run.body)
+    made = replace(run.desk, client=client).find_or_create(run.body)
     assert len(told) == 3
     assert live(run) == [made.job_flow_id]
 
@@ -207,14 +207,14 @@ def test_a_cluster_that_goes_on_ending_is_left_to_another_attempt(
     run.journal.note("run_job_flow", made="j-ENDING")
     client, _ = ending(run, looks)
     with pytest.raises(ClusterLost, match="j-ENDING is TERMINATING"):
-        replace(run.desk, client=client).adopt_or_create(run.body)
+        replace(run.desk, client=client).find_or_create(run.body)
     assert live(run) == []
 
 
 def test_without_an_announced_request_nothing_is_waited_for(run: RunContext) -> None:
     desk = replace(run.desk, consistency_s=60.0)
     begun = time.monotonic()
-    assert desk.adopt() is None
+    assert desk.find() is None
     assert time.monotonic() - begun < 10
 
 
@@ -224,7 +224,7 @@ def test_when_no_reply_and_no_cluster_comes_the_error_is_raised_after_the_window
 
     desk = replace(run.desk, single_attempt_client=Double(run.client, run_job_flow=lost))
     with pytest.raises(ReadTimeoutError):
-        desk.adopt_or_create(run.body)
+        desk.find_or_create(run.body)
     assert live(run) == []
 
 
@@ -236,7 +236,7 @@ def test_of_two_clusters_the_oldest_is_adopted_and_the_other_ended(run: RunConte
     assert run.adopt_or_create().job_flow_id == first
 
     # TerminateJobFlows answers before the cluster's state says so, here as on AWS.
-    until(lambda: clusters.describe(run.client, second).state not in LIVE_STATES)
+    until(lambda: clusters.describe_cluster(run.client, second).state not in LIVE_STATES)
 
 
 def test_an_extra_cluster_that_cannot_be_ended_now_does_not_keep_the_run_from_its_own(
@@ -248,7 +248,7 @@ def test_an_extra_cluster_that_cannot_be_ended_now_does_not_keep_the_run_from_it
     first = run.client.run_job_flow(**run.body())["JobFlowId"]
     time.sleep(0.05)
     run.client.run_job_flow(**run.body())
-    adopted = replace(run.desk, client=Double(run.client, terminate_job_flows=lost)).adopt()
+    adopted = replace(run.desk, client=Double(run.client, terminate_job_flows=lost)).find()
     assert adopted is not None
     assert adopted.job_flow_id == first
 
@@ -257,7 +257,7 @@ def test_two_deployments_with_the_same_run_do_not_see_each_other(
     run: RunContext, make_run: Callable[..., RunContext], account: Settings
 ) -> None:
     other = make_run(settings=replace(account, deployment_id="another"))
-    mine, theirs = (one.desk.adopt_or_create(one.body) for one in (run, other))
+    mine, theirs = (one.desk.find_or_create(one.body) for one in (run, other))
     assert mine.job_flow_id != theirs.job_flow_id
 
     run.desk.end_all(timeout_s=30)
@@ -271,9 +271,9 @@ def test_a_cluster_of_that_name_without_the_tags_is_left_alone(run: RunContext) 
     body["Tags"] = [tag for tag in body["Tags"] if tag["Key"] != "deployment"]
     stranger = run.client.run_job_flow(**body)["JobFlowId"]
     try:
-        assert run.desk.adopt() is None
+        assert run.desk.find() is None
         run.desk.end_all(timeout_s=30)
-        assert clusters.describe(run.client, stranger).state in LIVE_STATES
+        assert clusters.describe_cluster(run.client, stranger).state in LIVE_STATES
     finally:
         run.client.terminate_job_flows(JobFlowIds=[stranger])
 
@@ -298,7 +298,7 @@ def test_a_refused_request_is_not_looked_for(run: RunContext) -> None:
     body = {**run.body(), "ServiceRole": "no-such-role"}
     begun = time.monotonic()
     with pytest.raises(ClientError, match="no-such-role"):
-        desk.adopt_or_create(lambda: body)
+        desk.find_or_create(lambda: body)
     assert time.monotonic() - begun < 10
 
 
@@ -306,7 +306,7 @@ def test_end_all_watches_until_the_cluster_is_gone(run: RunContext) -> None:
     made = run.adopt_or_create().job_flow_id
     ended = run.desk.end_all(timeout_s=30)
     assert [cluster.job_flow_id for cluster in ended] == [made]
-    assert clusters.describe(run.client, made).state == "TERMINATED"
+    assert clusters.describe_cluster(run.client, made).state == "TERMINATED"
 
 
 def test_end_all_says_when_a_cluster_does_not_end(run: RunContext) -> None:
@@ -320,7 +320,7 @@ def test_a_protected_cluster_is_ended_too(run: RunContext) -> None:
     made = run.adopt_or_create().job_flow_id
     run.client.set_termination_protection(JobFlowIds=[made], TerminationProtected=True)
     run.desk.end_all(timeout_s=30)
-    assert clusters.describe(run.client, made).state == "TERMINATED"
+    assert clusters.describe_cluster(run.client, made).state == "TERMINATED"
 
 
 def test_a_dead_cluster_is_not_adopted(run: RunContext) -> None:

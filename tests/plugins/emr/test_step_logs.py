@@ -84,7 +84,7 @@ def test_a_corrupt_log_gives_what_is_readable_and_is_no_error(
 ) -> None:
     put("stderr.gz", content)
     assert [line.startswith("line ") for line in tails(account)["stderr"][:1]] == [True] * shown
-    assert "cut short or corrupt" in caplog.text
+    assert "truncated, corrupt" in caplog.text
 
 
 def test_a_log_that_inflates_without_end_is_shown_from_its_readable_part_in_little_memory(
@@ -120,7 +120,7 @@ def test_what_a_step_printed_may_come_a_little_later_than_its_errors(account: Se
 def test_a_step_that_printed_nothing_is_not_waited_for_as_long_as_one_without_logs(
     account: Settings, put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step_logs, "TOGETHER_S", 0.3)
+    monkeypatch.setattr(step_logs, "STDOUT_WAIT_S", 0.3)
     put("stderr", b"in time")
     begun = time.monotonic()
     assert tails(account, wait_s=60) == {"stderr": ["in time"]}

@@ -28,18 +28,18 @@ def ids(desk: StepSubmitter) -> list[str]:
 
 def test_a_waiting_running_or_completed_step_is_adopted(desk: StepSubmitter) -> None:
     step = bash("sleep 1")
-    first = desk.adopt_or_add(step).step_id
-    assert desk.adopt_or_add(step).step_id == first
+    first = desk.find_or_add(step).step_id
+    assert desk.find_or_add(step).step_id == first
     assert ended(desk, first).state == "COMPLETED"
-    assert desk.adopt_or_add(step).step_id == first
+    assert desk.find_or_add(step).step_id == first
     assert ids(desk) == [first]
 
 
 def test_a_failed_step_gets_a_new_attempt(desk: StepSubmitter) -> None:
     step = bash("exit 1")
-    first = desk.adopt_or_add(step).step_id
+    first = desk.find_or_add(step).step_id
     assert ended(desk, first).state == "FAILED"
-    assert desk.adopt_or_add(step).step_id != first
+    assert desk.find_or_add(step).step_id != first
 
 
 def test_retry_after_lost_reply_finds_the_same_step(desk: StepSubmitter) -> None:
@@ -47,7 +47,7 @@ def test_retry_after_lost_reply_finds_the_same_step(desk: StepSubmitter) -> None
         desk.client.add_job_flow_steps(**request)
         raise ReadTimeoutError(endpoint_url="emr")
 
-    step = replace(desk, single_attempt_client=Double(desk.client, add_job_flow_steps=lost)).adopt_or_add(
+    step = replace(desk, single_attempt_client=Double(desk.client, add_job_flow_steps=lost)).find_or_add(
         bash("true")
     )
 
@@ -55,7 +55,7 @@ def test_retry_after_lost_reply_finds_the_same_step(desk: StepSubmitter) -> None
 
 
 def test_a_step_that_the_listing_does_not_show_yet_is_waited_for(desk: StepSubmitter) -> None:
-    made = desk.adopt_or_add(bash("true"))
+    made = desk.find_or_add(bash("true"))
     desk.journal.note(f"add-load_images-1-{desk.job_flow_id}", known=0)  # as after a lost reply
     shown_from = time.monotonic() + 0.5
 
@@ -63,7 +63,7 @@ def test_a_step_that_the_listing_does_not_show_yet_is_waited_for(desk: StepSubmi
         real = desk.client.get_paginator(name)
         return Double(real, paginate=lambda **_: [{"Steps": []}]) if time.monotonic() < shown_from else real
 
-    again = replace(desk, client=Double(desk.client, get_paginator=stale)).adopt_or_add(bash("true"))
+    again = replace(desk, client=Double(desk.client, get_paginator=stale)).find_or_add(bash("true"))
 
     assert again.step_id == made.step_id
     assert ids(desk) == [made.step_id]
@@ -72,13 +72,13 @@ def test_a_step_that_the_listing_does_not_show_yet_is_waited_for(desk: StepSubmi
 def test_a_step_whose_id_was_told_is_never_added_again_however_long_the_listing_lags(
     desk: StepSubmitter,
 ) -> None:
-    made = desk.adopt_or_add(bash("true"))
+    made = desk.find_or_add(bash("true"))
 
     def stale(_: str) -> Any:
         return SimpleNamespace(paginate=lambda **_: [{"Steps": []}])
 
     again = replace(desk, client=Double(desk.client, get_paginator=stale), consistency_s=0.0)
-    assert again.adopt_or_add(bash("true")).step_id == made.step_id
+    assert again.find_or_add(bash("true")).step_id == made.step_id
     assert ids(desk) == [made.step_id]
 
 
@@ -87,7 +87,7 @@ def test_when_no_reply_and_no_step_comes_the_error_is_raised_after_the_window(de
         raise ReadTimeoutError(endpoint_url="emr")
 
     with pytest.raises(ReadTimeoutError):
-        replace(desk, single_attempt_client=Double(desk.client, add_job_flow_steps=lost)).adopt_or_add(
+        replace(desk, single_attempt_client=Double(desk.client, add_job_flow_steps=lost)).find_or_add(
             bash("true")
         )
 
@@ -96,7 +96,7 @@ def test_a_cluster_that_has_ended_takes_no_step(desk: StepSubmitter, run: RunCon
     run.desk.end_all(timeout_s=30)
     begun = time.monotonic()
     with pytest.raises(ClientError):
-        replace(desk, consistency_s=60.0).adopt_or_add(bash("true"))
+        replace(desk, consistency_s=60.0).find_or_add(bash("true"))
     assert time.monotonic() - begun < 10  # a refused step is not looked for
 
 

@@ -16,8 +16,8 @@ from fruits_airflow.aws import clients
 from fruits_airflow.aws.endpoints import EndpointLog
 from fruits_airflow.config.errors import ConfigError, LockHeld, RunOvertaken
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.clusters import RunKey, describe
-from fruits_airflow.locking.database_lock import DatabaseLock, Holding, take_together
+from fruits_airflow.emr.clusters import RunKey, describe_cluster
+from fruits_airflow.locking.database_lock import DatabaseLock, LockRecord, take_all
 from fruits_airflow.locking.lock_owners import open_lock
 from fruits_airflow.runs.publication import Fingerprint, PublicationState
 from fruits_airflow.runs.run_context import RunContext
@@ -48,7 +48,7 @@ Locks = Callable[..., DatabaseLock]
 
 @pytest.fixture
 def lock_of(lake: Lake) -> Locks:
-    def lock(owner: RunKey, is_gone: Callable[[Holding], bool] = lambda _: False) -> DatabaseLock:
+    def lock(owner: RunKey, is_gone: Callable[[LockRecord], bool] = lambda _: False) -> DatabaseLock:
         return DatabaseLock(lake, "fruits", owner, "eu-west-1", is_gone)
 
     return lock
@@ -82,10 +82,10 @@ def test_of_many_at_once_one_gets_it(lock_of: Locks) -> None:
 
 def test_a_retry_finds_its_lock_and_prolongs_it(lock_of: Locks) -> None:
     lock_of(NIGHT).take(now() + HOUR)
-    taken, later = lock_of(NIGHT).holding(), now() + 2 * HOUR
+    taken, later = lock_of(NIGHT).read(), now() + 2 * HOUR
     lock_of(NIGHT).take(later)
     lock_of(NIGHT).take(now() + HOUR)
-    holding = lock_of(NIGHT).holding()
+    holding = lock_of(NIGHT).read()
     assert taken is not None
     assert holding is not None
     assert holding.deadline == later
@@ -115,7 +115,7 @@ def test_an_abandoned_lock_is_taken_over_and_the_log_says_from_whom(
 ) -> None:
     lock_of(ERASURE).take(now() - HOUR)
     lock_of(NIGHT, is_gone=lambda _: True).take(now() + HOUR)
-    holding = lock_of(NIGHT).holding()
+    holding = lock_of(NIGHT).read()
     assert holding is not None
     assert holding.owner == NIGHT
     assert "over from erase_images run e1" in caplog.text
@@ -139,7 +139,7 @@ def test_of_many_that_take_over_at_once_one_does(lock_of: Locks) -> None:
 def test_a_lock_is_taken_over_only_as_it_was_read(lock_of: Locks, lake: Lake) -> None:
     lock_of(ERASURE).take(now() - HOUR)
 
-    def comes_back(_: Holding) -> bool:
+    def comes_back(_: LockRecord) -> bool:
         lock_of(ERASURE).take(now() + HOUR)
         return True
 
@@ -156,20 +156,20 @@ def test_an_object_that_is_no_lock_says_what_to_do(lock_of: Locks, lake: Lake, c
 
 
 def release(lock: DatabaseLock) -> bool:
-    return lock.release(lock.holding())
+    return lock.release(lock.read())
 
 
 def test_a_release_does_not_remove_a_lock_that_its_run_has_asked_for_again(lock_of: Locks) -> None:
     lock_of(NIGHT).take(now() + HOUR)
-    held = lock_of(NIGHT).holding()
+    held = lock_of(NIGHT).read()
     lock_of(NIGHT).take(now() + HOUR)  # cleared, and at work again
     assert not lock_of(NIGHT).release(held)
-    assert lock_of(NIGHT).holding() is not None
+    assert lock_of(NIGHT).read() is not None
 
 
 def test_it_is_released_by_its_owner_only(lock_of: Locks) -> None:
     lock_of(NIGHT).take(now() + HOUR)
-    held = lock_of(NIGHT).holding()
+    held = lock_of(NIGHT).read()
     assert not lock_of(ERASURE).release(held)
     assert lock_of(NIGHT).release(held)
     assert not lock_of(NIGHT).release(held)
@@ -190,11 +190,11 @@ def test_a_release_does_not_remove_the_lock_of_who_took_over_meanwhile(
     lock_of: Locks, lake: Lake, caplog: pytest.LogCaptureFixture
 ) -> None:
     lock_of(NIGHT).take(now() - HOUR)
-    held = lock_of(NIGHT).holding()
+    held = lock_of(NIGHT).read()
     lock_of(ERASURE, is_gone=lambda _: True).take(now() + HOUR)
     assert not lock_of(NIGHT).release(held)
     assert "Released" not in caplog.text
-    holding = lock_of(ERASURE).holding()
+    holding = lock_of(ERASURE).read()
     assert holding is not None
     assert holding.owner == ERASURE
 
@@ -216,7 +216,7 @@ def test_a_holder_whose_run_is_alive_is_not_gone(run: RunContext) -> None:
 def test_a_holder_whose_cluster_is_alive_is_not_gone(make_run: Callable[..., RunContext]) -> None:
     holder, night = make_run("manual__holder"), make_run("manual__night")
     holder.adopt_or_create()
-    holding = holder.lock("fruits").holding()
+    holding = holder.lock("fruits").read()
     assert holding is not None
     holder.lake.write("locks/fruits.json", _expired(holder))
     with pytest.raises(LockHeld):
@@ -235,10 +235,10 @@ def _expired(run: RunContext) -> bytes:
 
 def test_whoever_makes_a_cluster_holds_the_database(run: RunContext) -> None:
     cluster = run.adopt_or_create()
-    holding = run.lock("fruits").holding()
+    holding = run.lock("fruits").read()
     assert holding is not None
     assert holding.owner == run.identity
-    deadline = describe(run.client, cluster.job_flow_id).deadline
+    deadline = describe_cluster(run.client, cluster.job_flow_id).deadline
     assert deadline is not None
     assert holding.deadline > deadline
 
@@ -285,9 +285,9 @@ def test_whoever_finds_one_of_two_locked_keeps_neither(make_run: Callable[..., R
     both = [erasing.lock(database) for database in ("fruits", "fruits_demo")]
     demo.lock("fruits_demo").take(now() + HOUR)
     with pytest.raises(LockHeld, match="fruits_demo is locked"):
-        take_together(both, now() + HOUR)
+        take_all(both, now() + HOUR)
     make_run("manual__night").lock("fruits").take(now() + HOUR)
-    holding = demo.lock("fruits_demo").holding()
+    holding = demo.lock("fruits_demo").read()
     assert holding is not None
     assert holding.owner == demo.identity
 
@@ -305,7 +305,7 @@ def test_whoever_cannot_ask_for_the_second_lock_keeps_the_first_no_longer(
     with monkeypatch.context() as patch:
         patch.setattr(DatabaseLock, "take", take)
         with pytest.raises(EndpointConnectionError):
-            take_together([erasing.lock(database) for database in ("fruits", "fruits_demo")], now() + HOUR)
+            take_all([erasing.lock(database) for database in ("fruits", "fruits_demo")], now() + HOUR)
     make_run("manual__night").lock("fruits").take(now() + HOUR)
 
 
@@ -321,8 +321,8 @@ def test_two_that_name_the_same_databases_in_another_order_do_not_wait_for_each_
 
     monkeypatch.setattr(DatabaseLock, "take", take)
     run = make_run()
-    take_together([run.lock("b"), run.lock("a")], now() + HOUR)
-    take_together([run.lock("a"), run.lock("b")], now() + HOUR)
+    take_all([run.lock("b"), run.lock("a")], now() + HOUR)
+    take_all([run.lock("a"), run.lock("b")], now() + HOUR)
     assert order == ["a", "b", "a", "b"]
 
 
@@ -332,4 +332,4 @@ def test_a_resumed_erasure_keeps_no_lock_while_it_may_not_go_on(make_run: Callab
     demo.lock("fruits_demo").take(now() + HOUR)
     with pytest.raises(LockHeld):
         erasing.adopt_or_create()
-    assert erasing.lock("fruits").holding() is None
+    assert erasing.lock("fruits").read() is None

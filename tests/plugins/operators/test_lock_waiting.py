@@ -98,7 +98,7 @@ def test_a_plan_beside_an_erasure_waits_and_writes_no_listing(
     assert run.lake.read(run_key(run.identity.run_id, "run.json")) is None
     release(erasing)
     assert task.execute_again(context, **deferred.value.kwargs)["database"] == "fruits"
-    holding = run.lock("fruits").holding()
+    holding = run.lock("fruits").read()
     assert holding is not None
     assert holding.owner == run.identity
 
@@ -142,7 +142,7 @@ def test_a_refused_plan_takes_no_lock(planner: tuple[PlanOperator, Any], run: Ru
     context["params"]["model_id"] = "d" * 64
     with pytest.raises(AirflowFailException, match="no complete model"):
         task.execute(context)
-    assert run.lock("fruits").holding() is None
+    assert run.lock("fruits").read() is None
 
 
 def test_a_night_that_finds_nothing_to_do_has_ended_well(
