@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from local_aws.emr.execution import command
+from local_aws.emr.execution import command, supervisor
 from local_aws.emr.ids import new_id
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class Execution:
                     [
                         sys.executable,
                         "-I",
-                        str(Path(__file__).with_name("supervisor.py")),
+                        str(Path(supervisor.__file__)),
                         str(self._cluster.settings.kill_seconds),
                         *self._cluster.hooks.step_command(self._cluster, self._step, local.argv),
                     ],

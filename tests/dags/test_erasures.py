@@ -96,7 +96,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def test_a_good_erasure_does_every_task(world: World) -> None:
     erasure = world.erasures["good"]
-    assert (erasure.state, set(erasure.tasks.values())) == ("success", {"success"}), world.log[-3000:]
+    assert (erasure.state, set(erasure.tasks.values())) == ("success", {"success"}), world.log
     assert set(WORK_TASKS) == erasure.tasks.keys() - {"terminate_cluster", "verdict"}
 
 
@@ -156,7 +156,7 @@ def test_a_plan_without_a_number_says_it_and_erases_nothing(world: World) -> Non
 
 def test_a_second_erasure_finds_nothing_and_is_green(world: World) -> None:
     erasure = world.erasures["again"]
-    assert erasure.state == "success", world.log[-3000:]
+    assert erasure.state == "success", world.log
     assert (erasure.receipt or {})["photos"] == {"versions": 0, "markers": 0, "uploads": 0}
 
 

@@ -78,7 +78,8 @@ def demo(photos, tmp_path_factory):
         keys = read_keys(folder / "aws" / "credentials")
         yield {"folder": folder, "endpoint": kept[1], "keys": keys, "out": out.read_text(), "calls": calls}
     finally:
-        os.killpg(process.pid, signal.SIGINT)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
         process.wait(60)
     assert left_behind() == [], "the demo left processes behind"
 
