@@ -53,9 +53,6 @@ def lint(body: Body, context: LintContext) -> list[str]:
     return [f"{rule.__name__}: {problem}" for rule in RULES for problem in rule(cluster)]
 
 
-# ---- region, release and lifetime -----------------------------------------------------------------------------------
-
-
 def eu_region(cluster: ClusterFacts) -> Problems:
     """Require a region in a member state of the European Union."""
     try:
@@ -102,9 +99,6 @@ def idle_timeout(cluster: ClusterFacts) -> Problems:
         yield "Instances.TerminationProtected is on: only a person could end the cluster; switch it off"
 
 
-# ---- permissions, network and encryption ----------------------------------------------------------------------------
-
-
 def roles(cluster: ClusterFacts) -> Problems:
     """Require the two roles of the stack."""
     service, nodes = cluster.body.get("ServiceRole"), cluster.body.get("JobFlowRole")
@@ -143,15 +137,11 @@ def encryption(cluster: ClusterFacts) -> Problems:
     if security is None:
         return
     settings = security.get("EncryptionConfiguration", {})
-    for key in ("EnableAtRestEncryption", "EnableInTransitEncryption"):
-        if not settings.get(key):
-            yield f"SecurityConfiguration {name}: {key} is off; switch it on"
     disks = settings.get("AtRestEncryptionConfiguration", {}).get("LocalDiskEncryptionConfiguration", {})
-    if settings.get("EnableAtRestEncryption") and not disks.get("EnableEbsEncryption"):
-        yield (
-            f"SecurityConfiguration {name}: EnableEbsEncryption is off: root volumes would not be encrypted; "
-            "switch it on"
-        )
+    switches = {"EnableAtRestEncryption": settings, "EnableInTransitEncryption": settings}
+    for key, holder in {**switches, "EnableEbsEncryption": disks}.items():
+        if not holder.get(key):
+            yield f"SecurityConfiguration {name}: {key} is off; switch it on"
 
 
 def instance_metadata(cluster: ClusterFacts) -> Problems:
@@ -164,9 +154,6 @@ def instance_metadata(cluster: ClusterFacts) -> Problems:
             "SecurityConfiguration: MinimumInstanceMetadataServiceVersion is not 2: version 1 returns a node's "
             "credentials to any forged request; set 2"
         )
-
-
-# ---- logs, libraries and Spark --------------------------------------------------------------------------------------
 
 
 def log_uri(cluster: ClusterFacts) -> Problems:
@@ -200,9 +187,6 @@ def spark_settings(cluster: ClusterFacts) -> Problems:
     warehouse = f"s3://{cluster.context.lake_bucket}/tables"
     if properties.get("spark.sql.catalog.lake.warehouse") != warehouse:
         yield f"spark.sql.catalog.lake.warehouse is not {warehouse}; set it"
-
-
-# ---- EMR's own limits -----------------------------------------------------------------------------------------------
 
 
 def step_failures(cluster: ClusterFacts) -> Problems:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.config.errors import ClusterLost
+from fruits_airflow.emr.announced_requests import AnnouncedRequests
 from fruits_airflow.emr.cluster_lint import LONGEST_LIFE
-from fruits_airflow.emr.eventual_consistency import find_announced
 from fruits_airflow.storage.idempotency import CREATED_ID, send_announced
 from fruits_airflow.storage.lake import error_code
 from fruits_airflow.storage.run_notes import Journal, age_s
@@ -186,42 +186,22 @@ def _own(identity: RunKey, clusters: list[Cluster], states: Sequence[str]) -> li
 
 
 @dataclass(frozen=True)
-class ClusterLifecycle:
-    """Creates and ends the cluster of a run.
+class ClusterLifecycle(AnnouncedRequests):
+    """Creates and ends the cluster of a run."""
 
-    Attributes:
-        client: EMR client for reading and ending, which repeats failed calls.
-        single_attempt_client: EMR client that sends each request once.
-        journal: Notes of the run.
-        identity: Run that the cluster belongs to.
-        consistency_s: Seconds for which ListClusters may not show a new cluster.
-        poll_s: Seconds between two calls while waiting.
-    """
-
-    client: EMRClient
-    single_attempt_client: EMRClient
-    journal: Journal
     identity: RunKey
-    consistency_s: float
-    poll_s: float
 
     def find(self) -> Cluster | None:
         """Find the run's live cluster, and end further ones."""
-        return find_announced(
-            self.journal,
+        return self.find_announced(
             CLUSTER_NOTE,
-            self.consistency_s,
-            self.poll_s,
             list_all=lambda: find_clusters(self.client, self.identity),
             describe=lambda note: find_noted(self.client, self.identity, note),
             choose=self._keep_oldest,
         )
 
     def find_or_create(self, body: Callable[[], dict[str, Any]]) -> Cluster:
-        """Find the run's live cluster, or create it.
-
-        Args:
-            body: Builds the body of RunJobFlow; called only when a cluster is created.
+        """Find the run's live cluster, or create it with the body of RunJobFlow that `body` builds.
 
         Raises:
             ClientError: AWS refused the request.
@@ -251,7 +231,7 @@ class ClusterLifecycle:
         if cluster := self.find():  # a second listing may show less than the first
             pending = [cluster, *find_clusters(self.client, self.identity, UNENDED_STATES)]
         else:
-            pending = self._find_listed_or_noted(UNENDED_STATES)
+            pending = find_listed_or_noted(self.client, self.identity, self.journal, UNENDED_STATES)
         ids = {cluster.job_flow_id for cluster in pending}
         ended, alive = end_and_watch(self.client, ids, timeout_s, self.poll_s)
         if alive:
@@ -278,7 +258,7 @@ class ClusterLifecycle:
     def _await_ending(self) -> None:
         """Wait until no cluster is ending: its step may still write, and two clusters cost twice as much."""
         give_up = time.monotonic() + LONGEST_END_S
-        while ending := self._find_listed_or_noted(("TERMINATING",)):
+        while ending := find_listed_or_noted(self.client, self.identity, self.journal, ("TERMINATING",)):
             if time.monotonic() >= give_up:
                 raise ClusterLost(
                     f"{ending[0].job_flow_id} is TERMINATING for more than {LONGEST_END_S:.0f} s; the run's next "
@@ -286,9 +266,6 @@ class ClusterLifecycle:
                 )
             log.info("Waiting until %s, which is TERMINATING, has ended", ending[0].job_flow_id)
             time.sleep(self.poll_s)
-
-    def _find_listed_or_noted(self, states: Sequence[str]) -> list[Cluster]:
-        return find_listed_or_noted(self.client, self.identity, self.journal, states)
 
 
 def request_end(client: EMRClient, job_flow_id: str) -> None:

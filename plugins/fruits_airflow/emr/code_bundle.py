@@ -29,7 +29,10 @@ class CodeBundle:
     @property
     def digest(self) -> str:
         """SHA-256 of the sorted names and the digests of the contents, in hexadecimal."""
-        return _digest(self.files)
+        digest = hashlib.sha256()
+        for name in sorted(self.files):
+            digest.update(f"{name}\0{hashlib.sha256(self.files[name]).hexdigest()}\n".encode())
+        return digest.hexdigest()
 
 
 def build_bundle(repository: Path = REPOSITORY) -> CodeBundle:
@@ -74,7 +77,7 @@ def verify_code(lake: Lake, digest: str) -> None:
     names = [*(f"{job}.py" for job in JOBS), "bootstrap.sh", "fruits.zip"]
     objects = {name: lake.read(f"code/{digest}/{name}") for name in names}
     files = {name: content for name, content in objects.items() if content is not None}
-    actual = _digest(files)
+    actual = CodeBundle(files).digest
     if actual != digest:
         absent = [name for name in names if name not in files]
         problem = f"lacks {', '.join(absent)}" if absent else f"has digest {actual[:16]}"
@@ -82,13 +85,6 @@ def verify_code(lake: Lake, digest: str) -> None:
             f"{lake.uri(f'code/{digest}/')} {problem}: changed after its upload; "
             "find out who writes there, delete the folder and clear upload_code"
         )
-
-
-def _digest(files: Mapping[str, bytes]) -> str:
-    whole = hashlib.sha256()
-    for name in sorted(files):
-        whole.update(f"{name}\0{hashlib.sha256(files[name]).hexdigest()}\n".encode())
-    return whole.hexdigest()
 
 
 def _zip_package(package: Path) -> bytes:

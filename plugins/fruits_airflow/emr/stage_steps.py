@@ -52,13 +52,7 @@ def _arguments(job: str, plan: Mapping[str, Any]) -> list[str]:
 
 
 def step_for(stage: str, plan: Mapping[str, Any], code_digest: str) -> dict[str, Any]:
-    """Build the step of `stage` as AddJobFlowSteps accepts it.
-
-    Args:
-        stage: Stage of STAGES or ERASURE_STAGES.
-        plan: Result of the task `plan`.
-        code_digest: Digest of the code that `upload_code` uploaded.
-    """
+    """Build the step of a stage of STAGES or ERASURE_STAGES, as AddJobFlowSteps accepts it."""
     code = f"s3://{plan['lake_bucket']}/code/{code_digest}"
     job, database, folder = stage, plan["database"], plan["run_folder"]
     if stage in ERASURE_STAGES:

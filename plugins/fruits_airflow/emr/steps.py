@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from fruits_airflow.emr.eventual_consistency import find_announced
+from fruits_airflow.emr.announced_requests import AnnouncedRequests
 from fruits_airflow.storage.idempotency import CREATED_ID, send_announced
-from fruits_airflow.storage.run_notes import Journal
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
@@ -54,23 +53,15 @@ def describe_step(client: EMRClient, job_flow_id: str, step_id: str) -> Step:
 
 
 @dataclass(frozen=True)
-class StepSubmitter:
-    """Adds steps to a cluster; see ClusterLifecycle for the other attributes."""
+class StepSubmitter(AnnouncedRequests):
+    """Adds steps to a cluster."""
 
-    client: EMRClient
-    single_attempt_client: EMRClient
-    journal: Journal
     job_flow_id: str
-    consistency_s: float
-    poll_s: float
 
     def find(self, step: Mapping[str, Any]) -> Step | None:
         """Find the step of that name which is completed, running or pending, in this order of preference."""
-        return find_announced(
-            self.journal,
+        return self.find_announced(
             self._announcement(step),
-            self.consistency_s,
-            self.poll_s,
             list_all=lambda: self._named(step["Name"]),
             describe=lambda note: [describe_step(self.client, self.job_flow_id, note[CREATED_ID])],
             choose=_usable,

@@ -22,8 +22,7 @@ from fruits_airflow.config.errors import (
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.cost.estimate import deadline, fleets_eur_per_hour, worker_vcpus
 from fruits_airflow.cost.prices import load_prices
-from fruits_airflow.emr.cluster_body import load_profile
-from fruits_airflow.emr.cluster_request import require_sound_profile
+from fruits_airflow.emr.cluster_body import load_profile, require_sound_profile
 from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.stage_steps import ERASURE_JOB, ERASURE_STAGES
 from fruits_airflow.erasure.redaction import erase_from_runs, keys_in_listings, still_named

@@ -1,13 +1,12 @@
 """One writer per database: a lock object in the lake, `locks/<database>.json`.
 
-The lock keeps the nightly run, the upkeep and an erasure from working on one database at the same time. The object
-is created with `If-None-Match: *` and changed or removed only with the ETag that was read, so that one of several
-concurrent writers succeeds. It contains its owner and a deadline. Past the deadline, and when neither run nor cluster
-of its owner is alive, the next run takes it over. Each time the owner takes it again, the object changes, so that
-whoever read it before cannot remove it.
+The object is created with `If-None-Match: *` and changed or removed only with the ETag that was read, so that one of
+several concurrent writers succeeds. It contains its owner and a deadline. Past the deadline, and when neither run nor
+cluster of its owner is alive, the next run takes it over. Each time the owner takes it again, the object changes, so
+that whoever read it before cannot remove it.
 
-A run that works on several databases takes their locks together: in one order, so that no two runs wait for each
-other, and all or none, so that no run waits for a database whose holder is only waiting.
+A run that works on several databases takes their locks in one order, so that no two runs wait for each other, and all
+or none, so that no run waits for a database whose holder is only waiting.
 """
 
 from __future__ import annotations

@@ -60,12 +60,8 @@ def cluster_ready(settings: Settings) -> ClusterReadySensor:
 def stage_group(settings: Settings, stage: str) -> TaskGroup:
     """Return the tasks that add the step of `stage` and wait for it: clear both together."""
     with TaskGroup(stage) as group:
-        add = AddStepOperator(
-            task_id="add",
-            settings=settings,
-            stage=stage,
-            doc_md=f"Adds the step {stage} to the run's cluster.",
-        )
+        doc_md = f"Adds the step {stage} to the run's cluster."
+        add = AddStepOperator(task_id="add", settings=settings, stage=stage, doc_md=doc_md)
         wait = StepSensor(
             task_id="wait",
             settings=settings,

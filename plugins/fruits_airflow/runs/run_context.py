@@ -29,8 +29,7 @@ from fruits_airflow.cost.estimate import (
     estimate_parts,
 )
 from fruits_airflow.cost.prices import load_prices
-from fruits_airflow.emr.cluster_body import load_profile
-from fruits_airflow.emr.cluster_request import cluster_body, require_sound_cluster
+from fruits_airflow.emr.cluster_body import cluster_body, load_profile, require_sound_cluster
 from fruits_airflow.emr.clusters import (
     ALL_STATES,
     CLUSTER_NOTE,

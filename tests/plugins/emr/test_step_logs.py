@@ -43,12 +43,12 @@ def test_the_uri_may_be_written_as_the_console_does(uri: str) -> None:
 def test_only_the_end_is_kept(account: Settings, put) -> None:
     put("stderr.gz", gzip.compress("\n".join(map(str, range(1000))).encode()))
     put("stdout.gz", gzip.compress(b"hello\n"))
-    found = tails(account)
-    assert found["stderr"] == [str(n) for n in range(1000 - TAIL_LINES, 1000)]
-    assert found["stdout"] == ["hello"]
+    logs = tails(account)
+    assert logs["stderr"] == [str(n) for n in range(1000 - TAIL_LINES, 1000)]
+    assert logs["stdout"] == ["hello"]
 
 
-def test_what_spark_reports_of_itself_does_not_push_the_error_out(account: Settings, put) -> None:
+def test_info_lines_of_spark_do_not_push_the_error_out(account: Settings, put) -> None:
     farewell = b"26/11/23 02:15:46 INFO ShutdownHookManager: bye\n" * 100
     put("stderr.gz", gzip.compress(b"ERROR WeightsMismatch: other weights\n" + farewell))
     assert tails(account)["stderr"] == ["ERROR WeightsMismatch: other weights"]

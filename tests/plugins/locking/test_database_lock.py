@@ -54,13 +54,13 @@ def lock_of(lake: Lake) -> Locks:
     return lock
 
 
-def test_the_second_run_is_told_who_was_first(lock_of: Locks) -> None:
+def test_the_second_run_learns_who_holds_the_lock(lock_of: Locks) -> None:
     lock_of(ERASURE).take(now() + HOUR)
     with pytest.raises(LockHeld, match="fruits is locked by erase_images run e1 of deployment test"):
         lock_of(NIGHT).take(now() + HOUR)
 
 
-def test_the_object_says_owner_and_deadline(lock_of: Locks, lake: Lake) -> None:
+def test_the_object_contains_owner_and_deadline(lock_of: Locks, lake: Lake) -> None:
     until = now() + HOUR
     lock_of(NIGHT).take(until)
     note = lake.read_json("locks/fruits.json") or {}
@@ -68,7 +68,7 @@ def test_the_object_says_owner_and_deadline(lock_of: Locks, lake: Lake) -> None:
     assert note["deadline"] == until.isoformat()
 
 
-def test_of_many_at_once_one_gets_it(lock_of: Locks) -> None:
+def test_of_many_concurrent_runs_one_gets_the_lock(lock_of: Locks) -> None:
     def take(number: int) -> bool:
         try:
             lock_of(RunKey("test", "fruits_pipeline", f"n{number}")).take(now() + HOUR)
@@ -85,11 +85,11 @@ def test_a_retry_finds_its_lock_and_prolongs_it(lock_of: Locks) -> None:
     taken, later = lock_of(NIGHT).read(), now() + 2 * HOUR
     lock_of(NIGHT).take(later)
     lock_of(NIGHT).take(now() + HOUR)
-    holding = lock_of(NIGHT).read()
+    record = lock_of(NIGHT).read()
     assert taken is not None
-    assert holding is not None
-    assert holding.deadline == later
-    assert holding.taken_at == taken.taken_at, "since when it has it, not since when it asked again"
+    assert record is not None
+    assert record.deadline == later
+    assert record.taken_at == taken.taken_at, "since when it has it, not since when it asked again"
 
 
 def test_the_same_run_id_of_another_deployment_is_another_run(lock_of: Locks) -> None:
@@ -115,9 +115,9 @@ def test_an_abandoned_lock_is_taken_over_and_the_log_says_from_whom(
 ) -> None:
     lock_of(ERASURE).take(now() - HOUR)
     lock_of(NIGHT, is_gone=lambda _: True).take(now() + HOUR)
-    holding = lock_of(NIGHT).read()
-    assert holding is not None
-    assert holding.owner == NIGHT
+    record = lock_of(NIGHT).read()
+    assert record is not None
+    assert record.owner == NIGHT
     assert "over from erase_images run e1" in caplog.text
 
 
@@ -148,7 +148,9 @@ def test_a_lock_is_taken_over_only_as_it_was_read(lock_of: Locks, lake: Lake) ->
 
 
 @pytest.mark.parametrize("content", [b"{", b"{}", b"[]", b'{"owner": {}, "region": 1}'])
-def test_an_object_that_is_no_lock_says_what_to_do(lock_of: Locks, lake: Lake, content: bytes) -> None:
+def test_an_object_that_is_not_a_lock_is_refused_with_the_remedy(
+    lock_of: Locks, lake: Lake, content: bytes
+) -> None:
     lock = lock_of(NIGHT)
     lake.client.put_object(Bucket=lake.bucket, Key=lock.key, Body=content)
     with pytest.raises(ConfigError, match=r"locks/.*then remove it"):
@@ -161,18 +163,18 @@ def release(lock: DatabaseLock) -> bool:
 
 def test_a_release_does_not_remove_a_lock_that_its_run_has_asked_for_again(lock_of: Locks) -> None:
     lock_of(NIGHT).take(now() + HOUR)
-    held = lock_of(NIGHT).read()
+    record = lock_of(NIGHT).read()
     lock_of(NIGHT).take(now() + HOUR)  # cleared, and at work again
-    assert not lock_of(NIGHT).release(held)
+    assert not lock_of(NIGHT).release(record)
     assert lock_of(NIGHT).read() is not None
 
 
 def test_it_is_released_by_its_owner_only(lock_of: Locks) -> None:
     lock_of(NIGHT).take(now() + HOUR)
-    held = lock_of(NIGHT).read()
-    assert not lock_of(ERASURE).release(held)
-    assert lock_of(NIGHT).release(held)
-    assert not lock_of(NIGHT).release(held)
+    record = lock_of(NIGHT).read()
+    assert not lock_of(ERASURE).release(record)
+    assert lock_of(NIGHT).release(record)
+    assert not lock_of(NIGHT).release(record)
     assert not lock_of(NIGHT).release(None)
     lock_of(ERASURE).take(now() + HOUR)
 
@@ -190,13 +192,13 @@ def test_a_release_does_not_remove_the_lock_of_who_took_over_meanwhile(
     lock_of: Locks, lake: Lake, caplog: pytest.LogCaptureFixture
 ) -> None:
     lock_of(NIGHT).take(now() - HOUR)
-    held = lock_of(NIGHT).read()
+    record = lock_of(NIGHT).read()
     lock_of(ERASURE, is_gone=lambda _: True).take(now() + HOUR)
-    assert not lock_of(NIGHT).release(held)
+    assert not lock_of(NIGHT).release(record)
     assert "Released" not in caplog.text
-    holding = lock_of(ERASURE).read()
-    assert holding is not None
-    assert holding.owner == ERASURE
+    record = lock_of(ERASURE).read()
+    assert record is not None
+    assert record.owner == ERASURE
 
 
 # who is gone
@@ -216,8 +218,8 @@ def test_a_holder_whose_run_is_alive_is_not_gone(run: RunContext) -> None:
 def test_a_holder_whose_cluster_is_alive_is_not_gone(make_run: Callable[..., RunContext]) -> None:
     holder, night = make_run("manual__holder"), make_run("manual__night")
     holder.adopt_or_create()
-    holding = holder.lock("fruits").read()
-    assert holding is not None
+    record = holder.lock("fruits").read()
+    assert record is not None
     holder.lake.write("locks/fruits.json", _expired(holder))
     with pytest.raises(LockHeld):
         night.lock("fruits").take(now() + HOUR)
@@ -233,14 +235,14 @@ def _expired(run: RunContext) -> bytes:
 # a run that makes a cluster
 
 
-def test_whoever_makes_a_cluster_holds_the_database(run: RunContext) -> None:
+def test_a_run_with_a_cluster_holds_the_database(run: RunContext) -> None:
     cluster = run.adopt_or_create()
-    holding = run.lock("fruits").read()
-    assert holding is not None
-    assert holding.owner == run.identity
+    record = run.lock("fruits").read()
+    assert record is not None
+    assert record.owner == run.identity
     deadline = describe_cluster(run.client, cluster.job_flow_id).deadline
     assert deadline is not None
-    assert holding.deadline > deadline
+    assert record.deadline > deadline
 
 
 def test_a_resumed_run_makes_no_cluster_beside_another_writer(make_run: Callable[..., RunContext]) -> None:
@@ -266,7 +268,7 @@ def test_a_resumed_run_goes_on_with_what_it_began(run: RunContext) -> None:
     assert run.adopt_or_create().job_flow_id
 
 
-def test_asking_for_the_holders_cluster_is_watched(
+def test_the_call_for_the_holders_cluster_is_logged_with_its_endpoint(
     make_run: Callable[..., RunContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called = EndpointLog()
@@ -287,9 +289,9 @@ def test_whoever_finds_one_of_two_locked_keeps_neither(make_run: Callable[..., R
     with pytest.raises(LockHeld, match="fruits_demo is locked"):
         take_all(both, now() + HOUR)
     make_run("manual__night").lock("fruits").take(now() + HOUR)
-    holding = demo.lock("fruits_demo").read()
-    assert holding is not None
-    assert holding.owner == demo.identity
+    record = demo.lock("fruits_demo").read()
+    assert record is not None
+    assert record.owner == demo.identity
 
 
 def test_whoever_cannot_ask_for_the_second_lock_keeps_the_first_no_longer(

@@ -29,9 +29,9 @@ def shows(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], list[str]]:
         client = SimpleNamespace(terminate_job_flows=lambda JobFlowIds: asked_to_end.extend(JobFlowIds))  # noqa: N803
         run = SimpleNamespace(client=client, journal=SimpleNamespace(note=lambda *_, **__: None))
         run.lake, run.settings = SimpleNamespace(client=None), SimpleNamespace(log_wait_s=0.0, poll_s=0.0)
-        found = Cluster("j-1", "n", cluster, datetime.now(UTC), {}, "", "", {})
+        description = Cluster("j-1", "n", cluster, datetime.now(UTC), {}, "", "", {})
         monkeypatch.setattr(RunContext, "of", lambda *_: run)
-        monkeypatch.setattr(sensors, "describe_cluster", lambda *_: found)
+        monkeypatch.setattr(sensors, "describe_cluster", lambda *_: description)
         monkeypatch.setattr(sensors, "describe_step", lambda *_: Step("s-1", "featurize/1", step, "", None))
         return asked_to_end
 

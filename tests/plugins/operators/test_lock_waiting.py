@@ -86,7 +86,7 @@ def planner(run: RunContext) -> tuple[PlanOperator, Any]:
     return PlanOperator(task_id="plan", settings=run.settings), context
 
 
-def test_a_plan_beside_an_erasure_waits_and_writes_no_listing(
+def test_a_plan_waits_for_an_erasure_and_writes_no_listing(
     planner: tuple[PlanOperator, Any], run: RunContext
 ) -> None:
     erasing = replace(run.lock("fruits"), owner=ERASURE)
@@ -98,9 +98,9 @@ def test_a_plan_beside_an_erasure_waits_and_writes_no_listing(
     assert run.lake.read(run_key(run.identity.run_id, "run.json")) is None
     release(erasing)
     assert task.execute_again(context, **deferred.value.kwargs)["database"] == "fruits"
-    holding = run.lock("fruits").read()
-    assert holding is not None
-    assert holding.owner == run.identity
+    record = run.lock("fruits").read()
+    assert record is not None
+    assert record.owner == run.identity
 
 
 def test_a_plan_that_has_waited_too_long_is_refused_in_the_record(

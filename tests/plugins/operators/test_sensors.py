@@ -52,7 +52,7 @@ def add(run: RunContext, context: Any) -> dict[str, str]:
 
 
 def begin(run: RunContext, does: Callable[[str], None], command: str) -> tuple[Any, dict[str, str]]:
-    """Adds a step that does `command`; gives the tasks' context, and what `add` returned."""
+    """Add a step that runs `command`, and return the tasks' context and the result of `add`."""
     does(command)
     context = context_of(run)
     return context, add(run, context)
@@ -78,8 +78,8 @@ def trigger_of(
 
 
 def steps(run: RunContext, job_flow_id: str) -> list[tuple[str, str]]:
-    found = run.client.list_steps(ClusterId=job_flow_id)["Steps"]
-    return [(step["Id"], step["Status"]["State"]) for step in reversed(found)]
+    newest_first = run.client.list_steps(ClusterId=job_flow_id)["Steps"]
+    return [(step["Id"], step["Status"]["State"]) for step in reversed(newest_first)]
 
 
 def cause(run: RunContext) -> tuple[str, str] | None:
@@ -98,13 +98,13 @@ def denied(*_: Any, **__: Any) -> Any:
 
 @pytest.fixture
 def starting(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes EMR say that the run's cluster is still starting, and do other things as told."""
+    """Make EMR say that the run's cluster is still starting, and replaces other methods."""
     client = run.client
 
     def describe_cluster(**request: Any) -> Any:
-        found = client.describe_cluster(**request)
-        found["Cluster"]["Status"]["State"] = "STARTING"
-        return found
+        answer = client.describe_cluster(**request)
+        answer["Cluster"]["Status"]["State"] = "STARTING"
+        return answer
 
     def change(**methods: Any) -> None:
         double = Double(client, describe_cluster=describe_cluster, **methods)
@@ -118,9 +118,9 @@ def starting(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 def test_the_cluster_is_waited_for_until_it_takes_steps(run: RunContext) -> None:
     context = context_of(run)
-    made = CreateClusterOperator(task_id="create", settings=run.settings).execute(context)
+    job_flow_id = CreateClusterOperator(task_id="create", settings=run.settings).execute(context)
     drive(ClusterReadySensor(task_id="ready", settings=run.settings), context)
-    assert clusters.describe_cluster(run.client, made).state in ("RUNNING", "WAITING")
+    assert clusters.describe_cluster(run.client, job_flow_id).state in ("RUNNING", "WAITING")
 
 
 def test_a_cluster_whose_bootstrap_fails_is_no_ready_cluster(run: RunContext) -> None:
@@ -312,7 +312,7 @@ def test_a_step_that_is_done_needs_no_cluster(run: RunContext, does: Callable[[s
     assert clusters.find_clusters(run.client, run.identity) == []
 
 
-def test_a_cluster_lost_under_its_step_is_worth_a_retry(run: RunContext, does: Callable[[str], None]) -> None:
+def test_a_step_whose_cluster_ended_is_retried(run: RunContext, does: Callable[[str], None]) -> None:
     _, added = begin(run, does, "sleep 30")
     lost = clusters.describe_cluster(run.client, added["job_flow_id"])
     step = describe_step(run.client, added["job_flow_id"], added["step_id"])
@@ -407,9 +407,9 @@ def test_a_cancel_that_has_no_effect_is_not_waited_for_longer_than_for_logs(
 
 
 @pytest.mark.parametrize("left", ["a step that goes on", "a cluster past its deadline"])
-@pytest.mark.parametrize("told_by", ["the trigger", "Airflow"])
-def test_a_cluster_that_only_costs_is_not_kept_for_late_logs(
-    run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, left: str, told_by: str
+@pytest.mark.parametrize("gives_up", ["the trigger", "Airflow"])
+def test_late_logs_do_not_keep_a_cluster_that_only_costs(
+    run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, left: str, gives_up: str
 ) -> None:
     context, added = begin(run, does, "sleep 60")
     monkeypatch.setattr(step_failure, "_LAST_LOGS_S", 0.2)
@@ -426,7 +426,7 @@ def test_a_cluster_that_only_costs_is_not_kept_for_late_logs(
         "Airflow": ("__fail__", {"error": "Trigger timeout"}),
     }
     with pytest.raises((AirflowFailException, AirflowSensorTimeout)):
-        waiting.resume_execution(*news[told_by], context)
+        waiting.resume_execution(*news[gives_up], context)
     assert time.monotonic() - begun < 15
     monkeypatch.undo()
 
@@ -547,11 +547,11 @@ def test_the_restart_of_a_triggerer_cancels_no_step(run: RunContext, does: Calla
 def test_a_cluster_is_waited_for_in_its_own_region(run: RunContext) -> None:
     elsewhere = replace(run, region="eu-west-3", plan={**run.plan, "region": "eu-west-3"})
     body = {key: value for key, value in run.body().items() if key != "SecurityConfiguration"}
-    made = elsewhere.client.run_job_flow(**body)["JobFlowId"]
+    job_flow_id = elsewhere.client.run_job_flow(**body)["JobFlowId"]
     try:
         ready = ClusterReadySensor(task_id="cluster_ready", settings=run.settings)
         drive(ready, context_of(elsewhere))
-        assert clusters.describe_cluster(elsewhere.client, made).state in READY_STATES
+        assert clusters.describe_cluster(elsewhere.client, job_flow_id).state in READY_STATES
         assert clusters.find_clusters(run.client, run.identity) == []
     finally:
         elsewhere.desk.end_all(timeout_s=30)
@@ -620,7 +620,7 @@ def test_a_retry_of_a_wait_whose_cluster_emr_does_not_know_goes_on_with_a_new_cl
     assert [state for _, state in steps(run, cluster.job_flow_id)] == ["COMPLETED"]
 
 
-def test_a_look_that_fails_is_repeated(run: RunContext, does: Callable[[str], None]) -> None:
+def test_a_poll_that_fails_is_repeated(run: RunContext, does: Callable[[str], None]) -> None:
     context = context_of(run)
     added = add(run, context)
     looks: list[int] = []
@@ -636,7 +636,7 @@ def test_a_look_that_fails_is_repeated(run: RunContext, does: Callable[[str], No
     assert len(looks) >= 3
 
 
-def test_nothing_is_looked_at_before_the_news_of_the_deferral_has_settled(
+def test_a_trigger_does_not_poll_before_its_settle_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begun = time.monotonic()
@@ -663,7 +663,7 @@ def test_nothing_is_looked_at_before_the_news_of_the_deferral_has_settled(
     assert looked[0] >= 0.3
 
 
-def test_how_long_it_settles_follows_from_airflows_configuration(
+def test_the_settle_time_follows_from_airflows_configuration(
     run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0.5")
@@ -686,7 +686,7 @@ def test_a_waiting_task_links_to_the_page_of_its_steps_logs(
     assert address == context["ti"].links[StepLogLink().xcom_key]
 
 
-def test_terminating_ends_a_cluster_that_no_task_had_told_of(run: RunContext) -> None:
+def test_terminating_ends_a_cluster_whose_id_no_task_returned(run: RunContext) -> None:
     orphan = run.client.run_job_flow(**run.body())["JobFlowId"]
     TerminateClusterOperator(task_id="end", settings=run.settings).execute(context_of(run))
     assert clusters.describe_cluster(run.client, orphan).state == "TERMINATED"
