@@ -1,4 +1,4 @@
-"""Steps that are a line of bash, and the wait for their end."""
+"""Steps that run a line of bash, and the wait for their end."""
 
 from __future__ import annotations
 

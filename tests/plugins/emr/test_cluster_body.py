@@ -1,4 +1,4 @@
-"""The body of RunJobFlow: what the template says, with the types that EMR takes."""
+"""The body of RunJobFlow has the values of the template, with the types that EMR accepts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_the_catalog_is_iceberg_over_glue_where_the_lake_is() -> None:
 
 
 def test_a_lost_application_master_is_replaced_and_the_driver_is_not_run_again() -> None:
-    """In client mode, which test_steps.py holds, the driver is no part of what YARN repeats."""
+    """In client mode, which test_steps.py checks, YARN does not restart the driver."""
     assert properties("spark-defaults")["spark.yarn.maxAppAttempts"] == "2"
 
 

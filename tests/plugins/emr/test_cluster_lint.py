@@ -1,4 +1,4 @@
-"""Each rule for a cluster's body, broken alone: exactly that rule is named."""
+"""A body that breaks a single rule is reported for exactly that rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One cluster per run, whatever is lost on the way."""
+"""A run has one cluster, whichever request or reply is lost."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_retry_after_lost_reply_finds_the_same_cluster(run: RunContext) -> None:
 
 
 def hiding(run: RunContext, seconds: float) -> Double:
-    """A client whose ListClusters shows nothing for so long."""
+    """Return a client whose ListClusters shows nothing for `seconds`."""
     shown_from = time.monotonic() + seconds
 
     def stale(name: str) -> Any:
@@ -84,7 +84,7 @@ def test_a_cluster_whose_id_is_noted_is_not_created_again_while_the_listing_lags
 
 
 def looking(run: RunContext, *looks: Callable[[], bool]) -> Double:
-    """A client whose ListClusters asks at each look whether it shows what there is, and shows nothing from then on."""
+    """Return a client whose ListClusters calls the next of `looks` to decide whether to list, and then lists nothing."""
     left = list(looks)
 
     def paginate(**request: Any) -> Any:
@@ -133,7 +133,7 @@ def test_a_cluster_that_emr_has_forgotten_does_not_keep_a_run_from_its_own(run: 
 
 
 def denying(run: RunContext) -> Double:
-    """A client to which IAM denies a cluster without the deployment's tag, as one that EMR has forgotten."""
+    """Return a client to which IAM denies a forgotten cluster, as one without the deployment's tag."""
 
     def describe_cluster(**request: Any) -> Any:
         if request["ClusterId"] == "j-FORGOTTEN0000":
@@ -169,7 +169,7 @@ def test_a_listed_cluster_that_is_denied_is_unknown(run: RunContext) -> None:
 
 
 def ending(run: RunContext, looks: int) -> tuple[Any, list[str]]:
-    """A client to which one cluster of the run is TERMINATING for so many looks, and the states that it returned."""
+    """Return a client that lists a cluster as TERMINATING `looks` times, and the list of states it returned."""
     states: list[str] = []
 
     def list_clusters(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The tail of a step's output: late, missing, cut short, or full of Spark's farewell."""
+"""The end of a step's output, when a log is late, missing, truncated or full of Spark's INFO lines."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def test_only_the_end_is_kept(account: Settings, put) -> None:
 
 
 def test_info_lines_of_spark_do_not_push_the_error_out(account: Settings, put) -> None:
-    farewell = b"26/11/23 02:15:46 INFO ShutdownHookManager: bye\n" * 100
-    put("stderr.gz", gzip.compress(b"ERROR WeightsMismatch: other weights\n" + farewell))
+    info_lines = b"26/11/23 02:15:46 INFO ShutdownHookManager: bye\n" * 100
+    put("stderr.gz", gzip.compress(b"ERROR WeightsMismatch: other weights\n" + info_lines))
     assert tails(account)["stderr"] == ["ERROR WeightsMismatch: other weights"]
 
 
@@ -61,7 +61,7 @@ def test_a_log_cut_short_gives_what_is_readable(account: Settings, put) -> None:
 
 
 def gzipped(text: bytes, end: bytes | None = None) -> bytes:
-    """A log whose compression breaks off after `text`, where `end` follows."""
+    """Return a log whose compression stops after `text`, followed by `end`."""
     packer = zlib.compressobj(wbits=31)
     return packer.compress(text) + (packer.flush() if end is None else packer.flush(zlib.Z_FULL_FLUSH) + end)
 

@@ -1,4 +1,4 @@
-"""One good attempt per stage, whatever is lost on the way."""
+"""A stage has one successful step, whichever request or reply is lost."""
 
 from __future__ import annotations
 

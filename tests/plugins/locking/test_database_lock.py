@@ -1,4 +1,4 @@
-"""One writer per database: who gets the lock, who waits, who takes over, and when it is given back."""
+"""A database has one writer: who gets its lock, who waits, who takes it over, and when it is released."""
 
 from __future__ import annotations
 

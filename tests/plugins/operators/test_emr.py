@@ -1,4 +1,4 @@
-"""What a task failed of: noted when Airflow will not try it again, whatever the task is."""
+"""The failure of any task is recorded when Airflow will not retry it."""
 
 from __future__ import annotations
 

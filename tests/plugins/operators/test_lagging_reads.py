@@ -1,4 +1,4 @@
-"""A look after a wait may show what was: it does not undo what the trigger has seen."""
+"""A lagging read after a wait does not override what the trigger has seen."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IDS = {"job_flow_id": "j-1", "step_id": "s-1"}
 
 @pytest.fixture
 def shows(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], list[str]]:
-    """Says what DescribeCluster and DescribeStep show; gives the ids of clusters that are asked to end."""
+    """Set what DescribeCluster and DescribeStep show, and return the ids passed to TerminateJobFlows."""
 
     def show(cluster: str, step: str) -> list[str]:
         asked_to_end: list[str] = []

@@ -1,4 +1,4 @@
-"""A plan that waits, without a worker slot, while another run holds its database."""
+"""A plan waits, without a worker slot, while another run holds its database."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = ["lake", "lock_of"]  # fixtures
 
 
 class Waiting(LockWaitingOperator):
-    """Takes the lock that it was given."""
+    """Takes its lock."""
 
     def __init__(self, *, lock: DatabaseLock, **kwargs: Any) -> None:
         super().__init__(task_id="work", **kwargs)

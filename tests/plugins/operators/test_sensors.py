@@ -1,4 +1,4 @@
-"""Waiting for the cluster and for a step: in time, in vain, and again after everything was lost."""
+"""The sensors wait for the cluster and for a step, time out, and recover after a loss."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def trigger_of(
     kind: type[StepTrigger] = StepTrigger,
     consistency_s: float = 60,
 ) -> StepTrigger:
-    """What looks at the step for so many seconds."""
+    """Return a trigger that polls the step for `seconds`."""
     return kind(
         **added,
         deadline=time.time() + seconds,
@@ -83,7 +83,7 @@ def steps(run: RunContext, job_flow_id: str) -> list[tuple[str, str]]:
 
 
 def cause(run: RunContext) -> tuple[str, str] | None:
-    """What run.json and the notice will give as the reason: the stage, and what it failed of."""
+    """Return the recorded stage and cause of the failure."""
     note = run.journal.read("last_failure")
     return None if note is None else (note["stage"], note["cause"])
 
@@ -98,7 +98,7 @@ def denied(*_: Any, **__: Any) -> Any:
 
 @pytest.fixture
 def starting(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Make EMR say that the run's cluster is still starting, and replaces other methods."""
+    """Return a function that makes EMR show the run's cluster as STARTING, and replaces other methods of the client."""
     client = run.client
 
     def describe_cluster(**request: Any) -> Any:
@@ -207,7 +207,7 @@ def test_killing_the_create_task_needs_no_answer_of_run_job_flow(run: RunContext
 
 
 def test_why_a_step_was_not_added_is_noted(run: RunContext) -> None:
-    """Here: nobody has uploaded the code."""
+    """Nobody has uploaded the code."""
     with pytest.raises(AirflowFailException, match="CodeMismatch") as failed:
         add(run, context_of(run))
     assert cause(run) == ("featurize", str(failed.value))
