@@ -84,7 +84,7 @@ def test_a_cluster_whose_id_is_noted_is_not_created_again_while_the_listing_lags
 
 
 def looking(run: RunContext, *looks: Callable[[], bool]) -> Double:
-    """Return a client whose ListClusters calls the next of `looks` to decide whether to list, and then lists nothing."""
+    """Return a client whose ListClusters lists clusters if the next of `looks` returns True, and finally nothing."""
     left = list(looks)
 
     def paginate(**request: Any) -> Any:
