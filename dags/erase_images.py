@@ -79,7 +79,7 @@ with DAG(
         """Looks once more, then says in digests and counts what is gone."""
         return tasks.write_receipt(SETTINGS, context, exports, photos)
 
-    @task(**cluster_tasks.NO_LEAK)
+    @task(**cluster_tasks.CLEANUP_RETRIES)
     def verdict(**context: Any) -> None:
         """Gives the locks back; fails unless every task did its work."""
         tasks.judge_erasure(SETTINGS, context)

@@ -62,7 +62,7 @@ with DAG(
         """Writes report.html from what the stages measured."""
         return report_task.report_run(SETTINGS, context)
 
-    @task(outlets=[PUBLISHED], **cluster_tasks.NO_LEAK)
+    @task(outlets=[PUBLISHED], **cluster_tasks.CLEANUP_RETRIES)
     def verdict(**context: Any) -> None:
         """Writes run.json, gives the lock back; fails unless every task did its work and something was published."""
         judge_run(SETTINGS, context)

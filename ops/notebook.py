@@ -10,8 +10,7 @@ from typing import Any
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.cost.estimate import deadline, fleets_eur_per_hour
 from fruits_airflow.cost.prices import load_prices
-from fruits_airflow.emr.cluster_body import load_profile
-from fruits_airflow.emr.cluster_request import cluster_body, require_sound_cluster
+from fruits_airflow.emr.cluster_body import cluster_body, load_profile, require_sound_cluster
 from fruits_airflow.emr.clusters import Cluster, ClusterLifecycle, RunKey
 from fruits_airflow.emr.code_bundle import build_bundle, upload_bundle
 from fruits_airflow.storage.lake import Lake, run_key
@@ -78,4 +77,4 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
         consistency_s=settings.list_consistency_s,
         poll_s=settings.poll_s,
     )
-    return desk.adopt_or_create(body)
+    return desk.find_or_create(body)

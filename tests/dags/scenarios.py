@@ -75,7 +75,7 @@ def lock_for(seconds: float) -> None:
     lake = Lake(boto3.client("s3"), settings.lake_bucket)
     lock = DatabaseLock(lake, settings.database, owner, settings.region, lambda _: False)
     lock.take(datetime.now(UTC) + timedelta(hours=1))
-    threading.Timer(seconds, lambda: lock.release(lock.holding())).start()
+    threading.Timer(seconds, lambda: lock.release(lock.read())).start()
 
 
 def states_of(clusters: list[str]) -> dict[str, str]:

@@ -17,8 +17,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 from fruits_airflow.config.releases import architecture
-from fruits_airflow.emr.cluster_body import load_profile
-from fruits_airflow.emr.cluster_request import PACKED_PYTHON
+from fruits_airflow.emr.cluster_body import PACKED_PYTHON, load_profile
 
 from ops import environment
 from ops.environment import (

@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from fruits_airflow.config.errors import ClusterRefused
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.cluster_body import load_profile
-from fruits_airflow.emr.cluster_request import cluster_body
+from fruits_airflow.emr.cluster_body import cluster_body, load_profile
 from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.code_bundle import build_bundle
 

@@ -1,4 +1,4 @@
-"""Steps that are a line of bash, and the wait for their end."""
+"""Steps that run a line of bash, and the wait for their end."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def bash(command: str, name: str = "load_images/1") -> dict[str, Any]:
     }
 
 
-def ended(desk: StepSubmitter, step_id: str) -> Step:
+def ended(submitter: StepSubmitter, step_id: str) -> Step:
     for _ in range(200):
-        step = describe_step(desk.client, desk.job_flow_id, step_id)
+        step = describe_step(submitter.client, submitter.job_flow_id, step_id)
         if step.state in TERMINAL_STATES:
             return step
         time.sleep(0.1)

@@ -1,35 +1,46 @@
-"""The body of RunJobFlow, rendered from include/cluster.yaml without Airflow's templating.
+"""Build and check the body of RunJobFlow from include/cluster.yaml and the settings of a deployment.
 
-What a cluster is made of can so be read in one file, and rendered and checked without a scheduler.
+The file does not use Airflow's templating, so that it can be rendered and checked without a scheduler.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fruits_airflow.config.errors import ConfigError
-from fruits_airflow.config.settings import REPOSITORY
+from fruits_airflow.config.settings import PREINSTALLED, REPOSITORY, Settings
 from fruits_airflow.config.strict_yaml import read_yaml_mapping
+from fruits_airflow.cost.estimate import worker_vcpus
+from fruits_airflow.emr.cluster_lint import require_sound
+from fruits_airflow.emr.clusters import RunKey, tag_value
+from fruits_airflow.emr.lint_facts import LintContext
+
+if TYPE_CHECKING:
+    from mypy_boto3_emr import EMRClient
 
 CLUSTER_FILE = REPOSITORY / "include" / "cluster.yaml"
-
+PACKED_PYTHON = "/opt/fruits/bin/python"  # include/bootstrap.sh installs the libraries there
+IMAGE_PYTHON = "/usr/bin/python3.11"  # interpreter of the node's image
+_ANY_DIGEST = "0" * 64  # of code that is not packed yet
 _WHOLE_VALUE = re.compile(r"\$\{([a-z_]+)\}")
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One size of cluster.
+    """A cluster size.
 
     Attributes:
-        name: as in settings and in the form.
-        images_per_second: throughput of load and featurize together.
-        fixed_minutes: what a run takes before and after its images.
-        values: every value of the profile, `instance_fleets` included, for the template.
+        name: Name in the settings and in the trigger form.
+        images_per_second: Throughput of load_images and featurize together.
+        fixed_minutes: Duration of a run without images.
+        values: Every value of the profile for the template, including `instance_fleets`.
     """
 
     name: str
@@ -39,19 +50,19 @@ class Profile:
 
     @property
     def instance_fleets(self) -> list[dict[str, Any]]:
-        """The fleets as RunJobFlow takes them."""
+        """The fleets as RunJobFlow accepts them."""
         return list(self.values["instance_fleets"])
 
-    def longest_minutes(self, otherwise: int) -> int:
-        """The most minutes that a cluster of it may live: its own, or what the deployment allows if that is less."""
-        return min(int(self.values.get("max_minutes", otherwise)), otherwise)
+    def longest_minutes(self, limit: int) -> int:
+        """Return the longest lifetime of a cluster in minutes: the profile's own, up to the deployment's `limit`."""
+        return min(int(self.values.get("max_minutes", limit)), limit)
 
 
 def load_profile(name: str, path: Path = CLUSTER_FILE) -> Profile:
-    """Reads one profile.
+    """Read a profile.
 
     Raises:
-        ConfigError: there is no such profile, or it lacks a value.
+        ConfigError: The profile does not exist, or lacks a value.
     """
     profiles = read_yaml_mapping(path).get("profiles", {})
     if name not in profiles:
@@ -70,21 +81,17 @@ def load_profile(name: str, path: Path = CLUSTER_FILE) -> Profile:
 
 
 def render_body(values: Mapping[str, Any], path: Path = CLUSTER_FILE) -> dict[str, Any]:
-    """Renders the body of RunJobFlow.
-
-    Args:
-        values: one per placeholder; None leaves the key that uses it out.
-        path: the template.
+    """Render the body of RunJobFlow with the values of its placeholders; a key whose value is None is omitted.
 
     Raises:
-        ConfigError: the template names a value that is not there.
+        ConfigError: A placeholder has no value.
     """
     template = read_yaml_mapping(path).get("run_job_flow")
     if not isinstance(template, dict):
-        raise ConfigError(f"{path.name}: no run_job_flow in it; restore it from the repository")
+        raise ConfigError(f"{path.name}: run_job_flow is missing; restore the file from the repository")
     body = _render(template, values, path.name)
     for configuration in body.get("Configurations", []):
-        properties = configuration["Properties"]  # EMR takes strings only here
+        properties = configuration["Properties"]  # EMR accepts only strings here
         configuration["Properties"] = {key: str(value) for key, value in properties.items()}
     return dict(body)
 
@@ -105,3 +112,81 @@ def _render(node: Any, values: Mapping[str, Any], source: str) -> Any:
         raise ConfigError(
             f"{source}: cannot fill in {node!r}: {error}; known are {sorted(values)}"
         ) from error
+
+
+def cluster_body(
+    settings: Settings,
+    identity: RunKey,
+    profile: Profile,
+    *,
+    code_digest: str,
+    lake_region: str,
+    ends_at: datetime,
+) -> dict[str, Any]:
+    """Build the body of RunJobFlow for a cluster of the run `identity`, with the deadline `ends_at`.
+
+    Raises:
+        ConfigError: A placeholder of include/cluster.yaml has no value.
+    """
+    packed = settings.node_environment not in (None, PREINSTALLED)
+    environment = f"s3://{settings.lake_bucket}/env/{settings.node_environment}/environment.tar.gz"
+    return render_body(
+        {
+            "managed_scaling": None,
+            **profile.values,
+            "worker_vcpus": worker_vcpus(profile.instance_fleets),
+            "name": identity.name,
+            "release_label": settings.release_label,
+            "lake_bucket": settings.lake_bucket,
+            "lake_region": lake_region,
+            "service_role": settings.service_role,
+            "instance_profile": settings.instance_profile,
+            "security_configuration": settings.security_configuration,
+            "subnet_id": settings.subnet_id,
+            "idle_timeout_s": settings.idle_timeout_s,
+            "code_digest": code_digest,
+            "environment_argument": f"--environment={environment}" if packed else None,
+            "node_python": PACKED_PYTHON if packed else IMAGE_PYTHON,
+            "deadline": ends_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "deployment_tag": tag_value(settings.deployment_id),
+            "dag_tag": tag_value(identity.dag_id),
+            "run_tag": tag_value(identity.run_id),
+        }
+    )
+
+
+def require_sound_cluster(
+    body: Mapping[str, Any], settings: Settings, region: str, now: datetime, client: EMRClient | None = None
+) -> None:
+    """Check a body against every rule of fruits_airflow/emr/cluster_lint.py.
+
+    With a client, read and check the security configuration that the body names too.
+
+    Raises:
+        ResidencyError: The region is not in the European Union.
+        ClusterRefused: The body breaks a rule.
+        ClientError: EMR refused to describe the security configuration.
+    """
+    security: Mapping[str, Any] | None = None
+    if client is not None and (name := body.get("SecurityConfiguration")):
+        described = client.describe_security_configuration(Name=name)
+        security = json.loads(described["SecurityConfiguration"])
+    preinstalled = settings.node_environment == PREINSTALLED
+    require_sound(body, LintContext(region, settings.lake_bucket, now, preinstalled, security))
+
+
+def require_sound_profile(
+    settings: Settings, profile: Profile, region: str, lake_region: str, now: datetime
+) -> None:
+    """Check the cluster that a run with this profile would create.
+
+    Raises:
+        ResidencyError: The region is not in the European Union.
+        ClusterRefused: The body breaks a rule.
+    """
+    ends_at = now + timedelta(minutes=profile.longest_minutes(settings.max_cluster_minutes))
+    identity = RunKey(settings.deployment_id, "plan", "plan")
+    body = cluster_body(
+        settings, identity, profile, code_digest=_ANY_DIGEST, lake_region=lake_region, ends_at=ends_at
+    )
+    require_sound_cluster(body, settings, region, now)

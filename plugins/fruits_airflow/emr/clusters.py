@@ -1,8 +1,8 @@
-"""Finding, making and ending the cluster of one run.
+"""Find, create and end the cluster of a run.
 
-A second RunJobFlow makes a second cluster. Hence it is sent by `send_announced`, and another one only when EMR has not
-told the id of what the first made and the listing has had its consistency window to show it. The oldest found is the
-run's cluster; others are ended.
+A second RunJobFlow creates a second cluster. Hence `send_announced` sends the request, and another request follows only
+when EMR has not returned an id and the listing has not shown a cluster within its consistency window. The oldest
+cluster is the run's; further ones are ended.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.config.errors import ClusterLost
+from fruits_airflow.emr.announced_requests import AnnouncedRequests
 from fruits_airflow.emr.cluster_lint import LONGEST_LIFE
-from fruits_airflow.storage.idempotency import MADE, send_announced
+from fruits_airflow.storage.idempotency import CREATED_ID, send_announced
 from fruits_airflow.storage.lake import error_code
 from fruits_airflow.storage.run_notes import Journal, age_s
 
@@ -35,14 +36,14 @@ UNENDED_STATES = (*LIVE_STATES, "TERMINATING")
 ENDED_STATES = ("TERMINATED", "TERMINATED_WITH_ERRORS")
 ALL_STATES = (*UNENDED_STATES, *ENDED_STATES)
 
-CLUSTER_REQUEST = "run_job_flow"
-"""The note that announces a cluster, and names it once EMR has told its id."""
+CLUSTER_NOTE = "run_job_flow"
+"""Name of the note that announces RunJobFlow; it contains CREATED_ID once EMR has answered."""
 LONGEST_END_S = 600.0  # EMR takes one to three minutes
 _NOT_IN_A_TAG = re.compile(r"[^A-Za-z0-9 _.:/=+@-]")
 
 
 def tag_value(text: str) -> str:
-    """`text` as an AWS tag may hold it: other characters are replaced, a digest then keeps it unique."""
+    """Replace the characters that an AWS tag cannot contain; a digest then keeps the value unique."""
     allowed = _NOT_IN_A_TAG.sub("_", text)
     if allowed == text and len(text) <= 256:
         return text
@@ -51,7 +52,7 @@ def tag_value(text: str) -> str:
 
 @dataclass(frozen=True)
 class RunKey:
-    """Whose cluster it is: a laptop and production in one account have the same run ids."""
+    """Deployment, DAG and run that a cluster belongs to: deployments in one account can have the same run ids."""
 
     deployment_id: str
     dag_id: str
@@ -59,14 +60,13 @@ class RunKey:
 
     @property
     def name(self) -> str:
-        """The cluster's name: ListClusters gives names, but no tags."""
-        return f"fruits/{tag_value(self.deployment_id)}/{tag_value(self.dag_id)}/{tag_value(self.run_id)}"[
-            :256
-        ]
+        """The cluster's name: ListClusters returns names, but no tags."""
+        parts = (self.deployment_id, self.dag_id, self.run_id)
+        return "/".join(["fruits", *map(tag_value, parts)])[:256]
 
     @property
     def tags(self) -> dict[str, str]:
-        """The tags that tell this run's cluster from every other one."""
+        """The tags that identify this run's cluster."""
         return {
             "project": "fruits",
             "deployment": tag_value(self.deployment_id),
@@ -90,221 +90,192 @@ class Cluster:
 
     @property
     def deadline(self) -> datetime | None:
-        """When it must be gone, from its tag."""
+        """The time of its tag `deadline`."""
         text = self.tags.get("deadline")
         return datetime.fromisoformat(text) if text else None
 
 
-def describe(client: EMRClient, job_flow_id: str) -> Cluster:
-    """Reads one cluster."""
-    found: Mapping[str, Any] = client.describe_cluster(ClusterId=job_flow_id)["Cluster"]
-    status = found["Status"]
+def state_reason(status: Mapping[str, Any]) -> str:
+    """Return why a cluster changed its state, such as `USER_REQUEST Terminated by user request`."""
     change = status.get("StateChangeReason", {})
+    return " ".join(filter(None, (change.get("Code"), change.get("Message"))))
+
+
+def describe_cluster(client: EMRClient, job_flow_id: str) -> Cluster:
+    """Read a cluster."""
+    description: Mapping[str, Any] = client.describe_cluster(ClusterId=job_flow_id)["Cluster"]
+    status = description["Status"]
     return Cluster(
         job_flow_id=job_flow_id,
-        name=found["Name"],
+        name=description["Name"],
         state=status["State"],
         created_at=status["Timeline"]["CreationDateTime"],
-        tags={tag["Key"]: tag["Value"] for tag in found.get("Tags", [])},
-        log_uri=found.get("LogUri", ""),
-        reason=" ".join(filter(None, (change.get("Code"), change.get("Message")))),
-        description=found,
+        tags={tag["Key"]: tag["Value"] for tag in description.get("Tags", [])},
+        log_uri=description.get("LogUri", ""),
+        reason=state_reason(status),
+        description=description,
     )
 
 
 def is_unknown(error: Exception) -> bool:
-    """Whether EMR answered that it does not know the cluster or step: it ended months ago, or never existed here."""
+    """Whether EMR answered that it does not know the cluster or step: it ended months ago, or never existed."""
     return isinstance(error, ClientError) and error_code(error) == "InvalidRequestException"
 
 
-def find(client: EMRClient, identity: RunKey, states: Sequence[str] = LIVE_STATES) -> list[Cluster]:
-    """The clusters of `identity` in `states` that the listing shows, oldest first; by name, then by tags.
+def find_clusters(
+    client: EMRClient, identity: RunKey, states: Sequence[str] = LIVE_STATES, since: datetime | None = None
+) -> list[Cluster]:
+    """List the clusters of `identity` in `states`, created after `since`, oldest first.
 
     Raises:
-        ClientError, BotoCoreError: EMR does not tell now.
+        ClientError, BotoCoreError: EMR refused or did not answer.
     """
-    pages = client.get_paginator("list_clusters").paginate(ClusterStates=list(states))  # type: ignore[arg-type]
+    request: dict[str, Any] = {"ClusterStates": list(states)} | ({"CreatedAfter": since} if since else {})
+    pages = client.get_paginator("list_clusters").paginate(**request)
     ids = [c["Id"] for page in pages for c in page["Clusters"] if c["Name"] == identity.name]
-    return _own(identity, (describe(client, job_flow_id) for job_flow_id in ids), states)
+    return _own(identity, [describe_cluster(client, job_flow_id) for job_flow_id in ids], states)
 
 
 def find_noted(
-    client: EMRClient,
-    identity: RunKey,
-    request: Mapping[str, Any] | None,
-    states: Sequence[str] = LIVE_STATES,
+    client: EMRClient, identity: RunKey, note: Mapping[str, Any] | None, states: Sequence[str] = LIVE_STATES
 ) -> list[Cluster]:
-    """The cluster of `identity` in `states` that a note names, though the listing may not show it yet; or none.
+    """Find the cluster that CLUSTER_NOTE names, although the listing may not show it yet.
 
-    The note is to be read after the listing: it then has what was announced before. Whoever ends clusters reads it only
-    if that shows none: a lake that denies must not keep a cluster alive that is listed.
-
-    Args:
-        client: EMR client.
-        identity: whose.
-        request: the note of CLUSTER_REQUEST, if there is one.
-        states: which count.
+    Read `note` after the listing, so that it includes what was announced before.
 
     Raises:
-        ClientError, BotoCoreError: EMR does not tell now.
+        ClientError, BotoCoreError: EMR refused or did not answer.
     """
-    if request is None or MADE not in request:
+    if note is None or CREATED_ID not in note:
         return []
     try:
-        cluster = describe(client, request[MADE])
+        cluster = describe_cluster(client, note[CREATED_ID])
     except ClientError as error:
-        if _is_forgotten(error, request):
+        if _is_forgotten(error, note):
             return []
         raise
     return _own(identity, [cluster], states)
 
 
-def _is_forgotten(error: ClientError, request: Mapping[str, Any]) -> bool:
-    """Whether EMR, asked for a noted cluster, answers that it keeps nothing of it: it forgets two months after the end.
+def _is_forgotten(error: ClientError, note: Mapping[str, Any]) -> bool:
+    """Whether EMR no longer knows a noted cluster: it forgets a cluster two months after its end.
 
-    A policy with tag conditions turns that answer into AccessDenied, since there is no tag to compare. Of a cluster
-    that may still live, AccessDenied says nothing.
+    A policy with tag conditions turns this answer into AccessDenied, since there is no tag to compare. AccessDenied for
+    a cluster that may be alive says nothing.
     """
-    denied = error_code(error) == "AccessDeniedException" and age_s(request) > LONGEST_LIFE.total_seconds()
+    denied = error_code(error) == "AccessDeniedException" and age_s(note) > LONGEST_LIFE.total_seconds()
     return denied or is_unknown(error)
 
 
 def find_listed_or_noted(
     client: EMRClient, identity: RunKey, journal: Journal, states: Sequence[str]
 ) -> list[Cluster]:
-    """What `find` finds; where that is nothing, what `find_noted` does by the run's journal."""
-    return find(client, identity, states) or find_noted(
-        client, identity, journal.read(CLUSTER_REQUEST), states
+    """Find clusters as `find_clusters` does or, if it finds none, as `find_noted` does.
+
+    Read the note only when the listing is empty, so that an S3 error cannot keep a listed cluster alive.
+    """
+    return find_clusters(client, identity, states) or find_noted(
+        client, identity, journal.read(CLUSTER_NOTE), states
     )
 
 
-def _own(identity: RunKey, clusters: Iterable[Cluster], states: Sequence[str]) -> list[Cluster]:
-    # By tags also what was noted: another deployment with this lake has the same notes.
+def _own(identity: RunKey, clusters: list[Cluster], states: Sequence[str]) -> list[Cluster]:
+    # Tags are compared for noted clusters too: another deployment with this lake has the same notes.
     own = [c for c in clusters if identity.tags.items() <= c.tags.items() and c.state in states]
     return sorted(own, key=lambda cluster: (cluster.created_at, cluster.job_flow_id))
 
 
 @dataclass(frozen=True)
-class ClusterLifecycle:
-    """Makes and ends clusters for one run.
+class ClusterLifecycle(AnnouncedRequests):
+    """Creates and ends the cluster of a run."""
 
-    Attributes:
-        client: EMR client for reading and ending: calls that may be repeated.
-        single_attempt_client: EMR client whose calls send one request.
-        journal: the run's notes.
-        identity: whose cluster.
-        consistency_s: how long ListClusters may not show a new cluster.
-        poll_s: pause between two looks.
-    """
-
-    client: EMRClient
-    single_attempt_client: EMRClient
-    journal: Journal
     identity: RunKey
-    consistency_s: float
-    poll_s: float
 
-    def adopt(self) -> Cluster | None:
-        """The run's live cluster, if there is one; further ones are ended.
+    def find(self) -> Cluster | None:
+        """Find the run's live cluster, and end further ones."""
+        return self.find_announced(
+            CLUSTER_NOTE,
+            list_all=lambda: find_clusters(self.client, self.identity),
+            describe=lambda note: find_noted(self.client, self.identity, note),
+            choose=self._keep_oldest,
+        )
 
-        Waits while a request announced moments ago may have made one that the listing does not show yet.
-        """
-        while not (clusters := find(self.client, self.identity)):
-            request = self.journal.read(CLUSTER_REQUEST)
-            if clusters := find_noted(self.client, self.identity, request):
-                break
-            if request is None or MADE in request or (age := age_s(request)) >= self.consistency_s:
-                return None
-            log.info("A request for a cluster was sent %.0f s ago; looking again", age)
-            time.sleep(min(self.poll_s, self.consistency_s - age))
-        oldest, *extra = clusters
-        log.info("Adopting %s (%s), the oldest of %d", oldest.job_flow_id, oldest.state, len(clusters))
-        for cluster in extra:
-            log.warning("Ending %s: the run has an older cluster", cluster.job_flow_id)
-            try:
-                request_end(self.client, cluster.job_flow_id)
-            except (BotoCoreError, ClientError) as error:
-                log.warning("%s does not end: %s; terminate_cluster tries again", cluster.job_flow_id, error)
-        return oldest
-
-    def adopt_or_create(self, body: Callable[[], dict[str, Any]]) -> Cluster:
-        """The run's live cluster, made now if there is none.
-
-        Args:
-            body: gives the body of RunJobFlow; called only when a cluster is made.
+    def find_or_create(self, body: Callable[[], dict[str, Any]]) -> Cluster:
+        """Find the run's live cluster, or create it with the body of RunJobFlow that `body` builds.
 
         Raises:
             ClientError: AWS refused the request.
-            BotoCoreError: no answer came, and the listing showed no cluster within its window.
-            ClusterLost: an earlier cluster of the run goes on ending; another attempt looks again.
+            BotoCoreError: AWS did not answer, and the listing showed no cluster within its window.
+            ClusterLost: An earlier cluster of the run is still ending; a retry looks again.
         """
-        if existing := self.adopt():
+        if existing := self.find():
             return existing
-        self._let_end()
-        made_of = body()
+        self._await_ending()
+        request = body()
         job_flow_id = send_announced(
             self.journal,
-            CLUSTER_REQUEST,
-            request=lambda: self.single_attempt_client.run_job_flow(**made_of)["JobFlowId"],
-            find=lambda: found.job_flow_id if (found := self.adopt()) else None,
+            CLUSTER_NOTE,
+            request=lambda: self.single_attempt_client.run_job_flow(**request)["JobFlowId"],
+            find=lambda: cluster.job_flow_id if (cluster := self.find()) else None,
         )
         log.info("The run's cluster is %s, named %s", job_flow_id, self.identity.name)
-        return describe(self.client, job_flow_id)
-
-    def _let_end(self) -> None:
-        """Waits for a cluster that is ending: a step on it may still write, and two at once cost twice."""
-        give_up = time.monotonic() + LONGEST_END_S
-        while ending := self._find(("TERMINATING",)):
-            if time.monotonic() >= give_up:
-                raise ClusterLost(
-                    f"{ending[0].job_flow_id} is TERMINATING for more than {LONGEST_END_S:.0f} s; the run's next "
-                    "cluster is made when it has ended: see it in the EMR console"
-                )
-            log.info("%s is TERMINATING; the next is made when it has ended", ending[0].job_flow_id)
-            time.sleep(self.poll_s)
+        return describe_cluster(self.client, job_flow_id)
 
     def end_all(self, timeout_s: float) -> list[Cluster]:
-        """Ends every cluster of the run and watches until each is seen ended.
-
-        Args:
-            timeout_s: how long to watch.
-
-        Returns:
-            The clusters, as last seen, each in an ended state.
+        """End every cluster of the run, wait until each has ended, and return them.
 
         Raises:
-            TimeoutError: one was not seen ended in time; it names each and its state.
-            ClientError, BotoCoreError: EMR does not tell, or the lake does not when the listing shows none.
+            TimeoutError: A cluster has not ended in time; the message names each and its state.
+            ClientError, BotoCoreError: EMR refused or did not answer, or S3 when the listing is empty.
         """
-        if adopted := self.adopt():  # a second listing may show less than the first
-            pending = [adopted, *find(self.client, self.identity, UNENDED_STATES)]
+        if cluster := self.find():  # a second listing may show less than the first
+            pending = [cluster, *find_clusters(self.client, self.identity, UNENDED_STATES)]
         else:
-            pending = self._find(UNENDED_STATES)
+            pending = find_listed_or_noted(self.client, self.identity, self.journal, UNENDED_STATES)
         ids = {cluster.job_flow_id for cluster in pending}
         ended, alive = end_and_watch(self.client, ids, timeout_s, self.poll_s)
         if alive:
             raise TimeoutError(
-                f"not seen ended after {timeout_s:.0f} s: {', '.join(f'{i} ({why})' for i, why in alive.items())}; "
-                "trying again; end it in the EMR console should this go on"
+                f"not ended after {timeout_s:.0f} s: {', '.join(f'{i} ({why})' for i, why in alive.items())}; "
+                "a retry tries again; if that fails too, end it in the EMR console"
             )
         return ended
 
-    def _find(self, states: Sequence[str]) -> list[Cluster]:
-        return find_listed_or_noted(self.client, self.identity, self.journal, states)
+    def _keep_oldest(self, clusters: Sequence[Cluster]) -> Cluster | None:
+        """Return the oldest cluster and end the others."""
+        if not clusters:
+            return None
+        oldest, *others = clusters
+        log.info("Using %s (%s), the oldest of %d", oldest.job_flow_id, oldest.state, len(clusters))
+        for cluster in others:
+            log.warning("Ending %s: the run has an older cluster", cluster.job_flow_id)
+            try:
+                request_end(self.client, cluster.job_flow_id)
+            except (BotoCoreError, ClientError) as error:
+                log.warning("Cannot end %s: %s; terminate_cluster tries again", cluster.job_flow_id, error)
+        return oldest
+
+    def _await_ending(self) -> None:
+        """Wait until no cluster is ending: its step may still write, and two clusters cost twice as much."""
+        give_up = time.monotonic() + LONGEST_END_S
+        while ending := find_listed_or_noted(self.client, self.identity, self.journal, ("TERMINATING",)):
+            if time.monotonic() >= give_up:
+                raise ClusterLost(
+                    f"{ending[0].job_flow_id} is TERMINATING for more than {LONGEST_END_S:.0f} s; the run's next "
+                    "cluster is created when it has ended: see it in the EMR console"
+                )
+            log.info("Waiting until %s, which is TERMINATING, has ended", ending[0].job_flow_id)
+            time.sleep(self.poll_s)
 
 
 def request_end(client: EMRClient, job_flow_id: str) -> None:
-    """Asks EMR to end a cluster, lifting its termination protection if need be.
-
-    Raises:
-        ClientError: EMR refuses.
-    """
+    """Request the end of a cluster; disable its termination protection first if EMR requires that."""
     try:
         client.terminate_job_flows(JobFlowIds=[job_flow_id])
     except ClientError as error:
         if error_code(error) != "ValidationException":
             raise
-        log.warning("%s refused to end (%s); lifting its termination protection", job_flow_id, error)
+        log.warning("EMR refused to end %s (%s); disabling its termination protection", job_flow_id, error)
         client.set_termination_protection(JobFlowIds=[job_flow_id], TerminationProtected=False)
         client.terminate_job_flows(JobFlowIds=[job_flow_id])
 
@@ -312,60 +283,40 @@ def request_end(client: EMRClient, job_flow_id: str) -> None:
 def end_and_watch(
     client: EMRClient, job_flow_ids: Collection[str], timeout_s: float, poll_s: float
 ) -> tuple[list[Cluster], dict[str, str]]:
-    """Ends clusters and watches until each is seen ended; one that refuses does not keep the others alive.
-
-    Args:
-        client: EMR client.
-        job_flow_ids: what to end.
-        timeout_s: how long to watch.
-        poll_s: pause between two looks.
+    """End clusters and wait until each has ended; an error of one does not keep the others alive.
 
     Returns:
-        The clusters seen ended, and for each other one its state or what EMR said.
+        The ended clusters, and the last state or error of each other cluster.
     """
-    pending, ended, last = set(job_flow_ids), [], dict.fromkeys(job_flow_ids, "not looked at")
+    ended: list[Cluster] = []
+    alive = dict.fromkeys(sorted(job_flow_ids), "not read")
     give_up = time.monotonic() + timeout_s
-    while pending:
-        for job_flow_id in sorted(pending):
+    while alive:
+        for job_flow_id in list(alive):
             try:
-                cluster = describe(client, job_flow_id)
-                last[job_flow_id] = cluster.state
+                cluster = describe_cluster(client, job_flow_id)
+                alive[job_flow_id] = cluster.state
                 if cluster.state in ENDED_STATES:
                     log.info("%s is %s", job_flow_id, cluster.state)
-                    pending.discard(job_flow_id)
+                    del alive[job_flow_id]
                     ended.append(cluster)
                 elif cluster.state in LIVE_STATES:
                     request_end(client, job_flow_id)
             except (BotoCoreError, ClientError) as error:
-                log.warning("%s: %s; looking again", job_flow_id, error)
-                last[job_flow_id] = str(error)
-        if pending and time.monotonic() > give_up:
+                log.warning("%s: %s; trying again", job_flow_id, error)
+                alive[job_flow_id] = str(error)
+        if not alive or time.monotonic() > give_up:
             break
-        if pending:
-            time.sleep(poll_s)
-    return ended, {job_flow_id: last[job_flow_id] for job_flow_id in sorted(pending)}
-
-
-def clusters_of_run(client: EMRClient, identity: RunKey, since: datetime | None = None) -> list[Cluster]:
-    """Every cluster that the run has had, ended ones included, oldest first; `since` shortens the search."""
-    extra: dict[str, Any] = {} if since is None else {"CreatedAfter": since}
-    pages = client.get_paginator("list_clusters").paginate(**extra)
-    ids = [c["Id"] for page in pages for c in page["Clusters"] if c["Name"] == identity.name]
-    return _own(identity, (describe(client, job_flow_id) for job_flow_id in ids), ALL_STATES)
+        time.sleep(poll_s)
+    return ended, alive
 
 
 def instances_of(client: EMRClient, job_flow_id: str) -> list[dict[str, Any]]:
-    """The nodes that a cluster has had, with their timelines.
+    """List the nodes that a cluster has had, with their timelines.
 
     Raises:
-        ClientError: EMR refuses: it does not know the cluster, or throttles longer than the client is patient.
-        BotoCoreError: EMR does not answer.
+        ClientError: EMR does not know the cluster, or throttled longer than the client retries.
+        BotoCoreError: EMR did not answer.
     """
     pages = client.get_paginator("list_instances").paginate(ClusterId=job_flow_id)
     return [dict(instance) for page in pages for instance in page["Instances"]]
-
-
-def seconds_alive(cluster: Cluster) -> float:
-    """From RunJobFlow to the cluster's end, or to now."""
-    end = cluster.description["Status"]["Timeline"].get("EndDateTime") or datetime.now(UTC)
-    return float((end - cluster.created_at).total_seconds())

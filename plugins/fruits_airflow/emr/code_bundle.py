@@ -1,6 +1,6 @@
-"""The code that a cluster runs: fruits.zip, the job files and bootstrap.sh, under the digest of their content.
+"""The code that a cluster runs: fruits.zip, the job files and bootstrap.sh, below the digest of their content.
 
-The same files give the same digest on every machine: the archive holds sorted names and no times.
+The same files have the same digest on every machine: the archive has sorted names and no times.
 """
 
 from __future__ import annotations
@@ -17,41 +17,35 @@ from fruits_airflow.config.settings import REPOSITORY
 from fruits_airflow.emr.stage_steps import JOBS
 from fruits_airflow.storage.lake import Lake
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in a ZIP archive
 
 
 @dataclass(frozen=True)
 class CodeBundle:
-    """Files to ship, by name.
-
-    Attributes:
-        files: content by file name.
-        digest: SHA-256 over names and contents, hex.
-    """
+    """Content of the files to upload, by name."""
 
     files: Mapping[str, bytes]
 
     @property
     def digest(self) -> str:
-        """SHA-256 over the sorted names and the digests of the contents."""
-        return _digest(self.files)
+        """SHA-256 of the sorted names and the digests of the contents, in hexadecimal."""
+        digest = hashlib.sha256()
+        for name in sorted(self.files):
+            digest.update(f"{name}\0{hashlib.sha256(self.files[name]).hexdigest()}\n".encode())
+        return digest.hexdigest()
 
 
 def build_bundle(repository: Path = REPOSITORY) -> CodeBundle:
-    """Packs what lies in the repository.
+    """Pack the files of the repository.
 
     Raises:
-        ConfigError: a job file, the library or bootstrap.sh is missing.
+        ConfigError: A job file, the library or bootstrap.sh is missing.
     """
     jobs = repository / "spark_jobs"
     sources = {f"{job}.py": jobs / f"{job}.py" for job in JOBS}
     sources["bootstrap.sh"] = repository / "include" / "bootstrap.sh"
-    missing = [
-        str(path.relative_to(repository))
-        for path in (*sources.values(), jobs / "fruits")
-        if not path.exists()
-    ]
-    if missing:
+    required = (*sources.values(), jobs / "fruits")
+    if missing := [str(path.relative_to(repository)) for path in required if not path.exists()]:
         raise ConfigError(f"code to upload: {', '.join(missing)} missing; deploy the whole repository")
     files = {name: path.read_bytes() for name, path in sources.items()}
     files["fruits.zip"] = _zip_package(jobs / "fruits")
@@ -59,13 +53,13 @@ def build_bundle(repository: Path = REPOSITORY) -> CodeBundle:
 
 
 def upload_bundle(bundle: CodeBundle, lake: Lake) -> int:
-    """Puts what is not there yet, overwrites nothing, and checks what lies there.
+    """Upload the files that are missing in the lake, and verify all of them.
 
     Returns:
-        How many objects were new.
+        Number of new objects.
 
     Raises:
-        CodeMismatch: an object below this digest has another content.
+        CodeMismatch: An object below this digest has different content.
     """
     new = sum(
         lake.write_once(f"code/{bundle.digest}/{name}", content) for name, content in bundle.files.items()
@@ -75,28 +69,22 @@ def upload_bundle(bundle: CodeBundle, lake: Lake) -> int:
 
 
 def verify_code(lake: Lake, digest: str) -> None:
-    """Reads the code below `code/<digest>/` back and compares.
+    """Read the code below `code/<digest>/` and compare its digest.
 
     Raises:
-        CodeMismatch: it is incomplete or was changed.
+        CodeMismatch: The code is incomplete or has changed.
     """
     names = [*(f"{job}.py" for job in JOBS), "bootstrap.sh", "fruits.zip"]
-    found = {name: lake.read(f"code/{digest}/{name}") for name in names}
-    absent = [name for name, content in found.items() if content is None]
-    actual = _digest({name: content for name, content in found.items() if content is not None})
-    if absent or actual != digest:
+    objects = {name: lake.read(f"code/{digest}/{name}") for name in names}
+    files = {name: content for name, content in objects.items() if content is not None}
+    actual = CodeBundle(files).digest
+    if actual != digest:
+        absent = [name for name in names if name not in files]
         problem = f"lacks {', '.join(absent)}" if absent else f"has digest {actual[:16]}"
         raise CodeMismatch(
             f"{lake.uri(f'code/{digest}/')} {problem}: changed after its upload; "
             "find out who writes there, delete the folder and clear upload_code"
         )
-
-
-def _digest(files: Mapping[str, bytes]) -> str:
-    whole = hashlib.sha256()
-    for name in sorted(files):
-        whole.update(f"{name}\0{hashlib.sha256(files[name]).hexdigest()}\n".encode())
-    return whole.hexdigest()
 
 
 def _zip_package(package: Path) -> bytes:

@@ -1,6 +1,6 @@
-"""The tail of a step's own output, read from the cluster's LogUri.
+"""Read the end of a step's own output from the cluster's LogUri.
 
-EMR lays it out as `<LogUri>/<cluster>/steps/<step>/{stderr,stdout,controller}.gz` and uploads it every few minutes.
+EMR uploads it every few minutes as `<LogUri>/<cluster>/steps/<step>/{stderr,stdout,controller}.gz`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TAIL_LINES = 60
-TOGETHER_S = 10.0  # one upload brings both logs, not quite at once; of a silent step maybe only one
-_SPARK_INFO = re.compile(
-    r"\d\d/\d\d/\d\d \d\d:\d\d:\d\d INFO "
-)  # would fill the tail: Spark says farewell at length
-MAX_LOG_BYTES = 256 * 1024 * 1024  # inflated; a step may write without end
 TAIL_BYTES = 1024 * 1024
 MAX_LINE = 10_000
+MAX_LOG_BYTES = 256 * 1024 * 1024  # decompressed; a step may write without end
+STDOUT_WAIT_S = 10.0  # EMR uploads both logs nearly at once, but a step may write only stderr
+_SPARK_INFO = re.compile(r"\d\d/\d\d/\d\d \d\d:\d\d:\d\d INFO ")  # Spark's shutdown would fill the tail
 
 
 def step_log_prefix(log_uri: str, job_flow_id: str, step_id: str) -> tuple[str, str]:
-    """Bucket and key prefix of a step's logs; LogUri may say `s3n://`, as the console does."""
+    """Return bucket and key prefix of a step's logs; LogUri may begin with `s3n://`, as in the console."""
     parts = urlsplit(log_uri)
     folder = parts.path.strip("/")
     return parts.netloc, f"{folder}/{job_flow_id}/steps/{step_id}/".lstrip("/")
@@ -43,7 +41,7 @@ def step_log_prefix(log_uri: str, job_flow_id: str, step_id: str) -> tuple[str, 
 def show_tails(
     client: S3Client, cluster: Cluster, step: Step, wait_s: float, poll_s: float
 ) -> Mapping[str, list[str]]:
-    """Writes the last lines of a step's output to the task's log; returns them, see `read_tails`."""
+    """Log the last lines of a step's output, and return them as `read_tails` does."""
     tails = read_tails(client, cluster.log_uri, cluster.job_flow_id, step.step_id, wait_s, poll_s)
     for name in ("stdout", "stderr"):
         lines = tails.get(name)
@@ -59,11 +57,10 @@ def show_tails(
 def read_tails(
     client: S3Client, log_uri: str, job_flow_id: str, step_id: str, wait_s: float, poll_s: float
 ) -> Mapping[str, list[str]]:
-    """The last lines of a step's stdout and stderr, by name.
+    """Return the last lines of a step's stdout and stderr, by name.
 
-    Waits up to `wait_s` seconds for late logs, and once stderr is there no more than TOGETHER_S for stdout; what has
-    not come by then is absent. Never raises for what it cannot read: the step's failure is the message, its log only
-    explains it.
+    Wait up to `wait_s` seconds for late logs, but no more than STDOUT_WAIT_S for stdout after stderr. Omit a log that
+    is missing or unreadable: the step's failure is the error, and its log only explains it.
     """
     if not log_uri:
         log.warning("The cluster has no LogUri; no log of %s to show", step_id)
@@ -71,36 +68,33 @@ def read_tails(
     bucket, prefix = step_log_prefix(log_uri, job_flow_id, step_id)
     give_up = time.monotonic() + wait_s
     while True:
-        tails = {
-            name: tail
-            for name in ("stdout", "stderr")
-            if (tail := _tail(client, bucket, prefix, name)) is not None
-        }
+        logs = {name: _tail(client, bucket, prefix + name) for name in ("stdout", "stderr")}
+        tails = {name: lines for name, lines in logs.items() if lines is not None}
         if "stderr" in tails:
-            give_up = min(give_up, time.monotonic() + TOGETHER_S)
+            give_up = min(give_up, time.monotonic() + STDOUT_WAIT_S)
         if len(tails) == 2 or time.monotonic() >= give_up:
             return tails
-        log.info("Not all logs of %s are below s3://%s/%s yet; looking again", step_id, bucket, prefix)
+        log.info("Not all logs of %s are below s3://%s/%s yet; trying again", step_id, bucket, prefix)
         time.sleep(min(poll_s, max(0.0, give_up - time.monotonic())))
 
 
-def _tail(client: S3Client, bucket: str, prefix: str, name: str) -> list[str] | None:
-    for key in (f"{prefix}{name}.gz", f"{prefix}{name}"):
+def _tail(client: S3Client, bucket: str, key: str) -> list[str] | None:
+    for candidate in (f"{key}.gz", key):
         try:
-            body = client.get_object(Bucket=bucket, Key=key)["Body"]
+            body = client.get_object(Bucket=bucket, Key=candidate)["Body"]
             return _last_lines(inflate(body, MAX_LOG_BYTES))
         except (ClientError, BotoCoreError) as error:
-            log.debug("s3://%s/%s: %s", bucket, key, error)
+            log.debug("s3://%s/%s: %s", bucket, candidate, error)
     return None
 
 
-def _last_lines(pieces: Iterator[bytes]) -> list[str]:
-    """The last lines of a log, without what Spark reports of itself; only its last TAIL_BYTES are kept in memory."""
-    kept = b""
+def _last_lines(chunks: Iterator[bytes]) -> list[str]:
+    """Return the last lines of a log without Spark's own INFO lines; keep only TAIL_BYTES in memory."""
+    tail = b""
     try:
-        for piece in pieces:
-            kept = (kept + piece)[-TAIL_BYTES:]
+        for chunk in chunks:
+            tail = (tail + chunk)[-TAIL_BYTES:]
     except InflateError as error:
-        log.warning("A log is cut short or corrupt, or too large (%s); showing what is readable of it", error)
-    lines = kept.decode("utf-8", errors="replace").splitlines()
+        log.warning("A log is truncated, corrupt or too large (%s); showing its readable part", error)
+    lines = tail.decode("utf-8", errors="replace").splitlines()
     return [line[:MAX_LINE] for line in lines if not _SPARK_INFO.match(line)][-TAIL_LINES:]

@@ -22,8 +22,7 @@ from fruits_airflow.config.errors import (
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.cost.estimate import deadline, fleets_eur_per_hour, worker_vcpus
 from fruits_airflow.cost.prices import load_prices
-from fruits_airflow.emr.cluster_body import load_profile
-from fruits_airflow.emr.cluster_request import require_sound_profile
+from fruits_airflow.emr.cluster_body import load_profile, require_sound_profile
 from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.stage_steps import ERASURE_JOB, ERASURE_STAGES
 from fruits_airflow.erasure.redaction import erase_from_runs, keys_in_listings, still_named
@@ -39,7 +38,7 @@ from fruits_airflow.erasure.request import (
     suppressed,
     suppression_key,
 )
-from fruits_airflow.locking.database_lock import DatabaseLock, take_together
+from fruits_airflow.locking.database_lock import DatabaseLock, take_all
 from fruits_airflow.locking.lock_owners import lock_deadline
 from fruits_airflow.runs.attempts import forget_failure
 from fruits_airflow.runs.failures import waited_in_vain
@@ -142,7 +141,7 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
     if wish.expected_photos is None:
         _confirmed_targets(settings, lake, run_id, wish)  # tells the number without waiting for a lock
     locks = _locks(RunContext.of(context, settings))
-    take_together(locks, lock_deadline(settings))
+    take_all(locks, lock_deadline(settings))
     targets = _confirmed_targets(settings, lake, run_id, wish)
     databases = [lock.database for lock in locks]
     everywhere = [*databases, settings.notebook_database]  # a notebook takes no lock: its tables are its own
@@ -191,7 +190,7 @@ def erase_exports(settings: Settings, context: Context) -> dict[str, Any]:
         LockHeld: the task was cleared after `verdict` gave the locks back, and a run is at work by its listing.
     """
     run_id, lake = context["run_id"], open_lake(settings)
-    take_together(_locks(RunContext.of(context, settings)), lock_deadline(settings))
+    take_all(_locks(RunContext.of(context, settings)), lock_deadline(settings))
     request = _request(lake, run_id)
     present = (version.key for version in list_versions(lake.client, settings.raw_bucket))
     known = (key for keys in (present, keys_in_listings(lake)) for key in keys)
@@ -320,7 +319,7 @@ def _judge(settings: Settings, context: Context) -> None:
     locks = _locks(run)
     try:
         # First: a run that is cleared from now on keeps the locks that it asks for.
-        held = [lock.holding() for lock in locks]
+        held = [lock.read() for lock in locks]
     finally:
         _end_clusters(run)  # also where the lake denies
     for lock, holding in zip(locks, held, strict=True):

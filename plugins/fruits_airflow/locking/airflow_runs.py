@@ -1,7 +1,7 @@
-"""What this Airflow knows about runs other than the one that asks.
+"""What this Airflow knows about other runs.
 
-Tasks have no access to Airflow's database; the count of runs is among the questions that a task's supervisor passes
-on (the state of a run is too, but is an error for a run that is unknown).
+Tasks have no access to Airflow's database, but a task's supervisor returns the number of runs in given states. (It
+returns the state of a run too, but fails for a run that is unknown.)
 """
 
 from __future__ import annotations
@@ -14,31 +14,30 @@ _ENDED = ["success", "failed"]
 
 
 class AirflowRuns(Protocol):
-    """Which runs are alive, and which have ended; a run that is unknown is neither."""
+    """Which runs are alive and which have ended; an unknown run is neither."""
 
     def has_ended(self, dag_id: str, run_id: str) -> bool:
-        """Whether this Airflow has such a run, and it is over; one that was cleared is not."""
+        """Whether the run exists and has ended; a cleared run has not."""
         ...
 
     def is_alive(self, dag_id: str, run_id: str) -> bool:
-        """Whether it is queued or running."""
+        """Whether the run is queued or running."""
         ...
 
 
 @dataclass(frozen=True)
 class SupervisedRuns:
-    """Asks through the task instance that is running.
-
-    Attributes:
-        ti: the running task instance, as in the context.
-    """
+    """AirflowRuns as the supervisor of a task instance knows them."""
 
     ti: Any
 
     def has_ended(self, dag_id: str, run_id: str) -> bool:
-        """Whether this Airflow has such a run, and it is over; one that was cleared is not."""
-        return int(self.ti.get_dr_count(dag_id=dag_id, run_ids=[run_id], states=_ENDED)) > 0
+        """Whether the run exists and has ended; a cleared run has not."""
+        return self._count(dag_id, run_id, _ENDED) > 0
 
     def is_alive(self, dag_id: str, run_id: str) -> bool:
-        """Whether it is queued or running."""
-        return int(self.ti.get_dr_count(dag_id=dag_id, run_ids=[run_id], states=_ALIVE)) > 0
+        """Whether the run is queued or running."""
+        return self._count(dag_id, run_id, _ALIVE) > 0
+
+    def _count(self, dag_id: str, run_id: str, states: list[str]) -> int:
+        return int(self.ti.get_dr_count(dag_id=dag_id, run_ids=[run_id], states=states))

@@ -1,12 +1,12 @@
 """One writer per database: a lock object in the lake, `locks/<database>.json`.
 
-Nightly run, upkeep and erasure never work on one database at once. The object is created with `If-None-Match: *` and
-changed or removed only with the ETag that was read, so that of several at once one succeeds. It names its owner and a
-deadline; past the deadline, and when nothing of its owner is left, the next run takes it over. Each time the owner asks
-for it, the object changes: who has read it before can no longer remove it.
+The object is created with `If-None-Match: *` and changed or removed only with the ETag that was read, so that one of
+several concurrent writers succeeds. It contains its owner and a deadline. Past the deadline, and when neither run nor
+cluster of its owner is alive, the next run takes it over. Each time the owner takes it again, the object changes, so
+that whoever read it before cannot remove it.
 
-Who works on several databases takes their locks together: in one order, so that no two wait for each other; and all or
-none, so that nobody waits for a database whose holder does nothing but wait.
+A run that works on several databases takes their locks in one order, so that no two runs wait for each other, and all
+or none, so that no run waits for a database whose holder is only waiting.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from fruits_airflow.storage.lake import Lake
 
 log = logging.getLogger(__name__)
 
-_ROUNDS = 5  # each is lost only to another run that has just taken, released or prolonged the lock
+_ATTEMPTS = 5  # an attempt fails only if another run takes, releases or prolongs the lock at the same moment
 
 
 @dataclass(frozen=True)
-class Holding:
-    """What a lock object says.
+class LockRecord:
+    """Content of a lock object.
 
     Attributes:
-        owner: the run that holds the lock.
-        region: where the owner's cluster would be.
-        taken_at: since when.
-        deadline: until when nobody may take it away.
-        etag: of the object, for a change on condition.
+        owner: Run that holds the lock.
+        region: Region of the owner's cluster.
+        taken_at: When the owner first took it.
+        deadline: Until when no other run may take it over.
+        etag: ETag of the object, for a conditional change.
     """
 
     owner: RunKey
@@ -54,21 +54,21 @@ class Holding:
 
 @dataclass(frozen=True)
 class DatabaseLock:
-    """The lock of one database, as one run sees it.
+    """The lock of a database, as a run uses it.
 
     Attributes:
-        lake: the lake bucket.
-        database: which.
-        owner: this run.
-        region: where this run's cluster would be.
-        is_gone: whether nothing of a holder is left, neither its run nor its cluster.
+        lake: The lake bucket.
+        database: Name of the database.
+        owner: The run that takes and releases the lock.
+        region: Region of that run's cluster.
+        is_gone: Whether neither run nor cluster of a lock's owner is alive.
     """
 
     lake: Lake
     database: str
     owner: RunKey
     region: str
-    is_gone: Callable[[Holding], bool]
+    is_gone: Callable[[LockRecord], bool]
 
     @property
     def key(self) -> str:
@@ -76,105 +76,98 @@ class DatabaseLock:
         return f"locks/{self.database}.json"
 
     def take(self, until: datetime) -> None:
-        """Takes the lock, or prolongs it when this run has it.
-
-        Args:
-            until: the deadline, with a time zone; a later one that is there stays.
+        """Take the lock until a deadline, or prolong it if this run holds it; never shorten it.
 
         Raises:
-            LockHeld: another run has it, and it is not abandoned.
+            LockHeld: Another run holds it, and has not abandoned it.
         """
-        for _ in range(_ROUNDS):
-            if self.lake.write_once(self.key, self._note(until, datetime.now(UTC))):
+        for _ in range(_ATTEMPTS):
+            if self.lake.write_once(self.key, self._content(until, datetime.now(UTC))):
                 log.info("Took the lock of %s, until %s", self.database, until.isoformat(timespec="seconds"))
                 return
-            holding = self.holding()
-            if holding is None:
+            record = self.read()
+            if record is None:
                 continue
-            if holding.owner == self.owner:
-                if self._replace(holding, max(until, holding.deadline), holding.taken_at):
+            if record.owner == self.owner:
+                if self._replace(record, max(until, record.deadline), record.taken_at):
                     return
-            elif not self.is_abandoned(holding):
-                raise LockHeld(f"{self.database} is locked by {holding}; {self.lake.uri(self.key)}")
-            elif self._replace(holding, until, datetime.now(UTC)):
-                log.warning("Took the lock of %s over from %s, who is gone", self.database, holding)
+            elif not self.is_abandoned(record):
+                raise LockHeld(f"{self.database} is locked by {record}; {self.lake.uri(self.key)}")
+            elif self._replace(record, until, datetime.now(UTC)):
+                log.warning("Took the lock of %s over from %s, which is gone", self.database, record)
                 return
         raise LockHeld(
-            f"the lock of {self.database} changed hands {_ROUNDS} times; {self.lake.uri(self.key)}"
+            f"the lock of {self.database} changed hands {_ATTEMPTS} times; {self.lake.uri(self.key)}"
         )
 
-    def release(self, holding: Holding | None) -> bool:
-        """Removes the lock, as it was read, if this run has it; says whether it did.
+    def release(self, record: LockRecord | None) -> bool:
+        """Remove the lock in the version that was read, if this run holds it, and return whether it was removed.
 
-        One that was asked for again since stays: the run was cleared meanwhile, and goes on with it.
+        A lock that was taken again since then stays: the run was cleared and is working again.
         """
-        if holding is None:
+        if record is None:
             return False
-        if holding.owner != self.owner:
-            log.info("%s is locked by %s, which stays", self.database, holding)
+        if record.owner != self.owner:
+            log.info("%s stays locked by %s", self.database, record)
             return False
-        released = self.remove(holding)
+        released = self.remove(record)
         if released:
             log.info("Released the lock of %s", self.database)
         else:
-            log.warning("The lock of %s, which %s had, was gone or another's already", self.database, holding)
+            log.warning("The lock of %s, which %s held, has changed or gone", self.database, record)
         return released
 
-    def remove(self, holding: Holding) -> bool:
-        """Removes the lock as it was read; False when it was given back, taken over or asked for again since."""
-        return self.lake.remove_version(self.key, holding.etag)
+    def remove(self, record: LockRecord) -> bool:
+        """Remove the lock in the version that was read; return False if that is not the present version."""
+        return self.lake.remove_version(self.key, record.etag)
 
-    def holding(self) -> Holding | None:
-        """Who has the lock, or None.
+    def read(self) -> LockRecord | None:
+        """Read the lock object, if it exists.
 
         Raises:
-            ConfigError: the object is not what this class writes.
+            ConfigError: The object is not a lock.
         """
-        found = self.lake.read_version(self.key)
-        if found is None:
+        version = self.lake.read_version(self.key)
+        if version is None:
             return None
         try:
-            note = json.loads(found[0])
-            return Holding(
-                owner=RunKey(**note["owner"]),
-                region=note["region"],
-                taken_at=datetime.fromisoformat(note["taken_at"]),
-                deadline=datetime.fromisoformat(note["deadline"]),
-                etag=found[1],
+            content = json.loads(version[0])
+            return LockRecord(
+                owner=RunKey(**content["owner"]),
+                region=content["region"],
+                taken_at=datetime.fromisoformat(content["taken_at"]),
+                deadline=datetime.fromisoformat(content["deadline"]),
+                etag=version[1],
             )
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{self.lake.uri(self.key)} is no lock of ours ({error}): see that nothing works on "
-                f"{self.database}, then remove it"
+                f"{self.lake.uri(self.key)} is not a lock ({error}): check that no run works on {self.database}, "
+                "then remove it"
             ) from error
 
-    def is_abandoned(self, holding: Holding) -> bool:
-        """Whether a holder may be robbed: past its deadline and gone."""
-        return holding.deadline < datetime.now(UTC) and self.is_gone(holding)
+    def is_abandoned(self, record: LockRecord) -> bool:
+        """Whether the lock is past its deadline and its owner is gone."""
+        return record.deadline < datetime.now(UTC) and self.is_gone(record)
 
-    def _replace(self, holding: Holding, until: datetime, taken_at: datetime) -> bool:
-        return self.lake.replace_version(self.key, self._note(until, taken_at), holding.etag)
+    def _replace(self, record: LockRecord, until: datetime, taken_at: datetime) -> bool:
+        return self.lake.replace_version(self.key, self._content(until, taken_at), record.etag)
 
-    def _note(self, until: datetime, taken_at: datetime) -> bytes:
-        note = {
+    def _content(self, until: datetime, taken_at: datetime) -> bytes:
+        content = {
             "owner": asdict(self.owner),
             "region": self.region,
             "taken_at": taken_at.isoformat(),
             "deadline": until.isoformat(),
-            "asked_at": datetime.now(UTC).isoformat(),  # makes each version another, and so its ETag
+            "asked_at": datetime.now(UTC).isoformat(),  # gives each version a new ETag
         }
-        return json.dumps(note, indent=1).encode()
+        return json.dumps(content, indent=1).encode()
 
 
-def take_together(locks: Iterable[DatabaseLock], until: datetime) -> None:
-    """Takes or prolongs every lock, by the name of its database; or holds none of them.
-
-    Args:
-        locks: of one run, which has no cluster at work.
-        until: the deadline, with a time zone.
+def take_all(locks: Iterable[DatabaseLock], until: datetime) -> None:
+    """Take or prolong every lock of a run without a cluster, in the order of the databases, or hold none of them.
 
     Raises:
-        LockHeld: another run has one of them, and it is not abandoned.
+        LockHeld: Another run holds one of them, and has not abandoned it.
     """
     ordered = sorted(locks, key=lambda lock: lock.database)
     for number, lock in enumerate(ordered):
@@ -182,5 +175,5 @@ def take_together(locks: Iterable[DatabaseLock], until: datetime) -> None:
             lock.take(until)
         except Exception:
             for held in ordered[:number]:
-                held.release(held.holding())
+                held.release(held.read())
             raise

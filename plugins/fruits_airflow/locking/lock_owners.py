@@ -1,4 +1,4 @@
-"""The lock of a database for a run of this Airflow: who its holder is, and whether anything of the holder is left."""
+"""Locks as runs of this Airflow use them: whether a lock's owner is alive."""
 
 from __future__ import annotations
 
@@ -6,82 +6,56 @@ from datetime import UTC, datetime, timedelta
 
 from fruits_airflow.aws.clients import emr_client
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.clusters import (
-    CLUSTER_REQUEST,
-    UNENDED_STATES,
-    RunKey,
-    find_listed_or_noted,
-)
+from fruits_airflow.emr.clusters import CLUSTER_NOTE, UNENDED_STATES, RunKey, find_listed_or_noted
 from fruits_airflow.locking.airflow_runs import AirflowRuns
-from fruits_airflow.locking.database_lock import DatabaseLock, Holding
+from fruits_airflow.locking.database_lock import DatabaseLock, LockRecord
 from fruits_airflow.storage.lake import Lake
 from fruits_airflow.storage.run_notes import Journal, age_s, folder_of
 
-_AFTER_A_CLUSTER = timedelta(hours=1)  # what terminate_cluster and verdict may need, their retries included
+_AFTER_A_CLUSTER = timedelta(hours=1)  # for terminate_cluster and verdict with their retries
 
 
 def open_lock(
     settings: Settings, lake: Lake, identity: RunKey, database: str, region: str, runs: AirflowRuns
 ) -> DatabaseLock:
-    """The lock of `database` as the run `identity` sees it.
+    """Return the lock of `database` for the run `identity`, whose cluster is in `region`."""
 
-    Args:
-        settings: of the deployment.
-        lake: the lake bucket.
-        identity: the run that asks.
-        database: which.
-        region: where the run's cluster would be.
-        runs: what this Airflow knows.
-    """
-
-    def is_gone(holding: Holding) -> bool:
-        owner = holding.owner
-        # A run that was deleted is unknown here, and so is one of another Airflow of this deployment, which may be at
-        # work: only the deadline tells them apart, so it is waited for (docs/runbook.md#lock-held).
+    def is_gone(record: LockRecord) -> bool:
+        owner = record.owner
+        # An unknown run was deleted, or belongs to another Airflow of this deployment and may be working. Only the
+        # deadline tells these apart, so that DatabaseLock waits for it (docs/runbook.md#lock-held).
         if owner.deployment_id == settings.deployment_id and runs.is_alive(owner.dag_id, owner.run_id):
             return False
-        return not _has_cluster(settings, lake, holding)
+        return not _has_cluster(settings, lake, record)
 
     return DatabaseLock(lake, database, identity, region, is_gone)
 
 
-def has_left_it_behind(settings: Settings, lake: Lake, holding: Holding, runs: AirflowRuns) -> bool:
-    """Whether a run is known here to be over, and nothing of it is at work: then its lock is of no use.
+def is_orphaned(settings: Settings, lake: Lake, record: LockRecord, runs: AirflowRuns) -> bool:
+    """Whether this Airflow knows that the lock's run has ended and left no cluster.
 
-    Asked between the reading of the lock and its removal. The run's state is asked for before its clusters, so that
-    the listing can show every one that it made; and after them, for a run that was cleared meanwhile and wants its
-    lock. One that is cleared later still changes the lock before it makes a cluster.
-
-    Args:
-        settings: of the deployment.
-        lake: the lake bucket.
-        holding: what the lock says.
-        runs: what this Airflow knows; a run that is unknown may be at work in another Airflow.
+    Call it between reading and removing the lock. The run's state is read before its clusters, so that the listing
+    shows all that the run created, and again after them, in case the run was cleared meanwhile. A run that is cleared
+    later takes the lock again before it creates a cluster, and the removal fails.
     """
-    owner = holding.owner
-
-    def is_over() -> bool:
-        return runs.has_ended(owner.dag_id, owner.run_id)
-
-    if not is_over():
+    owner = record.owner
+    if not runs.has_ended(owner.dag_id, owner.run_id):
         return False
-    request = _journal(lake, holding).read(CLUSTER_REQUEST)
-    if request and age_s(request) < settings.list_consistency_s:
-        return False  # what it asked for may not be listed yet
-    if _has_cluster(settings, lake, holding):
-        return False
-    return is_over()
+    note = _journal(lake, record).read(CLUSTER_NOTE)
+    if note and age_s(note) < settings.list_consistency_s:
+        return False  # the listing may not show the requested cluster yet
+    return not _has_cluster(settings, lake, record) and runs.has_ended(owner.dag_id, owner.run_id)
 
 
 def lock_deadline(settings: Settings) -> datetime:
-    """Until when a run may need the lock, counted from now: longer than any cluster made now lives."""
+    """Return a deadline for a run's lock, counted from now, that is after the end of any cluster created now."""
     return datetime.now(UTC) + timedelta(minutes=settings.max_cluster_minutes) + _AFTER_A_CLUSTER
 
 
-def _journal(lake: Lake, holding: Holding) -> Journal:
-    return Journal(lake, folder_of(holding.owner.dag_id, holding.owner.run_id))
+def _journal(lake: Lake, record: LockRecord) -> Journal:
+    return Journal(lake, folder_of(record.owner.dag_id, record.owner.run_id))
 
 
-def _has_cluster(settings: Settings, lake: Lake, holding: Holding) -> bool:
-    client = emr_client(settings, holding.region)
-    return bool(find_listed_or_noted(client, holding.owner, _journal(lake, holding), UNENDED_STATES))
+def _has_cluster(settings: Settings, lake: Lake, record: LockRecord) -> bool:
+    client = emr_client(settings, record.region)
+    return bool(find_listed_or_noted(client, record.owner, _journal(lake, record), UNENDED_STATES))

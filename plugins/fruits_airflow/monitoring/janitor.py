@@ -25,14 +25,14 @@ from fruits_airflow.emr.clusters import (
     UNENDED_STATES,
     Cluster,
     RunKey,
-    describe,
+    describe_cluster,
     end_and_watch,
     instances_of,
     tag_value,
 )
 from fruits_airflow.locking.airflow_runs import AirflowRuns, SupervisedRuns
-from fruits_airflow.locking.database_lock import DatabaseLock, Holding
-from fruits_airflow.locking.lock_owners import has_left_it_behind, open_lock
+from fruits_airflow.locking.database_lock import DatabaseLock, LockRecord
+from fruits_airflow.locking.lock_owners import is_orphaned, open_lock
 from fruits_airflow.runs.notices import Notice, is_last_attempt, tell
 from fruits_airflow.runs.run_context import open_lake
 from fruits_airflow.storage.lake import Lake, error_code
@@ -130,7 +130,7 @@ def clusters_of(client: EMRClient, settings: Settings, region: str, unseen: list
             unseen.append(f"{region}: {error}")
     for job_flow_id in listed:
         try:
-            cluster = describe(client, job_flow_id)
+            cluster = describe_cluster(client, job_flow_id)
         except _SILENT as error:
             unseen.append(f"{job_flow_id} in {region}: {error}")
         else:
@@ -163,7 +163,7 @@ def free_abandoned_locks(settings: Settings, context: Context) -> list[str]:
     freed = []
     for database in (settings.database, settings.demo_database):
         lock = open_lock(settings, lake, me, database, settings.region, runs)
-        holding = lock.holding()
+        holding = lock.read()
         if holding is None:
             continue
         why = judge_holder(settings, lake, lock, holding, runs)
@@ -174,12 +174,12 @@ def free_abandoned_locks(settings: Settings, context: Context) -> list[str]:
 
 
 def judge_holder(
-    settings: Settings, lake: Lake, lock: DatabaseLock, holding: Holding, runs: AirflowRuns
+    settings: Settings, lake: Lake, lock: DatabaseLock, holding: LockRecord, runs: AirflowRuns
 ) -> str | None:
     """Why a lock may be taken from who holds it, or None; a run that is unknown is judged by the deadline, as above."""
     if holding.owner.deployment_id != settings.deployment_id:
         return None
-    if has_left_it_behind(settings, lake, holding, runs):
+    if is_orphaned(settings, lake, holding, runs):
         return "its run has ended, and no cluster of it is alive"
     if lock.is_abandoned(holding):
         return "its deadline has passed, and neither run nor cluster of it is alive"

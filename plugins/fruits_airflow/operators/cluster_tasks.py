@@ -1,6 +1,6 @@
-"""The tasks of every DAG that has a cluster: ship the code, make the cluster, wait for it, give it a step, end it.
+"""The tasks of every DAG with a cluster: upload the code, create the cluster, wait for it, run a step, end it.
 
-Called inside a `with DAG`. None calls AWS or opens a file until its task runs.
+Call the functions inside a `with DAG`. None calls AWS or opens a file until its task runs.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ RETRIES: dict[str, Any] = {
     "retry_delay": timedelta(minutes=1),
     "retry_exponential_backoff": True,
 }
-# Of what ends a cluster and gives back a lock: half an hour without AWS must not leave either behind.
-NO_LEAK: dict[str, Any] = {
+# For tasks that end a cluster or release a lock: half an hour without AWS must not leave either behind.
+CLEANUP_RETRIES: dict[str, Any] = {
     "retries": 8,
     "retry_delay": timedelta(seconds=30),
     "max_retry_delay": timedelta(minutes=5),
@@ -29,59 +29,55 @@ NO_LEAK: dict[str, Any] = {
 
 
 def upload_code(settings: Settings) -> Any:
-    """The task `upload_code`; its result is the code's digest, from which steps take their names."""
+    """Return the task `upload_code`; its result is the code's digest, which is part of the steps' names."""
 
     @task
     def upload_code() -> str:
-        """Ships fruits.zip, the job files and bootstrap.sh under the digest of their content."""
+        """Upload fruits.zip, the job files and bootstrap.sh below the digest of their content."""
         return run_control.upload_code(settings, get_current_context())
 
     return upload_code()
 
 
 def create_cluster(settings: Settings, owner: str) -> CreateClusterOperator:
-    """The task `create_cluster`; `owner` is what the DAG calls a run of its own."""
+    """Return the task `create_cluster`; `owner` is the DAG's name for its runs."""
     return CreateClusterOperator(
         task_id="create_cluster",
         settings=settings,
-        doc_md=f"Makes or adopts the {owner}'s cluster; waits for nothing.",
+        doc_md=f"Finds or creates the {owner}'s cluster, without waiting until it is ready.",
     )
 
 
 def cluster_ready(settings: Settings) -> ClusterReadySensor:
-    """The task `cluster_ready`."""
+    """Return the task `cluster_ready`."""
     return ClusterReadySensor(
         task_id="cluster_ready",
         settings=settings,
-        doc_md="Waits until the cluster takes steps, without a worker slot.",
+        doc_md="Waits until the cluster accepts steps, without a worker slot.",
     )
 
 
 def stage_group(settings: Settings, stage: str) -> TaskGroup:
-    """What hands the step of `stage` to the cluster, and what waits for it: clear both together."""
+    """Return the tasks that add the step of `stage` and wait for it: clear both together."""
     with TaskGroup(stage) as group:
-        add = AddStepOperator(
-            task_id="add",
-            settings=settings,
-            stage=stage,
-            doc_md=f"Hands the step {stage} to the run's cluster.",
-        )
+        doc_md = f"Adds the step {stage} to the run's cluster."
+        add = AddStepOperator(task_id="add", settings=settings, stage=stage, doc_md=doc_md)
         wait = StepSensor(
             task_id="wait",
             settings=settings,
             stage=stage,
             add_task_id=add.task_id,
-            doc_md=f"Waits for the step {stage}, without a worker slot; shows its output should it fail.",
+            doc_md=f"Waits for the step {stage}, without a worker slot; shows its output if it fails.",
         )
         add >> wait
     return group
 
 
 def terminate_cluster(settings: Settings, owner: str) -> Any:
-    """The teardown `terminate_cluster`; `owner` as in `create_cluster`."""
+    """Return the teardown `terminate_cluster`; `owner` as in `create_cluster`."""
     return TerminateClusterOperator(
         task_id="terminate_cluster",
         settings=settings,
-        **NO_LEAK,
-        doc_md=f"Ends every cluster of this {owner}, found by name and tags, and watches until it is gone.",
-    ).as_teardown()  # tied to no setup: it must run also when create_cluster failed
+        **CLEANUP_RETRIES,
+        doc_md=f"Ends every cluster of this {owner}, found by name and tags, and waits until each has ended.",
+    ).as_teardown()  # without a setup: it must also run when create_cluster failed

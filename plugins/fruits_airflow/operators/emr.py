@@ -1,8 +1,7 @@
-"""Operators that may be run again at any moment: each looks for what an earlier attempt did before it acts."""
+"""Operators that can be retried at any moment: each finds what an earlier attempt did before it acts."""
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.amazon.aws.links.emr import EmrClusterLink
@@ -22,17 +21,11 @@ from fruits_airflow.runs.run_context import RunContext
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-log = logging.getLogger(__name__)
-
 
 class CreateClusterOperator(EmrCreateJobFlowOperator):
-    """Makes the run's cluster, or adopts the one that it has; waits for nothing.
+    """Finds or creates the run's cluster, without waiting until it is ready.
 
-    The provider's operator makes a second cluster on a retry, and its `on_kill` fails before RunJobFlow has answered.
-
-    Args:
-        settings: of the deployment.
-        **kwargs: of the task.
+    The provider's operator creates a second cluster on a retry, and its `on_kill` fails before RunJobFlow has answered.
     """
 
     operator_extra_links = (EmrClusterLink(),)  # type: ignore[assignment]
@@ -42,7 +35,7 @@ class CreateClusterOperator(EmrCreateJobFlowOperator):
         self.settings = settings
 
     def execute(self, context: Context) -> str:
-        """Returns the cluster's id."""
+        """Return the cluster's id."""
         with record_failure(self.settings, context, self.task_id):
             run = RunContext.of(context, self.settings)
             cluster = run.adopt_or_create()
@@ -50,17 +43,11 @@ class CreateClusterOperator(EmrCreateJobFlowOperator):
         return cluster.job_flow_id
 
     def on_kill(self) -> None:
-        """Does nothing: terminate_cluster ends whatever was made, by its name."""
+        """Do nothing: terminate_cluster ends the cluster by its name."""
 
 
 class AddStepOperator(EmrAddStepsOperator):
-    """Adds the step of a stage to the run's cluster, or adopts the one that is there.
-
-    Args:
-        settings: of the deployment.
-        stage: one of STAGES.
-        **kwargs: of the task.
-    """
+    """Finds or adds the step of a stage on the run's cluster."""
 
     operator_extra_links = ()  # type: ignore[assignment] # the cluster's are on create_cluster, the step's on wait
 
@@ -70,24 +57,20 @@ class AddStepOperator(EmrAddStepsOperator):
         self.stage = stage
 
     def execute(self, context: Context) -> dict[str, str]:  # type: ignore[override]
-        """Returns `job_flow_id` and `step_id`."""
+        """Return `job_flow_id` and `step_id`."""
         with record_failure(self.settings, context, self.stage):
             run = RunContext.of(context, self.settings)
             verify_code(run.lake, run.code_digest)
             cluster = run.adopt_or_create()
-            step = run.step_submitter(cluster.job_flow_id).adopt_or_add(run.step(self.stage))
+            step = run.step_submitter(cluster.job_flow_id).find_or_add(run.step(self.stage))
         return {"job_flow_id": cluster.job_flow_id, "step_id": step.step_id}
 
 
 class TerminateClusterOperator(EmrTerminateJobFlowOperator):
-    """Ends every cluster of the run and watches until each is seen ended.
+    """Ends every cluster of the run and waits until each has ended.
 
-    Finds them by name and tags: the task that made one may have died before it could tell. The provider's operator
-    needs an id, does not wait unless it defers, and then calls TERMINATED_WITH_ERRORS a failure.
-
-    Args:
-        settings: of the deployment.
-        **kwargs: of the task.
+    Finds them by name and tags, since the task that created a cluster may have died before it returned the id. The
+    provider's operator requires an id, waits only if it defers, and then fails on TERMINATED_WITH_ERRORS.
     """
 
     operator_extra_links = ()  # type: ignore[assignment]
@@ -97,17 +80,17 @@ class TerminateClusterOperator(EmrTerminateJobFlowOperator):
         self.settings = settings
 
     def execute(self, context: Context) -> None:
-        """Ends the clusters; tells of one that does not end.
+        """End the clusters; notify about a cluster that does not end.
 
         Raises:
-            TimeoutError: one was not seen ended; a retry goes on.
-            ClientError, BotoCoreError: EMR or the lake refused, or did not answer; a retry goes on.
+            TimeoutError: A cluster has not ended in time; a retry continues.
+            ClientError, BotoCoreError: EMR or S3 refused or did not answer; a retry continues.
         """
         run = RunContext.of(context, self.settings)
         try:
             ended = run.desk.end_all(timeout_s=self.settings.terminate_timeout_minutes * 60)
         except (TimeoutError, BotoCoreError, ClientError) as error:
-            # EMR has had its minutes before a TimeoutError; an error of a call is mostly gone at the next attempt.
+            # A TimeoutError comes after minutes of waiting; other errors mostly disappear with the next attempt.
             if isinstance(error, TimeoutError) or is_last_attempt(context):
                 notice = Notice("cluster-will-not-die", run.identity, str(error), run.cost_so_far())
                 tell(self.settings, notice)

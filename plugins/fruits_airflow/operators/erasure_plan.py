@@ -18,25 +18,20 @@ if TYPE_CHECKING:
 
 
 class ErasurePlanOperator(LockWaitingOperator):
-    """Plans the erasure as soon as no other run works on either database.
-
-    Args:
-        settings: of the deployment.
-        **kwargs: of the task.
-    """
+    """Plans the erasure as soon as no other run holds any of its databases."""
 
     def work(self, context: Context) -> dict[str, Any]:
-        """Returns the plan."""
-        # A refused parameter or bucket is told by the log alone: the words may name a photo, or no lake of ours.
-        unnoted = (LockHeld, ConfigError)
+        """Return the plan."""
+        # A ConfigError is only logged: its text may name a photo, or the bucket is not a lake of this deployment.
+        unrecorded = (LockHeld, ConfigError)
         with (
             fail_without_retry(passes=(LockHeld,)),
-            record_failure(self.settings, context, PLAN_TASK, unrecorded=unnoted),
+            record_failure(self.settings, context, PLAN_TASK, unrecorded=unrecorded),
         ):
             return plan_erasure(self.settings, context)
 
     def give_up(self, context: Context, held: LockHeld) -> NoReturn:
-        """Fails: nothing was erased, and the suppression list is as it was."""
+        """Fail: nothing is erased, and the suppression list is unchanged."""
         journal = RunContext.of(context, self.settings).journal
         journal.note(LAST_FAILURE, stage="plan", cause=f"{type(held).__name__}: {held}")
         raise AirflowFailException(f"{held}; nothing is erased yet: trigger the erasure again") from held

@@ -23,12 +23,7 @@ _MARGIN = timedelta(minutes=5)  # for a triggerer that is busy or starting
 
 
 class LockWaitingOperator(BaseOperator):
-    """Does its work as soon as the database's lock is free, or says that it will not be.
-
-    Args:
-        settings: of the deployment; `lock_wait_minutes` bounds the wait.
-        **kwargs: of the task.
-    """
+    """Does its work as soon as the database's lock is free, and gives up after `lock_wait_minutes`."""
 
     def __init__(self, *, settings: Settings, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -36,26 +31,26 @@ class LockWaitingOperator(BaseOperator):
 
     @abstractmethod
     def work(self, context: Context) -> Any:
-        """What the task is for; takes the lock itself.
+        """Take the lock and do the work.
 
         Raises:
-            LockHeld: another run has it; the work is tried again later.
+            LockHeld: Another run holds the lock; the operator tries again later.
         """
 
     @abstractmethod
     def give_up(self, context: Context, held: LockHeld) -> NoReturn:
-        """Ends the task in its own words: the lock was not free in time."""
+        """Fail the task, since the lock was not free in time."""
 
     def execute(self, context: Context) -> Any:
-        """Returns what the work returns."""
+        """Return the result of `work`."""
         return self._try(context, since=time.time())
 
     def execute_again(self, context: Context, since: float | None = None, event: Any = None) -> Any:  # noqa: ARG002
-        """Tries again after a wait; `dag.test()` does not pass `since` on, and so never gives up."""
+        """Try again after a wait; `dag.test()` does not pass `since`, and so never gives up."""
         return self._try(context, time.time() if since is None else since)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Tries again after a wait, or fails because it gave no news; that cause is noted, as others are by `work`."""
+        """Try again after a wait, or fail because the trigger sent no event; record that failure."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout):

@@ -17,19 +17,18 @@ if TYPE_CHECKING:
 
 
 class PlanOperator(LockWaitingOperator):
-    """Plans the run as soon as no other run works on its database.
-
-    Args:
-        settings: of the deployment.
-        **kwargs: of the task.
-    """
+    """Plans the run as soon as no other run holds its database."""
 
     def work(self, context: Context) -> dict[str, Any]:
-        """Returns the plan."""
-        told = (LockHeld, AirflowSkipException, AirflowFailException)  # by `give_up`, run.json or the log
-        with record_failure(self.settings, context, PLAN_TASK, unrecorded=told):
+        """Return the plan."""
+        unrecorded = (
+            LockHeld,
+            AirflowSkipException,
+            AirflowFailException,
+        )  # `give_up` or `plan_run` writes run.json
+        with record_failure(self.settings, context, PLAN_TASK, unrecorded=unrecorded):
             return run_control.plan_run(self.settings, context)
 
     def give_up(self, context: Context, held: LockHeld) -> NoReturn:
-        """Refuses the run."""
+        """Refuse the run."""
         run_control.refuse_run(self.settings, context, held)

@@ -22,8 +22,7 @@ from fruits_airflow.cost.estimate import (
     worker_vcpus,
 )
 from fruits_airflow.cost.prices import load_prices
-from fruits_airflow.emr.cluster_body import load_profile
-from fruits_airflow.emr.cluster_request import require_sound_profile
+from fruits_airflow.emr.cluster_body import load_profile, require_sound_profile
 from fruits_airflow.emr.code_bundle import build_bundle
 from fruits_airflow.runs.forecast import forecast_run
 from fruits_airflow.runs.publication import (

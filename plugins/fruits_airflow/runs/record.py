@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.aws.endpoints import is_simulated
 from fruits_airflow.config.errors import FruitsError
-from fruits_airflow.emr.clusters import CLUSTER_REQUEST, Cluster
+from fruits_airflow.emr.clusters import CLUSTER_NOTE, Cluster
 from fruits_airflow.emr.stage_steps import STAGES
 from fruits_airflow.records.models import RunRecord, StageMetrics
 from fruits_airflow.records.sample import (
@@ -21,7 +21,7 @@ from fruits_airflow.records.sample import (
     decode_sample,
 )
 from fruits_airflow.runs.run_context import RunContext
-from fruits_airflow.storage.idempotency import MADE
+from fruits_airflow.storage.idempotency import CREATED_ID
 from fruits_airflow.storage.lake import Lake, ObjectTooLarge, run_key
 
 if TYPE_CHECKING:
@@ -118,10 +118,10 @@ def _seconds_between(start: datetime, end: datetime) -> float:
 
 def _noted_cluster(run: RunContext) -> dict[str, Any]:
     """Id and name of the cluster that was made last since the plan, as the journal has them."""
-    note, planned_at = run.journal.read(CLUSTER_REQUEST) or {}, run.plan.get("planned_at")
-    if MADE not in note or not planned_at or note["at"] < planned_at:
+    note, planned_at = run.journal.read(CLUSTER_NOTE) or {}, run.plan.get("planned_at")
+    if CREATED_ID not in note or not planned_at or note["at"] < planned_at:
         return {}
-    return {"id": note[MADE], "name": run.identity.name}
+    return {"id": note[CREATED_ID], "name": run.identity.name}
 
 
 def _add_cost(cost: dict[str, Any], parts: Mapping[str, float]) -> None:

@@ -29,23 +29,22 @@ from fruits_airflow.cost.estimate import (
     estimate_parts,
 )
 from fruits_airflow.cost.prices import load_prices
-from fruits_airflow.emr.cluster_body import load_profile
-from fruits_airflow.emr.cluster_request import cluster_body, require_sound_cluster
+from fruits_airflow.emr.cluster_body import cluster_body, load_profile, require_sound_cluster
 from fruits_airflow.emr.clusters import (
     ALL_STATES,
-    CLUSTER_REQUEST,
+    CLUSTER_NOTE,
     ENDED_STATES,
     Cluster,
     ClusterLifecycle,
     RunKey,
-    clusters_of_run,
+    find_clusters,
     find_noted,
     instances_of,
 )
 from fruits_airflow.emr.stage_steps import step_for
 from fruits_airflow.emr.steps import StepSubmitter
 from fruits_airflow.locking.airflow_runs import AirflowRuns, SupervisedRuns
-from fruits_airflow.locking.database_lock import DatabaseLock, take_together
+from fruits_airflow.locking.database_lock import DatabaseLock, take_all
 from fruits_airflow.locking.lock_owners import lock_deadline, open_lock
 from fruits_airflow.runs.attempts import forget_failure
 from fruits_airflow.runs.publication import read_state, require_not_overtaken
@@ -159,7 +158,7 @@ class RunContext:
             LockHeld: after "clear failed", another run works on the database.
             RunOvertaken: after "clear failed", another run has worked on it.
         """
-        return self.desk.adopt_or_create(self._claimed_body)
+        return self.desk.find_or_create(self._claimed_body)
 
     def lock(self, database: str) -> DatabaseLock:
         """The lock of a database, as this run sees it."""
@@ -168,7 +167,7 @@ class RunContext:
     def _claimed_body(self) -> dict[str, Any]:
         """The body, once the database is this run's: verdict has released the lock when a cleared run goes on."""
         databases = self.plan.get("locked_databases") or [self.plan["database"]]  # an erasure has several
-        take_together(map(self.lock, databases), lock_deadline(self.settings))
+        take_all(map(self.lock, databases), lock_deadline(self.settings))
         for database in databases:
             require_not_overtaken(read_state(self.lake, database), self.identity.run_id)
         forget_failure(self.lake, self.folder)
@@ -210,9 +209,9 @@ class RunContext:
         if not self.plan:
             return []
         since = datetime.fromisoformat(self.plan["planned_at"]) - _CLOCK_SKEW
-        listed = clusters_of_run(self.client, self.identity, since)
+        listed = find_clusters(self.client, self.identity, ALL_STATES, since)
         ids = {cluster.job_flow_id for cluster in listed}
-        noted = find_noted(self.client, self.identity, self.journal.read(CLUSTER_REQUEST), ALL_STATES)
+        noted = find_noted(self.client, self.identity, self.journal.read(CLUSTER_NOTE), ALL_STATES)
         return [*listed, *(one for one in noted if one.job_flow_id not in ids and one.created_at >= since)]
 
     def ended_history(self) -> list[Cluster]:

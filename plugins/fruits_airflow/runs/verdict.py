@@ -98,7 +98,7 @@ def _judge(settings: Settings, context: Context) -> None:
     problems = [] if undone else [*problems_of(states, stages, run.plan, failure), *unusable]
     held = None
     with trying(f"the lock of {lock.database} cannot be read"):
-        held = lock.holding()  # first: a run that is cleared from now on keeps the lock that it asks for
+        held = lock.read()  # first: a run that is cleared from now on keeps the lock that it asks for
     leftovers, lost_sight = _end_clusters(run, last)
     if lost_sight:
         problems.append(str(lost_sight))

@@ -16,7 +16,7 @@ from fruits_airflow.storage.run_notes import Journal
 
 log = logging.getLogger(__name__)
 
-MADE = "made"
+CREATED_ID = "made"
 """The fact in an announcement that names what came of it."""
 
 REQUESTS = 4
@@ -58,7 +58,7 @@ def send_announced(
                     continue
                 raise
             made = found
-        journal.note(name, **facts, **{MADE: made})
+        journal.note(name, **facts, **{CREATED_ID: made})
         return made
 
 

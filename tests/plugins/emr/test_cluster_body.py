@@ -1,4 +1,4 @@
-"""The body of RunJobFlow: what the template says, with the types that EMR takes."""
+"""The body of RunJobFlow has the values of the template, with the types that EMR accepts."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def test_properties_are_strings() -> None:
 
 
 def test_the_catalog_is_iceberg_over_glue_where_the_lake_is() -> None:
-    found = properties("spark-defaults")
-    assert found["spark.sql.catalog.lake.type"] == "glue"
-    assert found["spark.sql.catalog.lake.warehouse"] == "s3://lake/tables"
-    assert found["spark.sql.catalog.lake.client.region"] == "eu-west-1"
-    assert found["spark.sql.catalog.lake.cache-enabled"] == "false"
+    spark = properties("spark-defaults")
+    assert spark["spark.sql.catalog.lake.type"] == "glue"
+    assert spark["spark.sql.catalog.lake.warehouse"] == "s3://lake/tables"
+    assert spark["spark.sql.catalog.lake.client.region"] == "eu-west-1"
+    assert spark["spark.sql.catalog.lake.cache-enabled"] == "false"
     assert properties("iceberg-defaults") == {"iceberg.enabled": "true"}
 
 
 def test_a_lost_application_master_is_replaced_and_the_driver_is_not_run_again() -> None:
-    """In client mode, which test_steps.py holds, the driver is no part of what YARN repeats."""
+    """In client mode, which test_steps.py checks, YARN does not restart the driver."""
     assert properties("spark-defaults")["spark.yarn.maxAppAttempts"] == "2"
 
 
@@ -61,7 +61,7 @@ def test_the_driver_fits_a_laptop() -> None:
     assert properties("spark-defaults")["spark.driver.memory"] in ("1g", "2g")
 
 
-def test_a_value_that_nobody_gives_is_named(tmp_path: Path) -> None:
+def test_a_missing_value_is_named(tmp_path: Path) -> None:
     path = tmp_path / "cluster.yaml"
     path.write_text("run_job_flow: {Name: '${nmae}'}")
     with pytest.raises(ConfigError, match="nmae"):

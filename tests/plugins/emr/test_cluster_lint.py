@@ -1,4 +1,4 @@
-"""Each rule for a cluster's body, broken alone: exactly that rule is named."""
+"""A body that breaks a single rule is reported for exactly that rule."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ import pytest
 from fruits_airflow.config import releases
 from fruits_airflow.config.errors import ClusterRefused, ResidencyError
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.cluster_body import load_profile
+from fruits_airflow.emr.cluster_body import cluster_body, load_profile, require_sound_profile
 from fruits_airflow.emr.cluster_lint import (
     RULES,
     lint,
     require_sound,
 )
-from fruits_airflow.emr.cluster_request import cluster_body, require_sound_profile
 from fruits_airflow.emr.clusters import RunKey
-from fruits_airflow.emr.lint_types import Surroundings
+from fruits_airflow.emr.lint_facts import LintContext
 
 from tests.plugins.laptop import SECURITY
 
 NOW = datetime(2026, 11, 23, 2, tzinfo=UTC)
 DIGEST = "e" * 64
 PROFILES = ("demo", "nightly", "notebook")
-AROUND = Surroundings(region="eu-west-1", lake_bucket="lake", now=NOW, security=SECURITY)
+CONTEXT = LintContext(region="eu-west-1", lake_bucket="lake", now=NOW, security=SECURITY)
 SETTINGS = Settings(
     deployment_id="test", raw_bucket="raw", lake_bucket="lake", service_role="s", instance_profile="i",
     security_configuration="c", node_environment=DIGEST, subnet_id="subnet-01234567",
@@ -38,7 +37,7 @@ Change = Callable[[dict[str, Any]], object]
 
 def body_of(profile: str = "nightly", settings: Settings = SETTINGS) -> dict[str, Any]:
     identity = RunKey("test", "fruits_pipeline", "scheduled__2026-11-22T02:00:00+00:00")
-    made = cluster_body(
+    body = cluster_body(
         settings,
         identity,
         load_profile(profile),
@@ -46,7 +45,7 @@ def body_of(profile: str = "nightly", settings: Settings = SETTINGS) -> dict[str
         lake_region="eu-west-1",
         ends_at=NOW + timedelta(hours=2),
     )
-    return copy.deepcopy(made)  # its fleets share parts through YAML's anchors
+    return copy.deepcopy(body)  # its fleets share parts through YAML's anchors
 
 
 def configured(body: dict[str, Any], classification: str) -> dict[str, str]:
@@ -62,11 +61,11 @@ def yarn(body: dict[str, Any]) -> dict[str, str]:
 
 
 def tag(body: dict[str, Any], name: str) -> dict[str, str]:
-    return next(one for one in body["Tags"] if one["Key"] == name)
+    return next(tag for tag in body["Tags"] if tag["Key"] == name)
 
 
 def fleet(body: dict[str, Any], kind: str) -> dict[str, Any]:
-    return next(one for one in body["Instances"]["InstanceFleets"] if one["InstanceFleetType"] == kind)
+    return next(fleet for fleet in body["Instances"]["InstanceFleets"] if fleet["InstanceFleetType"] == kind)
 
 
 def bootstrap(body: dict[str, Any]) -> list[str]:
@@ -83,7 +82,7 @@ def limits(body: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_profile_is_sound(profile: str) -> None:
-    assert lint(body_of(profile), AROUND) == []
+    assert lint(body_of(profile), CONTEXT) == []
     require_sound_profile(SETTINGS, load_profile(profile), "eu-west-1", "eu-west-1", NOW)
 
 
@@ -214,13 +213,13 @@ BREAKING: list[tuple[str, Change]] = [
 
 
 @pytest.mark.parametrize(("rule", "change"), BREAKING)
-def test_a_body_that_breaks_one_rule_is_told_that_rule(rule: str, change: Change) -> None:
+def test_a_body_that_breaks_one_rule_is_refused_for_that_rule(rule: str, change: Change) -> None:
     body = body_of()
     change(body)
-    found = lint(body, AROUND)
-    assert {sentence.split(":")[0] for sentence in found} == {rule}, found
+    problems = lint(body, CONTEXT)
+    assert {problem.split(":")[0] for problem in problems} == {rule}, problems
     with pytest.raises(ClusterRefused, match=rule):
-        require_sound(body, AROUND)
+        require_sound(body, CONTEXT)
 
 
 def test_core_nodes_on_spot_are_refused() -> None:
@@ -228,32 +227,32 @@ def test_core_nodes_on_spot_are_refused() -> None:
     spot = {"LaunchSpecifications": fleet(body, "TASK")["LaunchSpecifications"]}
     fleet(body, "CORE").update(TargetOnDemandCapacity=0, TargetSpotCapacity=1, **spot)
     limits(body).update(MaximumOnDemandCapacityUnits=0)
-    assert [sentence.split(":")[0] for sentence in lint(body, AROUND)] == ["application_masters"]
+    assert [problem.split(":")[0] for problem in lint(body, CONTEXT)] == ["application_masters"]
 
 
 def test_a_cluster_without_spot_nodes_needs_no_label() -> None:
     body = body_of("demo")
     yarn(body).pop("yarn.node-labels.enabled")
-    assert lint(body, AROUND) == []
+    assert lint(body, CONTEXT) == []
 
 
 def test_a_region_outside_the_union_is_refused() -> None:
-    around = replace(AROUND, region="eu-west-2")
-    assert [s.split(":")[0] for s in lint(body_of(), around)] == ["eu_region"]
+    context = replace(CONTEXT, region="eu-west-2")
+    assert [s.split(":")[0] for s in lint(body_of(), context)] == ["eu_region"]
     with pytest.raises(ResidencyError, match="London"):
-        require_sound(body_of(), around)
+        require_sound(body_of(), context)
 
 
-def test_a_release_nobody_knows_is_refused() -> None:
-    found = lint(body_of() | {"ReleaseLabel": "emr-5.0.0"}, AROUND)
-    assert [s.split(":")[0] for s in found] == ["known_release"]
+def test_an_unknown_release_is_refused() -> None:
+    problems = lint(body_of() | {"ReleaseLabel": "emr-5.0.0"}, CONTEXT)
+    assert [s.split(":")[0] for s in problems] == ["known_release"]
 
 
 def test_a_release_without_support_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     label = SETTINGS.release_label
     over = replace(releases.RELEASES[label], end_of_support=date(2026, 11, 22))
     monkeypatch.setitem(releases.RELEASES, label, over)
-    assert [s.split(":")[0] for s in lint(body_of(), AROUND)] == ["known_release"]
+    assert [s.split(":")[0] for s in lint(body_of(), CONTEXT)] == ["known_release"]
 
 
 @pytest.mark.parametrize(
@@ -290,20 +289,20 @@ def test_a_release_without_support_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def test_a_security_configuration_that_leaves_something_open_is_refused(
     rule: str, security: dict[str, Any]
 ) -> None:
-    around = replace(AROUND, security=SECURITY | security)
-    assert {s.split(":")[0] for s in lint(body_of(), around)} == {rule}
+    context = replace(CONTEXT, security=SECURITY | security)
+    assert {s.split(":")[0] for s in lint(body_of(), context)} == {rule}
 
 
 def test_nodes_that_have_their_libraries_need_none() -> None:
     settings = replace(SETTINGS, node_environment="preinstalled")
     body = body_of(settings=settings)
-    assert lint(body, replace(AROUND, preinstalled=True)) == []
+    assert lint(body, replace(CONTEXT, preinstalled=True)) == []
     assert bootstrap(body) == ["--deadline=2026-11-23T04:00:00Z"]
     assert spark(body)["spark.pyspark.python"] == "/usr/bin/python3.11"
-    assert [s.split(":")[0] for s in lint(body, AROUND)] == ["libraries"]
+    assert [s.split(":")[0] for s in lint(body, CONTEXT)] == ["libraries"]
 
 
-def test_a_deployment_without_libraries_is_refused_before_anything_is_made() -> None:
+def test_a_deployment_without_libraries_is_refused_before_a_cluster_is_created() -> None:
     settings = replace(SETTINGS, node_environment=None)
     with pytest.raises(ClusterRefused, match="make environment"):
         require_sound_profile(settings, load_profile("demo"), "eu-west-1", "eu-west-1", NOW)

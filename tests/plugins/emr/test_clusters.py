@@ -1,4 +1,4 @@
-"""One cluster per run, whatever is lost on the way."""
+"""A run has one cluster, whichever request or reply is lost."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr import clusters
 from fruits_airflow.emr.clusters import LIVE_STATES, RunKey, tag_value
 from fruits_airflow.runs.run_context import RunContext
+from fruits_airflow.storage.idempotency import CREATED_ID
 
 from tests.local_aws.server import until
 from tests.plugins.doubles import ClosingServer, Double
@@ -26,7 +27,7 @@ def throttled(**_: Any) -> Any:
 
 
 def live(run: RunContext) -> list[str]:
-    return [cluster.job_flow_id for cluster in clusters.find(run.client, run.identity)]
+    return [cluster.job_flow_id for cluster in clusters.find_clusters(run.client, run.identity)]
 
 
 def test_a_second_attempt_finds_the_cluster_of_the_first(run: RunContext) -> None:
@@ -39,15 +40,15 @@ def test_retry_after_lost_reply_finds_the_same_cluster(run: RunContext) -> None:
         run.client.run_job_flow(**request)
         raise ReadTimeoutError(endpoint_url="emr")
 
-    desk = replace(run.desk, single_attempt_client=Double(run.client, run_job_flow=lost))
+    lifecycle = replace(run.desk, single_attempt_client=Double(run.client, run_job_flow=lost))
 
-    cluster = desk.adopt_or_create(run.body)
+    cluster = lifecycle.find_or_create(run.body)
 
     assert live(run) == [cluster.job_flow_id]
 
 
 def hiding(run: RunContext, seconds: float) -> Double:
-    """A client whose ListClusters shows nothing for so long."""
+    """Return a client whose ListClusters shows nothing for `seconds`."""
     shown_from = time.monotonic() + seconds
 
     def stale(name: str) -> Any:
@@ -59,31 +60,31 @@ def hiding(run: RunContext, seconds: float) -> Double:
 
 
 def test_a_cluster_that_the_listing_does_not_show_yet_is_waited_for(run: RunContext) -> None:
-    made: list[str] = []
+    job_flow_ids: list[str] = []
 
     def lost(**request: Any) -> Any:
-        made.append(run.client.run_job_flow(**request)["JobFlowId"])
+        job_flow_ids.append(run.client.run_job_flow(**request)["JobFlowId"])
         raise ReadTimeoutError(endpoint_url="emr")
 
-    desk = replace(
+    lifecycle = replace(
         run.desk, client=hiding(run, 0.5), single_attempt_client=Double(run.client, run_job_flow=lost)
     )
-    assert [desk.adopt_or_create(run.body).job_flow_id] == made
-    assert live(run) == made
+    assert [lifecycle.find_or_create(run.body).job_flow_id] == job_flow_ids
+    assert live(run) == job_flow_ids
 
 
-def test_a_cluster_whose_id_was_told_is_never_made_again_however_long_the_listing_lags(
+def test_a_cluster_whose_id_is_noted_is_not_created_again_while_the_listing_lags(
     run: RunContext,
 ) -> None:
-    made = run.adopt_or_create()
-    desk = replace(run.desk, client=hiding(run, 60), consistency_s=0.0)
-    assert desk.adopt_or_create(run.body).job_flow_id == made.job_flow_id
-    assert live(run) == [made.job_flow_id]
-    assert [cluster.job_flow_id for cluster in desk.end_all(timeout_s=30)] == [made.job_flow_id]
+    cluster = run.adopt_or_create()
+    lifecycle = replace(run.desk, client=hiding(run, 60), consistency_s=0.0)
+    assert lifecycle.find_or_create(run.body).job_flow_id == cluster.job_flow_id
+    assert live(run) == [cluster.job_flow_id]
+    assert [ended.job_flow_id for ended in lifecycle.end_all(timeout_s=30)] == [cluster.job_flow_id]
 
 
 def looking(run: RunContext, *looks: Callable[[], bool]) -> Double:
-    """A client whose ListClusters asks at each look whether it shows what there is, and shows nothing from then on."""
+    """Return a client whose ListClusters lists clusters if the next of `looks` returns True, and finally nothing."""
     left = list(looks)
 
     def paginate(**request: Any) -> Any:
@@ -98,41 +99,41 @@ def looking(run: RunContext, *looks: Callable[[], bool]) -> Double:
 
 
 def test_a_cluster_that_is_announced_while_the_listing_is_read_is_seen(run: RunContext) -> None:
-    made: list[str] = []
+    job_flow_ids: list[str] = []
 
     def make() -> bool:  # by an attempt that its scheduler has given up
         run.journal.note("run_job_flow")
-        made.append(run.client.run_job_flow(**run.body())["JobFlowId"])
+        job_flow_ids.append(run.client.run_job_flow(**run.body())["JobFlowId"])
         return False
 
-    adopted = replace(run.desk, client=looking(run, make, lambda: True)).adopt()
-    assert adopted is not None
-    assert [adopted.job_flow_id] == made
+    cluster = replace(run.desk, client=looking(run, make, lambda: True)).find()
+    assert cluster is not None
+    assert [cluster.job_flow_id] == job_flow_ids
 
 
 def test_a_cluster_is_ended_that_was_seen_once_in_a_listing_that_comes_and_goes(run: RunContext) -> None:
     run.journal.note("run_job_flow")
-    made = run.client.run_job_flow(**run.body())["JobFlowId"]
-    desk = replace(run.desk, client=looking(run, lambda: False, lambda: True))
-    assert [cluster.job_flow_id for cluster in desk.end_all(timeout_s=30)] == [made]
+    job_flow_id = run.client.run_job_flow(**run.body())["JobFlowId"]
+    lifecycle = replace(run.desk, client=looking(run, lambda: False, lambda: True))
+    assert [cluster.job_flow_id for cluster in lifecycle.end_all(timeout_s=30)] == [job_flow_id]
 
 
-def test_a_lake_that_denies_keeps_no_cluster_alive(run: RunContext) -> None:
+def test_an_s3_error_does_not_keep_a_listed_cluster_alive(run: RunContext) -> None:
     def denied(_: str) -> Any:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject")
 
-    made = run.adopt_or_create()
-    desk = replace(run.desk, journal=Double(run.journal, read=denied))  # type: ignore[arg-type]
-    assert [cluster.job_flow_id for cluster in desk.end_all(timeout_s=30)] == [made.job_flow_id]
+    cluster = run.adopt_or_create()
+    lifecycle = replace(run.desk, journal=Double(run.journal, read=denied))  # type: ignore[arg-type]
+    assert [ended.job_flow_id for ended in lifecycle.end_all(timeout_s=30)] == [cluster.job_flow_id]
 
 
 def test_a_cluster_that_emr_has_forgotten_does_not_keep_a_run_from_its_own(run: RunContext) -> None:
-    run.journal.note("run_job_flow", made="j-FORGOTTEN0000")
+    run.journal.note("run_job_flow", **{CREATED_ID: "j-FORGOTTEN0000"})
     assert run.adopt_or_create().name == run.identity.name
 
 
 def denying(run: RunContext) -> Double:
-    """A client to which IAM denies a cluster without the deployment's tag, as one that EMR has forgotten."""
+    """Return a client to which IAM denies a forgotten cluster, as one without the deployment's tag."""
 
     def describe_cluster(**request: Any) -> Any:
         if request["ClusterId"] == "j-FORGOTTEN0000":
@@ -147,16 +148,16 @@ def test_a_forgotten_cluster_that_tag_conditions_deny_does_not_keep_a_run_from_i
     run: RunContext,
 ) -> None:
     written = datetime.now(UTC) - timedelta(days=1, seconds=1)  # longer ago than a cluster lives
-    run.journal.note("run_job_flow", made="j-FORGOTTEN0000", at=written.isoformat())
-    desk = replace(run.desk, client=denying(run))
-    assert desk.adopt_or_create(run.body).name == run.identity.name
+    run.journal.note("run_job_flow", **{CREATED_ID: "j-FORGOTTEN0000"}, at=written.isoformat())
+    lifecycle = replace(run.desk, client=denying(run))
+    assert lifecycle.find_or_create(run.body).name == run.identity.name
 
 
 def test_a_cluster_that_may_live_is_not_made_again_because_it_is_denied(run: RunContext) -> None:
-    run.journal.note("run_job_flow", made="j-FORGOTTEN0000")
-    desk = replace(run.desk, client=denying(run))
+    run.journal.note("run_job_flow", **{CREATED_ID: "j-FORGOTTEN0000"})
+    lifecycle = replace(run.desk, client=denying(run))
     with pytest.raises(ClientError, match="AccessDenied"):
-        desk.adopt_or_create(run.body)
+        lifecycle.find_or_create(run.body)
     assert live(run) == []
 
 
@@ -164,20 +165,20 @@ def test_a_listed_cluster_that_is_denied_is_unknown(run: RunContext) -> None:
     listed = [{"Clusters": [{"Id": "j-FORGOTTEN0000", "Name": run.identity.name}]}]
     client = Double(denying(run), get_paginator=lambda _: Double(None, paginate=lambda **_: listed))
     with pytest.raises(ClientError, match="AccessDenied"):
-        clusters.find(client, run.identity)
+        clusters.find_clusters(client, run.identity)
 
 
 def ending(run: RunContext, looks: int) -> tuple[Any, list[str]]:
-    """A client to which one cluster of the run is TERMINATING for so many looks, and what is told after each."""
-    told: list[str] = []
+    """Return a client that lists a cluster as TERMINATING `looks` times, and the list of states it returned."""
+    states: list[str] = []
 
     def list_clusters(name: str) -> Any:
         real = run.client.get_paginator(name)
 
         def paginate(**request: Any) -> Any:
-            if request.get("ClusterStates") != ["TERMINATING"] or len(told) >= looks:
+            if request.get("ClusterStates") != ["TERMINATING"] or len(states) >= looks:
                 return real.paginate(**request)
-            told.append("TERMINATING")
+            states.append("TERMINATING")
             return [{"Clusters": [{"Id": "j-ENDING", "Name": run.identity.name}]}]
 
         return Double(real, paginate=paginate)
@@ -189,14 +190,14 @@ def ending(run: RunContext, looks: int) -> tuple[Any, list[str]]:
         tags = [{"Key": key, "Value": value} for key, value in run.identity.tags.items()]
         return {"Cluster": {"Name": run.identity.name, "Status": status, "Tags": tags}}
 
-    return Double(run.client, get_paginator=list_clusters, describe_cluster=describe_cluster), told
+    return Double(run.client, get_paginator=list_clusters, describe_cluster=describe_cluster), states
 
 
 def test_the_next_cluster_is_made_when_the_one_before_has_ended(run: RunContext) -> None:
-    client, told = ending(run, looks=3)
-    made = replace(run.desk, client=client).adopt_or_create(run.body)
-    assert len(told) == 3
-    assert live(run) == [made.job_flow_id]
+    client, states = ending(run, looks=3)
+    cluster = replace(run.desk, client=client).find_or_create(run.body)
+    assert len(states) == 3
+    assert live(run) == [cluster.job_flow_id]
 
 
 @pytest.mark.parametrize("looks", [999, 0], ids=["listed", "only in the note"])
@@ -204,17 +205,17 @@ def test_a_cluster_that_goes_on_ending_is_left_to_another_attempt(
     run: RunContext, monkeypatch: pytest.MonkeyPatch, looks: int
 ) -> None:
     monkeypatch.setattr(clusters, "LONGEST_END_S", 0.3)
-    run.journal.note("run_job_flow", made="j-ENDING")
+    run.journal.note("run_job_flow", **{CREATED_ID: "j-ENDING"})
     client, _ = ending(run, looks)
     with pytest.raises(ClusterLost, match="j-ENDING is TERMINATING"):
-        replace(run.desk, client=client).adopt_or_create(run.body)
+        replace(run.desk, client=client).find_or_create(run.body)
     assert live(run) == []
 
 
 def test_without_an_announced_request_nothing_is_waited_for(run: RunContext) -> None:
-    desk = replace(run.desk, consistency_s=60.0)
+    lifecycle = replace(run.desk, consistency_s=60.0)
     begun = time.monotonic()
-    assert desk.adopt() is None
+    assert lifecycle.find() is None
     assert time.monotonic() - begun < 10
 
 
@@ -222,13 +223,13 @@ def test_when_no_reply_and_no_cluster_comes_the_error_is_raised_after_the_window
     def lost(**_: Any) -> Any:
         raise ReadTimeoutError(endpoint_url="emr")
 
-    desk = replace(run.desk, single_attempt_client=Double(run.client, run_job_flow=lost))
+    lifecycle = replace(run.desk, single_attempt_client=Double(run.client, run_job_flow=lost))
     with pytest.raises(ReadTimeoutError):
-        desk.adopt_or_create(run.body)
+        lifecycle.find_or_create(run.body)
     assert live(run) == []
 
 
-def test_of_two_clusters_the_oldest_is_adopted_and_the_other_ended(run: RunContext) -> None:
+def test_of_two_clusters_the_oldest_is_used_and_the_other_ended(run: RunContext) -> None:
     first = run.client.run_job_flow(**run.body())["JobFlowId"]
     time.sleep(0.05)
     second = run.client.run_job_flow(**run.body())["JobFlowId"]
@@ -236,7 +237,7 @@ def test_of_two_clusters_the_oldest_is_adopted_and_the_other_ended(run: RunConte
     assert run.adopt_or_create().job_flow_id == first
 
     # TerminateJobFlows answers before the cluster's state says so, here as on AWS.
-    until(lambda: clusters.describe(run.client, second).state not in LIVE_STATES)
+    until(lambda: clusters.describe_cluster(run.client, second).state not in LIVE_STATES)
 
 
 def test_an_extra_cluster_that_cannot_be_ended_now_does_not_keep_the_run_from_its_own(
@@ -248,16 +249,16 @@ def test_an_extra_cluster_that_cannot_be_ended_now_does_not_keep_the_run_from_it
     first = run.client.run_job_flow(**run.body())["JobFlowId"]
     time.sleep(0.05)
     run.client.run_job_flow(**run.body())
-    adopted = replace(run.desk, client=Double(run.client, terminate_job_flows=lost)).adopt()
-    assert adopted is not None
-    assert adopted.job_flow_id == first
+    cluster = replace(run.desk, client=Double(run.client, terminate_job_flows=lost)).find()
+    assert cluster is not None
+    assert cluster.job_flow_id == first
 
 
 def test_two_deployments_with_the_same_run_do_not_see_each_other(
     run: RunContext, make_run: Callable[..., RunContext], account: Settings
 ) -> None:
     other = make_run(settings=replace(account, deployment_id="another"))
-    mine, theirs = (one.desk.adopt_or_create(one.body) for one in (run, other))
+    mine, theirs = (r.desk.find_or_create(r.body) for r in (run, other))
     assert mine.job_flow_id != theirs.job_flow_id
 
     run.desk.end_all(timeout_s=30)
@@ -271,9 +272,9 @@ def test_a_cluster_of_that_name_without_the_tags_is_left_alone(run: RunContext) 
     body["Tags"] = [tag for tag in body["Tags"] if tag["Key"] != "deployment"]
     stranger = run.client.run_job_flow(**body)["JobFlowId"]
     try:
-        assert run.desk.adopt() is None
+        assert run.desk.find() is None
         run.desk.end_all(timeout_s=30)
-        assert clusters.describe(run.client, stranger).state in LIVE_STATES
+        assert clusters.describe_cluster(run.client, stranger).state in LIVE_STATES
     finally:
         run.client.terminate_job_flows(JobFlowIds=[stranger])
 
@@ -294,36 +295,36 @@ def test_what_may_be_repeated_is_and_run_job_flow_is_sent_once_even_when_no_repl
 
 
 def test_a_refused_request_is_not_looked_for(run: RunContext) -> None:
-    desk = replace(run.desk, consistency_s=60.0)
+    lifecycle = replace(run.desk, consistency_s=60.0)
     body = {**run.body(), "ServiceRole": "no-such-role"}
     begun = time.monotonic()
     with pytest.raises(ClientError, match="no-such-role"):
-        desk.adopt_or_create(lambda: body)
+        lifecycle.find_or_create(lambda: body)
     assert time.monotonic() - begun < 10
 
 
 def test_end_all_watches_until_the_cluster_is_gone(run: RunContext) -> None:
-    made = run.adopt_or_create().job_flow_id
+    job_flow_id = run.adopt_or_create().job_flow_id
     ended = run.desk.end_all(timeout_s=30)
-    assert [cluster.job_flow_id for cluster in ended] == [made]
-    assert clusters.describe(run.client, made).state == "TERMINATED"
+    assert [cluster.job_flow_id for cluster in ended] == [job_flow_id]
+    assert clusters.describe_cluster(run.client, job_flow_id).state == "TERMINATED"
 
 
 def test_end_all_says_when_a_cluster_does_not_end(run: RunContext) -> None:
-    made = run.adopt_or_create().job_flow_id
-    desk = replace(run.desk, client=Double(run.client, terminate_job_flows=lambda **_: None))
-    with pytest.raises(TimeoutError, match=made):
-        desk.end_all(timeout_s=0.3)
+    job_flow_id = run.adopt_or_create().job_flow_id
+    lifecycle = replace(run.desk, client=Double(run.client, terminate_job_flows=lambda **_: None))
+    with pytest.raises(TimeoutError, match=job_flow_id):
+        lifecycle.end_all(timeout_s=0.3)
 
 
 def test_a_protected_cluster_is_ended_too(run: RunContext) -> None:
-    made = run.adopt_or_create().job_flow_id
-    run.client.set_termination_protection(JobFlowIds=[made], TerminationProtected=True)
+    job_flow_id = run.adopt_or_create().job_flow_id
+    run.client.set_termination_protection(JobFlowIds=[job_flow_id], TerminationProtected=True)
     run.desk.end_all(timeout_s=30)
-    assert clusters.describe(run.client, made).state == "TERMINATED"
+    assert clusters.describe_cluster(run.client, job_flow_id).state == "TERMINATED"
 
 
-def test_a_dead_cluster_is_not_adopted(run: RunContext) -> None:
+def test_an_ended_cluster_is_not_used(run: RunContext) -> None:
     first = run.adopt_or_create().job_flow_id
     run.desk.end_all(timeout_s=30)
     assert run.adopt_or_create().job_flow_id != first

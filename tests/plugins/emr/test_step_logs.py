@@ -1,4 +1,4 @@
-"""The tail of a step's output: late, missing, cut short, or full of Spark's farewell."""
+"""The end of a step's output, when a log is late, missing, truncated or full of Spark's INFO lines."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_the_uri_may_be_written_as_the_console_does(uri: str) -> None:
 def test_only_the_end_is_kept(account: Settings, put) -> None:
     put("stderr.gz", gzip.compress("\n".join(map(str, range(1000))).encode()))
     put("stdout.gz", gzip.compress(b"hello\n"))
-    found = tails(account)
-    assert found["stderr"] == [str(n) for n in range(1000 - TAIL_LINES, 1000)]
-    assert found["stdout"] == ["hello"]
+    logs = tails(account)
+    assert logs["stderr"] == [str(n) for n in range(1000 - TAIL_LINES, 1000)]
+    assert logs["stdout"] == ["hello"]
 
 
-def test_what_spark_reports_of_itself_does_not_push_the_error_out(account: Settings, put) -> None:
-    farewell = b"26/11/23 02:15:46 INFO ShutdownHookManager: bye\n" * 100
-    put("stderr.gz", gzip.compress(b"ERROR WeightsMismatch: other weights\n" + farewell))
+def test_info_lines_of_spark_do_not_push_the_error_out(account: Settings, put) -> None:
+    info_lines = b"26/11/23 02:15:46 INFO ShutdownHookManager: bye\n" * 100
+    put("stderr.gz", gzip.compress(b"ERROR WeightsMismatch: other weights\n" + info_lines))
     assert tails(account)["stderr"] == ["ERROR WeightsMismatch: other weights"]
 
 
@@ -61,7 +61,7 @@ def test_a_log_cut_short_gives_what_is_readable(account: Settings, put) -> None:
 
 
 def gzipped(text: bytes, end: bytes | None = None) -> bytes:
-    """A log whose compression breaks off after `text`, where `end` follows."""
+    """Return a log whose compression stops after `text`, followed by `end`."""
     packer = zlib.compressobj(wbits=31)
     return packer.compress(text) + (packer.flush() if end is None else packer.flush(zlib.Z_FULL_FLUSH) + end)
 
@@ -84,7 +84,7 @@ def test_a_corrupt_log_gives_what_is_readable_and_is_no_error(
 ) -> None:
     put("stderr.gz", content)
     assert [line.startswith("line ") for line in tails(account)["stderr"][:1]] == [True] * shown
-    assert "cut short or corrupt" in caplog.text
+    assert "truncated, corrupt" in caplog.text
 
 
 def test_a_log_that_inflates_without_end_is_shown_from_its_readable_part_in_little_memory(
@@ -120,7 +120,7 @@ def test_what_a_step_printed_may_come_a_little_later_than_its_errors(account: Se
 def test_a_step_that_printed_nothing_is_not_waited_for_as_long_as_one_without_logs(
     account: Settings, put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step_logs, "TOGETHER_S", 0.3)
+    monkeypatch.setattr(step_logs, "STDOUT_WAIT_S", 0.3)
     put("stderr", b"in time")
     begun = time.monotonic()
     assert tails(account, wait_s=60) == {"stderr": ["in time"]}

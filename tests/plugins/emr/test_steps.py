@@ -1,4 +1,4 @@
-"""One good attempt per stage, whatever is lost on the way."""
+"""A stage has one successful step, whichever request or reply is lost."""
 
 from __future__ import annotations
 
@@ -18,85 +18,87 @@ from tests.plugins.doubles import Double
 
 
 @pytest.fixture
-def desk(run: RunContext) -> StepSubmitter:
+def submitter(run: RunContext) -> StepSubmitter:
     return run.step_submitter(run.adopt_or_create().job_flow_id)
 
 
-def ids(desk: StepSubmitter) -> list[str]:
-    return [step["Id"] for step in desk.client.list_steps(ClusterId=desk.job_flow_id)["Steps"]]
+def ids(submitter: StepSubmitter) -> list[str]:
+    return [step["Id"] for step in submitter.client.list_steps(ClusterId=submitter.job_flow_id)["Steps"]]
 
 
-def test_a_waiting_running_or_completed_step_is_adopted(desk: StepSubmitter) -> None:
+def test_a_pending_running_or_completed_step_is_used(submitter: StepSubmitter) -> None:
     step = bash("sleep 1")
-    first = desk.adopt_or_add(step).step_id
-    assert desk.adopt_or_add(step).step_id == first
-    assert ended(desk, first).state == "COMPLETED"
-    assert desk.adopt_or_add(step).step_id == first
-    assert ids(desk) == [first]
+    first = submitter.find_or_add(step).step_id
+    assert submitter.find_or_add(step).step_id == first
+    assert ended(submitter, first).state == "COMPLETED"
+    assert submitter.find_or_add(step).step_id == first
+    assert ids(submitter) == [first]
 
 
-def test_a_failed_step_gets_a_new_attempt(desk: StepSubmitter) -> None:
+def test_a_failed_step_gets_a_new_attempt(submitter: StepSubmitter) -> None:
     step = bash("exit 1")
-    first = desk.adopt_or_add(step).step_id
-    assert ended(desk, first).state == "FAILED"
-    assert desk.adopt_or_add(step).step_id != first
+    first = submitter.find_or_add(step).step_id
+    assert ended(submitter, first).state == "FAILED"
+    assert submitter.find_or_add(step).step_id != first
 
 
-def test_retry_after_lost_reply_finds_the_same_step(desk: StepSubmitter) -> None:
+def test_retry_after_lost_reply_finds_the_same_step(submitter: StepSubmitter) -> None:
     def lost(**request: Any) -> Any:
-        desk.client.add_job_flow_steps(**request)
+        submitter.client.add_job_flow_steps(**request)
         raise ReadTimeoutError(endpoint_url="emr")
 
-    step = replace(desk, single_attempt_client=Double(desk.client, add_job_flow_steps=lost)).adopt_or_add(
-        bash("true")
-    )
+    step = replace(
+        submitter, single_attempt_client=Double(submitter.client, add_job_flow_steps=lost)
+    ).find_or_add(bash("true"))
 
-    assert ids(desk) == [step.step_id]
+    assert ids(submitter) == [step.step_id]
 
 
-def test_a_step_that_the_listing_does_not_show_yet_is_waited_for(desk: StepSubmitter) -> None:
-    made = desk.adopt_or_add(bash("true"))
-    desk.journal.note(f"add-load_images-1-{desk.job_flow_id}", known=0)  # as after a lost reply
+def test_a_step_that_the_listing_does_not_show_yet_is_waited_for(submitter: StepSubmitter) -> None:
+    step = submitter.find_or_add(bash("true"))
+    submitter.journal.note(f"add-load_images-1-{submitter.job_flow_id}", known=0)  # as after a lost reply
     shown_from = time.monotonic() + 0.5
 
     def stale(name: str) -> Any:
-        real = desk.client.get_paginator(name)
+        real = submitter.client.get_paginator(name)
         return Double(real, paginate=lambda **_: [{"Steps": []}]) if time.monotonic() < shown_from else real
 
-    again = replace(desk, client=Double(desk.client, get_paginator=stale)).adopt_or_add(bash("true"))
+    again = replace(submitter, client=Double(submitter.client, get_paginator=stale)).find_or_add(bash("true"))
 
-    assert again.step_id == made.step_id
-    assert ids(desk) == [made.step_id]
+    assert again.step_id == step.step_id
+    assert ids(submitter) == [step.step_id]
 
 
-def test_a_step_whose_id_was_told_is_never_added_again_however_long_the_listing_lags(
-    desk: StepSubmitter,
+def test_a_step_whose_id_is_noted_is_not_added_again_while_the_listing_lags(
+    submitter: StepSubmitter,
 ) -> None:
-    made = desk.adopt_or_add(bash("true"))
+    step = submitter.find_or_add(bash("true"))
 
     def stale(_: str) -> Any:
         return SimpleNamespace(paginate=lambda **_: [{"Steps": []}])
 
-    again = replace(desk, client=Double(desk.client, get_paginator=stale), consistency_s=0.0)
-    assert again.adopt_or_add(bash("true")).step_id == made.step_id
-    assert ids(desk) == [made.step_id]
+    again = replace(submitter, client=Double(submitter.client, get_paginator=stale), consistency_s=0.0)
+    assert again.find_or_add(bash("true")).step_id == step.step_id
+    assert ids(submitter) == [step.step_id]
 
 
-def test_when_no_reply_and_no_step_comes_the_error_is_raised_after_the_window(desk: StepSubmitter) -> None:
+def test_when_no_reply_and_no_step_comes_the_error_is_raised_after_the_window(
+    submitter: StepSubmitter,
+) -> None:
     def lost(**_: Any) -> Any:
         raise ReadTimeoutError(endpoint_url="emr")
 
     with pytest.raises(ReadTimeoutError):
-        replace(desk, single_attempt_client=Double(desk.client, add_job_flow_steps=lost)).adopt_or_add(
-            bash("true")
-        )
+        replace(
+            submitter, single_attempt_client=Double(submitter.client, add_job_flow_steps=lost)
+        ).find_or_add(bash("true"))
 
 
-def test_a_cluster_that_has_ended_takes_no_step(desk: StepSubmitter, run: RunContext) -> None:
+def test_a_cluster_that_has_ended_takes_no_step(submitter: StepSubmitter, run: RunContext) -> None:
     run.desk.end_all(timeout_s=30)
     begun = time.monotonic()
     with pytest.raises(ClientError):
-        replace(desk, consistency_s=60.0).adopt_or_add(bash("true"))
+        replace(submitter, consistency_s=60.0).find_or_add(bash("true"))
     assert time.monotonic() - begun < 10  # a refused step is not looked for
 
 
@@ -122,7 +124,7 @@ def test_a_step_is_a_job_of_the_bundle_in_client_mode(plan: dict[str, Any], stag
     assert step["ActionOnFailure"] == "CANCEL_AND_WAIT"
 
 
-def test_what_was_asked_for_reaches_the_job(plan: dict[str, Any]) -> None:
+def test_the_plan_reaches_the_jobs_arguments(plan: dict[str, Any]) -> None:
     def arguments(stage: str, **changed: Any) -> str:
         return " ".join(step_for(stage, plan | changed, "c0de")["HadoopJarStep"]["Args"])
 

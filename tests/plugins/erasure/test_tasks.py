@@ -96,7 +96,7 @@ def lock_of(settings: Settings, database: str, run_id: str = "a-night") -> Datab
 
 def test_the_plan_has_both_locks_and_no_key(account: Settings, task: Callable[..., Any]) -> None:
     plan = plan_erasure(account, task(keys=[KEY], expected_photos=2))
-    holders = [lock_of(account, database).holding() for database in plan["databases"]]
+    holders = [lock_of(account, database).read() for database in plan["databases"]]
     assert [holder and holder.owner.dag_id for holder in holders] == ["erase_images", "erase_images", None], (
         "the third is the notebook's, which no run locks"
     )
@@ -115,7 +115,7 @@ def test_a_bucket_outside_the_union_is_refused_and_nothing_is_begun(
         plan_erasure(moved, task(keys=[KEY], expected_photos=2))
     lake = Lake(laptop.client("s3"), moved.lake_bucket)
     assert lake.read(suppression_key(ERASURE)) is None
-    assert lock_of(moved, "fruits").holding() is None
+    assert lock_of(moved, "fruits").read() is None
 
 
 @pytest.mark.parametrize("database", ["fruits", "fruits_demo"])
@@ -131,7 +131,7 @@ def test_while_a_run_has_a_database_the_erasure_waits_and_then_works(
     assert lake.read(suppression_key(ERASURE)) is None, (
         "what runs now had listed the photo: nothing is half done"
     )
-    night.release(night.holding())
+    night.release(night.read())
     again = getattr(operator, deferred.value.method_name)
     assert again(task(keys=[KEY], expected_photos=2), **deferred.value.kwargs)["photos"] == 2
 
@@ -259,7 +259,7 @@ def test_the_verdict_is_red_and_tells_unless_all_is_done_and_gives_the_locks_bac
     write_receipt(account, context, *carry_out(account, context))
     with pytest.raises(AirflowFailException, match=f"not everything is erased: {undone} is failed"):
         judge_erasure(account, task(ALL_DONE | {undone: "failed"}))
-    assert lock_of(account, "fruits").holding() is None
+    assert lock_of(account, "fruits").read() is None
     assert [(notice.anchor, notice.run.run_id) for notice in told] == [("red-run", ERASURE)]
     judge_erasure(account, task(ALL_DONE))
     assert len(told) == 1
@@ -370,7 +370,7 @@ def test_locks_that_the_cleared_erasure_has_asked_for_again_outlive_the_verdict_
     monkeypatch.setattr("fruits_airflow.emr.clusters.ClusterLifecycle.end_all", cleared_meanwhile)
     with pytest.raises(AirflowFailException):
         judge_erasure(account, task(ALL_DONE | {"erase_exports": "failed"}))
-    assert lock_of(account, "fruits").holding() is not None
+    assert lock_of(account, "fruits").read() is not None
 
 
 def test_the_verdict_says_what_a_task_failed_of(account: Settings, task: Callable[..., Any]) -> None:
@@ -403,7 +403,7 @@ def test_the_verdict_keeps_the_locks_of_a_cluster_that_may_be_alive(
         with pytest.raises(TimeoutError):
             judge_erasure(account, task(ALL_DONE))
     assert [notice.cause for notice in told] == ["the erasure could not be judged: not seen ended"]
-    assert lock_of(account, "fruits").holding() is not None
+    assert lock_of(account, "fruits").read() is not None
 
 
 def test_the_verdict_ends_a_cluster_whatever_the_lake_denies(
@@ -458,7 +458,7 @@ def test_what_is_not_confirmed_is_neither_erased_nor_suppressed(
     with pytest.raises(AirflowFailException, match=refused):
         judge_erasure(account, task(ALL_DONE | {"plan": "failed"}))
     assert [notice.anchor for notice in notices] == ["refused"]
-    assert lock_of(account, "fruits").holding() is None
+    assert lock_of(account, "fruits").read() is None
 
 
 def test_more_photos_than_the_settings_allow_are_refused(account: Settings, task: Callable[..., Any]) -> None:

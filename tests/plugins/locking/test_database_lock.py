@@ -1,4 +1,4 @@
-"""One writer per database: who gets the lock, who waits, who takes over, and when it is given back."""
+"""A database has one writer: who gets its lock, who waits, who takes it over, and when it is released."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fruits_airflow.aws import clients
 from fruits_airflow.aws.endpoints import EndpointLog
 from fruits_airflow.config.errors import ConfigError, LockHeld, RunOvertaken
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.clusters import RunKey, describe
-from fruits_airflow.locking.database_lock import DatabaseLock, Holding, take_together
+from fruits_airflow.emr.clusters import RunKey, describe_cluster
+from fruits_airflow.locking.database_lock import DatabaseLock, LockRecord, take_all
 from fruits_airflow.locking.lock_owners import open_lock
 from fruits_airflow.runs.publication import Fingerprint, PublicationState
 from fruits_airflow.runs.run_context import RunContext
@@ -48,19 +48,19 @@ Locks = Callable[..., DatabaseLock]
 
 @pytest.fixture
 def lock_of(lake: Lake) -> Locks:
-    def lock(owner: RunKey, is_gone: Callable[[Holding], bool] = lambda _: False) -> DatabaseLock:
+    def lock(owner: RunKey, is_gone: Callable[[LockRecord], bool] = lambda _: False) -> DatabaseLock:
         return DatabaseLock(lake, "fruits", owner, "eu-west-1", is_gone)
 
     return lock
 
 
-def test_the_second_run_is_told_who_was_first(lock_of: Locks) -> None:
+def test_the_second_run_learns_who_holds_the_lock(lock_of: Locks) -> None:
     lock_of(ERASURE).take(now() + HOUR)
     with pytest.raises(LockHeld, match="fruits is locked by erase_images run e1 of deployment test"):
         lock_of(NIGHT).take(now() + HOUR)
 
 
-def test_the_object_says_owner_and_deadline(lock_of: Locks, lake: Lake) -> None:
+def test_the_object_contains_owner_and_deadline(lock_of: Locks, lake: Lake) -> None:
     until = now() + HOUR
     lock_of(NIGHT).take(until)
     note = lake.read_json("locks/fruits.json") or {}
@@ -68,7 +68,7 @@ def test_the_object_says_owner_and_deadline(lock_of: Locks, lake: Lake) -> None:
     assert note["deadline"] == until.isoformat()
 
 
-def test_of_many_at_once_one_gets_it(lock_of: Locks) -> None:
+def test_of_many_concurrent_runs_one_gets_the_lock(lock_of: Locks) -> None:
     def take(number: int) -> bool:
         try:
             lock_of(RunKey("test", "fruits_pipeline", f"n{number}")).take(now() + HOUR)
@@ -82,14 +82,14 @@ def test_of_many_at_once_one_gets_it(lock_of: Locks) -> None:
 
 def test_a_retry_finds_its_lock_and_prolongs_it(lock_of: Locks) -> None:
     lock_of(NIGHT).take(now() + HOUR)
-    taken, later = lock_of(NIGHT).holding(), now() + 2 * HOUR
+    taken, later = lock_of(NIGHT).read(), now() + 2 * HOUR
     lock_of(NIGHT).take(later)
     lock_of(NIGHT).take(now() + HOUR)
-    holding = lock_of(NIGHT).holding()
+    record = lock_of(NIGHT).read()
     assert taken is not None
-    assert holding is not None
-    assert holding.deadline == later
-    assert holding.taken_at == taken.taken_at, "since when it has it, not since when it asked again"
+    assert record is not None
+    assert record.deadline == later
+    assert record.taken_at == taken.taken_at, "since when it has it, not since when it asked again"
 
 
 def test_the_same_run_id_of_another_deployment_is_another_run(lock_of: Locks) -> None:
@@ -115,9 +115,9 @@ def test_an_abandoned_lock_is_taken_over_and_the_log_says_from_whom(
 ) -> None:
     lock_of(ERASURE).take(now() - HOUR)
     lock_of(NIGHT, is_gone=lambda _: True).take(now() + HOUR)
-    holding = lock_of(NIGHT).holding()
-    assert holding is not None
-    assert holding.owner == NIGHT
+    record = lock_of(NIGHT).read()
+    assert record is not None
+    assert record.owner == NIGHT
     assert "over from erase_images run e1" in caplog.text
 
 
@@ -139,7 +139,7 @@ def test_of_many_that_take_over_at_once_one_does(lock_of: Locks) -> None:
 def test_a_lock_is_taken_over_only_as_it_was_read(lock_of: Locks, lake: Lake) -> None:
     lock_of(ERASURE).take(now() - HOUR)
 
-    def comes_back(_: Holding) -> bool:
+    def comes_back(_: LockRecord) -> bool:
         lock_of(ERASURE).take(now() + HOUR)
         return True
 
@@ -148,7 +148,9 @@ def test_a_lock_is_taken_over_only_as_it_was_read(lock_of: Locks, lake: Lake) ->
 
 
 @pytest.mark.parametrize("content", [b"{", b"{}", b"[]", b'{"owner": {}, "region": 1}'])
-def test_an_object_that_is_no_lock_says_what_to_do(lock_of: Locks, lake: Lake, content: bytes) -> None:
+def test_an_object_that_is_not_a_lock_is_refused_with_the_remedy(
+    lock_of: Locks, lake: Lake, content: bytes
+) -> None:
     lock = lock_of(NIGHT)
     lake.client.put_object(Bucket=lake.bucket, Key=lock.key, Body=content)
     with pytest.raises(ConfigError, match=r"locks/.*then remove it"):
@@ -156,23 +158,23 @@ def test_an_object_that_is_no_lock_says_what_to_do(lock_of: Locks, lake: Lake, c
 
 
 def release(lock: DatabaseLock) -> bool:
-    return lock.release(lock.holding())
+    return lock.release(lock.read())
 
 
 def test_a_release_does_not_remove_a_lock_that_its_run_has_asked_for_again(lock_of: Locks) -> None:
     lock_of(NIGHT).take(now() + HOUR)
-    held = lock_of(NIGHT).holding()
+    record = lock_of(NIGHT).read()
     lock_of(NIGHT).take(now() + HOUR)  # cleared, and at work again
-    assert not lock_of(NIGHT).release(held)
-    assert lock_of(NIGHT).holding() is not None
+    assert not lock_of(NIGHT).release(record)
+    assert lock_of(NIGHT).read() is not None
 
 
 def test_it_is_released_by_its_owner_only(lock_of: Locks) -> None:
     lock_of(NIGHT).take(now() + HOUR)
-    held = lock_of(NIGHT).holding()
-    assert not lock_of(ERASURE).release(held)
-    assert lock_of(NIGHT).release(held)
-    assert not lock_of(NIGHT).release(held)
+    record = lock_of(NIGHT).read()
+    assert not lock_of(ERASURE).release(record)
+    assert lock_of(NIGHT).release(record)
+    assert not lock_of(NIGHT).release(record)
     assert not lock_of(NIGHT).release(None)
     lock_of(ERASURE).take(now() + HOUR)
 
@@ -190,13 +192,13 @@ def test_a_release_does_not_remove_the_lock_of_who_took_over_meanwhile(
     lock_of: Locks, lake: Lake, caplog: pytest.LogCaptureFixture
 ) -> None:
     lock_of(NIGHT).take(now() - HOUR)
-    held = lock_of(NIGHT).holding()
+    record = lock_of(NIGHT).read()
     lock_of(ERASURE, is_gone=lambda _: True).take(now() + HOUR)
-    assert not lock_of(NIGHT).release(held)
+    assert not lock_of(NIGHT).release(record)
     assert "Released" not in caplog.text
-    holding = lock_of(ERASURE).holding()
-    assert holding is not None
-    assert holding.owner == ERASURE
+    record = lock_of(ERASURE).read()
+    assert record is not None
+    assert record.owner == ERASURE
 
 
 # who is gone
@@ -216,8 +218,8 @@ def test_a_holder_whose_run_is_alive_is_not_gone(run: RunContext) -> None:
 def test_a_holder_whose_cluster_is_alive_is_not_gone(make_run: Callable[..., RunContext]) -> None:
     holder, night = make_run("manual__holder"), make_run("manual__night")
     holder.adopt_or_create()
-    holding = holder.lock("fruits").holding()
-    assert holding is not None
+    record = holder.lock("fruits").read()
+    assert record is not None
     holder.lake.write("locks/fruits.json", _expired(holder))
     with pytest.raises(LockHeld):
         night.lock("fruits").take(now() + HOUR)
@@ -233,14 +235,14 @@ def _expired(run: RunContext) -> bytes:
 # a run that makes a cluster
 
 
-def test_whoever_makes_a_cluster_holds_the_database(run: RunContext) -> None:
+def test_a_run_with_a_cluster_holds_the_database(run: RunContext) -> None:
     cluster = run.adopt_or_create()
-    holding = run.lock("fruits").holding()
-    assert holding is not None
-    assert holding.owner == run.identity
-    deadline = describe(run.client, cluster.job_flow_id).deadline
+    record = run.lock("fruits").read()
+    assert record is not None
+    assert record.owner == run.identity
+    deadline = describe_cluster(run.client, cluster.job_flow_id).deadline
     assert deadline is not None
-    assert holding.deadline > deadline
+    assert record.deadline > deadline
 
 
 def test_a_resumed_run_makes_no_cluster_beside_another_writer(make_run: Callable[..., RunContext]) -> None:
@@ -266,7 +268,7 @@ def test_a_resumed_run_goes_on_with_what_it_began(run: RunContext) -> None:
     assert run.adopt_or_create().job_flow_id
 
 
-def test_asking_for_the_holders_cluster_is_watched(
+def test_the_call_for_the_holders_cluster_is_logged_with_its_endpoint(
     make_run: Callable[..., RunContext], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called = EndpointLog()
@@ -285,11 +287,11 @@ def test_whoever_finds_one_of_two_locked_keeps_neither(make_run: Callable[..., R
     both = [erasing.lock(database) for database in ("fruits", "fruits_demo")]
     demo.lock("fruits_demo").take(now() + HOUR)
     with pytest.raises(LockHeld, match="fruits_demo is locked"):
-        take_together(both, now() + HOUR)
+        take_all(both, now() + HOUR)
     make_run("manual__night").lock("fruits").take(now() + HOUR)
-    holding = demo.lock("fruits_demo").holding()
-    assert holding is not None
-    assert holding.owner == demo.identity
+    record = demo.lock("fruits_demo").read()
+    assert record is not None
+    assert record.owner == demo.identity
 
 
 def test_whoever_cannot_ask_for_the_second_lock_keeps_the_first_no_longer(
@@ -305,7 +307,7 @@ def test_whoever_cannot_ask_for_the_second_lock_keeps_the_first_no_longer(
     with monkeypatch.context() as patch:
         patch.setattr(DatabaseLock, "take", take)
         with pytest.raises(EndpointConnectionError):
-            take_together([erasing.lock(database) for database in ("fruits", "fruits_demo")], now() + HOUR)
+            take_all([erasing.lock(database) for database in ("fruits", "fruits_demo")], now() + HOUR)
     make_run("manual__night").lock("fruits").take(now() + HOUR)
 
 
@@ -321,8 +323,8 @@ def test_two_that_name_the_same_databases_in_another_order_do_not_wait_for_each_
 
     monkeypatch.setattr(DatabaseLock, "take", take)
     run = make_run()
-    take_together([run.lock("b"), run.lock("a")], now() + HOUR)
-    take_together([run.lock("a"), run.lock("b")], now() + HOUR)
+    take_all([run.lock("b"), run.lock("a")], now() + HOUR)
+    take_all([run.lock("a"), run.lock("b")], now() + HOUR)
     assert order == ["a", "b", "a", "b"]
 
 
@@ -332,4 +334,4 @@ def test_a_resumed_erasure_keeps_no_lock_while_it_may_not_go_on(make_run: Callab
     demo.lock("fruits_demo").take(now() + HOUR)
     with pytest.raises(LockHeld):
         erasing.adopt_or_create()
-    assert erasing.lock("fruits").holding() is None
+    assert erasing.lock("fruits").read() is None

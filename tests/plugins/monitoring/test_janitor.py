@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError, ConnectTimeoutError
 from fruits_airflow.aws import clients
 from fruits_airflow.aws.endpoints import EndpointLog
 from fruits_airflow.config.errors import ClustersUnseen, ResidencyError
-from fruits_airflow.emr.clusters import LIVE_STATES, describe, find
+from fruits_airflow.emr.clusters import LIVE_STATES, describe_cluster, find_clusters
 from fruits_airflow.locking.airflow_runs import AirflowRuns
 from fruits_airflow.monitoring import janitor
 from fruits_airflow.monitoring.janitor import (
@@ -55,7 +55,7 @@ def made_in(run: RunContext, region: str) -> tuple[RunContext, str]:
 
 
 def is_live(run: RunContext, job_flow_id: str) -> bool:
-    return describe(run.client, job_flow_id).state in LIVE_STATES
+    return describe_cluster(run.client, job_flow_id).state in LIVE_STATES
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_cluster_past_its_deadline_is_ended_though_its_run_is_alive(run: RunCo
     made = run.adopt_or_create().job_flow_id
     tag(run, made, deadline=(now() - HOUR).isoformat())
     report = sweep_clusters(run.settings, context_of(knows(run, alive=True)))
-    assert describe(run.client, made).state == "TERMINATED"
+    assert describe_cluster(run.client, made).state == "TERMINATED"
     assert [(one["job_flow_id"], one["run_id"], one["ended"]) for one in report] == [
         (made, run.identity.run_id, True)
     ]
@@ -79,13 +79,13 @@ def test_a_cluster_past_its_deadline_is_ended_though_its_run_is_alive(run: RunCo
 def test_a_cluster_whose_run_has_ended_is_ended_before_its_deadline(run: RunContext) -> None:
     made = run.adopt_or_create().job_flow_id
     report = sweep_clusters(run.settings, context_of(knows(run, alive=False)))
-    assert describe(run.client, made).state == "TERMINATED"
+    assert describe_cluster(run.client, made).state == "TERMINATED"
     assert report[0]["why"] == f"its run {run.identity.run_id} has ended"
 
 
 def test_a_cluster_that_is_only_starting_is_ended_too(run: RunContext) -> None:
     made = run.client.run_job_flow(**run.body())["JobFlowId"]
-    assert describe(run.client, made).state in ("STARTING", "BOOTSTRAPPING")
+    assert describe_cluster(run.client, made).state in ("STARTING", "BOOTSTRAPPING")
     assert len(sweep_clusters(run.settings, context_of(knows(run, alive=False)))) == 1
     assert not is_live(run, made)
 
@@ -133,7 +133,7 @@ def test_a_cluster_without_the_tags_is_never_touched(run: RunContext, missing: s
 def test_a_deadline_that_cannot_be_read_condemns_nobody(
     run: RunContext, deadline: str | None, ended: bool
 ) -> None:
-    cluster = describe(run.client, run.adopt_or_create().job_flow_id)
+    cluster = describe_cluster(run.client, run.adopt_or_create().job_flow_id)
     tags = {name: value for name, value in cluster.tags.items() if name != "deadline"}
     tags |= {"deadline": deadline} if deadline else {}
     assert bool(judge(replace(cluster, tags=tags), KnownRuns())) is ended
@@ -151,7 +151,7 @@ def test_a_cluster_in_another_region_is_found(run: RunContext) -> None:
     elsewhere, made = made_in(run, "eu-west-3")
     report = sweep_clusters(run.settings, context_of(knows(run, alive=False)))
     assert [(one["job_flow_id"], one["region"]) for one in report] == [(made, "eu-west-3")]
-    assert not find(elsewhere.client, run.identity)
+    assert not find_clusters(elsewhere.client, run.identity)
 
 
 # what stands in its way
@@ -188,7 +188,7 @@ def test_one_that_refuses_to_end_is_told_and_the_others_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     refusing, other = make_run("manual__refusing"), make_run("manual__other")
-    stays, goes = (run.desk.adopt_or_create(run.body).job_flow_id for run in (refusing, other))
+    stays, goes = (run.desk.find_or_create(run.body).job_flow_id for run in (refusing, other))
     real = refusing.client.terminate_job_flows
 
     def terminate(**request: Any) -> Any:
@@ -364,7 +364,7 @@ class LookedAt:
 def freed(run: RunContext, runs: AirflowRuns) -> list[str]:
     """What the janitor says it freed; it agrees with what is there."""
     found = free_abandoned_locks(run.settings, context_of(replace(run, runs=runs)))
-    assert bool(found) is (run.lock("fruits").holding() is None)
+    assert bool(found) is (run.lock("fruits").read() is None)
     return found
 
 
@@ -527,6 +527,6 @@ def test_a_lock_that_is_taken_over_meanwhile_stays(make_run: Callable[..., RunCo
             night.lock("fruits").take(now() + HOUR)
 
     assert freed(run, LookedAt(overtaken)) == []
-    holding = night.lock("fruits").holding()
+    holding = night.lock("fruits").read()
     assert holding is not None
     assert holding.owner == night.identity

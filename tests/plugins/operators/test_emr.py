@@ -1,4 +1,4 @@
-"""What a task failed of: noted when Airflow will not try it again, whatever the task is."""
+"""The failure of any task is recorded when Airflow will not retry it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cause(run: RunContext) -> tuple[str, str] | None:
 
 @pytest.mark.parametrize(("further", "noted"), [(1, False), (0, True)])
 @pytest.mark.parametrize("task", ["plan", "upload_code"])
-def test_an_answer_that_aws_owes_to_the_last_attempt_is_noted(
+def test_an_aws_error_is_recorded_by_the_last_attempt_only(
     run: RunContext, monkeypatch: pytest.MonkeyPatch, task: str, further: int, noted: bool
 ) -> None:
     context = context_of(run)
@@ -63,13 +63,13 @@ def test_code_that_is_not_what_its_digest_says_is_noted(
 
 
 @pytest.mark.parametrize(
-    "told", [LockHeld("by a night"), AirflowSkipException("nothing to do"), AirflowFailException("refused")]
+    "error", [LockHeld("by a night"), AirflowSkipException("nothing to do"), AirflowFailException("refused")]
 )
-def test_what_a_plan_tells_otherwise_is_not_noted(
-    run: RunContext, monkeypatch: pytest.MonkeyPatch, told: Exception
+def test_an_error_that_the_plan_reports_elsewhere_is_not_recorded(
+    run: RunContext, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr(run_control, "plan_run", fails(told))
-    with pytest.raises(type(told), match=str(told)):
+    monkeypatch.setattr(run_control, "plan_run", fails(error))
+    with pytest.raises(type(error), match=str(error)):
         PlanOperator(task_id="plan", settings=run.settings).work(context_of(run))
     assert cause(run) is None
 

@@ -1,4 +1,4 @@
-"""A plan that waits, without a worker slot, while another run holds its database."""
+"""A plan waits, without a worker slot, while another run holds its database."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = ["lake", "lock_of"]  # fixtures
 
 
 class Waiting(LockWaitingOperator):
-    """Takes the lock that it was given."""
+    """Takes its lock."""
 
     def __init__(self, *, lock: DatabaseLock, **kwargs: Any) -> None:
         super().__init__(task_id="work", **kwargs)
@@ -86,7 +86,7 @@ def planner(run: RunContext) -> tuple[PlanOperator, Any]:
     return PlanOperator(task_id="plan", settings=run.settings), context
 
 
-def test_a_plan_beside_an_erasure_waits_and_writes_no_listing(
+def test_a_plan_waits_for_an_erasure_and_writes_no_listing(
     planner: tuple[PlanOperator, Any], run: RunContext
 ) -> None:
     erasing = replace(run.lock("fruits"), owner=ERASURE)
@@ -98,9 +98,9 @@ def test_a_plan_beside_an_erasure_waits_and_writes_no_listing(
     assert run.lake.read(run_key(run.identity.run_id, "run.json")) is None
     release(erasing)
     assert task.execute_again(context, **deferred.value.kwargs)["database"] == "fruits"
-    holding = run.lock("fruits").holding()
-    assert holding is not None
-    assert holding.owner == run.identity
+    record = run.lock("fruits").read()
+    assert record is not None
+    assert record.owner == run.identity
 
 
 def test_a_plan_that_has_waited_too_long_is_refused_in_the_record(
@@ -142,7 +142,7 @@ def test_a_refused_plan_takes_no_lock(planner: tuple[PlanOperator, Any], run: Ru
     context["params"]["model_id"] = "d" * 64
     with pytest.raises(AirflowFailException, match="no complete model"):
         task.execute(context)
-    assert run.lock("fruits").holding() is None
+    assert run.lock("fruits").read() is None
 
 
 def test_a_night_that_finds_nothing_to_do_has_ended_well(

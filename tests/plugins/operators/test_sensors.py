@@ -1,4 +1,4 @@
-"""Waiting for the cluster and for a step: in time, in vain, and again after everything was lost."""
+"""The sensors wait for the cluster and for a step, time out, and recover after a loss."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from fruits_airflow.config.errors import ClusterLost
 from fruits_airflow.emr import clusters
 from fruits_airflow.emr.clusters import LIVE_STATES, READY_STATES, ClusterLifecycle
 from fruits_airflow.emr.steps import StepSubmitter, describe_step
-from fruits_airflow.operators import sensors
+from fruits_airflow.operators import step_failure
 from fruits_airflow.operators.emr import AddStepOperator, CreateClusterOperator, TerminateClusterOperator
 from fruits_airflow.operators.sensors import ClusterReadySensor, StepSensor
+from fruits_airflow.operators.step_failure import cancel_step, fail_step, show_cancelled
 from fruits_airflow.operators.triggers import ClusterReadyTrigger, StepTrigger
 from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.storage.run_notes import Journal
@@ -40,6 +41,10 @@ def sensor(run: RunContext, **changed: Any) -> StepSensor:
     return StepSensor(task_id="wait", settings=settings, stage="featurize", add_task_id="featurize.add")
 
 
+def with_settings(run: RunContext, **changed: Any) -> RunContext:
+    return replace(run, settings=replace(run.settings, **changed))
+
+
 def add(run: RunContext, context: Any) -> dict[str, str]:
     added = AddStepOperator(task_id="add", settings=run.settings, stage="featurize").execute(context)
     context["ti"].xcoms["featurize.add"] = added
@@ -47,7 +52,7 @@ def add(run: RunContext, context: Any) -> dict[str, str]:
 
 
 def begin(run: RunContext, does: Callable[[str], None], command: str) -> tuple[Any, dict[str, str]]:
-    """Adds a step that does `command`; gives the tasks' context, and what `add` returned."""
+    """Add a step that runs `command`, and return the tasks' context and the result of `add`."""
     does(command)
     context = context_of(run)
     return context, add(run, context)
@@ -60,7 +65,7 @@ def trigger_of(
     kind: type[StepTrigger] = StepTrigger,
     consistency_s: float = 60,
 ) -> StepTrigger:
-    """What looks at the step for so many seconds."""
+    """Return a trigger that polls the step for `seconds`."""
     return kind(
         **added,
         deadline=time.time() + seconds,
@@ -73,12 +78,12 @@ def trigger_of(
 
 
 def steps(run: RunContext, job_flow_id: str) -> list[tuple[str, str]]:
-    found = run.client.list_steps(ClusterId=job_flow_id)["Steps"]
-    return [(step["Id"], step["Status"]["State"]) for step in reversed(found)]
+    newest_first = run.client.list_steps(ClusterId=job_flow_id)["Steps"]
+    return [(step["Id"], step["Status"]["State"]) for step in reversed(newest_first)]
 
 
 def cause(run: RunContext) -> tuple[str, str] | None:
-    """What run.json and the notice will give as the reason: the stage, and what it failed of."""
+    """Return the recorded stage and cause of the failure."""
     note = run.journal.read("last_failure")
     return None if note is None else (note["stage"], note["cause"])
 
@@ -93,13 +98,13 @@ def denied(*_: Any, **__: Any) -> Any:
 
 @pytest.fixture
 def starting(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes EMR say that the run's cluster is still starting, and do other things as told."""
+    """Return a function that makes EMR show the run's cluster as STARTING, and replaces other methods of the client."""
     client = run.client
 
     def describe_cluster(**request: Any) -> Any:
-        found = client.describe_cluster(**request)
-        found["Cluster"]["Status"]["State"] = "STARTING"
-        return found
+        answer = client.describe_cluster(**request)
+        answer["Cluster"]["Status"]["State"] = "STARTING"
+        return answer
 
     def change(**methods: Any) -> None:
         double = Double(client, describe_cluster=describe_cluster, **methods)
@@ -113,9 +118,9 @@ def starting(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
 def test_the_cluster_is_waited_for_until_it_takes_steps(run: RunContext) -> None:
     context = context_of(run)
-    made = CreateClusterOperator(task_id="create", settings=run.settings).execute(context)
+    job_flow_id = CreateClusterOperator(task_id="create", settings=run.settings).execute(context)
     drive(ClusterReadySensor(task_id="ready", settings=run.settings), context)
-    assert clusters.describe(run.client, made).state in ("RUNNING", "WAITING")
+    assert clusters.describe_cluster(run.client, job_flow_id).state in ("RUNNING", "WAITING")
 
 
 def test_a_cluster_whose_bootstrap_fails_is_no_ready_cluster(run: RunContext) -> None:
@@ -136,7 +141,7 @@ def test_a_cluster_that_does_not_start_in_time_is_ended_so_that_a_retry_makes_an
             "execute_complete", {"event": {"status": "timeout", "job_flow_id": stuck}}, context
         )
     assert (cause(run) or ("", ""))[1].startswith(f"ClusterLost: {stuck} is still ")
-    until(lambda: clusters.describe(run.client, stuck).state not in LIVE_STATES)
+    until(lambda: clusters.describe_cluster(run.client, stuck).state not in LIVE_STATES)
     assert run.adopt_or_create().job_flow_id != stuck
 
 
@@ -149,7 +154,7 @@ def test_a_cluster_that_does_not_start_in_time_is_ended_though_it_is_protected(
     starting()
     with pytest.raises(ClusterLost, match="start_timeout_minutes"):
         ready.execute_complete(context_of(run), {"status": "timeout", "job_flow_id": stuck})
-    until(lambda: clusters.describe(real, stuck).state not in LIVE_STATES)
+    until(lambda: clusters.describe_cluster(real, stuck).state not in LIVE_STATES)
 
 
 def test_that_a_cluster_refuses_to_end_does_not_hide_that_it_did_not_start(
@@ -202,7 +207,7 @@ def test_killing_the_create_task_needs_no_answer_of_run_job_flow(run: RunContext
 
 
 def test_why_a_step_was_not_added_is_noted(run: RunContext) -> None:
-    """Here: nobody has uploaded the code."""
+    """Nobody has uploaded the code."""
     with pytest.raises(AirflowFailException, match="CodeMismatch") as failed:
         add(run, context_of(run))
     assert cause(run) == ("featurize", str(failed.value))
@@ -212,7 +217,7 @@ def test_why_a_step_was_not_added_is_noted(run: RunContext) -> None:
 def test_why_add_job_flow_steps_was_refused_is_noted(
     run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, task: str
 ) -> None:
-    monkeypatch.setattr(StepSubmitter, "adopt_or_add", denied)
+    monkeypatch.setattr(StepSubmitter, "find_or_add", denied)
     with pytest.raises(ClientError, match="AccessDenied"):
         add(run, context_of(run)) if task == "add" else sensor(run).execute(context_of(run))
     stage, why = cause(run) or ("", "")
@@ -282,7 +287,7 @@ def test_clearing_only_the_failed_wait_makes_a_new_cluster_when_the_old_one_is_g
     run.desk.end_all(timeout_s=30)
     does("true")
     drive(sensor(run), context)
-    (cluster,) = clusters.find(run.client, run.identity)
+    (cluster,) = clusters.find_clusters(run.client, run.identity)
     assert cluster.job_flow_id != added["job_flow_id"]
     assert [state for _, state in steps(run, cluster.job_flow_id)] == ["COMPLETED"]
 
@@ -295,7 +300,7 @@ def test_a_failure_that_nobody_reported_is_tried_again_when_its_cluster_is_gone(
     run.desk.end_all(timeout_s=30)
     does("true")
     drive(sensor(run), context)
-    (cluster,) = clusters.find(run.client, run.identity)
+    (cluster,) = clusters.find_clusters(run.client, run.identity)
     assert [state for _, state in steps(run, cluster.job_flow_id)] == ["COMPLETED"]
 
 
@@ -304,22 +309,22 @@ def test_a_step_that_is_done_needs_no_cluster(run: RunContext, does: Callable[[s
     ended(run.step_submitter(added["job_flow_id"]), added["step_id"])
     run.desk.end_all(timeout_s=30)
     drive(sensor(run), context)
-    assert clusters.find(run.client, run.identity) == []
+    assert clusters.find_clusters(run.client, run.identity) == []
 
 
-def test_a_cluster_lost_under_its_step_is_worth_a_retry(run: RunContext, does: Callable[[str], None]) -> None:
+def test_a_step_whose_cluster_ended_is_retried(run: RunContext, does: Callable[[str], None]) -> None:
     _, added = begin(run, does, "sleep 30")
-    lost = clusters.describe(run.client, added["job_flow_id"])
+    lost = clusters.describe_cluster(run.client, added["job_flow_id"])
     step = describe_step(run.client, added["job_flow_id"], added["step_id"])
     gone = replace(lost, state="TERMINATED_WITH_ERRORS", reason="INSTANCE_FAILURE a node died")
     with pytest.raises(ClusterLost, match="INSTANCE_FAILURE"):
-        sensor(run, log_wait_s=0)._fail(run, gone, step)
+        fail_step(with_settings(run, log_wait_s=0), gone, step)
     on_purpose = replace(gone, reason="USER_REQUEST Terminated by user request")
-    with pytest.raises(AirflowFailException, match="not tried again"):
-        sensor(run, log_wait_s=0)._fail(run, on_purpose, step)
+    with pytest.raises(AirflowFailException, match="not retried"):
+        fail_step(with_settings(run, log_wait_s=0), on_purpose, step)
     overdue = replace(gone, tags={**lost.tags, "deadline": "2020-01-01T00:00:00Z"})
-    with pytest.raises(AirflowFailException, match="not tried again"):
-        sensor(run, log_wait_s=0)._fail(run, overdue, step)
+    with pytest.raises(AirflowFailException, match="not retried"):
+        fail_step(with_settings(run, log_wait_s=0), overdue, step)
 
 
 @pytest.mark.parametrize(("further", "noted"), [(1, False), (0, True)])
@@ -352,12 +357,12 @@ def test_logs_that_went_with_their_cluster_are_not_waited_for_as_long_as_late_on
     run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, added = begin(run, does, "sleep 30")
-    lost = clusters.describe(run.client, added["job_flow_id"])
+    lost = clusters.describe_cluster(run.client, added["job_flow_id"])
     step = describe_step(run.client, added["job_flow_id"], added["step_id"])
-    monkeypatch.setattr(sensors, "_LAST_LOGS_S", 0.3)
+    monkeypatch.setattr(step_failure, "_LAST_LOGS_S", 0.3)
     begun = time.monotonic()
     with pytest.raises(ClusterLost):
-        sensor(run, log_wait_s=60)._fail(run, replace(lost, state="TERMINATED_WITH_ERRORS"), step)
+        fail_step(with_settings(run, log_wait_s=60), replace(lost, state="TERMINATED_WITH_ERRORS"), step)
     assert time.monotonic() - begun < 20
 
 
@@ -394,7 +399,7 @@ def test_a_cancel_that_has_no_effect_is_not_waited_for_longer_than_for_logs(
     run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, added = begin(run, does, "sleep 60")
-    monkeypatch.setattr(StepSensor, "_cancel", lambda *_: None)
+    monkeypatch.setattr(step_failure, "cancel_step", lambda *_: None)
     begun = time.monotonic()
     with pytest.raises(AirflowFailException, match="step_timeout_minutes"):
         sensor(run, log_wait_s=0.5).execute_complete(context, {**added, "status": "timeout"})
@@ -402,17 +407,17 @@ def test_a_cancel_that_has_no_effect_is_not_waited_for_longer_than_for_logs(
 
 
 @pytest.mark.parametrize("left", ["a step that goes on", "a cluster past its deadline"])
-@pytest.mark.parametrize("told_by", ["the trigger", "Airflow"])
-def test_a_cluster_that_only_costs_is_not_kept_for_late_logs(
-    run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, left: str, told_by: str
+@pytest.mark.parametrize("gives_up", ["the trigger", "Airflow"])
+def test_late_logs_do_not_keep_a_cluster_that_only_costs(
+    run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, left: str, gives_up: str
 ) -> None:
     context, added = begin(run, does, "sleep 60")
-    monkeypatch.setattr(sensors, "_LAST_LOGS_S", 0.2)
+    monkeypatch.setattr(step_failure, "_LAST_LOGS_S", 0.2)
     if left == "a step that goes on":
         refusing = Double(run.client, cancel_steps=denied)
         monkeypatch.setattr(RunContext, "client", property(lambda _: refusing))
     else:
-        monkeypatch.setattr(StepSensor, "_cancel", lambda *_: True)
+        monkeypatch.setattr(step_failure, "cancel_step", lambda *_: True)
         overdue: Any = [{"Key": "deadline", "Value": "2020-01-01T00:00:00Z"}]
         run.client.add_tags(ResourceId=added["job_flow_id"], Tags=overdue)
     waiting, begun = sensor(run, log_wait_s=25.0), time.monotonic()
@@ -421,7 +426,7 @@ def test_a_cluster_that_only_costs_is_not_kept_for_late_logs(
         "Airflow": ("__fail__", {"error": "Trigger timeout"}),
     }
     with pytest.raises((AirflowFailException, AirflowSensorTimeout)):
-        waiting.resume_execution(*news[told_by], context)
+        waiting.resume_execution(*news[gives_up], context)
     assert time.monotonic() - begun < 15
     monkeypatch.undo()
 
@@ -431,7 +436,7 @@ def test_a_cancel_that_emr_refuses_in_its_answer_is_no_accepted_one(
 ) -> None:
     _, added = begin(run, does, "true")
     done = ended(run.step_submitter(added["job_flow_id"]), added["step_id"])
-    assert not sensor(run)._cancel(run, added["job_flow_id"], done.step_id)
+    assert not cancel_step(run, added["job_flow_id"], done.step_id)
 
 
 def test_the_logs_of_a_step_that_the_trigger_has_cancelled_are_waited_for(
@@ -442,9 +447,9 @@ def test_the_logs_of_a_step_that_the_trigger_has_cancelled_are_waited_for(
         ended(run.step_submitter(added["job_flow_id"]), added["step_id"]), state="CANCEL_PENDING"
     )  # of such a step EMR refuses a second cancel
     waits: list[float] = []
-    monkeypatch.setattr(sensors, "show_tails", lambda *given: waits.append(given[3]))
-    cluster = clusters.describe(run.client, added["job_flow_id"])
-    sensor(run, log_wait_s=300.0)._show_cancelled(run, cluster, step, accepted=False)
+    monkeypatch.setattr(step_failure, "show_tails", lambda *arguments: waits.append(arguments[3]))
+    cluster = clusters.describe_cluster(run.client, added["job_flow_id"])
+    show_cancelled(with_settings(run, log_wait_s=300.0), cluster, step, is_accepted=False)
     assert waits[0] > 200
 
 
@@ -452,7 +457,7 @@ def test_the_wait_ends_no_later_than_the_cluster_must(run: RunContext, does: Cal
     context, added = begin(run, does, "sleep 30")
     with pytest.raises(TaskDeferred) as deferred:
         sensor(run, step_timeout_minutes=10_000).execute(context)
-    cluster = clusters.describe(run.client, added["job_flow_id"])
+    cluster = clusters.describe_cluster(run.client, added["job_flow_id"])
     assert cluster.deadline is not None
     assert deferred.value.trigger.deadline == cluster.deadline.timestamp()
     assert deferred.value.timeout > timedelta(seconds=cluster.deadline.timestamp() - time.time())
@@ -541,13 +546,14 @@ def test_the_restart_of_a_triggerer_cancels_no_step(run: RunContext, does: Calla
 
 def test_a_cluster_is_waited_for_in_its_own_region(run: RunContext) -> None:
     elsewhere = replace(run, region="eu-west-3", plan={**run.plan, "region": "eu-west-3"})
-    body = {key: value for key, value in run.body().items() if key != "SecurityConfiguration"}
-    made = elsewhere.client.run_job_flow(**body)["JobFlowId"]
+    body = run.body()
+    del body["SecurityConfiguration"], body["Instances"]["Ec2SubnetIds"]  # of the other region
+    job_flow_id = elsewhere.client.run_job_flow(**body)["JobFlowId"]
     try:
         ready = ClusterReadySensor(task_id="cluster_ready", settings=run.settings)
         drive(ready, context_of(elsewhere))
-        assert clusters.describe(elsewhere.client, made).state in READY_STATES
-        assert clusters.find(run.client, run.identity) == []
+        assert clusters.describe_cluster(elsewhere.client, job_flow_id).state in READY_STATES
+        assert clusters.find_clusters(run.client, run.identity) == []
     finally:
         elsewhere.desk.end_all(timeout_s=30)
 
@@ -567,7 +573,7 @@ def test_when_airflow_gives_up_and_emr_is_silent_it_stays_a_timeout(
         raise ReadTimeoutError(endpoint_url="emr")
 
     context, _ = begin(run, does, "sleep 60")
-    monkeypatch.setattr(ClusterLifecycle, "adopt", silent)
+    monkeypatch.setattr(ClusterLifecycle, "find", silent)
     with pytest.raises(AirflowSensorTimeout):
         sensor(run).resume_execution("__fail__", {"error": "Trigger timeout"}, context)
     monkeypatch.undo()
@@ -611,27 +617,27 @@ def test_a_retry_of_a_wait_whose_cluster_emr_does_not_know_goes_on_with_a_new_cl
     context = context_of(run)
     context["ti"].xcoms["featurize.add"] = dict(UNKNOWN)
     drive(sensor(run), context)
-    (cluster,) = clusters.find(run.client, run.identity)
+    (cluster,) = clusters.find_clusters(run.client, run.identity)
     assert [state for _, state in steps(run, cluster.job_flow_id)] == ["COMPLETED"]
 
 
-def test_a_look_that_fails_is_repeated(run: RunContext, does: Callable[[str], None]) -> None:
+def test_a_poll_that_fails_is_repeated(run: RunContext, does: Callable[[str], None]) -> None:
     context = context_of(run)
     added = add(run, context)
     looks: list[int] = []
 
     class Flaky(StepTrigger):
-        async def look(self, client: Any, count: int) -> dict[str, Any] | None:
+        async def poll(self, client: Any, count: int) -> dict[str, Any] | None:
             looks.append(count)
             if len(looks) < 3:
                 raise ConnectionResetError
-            return await super().look(client, count)
+            return await super().poll(client, count)
 
     assert fire(trigger_of(run, added, 30, Flaky))["status"] == "ended"
     assert len(looks) >= 3
 
 
-def test_nothing_is_looked_at_before_the_news_of_the_deferral_has_settled(
+def test_a_trigger_does_not_poll_before_its_settle_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begun = time.monotonic()
@@ -658,7 +664,7 @@ def test_nothing_is_looked_at_before_the_news_of_the_deferral_has_settled(
     assert looked[0] >= 0.3
 
 
-def test_how_long_it_settles_follows_from_airflows_configuration(
+def test_the_settle_time_follows_from_airflows_configuration(
     run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0.5")
@@ -681,7 +687,7 @@ def test_a_waiting_task_links_to_the_page_of_its_steps_logs(
     assert address == context["ti"].links[StepLogLink().xcom_key]
 
 
-def test_terminating_ends_a_cluster_that_no_task_had_told_of(run: RunContext) -> None:
+def test_terminating_ends_a_cluster_whose_id_no_task_returned(run: RunContext) -> None:
     orphan = run.client.run_job_flow(**run.body())["JobFlowId"]
     TerminateClusterOperator(task_id="end", settings=run.settings).execute(context_of(run))
-    assert clusters.describe(run.client, orphan).state == "TERMINATED"
+    assert clusters.describe_cluster(run.client, orphan).state == "TERMINATED"

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from fruits_airflow.aws.endpoints import CALLED, LOCAL
 from fruits_airflow.config.errors import ConfigError, ResidencyError
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.clusters import Cluster, describe
+from fruits_airflow.emr.clusters import Cluster, describe_cluster
 from fruits_airflow.runs.residency import (
     BLOCKS,
     EVIDENCE,
@@ -183,7 +183,7 @@ def test_a_cluster_that_was_elsewhere_turns_the_run_red_with_the_evidence_writte
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     lake.write_json(run_key("r1", EVIDENCE), look(account))
     described: dict[str, Any] = {"ClusterArn": arn}
-    cluster = Cluster("j-1", "n", "TERMINATED", describe.__doc__, {}, "s3://x/", "", described)  # type: ignore[arg-type]
+    cluster = Cluster("j-1", "n", "TERMINATED", describe_cluster.__doc__, {}, "s3://x/", "", described)  # type: ignore[arg-type]
     with pytest.raises(ResidencyError, match=said):
         complete(lake, "r1", [cluster])
     assert (lake.read_json(run_key("r1", EVIDENCE)) or {})["clusters"]["j-1"]["region"] == said

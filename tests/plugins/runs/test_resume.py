@@ -52,14 +52,14 @@ def test_a_run_whose_cluster_was_lost_goes_on_with_another_and_publishes(
     run.desk.end_all(timeout_s=30)
     with pytest.raises(AirflowFailException):
         judge_run(run.settings, context)
-    assert run.lock("fruits").holding() is None
+    assert run.lock("fruits").read() is None
 
     measure(run, {"publish": REFUSED})
     run.journal.note(LAST_FAILURE, stage="publish", cause="of the first attempt")
 
     does("true")  # cleared: load_images stays done, the wait of featurize runs anew
     wait_for(run, context, "featurize")
-    holding = run.lock("fruits").holding()
+    holding = run.lock("fruits").read()
     assert holding is not None
     assert holding.owner == run.identity
     assert run.journal.read(LAST_FAILURE) is None
@@ -82,4 +82,4 @@ def test_a_run_whose_cluster_was_lost_goes_on_with_another_and_publishes(
     published = read_state(run.lake, "fruits").published
     assert published is not None
     assert published.run_id == run.identity.run_id
-    assert run.lock("fruits").holding() is None
+    assert run.lock("fruits").read() is None

@@ -181,7 +181,7 @@ def test_a_cluster_made_after_the_teardown_is_ended_by_the_verdict(run: RunConte
     measure(run)
     late = run.adopt_or_create().job_flow_id
     judge_run(run.settings, context_of(run, DONE))
-    assert clusters.describe(run.client, late).state == "TERMINATED"
+    assert clusters.describe_cluster(run.client, late).state == "TERMINATED"
     assert record(run)["cluster"]["state"] == "TERMINATED"
     assert run.lake.read(run_key(run.identity.run_id, "report.html")) is not None
 
@@ -279,7 +279,7 @@ def test_a_skipped_plan_beside_a_live_cluster_is_red(run: RunContext) -> None:
     alive = run.adopt_or_create().job_flow_id
     with pytest.raises(AirflowFailException):
         judge_run(run.settings, context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "skipped")))
-    assert clusters.describe(run.client, alive).state not in LIVE_STATES
+    assert clusters.describe_cluster(run.client, alive).state not in LIVE_STATES
     assert record(run)["state"] == "failed"
 
 
@@ -383,7 +383,7 @@ def test_the_verdict_gives_the_lock_back_however_the_run_ended(
         measure(run, MEASURED | {"publish": published})
     with suppress(AirflowFailException):
         judge_run(run.settings, context_of(run, DONE))
-    assert run.lock("fruits").holding() is None
+    assert run.lock("fruits").read() is None
 
 
 # what an attempt cannot do
@@ -486,7 +486,7 @@ def test_the_verdict_gives_the_lock_of_a_stopped_plan_back(run: RunContext, stat
         run.lake.write_json(run_key(run.identity.run_id, "run.json"), {"state": state, "reason": "x"})
     with suppress(AirflowFailException):
         judge_run(run.settings, context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "skipped")))
-    assert run.lock("fruits").holding() is None
+    assert run.lock("fruits").read() is None
 
 
 def test_a_lock_that_the_cleared_run_has_asked_for_again_outlives_the_verdict_before(
@@ -502,7 +502,7 @@ def test_a_lock_that_the_cleared_run_has_asked_for_again_outlives_the_verdict_be
 
     monkeypatch.setattr(ClusterLifecycle, "end_all", cleared_meanwhile)
     judge_run(run.settings, context_of(run, DONE))
-    assert run.lock("fruits").holding() is not None
+    assert run.lock("fruits").read() is not None
 
 
 def test_the_lock_stays_while_a_cluster_may_be_alive(
@@ -516,7 +516,7 @@ def test_the_lock_stays_while_a_cluster_may_be_alive(
         patch.setattr(ClusterLifecycle, "end_all", never)
         with pytest.raises(TimeoutError):
             judge_run(run.settings, context_of(run, DONE))
-    assert run.lock("fruits").holding() is not None
+    assert run.lock("fruits").read() is not None
 
 
 # who is told

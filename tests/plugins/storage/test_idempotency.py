@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
-from fruits_airflow.emr.clusters import find
+from fruits_airflow.emr.clusters import find_clusters
 from fruits_airflow.runs.run_context import RunContext
-from fruits_airflow.storage.idempotency import MADE, REQUESTS, send_announced
+from fruits_airflow.storage.idempotency import CREATED_ID, REQUESTS, send_announced
 
 from tests.plugins.bash_steps import bash
 from tests.plugins.doubles import Double
@@ -58,7 +58,7 @@ class Notes:
         self.written.append({"note": name, **facts})
 
 
-ANNOUNCED, ANSWERED = {"note": "call", "known": 1}, {"note": "call", "known": 1, MADE: "made"}
+ANNOUNCED, ANSWERED = {"note": "call", "known": 1}, {"note": "call", "known": 1, CREATED_ID: "made"}
 
 
 def send(notes: Any, request: Callable[[], Any], find: Callable[[], str | None]) -> str:
@@ -138,14 +138,14 @@ def test_without_its_announcement_nothing_is_sent() -> None:
 def test_a_throttled_cluster_is_made_once_by_the_same_attempt(run: RunContext, had_its_effect: bool) -> None:
     client = throttled_once(run, "run_job_flow", had_its_effect)
     cluster = replace(run.desk, single_attempt_client=client).adopt_or_create(run.body)
-    assert [one.job_flow_id for one in find(run.client, run.identity)] == [cluster.job_flow_id]
+    assert [one.job_flow_id for one in find_clusters(run.client, run.identity)] == [cluster.job_flow_id]
 
 
 @pytest.mark.parametrize("had_its_effect", [False, True])
 def test_a_throttled_step_is_added_once_by_the_same_attempt(run: RunContext, had_its_effect: bool) -> None:
     desk = run.step_submitter(run.adopt_or_create().job_flow_id)
     client = throttled_once(run, "add_job_flow_steps", had_its_effect)
-    step = replace(desk, single_attempt_client=client).adopt_or_add(bash("true"))
+    step = replace(desk, single_attempt_client=client).find_or_add(bash("true"))
     listed = run.client.list_steps(ClusterId=desk.job_flow_id)["Steps"]
     assert [one["Id"] for one in listed] == [step.step_id]
 

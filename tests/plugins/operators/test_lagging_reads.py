@@ -1,4 +1,4 @@
-"""A look after a wait may show what was: it does not undo what the trigger has seen."""
+"""A lagging read after a wait does not override what the trigger has seen."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ IDS = {"job_flow_id": "j-1", "step_id": "s-1"}
 
 @pytest.fixture
 def shows(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], list[str]]:
-    """Says what DescribeCluster and DescribeStep show; gives the ids of clusters that are asked to end."""
+    """Set what DescribeCluster and DescribeStep show, and return the ids passed to TerminateJobFlows."""
 
     def show(cluster: str, step: str) -> list[str]:
         asked_to_end: list[str] = []
         client = SimpleNamespace(terminate_job_flows=lambda JobFlowIds: asked_to_end.extend(JobFlowIds))  # noqa: N803
         run = SimpleNamespace(client=client, journal=SimpleNamespace(note=lambda *_, **__: None))
-        run.lake = SimpleNamespace(client=None)
-        found = Cluster("j-1", "n", cluster, datetime.now(UTC), {}, "", "", {})
+        run.lake, run.settings = SimpleNamespace(client=None), SimpleNamespace(log_wait_s=0.0, poll_s=0.0)
+        description = Cluster("j-1", "n", cluster, datetime.now(UTC), {}, "", "", {})
         monkeypatch.setattr(RunContext, "of", lambda *_: run)
-        monkeypatch.setattr(sensors, "describe", lambda *_: found)
+        monkeypatch.setattr(sensors, "describe_cluster", lambda *_: description)
         monkeypatch.setattr(sensors, "describe_step", lambda *_: Step("s-1", "featurize/1", step, "", None))
         return asked_to_end
 
