@@ -135,7 +135,7 @@ from fruits.job import stage_metrics
 from fruits.pca import gramian
 from fruits.lake import tables
 
-spark = job_run.session("fruits notebook")
+spark = job_run.open_session("fruits notebook")
 RUN_ID = datetime.now(UTC).strftime("notebook__%Y-%m-%dT%H-%M-%S")
 RUN_FOLDER = objects.join(LAKE, f"runs/{RUN_ID}")
 MODEL_ID = MODEL.rstrip("/").rsplit("/", 1)[-1]
@@ -329,12 +329,12 @@ assert same
 features = spark.table(f"{DATABASE}.features").where(f"model_id = '{MODEL_ID}'").select("features")
 
 
-def summed(partitions: int) -> gramian.Sums:
+def summed(partitions: int) -> gramian.Gramian:
     """The sums of all features, over so many partitions."""
     parts = (
-        features.repartition(partitions).mapInArrow(gramian.summer(), schemas.spark(schemas.SUMS)).collect()
+        features.repartition(partitions).mapInArrow(gramian.sum_mapper(), schemas.spark(schemas.SUMS)).collect()
     )
-    return gramian.merged_sums(bytes(part.sums) for part in parts)
+    return gramian.merge_serialized(bytes(part.sums) for part in parts)
 
 
 total = summed(2)

@@ -45,17 +45,17 @@ def erase_images(run: job_run.Run) -> None:
     image_ids, contents = _request(run.arguments.erasure)
     tables.ensure(spark, database)
     ids = _ids(run, image_ids, contents)
-    run.say(f"erasing {ids.count()} image ids from {database}")
+    run.log(f"erasing {ids.count()} image ids from {database}")
     others = [name for name, keys in schemas.KEYS.items() if "image_id" in keys and name not in _CONTENT]
     rows = {name: _delete(run, name, ids) for name in (*others, *_CONTENT)}
     written = [name for name in schemas.TABLES if Table(spark, f"{database}.{name}").snapshot_id is not None]
     for name in written:
         _rewrite_manifests(run, name)
-    for model_id in gramian_store.models(run):
+    for model_id in gramian_store.stored_models(run):
         # Read from what is left, not subtracted: nothing of the erased rows is needed for it.
-        with gramian_store.up_to_date(run, model_id, anew=True) as kept:
-            run.say(kept.how)
-    gramian_store.untag(run)
+        with gramian_store.refresh(run, model_id, full_refresh=True) as kept:
+            run.log(kept.description)
+    gramian_store.drop_stale_tags(run)
     _require_gone(run, image_ids, contents)
     removed = {name: _purge(run, name, name in written) for name in schemas.TABLES}
     run.finish({"rows": rows, "files_removed": removed})
@@ -144,4 +144,4 @@ def _purge(run: job_run.Run, name: str, written: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(job_run.main(STAGE, parser(), erase_images, None))
+    sys.exit(job_run.run(STAGE, parser().parse_args(), erase_images))

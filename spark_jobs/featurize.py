@@ -90,7 +90,7 @@ def featurize(run: job_run.Run) -> None:
     artifact = artifacts.read(arguments.model, arguments.model_id, arguments.engine)
     tables.ensure(spark, arguments.database)
     work, counts = _work(run)
-    run.say(
+    run.log(
         f"{counts.pending} of {counts.images} images to compute with model {artifact.model_id[:12]} "
         f"({artifact.engine})"
     )
@@ -101,12 +101,12 @@ def featurize(run: job_run.Run) -> None:
             keras_reference.read_weights(artifact.data) if artifact.engine == "tensorflow" else artifact.data
         )
         broadcast = spark.sparkContext.broadcast(weights)
-        run.say(f"broadcast {len(artifact.data) / 1e6:.1f} MB of weights")
+        run.log(f"broadcast {len(artifact.data) / 1e6:.1f} MB of weights")
         mapper = embedding.mapper(broadcast, artifact.model_id, artifact.engine, max(1, arguments.batch_size))
         same = {"model_id": artifact.model_id, "run_id": arguments.run_id}
         table = Table(spark, f"{arguments.database}.features")
         if by_spark := writing.needs_spark(table):
-            run.say(f"features is {by_spark}: Spark writes it")
+            run.log(f"features is {by_spark}: Spark writes it")
         if counts.outdated or counts.orphans or by_spark:
             columns = {name: F.lit(value) for name, value in same.items()}
             # A MERGE evaluates its source more than once.
@@ -122,7 +122,7 @@ def featurize(run: job_run.Run) -> None:
         features = spark.table(f"{arguments.database}.features").select("image_id", "model_id")
         orphans = features.join(gone, "image_id", "left_semi")
     tables.merge(spark, arguments.database, "features", computed, orphans, only_adds=not counts.outdated)
-    run.say(f"{counts.pending} images computed")
+    run.log(f"{counts.pending} images computed")
     rows = Table(spark, f"{arguments.database}.features").rows - counts.of_other_models
     if rows != counts.images:
         raise ReconciliationError(
@@ -195,7 +195,7 @@ def _embedded(
     """
     name = f"{run.arguments.database}.images"
     columns = ["image_id", "content_sha256", "pixels"]
-    parts = job_run.partitions(counts.pending, run.cores, ROWS_PER_PARTITION)
+    parts = job_run.partition_count(counts.pending, run.cores, ROWS_PER_PARTITION)
     everything = counts.pending == counts.images
     if counts.pending <= (_BROADCAST_ROWS if everything else _NAMED_ROWS):
         wanted: dict[str, list[str]] = {} if everything else {"run_id": counts.runs}
@@ -217,4 +217,4 @@ def _embedded(
 
 
 if __name__ == "__main__":
-    sys.exit(job_run.main(STAGE, parser(), featurize, None))
+    sys.exit(job_run.run(STAGE, parser().parse_args(), featurize))

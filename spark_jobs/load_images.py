@@ -140,7 +140,7 @@ def load_images(run: job_run.Run) -> None:
     tables.ensure(spark, arguments.database)
     erased = suppression.read(arguments.suppression)
     work, counts = _work(run, erased)
-    run.say(
+    run.log(
         f"{counts.seen} objects listed, {counts.new} of them new or changed ({counts.new_bytes / 1e6:.1f} MB)"
     )
     _require_believable(arguments, counts)
@@ -148,10 +148,10 @@ def load_images(run: job_run.Run) -> None:
     if counts.new:
         loaded = _loaded(run, work, counts, erased).persist(StorageLevel.DISK_ONLY)
         outcome = _outcome(loaded)
-        run.say(f"{outcome.loaded} loaded, {outcome.rejected} rejected")
+        run.log(f"{outcome.loaded} loaded, {outcome.rejected} rejected")
     suppressed = counts.hidden + outcome.suppressed
     if suppressed:
-        run.say(f"{suppressed} objects are on the suppression list and were not loaded")
+        run.log(f"{suppressed} objects are on the suppression list and were not loaded")
     _commit(run, work, counts, loaded, outcome)
     written, rejected = (Table(spark, f"{arguments.database}.{name}") for name in ("images", "rejects"))
     rows = written.rows + rejected.rows
@@ -303,7 +303,7 @@ def _loaded(run: job_run.Run, work: align.Laid, counts: Counts, erased: suppress
     )
     return (
         work.frame(schemas.LISTED.names, "wanted")
-        .repartition(job_run.partitions(counts.new, run.cores, rows_each))
+        .repartition(job_run.partition_count(counts.new, run.cores, rows_each))
         .mapInArrow(mapper, schemas.spark(schemas.LOADED))
     )
 
@@ -373,4 +373,4 @@ def _leaving(work: align.Laid, table: str, had: str, other: DataFrame | None) ->
 
 
 if __name__ == "__main__":
-    sys.exit(job_run.main(STAGE, parser(), load_images, None))
+    sys.exit(job_run.run(STAGE, parser().parse_args(), load_images))

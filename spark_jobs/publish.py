@@ -88,7 +88,7 @@ def publish(run: job_run.Run) -> None:
     tables.ensure(spark, arguments.database)
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "1024")  # rows of 5 kB, not of pixels
     fitted, explained = _basis(run)
-    known = registry.asked(spark, arguments.database)
+    known = registry.requested_sizes(spark, arguments.database)
     before = next((pca_id for pca_id in known if pca_id != fitted.pca_id), None)
     laid, work = pending.lay(run, fitted.pca_id, before)
     projected = _projected(run, laid, work, fitted)
@@ -114,7 +114,7 @@ def publish(run: job_run.Run) -> None:
         run.finish(metrics | {"bytes": {"pca": 0}})
         said = ", ".join(f"{name} is {checks[name].value:g}, limit {checks[name].limit:g}" for name in failed)
         raise QualityGateError(f"{said}: nothing was published, the last published PCA stays current")
-    run.say(f"all {len(checks)} checks hold")
+    run.log(f"all {len(checks)} checks hold")
 
     _commit_rows(run, laid, work, projected, fitted.pca_id)
     samples.keep(run, sample)
@@ -122,8 +122,8 @@ def publish(run: job_run.Run) -> None:
     sample.write_shown(fitted, join(arguments.run_folder, "sample.parquet"))
     _make_current(run, fitted, known)
     if work.others or len(known) > 2:
-        registry.forget_all_but(spark, arguments.database, [fitted.pca_id, *([before] if before else [])])
-    gramian_store.forget_all_but(run, registry.models(spark, arguments.database))
+        registry.delete_others(spark, arguments.database, [fitted.pca_id, *([before] if before else [])])
+    gramian_store.delete_other_models(run, registry.feature_models(spark, arguments.database))
     size = tables.size_bytes(spark, arguments.database, "pca", work.features)
     run.finish(metrics | {"bytes": {"pca": size}, "upkeep": upkeep.done(run)})
 
@@ -161,7 +161,7 @@ def _projected(run: job_run.Run, laid: align.Laid, work: Work, fitted: Pca) -> p
     if not work.missing:
         return None
     arguments, spark = run.arguments, run.spark
-    project = principal_components.projector(fitted)
+    project = principal_components.project_mapper(fitted)
     name, schema = f"{arguments.database}.features", schemas.PROJECTED
     columns = ["image_id", "features"]
     of_model = {"model_id": [arguments.model_id]}
@@ -215,7 +215,7 @@ def _facts(
         images_without_features=work.images_without_features,
         features_without_image=work.features_without_image,
         features_without_pca=abs(work.missing - found.pop("projected")),
-        images_in_sums=gramian_store.count(run, run.arguments.model_id),
+        images_in_sums=gramian_store.image_count(run, run.arguments.model_id),
         **found,
         explained_variance=explained,
         agreement_features=None,
@@ -253,7 +253,7 @@ def _commit_rows(
             spark.table(f"{database}.pca").select("image_id", "pca_id").join(gone, "image_id", "left_semi")
         )
     tables.merge(spark, database, "pca", rows, orphans, only_adds=not work.outdated)
-    run.say(f"{work.missing} rows written to pca")
+    run.log(f"{work.missing} rows written to pca")
 
 
 def _export(run: job_run.Run, fitted: Pca, rows: int) -> None:
@@ -274,10 +274,10 @@ def _make_current(run: job_run.Run, fitted: Pca, known: dict[str, str]) -> None:
     if not stays or known[fitted.pca_id] != fitted.asked:
         registry.publish(run.spark, run.arguments.database, fitted, run.arguments.run_id)
     if stays:
-        run.say(f"PCA {fitted.pca_id[:12]} stays the current one")
+        run.log(f"PCA {fitted.pca_id[:12]} stays the current one")
     else:
-        run.say(f"published PCA {fitted.pca_id[:12]}: {fitted.k} components of {fitted.n} images")
+        run.log(f"published PCA {fitted.pca_id[:12]}: {fitted.k} components of {fitted.n} images")
 
 
 if __name__ == "__main__":
-    sys.exit(job_run.main(STAGE, parser(), publish, None))
+    sys.exit(job_run.run(STAGE, parser().parse_args(), publish))

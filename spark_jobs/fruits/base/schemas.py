@@ -36,7 +36,7 @@ TABLES: dict[str, str] = {
     "pca_sums": """
         model_id STRING NOT NULL COMMENT 'the model whose features they are of',
         n BIGINT NOT NULL COMMENT 'images summed',
-        sums BINARY NOT NULL COMMENT 'fruits.pca.gramian.Sums.to_bytes: count, sum, upper triangle of the Gramian',
+        sums BINARY NOT NULL COMMENT 'fruits.pca.gramian.Gramian.to_bytes: count, sum, upper triangle of the Gramian',
         features_snapshot BIGINT NOT NULL COMMENT 'the snapshot of features that they cover, held by a tag',
         run_id STRING NOT NULL COMMENT 'the run that summed last'""",
     "samples": """
@@ -166,7 +166,7 @@ KEPT_SAMPLES = pa.schema(
 """One row of ``samples``."""
 
 SUMS = pa.schema([pa.field("sums", pa.binary(), nullable=False)])
-"""One partition's PCA sums (`fruits.pca.gramian.Sums.to_bytes`)."""
+"""One partition's PCA sums (`fruits.pca.gramian.Gramian.to_bytes`)."""
 
 PCA_MODEL = pa.schema(
     [

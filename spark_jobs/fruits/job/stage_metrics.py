@@ -1,4 +1,4 @@
-"""What a stage leaves behind for the run's report: ``<run folder>/stages/<stage>.json``."""
+"""The metrics of a stage, for the run's report: ``<run folder>/stages/<stage>.json``."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def write(run_folder: str, stage: str, metrics: Metrics) -> None:
 
 
 def read(run_folder: str, stage: str) -> Metrics:
-    """Read what a stage of this run wrote."""
+    """Read the metrics of a stage."""
     return dict(json.loads(objects.read_bytes(objects.join(run_folder, f"stages/{stage}.json"))))

@@ -78,7 +78,7 @@ def done(run: job_run.Run) -> dict[str, Any]:
         if work:
             report[name] = work
             said = ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in work.items())
-            run.say(f"upkeep of {name} ({found.files} files, {found.snapshots} snapshots): {said}")
+            run.log(f"upkeep of {name} ({found.files} files, {found.snapshots} snapshots): {said}")
     return report
 
 
@@ -93,7 +93,7 @@ def compact(run: job_run.Run, name: str) -> None:
     now = Table(run.spark, f"{run.arguments.database}.{name}").snapshot_id
     if name == "features" and before is not None and now is not None and before != now:
         # Otherwise the next night would read the compacted files only to find that nothing changed.
-        gramian_store.move(run, before, now)
+        gramian_store.move_snapshot(run, before, now)
 
 
 def expire(run: job_run.Run, name: str, older_than: datetime, retain: int) -> None:
