@@ -194,7 +194,7 @@ def _require_believable(arguments: argparse.Namespace, counts: Counts) -> None:
         )
 
 
-def _work(run: job_run.Run, erased: suppression.Erased) -> tuple[align.Laid, Counts]:
+def _work(run: job_run.Run, erased: suppression.SuppressionList) -> tuple[align.Laid, Counts]:
     """Lay the listing beside both tables, once, by narrow columns.
 
     Returns:
@@ -285,7 +285,9 @@ class Outcome:
         return sum(self.rejects_by_code.values())
 
 
-def _loaded(run: job_run.Run, work: align.Laid, counts: Counts, erased: suppression.Erased) -> DataFrame:
+def _loaded(
+    run: job_run.Run, work: align.Laid, counts: Counts, erased: suppression.SuppressionList
+) -> DataFrame:
     """Fetch and clean what is wanted, in partitions of at most `ROWS_PER_PARTITION` and about `BYTES_PER_PARTITION`.
 
     Spark deals the rows out in the order of their hashes, so large photos are spread as by lot. One too many in a
@@ -298,7 +300,7 @@ def _loaded(run: job_run.Run, work: align.Laid, counts: Counts, erased: suppress
         else Source(place.bucket, "", objects.where_is_s3(), run.arguments.max_bytes)
     )
     rows_each = min(ROWS_PER_PARTITION, max(1, counts.new * BYTES_PER_PARTITION // max(1, counts.new_bytes)))
-    mapper = loading.loader(
+    mapper = loading.load_mapper(
         source, "" if place.bucket is None else place.key, run.arguments.max_pixels, erased.contents
     )
     return (

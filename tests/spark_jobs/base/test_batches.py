@@ -64,7 +64,7 @@ from fruits.lake import data_files
 from fruits.images.fetching import Source
 
 if sys.argv[1] == "load":
-    assert list(loading.loader(Source(None, "/", None), "/", 10**6)([])) == []
+    assert list(loading.load_mapper(Source(None, "/", None), "/", 10**6)([])) == []
 else:
     piece = data_files.Piece("/none.parquet", 0, 1, 1)
     read = data_files.mapped(None, "t", ["a"], {}, iter, pa.schema([]), 1, [piece]).source.read

@@ -371,8 +371,8 @@ def test_large_photos_are_stored_reduced_and_small_ones_never_enlarged(size, kin
 
 def test_a_twelve_megapixel_jpeg_is_decoded_near_the_size_that_is_kept(monkeypatch):
     sizes = []
-    rgb = decoding._rgb
-    monkeypatch.setattr(decoding, "_rgb", lambda image: sizes.append(image.size) or rgb(image))
+    rgb = decoding._to_rgb
+    monkeypatch.setattr(decoding, "_to_rgb", lambda image: sizes.append(image.size) or rgb(image))
     clean(encoded(fruit(6, (4000, 3000))))
     assert sizes == [(500, 375)]
 
@@ -391,8 +391,8 @@ def test_a_picture_converted_in_strips_is_the_same_as_converted_whole(mode, kind
     data = encoded(image.convert(mode) if mode not in ("P", "I;16") else image, kind)
     whole = clean(data).pixels
     strips = []
-    rgb = decoding._rgb
-    monkeypatch.setattr(decoding, "_rgb", lambda image: strips.append(image.size) or rgb(image))
+    rgb = decoding._to_rgb
+    monkeypatch.setattr(decoding, "_to_rgb", lambda image: strips.append(image.size) or rgb(image))
     monkeypatch.setattr(decoding, "STRIP_PIXELS", 20_000)
     assert clean(data).pixels == whole
     assert len(strips) > 2
