@@ -298,7 +298,7 @@ few = (
     .limit(8)
 )
 by_hand = few.mapInArrow(
-    embedding.mapper(weights, artifact.model_id, artifact.engine, 1), schemas.spark(schemas.EMBEDDED)
+    embedding.embed_mapper(weights, artifact.model_id, artifact.engine, 1), schemas.spark(schemas.EMBEDDED)
 )
 by_hand.selectExpr(
     "substr(image_id, 1, 12) AS image_id", "size(features) AS dims", "slice(features, 1, 4) AS begins"
@@ -467,7 +467,7 @@ else:
 def vector_of(photo: bytes) -> np.ndarray:
     """One photo in the published space: (k,) float32."""
     embedder = embedding.LiteRtEmbedder(artifact.data, 1)
-    preprocessing.fill(decoding.clean(photo).pixels, embedder.input()[0])
+    preprocessing.fill(decoding.clean(photo).pixels, embedder.buffer[0])
     return fitted.project(embedder.embed())[0]
 
 

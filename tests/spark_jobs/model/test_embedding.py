@@ -43,7 +43,7 @@ def embedded(flatbuffer: bytes, pixels: list[bytes], batch_size: int, *cuts: int
     batches = [
         batch for a, b in pairwise(starts) for batch in table.slice(a, b - a).combine_chunks().to_batches()
     ]
-    run = embedding.mapper(SimpleNamespace(value=flatbuffer), "id", "litert", batch_size)
+    run = embedding.embed_mapper(SimpleNamespace(value=flatbuffer), "id", "litert", batch_size)
     out = list(run(batches))
     assert [i for batch in out for i in batch.column("image_id").to_pylist()] == [
         str(i) for i in range(len(pixels))
@@ -72,16 +72,16 @@ def test_a_reused_worker_makes_its_interpreter_once(flatbuffer, pixels, forgotte
 
 
 def test_another_model_or_batch_size_replaces_the_cached_one(forgotten):
-    first = embedding.embedder("a", 1, lambda: "first")
-    assert embedding.embedder("a", 1, lambda: "other") is first
-    assert embedding.embedder("b", 1, lambda: "second") == "second"
-    assert embedding.embedder("b", 2, lambda: "third") == "third"
+    first = embedding.worker_embedder("a", 1, lambda: "first")
+    assert embedding.worker_embedder("a", 1, lambda: "other") is first
+    assert embedding.worker_embedder("b", 1, lambda: "second") == "second"
+    assert embedding.worker_embedder("b", 2, lambda: "third") == "third"
     assert list(embedding._ready) == [("b", 2)]
 
 
 def test_an_empty_partition_gives_nothing_and_makes_no_interpreter(forgotten):
     broadcast = SimpleNamespace()  # no value to read
-    assert list(embedding.mapper(broadcast, "id", "litert", 4)([])) == []
+    assert list(embedding.embed_mapper(broadcast, "id", "litert", 4)([])) == []
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
