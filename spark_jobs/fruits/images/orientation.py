@@ -36,7 +36,7 @@ def read_orientation(exif: bytes | None, xmp: bytes | None = None) -> int:
     orientation = _from_exif(exif) if exif else None
     if orientation is None and xmp and (match := _XMP.search(xmp[:_XMP_BYTES])):
         orientation = int(match[1])
-    return orientation if orientation in range(1, 9) else UPRIGHT
+    return orientation if orientation and 1 <= orientation <= 8 else UPRIGHT
 
 
 def _from_exif(exif: bytes) -> int | None:

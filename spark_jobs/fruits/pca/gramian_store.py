@@ -209,14 +209,14 @@ def _update(
 def _sum(run: job_run.Run, model_id: str, pieces: list[Piece] | None) -> Gramian | None:
     """Sum some pieces of `features`, or all of it: few rows on the driver, many on the executors."""
     spark, table = run.spark, f"{run.arguments.database}.features"
-    wanted = {"model_id": [model_id]}
+    conditions = {"model_id": [model_id]}
     if pieces is None:
-        pieces = data_files.pieces_of(spark, table, wanted)
+        pieces = data_files.pieces_of(spark, table, conditions)
     if pieces is not None and sum(piece.rows for piece in pieces) <= _ON_DRIVER_ROWS:
-        total: Gramian | None = gramian.sum_batches(data_files.batches(pieces, ["features"], wanted))
+        total: Gramian | None = gramian.sum_batches(data_files.batches(pieces, ["features"], conditions))
     else:
         parts = data_files.mapped(
-            spark, table, ["features"], wanted, gramian.sum_mapper(), schemas.SUMS, run.cores, pieces
+            spark, table, ["features"], conditions, gramian.sum_mapper(), schemas.SUMS, run.cores, pieces
         )
         if parts.tasks is None or parts.tasks > _MAX_PARTS:
             # 13 MB each: the driver gets a few, whatever the size of the table.

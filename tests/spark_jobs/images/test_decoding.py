@@ -423,18 +423,18 @@ def test_a_decoder_without_memory_is_no_fault_of_the_photo(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("message", "kind"),
     [
         ("encoding error 1", MemoryError),
         ("encoding error 2: out of memory", MemoryError),
         ("encoding error 5", ValueError),
     ],
 )
-def test_what_cannot_be_written_is_no_fault_of_the_photo(monkeypatch, said, kind):
+def test_what_cannot_be_written_is_no_fault_of_the_photo(monkeypatch, message, kind):
     data = encoded(fruit(1))
 
     def nothing_left(*_):
-        raise ValueError(said)
+        raise ValueError(message)
 
     monkeypatch.setattr(WebPImagePlugin._webp, "WebPEncode", nothing_left)
     with pytest.raises(kind, match=said):

@@ -37,11 +37,11 @@ def test_obstore_is_told_with_the_endpoint_that_it_was_given_or_will_write_the_r
 
 @pytest.mark.usefixtures("s3")
 def test_iceberg_is_told_with_the_catalogs_own_region():
-    told = {
-        one["client"]: (one["host"], one["region"])
-        for one in client_endpoints.list_endpoints(CATALOG, "lake", "/runs/r")
+    endpoints = {
+        endpoint["client"]: (endpoint["host"], endpoint["region"])
+        for endpoint in client_endpoints.list_endpoints(CATALOG, "lake", "/runs/r")
     }
-    assert told == {
+    assert endpoints == {
         "Iceberg's catalog": ("glue.eu-west-3.amazonaws.com", "eu-west-3"),
         "Iceberg's files": ("s3.eu-west-3.amazonaws.com", "eu-west-3"),
     }
@@ -52,7 +52,7 @@ def test_an_endpoint_that_was_set_is_told_and_a_region_that_was_not_is_unknown()
     conf = CATALOG | {"spark.sql.catalog.lake.glue.endpoint": "http://elsewhere:5000"}
     assert client_endpoints.list_endpoints(conf, "lake", "/runs/r")[0]["host"] == "elsewhere"
     del conf["spark.sql.catalog.lake.client.region"]
-    assert [one["region"] for one in client_endpoints.list_endpoints(conf, "lake", "/runs/r")] == [
+    assert [endpoint["region"] for endpoint in client_endpoints.list_endpoints(conf, "lake", "/runs/r")] == [
         "unknown",
         "unknown",
     ]

@@ -45,7 +45,7 @@ def ended(monkeypatch, capsys):
 
 
 class Configured:
-    """A session of which only the configuration is asked."""
+    """A session of which only the configuration is read."""
 
     @property
     def sparkContext(self):
@@ -63,8 +63,8 @@ class Configured:
 
 @pytest.mark.spark
 def test_a_job_of_its_own_lets_go_of_each_batch_that_its_jvm_has_written():
-    asked = "open_session('x').sparkContext.getConf().get('spark.serializer.objectStreamReset')"
-    code = f"from fruits.job.job_run import open_session; print({asked})"
+    expression = "open_session('x').sparkContext.getConf().get('spark.serializer.objectStreamReset')"
+    code = f"from fruits.job.job_run import open_session; print({expression})"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "spark_jobs")}
     done = subprocess.run(  # the session of these tests was begun before
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120
@@ -78,7 +78,7 @@ def test_a_record_says_which_endpoints_the_job_spoke_to(tmp_path, monkeypatch):
     job_run.Run("featurize", arguments, Configured()).finish({"images": 1})
     written = stage_metrics.read(str(tmp_path), "featurize")
     assert written["images"] == 1
-    assert {(one["service"], one["region"]) for one in written["endpoints"]} >= {
+    assert {(endpoint["service"], endpoint["region"]) for endpoint in written["endpoints"]} >= {
         ("glue", "eu-west-3"),
         ("s3", "eu-west-3"),
     }
