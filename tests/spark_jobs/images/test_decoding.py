@@ -437,5 +437,5 @@ def test_what_cannot_be_written_is_no_fault_of_the_photo(monkeypatch, message, k
         raise ValueError(message)
 
     monkeypatch.setattr(WebPImagePlugin._webp, "WebPEncode", nothing_left)
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=message):
         clean(data)
