@@ -18,12 +18,7 @@ _COLUMNS = ("key_sha256", "content_sha256")
 
 @dataclass(frozen=True)
 class SuppressionList:
-    """Digests of what must not be loaded.
-
-    Attributes:
-        image_ids: SHA-256 of keys, which are image ids.
-        contents: SHA-256 of the photos' bytes.
-    """
+    """Digests of what must not be loaded: SHA-256 of keys, which are image ids, and of the photos' bytes."""
 
     image_ids: frozenset[str]
     contents: frozenset[str]

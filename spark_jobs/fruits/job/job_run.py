@@ -28,13 +28,7 @@ _ON_EXECUTOR = re.compile(r"^(?:fruits\.base\.errors\.)(\w+): (.*)$", re.MULTILI
 
 @dataclass
 class Run:
-    """One execution of a job.
-
-    Attributes:
-        stage: The job's name, which is also its script's.
-        arguments: The parsed command line.
-        spark: The session.
-    """
+    """An execution of a job: its name, which is also its script's, its parsed command line and its session."""
 
     stage: str
     arguments: argparse.Namespace
@@ -90,12 +84,7 @@ def parser(stage: str, description: str) -> argparse.ArgumentParser:
 
 
 def run(stage: str, arguments: argparse.Namespace, work: Callable[[Run], None]) -> int:
-    """Run a job.
-
-    Args:
-        stage: The job's name.
-        arguments: Its parsed command line.
-        work: The job; raises a `FruitsError` for each failure that it knows.
+    """Run a job, which raises a `FruitsError` for each failure that it knows.
 
     Returns:
         The exit status: 0, or that of the error, after the line ``ERROR <ClassName>: what, value, remedy``.

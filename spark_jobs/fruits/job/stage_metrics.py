@@ -11,13 +11,7 @@ Metrics = dict[str, Any]
 
 
 def write(run_folder: str, stage: str, metrics: Metrics) -> None:
-    """Write a stage's metrics, replacing those of an earlier attempt.
-
-    Args:
-        run_folder: URI or path of the run's folder.
-        stage: ``load_images``, ``featurize``, ``reduce_pca`` or ``publish``.
-        metrics: Counts, ids and seconds; no NaN, which is not JSON.
-    """
+    """Write a stage's metrics (no NaN, which is not JSON), replacing those of an earlier attempt."""
     text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False)
     objects.write_bytes(objects.join(run_folder, f"stages/{stage}.json"), text.encode())
 

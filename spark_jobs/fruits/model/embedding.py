@@ -103,15 +103,10 @@ def embed_mapper(broadcast: Any, model_id: str, engine: str, batch_size: int) ->
 
 
 def embed_all(model: Embedder, pixels: pa.Array) -> Array:
-    """Embed a column of encoded pictures.
+    """Embed n encoded pictures: (n, 1280) float32.
 
-    Args:
-        model: The model.
-        pixels: n encoded pictures, binary.
-
-    Returns:
-        (n, 1280) float32. A last, partial batch runs with earlier pictures in the rest of the buffer; a row's features
-        do not depend on its neighbours, to the bit.
+    A last, partial batch runs with earlier pictures in the rest of the buffer; a row's features do not depend on its
+    neighbours, to the bit.
     """
     features = np.empty((len(pixels), DIMS), np.float32)
     for start in range(0, len(pixels), model.batch_size):

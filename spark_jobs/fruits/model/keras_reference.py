@@ -43,10 +43,7 @@ def read_weights(data: bytes) -> list[Array]:
 
 
 def build(weights: list[Array]) -> Any:
-    """Build Keras' MobileNetV2 without top, average-pooled, with these weights.
-
-    Args:
-        weights: `read_weights` of a file, or ``model.get_weights()``.
+    """Build Keras' MobileNetV2 without top, average-pooled, with the arrays of ``get_weights()``.
 
     Returns:
         A ``keras.Model`` from (n, 224, 224, 3) float32 in [-1, 1] to (n, 1280) float32.

@@ -49,14 +49,10 @@ def measure(published: Pca, spectrum: Spectrum) -> Drift:
 
 
 def largest_angle(first: Float, second: Float) -> float:
-    """Return the largest principal angle between two subspaces, in degrees.
+    """Return the largest principal angle, in degrees, between two subspaces: (k, d) float64, orthonormal rows.
 
     Computed from its sine, the norm of what `first` leaves of `second`: the cosine of a small angle has lost its
     digits (Björck and Golub, 1973).
-
-    Args:
-        first: (k, d) float64, orthonormal rows.
-        second: (k, d) float64, orthonormal rows.
     """
     rest = second - (second @ first.T) @ first
     return math.degrees(math.asin(min(1.0, float(np.linalg.norm(rest, ord=2)))))
@@ -64,12 +60,7 @@ def largest_angle(first: Float, second: Float) -> float:
 
 @dataclass(frozen=True)
 class Limits:
-    """The drift above which a new PCA model is published.
-
-    Attributes:
-        degrees: The largest angle.
-        loss: The largest share of the variance lost.
-    """
+    """The largest angle, and the largest share of the variance lost, before a new PCA model is published."""
 
     degrees: float
     loss: float

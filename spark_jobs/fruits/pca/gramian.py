@@ -77,10 +77,7 @@ class Gramian:
         self._pending_rows = 0
 
     def add(self, features: npt.NDArray[np.float32]) -> None:
-        """Add images.
-
-        Args:
-            features: (n, dims) float32, every value within [-8, 8].
+        """Add the features of images: (n, dims) float32, every value within [-8, 8].
 
         Raises:
             FeaturesOutOfRangeError: A value is NaN, infinite or beyond 8.

@@ -60,14 +60,7 @@ class Pca:
         return len(self.components)
 
     def project(self, features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Project features onto the components.
-
-        Args:
-            features: (n, d) float32.
-
-        Returns:
-            (n, k) float32, centred on the fitted mean; computed in float64.
-        """
+        """Project features, (n, d) float32, onto the components: (n, k) float32, centred on the fitted mean."""
         return ((features - self.mean) @ self.components.T).astype(np.float32)
 
     def to_bytes(self) -> bytes:
