@@ -121,7 +121,7 @@ def random_weights() -> bytes:
 
     He's initialisation keeps the scale of the activations through the layers; with Keras' own they vanish.
     """
-    import h5py
+    import h5py  # type: ignore[import-untyped]
 
     with _tensorflow() as tf:
         tf.keras.backend.clear_session()
@@ -215,7 +215,7 @@ def _card(model_id: str, engine: str, file: str, origin: str, weights_sha256: st
 
 def _is_whole(folder: Path, card: Card) -> bool:
     path = folder / card["file"]
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == card["model_id"]
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == str(card["model_id"])
 
 
 def _write_card(folder: Path, card: Card) -> Card:

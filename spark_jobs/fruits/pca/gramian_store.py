@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,11 +149,9 @@ def move_snapshot(run: job_run.Run, before: int, now: int) -> None:
     """Let rows that cover one snapshot cover a later one with the same features, as compaction leaves it."""
     for row in _rows(run, "features_snapshot"):
         if row["features_snapshot"] == before:
-            try:
+            with suppress(_NotUsable):
                 stored, _ = _stored(run, _features(run), row["model_id"])
-            except _NotUsable:
-                continue
-            save(run, row["model_id"], stored, now)
+                save(run, row["model_id"], stored, now)
 
 
 def _features(run: job_run.Run) -> Table:
