@@ -1,8 +1,8 @@
-"""Converts MobileNetV2 weights once into the LiteRT flatbuffer that the Spark jobs broadcast.
+"""Convert MobileNetV2 weights into the LiteRT flatbuffer that the Spark jobs broadcast.
 
 Writes OUT/<model_id>/{model.tflite, model.json} and, for the reference engine, OUT/<id>/{weights.h5, model.json};
-prints the model.json of the flatbuffer as one line. The same weights give the same model_id on every machine, and
-are not converted again while the result is there. Runs in .venv-spark; TensorFlow is imported only to convert.
+prints the model.json of the flatbuffer as a line. The same weights give the same model_id on every machine, and are
+not converted again while the result exists. Runs in .venv-spark, and imports TensorFlow only to convert.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from fruits.base import objects
 from fruits.base.errors import FruitsError, WeightsError
 from fruits.model import keras_reference
-from fruits.model.embedding import DIMS
+from fruits.model.embedding import DIMS, Array
 from fruits.model.preprocessing import INPUT_PX
 
 IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
@@ -37,7 +37,7 @@ Card = dict[str, Any]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parses the command line, makes the model and prints its card."""
+    """Parse the command line, make the model and print its card."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make(weights: str | None, out: Path) -> Card:
-    """Makes both artifacts from one set of weights, or finds them made.
+    """Make both artifacts from the weights, unless they exist.
 
     Args:
         weights: A path, ``imagenet``, ``random``, or None for imagenet with random as the last resort.
@@ -70,48 +70,46 @@ def make(weights: str | None, out: Path) -> Card:
         The ``model.json`` of the LiteRT artifact.
 
     Raises:
-        WeightsError: The weights are not there, cannot be downloaded, or do not fit MobileNetV2.
+        WeightsError: The weights are missing, cannot be downloaded, or do not fit MobileNetV2.
     """
     data, origin = _weights(weights)
     digest = hashlib.sha256(data).hexdigest()
-    wanted = {"weights_sha256": digest, "converter": converter()}
+    reference_card = _card(digest, "tensorflow", "weights.h5", origin, digest)
+    key = {"weights_sha256": digest, "converter": converter()}
     for path in sorted(out.glob("*/model.json")):
         card: Card = json.loads(path.read_text())
-        if card.get("engine") == "litert" and wanted.items() <= card.items() and _is_whole(path.parent, card):
+        if card.get("engine") == "litert" and key.items() <= card.items() and _is_whole(path.parent, card):
             reference = out / card["reference_model_id"]
             if (reference / "weights.h5").is_file():
-                _say(f"model {card['model_id'][:12]} is there already")
-                _write_card(reference, _card(digest, "tensorflow", "weights.h5", origin, digest))
+                _log(f"model {card['model_id'][:12]} exists already")
+                _write_card(reference, reference_card)
                 return _write_card(path.parent, card | {"weights": origin})
     arrays = keras_reference.read_weights(data)
-    _say("converting the weights; TensorFlow takes some 20 seconds")
+    _log("converting the weights; TensorFlow takes some 20 seconds")
     flatbuffer = convert(arrays)
     model_id = hashlib.sha256(flatbuffer).hexdigest()
-    _write(out / digest / "weights.h5", data)
-    _write_card(out / digest, _card(digest, "tensorflow", "weights.h5", origin, digest))
-    _write(out / model_id / "model.tflite", flatbuffer)
+    objects.write_bytes(str(out / digest / "weights.h5"), data)
+    _write_card(out / digest, reference_card)
+    objects.write_bytes(str(out / model_id / "model.tflite"), flatbuffer)
     card = _card(model_id, "litert", "model.tflite", origin, digest)
-    return _write_card(out / model_id, card | wanted | {"reference_model_id": digest})
+    return _write_card(out / model_id, card | key | {"reference_model_id": digest})
 
 
-def convert(weights: list[keras_reference.Array]) -> bytes:
-    """Converts weights into a float32 LiteRT flatbuffer; the same weights give the same bytes.
-
-    Args:
-        weights: The arrays of ``get_weights()``.
+def convert(weights: list[Array]) -> bytes:
+    """Convert ``get_weights()`` into a float32 LiteRT flatbuffer; the same weights give the same bytes.
 
     Raises:
-        WeightsError: They do not fit MobileNetV2 1.0 without top.
+        WeightsError: The weights do not fit MobileNetV2 1.0 without top.
     """
     with _tensorflow() as tf:
-        # The names of a second model in one process differ, and with them the bytes.
+        # The names of a second model in the same process differ, and with them the bytes.
         tf.keras.backend.clear_session()
         model = keras_reference.build(weights)
         return bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
 
 
 def converter() -> str:
-    """What decides the flatbuffer's bytes besides the weights: the version of TensorFlow."""
+    """Return the version of TensorFlow, on which the flatbuffer's bytes depend besides the weights."""
     for name in ("tensorflow-cpu", "tensorflow"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             return f"tensorflow {metadata.version(name)}"
@@ -119,11 +117,11 @@ def converter() -> str:
 
 
 def random_weights() -> bytes:
-    """Seeded random weights as a Keras weights file, the same bytes on every machine.
+    """Return seeded random weights as a Keras weights file, the same bytes on every machine.
 
-    He's initialisation keeps the size of what flows through the layers; Keras' own would let it fade to nothing.
+    He's initialisation keeps the scale of the activations through the layers; with Keras' own they vanish.
     """
-    import h5py
+    import h5py  # type: ignore[import-untyped]
 
     with _tensorflow() as tf:
         tf.keras.backend.clear_session()
@@ -140,40 +138,39 @@ def random_weights() -> bytes:
             group.attrs["weight_names"] = [path for path, _ in arrays]
             for path, array in arrays:
                 # Kernels alone have more than one dimension; batch norm keeps its neutral start.
-                fan_in = (
-                    np.prod(array.shape[:2]) * (1 if "depthwise" in name else array.shape[-2])
-                    if array.ndim > 1
-                    else 1
-                )
-                drawn = generator.standard_normal(array.shape) * np.sqrt(2.0 / fan_in)
-                group.create_dataset(path, data=(drawn if array.ndim > 1 else array).astype(np.float32))
+                drawn = generator.standard_normal(array.shape)
+                if array.ndim > 1:
+                    fan_in = np.prod(array.shape[:2]) * (1 if "depthwise" in name else array.shape[-2])
+                    array = drawn * np.sqrt(2.0 / fan_in)
+                group.create_dataset(path, data=array.astype(np.float32))
     return out.getvalue()
 
 
-def _weights(asked: str | None) -> tuple[bytes, str]:
-    if asked == "random":
-        return _warned_random("asked for"), "random"
-    if asked not in (None, "imagenet"):
+def _weights(source: str | None) -> tuple[bytes, str]:
+    """Return the bytes of a weights file and their origin, which is ``path`` for any file."""
+    if source == "random":
+        return _warn_and_randomize("--weights random"), "random"
+    if source not in (None, "imagenet"):
         try:
-            return Path(str(asked)).read_bytes(), "path"
+            return Path(str(source)).read_bytes(), "path"
         except OSError as error:
             raise WeightsError(
-                f"cannot read the weights file {asked}: {error.strerror}; give an .h5 file"
+                f"cannot read the weights file {source}: {error.strerror}; give an .h5 file"
             ) from error
     try:
         return _imagenet(), "imagenet"
     except WeightsError as error:
-        if asked == "imagenet":
+        if source == "imagenet":
             raise
-        return _warned_random(str(error)), "random"
+        return _warn_and_randomize(str(error)), "random"
 
 
 def _imagenet() -> bytes:
     home = Path(os.environ.get("KERAS_HOME", str(Path.home() / ".keras")))
     path = home / "models" / IMAGENET_FILE
     if not path.is_file():
-        _say("downloading Keras' ImageNet weights (9 MB)")
-        # urllib waits for ever by itself; a stalled network must not hold the demo up.
+        _log("downloading Keras' ImageNet weights (9 MB)")
+        # urllib has no timeout of its own; a stalled network must not block the demo.
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(DOWNLOAD_STALL_S)
         try:
@@ -192,14 +189,15 @@ def _imagenet() -> bytes:
     return path.read_bytes()
 
 
-def _warned_random(why: str) -> bytes:
+def _warn_and_randomize(reason: str) -> bytes:
+    """Print a prominent warning and return random weights."""
     lines = [
         "WARNING: RANDOM WEIGHTS",
-        f"{why}.",
+        f"{reason}.",
         "The features will say next to nothing about fruit. Good for a trial of the pipeline only.",
     ]
-    bar = "!" * 78
-    sys.stderr.write("\n".join([bar, *(f"!! {line}" for line in lines), bar]) + "\n")
+    bar = "!" * 78 + "\n"
+    sys.stderr.write(bar + "".join(f"!! {line}\n" for line in lines) + bar)
     return random_weights()
 
 
@@ -217,33 +215,29 @@ def _card(model_id: str, engine: str, file: str, origin: str, weights_sha256: st
 
 def _is_whole(folder: Path, card: Card) -> bool:
     path = folder / card["file"]
-    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == card["model_id"]
-
-
-def _write(path: Path, data: bytes) -> None:
-    objects.write_bytes(str(path), data)
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == str(card["model_id"])
 
 
 def _write_card(folder: Path, card: Card) -> Card:
-    _write(folder / "model.json", json.dumps(card, indent=1, sort_keys=True).encode())
+    objects.write_bytes(str(folder / "model.json"), json.dumps(card, indent=1, sort_keys=True).encode())
     return card
 
 
-def _say(message: str) -> None:
+def _log(message: str) -> None:
     sys.stderr.write(f"make_model: {message}\n")
 
 
 @contextlib.contextmanager
 def _tensorflow() -> Iterator[Any]:
-    """Imports TensorFlow with what it prints on stdout, and from C++, sent to stderr or nowhere."""
+    """Import TensorFlow while its output, that of C++ included, goes nowhere."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     sys.stdout.flush()
     stdout, stderr = os.dup(1), os.dup(2)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
+    with open(os.devnull, "wb") as null:  # noqa: PTH123 - a device
+        os.dup2(null.fileno(), 1)
+        os.dup2(null.fileno(), 2)
     try:
         import tensorflow
 

@@ -1,8 +1,8 @@
-"""Runs the four Spark jobs over a plain folder of photos, without Airflow and without an AWS endpoint.
+"""Run the four Spark jobs over a plain folder of photos, without Airflow and without an AWS endpoint.
 
-The same job files as on the cluster, started by spark-submit one after the other, with an Iceberg catalog in
-OUT/tables. A second run over the same folder computes nothing again. Runs in .venv-spark, which converts the weights;
-the jobs run in .venv-node, which has what a cluster's node has. Behind `make local`.
+`make local` runs this script in .venv-spark, which converts the weights. It starts the same job files as a cluster with
+spark-submit, in .venv-node, which holds the packages of a cluster's node, with an Iceberg catalog in OUT/tables. A
+second run over the same folder computes nothing again.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ STAGES = ("load_images", "featurize", "reduce_pca", "publish")
 
 
 class StageFailed(FruitsError):
-    """A job ended with an error; its own last line says which."""
+    """A job failed; its own last line names the error."""
 
 
 def _number(kind: type[int] | type[float], least: float, most: float) -> Callable[[str], int | float]:
-    """Make the type of an argument: a number in a range, so that a run does not fail of it half-way."""
+    """Make the type of an argument: a number in a range, checked before the run starts."""
 
     def read(text: str) -> int | float:
         number = kind(text)
@@ -47,91 +47,106 @@ def _number(kind: type[int] | type[float], least: float, most: float) -> Callabl
             raise argparse.ArgumentTypeError(f"{text} is not between {least:g} and {most:g}")
         return number
 
-    read.__name__ = kind.__name__  # what argparse calls it when `kind` refuses the text
+    read.__name__ = kind.__name__  # the name in argparse's message when `kind` refuses the text
     return read
 
 
 def parser() -> argparse.ArgumentParser:
-    """Makes the command line."""
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--images", type=Path, required=True, help="folder of photos, in one folder per label")
-    made.add_argument("--out", type=Path, default=Path("build/local"), help="default: %(default)s")
-    made.add_argument("--weights", metavar="PATH|imagenet|random", help="see dev/make_model.py")
-    made.add_argument("--models", type=Path, default=Path(".cache/models"), help="default: %(default)s")
-    how_many = made.add_mutually_exclusive_group()
-    how_many.add_argument(
-        "--variance", type=_number(float, 1e-9, 1), default=0.95, help="share to keep (default: %(default)s)"
+    """Make the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    how_many.add_argument("--k", type=_number(int, 1, 1280), help="number of components to keep")
-    made.add_argument(
-        "--engine", choices=("litert", "tensorflow"), default="litert", help="default: %(default)s"
+    add, default = parser.add_argument, "(default: %(default)s)"
+    add("--images", type=Path, required=True, help="folder of photos, in a folder for each label")
+    add("--out", type=Path, default=Path("build/local"), help=default)
+    add("--weights", metavar="PATH|imagenet|random", help="see dev/make_model.py")
+    add("--models", type=Path, default=Path(".cache/models"), help=default)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--variance", type=_number(float, 1e-9, 1), default=0.95, help=f"share to keep {default}"
     )
-    made.add_argument(
-        "--batch-size",
-        type=_number(int, 1, 256),
-        default=1,
-        help="pictures per call of the model (default: 1)",
+    size.add_argument("--k", type=_number(int, 1, 1280), help="number of components to keep")
+    add("--engine", choices=("litert", "tensorflow"), default="litert", help=default)
+    add(
+        "--batch-size", type=_number(int, 1, 256), default=1, help=f"pictures per call of the model {default}"
     )
-    made.add_argument(
-        "--max-reject-rate", type=_number(float, 0, 1), default=0.2, help="default: %(default)s"
+    add("--max-reject-rate", type=_number(float, 0, 1), default=0.2, help=default)
+    size_limits = (
+        ("bytes", "files", 2**31, limits.MAX_BYTES),
+        ("pixels", "pictures", 10**9, limits.MAX_PIXELS),
     )
-    made.add_argument(
-        "--max-bytes",
-        type=_number(int, 1, 2**31),
-        default=limits.MAX_BYTES,
-        help="reject larger files (default: %(default)s)",
-    )
-    made.add_argument(
-        "--max-pixels",
-        type=_number(int, 1, 10**9),
-        default=limits.MAX_PIXELS,
-        help="reject larger pictures (default: %(default)s)",
-    )
-    made.add_argument(
-        "--max-removed-share", type=_number(float, 0, 1), default=0.1, help="default: %(default)s"
-    )
-    made.add_argument(
+    for unit, objects, most, value in size_limits:
+        add(
+            f"--max-{unit}",
+            type=_number(int, 1, most),
+            default=value,
+            help=f"reject larger {objects} {default}",
+        )
+    add("--max-removed-share", type=_number(float, 0, 1), default=0.1, help=default)
+    add(
         "--max-removed-rows",
         type=_number(int, 0, 10**9),
         default=1000,
-        help="stop before more rows than this, and than that share of them, are removed (default: %(default)s)",
+        help=f"stop before more rows than this, and than that share of them, are removed {default}",
     )
-    made.add_argument("--force", action="store_true", help="remove the rows of missing photos, however many")
-    made.add_argument("--full-refresh", action="store_true", help="load and compute everything again")
-    made.add_argument("--master", default="local[*]", help="local[CORES], default: %(default)s")
-    made.add_argument(
-        "--jars",
-        type=Path,
-        default=Path(".cache/jars"),
-        help="folder of the Iceberg jars (default: %(default)s)",
-    )
-    return made
+    add("--force", action="store_true", help="remove the rows of missing photos, however many")
+    add("--full-refresh", action="store_true", help="load and compute everything again")
+    add("--master", default="local[*]", help=f"local[CORES] {default}")
+    add("--jars", type=Path, default=Path(".cache/jars"), help=f"folder of the Iceberg jars {default}")
+    return parser
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parses the command line, runs the jobs and prints a summary."""
+    """Parse the command line, run the jobs and print a summary."""
     arguments = parser().parse_args(argv)
     try:
         print(summary(run(arguments), arguments.out))
     except FruitsError as error:
-        if not isinstance(error, StageFailed):  # the job has said it already
+        if not isinstance(error, StageFailed):  # the job has printed it
             sys.stderr.write(f"ERROR {type(error).__name__}: {error}\n")
         return error.exit_status
     return 0
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Lists the folder, makes or finds the model and runs the four jobs.
+    """List the folder, make the model unless it exists, and run the four jobs.
 
     Returns:
-        Each stage's metrics by its name.
+        Each stage's metrics by its name, `total_seconds` and `run_folder`.
 
     Raises:
         InputError: The folder is missing, empty or not readable throughout, results would be written into it, or
             Java, the jars or the jobs' Python are missing.
         StageFailed: A job failed.
     """
-    if shutil.which("java", path=_path_with_java()) is None:
+    out, images, models = arguments.out.resolve(), arguments.images.resolve(), arguments.models.resolve()
+    _check(arguments, out, images, models)
+    run_id = datetime.now(UTC).strftime("local__%Y-%m-%dT%H-%M-%S.%f")
+    run_folder = out / "runs" / run_id
+    count, size = input_listing.write_of_folder(images, str(run_folder / "listing.parquet"))
+    print(f"{count} photos, {size / 1e6:.1f} MB in {images}")
+    card = make_model.make(arguments.weights, models)
+    model_id = card["model_id"] if arguments.engine == "litert" else card["reference_model_id"]
+    code = _zip_package(run_folder / "fruits.zip")
+    common = ["--database", "lake.fruits", "--run-id", run_id, "--run-folder", str(run_folder)]
+    environment = class_archive.environment() | {"PYSPARK_PYTHON": str(_python(arguments.engine))}
+    started = time.monotonic()
+    for stage, options in _stage_options(arguments, images, models / model_id, card["weights"]).items():
+        command = _spark_submit(arguments, out, code, stage) + common + [str(option) for option in options]
+        status = subprocess.run(command, env=environment, check=False, cwd=out).returncode
+        if status:
+            failure = StageFailed(f"{stage} ended with status {status}")
+            failure.exit_status = status
+            raise failure
+    metrics = {stage: stage_metrics.read(str(run_folder), stage) for stage in STAGES}
+    return metrics | {"total_seconds": time.monotonic() - started, "run_folder": str(run_folder)}
+
+
+def _check(arguments: argparse.Namespace, out: Path, images: Path, models: Path) -> None:
+    path = os.environ.get("PATH", "")
+    if java_home := os.environ.get("JAVA_HOME"):
+        path = f"{java_home}/bin{os.pathsep}{path}"
+    if shutil.which("java", path=path) is None:
         raise InputError("there is no java on the PATH: install Java 17 or 21, or set JAVA_HOME")
     if missing := [jar for jar in fetch_jars.paths(arguments.jars.resolve()) if not jar.is_file()]:
         raise InputError(
@@ -139,65 +154,39 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     if not (python := _python(arguments.engine)).is_file():
         raise InputError(f"{python} is missing: run make setup")
-    out = arguments.out.resolve()
-    run_id = datetime.now(UTC).strftime("local__%Y-%m-%dT%H-%M-%S.%f")
-    run_folder = out / "runs" / run_id
-    images = arguments.images.resolve()
-    for name, folder in (("--out", out), ("--models", arguments.models.resolve())):
+    for name, folder in (("--out", out), ("--models", models)):
         if folder.is_relative_to(images):
             raise InputError(
-                f"{name} {folder} is inside --images {images}: the next run would take what this one writes for "
-                "photos; name a folder outside"
+                f"{name} {folder} is inside --images {images}: the next run would load its files as photos; "
+                "name a folder outside"
             )
-    count, size = input_listing.write_folder_listing(images, str(run_folder / "listing.parquet"))
-    print(f"{count} photos, {size / 1e6:.1f} MB in {images}")
-    card = make_model.make(arguments.weights, arguments.models.resolve())
-    model_id = card["model_id"] if arguments.engine == "litert" else card["reference_model_id"]
-    specific = {
+
+
+def _stage_options(
+    arguments: argparse.Namespace, images: Path, model: Path, weights: str
+) -> dict[str, list[object]]:
+    """Return the options of each stage's command line, in the order of the stages."""
+    refresh = ["--full-refresh"] if arguments.full_refresh else []
+    model_id = ["--model-id", model.name]
+    size = ["--variance", arguments.variance] if arguments.k is None else ["--k", arguments.k]
+    return {
         "load_images": [
-            *("--input", str(images), "--complete"),
-            *("--max-bytes", str(arguments.max_bytes), "--max-pixels", str(arguments.max_pixels)),
-            *("--max-removed-share", str(1.0 if arguments.force else arguments.max_removed_share)),
-            *("--max-removed-rows", str(arguments.max_removed_rows)),
+            *("--input", images, "--complete"),
+            *("--max-bytes", arguments.max_bytes, "--max-pixels", arguments.max_pixels),
+            *("--max-removed-share", 1.0 if arguments.force else arguments.max_removed_share),
+            *("--max-removed-rows", arguments.max_removed_rows, *refresh),
         ],
         "featurize": [
-            *("--model", str(arguments.models.resolve() / model_id), "--model-id", model_id),
-            *("--engine", arguments.engine, "--batch-size", str(arguments.batch_size)),
+            *("--model", model, *model_id, "--engine", arguments.engine),
+            *("--batch-size", arguments.batch_size, *refresh),
         ],
-        "reduce_pca": [
-            *("--model-id", model_id),
-            *(
-                ("--k", str(arguments.k))
-                if arguments.k is not None
-                else ("--variance", str(arguments.variance))
-            ),
-        ],
-        "publish": [
-            *("--model-id", model_id, "--weights", card["weights"]),
-            *("--max-reject-rate", str(arguments.max_reject_rate)),
-        ],
+        "reduce_pca": [*model_id, *size, *refresh],
+        "publish": [*model_id, "--weights", weights, "--max-reject-rate", arguments.max_reject_rate],
     }
-    if arguments.full_refresh:
-        specific["load_images"].append("--full-refresh")
-        specific["featurize"].append("--full-refresh")
-        specific["reduce_pca"].append("--full-refresh")
-    code = _zipped(run_folder / "fruits.zip")
-    started = time.monotonic()
-    for stage in STAGES:
-        common = ["--database", "lake.fruits", "--run-id", run_id, "--run-folder", str(run_folder)]
-        command = _spark_submit(arguments, out, code, stage) + common + specific[stage]
-        environment = class_archive.environment() | {"PYSPARK_PYTHON": str(python)}
-        status = subprocess.run(command, env=environment, check=False, cwd=out).returncode
-        if status:
-            failed = StageFailed(f"{stage} ended with status {status}")
-            failed.exit_status = status
-            raise failed
-    metrics = {stage: stage_metrics.read(str(run_folder), stage) for stage in STAGES}
-    return metrics | {"total_seconds": time.monotonic() - started, "run_folder": str(run_folder)}
 
 
 def summary(metrics: dict[str, Any], out: Path) -> str:
-    """Says in a few lines what came out."""
+    """Summarize the run in a few lines."""
     images, features = metrics["load_images"]["images"], metrics["featurize"]["features"]
     pca = metrics["reduce_pca"]["pca"]
     seconds = ", ".join(f"{stage} {metrics[stage]['seconds']:.1f}" for stage in STAGES)
@@ -246,12 +235,7 @@ def _spark_submit(arguments: argparse.Namespace, out: Path, code: Path, stage: s
     ]
 
 
-def _path_with_java() -> str:
-    java_home = os.environ.get("JAVA_HOME")
-    return os.pathsep.join([*([f"{java_home}/bin"] if java_home else []), os.environ.get("PATH", "")])
-
-
-def _zipped(target: Path) -> Path:
+def _zip_package(target: Path) -> Path:
     package = ROOT / "spark_jobs" / "fruits"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(package.rglob("*.py")):

@@ -135,7 +135,7 @@ from fruits.job import stage_metrics
 from fruits.pca import gramian
 from fruits.lake import tables
 
-spark = job_run.session("fruits notebook")
+spark = job_run.open_session("fruits notebook")
 RUN_ID = datetime.now(UTC).strftime("notebook__%Y-%m-%dT%H-%M-%S")
 RUN_FOLDER = objects.join(LAKE, f"runs/{RUN_ID}")
 MODEL_ID = MODEL.rstrip("/").rsplit("/", 1)[-1]
@@ -298,7 +298,8 @@ few = (
     .limit(8)
 )
 by_hand = few.mapInArrow(
-    embedding.mapper(weights, artifact.model_id, artifact.engine, 1), schemas.to_spark(schemas.EMBEDDING)
+    embedding.embed_mapper(weights, artifact.model_id, artifact.engine, 1),
+    schemas.to_spark(schemas.EMBEDDING),
 )
 by_hand.selectExpr(
     "substr(image_id, 1, 12) AS image_id", "size(features) AS dims", "slice(features, 1, 4) AS begins"
@@ -329,14 +330,14 @@ assert same
 features = spark.table(f"{DATABASE}.features").where(f"model_id = '{MODEL_ID}'").select("features")
 
 
-def summed(partitions: int) -> gramian.Sums:
+def summed(partitions: int) -> gramian.Gramian:
     """The sums of all features, over so many partitions."""
     parts = (
         features.repartition(partitions)
-        .mapInArrow(gramian.summer(), schemas.to_spark(schemas.GRAMIAN))
+        .mapInArrow(gramian.sum_mapper(), schemas.to_spark(schemas.GRAMIAN))
         .collect()
     )
-    return gramian.merged_sums(bytes(part.sums) for part in parts)
+    return gramian.merge_serialized(bytes(part.sums) for part in parts)
 
 
 total = summed(2)
@@ -469,7 +470,7 @@ else:
 def vector_of(photo: bytes) -> np.ndarray:
     """One photo in the published space: (k,) float32."""
     embedder = embedding.LiteRtEmbedder(artifact.data, 1)
-    preprocessing.fill(decoding.clean(photo).pixels, embedder.input()[0])
+    preprocessing.fill(decoding.clean(photo).pixels, embedder.buffer[0])
     return fitted.project(embedder.embed())[0]
 
 

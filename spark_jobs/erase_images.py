@@ -48,17 +48,17 @@ def erase_images(run: job_run.Run) -> None:
     image_ids, contents = _read_request(run.arguments.erasure)
     tables.ensure(spark, database)
     ids = _find_ids(run, image_ids, contents)
-    run.say(f"erasing {ids.count()} image ids from {database}")
+    run.log(f"erasing {ids.count()} image ids from {database}")
     others = [name for name in _BY_IMAGE if name not in _CONTENT]
     rows = {name: _delete(run, name, ids) for name in (*others, *_CONTENT)}
     written = [name for name in schemas.TABLES if Table(spark, f"{database}.{name}").snapshot_id is not None]
     for name in written:
         _rewrite_manifests(run, name)
-    for model_id in gramian_store.models(run):
+    for model_id in gramian_store.stored_models(run):
         # Computed from the rest, not subtracted: this needs nothing of the erased rows.
-        with gramian_store.up_to_date(run, model_id, anew=True) as kept:
-            run.say(kept.how)
-    gramian_store.untag(run)
+        with gramian_store.refresh(run, model_id, full_refresh=True) as kept:
+            run.log(kept.description)
+    gramian_store.drop_stale_tags(run)
     _require_gone(run, image_ids, contents)
     removed = {name: _purge(run, name, name in written) for name in schemas.TABLES}
     run.finish({"rows": rows, "files_removed": removed})
@@ -145,4 +145,4 @@ def _purge(run: job_run.Run, name: str, written: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(job_run.main(STAGE, parser(), erase_images, None))
+    sys.exit(job_run.run(STAGE, parser().parse_args(), erase_images))

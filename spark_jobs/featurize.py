@@ -1,7 +1,7 @@
-"""Compute the features of the images that have none yet from this model.
+"""Compute the features of the images that have none from this model yet.
 
-The driver reads the model once, checks its SHA-256 and broadcasts it; executors turn pixels into 1280 floats each.
-Features of images that are gone are removed. Running it again changes nothing.
+The driver reads the model once, checks its SHA-256 and broadcasts it; executors compute 1280 floats from the pixels of
+each image. The job removes the features of images that are gone. Running it again changes nothing.
 """
 
 from __future__ import annotations
@@ -17,15 +17,11 @@ from fruits.base import schemas
 from fruits.base.batches import Mapper
 from fruits.base.errors import ReconciliationError
 from fruits.job import job_run
-from fruits.lake import (
-    align,
-    data_files,
-    tables,
-    writing,
-)
+from fruits.lake import align, data_files, tables, writing
 from fruits.lake.iceberg import Table
 from fruits.model import artifacts, embedding, keras_reference
 from pyspark import StorageLevel
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 STAGE = "featurize"
@@ -36,32 +32,34 @@ _BROADCAST_ROWS = 1_000_000
 
 def parser() -> argparse.ArgumentParser:
     """Make the command line."""
-    made = job_run.parser(STAGE, __doc__ or "")
-    made.add_argument(
+    parser = job_run.parser(STAGE, __doc__ or "")
+    parser.add_argument(
         "--model", required=True, metavar="URI", help="folder of the model: s3://lake/models/ID"
     )
-    made.add_argument("--model-id", required=True, help="SHA-256 that the model's file must have")
-    made.add_argument("--engine", choices=artifacts.ENGINES, help="default: the one that the model is for")
-    made.add_argument(
+    parser.add_argument("--model-id", required=True, help="SHA-256 that the model's file must have")
+    parser.add_argument("--engine", choices=artifacts.ENGINES, help="default: the engine of the model")
+    parser.add_argument(
         "--batch-size",
         type=int,
         default=1,
         metavar="N",
         help="pictures per call of the model (default %(default)s)",
     )
-    made.add_argument("--full-refresh", action="store_true", help="compute the features of every image again")
-    return made
+    parser.add_argument(
+        "--full-refresh", action="store_true", help="compute the features of every image again"
+    )
+    return parser
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What the images and their features amount to, laid side by side by key.
+    """Counts of images and their features, aligned by key.
 
     Attributes:
         images: Images.
         pending: Of them, those without features of this model for their present content.
         outdated: Of these, those that have features of earlier content.
-        orphans: Images that are gone and still have features, of whatever model.
+        orphans: Images that are gone and still have features, of any model.
         of_other_models: Rows of features that other models have of these images.
         runs: The runs that wrote the pending images' rows.
     """
@@ -81,7 +79,7 @@ _WORK = pa.schema(
         pa.field("orphan", pa.bool_(), nullable=False),
     ]
 )
-"""An image id with something to do: its features are to be computed, or its image is gone."""
+"""An image id with work: its features are to be computed, or its image is gone."""
 
 
 def featurize(run: job_run.Run) -> None:
@@ -90,39 +88,18 @@ def featurize(run: job_run.Run) -> None:
     artifact = artifacts.read(arguments.model, arguments.model_id, arguments.engine)
     tables.ensure(spark, arguments.database)
     work, counts = _work(run)
-    run.say(
+    run.log(
         f"{counts.pending} of {counts.images} images to compute with model {artifact.model_id[:12]} "
         f"({artifact.engine})"
     )
-
-    computed = None
-    if counts.pending:
-        weights: Any = (
-            keras_reference.read_weights(artifact.data) if artifact.engine == "tensorflow" else artifact.data
-        )
-        broadcast = spark.sparkContext.broadcast(weights)
-        run.say(f"broadcast {len(artifact.data) / 1e6:.1f} MB of weights")
-        mapper = embedding.mapper(broadcast, artifact.model_id, artifact.engine, max(1, arguments.batch_size))
-        same = {"model_id": artifact.model_id, "run_id": arguments.run_id}
-        table = Table(spark, f"{arguments.database}.features")
-        if by_spark := writing.needs_spark(table):
-            run.say(f"features is {by_spark}: Spark writes it")
-        if counts.outdated or counts.orphans or by_spark:
-            columns = {name: F.lit(value) for name, value in same.items()}
-            # A MERGE evaluates its source more than once.
-            computed = _embedded(run, work, counts, mapper, schemas.EMBEDDING).frame().withColumns(columns)
-            computed = computed.persist(StorageLevel.DISK_ONLY)
-        else:
-            to_files = writing.file_writer(table, mapper, same)
-            files = _embedded(run, work, counts, to_files, schemas.DATA_FILE).fetch()
-            writing.append(spark, table, files)
+    computed = _compute(run, artifact, work, counts) if counts.pending else None
     orphans = None
     if counts.orphans:
         gone = work.to_join(["image_id"], "orphan")
         features = spark.table(f"{arguments.database}.features").select("image_id", "model_id")
         orphans = features.join(gone, "image_id", "left_semi")
     tables.merge(spark, arguments.database, "features", computed, orphans, only_adds=not counts.outdated)
-    run.say(f"{counts.pending} images computed")
+    run.log(f"{counts.pending} images computed")
     rows = Table(spark, f"{arguments.database}.features").rows - counts.of_other_models
     if rows != counts.images:
         raise ReconciliationError(
@@ -142,8 +119,34 @@ def featurize(run: job_run.Run) -> None:
     )
 
 
+def _compute(
+    run: job_run.Run, artifact: artifacts.Artifact, work: align.AlignedRows, counts: Counts
+) -> DataFrame | None:
+    """Compute the pending features and append them; return them instead where a MERGE must write them."""
+    spark, arguments = run.spark, run.arguments
+    is_keras = artifact.engine == "tensorflow"
+    weights: Any = keras_reference.read_weights(artifact.data) if is_keras else artifact.data
+    broadcast = spark.sparkContext.broadcast(weights)
+    run.log(f"broadcast {len(artifact.data) / 1e6:.1f} MB of weights")
+    mapper = embedding.embed_mapper(
+        broadcast, artifact.model_id, artifact.engine, max(1, arguments.batch_size)
+    )
+    constants = {"model_id": artifact.model_id, "run_id": arguments.run_id}
+    table = Table(spark, f"{arguments.database}.features")
+    if by_spark := writing.needs_spark(table):
+        run.log(f"features is {by_spark}: Spark writes it")
+    if counts.outdated or counts.orphans or by_spark:
+        columns = {name: F.lit(value) for name, value in constants.items()}
+        computed = _embedded(run, work, counts, mapper, schemas.EMBEDDING).frame().withColumns(columns)
+        return computed.persist(StorageLevel.DISK_ONLY)  # a MERGE evaluates its source more than once
+    to_files = writing.file_writer(table, mapper, constants)
+    files = _embedded(run, work, counts, to_files, schemas.DATA_FILE).fetch()
+    writing.append(spark, table, files)
+    return None
+
+
 def _work(run: job_run.Run) -> tuple[align.AlignedRows, Counts]:
-    """Lay images and features side by side, once, without touching pixels or vectors.
+    """Align images and features by key, in one pass that reads neither pixels nor vectors.
 
     Returns:
         The image ids with something to do (`_WORK`); and the counts, taken in the same pass.
@@ -193,7 +196,7 @@ def _embedded(
     """
     name = f"{run.arguments.database}.images"
     columns = ["image_id", "content_sha256", "pixels"]
-    parts = job_run.partitions(counts.pending, run.cores, ROWS_PER_PARTITION)
+    parts = job_run.partition_count(counts.pending, run.cores, ROWS_PER_PARTITION)
     everything = counts.pending == counts.images
     if counts.pending <= (_BROADCAST_ROWS if everything else _NAMED_ROWS):
         wanted: dict[str, list[str]] = {} if everything else {"run_id": counts.runs}
@@ -214,4 +217,4 @@ def _embedded(
 
 
 if __name__ == "__main__":
-    sys.exit(job_run.main(STAGE, parser(), featurize, None))
+    sys.exit(job_run.run(STAGE, parser().parse_args(), featurize))

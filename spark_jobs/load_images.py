@@ -128,7 +128,7 @@ def load_images(run: job_run.Run) -> None:
     tables.ensure(spark, arguments.database)
     erased = suppression.read(arguments.suppression)
     work, counts = _find_work(run, erased)
-    run.say(
+    run.log(
         f"{counts.seen} objects listed, {counts.new} of them new or changed ({counts.new_bytes / 1e6:.1f} MB)"
     )
     _require_believable(arguments, counts)
@@ -136,10 +136,10 @@ def load_images(run: job_run.Run) -> None:
     if counts.new:
         loaded = _load(run, work, counts, erased).persist(StorageLevel.DISK_ONLY)
         outcome = _summarize(loaded)
-        run.say(f"{outcome.loaded} loaded, {outcome.rejected} rejected")
+        run.log(f"{outcome.loaded} loaded, {outcome.rejected} rejected")
     suppressed = counts.hidden + outcome.suppressed
     if suppressed:
-        run.say(f"{suppressed} objects are on the suppression list and were not loaded")
+        run.log(f"{suppressed} objects are on the suppression list and were not loaded")
     _commit(run, work, counts, loaded, outcome)
     images, reject_rows = (Table(spark, f"{arguments.database}.{name}") for name in ("images", "rejects"))
     _require_reconciled(counts, outcome, images.rows + reject_rows.rows)
@@ -191,7 +191,7 @@ def _require_reconciled(counts: Counts, outcome: Outcome, rows: int) -> None:
         )
 
 
-def _find_work(run: job_run.Run, erased: suppression.Erased) -> tuple[align.AlignedRows, Counts]:
+def _find_work(run: job_run.Run, erased: suppression.SuppressionList) -> tuple[align.AlignedRows, Counts]:
     """Align the listing with both tables once, by narrow columns.
 
     Returns:
@@ -288,7 +288,9 @@ class Outcome:
         return sum(self.rejects_by_code.values())
 
 
-def _load(run: job_run.Run, work: align.AlignedRows, counts: Counts, erased: suppression.Erased) -> DataFrame:
+def _load(
+    run: job_run.Run, work: align.AlignedRows, counts: Counts, erased: suppression.SuppressionList
+) -> DataFrame:
     """Fetch and clean the new objects, in partitions of at most `ROWS_PER_PARTITION` and about `BYTES_PER_PARTITION`.
 
     Spark distributes rows by their hashes, so large photos are spread at random. A partition with an object too many
@@ -299,13 +301,13 @@ def _load(run: job_run.Run, work: align.AlignedRows, counts: Counts, erased: sup
         source, prefix = Source(None, path.key, None, arguments.max_bytes), ""
     else:
         source, prefix = Source(path.bucket, "", objects.find_s3(), arguments.max_bytes), path.key
-    mapper = loading.loader(source, prefix, arguments.max_pixels, erased.contents)
+    mapper = loading.load_mapper(source, prefix, arguments.max_pixels, erased.contents)
     partition_rows = min(
         ROWS_PER_PARTITION, max(1, counts.new * BYTES_PER_PARTITION // max(1, counts.new_bytes))
     )
     return (
         work.frame(schemas.LISTING.names, "is_new")
-        .repartition(job_run.partitions(counts.new, run.cores, partition_rows))
+        .repartition(job_run.partition_count(counts.new, run.cores, partition_rows))
         .mapInArrow(mapper, schemas.to_spark(schemas.LOAD_RESULT))
     )
 
@@ -366,4 +368,4 @@ def _find_leaving(work: align.AlignedRows, table: str, others: DataFrame | None)
 
 
 if __name__ == "__main__":
-    sys.exit(job_run.main(STAGE, parser(), load_images, None))
+    sys.exit(job_run.run(STAGE, parser().parse_args(), load_images))

@@ -84,7 +84,7 @@ def publish(run: job_run.Run) -> None:
     tables.ensure(spark, database)
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "1024")  # for rows of 5 kB, not pixels
     fitted, explained = _read_pca(run)
-    known = registry.asked(spark, database)
+    known = registry.requested_sizes(spark, database)
     previous = next((pca_id for pca_id in known if pca_id != fitted.pca_id), None)
     rows, counts = pending.find_pending(run, fitted.pca_id, previous)
     projected = _project(run, rows, counts, fitted)
@@ -114,7 +114,7 @@ def publish(run: job_run.Run) -> None:
             f"{name} is {checks[name].value:g}, limit {checks[name].limit:g}" for name in failed
         )
         raise QualityGateError(f"{reasons}: nothing was published, the last published PCA stays current")
-    run.say(f"all {len(checks)} checks hold")
+    run.log(f"all {len(checks)} checks hold")
 
     _commit_rows(run, rows, counts, projected, fitted.pca_id)
     samples.store(run, sample)
@@ -122,8 +122,8 @@ def publish(run: job_run.Run) -> None:
     sample.write_shown(fitted, join(arguments.run_folder, "sample.parquet"))
     _make_current(run, fitted, known)
     if counts.others or len(known) > 2:
-        registry.forget_all_but(spark, database, [fitted.pca_id, *([previous] if previous else [])])
-    gramian_store.forget_all_but(run, registry.models(spark, database))
+        registry.delete_others(spark, database, [fitted.pca_id, *([previous] if previous else [])])
+    gramian_store.delete_other_models(run, registry.feature_models(spark, database))
     size = tables.size_bytes(spark, database, "pca", counts.features)
     run.finish(metrics | {"bytes": {"pca": size}, "upkeep": upkeep.maintain(run)})
 
@@ -163,7 +163,7 @@ def _project(
     if not counts.missing:
         return None
     arguments, spark = run.arguments, run.spark
-    project = principal_components.projector(fitted)
+    project = principal_components.project_mapper(fitted)
     name, schema = f"{arguments.database}.features", schemas.PROJECTION
     columns = ["image_id", "features"]
     of_model = {"model_id": [arguments.model_id]}
@@ -214,7 +214,7 @@ def _gather_facts(
         images_without_features=counts.images_without_features,
         features_without_image=counts.features_without_image,
         features_without_pca=abs(counts.missing - measured.pop("projected")),
-        images_in_sums=gramian_store.count(run, run.arguments.model_id),
+        images_in_sums=gramian_store.image_count(run, run.arguments.model_id),
         **measured,
         explained_variance=explained,
         agreement_features=None,
@@ -256,7 +256,7 @@ def _commit_rows(
         keys = spark.table(f"{database}.pca").select("image_id", "pca_id")
         deletes = keys.join(orphans, "image_id", "left_semi")
     tables.merge(spark, database, "pca", upserts, deletes, only_adds=not counts.outdated)
-    run.say(f"{counts.missing} rows written to pca")
+    run.log(f"{counts.missing} rows written to pca")
 
 
 def _export(run: job_run.Run, fitted: Pca, rows: int) -> None:
@@ -276,10 +276,10 @@ def _make_current(run: job_run.Run, fitted: Pca, known: dict[str, str]) -> None:
     if not is_current or known[fitted.pca_id] != fitted.asked:
         registry.publish(run.spark, run.arguments.database, fitted, run.arguments.run_id)
     if is_current:
-        run.say(f"PCA {fitted.pca_id[:12]} stays the current one")
+        run.log(f"PCA {fitted.pca_id[:12]} stays the current one")
     else:
-        run.say(f"published PCA {fitted.pca_id[:12]}: {fitted.k} components of {fitted.n} images")
+        run.log(f"published PCA {fitted.pca_id[:12]}: {fitted.k} components of {fitted.n} images")
 
 
 if __name__ == "__main__":
-    sys.exit(job_run.main(STAGE, parser(), publish, None))
+    sys.exit(job_run.run(STAGE, parser().parse_args(), publish))

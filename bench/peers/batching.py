@@ -47,7 +47,7 @@ class Ahead:
         for start in range(0, len(pixels), size):
             count = filling.result()
             # The model takes its input from the buffer that is full; the other one is filled meanwhile.
-            self._model._buffer, self._spare = self._spare, self._model._buffer
+            self._model.buffer, self._spare = self._spare, self._model.buffer
             filling = self._thread.submit(self._fill, pixels, start + size)
             features[start : start + count] = self._model.embed()[:count]
         filling.result()

@@ -57,7 +57,7 @@ def embedder() -> tuple[Callable[[bytes], np.ndarray], str]:
     model = LiteRtEmbedder((models / card["model_id"] / card["file"]).read_bytes(), 1)
 
     def features(data: bytes) -> np.ndarray:
-        fill(data, model.input()[0])
+        fill(data, model.buffer[0])
         return model.embed()[0].copy()
 
     return features, card["weights"]

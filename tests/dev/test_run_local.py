@@ -12,11 +12,11 @@ from tests.spark_jobs.pictures import orchard
 
 
 def arguments(images, out, models=None, model=None) -> list[str]:
-    given = ["--images", str(images), "--out", str(out), "--master", "local[2]", "--k", "4"]
+    options = ["--images", str(images), "--out", str(out), "--master", "local[2]", "--k", "4"]
     if model:
         source = models / model["reference_model_id"] / "weights.h5"
-        given += ["--weights", str(source), "--models", str(models)]
-    return given
+        options += ["--weights", str(source), "--models", str(models)]
+    return options
 
 
 @pytest.mark.spark
@@ -76,8 +76,8 @@ def test_results_inside_the_photos_are_refused_before_anything_is_written(tmp_pa
 
 
 def test_jars_that_are_not_there_are_one_clear_line(tmp_path, capsys):
-    given = arguments(orchard(tmp_path / "photos", 1, 1), tmp_path / "out")
-    assert run_local.main([*given, "--jars", str(tmp_path)]) == 2
+    options = arguments(orchard(tmp_path / "photos", 1, 1), tmp_path / "out")
+    assert run_local.main([*options, "--jars", str(tmp_path)]) == 2
     err = capsys.readouterr().err
     assert err.startswith(f"ERROR InputError: {tmp_path}/iceberg-")
     assert "make setup" in err
@@ -85,16 +85,16 @@ def test_jars_that_are_not_there_are_one_clear_line(tmp_path, capsys):
 
 
 def test_each_job_starts_from_the_archive_of_classes(tmp_path):
-    given = run_local.parser().parse_args(arguments(tmp_path, tmp_path))
-    command = run_local._spark_submit(given, tmp_path, tmp_path / "fruits.zip", "featurize")
+    options = run_local.parser().parse_args(arguments(tmp_path, tmp_path))
+    command = run_local._spark_submit(options, tmp_path, tmp_path / "fruits.zip", "featurize")
     for option in class_archive.options((ROOT / ".cache" / "jars").resolve()):
         assert option in command
 
 
 @pytest.mark.parametrize(("engine", "environment"), [("litert", ".venv-node"), ("tensorflow", ".venv-spark")])
 def test_jobs_run_in_the_python_of_a_node_unless_the_engine_needs_tensorflow(tmp_path, engine, environment):
-    asked = run_local.parser().parse_args([*arguments(tmp_path, tmp_path), "--engine", engine])
-    command = run_local._spark_submit(asked, tmp_path, tmp_path / "fruits.zip", "featurize")
+    parsed = run_local.parser().parse_args([*arguments(tmp_path, tmp_path), "--engine", engine])
+    command = run_local._spark_submit(parsed, tmp_path, tmp_path / "fruits.zip", "featurize")
     assert command[0].endswith(f"{environment}/bin/spark-submit")
     assert [part for part in command if "python=" in part and environment not in part] == []
 

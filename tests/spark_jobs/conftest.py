@@ -81,7 +81,7 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         for key, value in conf.items():
             builder = builder.config(key, value)
         builder.getOrCreate()
-        session = job_run.session("tests")
+        session = job_run.open_session("tests")
         session.sparkContext.setLogLevel("ERROR")
         yield session
         session.stop()

@@ -196,8 +196,8 @@ def test_an_image_in_compacted_files_old_snapshots_and_orphans_is_in_none_of_the
     assert not orphan.exists()
     assert traces(nights, *needles) == []
     assert [images(nights, name) for name in COMPACTED] == [11, 11, 11]
-    (model_id,) = gramian_store.models(run)
-    assert gramian_store.count(run, model_id) == 11
+    (model_id,) = gramian_store.stored_models(run)
+    assert gramian_store.image_count(run, model_id) == 11
 
 
 def test_upkeep_after_an_erasure_brings_nothing_of_the_image_back(nights):
@@ -210,9 +210,9 @@ def test_upkeep_after_an_erasure_brings_nothing_of_the_image_back(nights):
         upkeep.remove_orphans(run, name, datetime.now(UTC) + timedelta(days=1))
         assert images(nights, name) == 11
     assert traces(nights, *needles) == []
-    (model_id,) = gramian_store.models(run)
-    with gramian_store.up_to_date(run, model_id) as kept:
-        assert kept.how == "nothing changed since the kept sums"
+    (model_id,) = gramian_store.stored_models(run)
+    with gramian_store.refresh(run, model_id) as kept:
+        assert kept.description == "nothing changed since the kept sums"
 
 
 def test_a_photo_is_erased_under_every_key_by_its_content(nights):

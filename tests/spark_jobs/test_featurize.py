@@ -28,9 +28,9 @@ def test_features_are_those_of_the_model_and_a_rerun_computes_and_commits_nothin
     images = nights.table("images").select("image_id", "pixels").toArrow()
     flatbuffer = (Path(nights.model["folder"]) / "model.tflite").read_bytes()
     expected = embed_all(LiteRtEmbedder(flatbuffer, 1), images.column("pixels").combine_chunks())
-    found = features(nights)
+    computed = features(nights)
     for image_id, row in zip(images.column("image_id").to_pylist(), expected, strict=True):
-        assert found[image_id].tobytes() == row.tobytes()
+        assert computed[image_id].tobytes() == row.tobytes()
     assert metrics["features"] == {
         "rows": 8,
         "computed": 8,
@@ -88,8 +88,10 @@ def test_equal_bytes_whatever_the_partitions_and_the_order_of_the_images(nights,
     nights.run("featurize")
     before = features(nights)
     cuts = []
-    partitions = featurize.job.partitions
-    monkeypatch.setattr(featurize.job, "partitions", lambda *how: cuts.append(partitions(*how)) or cuts[-1])
+    partitions = featurize.job_run.partition_count
+    monkeypatch.setattr(
+        featurize.job_run, "partition_count", lambda *how: cuts.append(partitions(*how)) or cuts[-1]
+    )
     monkeypatch.setattr(featurize, "ROWS_PER_PARTITION", 2)
     nights.run("featurize", "--full-refresh", "--batch-size", "2")
     assert cuts[0] > 10
@@ -110,7 +112,7 @@ def spread(nights: Nights, monkeypatch: pytest.MonkeyPatch, parts: int) -> list[
         straight.append(mapped.tasks)
         return mapped
 
-    monkeypatch.setattr(featurize.job_run, "partitions", lambda *_: parts)
+    monkeypatch.setattr(featurize.job_run, "partition_count", lambda *_: parts)
     monkeypatch.setattr(featurize.data_files.Selection, "map", record_tasks)
     nights.run("featurize")
     return straight
@@ -216,9 +218,9 @@ def test_both_engines_agree_to_a_thousandth(nights, models):
     for row in rows:
         by_image.setdefault(row["image_id"], []).append(row["features"])
     assert len(by_image) == 4
-    for one, other in by_image.values():
-        assert one != other
-        np.testing.assert_allclose(one, other, atol=1e-3)
+    for first, second in by_image.values():
+        assert first != second
+        np.testing.assert_allclose(first, second, atol=1e-3)
 
 
 def test_executors_never_read_the_model_only_what_the_driver_broadcast(nights, tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ TABLES: dict[str, str] = {
     "pca_sums": """
         model_id STRING NOT NULL COMMENT 'the model whose features they are of',
         n BIGINT NOT NULL COMMENT 'images summed',
-        sums BINARY NOT NULL COMMENT 'fruits.pca.gramian.Sums.to_bytes: count, sum, upper triangle of the Gramian',
+        sums BINARY NOT NULL COMMENT 'fruits.pca.gramian.Gramian.to_bytes: count, sum, upper triangle of the Gramian',
         features_snapshot BIGINT NOT NULL COMMENT 'the snapshot of features that they cover, held by a tag',
         run_id STRING NOT NULL COMMENT 'the run that summed last'""",
     "samples": """
@@ -172,7 +172,7 @@ SAMPLES = table_schema("samples")
 PCA_MODEL = table_schema("pca_models")
 
 GRAMIAN = pa.schema(required(sums=pa.binary()))
-"""The PCA statistics of a partition (`fruits.pca.gramian.Sums.to_bytes`)."""
+"""The PCA statistics of a partition (`fruits.pca.gramian.Gramian.to_bytes`)."""
 
 PCA_EXPORT = pa.schema(
     [*required(image_id=pa.string()), ("label", pa.string()), ("pca", pa.list_(pa.float32()))]

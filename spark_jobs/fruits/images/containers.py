@@ -1,14 +1,14 @@
-"""A photo's file without what its pixels do not need, so that a decoder's parser sees next to nothing else.
+"""The parts of a photo's file that its pixels need, so that the parser of a decoder sees almost nothing else.
 
 Most of what makes a small file expensive, or breaks a decoder around sound pixels, is not pixels: 300,000 segments of
-EXIF cost Pillow more than 30 s, a stale checksum of a colour profile costs it the photo. Each walker below goes over
-a container once, in bounded steps, keeps the parts that pixels are made of byte for byte (with their checksums: what
-is wrong in them stays wrong), and says what it saw of the rest. Measured: 0.03 of 0.83 ms for a photo of Fruits-360;
-a 12-megapixel JPEG is loaded in 50 ms where it took 52 when its scans were counted over the whole file.
+EXIF cost Pillow more than 30 s, and a stale checksum of a colour profile makes it reject the photo. Each walker below
+reads a container once, in bounded steps, keeps the parts that hold pixels byte for byte (with their checksums: an
+error in them stays), and reports what it saw of the rest. Measured: 0.03 of 0.83 ms for a photo of Fruits-360; a
+12-megapixel JPEG is loaded in 50 ms, and in 52 when its scans are counted over the whole file.
 
-Two things that are no pixels do reach the decoder: application segments and comments between a JPEG's scans, which
-`MAX_PARTS_OF_SCANS` bounds, and what a JFIF or Adobe segment holds beside the colours, such as a thumbnail. Neither
-gets any further: what is stored is written from the pixels alone.
+Two things that are not pixels reach the decoder: application segments and comments between a JPEG's scans, which
+`MAX_PARTS_OF_SCANS` bounds, and what a JFIF or Adobe segment holds beside the colours, such as a thumbnail. They are
+not stored: what is stored is written from the pixels alone.
 """
 
 from __future__ import annotations
@@ -21,42 +21,42 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fruits.images.orientation import turn
+from fruits.images.orientation import read_orientation
 from fruits.images.rejects import ImageRejected, RejectCode
 
 MAX_PARTS = 100_000
-"""Segments or chunks of one file: 64 MB of XMP are a thousand segments, of a PNG's IDAT some 8,000 chunks."""
+"""Segments or chunks of a file: 64 MB of XMP are a thousand segments, of a PNG's IDAT some 8,000 chunks."""
 
 MAX_PARTS_OF_SCANS = 4096
 """Markers behind the first scan of a JPEG: 64 scans with tables of their own have a few hundred."""
 
 MAX_FILL = 64 * 1024
-"""Bytes between the segments of a JPEG's header that belong to none."""
+"""Bytes outside the segments of a JPEG's header."""
 
 _ENDLESS = b"\xff" * 1024
-"""Fill bytes in a scan that no encoder writes: at each 64 kB Pillow's decoder begins anew, and 60 MB take over 30 s."""
+"""Fill bytes in a scan that no encoder writes: Pillow's decoder restarts at each 64 kB, and 60 MB take over 30 s."""
 
 MAX_TABLES = 64 * 1024
 """Bytes of a JPEG's frames and tables before its first scan: four quantisation and eight Huffman tables have 3 kB."""
 
 _INFLATED = 64 * 1024
-"""As much as is inflated of a text chunk to read an orientation."""
+"""Bytes of a text chunk that are inflated to read an orientation."""
 
 
 @dataclass(frozen=True)
 class Container:
-    """What a photo's file holds.
+    """The content of a photo's file.
 
     Attributes:
-        picture: A file of the same format with the first picture's pixels, what they are decoded by, and little else.
-        orientation: How EXIF or XMP says that the camera was held, 1 to 8.
+        picture: A file of the same format with the first picture's pixels, the tables to decode them, and little else.
+        orientation: The orientation in EXIF or XMP, 1 to 8.
         had_metadata: Whether EXIF, an ICC profile, XMP, IPTC, comments or other application data were left out.
         frames: Pictures of an animation; 1 for a still.
         scans: Passes over the picture that its pixels take.
         progressive: Whether a JPEG's coefficients are all held in memory until its last scan.
-        ended: Whether a JPEG has an end-of-image marker of its own; without one, `picture` has none either, and
-            whether all pixels are there is known only when they are decoded.
-        zeros: Without one, how many zeros `picture` ends with: pixels, or the padding of a block on disk.
+        ended: Whether a JPEG has an end-of-image marker of its own. Without it, `picture` has none either, and only
+            decoding shows whether all pixels are there.
+        zeros: Without the marker, how many zeros `picture` ends with: pixels, or the padding of a block on disk.
     """
 
     picture: bytes
@@ -86,112 +86,137 @@ _NEAR_BYTES, _MOST_BYTES = 8 * 1024, 512 * 1024
 _FAR = np.isin(np.arange(256), list(_IN_SCANS))
 
 
-def jpeg(data: bytes) -> Container:
+@dataclass
+class _JpegHeader:
+    """What precedes the first scan of a JPEG, at `scan`."""
+
+    kept: list[bytes | memoryview]
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    had_metadata: bool = False
+    progressive: bool = False
+    frame: bytes = b""
+    restart_interval: int = 0
+    scan: int = 0
+
+
+def walk_jpeg(data: bytes) -> Container:
     """Walk a JPEG (ITU-T T.81, annex B): the header's tables, then all scans up to the first end of image.
 
     What lies behind that end (a phone's film, gain map or further pictures) and inside application segments (a
-    thumbnail) is neither looked at nor counted.
+    thumbnail) is neither read nor counted.
 
     Raises:
-        ImageRejected: It has no scan, a segment that its end cuts, arithmetic coding (which no camera writes; a few
-            bytes of it can stand for seconds of decoding), or more of something than any photo has.
+        ImageRejected: It has no scan, a truncated segment, arithmetic coding (which no camera writes; a few bytes of
+            it can stand for seconds of decoding), or more of something than any photo has.
     """
-    kept: list[bytes | memoryview] = [data[:2]]
-    exif = xmp = None
-    had_metadata = False
-    tables = fill = interval = 0
-    progressive = False
-    frame = b""
-    at = 2
-    for _ in range(MAX_PARTS):
-        found = _MARKER.search(data, at, at + MAX_FILL + 2 - fill)
-        if found is None:
-            raise _broken("JPEG", "no scan of a picture in it")
-        fill += found.start() - at
-        at, marker = found.end(), data[found.end() - 1]
-        if marker == _SOS:
-            break
-        if marker in _BARE:
-            continue
-        if marker not in _KEPT and marker not in _LEFT_OUT:
-            raise _broken("JPEG", f"marker {marker:02x} before the first scan")
-        end = at + int.from_bytes(data[at : at + 2])
-        if end > len(data):
-            raise _cut("JPEG", f"in segment {marker:02x}")
-        if end < at + 2 and marker in _KEPT:
-            raise _broken("JPEG", f"segment {marker:02x} of no length")
-        body = slice(at + 2, end)
-        at = max(at + 2, end)
-        if marker in _KEPT or _tells_colours(marker, data, body):
-            progressive |= marker == _PROGRESSIVE
-            if marker in _FRAMES:
-                frame = data[body]
-            elif marker == _DRI:
-                interval = int.from_bytes(data[body][:2])
-            if marker in _ARITHMETIC:
-                raise ImageRejected(RejectCode.FORMAT_NOT_ALLOWED, "JPEG of arithmetic coding")
-            tables += end - found.start() if marker in _KEPT else 0
-            kept.append(data[found.end() - 2 : end])
-            if tables > MAX_TABLES:
-                raise _broken("JPEG", f"tables of more than {MAX_TABLES} bytes before the first scan")
-        elif marker == _APP1 and data.startswith(_EXIF, body.start):
-            exif, had_metadata = exif or data[body], True
-        elif marker == _APP1 and data.startswith(_XMP, body.start):
-            xmp, had_metadata = xmp or data[body], True
-        else:
-            had_metadata |= not _is_plain(marker, data[body.start : min(body.start + 5, end)])
-    else:
-        raise _broken("JPEG", f"more than {MAX_PARTS} segments")
-    start = at - 2
-    scans, end = _scans(data, start)
+    header = _read_jpeg_header(data)
+    start = header.scan
+    scans, end = _count_scans(data, start)
     ended, zeros = data.endswith(END, start, end), 0
     if not ended:
-        end, zeros = _without_padding(data, start)
-        _require_every_scan(data[:end], start, frame, interval)
+        end, zeros = _trim_padding(data, start)
+        _require_every_scan(data[:end], start, header.frame, header.restart_interval)
     if data.find(_ENDLESS, start, end) >= 0:
-        raise _broken("JPEG", f"more than {len(_ENDLESS)} fill bytes in a scan")
-    kept.append(memoryview(data)[start:end])
-    # A scan of fewer components than the frame has is one of several, also where the others are missing.
-    progressive |= scans > 1 or data[at + 2 : at + 3] != frame[5:6]
+        raise _corrupt("JPEG", f"more than {len(_ENDLESS)} fill bytes in a scan")
     return Container(
-        b"".join(kept),
-        turn(exif, xmp),
-        had_metadata,
+        b"".join([*header.kept, memoryview(data)[start:end]]),
+        read_orientation(header.exif, header.xmp),
+        header.had_metadata,
         scans=scans,
-        progressive=progressive,
+        # A scan of fewer components than the frame has is not the only scan, even where the others are missing.
+        progressive=header.progressive or scans > 1 or data[start + 4 : start + 5] != header.frame[5:6],
         ended=ended,
         zeros=zeros,
     )
 
 
-def _tells_colours(marker: int, data: bytes, body: slice) -> bool:
-    """Whether a decoder takes the colour space from this segment: one that is too short for it says nothing."""
+def _read_jpeg_header(data: bytes) -> _JpegHeader:
+    header = _JpegHeader([data[:2]])
+    tables = 0
+    for marker, start, end in _jpeg_segments(data):
+        body = slice(start + 4, end)
+        if marker == _SOS:
+            header.scan = start
+        elif marker in _KEPT or _has_colour_space(marker, data, body):
+            header.progressive |= marker == _PROGRESSIVE
+            if marker in _FRAMES:
+                header.frame = data[body]
+            elif marker == _DRI:
+                header.restart_interval = int.from_bytes(data[body][:2])
+            if marker in _ARITHMETIC:
+                raise ImageRejected(RejectCode.FORMAT_NOT_ALLOWED, "JPEG of arithmetic coding")
+            tables += end - start if marker in _KEPT else 0
+            header.kept.append(data[start:end])
+            if tables > MAX_TABLES:
+                raise _corrupt("JPEG", f"tables of more than {MAX_TABLES} bytes before the first scan")
+        elif marker == _APP1 and data.startswith(_EXIF, body.start):
+            header.exif, header.had_metadata = header.exif or data[body], True
+        elif marker == _APP1 and data.startswith(_XMP, body.start):
+            header.xmp, header.had_metadata = header.xmp or data[body], True
+        else:
+            header.had_metadata |= not _is_of_format(marker, data[body.start : min(body.start + 5, end)])
+    return header
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker, start and end of each segment up to the first scan's, of which only the marker is read."""
+    at, fill = 2, 0
+    for _ in range(MAX_PARTS):
+        match = _MARKER.search(data, at, at + MAX_FILL + 2 - fill)
+        if match is None:
+            raise _corrupt("JPEG", "no scan of a picture in it")
+        start, fill = match.start(), fill + match.start() - at
+        at, marker = start + 2, data[start + 1]
+        if marker in _BARE:
+            continue
+        if marker == _SOS:
+            yield marker, start, at
+            return
+        if marker not in _KEPT and marker not in _LEFT_OUT:
+            raise _corrupt("JPEG", f"marker {marker:02x} before the first scan")
+        end = at + int.from_bytes(data[at : at + 2])
+        if end > len(data):
+            raise _truncated("JPEG", f"in segment {marker:02x}")
+        if end < at + 2 and marker in _KEPT:
+            raise _corrupt("JPEG", f"segment {marker:02x} of no length")
+        yield marker, start, end
+        at = max(at + 2, end)
+    raise _corrupt("JPEG", f"more than {MAX_PARTS} segments")
+
+
+def _has_colour_space(marker: int, data: bytes, body: slice) -> bool:
+    """Return whether a decoder takes the colour space from this segment, and the segment is long enough for it."""
     if marker == _APP0:
         return body.stop - body.start >= 14 and data.startswith(b"JFIF\0", body.start)
     return marker == _APP14 and body.stop - body.start >= 12 and data.startswith(b"Adobe", body.start)
 
 
-def _is_plain(marker: int, start: bytes) -> bool:
-    """Whether a segment is the format's own and no application's."""
+def _is_of_format(marker: int, start: bytes) -> bool:
+    """Return whether a segment belongs to the format and not to an application."""
     return start in (b"JFIF\0", b"JFXX\0") if marker == _APP0 else marker == _APP14 and start == b"Adobe"
 
 
-def _scans(data: bytes, at: int) -> tuple[int, int]:
-    """Count the scans from the first one on; also where the picture ends: behind its end of image, or of the data."""
+def _count_scans(data: bytes, at: int) -> tuple[int, int]:
+    """Return the number of scans, the first at `at`, and where the picture ends: after its end of image or the data."""
     scans = 0
     for _ in range(MAX_PARTS_OF_SCANS):
-        found = _marker_in_scans(data, at)
-        if found is None:
+        start = _find_marker(data, at)
+        if start is None:
             return scans, len(data)
-        if data[found + 1] == _EOI:
-            return scans, found + 2
-        scans += data[found + 1] == _SOS
-        at = found + 2 + max(2, int.from_bytes(data[found + 2 : found + 4]))
-    raise _broken("JPEG", f"more than {MAX_PARTS_OF_SCANS} markers behind the first scan")
+        if data[start + 1] == _EOI:
+            return scans, start + 2
+        scans += data[start + 1] == _SOS
+        at = _end_of_header(data, start)
+    raise _corrupt("JPEG", f"more than {MAX_PARTS_OF_SCANS} markers behind the first scan")
 
 
-def _without_padding(data: bytes, at: int) -> tuple[int, int]:
-    """Where a JPEG without end of image ends, less the erased flash that pads it; and how many zeros it ends with."""
+def _end_of_header(data: bytes, start: int) -> int:
+    return start + 2 + max(2, int.from_bytes(data[start + 2 : start + 4]))
+
+
+def _trim_padding(data: bytes, at: int) -> tuple[int, int]:
+    """Return where a JPEG without end of image ends, less the erased flash that pads it, and its zeros at the end."""
     pixels = max(at, len(data.rstrip(b"\x00\xff")))
     while data.startswith(b"\xff\x00", pixels):  # a byte of pixels, stuffed
         pixels += 2
@@ -202,7 +227,7 @@ def _without_padding(data: bytes, at: int) -> tuple[int, int]:
 def _require_every_scan(data: bytes, at: int, frame: bytes, interval: int) -> None:
     """Check that a JPEG without end of image has all coefficients of all components, and all restart intervals.
 
-    Whether its last interval is whole is left to the decoder.
+    The decoder checks whether the last interval is complete.
 
     Args:
         data: The file up to the end of its last scan.
@@ -211,18 +236,17 @@ def _require_every_scan(data: bytes, at: int, frame: bytes, interval: int) -> No
         interval: MCUs in a restart interval; 0 for none.
 
     Raises:
-        ImageRejected: A part of the picture never arrived.
+        ImageRejected: A part of the picture is missing.
     """
     height, width, count = struct.unpack_from(">HHB", frame, 1)
     factors = {frame[6 + 3 * i]: divmod(frame[7 + 3 * i], 16) for i in range(count)}
-    widest, highest = (max(factor[axis] for factor in factors.values()) for axis in (0, 1))
     # The bits of each coefficient that have not arrived: 0 when all have.
     lacking = {component: bytearray(b"\xff" * 64) for component in factors}
     header: int | None = at
     while header is not None:
-        after = header + 2 + max(2, int.from_bytes(data[header + 2 : header + 4]))
+        after = _end_of_header(data, header)
         body = data[header + 4 : after]
-        following = _marker_in_scans(data, after)
+        following = _find_marker(data, after)
         if data[header + 1] == _DRI:
             interval = int.from_bytes(body[:2])
         elif data[header + 1] == _SOS:
@@ -231,29 +255,30 @@ def _require_every_scan(data: bytes, at: int, frame: bytes, interval: int) -> No
             for component in components:
                 lacking[component][first : last + 1] = bytes([bits & 15]) * (last + 1 - first)
             if interval:
-                across, down = 8 * widest, 8 * highest
-                if len(components) == 1:
-                    across, down = (
-                        8 * most // own
-                        for most, own in zip((widest, highest), factors[components[0]], strict=True)
-                    )
-                intervals = -(-(-(-width // across) * -(-height // down)) // interval)
+                mcus = _mcus(width, height, factors, components)
                 stop = len(data) if following is None else following
-                if (
-                    sum(data.count(bytes((0xFF, marker)), after, stop) for marker in range(0xD0, 0xD8))
-                    < intervals - 1
-                ):
-                    raise _cut("JPEG", "before its last restart interval")
+                restarts = sum(data.count(bytes((0xFF, marker)), after, stop) for marker in range(0xD0, 0xD8))
+                if restarts < -(-mcus // interval) - 1:
+                    raise _truncated("JPEG", "before its last restart interval")
         header = following
     if any(any(bits) for bits in lacking.values()):
-        raise _cut("JPEG", "before its last scan")
+        raise _truncated("JPEG", "before its last scan")
 
 
-def _marker_in_scans(data: bytes, at: int) -> int | None:
-    """Where the next marker is that is no part of the compressed pixels.
+def _mcus(width: int, height: int, factors: dict[int, tuple[int, int]], components: bytes) -> int:
+    """Return the number of MCUs of a scan (ITU-T T.81, A.2), of blocks where it has a single component."""
+    across, down = (8 * max(factor[axis] for factor in factors.values()) for axis in (0, 1))
+    if len(components) == 1:
+        own_across, own_down = factors[components[0]]
+        across, down = across // own_across, down // own_down
+    return -(-width // across) * -(-height // down)
+
+
+def _find_marker(data: bytes, at: int) -> int | None:
+    """Return where the next marker is that does not belong to the compressed pixels.
 
     Beyond the first bytes by arrays, because a hostile scan may hold millions of ``ff``: 64 MB of them take 0.5 s, and
-    a regular expression 1.4 s; of a photo both take some 1 ms a megabyte.
+    a regular expression 1.4 s. For a photo both take some 1 ms a megabyte.
     """
     if near := _NEAR.search(data, at, at + _NEAR_BYTES):
         return near.start()
@@ -271,22 +296,22 @@ def _marker_in_scans(data: bytes, at: int) -> int | None:
 
 
 _PNG_KIND = re.compile(rb"\w{4}")
-"""More than the standard's letters: the private chunks that some programs write, and Pillow takes."""
+"""More than the standard's letters: some programs write private chunks, and Pillow accepts them."""
 _PNG_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _PNG_PLAIN = frozenset(b"acTL bKGD cHRM cICP cLLI fcTL fdAT gAMA hIST mDCV pHYs sBIT sPLT sRGB tIME".split())
-"""About the pixels and nobody: left out, and no metadata."""
+"""Chunks that describe the pixels and no person: left out, and not counted as metadata."""
 _PNG_ONCE = frozenset({b"IHDR", b"PLTE", b"tRNS"})
-"""Kept once, and before the pixels, as the standard has them."""
+"""Chunks kept once, before the pixels, as the standard requires."""
 _MAX_FRAMES = 0x80000000
 
 
-def png(data: bytes) -> Container:
+def walk_png(data: bytes) -> Container:
     """Walk a PNG (third edition, section 5): header, palette, transparency and pixels are kept.
 
-    Checksums of what is left out are not looked at. A still with an APNG header is a still.
+    Checksums of what is left out are not read. A still with an APNG header is a still.
 
     Raises:
-        ImageRejected: No pixels in it, something that is no chunk before them, or more chunks than any photo has.
+        ImageRejected: It has no pixels, bytes before them that are no chunk, or more chunks than any photo has.
     """
     kept = [(0, 8)]
     seen: set[bytes] = set()
@@ -303,11 +328,11 @@ def png(data: bytes) -> Container:
         elif kind in _PNG_TEXTS:
             name, _, rest = data[body.start : min(body.stop, body.start + _INFLATED)].partition(b"\0")
             had_metadata |= bool(name)
-            # Only the first of each name is read, sound or not: 99,000 that inflate take 8 s.
+            # Only the first of each name is read, valid or not: inflating 99,000 takes 8 s.
             if name == b"XML:com.adobe.xmp" and xmp is None:
-                xmp = _png_text(kind, rest)
+                xmp = _read_text(kind, rest)
             elif name == b"Raw profile type exif" and exif is None:
-                exif = _from_hex(_png_text(kind, rest))
+                exif = _read_hex(_read_text(kind, rest))
         elif kind == b"acTL" and not pixels_seen:
             animations.append(int.from_bytes(data[body][:4]))
         elif kind == b"fcTL":
@@ -316,15 +341,21 @@ def png(data: bytes) -> Container:
             had_metadata = True
         seen.add(kind)
     if b"IDAT" not in seen:
-        raise _cut("PNG", "before its pixels") if b"IEND" not in seen else _broken("PNG", "no pixels in it")
-    # Two headers of an animation, or one of more frames than there can be, are none.
+        raise (
+            _truncated("PNG", "before its pixels")
+            if b"IEND" not in seen
+            else _corrupt("PNG", "no pixels in it")
+        )
+    # Two headers of an animation, or a header with more frames than the format allows, are ignored.
     frames = animations[0] if len(animations) == 1 and animations[0] <= _MAX_FRAMES else 0
     frames += frames > 0 and not frame_before_pixels
-    return Container(_spans(data, kept), turn(exif, xmp), had_metadata, frames=max(1, frames))
+    return Container(
+        _join_spans(data, kept), read_orientation(exif, xmp), had_metadata, frames=max(1, frames)
+    )
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Each chunk's kind, start and end (with its checksum); the last one's end may lie behind the data's."""
+    """Yield each chunk's kind, start and end (with its checksum); the last end may lie behind the data's."""
     at = 8
     pixels = False
     for _ in range(MAX_PARTS):
@@ -334,36 +365,31 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         if not _PNG_KIND.fullmatch(kind):
             if pixels:
                 return
-            raise _broken("PNG", f"no chunk before its pixels: {kind!r}")
+            raise _corrupt("PNG", f"no chunk before its pixels: {kind!r}")
         end = at + 12 + length
         if end > len(data) and kind != b"IDAT" and not pixels:
-            raise _cut("PNG", f"in chunk {kind.decode()}")
+            raise _truncated("PNG", f"in chunk {kind.decode()}")
         yield kind, at, end
         pixels |= kind == b"IDAT"
         if kind == b"IEND":
             return
         at = end
-    raise _broken("PNG", f"more than {MAX_PARTS} chunks")
+    raise _corrupt("PNG", f"more than {MAX_PARTS} chunks")
 
 
-def _png_text(kind: bytes, rest: bytes) -> bytes:
-    """The start of a text chunk's text, from what follows its keyword."""
-    packed = kind == b"zTXt"
+def _read_text(kind: bytes, rest: bytes) -> bytes:
+    """Return the start of a text chunk's text; `rest` follows its keyword."""
+    compressed, text = kind == b"zTXt", rest[1:] if kind == b"zTXt" else rest
     if kind == b"iTXt":
-        packed = rest[:1] == b"\1"
-        rest = rest[2:].split(b"\0", 2)[-1]
-    elif packed:
-        rest = rest[1:]
-    if packed:
-        try:
-            rest = zlib.decompressobj().decompress(rest, _INFLATED)
-        except zlib.error:
-            rest = b""
-    return rest
+        compressed, text = rest[:1] == b"\1", rest[2:].split(b"\0", 2)[-1]
+    try:
+        return zlib.decompressobj().decompress(text, _INFLATED) if compressed else text
+    except zlib.error:
+        return b""
 
 
-def _from_hex(text: bytes) -> bytes:
-    """What ImageMagick wrote as an empty line, a name, a length and lines of hexadecimal digits."""
+def _read_hex(text: bytes) -> bytes:
+    """Decode ImageMagick's form of a profile: an empty line, a name, a length and lines of hexadecimal digits."""
     digits = b"".join(text.split(b"\n")[3:])
     try:
         return bytes.fromhex(digits[: len(digits) // 2 * 2].decode("ascii"))
@@ -371,7 +397,7 @@ def _from_hex(text: bytes) -> bytes:
         return b""
 
 
-def _spans(data: bytes, spans: list[tuple[int, int]]) -> bytes:
+def _join_spans(data: bytes, spans: list[tuple[int, int]]) -> bytes:
     """Join parts of the data; neighbours, such as a PNG's pixels, are copied as one."""
     joined = [spans[0]]
     for start, end in spans[1:]:
@@ -389,8 +415,8 @@ _WEBP_PICTURES = (b"VP8 ", b"VP8L")
 _ALPHA, _ANIMATION = 0x10, 0x02
 
 
-def webp(data: bytes) -> Container:
-    """Walk a WebP (RFC 9649): canvas, alpha and the first picture are kept, whatever the lengths around them say.
+def walk_webp(data: bytes) -> Container:
+    """Walk a WebP (RFC 9649): canvas, alpha and the first picture are kept; the lengths around them are ignored.
 
     Raises:
         ImageRejected: It has more chunks than any photo has.
@@ -405,9 +431,9 @@ def webp(data: bytes) -> Container:
             frames = 2 if flags[0] & _ANIMATION else 1
             canvas = data[start:20] + bytes([flags[0] & _ALPHA]) + data[21:end]
         elif kind == b"ALPH" and canvas:
-            alpha = alpha or _even(data[start:end])
+            alpha = alpha or _padded(data[start:end])
         elif kind in _WEBP_PICTURES:
-            picture = picture or _even(data[start:end])
+            picture = picture or _padded(data[start:end])
         elif kind == b"EXIF":
             exif, had_metadata = exif or data[start + 8 : end], True
         elif kind == b"XMP ":
@@ -416,11 +442,11 @@ def webp(data: bytes) -> Container:
             had_metadata = True
     chunks = canvas + alpha + picture
     still = b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WEBP" + chunks
-    return Container(still, turn(exif, xmp), had_metadata, frames=frames)
+    return Container(still, read_orientation(exif, xmp), had_metadata, frames=frames)
 
 
 def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Each chunk's kind, start and end without its padding; the end may lie behind the data's."""
+    """Yield each chunk's kind, start and end without its padding; the end may lie behind the data's."""
     at = 12
     for _ in range(MAX_PARTS):
         if at + 8 > len(data):
@@ -428,16 +454,16 @@ def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         kind, length = struct.unpack_from("<4sI", data, at)
         yield kind, at, at + 8 + length
         at += 8 + length + length % 2
-    raise _broken("WEBP", f"more than {MAX_PARTS} chunks")
+    raise _corrupt("WEBP", f"more than {MAX_PARTS} chunks")
 
 
-def _even(chunk: bytes) -> bytes:
+def _padded(chunk: bytes) -> bytes:
     return chunk + b"\0" * (len(chunk) % 2)
 
 
-def _broken(kind: str, why: str) -> ImageRejected:
+def _corrupt(kind: str, why: str) -> ImageRejected:
     return ImageRejected(RejectCode.CORRUPT, f"{kind}: {why}")
 
 
-def _cut(kind: str, where: str) -> ImageRejected:
+def _truncated(kind: str, where: str) -> ImageRejected:
     return ImageRejected(RejectCode.TRUNCATED, f"{kind}: it ends {where}")

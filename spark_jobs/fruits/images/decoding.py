@@ -1,4 +1,4 @@
-"""One photo's bytes to clean pixels, or to the reason why not.
+"""A photo's bytes to clean pixels, or to the reason of its rejection.
 
 Pixels are stored as lossless WebP. Measured on 450 photos of Fruits-360 (100 x 100, JPEG of 4.8 kB) and, in
 brackets, on 256 x 256: WebP method 0 takes 11.3 kB (46 kB), 0.4-0.6 ms (2.0 ms) to write and 0.19 ms (0.88 ms) to
@@ -6,12 +6,11 @@ read; PNG at level 1 takes 14.9 kB (63 kB), 0.83 ms (3.2 ms) and 0.33 ms (1.5 ms
 must not depend on a second generation of JPEG artefacts.
 
 A photo whose shorter side is at least twice ``STORED_PX`` is stored reduced by a power of two, so that its
-shorter side stays at or above ``STORED_PX``; JPEG does this while decoding (``draft``), which is what makes a
-12-megapixel photo cheap (27 ms instead of some 100). Nothing is ever enlarged here. Measured on grainy 12-megapixel
-photos (``bench/scale/pixels_trial.py``), the features of what is stored have a cosine of at least 0.995 with those of
-the full photo (largest difference of one feature 0.5, mean of the largest 0.3), at 141 kB a photo; keeping twice the
-pixels on each side would give 0.996 at 576 kB. Photos below 448 px, such as Fruits-360, are stored as they are, and
-their features are equal.
+shorter side stays at or above ``STORED_PX``. JPEG reduces while decoding (``draft``), which makes a 12-megapixel photo
+cheap (27 ms instead of some 100). Nothing is enlarged. Measured on grainy 12-megapixel photos
+(``bench/scale/pixels_trial.py``), the features of a stored photo have a cosine of at least 0.995 with those of the full
+photo (largest difference of a feature 0.5, mean of the largest 0.3), at 141 kB a photo; keeping twice the pixels on
+each side gives 0.996 at 576 kB. Photos below 448 px, such as Fruits-360, keep their size, and their features are equal.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from fruits.images.containers import Container
 from fruits.images.rejects import ImageRejected, RejectCode
 
 STORED_PX = 224
-"""The shorter side that a stored photo keeps at least: what the model looks at."""
+"""The smallest shorter side of a reduced photo: the input size of the model."""
 
 MAX_BYTES = 96 * 1024 * 1024
 """Larger objects are rejected unread, unless ``--max-bytes`` says otherwise: a phone's JPEG of 50 megapixels has some
@@ -41,29 +40,29 @@ MAX_PIXELS = 210_000_000
 one scan is reduced by eight while it is decoded: 200 megapixels in 60 MB take 0.7 s and 155 MB."""
 
 MAX_WHOLE_PIXELS = 52_000_000
-"""The same for what is decoded whole, which is PNG and JPEG of several scans: 50 megapixels take 200 MB in Pillow."""
+"""The same limit for PNG and JPEG of several scans, which are decoded whole: 50 megapixels take 200 MB in Pillow."""
 
 MAX_WEBP_PIXELS = 4096 * 4096
-"""The same for WebP, whose decoder holds four whole pictures: 16 bytes a pixel, 270 MB here, 790 MB at 50 MP."""
+"""The same limit for WebP, whose decoder holds four whole pictures: 16 bytes a pixel, 270 MB here, 790 MB at 50 MP."""
 
 MAX_SIDE_PX = 16_383
-"""The longest side that WebP can hold (14 bits), so the longest of what is stored."""
+"""The longest side that WebP, and so a stored photo, can have (14 bits)."""
 
 MAX_SCANS = 64
-"""A progressive JPEG has about ten scans; each one costs a pass over the whole picture."""
+"""A progressive JPEG has about ten scans; each costs a pass over the whole picture."""
 
 MAX_SCANNED_PIXELS = 1_000_000_000
-"""Scans times pixels: 20 scans of 50 megapixels, which take 0.6 s when there is next to nothing in them."""
+"""Scans times pixels: 20 scans of 50 megapixels, which take 0.6 s when they are almost empty."""
 
 MAX_PROGRESSIVE_BYTES = 24 * 1024 * 1024
-"""The same for a progressive JPEG, whose coefficients are held and gone over again in each scan: dense ones of 50
-megapixels take 1.3 s and 360 MB at 24 MB (1.3 s and 450 MB in CMYK at 20 MB), 2.2 s at 51 MB."""
+"""The largest progressive JPEG, whose coefficients stay in memory and are processed again in each scan: dense ones of
+50 megapixels take 1.3 s and 360 MB at 24 MB (1.3 s and 450 MB in CMYK at 20 MB), 2.2 s at 51 MB."""
 
 STRIP_PIXELS = 4_000_000
-"""What is converted to RGB at once: a conversion of the whole picture would hold it three or four times."""
+"""Pixels that are converted to RGB at once: a conversion of the whole picture holds it three or four times."""
 
 _PROBE = bytes(number * 73 % 251 for number in range(1, 251))
-"""Bytes that stand for no pixels: where they change the picture, its own pixels end too early."""
+"""Bytes that encode no pixels: where they change the picture, its own pixels end too early."""
 
 _ALLOWED = ("JPEG", "PNG", "WEBP")
 _SIGNATURES = (
@@ -97,11 +96,11 @@ _SVG = re.compile(
     rb"^(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?(?:<!DOCTYPE svg[^>]*>\s*)?<svg[\s>/]",
     re.DOTALL,
 )
-_SVG_LOOKED_AT = 16 * 1024
+_SVG_BYTES = 16 * 1024
 _ENCODER_OUT_OF_MEMORY = re.compile(r"encoding error [12]\b")
-"""libwebp's VP8_ENC_ERROR_OUT_OF_MEMORY and VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY, as Pillow's ValueError says them."""
-_WALKERS = {"JPEG": containers.jpeg, "PNG": containers.png, "WEBP": containers.webp}
-# Not by `Image.open`: it refuses large pictures by a limit of its own, a global that other code may move.
+"""libwebp's VP8_ENC_ERROR_OUT_OF_MEMORY and VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY in Pillow's ValueError."""
+_WALKERS = {"JPEG": containers.walk_jpeg, "PNG": containers.walk_png, "WEBP": containers.walk_webp}
+# `Image.open` refuses large pictures by a limit of its own, a global that other code may change.
 _READERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
@@ -116,12 +115,12 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each EXIF orientation; 1 stays as it is."""
+"""The transposition that undoes each EXIF orientation; 1 needs none."""
 
 
 @dataclass(frozen=True)
 class CleanImage:
-    """Pixels without anything else.
+    """The pixels of a photo, as columns of `schemas.LOADED`.
 
     Attributes:
         pixels: Lossless WebP of an 8-bit RGB image, upright, without metadata.
@@ -141,8 +140,8 @@ class CleanImage:
 def clean(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> CleanImage:
     """Decode a photo, turn it upright, drop all metadata and encode its pixels losslessly.
 
-    Transparent pixels are laid over white; of a phone's multi-picture JPEG (MPO) the first picture is taken; ICC
-    profiles are dropped without conversion, as Keras' own loader does.
+    Transparent pixels become white; of a phone's multi-picture JPEG (MPO) the first picture is taken; ICC profiles are
+    dropped without conversion, as in Keras' own loader.
 
     Args:
         data: The object's bytes.
@@ -151,32 +150,34 @@ def clean(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES)
 
     Raises:
         ImageRejected: The bytes are not a picture that can be loaded; the code says why.
-        MemoryError: The worker has none left; no photo is rejected for that, its task is tried again.
+        MemoryError: The worker is out of memory; its task is retried, and no photo is rejected for that.
         ValueError: The pixels could not be written for another reason.
     """
     if not data:
         raise ImageRejected(RejectCode.EMPTY, "the object has no bytes")
     if len(data) > max_bytes:
         raise ImageRejected(RejectCode.TOO_MANY_BYTES, f"{len(data)} bytes, the limit is {max_bytes}")
-    kind = _format(data)
+    kind = _detect_format(data)
     try:
         container = _WALKERS[kind](data)
-        decoded = _decoded if container.ended else _decoded_without_end
-        rgb = decoded(container, kind, max_pixels)
+        decode = _decode if container.ended else _decode_without_end
+        rgb = decode(container, kind, max_pixels)
     except (ImageRejected, MemoryError):
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error... on hostile bytes
-        if isinstance(error, OSError) and "out of memory" in str(error):  # what its decoders say instead
+        if isinstance(error, OSError) and "out of memory" in str(
+            error
+        ):  # Pillow's decoders raise no MemoryError
             raise MemoryError(f"{kind}: {error}") from error
         raise _undecodable(kind, error) from error
-    # Outside: that our own pixels cannot be written is never the photo's fault.
+    # Outside the try: a failure to write our own pixels is never the photo's fault.
     return CleanImage(
-        _encoded(rgb), rgb.width, rgb.height, hashlib.sha256(data).hexdigest(), container.had_metadata
+        _encode(rgb), rgb.width, rgb.height, hashlib.sha256(data).hexdigest(), container.had_metadata
     )
 
 
-def _format(data: bytes) -> str:
-    """Name the format by its first bytes; anything not on the allow-list never reaches a decoder."""
+def _detect_format(data: bytes) -> str:
+    """Return the format by the first bytes; no format outside the allow-list reaches a decoder."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     name = next((name for signature, name in _SIGNATURES if data.startswith(signature)), None)
@@ -184,45 +185,44 @@ def _format(data: bytes) -> str:
         return name
     if name is None and data[4:8] == b"ftyp":
         name = _BRANDS.get(data[8:12], "video or another ISO media file")
-    if name is None and _SVG.match(data[:_SVG_LOOKED_AT]):
+    if name is None and _SVG.match(data[:_SVG_BYTES]):
         name = "SVG"
     if name is None:
         raise ImageRejected(RejectCode.NOT_AN_IMAGE, "no image format has these first bytes")
     raise ImageRejected(RejectCode.FORMAT_NOT_ALLOWED, f"{name}; allowed are {', '.join(_ALLOWED)}")
 
 
-def _decoded(container: Container, kind: str, max_pixels: int) -> Image.Image:
-    """Decode a container's picture as it is stored: RGB, reduced, upright."""
+def _decode(container: Container, kind: str, max_pixels: int) -> Image.Image:
+    """Decode a container's picture to the form that is stored: RGB, reduced, upright."""
     image = _open(container, kind, max_pixels)
     image.draft(None, (STORED_PX, STORED_PX))
     low_bytes = _prepare_key_colour(image, container.picture)
     image.load()
-    return _upright(_small_rgb(image, low_bytes), container.orientation)
+    rgb = _reduce_to_rgb(image, low_bytes)
+    return rgb.transpose(_TURNS[container.orientation]) if container.orientation in _TURNS else rgb
 
 
-def _decoded_without_end(container: Container, kind: str, max_pixels: int) -> Image.Image:
+def _decode_without_end(container: Container, kind: str, max_pixels: int) -> Image.Image:
     """Decode a JPEG that has no end of image, if all its pixels are there.
 
-    libjpeg fills what is missing with grey and says nothing. So a second end is tried, of bytes that are no pixels:
-    where all pixels are there, both give the same picture. Zeros at the end may be the last pixels, which take all of
-    them, or stand for pixels that never arrived, of which some are usually left over.
+    libjpeg silently fills missing pixels with grey. So the picture is also decoded with a second end, of bytes that are
+    no pixels: where all pixels are there, both pictures are equal. Zeros at the end may be the last pixels, which take
+    all of them, or stand for pixels that never arrived, of which some are usually left over.
 
     Raises:
         ImageRejected: Pixels are missing at the end.
     """
 
-    def complete(picture: bytes) -> Image.Image | None:
+    def decode_if_complete(picture: bytes) -> Image.Image | None:
         ends = (containers.END, _PROBE + containers.END)
-        first, second = (
-            _decoded(replace(container, picture=picture + end), kind, max_pixels) for end in ends
-        )
+        first, second = (_decode(replace(container, picture=picture + end), kind, max_pixels) for end in ends)
         return first if first == second else None
 
     picture, few = container.picture, 2
     spare = max(0, container.zeros - few)
-    rgb = complete(picture[: len(picture) - spare])
-    if rgb is None and spare and complete(picture[:-few]) is None:
-        rgb = complete(picture)
+    rgb = decode_if_complete(picture[: len(picture) - spare])
+    if rgb is None and spare and decode_if_complete(picture[:-few]) is None:
+        rgb = decode_if_complete(picture)
     if rgb is None:
         raise ImageRejected(RejectCode.TRUNCATED, f"{kind}: it ends before its last pixels")
     return rgb
@@ -238,7 +238,7 @@ def _open(container: Container, kind: str, max_pixels: int) -> ImageFile.ImageFi
             f"{len(picture)} bytes of a progressive JPEG, the limit is {MAX_PROGRESSIVE_BYTES}",
         )
     if kind == "WEBP":
-        # Its decoder takes memory for the whole picture, and decodes it, as soon as it is opened.
+        # WebP's decoder allocates the whole picture and decodes it as soon as it is opened.
         _check_webp(picture, max_pixels)
     if container.frames > 1:
         raise ImageRejected(RejectCode.ANIMATED, f"{kind} of more than one frame")
@@ -278,7 +278,7 @@ def _check_webp(data: bytes, max_pixels: int) -> None:
 
 
 def _factor(width: int, height: int) -> int:
-    """The power of two by which a picture is stored reduced."""
+    """Return the power of two by which a picture is reduced."""
     factor = 1
     while min(width, height) // (factor * 2) >= STORED_PX:
         factor *= 2
@@ -286,13 +286,13 @@ def _factor(width: int, height: int) -> int:
 
 
 def _prepare_key_colour(image: ImageFile.ImageFile, picture: bytes) -> Image.Image | None:
-    """Make a PNG's key colour (`tRNS`) comparable with the samples that Pillow decodes it to.
+    """Make a PNG's key colour (`tRNS`) comparable with the samples that Pillow decodes.
 
-    Pillow scales grey of 2 and 4 bits to 8 bits, and keeps the high bytes alone of RGB in 16 bits; the key colour it
-    leaves as it is in the file.
+    Pillow scales grey of 2 and 4 bits to 8 bits, and keeps only the high bytes of RGB in 16 bits. It leaves the key
+    colour as in the file.
 
     Returns:
-        The low bytes of RGB in 16 bits, where there is a key colour to compare them with; else None.
+        The low bytes of RGB in 16 bits where it has a key colour; else None.
     """
     if image.format != "PNG" or "transparency" not in image.info:
         return None
@@ -302,37 +302,41 @@ def _prepare_key_colour(image: ImageFile.ImageFile, picture: bytes) -> Image.Ima
     if samples != "RGB;16B":
         return None
     low_bytes = PngImagePlugin.PngImageFile(io.BytesIO(picture))
-    # Read as if the low byte came first, the low bytes are the ones that are kept.
+    # Read with the low byte first, Pillow keeps the low bytes.
     low_bytes.tile = [tile._replace(args="RGB;16L") for tile in low_bytes.tile]
     low_bytes.load()
     return low_bytes
 
 
-def _small_rgb(image: Image.Image, low_bytes: Image.Image | None = None) -> Image.Image:
+def _reduce_to_rgb(image: Image.Image, low_bytes: Image.Image | None) -> Image.Image:
     """Convert to RGB and reduce, strip by strip: the same pixels as from the whole, in a fraction of the memory."""
     width, height = image.size
     factor = _factor(width, height)
     rows = max(1, STRIP_PIXELS // (width * factor)) * factor
+
+    def reduce(part: Image.Image, low: Image.Image | None) -> Image.Image:
+        rgb = _whiten_key_colour(part, low) if low else _to_rgb(part)
+        return rgb.reduce(factor) if factor > 1 else rgb
+
     if rows >= height:
-        return _reduced(_whitened(image, low_bytes) if low_bytes else _rgb(image), factor)
-    small = Image.new("RGB", (-(-width // factor), -(-height // factor)))
+        return reduce(image, low_bytes)
+    reduced = Image.new("RGB", (-(-width // factor), -(-height // factor)))
     for top in range(0, height, rows):
         box = (0, top, width, min(top + rows, height))
-        strip = image.crop(box)
-        rgb = _whitened(strip, low_bytes.crop(box)) if low_bytes else _rgb(strip)
-        small.paste(_reduced(rgb, factor), (0, top // factor))
-    return small
+        strip = reduce(image.crop(box), low_bytes.crop(box) if low_bytes else None)
+        reduced.paste(strip, (0, top // factor))
+    return reduced
 
 
-def _whitened(image: Image.Image, low_bytes: Image.Image) -> Image.Image:
-    """Lay RGB of 16 bits, given by its high and its low bytes, over white where it has its key colour."""
+def _whiten_key_colour(image: Image.Image, low_bytes: Image.Image) -> Image.Image:
+    """Replace the key colour of RGB in 16 bits, as an image of high bytes and one of low bytes, by white."""
     rgb = np.array(image)
     samples = rgb.astype(np.uint16) << 8 | np.asarray(low_bytes)
     rgb[(samples == np.array(image.info["transparency"])).all(axis=2)] = 255
     return Image.fromarray(rgb)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16 bits to 255 instead of scaling them.
         samples = np.asarray(image).astype(np.uint32)
@@ -348,15 +352,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reduced(image: Image.Image, factor: int) -> Image.Image:
-    return image.reduce(factor) if factor > 1 else image
-
-
-def _upright(rgb: Image.Image, orientation: int) -> Image.Image:
-    return rgb.transpose(_TURNS[orientation]) if orientation in _TURNS else rgb
-
-
-def _encoded(rgb: Image.Image) -> bytes:
+def _encode(rgb: Image.Image) -> bytes:
     out = io.BytesIO()
     try:
         rgb.save(out, "WEBP", lossless=True, method=0, quality=0, exact=True)
@@ -369,7 +365,7 @@ def _encoded(rgb: Image.Image) -> bytes:
 
 def _undecodable(kind: str, error: Exception) -> ImageRejected:
     message = str(error)
-    if " at 0x" in message:  # an address differs from run to run; the row must not
+    if " at 0x" in message:  # an address, which differs from run to run
         message = "no picture can be read from it"
     code = RejectCode.TRUNCATED if "truncated" in message.lower() else RejectCode.CORRUPT
     return ImageRejected(code, f"{kind}: {type(error).__name__}: {message[:160]}")

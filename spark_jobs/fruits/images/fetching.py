@@ -1,4 +1,4 @@
-"""Fetch listed objects with many requests in flight: a small object costs latency, not bandwidth."""
+"""Fetching of listed objects with many requests in flight: a small object costs latency, not bandwidth."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,13 +18,7 @@ from obstore.exceptions import GenericError, PermissionDeniedError, Precondition
 
 from fruits.base.errors import ObjectAccessError
 from fruits.base.keys import image_id
-from fruits.base.objects import (
-    S3Location,
-    is_plain_key,
-    local_etag,
-    open_boto3_client,
-    open_store,
-)
+from fruits.base.objects import S3Location, is_plain_key, local_etag, open_boto3_client, open_store
 from fruits.images.decoding import MAX_BYTES
 from fruits.images.rejects import ImageRejected, RejectCode
 
@@ -39,14 +33,14 @@ _CODE = re.compile(r"<Code>([\w.]{1,80})</Code>")
 _NETWORK = re.compile(
     r"(?i:connection (?:refused|reset|closed)|timed out|dns error|certificate|os error \d+|max_retries: \d+)"
 )
-_ABOUT_THE_OBJECT = frozenset({"InvalidRequest", "InvalidArgument", "KeyTooLongError", "InvalidURI"})
-"""What S3 says with 400 about one object or its key. Whatever else it says with it (an expired token, a wrong bucket,
-too many requests, a word that is new) it may say of each object: the load fails, and no photo is rejected for it."""
+_OBJECT_CODES = frozenset({"InvalidRequest", "InvalidArgument", "KeyTooLongError", "InvalidURI"})
+"""Codes of status 400 that concern a single object or its key. Any other code (an expired token, a wrong bucket, too
+many requests, an unknown code) may concern every object: the load fails, and no photo is rejected for it."""
 
 
 @dataclass(frozen=True)
-class Listed:
-    """One object as the listing saw it."""
+class ListedObject:
+    """An object as it was listed."""
 
     key: str
     etag: str
@@ -70,43 +64,44 @@ class Source:
     max_bytes: int = MAX_BYTES
 
 
-def fetch(objects: Iterable[Listed], source: Source) -> Iterator[tuple[Listed, bytes | ImageRejected]]:
-    """Fetch objects, in the order given, each as it was when it was listed.
+def fetch(
+    objects: Iterable[ListedObject], source: Source
+) -> Iterator[tuple[ListedObject, bytes | ImageRejected]]:
+    """Fetch objects in order, each in the version that was listed.
 
     Args:
-        objects: What to fetch; read only as far ahead as requests are in flight.
+        objects: The objects; read only as far ahead as requests are in flight.
         source: Where the keys are.
 
     Yields:
-        Each object with its bytes, or with the reason why there are none: empty or over the size limit (not even
-        asked for), changed or gone since the listing, not to be read now (an archived object, a file without
-        permission), or one that nobody gets, such as a key that S3 does not take.
+        Each object with its bytes, or with a rejection: empty or over the size limit (not requested at all), changed or
+        gone since the listing, not readable now (an archived object, a file without permission), or not fetchable, such
+        as a key that S3 does not accept.
 
     Raises:
-        ObjectAccessError: A request failed for a reason that says nothing about the object (access denied, no
-            network): the task fails, and no photo is rejected for it.
+        ObjectAccessError: A request failed for a reason that does not concern the object (access denied, no network):
+            the task fails, and no photo is rejected for it.
     """
-    submit = _submitter(source)
-    waiting: deque[tuple[Listed, Future[bytes]]] = deque()
+    waiting: deque[tuple[ListedObject, Future[bytes]]] = deque()
     in_flight = 0
     for listed in objects:
         while waiting and (
             len(waiting) >= MAX_REQUESTS or in_flight + listed.size_bytes > MAX_BYTES_IN_FLIGHT
         ):
             done, future = waiting.popleft()
-            in_flight -= _cost(done, source)
+            in_flight -= _bytes_in_flight(done, source)
             yield done, _outcome(future, done)
-        waiting.append((listed, submit(listed)))
-        in_flight += _cost(listed, source)
+        waiting.append((listed, _submit(listed, source)))
+        in_flight += _bytes_in_flight(listed, source)
     for done, future in waiting:
         yield done, _outcome(future, done)
 
 
-def _cost(listed: Listed, source: Source) -> int:
-    return 0 if _refused(listed, source) else listed.size_bytes
+def _bytes_in_flight(listed: ListedObject, source: Source) -> int:
+    return 0 if _rejection(listed, source) else listed.size_bytes
 
 
-def _refused(listed: Listed, source: Source) -> ImageRejected | None:
+def _rejection(listed: ListedObject, source: Source) -> ImageRejected | None:
     if listed.size_bytes == 0:
         return ImageRejected(RejectCode.EMPTY, "the object has no bytes")
     if listed.size_bytes > source.max_bytes:
@@ -116,33 +111,39 @@ def _refused(listed: Listed, source: Source) -> ImageRejected | None:
     return None
 
 
-def _submitter(source: Source) -> Callable[[Listed], Future[bytes]]:
-    def submit(listed: Listed) -> Future[bytes]:
-        if refused := _refused(listed, source):
-            return _failed(refused)
-        if source.bucket is None or source.s3 is None:
-            return _now(lambda: _from_folder(Path(source.folder), listed))
-        bucket, s3 = source.bucket, source.s3
-        if not is_plain_key(listed.key):
-            return _now(lambda: _by_boto3(open_boto3_client(s3), bucket, listed))
-        return asyncio.run_coroutine_threadsafe(_by_obstore(open_store(bucket, s3), listed), _event_loop())
-
-    return submit
+def _submit(listed: ListedObject, source: Source) -> Future[bytes]:
+    if source.bucket and source.s3 and is_plain_key(listed.key) and not _rejection(listed, source):
+        request = _by_obstore(open_store(source.bucket, source.s3), listed)
+        return asyncio.run_coroutine_threadsafe(request, _event_loop())
+    future: Future[bytes] = Future()
+    try:
+        future.set_result(_fetch_now(listed, source))
+    except Exception as error:  # noqa: BLE001 - raised again by whoever reads the result
+        future.set_exception(error)
+    return future
 
 
-def _outcome(future: Future[bytes], listed: Listed) -> bytes | ImageRejected:
+def _fetch_now(listed: ListedObject, source: Source) -> bytes:
+    if rejection := _rejection(listed, source):
+        raise rejection
+    if source.bucket is None or source.s3 is None:
+        return _from_folder(Path(source.folder), listed)
+    return _by_boto3(open_boto3_client(source.s3), source.bucket, listed)
+
+
+def _outcome(future: Future[bytes], listed: ListedObject) -> bytes | ImageRejected:
     try:
         return future.result()
     except ImageRejected as rejected:
         return rejected
-    except Exception as error:  # noqa: BLE001 - whatever it is, it must not name the key
+    except Exception as error:  # noqa: BLE001 - the message of any error may hold the key
         raise ObjectAccessError(
             f"could not fetch the photo with image id {image_id(listed.key)}: {_reason(error)}"
         ) from None
 
 
 def _reason(error: Exception) -> str:
-    """Describe an error by its kind and codes: its message can hold the key, in a URL, a path or an ARN."""
+    """Describe an error by its class and codes: its message can hold the key, in a URL, a path or an ARN."""
     if isinstance(error, OSError) and error.strerror:
         return f"{type(error).__name__}: {error.strerror}"
     response = getattr(error, "response", {})  # of botocore
@@ -155,7 +156,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {', '.join(filter(None, details)) or 'S3 gave no code'}"
 
 
-async def _by_obstore(bucket: Any, listed: Listed) -> bytes:
+async def _by_obstore(bucket: Any, listed: ListedObject) -> bytes:
     try:
         answer = await obstore.get_async(bucket, listed.key, options={"if_match": f'"{listed.etag}"'})
         return (await answer.bytes_async()).to_bytes()
@@ -164,14 +165,14 @@ async def _by_obstore(bucket: Any, listed: Listed) -> bytes:
     except FileNotFoundError as error:
         raise _gone() from error
     except (GenericError, PermissionDeniedError) as error:
-        # obstore says the status and S3's code in its message alone.
+        # obstore gives the status and S3's code only in its message.
         status, code = _STATUS.search(str(error)), _CODE.search(str(error))
-        if refused := _not_for_anyone(int(status[1]) if status else 0, code[1] if code else ""):
-            raise refused from error
+        if rejection := _object_rejection(int(status[1]) if status else 0, code[1] if code else ""):
+            raise rejection from error
         raise
 
 
-def _by_boto3(client: Any, bucket: str, listed: Listed) -> bytes:
+def _by_boto3(client: Any, bucket: str, listed: ListedObject) -> bytes:
     from botocore.exceptions import ClientError
 
     try:
@@ -184,17 +185,17 @@ def _by_boto3(client: Any, bucket: str, listed: Listed) -> bytes:
         if status == 404:
             raise _gone() from error
         code = error.response["Error"]["Code"] or ""
-        # Only keys that obstore does not carry are asked for here: a refusal without a code is about the key.
-        if refused := _not_for_anyone(status, code, without_a_code=code in ("", str(status))):
-            raise refused from error
+        # Only keys that obstore cannot send are requested here: a refusal without a code concerns the key.
+        if rejection := _object_rejection(status, code, without_a_code=code in ("", str(status))):
+            raise rejection from error
         raise
 
 
-def _not_for_anyone(status: int, code: str, without_a_code: bool = False) -> ImageRejected | None:
-    """What S3's answer says about the object: that nobody gets it like this. None where it says something else.
+def _object_rejection(status: int, code: str, without_a_code: bool = False) -> ImageRejected | None:
+    """Return the rejection of an object that S3 refuses to everybody; None where the refusal may not concern it.
 
     Only the codes tell an archived object (403 InvalidObjectState) from denied access, and an object encrypted with a
-    customer's key (400 InvalidRequest) from a token that expired (400 ExpiredToken), which would reject the bucket.
+    customer's key (400 InvalidRequest) from an expired token (400 ExpiredToken), which would reject the bucket.
     """
     if code == "InvalidObjectState":
         return ImageRejected(
@@ -202,19 +203,19 @@ def _not_for_anyone(status: int, code: str, without_a_code: bool = False) -> Ima
             "the object is archived; restore it: the next run that has other work loads it, or one triggered with "
             "`force`",
         )
-    if status in (405, 410) or (status == 400 and (without_a_code or code in _ABOUT_THE_OBJECT)):
-        said = f"{status} {code}" if code and code != str(status) else str(status)
+    if status in (405, 410) or (status == 400 and (without_a_code or code in _OBJECT_CODES)):
+        answer = f"{status} {code}" if code and code != str(status) else str(status)
         return ImageRejected(
             RejectCode.KEY_NOT_FETCHABLE,
-            f"S3 answers {said[:80]}: it does not take this key, or not without a key of its own",
+            f"S3 answers {answer[:80]}: it does not take this key, or not without a key of its own",
         )
     return None
 
 
-def _from_folder(folder: Path, listed: Listed) -> bytes:
+def _from_folder(folder: Path, listed: ListedObject) -> bytes:
     path = folder / listed.key
     try:
-        # Before it is opened, and no more than was listed: what the file has become may be of any size, or a pipe.
+        # Checked before it is opened, and read no further than listed: it may now have any size, or be a pipe.
         if local_etag(path) != listed.etag:
             raise _changed()
         with path.open("rb") as file:
@@ -240,21 +241,6 @@ def _changed() -> ImageRejected:
 
 def _gone() -> ImageRejected:
     return ImageRejected(RejectCode.GONE, "the object was deleted after it was listed")
-
-
-def _failed(error: Exception) -> Future[bytes]:
-    future: Future[bytes] = Future()
-    future.set_exception(error)
-    return future
-
-
-def _now(read: Callable[[], bytes]) -> Future[bytes]:
-    future: Future[bytes] = Future()
-    try:
-        future.set_result(read())
-    except Exception as error:  # noqa: BLE001 - handed to whoever asks for the result
-        future.set_exception(error)
-    return future
 
 
 @lru_cache(maxsize=1)

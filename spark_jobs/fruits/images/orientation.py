@@ -1,7 +1,7 @@
-"""How a photo must be turned, by what its EXIF or XMP says; anything broken says nothing.
+"""The orientation of a photo in its EXIF or XMP; broken metadata is ignored.
 
-Read here and not by Pillow, which parses every tag: an EXIF of 64 kB with thousands of overlapping tags costs it
-seconds, and a broken one is an exception around sound pixels.
+Pillow does not read it, because it parses every tag: an EXIF of 64 kB with thousands of overlapping tags costs it
+seconds, and a broken EXIF raises an exception around sound pixels.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ UPRIGHT = 1
 
 _TAG = 0x0112
 _VALUES = {3: "H", 4: "I", 8: "h", 9: "i"}
-"""The TIFF types of whole numbers that are found for this tag: the standard's SHORT, and what writers put instead."""
+"""The TIFF types of this tag: the standard's SHORT, and the whole numbers that some writers use instead."""
 _XMP = re.compile(rb"""tiff:Orientation(?:=["']|>)([1-8])""")
-_XMP_LOOKED_AT = 64 * 1024
+_XMP_BYTES = 64 * 1024
 
 
-def turn(exif: bytes | None, xmp: bytes | None = None) -> int:
+def read_orientation(exif: bytes | None, xmp: bytes | None = None) -> int:
     r"""Read the orientation.
 
     Args:
         exif: A TIFF block (EXIF 2.3, section 4.6.2), with or without ``Exif\0\0`` before it.
-        xmp: An XMP packet, asked only where EXIF says nothing.
+        xmp: An XMP packet, read only where EXIF has no orientation.
 
     Returns:
-        1 to 8, as EXIF numbers them; 1 where neither says anything else that can be read.
+        1 to 8, as EXIF numbers them; 1 where neither has a valid value.
 
-    >>> turn(b"MM\0*" + bytes.fromhex("00000008 0001 0112 0003 00000001 0006 0000"))
+    >>> read_orientation(b"MM\0*" + bytes.fromhex("00000008 0001 0112 0003 00000001 0006 0000"))
     6
-    >>> turn(b"MM\0* and then noise", b'<x tiff:Orientation="8"/>')
+    >>> read_orientation(b"MM\0* and then noise", b'<x tiff:Orientation="8"/>')
     8
     """
-    said = _from_exif(exif) if exif else None
-    if said is None and xmp and (match := _XMP.search(xmp[:_XMP_LOOKED_AT])):
-        said = int(match[1])
-    return said if said is not None and 1 <= said <= 8 else UPRIGHT
+    orientation = _from_exif(exif) if exif else None
+    if orientation is None and xmp and (match := _XMP.search(xmp[:_XMP_BYTES])):
+        orientation = int(match[1])
+    return orientation if orientation and 1 <= orientation <= 8 else UPRIGHT
 
 
 def _from_exif(exif: bytes) -> int | None:
@@ -54,6 +54,6 @@ def _from_exif(exif: bytes) -> int | None:
                 form = order + _VALUES[kind]
                 inline = 1 <= values <= 4 // struct.calcsize(form)
                 return int(struct.unpack_from(form, exif, entry + 8)[0]) if inline else None
-    except (struct.error, KeyError):  # a directory that goes on behind the end; no whole number
+    except (struct.error, KeyError):  # a directory beyond the end; another type
         return None
     return None

@@ -1,4 +1,4 @@
-"""Why an object is not an image."""
+"""Rejected objects: the codes and the exception."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class RejectCode(StrEnum):
 
 
 RETRIED_CODES = (RejectCode.CHANGED, RejectCode.GONE, RejectCode.NOT_READABLE_NOW)
-"""Rejects that say something about the moment and not about the bytes or the key: an archived object that was restored,
-or a file that may be read again, has the ETag that it had. Each costs one GET in every run that has work, for as long
-as it is listed. One whose ETag stayed is no work by itself: a run with nothing else to do is skipped before it."""
+"""Rejects that depend on the moment and not on the bytes or the key: an archived object that was restored, or a file
+that is readable again, keeps its ETag. Each costs a GET in every run that has work, for as long as it is listed. A
+reject whose ETag stayed is no work by itself: a run with nothing else to do is skipped."""
 
 
 class ImageRejected(Exception):
-    """A photo that cannot be loaded, with its code and one sentence for the person who looks into it."""
+    """A photo that cannot be loaded, with its code and a sentence for the person who investigates."""
 
     def __init__(self, code: RejectCode, detail: str) -> None:
         super().__init__(code, detail)

@@ -1,4 +1,4 @@
-"""The suppression list: digests of erased photos, which neither a rerun nor another key brings back."""
+"""The suppression list: digests of erased photos, which no later run loads again, under any key."""
 
 from __future__ import annotations
 
@@ -11,32 +11,27 @@ from fruits.base import objects
 from fruits.base.errors import InputError
 
 CODE = "suppressed"
-"""What marks a photo with erased content between fetching and committing: it becomes neither image nor reject."""
+"""Marks a photo with erased content between fetching and committing: it becomes neither image nor reject."""
 
 _COLUMNS = ("key_sha256", "content_sha256")
 
 
 @dataclass(frozen=True)
-class Erased:
-    """Digests of what must not be loaded.
-
-    Attributes:
-        image_ids: SHA-256 of keys, which are image ids.
-        contents: SHA-256 of the photos' bytes.
-    """
+class SuppressionList:
+    """Digests of what must not be loaded: SHA-256 of keys, which are image ids, and of the photos' bytes."""
 
     image_ids: frozenset[str]
     contents: frozenset[str]
 
 
-def read(folder: str | None) -> Erased:
-    """Read all parts of the list; no folder, or an empty one, is an empty list.
+def read(folder: str | None) -> SuppressionList:
+    """Read all parts of the list; no folder, or an empty folder, is an empty list.
 
     Args:
         folder: URI or path of a folder of Parquet files with the columns key_sha256 and content_sha256.
 
     Raises:
-        InputError: A part is not such a file: nothing may be loaded while the list cannot be read.
+        InputError: A part is not such a file; nothing may be loaded while the list cannot be read.
     """
     digests: dict[str, set[str]] = {name: set() for name in _COLUMNS}
     for uri in objects.list_objects(folder) if folder else []:
@@ -48,4 +43,4 @@ def read(folder: str | None) -> Erased:
             raise InputError(f"{uri} is no part of a suppression list: it lacks {' or '.join(_COLUMNS)}")
         for name in _COLUMNS:
             digests[name].update(part.column(name).drop_null().to_pylist())
-    return Erased(frozenset(digests["key_sha256"]), frozenset(digests["content_sha256"]))
+    return SuppressionList(frozenset(digests["key_sha256"]), frozenset(digests["content_sha256"]))

@@ -7,7 +7,7 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pyspark.sql import SparkSession
@@ -17,9 +17,9 @@ from fruits.base.errors import FruitsError, JavaError
 from fruits.job import client_endpoints, stage_metrics
 
 LEAST_ROWS = 256
-"""Rows of work from which a second task pays: featurizing 130 takes as long as starting a Python worker."""
+"""Rows of work from which a second task pays: starting a Python worker takes as long as featurizing 130."""
 BATCH_ROWS = 64
-"""Pictures that a mapper gets at once: of 10 to 200 kB each, few keep a worker's memory flat."""
+"""Rows of an Arrow batch: pictures of 10 to 200 kB each, of which few keep a worker's memory flat."""
 _LEAST_SHARE = 16
 
 _log = logging.getLogger("fruits")
@@ -28,13 +28,7 @@ _ON_EXECUTOR = re.compile(r"^(?:fruits\.base\.errors\.)(\w+): (.*)$", re.MULTILI
 
 @dataclass
 class Run:
-    """One execution of a job.
-
-    Attributes:
-        stage: The job's name, which is also its script's.
-        arguments: The parsed command line.
-        spark: The session.
-    """
+    """An execution of a job: its name, which is also its script's, its parsed command line and its session."""
 
     stage: str
     arguments: argparse.Namespace
@@ -55,48 +49,45 @@ class Run:
             return context.defaultParallelism
         return max(context.defaultParallelism, int(executors) * int(conf.get("spark.executor.cores") or 1))
 
-    def say(self, message: str) -> None:
-        """Tell the person who follows the log what is happening: counts, ids and seconds."""
+    def log(self, message: str) -> None:
+        """Log a line of progress: counts, ids and seconds."""
         _log.info("%s: %s", self.stage, message)
 
     def finish(self, metrics: stage_metrics.Metrics) -> None:
-        """Write the stage's metrics, with the seconds since the session was there and the endpoints it spoke to."""
+        """Write the stage's metrics, with the seconds since the session started and the endpoints it uses."""
         seconds = round(time.monotonic() - self._started, 3)
         conf = dict(self.spark.sparkContext.getConf().getAll())
         catalog, folder = self.arguments.database.partition(".")[0], self.arguments.run_folder
-        called = {"endpoints": client_endpoints.used(conf, catalog, folder)}
-        stage_metrics.write(folder, self.stage, {"seconds": seconds} | called | metrics)
-        self.say(f"done in {seconds:.1f} s")
+        endpoints = client_endpoints.list_endpoints(conf, catalog, folder)
+        stage_metrics.write(folder, self.stage, {"seconds": seconds, "endpoints": endpoints} | metrics)
+        self.log(f"done in {seconds:.1f} s")
 
 
 def parser(stage: str, description: str) -> argparse.ArgumentParser:
     """Make a job's command line with the arguments that all jobs take."""
-    made = argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=f"spark-submit --py-files fruits.zip {stage}.py",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--database", required=True, metavar="CATALOG.DATABASE", help="for example lake.fruits")
-    made.add_argument("--run-id", required=True, help="the run that new rows are marked with")
-    made.add_argument(
+    parser.add_argument(
+        "--database", required=True, metavar="CATALOG.DATABASE", help="for example lake.fruits"
+    )
+    parser.add_argument("--run-id", required=True, help="the run that new rows are marked with")
+    parser.add_argument(
         "--run-folder",
         required=True,
         metavar="URI",
         help="the run's folder, s3://lake/runs/ID or a path: listing.parquet is read there, stages/ written",
     )
-    return made
+    return parser
 
 
 def run(stage: str, arguments: argparse.Namespace, work: Callable[[Run], None]) -> int:
-    """Run a job.
-
-    Args:
-        stage: The job's name.
-        arguments: Its parsed command line.
-        work: What it does; raises `FruitsError` for what it can name.
+    """Run a job, which raises a `FruitsError` for each failure that it knows.
 
     Returns:
-        The exit status: 0, or that of the error, after one line ``ERROR <ClassName>: what, value, remedy``.
+        The exit status: 0, or that of the error, after the line ``ERROR <ClassName>: what, value, remedy``.
     """
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     _log.setLevel(logging.INFO)
@@ -104,11 +95,11 @@ def run(stage: str, arguments: argparse.Namespace, work: Callable[[Run], None]) 
     spark: SparkSession | None = None
     failure: FruitsError | None = None
     try:
-        spark = session(stage)
+        spark = open_session(stage)
         _log.info("%s: Spark %s is ready after %.1f s", stage, spark.version, time.monotonic() - started)
         work(Run(stage, arguments, spark))
-    except Exception as error:  # noqa: BLE001 - whatever it is, the log ends with one line that says it
-        failure = named(error)
+    except Exception as error:  # noqa: BLE001 - the last line of the log names any error
+        failure = to_fruits_error(error)
         if type(failure) in (FruitsError, JavaError):
             _log.exception("%s: unexpected error", stage)
     finally:
@@ -116,55 +107,48 @@ def run(stage: str, arguments: argparse.Namespace, work: Callable[[Run], None]) 
             spark.stop()
     if failure is None:
         return 0
-    name = (
-        type(failure.__cause__ or failure).__name__
-        if type(failure) is FruitsError
-        else type(failure).__name__
-    )
-    sys.stderr.write(f"ERROR {name}: {failure}\n")
+    origin = failure.__cause__ if type(failure) is FruitsError else None
+    sys.stderr.write(f"ERROR {type(origin or failure).__name__}: {failure}\n")
     sys.stderr.flush()
     return failure.exit_status
 
 
-def named(error: Exception) -> FruitsError:
-    """Give an error of ours as it is, one raised on an executor as if raised here, Java's as a `JavaError`."""
+def to_fruits_error(error: Exception) -> FruitsError:
+    """Return a `FruitsError` unchanged, one raised on an executor as its own class, Java's as a `JavaError`."""
     if isinstance(error, FruitsError):
         return error
-    if found := _ON_EXECUTOR.findall(str(error)):
-        name, message = found[0]
-        kind = getattr(errors, name, FruitsError)
-        made: FruitsError = kind(message)
-        return made
+    if match := _ON_EXECUTOR.search(str(error)):
+        on_executor: FruitsError = getattr(errors, match[1], FruitsError)(match[2])
+        return on_executor
     if java := java_errors.explain(error):
         return java
     lines = str(error).strip().splitlines()
-    unnamed = FruitsError(lines[0] if lines else "no message")
-    unnamed.__cause__ = error
-    return unnamed
+    unknown = FruitsError(lines[0] if lines else "no message")
+    unknown.__cause__ = error
+    return unknown
 
 
-def session(name: str) -> SparkSession:
-    """Open the session; where the catalog is comes from the cluster's own configuration."""
-    # Java's stream holds on to each object that it has written, by default to a hundred: batches of pixels of 4 MB.
-    # Loading 20,000 photos then left 312 MB live in the JVM, and 104 MB with a reset after each.
+def open_session(name: str) -> SparkSession:
+    """Open the Spark session; the cluster's own configuration names the catalog."""
+    # Java's stream keeps references to the last hundred objects that it has written: batches of pixels of 4 MB.
+    # Loading 20,000 photos leaves 312 MB live in the JVM, and 104 MB with a reset after each.
     builder = SparkSession.builder.appName(name).config("spark.serializer.objectStreamReset", "1")
     spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("WARN")
     conf = spark.conf
     conf.set("spark.sql.session.timeZone", "UTC")
-    # The catalog's default, which the cluster turns off for readers. A job is the only writer, and `iceberg.Table`
-    # refreshes: without the cache each statement would read the metadata of its tables from S3 again.
+    # The cluster turns the catalog's cache off for readers. A job is the only writer, and `iceberg.Table` refreshes:
+    # without the cache each statement would read the metadata of its tables from S3 again.
     conf.set("spark.sql.catalog.lake.cache-enabled", "true")
     if (spark.sparkContext.master or "").startswith("local"):
-        # A cluster starts with few executors and gets more, and adaptive execution joins what is too small there;
-        # on a laptop 200 slices of each shuffle are only overhead.
+        # On a laptop the default of 200 partitions of each shuffle is only overhead.
         conf.set("spark.sql.shuffle.partitions", str(max(4, 2 * spark.sparkContext.defaultParallelism)))
     conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(BATCH_ROWS))
     return spark
 
 
-def partitions(rows: int, cores: int, rows_each: int) -> int:
-    """Cut work into few, long, equal partitions: a multiple of the cores, each of at most `rows_each` rows.
+def partition_count(rows: int, cores: int, rows_each: int) -> int:
+    """Return the number of few, long, equal partitions: a multiple of the cores, each of at most `rows_each` rows.
 
     Short partitions cost up to a tenth of featurization's speed; one per core is best, as long as a failed task
     does not lose too much. A partition of fewer than `LEAST_ROWS` is not worth a Python worker, unless its rows are
@@ -172,10 +156,3 @@ def partitions(rows: int, cores: int, rows_each: int) -> int:
     """
     rounds = max(1, -(-rows // (cores * rows_each)))
     return max(1, min(-(-rows // min(LEAST_ROWS, max(1, rows_each // _LEAST_SHARE))), cores * rounds))
-
-
-def main(
-    stage: str, parser: argparse.ArgumentParser, work: Callable[[Run], None], argv: Sequence[str] | None
-) -> int:
-    """Parse the command line and run: what a job's script calls."""
-    return run(stage, parser.parse_args(argv), work)

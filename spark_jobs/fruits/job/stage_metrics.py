@@ -1,4 +1,4 @@
-"""What a stage leaves behind for the run's report: ``<run folder>/stages/<stage>.json``."""
+"""The metrics of a stage, for the run's report: ``<run folder>/stages/<stage>.json``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,11 @@ Metrics = dict[str, Any]
 
 
 def write(run_folder: str, stage: str, metrics: Metrics) -> None:
-    """Write a stage's metrics, replacing those of an earlier attempt.
-
-    Args:
-        run_folder: URI or path of the run's folder.
-        stage: ``load_images``, ``featurize``, ``reduce_pca`` or ``publish``.
-        metrics: Counts, ids and seconds; no NaN, which is not JSON.
-    """
+    """Write a stage's metrics (no NaN, which is not JSON), replacing those of an earlier attempt."""
     text = json.dumps(metrics, indent=1, sort_keys=True, allow_nan=False)
     objects.write_bytes(objects.join(run_folder, f"stages/{stage}.json"), text.encode())
 
 
 def read(run_folder: str, stage: str) -> Metrics:
-    """Read what a stage of this run wrote."""
+    """Read the metrics of a stage."""
     return dict(json.loads(objects.read_bytes(objects.join(run_folder, f"stages/{stage}.json"))))

@@ -1,4 +1,4 @@
-"""The model artifact under ``models/<model_id>/``: read once by the driver, checked by its digest."""
+"""The model artifact under ``models/<model_id>/``, which the driver reads once and checks by its digest."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Artifact:
     Attributes:
         model_id: Hex SHA-256 of `data`.
         engine: ``litert`` (a flatbuffer) or ``tensorflow`` (a Keras weights file).
-        weights: Where the weights came from: ``imagenet``, ``path`` or ``random``.
+        weights: The origin of the weights: ``imagenet``, ``path`` or ``random``.
         data: The file's bytes.
     """
 
@@ -33,30 +33,30 @@ class Artifact:
 
 
 def read(folder: str, model_id: str, engine: str | None) -> Artifact:
-    """Read a model artifact and check that it is the one asked for.
+    """Read a model artifact and check that it is the requested one.
 
     Args:
         folder: URI of ``models/<model_id>``.
         model_id: The digest that the file must have.
-        engine: The engine asked for; None takes the artifact's own.
+        engine: The requested engine; None takes the artifact's own.
 
     Raises:
-        ModelMismatchError: No such artifact, another digest, another engine, or another model's dimensions.
+        ModelMismatchError: The artifact is missing, or has another digest, engine or dimensions.
     """
     try:
         card = _card(objects.read_bytes(objects.join(folder, "model.json")), folder)
         data = objects.read_bytes(objects.join(folder, card["file"]))
     except FileNotFoundError as error:
-        raise ModelMismatchError(f"{error}: run `make model` and upload what it wrote") from error
+        raise ModelMismatchError(f"{error}: run `make model` and upload its output") from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != model_id:
         raise ModelMismatchError(
-            f"{folder}/{card['file']} has SHA-256 {digest}, asked for was {model_id}: the artifact is not the one "
-            "that the settings name; upload it again or correct model_id"
+            f"{folder}/{card['file']} has SHA-256 {digest}, requested is {model_id}: the artifact is not the "
+            "model of the settings; upload it again or correct model_id"
         )
     if engine not in (None, card["engine"]):
         raise ModelMismatchError(
-            f"{folder} is for engine {card['engine']}, asked for was {engine}: give the model made for that engine"
+            f"{folder} is for engine {card['engine']}, requested is {engine}: name the model of that engine"
         )
     if (card["dims"], card["input_px"]) != (DIMS, INPUT_PX) or card["engine"] not in ENGINES:
         raise ModelMismatchError(

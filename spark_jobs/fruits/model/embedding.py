@@ -1,13 +1,13 @@
 """Pixels to features inside a Python worker.
 
-The interpreter is kept in this module: a reused worker keeps its imported modules, and with them the ready
-interpreter, from task to task, while a global of the job's script would be made again for each.
+This module keeps the interpreter: a reused worker keeps its imported modules, and with them the interpreter, from task
+to task, while a global of the job's script is created again for each task.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,43 +25,39 @@ _OUT_ROWS = 64
 Array = npt.NDArray[np.float32]
 
 
-class Embedder(Protocol):
-    """A ready model in this process.
+class Embedder:
+    """A model in this process.
 
     Attributes:
-        batch_size: How many pictures one `embed` takes.
+        batch_size: Pictures per `embed`.
+        buffer: The model's input, to fill before each `embed`: (batch_size, 224, 224, 3) float32.
     """
 
-    batch_size: int
-
-    def input(self) -> Array:
-        """Give the (batch_size, 224, 224, 3) float32 buffer to fill; not to be kept across `embed`."""
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.buffer = np.zeros((batch_size, INPUT_PX, INPUT_PX, 3), np.float32)
 
     def embed(self) -> Array:
-        """Run the model on what is in the buffer: (batch_size, 1280) float32, valid until the next call."""
+        """Run the model on the buffer: (batch_size, 1280) float32, valid until the next call."""
+        raise NotImplementedError
 
 
-class LiteRtEmbedder:
+class LiteRtEmbedder(Embedder):
     """MobileNetV2 as a LiteRT flatbuffer, on one thread: Spark already runs one worker per core."""
 
     def __init__(self, flatbuffer: bytes, batch_size: int) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        self.batch_size = batch_size
+        super().__init__(batch_size)
         self._interpreter = Interpreter(model_content=flatbuffer, num_threads=1)
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
-        self._interpreter.resize_tensor_input(self._input, [batch_size, INPUT_PX, INPUT_PX, 3], strict=True)
+        self._interpreter.resize_tensor_input(self._input, self.buffer.shape, strict=True)
         self._interpreter.allocate_tensors()
-        self._buffer = np.zeros((batch_size, INPUT_PX, INPUT_PX, 3), np.float32)
-
-    def input(self) -> Array:
-        """See `Embedder.input`."""
-        return self._buffer
 
     def embed(self) -> Array:
         """See `Embedder.embed`."""
-        self._interpreter.set_tensor(self._input, self._buffer)
+        self._interpreter.set_tensor(self._input, self.buffer)
         self._interpreter.invoke()
         features: Array = self._interpreter.get_tensor(self._output)
         return features
@@ -70,8 +66,8 @@ class LiteRtEmbedder:
 _ready: dict[tuple[str, int], Embedder] = {}
 
 
-def embedder(model_id: str, batch_size: int, make: Callable[[], Embedder]) -> Embedder:
-    """Give this worker's model, made on first use and kept; another model or batch size replaces it."""
+def worker_embedder(model_id: str, batch_size: int, make: Callable[[], Embedder]) -> Embedder:
+    """Return this worker's model, created on first use; another model or batch size replaces it."""
     key = (model_id, batch_size)
     if key not in _ready:
         _ready.clear()
@@ -79,17 +75,14 @@ def embedder(model_id: str, batch_size: int, make: Callable[[], Embedder]) -> Em
     return _ready[key]
 
 
-def mapper(broadcast: Any, model_id: str, engine: str, batch_size: int) -> Mapper:
-    """Make the mapper that turns pixels into features.
+def embed_mapper(broadcast: Any, model_id: str, engine: str, batch_size: int) -> Mapper:
+    """Make the mapper from batches with image_id, content_sha256, pixels to `schemas.EMBEDDED` batches.
 
     Args:
         broadcast: Spark broadcast of the flatbuffer's bytes, or of Keras' list of weight arrays.
-        model_id: What the broadcast value is, for the worker's cache.
+        model_id: The model of the broadcast, for the worker's cache.
         engine: ``litert`` or ``tensorflow``.
         batch_size: Pictures per call of the model, across the borders of Arrow batches.
-
-    Returns:
-        A mapper from batches with image_id, content_sha256, pixels to `schemas.EMBEDDING` batches.
     """
 
     def make() -> Embedder:
@@ -99,36 +92,27 @@ def mapper(broadcast: Any, model_id: str, engine: str, batch_size: int) -> Mappe
 
         return KerasEmbedder(broadcast.value, batch_size)
 
-    def embed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def map_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = batch_size * max(1, _OUT_ROWS // batch_size)
         for batch in rebatch(batches, rows):
-            model = embedder(model_id, batch_size, make)
-            features = embed_all(model, batch.column("pixels"))
-            yield pa.record_batch(
-                [batch.column("image_id"), batch.column("content_sha256"), to_list_column(features)],
-                schema=schemas.EMBEDDING,
-            )
+            features = embed_all(worker_embedder(model_id, batch_size, make), batch.column("pixels"))
+            columns = [batch.column("image_id"), batch.column("content_sha256"), to_list_column(features)]
+            yield pa.record_batch(columns, schema=schemas.EMBEDDING)
 
-    return embed
+    return map_batches
 
 
 def embed_all(model: Embedder, pixels: pa.Array) -> Array:
-    """Embed a column of encoded pictures.
+    """Embed n encoded pictures: (n, 1280) float32.
 
-    Args:
-        model: The model.
-        pixels: n encoded pictures, binary.
-
-    Returns:
-        (n, 1280) float32. A last, partial batch runs with what is left in the buffer behind it; a row's features
-        do not depend on its neighbours, to the bit.
+    A last, partial batch runs with earlier pictures in the rest of the buffer; a row's features do not depend on its
+    neighbours, to the bit.
     """
     features = np.empty((len(pixels), DIMS), np.float32)
     for start in range(0, len(pixels), model.batch_size):
         count = min(model.batch_size, len(pixels) - start)
-        buffer = model.input()
         for slot in range(count):
-            # The one copy that Pillow's WebP decoder asks for: it takes bytes, and makes them of any other buffer.
-            fill(pixels[start + slot].as_py(), buffer[slot])
+            # Pillow's WebP decoder needs bytes, and would copy any other buffer.
+            fill(pixels[start + slot].as_py(), model.buffer[slot])
         features[start : start + count] = model.embed()[:count]
     return features

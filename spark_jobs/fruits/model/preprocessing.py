@@ -1,4 +1,4 @@
-"""What the model is shown: part of its contract, the same for every engine."""
+"""The input of the model: part of its contract, the same for every engine."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import io
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, WebPImagePlugin  # noqa: F401 - else Pillow looks for it among all of its sixty plugins
+from PIL import Image, WebPImagePlugin  # noqa: F401 - else Pillow imports all of its sixty plugins
 
 INPUT_PX = 224
-"""Width and height of what MobileNetV2 is shown."""
+"""Width and height of MobileNetV2's input."""
 
 _FORMATS = ("WEBP", "JPEG", "PNG")
-"""What is looked for, the stored format first: Pillow would try all it knows, which takes a quarter of decoding."""
+"""The stored format first: Pillow tries all that it knows otherwise, which takes a quarter of decoding."""
 
 _HALF_RANGE, _ONE = np.float32(127.5), np.float32(1.0)
 
 
 def fill(encoded: bytes, out: npt.NDArray[np.float32]) -> None:
-    """Turn one encoded picture into one model input: RGB, bilinear to 224 x 224, x / 127.5 - 1.
+    """Convert an encoded picture to a model input: RGB, bilinear to 224 x 224, x / 127.5 - 1.
 
     Args:
         encoded: A picture that Pillow reads, such as ``images.pixels``.

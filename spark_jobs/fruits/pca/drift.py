@@ -1,4 +1,4 @@
-"""How far the images have moved away from the published basis, and whether that asks for a new one."""
+"""How far the images have moved away from the published PCA model, and whether that calls for a new one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Float = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Drift:
-    """The published basis against the one that tonight's sums would give.
+    """The published PCA model compared with this run's images.
 
     Attributes:
-        angle_degrees: The largest principal angle between the two subspaces of the same dimension, 0 to 90.
-        explained_variance: The share of tonight's variance that the published basis explains.
-        possible_variance: The share that as many components could explain at best.
+        angle_degrees: The largest principal angle between its subspace and theirs of the same dimension, 0 to 90.
+        explained_variance: The share of their variance that the published model explains.
+        possible_variance: The share that as many components can explain at best.
     """
 
     angle_degrees: float
@@ -29,36 +29,30 @@ class Drift:
     possible_variance: float
 
     def loss(self, variance: float | None) -> float:
-        """Tell the share of the variance that is lost by keeping the published basis.
+        """Return the share of the variance that keeping the published model loses.
 
         Args:
-            variance: The share that was asked for; None where a number of components was.
+            variance: The requested share; None where a number of components is requested.
         """
-        wanted = max(self.possible_variance, variance or 0.0)
-        return max(0.0, wanted - self.explained_variance)
+        return max(0.0, max(self.possible_variance, variance or 0.0) - self.explained_variance)
 
 
-def measure(published: Pca, tonight: Spectrum) -> Drift:
-    """Compare a published basis with tonight's sums."""
+def measure(published: Pca, spectrum: Spectrum) -> Drift:
+    """Compare a published PCA model with the spectrum of this run's images."""
     components = published.components
-    same_size = tonight.axes[: published.k]
-    explained = float(np.einsum("ij,jk,ik->", components, tonight.covariance, components, optimize=True))
+    explained = float(np.einsum("ij,jk,ik->", components, spectrum.covariance, components, optimize=True))
     return Drift(
-        angle_degrees=largest_angle(components, same_size),
-        explained_variance=min(1.0, explained / tonight.total),
-        possible_variance=min(1.0, float(tonight.values[: published.k].sum()) / tonight.total),
+        angle_degrees=largest_angle(components, spectrum.axes[: published.k]),
+        explained_variance=min(1.0, explained / spectrum.total),
+        possible_variance=min(1.0, float(spectrum.values[: published.k].sum()) / spectrum.total),
     )
 
 
 def largest_angle(first: Float, second: Float) -> float:
-    """Give the largest principal angle between two subspaces, in degrees.
+    """Return the largest principal angle, in degrees, between two subspaces: (k, d) float64, orthonormal rows.
 
-    By its sine, the norm of what `first` leaves of `second`: the cosine of a small angle has lost its digits
-    (Björck and Golub, 1973).
-
-    Args:
-        first: (k, d) float64, orthonormal rows.
-        second: (k, d) float64, orthonormal rows.
+    Computed from its sine, the norm of what `first` leaves of `second`: the cosine of a small angle has lost its
+    digits (Björck and Golub, 1973).
     """
     rest = second - (second @ first.T) @ first
     return math.degrees(math.asin(min(1.0, float(np.linalg.norm(rest, ord=2)))))
@@ -66,59 +60,52 @@ def largest_angle(first: Float, second: Float) -> float:
 
 @dataclass(frozen=True)
 class Limits:
-    """What may drift before a new basis is published.
-
-    Attributes:
-        degrees: The largest angle.
-        loss: The largest share of the variance lost.
-    """
+    """The largest angle, and the largest share of the variance lost, before a new PCA model is published."""
 
     degrees: float
     loss: float
 
 
-def why_new(
+def replacement_reason(
     published: Pca | None, fresh: Pca, drift: Drift | None, limits: Limits, variance: float | None
 ) -> str | None:
-    """Say why tonight's basis must replace the published one; None when it need not.
+    """Return why this run's PCA model must replace the published one; None when it need not.
 
     Args:
-        published: The current basis; None before the first publication.
-        fresh: The basis that tonight's sums give.
-        drift: The two compared; None where there are no two, or they are of different models.
-        limits: What may drift.
-        variance: The share that was asked for; None where a number of components was.
+        published: The current PCA model; None before the first publication.
+        fresh: The PCA model fitted on this run's images.
+        drift: Their comparison; None where nothing is published, or for the features of another model.
+        limits: The largest drift.
+        variance: The requested share; None where a number of components is requested.
     """
     if published is None:
         return "nothing is published yet"
     if drift is None:
         return f"the model is another: {fresh.model_id[:12]} after {published.model_id[:12]}"
     if published.pca_id == fresh.pca_id:
-        return None  # as many components of the same sums, whatever was asked for
+        return None  # as many components of the same Gramian, whatever size was requested
     if published.asked != fresh.asked:
-        return f"another size is asked for: {fresh.asked} after {published.asked}"
+        return f"another size is requested: {fresh.asked} after {published.asked}"
     if variance is None and published.k != fresh.k:
         return f"the images can carry {fresh.k} components now, {published.k} are published"
     if drift.angle_degrees > limits.degrees:
-        return f"the bases are {drift.angle_degrees:.2f} degrees apart, limit {limits.degrees:g}"
-    if drift.loss(variance) > limits.loss:
-        return (
-            f"the published basis loses {drift.loss(variance):.2%} of the variance, limit {limits.loss:.2%}"
-        )
+        return f"the PCA models are {drift.angle_degrees:.2f} degrees apart, limit {limits.degrees:g}"
+    if (loss := drift.loss(variance)) > limits.loss:
+        return f"the published PCA model loses {loss:.2%} of the variance, limit {limits.loss:.2%}"
     return None
 
 
-def as_json(
-    drift: Drift | None, new: str | None, limits: Limits, variance: float | None, fitted_on: int
+def to_metrics(
+    drift: Drift | None, reason: str | None, limits: Limits, variance: float | None, fitted_on: int
 ) -> dict[str, Any]:
-    """Give the drift as the stage's metrics carry it; the measures are None where nothing could be compared."""
+    """Return the drift as the stage's metrics hold it; a measure is None where nothing could be compared."""
     return {
         "angle_degrees": None if drift is None else drift.angle_degrees,
         "explained_variance_published_basis": None if drift is None else drift.explained_variance,
         "variance_loss": None if drift is None else drift.loss(variance),
         "limit_degrees": limits.degrees,
         "limit_variance_loss": limits.loss,
-        "new_basis": new is not None,
-        "reason": new,
+        "new_basis": reason is not None,
+        "reason": reason,
         "fitted_on": fitted_on,
     }

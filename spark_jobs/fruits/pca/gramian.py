@@ -1,7 +1,7 @@
-"""Exact sums for the PCA: count, sum and Gramian of features, the same to the last bit in any order.
+"""Exact Gramian of features for the PCA: count, sum and sum of products, equal to the last bit in any order.
 
 Features are rounded to multiples of 2**-14 and handled as whole numbers. MobileNetV2 pools ReLU6, so a feature is
-within [0, 6]; with |x| <= 8 a number is at most 2**17 and a product at most 2**34, so that float64 (53 bits) holds
+within [0, 6]. With |x| <= 8 a number is at most 2**17 and a product at most 2**34, so that float64 (53 bits) holds
 any sum of 2**19 products exactly: a block of that many rows may go through BLAS in any order. Blocks are then added
 in two 64-bit limbs, which hold more rows than there are photos.
 """
@@ -24,7 +24,7 @@ SCALE_BITS = 14
 """Features are rounded to multiples of 2**-14 = 6.1e-5, some 1e-8 of the variance of real features."""
 
 LIMIT = 8.0
-"""The largest magnitude of a feature for which the sums are exact."""
+"""The largest magnitude of a feature for which the Gramian is exact."""
 
 _EXACT_ROWS = 2**19
 _BLOCK_ROWS = 4096
@@ -46,54 +46,38 @@ class _Limbs:
     def zeros(cls, shape: tuple[int, ...]) -> _Limbs:
         return cls(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
 
-    def add(self, values: Int) -> None:
-        self.low += values & 0xFFFFFFFF
-        self.high += values >> 32
-        self._carry()
-
-    def merge(self, other: _Limbs) -> None:
-        self.low += other.low
-        self.high += other.high
-        self._carry()
-
-    def take(self, other: _Limbs) -> None:
-        self.low -= other.low
-        self.high -= other.high
-        self._carry()
-
-    def whole(self) -> npt.NDArray[np.object_]:
-        """Python's own integers, which have no limit."""
-        whole: npt.NDArray[np.object_] = self.high.astype(object) * 2**32 + self.low.astype(object)
-        return whole
-
-    def _carry(self) -> None:
+    def add(self, high: Int | np.int64, low: Int) -> None:
+        self.high += high
+        self.low += low
         self.high += self.low >> 32
         self.low &= 0xFFFFFFFF
 
+    def to_integers(self) -> npt.NDArray[np.object_]:
+        """Return Python's own integers, which have no limit."""
+        integers: npt.NDArray[np.object_] = self.high.astype(object) * 2**32 + self.low.astype(object)
+        return integers
 
-class Sums:
+
+class Gramian:
     """Count, sum and Gramian of features rounded to 2**-14.
 
     Attributes:
         dims: Features per image.
-        count: Images summed.
+        count: Number of images.
     """
 
     def __init__(self, dims: int = DIMS) -> None:
         self.dims = dims
         self.count = 0
-        self._total = _Limbs.zeros((dims,))
-        self._gram = _Limbs.zeros((dims, dims))
+        self._sum = _Limbs.zeros((dims,))
+        self._products = _Limbs.zeros((dims, dims))
         self._block = np.empty((_BLOCK_ROWS, dims))
         self._filled = 0
         self._pending = np.zeros((dims, dims))
         self._pending_rows = 0
 
     def add(self, features: npt.NDArray[np.float32]) -> None:
-        """Add images.
-
-        Args:
-            features: (n, dims) float32, every value within [-8, 8].
+        """Add the features of images: (n, dims) float32, every value within [-8, 8].
 
         Raises:
             FeaturesOutOfRangeError: A value is NaN, infinite or beyond 8.
@@ -115,45 +99,37 @@ class Sums:
             if self._filled == _BLOCK_ROWS:
                 self._multiply()
 
-    def merge(self, other: Sums) -> None:
-        """Add the sums of other images."""
-        self._settle()
-        other._settle()
-        self.count += other.count
-        self._total.merge(other._total)
-        self._gram.merge(other._gram)
+    def merge(self, other: Gramian) -> None:
+        """Add the images of another Gramian."""
+        self._combine(other, 1)
 
-    def take(self, other: Sums) -> None:
-        """Take images out again: what is left is, to the last bit, the sums of the others alone.
+    def subtract(self, other: Gramian) -> None:
+        """Remove images: the result equals, to the last bit, the Gramian of the remaining ones.
 
         Raises:
-            ValueError: `other` has more images than there are here.
+            ValueError: `other` has more images than this Gramian.
         """
         if other.count > self.count:
-            raise ValueError(f"cannot take {other.count} images out of {self.count}")
-        self._settle()
-        other._settle()
-        self.count -= other.count
-        self._total.take(other._total)
-        self._gram.take(other._gram)
+            raise ValueError(f"cannot subtract {other.count} images from {self.count}")
+        self._combine(other, -1)
 
     def mean(self) -> Float:
-        """Give the mean of each feature: (dims,) float64, correctly rounded."""
-        self._settle()
-        mean: Float = (self._total.whole() / (self.count * 2**SCALE_BITS)).astype(np.float64)
+        """Return the mean of each feature: (dims,) float64, correctly rounded."""
+        self.settle()
+        mean: Float = (self._sum.to_integers() / (self.count * 2**SCALE_BITS)).astype(np.float64)
         return mean
 
     def covariance(self) -> Float:
-        """Give the sample covariance (divided by n - 1): (dims, dims) float64, each entry correctly rounded.
+        """Return the sample covariance (divided by n - 1): (dims, dims) float64, each entry correctly rounded.
 
-        ``(n * gram - total * total') / (n * (n - 1))`` in whole numbers, then one division: subtracting in floats
+        ``(n * products - sum * sum') / (n * (n - 1))`` in whole numbers, then one division: subtracting in floats
         would cancel most of the digits.
         """
-        self._settle()
+        self.settle()
         rows, columns = np.triu_indices(self.dims)
-        total = self._total.whole()
-        gram = _Limbs(self._gram.high[rows, columns], self._gram.low[rows, columns]).whole()
-        upper = gram * self.count - total[rows] * total[columns]
+        total = self._sum.to_integers()
+        products = _Limbs(self._products.high[rows, columns], self._products.low[rows, columns]).to_integers()
+        upper = products * self.count - total[rows] * total[columns]
         values = (upper / (self.count * (self.count - 1) * 4**SCALE_BITS)).astype(np.float64)
         covariance = np.empty((self.dims, self.dims))
         covariance[rows, columns] = values
@@ -161,107 +137,112 @@ class Sums:
         return covariance
 
     def to_bytes(self) -> bytes:
-        """Give the sums as bytes, equal for equal sums: header, sum, upper triangle of the Gramian (13 MB)."""
-        self._settle()
+        """Serialize, equal Gramians to equal bytes: header, sum, upper triangle of the products (13 MB)."""
+        self.settle()
         upper = np.triu_indices(self.dims)
-        parts = (self._total.high, self._total.low, self._gram.high[upper], self._gram.low[upper])
+        parts = (self._sum.high, self._sum.low, self._products.high[upper], self._products.low[upper])
         header = _HEADER.pack(_MAGIC, self.dims, self.count)
         return header + b"".join(part.astype("<i8").tobytes() for part in parts)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Sums:
-        """Read what `to_bytes` gave.
+    def from_bytes(cls, data: bytes) -> Gramian:
+        """Read the bytes of `to_bytes`.
 
         Raises:
-            ValueError: Not such bytes.
+            ValueError: `data` has another format or length.
         """
         magic, dims, count = _HEADER.unpack_from(data)
         triangle = dims * (dims + 1) // 2
         if magic != _MAGIC or len(data) != _HEADER.size + 8 * 2 * (dims + triangle):
-            raise ValueError("not the bytes of PCA sums")
+            raise ValueError("not the bytes of a Gramian")
         values = np.frombuffer(data, "<i8", offset=_HEADER.size).astype(np.int64)
-        sums = cls(dims)
-        sums.count = count
-        sums._total = _Limbs(values[:dims].copy(), values[dims : 2 * dims].copy())
+        gramian = cls(dims)
+        gramian.count = count
+        gramian._sum = _Limbs(values[:dims].copy(), values[dims : 2 * dims].copy())
         upper = np.triu_indices(dims)
-        for limb, part in zip(
-            (sums._gram.high, sums._gram.low),
-            (values[2 * dims : 2 * dims + triangle], values[2 * dims + triangle :]),
-            strict=True,
-        ):
+        products = gramian._products
+        for limb, part in zip((products.high, products.low), np.split(values[2 * dims :], 2), strict=True):
             limb[upper] = part
             limb.T[upper] = part
-        return sums
+        return gramian
+
+    def settle(self) -> None:
+        """Multiply and add what is still pending, after which two threads may read at once."""
+        if self._filled:
+            self._multiply()
+        if self._pending_rows:
+            self._fold()
+
+    def _combine(self, other: Gramian, sign: int) -> None:
+        self.settle()
+        other.settle()
+        self.count += sign * other.count
+        self._sum.add(sign * other._sum.high, sign * other._sum.low)
+        self._products.add(sign * other._products.high, sign * other._products.low)
 
     def _multiply(self) -> None:
         block = self._block[: self._filled]
         # The same array twice, once transposed: NumPy calls BLAS' symmetric product, half the work.
         self._pending += block.T @ block
         self._pending_rows += len(block)
-        self._total.add(block.sum(axis=0).astype(np.int64))
+        self._sum.add(np.int64(0), block.sum(axis=0).astype(np.int64))
         self._filled = 0
         if self._pending_rows + _BLOCK_ROWS > _EXACT_ROWS:
             self._fold()
 
     def _fold(self) -> None:
-        self._gram.add(self._pending.astype(np.int64))
+        self._products.add(np.int64(0), self._pending.astype(np.int64))
         self._pending[:] = 0
         self._pending_rows = 0
 
-    def _settle(self) -> None:
-        if self._filled:
-            self._multiply()
-        if self._pending_rows:
-            self._fold()
+
+def sum_mapper(dims: int = DIMS) -> Mapper:
+    """Make the mapper from batches with `features` to one `schemas.SUMS` row for each partition."""
+
+    def map_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield _row(sum_batches(batches, dims))
+
+    return map_batches
 
 
-def summer(dims: int = DIMS) -> Mapper:
-    """Make the mapper that sums a partition's features: batches with `features` to one `schemas.GRAMIAN` row."""
-
-    def sum_up(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        sums = summed(batches, dims)
-        yield pa.record_batch([pa.array([sums.to_bytes()], pa.binary())], schema=schemas.GRAMIAN)
-
-    return sum_up
-
-
-def summed(batches: Iterable[pa.RecordBatch], dims: int = DIMS) -> Sums:
-    """Sum batches with `features`.
-
-    Returns:
-        The sums, with nothing left to multiply: two threads may read them at once.
+def sum_batches(batches: Iterable[pa.RecordBatch], dims: int = DIMS) -> Gramian:
+    """Compute the Gramian of batches with `features`, settled.
 
     Raises:
         FeaturesOutOfRangeError: A row does not have `dims` features, or one of them is out of range.
     """
-    sums = Sums(dims)
+    gramian = Gramian(dims)
     for batch in batches:
         try:
-            sums.add(to_matrix(batch.column("features"), dims))
+            gramian.add(to_matrix(batch.column("features"), dims))
         except ValueError as error:
             raise FeaturesOutOfRangeError(f"{error}: featurize again with --full-refresh") from error
-    sums._settle()
-    return sums
+    gramian.settle()
+    return gramian
 
 
-def merger() -> Mapper:
-    """Make the mapper that merges a partition's sums into one row, so that few of them reach the driver."""
+def merge_mapper() -> Mapper:
+    """Make the mapper that merges a partition's Gramians into one row, so that few of them reach the driver."""
 
-    def merge(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        merged = merged_sums(row for batch in batches for row in batch.column("sums").to_pylist())
+    def map_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        merged = merge_serialized(row for batch in batches for row in batch.column("sums").to_pylist())
         if merged is not None:
-            yield pa.record_batch([pa.array([merged.to_bytes()], pa.binary())], schema=schemas.GRAMIAN)
+            yield _row(merged)
 
-    return merge
+    return map_batches
 
 
-def merged_sums(parts: Iterator[bytes]) -> Sums | None:
-    """Merge sums given as bytes; None when there are none."""
-    merged: Sums | None = None
+def merge_serialized(parts: Iterator[bytes]) -> Gramian | None:
+    """Merge serialized Gramians; None when there are none."""
+    merged: Gramian | None = None
     for part in parts:
-        sums = Sums.from_bytes(part)
+        gramian = Gramian.from_bytes(part)
         if merged is None:
-            merged = sums
+            merged = gramian
         else:
-            merged.merge(sums)
+            merged.merge(gramian)
     return merged
+
+
+def _row(gramian: Gramian) -> pa.RecordBatch:
+    return pa.record_batch([pa.array([gramian.to_bytes()], pa.binary())], schema=schemas.GRAMIAN)

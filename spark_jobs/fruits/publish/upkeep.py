@@ -76,7 +76,7 @@ def maintain(run: job_run.Run) -> dict[str, Any]:
         if seconds:
             report[name] = seconds
             times = ", ".join(f"{kind} {number:.1f} s" for kind, number in seconds.items())
-            run.say(f"upkeep of {name} ({stats.files} files, {stats.snapshots} snapshots): {times}")
+            run.log(f"upkeep of {name} ({stats.files} files, {stats.snapshots} snapshots): {times}")
     return report
 
 
@@ -89,7 +89,7 @@ def compact(run: job_run.Run, name: str) -> None:
     now = Table(run.spark, table).snapshot_id
     if name == "features" and before is not None and now is not None and before != now:
         # Otherwise the next run would read the compacted files only to find that nothing has changed.
-        gramian_store.move(run, before, now)
+        gramian_store.move_snapshot(run, before, now)
 
 
 def expire(run: job_run.Run, name: str, older_than: datetime, retain: int) -> None:

@@ -64,7 +64,7 @@ from fruits.lake import data_files
 from fruits.images.fetching import Source
 
 if sys.argv[1] == "load":
-    assert list(loading.loader(Source(None, "/", None), "/", 10**6)([])) == []
+    assert list(loading.load_mapper(Source(None, "/", None), "/", 10**6)([])) == []
 else:
     share = data_files.FileSlice("/none.parquet", 0, 1, 1)
     read = data_files.Selection(None, "t", ["a"]).map(iter, pa.schema([]), 1, [share]).source.read

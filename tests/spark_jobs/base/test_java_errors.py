@@ -97,7 +97,7 @@ def test_a_file_that_is_missing_is_named_with_its_table_and_the_way_back(
     removed(spark, database, pattern)
     with pytest.raises((Py4JError, PySparkException)) as failed:
         work(spark, f"{database}.pca_sums")
-    failure = job_run.named(failed.value)
+    failure = job_run.to_fruits_error(failed.value)
     assert isinstance(failure, JavaError)
     line = str(failure)
     assert line.count("\n") == 0
@@ -114,13 +114,15 @@ def test_an_error_of_a_python_worker_is_told_instead_of_a_traceback(spark: Any) 
 
     with pytest.raises(PySparkException) as failed:
         spark.range(1).mapInArrow(fails, "id BIGINT").collect()
-    assert str(job_run.named(failed.value)).startswith("MemoryError: no more. The job ran out of memory")
+    assert str(job_run.to_fruits_error(failed.value)).startswith(
+        "MemoryError: no more. The job ran out of memory"
+    )
 
 
 def test_a_cause_that_names_no_table_gets_that_of_the_call() -> None:
     with pytest.raises(Noted) as failed, java_errors.annotate_errors("lake.fruits.features"):
         raise Noted(S3_DENIES)
-    assert str(job_run.named(failed.value)).startswith(
+    assert str(job_run.to_fruits_error(failed.value)).startswith(
         "lake.fruits.features: S3Exception: Access Denied (Service: S3, Status Code: 403). Give the job's role"
     )
 
@@ -148,6 +150,6 @@ def test_the_last_line_is_the_innermost_cause(
     def work(run: job_run.Run) -> None:
         raise error
 
-    monkeypatch.setattr(job_run, "session", lambda name: NoSpark())
+    monkeypatch.setattr(job_run, "open_session", lambda name: NoSpark())
     assert job_run.run("stage", argparse.Namespace(), work) == 1
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith(f"ERROR JavaError: {line}")

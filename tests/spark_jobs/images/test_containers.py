@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from fruits.images import containers
-from fruits.images.orientation import turn
+from fruits.images.orientation import read_orientation
 from fruits.images.rejects import ImageRejected, RejectCode
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from tests.spark_jobs import hostile, pictures
 from tests.spark_jobs.pictures import CANARY, encoded, fruit
 
-WALKERS = {"JPEG": containers.jpeg, "PNG": containers.png, "WEBP": containers.webp}
+WALKERS = {"JPEG": containers.walk_jpeg, "PNG": containers.walk_png, "WEBP": containers.walk_webp}
 
 
 def pixels(data: bytes) -> np.ndarray:
@@ -51,11 +51,11 @@ def test_a_photo_with_nothing_to_leave_out_is_handed_on_byte_for_byte(kind, opti
 
 def test_scans_are_those_of_the_first_picture_alone():
     progressive = encoded(fruit(1), progressive=True)
-    scans = containers.jpeg(progressive).scans
+    scans = containers.walk_jpeg(progressive).scans
     assert scans == progressive.count(b"\xff\xda") > 5
-    assert containers.jpeg(progressive + progressive).scans == scans
-    assert containers.jpeg(progressive + progressive).picture == progressive
-    assert containers.jpeg(hostile.with_segments((0xE1, progressive), times=9)).scans == 1
+    assert containers.walk_jpeg(progressive + progressive).scans == scans
+    assert containers.walk_jpeg(progressive + progressive).picture == progressive
+    assert containers.walk_jpeg(hostile.with_segments((0xE1, progressive), times=9)).scans == 1
 
 
 @pytest.mark.parametrize("windows", [0, 1, 2, 4])
@@ -64,7 +64,7 @@ def test_an_end_is_found_wherever_it_is(windows):
     data = encoded(fruit(1))
     for length in range(-windows - 4, 5):
         scan = data[:-2] + b"\x01" * (windows * containers._NEAR_BYTES - _scanned(data) + length)
-        assert containers.jpeg(scan + b"\xff\xd9" + b"\xff\xda" * 9).picture == scan + b"\xff\xd9"
+        assert containers.walk_jpeg(scan + b"\xff\xd9" + b"\xff\xda" * 9).picture == scan + b"\xff\xd9"
 
 
 def _scanned(data: bytes) -> int:
@@ -77,17 +77,17 @@ def test_a_transparent_webp_keeps_its_alpha():
     image = fruit(1).convert("RGBA")
     image.putalpha(Image.effect_noise(image.size, 90))
     data = encoded(image, "WEBP", exif=b"Exif\0\0" + CANARY)
-    np.testing.assert_array_equal(pixels(containers.webp(data).picture), pixels(data))
+    np.testing.assert_array_equal(pixels(containers.walk_webp(data).picture), pixels(data))
 
 
 def test_a_png_of_a_still_and_one_frame_beside_it_is_an_animation():
     data = hostile.png((b"acTL", struct.pack(">II", 1, 0)))
-    assert containers.png(data).frames == 2
-    assert containers.png(hostile.apng_of_one_frame()).frames == 1
+    assert containers.walk_png(data).frames == 2
+    assert containers.walk_png(hostile.apng_of_one_frame()).frames == 1
     header = (b"acTL", struct.pack(">II", 3, 0))
-    assert containers.png(hostile.png(header)).frames == 4
+    assert containers.walk_png(hostile.png(header)).frames == 4
     for none in ([header, header], [(b"acTL", bytes(8))], [(b"acTL", b"\xff" * 8)]):
-        assert containers.png(hostile.png(*none)).frames == 1
+        assert containers.walk_png(hostile.png(*none)).frames == 1
 
 
 def tiff(order: str, kind: int = 3, value: bytes = b"", count: int = 1, at: int = 8) -> bytes:
@@ -108,7 +108,7 @@ def tiff(order: str, kind: int = 3, value: bytes = b"", count: int = 1, at: int 
 @pytest.mark.parametrize("kind", [3, 4, 8, 9])
 @pytest.mark.parametrize("before", [b"", b"Exif\0\0", b"Exif\0\0Exif\0\0"])
 def test_an_orientation_is_read_in_either_order_of_bytes(order, kind, before):
-    assert turn(before + tiff(order, kind)) == 6
+    assert read_orientation(before + tiff(order, kind)) == 6
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_an_orientation_is_read_in_either_order_of_bytes(order, kind, before):
     ],
 )
 def test_a_broken_exif_says_nothing(broken):
-    assert turn(broken) == 1
+    assert read_orientation(broken) == 1
 
 
 def test_an_orientation_is_also_read_where_other_programs_put_it():
@@ -156,26 +156,26 @@ def test_an_orientation_is_also_read_where_other_programs_put_it():
 def test_broken_text_around_a_png_says_nothing(digits):
     for body in (b"\n\n\n" + digits, digits):
         for kind in (b"tEXt", b"zTXt", b"iTXt"):
-            container = containers.png(hostile.png((kind, b"Raw profile type exif\0" + body)))
+            container = containers.walk_png(hostile.png((kind, b"Raw profile type exif\0" + body)))
             assert (container.orientation, container.had_metadata) == (1, True)
 
 
 def test_a_text_that_inflates_is_not_inflated():
     blob = b"Raw profile type exif\0\0" + zlib.compress(bytes(100 << 20))
-    assert containers.png(hostile.png((b"zTXt", blob))).orientation == 1
+    assert containers.walk_png(hostile.png((b"zTXt", blob))).orientation == 1
 
 
 @pytest.mark.parametrize("name", [b"vp1g", b"_x_9", b"1234"])
 def test_a_png_with_a_private_chunk_that_pillow_takes_is_taken_without_it(name):
     data = hostile.png((name, b"private"))
     assert Image.open(io.BytesIO(data)).getpixel((0, 0)) == (0, 0, 0)
-    assert containers.png(data).picture == hostile.png()
+    assert containers.walk_png(data).picture == hostile.png()
 
 
 def test_a_thumbnail_of_jfif_does_not_count_as_tables():
     thumbnail = b"JFIF\0\1\1\0\0\1\0\1" + bytes([147, 148]) + bytes(3 * 147 * 148)
     data = hostile.with_segments((0xE0, thumbnail))
-    np.testing.assert_array_equal(pixels(containers.jpeg(data).picture), pixels(data))
+    np.testing.assert_array_equal(pixels(containers.walk_jpeg(data).picture), pixels(data))
 
 
 @pytest.mark.parametrize(
@@ -190,5 +190,5 @@ def test_a_thumbnail_of_jfif_does_not_count_as_tables():
 )
 def test_what_a_jpeg_lacks_is_said(data, code):
     with pytest.raises(ImageRejected) as rejected:
-        containers.jpeg(data)
+        containers.walk_jpeg(data)
     assert rejected.value.code is code

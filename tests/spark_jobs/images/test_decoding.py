@@ -371,8 +371,8 @@ def test_large_photos_are_stored_reduced_and_small_ones_never_enlarged(size, kin
 
 def test_a_twelve_megapixel_jpeg_is_decoded_near_the_size_that_is_kept(monkeypatch):
     sizes = []
-    rgb = decoding._rgb
-    monkeypatch.setattr(decoding, "_rgb", lambda image: sizes.append(image.size) or rgb(image))
+    rgb = decoding._to_rgb
+    monkeypatch.setattr(decoding, "_to_rgb", lambda image: sizes.append(image.size) or rgb(image))
     clean(encoded(fruit(6, (4000, 3000))))
     assert sizes == [(500, 375)]
 
@@ -391,8 +391,8 @@ def test_a_picture_converted_in_strips_is_the_same_as_converted_whole(mode, kind
     data = encoded(image.convert(mode) if mode not in ("P", "I;16") else image, kind)
     whole = clean(data).pixels
     strips = []
-    rgb = decoding._rgb
-    monkeypatch.setattr(decoding, "_rgb", lambda image: strips.append(image.size) or rgb(image))
+    rgb = decoding._to_rgb
+    monkeypatch.setattr(decoding, "_to_rgb", lambda image: strips.append(image.size) or rgb(image))
     monkeypatch.setattr(decoding, "STRIP_PIXELS", 20_000)
     assert clean(data).pixels == whole
     assert len(strips) > 2
@@ -423,19 +423,19 @@ def test_a_decoder_without_memory_is_no_fault_of_the_photo(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("said", "kind"),
+    ("message", "kind"),
     [
         ("encoding error 1", MemoryError),
         ("encoding error 2: out of memory", MemoryError),
         ("encoding error 5", ValueError),
     ],
 )
-def test_what_cannot_be_written_is_no_fault_of_the_photo(monkeypatch, said, kind):
+def test_what_cannot_be_written_is_no_fault_of_the_photo(monkeypatch, message, kind):
     data = encoded(fruit(1))
 
     def nothing_left(*_):
-        raise ValueError(said)
+        raise ValueError(message)
 
     monkeypatch.setattr(WebPImagePlugin._webp, "WebPEncode", nothing_left)
-    with pytest.raises(kind, match=said):
+    with pytest.raises(kind, match=message):
         clean(data)

@@ -67,8 +67,8 @@ def prober() -> Iterator[Prober]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Where the bytes of a class are, made once: some have tens of megabytes."""
+def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Write the bytes of a class to a file, once: some have tens of megabytes."""
     folder = tmp_path_factory.mktemp("hostile")
 
     def make(name: str) -> Path:
@@ -90,17 +90,19 @@ def test_there_are_many_classes_and_each_code_about_bytes_is_among_them():
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_each_class_gets_its_verdict_in_bounded_time_and_memory(name, made, prober):
-    said = prober.ask(made(name))
-    assert said["code"] in {code if code is None else str(code) for code in CLASSES[name].expected}, said
-    assert CLASSES[name].size is None or said["size"] == list(CLASSES[name].size)
-    assert said["seconds"] < SECONDS
-    assert said["peak_mb"] < PEAK_MB
+def test_each_class_gets_its_verdict_in_bounded_time_and_memory(name, make, prober):
+    outcome = prober.ask(make(name))
+    assert outcome["code"] in {code if code is None else str(code) for code in CLASSES[name].expected}, (
+        outcome
+    )
+    assert CLASSES[name].size is None or outcome["size"] == list(CLASSES[name].size)
+    assert outcome["seconds"] < SECONDS
+    assert outcome["peak_mb"] < PEAK_MB
 
 
-def test_the_memory_that_is_measured_is_that_of_the_picture(made, prober):
+def test_the_memory_that_is_measured_is_that_of_the_picture(make, prober):
     """A measurement that would not see a large picture could not fail above."""
-    assert prober.ask(made("png at the limit"))["peak_mb"] > 4 * 50
+    assert prober.ask(make("png at the limit"))["peak_mb"] > 4 * 50
 
 
 STRANGE_KEYS = {
@@ -124,7 +126,7 @@ STRANGE_KEYS = {
 
 
 @pytest.mark.spark
-def test_every_class_at_once_through_spark_is_one_image_or_one_reject_by_key(nights, made, monkeypatch):
+def test_every_class_at_once_through_spark_is_one_image_or_one_reject_by_key(nights, make, monkeypatch):
     prefix = "photos/"
     expected: dict[str, frozenset[RejectCode | None]] = {}
     listed: dict[str, tuple[str, int]] = {}
@@ -136,7 +138,7 @@ def test_every_class_at_once_through_spark_is_one_image_or_one_reject_by_key(nig
             expected[key] = frozenset(codes)
 
         for number, name in enumerate(CLASSES):
-            put(f"{prefix}classes/{number:03}.jpg", made(name).read_bytes(), *CLASSES[name].expected)
+            put(f"{prefix}classes/{number:03}.jpg", make(name).read_bytes(), *CLASSES[name].expected)
         for key in STRANGE_KEYS:
             put(prefix + key, encoded(fruit(len(key))), LOADED)
         same = encoded(fruit(1))
@@ -156,7 +158,7 @@ def test_every_class_at_once_through_spark_is_one_image_or_one_reject_by_key(nig
         arguments = ["--database", nights.database, "--run-id", "run-1", "--run-folder", run_folder]
         parsed = load_images.parser().parse_args([*arguments, "--input", f"s3://raw/{prefix}", "--complete"])
         load_images.load_images(job_run.Run("load_images", parsed, nights.spark))
-        asked = sorted(key for method, key in bucket.requests if key in listed)
+        requested = sorted(key for method, key in bucket.requests if key in listed)
         metrics = json.loads(bucket.objects["runs/run-1/stages/load_images.json"][0])
     objects.find_s3.cache_clear()
 
@@ -174,7 +176,9 @@ def test_every_class_at_once_through_spark_is_one_image_or_one_reject_by_key(nig
     twins = [images[f"{prefix}twins/{name}.jpg"] for name in ("one", "two")]
     assert twins[0]["content_sha256"] == twins[1]["content_sha256"]
     not_asked = {key for key, (_, size) in listed.items() if not 0 < size <= 64 * 1024 * 1024}
-    assert asked == sorted(set(listed) - not_asked), "one request each, and none for what is refused unread"
+    assert requested == sorted(set(listed) - not_asked), (
+        "one request each, and none for what is refused unread"
+    )
     assert (metrics["images"]["loaded"], metrics["images"]["rejected"]) == (len(images), len(rejects))
 
 

@@ -32,7 +32,9 @@ def test_no_list_and_an_empty_folder_hide_nothing(tmp_path):
 def test_all_parts_count(tmp_path):
     part(tmp_path, "a.parquet", ["k1"], ["c1"])
     part(tmp_path, "b.parquet", ["k2"], [])
-    assert suppression.read(str(tmp_path)) == suppression.Erased(frozenset({"k1", "k2"}), frozenset({"c1"}))
+    assert suppression.read(str(tmp_path)) == suppression.SuppressionList(
+        frozenset({"k1", "k2"}), frozenset({"c1"})
+    )
 
 
 def test_a_part_that_cannot_be_read_stops_the_load(tmp_path):

@@ -22,7 +22,7 @@ def s3(monkeypatch):
 
 @pytest.mark.usefixtures("s3")
 def test_a_client_that_was_not_opened_is_not_told():
-    assert client_endpoints.used({"spark.sql.catalog.lake.type": "hadoop"}, "lake", "/runs/r") == []
+    assert client_endpoints.list_endpoints({"spark.sql.catalog.lake.type": "hadoop"}, "lake", "/runs/r") == []
 
 
 @pytest.mark.usefixtures("s3")
@@ -30,18 +30,18 @@ def test_a_client_that_was_not_opened_is_not_told():
 def test_obstore_is_told_with_the_endpoint_that_it_was_given_or_will_write_the_record_to(opened, record):
     if opened:
         objects.find_s3()
-    assert client_endpoints.used({}, "lake", record) == [
+    assert client_endpoints.list_endpoints({}, "lake", record) == [
         {"client": "obstore", "service": "s3", "host": "s3.eu-north-1.amazonaws.com", "region": "eu-north-1"}
     ]
 
 
 @pytest.mark.usefixtures("s3")
 def test_iceberg_is_told_with_the_catalogs_own_region():
-    told = {
-        one["client"]: (one["host"], one["region"])
-        for one in client_endpoints.used(CATALOG, "lake", "/runs/r")
+    endpoints = {
+        endpoint["client"]: (endpoint["host"], endpoint["region"])
+        for endpoint in client_endpoints.list_endpoints(CATALOG, "lake", "/runs/r")
     }
-    assert told == {
+    assert endpoints == {
         "Iceberg's catalog": ("glue.eu-west-3.amazonaws.com", "eu-west-3"),
         "Iceberg's files": ("s3.eu-west-3.amazonaws.com", "eu-west-3"),
     }
@@ -50,6 +50,9 @@ def test_iceberg_is_told_with_the_catalogs_own_region():
 @pytest.mark.usefixtures("s3")
 def test_an_endpoint_that_was_set_is_told_and_a_region_that_was_not_is_unknown():
     conf = CATALOG | {"spark.sql.catalog.lake.glue.endpoint": "http://elsewhere:5000"}
-    assert client_endpoints.used(conf, "lake", "/runs/r")[0]["host"] == "elsewhere"
+    assert client_endpoints.list_endpoints(conf, "lake", "/runs/r")[0]["host"] == "elsewhere"
     del conf["spark.sql.catalog.lake.client.region"]
-    assert [one["region"] for one in client_endpoints.used(conf, "lake", "/runs/r")] == ["unknown", "unknown"]
+    assert [endpoint["region"] for endpoint in client_endpoints.list_endpoints(conf, "lake", "/runs/r")] == [
+        "unknown",
+        "unknown",
+    ]

@@ -31,7 +31,7 @@ class NoSpark:
 @pytest.fixture
 def ended(monkeypatch, capsys):
     """Run a job whose work raises, and give its exit status and its last line."""
-    monkeypatch.setattr(job_run, "session", lambda name: NoSpark())
+    monkeypatch.setattr(job_run, "open_session", lambda name: NoSpark())
 
     def end(error: Exception | None) -> tuple[int, str]:
         def work(run: job_run.Run) -> None:
@@ -45,7 +45,7 @@ def ended(monkeypatch, capsys):
 
 
 class Configured:
-    """A session of which only the configuration is asked."""
+    """A session of which only the configuration is read."""
 
     @property
     def sparkContext(self):
@@ -63,8 +63,8 @@ class Configured:
 
 @pytest.mark.spark
 def test_a_job_of_its_own_lets_go_of_each_batch_that_its_jvm_has_written():
-    asked = "session('x').sparkContext.getConf().get('spark.serializer.objectStreamReset')"
-    code = f"from fruits.job.job_run import session; print({asked})"
+    expression = "open_session('x').sparkContext.getConf().get('spark.serializer.objectStreamReset')"
+    code = f"from fruits.job.job_run import open_session; print({expression})"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "spark_jobs")}
     done = subprocess.run(  # the session of these tests was begun before
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=120
@@ -78,7 +78,7 @@ def test_a_record_says_which_endpoints_the_job_spoke_to(tmp_path, monkeypatch):
     job_run.Run("featurize", arguments, Configured()).finish({"images": 1})
     written = stage_metrics.read(str(tmp_path), "featurize")
     assert written["images"] == 1
-    assert {(one["service"], one["region"]) for one in written["endpoints"]} >= {
+    assert {(endpoint["service"], endpoint["region"]) for endpoint in written["endpoints"]} >= {
         ("glue", "eu-west-3"),
         ("s3", "eu-west-3"),
     }
@@ -111,7 +111,7 @@ def test_an_error_raised_on_an_executor_is_named_as_if_raised_here():
         'Traceback (most recent call last):\n  File "x.py", line 1, in load\n'
         "fruits.base.errors.ObjectAccessError: could not fetch 'a': denied\n\nDriver stacktrace:"
     )
-    named = job_run.named(RuntimeError(text))
+    named = job_run.to_fruits_error(RuntimeError(text))
     assert isinstance(named, errors.ObjectAccessError)
     assert str(named) == "could not fetch 'a': denied"
 
@@ -157,13 +157,13 @@ def test_a_missing_argument_ends_with_two(stage):
     ],
 )
 def test_work_is_cut_into_few_long_partitions(rows, cores, partitions):
-    assert job_run.partitions(rows, cores, rows_each=10_000) == partitions
+    assert job_run.partition_count(rows, cores, rows_each=10_000) == partitions
 
 
 def test_few_large_rows_are_shared_out():
-    assert job_run.partitions(256, 8, rows_each=335) == 8
-    assert job_run.partitions(20, 8, rows_each=335) == 1
-    assert job_run.partitions(3, 2, rows_each=1) == 3
+    assert job_run.partition_count(256, 8, rows_each=335) == 8
+    assert job_run.partition_count(20, 8, rows_each=335) == 1
+    assert job_run.partition_count(3, 2, rows_each=1) == 3
 
 
 def test_metrics_are_written_whole_and_replaced_by_a_later_attempt(tmp_path):

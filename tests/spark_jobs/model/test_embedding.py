@@ -43,7 +43,7 @@ def embedded(flatbuffer: bytes, pixels: list[bytes], batch_size: int, *cuts: int
     batches = [
         batch for a, b in pairwise(starts) for batch in table.slice(a, b - a).combine_chunks().to_batches()
     ]
-    run = embedding.mapper(SimpleNamespace(value=flatbuffer), "id", "litert", batch_size)
+    run = embedding.embed_mapper(SimpleNamespace(value=flatbuffer), "id", "litert", batch_size)
     out = list(run(batches))
     assert [i for batch in out for i in batch.column("image_id").to_pylist()] == [
         str(i) for i in range(len(pixels))
@@ -54,8 +54,8 @@ def embedded(flatbuffer: bytes, pixels: list[bytes], batch_size: int, *cuts: int
 
 @pytest.mark.parametrize("batch_size", [2, 4, 8])
 def test_features_do_not_depend_on_the_batch_size_by_a_single_bit(flatbuffer, pixels, batch_size, forgotten):
-    one = embedded(flatbuffer, pixels, 1)
-    assert embedded(flatbuffer, pixels, batch_size).tobytes() == one.tobytes()
+    single = embedded(flatbuffer, pixels, 1)
+    assert embedded(flatbuffer, pixels, batch_size).tobytes() == single.tobytes()
 
 
 def test_features_do_not_depend_on_how_arrow_cut_the_rows(flatbuffer, pixels, forgotten):
@@ -63,25 +63,25 @@ def test_features_do_not_depend_on_how_arrow_cut_the_rows(flatbuffer, pixels, fo
 
 
 def test_a_reused_worker_makes_its_interpreter_once(flatbuffer, pixels, forgotten, monkeypatch):
-    made = []
+    created = []
     real = embedding.LiteRtEmbedder
-    monkeypatch.setattr(embedding, "LiteRtEmbedder", lambda *a: made.append(1) or real(*a))
+    monkeypatch.setattr(embedding, "LiteRtEmbedder", lambda *a: created.append(1) or real(*a))
     for _ in range(3):
         embedded(flatbuffer, pixels[:2], 1)
-    assert made == [1]
+    assert created == [1]
 
 
 def test_another_model_or_batch_size_replaces_the_cached_one(forgotten):
-    first = embedding.embedder("a", 1, lambda: "first")
-    assert embedding.embedder("a", 1, lambda: "other") is first
-    assert embedding.embedder("b", 1, lambda: "second") == "second"
-    assert embedding.embedder("b", 2, lambda: "third") == "third"
+    first = embedding.worker_embedder("a", 1, lambda: "first")
+    assert embedding.worker_embedder("a", 1, lambda: "other") is first
+    assert embedding.worker_embedder("b", 1, lambda: "second") == "second"
+    assert embedding.worker_embedder("b", 2, lambda: "third") == "third"
     assert list(embedding._ready) == [("b", 2)]
 
 
 def test_an_empty_partition_gives_nothing_and_makes_no_interpreter(forgotten):
     broadcast = SimpleNamespace()  # no value to read
-    assert list(embedding.mapper(broadcast, "id", "litert", 4)([])) == []
+    assert list(embedding.embed_mapper(broadcast, "id", "litert", 4)([])) == []
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -103,5 +103,5 @@ def test_what_is_stored_of_a_large_photo_has_nearly_its_features(flatbuffer, for
         photos.append(encoded(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)), quality=90))
     stored = [clean(photo).pixels for photo in photos]
     assert sum(map(len, stored)) < sum(map(len, photos)) / 2
-    for one, other in zip(embedded(flatbuffer, stored, 1), embedded(flatbuffer, photos, 1), strict=True):
-        assert one @ other / np.linalg.norm(one) / np.linalg.norm(other) > 0.98
+    for first, second in zip(embedded(flatbuffer, stored, 1), embedded(flatbuffer, photos, 1), strict=True):
+        assert first @ second / np.linalg.norm(first) / np.linalg.norm(second) > 0.98

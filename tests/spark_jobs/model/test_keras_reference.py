@@ -62,7 +62,7 @@ def test_weights_of_another_shape_are_a_named_error(weights):
     arrays = keras_reference.read_weights(weights)
     with pytest.raises(WeightsError, match="array 3"):
         keras_reference.build([*arrays[:3], arrays[3][:-1], *arrays[4:]])
-    with pytest.raises(WeightsError, match="arrays, wanted"):
+    with pytest.raises(WeightsError, match="arrays, expected"):
         keras_reference.build(arrays[:-1])
 
 

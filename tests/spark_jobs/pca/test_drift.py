@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fruits.pca import drift, principal_components
 from fruits.pca.drift import Drift, Limits
-from fruits.pca.gramian import Sums
+from fruits.pca.gramian import Gramian
 
 DIMS = 12
 LIMITS = Limits(degrees=30.0, loss=0.02)
@@ -19,10 +19,10 @@ def values(n: int, seed: int, stretched: int = 0) -> np.ndarray:
 
 
 def spectrum(*parts: np.ndarray) -> principal_components.Spectrum:
-    sums = Sums(DIMS)
+    sums = Gramian(DIMS)
     for part in parts:
         sums.add(part)
-    return principal_components.spectrum(sums)
+    return principal_components.solve(sums)
 
 
 @pytest.mark.parametrize("degrees", [0.0, 1e-7, 0.5, 30.0, 89.9, 90.0])
@@ -57,7 +57,7 @@ def test_the_same_images_have_not_drifted():
     measured = drift.measure(published, same)
     assert measured.angle_degrees < 1e-5
     assert measured.loss(None) < 1e-12
-    assert drift.why_new(published, published, measured, LIMITS, None) is None
+    assert drift.replacement_reason(published, published, measured, LIMITS, None) is None
 
 
 def test_another_kind_of_image_asks_for_a_new_basis():
@@ -65,7 +65,9 @@ def test_another_kind_of_image_asks_for_a_new_basis():
     tonight = spectrum(values(200, 1), values(800, 2, stretched=6))
     measured = drift.measure(published, tonight)
     assert "degrees apart" in str(
-        drift.why_new(published, principal_components.choose(tonight, "m", k=3), measured, LIMITS, None)
+        drift.replacement_reason(
+            published, principal_components.choose(tonight, "m", k=3), measured, LIMITS, None
+        )
     )
 
 
@@ -77,7 +79,7 @@ MEASURED = Drift(angle_degrees=1.0, explained_variance=0.90, possible_variance=0
     [
         ({}, MEASURED, None, None),
         ({"model_id": "other"}, None, None, "the model is another"),
-        ({"asked": "k=4"}, MEASURED, None, "another size is asked for"),
+        ({"asked": "k=4"}, MEASURED, None, "another size is requested"),
         ({}, replace(MEASURED, angle_degrees=30.1), None, "degrees apart"),
         ({}, replace(MEASURED, explained_variance=0.88), None, "loses 3.00% of the variance"),
         ({"asked": "variance=0.93"}, MEASURED, 0.93, "loses 3.00% of the variance"),
@@ -88,16 +90,18 @@ def test_each_limit_asks_for_a_new_basis_by_itself(published, measured, variance
     if variance is not None:
         fresh = replace(fresh, asked=f"variance={variance}")
     yesterday = replace(fresh, pca_id="of yesterday", **published)
-    new = drift.why_new(yesterday, fresh, measured, LIMITS, variance)
+    new = drift.replacement_reason(yesterday, fresh, measured, LIMITS, variance)
     assert (new is None) if reason is None else (reason in str(new))
 
 
 def test_the_same_basis_asked_for_in_other_words_stays():
     fresh = principal_components.choose(spectrum(values(50, 1)), "m", k=3)
-    assert drift.why_new(replace(fresh, asked="variance=0.5"), fresh, MEASURED, LIMITS, None) is None
+    assert (
+        drift.replacement_reason(replace(fresh, asked="variance=0.5"), fresh, MEASURED, LIMITS, None) is None
+    )
 
 
 def test_more_components_than_last_night_could_carry_ask_for_a_new_basis():
     few, many = (principal_components.choose(spectrum(values(n, 1)), "m", k=8) for n in (5, 50))
     measured = drift.measure(few, spectrum(values(50, 1)))
-    assert "can carry 8" in str(drift.why_new(few, many, measured, Limits(90, 1), None))
+    assert "can carry 8" in str(drift.replacement_reason(few, many, measured, Limits(90, 1), None))

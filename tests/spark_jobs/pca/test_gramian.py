@@ -7,13 +7,13 @@ import pyarrow as pa
 import pytest
 from fruits.base.batches import to_list_column
 from fruits.base.errors import FeaturesOutOfRangeError
-from fruits.pca import gramian as sums_module
+from fruits.pca import gramian
 from fruits.pca.gramian import (
     SCALE_BITS,
-    Sums,
-    merged_sums,
-    merger,
-    summer,
+    Gramian,
+    merge_mapper,
+    merge_serialized,
+    sum_mapper,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,11 +25,11 @@ def features(n: int, dims: int = 6) -> np.ndarray:
     return RNG.uniform(0, 6, (n, dims)).astype(np.float32)
 
 
-def summed(*parts: np.ndarray) -> Sums:
-    sums = Sums(parts[0].shape[1])
+def gramian_of(*parts: np.ndarray) -> Gramian:
+    total = Gramian(parts[0].shape[1])
     for part in parts:
-        sums.add(part)
-    return sums
+        total.add(part)
+    return total
 
 
 @settings(max_examples=40, deadline=None)
@@ -40,9 +40,9 @@ def test_sums_are_the_same_to_the_last_bit_in_any_order_and_partitioning(cuts, r
     random.shuffle(order)
     shuffled = values[order]
     parts = np.split(shuffled, np.cumsum(cuts))
-    merged = merged_sums(summed(part).to_bytes() for part in parts)
+    merged = merge_serialized(gramian_of(part).to_bytes() for part in parts)
     assert merged is not None
-    assert merged.to_bytes() == summed(values).to_bytes()
+    assert merged.to_bytes() == gramian_of(values).to_bytes()
 
 
 @settings(max_examples=60, deadline=None)
@@ -55,7 +55,7 @@ def test_merged_sums_are_those_taken_anew_after_any_mix_of_nights(nights):
     """Images come, change, go and are seen again; each night merges what came and takes out what went."""
     pool = features(60, 4)
     present: dict[int, np.ndarray] = {}
-    kept = Sums(4)
+    kept = Gramian(4)
     for what, image in nights:
         before = present.pop(image, None) if what != "add" else None
         after = {"change": pool[image + 30], "rerun": before}.get(what)
@@ -63,24 +63,24 @@ def test_merged_sums_are_those_taken_anew_after_any_mix_of_nights(nights):
             after = pool[image]
         if after is not None:
             present[image] = after
-            kept.merge(summed(after[None]))
+            kept.merge(gramian_of(after[None]))
         if before is not None:
-            kept.take(summed(before[None]))
-    anew = Sums(4)
+            kept.subtract(gramian_of(before[None]))
+    anew = Gramian(4)
     for row in present.values():
         anew.add(row[None])
-    assert Sums.from_bytes(kept.to_bytes()).to_bytes() == anew.to_bytes()
+    assert Gramian.from_bytes(kept.to_bytes()).to_bytes() == anew.to_bytes()
 
 
 def test_taking_out_what_needs_a_borrow_between_the_limbs_is_exact():
-    few, many = summed(np.full((3, 2), 8.0, np.float32)), summed(np.full((3000, 2), 8.0, np.float32))
-    many.take(summed(np.full((2997, 2), 8.0, np.float32)))
+    few, many = gramian_of(np.full((3, 2), 8.0, np.float32)), gramian_of(np.full((3000, 2), 8.0, np.float32))
+    many.subtract(gramian_of(np.full((2997, 2), 8.0, np.float32)))
     assert many.to_bytes() == few.to_bytes()
 
 
 def test_more_images_than_there_are_cannot_be_taken_out():
-    with pytest.raises(ValueError, match="cannot take 3 images out of 2"):
-        summed(features(2)).take(summed(features(3)))
+    with pytest.raises(ValueError, match="cannot subtract 3 images from 2"):
+        gramian_of(features(2)).subtract(gramian_of(features(3)))
 
 
 def test_floats_added_plainly_would_not_be_the_same():
@@ -94,33 +94,33 @@ def test_covariance_and_mean_are_correctly_rounded():
     exact = [[Fraction(int(v)) for v in row] for row in np.rint(values.astype(np.float64) * 2**SCALE_BITS)]
     n = len(exact)
     mean = [sum(row[i] for row in exact) / n for i in range(3)]
-    sums = summed(values)
+    total = gramian_of(values)
     for i in range(3):
-        assert sums.mean()[i] == float(mean[i] / 2**SCALE_BITS)
+        assert total.mean()[i] == float(mean[i] / 2**SCALE_BITS)
         for j in range(3):
             cross = sum((row[i] - mean[i]) * (row[j] - mean[j]) for row in exact) / (n - 1)
-            assert sums.covariance()[i, j] == float(cross / 4**SCALE_BITS)
+            assert total.covariance()[i, j] == float(cross / 4**SCALE_BITS)
 
 
 def test_blocks_are_folded_before_float64_runs_out_of_digits(monkeypatch):
-    monkeypatch.setattr(sums_module, "_BLOCK_ROWS", 4)
-    monkeypatch.setattr(sums_module, "_EXACT_ROWS", 8)
+    monkeypatch.setattr(gramian, "_BLOCK_ROWS", 4)
+    monkeypatch.setattr(gramian, "_EXACT_ROWS", 8)
     values = np.full((30, 2), 8.0, np.float32)
-    sums = Sums(2)
+    total = Gramian(2)
     for row in values:
-        sums.add(row[None])
-        assert sums._pending_rows <= 8
-    assert sums.covariance().tolist() == [[0.0, 0.0], [0.0, 0.0]]
-    assert sums.mean().tolist() == [8.0, 8.0]
+        total.add(row[None])
+        assert total._pending_rows <= 8
+    assert total.covariance().tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert total.mean().tolist() == [8.0, 8.0]
 
 
 def test_sums_beyond_64_bits_stay_exact():
-    part = summed(np.full((4, 1), 8.0, np.float32))
-    doubled = Sums.from_bytes(part.to_bytes())
+    part = gramian_of(np.full((4, 1), 8.0, np.float32))
+    doubled = Gramian.from_bytes(part.to_bytes())
     for _ in range(40):
-        doubled.merge(Sums.from_bytes(doubled.to_bytes()))
+        doubled.merge(Gramian.from_bytes(doubled.to_bytes()))
     assert doubled.count == 4 * 2**40
-    assert int(doubled._gram.whole()[0, 0]) == 4 * 2**40 * (8 * 2**SCALE_BITS) ** 2
+    assert int(doubled._products.to_integers()[0, 0]) == 4 * 2**40 * (8 * 2**SCALE_BITS) ** 2
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 8.01, -9.0])
@@ -128,33 +128,37 @@ def test_a_feature_that_cannot_be_summed_exactly_is_a_named_error(value):
     values = features(3)
     values[1, 2] = value
     with pytest.raises(FeaturesOutOfRangeError, match="MobileNetV2"):
-        Sums(6).add(values)
+        Gramian(6).add(values)
 
 
 def test_bytes_that_are_not_sums_are_refused():
-    data = summed(features(3)).to_bytes()
+    data = gramian_of(features(3)).to_bytes()
     for wrong in (data[:-1], b"XXXX" + data[4:]):
         with pytest.raises(ValueError, match="not the bytes"):
-            Sums.from_bytes(wrong)
+            Gramian.from_bytes(wrong)
 
 
 def test_no_parts_make_no_sums():
-    assert merged_sums(iter(())) is None
+    assert merge_serialized(iter(())) is None
 
 
 def test_the_mappers_sum_and_merge_partitions():
     values = features(30)
     rows = [pa.record_batch({"features": to_list_column(part)}) for part in np.split(values, [7, 7, 20])]
-    partials = [next(iter(summer(6)(rows[:2]))), next(iter(summer(6)(rows[2:]))), next(iter(summer(6)([])))]
-    (merged,) = merger()(partials)
-    assert merged.column("sums")[0].as_py() == summed(values).to_bytes()
+    partials = [
+        next(iter(sum_mapper(6)(rows[:2]))),
+        next(iter(sum_mapper(6)(rows[2:]))),
+        next(iter(sum_mapper(6)([]))),
+    ]
+    (merged,) = merge_mapper()(partials)
+    assert merged.column("sums")[0].as_py() == gramian_of(values).to_bytes()
 
 
 def test_sums_are_ready_to_be_read_by_two_threads_at_once(monkeypatch):
     features = np.arange(30, dtype=np.float32).reshape(10, 3) / 8
     batch = pa.record_batch([to_list_column(features)], names=["features"])
-    sums = sums_module.summed([batch], 3)
+    total = gramian.sum_batches([batch], 3)
     for changing in ("_multiply", "_fold"):
-        monkeypatch.setattr(Sums, changing, None)
-    assert np.allclose(sums.covariance(), np.cov(features.T))
-    assert sums.to_bytes()
+        monkeypatch.setattr(Gramian, changing, None)
+    assert np.allclose(total.covariance(), np.cov(features.T))
+    assert total.to_bytes()

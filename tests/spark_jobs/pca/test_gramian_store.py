@@ -53,11 +53,10 @@ def remove(run: job_run.Run, ids: list[int]) -> None:
     run.spark.sql(f"DELETE FROM {run.arguments.database}.features WHERE image_id IN ({listed})")
 
 
-def anew(run: job_run.Run, model_id: str = MODEL) -> bytes:
+def summed_again(run: job_run.Run, model_id: str = MODEL) -> bytes:
     """The sums of what the table has now, past everything that is tested here."""
-    features = run.spark.table(f"{run.arguments.database}.features")
-    rows = features.where(f"model_id = '{model_id}'").select("features")
-    total = gramian.Sums()
+    rows = tables.of_model(run.spark.table(f"{run.arguments.database}.features"), model_id).select("features")
+    total = gramian.Gramian()
     for batch in rows.toArrow().to_batches():
         total.add(np.array(batch.column("features").to_pylist(), np.float32))
     return total.to_bytes()
@@ -72,32 +71,34 @@ def tags(run: job_run.Run) -> dict[str, int]:
     return Table(run.spark, f"{run.arguments.database}.features").tags
 
 
-def up_to_date(run: job_run.Run, model_id: str = MODEL) -> gramian_store.Kept:
-    with gramian_store.up_to_date(run, model_id) as kept:
+def up_to_date(run: job_run.Run, model_id: str = MODEL) -> gramian_store.ModelGramian:
+    with gramian_store.refresh(run, model_id) as kept:
         return kept
 
 
-def updated(run: job_run.Run, model_id: str = MODEL) -> gramian_store.Kept:
+def updated(run: job_run.Run, model_id: str = MODEL) -> gramian_store.ModelGramian:
     kept = up_to_date(run, model_id)
-    assert kept.sums is not None
-    assert kept.sums.to_bytes() == anew(run, model_id)
+    assert kept.gramian is not None
+    assert kept.gramian.to_bytes() == summed_again(run, model_id)
     return kept
 
 
 def test_each_night_adds_what_came_and_subtracts_what_went(nights):
     run = begin(nights)
-    assert up_to_date(run).sums is None, "an empty table"
+    assert up_to_date(run).gramian is None, "an empty table"
     add(run, list(range(40)))
-    assert "no sums of this model are kept" in updated(run).how
+    assert "no sums of this model are kept" in updated(run).description
     add(run, list(range(40, 50)), night=2)
-    assert updated(run).how == "added 10 rows to the kept sums and subtracted 0"
-    assert updated(run).how == "nothing changed since the kept sums"
+    assert updated(run).description == "added 10 rows to the kept sums and subtracted 0"
+    assert updated(run).description == "nothing changed since the kept sums"
     remove(run, [44])
-    assert updated(run).how == "added 9 rows to the kept sums and subtracted 10", "a file is rewritten whole"
+    assert updated(run).description == "added 9 rows to the kept sums and subtracted 10", (
+        "a file is rewritten whole"
+    )
     add(run, [44], night=3)
     add(run, [60, 61], night=3, model_id=OTHER)
-    assert updated(run).how == "added 1 rows to the kept sums and subtracted 0"
-    assert updated(run, OTHER).sums.count == 2
+    assert updated(run).description == "added 1 rows to the kept sums and subtracted 0"
+    assert updated(run, OTHER).gramian.count == 2
     assert len(tags(run)) == 2, "one tag a model"
 
 
@@ -121,7 +122,7 @@ def test_any_mix_of_nights_gives_the_sums_taken_anew(nights):
             upkeep.compact(run, "features")
         if what == "lost tag":
             drop_tags(run)
-        assert updated(run).sums.count == len(present), what
+        assert updated(run).gramian.count == len(present), what
 
 
 def test_compaction_changes_no_row_and_is_not_counted(nights, monkeypatch):
@@ -133,7 +134,7 @@ def test_compaction_changes_no_row_and_is_not_counted(nights, monkeypatch):
     upkeep.compact(run, "features")
     assert Table(run.spark, f"{nights.database}.features").files == 1
     assert Table(run.spark, f"{nights.database}.features").snapshot_id != before
-    assert updated(run).how == "nothing changed since the kept sums"
+    assert updated(run).description == "nothing changed since the kept sums"
 
 
 def test_compaction_before_the_sums_are_brought_up_to_date_is_not_taken_for_theirs(nights):
@@ -164,9 +165,9 @@ def test_killed_between_any_two_commits_and_run_again_nothing_is_counted_twice(
         patch.setattr(*killed_at, dying)
         with pytest.raises(Killed):
             up_to_date(run)
-    assert updated(run).sums.count == 45
-    assert updated(run).how == "nothing changed since the kept sums"
-    assert gramian_store.count(run, MODEL) == 45
+    assert updated(run).gramian.count == 45
+    assert updated(run).description == "nothing changed since the kept sums"
+    assert gramian_store.image_count(run, MODEL) == 45
     remove(run, [3])
     updated(run)
     assert len(tags(run)) == 1
@@ -181,7 +182,7 @@ def test_expiry_keeps_the_tagged_snapshot_and_a_broken_history_is_no_matter(nigh
     add(run, list(range(40, 45)), night=2)
     remove(run, [41])
     upkeep.expire(run, "features", datetime.now(UTC) + timedelta(days=1), retain=1)
-    assert updated(run).how == "added 4 rows to the kept sums and subtracted 0"
+    assert updated(run).description == "added 4 rows to the kept sums and subtracted 0"
 
 
 def test_sums_of_a_snapshot_that_expired_are_taken_anew(nights):
@@ -193,7 +194,7 @@ def test_sums_of_a_snapshot_that_expired_are_taken_anew(nights):
     drop_tags(run)
     add(run, list(range(40, 45)), night=2)
     upkeep.expire(run, "features", datetime.now(UTC) + timedelta(days=1), retain=1)
-    assert updated(run).how.startswith("summed all 45 images: the snapshot")
+    assert updated(run).description.startswith("summed all 45 images: the snapshot")
 
 
 def test_many_changed_rows_are_summed_on_the_executors(nights, monkeypatch):
@@ -202,7 +203,7 @@ def test_many_changed_rows_are_summed_on_the_executors(nights, monkeypatch):
     updated(run)
     add(run, list(range(40, 50)), night=2)
     monkeypatch.setattr(gramian_store, "_ON_DRIVER_ROWS", 0)
-    assert updated(run).how == "added 10 rows to the kept sums and subtracted 0"
+    assert updated(run).description == "added 10 rows to the kept sums and subtracted 0"
 
 
 def test_all_rows_of_a_large_table_are_summed_on_the_executors(nights, monkeypatch):
@@ -211,7 +212,7 @@ def test_all_rows_of_a_large_table_are_summed_on_the_executors(nights, monkeypat
         add(run, [2 * night, 2 * night + 1], night)
     monkeypatch.setattr(gramian_store, "_ON_DRIVER_ROWS", 0)
     monkeypatch.setattr(gramian_store, "_MAX_PARTS", 1)  # and merged there before they reach the driver
-    assert updated(run).how == "summed all 6 images: no sums of this model are kept"
+    assert updated(run).description == "summed all 6 images: no sums of this model are kept"
 
 
 def test_when_most_files_changed_all_rows_are_summed_since_that_is_less(nights):
@@ -219,7 +220,7 @@ def test_when_most_files_changed_all_rows_are_summed_since_that_is_less(nights):
     add(run, list(range(40)))
     updated(run)
     remove(run, [1])
-    assert "summed all 39 images: 79 rows lie in files that changed" in updated(run).how
+    assert "summed all 39 images: 79 rows lie in files that changed" in updated(run).description
 
 
 def test_rows_marked_as_deleted_by_another_writer_are_summed_anew(nights):
@@ -230,7 +231,7 @@ def test_rows_marked_as_deleted_by_another_writer_are_summed_anew(nights):
         f"ALTER TABLE {nights.database}.features SET TBLPROPERTIES ('write.delete.mode' = 'merge-on-read')"
     )
     remove(run, [1])
-    assert "marked rows as deleted" in updated(run).how
+    assert "marked rows as deleted" in updated(run).description
 
 
 def test_a_model_without_features_any_more_is_forgotten(nights):
@@ -238,8 +239,8 @@ def test_a_model_without_features_any_more_is_forgotten(nights):
     add(run, [1, 2])
     updated(run)
     remove(run, [1, 2])
-    assert up_to_date(run).sums is None
-    assert gramian_store.models(run) == []
+    assert up_to_date(run).gramian is None
+    assert gramian_store.stored_models(run) == []
     assert tags(run) == {}
 
 

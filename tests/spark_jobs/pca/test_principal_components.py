@@ -6,7 +6,7 @@ import pytest
 from fruits.base.batches import to_list_column
 from fruits.base.errors import ConstantFeaturesError, InputError, TooFewImagesError
 from fruits.pca import principal_components
-from fruits.pca.gramian import Sums
+from fruits.pca.gramian import Gramian
 from sklearn.decomposition import PCA
 
 DIMS = 40
@@ -22,7 +22,7 @@ def features(n: int = 300, seed: int = 3) -> np.ndarray:
 
 
 def fitted(values: np.ndarray, **how_many: float) -> principal_components.Pca:
-    sums = Sums(values.shape[1])
+    sums = Gramian(values.shape[1])
     sums.add(values)
     return principal_components.fit(sums, "model", **how_many)
 
@@ -152,7 +152,7 @@ def test_rows_that_cannot_be_projected_are_null_and_say_why():
     batch = pa.record_batch(
         {"image_id": pa.array(list("abcd")), "features": pa.array(rows, pa.list_(pa.float32()))}
     )
-    (projected,) = principal_components.projector(model)([batch])
+    (projected,) = principal_components.project_mapper(model)([batch])
     assert projected.column("finite").to_pylist() == [True, False, True, True]
     assert projected.column("dims").to_pylist() == [DIMS, DIMS, DIMS - 1, DIMS]
     assert [row is None for row in projected.column("pca").to_pylist()] == [False, True, True, False]
@@ -163,7 +163,7 @@ def test_one_bad_value_leaves_its_neighbours_projected():
     values = features(3)
     values[0, 0] = np.inf
     model = fitted(features(), k=2)
-    (projected,) = principal_components.projector(model)(
+    (projected,) = principal_components.project_mapper(model)(
         [pa.record_batch({"image_id": pa.array(list("abc")), "features": to_list_column(values)})]
     )
     assert [row is None for row in projected.column("pca").to_pylist()] == [True, False, False]

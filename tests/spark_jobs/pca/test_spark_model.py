@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fruits.pca import principal_components, spark_model
-from fruits.pca.gramian import Sums
+from fruits.pca.gramian import Gramian
 from pyspark.ml.feature import PCAModel
 from pyspark.ml.linalg import Vectors
 
@@ -15,11 +15,11 @@ DIMS = 30
 @pytest.mark.spark
 def test_a_saved_pca_is_a_pca_model_that_transforms_saves_and_loads(spark, tmp_path):
     values = np.random.default_rng(1).uniform(0, 6, (50, DIMS)).astype(np.float32)
-    sums = Sums(DIMS)
+    sums = Gramian(DIMS)
     sums.add(values)
     (tmp_path / "pca_model.npz").write_bytes(principal_components.fit(sums, "m", k=4).to_bytes())
     fitted = principal_components.load(str(tmp_path / "pca_model.npz"))
-    spark_model.pca_model(spark, fitted).write().save(str(tmp_path / "model"))
+    spark_model.to_spark(spark, fitted).write().save(str(tmp_path / "model"))
     model = PCAModel.load(str(tmp_path / "model"))
 
     np.testing.assert_array_equal(model.pc.toArray(), fitted.components.T)
