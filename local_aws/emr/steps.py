@@ -173,7 +173,7 @@ class Execution:
                     [
                         sys.executable,
                         "-I",
-                        str(Path(__file__).with_name("supervisor.py")),
+                        str(Path(__file__).parent / "execution" / "supervisor.py"),
                         str(self._cluster.settings.kill_seconds),
                         *self._cluster.hooks.step_command(self._cluster, self._step, local.argv),
                     ],
