@@ -11,6 +11,7 @@ import moto.backends
 from local_aws.clients import Clients
 from local_aws.credentials import Credentials
 from local_aws.dispatch import Dispatcher
+from local_aws.emr.execution.process import run_step
 from local_aws.emr.execution.runtime import Runtime
 from local_aws.emr.models import EmrBackend, emr_backends
 from local_aws.faults import FaultControl, Faults, FaultyClusters, FaultyReads, FaultyWire
@@ -48,12 +49,13 @@ def assemble(
         extra: further interceptors, between the guards and the service.
     """
     clients = Clients(endpoint, credentials)
-    hooks = None
     if settings.faults:
         faults = Faults()
         hooks = FaultyClusters(faults)
+        EmrBackend.runtime = Runtime(settings, clients, run_step, hooks)
         extra = [*extra, FaultControl(faults), FaultyWire(faults), FaultyReads(faults, hooks)]
-    EmrBackend.runtime = Runtime(settings, clients, hooks)
+    else:
+        EmrBackend.runtime = Runtime(settings, clients, run_step)
     storage.install()
     access_log = AccessLog(settings.state_dir / "access.jsonl")
     about: dict[str, object] = {"endpoint": endpoint}

@@ -1,4 +1,4 @@
-"""The two errors that EMR's API gives for a bad request."""
+"""The two errors that EMR's API returns for a bad request."""
 
 from __future__ import annotations
 
@@ -12,12 +12,7 @@ class ValidationException(ServiceException):
 
 
 class InvalidRequestException(ServiceException):
-    """The request names something that is not there.
-
-    Args:
-        message: what is wrong.
-        error_code: EMR's own code beside the exception's name, such as `NoSuchCluster`.
-    """
+    """The request refers to something that does not exist; `error_code` is EMR's own, such as `NoSuchCluster`."""
 
     code = "InvalidRequestException"
 
@@ -28,15 +23,15 @@ class InvalidRequestException(ServiceException):
 
 
 def no_such_cluster(cluster_id: str) -> InvalidRequestException:
-    """What Describe and List calls give for an unknown cluster."""
+    """Return the error of Describe and List calls for an unknown cluster."""
     return InvalidRequestException(f"Cluster id '{cluster_id}' is not valid.", "NoSuchCluster")
 
 
 def no_such_job_flow() -> ValidationException:
-    """What the older calls (AddJobFlowSteps, TerminateJobFlows…) give for an unknown cluster."""
+    """Return the error of the older calls (AddJobFlowSteps, TerminateJobFlows…) for an unknown cluster."""
     return ValidationException("Specified job flow ID does not exist.")
 
 
 def no_such_step(step_id: str) -> InvalidRequestException:
-    """What is given for a step that the cluster does not have."""
+    """Return the error for a step that the cluster does not have."""
     return InvalidRequestException(f"Step id '{step_id}' is not valid.")

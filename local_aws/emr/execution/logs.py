@@ -1,9 +1,9 @@
-"""Logs under a cluster's LogUri, laid out as EMR lays them out.
+"""Logs under a cluster's LogUri, in the folders that EMR uses.
 
     <LogUri>/<cluster>/steps/<step>/{controller,stdout,stderr}.gz
     <LogUri>/<cluster>/containers/<application>/<container>/{stdout,stderr}.gz   (--deploy-mode cluster)
 
-They are written through this server's own S3, as a client (user agent `local_aws-logs`).
+They are written through this server's own S3 as a client.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class LogFolder:
-    """The place of one cluster's logs; does nothing when the cluster has no LogUri."""
+    """The logs of one cluster. Nothing is written when the cluster has no LogUri."""
 
     def __init__(self, s3: S3Client, log_uri: str | None, cluster_id: str) -> None:
         match = re.fullmatch(r"s3[an]?://([^/]+)/?(.*)", log_uri or "")
@@ -31,14 +31,13 @@ class LogFolder:
         )
 
     def uri(self, path: str) -> str | None:
-        """The S3 URI of a log, e.g. of `steps/s-1/stderr.gz`; None without a LogUri."""
+        """Return the S3 URI of a log such as `steps/s-1/stderr.gz`; None without a LogUri."""
         return f"s3://{self._bucket}/{self._prefix}/{path}" if self._bucket else None
 
     def ship(self, folder: str, files: dict[str, Path]) -> str | None:
-        """Writes files, compressed, as `<folder>/<name>.gz`.
+        """Write compressed files as `<folder>/<name>.gz`; return what failed, or None.
 
-        Returns:
-            What went wrong, or None. As on EMR, a log that cannot be written fails nothing.
+        As on EMR, a log that cannot be written fails nothing.
         """
         if not self._bucket:
             return None
