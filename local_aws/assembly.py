@@ -1,4 +1,4 @@
-"""Puts the parts together: moto, the replaced services, the interceptors."""
+"""Assembles the application from moto, the replaced services and the interceptors."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from local_aws.web import Application, Interceptor
 
 
 @dataclass
-class Laptop:
-    """A running laptop's AWS, without its socket."""
+class Emulator:
+    """A running AWS emulator without its socket."""
 
     application: Application
     access_log: AccessLog
 
     def close(self) -> None:
-        """Ends every running step, then the access log."""
+        """End every running step, then the access log."""
         for _, _, backend in list(emr_backends.iter_backends()):
             if isinstance(backend, EmrBackend):
                 backend.close()
@@ -39,14 +39,14 @@ class Laptop:
 
 def assemble(
     settings: Settings, endpoint: str, credentials: Credentials, extra: Sequence[Interceptor] = ()
-) -> Laptop:
-    """The application for one endpoint; moto's state is global, so that there is one in a process.
+) -> Emulator:
+    """Return the application for an endpoint; there is one in a process, since moto's state is global.
 
     Args:
-        settings: what it runs with.
-        endpoint: the URL it will be reached by; steps are told this one.
+        settings: Settings of the server.
+        endpoint: URL of the server, for clients and steps.
         credentials: Root key of the account.
-        extra: further interceptors, between the guards and the service.
+        extra: Further interceptors, between the guards and the service.
     """
     clients = Clients(endpoint, credentials)
     if settings.faults:
@@ -61,11 +61,11 @@ def assemble(
     about: dict[str, object] = {"endpoint": endpoint}
     signatures = SignatureCheck(Keys(credentials))
     interceptors: list[Interceptor] = [access_log, LoopbackGuard(), Health(about), signatures, *extra]
-    return Laptop(Application(Dispatcher(_replacement(clients)), interceptors), access_log)
+    return Emulator(Application(Dispatcher(_replacement(clients)), interceptors), access_log)
 
 
 def _replacement(clients: Clients) -> Callable[[str], None]:
-    """Puts our services in the place of moto's when one is first asked for; importing them all takes seconds."""
+    """Return a function that replaces a service of moto before its first use; importing all takes seconds."""
     find: Any = moto.backends.get_backend
     vars(moto.backends)["get_backend"] = lambda name: emr_backends if name == "emr" else find(name)
 
@@ -79,10 +79,10 @@ def _replacement(clients: Clients) -> Callable[[str], None]:
         elif service == "cloudformation":
             from moto.cloudformation.models import cloudformation_backends
 
-            from local_aws.cloudformation import budgets, models, network, resources  # noqa: F401  being defined is enough
+            from local_aws.cloudformation import budgets, models, network, resources  # noqa: F401  the classes register themselves
 
             cloudformation_backends.backend = models.StrictCloudFormationBackend
             models.install()
-            resources.install(clients)
+            resources.CompleteResource.clients = clients
 
     return replace

@@ -173,6 +173,7 @@ def test_a_driver_of_the_archives_class_path_starts_from_it(
 
 def test_icebergs_jars_that_are_not_cached_fail_the_step() -> None:
     bare = replace(INSTALLATION, iceberg_jars=(), class_archive=None)
+    iceberg = [{"Classification": "iceberg-defaults", "Properties": {"iceberg.enabled": "true"}}]
     with pytest.raises(StepNotRunnable, match="make setup"):
         build("command-runner.jar", ["spark-submit", "job.py"], iceberg, bare, fetch)
 
