@@ -1,6 +1,6 @@
-"""Faults that a test arms over HTTP; they exist only in a server started with `--faults`.
+"""Faults that a test arms over HTTP in a server started with `--faults`.
 
-A fault is a JSON object posted to `/_local_aws/faults`; `local_aws.faults.armed` says what it may hold.
+A fault is a JSON object posted to `/_local_aws/faults`; `local_aws.faults.armed.Fault` documents its members.
 """
 
 from local_aws.faults.armed import Fault, Faults, FaultSpecError
