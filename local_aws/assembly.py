@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,30 +37,28 @@ class Emulator:
         self.access_log.close()
 
 
-def assemble(
-    settings: Settings, endpoint: str, credentials: Credentials, extra: Sequence[Interceptor] = ()
-) -> Emulator:
+def assemble(settings: Settings, endpoint: str, credentials: Credentials) -> Emulator:
     """Return the application for an endpoint; there is one in a process, since moto's state is global.
 
     Args:
         settings: Settings of the server.
         endpoint: URL of the server, for clients and steps.
         credentials: Root key of the account.
-        extra: Further interceptors, between the guards and the service.
     """
     clients = Clients(endpoint, credentials)
+    faulty: list[Interceptor] = []
     if settings.faults:
         faults = Faults()
         hooks = FaultyClusters(faults)
         EmrBackend.runtime = Runtime(settings, clients, run_step, hooks)
-        extra = [*extra, FaultControl(faults), FaultyWire(faults), FaultyReads(faults, hooks)]
+        faulty = [FaultControl(faults), FaultyWire(faults), FaultyReads(faults, hooks)]
     else:
         EmrBackend.runtime = Runtime(settings, clients, run_step)
     storage.install()
     access_log = AccessLog(settings.state_dir / "access.jsonl")
     about: dict[str, object] = {"endpoint": endpoint}
     signatures = SignatureCheck(Keys(credentials))
-    interceptors: list[Interceptor] = [access_log, LoopbackGuard(), Health(about), signatures, *extra]
+    interceptors: list[Interceptor] = [access_log, LoopbackGuard(), Health(about), signatures, *faulty]
     return Emulator(Application(Dispatcher(_replacement(clients)), interceptors), access_log)
 
 

@@ -10,10 +10,7 @@ from local_aws.requests import Call
 
 # By name: code and status of the JSON protocol (EMR, Glue, KMS), of S3 and of the query protocol, and the message.
 _ERRORS: dict[str, tuple[tuple[str, int], tuple[str, int], tuple[str, int], str]] = {
-    "Throttling": (
-        *(("ThrottlingException", 400), ("SlowDown", 503), ("Throttling", 400)),
-        "Rate exceeded",
-    ),
+    "Throttling": (*(("ThrottlingException", 400), ("SlowDown", 503), ("Throttling", 400)), "Rate exceeded"),
     "SlowDown": (
         *(("ThrottlingException", 400), ("SlowDown", 503), ("Throttling", 400)),
         "Please reduce your request rate.",

@@ -170,10 +170,12 @@ def verify(call: Call, keys: Keys, now: float) -> None:
     secret = keys.secret_of(claim.access_key_id, claim.session_token, now)
     key = _signing_key(secret, claim.day, claim.region, claim.service)
     content_hash = _content_hash(call, claim)
+    # the services other than S3 encode once more what is encoded already
+    path = unquote_to_bytes(call.raw_path) if claim.service == "s3" else call.raw_path
     canonical = "\n".join(
         (
             call.method,
-            _canonical_path(call.raw_path, claim.service),
+            quote(path, safe="/-_.~"),
             _canonical_query(call.query_string),
             *(f"{name}:{_header(call, name)}" for name in claim.signed_headers),
             "",
@@ -268,11 +270,6 @@ def _content_hash(call: Call, claim: _Claim) -> str:
     if stated and stated != actual:
         raise RequestRefused("ContentMismatch")
     return actual
-
-
-def _canonical_path(raw_path: str, service: str) -> str:
-    # the services other than S3 encode once more what is encoded already
-    return quote(unquote_to_bytes(raw_path) if service == "s3" else raw_path, safe="/-_.~")
 
 
 def _canonical_query(query_string: str) -> str:

@@ -60,7 +60,6 @@ class Cluster:
         self.tags = {tag["Key"]: tag.get("Value", "") for tag in request.get("Tags") or []}
         self.keep_alive = bool(instances.get("KeepJobFlowAliveWhenNoSteps"))
         self.termination_protected = bool(instances.get("TerminationProtected"))
-        self.visible_to_all_users = request.get("VisibleToAllUsers", True)
         self.step_concurrency_level = request.get("StepConcurrencyLevel") or 1
         self.auto_termination_policy: dict[str, Any] | None = request.get("AutoTerminationPolicy")
         self.managed_scaling_policy: dict[str, Any] | None = request.get("ManagedScalingPolicy")

@@ -58,7 +58,7 @@ def describe(cluster: Cluster) -> dict[str, Any]:
             "AutoTerminate": not cluster.keep_alive,
             "TerminationProtected": cluster.termination_protected,
             "UnhealthyNodeReplacement": bool(request["Instances"].get("UnhealthyNodeReplacement")),
-            "VisibleToAllUsers": cluster.visible_to_all_users,
+            "VisibleToAllUsers": request.get("VisibleToAllUsers", True),
             "Applications": releases.applications(request["ReleaseLabel"], request.get("Applications") or []),
             "Tags": [{"Key": key, "Value": value} for key, value in cluster.tags.items()],
             "MasterPublicDnsName": address,

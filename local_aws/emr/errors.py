@@ -12,26 +12,12 @@ class ValidationException(ServiceException):
 
 
 class InvalidRequestException(ServiceException):
-    """The request refers to something that does not exist; `error_code` is EMR's own, such as `NoSuchCluster`."""
+    """The request refers to something that does not exist."""
 
     code = "InvalidRequestException"
 
-    def __init__(self, message: str, error_code: str | None = None) -> None:
-        super().__init__(message)
-        if error_code:
-            self.error_code = error_code
 
+class NoSuchCluster(InvalidRequestException):
+    """The cluster does not exist."""
 
-def no_such_cluster(cluster_id: str) -> InvalidRequestException:
-    """Return the error of Describe and List calls for an unknown cluster."""
-    return InvalidRequestException(f"Cluster id '{cluster_id}' is not valid.", "NoSuchCluster")
-
-
-def no_such_job_flow() -> ValidationException:
-    """Return the error of the older calls (AddJobFlowSteps, TerminateJobFlows…) for an unknown cluster."""
-    return ValidationException("Specified job flow ID does not exist.")
-
-
-def no_such_step(step_id: str) -> InvalidRequestException:
-    """Return the error for a step that the cluster does not have."""
-    return InvalidRequestException(f"Step id '{step_id}' is not valid.")
+    error_code = "NoSuchCluster"

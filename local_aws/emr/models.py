@@ -42,11 +42,6 @@ class EmrBackend(BaseBackend):
         self._lock = threading.Lock()
         self.security_configurations: dict[str, SecurityConfiguration] = {}
 
-    def reset(self) -> None:
-        """End every cluster and forget it (moto's `POST /moto-api/reset`)."""
-        self.close()
-        super().reset()
-
     def close(self) -> None:
         """End every cluster, with all processes of its steps, and wait for that."""
         clusters = list(self._clusters.values())
@@ -99,13 +94,13 @@ class EmrBackend(BaseBackend):
     def cluster(self, cluster_id: str) -> Cluster:
         """Return a cluster."""
         if cluster_id not in self._clusters:
-            raise errors.no_such_cluster(cluster_id)
+            raise errors.NoSuchCluster(f"Cluster id '{cluster_id}' is not valid.")
         return self._clusters[cluster_id]
 
     def job_flow(self, job_flow_id: str) -> Cluster:
         """Return a cluster for the older calls, which have another error."""
         if job_flow_id not in self._clusters:
-            raise errors.no_such_job_flow()
+            raise errors.ValidationException("Specified job flow ID does not exist.")
         return self._clusters[job_flow_id]
 
     def list_clusters(
@@ -150,7 +145,7 @@ class EmrBackend(BaseBackend):
         for step in self.cluster(cluster_id).steps:
             if step.id == step_id:
                 return step
-        raise errors.no_such_step(step_id)
+        raise errors.InvalidRequestException(f"Step id '{step_id}' is not valid.")
 
     def list_steps(
         self, cluster_id: str, step_ids: list[str] | None = None, states: list[str] | None = None

@@ -41,16 +41,11 @@ class EmrResponse(BaseResponse):
             result["Marker"] = base64.b64encode(str(start + PAGE_SIZE).encode()).decode()
         return ActionResult(result)
 
-    def _set(self, clusters: list[Cluster], name: str, value: object) -> ActionResult:
-        for cluster in clusters:
-            with cluster.changed:
-                setattr(cluster, name, value)
-                cluster.changed.notify_all()
+    def _set(self, cluster: Cluster, name: str, value: object) -> ActionResult:
+        with cluster.changed:
+            setattr(cluster, name, value)
+            cluster.changed.notify_all()
         return EmptyResult()
-
-    def _set_flag(self, name: str, parameter: str) -> ActionResult:
-        clusters = [self.backend.job_flow(job_flow_id) for job_flow_id in self._get_param("JobFlowIds", [])]
-        return self._set(clusters, name, bool(self._get_param(parameter)))
 
     # clusters
 
@@ -73,20 +68,11 @@ class EmrResponse(BaseResponse):
         self.backend.terminate_job_flows(self._get_param("JobFlowIds", []))
         return EmptyResult()
 
-    def modify_cluster(self) -> ActionResult:
-        cluster = self._cluster()
-        level = validation.check_concurrency(self._get_param("StepConcurrencyLevel"))
-        self._set([cluster], "step_concurrency_level", level)
-        return ActionResult({"StepConcurrencyLevel": level})
-
     def set_termination_protection(self) -> ActionResult:
-        return self._set_flag("termination_protected", "TerminationProtected")
-
-    def set_visible_to_all_users(self) -> ActionResult:
-        return self._set_flag("visible_to_all_users", "VisibleToAllUsers")
-
-    def set_keep_job_flow_alive_when_no_steps(self) -> ActionResult:
-        return self._set_flag("keep_alive", "KeepJobFlowAliveWhenNoSteps")
+        clusters = [self.backend.job_flow(job_flow_id) for job_flow_id in self._get_param("JobFlowIds", [])]
+        for cluster in clusters:
+            self._set(cluster, "termination_protected", bool(self._get_param("TerminationProtected")))
+        return EmptyResult()
 
     def add_tags(self) -> ActionResult:
         cluster, tags = self._cluster("ResourceId"), self._get_param("Tags", [])
@@ -179,22 +165,22 @@ class EmrResponse(BaseResponse):
     def put_auto_termination_policy(self) -> ActionResult:
         cluster, policy = self._cluster(), self._get_param("AutoTerminationPolicy")
         validation.check_auto_termination(policy)
-        return self._set([cluster], "auto_termination_policy", policy)
+        return self._set(cluster, "auto_termination_policy", policy)
 
     def get_auto_termination_policy(self) -> ActionResult:
         return _unless_none("AutoTerminationPolicy", self._cluster().auto_termination_policy)
 
     def remove_auto_termination_policy(self) -> ActionResult:
-        return self._set([self._cluster()], "auto_termination_policy", None)
+        return self._set(self._cluster(), "auto_termination_policy", None)
 
     def put_managed_scaling_policy(self) -> ActionResult:
-        return self._set([self._cluster()], "managed_scaling_policy", self._get_param("ManagedScalingPolicy"))
+        return self._set(self._cluster(), "managed_scaling_policy", self._get_param("ManagedScalingPolicy"))
 
     def get_managed_scaling_policy(self) -> ActionResult:
         return _unless_none("ManagedScalingPolicy", self._cluster().managed_scaling_policy)
 
     def remove_managed_scaling_policy(self) -> ActionResult:
-        return self._set([self._cluster()], "managed_scaling_policy", None)
+        return self._set(self._cluster(), "managed_scaling_policy", None)
 
     # security configurations
 

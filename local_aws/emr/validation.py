@@ -43,7 +43,9 @@ def check_run_job_flow(request: Mapping[str, Any], region: str, account: Account
         ValidationException: The request breaks a rule.
         InvalidRequestException: The request refers to a security configuration or subnet that does not exist.
     """
-    _require(request, "Name", "Instances")
+    for name in ("Name", "Instances"):
+        if request.get(name) in (None, ""):
+            raise _constraint("null", name.lower(), "not be null")
     label = _check_release(request, region)
     _check_roles(request, account)
     _check_instances(request["Instances"], label, account)
@@ -62,8 +64,10 @@ def check_run_job_flow(request: Mapping[str, Any], region: str, account: Account
         raise ValidationException("A maximum of 16 bootstrap actions can be specified.")
     check_tags(request.get("Tags") or [])
     check_auto_termination(request.get("AutoTerminationPolicy"))
-    concurrency = check_concurrency(request.get("StepConcurrencyLevel"))
-    check_steps(request.get("Steps") or [], active=0, concurrency=concurrency)
+    concurrency = request.get("StepConcurrencyLevel")
+    if concurrency is not None and not 1 <= concurrency <= 256:
+        raise ValidationException("The step concurrency level must be between 1 and 256.")
+    check_steps(request.get("Steps") or [], active=0, concurrency=concurrency or 1)
 
 
 def provisioning_problem(request: Mapping[str, Any], account: Account) -> str | None:
@@ -97,12 +101,6 @@ def _constraint(value: str, member: str, constraint: str) -> ValidationException
         f"1 validation error detected: Value {value} at '{member}' failed to satisfy constraint: "
         f"Member must {constraint}"
     )
-
-
-def _require(request: Mapping[str, Any], *names: str) -> None:
-    for name in names:
-        if request.get(name) in (None, ""):
-            raise _constraint("null", name[0].lower() + name[1:], "not be null")
 
 
 def _check_release(request: Mapping[str, Any], region: str) -> str:
@@ -193,13 +191,6 @@ def check_auto_termination(policy: Mapping[str, Any] | None) -> None:
     low, high = IDLE_TIMEOUT
     if policy is not None and not low <= policy.get("IdleTimeout", 3600) <= high:
         raise ValidationException(f"IdleTimeout must be between {low} and {high} seconds.")
-
-
-def check_concurrency(level: int | None) -> int:
-    """Check a step concurrency level and return it, 1 by default."""
-    if level is not None and not 1 <= level <= 256:
-        raise ValidationException("The step concurrency level must be between 1 and 256.")
-    return level or 1
 
 
 def check_steps(steps: Sequence[Mapping[str, Any]], *, active: int, concurrency: int) -> None:

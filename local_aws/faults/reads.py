@@ -1,11 +1,11 @@
 """Reads that lag behind or go backward, like those of an eventually consistent service.
 
-`stale`: a read returns the answer of `seconds` ago. ListClusters shows the clusters and states of that moment even where
-no request came then.
+`stale`: a read returns the answer of `seconds` ago. ListClusters shows the clusters and states of that moment even
+where no request came then.
 `backward`: a read returns, at its `rate`, the answer before the last change.
 
-Both affect EMR's DescribeCluster, DescribeStep, ListClusters and ListSteps and Glue's GetTable and GetTables. They count
-as struck only where the earlier answer differs from the present answer.
+Both affect EMR's DescribeCluster, DescribeStep, ListClusters and ListSteps and Glue's GetTable and GetTables. They
+count as struck only where the earlier answer differs from the present answer.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from __future__ import annotations
 import json
 import threading
 import time
+from itertools import chain
 from typing import Any
 
 from local_aws.emr import describe
-from local_aws.emr.cluster import Cluster
-from local_aws.emr.models import EmrBackend, emr_backends
+from local_aws.emr.models import emr_backends
 from local_aws.faults.armed import LAGGING, READS, Fault, Faults
 from local_aws.faults.clusters import FaultyClusters
 from local_aws.replies import Reply
@@ -41,7 +41,9 @@ class FaultyReads(Interceptor):
     def before(self, call: Call) -> Reply | None:
         """Keep the body, which the service consumes, and let the request pass."""
         if _lags(call):
-            call.environ[_BODY] = _body(call)
+            source = call.environ["wsgi.input"]
+            call.environ[_BODY] = source.read()
+            source.seek(0)
         return None
 
     def after(self, call: Call, reply: Reply) -> Reply:
@@ -84,7 +86,8 @@ class FaultyReads(Interceptor):
         states = request.get("ClusterStates") or []
         after, before = request.get("CreatedAfter", 0.0), request.get("CreatedBefore", float("inf"))
         summaries = []
-        for cluster in _all_clusters(call.region):
+        backends: list[Any] = [emr for _, name, emr in emr_backends.iter_backends() if name == call.region]
+        for cluster in chain.from_iterable(emr.list_clusters() for emr in backends):
             state = self._clusters.state_at(cluster, moment)
             is_in_time = after < cluster.timeline.created.timestamp() < before
             if state is not None and is_in_time and (not states or state in states):
@@ -106,19 +109,3 @@ def _content(call: Call, reply: Reply) -> object:
     if call.operation != "ListClusters":
         return reply.body
     return [(item["Id"], item["Status"]["State"]) for item in json.loads(reply.body)["Clusters"]]
-
-
-def _all_clusters(region: str) -> list[Cluster]:
-    return [
-        cluster
-        for _, name, backend in emr_backends.iter_backends()
-        if name == region and isinstance(backend, EmrBackend)
-        for cluster in backend.list_clusters()
-    ]
-
-
-def _body(call: Call) -> bytes:
-    source = call.environ["wsgi.input"]
-    body: bytes = source.read()
-    source.seek(0)
-    return body

@@ -1,9 +1,9 @@
 """Makes moto's store of S3 objects safe for threads, and evaluates bucket policies.
 
 In moto, an iteration over a bucket looks each key up again and fails after a deletion; it closes the bytes of a
-replaced object at once, so that a reader of them fails; it keeps a reference to every object for a dashboard; and it ignores the
-conditions of a policy, so that `Deny` unless TLS denies everything. Denials with a condition are left out here, since
-the request is unknown where the policy is evaluated.
+replaced object at once, so that a reader of them fails; it keeps a reference to every object for a dashboard; and it
+ignores the conditions of a policy, so that `Deny` unless TLS denies everything. Denials with a condition are left out
+here, since the request is unknown where the policy is evaluated.
 """
 
 from __future__ import annotations
@@ -23,19 +23,17 @@ class _Untracked(list[Any]):
         """Forget the instance."""
 
 
+def _lists(store: dict[str, list[Any]]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield each key with its versions, as of one moment (copying a dict is atomic)."""
+    yield from dict(store).items()
+
+
 def _items(store: dict[str, list[Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield each key with its latest version, as of one moment (copying a dict is atomic)."""
-    for key, versions in dict(store).items():
-        yield key, versions[-1]
+    return ((key, versions[-1]) for key, versions in _lists(store))
 
 
 def _values(store: dict[str, list[Any]]) -> Iterator[Any]:
-    for versions in dict(store).values():
-        yield versions[-1]
-
-
-def _lists(store: dict[str, list[Any]]) -> Iterator[tuple[str, list[Any]]]:
-    yield from dict(store).items()
+    return (versions[-1] for _, versions in _lists(store))
 
 
 def _dispose(_key: Any, garbage: bool = False) -> None:

@@ -124,10 +124,7 @@ def exports(classifications: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _spark_submit(
-    args: list[str],
-    configured: dict[str, dict[str, str]],
-    installation: SparkInstallation,
-    fetch: Fetch,
+    args: list[str], configured: dict[str, dict[str, str]], installation: SparkInstallation, fetch: Fetch
 ) -> Command:
     options, application = _split(args)
     command = Command([])
