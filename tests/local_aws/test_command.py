@@ -1,4 +1,4 @@
-"""From a step's arguments to the command that runs here: pure, without a server."""
+"""From a step's arguments to the local command, without a server."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def conf(command: Command) -> dict[str, str]:
 
 
 def rest(command: Command) -> list[str]:
-    """What is passed through: everything after the configuration."""
+    """Return what is passed on: everything after the configuration."""
     at = 3
     while command.argv[at : at + 1] == ["--conf"]:
         at += 2
@@ -76,7 +76,7 @@ def test_the_size_of_a_cluster_is_left_out_where_spark_runs_in_one_process() -> 
 
 
 def test_the_rest_is_passed_through_in_its_order() -> None:
-    given = [
+    args = [
         "--num-executors",
         "3",
         "--verbose",
@@ -89,7 +89,7 @@ def test_the_rest_is_passed_through_in_its_order() -> None:
         "a b",
         "s3://b/k",
     ]
-    assert rest(spark(*given)) == given
+    assert rest(spark(*args)) == args
 
 
 def test_files_come_from_the_bucket_and_data_stays_there() -> None:

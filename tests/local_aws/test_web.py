@@ -1,4 +1,4 @@
-"""The seam: what an interceptor sees and can do, without a server."""
+"""What an interceptor sees and can do, without a server."""
 
 from __future__ import annotations
 
