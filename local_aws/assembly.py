@@ -11,10 +11,15 @@ import moto.backends
 from local_aws.clients import Clients
 from local_aws.credentials import Credentials
 from local_aws.dispatch import Dispatcher
-from local_aws.emr.execution.process import run_step
+from local_aws.emr.execution.process import SupervisedStep
 from local_aws.emr.execution.runtime import Runtime
+from local_aws.emr.hooks import Hooks
 from local_aws.emr.models import EmrBackend, emr_backends
-from local_aws.faults import FaultControl, Faults, FaultyClusters, FaultyReads, FaultyWire
+from local_aws.faults.armed import Faults
+from local_aws.faults.clusters import FaultyClusters
+from local_aws.faults.control import FaultControl
+from local_aws.faults.reads import FaultyReads
+from local_aws.faults.wire import FaultyWire
 from local_aws.interceptors import AccessLog, Health, LoopbackGuard
 from local_aws.s3 import storage
 from local_aws.settings import Settings
@@ -38,27 +43,18 @@ class Emulator:
 
 
 def assemble(settings: Settings, endpoint: str, credentials: Credentials) -> Emulator:
-    """Return the application for an endpoint; there is one in a process, since moto's state is global.
-
-    Args:
-        settings: Settings of the server.
-        endpoint: URL of the server, for clients and steps.
-        credentials: Root key of the account.
-    """
+    """Return the emulator at an endpoint; there is one in a process, since moto's state is global."""
     clients = Clients(endpoint, credentials)
-    faulty: list[Interceptor] = []
+    hooks, faulty = Hooks(), list[Interceptor]()
     if settings.faults:
         faults = Faults()
-        hooks = FaultyClusters(faults)
-        EmrBackend.runtime = Runtime(settings, clients, run_step, hooks)
-        faulty = [FaultControl(faults), FaultyWire(faults), FaultyReads(faults, hooks)]
-    else:
-        EmrBackend.runtime = Runtime(settings, clients, run_step)
+        hooks = clusters = FaultyClusters(faults)
+        faulty = [FaultControl(faults), FaultyWire(faults), FaultyReads(faults, clusters)]
+    EmrBackend.runtime = Runtime(settings, clients, SupervisedStep, hooks)
     storage.install()
     access_log = AccessLog(settings.state_dir / "access.jsonl")
-    about: dict[str, object] = {"endpoint": endpoint}
     signatures = SignatureCheck(Keys(credentials))
-    interceptors: list[Interceptor] = [access_log, LoopbackGuard(), Health(about), signatures, *faulty]
+    interceptors: list[Interceptor] = [access_log, LoopbackGuard(), Health(endpoint), signatures, *faulty]
     return Emulator(Application(Dispatcher(_replacement(clients)), interceptors), access_log)
 
 

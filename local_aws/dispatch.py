@@ -34,8 +34,7 @@ class Dispatcher(DomainDispatcherApplication):
         """Answer one request."""
         if _is_s3(environ):
             return _serve_s3(environ, start_response)
-        app = self.get_application(environ)
-        return app(environ, start_response)
+        return self.get_application(environ)(environ, start_response)
 
     def get_application(self, environ: Environ) -> Flask:
         """Return the Flask application of the service that a request is signed for."""
@@ -43,15 +42,12 @@ class Dispatcher(DomainDispatcherApplication):
         backend = self.get_backend_for_host(host)
         if backend is None:
             raise NotImplementedError(f"no service answers to {host!r}")
-        app = self.app_instances.get(backend)
-        if app is None:
+        if backend not in self.app_instances:
             with self._creating:
-                app = self.app_instances.get(backend)
-                if app is None:
+                if backend not in self.app_instances:
                     self._replace(backend)
-                    app = self.create_app(backend)
-                    self.app_instances[backend] = app
-        return app
+                    self.app_instances[backend] = self.create_app(backend)
+        return self.app_instances[backend]
 
     def get_backend_for_host(self, host: str | None) -> Any:
         """Return the service of a host name such as `kms.eu-west-1.amazonaws.com`."""

@@ -72,13 +72,7 @@ NAMES = tuple(_ERRORS)
 
 
 def reply(call: Call, name: str, message: str | None = None) -> Reply:
-    """Return the error of the request's service.
-
-    Args:
-        call: The request.
-        name: An item of NAMES.
-        message: Replaces the usual message.
-    """
+    """Return the error of this name (an item of NAMES) in the form of the request's service."""
     *by_protocol, usual = _ERRORS[name]
     code, status = dict(zip(("json", "s3", "query"), by_protocol, strict=True))[call.protocol]
     return Reply.of_error(call, status, code, message or usual)

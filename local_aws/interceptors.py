@@ -42,12 +42,12 @@ class LoopbackGuard(Interceptor):
 class Health(Interceptor):
     """Answers `GET /_local_aws/health`."""
 
-    def __init__(self, about: dict[str, object]) -> None:
-        self.about = about
+    def __init__(self, endpoint: str) -> None:
+        self._reply = Reply.of_json(200, {"status": "ok", "endpoint": endpoint})
 
     def before(self, call: Call) -> Reply | None:
         """Answer the health path."""
-        return Reply.of_json(200, {"status": "ok", **self.about}) if call.path == HEALTH_PATH else None
+        return self._reply if call.path == HEALTH_PATH else None
 
 
 class AccessLog(Interceptor):

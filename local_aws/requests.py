@@ -12,22 +12,16 @@ from xml.etree import ElementTree
 _SERVICES = {"elasticmapreduce": "emr"}
 
 # Query parameters of S3, and what the operations on a bucket and on an object call them.
-_BUCKET_QUERIES = {
-    **{"accelerate": "BucketAccelerateConfiguration", "acl": "BucketAcl", "cors": "BucketCors"},
-    **{
-        "encryption": "BucketEncryption",
-        "lifecycle": "BucketLifecycleConfiguration",
-        "location": "BucketLocation",
-    },
-    **{"logging": "BucketLogging", "notification": "BucketNotificationConfiguration"},
-    **{"object-lock": "ObjectLockConfiguration", "ownershipControls": "BucketOwnershipControls"},
-    **{
-        "policy": "BucketPolicy",
-        "policyStatus": "BucketPolicyStatus",
-        "publicAccessBlock": "PublicAccessBlock",
-    },
-    **{"replication": "BucketReplication", "tagging": "BucketTagging", "versioning": "BucketVersioning"},
-    "website": "BucketWebsite",
+_BUCKET_SETTINGS = (
+    *("acl", "cors", "encryption", "location", "logging", "ownershipControls", "policy", "policyStatus"),
+    *("replication", "tagging", "versioning", "website"),
+)
+_BUCKET_QUERIES = {name: f"Bucket{name[0].upper()}{name[1:]}" for name in _BUCKET_SETTINGS} | {
+    "accelerate": "BucketAccelerateConfiguration",
+    "lifecycle": "BucketLifecycleConfiguration",
+    "notification": "BucketNotificationConfiguration",
+    "object-lock": "ObjectLockConfiguration",
+    "publicAccessBlock": "PublicAccessBlock",
 }
 _OBJECT_QUERIES = {"tagging": "ObjectTagging", "acl": "ObjectAcl", "attributes": "ObjectAttributes"}
 _VERBS = {"GET": "Get", "PUT": "Put", "DELETE": "Delete", "HEAD": "Head", "POST": "Post"}
@@ -110,13 +104,6 @@ class Call:
             return "json"
         return "s3" if self.service == "s3" else "query"
 
-    @cached_property
-    def form(self) -> dict[str, list[str]]:
-        """The parameters of a form-encoded body (the query protocol of IAM, STS, EC2, CloudFormation)."""
-        if not str(self.environ.get("CONTENT_TYPE", "")).startswith("application/x-www-form-urlencoded"):
-            return {}
-        return parse_qs(self._body().decode("utf-8", "replace"), keep_blank_values=True)
-
     def _body(self) -> bytes:
         body = bytes(self.environ["wsgi.input"].read())
         self.environ["wsgi.input"] = io.BytesIO(body)
@@ -130,9 +117,11 @@ class Call:
             return target.rpartition(".")[2]
         if self.service == "s3":
             return _s3_operation(self)
-        if "Action" in self.query:
-            return self.query["Action"][0]
-        return self.form.get("Action", [""])[0]
+        parameters = self.query
+        content_type = str(self.environ.get("CONTENT_TYPE", ""))
+        if "Action" not in parameters and content_type.startswith("application/x-www-form-urlencoded"):
+            parameters = parse_qs(self._body().decode("utf-8", "replace"), keep_blank_values=True)
+        return parameters.get("Action", [""])[0]
 
     @cached_property
     def bucket(self) -> str:

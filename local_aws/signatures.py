@@ -13,7 +13,7 @@ import hmac
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -76,12 +76,7 @@ class Keys:
         self._root = root
 
     def secret_of(self, access_key_id: str, session_token: str, now: float) -> str:
-        """Return the secret of a key.
-
-        Args:
-            access_key_id: Names the key.
-            session_token: Token of the request, or the empty string.
-            now: Seconds since the epoch.
+        """Return the secret of a key at a moment (seconds since the epoch).
 
         Raises:
             RequestRefused: There is no such key, the token is another key's, or it has expired.
@@ -128,21 +123,15 @@ class _Claim:
 
 
 class SignatureCheck(Interceptor):
-    """Refuses each request that is not signed with one of the account's keys.
+    """Refuses each request that is not signed with one of the account's keys."""
 
-    Args:
-        keys: The account's keys.
-        clock: Returns the seconds since the epoch.
-    """
-
-    def __init__(self, keys: Keys, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._clock = clock
 
     def before(self, call: Call) -> Reply | None:
         """Refuse the request unless it is signed."""
         try:
-            verify(call, self._keys, self._clock())
+            verify(call, self._keys, time.time())
         except RequestRefused as refusal:
             return errors.reply(call, refusal.name, refusal.message)
         call.verified = True
@@ -151,12 +140,7 @@ class SignatureCheck(Interceptor):
 
 
 def verify(call: Call, keys: Keys, now: float) -> None:
-    """Verify a request's signature, its time and its body.
-
-    Args:
-        call: The request; its body is left at the start.
-        keys: The account's keys.
-        now: Seconds since the epoch.
+    """Verify a request's signature, time (seconds since the epoch) and body, and leave the body at its start.
 
     Raises:
         RequestRefused: It is unsigned, signed otherwise, too old, or its body is not the signed body.

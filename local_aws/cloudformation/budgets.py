@@ -16,7 +16,7 @@ class Budget(CompleteResource, CloudFormationModel):
     """A budget. Its id is its name."""
 
     kind = "AWS::Budgets::Budget"
-    known = frozenset({"Budget", "NotificationsWithSubscribers"})
+    known = ("Budget", "NotificationsWithSubscribers")
 
     @classmethod
     def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
@@ -33,18 +33,9 @@ class Budget(CompleteResource, CloudFormationModel):
         return cls(budget["BudgetName"])
 
     @classmethod
-    def update_from_cloudformation_json(
-        cls,
-        original_resource: Any,
-        new_resource_name: str,
-        cloudformation_json: Properties,
-        account_id: str,
-        region_name: str,
-    ) -> Any:
-        # moto has no UpdateBudget
-        scope = Scope(account_id, region_name, cls.clients)
-        cls.delete(original_resource.physical_resource_id, scope)
-        return cls.create(new_resource_name, cls._properties(cloudformation_json), scope)
+    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
+        cls.delete(resource_id, scope)  # moto has no UpdateBudget
+        cls.create(resource_id, properties, scope)
 
     @classmethod
     def delete(cls, resource_id: str, scope: Scope) -> None:

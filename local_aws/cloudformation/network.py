@@ -75,7 +75,7 @@ class Vpc(_Ec2, CloudFormationModel):
 
     kind = "AWS::EC2::VPC"
     tagged_as = "vpc"
-    known = frozenset({"CidrBlock", "EnableDnsSupport", "EnableDnsHostnames", "Tags"})
+    known = ("CidrBlock", "EnableDnsSupport", "EnableDnsHostnames", "Tags")
     creation = ("create_vpc", "Vpc", "VpcId")
     deletion = ("delete_vpc", "VpcId")
 
@@ -107,7 +107,7 @@ class Subnet(_Ec2, CloudFormationModel):
 
     kind = "AWS::EC2::Subnet"
     tagged_as = "subnet"
-    known = frozenset({"VpcId", "CidrBlock", "AvailabilityZone", "MapPublicIpOnLaunch", "Tags"})
+    known = ("VpcId", "CidrBlock", "AvailabilityZone", "MapPublicIpOnLaunch", "Tags")
     creation = ("create_subnet", "Subnet", "SubnetId")
     deletion = ("delete_subnet", "SubnetId")
 
@@ -127,7 +127,7 @@ class RouteTable(_Ec2, CloudFormationModel):
 
     kind = "AWS::EC2::RouteTable"
     tagged_as = "route-table"
-    known = frozenset({"VpcId", "Tags"})
+    known = ("VpcId", "Tags")
     creation = ("create_route_table", "RouteTable", "RouteTableId")
     deletion = ("delete_route_table", "RouteTableId")
 
@@ -136,7 +136,7 @@ class RouteTableAssociation(_Ec2, CloudFormationModel):
     """A subnet's association with a route table; it has an id of its own, where moto takes the table's."""
 
     kind = "AWS::EC2::SubnetRouteTableAssociation"
-    known = frozenset({"SubnetId", "RouteTableId"})
+    known = ("SubnetId", "RouteTableId")
     creation = ("associate_route_table", "AssociationId")
     deletion = ("disassociate_route_table", "AssociationId")
 
@@ -146,7 +146,7 @@ class InternetGateway(_Ec2, CloudFormationModel):
 
     kind = "AWS::EC2::InternetGateway"
     tagged_as = "internet-gateway"
-    known = frozenset({"Tags"})
+    known = ("Tags",)
     creation = ("create_internet_gateway", "InternetGateway", "InternetGatewayId")
     deletion = ("delete_internet_gateway", "InternetGatewayId")
 
@@ -155,7 +155,7 @@ class GatewayAttachment(_Ec2, CloudFormationModel):
     """An internet gateway's attachment to a VPC; its id is `IGW|vpc-…`, as on AWS."""
 
     kind = "AWS::EC2::VPCGatewayAttachment"
-    known = frozenset({"VpcId", "InternetGatewayId"})
+    known = ("VpcId", "InternetGatewayId")
 
     @classmethod
     def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
@@ -174,7 +174,7 @@ class Route(_Ec2, CloudFormationModel):
     """A route to a gateway; its id is `rtb-…|0.0.0.0/0`, as on AWS."""
 
     kind = "AWS::EC2::Route"
-    known = frozenset({"RouteTableId", "DestinationCidrBlock", "GatewayId"})
+    known = ("RouteTableId", "DestinationCidrBlock", "GatewayId")
 
     @classmethod
     def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
@@ -192,9 +192,7 @@ class SecurityGroup(_Ec2, CloudFormationModel):
 
     kind = "AWS::EC2::SecurityGroup"
     tagged_as = "security-group"
-    known = frozenset(
-        {"GroupName", "GroupDescription", "VpcId", "SecurityGroupIngress", "SecurityGroupEgress", "Tags"}
-    )
+    known = ("GroupName", "GroupDescription", "VpcId", "SecurityGroupIngress", "SecurityGroupEgress", "Tags")
     attributes = ("GroupId",)
     creation = ("create_security_group", "GroupId")
     deletion = ("delete_security_group", "GroupId")
@@ -239,11 +237,9 @@ class VpcEndpoint(_Ec2, CloudFormationModel):
 
     kind = "AWS::EC2::VPCEndpoint"
     tagged_as = "vpc-endpoint"
-    known = frozenset(
-        {
-            *("VpcId", "ServiceName", "VpcEndpointType", "PolicyDocument", "PrivateDnsEnabled"),
-            *("RouteTableIds", "SubnetIds", "SecurityGroupIds", "Tags"),
-        }
+    known = (
+        *("VpcId", "ServiceName", "VpcEndpointType", "PolicyDocument", "PrivateDnsEnabled"),
+        *("RouteTableIds", "SubnetIds", "SecurityGroupIds", "Tags"),
     )
     attributes = ("Id",)
     creation = ("create_vpc_endpoint", "VpcEndpoint", "VpcEndpointId")

@@ -54,7 +54,7 @@ class CompleteResource:
 
     clients: ClassVar[Clients]
     kind: ClassVar[str]
-    known: ClassVar[frozenset[str]]
+    known: ClassVar[tuple[str, ...]]
     name_property: ClassVar[str] = ""
     attributes: ClassVar[tuple[str, ...]] = ()
 
@@ -143,7 +143,7 @@ class CompleteResource:
     @classmethod
     def _properties(cls, template: Properties) -> Properties:
         properties: Properties = template["Properties"]
-        if unknown := sorted(properties.keys() - cls.known):
+        if unknown := sorted(properties.keys() - set(cls.known)):
             raise ValidationError(message=f"local_aws does not implement {', '.join(unknown)} of {cls.kind}.")
         return properties
 
@@ -152,11 +152,9 @@ class Bucket(CompleteResource, CloudFormationModel):
     """A bucket: moto sets encryption and tags only. moto keeps its own object."""
 
     kind = "AWS::S3::Bucket"
-    known = frozenset(
-        {
-            *("BucketName", "BucketEncryption", "VersioningConfiguration", "PublicAccessBlockConfiguration"),
-            *("LifecycleConfiguration", "LoggingConfiguration", "OwnershipControls", "Tags"),
-        }
+    known = (
+        *("BucketName", "BucketEncryption", "VersioningConfiguration", "PublicAccessBlockConfiguration"),
+        *("LifecycleConfiguration", "LoggingConfiguration", "OwnershipControls", "Tags"),
     )
     name_property = "BucketName"
     attributes = ("Arn", "DomainName", "DualStackDomainName", "RegionalDomainName", "WebsiteURL")
@@ -214,9 +212,7 @@ class Key(CompleteResource, CloudFormationModel):
     """A KMS key: moto fails on its tags. moto keeps its own object."""
 
     kind = "AWS::KMS::Key"
-    known = frozenset(
-        {"Description", "Enabled", "EnableKeyRotation", "KeyPolicy", "PendingWindowInDays", "Tags"}
-    )
+    known = ("Description", "Enabled", "EnableKeyRotation", "KeyPolicy", "PendingWindowInDays", "Tags")
     attributes = ("Arn", "KeyId")
 
     @classmethod
@@ -247,7 +243,7 @@ class BucketPolicy(CompleteResource, CloudFormationModel):
     """A bucket's policy, which moto skips. Its id is the bucket's name."""
 
     kind = "AWS::S3::BucketPolicy"
-    known = frozenset({"Bucket", "PolicyDocument"})
+    known = ("Bucket", "PolicyDocument")
 
     @classmethod
     def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
@@ -268,18 +264,16 @@ class Role(CompleteResource, CloudFormationModel):
     """A role: moto leaves its managed policies out. moto keeps its own object."""
 
     kind = "AWS::IAM::Role"
-    known = frozenset(
-        {
-            *(
-                "RoleName",
-                "Path",
-                "Description",
-                "AssumeRolePolicyDocument",
-                "MaxSessionDuration",
-                "Policies",
-            ),
-            *("ManagedPolicyArns", "PermissionsBoundary", "Tags"),
-        }
+    known = (
+        *(
+            "RoleName",
+            "Path",
+            "Description",
+            "AssumeRolePolicyDocument",
+            "MaxSessionDuration",
+            "Policies",
+        ),
+        *("ManagedPolicyArns", "PermissionsBoundary", "Tags"),
     )
     name_property = "RoleName"
     attributes = ("Arn", "RoleId")
@@ -318,7 +312,7 @@ class Database(CompleteResource, CloudFormationModel):
     """A Glue database, which moto skips. Its id is its name; its tables are deleted with it, as on AWS."""
 
     kind = "AWS::Glue::Database"
-    known = frozenset({"CatalogId", "DatabaseInput"})
+    known = ("CatalogId", "DatabaseInput")
 
     @classmethod
     def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
@@ -341,7 +335,7 @@ class SecurityConfiguration(CompleteResource, CloudFormationModel):
     """An EMR security configuration: moto cannot delete a configuration whose name is computed."""
 
     kind = "AWS::EMR::SecurityConfiguration"
-    known = frozenset({"Name", "SecurityConfiguration"})
+    known = ("Name", "SecurityConfiguration")
     name_property = "Name"
 
     @classmethod

@@ -154,7 +154,7 @@ def machine_sets(instances: dict[str, Any], region: str, now: datetime) -> list[
             MachineSet(item, item["InstanceFleetType"], True, new_id("if"), Timeline(now)) for item in fleets
         ]
     else:
-        groups = _groups(instances)
+        groups = instances["InstanceGroups"]
         sets = [MachineSet(item, item["InstanceRole"], False, new_id("ig"), Timeline(now)) for item in groups]
     address = 0
     for machines in sets:
@@ -163,17 +163,6 @@ def machine_sets(instances: dict[str, Any], region: str, now: datetime) -> list[
             machines.instances.append(Instance(instance_type, market, address, region, Timeline(now), *ids))
             address += 1
     return sets
-
-
-def _groups(instances: dict[str, Any]) -> list[dict[str, Any]]:
-    if instances.get("InstanceGroups"):
-        return list(instances["InstanceGroups"])
-    count = instances.get("InstanceCount", 1)
-    groups = [{"InstanceRole": "MASTER", "InstanceType": instances["MasterInstanceType"], "InstanceCount": 1}]
-    if count > 1:
-        slave = instances.get("SlaveInstanceType") or instances["MasterInstanceType"]
-        groups.append({"InstanceRole": "CORE", "InstanceType": slave, "InstanceCount": count - 1})
-    return groups
 
 
 def _machines(machines: MachineSet) -> list[tuple[str, str]]:

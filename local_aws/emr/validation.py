@@ -132,16 +132,14 @@ def _check_instances(instances: Mapping[str, Any], label: str, account: Account)
     groups, fleets = instances.get("InstanceGroups") or [], instances.get("InstanceFleets") or []
     if groups and fleets:
         raise ValidationException("Instance groups and instance fleets are mutually exclusive.")
-    if not (groups or fleets or instances.get("MasterInstanceType")):
-        raise ValidationException(
-            "Instances must name instance groups, instance fleets or a master instance type."
-        )
+    if not (groups or fleets):
+        raise ValidationException("Instances must name instance groups or instance fleets.")
     roles = [group.get("InstanceRole") for group in groups]
     roles += [fleet.get("InstanceFleetType") for fleet in fleets]
     for role in roles:
         if role not in ROLES:
             raise _constraint(f"'{role}'", "instanceRole", f"satisfy enum value set: [{', '.join(ROLES)}]")
-    if roles and roles.count("MASTER") != 1:
+    if roles.count("MASTER") != 1:
         raise ValidationException("Exactly one master instance group or fleet must be specified.")
     if roles.count("CORE") > 1:
         raise ValidationException("At most one core instance group or fleet may be specified.")
@@ -157,8 +155,7 @@ def _check_instances(instances: Mapping[str, Any], label: str, account: Account)
 
 
 def _check_types(instances: Mapping[str, Any], label: str) -> None:
-    names = [instances.get("MasterInstanceType"), instances.get("SlaveInstanceType")]
-    names += [group.get("InstanceType") for group in instances.get("InstanceGroups") or []]
+    names = [group.get("InstanceType") for group in instances.get("InstanceGroups") or []]
     names += [
         config.get("InstanceType")
         for fleet in instances.get("InstanceFleets") or []

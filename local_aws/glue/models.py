@@ -25,16 +25,10 @@ class StrictGlueBackend(GlueBackend):
         super().__init__(region_name, account_id)
         self._commit = threading.Lock()
 
-    def create_table(
-        self,
-        database_name: str,
-        table_name: str,
-        table_input: dict[str, Any],
-        open_table_format_input: dict[str, Any] | None = None,
-    ) -> FakeTable:
+    def create_table(self, *args: Any, **kwargs: Any) -> FakeTable:
         """Create a table."""
         with self._commit:
-            return super().create_table(database_name, table_name, table_input, open_table_format_input)
+            return super().create_table(*args, **kwargs)
 
     def commit_table(
         self, database_name: str, table_input: dict[str, Any], version_id: str | None, *, skip_archive: bool

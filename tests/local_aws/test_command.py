@@ -17,7 +17,7 @@ from local_aws.emr.execution.command import (
     build,
     exports,
 )
-from local_aws.emr.execution.process import run_step
+from local_aws.emr.execution.process import SupervisedStep
 from local_aws.emr.execution.runtime import Node, Runtime
 from local_aws.settings import Settings
 
@@ -230,7 +230,9 @@ def test_spark_env_exports_reach_the_step_but_for_interpreters() -> None:
 
 def test_jars_and_archive_are_those_of_the_folder(tmp_path: Path) -> None:
     clients = Clients(INSTALLATION.endpoint, Credentials.random())
-    node = Node(Runtime(Settings(jars_dir=tmp_path), clients, run_step), "j-1", "eu-west-1", {"Name": "test"})
+    node = Node(
+        Runtime(Settings(jars_dir=tmp_path), clients, SupervisedStep), "j-1", "eu-west-1", {"Name": "test"}
+    )
     assert (node.spark().iceberg_jars, node.spark().class_archive) == ((), None)
     paths = [
         tmp_path / name for name in ("iceberg-spark-runtime-4.jar", "iceberg-aws-bundle-1.jar", "spark.jsa")

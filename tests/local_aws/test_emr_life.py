@@ -247,7 +247,10 @@ def test_a_cluster_is_in_the_region_it_was_asked_for_in(aws: Server, region: str
         ReleaseLabel="emr-spark-8.0.0",
         ServiceRole="emr-service",
         JobFlowRole="emr-node",
-        Instances={"MasterInstanceType": "m5.xlarge", "KeepJobFlowAliveWhenNoSteps": True},
+        Instances={
+            "InstanceGroups": [{"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}],
+            "KeepJobFlowAliveWhenNoSteps": True,
+        },
     )
     assert created["ClusterArn"].startswith(f"arn:{partition}:elasticmapreduce:{region}:")
     assert emr.describe_cluster(ClusterId=created["JobFlowId"])["Cluster"]["Name"] == "there"

@@ -18,7 +18,7 @@ from botocore.exceptions import (
     ResponseStreamingError,
 )
 
-from local_aws.faults import why_no_small_disk
+from local_aws.faults.clusters import why_no_small_disk
 from tests.aws_keys import control_faults
 from tests.local_aws.server import Server, until
 

@@ -1,4 +1,4 @@
-"""The notebook's paired script as a step of a cluster: s3:// paths and the Glue catalog, nothing of the laptop's."""
+"""The notebook's paired script as a step of a cluster: s3:// paths and the Glue catalog, no local files."""
 
 from __future__ import annotations
 

@@ -46,11 +46,7 @@ def _values(args: list[str]) -> list[str]:
 
 
 def check_scripts(actions: Sequence[Mapping[str, Any]], exists: Callable[[str, str], bool]) -> None:
-    """Check that the script of each `BootstrapActionConfig` exists.
-
-    Args:
-        actions: The actions.
-        exists: Whether the object (bucket, key) exists.
+    """Check that the script of each `BootstrapActionConfig` exists; `exists` takes bucket and key.
 
     Raises:
         BootstrapError: A script is missing.

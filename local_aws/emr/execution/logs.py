@@ -1,9 +1,7 @@
-"""Logs under a cluster's LogUri, in the folders that EMR uses.
+"""Logs under a cluster's LogUri, in EMR's folders, written through this server's own S3 as a client.
 
     <LogUri>/<cluster>/steps/<step>/{controller,stdout,stderr}.gz
     <LogUri>/<cluster>/containers/<application>/<container>/{stdout,stderr}.gz   (--deploy-mode cluster)
-
-They are written through this server's own S3 as a client.
 """
 
 from __future__ import annotations
@@ -26,9 +24,7 @@ class LogFolder:
         match = re.fullmatch(r"s3[an]?://([^/]+)/?(.*)", log_uri or "")
         self._s3 = s3
         self._bucket = match[1] if match else None
-        self._prefix = "/".join(
-            part for part in ((match[2].rstrip("/") if match else ""), cluster_id) if part
-        )
+        self._prefix = "/".join(filter(None, (match[2].rstrip("/") if match else "", cluster_id)))
 
     def uri(self, path: str) -> str | None:
         """Return the S3 URI of a log such as `steps/s-1/stderr.gz`; None without a LogUri."""
@@ -45,9 +41,8 @@ class LogFolder:
             for name, path in files.items():
                 if path.exists():
                     body = gzip.compress(path.read_bytes(), compresslevel=1, mtime=0)
-                    self._s3.put_object(
-                        Bucket=self._bucket, Key=f"{self._prefix}/{folder}/{name}.gz", Body=body
-                    )
+                    key = f"{self._prefix}/{folder}/{name}.gz"
+                    self._s3.put_object(Bucket=self._bucket, Key=key, Body=body)
         except (BotoCoreError, ClientError, OSError) as error:
             return f"logs were not written to {self.uri(folder)}: {error}"
         return None

@@ -24,15 +24,8 @@ _ERROR_LINE = re.compile(r"(Exception in thread|ERROR \w+:|[\w.]*(Error|Exceptio
 _NOT_FOUND = ("404", "NoSuchKey", "NoSuchBucket")
 
 
-def run_step(node: Node, step: Step, done: StepDone) -> SupervisedStep:
-    """Start a step on this machine."""
-    process = SupervisedStep(node, step, done)
-    process.start()
-    return process
-
-
 class SupervisedStep:
-    """A step that runs below the supervisor, which leaves none of its processes behind."""
+    """Runs a step below the supervisor, which leaves none of its processes behind; starts it at once."""
 
     def __init__(self, node: Node, step: Step, done: StepDone) -> None:
         self._node = node
@@ -45,9 +38,6 @@ class SupervisedStep:
         self._is_stopped = False
         self._deploy_mode = "client"
         self._thread = threading.Thread(target=self._run, name=step.id, daemon=True)
-
-    def start(self) -> None:
-        """Start the step and return at once."""
         self._thread.start()
 
     def stop(self, *, at_once: bool) -> None:
