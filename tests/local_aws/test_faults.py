@@ -214,14 +214,14 @@ def test_credentials_that_have_expired_are_refused_by_every_service_until_they_a
     aws: Server, arm: Arm
 ) -> None:
     def codes() -> list[str]:
-        codes = []
+        results = []
         for ask in (aws.client("emr").list_clusters, aws.client("s3").list_buckets):
             try:
                 ask()
-                codes.append("fine")
+                results.append("fine")
             except ClientError as error:
-                codes.append(error.response["Error"]["Code"])
-        return codes
+                results.append(error.response["Error"]["Code"])
+        return results
 
     arm("refused", error="ExpiredToken", skip=2, lasts=1.0)
     assert codes() == ["fine", "fine"], "they are still good"
