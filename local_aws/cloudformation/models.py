@@ -73,7 +73,7 @@ class RegionalResourceMap(parsing.ResourceMap):
                 continue
             try:
                 self._delete_resource(resource, template)
-            except Exception as error:  # noqa: BLE001 - whatever the service says
+            except Exception as error:  # noqa: BLE001  any error of a service
                 failure = failure or error
             else:
                 del self._parsed_resources[name]
@@ -166,7 +166,7 @@ class StrictCloudFormationBackend(CloudFormationBackend):
                 parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in values]
                 stack.status, tags = "UPDATE_IN_PROGRESS", change_set.tags
                 super().update_stack(stack.name, change_set.template, None, parameters=parameters, tags=tags)
-        except Exception as error:  # noqa: BLE001 - whatever the service says
+        except Exception as error:  # noqa: BLE001  any error of a service
             log.warning("stack %s: %s", stack.name, error)
             if change_set.change_set_type == "CREATE":
                 _roll_back_creation(stack, error)
@@ -196,7 +196,7 @@ class StrictCloudFormationBackend(CloudFormationBackend):
             if name_or_stack_id in (stack.name, stack.stack_id):
                 try:
                     stack.resource_map.delete()
-                except Exception as error:  # noqa: BLE001 - whatever the service says
+                except Exception as error:  # noqa: BLE001  any error of a service
                     stack._add_stack_event("DELETE_FAILED", resource_status_reason=str(error))
                     stack.status, stack.stack_status_reason = "DELETE_FAILED", str(error)  # type: ignore[attr-defined]
                     return
@@ -241,7 +241,7 @@ def _roll_back_creation(stack: Stack, error: Exception) -> None:
     status, resources = "ROLLBACK_COMPLETE", stack.resource_map
     try:
         resources.delete(creating=True) if isinstance(resources, RegionalResourceMap) else resources.delete()
-    except Exception as left:  # noqa: BLE001 - whatever the service says
+    except Exception as left:  # noqa: BLE001  any error of a service
         status = "ROLLBACK_FAILED"
         stack._add_stack_event("DELETE_FAILED", resource_status_reason=str(left))
     # moto creates a resource when it is looked up: remove all

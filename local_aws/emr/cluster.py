@@ -162,7 +162,7 @@ class Cluster:
                 self._work()
 
     def _stay_for(self, seconds: float) -> None:
-        """Stay in the present state, for longer where the hooks say so, until somebody ends the cluster."""
+        """Stay in the present state, for longer where the hooks keep it, until the cluster ends."""
         with self.changed:
             until = self._after(seconds)
             while self._ending is None and self._clock.now() < until:

@@ -41,7 +41,7 @@ _STEP_STATES = ("RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 
 
 class FaultSpecError(Exception):
-    """A specification is not that of a fault; the message says why."""
+    """A specification that is no valid fault; the message says why."""
 
 
 @dataclass

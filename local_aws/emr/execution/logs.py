@@ -1,5 +1,6 @@
-"""Logs under a cluster's LogUri, in EMR's folders, written through this server's own S3 as a client.
+"""Logs under a cluster's LogUri, written through this server's own S3 as a client.
 
+The keys are those of EMR:
     <LogUri>/<cluster>/steps/<step>/{controller,stdout,stderr}.gz
     <LogUri>/<cluster>/containers/<application>/<container>/{stdout,stderr}.gz   (--deploy-mode cluster)
 """
@@ -31,10 +32,7 @@ class LogFolder:
         return f"s3://{self._bucket}/{self._prefix}/{path}" if self._bucket else None
 
     def ship(self, folder: str, files: dict[str, Path]) -> str | None:
-        """Write compressed files as `<folder>/<name>.gz`; return what failed, or None.
-
-        As on EMR, a log that cannot be written fails nothing.
-        """
+        """Write compressed files as `<folder>/<name>.gz`; return what failed, or None. As on EMR no step fails."""
         if not self._bucket:
             return None
         try:
