@@ -1,10 +1,9 @@
-"""The laptop's AWS: S3, EMR, IAM, STS, Glue, KMS, EC2 and CloudFormation on one loopback port.
+"""An AWS emulator: S3, EMR, IAM, STS, Glue, KMS, EC2 and CloudFormation on one loopback port.
 
-moto's application answers; its EMR is replaced (`local_aws.emr`) by one whose clusters live through the states
-of a real cluster and whose steps really run, and the few places where moto is kinder than AWS are made strict
-(`local_aws.s3`, `local_aws.glue`, `local_aws.cloudformation`). Others reach it over HTTP only; nothing imports it.
+moto's application answers. `local_aws.emr` replaces its EMR: clusters go through the states of a real cluster, and
+steps run. The other packages are as strict as AWS where moto is not. Clients reach the emulator over HTTP only; the
+rest of the repository never imports it.
 
-What survives a restart: nothing. All state is in memory; bytes of large S3 objects and Spark's scratch space
-spill under the state directory and are removed at the end. The access log and the plain logs of the last run's
-steps stay there for a reader until the next start.
+Nothing survives a restart: all state is in memory. Large S3 objects and Spark's scratch space spill to the state
+directory and are removed at the end. The access log and the logs of the last steps stay until the next start.
 """

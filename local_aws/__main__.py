@@ -1,4 +1,4 @@
-"""`python -m local_aws`: exit 0 after SIGTERM or SIGINT, 2 when it cannot start."""
+"""`python -m local_aws` exits with 0 after SIGTERM or SIGINT, with 2 when it cannot start."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from local_aws.settings import SettingsError, parse_command_line
 
 
 def main() -> int:
-    """Runs the server; returns the exit status."""
+    """Run the server and return the exit status."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # "task queue depth is 1": waitress says so for each request that waits for a thread
+    # waitress warns "task queue depth is 1" for each request that waits for a thread
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     try:
         serve(parse_command_line())

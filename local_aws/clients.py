@@ -1,4 +1,4 @@
-"""Clients of this server itself, for the parts that do to it what a user would."""
+"""Clients of this server itself, for the parts of it that call its API."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from local_aws.credentials import Credentials
 
 
 class Clients:
-    """boto3 clients of one endpoint, made once per service and region."""
+    """boto3 clients of one endpoint, one for each service and region."""
 
     def __init__(self, endpoint: str, credentials: Credentials) -> None:
         self.endpoint = endpoint
         self.credentials = credentials
         self._session = boto3.session.Session()
-        self._made: dict[tuple[str, str], Any] = {}
+        self._clients: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
 
     def get(self, service: str, region: str) -> Any:
-        """The client of a service in a region."""
+        """Return the client of a service in a region."""
         with self._lock:
-            if (service, region) not in self._made:
-                self._made[service, region] = self._session.client(  # type: ignore[call-overload]  # a name at run time
+            if (service, region) not in self._clients:
+                self._clients[service, region] = self._session.client(  # type: ignore[call-overload]  # a name at run time
                     service,
                     endpoint_url=self.endpoint,
                     region_name=region,
@@ -37,4 +37,4 @@ class Clients:
                         retries={"mode": "standard", "total_max_attempts": 8},  # as patient as EMR's own
                     ),
                 )
-            return self._made[service, region]
+            return self._clients[service, region]

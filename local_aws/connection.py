@@ -1,8 +1,8 @@
-"""waitress's connection, with what S3's clients need of it.
+"""The HTTP connection: waitress's, with what clients of S3 need.
 
-waitress never finishes a request that says `Expect: 100-continue` and has no body (boto3 sends one for each empty
-object), drops headers with an underscore in their name, which metadata of S3 objects may have, and writes the names
-of headers in capitals, which boto3 takes for part of the metadata's name.
+waitress never finishes a request with `Expect: 100-continue` and without a body (boto3 sends such requests for empty
+objects), drops headers with an underscore in their name, which metadata of S3 objects may have, and writes the names
+of headers in capitals, which boto3 takes as part of the metadata's name.
 """
 
 from __future__ import annotations
@@ -25,16 +25,12 @@ _METADATA_LINE = re.compile(rb"\r\nX-Amz-Meta-[^:\r]*", re.IGNORECASE)
 
 
 class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
-    """Parses a request's head.
-
-    Attributes:
-        metadata: S3 metadata headers with an underscore in their name, by that name in lower case.
-    """
+    """Parses the head of a request; `metadata` has the S3 metadata headers with an underscore, in lower case."""
 
     metadata: dict[str, str]
 
     def parse_header(self, header_plus: bytes) -> None:
-        """Parses the first line and the headers."""
+        """Parse the first line and the headers."""
         super().parse_header(header_plus)
         if not self.chunked and self.content_length == 0:
             self.expect_continue = False
@@ -50,18 +46,18 @@ class Task(WSGITask):  # type: ignore[misc]  # waitress has no types
     """Answers one request."""
 
     def get_environment(self) -> dict[str, Any]:
-        """The WSGI environment, with the metadata that waitress dropped."""
+        """Return the WSGI environment with the metadata that waitress dropped."""
         environ: dict[str, Any] = super().get_environment()
         environ[CHANNEL] = self.channel
         spelled = environ.setdefault(SPELLED_HEADERS, {})
         for name, value in self.request.metadata.items():
             key = "HTTP_" + name.upper().replace("-", "_")
-            if key not in environ:  # never in the place of a header spelled with dashes
+            if key not in environ:  # never replace a header spelled with dashes
                 environ[key], spelled[key] = value, name
         return environ
 
     def build_response_header(self) -> bytes:
-        """The reply's first line and headers."""
+        """Return the reply's first line and headers."""
         head: bytes = super().build_response_header()
         return _METADATA_LINE.sub(lambda match: match[0].lower(), _harmless(head))
 
@@ -87,13 +83,13 @@ class Connection(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     error_task_class = Refusal
 
     def drop(self, *, reset: bool = False) -> None:
-        """Ends the connection without an answer, from a thread that is about to give one.
+        """End the connection without an answer, from the thread that would answer.
 
         Args:
-            reset: whether the client gets RST (a machine that died), or FIN (a proxy that closed).
+            reset: Whether the client gets RST (a machine that died) or FIN (a proxy that closed).
         """
         if reset:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        # what is written from now on is thrown away; the server's loop closes the socket
+        # waitress discards what is written from now on; the server's loop closes the socket
         self.will_close, self.connected = True, False
         self.server.pull_trigger()

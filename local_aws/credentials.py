@@ -1,4 +1,4 @@
-"""The root credentials of this server's account, which every caller signs its requests with."""
+"""The root credentials of this server's account, with which callers sign their requests."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ class Credentials:
 
     @classmethod
     def random(cls) -> Credentials:
-        """Create a key pair that nobody can guess."""
+        """Create a random key pair."""
         return cls("LOCALAWS" + secrets.token_hex(6).upper(), secrets.token_urlsafe(30))
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Credentials:
-        """Return the key pair of the environment, or a random one where it names none.
+        """Return the key pair of the environment, or a random key pair where it has none.
 
         Args:
             environment: May hold LOCAL_AWS_ACCESS_KEY_ID and LOCAL_AWS_SECRET_ACCESS_KEY. The names differ from
-                the SDKs', so that a developer's own AWS credentials are never taken.
+                the SDKs', so that a developer's own AWS credentials are never used.
 
         Raises:
             SettingsError: One of the two is missing, or too short.
@@ -61,11 +61,11 @@ class Credentials:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables from which an SDK takes this key pair."""
+        """The variables from which an SDK reads this key pair."""
         return {"AWS_ACCESS_KEY_ID": self.access_key_id, "AWS_SECRET_ACCESS_KEY": self.secret_access_key}
 
     def write(self, path: Path) -> None:
-        """Write a credentials file as the AWS CLI has it (AWS_SHARED_CREDENTIALS_FILE), for this user only."""
+        """Write a file in the AWS CLI's format (AWS_SHARED_CREDENTIALS_FILE) that only this user can read."""
         path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:

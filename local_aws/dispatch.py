@@ -1,9 +1,9 @@
-"""From a WSGI request to the moto code that answers it, without looking anything up twice.
+"""Finds the moto code that answers a request, and remembers it.
 
-moto's own dispatcher walks its package's folders on each request to list its services, matches the host against
-some 180 patterns, and routes through Flask; that is 180 small GETs per second on two cores. Here the service is
-read from the signature once, remembered, and S3 goes to its handlers directly, which is also what lets keys hold
-newlines and doubled slashes (Flask's router knows neither).
+For each request, moto's own dispatcher walks its package's folders to list its services, matches the host against some
+180 patterns, and routes through Flask: 180 small GETs per second on two cores. Here the signature names the service,
+look-ups are remembered, and S3's handlers are called without Flask, whose router knows neither newlines nor doubled
+slashes in keys.
 """
 
 from __future__ import annotations
@@ -21,14 +21,9 @@ from local_aws.web import Environ, StartResponse
 
 
 class Dispatcher(DomainDispatcherApplication):
-    """moto's application with its look-ups remembered and S3 served without Flask."""
+    """moto's application. `replace` is called with a service's name before moto is first asked for it."""
 
     def __init__(self, replace: Callable[[str], None]) -> None:
-        """Prepares the look-ups.
-
-        Args:
-            replace: called with a service's name before moto is first asked for it, to put ours in its place.
-        """
         super().__init__(_create_app)
         self._replace = replace
         self._modules = frozenset(list_of_moto_modules())
@@ -36,30 +31,26 @@ class Dispatcher(DomainDispatcherApplication):
         self._creating = threading.Lock()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answers one request."""
+        """Answer one request."""
         if _is_s3(environ):
             return _serve_s3(environ, start_response)
-        app = self.get_application(environ)
-        return app(environ, start_response)
+        return self.get_application(environ)(environ, start_response)
 
     def get_application(self, environ: Environ) -> Flask:
-        """The Flask application of the service a request is signed for."""
+        """Return the Flask application of the service that a request is signed for."""
         host = self.infer_service_region_host(environ, environ["PATH_INFO"])
         backend = self.get_backend_for_host(host)
         if backend is None:
             raise NotImplementedError(f"no service answers to {host!r}")
-        app = self.app_instances.get(backend)
-        if app is None:
+        if backend not in self.app_instances:
             with self._creating:
-                app = self.app_instances.get(backend)
-                if app is None:
+                if backend not in self.app_instances:
                     self._replace(backend)
-                    app = self.create_app(backend)
-                    self.app_instances[backend] = app
-        return app
+                    self.app_instances[backend] = self.create_app(backend)
+        return self.app_instances[backend]
 
     def get_backend_for_host(self, host: str | None) -> Any:
-        """The service behind a host name such as `kms.eu-west-1.amazonaws.com`."""
+        """Return the service of a host name such as `kms.eu-west-1.amazonaws.com`."""
         if host is None:
             return None
         if host not in self._backends:
@@ -70,13 +61,13 @@ class Dispatcher(DomainDispatcherApplication):
 def _create_app(service: Any) -> Flask:
     app = create_backend_app(service)
     app.debug = False
-    # an error reaches local_aws.web, which answers as AWS does
+    # local_aws.web answers errors as AWS does
     app.config["PROPAGATE_EXCEPTIONS"] = True
     return app
 
 
 def _is_s3(environ: Environ) -> bool:
-    """Whether a request is S3's: signed for it, or presigned (moto knows presigned URLs of S3 only)."""
+    """Whether a request is signed for S3 or presigned (moto knows presigned URLs of S3 only)."""
     authorization = environ.get("HTTP_AUTHORIZATION", "")
     return not authorization or "/s3/aws4_request" in authorization
 
@@ -84,24 +75,22 @@ def _is_s3(environ: Environ) -> bool:
 def _serve_s3(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     request = BackendRequest(environ)
     _, _, key = request.raw_path[1:].partition("/")
-    if key:
-        handler = StrictS3Response.key_dispatch
-    elif request.raw_path == "/":
-        handler = StrictS3Response.bucket_dispatch
-    else:
-        handler = StrictS3Response.ambiguous_dispatch
+    of_no_key = (
+        StrictS3Response.bucket_dispatch if request.raw_path == "/" else StrictS3Response.ambiguous_dispatch
+    )
+    handler = StrictS3Response.key_dispatch if key else of_no_key
     answer = handler(request, request.raw_url, dict(request.headers))
     status, headers, body = answer if isinstance(answer, tuple) else (200, {}, answer)
     data = body.encode() if isinstance(body, str) else body
     length = str(len(data))
-    sent = []
+    kept = []
     for name, value in headers.items():
         if name.lower() == "content-length":
             # moto knows an object's length on HEAD, where there is no body
             length = str(value) if request.method == "HEAD" else length
         elif name.lower() != "status":
-            sent.append((name, str(value)))
+            kept.append((name, str(value)))
     if status not in (204, 304):
-        sent.append(("Content-Length", length))
-    start_response(f"{status} -", sent)
+        kept.append(("Content-Length", length))
+    start_response(f"{status} -", kept)
     return [b"" if request.method == "HEAD" else data]

@@ -1,4 +1,4 @@
-"""The interceptors that are always there: the guard, the health page and the access log."""
+"""The guard against web pages, the health page and the access log."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from local_aws.replies import Reply
 from local_aws.requests import Call
 from local_aws.settings import is_loopback
-from local_aws.web import Reply
+from local_aws.web import Interceptor
 
 HEALTH_PATH = "/_local_aws/health"
 _SIGNATURE = re.compile("(X-Amz-Signature|X-Amz-Security-Token)=[^&]*")
 
 
-class LoopbackGuard:
-    """Turns away what a web page in this machine's browser could send.
+class LoopbackGuard(Interceptor):
+    """Refuses requests that a web page in this machine's browser could send.
 
     Steps run any command, so a page that could post here (by a name it rebinds to 127.0.0.1, across origins, or from
     an object of S3 that is shown as a page) could run commands on this machine. SDKs send a loopback Host, no Origin
-    and no Sec-Fetch-Site; a browser sends `Sec-Fetch-Site: none` only for an address that a person has entered.
+    and no Sec-Fetch-Site. A browser sends `Sec-Fetch-Site: none` only for an address that a person has entered.
     """
 
     def before(self, call: Call) -> Reply | None:
-        """Refuse a foreign Host, any Origin, and what a page asks for."""
+        """Refuse a foreign Host, any Origin, and the requests of pages."""
         host = urlsplit("//" + call.header("Host")).hostname or ""
         if not (is_loopback(host) or host.endswith(".localhost")):
             return _refused(f"Host {host!r} is not this machine; reach local_aws by its loopback address")
@@ -37,34 +38,26 @@ class LoopbackGuard:
                 return _refused(f"requests of web pages ({name}: {value}) are refused")
         return None
 
-    def after(self, call: Call, reply: Reply) -> Reply:  # noqa: ARG002
-        """Passes the reply on."""
-        return reply
 
+class Health(Interceptor):
+    """Answers `GET /_local_aws/health`."""
 
-class Health:
-    """`GET /_local_aws/health`: that the server answers, and what it is."""
-
-    def __init__(self, about: dict[str, object]) -> None:
-        self.about = about
+    def __init__(self, endpoint: str) -> None:
+        self._reply = Reply.of_json(200, {"status": "ok", "endpoint": endpoint})
 
     def before(self, call: Call) -> Reply | None:
-        """Answers the health path."""
-        return Reply.of_json(200, {"status": "ok", **self.about}) if call.path == HEALTH_PATH else None
-
-    def after(self, call: Call, reply: Reply) -> Reply:  # noqa: ARG002
-        """Passes the reply on."""
-        return reply
+        """Answer the health path."""
+        return self._reply if call.path == HEALTH_PATH else None
 
 
-class AccessLog:
+class AccessLog(Interceptor):
     """One JSON line per request, written when the reply leaves.
 
     Fields: time (UTC, when the request came), method, host, bucket, key, path, query, region, service, operation,
     status, bytes (of the reply body), request_bytes, seconds, user_agent; deleted (key and version_id of each object
-    that DeleteObjects names, of which S3's own log has a record each). Of a request whose signature was not verified
-    nothing is read from the body: its operation is empty. The signature of a presigned URL is left out, since whoever
-    reads it could use it.
+    that DeleteObjects names, each of which has a record in S3's own log). The body of a request whose signature was not
+    verified is not read: its operation is empty. The signature of a presigned URL is left out, since a reader of the
+    log could use it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -72,12 +65,12 @@ class AccessLog:
         self._lock = threading.Lock()
 
     def before(self, call: Call) -> Reply | None:
-        """Notes when the request came."""
+        """Record when the request came."""
         call.environ["local_aws.started"] = (time.time(), time.perf_counter())
         return None
 
     def after(self, call: Call, reply: Reply) -> Reply:
-        """Writes the line."""
+        """Write the line."""
         came, started = call.environ["local_aws.started"]
         line = json.dumps(
             {
@@ -105,10 +98,10 @@ class AccessLog:
         return reply
 
     def close(self) -> None:
-        """Ends the log."""
+        """Close the log."""
         with self._lock:
             self._file.close()
 
 
-def _refused(why: str) -> Reply:
-    return Reply.of_json(403, {"__type": "AccessDeniedException", "message": f"local_aws: {why}."})
+def _refused(reason: str) -> Reply:
+    return Reply.of_json(403, {"__type": "AccessDeniedException", "message": f"local_aws: {reason}."})

@@ -1,4 +1,4 @@
-"""What a request asks for: which service, which operation, which bucket and key."""
+"""The service, operation, bucket and key of a request."""
 
 from __future__ import annotations
 
@@ -11,34 +11,28 @@ from xml.etree import ElementTree
 # The signing names that differ from the names this project uses.
 _SERVICES = {"elasticmapreduce": "emr"}
 
-_S3_BUCKET_QUERIES = {
+# Query parameters of S3, and what the operations on a bucket and on an object call them.
+_BUCKET_SETTINGS = (
+    *("acl", "cors", "encryption", "location", "logging", "ownershipControls", "policy", "policyStatus"),
+    *("replication", "tagging", "versioning", "website"),
+)
+_BUCKET_QUERIES = {name: f"Bucket{name[0].upper()}{name[1:]}" for name in _BUCKET_SETTINGS} | {
     "accelerate": "BucketAccelerateConfiguration",
-    "acl": "BucketAcl",
-    "cors": "BucketCors",
-    "encryption": "BucketEncryption",
     "lifecycle": "BucketLifecycleConfiguration",
-    "location": "BucketLocation",
-    "logging": "BucketLogging",
     "notification": "BucketNotificationConfiguration",
     "object-lock": "ObjectLockConfiguration",
-    "ownershipControls": "BucketOwnershipControls",
-    "policy": "BucketPolicy",
-    "policyStatus": "BucketPolicyStatus",
     "publicAccessBlock": "PublicAccessBlock",
-    "replication": "BucketReplication",
-    "tagging": "BucketTagging",
-    "versioning": "BucketVersioning",
-    "website": "BucketWebsite",
 }
+_OBJECT_QUERIES = {"tagging": "ObjectTagging", "acl": "ObjectAcl", "attributes": "ObjectAttributes"}
 _VERBS = {"GET": "Get", "PUT": "Put", "DELETE": "Delete", "HEAD": "Head", "POST": "Post"}
 
 
 class Call:
-    """One request, as the interceptors see it.
+    """One request.
 
     Attributes:
-        environ: the WSGI environment; reading the body goes through `_body`, which puts it back.
-        verified: whether its signature has been verified; the body of another is not parsed.
+        environ: The WSGI environment.
+        verified: Whether the signature has been verified. The body is not parsed before.
     """
 
     def __init__(self, environ: dict[str, Any]) -> None:
@@ -52,7 +46,7 @@ class Call:
 
     @cached_property
     def raw_path(self) -> str:
-        """The path as it arrived, percent-encoded."""
+        """The path, percent-encoded."""
         path = str(self.environ["REQUEST_URI"]).split("?", 1)[0]
         if not path.startswith("/"):  # absolute form: http://host/path
             path = "/" + path.split("://", 1)[-1].partition("/")[2]
@@ -65,7 +59,7 @@ class Call:
 
     @property
     def query_string(self) -> str:
-        """The query, as it arrived."""
+        """The query, percent-encoded."""
         return str(self.environ.get("QUERY_STRING", ""))
 
     @cached_property
@@ -74,7 +68,7 @@ class Call:
         return parse_qs(self.query_string, keep_blank_values=True) if self.query_string else {}
 
     def header(self, name: str) -> str:
-        """A header's value, or the empty string."""
+        """Return a header's value, or the empty string."""
         return str(self.environ.get("HTTP_" + name.upper().replace("-", "_"), ""))
 
     @cached_property
@@ -103,12 +97,12 @@ class Call:
         """The region that the request is signed for, or the empty string."""
         return self._credential_scope[2] if self._credential_scope else ""
 
-    @cached_property
-    def form(self) -> dict[str, list[str]]:
-        """The parameters of a form-encoded body (the query protocol of IAM, STS, EC2, CloudFormation)."""
-        if not str(self.environ.get("CONTENT_TYPE", "")).startswith("application/x-www-form-urlencoded"):
-            return {}
-        return parse_qs(self._body().decode("utf-8", "replace"), keep_blank_values=True)
+    @property
+    def protocol(self) -> str:
+        """Protocol of the service: `json`, `s3` or `query`."""
+        if self.header("X-Amz-Target"):
+            return "json"
+        return "s3" if self.service == "s3" else "query"
 
     def _body(self) -> bytes:
         body = bytes(self.environ["wsgi.input"].read())
@@ -117,15 +111,17 @@ class Call:
 
     @cached_property
     def operation(self) -> str:
-        """Name of the operation, as the service's API calls it; the empty string when unknown."""
+        """Name of the operation in the service's API; the empty string when unknown."""
         target = self.header("X-Amz-Target")
         if target:
             return target.rpartition(".")[2]
         if self.service == "s3":
             return _s3_operation(self)
-        if "Action" in self.query:
-            return self.query["Action"][0]
-        return self.form.get("Action", [""])[0]
+        parameters = self.query
+        content_type = str(self.environ.get("CONTENT_TYPE", ""))
+        if "Action" not in parameters and content_type.startswith("application/x-www-form-urlencoded"):
+            parameters = parse_qs(self._body().decode("utf-8", "replace"), keep_blank_values=True)
+        return parameters.get("Action", [""])[0]
 
     @cached_property
     def bucket(self) -> str:
@@ -139,16 +135,17 @@ class Call:
 
     @cached_property
     def deleted(self) -> list[dict[str, str | None]]:
-        """What DeleteObjects asks to delete: `key` and `version_id` of each object; empty for all else."""
+        """`key` and `version_id` of each object of DeleteObjects; empty for other operations."""
         if self.operation != "DeleteObjects":
             return []
         try:
-            asked = ElementTree.fromstring(self._body())  # noqa: S314  SignatureCheck lets only key holders come here
+            document = ElementTree.fromstring(self._body())  # noqa: S314  SignatureCheck lets only key holders pass
         except ElementTree.ParseError:
             return []  # S3 refuses it
-        objects = [one for one in asked if one.tag.endswith("Object")]
         return [
-            {"key": one.findtext("{*}Key"), "version_id": one.findtext("{*}VersionId")} for one in objects
+            {"key": item.findtext("{*}Key"), "version_id": item.findtext("{*}VersionId")}
+            for item in document
+            if item.tag.endswith("Object")
         ]
 
 
@@ -171,11 +168,7 @@ def _s3_key_operation(call: Call, verb: str) -> str:
         )
     if call.method == "PUT" and call.header("x-amz-copy-source"):
         return "CopyObject"
-    for name, noun in (
-        ("tagging", "ObjectTagging"),
-        ("acl", "ObjectAcl"),
-        ("attributes", "ObjectAttributes"),
-    ):
+    for name, noun in _OBJECT_QUERIES.items():
         if name in query:
             return verb + noun
     return f"{verb}Object"
@@ -183,7 +176,7 @@ def _s3_key_operation(call: Call, verb: str) -> str:
 
 def _s3_bucket_operation(call: Call, verb: str) -> str:
     query = call.query
-    for name, noun in _S3_BUCKET_QUERIES.items():
+    for name, noun in _BUCKET_QUERIES.items():
         if name in query:
             return verb + noun
     if call.method == "GET":

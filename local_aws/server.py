@@ -1,4 +1,4 @@
-"""One process, one port: binds, serves, stops, and leaves nothing behind."""
+"""The server: one process and one port, which leave nothing behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 from waitress.server import create_server
@@ -24,25 +23,21 @@ from local_aws.settings import Settings
 
 # Read by moto when it is imported.
 MOTO_ENVIRONMENT = {
-    # no reply may invite web pages
+    # no reply allows web pages
     "MOTO_DISABLE_GLOBAL_CORS": "true",
-    # buckets are named in the path only
+    # the path alone names the bucket
     "S3_IGNORE_SUBDOMAIN_BUCKETNAME": "true",
-    # roles may attach AWS's own policies
+    # roles may attach the policies of AWS
     "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",
 }
 
 
 class StartError(Exception):
-    """The server cannot start; the message says what is in its way and what to do."""
+    """The server cannot start; the message says why and what to do."""
 
 
 def bind(settings: Settings) -> socket.socket:
-    """A bound socket on the settings' host and port.
-
-    Raises:
-        StartError: the port is taken, or the address cannot be bound.
-    """
+    """Return a socket that listens on the settings' host and port."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,13 +55,7 @@ def bind(settings: Settings) -> socket.socket:
 
 @contextmanager
 def state_directory(path: Path) -> Iterator[Path]:
-    """An empty state directory that is this process's and this user's alone.
-
-    Its scratch space and the credentials in it are gone afterwards.
-
-    Raises:
-        StartError: another `local_aws` uses it, or it cannot be written.
-    """
+    """Provide an empty state directory for this process and user alone; remove scratch space and credentials after."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o700)
@@ -74,11 +63,11 @@ def state_directory(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise StartError(f"state directory {path} cannot be written ({error.strerror}).") from None
     with lock:
-        _take(lock, path)
+        _lock(lock, path)
         for old in ("clusters", "tmp"):
             shutil.rmtree(path / old, ignore_errors=True)
         (path / "tmp").mkdir()
-        # large S3 objects of moto spill here instead of /tmp
+        # moto's large S3 objects spill here instead of /tmp
         tempfile.tempdir = str(path / "tmp")
         try:
             yield path
@@ -87,7 +76,7 @@ def state_directory(path: Path) -> Iterator[Path]:
             (path / FILE_NAME).unlink(missing_ok=True)
 
 
-def _take(lock: IO[str], path: Path) -> None:
+def _lock(lock: IO[str], path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -102,31 +91,27 @@ def _take(lock: IO[str], path: Path) -> None:
 
 
 def serve(settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT, then ends every running step and returns.
+    """Serve until SIGTERM or SIGINT, then end every running step and return.
 
     Raises:
-        StartError: the port or the state directory is taken.
-        SettingsError: the environment names credentials that cannot be used.
+        StartError: The port or the state directory cannot be used.
+        SettingsError: The credentials in the environment cannot be used.
     """
     credentials = Credentials.from_environment(os.environ)
     stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+        signal.signal(number, lambda _number, _frame: stop.set())
     with bind(settings) as listener, state_directory(settings.state_dir):
         host, port = listener.getsockname()[:2]
         endpoint = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         os.environ |= MOTO_ENVIRONMENT
-        # moto takes most of a second to import: only now, when nothing is in the way
+        # moto takes most of a second to import: import it only after the checks
         from local_aws.assembly import assemble
 
-        laptop = assemble(settings, endpoint, credentials)
+        emulator = assemble(settings, endpoint, credentials)
         credentials.write(settings.state_dir / FILE_NAME)
         server = create_server(
-            laptop.application,
+            emulator.application,
             sockets=[listener],
             threads=settings.threads,
             ident="local_aws",
@@ -142,5 +127,5 @@ def serve(settings: Settings) -> None:
         try:
             stop.wait()
         finally:
-            laptop.close()
+            emulator.close()
             server.close()

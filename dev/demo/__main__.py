@@ -1,6 +1,6 @@
 """`make demo`: the whole pipeline on this machine, on an empty account that ends with the demo.
 
-Starts the laptop's AWS, deploys the stack, uploads photos and model, starts a real Airflow, triggers the DAG,
+Starts the AWS emulator, deploys the stack, uploads photos and model, starts a real Airflow, triggers the DAG,
 tells what happens, leaves the results in build/demo and ends everything that it started, also on Ctrl-C.
 A second run over the same photos follows, to show that a night with nothing new costs nothing.
 """
@@ -125,7 +125,7 @@ def _run(wishes: Wishes, processes: Processes, teller: ConsoleReporter) -> None:
 
     local_aws = _local_aws(aws_port, ui_port, _steps_python(wishes))
     account = start_account(processes, local_aws, _base_env(), wishes.region)
-    teller.say("laptop's AWS", f"ready on {account.endpoint}")
+    teller.say("AWS emulator", f"ready on {account.endpoint}")
     if _steps_python(wishes) == SPARK_PYTHON:
         teller.say("engine", "tensorflow: a node has no TensorFlow, so the steps run in .venv-spark")
     stack = account.deploy(REPOSITORY / "include" / "stack.yaml", DEPLOYMENT_ID)

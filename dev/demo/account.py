@@ -1,4 +1,4 @@
-"""The account that a demo works in: the laptop's AWS, its stack, the photos and the model in its buckets."""
+"""The account that a demo works in: the AWS emulator, its stack, the photos and the model in its buckets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEY_NAMES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 class AccountFailed(Exception):
-    """The laptop's AWS, the stack or the model could not be made ready."""
+    """The AWS emulator, the stack or the model could not be made ready."""
 
 
 @dataclass(frozen=True)

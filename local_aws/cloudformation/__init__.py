@@ -1,1 +1,1 @@
-"""CloudFormation that creates what a template says, or fails: nothing is skipped silently."""
+"""A CloudFormation that creates everything in a template or fails."""

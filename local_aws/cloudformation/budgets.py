@@ -1,4 +1,4 @@
-"""`AWS::Budgets::Budget`, which moto skips, and the question who is told, which moto cannot answer."""
+"""`AWS::Budgets::Budget`, and the operation that lists a budget's subscribers. moto has neither."""
 
 from __future__ import annotations
 
@@ -9,78 +9,52 @@ from typing import Any
 from moto.budgets.responses import BudgetsResponse
 from moto.core.common_models import CloudFormationModel
 
-from local_aws.cloudformation.resources import Properties, Whole
+from local_aws.cloudformation.resources import CompleteResource, Properties, Scope
 
 
-class Budget(Whole, CloudFormationModel):
-    """`AWS::Budgets::Budget`, which moto skips; its name is its id."""
+class Budget(CompleteResource, CloudFormationModel):
+    """A budget. Its id is its name."""
 
     kind = "AWS::Budgets::Budget"
-    known = frozenset({"Budget", "NotificationsWithSubscribers"})
+    known = ("Budget", "NotificationsWithSubscribers")
 
     @classmethod
-    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:
-        """Makes the budget."""
+    def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
         budget = {"BudgetName": name, **properties["Budget"]}
         if limit := budget.get("BudgetLimit"):
             budget["BudgetLimit"] = {"Amount": str(limit["Amount"]), "Unit": limit["Unit"]}
-        notifications = [
-            {
-                **one,
-                "Notification": {
-                    **one["Notification"],
-                    "Threshold": float(one["Notification"]["Threshold"]),
-                },
-            }
-            for one in properties.get("NotificationsWithSubscribers") or []
-        ]
-        cls.clients.get("budgets", region).create_budget(
-            AccountId=account_id, Budget=budget, NotificationsWithSubscribers=notifications
+        notifications = []
+        for item in properties.get("NotificationsWithSubscribers") or []:
+            threshold = {"Threshold": float(item["Notification"]["Threshold"])}
+            notifications.append({**item, "Notification": item["Notification"] | threshold})
+        scope.client("budgets").create_budget(
+            AccountId=scope.account_id, Budget=budget, NotificationsWithSubscribers=notifications
         )
         return cls(budget["BudgetName"])
 
     @classmethod
-    def update_from_cloudformation_json(
-        cls,
-        original_resource: Any,
-        new_resource_name: str,
-        cloudformation_json: Properties,
-        account_id: str,
-        region_name: str,
-    ) -> Any:
-        """Makes the budget anew: moto has no UpdateBudget."""
-        cls._drop(original_resource.physical_resource_id, account_id, region_name)
-        return cls.make(new_resource_name, cls._properties(cloudformation_json), account_id, region_name)
+    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
+        cls.delete(resource_id, scope)  # moto has no UpdateBudget
+        cls.create(resource_id, properties, scope)
 
     @classmethod
-    def delete_from_cloudformation_json(
-        cls,
-        resource_name: str,
-        cloudformation_json: Properties,  # noqa: ARG003  moto passes it with its functions unresolved
-        account_id: str,
-        region_name: str,
-    ) -> None:
-        """Removes the budget."""
-        cls._drop(resource_name, account_id, region_name)
-
-    @classmethod
-    def _drop(cls, name: str, account_id: str, region: str) -> None:
-        budgets = cls.clients.get("budgets", region)
+    def delete(cls, resource_id: str, scope: Scope) -> None:
+        budgets = scope.client("budgets")
         with contextlib.suppress(budgets.exceptions.NotFoundException):
-            budgets.delete_budget(AccountId=account_id, BudgetName=name)
+            budgets.delete_budget(AccountId=scope.account_id, BudgetName=resource_id)
 
 
 def _describe_subscribers(self: BudgetsResponse) -> str:
-    """DescribeSubscribersForNotification, which moto has not."""
+    """Answer DescribeSubscribersForNotification."""
     budget = self.backend.budgets[self._get_param("AccountId")].get(self._get_param("BudgetName"))
-    asked = self._get_param("Notification")
-    told = [
+    details = self._get_param("Notification")
+    subscribers = [
         subscriber
-        for one in (budget.notifications if budget else [])
-        if all(one.details.get(key) == value for key, value in asked.items())
-        for subscriber in one.subscribers
+        for notification in (budget.notifications if budget else [])
+        if all(notification.details.get(key) == value for key, value in details.items())
+        for subscriber in notification.subscribers
     ]
-    return json.dumps({"Subscribers": told})
+    return json.dumps({"Subscribers": subscribers})
 
 
 setattr(BudgetsResponse, "describe_subscribers_for_notification", _describe_subscribers)  # noqa: B010

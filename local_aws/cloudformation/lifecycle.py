@@ -1,62 +1,58 @@
-"""Lifecycle rules: from CloudFormation's words to those of the S3 API."""
+"""Lifecycle rules: from the words of CloudFormation to those of the S3 API."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from moto.cloudformation.exceptions import ValidationError
 
-_KNOWN = {
-    *(
-        "Id",
-        "Status",
-        "Prefix",
-        "ExpirationInDays",
-        "ExpiredObjectDeleteMarker",
-        "NoncurrentVersionExpiration",
+# Property of a rule in a template: its member in the S3 API, and the member's value.
+_MEMBERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "Id": ("ID", str),
+    "ExpirationInDays": ("Expiration", lambda days: {"Days": int(days)}),
+    "ExpiredObjectDeleteMarker": (
+        "Expiration",
+        lambda value: {"ExpiredObjectDeleteMarker": str(value) == "True"},
     ),
-    *("NoncurrentVersionExpirationInDays", "AbortIncompleteMultipartUpload", "Transitions"),
+    "NoncurrentVersionExpirationInDays": (
+        "NoncurrentVersionExpiration",
+        lambda days: {"NoncurrentDays": int(days)},
+    ),
+    "NoncurrentVersionExpiration": (
+        "NoncurrentVersionExpiration",
+        lambda value: {key: int(number) for key, number in value.items()},
+    ),
+    "AbortIncompleteMultipartUpload": (
+        "AbortIncompleteMultipartUpload",
+        lambda value: {"DaysAfterInitiation": int(value["DaysAfterInitiation"])},
+    ),
+    "Transitions": (
+        "Transitions",
+        lambda items: [
+            {"Days": int(item["TransitionInDays"]), "StorageClass": item["StorageClass"]} for item in items
+        ],
+    ),
 }
 
 
 def api_rules(rules: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`LifecycleConfiguration.Rules` of a template as PutBucketLifecycleConfiguration takes them.
+    """Return `LifecycleConfiguration.Rules` of a template as PutBucketLifecycleConfiguration takes them.
 
     Raises:
-        ValidationError: a property that is not handled.
+        ValidationError: A property is not implemented.
     """
-    return [_api_rule(one) for one in rules]
+    return [_api_rule(rule) for rule in rules]
 
 
 def _api_rule(rule: dict[str, Any]) -> dict[str, Any]:
-    if unknown := sorted(rule.keys() - _KNOWN):
+    if unknown := sorted(rule.keys() - _MEMBERS.keys() - {"Status", "Prefix"}):
         raise ValidationError(
             message=f"local_aws does not implement {', '.join(unknown)} of a lifecycle rule."
         )
-    made: dict[str, Any] = {"Status": rule["Status"], "Filter": {"Prefix": rule.get("Prefix", "")}}
-    if "Id" in rule:
-        made["ID"] = rule["Id"]
-    if "ExpirationInDays" in rule:
-        made["Expiration"] = {"Days": int(rule["ExpirationInDays"])}
-    if "ExpiredObjectDeleteMarker" in rule:
-        made.setdefault("Expiration", {})["ExpiredObjectDeleteMarker"] = (
-            str(rule["ExpiredObjectDeleteMarker"]) == "True"
-        )
-    if "NoncurrentVersionExpirationInDays" in rule:
-        made["NoncurrentVersionExpiration"] = {
-            "NoncurrentDays": int(rule["NoncurrentVersionExpirationInDays"])
-        }
-    if "NoncurrentVersionExpiration" in rule:
-        made["NoncurrentVersionExpiration"] = {
-            key: int(value) for key, value in rule["NoncurrentVersionExpiration"].items()
-        }
-    if "AbortIncompleteMultipartUpload" in rule:
-        days = int(rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"])
-        made["AbortIncompleteMultipartUpload"] = {"DaysAfterInitiation": days}
-    if "Transitions" in rule:
-        made["Transitions"] = [
-            {"Days": int(one["TransitionInDays"]), "StorageClass": one["StorageClass"]}
-            for one in rule["Transitions"]
-        ]
-    return made
+    result: dict[str, Any] = {"Status": rule["Status"], "Filter": {"Prefix": rule.get("Prefix", "")}}
+    for name, (member, convert) in _MEMBERS.items():
+        if name in rule:
+            value = convert(rule[name])
+            result[member] = result.get(member, {}) | value if isinstance(value, dict) else value
+    return result

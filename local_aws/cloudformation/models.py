@@ -11,10 +11,10 @@ from moto.cloudformation.exceptions import ValidationError
 from moto.cloudformation.models import Change, ChangeSet, CloudFormationBackend, Stack
 from moto.utilities.utils import get_partition
 
-from local_aws.cloudformation.resources import Whole
+from local_aws.cloudformation.resources import CompleteResource, Scope
 
 log = logging.getLogger(__name__)
-# moto's models of these would make clusters in moto's EMR, which nobody reaches.
+# moto's models of these would create clusters in moto's EMR, which is replaced.
 _NOT_HERE = {"AWS::EMR::Cluster", "AWS::EMR::InstanceGroupConfig"}
 _SUFFIXES = {"aws-cn": "amazonaws.com.cn", "aws-eusc": "amazonaws.eu"}
 # AWS answers ExecuteChangeSet before the stack's status changes.
@@ -22,7 +22,7 @@ _EXECUTION_DELAY_S = 0.2
 
 
 class RegionalResourceMap(parsing.ResourceMap):
-    """moto's, with the pseudo parameters of the stack's own partition."""
+    """moto's map with system tags, the pseudo parameters of the stack's partition and ordered deletion."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -33,7 +33,7 @@ class RegionalResourceMap(parsing.ResourceMap):
         }
 
     def create(self, template: dict[str, Any]) -> bool:
-        """Create every resource and tags those that CloudFormation tags."""
+        """Create every resource and tag those that CloudFormation tags."""
         ready = super().create(template)
         self._add_system_tags()
         return ready
@@ -47,15 +47,14 @@ class RegionalResourceMap(parsing.ResourceMap):
         for name, resource in self._parsed_resources.items():
             kind = self._resource_json_map.get(name, {}).get("Type")
             resource_class = parsing.resource_class_from_type(kind) if kind else None
-            if resource_class is not None and issubclass(resource_class, Whole):
+            if resource_class is not None and issubclass(resource_class, CompleteResource):
                 tags = {
                     "aws:cloudformation:stack-name": str(self["AWS::StackName"]),
                     "aws:cloudformation:stack-id": str(self["AWS::StackId"]),
                     "aws:cloudformation:logical-id": name,
                 }
-                resource_class.add_system_tags(
-                    resource.physical_resource_id, tags, self._account_id, self._region_name
-                )
+                scope = Scope(self._account_id, self._region_name, CompleteResource.clients)
+                resource_class.add_system_tags(resource.physical_resource_id, tags, scope)
 
     def delete(self, creating: bool = False) -> None:
         """Delete the last created resource first, as AWS does, so that dependants go before what they refer to.
@@ -74,7 +73,7 @@ class RegionalResourceMap(parsing.ResourceMap):
                 continue
             try:
                 self._delete_resource(resource, template)
-            except Exception as error:  # noqa: BLE001 - whatever the service says
+            except Exception as error:  # noqa: BLE001  any error of a service
                 failure = failure or error
             else:
                 del self._parsed_resources[name]
@@ -83,56 +82,45 @@ class RegionalResourceMap(parsing.ResourceMap):
 
 
 class StrictCloudFormationBackend(CloudFormationBackend):
-    """moto's, but a type it does not know fails the call, and a resource that cannot be made rolls the stack back."""
+    """moto's, but an unknown type fails the call, and a resource that cannot be created rolls the stack back."""
 
     def create_stack(
         self, name: str, template: str, parameters: dict[str, Any], *args: Any, **kwargs: Any
     ) -> Stack:
-        """Creates a stack.
-
-        Returns:
-            The stack, CREATE_COMPLETE or (with the reason in its events) ROLLBACK_COMPLETE, as AWS answers with an id
-            whatever becomes of it.
+        """Create a stack and return it, CREATE_COMPLETE or (with the reason in its events) ROLLBACK_COMPLETE.
 
         Raises:
-            ValidationError: the template is wrong, or names a type or property that is not there.
+            ValidationError: The template is wrong, or has an unknown type.
         """
         _check_types(Stack.parse_template(template))
         try:
             return super().create_stack(name, template, parameters, *args, **kwargs)
         except Exception as error:
-            made = next((one for one in self.stacks.values() if one.name == name), None)
-            if made is None or made.status != "CREATE_IN_PROGRESS":
+            stack = next((stack for stack in self.stacks.values() if stack.name == name), None)
+            if stack is None or stack.status != "CREATE_IN_PROGRESS":
                 raise
-            _roll_back_creation(made, error)
-            return made
+            _roll_back_creation(stack, error)
+            return stack
 
     def create_change_set(
         self, stack_name: str, change_set_name: str, template: str, *args: Any, **kwargs: Any
     ) -> tuple[str, str]:
-        """Creates a change set; what a condition leaves out is no change.
+        """Create a change set. A resource that a condition leaves out is no change.
 
         Raises:
-            ValidationError: the template names a type that is not there.
+            ValidationError: The template has an unknown type.
         """
         parsed = Stack.parse_template(template)
         _check_types(parsed)
-        made = super().create_change_set(stack_name, change_set_name, template, *args, **kwargs)
-        change_set = self.change_sets[made[0]]
+        ids = super().create_change_set(stack_name, change_set_name, template, *args, **kwargs)
+        change_set = self.change_sets[ids[0]]
         conditions = self._conditions(stack_name, parsed, change_set.parameters)
         if change_set.change_set_type == "UPDATE":
-            _know_defaults(change_set.stack)
+            _apply_defaults(change_set.stack)
             diff = change_set.stack.resource_map.build_resource_diff(parsed, change_set.parameters)
+            kinds = change_set.stack.template_dict["Resources"] | parsed["Resources"]
             change_set.changes = [
-                Change(
-                    action,
-                    name,
-                    (parsed if action != "Remove" else change_set.stack.template_dict)["Resources"][name][
-                        "Type"
-                    ],
-                )
-                for action, names in diff.items()
-                for name in names
+                Change(action, name, kinds[name]["Type"]) for action, names in diff.items() for name in names
             ]
         change_set.changes = [
             change
@@ -140,10 +128,10 @@ class StrictCloudFormationBackend(CloudFormationBackend):
             if change.action == "Remove"
             or conditions.get(parsed["Resources"][change.logical_resource_id].get("Condition"), True)
         ]
-        return made
+        return ids
 
     def _conditions(self, name: str, template: dict[str, Any], parameters: dict[str, Any]) -> dict[str, bool]:
-        """The template's conditions under some parameters."""
+        """Return the values of the template's conditions."""
         resources = RegionalResourceMap(
             "", name, parameters, {}, self.region_name, self.account_id, template, {}
         )
@@ -154,7 +142,7 @@ class StrictCloudFormationBackend(CloudFormationBackend):
         """Start to execute a change set; its ExecutionStatus and the stack's status follow, as on AWS.
 
         Raises:
-            ValidationError: The change set cannot be executed, or local_aws cannot make the update.
+            ValidationError: The change set cannot be executed, or local_aws cannot do the update.
         """
         change_set = self.describe_change_set(change_set_name)
         if change_set is None or change_set.execution_status != "AVAILABLE":
@@ -174,19 +162,15 @@ class StrictCloudFormationBackend(CloudFormationBackend):
             if change_set.change_set_type == "CREATE":
                 self._create_reviewed(stack, change_set)
             else:
-                parameters = [
-                    {"ParameterKey": key, "ParameterValue": value}
-                    for key, value in change_set.parameters.items()
-                ]
-                stack.status = "UPDATE_IN_PROGRESS"
-                super().update_stack(
-                    stack.name, change_set.template, None, parameters=parameters, tags=change_set.tags
-                )
-        except Exception as error:  # noqa: BLE001 - whatever the service says
+                values = change_set.parameters.items()
+                parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in values]
+                stack.status, tags = "UPDATE_IN_PROGRESS", change_set.tags
+                super().update_stack(stack.name, change_set.template, None, parameters=parameters, tags=tags)
+        except Exception as error:  # noqa: BLE001  any error of a service
             log.warning("stack %s: %s", stack.name, error)
             if change_set.change_set_type == "CREATE":
                 _roll_back_creation(stack, error)
-            else:  # nothing here knows the state before
+            else:  # the state before is not kept
                 stack._add_stack_event("UPDATE_FAILED", resource_status_reason=str(error))
                 stack.status = "UPDATE_ROLLBACK_FAILED"
             change_set.execution_status = "EXECUTE_FAILED"
@@ -194,7 +178,7 @@ class StrictCloudFormationBackend(CloudFormationBackend):
             change_set.execution_status = "EXECUTE_COMPLETE"
 
     def _create_reviewed(self, stack: Stack, change_set: ChangeSet) -> None:
-        """Create what a change set says in the stack that was there for review; its id stays, as on AWS."""
+        """Create the resources of a change set in its stack in review; its id stays, as on AWS."""
         stack.status = "CREATE_IN_PROGRESS"
         stack._add_stack_event("CREATE_IN_PROGRESS", resource_status_reason="User Initiated")
         stack.template, stack.parameters = change_set.template, dict(change_set.parameters)
@@ -207,22 +191,22 @@ class StrictCloudFormationBackend(CloudFormationBackend):
             stack.mark_creation_complete()
 
     def delete_stack(self, name_or_stack_id: str) -> None:
-        """Delete a stack; one with a resource that cannot be deleted stays, DELETE_FAILED, as on AWS."""
+        """Delete a stack; as on AWS it is DELETE_FAILED when a resource cannot be deleted."""
         for stack in self.stacks.values():
             if name_or_stack_id in (stack.name, stack.stack_id):
                 try:
                     stack.resource_map.delete()
-                except Exception as error:  # noqa: BLE001 - whatever the service says
+                except Exception as error:  # noqa: BLE001  any error of a service
                     stack._add_stack_event("DELETE_FAILED", resource_status_reason=str(error))
                     stack.status, stack.stack_status_reason = "DELETE_FAILED", str(error)  # type: ignore[attr-defined]
                     return
         super().delete_stack(name_or_stack_id)
 
     def update_stack(self, name: str, template: str, *args: Any, **kwargs: Any) -> Stack:
-        """Updates a stack.
+        """Update a stack.
 
         Raises:
-            ValidationError: the template is wrong, or a changed resource cannot be updated here.
+            ValidationError: The template is wrong, or local_aws cannot update a changed resource.
         """
         stack = self.get_stack(name)
         parameters = kwargs.get("parameters") or []
@@ -231,36 +215,36 @@ class StrictCloudFormationBackend(CloudFormationBackend):
         return super().update_stack(name, template, *args, **kwargs)
 
     def _require_possible_update(self, stack: Stack, template: str, resolved: dict[str, Any]) -> None:
-        wanted = Stack.parse_template(template)
-        _check_types(wanted)
-        _know_defaults(stack)
+        new = Stack.parse_template(template)
+        _check_types(new)
+        _apply_defaults(stack)
         before = self._conditions(stack.name, stack.template_dict, stack.resource_map.input_parameters)
-        after = self._conditions(stack.name, wanted, resolved)
+        after = self._conditions(stack.name, new, resolved)
         if changed := sorted(key for key in before.keys() & after.keys() if before[key] != after[key]):
             raise ValidationError(
                 message=f"local_aws cannot change what {', '.join(changed)} decides: delete and create the stack."
             )
-        for logical_id in stack.resource_map.build_resource_diff(wanted, resolved)["Modify"]:
-            kind = wanted["Resources"][logical_id]["Type"]
+        for logical_id in stack.resource_map.build_resource_diff(new, resolved)["Modify"]:
+            kind = new["Resources"][logical_id]["Type"]
             update = parsing.resource_class_from_type(kind).update_from_cloudformation_json
-            if getattr(update, "__isabstractmethod__", False):  # moto would drop the resource without a word
+            if getattr(update, "__isabstractmethod__", False):  # moto would drop the resource silently
                 raise ValidationError(
                     message=f"local_aws cannot update {logical_id} ({kind}): delete and create the stack."
                 )
 
 
 def _roll_back_creation(stack: Stack, error: Exception) -> None:
-    """Delete what a failed creation left, and give the stack the reason."""
+    """Delete what a failed creation left, and record the reason."""
     log.warning("stack %s is rolled back: %s", stack.name, error)
     stack._add_stack_event("CREATE_FAILED", resource_status_reason=str(error))
     stack._add_stack_event("ROLLBACK_IN_PROGRESS", resource_status_reason=str(error))
     status, resources = "ROLLBACK_COMPLETE", stack.resource_map
     try:
         resources.delete(creating=True) if isinstance(resources, RegionalResourceMap) else resources.delete()
-    except Exception as left:  # noqa: BLE001 - whatever the service says
+    except Exception as left:  # noqa: BLE001  any error of a service
         status = "ROLLBACK_FAILED"
         stack._add_stack_event("DELETE_FAILED", resource_status_reason=str(left))
-    # moto creates a resource when it is looked at: there must be none left to look at
+    # moto creates a resource when it is looked up: remove all
     stack.template_dict = {"Resources": {}}
     resources._resource_json_map = {}
     stack.output_map = stack._create_output_map()
@@ -268,15 +252,15 @@ def _roll_back_creation(stack: Stack, error: Exception) -> None:
     stack._add_stack_event(status)
 
 
-def _know_defaults(stack: Stack) -> None:
-    """Makes a parameter that is given as it was by default no change."""
-    known = stack.resource_map
-    known.input_parameters = {**known.resolved_parameters, **known.input_parameters}
+def _apply_defaults(stack: Stack) -> None:
+    """Add the defaults to the stack's parameters, so that a default value is no change."""
+    resources = stack.resource_map
+    resources.input_parameters = {**resources.resolved_parameters, **resources.input_parameters}
 
 
 def _check_types(template: dict[str, Any]) -> None:
     known = (parsing.get_model_map().keys() | set(parsing.NULL_MODELS)) - _NOT_HERE
-    unknown = sorted({one["Type"] for one in (template.get("Resources") or {}).values()} - known)
+    unknown = sorted({resource["Type"] for resource in (template.get("Resources") or {}).values()} - known)
     if unknown:
         raise ValidationError(
             message=f"Template format error: Unrecognized resource types: [{', '.join(unknown)}]"
@@ -287,18 +271,18 @@ _MOTO_OUTPUTS = vars(Stack)["outputs"].fget
 
 
 def _stack_resources(stack: Stack) -> list[Any]:
-    """Return the resources that exist; moto creates those it looks at, beside the thread that creates the stack."""
+    """Return the resources that exist. moto would create others, beside the thread that creates the stack."""
     created = stack.resource_map._parsed_resources
     return [created[name] for name in stack.resource_map.resources if created.get(name) is not None]
 
 
 def _outputs(stack: Stack) -> Any:
-    """Return the outputs; none before the stack is there, since moto would create what they refer to."""
+    """Return the outputs; none before the stack is complete, since moto would create what they refer to."""
     return _MOTO_OUTPUTS(stack) if stack.status.endswith("_COMPLETE") else None
 
 
 def install() -> None:
-    """Replaces these parts of moto, for this process."""
+    """Replace these parts of moto in this process."""
     vars(models)["ResourceMap"] = RegionalResourceMap
     Stack.stack_resources = property(_stack_resources)  # type: ignore[assignment,method-assign]
     Stack.outputs = property(_outputs)  # type: ignore[assignment,method-assign]

@@ -1,7 +1,7 @@
-"""Resource types of a network that moto makes only in part, or stumbles over; as those in resources.py.
+"""Resource types of a network that moto creates only in part or fails on.
 
-What it leaves out without a word: DNS host names, tags of route tables, descriptions and outward rules of security
-groups, a subnet's word on public addresses.
+moto ignores DNS host names, tags of route tables, descriptions and outward rules of security groups, and a subnet's
+setting of public addresses.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from moto.ec2.models import ec2_backends
 from moto.ec2.models.availability_zones_and_regions import RegionsAndZonesBackend, Zone
 from moto.ec2.models.security_groups import SecurityGroupBackend
 
-from local_aws.cloudformation.resources import Properties, Whole, truth
+from local_aws.cloudformation.resources import CompleteResource, Properties, Scope, is_true
 
 # A region younger than moto's list; a subnet needs a zone.
 RegionsAndZonesBackend.zones.setdefault(
@@ -28,296 +28,239 @@ RegionsAndZonesBackend.zones.setdefault(
 )
 
 
-class _Ec2(Whole):
-    """What the types of EC2 have in common.
+class _Ec2(CompleteResource):
+    """A resource type of EC2. Its properties are the parameters of the operation that creates it.
 
     Attributes:
-        tagged_as: the type's name in TagSpecifications; empty for a type without tags.
+        tagged_as: The type's name in TagSpecifications; empty for a type without tags.
+        creation: The operation that creates the resource, and the path to the id in its response.
+        deletion: The operation that deletes the resource, and its parameter for the id.
     """
 
     tagged_as: ClassVar[str] = ""
+    creation: ClassVar[tuple[str, ...]]
+    deletion: ClassVar[tuple[str, str]]
 
     @classmethod
-    def ec2(cls, region: str) -> Any:
-        """The EC2 client of a region."""
-        return cls.clients.get("ec2", region)
+    def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
+        request = {key: value for key, value in properties.items() if key != "Tags"}
+        if tags := properties.get("Tags"):
+            request["TagSpecifications"] = [{"ResourceType": cls.tagged_as, "Tags": tags}]
+        operation, *path = cls.creation
+        response = getattr(scope.client("ec2"), operation)(**request)
+        for member in path:
+            response = response[member]
+        return cls(response)
 
     @classmethod
-    def tags(cls, properties: Properties) -> dict[str, Any]:
-        """The request's TagSpecifications, if there are tags."""
-        tags = properties.get("Tags")
-        return {"TagSpecifications": [{"ResourceType": cls.tagged_as, "Tags": tags}]} if tags else {}
-
-    @classmethod
-    def add_system_tags(cls, name: str, tags: dict[str, str], account_id: str, region: str) -> None:
-        """Add them; the API refuses tags that begin with `aws:`."""
-        if cls.tagged_as:
-            ec2_backends[account_id][region].create_tags([name], tags)
-
-    @classmethod
-    def apply(cls, name: str, properties: Properties, region: str) -> None:  # noqa: ARG003
-        """Refuses: these are replaced rather than changed, which local_aws cannot do.
-
-        Raises:
-            ValidationError: always.
-        """
+    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
+        # AWS replaces these resources
         raise ValidationError(
-            message=f"local_aws cannot update {cls.kind} {name}: delete and create the stack."
+            message=f"local_aws cannot update {cls.kind} {resource_id}: delete and create the stack."
         )
+
+    @classmethod
+    def delete(cls, resource_id: str, scope: Scope) -> None:
+        operation, parameter = cls.deletion
+        getattr(scope.client("ec2"), operation)(**{parameter: resource_id})
+
+    @classmethod
+    def add_system_tags(cls, resource_id: str, tags: dict[str, str], scope: Scope) -> None:
+        if cls.tagged_as:  # the API refuses tags that begin with `aws:`
+            ec2_backends[scope.account_id][scope.region].create_tags([resource_id], tags)
 
 
 class Vpc(_Ec2, CloudFormationModel):
-    """`AWS::EC2::VPC`."""
+    """A VPC. As on AWS it must be empty when it is deleted; moto would delete endpoints and security groups with it."""
 
     kind = "AWS::EC2::VPC"
     tagged_as = "vpc"
-    known = frozenset({"CidrBlock", "EnableDnsSupport", "EnableDnsHostnames", "Tags"})
+    known = ("CidrBlock", "EnableDnsSupport", "EnableDnsHostnames", "Tags")
+    creation = ("create_vpc", "Vpc", "VpcId")
+    deletion = ("delete_vpc", "VpcId")
 
     @classmethod
-    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:  # noqa: ARG003
-        """Makes the network."""
-        ec2 = cls.ec2(region)
-        made = ec2.create_vpc(CidrBlock=properties["CidrBlock"], **cls.tags(properties))["Vpc"]["VpcId"]
-        for switch in ("EnableDnsSupport", "EnableDnsHostnames"):
-            if switch in properties:
-                ec2.modify_vpc_attribute(VpcId=made, **{switch: {"Value": truth(properties[switch])}})
-        return cls(made)
+    def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
+        switches = {key: is_true(value) for key, value in properties.items() if key.startswith("EnableDns")}
+        rest = {key: value for key, value in properties.items() if key not in switches}
+        vpc = super().create(name, rest, scope)
+        for switch, value in switches.items():
+            scope.client("ec2").modify_vpc_attribute(
+                VpcId=vpc.physical_resource_id, **{switch: {"Value": value}}
+            )
+        return vpc
 
     @classmethod
-    def remove(cls, name: str, region: str) -> None:
-        """Remove the network, which must be empty; moto takes endpoints and security groups with it.
-
-        Raises:
-            ValidationError: An endpoint or a security group is left in it.
-        """
-        ec2, filters = cls.ec2(region), [{"Name": "vpc-id", "Values": [name]}]
+    def delete(cls, resource_id: str, scope: Scope) -> None:
+        ec2, filters = scope.client("ec2"), [{"Name": "vpc-id", "Values": [resource_id]}]
         endpoints = ec2.describe_vpc_endpoints(Filters=filters)["VpcEndpoints"]
         groups = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
         left = [endpoint["VpcEndpointId"] for endpoint in endpoints if endpoint["State"] != "deleted"]
         left += [group["GroupId"] for group in groups if group["GroupName"] != "default"]
         if left:
-            raise ValidationError(message=f"The vpc '{name}' has dependencies: {', '.join(left)}.")
-        ec2.delete_vpc(VpcId=name)
+            raise ValidationError(message=f"The vpc '{resource_id}' has dependencies: {', '.join(left)}.")
+        super().delete(resource_id, scope)
 
 
 class Subnet(_Ec2, CloudFormationModel):
-    """`AWS::EC2::Subnet`."""
+    """A subnet."""
 
     kind = "AWS::EC2::Subnet"
     tagged_as = "subnet"
-    known = frozenset({"VpcId", "CidrBlock", "AvailabilityZone", "MapPublicIpOnLaunch", "Tags"})
+    known = ("VpcId", "CidrBlock", "AvailabilityZone", "MapPublicIpOnLaunch", "Tags")
+    creation = ("create_subnet", "Subnet", "SubnetId")
+    deletion = ("delete_subnet", "SubnetId")
 
     @classmethod
-    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:  # noqa: ARG003
-        """Makes the subnet."""
-        ec2 = cls.ec2(region)
-        request = {
-            key: properties[key] for key in ("VpcId", "CidrBlock", "AvailabilityZone") if key in properties
-        }
-        made = ec2.create_subnet(**request, **cls.tags(properties))["Subnet"]["SubnetId"]
-        public = {"Value": truth(properties.get("MapPublicIpOnLaunch", False))}
-        ec2.modify_subnet_attribute(SubnetId=made, MapPublicIpOnLaunch=public)
-        return cls(made)
-
-    @classmethod
-    def remove(cls, name: str, region: str) -> None:
-        """Removes the subnet."""
-        cls.ec2(region).delete_subnet(SubnetId=name)
+    def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
+        is_public = is_true(properties.get("MapPublicIpOnLaunch", False))
+        rest = {key: value for key, value in properties.items() if key != "MapPublicIpOnLaunch"}
+        subnet = super().create(name, rest, scope)
+        scope.client("ec2").modify_subnet_attribute(
+            SubnetId=subnet.physical_resource_id, MapPublicIpOnLaunch={"Value": is_public}
+        )
+        return subnet
 
 
 class RouteTable(_Ec2, CloudFormationModel):
-    """`AWS::EC2::RouteTable`."""
+    """A route table."""
 
     kind = "AWS::EC2::RouteTable"
     tagged_as = "route-table"
-    known = frozenset({"VpcId", "Tags"})
-
-    @classmethod
-    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:  # noqa: ARG003
-        """Makes the table."""
-        made = cls.ec2(region).create_route_table(VpcId=properties["VpcId"], **cls.tags(properties))
-        return cls(made["RouteTable"]["RouteTableId"])
-
-    @classmethod
-    def remove(cls, name: str, region: str) -> None:
-        """Removes the table."""
-        cls.ec2(region).delete_route_table(RouteTableId=name)
+    known = ("VpcId", "Tags")
+    creation = ("create_route_table", "RouteTable", "RouteTableId")
+    deletion = ("delete_route_table", "RouteTableId")
 
 
 class RouteTableAssociation(_Ec2, CloudFormationModel):
-    """`AWS::EC2::SubnetRouteTableAssociation`; its own id, where moto gives the table's."""
+    """A subnet's association with a route table; it has an id of its own, where moto takes the table's."""
 
     kind = "AWS::EC2::SubnetRouteTableAssociation"
-    known = frozenset({"SubnetId", "RouteTableId"})
-
-    @classmethod
-    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:  # noqa: ARG003
-        """Makes the association."""
-        return cls(cls.ec2(region).associate_route_table(**properties)["AssociationId"])
-
-    @classmethod
-    def remove(cls, name: str, region: str) -> None:
-        """Removes the association."""
-        cls.ec2(region).disassociate_route_table(AssociationId=name)
+    known = ("SubnetId", "RouteTableId")
+    creation = ("associate_route_table", "AssociationId")
+    deletion = ("disassociate_route_table", "AssociationId")
 
 
 class InternetGateway(_Ec2, CloudFormationModel):
-    """`AWS::EC2::InternetGateway`."""
+    """An internet gateway."""
 
     kind = "AWS::EC2::InternetGateway"
     tagged_as = "internet-gateway"
-    known = frozenset({"Tags"})
-
-    @classmethod
-    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:  # noqa: ARG003
-        """Create the gateway."""
-        created = cls.ec2(region).create_internet_gateway(**cls.tags(properties))
-        return cls(created["InternetGateway"]["InternetGatewayId"])
-
-    @classmethod
-    def remove(cls, name: str, region: str) -> None:
-        """Delete the gateway, which must be detached."""
-        cls.ec2(region).delete_internet_gateway(InternetGatewayId=name)
+    known = ("Tags",)
+    creation = ("create_internet_gateway", "InternetGateway", "InternetGatewayId")
+    deletion = ("delete_internet_gateway", "InternetGatewayId")
 
 
 class GatewayAttachment(_Ec2, CloudFormationModel):
-    """`AWS::EC2::VPCGatewayAttachment` of an internet gateway; its id is `IGW|vpc-…`, as on AWS."""
+    """An internet gateway's attachment to a VPC; its id is `IGW|vpc-…`, as on AWS."""
 
     kind = "AWS::EC2::VPCGatewayAttachment"
-    known = frozenset({"VpcId", "InternetGatewayId"})
+    known = ("VpcId", "InternetGatewayId")
 
     @classmethod
-    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:  # noqa: ARG003
-        """Attach the gateway to its VPC."""
-        cls.ec2(region).attach_internet_gateway(**properties)
+    def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
+        scope.client("ec2").attach_internet_gateway(**properties)
         return cls(f"IGW|{properties['VpcId']}")
 
     @classmethod
-    def remove(cls, name: str, region: str) -> None:
-        """Detach the gateway."""
-        ec2, vpc_id = cls.ec2(region), name.partition("|")[2]
+    def delete(cls, resource_id: str, scope: Scope) -> None:
+        ec2, vpc_id = scope.client("ec2"), resource_id.partition("|")[2]
         attached = [{"Name": "attachment.vpc-id", "Values": [vpc_id]}]
         for gateway in ec2.describe_internet_gateways(Filters=attached)["InternetGateways"]:
             ec2.detach_internet_gateway(InternetGatewayId=gateway["InternetGatewayId"], VpcId=vpc_id)
 
 
 class Route(_Ec2, CloudFormationModel):
-    """`AWS::EC2::Route` to a gateway; its id is `rtb-…|0.0.0.0/0`, as on AWS."""
+    """A route to a gateway; its id is `rtb-…|0.0.0.0/0`, as on AWS."""
 
     kind = "AWS::EC2::Route"
-    known = frozenset({"RouteTableId", "DestinationCidrBlock", "GatewayId"})
+    known = ("RouteTableId", "DestinationCidrBlock", "GatewayId")
 
     @classmethod
-    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:  # noqa: ARG003
-        """Create the route."""
-        cls.ec2(region).create_route(**properties)
+    def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
+        scope.client("ec2").create_route(**properties)
         return cls(f"{properties['RouteTableId']}|{properties['DestinationCidrBlock']}")
 
     @classmethod
-    def remove(cls, name: str, region: str) -> None:
-        """Delete the route."""
-        table, _, destination = name.partition("|")
-        cls.ec2(region).delete_route(RouteTableId=table, DestinationCidrBlock=destination)
+    def delete(cls, resource_id: str, scope: Scope) -> None:
+        table_id, _, destination = resource_id.partition("|")
+        scope.client("ec2").delete_route(RouteTableId=table_id, DestinationCidrBlock=destination)
 
 
 class SecurityGroup(_Ec2, CloudFormationModel):
-    """`AWS::EC2::SecurityGroup` with rules by address range."""
+    """A security group with rules by address range. Outward rules replace the rule that allows everything."""
 
     kind = "AWS::EC2::SecurityGroup"
     tagged_as = "security-group"
-    known = frozenset(
-        {"GroupName", "GroupDescription", "VpcId", "SecurityGroupIngress", "SecurityGroupEgress", "Tags"}
-    )
+    known = ("GroupName", "GroupDescription", "VpcId", "SecurityGroupIngress", "SecurityGroupEgress", "Tags")
+    attributes = ("GroupId",)
+    creation = ("create_security_group", "GroupId")
+    deletion = ("delete_security_group", "GroupId")
 
     @classmethod
-    def has_cfn_attr(cls, attr: str) -> bool:
-        """Whether `Fn::GetAtt` knows the attribute."""
-        return attr == "GroupId"
-
-    def get_cfn_attribute(self, attribute_name: str) -> str:  # noqa: ARG002  there is one
-        """The group's id."""
-        return str(self.physical_resource_id)
-
-    @classmethod
-    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:  # noqa: ARG003
-        """Makes the group; rules outward replace the one that allows all."""
-        ec2 = cls.ec2(region)
-        made = ec2.create_security_group(
-            GroupName=properties.get("GroupName", name),
-            Description=properties["GroupDescription"],
-            VpcId=properties["VpcId"],
-            **cls.tags(properties),
-        )["GroupId"]
+    def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
+        request = {
+            "GroupName": properties.get("GroupName", name),
+            "Description": properties["GroupDescription"],
+            "VpcId": properties["VpcId"],
+            "Tags": properties.get("Tags"),
+        }
+        group = super().create(name, request, scope)
+        ec2, group_id = scope.client("ec2"), {"GroupId": group.physical_resource_id}
         if inward := properties.get("SecurityGroupIngress"):
-            ec2.authorize_security_group_ingress(
-                GroupId=made, IpPermissions=[_permission(one) for one in inward]
-            )
+            ec2.authorize_security_group_ingress(**group_id, IpPermissions=_permissions(inward))
         if outward := properties.get("SecurityGroupEgress"):
-            all_ways = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
-            ec2.revoke_security_group_egress(GroupId=made, IpPermissions=[all_ways])
-            ec2.authorize_security_group_egress(
-                GroupId=made, IpPermissions=[_permission(one) for one in outward]
+            everything = {"IpProtocol": "-1", "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
+            ec2.revoke_security_group_egress(**group_id, IpPermissions=[everything])
+            ec2.authorize_security_group_egress(**group_id, IpPermissions=_permissions(outward))
+        return group
+
+
+def _permissions(rules: list[Properties]) -> list[dict[str, Any]]:
+    permissions = []
+    for rule in rules:
+        if unknown := sorted(rule.keys() - {"IpProtocol", "FromPort", "ToPort", "CidrIp", "Description"}):
+            raise ValidationError(
+                message=f"local_aws does not implement {', '.join(unknown)} of a security group's rule."
             )
-        return cls(made)
-
-    @classmethod
-    def remove(cls, name: str, region: str) -> None:
-        """Removes the group."""
-        cls.ec2(region).delete_security_group(GroupId=name)
-
-
-def _permission(rule: Properties) -> dict[str, Any]:
-    if unknown := sorted(rule.keys() - {"IpProtocol", "FromPort", "ToPort", "CidrIp", "Description"}):
-        raise ValidationError(
-            message=f"local_aws does not implement {', '.join(unknown)} of a security group's rule."
-        )
-    address = {key: rule[key] for key in ("CidrIp", "Description") if key in rule}
-    ports: dict[str, Any] = {key: int(rule[key]) for key in ("FromPort", "ToPort") if key in rule}
-    return {"IpProtocol": rule["IpProtocol"], **ports, "IpRanges": [address]}
+        address = {key: rule[key] for key in ("CidrIp", "Description") if key in rule}
+        ports: dict[str, Any] = {key: int(rule[key]) for key in ("FromPort", "ToPort") if key in rule}
+        permissions.append({"IpProtocol": rule["IpProtocol"], **ports, "IpRanges": [address]})
+    return permissions
 
 
 class VpcEndpoint(_Ec2, CloudFormationModel):
-    """`AWS::EC2::VPCEndpoint`: moto fails on one without route tables, and keeps no policy as a document."""
+    """A VPC endpoint: moto fails without route tables and does not store the policy as a document.
+
+    As on AWS, an update changes the policy only.
+    """
 
     kind = "AWS::EC2::VPCEndpoint"
     tagged_as = "vpc-endpoint"
-    known = frozenset(
-        {
-            *("VpcId", "ServiceName", "VpcEndpointType", "PolicyDocument", "PrivateDnsEnabled"),
-            *("RouteTableIds", "SubnetIds", "SecurityGroupIds", "Tags"),
-        }
+    known = (
+        *("VpcId", "ServiceName", "VpcEndpointType", "PolicyDocument", "PrivateDnsEnabled"),
+        *("RouteTableIds", "SubnetIds", "SecurityGroupIds", "Tags"),
     )
+    attributes = ("Id",)
+    creation = ("create_vpc_endpoint", "VpcEndpoint", "VpcEndpointId")
 
     @classmethod
-    def has_cfn_attr(cls, attr: str) -> bool:
-        """Whether `Fn::GetAtt` knows the attribute."""
-        return attr == "Id"
-
-    def get_cfn_attribute(self, attribute_name: str) -> str:  # noqa: ARG002  there is one
-        """The endpoint's id."""
-        return str(self.physical_resource_id)
-
-    @classmethod
-    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:  # noqa: ARG003
-        """Makes the endpoint."""
-        request = {key: value for key, value in properties.items() if key != "Tags"}
+    def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
+        request = dict(properties)
         if "PolicyDocument" in request:
             request["PolicyDocument"] = json.dumps(request["PolicyDocument"], default=str)
         if "PrivateDnsEnabled" in request:
-            request["PrivateDnsEnabled"] = truth(request["PrivateDnsEnabled"])
-        made = cls.ec2(region).create_vpc_endpoint(**request, **cls.tags(properties))
-        return cls(made["VpcEndpoint"]["VpcEndpointId"])
+            request["PrivateDnsEnabled"] = is_true(request["PrivateDnsEnabled"])
+        return super().create(name, request, scope)
 
     @classmethod
-    def apply(cls, name: str, properties: Properties, region: str) -> None:
-        """Changes the policy, which is all that AWS changes in place here."""
+    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
         policy = json.dumps(properties["PolicyDocument"], default=str)
-        cls.ec2(region).modify_vpc_endpoint(VpcEndpointId=name, PolicyDocument=policy)
+        scope.client("ec2").modify_vpc_endpoint(VpcEndpointId=resource_id, PolicyDocument=policy)
 
     @classmethod
-    def remove(cls, name: str, region: str) -> None:
-        """Removes the endpoint."""
-        cls.ec2(region).delete_vpc_endpoints(VpcEndpointIds=[name])
+    def delete(cls, resource_id: str, scope: Scope) -> None:
+        scope.client("ec2").delete_vpc_endpoints(VpcEndpointIds=[resource_id])
 
 
 def _delete_security_group(
@@ -326,7 +269,7 @@ def _delete_security_group(
     group_id: str,
     delete: Any = SecurityGroupBackend._delete_security_group,
 ) -> None:
-    """DeleteSecurityGroup, which moto grants also where another group's rule refers to the group."""
+    """Refuse to delete a group that a rule of another group refers to; moto deletes it."""
     others = [group for groups in self.groups.values() for group in groups.values() if group.id != group_id]
     rules = [rule for group in others for rule in (*group.ingress_rules, *group.egress_rules)]
     if any(rule.source_group.get("GroupId") == group_id for rule in rules):

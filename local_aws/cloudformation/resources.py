@@ -1,13 +1,14 @@
-"""Resource types that moto skips or makes only in part, made whole through the services' own APIs.
+"""Resource types that moto skips or creates only in part, created in full through the services' own APIs.
 
-Each class has the shape that moto's CloudFormation looks for; being defined later than moto's, it replaces moto's of
-the same type. A property that is not handled is an error, never left out.
+Each class has the methods that moto's CloudFormation calls. It is defined after moto's class of the same type and so
+replaces it. A property that is not implemented is an error; none is ignored.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from moto.cloudformation.exceptions import UnformattedGetAttTemplateException, ValidationError
@@ -23,43 +24,85 @@ from local_aws.cloudformation.lifecycle import api_rules
 Properties = dict[str, Any]
 
 
-class Whole:
-    """What the types of this package have in common.
+@dataclass(frozen=True)
+class Scope:
+    """The account and region of a stack, and clients of this server for them."""
+
+    account_id: str
+    region: str
+    clients: Clients
+
+    def client(self, service: str) -> Any:
+        """Return the client of a service in the region."""
+        return self.clients.get(service, self.region)
+
+    def backend(self, backends: Any) -> Any:
+        """Return moto's backend, of the account and partition, of a service that is not regional."""
+        return backends[self.account_id][get_partition(self.region)]
+
+
+class CompleteResource:
+    """A resource type.
 
     Attributes:
-        clients: clients of this server, set by `local_aws.assembly`.
-        kind: the resource type.
-        known: the properties that are handled.
+        clients: Clients of this server, set by `local_aws.assembly`.
+        kind: The resource type.
+        known: The properties that are implemented.
+        name_property: The property that names the resource; empty for types without a name.
+        attributes: The attributes that `Fn::GetAtt` knows. Where moto keeps an object of this class, each is the id.
     """
 
     clients: ClassVar[Clients]
     kind: ClassVar[str]
-    known: ClassVar[frozenset[str]]
+    known: ClassVar[tuple[str, ...]]
+    name_property: ClassVar[str] = ""
+    attributes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, physical_resource_id: str) -> None:
         self.physical_resource_id = physical_resource_id
 
+    # what a type overrides
+
+    @classmethod
+    def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
+        """Create the resource and return the object that moto keeps."""
+        cls.update(name, properties, scope)
+        return cls(name)
+
+    @classmethod
+    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
+        """Change the resource to what its properties say."""
+        raise NotImplementedError
+
+    @classmethod
+    def delete(cls, resource_id: str, scope: Scope) -> None:
+        """Delete the resource."""
+        raise NotImplementedError
+
+    @classmethod
+    def add_system_tags(cls, resource_id: str, tags: dict[str, str], scope: Scope) -> None:
+        """Add the tags `aws:cloudformation:*` where the type's schema says `cloudFormationSystemTags`."""
+
+    # what moto calls
+
     @classmethod
     def cloudformation_type(cls) -> str:
-        """The resource type."""
         return cls.kind
 
-    @staticmethod
-    def cloudformation_name_type() -> str:
-        """The property that names the resource; none."""
-        return ""
+    @classmethod
+    def cloudformation_name_type(cls) -> str:
+        return cls.name_property
 
     @classmethod
-    def has_cfn_attr(cls, attr: str) -> bool:  # noqa: ARG003  moto's signature
-        """Whether `Fn::GetAtt` knows the attribute."""
-        return False
+    def has_cfn_attr(cls, attr: str) -> bool:
+        return attr in cls.attributes
 
-    def get_cfn_attribute(self, attribute_name: str) -> str:  # noqa: ARG002  moto's signature
-        """The value of `Fn::GetAtt`."""
-        raise UnformattedGetAttTemplateException
+    def get_cfn_attribute(self, attribute_name: str) -> str:
+        if attribute_name not in self.attributes:
+            raise UnformattedGetAttTemplateException
+        return self.physical_resource_id
 
     def is_created(self) -> bool:
-        """Whether it is there; it is as soon as it is made."""
         return True
 
     @classmethod
@@ -71,335 +114,245 @@ class Whole:
         region_name: str,
         **_kwargs: Any,
     ) -> Any:
-        """Makes the resource.
-
-        Raises:
-            ValidationError: a property is not handled.
-        """
-        properties = cls._properties(cloudformation_json)
-        return cls.make(resource_name, properties, account_id, region_name)
+        scope = Scope(account_id, region_name, cls.clients)
+        return cls.create(resource_name, cls._properties(cloudformation_json), scope)
 
     @classmethod
     def update_from_cloudformation_json(
         cls,
         original_resource: Any,
-        new_resource_name: str,  # noqa: ARG003  moto's signature
+        new_resource_name: str,
         cloudformation_json: Properties,
-        account_id: str,  # noqa: ARG003  moto's signature
+        account_id: str,
         region_name: str,
     ) -> Any:
-        """Changes the resource to what the template says now.
-
-        Raises:
-            ValidationError: a property is not handled.
-        """
-        cls.apply(original_resource.physical_resource_id, cls._properties(cloudformation_json), region_name)
+        scope = Scope(account_id, region_name, cls.clients)
+        cls.update(original_resource.physical_resource_id, cls._properties(cloudformation_json), scope)
         return original_resource
 
     @classmethod
     def delete_from_cloudformation_json(
         cls,
         resource_name: str,
-        cloudformation_json: Properties,  # noqa: ARG003  moto passes it with its functions unresolved
-        account_id: str,  # noqa: ARG003  moto's signature
+        cloudformation_json: Properties,  # with its functions unresolved
+        account_id: str,
         region_name: str,
     ) -> None:
-        """Removes the resource."""
-        cls.remove(resource_name, region_name)
+        cls.delete(resource_name, Scope(account_id, region_name, cls.clients))
 
     @classmethod
     def _properties(cls, template: Properties) -> Properties:
         properties: Properties = template["Properties"]
-        if unknown := sorted(properties.keys() - cls.known):
+        if unknown := sorted(properties.keys() - set(cls.known)):
             raise ValidationError(message=f"local_aws does not implement {', '.join(unknown)} of {cls.kind}.")
         return properties
 
-    @classmethod
-    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:  # noqa: ARG003
-        """Makes the resource and gives what moto will keep of it."""
-        cls.apply(name, properties, region)
-        return cls(name)
 
-    @classmethod
-    def apply(cls, name: str, properties: Properties, region: str) -> None:
-        """Makes the resource what its properties say."""
-        raise NotImplementedError
-
-    @classmethod
-    def remove(cls, name: str, region: str) -> None:
-        """Removes the resource."""
-        raise NotImplementedError
-
-    @classmethod
-    def add_system_tags(cls, name: str, tags: dict[str, str], account_id: str, region: str) -> None:
-        """Add the tags `aws:cloudformation:*` where the type's schema says `cloudFormationSystemTags`."""
-
-
-class Bucket(Whole, CloudFormationModel):
-    """`AWS::S3::Bucket`: moto makes it with encryption and tags only."""
+class Bucket(CompleteResource, CloudFormationModel):
+    """A bucket: moto sets encryption and tags only. moto keeps its own object."""
 
     kind = "AWS::S3::Bucket"
-    known = frozenset(
-        {
-            *("BucketName", "BucketEncryption", "VersioningConfiguration", "PublicAccessBlockConfiguration"),
-            *("LifecycleConfiguration", "LoggingConfiguration", "OwnershipControls", "Tags"),
-        }
+    known = (
+        *("BucketName", "BucketEncryption", "VersioningConfiguration", "PublicAccessBlockConfiguration"),
+        *("LifecycleConfiguration", "LoggingConfiguration", "OwnershipControls", "Tags"),
     )
-
-    @staticmethod
-    def cloudformation_name_type() -> str:
-        """The property that names the resource."""
-        return "BucketName"
+    name_property = "BucketName"
+    attributes = ("Arn", "DomainName", "DualStackDomainName", "RegionalDomainName", "WebsiteURL")
 
     @classmethod
-    def has_cfn_attr(cls, attr: str) -> bool:
-        """Whether `Fn::GetAtt` knows the attribute."""
-        return attr in ("Arn", "DomainName", "DualStackDomainName", "RegionalDomainName", "WebsiteURL")
+    def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
+        constraint = {"CreateBucketConfiguration": {"LocationConstraint": scope.region}}
+        scope.client("s3").create_bucket(Bucket=name, **({} if scope.region == "us-east-1" else constraint))
+        cls.update(name, properties, scope)
+        return scope.backend(s3_backends).get_bucket(name)
 
     @classmethod
-    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:
-        """Makes the bucket; moto keeps its own object, which knows the attributes."""
-        where = {} if region == "us-east-1" else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-        cls.clients.get("s3", region).create_bucket(Bucket=name, **where)
-        cls.apply(name, properties, region)
-        return s3_backends[account_id][get_partition(region)].get_bucket(name)
-
-    @classmethod
-    def apply(cls, name: str, properties: Properties, region: str) -> None:
-        """Sets the bucket's configurations."""
-        s3 = cls.clients.get("s3", region)
-        if rules := (properties.get("BucketEncryption") or {}).get("ServerSideEncryptionConfiguration"):
-            wanted = [
+    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
+        s3, bucket = scope.client("s3"), {"Bucket": resource_id}
+        if encryption := (properties.get("BucketEncryption") or {}).get("ServerSideEncryptionConfiguration"):
+            rules = [
                 {
                     "ApplyServerSideEncryptionByDefault": rule["ServerSideEncryptionByDefault"],
-                    "BucketKeyEnabled": truth(rule.get("BucketKeyEnabled", False)),
+                    "BucketKeyEnabled": is_true(rule.get("BucketKeyEnabled", False)),
                 }
-                for rule in rules
+                for rule in encryption
             ]
-            s3.put_bucket_encryption(Bucket=name, ServerSideEncryptionConfiguration={"Rules": wanted})
+            s3.put_bucket_encryption(**bucket, ServerSideEncryptionConfiguration={"Rules": rules})
         if versioning := properties.get("VersioningConfiguration"):
-            s3.put_bucket_versioning(Bucket=name, VersioningConfiguration=versioning)
+            s3.put_bucket_versioning(**bucket, VersioningConfiguration=versioning)
         if block := properties.get("PublicAccessBlockConfiguration"):
-            block = {key: truth(value) for key, value in block.items()}
-            s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=block)
+            block = {key: is_true(value) for key, value in block.items()}
+            s3.put_public_access_block(**bucket, PublicAccessBlockConfiguration=block)
         if ownership := properties.get("OwnershipControls"):
-            s3.put_bucket_ownership_controls(Bucket=name, OwnershipControls=ownership)
+            s3.put_bucket_ownership_controls(**bucket, OwnershipControls=ownership)
         if lifecycle := properties.get("LifecycleConfiguration"):
-            s3.put_bucket_lifecycle_configuration(
-                Bucket=name, LifecycleConfiguration={"Rules": api_rules(lifecycle["Rules"])}
-            )
+            rules = api_rules(lifecycle["Rules"])
+            s3.put_bucket_lifecycle_configuration(**bucket, LifecycleConfiguration={"Rules": rules})
         if logging := properties.get("LoggingConfiguration"):
-            enabled = {
+            target = {
                 "TargetBucket": logging["DestinationBucketName"],
                 "TargetPrefix": logging.get("LogFilePrefix", ""),
             }
-            s3.put_bucket_logging(Bucket=name, BucketLoggingStatus={"LoggingEnabled": enabled})
+            s3.put_bucket_logging(**bucket, BucketLoggingStatus={"LoggingEnabled": target})
         if tags := properties.get("Tags"):
-            s3.put_bucket_tagging(Bucket=name, Tagging={"TagSet": tags})
+            s3.put_bucket_tagging(**bucket, Tagging={"TagSet": tags})
 
     @classmethod
-    def remove(cls, name: str, region: str) -> None:
-        """Removes the bucket, which must be empty."""
-        cls.clients.get("s3", region).delete_bucket(Bucket=name)
+    def delete(cls, resource_id: str, scope: Scope) -> None:
+        scope.client("s3").delete_bucket(Bucket=resource_id)
 
     @classmethod
-    def add_system_tags(cls, name: str, tags: dict[str, str], account_id: str, region: str) -> None:
-        """Add them beside the bucket's own; the API refuses tags that begin with `aws:`."""
-        backend = s3_backends[account_id][get_partition(region)]
-        own = {tag["Key"]: tag["Value"] for tag in backend.get_bucket_tagging(name)["Tags"]}
-        backend.put_bucket_tagging(name, own | tags)
+    def add_system_tags(cls, resource_id: str, tags: dict[str, str], scope: Scope) -> None:
+        backend = scope.backend(s3_backends)  # the API refuses tags that begin with `aws:`
+        own = {tag["Key"]: tag["Value"] for tag in backend.get_bucket_tagging(resource_id)["Tags"]}
+        backend.put_bucket_tagging(resource_id, own | tags)
 
 
-class Key(Whole, CloudFormationModel):
-    """`AWS::KMS::Key`: moto stumbles over its tags."""
+class Key(CompleteResource, CloudFormationModel):
+    """A KMS key: moto fails on its tags. moto keeps its own object."""
 
     kind = "AWS::KMS::Key"
-    known = frozenset(
-        {"Description", "Enabled", "EnableKeyRotation", "KeyPolicy", "PendingWindowInDays", "Tags"}
-    )
+    known = ("Description", "Enabled", "EnableKeyRotation", "KeyPolicy", "PendingWindowInDays", "Tags")
+    attributes = ("Arn", "KeyId")
 
     @classmethod
-    def has_cfn_attr(cls, attr: str) -> bool:
-        """Whether `Fn::GetAtt` knows the attribute."""
-        return attr in ("Arn", "KeyId")
-
-    @classmethod
-    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:  # noqa: ARG003
-        """Makes the key; moto keeps its own object, which knows the attributes."""
-        tags = [{"TagKey": one["Key"], "TagValue": one["Value"]} for one in properties.get("Tags") or []]
-        made = cls.clients.get("kms", region).create_key(
-            Policy=json.dumps(properties["KeyPolicy"], default=str),
+    def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
+        created = scope.client("kms").create_key(
+            Policy=_json(properties["KeyPolicy"]),
             Description=properties.get("Description", ""),
-            Tags=tags,
+            Tags=[{"TagKey": tag["Key"], "TagValue": tag["Value"]} for tag in properties.get("Tags") or []],
         )
-        key_id = made["KeyMetadata"]["KeyId"]
-        cls.apply(key_id, properties, region)
-        return kms_backends[account_id][region].keys[key_id]
+        key_id = created["KeyMetadata"]["KeyId"]
+        cls.update(key_id, properties, scope)
+        return kms_backends[scope.account_id][scope.region].keys[key_id]
 
     @classmethod
-    def apply(cls, name: str, properties: Properties, region: str) -> None:
-        """Sets the key's policy and rotation."""
-        kms = cls.clients.get("kms", region)
-        kms.put_key_policy(
-            KeyId=name, PolicyName="default", Policy=json.dumps(properties["KeyPolicy"], default=str)
-        )
-        (
-            kms.enable_key_rotation
-            if truth(properties.get("EnableKeyRotation", False))
-            else kms.disable_key_rotation
-        )(KeyId=name)
-        (kms.enable_key if truth(properties.get("Enabled", True)) else kms.disable_key)(KeyId=name)
+    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
+        kms = scope.client("kms")
+        kms.put_key_policy(KeyId=resource_id, PolicyName="default", Policy=_json(properties["KeyPolicy"]))
+        rotates = is_true(properties.get("EnableKeyRotation", False))
+        (kms.enable_key_rotation if rotates else kms.disable_key_rotation)(KeyId=resource_id)
+        (kms.enable_key if is_true(properties.get("Enabled", True)) else kms.disable_key)(KeyId=resource_id)
 
     @classmethod
-    def remove(cls, name: str, region: str) -> None:
-        """Schedules the key's deletion, as AWS does."""
-        cls.clients.get("kms", region).schedule_key_deletion(KeyId=name)
+    def delete(cls, resource_id: str, scope: Scope) -> None:
+        scope.client("kms").schedule_key_deletion(KeyId=resource_id)
 
 
-class BucketPolicy(Whole, CloudFormationModel):
-    """`AWS::S3::BucketPolicy`, which moto skips."""
+class BucketPolicy(CompleteResource, CloudFormationModel):
+    """A bucket's policy, which moto skips. Its id is the bucket's name."""
 
     kind = "AWS::S3::BucketPolicy"
-    known = frozenset({"Bucket", "PolicyDocument"})
+    known = ("Bucket", "PolicyDocument")
 
     @classmethod
-    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:  # noqa: ARG003
-        """Sets the policy; its bucket's name is its id."""
-        cls.apply(properties["Bucket"], properties, region)
-        return cls(properties["Bucket"])
+    def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
+        return super().create(properties["Bucket"], properties, scope)
 
     @classmethod
-    def apply(cls, name: str, properties: Properties, region: str) -> None:
-        """Sets the policy."""
-        policy = json.dumps(properties["PolicyDocument"], default=str)
-        cls.clients.get("s3", region).put_bucket_policy(Bucket=name, Policy=policy)
+    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
+        scope.client("s3").put_bucket_policy(Bucket=resource_id, Policy=_json(properties["PolicyDocument"]))
 
     @classmethod
-    def remove(cls, name: str, region: str) -> None:
-        """Removes the policy; a bucket that is gone took it along."""
-        s3 = cls.clients.get("s3", region)
-        with contextlib.suppress(s3.exceptions.NoSuchBucket):
-            s3.delete_bucket_policy(Bucket=name)
+    def delete(cls, resource_id: str, scope: Scope) -> None:
+        s3 = scope.client("s3")
+        with contextlib.suppress(s3.exceptions.NoSuchBucket):  # deleted with its policy
+            s3.delete_bucket_policy(Bucket=resource_id)
 
 
-class Role(Whole, CloudFormationModel):
-    """`AWS::IAM::Role`: moto leaves the managed policies out."""
+class Role(CompleteResource, CloudFormationModel):
+    """A role: moto leaves its managed policies out. moto keeps its own object."""
 
     kind = "AWS::IAM::Role"
-    known = frozenset(
-        {
-            *(
-                "RoleName",
-                "Path",
-                "Description",
-                "AssumeRolePolicyDocument",
-                "MaxSessionDuration",
-                "Policies",
-            ),
-            *("ManagedPolicyArns", "PermissionsBoundary", "Tags"),
-        }
+    known = (
+        *(
+            "RoleName",
+            "Path",
+            "Description",
+            "AssumeRolePolicyDocument",
+            "MaxSessionDuration",
+            "Policies",
+        ),
+        *("ManagedPolicyArns", "PermissionsBoundary", "Tags"),
     )
-
-    @staticmethod
-    def cloudformation_name_type() -> str:
-        """The property that names the resource."""
-        return "RoleName"
+    name_property = "RoleName"
+    attributes = ("Arn", "RoleId")
 
     @classmethod
-    def has_cfn_attr(cls, attr: str) -> bool:
-        """Whether `Fn::GetAtt` knows the attribute."""
-        return attr in ("Arn", "RoleId")
-
-    @classmethod
-    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:
-        """Makes the role; moto keeps its own object, which knows the attributes."""
+    def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
         optional = ("Path", "Description", "MaxSessionDuration", "PermissionsBoundary", "Tags")
-        cls.clients.get("iam", region).create_role(
+        scope.client("iam").create_role(
             RoleName=name,
-            AssumeRolePolicyDocument=json.dumps(properties["AssumeRolePolicyDocument"], default=str),
+            AssumeRolePolicyDocument=_json(properties["AssumeRolePolicyDocument"]),
             **{key: properties[key] for key in optional if key in properties},
         )
-        cls.apply(name, properties, region)
-        return iam_backends[account_id][get_partition(region)].get_role(name)
+        cls.update(name, properties, scope)
+        return scope.backend(iam_backends).get_role(name)
 
     @classmethod
-    def apply(cls, name: str, properties: Properties, region: str) -> None:
-        """Attaches the role's policies."""
-        iam = cls.clients.get("iam", region)
-        for one in properties.get("Policies") or []:
-            document = json.dumps(one["PolicyDocument"], default=str)
-            iam.put_role_policy(RoleName=name, PolicyName=one["PolicyName"], PolicyDocument=document)
+    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
+        iam, role = scope.client("iam"), {"RoleName": resource_id}
+        for policy in properties.get("Policies") or []:
+            document = _json(policy["PolicyDocument"])
+            iam.put_role_policy(**role, PolicyName=policy["PolicyName"], PolicyDocument=document)
         for arn in properties.get("ManagedPolicyArns") or []:
-            iam.attach_role_policy(RoleName=name, PolicyArn=arn)
+            iam.attach_role_policy(**role, PolicyArn=arn)
 
     @classmethod
-    def remove(cls, name: str, region: str) -> None:
-        """Detaches the role's policies and removes it."""
-        iam = cls.clients.get("iam", region)
-        for policy in iam.list_role_policies(RoleName=name)["PolicyNames"]:
-            iam.delete_role_policy(RoleName=name, PolicyName=policy)
-        for one in iam.list_attached_role_policies(RoleName=name)["AttachedPolicies"]:
-            iam.detach_role_policy(RoleName=name, PolicyArn=one["PolicyArn"])
-        iam.delete_role(RoleName=name)
+    def delete(cls, resource_id: str, scope: Scope) -> None:
+        iam, role = scope.client("iam"), {"RoleName": resource_id}
+        for name in iam.list_role_policies(**role)["PolicyNames"]:
+            iam.delete_role_policy(**role, PolicyName=name)
+        for policy in iam.list_attached_role_policies(**role)["AttachedPolicies"]:
+            iam.detach_role_policy(**role, PolicyArn=policy["PolicyArn"])
+        iam.delete_role(**role)
 
 
-class Database(Whole, CloudFormationModel):
-    """`AWS::Glue::Database`, which moto skips."""
+class Database(CompleteResource, CloudFormationModel):
+    """A Glue database, which moto skips. Its id is its name; its tables are deleted with it, as on AWS."""
 
     kind = "AWS::Glue::Database"
-    known = frozenset({"CatalogId", "DatabaseInput"})
+    known = ("CatalogId", "DatabaseInput")
 
     @classmethod
-    def make(cls, name: str, properties: Properties, account_id: str, region: str) -> Any:
-        """Makes the database; its name is its id."""
-        described = {"Name": name, **properties["DatabaseInput"]}
-        cls.clients.get("glue", region).create_database(
-            CatalogId=properties.get("CatalogId", account_id), DatabaseInput=described
-        )
-        return cls(described["Name"])
+    def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
+        database = {"Name": name, **properties["DatabaseInput"]}
+        catalog_id = properties.get("CatalogId", scope.account_id)
+        scope.client("glue").create_database(CatalogId=catalog_id, DatabaseInput=database)
+        return cls(database["Name"])
 
     @classmethod
-    def apply(cls, name: str, properties: Properties, region: str) -> None:
-        """Changes the database."""
-        cls.clients.get("glue", region).update_database(
-            Name=name, DatabaseInput={"Name": name, **properties["DatabaseInput"]}
-        )
+    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
+        database = {"Name": resource_id, **properties["DatabaseInput"]}
+        scope.client("glue").update_database(Name=resource_id, DatabaseInput=database)
 
     @classmethod
-    def remove(cls, name: str, region: str) -> None:
-        """Removes the database and, as on AWS, its tables."""
-        cls.clients.get("glue", region).delete_database(Name=name)
+    def delete(cls, resource_id: str, scope: Scope) -> None:
+        scope.client("glue").delete_database(Name=resource_id)
 
 
-class SecurityConfiguration(Whole, CloudFormationModel):
-    """`AWS::EMR::SecurityConfiguration`: moto cannot remove one whose name is computed."""
+class SecurityConfiguration(CompleteResource, CloudFormationModel):
+    """An EMR security configuration: moto cannot delete a configuration whose name is computed."""
 
     kind = "AWS::EMR::SecurityConfiguration"
-    known = frozenset({"Name", "SecurityConfiguration"})
-
-    @staticmethod
-    def cloudformation_name_type() -> str:
-        """The property that names the resource."""
-        return "Name"
+    known = ("Name", "SecurityConfiguration")
+    name_property = "Name"
 
     @classmethod
-    def apply(cls, name: str, properties: Properties, region: str) -> None:
-        """Makes the configuration."""
-        configuration = properties["SecurityConfiguration"]
-        text = configuration if isinstance(configuration, str) else json.dumps(configuration, default=str)
-        cls.clients.get("emr", region).create_security_configuration(Name=name, SecurityConfiguration=text)
+    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
+        document = properties["SecurityConfiguration"]
+        text = document if isinstance(document, str) else _json(document)
+        scope.client("emr").create_security_configuration(Name=resource_id, SecurityConfiguration=text)
 
     @classmethod
-    def remove(cls, name: str, region: str) -> None:
-        """Removes the configuration."""
-        cls.clients.get("emr", region).delete_security_configuration(Name=name)
+    def delete(cls, resource_id: str, scope: Scope) -> None:
+        scope.client("emr").delete_security_configuration(Name=resource_id)
 
 
-def install(clients: Clients) -> None:
-    """Says how these types reach the services."""
-    Whole.clients = clients
-
-
-def truth(value: object) -> bool:
-    """A template's truth: YAML gives booleans, JSON and parameters give strings."""
+def is_true(value: object) -> bool:
+    """Whether a template's value is true: YAML has booleans, JSON and parameters have strings."""
     return value is True or str(value).lower() == "true"
+
+
+def _json(document: object) -> str:
+    return json.dumps(document, default=str)

@@ -1,7 +1,5 @@
-"""An EMR that behaves: clusters live through their states and steps really run, as processes of this machine.
+"""An EMR whose clusters go through the states of a real cluster and whose steps run as processes of this machine.
 
-The package has moto's shape because moto looks for it: the backend class is in `models.py`, its routes beside it
-in `urls.py`. Requests are checked in `validation.py` before anything is registered, `cluster.py` is the life of a
-cluster, `steps.py` that of a step, `command.py` turns a step's arguments into a local command and `supervisor.py`
-is the small process between `local_aws` and a step that leaves none of the step's processes behind.
+moto looks for the backend class in `models.py` and for its routes in `urls.py`. `validation.py` checks requests before
+anything is registered. `cluster.py` is the life of a cluster, `steps.py` a step as data, `execution/` what runs it.
 """

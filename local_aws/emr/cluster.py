@@ -1,58 +1,40 @@
-"""The life of one cluster: a thread that takes it from STARTING to TERMINATED, and the steps it runs on the way."""
+"""The life of a cluster: a thread takes it from STARTING to TERMINATED and runs its steps."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from local_aws.emr import states
 from local_aws.emr.execution import bootstrap
-from local_aws.emr.execution.logs import LogFolder
+from local_aws.emr.execution.runtime import Node, Runtime, StepProcess
 from local_aws.emr.ids import new_id
 from local_aws.emr.instances import Instance, Timeline, machine_sets
-from local_aws.emr.steps import Execution, Step
-
-if TYPE_CHECKING:
-    from local_aws.emr.execution.runtime import Runtime
+from local_aws.emr.states import Ending
+from local_aws.emr.steps import Step
 
 log = logging.getLogger(__name__)
 
-LIVE = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
-_HOOK_SECONDS = 0.1
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a cluster ends: its last state, why, and whether its machines are gone at once."""
-
-    state: str
-    code: str
-    message: str
-    abrupt: bool = False
-
-
-USER_REQUEST = Ending("TERMINATED", "USER_REQUEST", "Terminated by user request")
-STEPS_COMPLETED = Ending("TERMINATED", "ALL_STEPS_COMPLETED", "Steps completed")
-IDLE = Ending("TERMINATED", "ALL_STEPS_COMPLETED", "Cluster auto-terminated because it was idle")
-STEP_FAILURE = Ending("TERMINATED_WITH_ERRORS", "STEP_FAILURE", "Shut down as step failed")
+_HOOK_INTERVAL = timedelta(seconds=0.1)
+# What a step may take beyond `kill_seconds`: its logs are written.
+END_GRACE_SECONDS = 30
 
 
 class Cluster:
     """One cluster.
 
-    All attributes are read and written under `changed`; whoever changes something notifies it.
+    All attributes are read and written under `changed`. Whoever changes an attribute notifies it.
 
     Args:
-        request: `RunJobFlow`'s parameters, already validated.
-        runtime: what the clusters of this server share.
-        region: where it is.
+        request: Parameters of RunJobFlow, valid.
+        runtime: What the clusters of this server share.
+        region: Region of the cluster.
         arn_prefix: `arn:<partition>:elasticmapreduce:<region>:<account>`.
-        problem: why EMR would give up while provisioning (`VALIDATION_ERROR`), if it would.
+        problem: Why EMR gives up while it provisions (`VALIDATION_ERROR`), if it does.
     """
 
     def __init__(
@@ -66,141 +48,127 @@ class Cluster:
         self.id = new_id("j")
         self.arn = f"{arn_prefix}:cluster/{self.id}"
         self.request = request
+        self.name = str(request["Name"])
         self.region = region
-        self.settings = runtime.settings
-        self.hooks = runtime.hooks
-        self.endpoint = runtime.endpoint
-        self.credentials = runtime.credentials
-        self.s3 = runtime.s3(region)
-        self.place = runtime.place(region)
-        self.folder = runtime.folder(self.id)
-        self.logs = LogFolder(self.s3, request.get("LogUri"), self.id)
-        self.classifications: list[dict[str, Any]] = request.get("Configurations") or []
         self.changed = threading.Condition(threading.RLock())
-        self.timeline = Timeline()
         self.state = "STARTING"
         self.reason: dict[str, str] = {}
         instances = request["Instances"]
-        self.machines = machine_sets(instances, region)
-        self.tags = {one["Key"]: one.get("Value", "") for one in request.get("Tags") or []}
+        now = runtime.clock.now()
+        self.timeline = Timeline(now)
+        self.machines = machine_sets(instances, region, now)
+        self.tags = {tag["Key"]: tag.get("Value", "") for tag in request.get("Tags") or []}
         self.keep_alive = bool(instances.get("KeepJobFlowAliveWhenNoSteps"))
         self.termination_protected = bool(instances.get("TerminationProtected"))
-        self.visible_to_all_users = request.get("VisibleToAllUsers", True)
         self.step_concurrency_level = request.get("StepConcurrencyLevel") or 1
         self.auto_termination_policy: dict[str, Any] | None = request.get("AutoTerminationPolicy")
         self.managed_scaling_policy: dict[str, Any] | None = request.get("ManagedScalingPolicy")
-        self.steps = [Step(one) for one in request.get("Steps") or []]
+        self.steps = [Step(config, now) for config in request.get("Steps") or []]
+        self._node = Node(runtime, self.id, region, request)
+        self._settings, self._hooks, self._clock = runtime.settings, runtime.hooks, runtime.clock
+        self._processes: dict[str, StepProcess] = {}
         self._problem = problem
         self._ending: Ending | None = None
-        self._closing = False
-        self._idle_since = time.monotonic()
+        self._is_closing = False
+        self._idle_since = now
         self._deadline: datetime | None = None
         self._thread = threading.Thread(target=self._live, name=self.id, daemon=True)
 
     def start(self) -> None:
-        """Begins the cluster's life; returns at once."""
+        """Begin the cluster's life and return at once."""
         self._thread.start()
 
     @property
     def primary(self) -> Instance:
         """The machine of the primary node."""
-        return next(one for one in self.machines if one.role == "MASTER").instances[0]
+        return next(machines for machines in self.machines if machines.role == "MASTER").instances[0]
 
     @property
-    def ending(self) -> bool:
-        """Whether the cluster is on its way out, or gone."""
+    def is_ending(self) -> bool:
+        """Whether the cluster is ending or has ended."""
         return self._ending is not None
 
     # what the API does to a cluster
 
-    def terminate(self, ending: Ending = USER_REQUEST) -> None:
-        """Asks the cluster to end; does nothing when it is ending already."""
+    def terminate(self, ending: Ending = states.USER_REQUEST) -> None:
+        """End the cluster; a cluster that is ending keeps its first ending."""
         with self.changed:
             if self._ending is None:
                 self._ending = ending
                 self.changed.notify_all()
 
     def add_steps(self, configs: list[dict[str, Any]]) -> list[Step]:
-        """Appends steps, already validated."""
+        """Append valid steps."""
         with self.changed:
-            new = [Step(one) for one in configs]
+            new = [Step(config, self._clock.now()) for config in configs]
             self.steps += new
             self.changed.notify_all()
             return new
 
     def cancel_step(self, step: Step, *, at_once: bool) -> dict[str, str]:
-        """Cancels a PENDING step, or ends a RUNNING one; gives `CancelStepsInfo`."""
+        """Cancel a PENDING step or end a RUNNING step; return `CancelStepsInfo`."""
         with self.changed:
             info = {"StepId": step.id, "Status": "SUBMITTED"}
             if step.state == "PENDING":
-                step.end("CANCELLED", "Cancelled by user")
-            elif step.state == "RUNNING" and step.execution is not None:
-                step.state, step.message = "CANCEL_PENDING", "Cancelled by user"
-                step.execution.stop(at_once=at_once)
+                step.end("CANCELLED", self._clock.now(), "Cancelled by user")
+            elif step.state == "RUNNING":
+                self._stop_step(step, "Cancelled by user", at_once=at_once)
             else:
                 info |= {"Status": "FAILED", "Reason": f"Cannot cancel a step in state {step.state}."}
             self.changed.notify_all()
             return info
 
     def close(self) -> None:
-        """Ends the cluster without delays: the server stops."""
+        """End the cluster without delays: the server stops."""
         with self.changed:
-            self._closing = True
-            self.terminate(Ending("TERMINATED", "INTERNAL_ERROR", "local_aws stops"))
+            self._is_closing = True
+            self.terminate(states.SERVER_STOPS)
             self.changed.notify_all()
 
     def join(self, timeout: float) -> None:
-        """Waits until the cluster has ended."""
+        """Wait at most `timeout` seconds until the cluster has ended."""
         self._thread.join(timeout)
 
     # its life
 
     def _live(self) -> None:
-        """From STARTING to the end; whatever breaks on the way ends the cluster and says so."""
+        """Go from STARTING to the end. An error ends the cluster and becomes its reason."""
         try:
-            self._rise_and_work()
+            self._provision_and_work()
         except Exception as error:
             log.exception("%s ends", self.id)
-            self.terminate(Ending("TERMINATED_WITH_ERRORS", "INTERNAL_ERROR", _said(error)))
+            self.terminate(_internal_error(error))
         try:
             self._shut_down()
         except Exception as error:
             log.exception("%s is gone", self.id)
             with self.changed:
-                self.state = "TERMINATED_WITH_ERRORS"
-                self.reason = {"Code": "INTERNAL_ERROR", "Message": _said(error)}
-                self.timeline.ended = datetime.now(UTC)
+                ending = _internal_error(error)
+                self.state, self.reason = ending.state, {"Code": ending.code, "Message": ending.message}
+                self.timeline.ended = self._clock.now()
                 self.changed.notify_all()
 
-    def _rise_and_work(self) -> None:
+    def _provision_and_work(self) -> None:
         with self.changed:
-            self.hooks.entered(self)
-        self._pause(self.settings.start_seconds)
-        self._stay()
+            self._hooks.entered(self)
+        self._stay_for(self._settings.start_seconds)
         if self._problem:
-            self.terminate(Ending("TERMINATED_WITH_ERRORS", "VALIDATION_ERROR", self._problem))
+            self.terminate(states.failure("VALIDATION_ERROR", self._problem))
         if self._ending is None:
             self._bootstrap()
-        self._pause(self.settings.bootstrap_seconds)
-        self._stay()
+        self._stay_for(self._settings.bootstrap_seconds)
         with self.changed:
             if self._ending is None:
                 self._work()
 
-    def _pause(self, seconds: float) -> None:
-        """Waits, but no longer than somebody wants the cluster to live."""
-        until = time.monotonic() + seconds
+    def _stay_for(self, seconds: float) -> None:
+        """Stay in the present state, for longer where the hooks keep it, until the cluster ends."""
         with self.changed:
-            while self._ending is None and (left := until - time.monotonic()) > 0:
-                self.changed.wait(min(left, self._seconds_to_deadline()))
-                self._look_at_deadline()
-
-    def _stay(self) -> None:
-        """Waits for as long as the hooks keep the cluster in its state and nobody ends it."""
-        with self.changed:
-            while self._ending is None and self.hooks.stays(self):
-                self.changed.wait(min(_HOOK_SECONDS, self._seconds_to_deadline()))
-                self._look_at_deadline()
+            until = self._after(seconds)
+            while self._ending is None and self._clock.now() < until:
+                self._wait(until)
+            while self._ending is None and self._hooks.stays(self):
+                self._wait(self._clock.now() + _HOOK_INTERVAL)
 
     def _bootstrap(self) -> None:
         with self.changed:
@@ -210,147 +178,137 @@ class Cluster:
         try:
             bootstrap.check_scripts(actions, self._object_exists)
             deadline = bootstrap.deadline(actions)
-            if problem := self.hooks.bootstrap_problem(self):
+            if problem := self._hooks.bootstrap_problem(self):
                 raise bootstrap.BootstrapError(problem)
         except bootstrap.BootstrapError as error:
             message = str(error).format(primary=self.primary.ec2_id)
-            self.terminate(Ending("TERMINATED_WITH_ERRORS", "BOOTSTRAP_FAILURE", message))
+            self.terminate(states.failure("BOOTSTRAP_FAILURE", message))
             return
         with self.changed:
             self._deadline = deadline
-            self._look_at_deadline()
+            self._check_deadline()
 
     def _object_exists(self, bucket: str, key: str) -> bool:
         try:
-            self.s3.head_object(Bucket=bucket, Key=key)
+            self._node.s3.head_object(Bucket=bucket, Key=key)
         except (BotoCoreError, ClientError):
-            return False  # there, or not to be had: EMR cannot download it
+            return False  # missing or out of reach: EMR cannot download it
         return True
 
     def _work(self) -> None:
-        """Runs steps until there is a reason to end."""
-        self.timeline.ready = datetime.now(UTC)
+        """Run steps until there is a reason to end."""
+        self.timeline.ready = self._idle_since = self._clock.now()
         self._machines_enter("RUNNING")
-        self._idle_since = time.monotonic()
         while self._ending is None:
-            running = [one for one in self.steps if one.state in ("RUNNING", "CANCEL_PENDING")]
-            pending = [one for one in self.steps if one.state == "PENDING"]
-            if pending and len(running) < self.step_concurrency_level:
-                self._start_step(pending[0])
-            elif running:
-                self._wait(None)
+            executing = sum(step.state in states.EXECUTING for step in self.steps)
+            pending = next((step for step in self.steps if step.state == "PENDING"), None)
+            if pending and executing < self.step_concurrency_level:
+                self._start_step(pending)
+            elif executing:
+                self._wait()
             elif not self.keep_alive:
-                self.terminate(STEPS_COMPLETED)
+                self.terminate(states.STEPS_COMPLETED)
             else:
                 self._enter("WAITING", {"Message": "Cluster ready to run steps."})
-                self._wait(self._idle_seconds_left())
-                if (left := self._idle_seconds_left()) is not None and left <= 0:
-                    self.terminate(IDLE)
-            self._look_at_deadline()
+                self._wait(self._idle_until())
+                if (idle_until := self._idle_until()) is not None and idle_until <= self._clock.now():
+                    self.terminate(states.IDLE)
 
-    def _wait(self, seconds: float | None) -> None:
-        limit = self._seconds_to_deadline()
-        self.changed.wait(limit if seconds is None else max(0.0, min(seconds, limit)))
-
-    def _idle_seconds_left(self) -> float | None:
-        """Seconds until the auto-termination policy ends an idle cluster; None without one."""
-        if any(one.state in ("PENDING", "RUNNING", "CANCEL_PENDING") for one in self.steps):
+    def _idle_until(self) -> datetime | None:
+        """Return when the auto-termination policy ends the idle cluster; None where it does not."""
+        if not self.auto_termination_policy or any(step.state in states.ACTIVE for step in self.steps):
             return None
-        if not self.auto_termination_policy:
-            return None
-        allowed = self.auto_termination_policy.get("IdleTimeout", 3600) * self.settings.idle_scale
-        return float(self._idle_since + allowed - time.monotonic())
+        seconds = self.auto_termination_policy.get("IdleTimeout", 3600) * self._settings.idle_scale
+        return self._idle_since + timedelta(seconds=seconds)
 
-    def _seconds_to_deadline(self) -> float:
-        if self._deadline is None:
-            return threading.TIMEOUT_MAX
-        return min(max(0.0, (self._deadline - datetime.now(UTC)).total_seconds()), threading.TIMEOUT_MAX)
+    def _after(self, seconds: float) -> datetime:
+        return self._clock.now() + timedelta(seconds=seconds)
 
-    def _look_at_deadline(self) -> None:
-        """The timer that bootstrap.sh armed: the primary node shuts itself down, protected or not."""
-        if self._deadline is not None and datetime.now(UTC) >= self._deadline:
-            self.terminate(
-                Ending(
-                    "TERMINATED_WITH_ERRORS", "INSTANCE_FAILURE", "The master node was terminated by user."
-                )
-            )
+    def _wait(self, until: datetime | None = None) -> None:
+        """Wait for a change, at most until a moment or the cluster's deadline."""
+        moments = [moment for moment in (until, self._deadline) if moment is not None]
+        self._clock.wait(self.changed, min(moments, default=None))
+        self._check_deadline()
+
+    def _check_deadline(self) -> None:
+        """End the cluster at the deadline of bootstrap.sh: the primary node shuts itself down, protected or not."""
+        if self._deadline is not None and self._clock.now() >= self._deadline:
+            self.terminate(states.DEADLINE)
 
     def _start_step(self, step: Step) -> None:
         self._enter("RUNNING", {"Message": "Running step"})
-        step.state, step.started = "RUNNING", datetime.now(UTC)
-        step.execution = Execution(self, step, lambda status, why: self._step_ended(step, status, why))
-        step.execution.start()
-        self.hooks.step_entered(self, step)
+        step.state, step.started = "RUNNING", self._clock.now()
+        self._processes[step.id] = self._node.runtime.run_step(
+            self._node, step, lambda status, reason: self._step_ended(step, status, reason)
+        )
+        self._hooks.step_entered(self, step)
 
-    def _step_ended(self, step: Step, status: int | None, why: str) -> None:
+    def _stop_step(self, step: Step, message: str, *, at_once: bool) -> None:
+        step.state, step.message = "CANCEL_PENDING", step.message or message
+        self._processes[step.id].stop(at_once=at_once)
+
+    def _step_ended(self, step: Step, status: int | None, reason: str) -> None:
         with self.changed:
+            now = self._clock.now()
             if step.state == "CANCEL_PENDING":
-                step.end("CANCELLED", step.message)
+                step.end("CANCELLED", now, step.message)
             elif status == 0:
-                step.end("COMPLETED")
+                step.end("COMPLETED", now)
             else:
-                step.end("FAILED")
-                step.failure = {"Reason": "Unknown Error.", "Message": why}
-                if log_file := self.logs.uri(f"steps/{step.id}/stderr.gz"):
+                step.end("FAILED", now)
+                step.failure = {"Reason": "Unknown Error.", "Message": reason}
+                if log_file := self._node.logs.uri(f"steps/{step.id}/stderr.gz"):
                     step.failure["LogFile"] = log_file
-                self._after_failure(step)
-            self._idle_since = time.monotonic()
-            self.hooks.step_entered(self, step)
+                self._act_on_failure(step)
+            self._idle_since = now
+            self._hooks.step_entered(self, step)
             self.changed.notify_all()
 
-    def _after_failure(self, step: Step) -> None:
+    def _act_on_failure(self, step: Step) -> None:
         action = step.action_on_failure
         # more than one at a time: AWS neither cancels the others nor terminates
         if action == "CONTINUE" or self.step_concurrency_level > 1:
             return
         self._cancel_pending("Cancelled because a previous step failed")
         if action in ("TERMINATE_CLUSTER", "TERMINATE_JOB_FLOW") and not self.termination_protected:
-            self.terminate(STEP_FAILURE)
+            self.terminate(states.STEP_FAILURE)
 
-    def _cancel_pending(self, why: str) -> None:
-        for one in self.steps:
-            if one.state == "PENDING":
-                one.end("CANCELLED", why)
+    def _cancel_pending(self, message: str) -> None:
+        for step in self.steps:
+            if step.state == "PENDING":
+                step.end("CANCELLED", self._clock.now(), message)
 
     def _shut_down(self) -> None:
         with self.changed:
-            ending = self._ending or USER_REQUEST
+            ending = self._ending or states.USER_REQUEST
             reason = {"Code": ending.code, "Message": ending.message}
             self._enter("TERMINATING", reason)
             self._machines_enter("TERMINATING")
             self._cancel_pending("Job terminated")
-            running = [
-                one
-                for one in self.steps
-                if one.execution is not None and one.state in ("RUNNING", "CANCEL_PENDING")
-            ]
-            for one in running:
-                one.state, one.message = "CANCEL_PENDING", one.message or "Job terminated"
-                if one.execution is not None:
-                    one.execution.stop(at_once=ending.abrupt)
-        for one in running:
-            if one.execution is not None:
-                one.execution.join(self.settings.kill_seconds + 30)
+            executing = [step for step in self.steps if step.state in states.EXECUTING]
+            for step in executing:
+                self._stop_step(step, "Job terminated", at_once=ending.abrupt)
+        for step in executing:
+            self._processes[step.id].join(self._settings.kill_seconds + END_GRACE_SECONDS)
         with self.changed:
-            until = time.monotonic() + self.settings.terminate_seconds
-            while not self._closing and (left := until - time.monotonic()) > 0:
-                self.changed.wait(left)
-            while not self._closing and self.hooks.stays(self):
-                self.changed.wait(_HOOK_SECONDS)
-            self.timeline.ended = datetime.now(UTC)
+            until = self._after(self._settings.terminate_seconds)
+            while not self._is_closing and self._clock.now() < until:
+                self._clock.wait(self.changed, until)
+            while not self._is_closing and self._hooks.stays(self):
+                self._clock.wait(self.changed, self._clock.now() + _HOOK_INTERVAL)
+            self.timeline.ended = self._clock.now()
             self._machines_enter("TERMINATED")
             self._enter(ending.state, reason)
 
     def _enter(self, state: str, reason: dict[str, str]) -> None:
         self.state, self.reason = state, reason
-        self.hooks.entered(self)
+        self._hooks.entered(self)
         self.changed.notify_all()
 
     def _machines_enter(self, state: str) -> None:
-        now = datetime.now(UTC)
-        for group in self.machines:
-            group.enter(state, now)
+        for machines in self.machines:
+            machines.enter(state, self._clock.now())
 
 
-def _said(error: Exception) -> str:
-    return f"local_aws: {type(error).__name__}: {error}"
+def _internal_error(error: Exception) -> Ending:
+    return states.failure("INTERNAL_ERROR", f"local_aws: {type(error).__name__}: {error}")

@@ -1,35 +1,46 @@
-"""Where the life of clusters and steps can be bent from outside; by default nothing is."""
+"""Where a test changes the life of clusters and steps from outside (`local_aws.faults.clusters`)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from local_aws.emr.cluster import Cluster
-    from local_aws.emr.steps import Step
+from local_aws.emr.instances import Timeline
+from local_aws.emr.states import Ending
+from local_aws.emr.steps import Step
+
+
+class ClusterView(Protocol):
+    """What hooks see of a cluster, and their way to end it."""
+
+    name: str
+    state: str
+    timeline: Timeline
+
+    def terminate(self, ending: Ending = ...) -> None:
+        """End the cluster."""
 
 
 class Hooks:
-    """Told what happens, and asked before it does. This one changes nothing; `local_aws.faults` has another."""
+    """The hooks of a cluster. These change nothing."""
 
-    def entered(self, cluster: Cluster) -> None:
-        """The cluster has entered its present state."""
+    def entered(self, cluster: ClusterView) -> None:
+        """Note that the cluster has entered its present state."""
 
-    def stays(self, cluster: Cluster) -> bool:  # noqa: ARG002
+    def stays(self, cluster: ClusterView) -> bool:  # noqa: ARG002
         """Whether the cluster is kept in its present state."""
         return False
 
-    def bootstrap_problem(self, cluster: Cluster) -> str | None:  # noqa: ARG002
-        """Why a bootstrap action fails, or None; `{primary}` stands for the primary node's instance id."""
+    def bootstrap_problem(self, cluster: ClusterView) -> str | None:  # noqa: ARG002
+        """Return why a bootstrap action fails, if it does; `{primary}` is the instance id of the primary node."""
         return None
 
-    def step_command(self, cluster: Cluster, step: Step, argv: list[str]) -> list[str]:  # noqa: ARG002
-        """The command that runs for a step."""
+    def step_entered(self, cluster: ClusterView, step: Step) -> None:
+        """Note that the step has entered its present state."""
+
+    def step_command(self, cluster_name: str, step: Step, argv: list[str]) -> list[str]:  # noqa: ARG002
+        """Return the command that runs for a step."""
         return argv
 
-    def step_entered(self, cluster: Cluster, step: Step) -> None:
-        """The step has entered its present state."""
-
-    def log_seconds(self, cluster: Cluster, step: Step) -> float:  # noqa: ARG002
-        """How much later than its end a step's logs come."""
+    def log_seconds(self, cluster_name: str, step: Step) -> float:  # noqa: ARG002
+        """Return how many seconds after its end the logs of a step come."""
         return 0.0

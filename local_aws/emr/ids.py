@@ -1,4 +1,4 @@
-"""Ids as EMR and EC2 make them."""
+"""Ids in the form of EMR's and EC2's."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _LETTERS = string.digits + string.ascii_uppercase
 
 
 def new_id(prefix: str) -> str:
-    """`j-2AXXXXXXGAPLF`, `s-…`, `ig-…`, `if-…`, `ci-…`."""
+    """Return `j-2AXXXXXXGAPLF`, `s-…`, `ig-…`, `if-…`, `ci-…`."""
     return f"{prefix}-" + "".join(secrets.choice(_LETTERS) for _ in range(13))
 
 
 def new_ec2_id(prefix: str) -> str:
-    """`i-0123456789abcdef0`."""
+    """Return `i-0123456789abcdef0`."""
     return f"{prefix}-0{secrets.token_hex(8)}"

@@ -12,14 +12,15 @@ from moto.core.base_backend import BackendDict, BaseBackend
 from moto.iam.models import iam_backends
 
 from local_aws.emr import errors, validation
-from local_aws.emr.cluster import LIVE, Cluster
+from local_aws.emr.cluster import END_GRACE_SECONDS, Cluster
 from local_aws.emr.execution.runtime import Runtime
-from local_aws.emr.steps import ACTIVE, Step
+from local_aws.emr.states import ACTIVE, LIVE
+from local_aws.emr.steps import Step
 
 
 @dataclass(frozen=True)
 class SecurityConfiguration:
-    """A named document; what is in it is for EMR's nodes, and there are none."""
+    """A JSON document for EMR's nodes, of which there are none."""
 
     name: str
     document: str
@@ -27,7 +28,11 @@ class SecurityConfiguration:
 
 
 class EmrBackend(BaseBackend):
-    """What moto calls a backend; `runtime` is set before the first one is made (`local_aws.assembly`)."""
+    """What moto calls a backend. `local_aws.assembly` sets `runtime` before the first backend exists.
+
+    Methods raise ValidationException for a request that breaks a rule, and InvalidRequestException for one that refers
+    to something that does not exist.
+    """
 
     runtime: Runtime
 
@@ -37,28 +42,18 @@ class EmrBackend(BaseBackend):
         self._lock = threading.Lock()
         self.security_configurations: dict[str, SecurityConfiguration] = {}
 
-    def reset(self) -> None:
-        """Ends every cluster and forgets it (moto's `POST /moto-api/reset`)."""
-        self.close()
-        super().reset()
-
     def close(self) -> None:
-        """Ends every cluster, with all processes of its steps, and waits for that."""
+        """End every cluster, with all processes of its steps, and wait for that."""
         clusters = list(self._clusters.values())
         for cluster in clusters:
             cluster.close()
         for cluster in clusters:
-            cluster.join(self.runtime.settings.kill_seconds + 30)
+            cluster.join(self.runtime.settings.kill_seconds + END_GRACE_SECONDS)
 
     # clusters
 
     def run_job_flow(self, request: dict[str, Any]) -> Cluster:
-        """Checks the request, then registers and starts a cluster.
-
-        Raises:
-            ValidationException: the request breaks a rule.
-            InvalidRequestException: it names something that is not there.
-        """
+        """Check the request, then register and start a cluster."""
         account = self._account()
         validation.check_run_job_flow(request, self.region_name, account)
         cluster = Cluster(
@@ -76,8 +71,8 @@ class EmrBackend(BaseBackend):
     def _account(self) -> validation.Account:
         iam = iam_backends[self.account_id][self.partition]
         return validation.Account(
-            roles={one.name: frozenset(one.managed_policies) for one in iam.roles.values()},
-            instance_profiles=frozenset(one.name for one in iam.instance_profiles.values()),
+            roles={role.name: frozenset(role.managed_policies) for role in iam.roles.values()},
+            instance_profiles=frozenset(profile.name for profile in iam.instance_profiles.values()),
             security_configurations=frozenset(self.security_configurations),
             network_tags=self._network_tags,
         )
@@ -97,46 +92,34 @@ class EmrBackend(BaseBackend):
         return None
 
     def cluster(self, cluster_id: str) -> Cluster:
-        """The cluster of an id.
-
-        Raises:
-            InvalidRequestException: there is none.
-        """
+        """Return a cluster."""
         if cluster_id not in self._clusters:
-            raise errors.no_such_cluster(cluster_id)
+            raise errors.NoSuchCluster(f"Cluster id '{cluster_id}' is not valid.")
         return self._clusters[cluster_id]
 
     def job_flow(self, job_flow_id: str) -> Cluster:
-        """The cluster of an id, for the older calls.
-
-        Raises:
-            ValidationException: there is none.
-        """
+        """Return a cluster for the older calls, which have another error."""
         if job_flow_id not in self._clusters:
-            raise errors.no_such_job_flow()
+            raise errors.ValidationException("Specified job flow ID does not exist.")
         return self._clusters[job_flow_id]
 
     def list_clusters(
         self, states: list[str] | None = None, after: datetime | None = None, before: datetime | None = None
     ) -> list[Cluster]:
-        """Clusters by state and time of creation, newest first."""
-        found = [
-            one
-            for one in self._clusters.values()
-            if (not states or one.state in states)
-            and (after is None or one.timeline.created > after)
-            and (before is None or one.timeline.created < before)
+        """Return clusters by state and time of creation, newest first."""
+        clusters = [
+            cluster
+            for cluster in self._clusters.values()
+            if (not states or cluster.state in states)
+            and (after is None or cluster.timeline.created > after)
+            and (before is None or cluster.timeline.created < before)
         ]
-        return sorted(found, key=lambda one: one.timeline.created, reverse=True)
+        return sorted(clusters, key=lambda cluster: cluster.timeline.created, reverse=True)
 
     def terminate_job_flows(self, job_flow_ids: list[str]) -> None:
-        """Asks clusters to end.
-
-        Raises:
-            ValidationException: one does not exist or is protected; then none is ended.
-        """
-        clusters = [self.job_flow(one) for one in job_flow_ids]
-        if any(one.termination_protected and one.state in LIVE for one in clusters):
+        """End clusters; none ends where an id is unknown or a cluster is protected."""
+        clusters = [self.job_flow(job_flow_id) for job_flow_id in job_flow_ids]
+        if any(cluster.termination_protected and cluster.state in LIVE for cluster in clusters):
             raise errors.ValidationException(
                 "Could not shut down one or more job flows since they are termination protected."
             )
@@ -146,62 +129,42 @@ class EmrBackend(BaseBackend):
     # steps
 
     def add_job_flow_steps(self, job_flow_id: str, configs: list[dict[str, Any]]) -> list[Step]:
-        """Adds steps to a live cluster.
-
-        Raises:
-            ValidationException: the cluster is not live, or a step is not allowed.
-        """
+        """Add steps to a live cluster."""
         cluster = self.job_flow(job_flow_id)
         with cluster.changed:
-            if cluster.ending:
+            if cluster.is_ending:
                 raise errors.ValidationException(
                     "A job flow that is shutting down, terminated, or finished may not be modified."
                 )
-            active = sum(one.state in ACTIVE for one in cluster.steps)
+            active = sum(step.state in ACTIVE for step in cluster.steps)
             validation.check_steps(configs, active=active, concurrency=cluster.step_concurrency_level)
             return cluster.add_steps(configs)
 
     def step(self, cluster_id: str, step_id: str) -> Step:
-        """A step of a cluster.
-
-        Raises:
-            InvalidRequestException: there is no such cluster or step.
-        """
-        for one in self.cluster(cluster_id).steps:
-            if one.id == step_id:
-                return one
-        raise errors.no_such_step(step_id)
+        """Return a step of a cluster."""
+        for step in self.cluster(cluster_id).steps:
+            if step.id == step_id:
+                return step
+        raise errors.InvalidRequestException(f"Step id '{step_id}' is not valid.")
 
     def list_steps(
         self, cluster_id: str, step_ids: list[str] | None = None, states: list[str] | None = None
     ) -> list[Step]:
-        """Steps of a cluster, the one added last first.
-
-        Raises:
-            InvalidRequestException: there is no such cluster, or one of `step_ids` is not its.
-        """
-        for one in step_ids or []:
-            self.step(cluster_id, one)
+        """Return steps of a cluster, the newest first; every id in `step_ids` must exist."""
+        for step_id in step_ids or []:
+            self.step(cluster_id, step_id)
         return [
-            one
-            for one in reversed(self.cluster(cluster_id).steps)
-            if (not step_ids or one.id in step_ids) and (not states or one.state in states)
+            step
+            for step in reversed(self.cluster(cluster_id).steps)
+            if (not step_ids or step.id in step_ids) and (not states or step.state in states)
         ]
 
     # security configurations
 
-    def create_security_configuration(self, name: str, security_configuration: str) -> SecurityConfiguration:
-        """Registers a security configuration.
-
-        Args:
-            name: its name.
-            security_configuration: JSON.
-
-        Raises:
-            InvalidRequestException: the name is taken, or the configuration is not JSON.
-        """
+    def create_security_configuration(self, name: str, document: str) -> SecurityConfiguration:
+        """Register a security configuration, a JSON document under a new name."""
         try:
-            json.loads(security_configuration)
+            json.loads(document)
         except ValueError as error:
             raise errors.InvalidRequestException(
                 f"Security configuration is not valid JSON: {error}."
@@ -211,26 +174,18 @@ class EmrBackend(BaseBackend):
                 raise errors.InvalidRequestException(
                     f"SecurityConfiguration with name '{name}' already exists."
                 )
-            made = SecurityConfiguration(name, security_configuration)
-            self.security_configurations[name] = made
-            return made
+            configuration = SecurityConfiguration(name, document)
+            self.security_configurations[name] = configuration
+            return configuration
 
     def get_security_configuration(self, name: str) -> SecurityConfiguration:
-        """A security configuration.
-
-        Raises:
-            InvalidRequestException: there is none of that name.
-        """
+        """Return a security configuration."""
         if name not in self.security_configurations:
             raise errors.InvalidRequestException(f"Security configuration with name '{name}' does not exist.")
         return self.security_configurations[name]
 
     def delete_security_configuration(self, name: str) -> None:
-        """Removes a security configuration.
-
-        Raises:
-            InvalidRequestException: there is none of that name.
-        """
+        """Delete a security configuration."""
         self.get_security_configuration(name)
         del self.security_configurations[name]
 

@@ -1,6 +1,6 @@
-"""Release labels, what they hold, and the instance types they run on.
+"""Release labels, their applications, and the instance types they run on.
 
-The lists are moto's snapshots of what AWS answers; `EXTRA` names labels that a snapshot may lack.
+The lists are moto's snapshots of the answers of AWS. `EXTRA` has labels that a snapshot may lack.
 """
 
 from __future__ import annotations
@@ -10,43 +10,22 @@ from typing import Any
 
 from moto.utilities.utils import load_resource
 
-# Spark version by label (the ones this project has run on); others say nothing about it.
+# Version of Spark by label; unknown for other labels.
 EXTRA = {"emr-spark-8.0.0": "4.0.2"}
 
-# Lower case: AWS takes any.
+# In lower case; AWS ignores the case.
 APPLICATIONS = frozenset(
-    {
-        *(
-            "amazoncloudwatchagent",
-            "delta",
-            "flink",
-            "hadoop",
-            "hbase",
-            "hcatalog",
-            "hive",
-            "hudi",
-            "hue",
-            "iceberg",
-        ),
-        *(
-            "jupyterenterprisegateway",
-            "jupyterhub",
-            "livy",
-            "oozie",
-            "phoenix",
-            "pig",
-            "presto",
-            "prestodb",
-            "spark",
-        ),
-        *("sqoop", "tensorflow", "tez", "trino", "zeppelin", "zookeeper"),
-    }
+    (
+        *("amazoncloudwatchagent", "delta", "flink", "hadoop", "hbase", "hcatalog", "hive", "hudi", "hue"),
+        *("iceberg", "jupyterenterprisegateway", "jupyterhub", "livy", "oozie", "phoenix", "pig", "presto"),
+        *("prestodb", "spark", "sqoop", "tensorflow", "tez", "trino", "zeppelin", "zookeeper"),
+    )
 )
 
 
 @cache
 def release_labels(region: str) -> tuple[str, ...]:
-    """The labels that a region offers, newest first within each line."""
+    """Return the labels that a region offers, newest first within each line."""
     try:
         known: list[str] = load_resource(f"emr/resources/release-labels-{region}.json")
     except FileNotFoundError:  # a region younger than the snapshot
@@ -56,7 +35,7 @@ def release_labels(region: str) -> tuple[str, ...]:
 
 @cache
 def instance_types(label: str) -> dict[str, dict[str, Any]]:
-    """The instance types that a release supports, by name, as ListSupportedInstanceTypes gives them."""
+    """Return the instance types that a release supports, by name: `SupportedInstanceType`."""
     try:
         names = set(load_resource(f"emr/resources/instance-types-{label}.json"))
     except FileNotFoundError:
@@ -65,13 +44,10 @@ def instance_types(label: str) -> dict[str, dict[str, Any]]:
     return {name: details for name, details in types.items() if name in names}
 
 
-def applications(label: str, wanted: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """The applications of a cluster, with the version its release has where that is known."""
-    spark = EXTRA.get(label)
+def applications(label: str, requested: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return the applications of a cluster, with the version in the release where it is known."""
+    versions = {"Spark": EXTRA.get(label, "")}
     return [
-        {
-            "Name": one["Name"],
-            "Version": one.get("Version") or (spark if one["Name"] == "Spark" and spark else ""),
-        }
-        for one in wanted
+        {"Name": item["Name"], "Version": item.get("Version") or versions.get(item["Name"], "")}
+        for item in requested
     ]

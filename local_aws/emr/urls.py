@@ -1,4 +1,4 @@
-"""Routes, where moto looks for them."""
+"""The routes, where moto looks for them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What AWS refuses, in AWS's words, checked before anything is registered.
+"""The checks of a request, in the words of AWS, before anything is registered.
 
-Where AWS's exact wording is not known the message says the same in plain words; the exception's type is AWS's.
+Where the wording of AWS is unknown, the message says the same in plain words. The exception's type is that of AWS.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ ROLES = ("MASTER", "CORE", "TASK")
 
 @dataclass(frozen=True)
 class Account:
-    """What the account has that a request may name.
+    """What exists in the account that a request may refer to.
 
     Attributes:
-        roles: names of IAM roles, with the ARNs of their managed policies.
-        instance_profiles: names of instance profiles.
-        security_configurations: names of EMR security configurations in the region.
-        network_tags: tags of a subnet and of its VPC, two mappings, by the subnet's id; None without that subnet.
+        roles: Names of IAM roles, with the ARNs of their managed policies.
+        instance_profiles: Names of instance profiles.
+        security_configurations: Names of EMR security configurations in the region.
+        network_tags: Returns the tags of a subnet and of its VPC for the subnet's id; None without that subnet.
     """
 
     roles: Mapping[str, frozenset[str]]
@@ -37,21 +37,22 @@ class Account:
 
 
 def check_run_job_flow(request: Mapping[str, Any], region: str, account: Account) -> None:
-    """Checks a RunJobFlow request.
+    """Check a RunJobFlow request.
 
     Raises:
-        ValidationException: it breaks a rule.
-        InvalidRequestException: it names a security configuration that is not there.
+        ValidationException: The request breaks a rule.
+        InvalidRequestException: The request refers to a security configuration or subnet that does not exist.
     """
-    _require(request, "Name", "Instances")
+    for name in ("Name", "Instances"):
+        if request.get(name) in (None, ""):
+            raise _constraint("null", name.lower(), "not be null")
     label = _check_release(request, region)
     _check_roles(request, account)
     _check_instances(request["Instances"], label, account)
-    for one in request.get("Applications") or []:
-        if one.get("Name", "").lower() not in releases.APPLICATIONS:
-            raise ValidationException(
-                f"Specified application: {one.get('Name')} is not supported by {label}."
-            )
+    for application in request.get("Applications") or []:
+        name = application.get("Name", "")
+        if name.lower() not in releases.APPLICATIONS:
+            raise ValidationException(f"Specified application: {name} is not supported by {label}.")
     security = request.get("SecurityConfiguration")
     if security and security not in account.security_configurations:
         raise InvalidRequestException(f"Security configuration with name '{security}' does not exist.")
@@ -63,19 +64,21 @@ def check_run_job_flow(request: Mapping[str, Any], region: str, account: Account
         raise ValidationException("A maximum of 16 bootstrap actions can be specified.")
     check_tags(request.get("Tags") or [])
     check_auto_termination(request.get("AutoTerminationPolicy"))
-    concurrency = check_concurrency(request.get("StepConcurrencyLevel"))
-    check_steps(request.get("Steps") or [], active=0, concurrency=concurrency)
+    concurrency = request.get("StepConcurrencyLevel")
+    if concurrency is not None and not 1 <= concurrency <= 256:
+        raise ValidationException("The step concurrency level must be between 1 and 256.")
+    check_steps(request.get("Steps") or [], active=0, concurrency=concurrency or 1)
 
 
 def provisioning_problem(request: Mapping[str, Any], account: Account) -> str | None:
-    """What AWS finds out only while it provisions: the cluster then ends with VALIDATION_ERROR."""
+    """Return what AWS finds only while it provisions: the cluster then ends with VALIDATION_ERROR."""
     role = request["ServiceRole"].rsplit("/", 1)[-1]
     if not any(arn.endswith("/AmazonEMRServicePolicy_v2") for arn in account.roles.get(role, ())):
         return None
     tags_by_resource: dict[str, Mapping[str, str]] = {
         "cluster": {tag["Key"]: tag.get("Value", "") for tag in request.get("Tags") or []}
     }
-    # without a subnet EMR takes the default VPC, which nobody has tagged
+    # without a subnet EMR takes the default VPC, which has no tags
     for subnet in subnets_of(request["Instances"]) or ["default"]:
         of_subnet, of_vpc = account.network_tags(subnet) or ({}, {})
         tags_by_resource |= {f"subnet {subnet}": of_subnet, f"VPC of the subnet {subnet}": of_vpc}
@@ -93,14 +96,11 @@ def subnets_of(instances: Mapping[str, Any]) -> list[str]:
     return list(instances.get("Ec2SubnetIds") or filter(None, [instances.get("Ec2SubnetId")]))
 
 
-def _require(request: Mapping[str, Any], *names: str) -> None:
-    for name in names:
-        if request.get(name) in (None, ""):
-            member = name[0].lower() + name[1:]
-            raise ValidationException(
-                f"1 validation error detected: Value null at '{member}' failed to satisfy constraint: "
-                "Member must not be null"
-            )
+def _constraint(value: str, member: str, constraint: str) -> ValidationException:
+    return ValidationException(
+        f"1 validation error detected: Value {value} at '{member}' failed to satisfy constraint: "
+        f"Member must {constraint}"
+    )
 
 
 def _check_release(request: Mapping[str, Any], region: str) -> str:
@@ -132,18 +132,14 @@ def _check_instances(instances: Mapping[str, Any], label: str, account: Account)
     groups, fleets = instances.get("InstanceGroups") or [], instances.get("InstanceFleets") or []
     if groups and fleets:
         raise ValidationException("Instance groups and instance fleets are mutually exclusive.")
-    if not (groups or fleets or instances.get("MasterInstanceType")):
-        raise ValidationException(
-            "Instances must name instance groups, instance fleets or a master instance type."
-        )
-    roles = [one.get("InstanceRole") for one in groups] + [one.get("InstanceFleetType") for one in fleets]
+    if not (groups or fleets):
+        raise ValidationException("Instances must name instance groups or instance fleets.")
+    roles = [group.get("InstanceRole") for group in groups]
+    roles += [fleet.get("InstanceFleetType") for fleet in fleets]
     for role in roles:
         if role not in ROLES:
-            raise ValidationException(
-                f"1 validation error detected: Value '{role}' at 'instanceRole' failed to satisfy constraint: "
-                f"Member must satisfy enum value set: [{', '.join(ROLES)}]"
-            )
-    if roles and roles.count("MASTER") != 1:
+            raise _constraint(f"'{role}'", "instanceRole", f"satisfy enum value set: [{', '.join(ROLES)}]")
+    if roles.count("MASTER") != 1:
         raise ValidationException("Exactly one master instance group or fleet must be specified.")
     if roles.count("CORE") > 1:
         raise ValidationException("At most one core instance group or fleet may be specified.")
@@ -159,29 +155,24 @@ def _check_instances(instances: Mapping[str, Any], label: str, account: Account)
 
 
 def _check_types(instances: Mapping[str, Any], label: str) -> None:
-    wanted = [instances.get("MasterInstanceType"), instances.get("SlaveInstanceType")]
-    wanted += [one.get("InstanceType") for one in instances.get("InstanceGroups") or []]
-    wanted += [
-        one.get("InstanceType")
+    names = [group.get("InstanceType") for group in instances.get("InstanceGroups") or []]
+    names += [
+        config.get("InstanceType")
         for fleet in instances.get("InstanceFleets") or []
-        for one in fleet["InstanceTypeConfigs"]
+        for config in fleet["InstanceTypeConfigs"]
     ]
     known = releases.instance_types(label)
-    for name in wanted:
+    for name in names:
         if name and name not in known:
             raise ValidationException(f"Instance type '{name}' is not supported.")
 
 
 def check_tags(tags: Sequence[Mapping[str, Any]]) -> None:
-    """Checks tags by the rules of EC2, which EMR passes them to.
-
-    Raises:
-        ValidationException: a key or value is not allowed, or there are too many.
-    """
+    """Check tags by the rules of EC2, which EMR passes them to."""
     if len(tags) > 50:
         raise ValidationException("You may only specify up to 50 tags.")
-    for one in tags:
-        key, value = one.get("Key") or "", one.get("Value") or ""
+    for tag in tags:
+        key, value = tag.get("Key") or "", tag.get("Value") or ""
         if not key or key.lower().startswith("aws:"):
             raise ValidationException(
                 f"Invalid tag key: {key!r}. Tag keys must not be empty or begin with 'aws:'."
@@ -193,64 +184,41 @@ def check_tags(tags: Sequence[Mapping[str, Any]]) -> None:
 
 
 def check_auto_termination(policy: Mapping[str, Any] | None) -> None:
-    """Checks an auto-termination policy.
-
-    Raises:
-        ValidationException: the idle timeout is out of range.
-    """
+    """Check that the idle timeout of an auto-termination policy is in its range."""
     low, high = IDLE_TIMEOUT
     if policy is not None and not low <= policy.get("IdleTimeout", 3600) <= high:
         raise ValidationException(f"IdleTimeout must be between {low} and {high} seconds.")
 
 
-def check_concurrency(level: int | None) -> int:
-    """Checks a step concurrency level; gives it, 1 by default.
-
-    Raises:
-        ValidationException: it is out of range.
-    """
-    if level is not None and not 1 <= level <= 256:
-        raise ValidationException("The step concurrency level must be between 1 and 256.")
-    return level or 1
-
-
 def check_steps(steps: Sequence[Mapping[str, Any]], *, active: int, concurrency: int) -> None:
-    """Checks steps that are to be added.
+    """Check steps before they are added.
 
     Args:
-        steps: `StepConfig` of each.
-        active: how many of the cluster's steps are PENDING or RUNNING.
-        concurrency: the cluster's step concurrency level.
+        steps: `StepConfig` of each step.
+        active: How many of the cluster's steps are PENDING or RUNNING.
+        concurrency: The cluster's step concurrency level.
 
     Raises:
-        ValidationException: one of them, or their number, is not allowed.
+        ValidationException: A step, or the number of steps, is not allowed.
     """
     if active + len(steps) > MAX_ACTIVE_STEPS:
         raise ValidationException(
             "Maximum number of active steps(State = 'Running', 'Pending' or 'Cancel_Pending') for cluster exceeded."
         )
     for number, step in enumerate(steps, start=1):
-        action = step.get("ActionOnFailure")
+        member, action = f"steps.{number}.member", step.get("ActionOnFailure")
         if action is not None and action not in ACTIONS_ON_FAILURE:
-            raise ValidationException(
-                f"1 validation error detected: Value '{action}' at 'steps.{number}.member.actionOnFailure' failed to "
-                f"satisfy constraint: Member must satisfy enum value set: [{', '.join(ACTIONS_ON_FAILURE)}]"
-            )
-        for name, value in (
-            ("name", step.get("Name")),
-            ("hadoopJarStep.jar", (step.get("HadoopJarStep") or {}).get("Jar")),
+            values = f"satisfy enum value set: [{', '.join(ACTIONS_ON_FAILURE)}]"
+            raise _constraint(f"'{action}'", f"{member}.actionOnFailure", values)
+        for name, value, longest in (
+            ("name", step.get("Name"), 256),
+            ("hadoopJarStep.jar", (step.get("HadoopJarStep") or {}).get("Jar"), 10_280),
         ):
             if value is None:
-                raise ValidationException(
-                    f"1 validation error detected: Value null at 'steps.{number}.member.{name}' failed to satisfy "
-                    "constraint: Member must not be null"
-                )
-            if len(value) > (256 if name == "name" else 10_280):
-                raise ValidationException(
-                    f"1 validation error detected: Value '{value[:64]}…' at 'steps.{number}.member.{name}' failed to "
-                    "satisfy constraint: Member must have length less than or equal to "
-                    f"{256 if name == 'name' else 10_280}"
-                )
+                raise _constraint("null", f"{member}.{name}", "not be null")
+            if len(value) > longest:
+                limit = f"have length less than or equal to {longest}"
+                raise _constraint(f"'{value[:64]}…'", f"{member}.{name}", limit)
         if concurrency > 1 and action != "CONTINUE":
             raise ValidationException(
                 "ActionOnFailure must be CONTINUE when the step concurrency level of the cluster is greater than 1."

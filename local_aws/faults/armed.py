@@ -1,4 +1,4 @@
-"""The faults that are armed: what each is, which requests or clusters it is for, and how often it has struck."""
+"""The armed faults: what each does, which requests or clusters it is for, and how often it has struck."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAGGING = (
     *("emr:DescribeCluster", "emr:DescribeStep", "emr:ListClusters", "emr:ListSteps"),
     *("glue:GetTable", "glue:GetTables"),
 )
-"""The reads that READS can bend, as service:operation; S3 is strongly consistent."""
+"""The reads that READS affect, as service:operation; S3 is strongly consistent."""
 _WHEN = {
     "lost": ("before", "during", "after"),
     "cut": ("after",),
@@ -31,38 +31,38 @@ _STATES = {
     "stays": ("STARTING", "BOOTSTRAPPING", "TERMINATING"),
     "cluster_lost": ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"),
 }
+_TYPES: dict[str, tuple[type, ...]] = {
+    "times": (int, type(None)),
+    "lasts": (int, float, type(None)),
+    **dict.fromkeys(("seconds", "rate"), (int, float)),
+}
 _UNSEEN = ("first", "released")
 _STEP_STATES = ("RUNNING", "COMPLETED", "FAILED", "CANCELLED")
 
 
 class FaultSpecError(Exception):
-    """What was posted is no fault; the message says why."""
+    """A specification that is no valid fault; the message says why."""
 
 
 @dataclass
 class Fault:
-    """One armed fault.
+    """One armed fault. Only what all its regular expressions match is struck.
 
     Attributes:
-        kind: one of KINDS.
-        service: regular expression for the request's service, such as `emr`.
-        operation: regular expression for the request's operation.
-        bucket: regular expression for the S3 bucket.
-        key: regular expression for the S3 key.
-        agent: regular expression that is searched in the user agent.
-        cluster: regular expression for the cluster's name.
-        step: regular expression for the step's name.
-        state: the state of a cluster or step that the fault is about.
-        when: before, during or after the effect; what a kind has no sense for is refused.
-        error: for `refused`: the error's name, see `local_aws.faults.errors`.
-        seconds: how long it takes, by kind.
-        kib: for `disk_full`: size of the node's disk, KiB.
-        skip: how many matches are let pass first.
-        times: how many matches it strikes; None for all.
-        rate: share of the matches it strikes, drawn with `seed`.
-        seed: of the generator that draws.
-        reset: whether a lost connection is reset instead of closed.
-        lasts: for how many seconds from its first strike on it strikes; None for as long as it is armed.
+        kind: An item of KINDS.
+        service, operation, bucket, key: Regular expressions for the request.
+        agent: Regular expression that is searched in the user agent.
+        cluster, step: Regular expressions for the names of the cluster and the step.
+        state: State of the cluster or step, for kinds that have one.
+        when: Before, during or after the effect; a kind refuses what makes no sense for it.
+        error: For `refused`: name of the error in `local_aws.errors`.
+        seconds: How long it takes, by kind.
+        kib: For `disk_full`: size of the node's disk, KiB.
+        skip: How many matches pass first.
+        times: How many matches are struck; None for all.
+        rate: Share of the matches that is struck, drawn with `seed`.
+        reset: Whether a lost connection is reset instead of closed.
+        lasts: For how many seconds from its first strike on it strikes; None for as long as it is armed.
     """
 
     kind: str
@@ -93,23 +93,19 @@ class Fault:
 
     @classmethod
     def parse(cls, spec: Mapping[str, Any]) -> Fault:
-        """A fault from JSON.
+        """Return the fault that JSON specifies.
 
         Raises:
-            FaultSpecError: an unknown name or kind, a value of a wrong type, a bad expression, or what could never
-                strike or would do nothing.
+            FaultSpecError: A name, kind, type or expression is wrong, or the fault can never strike or has no effect.
         """
-        settable = {one.name: one for one in fields(cls)[:-6]}
+        settable = {item.name: item for item in fields(cls)[:-6]}
         if unknown := sorted(spec.keys() - settable.keys()):
             raise FaultSpecError(f"unknown {', '.join(unknown)}; known are {', '.join(settable)}")
         if spec.get("kind") not in KINDS:
             raise FaultSpecError(f"kind {spec.get('kind')!r}: one of {', '.join(KINDS)}")
         for name, value in spec.items():
             default = settable[name].default
-            allowed: tuple[type, ...] = (str,) if default is MISSING else (type(default),)
-            allowed = (int, float) if default is not MISSING and isinstance(default, float) else allowed
-            if name in ("times", "lasts"):
-                allowed = (int, type(None)) if name == "times" else (int, float, type(None))
+            allowed = _TYPES.get(name) or (str if default is MISSING else type(default),)
             if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
                 raise FaultSpecError(f"{name} {value!r}: of a wrong type")
         moments = _WHEN.get(spec["kind"], ("before",))
@@ -123,52 +119,47 @@ class Fault:
         return fault
 
     def _require_effect(self, moments: tuple[str, ...]) -> None:
-        """Refuses what would be counted and do nothing, or could never strike.
-
-        Raises:
-            FaultSpecError: what, its value, and what is allowed.
-        """
+        """Refuse a fault that can never strike or has no effect."""
         self._require("when", self.when, moments)
         if self.kind in _STATES:
             of_a_step = self.kind == "cluster_lost" and self.step != ".*"
             self._require("state", self.state, _STEP_STATES if of_a_step else _STATES[self.kind])
-        if self.kind in READS and not any(self._may_read(*one.split(":")) for one in LAGGING):
-            asked = f"service {self.service!r} with operation {self.operation!r}"
-            raise FaultSpecError(f"{asked} of {self.kind!r}: must match one of {', '.join(LAGGING)}")
+        if self.kind in READS and not any(self._matches(*read.split(":")) for read in LAGGING):
+            reads = f"service {self.service!r} with operation {self.operation!r}"
+            raise FaultSpecError(f"{reads} of {self.kind!r}: must match one of {', '.join(LAGGING)}")
         if self.skip < 0 or (self.times is not None and self.times < 1) or not 0.0 < self.rate <= 1.0:
-            asked = f"skip {self.skip}, times {self.times}, rate {self.rate}"
-            raise FaultSpecError(f"{asked}: skip is 0 or more, times 1 or more, rate above 0 and at most 1")
+            counts = f"skip {self.skip}, times {self.times}, rate {self.rate}"
+            raise FaultSpecError(f"{counts}: skip is 0 or more, times 1 or more, rate above 0 and at most 1")
 
     def _require(self, name: str, value: str, allowed: tuple[str, ...]) -> None:
         if value not in allowed:
             raise FaultSpecError(f"{name} {value!r} of {self.kind!r}: one of {', '.join(allowed)}")
 
-    def _may_read(self, service: str, operation: str) -> bool:
+    def _matches(self, service: str, operation: str) -> bool:
         return bool(re.fullmatch(self.service, service) and re.fullmatch(self.operation, operation))
 
     def is_for(self, call: Call) -> bool:
         """Whether the fault is about this request."""
         return (
-            re.fullmatch(self.service, call.service) is not None
-            and re.fullmatch(self.operation, call.operation) is not None
+            self._matches(call.service, call.operation)
             and re.fullmatch(self.bucket, call.bucket) is not None
             and re.fullmatch(self.key, call.key, re.DOTALL) is not None
             and re.search(self.agent, call.header("User-Agent")) is not None
         )
 
     def is_over(self) -> bool:
-        """Whether it has struck for as long as it lasts."""
+        """Whether it has struck for `lasts` seconds."""
         if self.lasts is None or self.first is None:
             return False
         return time.monotonic() - self.first >= self.lasts
 
     def describe(self) -> dict[str, Any]:
-        """What the control path shows."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in _UNSEEN}
+        """Return what the control path shows."""
+        return {item.name: getattr(self, item.name) for item in fields(self) if item.name not in _UNSEEN}
 
 
 class Faults:
-    """The armed faults, and the draw of which strikes."""
+    """The armed faults. They draw which matches they strike."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -176,36 +167,35 @@ class Faults:
         self._ids = itertools.count(1)
 
     def arm(self, fault: Fault) -> Fault:
-        """Arms a fault."""
+        """Arm a fault."""
         with self._lock:
             fault.id = next(self._ids)
             self._armed[fault.id] = fault, random.Random(fault.seed)  # noqa: S311  repeatable, not secret
         return fault
 
     def disarm(self, number: int | None = None) -> int:
-        """Disarms one fault or all, and lets go what they hold; gives how many there were."""
+        """Disarm a fault or all faults, and release what they hold; return how many there were."""
         with self._lock:
-            gone = list(self._armed) if number is None else [one for one in self._armed if one == number]
-            for one in gone:
-                self._armed.pop(one)[0].released.set()
-        return len(gone)
+            numbers = list(self._armed) if number is None else self._armed.keys() & {number}
+            for disarmed in numbers:
+                self._armed.pop(disarmed)[0].released.set()
+        return len(numbers)
 
     def armed(self) -> list[Fault]:
-        """What is armed, in the order of arming."""
+        """Return the armed faults in the order of arming."""
         with self._lock:
             return [fault for fault, _ in self._armed.values()]
 
     def strike(self, kinds: tuple[str, ...], matches: Callable[[Fault], bool]) -> list[Fault]:
-        """The faults of some kinds that strike now; each match of each is counted."""
+        """Return the faults of some kinds that strike now, and count each match."""
         struck = []
         with self._lock:
             for fault, draw in self._armed.values():
                 if fault.kind not in kinds or not matches(fault):
                     continue
                 fault.matched += 1
-                if fault.matched <= fault.skip or (fault.times is not None and fault.struck >= fault.times):
-                    continue
-                if fault.is_over():
+                is_used_up = fault.times is not None and fault.struck >= fault.times
+                if fault.matched <= fault.skip or is_used_up or fault.is_over():
                     continue
                 if fault.rate < 1.0 and draw.random() >= fault.rate:
                     continue

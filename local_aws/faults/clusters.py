@@ -1,8 +1,8 @@
 """Faults in the life of clusters and steps.
 
-`stays`: a cluster is kept in `state` (STARTING, BOOTSTRAPPING or TERMINATING) until the fault is disarmed.
+`stays`: a cluster stays in `state` (STARTING, BOOTSTRAPPING or TERMINATING) until the fault is disarmed.
 `bootstrap_fails`: a bootstrap action returns non-zero.
-`cluster_lost`: the primary node is gone, `seconds` after the cluster (STARTING, BOOTSTRAPPING, RUNNING or WAITING) or,
+`cluster_lost`: the primary node is lost `seconds` after the cluster (STARTING, BOOTSTRAPPING, RUNNING or WAITING) or,
 with `step`, the step (RUNNING, COMPLETED, FAILED or CANCELLED) entered `state`.
 `step_hangs`: a step does nothing (`before`), or does its work and never ends (`after`).
 `step_killed`: the step's program gets SIGKILL `seconds` after its start.
@@ -20,8 +20,8 @@ import time
 import weakref
 from collections.abc import Callable
 
-from local_aws.emr.cluster import Cluster, Ending
-from local_aws.emr.hooks import Hooks
+from local_aws.emr.hooks import ClusterView, Hooks
+from local_aws.emr.states import Ending
 from local_aws.emr.steps import Step
 from local_aws.faults.armed import Fault, Faults
 
@@ -40,9 +40,9 @@ exec "$@"
 
 
 def why_no_small_disk() -> str:
-    """Why `disk_full` cannot be armed on this machine; empty when it can."""
+    """Return why `disk_full` cannot be armed on this machine; the empty string when it can."""
     try:
-        tried = subprocess.run(
+        mounted = subprocess.run(
             [*_UNSHARED, "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/mnt"],
             capture_output=True,
             text=True,
@@ -51,90 +51,92 @@ def why_no_small_disk() -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
-    return "" if tried.returncode == 0 else tried.stderr.strip() or f"status {tried.returncode}"
+    return "" if mounted.returncode == 0 else mounted.stderr.strip() or f"status {mounted.returncode}"
 
 
 class FaultyClusters(Hooks):
-    """Bends the life of clusters as is armed, and remembers their states."""
+    """Applies the armed faults to clusters and steps, and records the states of clusters."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
-        self._states: weakref.WeakKeyDictionary[Cluster, list[tuple[float, str]]] = (
+        self._states: weakref.WeakKeyDictionary[ClusterView, list[tuple[float, str]]] = (
             weakref.WeakKeyDictionary()
         )
         self._lock = threading.Lock()
 
-    def state_at(self, cluster: Cluster, moment: float) -> str | None:
-        """The state of a cluster at a moment (seconds since the epoch); None before there was one."""
+    def state_at(self, cluster: ClusterView, moment: float) -> str | None:
+        """Return the state of a cluster at a moment (seconds since the epoch); None before its creation."""
         if cluster.timeline.created.timestamp() > moment:
             return None
         with self._lock:
             states = list(self._states.get(cluster, []))
         return next((state for since, state in reversed(states) if since <= moment), "STARTING")
 
-    def entered(self, cluster: Cluster) -> None:
-        """Notes the state; loses the cluster if that is armed."""
+    def entered(self, cluster: ClusterView) -> None:
+        """Record the state, and lose the cluster if that is armed."""
         with self._lock:
             states = self._states.setdefault(cluster, [])
             if states and states[-1][1] == cluster.state:
                 return
             states.append((time.time(), cluster.state))
-        for fault in self._strike("cluster_lost", cluster, lambda one: one.step == ".*", cluster.state):
-            _lose(cluster, fault)
-
-    def stays(self, cluster: Cluster) -> bool:
-        """Whether the cluster is kept in its present state."""
-        return bool(self._strike("stays", cluster, lambda _: True, cluster.state))
-
-    def bootstrap_problem(self, cluster: Cluster) -> str | None:
-        """What EMR says when a bootstrap action fails."""
-        if not self._strike("bootstrap_fails", cluster, lambda _: True):
-            return None
-        return "On the master instance ({primary}), bootstrap action 1 returned a non-zero return code"
-
-    def step_command(self, cluster: Cluster, step: Step, argv: list[str]) -> list[str]:
-        """The step's command, or one that hangs, is killed or has little room."""
-        for fault in self._strike("step_hangs", cluster, _named(step)):
-            if fault.when == "before":
-                return ["sleep", _ENDLESS]
-            return ["sh", "-c", f'"$@"; sleep {_ENDLESS}', "sh", *argv]
-        for fault in self._strike("step_killed", cluster, _named(step)):
-            return ["timeout", "--signal=KILL", str(fault.seconds), *argv]
-        for fault in self._strike("disk_full", cluster, _named(step)):
-            return [*_UNSHARED, "sh", "-c", _ON_A_SMALL_DISK, "sh", str(fault.kib), *argv]
-        return argv
-
-    def step_entered(self, cluster: Cluster, step: Step) -> None:
-        """Loses the cluster if that is armed."""
-        named = _named(step)
         for fault in self._strike(
-            "cluster_lost", cluster, lambda one: one.step != ".*" and named(one), step.state
+            "cluster_lost", cluster.name, lambda fault: fault.step == ".*", cluster.state
         ):
             _lose(cluster, fault)
 
-    def log_seconds(self, cluster: Cluster, step: Step) -> float:
-        """How late the step's logs are."""
-        return max((one.seconds for one in self._strike("logs_late", cluster, _named(step))), default=0.0)
+    def stays(self, cluster: ClusterView) -> bool:
+        """Whether a fault keeps the cluster in its present state."""
+        return bool(self._strike("stays", cluster.name, lambda _: True, cluster.state))
+
+    def bootstrap_problem(self, cluster: ClusterView) -> str | None:
+        """Return EMR's message for a bootstrap action that fails, if that is armed."""
+        if not self._strike("bootstrap_fails", cluster.name, lambda _: True):
+            return None
+        return "On the master instance ({primary}), bootstrap action 1 returned a non-zero return code"
+
+    def step_command(self, cluster_name: str, step: Step, argv: list[str]) -> list[str]:
+        """Return the step's command, or a command that hangs, is killed or has a small disk."""
+        for fault in self._strike("step_hangs", cluster_name, _is_for(step)):
+            if fault.when == "before":
+                return ["sleep", _ENDLESS]
+            return ["sh", "-c", f'"$@"; sleep {_ENDLESS}', "sh", *argv]
+        for fault in self._strike("step_killed", cluster_name, _is_for(step)):
+            return ["timeout", "--signal=KILL", str(fault.seconds), *argv]
+        for fault in self._strike("disk_full", cluster_name, _is_for(step)):
+            return [*_UNSHARED, "sh", "-c", _ON_A_SMALL_DISK, "sh", str(fault.kib), *argv]
+        return argv
+
+    def step_entered(self, cluster: ClusterView, step: Step) -> None:
+        """Lose the cluster if that is armed."""
+        is_for = _is_for(step)
+        for fault in self._strike(
+            "cluster_lost", cluster.name, lambda fault: fault.step != ".*" and is_for(fault), step.state
+        ):
+            _lose(cluster, fault)
+
+    def log_seconds(self, cluster_name: str, step: Step) -> float:
+        """Return how late the step's logs are."""
+        late = self._strike("logs_late", cluster_name, _is_for(step))
+        return max((fault.seconds for fault in late), default=0.0)
 
     def _strike(
-        self, kind: str, cluster: Cluster, matches: Callable[[Fault], bool], state: str | None = None
+        self, kind: str, cluster_name: str, matches: Callable[[Fault], bool], state: str | None = None
     ) -> list[Fault]:
-        name = str(cluster.request["Name"])
         return self._faults.strike(
             (kind,),
-            lambda one: (
-                re.fullmatch(one.cluster, name) is not None
-                and (state is None or one.state == state)
-                and matches(one)
+            lambda fault: (
+                re.fullmatch(fault.cluster, cluster_name) is not None
+                and (state is None or fault.state == state)
+                and matches(fault)
             ),
         )
 
 
-def _named(step: Step) -> Callable[[Fault], bool]:
+def _is_for(step: Step) -> Callable[[Fault], bool]:
     return lambda fault: re.fullmatch(fault.step, str(step.config["Name"])) is not None
 
 
-def _lose(cluster: Cluster, fault: Fault) -> None:
+def _lose(cluster: ClusterView, fault: Fault) -> None:
     timer = threading.Timer(fault.seconds, cluster.terminate, [LOST])
     timer.daemon = True
     timer.start()

@@ -1,30 +1,31 @@
 """The private path over which a test arms faults.
 
 POST   /_local_aws/faults        arm the fault in the body; answers with its id
-GET    /_local_aws/faults        what is armed, how often each matched and struck, and what it holds now
-DELETE /_local_aws/faults[/id]   disarm, and let go what is held
+GET    /_local_aws/faults        list the armed faults, how often each matched and struck, and what it holds now
+DELETE /_local_aws/faults[/id]   disarm, and release what is held
 """
 
 from __future__ import annotations
 
 import json
 
-from local_aws.faults import errors
+from local_aws import errors
 from local_aws.faults.armed import Fault, Faults, FaultSpecError
+from local_aws.replies import Reply
 from local_aws.requests import Call
-from local_aws.web import Reply
+from local_aws.web import Interceptor
 
 PATH = "/_local_aws/faults"
 
 
-class FaultControl:
+class FaultControl(Interceptor):
     """Answers the control path."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
 
     def before(self, call: Call) -> Reply | None:
-        """Arms, lists or disarms."""
+        """Arm, list or disarm."""
         if call.path != PATH and not call.path.startswith(PATH + "/"):
             return None
         number = call.path.removeprefix(PATH).strip("/")
@@ -33,14 +34,10 @@ class FaultControl:
         if call.method == "POST" and not number:
             return self._arm(call)
         if call.method == "GET" and not number:
-            return Reply.of_json(200, [one.describe() for one in self._faults.armed()])
+            return Reply.of_json(200, [fault.describe() for fault in self._faults.armed()])
         if call.method == "DELETE":
             return Reply.of_json(200, {"disarmed": self._faults.disarm(int(number) if number else None)})
         return Reply.of_json(405, {"message": f"{call.method} is not for {call.path}"})
-
-    def after(self, call: Call, reply: Reply) -> Reply:  # noqa: ARG002
-        """Passes the reply on."""
-        return reply
 
     def _arm(self, call: Call) -> Reply:
         try:

@@ -1,8 +1,8 @@
-"""Faults between a client and the service: replies lost, cut, refused, delayed or held.
+"""Faults between a client and the service: replies are lost, cut, refused, delayed or held.
 
-`when` says where the effect is: `before` (there is none, or not yet), `during` (only of `lost`: the client is cut off,
-and the effect comes `seconds` later), `after` (the service has done what it was asked; only then can a reply be `cut`).
-Credentials that expire are `refused` with ExpiredToken from the first match on, for as long as it `lasts`.
+`when` places the fault: `before` the effect of the request, `during` it (only `lost`: the client is cut off, and the
+effect comes `seconds` later) or `after` it (only then can a reply be `cut`). Credentials that expire are `refused` with
+ExpiredToken from the first match on, for as long as it `lasts`.
 """
 
 from __future__ import annotations
@@ -10,28 +10,29 @@ from __future__ import annotations
 import threading
 import time
 
+from local_aws import errors
 from local_aws.connection import CHANNEL
-from local_aws.faults import errors
 from local_aws.faults.armed import WIRE, Fault, Faults
+from local_aws.replies import Reply
 from local_aws.requests import Call
-from local_aws.web import Reply
+from local_aws.web import Interceptor
 
 _STRUCK = "local_aws.faults.struck"
 _counting = threading.Lock()
 HOLD_SECONDS = 300.0
-"""Nothing is held for longer: a test that died must not leave threads behind."""
+"""How long a request is held at most, so that a test that dies leaves no threads behind."""
 
 
-class FaultyWire:
-    """Does to requests and replies what is armed."""
+class FaultyWire(Interceptor):
+    """Applies the armed faults to requests and replies."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
 
     def before(self, call: Call) -> Reply | None:
-        """Does what comes before the effect."""
+        """Apply the faults before and during the effect."""
         struck = (
-            [] if call.service == "local_aws" else self._faults.strike(WIRE, lambda one: one.is_for(call))
+            [] if call.service == "local_aws" else self._faults.strike(WIRE, lambda fault: fault.is_for(call))
         )
         call.environ[_STRUCK] = struck
         for fault in struck:
@@ -43,7 +44,7 @@ class FaultyWire:
         return None
 
     def after(self, call: Call, reply: Reply) -> Reply:
-        """Does what comes after it."""
+        """Apply the faults after the effect."""
         for fault in call.environ[_STRUCK]:
             if fault.when != "after":
                 continue

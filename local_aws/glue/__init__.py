@@ -1,1 +1,1 @@
-"""The Glue catalog, with the optimistic lock that Iceberg's commits rest on."""
+"""The Glue catalog, with the optimistic lock that Iceberg's commits need."""

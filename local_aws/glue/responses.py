@@ -1,4 +1,4 @@
-"""Glue's operations: UpdateTable reads the version it is given."""
+"""Glue's operations, with an UpdateTable that reads VersionId."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from local_aws.glue.models import StrictGlueBackend
 
 
 class StrictGlueResponse(GlueResponse):
-    """moto's Glue with UpdateTable as AWS does it."""
+    """moto's operations with the UpdateTable of AWS."""
 
     @property
     def glue_backend(self) -> StrictGlueBackend:

@@ -1,1 +1,1 @@
-"""Where S3 must be stricter, or safer under threads, than moto's."""
+"""An S3 that is stricter than moto's and safe under threads."""

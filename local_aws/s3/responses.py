@@ -1,4 +1,4 @@
-"""S3's operations on objects, with conditional writes that hold under concurrency."""
+"""S3's operations on objects, with conditional writes that are atomic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LOCKS = tuple(threading.Lock() for _ in range(64))
 
 
 class StrictS3Response(S3Response):
-    """moto checks `If-None-Match` and `If-Match` and then writes; here nothing comes between the two."""
+    """moto's operations; no other write comes between the check of `If-None-Match` or `If-Match` and the write."""
 
     def _key_response(self, request: Any, full_url: str) -> Any:
         if request.method in ("GET", "HEAD", "OPTIONS"):

@@ -1,9 +1,9 @@
-"""Makes moto's store of S3 objects safe for many threads, and reads its bucket policies as they are meant here.
+"""Makes moto's store of S3 objects safe for threads, and evaluates bucket policies.
 
-What moto does: an iteration over a bucket looks each key up again, so that a deletion meanwhile is an error; a
-replaced object's bytes are closed at once, so that a reader of it fails; every object ever made stays referenced
-for a dashboard; and a policy statement's conditions are not looked at, so that `Deny` unless TLS denies all. Denials
-under a condition are left out here: what a request carries is not known where the policy is asked.
+In moto, an iteration over a bucket looks each key up again and fails after a deletion; it closes the bytes of a
+replaced object at once, so that a reader of them fails; it keeps a reference to every object for a dashboard; and it
+ignores the conditions of a policy, so that `Deny` unless TLS denies everything. Denials with a condition are left out
+here, since the request is unknown where the policy is evaluated.
 """
 
 from __future__ import annotations
@@ -17,47 +17,45 @@ from moto.s3 import models, utils
 
 
 class _Untracked(list[Any]):
-    """What moto appends every instance to; keeps none."""
+    """The list to which moto appends every instance; keeps none."""
 
     def append(self, _instance: Any) -> None:
-        """Forgets it."""
-
-
-def _items(store: dict[str, list[Any]]) -> Iterator[tuple[str, Any]]:
-    """Each key with its latest version, of one moment (copying a dict is atomic)."""
-    for key, versions in dict(store).items():
-        yield key, versions[-1]
-
-
-def _values(store: dict[str, list[Any]]) -> Iterator[Any]:
-    for versions in dict(store).values():
-        yield versions[-1]
+        """Forget the instance."""
 
 
 def _lists(store: dict[str, list[Any]]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield each key with its versions, as of one moment (copying a dict is atomic)."""
     yield from dict(store).items()
 
 
+def _items(store: dict[str, list[Any]]) -> Iterator[tuple[str, Any]]:
+    return ((key, versions[-1]) for key, versions in _lists(store))
+
+
+def _values(store: dict[str, list[Any]]) -> Iterator[Any]:
+    return (versions[-1] for _, versions in _lists(store))
+
+
 def _dispose(_key: Any, garbage: bool = False) -> None:
-    """Leaves closing to the garbage collector: somebody may be reading."""
+    """Leave closing to the garbage collector: another thread may be reading."""
 
 
 def _get_permission(bucket: Any, action: str, resource: str) -> PermissionResult:
-    """What the bucket's policy says, but for denials under a condition (the loopback interface stands for TLS)."""
+    """Evaluate the bucket's policy without denials that have a condition; the loopback interface replaces TLS."""
     if bucket.policy is None:
         return PermissionResult.NEUTRAL
     policy = json.loads(bucket.policy)
     statements = policy["Statement"] if isinstance(policy["Statement"], list) else [policy["Statement"]]
-    policy["Statement"] = [one for one in statements if not _denies_sometimes(one)]
+    policy["Statement"] = [
+        statement
+        for statement in statements
+        if not (statement["Effect"] == "Deny" and statement.get("Condition"))
+    ]
     return IAMPolicy(json.dumps(policy)).is_action_permitted(action, resource)
 
 
-def _denies_sometimes(statement: dict[str, Any]) -> bool:
-    return statement["Effect"] == "Deny" and bool(statement.get("Condition"))
-
-
 def install() -> None:
-    """Replaces these parts of moto, for this process."""
+    """Replace these parts of moto in this process."""
     store: Any = utils._VersionedKeyStore
     store.items = store.iteritems = store._iteritems = _items
     store.values = store.itervalues = store._itervalues = _values

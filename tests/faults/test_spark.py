@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from local_aws.faults import why_no_small_disk
+from local_aws.faults.clusters import why_no_small_disk
 from tests.faults import invariants
 from tests.faults.spark_world import LARGE, Nights, SparkDeployment, commit, iceberg_tables, spark_nights
 from tests.faults.world import RAW_PREFIX, Pipeline, Run, until

@@ -22,7 +22,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def waiting(aws: Server) -> str:
-    """A cluster that waits for steps; tests end their steps and leave it waiting."""
+    """Return a cluster that waits for steps; tests end their steps and leave it waiting."""
     cluster_id = aws.run_job_flow(Name="shared")
     aws.reach(cluster_id, "WAITING")
     return cluster_id
@@ -30,7 +30,7 @@ def waiting(aws: Server) -> str:
 
 @pytest.fixture
 def bucket(aws: Server) -> str:
-    """A bucket of the test's own."""
+    """Create a bucket for the test alone."""
     return aws.make_bucket(f"bucket-{next(_numbers)}")
 
 

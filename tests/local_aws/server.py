@@ -1,4 +1,4 @@
-"""A `local_aws` process of its own for the tests, and an account in it."""
+"""A `local_aws` process for tests, and an account in it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def command(state_dir: Path, *options: str) -> list[str]:
 
 
 def tables_in_glue(**more: str) -> list[dict[str, Any]]:
-    """Configurations of a cluster whose catalog `lake` is Iceberg over Glue; `more` are further defaults of Spark."""
+    """Return Configurations whose catalog `lake` is Iceberg over Glue; `more` are further defaults of Spark."""
     catalog = {
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
@@ -50,13 +50,13 @@ def tables_in_glue(**more: str) -> list[dict[str, Any]]:
 
 
 def until(ready: Callable[[], Any], seconds: float = 20.0) -> Any:
-    """Waits for something true; gives it."""
+    """Wait for a true result and return it."""
     deadline = time.monotonic() + seconds
-    while not (found := ready()):
+    while not (result := ready()):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"still not so after {seconds} s")
+            raise TimeoutError(f"no result after {seconds} s")
         time.sleep(0.03)
-    return found
+    return result
 
 
 class Server:
@@ -95,7 +95,7 @@ class Server:
         return self._clients[service, region]
 
     def make_account(self) -> None:
-        """Roles, an instance profile and a bucket for logs."""
+        """Create roles, an instance profile and a bucket for logs."""
         iam = self.client("iam")
         for role in (SERVICE_ROLE, INSTANCE_PROFILE):
             iam.create_role(RoleName=role, AssumeRolePolicyDocument=TRUST)
@@ -114,7 +114,7 @@ class Server:
     # EMR
 
     def run_job_flow(self, **changes: Any) -> str:
-        """Starts a cluster that stays; `Instances` given is merged into the default ones."""
+        """Start a cluster that stays; `Instances` in `changes` is merged into the default."""
         instances = {
             "InstanceGroups": [{"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}],
             "KeepJobFlowAliveWhenNoSteps": True,
@@ -128,8 +128,8 @@ class Server:
             "Applications": [{"Name": "Spark"}],
             "Instances": instances,
         } | changes
-        wanted = {name: value for name, value in request.items() if value is not None}
-        return str(self.client("emr").run_job_flow(**wanted)["JobFlowId"])
+        parameters = {name: value for name, value in request.items() if value is not None}
+        return str(self.client("emr").run_job_flow(**parameters)["JobFlowId"])
 
     def cluster(self, cluster_id: str) -> dict[str, Any]:
         return dict(self.client("emr").describe_cluster(ClusterId=cluster_id)["Cluster"])
@@ -138,7 +138,7 @@ class Server:
         return str(self.cluster(cluster_id)["Status"]["State"])
 
     def reach(self, cluster_id: str, *states: str, seconds: float = 20.0) -> dict[str, Any]:
-        """Waits until the cluster is in one of the states; gives its Status."""
+        """Wait until the cluster is in one of the states and return its Status."""
         until(lambda: self.state(cluster_id) in states, seconds)
         return dict(self.cluster(cluster_id)["Status"])
 
@@ -154,7 +154,7 @@ class Server:
     def step_reaches(
         self, cluster_id: str, step_id: str, *states: str, seconds: float = 20.0
     ) -> dict[str, Any]:
-        """Waits until the step is in one of the states; gives its Status."""
+        """Wait until the step is in one of the states and return its Status."""
         until(lambda: self.step(cluster_id, step_id)["State"] in states, seconds)
         return self.step(cluster_id, step_id)
 
@@ -167,7 +167,7 @@ class Server:
     # its end
 
     def stop(self, number: int = signal.SIGTERM, seconds: float = 20.0) -> int:
-        """Sends a signal and waits; gives the exit status."""
+        """Send a signal, wait, and return the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         self.process.communicate(timeout=seconds)
@@ -175,7 +175,7 @@ class Server:
 
 
 def step(*args: str, on_failure: str = "CONTINUE", name: str = "step") -> dict[str, Any]:
-    """A `StepConfig` that runs a command."""
+    """Return a `StepConfig` that runs a command."""
     return {
         "Name": name,
         "ActionOnFailure": on_failure,

@@ -1,4 +1,4 @@
-"""include/bootstrap.sh, run with a node's commands replaced by ones that tell what they were asked."""
+"""include/bootstrap.sh, run with a node's commands replaced by commands that record their arguments."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ SCRIPT = REPOSITORY / "include" / "bootstrap.sh"
 
 @pytest.fixture
 def node(tmp_path: Path) -> Path:
-    """A folder with a `sudo` that writes down its arguments."""
+    """Create a folder with a `sudo` that records its arguments."""
     sudo = tmp_path / "sudo"
-    sudo.write_text(f'#!/bin/bash\nprintf "%s\\n" "$*" >> {tmp_path}/asked\n')
+    sudo.write_text(f'#!/bin/bash\nprintf "%s\\n" "$*" >> {tmp_path}/commands\n')
     sudo.chmod(0o755)
     return tmp_path
 
@@ -53,8 +53,8 @@ def run(
     )
 
 
-def asked(node: Path) -> str:
-    path = node / "asked"
+def commands_of(node: Path) -> str:
+    path = node / "commands"
     return path.read_text() if path.exists() else ""
 
 
@@ -65,7 +65,8 @@ def moment(seconds: float) -> str:
 def test_the_primary_node_arms_a_timer_that_shuts_it_down(node: Path) -> None:
     assert run(node, f"--deadline={moment(3600)}").returncode == 0
     match = re.fullmatch(
-        r"systemd-run --unit=fruits-deadline --on-active=(\d+)s /usr/sbin/shutdown -h now\n", asked(node)
+        r"systemd-run --unit=fruits-deadline --on-active=(\d+)s /usr/sbin/shutdown -h now\n",
+        commands_of(node),
     )
     assert match
     assert 3590 <= int(match[1]) <= 3600
@@ -73,12 +74,12 @@ def test_the_primary_node_arms_a_timer_that_shuts_it_down(node: Path) -> None:
 
 def test_other_nodes_arm_nothing(node: Path) -> None:
     assert run(node, f"--deadline={moment(3600)}", primary=False).returncode == 0
-    assert asked(node) == ""
+    assert commands_of(node) == ""
 
 
 def test_a_deadline_that_has_passed_shuts_down_at_once(node: Path) -> None:
     assert run(node, f"--deadline={moment(-5)}").returncode == 0
-    assert asked(node) == "shutdown -h now\n"
+    assert commands_of(node) == "shutdown -h now\n"
 
 
 @pytest.mark.parametrize(
@@ -100,17 +101,17 @@ def test_anything_else_fails_the_bootstrap(node: Path, args: list[str]) -> None:
     ended = run(node, *args)
     assert ended.returncode != 0
     assert "usage" in ended.stderr
-    assert asked(node) == ""
+    assert commands_of(node) == ""
 
 
 @dataclass
 class Bucket:
-    """A lake whose objects are files, and a node whose `aws s3 cp` and `sudo` are real enough to unpack one."""
+    """A lake whose objects are files, and a node whose `aws s3 cp` and `sudo` can unpack an archive."""
 
     node: Path
 
     def put(self, files: dict[str, str], digest: str | None = None) -> str:
-        """An archive; returns its address."""
+        """Write an archive and return its address."""
         content = io.BytesIO()
         with tarfile.open(mode="w:gz", fileobj=content) as archive:
             for name, text in files.items():
@@ -124,7 +125,7 @@ class Bucket:
         return f"s3://lake/env/{digest}/environment.tar.gz"
 
     def boot(self, environment: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
-        """Runs the script on a core node, below a folder of its own instead of /opt; `path` replaces this machine's."""
+        """Run the script on a core node, below a folder in place of /opt; `path` replaces this machine's PATH."""
         for name, command in {
             "sudo": 'exec env -i PATH="$PATH" "$@"',
             "aws": f'[ "$1 $2 $3" = "s3 cp --only-show-errors" ] && cp "{self.node}/${{4#s3://}}" "$5"',
@@ -160,10 +161,10 @@ def test_libraries_are_unpacked_into_a_python_of_their_own(lake: Bucket) -> None
     assert (lake.libraries() / "boto3.py").exists()
     assert list((lake.libraries() / "__pycache__").glob("boto3.*.pyc")), "each job would compile it again"
     code = "import boto3, sys; print(boto3.__file__, sys.version_info[:2])"
-    said = subprocess.run(
+    output = subprocess.run(
         [lake.node / "opt" / "bin" / "python", "-c", code], capture_output=True, text=True, check=True
     ).stdout
-    assert said == f"{lake.libraries() / 'boto3.py'} (3, 11)\n"
+    assert output == f"{lake.libraries() / 'boto3.py'} (3, 11)\n"
 
 
 def test_libraries_that_are_not_what_their_digest_says_are_not_unpacked(lake: Bucket) -> None:
@@ -174,7 +175,7 @@ def test_libraries_that_are_not_what_their_digest_says_are_not_unpacked(lake: Bu
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         (GOOD | {"fruits-environment.json": manifest("sparc")}, f"is not for {platform.machine()}"),
         *(
@@ -184,10 +185,12 @@ def test_libraries_that_are_not_what_their_digest_says_are_not_unpacked(lake: Bu
         (GOOD | {"boto3.py": "raise ImportError('GLIBCXX_3.4.99 not found')"}, "GLIBCXX_3.4.99 not found"),
     ],
 )
-def test_libraries_that_do_not_fit_fail_the_bootstrap(lake: Bucket, files: dict[str, str], said: str) -> None:
+def test_libraries_that_do_not_fit_fail_the_bootstrap(
+    lake: Bucket, files: dict[str, str], message: str
+) -> None:
     ended = lake.boot(lake.put(files))
     assert ended.returncode == 1
-    assert said in ended.stderr
+    assert message in ended.stderr
 
 
 def test_the_check_imports_what_the_jobs_and_pyspark_import() -> None:
@@ -201,7 +204,7 @@ def test_the_check_imports_what_the_jobs_and_pyspark_import() -> None:
 
 
 def without_python(lake: Bucket, dnf: str) -> Bucket:
-    """A node whose image lacks Python 3.11, and whose `dnf install` runs a command."""
+    """Create a node whose image lacks Python 3.11, and whose `dnf install` runs a command."""
     for name in (
         "bash",
         "env",

@@ -1,4 +1,4 @@
-"""CloudFormation: what a template says is there, or the stack fails."""
+"""CloudFormation creates what a template says, or the stack fails."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ TEMPLATE = (REPOSITORY / "include" / "stack.yaml").read_text()
 
 def deploy(aws: Server, deployment_id: str, region: str = "eu-west-1", **more: str) -> dict[str, str]:
     formation = aws.client("cloudformation", region)
-    given = {"DeploymentId": deployment_id, **more}
+    parameters = {"DeploymentId": deployment_id, **more}
     formation.create_stack(
         StackName=f"fruits-{deployment_id}",
         TemplateBody=TEMPLATE,
-        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
         Capabilities=["CAPABILITY_NAMED_IAM"],
     )
     [stack] = formation.describe_stacks(StackName=f"fruits-{deployment_id}")["Stacks"]
     assert stack["StackStatus"] == "CREATE_COMPLETE", stack.get("StackStatusReason")
-    return {one["OutputKey"]: one["OutputValue"] for one in stack["Outputs"]}
+    return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_every_resource_of_the_template_is_there(aws: Server, stack: dict[str, s
     ]
     declared = TEMPLATE.count("\n    Type: AWS::") - TEMPLATE.count("\n    Condition: IsPrivate\n")
     assert len(resources) == declared
-    assert all(one["PhysicalResourceId"] for one in resources)
+    assert all(resource["PhysicalResourceId"] for resource in resources)
 
 
 def test_what_was_made_last_is_deleted_first() -> None:
@@ -111,7 +111,7 @@ def test_photos_are_versioned_and_the_lake_is_not(aws: Server, stack: dict[str, 
 def test_lifecycles_are_set(aws: Server, stack: dict[str, str]) -> None:
     s3 = aws.client("s3")
     raw, lake = (
-        {one["ID"]: one for one in s3.get_bucket_lifecycle_configuration(Bucket=stack[name])["Rules"]}
+        {rule["ID"]: rule for rule in s3.get_bucket_lifecycle_configuration(Bucket=stack[name])["Rules"]}
         for name in ("RawBucket", "LakeBucket")
     )
     assert raw["forget-replaced-photos"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
@@ -148,7 +148,7 @@ def test_the_service_role_has_the_v2_policy(aws: Server, stack: dict[str, str]) 
     attached = aws.client("iam").list_attached_role_policies(RoleName=stack["ServiceRole"])[
         "AttachedPolicies"
     ]
-    assert [one["PolicyArn"] for one in attached] == [
+    assert [policy["PolicyArn"] for policy in attached] == [
         "arn:aws:iam::aws:policy/service-role/AmazonEMRServicePolicy_v2"
     ]
 
@@ -169,17 +169,17 @@ def actions(statement: dict[str, Any]) -> list[str]:
 def test_jobs_can_change_no_photo(aws: Server, stack: dict[str, str]) -> None:
     on_raw = {
         action
-        for one in node_statements(aws, stack)
-        for action in actions(one)
-        if stack["RawBucket"] in json.dumps(one["Resource"])
+        for statement in node_statements(aws, stack)
+        for action in actions(statement)
+        if stack["RawBucket"] in json.dumps(statement["Resource"])
     }
     assert on_raw == {"s3:GetObject", "s3:ListBucket"}
 
 
 def test_jobs_may_do_nothing_to_everything(aws: Server, stack: dict[str, str]) -> None:
-    for one in node_statements(aws, stack):
-        assert one["Resource"] != "*"
-        assert not [action for action in actions(one) if "*" in action]
+    for statement in node_statements(aws, stack):
+        assert statement["Resource"] != "*"
+        assert not [action for action in actions(statement) if "*" in action]
 
 
 def test_a_cluster_can_be_started_with_the_outputs(aws: Server, stack: dict[str, str]) -> None:
@@ -210,7 +210,7 @@ def test_deleting_the_stack_keeps_buckets_and_key_and_removes_the_rest(aws: Serv
     region = "eu-north-1"
     names = deploy(aws, "gone", region)
     aws.client("cloudformation", region).delete_stack(StackName="fruits-gone")
-    buckets = {one["Name"] for one in aws.client("s3").list_buckets()["Buckets"]}
+    buckets = {bucket["Name"] for bucket in aws.client("s3").list_buckets()["Buckets"]}
     assert {names["RawBucket"], names["LakeBucket"]} <= buckets
     assert aws.client("glue", region).get_databases()["DatabaseList"] == []
     assert aws.client("emr", region).list_security_configurations()["SecurityConfigurations"] == []
@@ -220,7 +220,7 @@ def test_deleting_the_stack_keeps_buckets_and_key_and_removes_the_rest(aws: Serv
 
 @pytest.fixture
 def bucket_that_fails(aws: Server, bucket: str) -> dict[str, Any]:
-    """A resource that cannot be created: the bucket exists."""
+    """Return the template of a resource that cannot be created: the bucket exists."""
     return {"Type": "AWS::S3::Bucket", "DependsOn": "Kept", "Properties": {"BucketName": bucket}}
 
 
@@ -238,7 +238,7 @@ def test_what_a_deletion_policy_keeps(
     def is_there(resources: dict[str, Any]) -> bool:
         formation.create_stack(StackName=name, TemplateBody=json.dumps({"Resources": resources}))
         formation.delete_stack(StackName=name)
-        return name in [one["Name"] for one in s3.list_buckets()["Buckets"]]
+        return name in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
 
     assert is_there({"Kept": kept, "Fails": bucket_that_fails}) is after_failure
     if after_failure:
@@ -267,7 +267,9 @@ def test_a_change_set_is_executed_after_the_call_has_returned(aws: Server) -> No
     assert (stack["StackStatus"], stack["StackId"]) == ("CREATE_COMPLETE", change_set["StackId"])
 
 
-@pytest.mark.parametrize("kind", sorted({one["Type"] for one in read_template()["Resources"].values()}))
+@pytest.mark.parametrize(
+    "kind", sorted({resource["Type"] for resource in read_template()["Resources"].values()})
+)
 def test_system_tags_are_added_where_the_types_schema_says(
     aws: Server, stack: dict[str, str], kind: str
 ) -> None:
@@ -327,8 +329,10 @@ def test_a_resource_that_cannot_be_made_rolls_the_stack_back(aws: Server, bucket
     [stack] = formation.describe_stacks(StackName="undone")["Stacks"]
     assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
     events = formation.describe_stack_events(StackName="undone")["StackEvents"]
-    assert any("BucketAlreadyOwnedByYou" in one.get("ResourceStatusReason", "") for one in events)
-    assert "undone" not in [one["Name"] for one in aws.client("glue").get_databases()["DatabaseList"]]
+    assert any("BucketAlreadyOwnedByYou" in event.get("ResourceStatusReason", "") for event in events)
+    assert "undone" not in [
+        database["Name"] for database in aws.client("glue").get_databases()["DatabaseList"]
+    ]
 
 
 def test_a_property_that_is_not_handled_is_not_left_out(aws: Server) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ from botocore.exceptions import ConnectionClosedError
 
 from local_aws.clients import Clients
 from local_aws.credentials import Credentials
+from local_aws.emr.clock import Clock
 from local_aws.emr.cluster import Cluster
-from local_aws.emr.execution.runtime import Runtime
-from local_aws.emr.hooks import Hooks
+from local_aws.emr.execution.runtime import Node, Runtime, StepDone
+from local_aws.emr.hooks import ClusterView, Hooks
 from local_aws.emr.models import EmrBackend
 from local_aws.emr.responses import EmrResponse
+from local_aws.emr.steps import Step
 from local_aws.settings import Settings
 
 ACTION = {"Name": "a", "ScriptBootstrapAction": {"Path": "s3://lake/bootstrap.sh"}}
@@ -31,8 +34,11 @@ REQUEST: dict[str, Any] = {
 STEP = {"Name": "s", "HadoopJarStep": {"Jar": "command-runner.jar", "Args": ["false"]}}
 
 
-class Silent:
-    """An S3 whose every reply is lost."""
+class SilentClients(Clients):
+    """Clients of an S3 whose every reply is lost."""
+
+    def get(self, service: str, region: str) -> Any:
+        return self
 
     def head_object(self, **_: str) -> None:
         raise ConnectionClosedError(endpoint_url="http://127.0.0.1/lake/bootstrap.sh")
@@ -44,38 +50,93 @@ class Raises(Hooks):
     def __init__(self, state: str) -> None:
         self.state = state
 
-    def entered(self, cluster: Cluster) -> None:
+    def entered(self, cluster: ClusterView) -> None:
         if cluster.state == self.state:
             raise RuntimeError(f"broken in {self.state}")
 
 
-def ended(folder: Path, hooks: Hooks | None, monkeypatch: pytest.MonkeyPatch, **request: Any) -> Cluster:
+class JumpingClock(Clock):
+    """A clock that goes to the moment that somebody waits for."""
+
+    def __init__(self) -> None:
+        self.moment = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def wait(self, changed: threading.Condition, until: datetime | None) -> None:
+        if until is None:
+            super().wait(changed, None)
+        else:
+            self.moment = max(self.moment, until)
+
+
+class EndedStep:
+    """The process of a step that ends, without a process, an hour after its start."""
+
+    def __init__(self, node: Node, step: Step, done: StepDone) -> None:
+        self.clock, self.done = node.runtime.clock, done
+        threading.Thread(target=self.run).start()
+
+    def run(self) -> None:
+        assert isinstance(self.clock, JumpingClock)
+        self.clock.moment += timedelta(hours=1)
+        self.done(0, "")
+
+    def stop(self, *, at_once: bool) -> None:
+        """Do nothing: the step ends by itself."""
+
+    def join(self, timeout: float) -> None:
+        """Return at once."""
+
+
+def runtime_in(folder: Path, hooks: Hooks | None = None, clock: Clock | None = None) -> Runtime:
     settings = Settings(
         state_dir=folder, start_seconds=0, bootstrap_seconds=0, terminate_seconds=0, kill_seconds=0
     )
-    runtime = Runtime(settings, Clients("http://127.0.0.1:1", Credentials.random()), hooks)
-    monkeypatch.setattr(runtime, "s3", lambda region: Silent())
-    cluster = Cluster(REQUEST | request, runtime, "eu-west-1", "arn:aws:elasticmapreduce:eu-west-1:1")
+    clients = SilentClients("http://127.0.0.1:1", Credentials.random())
+    return Runtime(settings, clients, EndedStep, hooks or Hooks(), clock or Clock())
+
+
+def cluster_of(runtime: Runtime, **request: Any) -> Cluster:
+    return Cluster(REQUEST | request, runtime, "eu-west-1", "arn:aws:elasticmapreduce:eu-west-1:1")
+
+
+def ended(runtime: Runtime, **request: Any) -> Cluster:
+    cluster = cluster_of(runtime, **request)
     cluster.start()
     cluster.join(10)
     return cluster
 
 
+def test_a_cluster_is_idle_for_as_long_as_its_policy_says_after_its_last_step(tmp_path: Path) -> None:
+    policy = {"IdleTimeout": 86_400}
+    runtime = runtime_in(tmp_path, clock=JumpingClock())
+    cluster = ended(runtime, BootstrapActions=[], Steps=[STEP], AutoTerminationPolicy=policy)
+    assert (cluster.state, cluster.reason["Message"]) == (
+        "TERMINATED",
+        "Cluster auto-terminated because it was idle",
+    )
+    step, ended_at = cluster.steps[0], cluster.timeline.ended
+    assert step.ended is not None
+    assert ended_at is not None
+    assert (step.state, step.ended - step.created) == ("COMPLETED", timedelta(hours=1))
+    assert ended_at - step.ended == timedelta(seconds=86_400)
+
+
 def test_a_bootstrap_script_that_s3_does_not_answer_for_fails_the_bootstrap(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    cluster = ended(tmp_path, None, monkeypatch)
+    cluster = ended(runtime_in(tmp_path))
     assert (cluster.state, cluster.reason["Code"]) == ("TERMINATED_WITH_ERRORS", "BOOTSTRAP_FAILURE")
     assert "failed attempting to download bootstrap action 1" in cluster.reason["Message"]
 
 
 @pytest.mark.parametrize("state", ["STARTING", "BOOTSTRAPPING", "WAITING", "TERMINATING"])
-def test_whatever_breaks_in_its_thread_ends_a_cluster_with_the_reason(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
-) -> None:
+def test_whatever_breaks_in_its_thread_ends_a_cluster_with_the_reason(tmp_path: Path, state: str) -> None:
     ending = {"keep_alive": False} if state == "TERMINATING" else {}
     instances = REQUEST["Instances"] | {"KeepJobFlowAliveWhenNoSteps": not ending}
-    cluster = ended(tmp_path, Raises(state), monkeypatch, BootstrapActions=[], Instances=instances)
+    cluster = ended(runtime_in(tmp_path, Raises(state)), BootstrapActions=[], Instances=instances)
     assert (cluster.state, cluster.reason["Code"]) == ("TERMINATED_WITH_ERRORS", "INTERNAL_ERROR")
     assert f"RuntimeError: broken in {state}" in cluster.reason["Message"]
     assert cluster.timeline.ended is not None
@@ -91,9 +152,7 @@ READ_STEPS: list[Callable[[EmrResponse], Any]] = [
 def test_nobody_sees_a_failed_step_before_its_failure_details(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[EmrResponse], Any]
 ) -> None:
-    runtime = Runtime(Settings(state_dir=tmp_path), Clients("http://127.0.0.1:1"))
-    monkeypatch.setattr(runtime, "s3", lambda region: Silent())
-    cluster = Cluster(REQUEST, runtime, "eu-west-1", "arn:aws:elasticmapreduce:eu-west-1:1")
+    cluster = cluster_of(runtime_in(tmp_path))
     step = cluster.add_steps([STEP])[0]
     backend = EmrBackend("eu-west-1", "1")
     backend._clusters[cluster.id] = cluster
@@ -106,7 +165,7 @@ def test_nobody_sees_a_failed_step_before_its_failure_details(
     set_state = type(step).end
 
     def end(self: Any, *args: Any) -> None:
-        """Sets the state, and lets somebody read before the details follow."""
+        """Set the state, and let somebody read before the details follow."""
         set_state(self, *args)
         reader.start()
         reader.join(0.5)

@@ -1,4 +1,4 @@
-"""From a step's arguments to the command that runs here: pure, without a server."""
+"""From a step's arguments to the local command, without a server."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from local_aws.clients import Clients
 from local_aws.credentials import Credentials
 from local_aws.emr.execution.command import (
     Command,
-    Place,
+    SparkInstallation,
     StepNotRunnable,
     build,
     exports,
 )
-from local_aws.emr.execution.runtime import Runtime
+from local_aws.emr.execution.process import SupervisedStep
+from local_aws.emr.execution.runtime import Node, Runtime
 from local_aws.settings import Settings
 
-PLACE = Place(
+INSTALLATION = SparkInstallation(
     spark_submit="/spark/bin/spark-submit",
     python="/spark/bin/python",
     master="local[2]",
@@ -38,11 +39,13 @@ def fetch(uri: str) -> Path:
     return Path("/fetched") / uri.rsplit("/", 1)[-1]
 
 
-def spark(*args: str, place: Place = PLACE, **properties: dict[str, str]) -> Command:
+def spark(
+    *args: str, installation: SparkInstallation = INSTALLATION, **properties: dict[str, str]
+) -> Command:
     classifications = [
         {"Classification": name.replace("_", "-"), "Properties": value} for name, value in properties.items()
     ]
-    return build("command-runner.jar", ["spark-submit", *args], classifications, place, fetch)
+    return build("command-runner.jar", ["spark-submit", *args], classifications, installation, fetch)
 
 
 def conf(command: Command) -> dict[str, str]:
@@ -51,7 +54,7 @@ def conf(command: Command) -> dict[str, str]:
 
 
 def rest(command: Command) -> list[str]:
-    """What is passed through: everything after the configuration."""
+    """Return what is passed on: everything after the configuration."""
     at = 3
     while command.argv[at : at + 1] == ["--conf"]:
         at += 2
@@ -68,12 +71,12 @@ def test_what_only_means_something_on_a_cluster_is_translated() -> None:
 def test_the_size_of_a_cluster_is_left_out_where_spark_runs_in_one_process() -> None:
     size = {"spark.default.parallelism": "32"}
     assert "spark.default.parallelism" not in conf(spark("job.py", spark_defaults=size))
-    cluster = replace(PLACE, master="local-cluster[4,1,1024]")
-    assert conf(spark("job.py", place=cluster, spark_defaults=size)).items() >= size.items()
+    cluster = replace(INSTALLATION, master="local-cluster[4,1,1024]")
+    assert conf(spark("job.py", installation=cluster, spark_defaults=size)).items() >= size.items()
 
 
 def test_the_rest_is_passed_through_in_its_order() -> None:
-    given = [
+    args = [
         "--num-executors",
         "3",
         "--verbose",
@@ -86,7 +89,7 @@ def test_the_rest_is_passed_through_in_its_order() -> None:
         "a b",
         "s3://b/k",
     ]
-    assert rest(spark(*given)) == given
+    assert rest(spark(*args)) == args
 
 
 def test_files_come_from_the_bucket_and_data_stays_there() -> None:
@@ -118,7 +121,7 @@ def test_a_glue_catalog_gets_this_endpoint() -> None:
     seen = conf(
         spark("job.py", spark_defaults={f"{catalog}.type": "glue", "spark.sql.catalog.other.type": "hadoop"})
     )
-    assert seen[f"{catalog}.glue.endpoint"] == seen[f"{catalog}.s3.endpoint"] == PLACE.endpoint
+    assert seen[f"{catalog}.glue.endpoint"] == seen[f"{catalog}.s3.endpoint"] == INSTALLATION.endpoint
     assert seen[f"{catalog}.s3.path-style-access"] == "true"
     assert seen[f"{catalog}.client.region"] == "eu-west-1"
     assert not [
@@ -162,12 +165,14 @@ def test_a_driver_of_the_archives_class_path_starts_from_it(
     seen = conf(spark("job.py", spark_defaults=defaults, iceberg_defaults=iceberg))
     assert seen.get("spark.driver.defaultJavaOptions") == java
     assert "spark.driver.defaultJavaOptions" not in conf(spark("job.py"))
-    without = spark("job.py", place=replace(PLACE, class_archive=None), iceberg_defaults=iceberg)
+    without = spark(
+        "job.py", installation=replace(INSTALLATION, class_archive=None), iceberg_defaults=iceberg
+    )
     assert "spark.driver.defaultJavaOptions" not in conf(without)
 
 
 def test_icebergs_jars_that_are_not_cached_fail_the_step() -> None:
-    bare = Place(PLACE.spark_submit, PLACE.python, PLACE.master, 0, PLACE.endpoint, PLACE.region)
+    bare = replace(INSTALLATION, iceberg_jars=(), class_archive=None)
     iceberg = [{"Classification": "iceberg-defaults", "Properties": {"iceberg.enabled": "true"}}]
     with pytest.raises(StepNotRunnable, match="make setup"):
         build("command-runner.jar", ["spark-submit", "job.py"], iceberg, bare, fetch)
@@ -179,7 +184,7 @@ def test_the_nodes_interpreter_is_this_machines() -> None:
         "spark.pyspark.driver.python": "/usr/bin/python3.11",
     }
     seen = conf(spark("job.py", spark_defaults=defaults))
-    assert seen["spark.pyspark.python"] == seen["spark.pyspark.driver.python"] == PLACE.python
+    assert seen["spark.pyspark.python"] == seen["spark.pyspark.driver.python"] == INSTALLATION.python
 
 
 def test_places_that_only_a_cluster_has_are_left_out_and_named() -> None:
@@ -205,13 +210,13 @@ def test_the_driver_listens_on_loopback_and_its_ui_on_the_port_set() -> None:
 
 def test_another_command_runs_as_it_is() -> None:
     args = ["bash", "-c", "echo s3://b/k", "--master", "yarn"]
-    assert build("command-runner.jar", args, [], PLACE, fetch).argv == args
+    assert build("command-runner.jar", args, [], INSTALLATION, fetch).argv == args
 
 
 @pytest.mark.parametrize(("jar", "args"), [("s3://b/mine.jar", ["x"]), ("command-runner.jar", [])])
 def test_what_cannot_run_here_says_so(jar: str, args: list[str]) -> None:
     with pytest.raises(StepNotRunnable, match=r"command-runner\.jar"):
-        build(jar, args, [], PLACE, fetch)
+        build(jar, args, [], INSTALLATION, fetch)
 
 
 def test_spark_env_exports_reach_the_step_but_for_interpreters() -> None:
@@ -224,12 +229,15 @@ def test_spark_env_exports_reach_the_step_but_for_interpreters() -> None:
 
 
 def test_jars_and_archive_are_those_of_the_folder(tmp_path: Path) -> None:
-    runtime = Runtime(Settings(jars_dir=tmp_path), Clients(PLACE.endpoint, Credentials.random()))
-    assert (runtime.place("eu-west-1").iceberg_jars, runtime.place("eu-west-1").class_archive) == ((), None)
-    made = [
+    clients = Clients(INSTALLATION.endpoint, Credentials.random())
+    node = Node(
+        Runtime(Settings(jars_dir=tmp_path), clients, SupervisedStep), "j-1", "eu-west-1", {"Name": "test"}
+    )
+    assert (node.spark().iceberg_jars, node.spark().class_archive) == ((), None)
+    paths = [
         tmp_path / name for name in ("iceberg-spark-runtime-4.jar", "iceberg-aws-bundle-1.jar", "spark.jsa")
     ]
-    for path in made:
+    for path in paths:
         path.touch()
-    place = runtime.place("eu-west-1")
-    assert [*place.iceberg_jars, place.class_archive] == list(map(str, made))
+    installation = node.spark()
+    assert [*installation.iceberg_jars, installation.class_archive] == list(map(str, paths))

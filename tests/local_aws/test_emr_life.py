@@ -13,7 +13,7 @@ from tests.local_aws.server import Server, step, until
 
 
 def states_of(aws: Server, cluster_id: str, last: str) -> list[str]:
-    """The states a cluster is seen in until the last."""
+    """Return the states in which a cluster is seen until the last."""
     seen: list[str] = []
     while not seen or seen[-1] != last:
         state = aws.state(cluster_id)
@@ -176,7 +176,11 @@ def test_clusters_are_listed_by_state_and_time_newest_first(aws: Server) -> None
     aws.reach(second, "WAITING")
 
     def listed(**filters: Any) -> list[str]:
-        return [one["Id"] for one in emr.list_clusters(**filters)["Clusters"] if one["Id"] in (first, second)]
+        return [
+            cluster["Id"]
+            for cluster in emr.list_clusters(**filters)["Clusters"]
+            if cluster["Id"] in (first, second)
+        ]
 
     assert listed(CreatedAfter=before) == [second, first]
     assert listed(CreatedAfter=before, ClusterStates=["TERMINATED"]) == [first]
@@ -188,12 +192,12 @@ def test_clusters_are_listed_by_state_and_time_newest_first(aws: Server) -> None
 
 def test_lists_come_in_pages(aws: Server) -> None:
     emr = aws.client("emr")
-    made = [aws.run_job_flow(Name="page") for _ in range(55)]
-    emr.terminate_job_flows(JobFlowIds=made)
+    cluster_ids = [aws.run_job_flow(Name="page") for _ in range(55)]
+    emr.terminate_job_flows(JobFlowIds=cluster_ids)
     assert len(emr.list_clusters()["Clusters"]) == 50
     pages = emr.get_paginator("list_clusters").paginate()
-    assert {one["Id"] for page in pages for one in page["Clusters"]} >= set(made)
-    until(lambda: all(aws.state(one) == "TERMINATED" for one in made))
+    assert {cluster["Id"] for page in pages for cluster in page["Clusters"]} >= set(cluster_ids)
+    until(lambda: all(aws.state(cluster_id) == "TERMINATED" for cluster_id in cluster_ids))
 
 
 def test_describe_shows_what_was_asked_for(aws: Server) -> None:
@@ -238,18 +242,21 @@ def test_a_cluster_is_in_the_region_it_was_asked_for_in(aws: Server, region: str
             iam.create_role(RoleName=role, AssumeRolePolicyDocument="{}")
         iam.create_instance_profile(InstanceProfileName="emr-node")
     emr = aws.client("emr", region)
-    made = emr.run_job_flow(
+    created = emr.run_job_flow(
         Name="there",
         ReleaseLabel="emr-spark-8.0.0",
         ServiceRole="emr-service",
         JobFlowRole="emr-node",
-        Instances={"MasterInstanceType": "m5.xlarge", "KeepJobFlowAliveWhenNoSteps": True},
+        Instances={
+            "InstanceGroups": [{"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}],
+            "KeepJobFlowAliveWhenNoSteps": True,
+        },
     )
-    assert made["ClusterArn"].startswith(f"arn:{partition}:elasticmapreduce:{region}:")
-    assert emr.describe_cluster(ClusterId=made["JobFlowId"])["Cluster"]["Name"] == "there"
+    assert created["ClusterArn"].startswith(f"arn:{partition}:elasticmapreduce:{region}:")
+    assert emr.describe_cluster(ClusterId=created["JobFlowId"])["Cluster"]["Name"] == "there"
     with pytest.raises(ClientError, match="is not valid"):
-        aws.client("emr", "eu-west-1").describe_cluster(ClusterId=made["JobFlowId"])
-    emr.terminate_job_flows(JobFlowIds=[made["JobFlowId"]])
+        aws.client("emr", "eu-west-1").describe_cluster(ClusterId=created["JobFlowId"])
+    emr.terminate_job_flows(JobFlowIds=[created["JobFlowId"]])
 
 
 def fleet(role: str, on_demand: int, spot: int = 0, weight: int = 1) -> dict[str, Any]:
@@ -272,19 +279,19 @@ def test_fleets_and_their_instances_have_times_for_the_cost(aws: Server) -> None
     aws.reach(cluster_id, "WAITING")
     assert aws.cluster(cluster_id)["InstanceCollectionType"] == "INSTANCE_FLEET"
     core = next(
-        one
-        for one in emr.list_instance_fleets(ClusterId=cluster_id)["InstanceFleets"]
-        if one["InstanceFleetType"] == "CORE"
+        fleet
+        for fleet in emr.list_instance_fleets(ClusterId=cluster_id)["InstanceFleets"]
+        if fleet["InstanceFleetType"] == "CORE"
     )
     assert (core["ProvisionedOnDemandCapacity"], core["ProvisionedSpotCapacity"]) == (2, 4)
     instances = emr.list_instances(ClusterId=cluster_id, InstanceFleetType="CORE")["Instances"]
-    assert sorted(one["Market"] for one in instances) == ["ON_DEMAND", "SPOT", "SPOT"]
+    assert sorted(instance["Market"] for instance in instances) == ["ON_DEMAND", "SPOT", "SPOT"]
     emr.terminate_job_flows(JobFlowIds=[cluster_id])
     aws.reach(cluster_id, "TERMINATED")
-    for one in emr.list_instances(ClusterId=cluster_id)["Instances"]:
-        timeline = one["Status"]["Timeline"]
+    for instance in emr.list_instances(ClusterId=cluster_id)["Instances"]:
+        timeline = instance["Status"]["Timeline"]
         assert timeline["CreationDateTime"] < timeline["ReadyDateTime"] < timeline["EndDateTime"]
-        assert one["Status"]["State"] == "TERMINATED"
+        assert instance["Status"]["State"] == "TERMINATED"
 
 
 def test_groups_and_their_instances_are_listed(aws: Server, waiting: str) -> None:

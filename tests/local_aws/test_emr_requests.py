@@ -85,14 +85,14 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("name", BAD_REQUESTS)
 def test_a_bad_run_job_flow_is_refused_and_registers_nothing(aws: Server, name: str) -> None:
     changes, code, message = BAD_REQUESTS[name]
-    before = {one["Id"] for page in clusters(aws) for one in page}
+    before = {cluster["Id"] for page in clusters(aws) for cluster in page}
     with pytest.raises(ClientError) as caught:
         aws.run_job_flow(**changes)
     error = caught.value.response["Error"]
     assert error["Code"] == code
     assert message in error["Message"]
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 400
-    assert {one["Id"] for page in clusters(aws) for one in page} == before
+    assert {cluster["Id"] for page in clusters(aws) for cluster in page} == before
 
 
 def clusters(aws: Server) -> list[list[dict[str, Any]]]:
@@ -239,7 +239,10 @@ def test_a_policy_out_of_range_is_refused_and_the_old_one_stays(aws: Server, wai
 def test_security_configurations_are_made_listed_described_and_deleted(aws: Server) -> None:
     emr = aws.client("emr")
     emr.create_security_configuration(Name="sec", SecurityConfiguration='{"a": 1}')
-    assert "sec" in [one["Name"] for one in emr.list_security_configurations()["SecurityConfigurations"]]
+    assert "sec" in [
+        configuration["Name"]
+        for configuration in emr.list_security_configurations()["SecurityConfigurations"]
+    ]
     assert emr.describe_security_configuration(Name="sec")["SecurityConfiguration"] == '{"a": 1}'
     with pytest.raises(ClientError, match="already exists"):
         emr.create_security_configuration(Name="sec", SecurityConfiguration="{}")
@@ -255,7 +258,7 @@ def test_release_labels_and_their_instance_types_are_listed(aws: Server) -> None
     assert "emr-spark-8.0.0" in emr.list_release_labels()["ReleaseLabels"]
     only = emr.list_release_labels(Filters={"Prefix": "emr-spark"})["ReleaseLabels"]
     assert only
-    assert all(one.startswith("emr-spark") for one in only)
+    assert all(label.startswith("emr-spark") for label in only)
     first = emr.list_supported_instance_types(ReleaseLabel="emr-spark-8.0.0")
     assert len(first["SupportedInstanceTypes"]) == 50
     assert first["Marker"]

@@ -25,14 +25,14 @@ import orchard                                     # from --py-files
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--input")
-given = arguments.parse_args()
+options = arguments.parse_args()
 spark = SparkSession.builder.getOrCreate()
 spark.sql("CREATE NAMESPACE IF NOT EXISTS lake.orchard")
 spark.range(10).writeTo("lake.orchard.t").using("iceberg").create()
 spark.range(5).writeTo("lake.orchard.t").append()
 java = spark.sparkContext._jvm.java.lang.management.ManagementFactory.getRuntimeMXBean().getInputArguments()
 print(json.dumps({
-    "rows": spark.table("lake.orchard.t").count(), "fruit": orchard.FRUIT, "input": given.input,
+    "rows": spark.table("lake.orchard.t").count(), "fruit": orchard.FRUIT, "input": options.input,
     "archive": [option for option in java if option.startswith("-XX:SharedArchiveFile")],
 }))
 """
@@ -54,10 +54,10 @@ SparkSession.builder.getOrCreate().sparkContext.parallelize(range(2), 2).mapPart
 
 @pytest.fixture(scope="module")
 def code(aws: Server, spark_python: str) -> str:
-    """A folder of the lake with jobs and a library."""
+    """Upload jobs and a library to a folder of the lake."""
     archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as made:
-        made.writestr("orchard.py", "FRUIT = 'quince'\n")
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("orchard.py", "FRUIT = 'quince'\n")
     s3 = aws.client("s3")
     s3.put_object(Bucket="lake", Key="code/abc/orchard.zip", Body=archive.getvalue())
     s3.put_object(Bucket="lake", Key="code/abc/table.py", Body=TABLE_JOB.encode())
@@ -99,16 +99,18 @@ def test_termination_ends_the_jvm_and_its_python_workers(aws: Server, code: str,
     aws.add_step(
         cluster_id, "spark-submit", "--conf", f"spark.ui.port={port}", f"{code}/busy.py", str(tmp_path)
     )
-    workers = until(lambda: [int(one.name.split("-")[1]) for one in tmp_path.glob("worker-*")], seconds=120)
+    workers = until(lambda: [int(path.name.split("-")[1]) for path in tmp_path.glob("worker-*")], seconds=120)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/applications", timeout=10) as reply:
         [application] = json.load(reply)
     assert application["attempts"][0]["completed"] is False
-    chain = list(takewhile(lambda one: one.pid != aws.process.pid, psutil.Process(workers[0]).parents()))
-    names = [one.name() for one in chain]
+    chain = list(
+        takewhile(lambda process: process.pid != aws.process.pid, psutil.Process(workers[0]).parents())
+    )
+    names = [process.name() for process in chain]
     assert "java" in names
     aws.client("emr").terminate_job_flows(JobFlowIds=[cluster_id])
     aws.reach(cluster_id, "TERMINATED")
-    assert [pid for pid in [*workers, *(one.pid for one in chain)] if alive(pid)] == []
+    assert [pid for pid in [*workers, *(process.pid for process in chain)] if alive(pid)] == []
 
 
 def test_in_deploy_mode_cluster_the_output_is_in_the_containers_logs(aws: Server, code: str) -> None:
@@ -117,7 +119,7 @@ def test_in_deploy_mode_cluster_the_output_is_in_the_containers_logs(aws: Server
     status = aws.step_reaches(cluster_id, step_id, "FAILED", "COMPLETED", seconds=120)
     assert status["FailureDetails"]["Message"] == "ValueError: rotten"
     s3, prefix = aws.client("s3"), f"logs/{cluster_id}/"
-    keys = [one["Key"] for one in s3.list_objects_v2(Bucket="lake", Prefix=prefix)["Contents"]]
+    keys = [item["Key"] for item in s3.list_objects_v2(Bucket="lake", Prefix=prefix)["Contents"]]
     assert f"{prefix}steps/{step_id}/stdout.gz" not in keys
     [stdout] = [
         key

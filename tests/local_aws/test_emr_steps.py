@@ -121,7 +121,7 @@ def test_cancel_and_wait_cancels_what_is_pending_and_the_cluster_waits(aws: Serv
     steps = [step("false", on_failure="CANCEL_AND_WAIT"), step("true")]
     cluster_id = aws.run_job_flow(Steps=steps)
     aws.reach(cluster_id, "WAITING")
-    states = [one["Status"]["State"] for one in aws.client("emr").list_steps(ClusterId=cluster_id)["Steps"]]
+    states = [step["Status"]["State"] for step in aws.client("emr").list_steps(ClusterId=cluster_id)["Steps"]]
     assert states == ["CANCELLED", "FAILED"]  # newest first
     aws.client("emr").terminate_job_flows(JobFlowIds=[cluster_id])
 
@@ -131,7 +131,7 @@ def test_terminate_cluster_ends_it_with_errors(aws: Server, action: str) -> None
     cluster_id = aws.run_job_flow(Steps=[step("false", on_failure=action), step("true")])
     status = aws.reach(cluster_id, "TERMINATED_WITH_ERRORS")
     assert status["StateChangeReason"] == {"Code": "STEP_FAILURE", "Message": "Shut down as step failed"}
-    states = [one["Status"]["State"] for one in aws.client("emr").list_steps(ClusterId=cluster_id)["Steps"]]
+    states = [step["Status"]["State"] for step in aws.client("emr").list_steps(ClusterId=cluster_id)["Steps"]]
     assert states == ["CANCELLED", "FAILED"]
 
 
@@ -190,7 +190,7 @@ def test_terminating_a_cluster_ends_its_running_step(aws: Server, tmp_path: Path
     aws.client("emr").terminate_job_flows(JobFlowIds=[cluster_id])
     aws.reach(cluster_id, "TERMINATED")
     assert not alive(int(pid_file.read_text()))
-    states = [one["Status"]["State"] for one in aws.client("emr").list_steps(ClusterId=cluster_id)["Steps"]]
+    states = [step["Status"]["State"] for step in aws.client("emr").list_steps(ClusterId=cluster_id)["Steps"]]
     assert states == ["CANCELLED", "CANCELLED"]
 
 
@@ -198,10 +198,10 @@ def test_steps_run_side_by_side_up_to_the_concurrency_level(aws: Server) -> None
     cluster_id = aws.run_job_flow(StepConcurrencyLevel=2)
     aws.reach(cluster_id, "WAITING")
     ids = [aws.add_step(cluster_id, "sleep", "0.8") for _ in range(3)]
-    until(lambda: sum(aws.step(cluster_id, one)["State"] == "RUNNING" for one in ids) == 2)
-    assert [aws.step(cluster_id, one)["State"] for one in ids].count("PENDING") == 1
-    for one in ids:
-        aws.step_reaches(cluster_id, one, "COMPLETED")
+    until(lambda: sum(aws.step(cluster_id, step_id)["State"] == "RUNNING" for step_id in ids) == 2)
+    assert [aws.step(cluster_id, step_id)["State"] for step_id in ids].count("PENDING") == 1
+    for step_id in ids:
+        aws.step_reaches(cluster_id, step_id, "COMPLETED")
     aws.client("emr").terminate_job_flows(JobFlowIds=[cluster_id])
 
 
@@ -209,11 +209,14 @@ def test_steps_are_listed_newest_first_and_by_state_and_id(aws: Server, waiting:
     emr = aws.client("emr")
     failed, completed = aws.add_step(waiting, "false"), aws.add_step(waiting, "true")
     aws.step_reaches(waiting, completed, "COMPLETED")
-    assert [one["Id"] for one in emr.list_steps(ClusterId=waiting)["Steps"]][:2] == [completed, failed]
+    assert [step["Id"] for step in emr.list_steps(ClusterId=waiting)["Steps"]][:2] == [completed, failed]
     listed = emr.list_steps(ClusterId=waiting, StepIds=[failed, completed])["Steps"]
-    assert {one["Id"]: one["Status"]["State"] for one in listed} == {failed: "FAILED", completed: "COMPLETED"}
+    assert {step["Id"]: step["Status"]["State"] for step in listed} == {
+        failed: "FAILED",
+        completed: "COMPLETED",
+    }
     by_state = emr.list_steps(ClusterId=waiting, StepStates=["FAILED"])["Steps"]
-    assert {one["Status"]["State"] for one in by_state} == {"FAILED"}
+    assert {step["Status"]["State"] for step in by_state} == {"FAILED"}
 
 
 def test_a_step_shows_what_was_asked_for(aws: Server, waiting: str) -> None:

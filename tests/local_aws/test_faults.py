@@ -18,7 +18,7 @@ from botocore.exceptions import (
     ResponseStreamingError,
 )
 
-from local_aws.faults import why_no_small_disk
+from local_aws.faults.clusters import why_no_small_disk
 from tests.aws_keys import control_faults
 from tests.local_aws.server import Server, until
 
@@ -45,7 +45,7 @@ def arm(aws: Server) -> Iterator[Arm]:
 
 
 def names(aws: Server) -> list[str]:
-    return [one["Name"] for one in aws.client("emr").list_clusters()["Clusters"]]
+    return [cluster["Name"] for cluster in aws.client("emr").list_clusters()["Clusters"]]
 
 
 def put(aws: Server, key: str, body: bytes = b"x") -> Any:
@@ -214,14 +214,14 @@ def test_credentials_that_have_expired_are_refused_by_every_service_until_they_a
     aws: Server, arm: Arm
 ) -> None:
     def codes() -> list[str]:
-        found = []
+        results = []
         for ask in (aws.client("emr").list_clusters, aws.client("s3").list_buckets):
             try:
                 ask()
-                found.append("fine")
+                results.append("fine")
             except ClientError as error:
-                found.append(error.response["Error"]["Code"])
-        return found
+                results.append(error.response["Error"]["Code"])
+        return results
 
     arm("refused", error="ExpiredToken", skip=2, lasts=1.0)
     assert codes() == ["fine", "fine"], "they are still good"
@@ -243,12 +243,12 @@ def test_a_held_request_waits_until_it_is_let_go(aws: Server, arm: Arm, when: st
     key = f"held-{when}"
     number = arm("held", operation="PutObject", key=key, when=when)
     with ThreadPoolExecutor() as pool:
-        asked = pool.submit(put, aws, key)
+        upload = pool.submit(put, aws, key)
         until(lambda: control(aws, "GET")[0]["holding"] == 1)
         assert exists(aws, key) is there
-        assert not asked.done()
+        assert not upload.done()
         control(aws, "DELETE", f"/{number}")
-        asked.result(10)
+        upload.result(10)
     assert exists(aws, key)
 
 
@@ -282,12 +282,13 @@ def test_a_stale_listing_shows_states_of_a_moment_ago(aws: Server, arm: Arm) -> 
     aws.client("emr").terminate_job_flows(JobFlowIds=[ended])
     aws.reach(ended, "TERMINATED")
     waiting = aws.client("emr").list_clusters(ClusterStates=["WAITING"])["Clusters"]
-    assert [one["Status"]["State"] for one in waiting if one["Id"] == ended] == ["WAITING"]
+    assert [cluster["Status"]["State"] for cluster in waiting if cluster["Id"] == ended] == ["WAITING"]
     until(
         lambda: (
             ended
             not in [
-                one["Id"] for one in aws.client("emr").list_clusters(ClusterStates=["WAITING"])["Clusters"]
+                cluster["Id"]
+                for cluster in aws.client("emr").list_clusters(ClusterStates=["WAITING"])["Clusters"]
             ]
         )
     )
@@ -319,7 +320,7 @@ def test_a_read_that_has_not_changed_is_not_counted_as_bent(
 
 def test_stale_steps_are_those_of_a_moment_ago(aws: Server, arm: Arm) -> None:
     def states() -> list[str]:
-        return [one["Status"]["State"] for one in emr.list_steps(ClusterId=cluster)["Steps"]]
+        return [step["Status"]["State"] for step in emr.list_steps(ClusterId=cluster)["Steps"]]
 
     emr = aws.client("emr")
     cluster = aws.run_job_flow(Name="stale steps")

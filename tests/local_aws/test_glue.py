@@ -58,8 +58,8 @@ def write(writer):
                 table = mine.load_table("fruits.t")
 
 threads = [threading.Thread(target=write, args=(writer,)) for writer in range(2)]
-for one in threads: one.start()
-for one in threads: one.join()
+for thread in threads: thread.start()
+for thread in threads: thread.join()
 landed = first.load_table("fruits.t").scan().to_arrow().to_pylist()
 print(json.dumps(sorted([row["writer"], row["round"]] for row in landed)))
 """
@@ -78,7 +78,7 @@ def table(location: str) -> dict[str, Any]:
 
 
 def now(aws: Server, database: str) -> tuple[str, str]:
-    """The table's version and where its metadata is."""
+    """Return the table's version and the location of its metadata."""
     seen = aws.client("glue").get_table(DatabaseName=database, Name="t")["Table"]
     return seen["VersionId"], seen["Parameters"]["metadata_location"]
 
@@ -126,7 +126,7 @@ def test_old_versions_are_kept_unless_they_are_skipped(aws: Server, database: st
     assert len(glue.get_table_versions(DatabaseName=database, TableName="t")["TableVersions"]) == 2
     glue.update_table(DatabaseName=database, TableInput=table("v2"), SkipArchive=True)
     kept = glue.get_table_versions(DatabaseName=database, TableName="t")["TableVersions"]
-    assert {one["Table"]["Parameters"]["metadata_location"] for one in kept} == {"v0", "v2"}
+    assert {version["Table"]["Parameters"]["metadata_location"] for version in kept} == {"v0", "v2"}
 
 
 def test_of_two_creations_at_once_one_is_taken(aws: Server, database: str) -> None:
@@ -140,8 +140,8 @@ def test_of_two_creations_at_once_one_is_taken(aws: Server, database: str) -> No
         return True
 
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(create, range(40)))
-    assert [sum(made[at : at + 4]) for at in range(0, 40, 4)] == [1] * 10
+        outcomes = list(pool.map(create, range(40)))
+    assert [sum(outcomes[at : at + 4]) for at in range(0, 40, 4)] == [1] * 10
 
 
 def test_two_iceberg_writers_at_once_both_land(aws: Server, spark_python: str, tmp_path: Path) -> None:
@@ -165,5 +165,5 @@ def test_two_iceberg_writers_at_once_both_land(aws: Server, spark_python: str, t
     assert ended.returncode == 0, ended.stderr[-3000:]
     rows = json.loads(ended.stdout.splitlines()[-1])
     assert rows == [[writer, number] for writer in range(2) for number in range(4)]
-    updates = [one["status"] for one in aws.access_log()[before:] if one["operation"] == "UpdateTable"]
+    updates = [line["status"] for line in aws.access_log()[before:] if line["operation"] == "UpdateTable"]
     assert updates.count(400) == 4, "one refusal a round: else the writers did not meet"

@@ -1,4 +1,4 @@
-"""The notebook's paired script as a step of a cluster: s3:// paths and the Glue catalog, nothing of the laptop's."""
+"""The notebook's paired script as a step of a cluster: s3:// paths and the Glue catalog, no local files."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ pytestmark = pytest.mark.spark
 def model_id(aws: Server, spark_python: str) -> str:
     weights = str(WEIGHTS) if WEIGHTS.is_file() else "random"
     make = [spark_python, "dev/make_model.py", "--weights", weights]
-    made = subprocess.run(make, check=True, cwd=REPOSITORY, capture_output=True, text=True)
-    found = str(json.loads(made.stdout)["model_id"])
-    for path in (REPOSITORY / ".cache" / "models" / found).iterdir():
-        aws.client("s3").upload_file(str(path), "lake", f"models/{found}/{path.name}")
-    return found
+    made_model = subprocess.run(make, check=True, cwd=REPOSITORY, capture_output=True, text=True)
+    model_id = str(json.loads(made_model.stdout)["model_id"])
+    for path in (REPOSITORY / ".cache" / "models" / model_id).iterdir():
+        aws.client("s3").upload_file(str(path), "lake", f"models/{model_id}/{path.name}")
+    return model_id
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +57,11 @@ def photos(aws: Server, tmp_path_factory: pytest.TempPathFactory) -> int:
 
 @pytest.fixture(scope="module")
 def code(aws: Server) -> str:
-    """The library, the jobs and the script, where upload_code puts them."""
+    """Upload the library, the jobs and the script to where upload_code puts them."""
     archive, jobs = io.BytesIO(), REPOSITORY / "spark_jobs"
-    with zipfile.ZipFile(archive, "w") as made:
+    with zipfile.ZipFile(archive, "w") as file:
         for path in (jobs / "fruits").rglob("*.py"):
-            made.write(path, path.relative_to(jobs).as_posix())
+            file.write(path, path.relative_to(jobs).as_posix())
     s3 = aws.client("s3")
     s3.put_object(Bucket="lake", Key="code/notebook/fruits.zip", Body=archive.getvalue())
     for path in [*(jobs / f"{name}.py" for name in JOBS), REPOSITORY / "notebooks" / "fruits_pipeline.py"]:

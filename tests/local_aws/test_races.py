@@ -20,7 +20,7 @@ from local_aws.s3 import storage
 
 
 def slowly(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method, with time for others before it returns."""
+    """Return the method with time for other threads before it returns."""
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         value = method(*args, **kwargs)
@@ -48,7 +48,7 @@ def test_of_commits_that_read_one_version_at_once_one_is_taken(monkeypatch: pyte
 
 
 def request(dispatcher: Dispatcher, method: str, path: str, **headers: str) -> int:
-    """Sends a request to the dispatcher itself; gives the status."""
+    """Send a request to the dispatcher itself and return the status."""
     seen: list[str] = []
     environ = {
         "REQUEST_METHOD": method,

@@ -48,7 +48,7 @@ def test_a_key_is_kept_as_it_is(aws: Server, bucket: str, key: str) -> None:
 @pytest.mark.parametrize("key", [key for key in KEYS if "\n" not in key])
 def test_a_listing_gives_the_key_back(aws: Server, bucket: str, key: str) -> None:
     aws.client("s3").put_object(Bucket=bucket, Key=key, Body=b"x")
-    assert [one["Key"] for one in aws.client("s3").list_objects_v2(Bucket=bucket)["Contents"]] == [key]
+    assert [item["Key"] for item in aws.client("s3").list_objects_v2(Bucket=bucket)["Contents"]] == [key]
 
 
 def test_an_empty_object_can_be_put(aws: Server, bucket: str) -> None:
@@ -69,8 +69,8 @@ def test_an_upload_in_parts_comes_back_whole(aws: Server, bucket: str) -> None:
     bodies = [os.urandom(5 * 1024 * 1024), b"end"]
     parts = []
     for number, body in enumerate(bodies, start=1):
-        made = s3.upload_part(Bucket=bucket, Key="parts", UploadId=upload, PartNumber=number, Body=body)
-        parts.append({"PartNumber": number, "ETag": made["ETag"]})
+        part = s3.upload_part(Bucket=bucket, Key="parts", UploadId=upload, PartNumber=number, Body=body)
+        parts.append({"PartNumber": number, "ETag": part["ETag"]})
     s3.complete_multipart_upload(
         Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload={"Parts": parts}
     )
@@ -181,8 +181,8 @@ def test_reading_listing_replacing_and_deleting_at_once_is_no_error(aws: Server,
             assert list(pool.map(read, range(3))) == [0, 0, 0]
         finally:
             stop.set()
-        for one in changing:
-            one.result()
+        for change in changing:
+            change.result()
 
 
 @pytest.mark.parametrize("name", ["get_object", "head_object"])

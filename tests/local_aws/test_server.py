@@ -29,10 +29,10 @@ wait
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    made = Server(tmp_path / "state")
-    made.make_account()
-    yield made
-    made.stop(signal.SIGKILL)
+    server = Server(tmp_path / "state")
+    server.make_account()
+    yield server
+    server.stop(signal.SIGKILL)
 
 
 def get(server: Server, path: str, **headers: str) -> tuple[int, bytes, dict[str, str]]:
@@ -49,7 +49,7 @@ def start(state_dir: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def runaway_step(server: Server, folder: Path) -> list[int]:
-    """Starts the runaway step; gives its processes' ids."""
+    """Start the runaway step and return the ids of its processes."""
     cluster_id = server.run_job_flow()
     server.add_step(cluster_id, "bash", "-c", RUNAWAY.format(folder))
     files = [folder / f"{name}.pid" for name in ("session", "stubborn", "shell")]
@@ -159,8 +159,8 @@ def test_the_access_log_names_each_object_that_is_deleted_with_others(aws: Serve
     s3 = aws.client("s3")
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     version = s3.put_object(Bucket=bucket, Key="a/ü.jpg", Body=b"1")["VersionId"]
-    asked = [{"Key": "a/ü.jpg", "VersionId": version}, {"Key": "b&c"}]
-    done = s3.delete_objects(Bucket=bucket, Delete={"Objects": asked})
+    objects = [{"Key": "a/ü.jpg", "VersionId": version}, {"Key": "b&c"}]
+    done = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects})
     assert len(done["Deleted"]) == 2, "the service has read the body too"
     last = aws.access_log()[-1]
     assert last["operation"] == "DeleteObjects"
@@ -176,7 +176,7 @@ def test_each_request_is_a_line_in_the_access_log(aws: Server, bucket: str) -> N
     aws.client("sts").get_caller_identity()
     aws.client("emr").list_clusters()
     log = aws.access_log()
-    put, got = [one for one in log if one["bucket"] == bucket and one["key"]]
+    put, got = [line for line in log if line["bucket"] == bucket and line["key"]]
     assert put.keys() >= {
         "time",
         "method",
@@ -201,7 +201,7 @@ def test_each_request_is_a_line_in_the_access_log(aws: Server, bucket: str) -> N
         "eu-west-1",
     )
     assert "Boto3" in got["user_agent"]
-    assert [(one["service"], one["operation"]) for one in log[-2:]] == [
+    assert [(line["service"], line["operation"]) for line in log[-2:]] == [
         ("sts", "GetCallerIdentity"),
         ("emr", "ListClusters"),
     ]

@@ -1,4 +1,4 @@
-"""Signatures: what botocore's signer and AWS's own examples make is taken, everything else is refused."""
+"""Signatures: those of botocore's signer and of AWS's own examples are accepted, all others are refused."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ KEY = Credentials("EXAMPLEKEY123456", "x" * 40)
 
 @pytest.fixture(autouse=True)
 def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """botocore signs at NOW."""
+    """Make botocore sign at NOW."""
     monkeypatch.setattr(auth, "get_current_datetime", lambda *_, **__: datetime.fromtimestamp(NOW, UTC))
 
 
 def call_of(request: AWSRequest) -> Call:
-    """A signed request as it arrives."""
+    """Return a signed request as it arrives."""
     parts = urlsplit(request.url)
     headers = {"Host": parts.netloc, **dict(request.headers.items())}
     body = request.data or b""
@@ -289,7 +289,7 @@ def test_no_chunk_can_be_left_out() -> None:
 
 
 def with_trailer(checksum: bytes = b"", mark: bytes = b"") -> Call:
-    """An upload of one chunk with a signed trailer, signed here by hand: botocore has no such signer."""
+    """Return an upload of one chunk with a signed trailer; botocore has no such signer."""
     streaming = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
     request = AWSRequest("PUT", f"http://{HOST}/raw/a.jpg", {"x-amz-trailer": "x-amz-checksum-crc32"}, b"")
     request.context["payload_signing_enabled"] = True

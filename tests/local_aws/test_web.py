@@ -1,4 +1,4 @@
-"""The seam: what an interceptor sees and can do, without a server."""
+"""What an interceptor sees and can do, without a server."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from local_aws.replies import Reply
 from local_aws.requests import Call
-from local_aws.web import Application, Reply
+from local_aws.web import Application, Interceptor
 
 
 def environ(method: str = "GET", target: str = "/", **headers: str) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def call(method: str, target: str, service: str = "s3", **headers: str) -> Call:
     )
 
 
-class Recorder:
+class Recorder(Interceptor):
     def __init__(self, name: str, log: list[str], answer: Reply | None = None) -> None:
         self.name, self.log, self.answer = name, log, answer
 

@@ -1,0 +1,1 @@
+"""What a step runs with: its command, its environment, its process and its logs."""

@@ -1,7 +1,7 @@
 """Bootstrap actions, and the timer that `bootstrap.sh --deadline` arms on the primary node.
 
-The scripts are not run: they set up a node, and there is none. What is modelled is what the rest of the system can
-see: a script that is not in S3 fails the bootstrap, and a deadline ends the cluster without anybody's help.
+The scripts do not run, since there is no node to set up. Their visible effects are modelled: a script that is missing
+from S3 fails the bootstrap, and the primary node shuts itself down at the deadline.
 """
 
 from __future__ import annotations
@@ -18,16 +18,12 @@ class BootstrapError(Exception):
 
 
 def deadline(actions: Sequence[Mapping[str, Any]]) -> datetime | None:
-    """The earliest deadline that the actions' arguments name.
-
-    Args:
-        actions: `BootstrapActionConfig` of each action.
+    """Return the earliest deadline in the arguments of `BootstrapActionConfig`s.
 
     Raises:
-        BootstrapError: a deadline that is not an ISO 8601 time with an offset (or `Z`); `bootstrap.sh` exits
-            non-zero on it.
+        BootstrapError: A deadline is not an ISO 8601 time with an offset (or `Z`); `bootstrap.sh` exits non-zero on it.
     """
-    found = []
+    moments = []
     for number, action in enumerate(actions, start=1):
         for text in _values(list(action["ScriptBootstrapAction"].get("Args") or [])):
             try:
@@ -38,8 +34,8 @@ def deadline(actions: Sequence[Mapping[str, Any]]) -> datetime | None:
                 raise BootstrapError(
                     f"On the master instance ({{primary}}), bootstrap action {number} returned a non-zero return code"
                 )
-            found.append(moment)
-    return min(found, default=None)
+            moments.append(moment)
+    return min(moments, default=None)
 
 
 def _values(args: list[str]) -> list[str]:
@@ -50,14 +46,10 @@ def _values(args: list[str]) -> list[str]:
 
 
 def check_scripts(actions: Sequence[Mapping[str, Any]], exists: Callable[[str, str], bool]) -> None:
-    """Checks that each action's script can be fetched.
-
-    Args:
-        actions: `BootstrapActionConfig` of each action.
-        exists: whether (bucket, key) is there.
+    """Check that the script of each `BootstrapActionConfig` exists; `exists` takes bucket and key.
 
     Raises:
-        BootstrapError: one is missing.
+        BootstrapError: A script is missing.
     """
     for number, action in enumerate(actions, start=1):
         path = action["ScriptBootstrapAction"]["Path"]

@@ -1,7 +1,7 @@
-"""From a step's arguments, as EMR's command-runner.jar gets them, to the command that runs here.
+"""Translate a step's arguments for EMR's command-runner.jar to the command that runs on this machine.
 
-Pure but for `fetch`, which is given: it turns an `s3://` URI into a local path. What only means something on a
-cluster (`--master yarn`, `--deploy-mode`) is translated; everything else is passed through, in its order.
+Options that make sense only on a cluster (`--master yarn`, `--deploy-mode`) are translated. Everything else is passed
+on in its order. The functions are pure but for `fetch`, a parameter that turns an `s3://` URI into a local path.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ Fetch = Callable[[str], Path]
 _S3_URI = re.compile(r"s3[an]?://")
 # Options of spark-submit that take no value (SparkSubmitOptionParser.switches).
 _SWITCHES = frozenset({"--help", "-h", "--verbose", "-v", "--version", "--usage-error", "--supervise"})
-# Options and configuration keys whose value is a comma-separated list of files that Spark fetches itself; there
-# is no S3 file system here, so that they are fetched before.
+# Options and configuration keys whose value is a comma-separated list of files that Spark fetches itself. This
+# machine has no S3 file system, so the files are fetched before.
 _FILE_OPTIONS = frozenset({"--py-files", "--files", "--jars", "--archives", "--properties-file"})
 _FILE_KEYS = frozenset({"spark.submit.pyFiles", "spark.files", "spark.jars", "spark.archives"})
-# Configuration that names places which exist only on a cluster.
+# Configuration that refers to services of a cluster.
 _CLUSTER_ONLY = re.compile(r"spark\.(eventLog|history|yarn|ui\.proxyBase|driver\.host)\b")
 # The cores of the whole cluster; those of `local[n]` are Spark's own default.
 _CLUSTER_SIZE = "spark.default.parallelism"
-# Interpreters of the node; here it is the one that has pyspark.
+# Interpreters of the node; the interpreter that has pyspark replaces them.
 _INTERPRETER_KEYS = frozenset(
     {"spark.pyspark.python", "spark.pyspark.driver.python", "spark.executorEnv.PYSPARK_PYTHON"}
 )
@@ -39,18 +39,18 @@ class StepNotRunnable(Exception):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where Spark runs here.
+class SparkInstallation:
+    """The Spark of this machine.
 
     Attributes:
-        spark_submit: the program.
-        python: the interpreter that has pyspark, instead of the one a cluster's configuration names.
-        master: Spark master that stands for YARN.
+        spark_submit: Path of the program.
+        python: Interpreter that has pyspark, in place of the interpreter in a cluster's configuration.
+        master: Spark master in place of YARN.
         ui_port: `spark.ui.port`.
-        endpoint: URL of this AWS.
-        region: the cluster's region.
-        iceberg_jars: what stands for EMR's built-in Iceberg; empty when not cached.
-        class_archive: classes of a driver that has just these jars on its class path, for Java to start from.
+        endpoint: URL of this server.
+        region: Region of the cluster.
+        iceberg_jars: Jars in place of EMR's built-in Iceberg; empty when not cached.
+        class_archive: Java's shared archive (CDS) of the classes of a driver with just these jars on its class path.
     """
 
     spark_submit: str
@@ -65,12 +65,12 @@ class Place:
 
 @dataclass
 class Command:
-    """A command that runs here.
+    """A command for this machine.
 
     Attributes:
-        argv: program and arguments.
-        deploy_mode: `client` or `cluster`, as asked for; it always runs as client.
-        notes: what was translated, for the controller log.
+        argv: Program and arguments.
+        deploy_mode: `client` or `cluster`, as the step requests. The command always runs as client.
+        notes: What was translated, for the controller log.
     """
 
     argv: list[str]
@@ -79,19 +79,23 @@ class Command:
 
 
 def build(
-    jar: str, args: Sequence[str], classifications: Sequence[Mapping[str, Any]], place: Place, fetch: Fetch
+    jar: str,
+    args: Sequence[str],
+    classifications: Sequence[Mapping[str, Any]],
+    installation: SparkInstallation,
+    fetch: Fetch,
 ) -> Command:
-    """The local command of a step.
+    """Return the local command of a step.
 
     Args:
         jar: `HadoopJarStep.Jar`.
         args: `HadoopJarStep.Args`.
-        classifications: the cluster's `Configurations`.
-        place: where Spark runs here.
-        fetch: brings an S3 object here and gives its path.
+        classifications: The cluster's `Configurations`.
+        installation: The Spark of this machine.
+        fetch: Downloads an S3 object and returns its path.
 
     Raises:
-        StepNotRunnable: the jar is not one that runs here, or there is no command.
+        StepNotRunnable: The jar does not run here, or there is no command.
     """
     name = jar.rsplit("/", 1)[-1]
     if name not in (COMMAND_RUNNER, SCRIPT_RUNNER):
@@ -101,26 +105,26 @@ def build(
     if name == SCRIPT_RUNNER:
         return Command(["bash", str(fetch(args[0])), *args[1:]])
     if args[0] == "spark-submit":
-        return _spark_submit(list(args[1:]), properties(classifications), place, fetch)
+        return _spark_submit(list(args[1:]), properties(classifications), installation, fetch)
     return Command(list(args))
 
 
 def properties(classifications: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """The properties of each classification of a cluster's `Configurations`."""
-    return {str(one.get("Classification")): dict(one.get("Properties") or {}) for one in classifications}
+    """Return the properties of each classification of a cluster's `Configurations`."""
+    return {str(item.get("Classification")): dict(item.get("Properties") or {}) for item in classifications}
 
 
 def exports(classifications: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """What `spark-env` exports, but for interpreters and the JDK, which are this machine's."""
-    found: dict[str, str] = {}
-    for one in classifications:
-        if one.get("Classification") == "spark-env":
-            found |= properties(one.get("Configurations") or []).get("export", {})
-    return {key: value for key, value in found.items() if "PYTHON" not in key and key != "JAVA_HOME"}
+    """Return what `spark-env` exports, without interpreters and JDK, which are those of this machine."""
+    variables: dict[str, str] = {}
+    for item in classifications:
+        if item.get("Classification") == "spark-env":
+            variables |= properties(item.get("Configurations") or []).get("export", {})
+    return {key: value for key, value in variables.items() if "PYTHON" not in key and key != "JAVA_HOME"}
 
 
 def _spark_submit(
-    args: list[str], configured: dict[str, dict[str, str]], place: Place, fetch: Fetch
+    args: list[str], configured: dict[str, dict[str, str]], installation: SparkInstallation, fetch: Fetch
 ) -> Command:
     options, application = _split(args)
     command = Command([])
@@ -129,7 +133,7 @@ def _spark_submit(
     class_path: list[str] = []
     for name, value in options:
         if name == "--master":
-            command.notes.append(f"--master {value} runs as {place.master}")
+            command.notes.append(f"--master {value} runs as {installation.master}")
         elif name == "--deploy-mode":
             command.deploy_mode = value or ""
             command.notes.append(f"--deploy-mode {value} runs as client")
@@ -143,24 +147,24 @@ def _spark_submit(
         else:
             passed += [name] if value is None else [name, value]
     if configured.get("iceberg-defaults", {}).get("iceberg.enabled", "").lower() == "true":
-        if not place.iceberg_jars:
+        if not installation.iceberg_jars:
             raise StepNotRunnable(
                 "iceberg.enabled=true, but the Iceberg jars are not in the jars folder: run make setup."
             )
-        class_path += place.iceberg_jars
+        class_path += installation.iceberg_jars
     if application:
         application = [
             str(fetch(application[0])) if _S3_URI.match(application[0]) else application[0],
             *application[1:],
         ]
-    conf = _local_conf(conf, place, command.notes, fetch)
+    conf = _local_conf(conf, installation, command.notes, fetch)
     if node_class_path := conf.pop("spark.driver.extraClassPath", ""):
         class_path.append(node_class_path)
-    if place.class_archive and class_path == list(place.iceberg_jars):
-        asked = conf.get("spark.driver.defaultJavaOptions", "")
-        shared = f'-Xlog:cds*=error -XX:SharedArchiveFile="{place.class_archive}"'
-        conf["spark.driver.defaultJavaOptions"] = f"{asked} {shared}".strip()
-    command.argv = [place.spark_submit, "--master", place.master]
+    if installation.class_archive and class_path == list(installation.iceberg_jars):
+        options_before = conf.get("spark.driver.defaultJavaOptions", "")
+        shared = f'-Xlog:cds*=error -XX:SharedArchiveFile="{installation.class_archive}"'
+        conf["spark.driver.defaultJavaOptions"] = f"{options_before} {shared}".strip()
+    command.argv = [installation.spark_submit, "--master", installation.master]
     for key, setting in conf.items():
         command.argv += ["--conf", f"{key}={setting}"]
     if class_path:
@@ -170,7 +174,7 @@ def _spark_submit(
 
 
 def _split(args: list[str]) -> tuple[list[tuple[str, str | None]], list[str]]:
-    """Splits spark-submit's arguments into its options and the application with its own arguments."""
+    """Split spark-submit's arguments into its options and the application with its own arguments."""
     options: list[tuple[str, str | None]] = []
     at = 0
     while at < len(args) and args[at].startswith("-"):
@@ -187,7 +191,7 @@ def _split(args: list[str]) -> tuple[list[tuple[str, str | None]], list[str]]:
 
 
 def _localize(value: str, fetch: Fetch) -> str:
-    """A comma-separated list of files with each S3 URI replaced by its local copy; `#alias` stays."""
+    """Replace each S3 URI of a comma-separated list of files by its local copy; `#alias` stays."""
     parts = []
     for part in value.split(","):
         uri, hash_sign, alias = part.partition("#")
@@ -195,33 +199,36 @@ def _localize(value: str, fetch: Fetch) -> str:
     return ",".join(parts)
 
 
-def _local_conf(conf: dict[str, str], place: Place, notes: list[str], fetch: Fetch) -> dict[str, str]:
+def _local_conf(
+    conf: dict[str, str], installation: SparkInstallation, notes: list[str], fetch: Fetch
+) -> dict[str, str]:
     local = {
         key: _localize(value, fetch) if key in _FILE_KEYS else value
         for key, value in conf.items()
-        if not _CLUSTER_ONLY.match(key) and not (key == _CLUSTER_SIZE and place.master.startswith("local["))
+        if not _CLUSTER_ONLY.match(key)
+        and not (key == _CLUSTER_SIZE and installation.master.startswith("local["))
     }
     if dropped := sorted(conf.keys() - local.keys()):
         notes.append(f"only on a cluster, left out: {', '.join(dropped)}")
     for name in ("spark.master", "spark.submit.deployMode"):
         local.pop(name, None)
-    local |= dict.fromkeys(_INTERPRETER_KEYS & local.keys(), place.python)
+    local |= dict.fromkeys(_INTERPRETER_KEYS & local.keys(), installation.python)
     for key, value in conf.items():
         catalog = _GLUE_CATALOG.fullmatch(key)
         if catalog and value == "glue":
             prefix = f"spark.sql.catalog.{catalog[1]}"
             local |= {
-                f"{prefix}.glue.endpoint": place.endpoint,
-                f"{prefix}.s3.endpoint": place.endpoint,
+                f"{prefix}.glue.endpoint": installation.endpoint,
+                f"{prefix}.s3.endpoint": installation.endpoint,
                 f"{prefix}.s3.path-style-access": "true",
                 # the catalog may be in another region than the cluster
-                f"{prefix}.client.region": conf.get(f"{prefix}.client.region", place.region),
+                f"{prefix}.client.region": conf.get(f"{prefix}.client.region", installation.region),
             }
     return {
-        "spark.ui.port": str(place.ui_port),
+        "spark.ui.port": str(installation.ui_port),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
-        # Short jobs on few cores: the second compiler and a parallel collector cost half of all processor time.
+        # in short jobs on few cores the second compiler and a parallel collector take half of the processor time
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         **local,
     }

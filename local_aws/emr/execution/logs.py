@@ -1,9 +1,8 @@
-"""Logs under a cluster's LogUri, laid out as EMR lays them out.
+"""Logs under a cluster's LogUri, written through this server's own S3 as a client.
 
+The keys are those of EMR:
     <LogUri>/<cluster>/steps/<step>/{controller,stdout,stderr}.gz
     <LogUri>/<cluster>/containers/<application>/<container>/{stdout,stderr}.gz   (--deploy-mode cluster)
-
-They are written through this server's own S3, as a client (user agent `local_aws-logs`).
 """
 
 from __future__ import annotations
@@ -20,35 +19,28 @@ if TYPE_CHECKING:
 
 
 class LogFolder:
-    """The place of one cluster's logs; does nothing when the cluster has no LogUri."""
+    """The logs of one cluster. Nothing is written when the cluster has no LogUri."""
 
     def __init__(self, s3: S3Client, log_uri: str | None, cluster_id: str) -> None:
         match = re.fullmatch(r"s3[an]?://([^/]+)/?(.*)", log_uri or "")
         self._s3 = s3
         self._bucket = match[1] if match else None
-        self._prefix = "/".join(
-            part for part in ((match[2].rstrip("/") if match else ""), cluster_id) if part
-        )
+        self._prefix = "/".join(filter(None, (match[2].rstrip("/") if match else "", cluster_id)))
 
     def uri(self, path: str) -> str | None:
-        """The S3 URI of a log, e.g. of `steps/s-1/stderr.gz`; None without a LogUri."""
+        """Return the S3 URI of a log such as `steps/s-1/stderr.gz`; None without a LogUri."""
         return f"s3://{self._bucket}/{self._prefix}/{path}" if self._bucket else None
 
     def ship(self, folder: str, files: dict[str, Path]) -> str | None:
-        """Writes files, compressed, as `<folder>/<name>.gz`.
-
-        Returns:
-            What went wrong, or None. As on EMR, a log that cannot be written fails nothing.
-        """
+        """Write compressed files as `<folder>/<name>.gz`; return what failed, or None. As on EMR no step fails."""
         if not self._bucket:
             return None
         try:
             for name, path in files.items():
                 if path.exists():
                     body = gzip.compress(path.read_bytes(), compresslevel=1, mtime=0)
-                    self._s3.put_object(
-                        Bucket=self._bucket, Key=f"{self._prefix}/{folder}/{name}.gz", Body=body
-                    )
+                    key = f"{self._prefix}/{folder}/{name}.gz"
+                    self._s3.put_object(Bucket=self._bucket, Key=key, Body=body)
         except (BotoCoreError, ClientError, OSError) as error:
             return f"logs were not written to {self.uri(folder)}: {error}"
         return None

@@ -1,54 +1,156 @@
-"""What every cluster of this server shares: its settings, its endpoint, and a way to its S3."""
+"""What the clusters of this server run with, and what the steps of one cluster run with."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from local_aws.clients import Clients
-from local_aws.emr.execution.command import Place
+from local_aws.emr.clock import Clock
+from local_aws.emr.execution import command
+from local_aws.emr.execution.logs import LogFolder
 from local_aws.emr.hooks import Hooks
+from local_aws.emr.steps import Step
 from local_aws.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _ICEBERG_JARS = ("iceberg-spark-runtime-*.jar", "iceberg-aws-bundle-*.jar")
-# Made by dev/class_archive.py for a class path of these jars in this order.
+# Written by dev/class_archive.py for a class path of these jars in this order.
 _CLASS_ARCHIVE = "spark.jsa"
 
 
+class StepProcess(Protocol):
+    """A step that runs."""
+
+    def stop(self, *, at_once: bool) -> None:
+        """End the step without waiting for its end: SIGTERM, then SIGKILL; only SIGKILL if `at_once`."""
+
+    def join(self, timeout: float) -> None:
+        """Wait at most `timeout` seconds until no process of the step is left."""
+
+
+StepDone = Callable[[int | None, str], None]
+"""Takes a step's exit status (None when nothing was started) and the reason of a failure."""
+StepRunner = Callable[["Node", Step, StepDone], StepProcess]
+"""Starts a step, and calls `StepDone` in another thread when the step has ended."""
+
+
+@dataclass(frozen=True)
 class Runtime:
-    """Settings, endpoint and S3 clients, shared by the clusters of one server."""
+    """What all clusters of a server share.
 
-    def __init__(self, settings: Settings, clients: Clients, hooks: Hooks | None = None) -> None:
-        self.settings = settings
-        self.hooks = hooks or Hooks()
-        self.endpoint = clients.endpoint
-        self.credentials = clients.credentials
-        self._clients = clients
+    Attributes:
+        settings: Settings of the server.
+        clients: Clients of this server's own API.
+        run_step: Starts the process of a step.
+        hooks: Change the life of clusters, for tests.
+        clock: The time that clusters go by.
+    """
 
-    def s3(self, region: str) -> S3Client:
-        """A client of this server's own S3."""
-        client: S3Client = self._clients.get("s3", region)
+    settings: Settings
+    clients: Clients
+    run_step: StepRunner
+    hooks: Hooks = field(default_factory=Hooks)
+    clock: Clock = field(default_factory=Clock)
+
+
+@dataclass(frozen=True)
+class Node:
+    """The primary node of a cluster, where its steps run.
+
+    Attributes:
+        runtime: What all clusters share.
+        cluster_id: Id of the cluster.
+        region: Region of the cluster.
+        request: Parameters of the cluster's RunJobFlow request.
+    """
+
+    runtime: Runtime
+    cluster_id: str
+    region: str
+    request: dict[str, Any]
+
+    @property
+    def cluster_name(self) -> str:
+        """Name of the cluster."""
+        return str(self.request["Name"])
+
+    @property
+    def classifications(self) -> list[dict[str, Any]]:
+        """The cluster's `Configurations`."""
+        return self.request.get("Configurations") or []
+
+    @property
+    def s3(self) -> S3Client:
+        """Client of this server's own S3."""
+        client: S3Client = self.runtime.clients.get("s3", self.region)
         return client
 
-    def place(self, region: str) -> Place:
-        """Where Spark runs."""
-        settings = self.settings
-        found = [sorted(settings.jars_dir.rglob(pattern)) for pattern in _ICEBERG_JARS]
+    @cached_property
+    def logs(self) -> LogFolder:
+        """Where the cluster's logs go."""
+        return LogFolder(self.s3, self.request.get("LogUri"), self.cluster_id)
+
+    def folder(self, step_id: str) -> Path:
+        """Return the folder of a step's logs."""
+        return self.runtime.settings.state_dir / "clusters" / self.cluster_id / "steps" / step_id
+
+    def scratch(self, step_id: str) -> Path:
+        """Return the folder of a step's temporary files."""
+        return self.runtime.settings.state_dir / "tmp" / step_id
+
+    def spark(self) -> command.SparkInstallation:
+        """Return the Spark that runs the steps."""
+        settings = self.runtime.settings
+        jars = [sorted(settings.jars_dir.rglob(pattern)) for pattern in _ICEBERG_JARS]
         archive = settings.jars_dir / _CLASS_ARCHIVE
-        return Place(
+        return command.SparkInstallation(
             spark_submit=str(settings.spark_submit or settings.spark_python.with_name("spark-submit")),
             python=str(settings.spark_python),
             master=settings.master,
             ui_port=settings.ui_port,
-            endpoint=self.endpoint,
-            region=region,
-            iceberg_jars=tuple(str(jars[-1]) for jars in found) if all(found) else (),
+            endpoint=self.runtime.clients.endpoint,
+            region=self.region,
+            iceberg_jars=tuple(str(versions[-1]) for versions in jars) if all(jars) else (),
             class_archive=str(archive) if archive.is_file() else None,
         )
 
-    def folder(self, cluster_id: str) -> Path:
-        """Where a cluster's files are."""
-        return self.settings.state_dir / "clusters" / cluster_id
+    def environment(self, step_id: str) -> dict[str, str]:
+        """Return the environment of a step: this server's AWS, this machine's Python and Java, nothing else."""
+        settings, clients, scratch = self.runtime.settings, self.runtime.clients, str(self.scratch(step_id))
+        python = str(settings.spark_python)
+        path = [str(settings.spark_python.parent), os.environ.get("PATH", os.defpath)]
+        inherited = ["HOME", "USER", "LANG", "LC_ALL", "TZ"]
+        java: dict[str, str] = {}
+        if settings.java_home is not None:
+            java = {"JAVA_HOME": str(settings.java_home)}
+            path.insert(0, str(settings.java_home / "bin"))
+        elif "JAVA_HOME" in os.environ:
+            java = {"JAVA_HOME": os.environ["JAVA_HOME"]}
+        return {
+            **{name: os.environ[name] for name in inherited if name in os.environ},
+            **command.exports(self.classifications),
+            **java,
+            "PATH": os.pathsep.join(path),
+            "TMPDIR": scratch,
+            "SPARK_LOCAL_DIRS": scratch,
+            # the JVM does not look at TMPDIR
+            "SPARK_SUBMIT_OPTS": f'"-Djava.io.tmpdir={scratch}"',
+            "SPARK_LOCAL_IP": "127.0.0.1",
+            "PYSPARK_PYTHON": python,
+            "PYSPARK_DRIVER_PYTHON": python,
+            "AWS_ENDPOINT_URL": clients.endpoint,
+            "AWS_ALLOW_HTTP": "true",
+            **clients.credentials.environment,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "EMR_CLUSTER_ID": self.cluster_id,
+            "EMR_STEP_ID": step_id,
+        }

@@ -1,6 +1,6 @@
-"""Runs one command and leaves none of its processes behind, whatever happens to whom.
+"""Run a command and leave none of its processes behind, whichever process dies first.
 
-Started by `local_aws` for each step, by path, with nothing imported but the standard library and psutil:
+`local_aws` starts this program for each step, by its path, with the standard library and psutil only:
 
     python supervisor.py KILL_SECONDS PROGRAM [ARGUMENT...]
 
@@ -28,10 +28,11 @@ import psutil
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 PROGRAM_NOT_STARTED = 127
+KILL_AT_ONCE = b"K"
 
 
 def main(argv: list[str]) -> int:
-    """Runs `argv[1:]`; returns the exit status."""
+    """Run `argv[1:]` and return the exit status."""
     kill_seconds, command = float(argv[0]), argv[1:]
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
@@ -52,20 +53,20 @@ def main(argv: list[str]) -> int:
 
 
 def _prctl(option: int, value: int) -> None:
-    """Linux's prctl; elsewhere process groups and psutil have to do."""
+    """Call Linux's prctl. Elsewhere process groups and psutil must suffice."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
 def _die_with_supervisor() -> None:
-    """In the child, before it becomes the command: if somebody kills the supervisor, the command goes too."""
+    """Have the kernel kill the command when the supervisor is killed; runs in the child before the command."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _wait(child: subprocess.Popen[bytes], control: int) -> bool:
-    """Waits for the child or for the control pipe; True when the child ended by itself."""
+    """Wait for the child or for the control pipe; return whether the child ended by itself."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer)
@@ -80,8 +81,8 @@ def _wait(child: subprocess.Popen[bytes], control: int) -> bool:
 
 
 def _ask_to_end(child: subprocess.Popen[bytes], kill_seconds: float) -> None:
-    """SIGTERM to the command's group, then time to end, unless the control pipe says `K`."""
-    if os.read(sys.stdin.fileno(), 1) == b"K":
+    """Send SIGTERM to the command's group and give it time to end, unless the control pipe says `K`."""
+    if os.read(sys.stdin.fileno(), 1) == KILL_AT_ONCE:
         return
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGTERM)
@@ -91,15 +92,15 @@ def _ask_to_end(child: subprocess.Popen[bytes], kill_seconds: float) -> None:
 
 
 def _kill_descendants() -> None:
-    """SIGKILL to every descendant, again and again until there is none."""
+    """Send SIGKILL to every descendant until there is none."""
     me = psutil.Process()
     while True:
-        left = [one for one in me.children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE]
+        left = [child for child in me.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
         if not left:
             return
-        for one in left:
+        for child in left:
             with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
+                child.kill()
         psutil.wait_procs(left, timeout=1.0)
 
 
