@@ -14,7 +14,7 @@ TABLE = "lake.training.images"
 
 
 def same(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Gives back what it gets, from a Python worker."""
+    """Return the batches unchanged, from a Python worker."""
     yield from batches
 
 

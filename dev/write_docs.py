@@ -47,7 +47,7 @@ class Undocumented(Exception):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Writes or checks; returns the exit status."""
+    """Write or check the pages; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args(argv).check
@@ -64,12 +64,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def pages() -> dict[str, str]:
-    """Each page's text, by its name in docs/."""
+    """Return each page's text, by its name in docs/."""
     return {"data_dictionary.md": data_dictionary(), "settings.md": settings(), "dags.md": dags()}
 
 
 def data_dictionary() -> str:
-    """Every table, column and unit, and how to query it."""
+    """Describe every table, column and unit, and how to query them."""
     tables, keys = _literal("TABLES"), _literal("KEYS")
     template = Template((TEMPLATES / "data_dictionary.md").read_text())
     if unsaid := sorted(set(tables) - set(template.get_identifiers())):
@@ -82,7 +82,7 @@ def data_dictionary() -> str:
             (f"`{name}`", kind.lower(), "" if required else "yes", _unit(name), what)
             for name, kind, required, what in columns(table, sql)
         ]
-        key = ", ".join(f"`{one}`" for one in keys[table])
+        key = ", ".join(f"`{column}`" for column in keys[table])
         head = ("column", "type", "may be NULL", "unit", "what it holds")
         parts[table] = f"Key: {key}.\n\n{_table(head, rows)}"
     query = _literal("CURRENT_PCA").strip()
@@ -92,7 +92,7 @@ def data_dictionary() -> str:
 
 
 def columns(table: str, sql: str) -> Iterator[tuple[str, str, bool, str]]:
-    """Name, type, whether it is required, and the comment of each column of a table.
+    """Yield name, type, whether it is required, and the comment of each column of a table.
 
     Raises:
         Undocumented: a column has no COMMENT, or is written in a way that this does not read.
@@ -107,38 +107,38 @@ def columns(table: str, sql: str) -> Iterator[tuple[str, str, bool, str]]:
 
 
 def settings() -> str:
-    """Every setting with its type, default and purpose."""
-    said, kinds = setting_texts(SETTINGS_FILE.read_text()), get_type_hints(Settings)
+    """Describe every setting with its type, default and purpose."""
+    texts, kinds = setting_texts(SETTINGS_FILE.read_text()), get_type_hints(Settings)
     rows = []
     for field in fields(Settings):
-        if field.name not in said:
+        if field.name not in texts:
             raise Undocumented(f"{SETTINGS_FILE.name}: say what {field.name} is for, in a comment beside it")
         default = "required" if field.default is MISSING else _default(field.default)
         kind = getattr(kinds[field.name], "__name__", str(kinds[field.name])).replace(
             " | None", " or nothing"
         )
-        rows.append((f"`{field.name}`", kind, default, _unit(field.name), said[field.name]))
+        rows.append((f"`{field.name}`", kind, default, _unit(field.name), texts[field.name]))
     table = _table(("key", "type", "default", "unit", "what for"), rows)
     return Template((TEMPLATES / "settings.md").read_text()).substitute(settings=table)
 
 
 def setting_texts(yaml: str) -> dict[str, str]:
-    """What the comments of settings.yaml say of each key."""
-    said: dict[str, str] = {}
+    """Return the comment of settings.yaml on each key."""
+    texts: dict[str, str] = {}
     last = ""
     for line in yaml.splitlines():
         if (match := _SETTING.match(line) or _REQUIRED.match(line)) and match["what"]:
             last = match["key"]
-            said[last] = match["what"]
+            texts[last] = match["what"]
         elif last and (more := _MORE.match(line)):
-            said[last] += f" {more['what']}"
+            texts[last] += f" {more['what']}"
         else:
             last = ""
-    return said
+    return texts
 
 
 def dags() -> str:
-    """Each DAG's own words, its tasks and its parameters."""
+    """Describe each DAG, its tasks and its parameters."""
     parts = []
     for dag_id, dag in sorted(load_dags().items()):
         doc = re.sub(r"^(#+) ", r"##\1 ", dag.doc_md.strip(), flags=re.M)
@@ -163,19 +163,19 @@ def _schedule(dag: Any) -> str:
 
 
 def task_doc(task: Any) -> str:
-    """What a task says of itself.
+    """Return the first paragraph of a task's documentation.
 
     Raises:
         Undocumented: it says nothing.
     """
-    said = task.doc_md or getattr(getattr(task, "python_callable", None), "__doc__", None)
-    if not said:
+    text = task.doc_md or getattr(getattr(task, "python_callable", None), "__doc__", None)
+    if not text:
         raise Undocumented(f"{task.dag_id}.{task.task_id}: give the task a docstring or doc_md")
-    return str(said).strip().split("\n\n")[0]
+    return str(text).strip().split("\n\n")[0]
 
 
 def load_dags() -> dict[str, Any]:
-    """All DAGs, with the settings as they come and placeholders for what is required."""
+    """Load all DAGs, with the default settings and placeholders for the required ones."""
     for name in [name for name in os.environ if name.startswith("FRUITS_")]:
         del os.environ[name]
     os.environ |= {f"FRUITS_{key.upper()}": value for key, value in PLACEHOLDERS.items()}
@@ -190,7 +190,7 @@ def load_dags() -> dict[str, Any]:
 
 
 def _literal(name: str) -> Any:
-    """A constant of schemas.py, without importing Spark."""
+    """Read a constant of schemas.py without importing Spark."""
     for node in ast.parse(SCHEMAS.read_text()).body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
             return ast.literal_eval(node.value) if node.value else {}

@@ -59,7 +59,7 @@ class Api:
 
 
 def value_of(text: str) -> object:
-    """0.9, 12, true and null as JSON has them; anything else as it stands."""
+    """Parse 0.9, 12, true and null as JSON; return anything else as it is."""
     try:
         return json.loads(text)
     except ValueError:
@@ -67,7 +67,7 @@ def value_of(text: str) -> object:
 
 
 def wait_for_dag(api: Api, dag_id: str) -> None:
-    """Waits until the DAG is known, which takes seconds after a start.
+    """Wait until the DAG is known, which takes seconds after a start.
 
     Raises:
         Refused: it is not known after PARSE_SECONDS.
@@ -85,17 +85,17 @@ def wait_for_dag(api: Api, dag_id: str) -> None:
 
 
 def wait_for_run(api: Api, dag_id: str, run_id: str) -> str:
-    """The run's final state; tells each task's state when it changes. A machine out of breath is waited for."""
+    """Return the run's final state; print each task's state when it changes. A busy machine may take long."""
     deadline = time.monotonic() + WAIT_SECONDS
-    told: dict[str, str] = {}
+    reported: dict[str, str] = {}
     run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
             state = str(api.call("GET", run)["state"])
             for task in api.call("GET", f"{run}/taskInstances?limit=100")["task_instances"]:
                 name, now = task["task_id"], str(task["state"])
-                if told.get(name, "None") != now:
-                    told[name] = now
+                if reported.get(name, "None") != now:
+                    reported[name] = now
                     print(f"  {datetime.now():%H:%M:%S}  {name}: {now}", flush=True)
             if state in ("success", "failed"):
                 return state
@@ -104,7 +104,7 @@ def wait_for_run(api: Api, dag_id: str, run_id: str) -> str:
 
 
 def tell_first_failure(api: Api, dag_id: str, run_id: str) -> None:
-    """The end of the log of the task that failed first."""
+    """Print the end of the log of the task that failed first."""
     run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
     failed = [
         task

@@ -21,7 +21,7 @@ class Clients(Protocol):
     """Something that gives boto3 clients of one account and region."""
 
     def client(self, service: str) -> Any:
-        """A boto3 client."""
+        """Return a boto3 client."""
 
 
 def compare_stack(

@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 
 
 def main() -> None:
-    """Joins `features` with the keys of `images` and writes Parquet."""
+    """Join `features` with the keys of `images` and write Parquet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--database", required=True)
     parser.add_argument("--out", required=True)

@@ -13,7 +13,7 @@ MARGIN = 48
 
 
 def number(value: float | None) -> str:
-    """A figure as people read it: three digits that matter."""
+    """Format a figure with three significant digits."""
     if value is None:
         return "n/a"
     if value >= 100:
@@ -22,7 +22,7 @@ def number(value: float | None) -> str:
 
 
 def bars(rows: Sequence[tuple[str, float | None]], unit: str, own: Sequence[str] = ()) -> str:
-    """Horizontal bars, longest 100 %; rows named in `own` are ours and stand out; what was not measured is left out."""
+    """Draw horizontal bars, the longest 100 %; rows named in `own` stand out, unmeasured ones are left out."""
     shown = [(label, value) for label, value in rows if value is not None]
     if not shown:
         return '<p class="none">Not measured in this mode.</p>'
@@ -44,7 +44,7 @@ def bars(rows: Sequence[tuple[str, float | None]], unit: str, own: Sequence[str]
 
 
 def lines(series: Mapping[str, Sequence[tuple[float, float | None]]], x_name: str, unit: str) -> str:
-    """Lines over a common x axis from zero, one per series, first one ours."""
+    """Draw a line for each series over a common x axis from zero; the first is ours."""
     known = {name: sorted((x, y) for x, y in points if y is not None) for name, points in series.items()}
     known = {name: points for name, points in known.items() if points}
     if not known:

@@ -31,7 +31,7 @@ BATCHES = (1, 2, 4, 8)
 
 
 def details(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
-    """The same runs seen otherwise: whole jobs, start-up taken out, the large set, memory, agreement, noise."""
+    """Compute the further figures: whole jobs, without start-up, the large set, memory, agreement, noise."""
     size, large, small = sizes.peers, sizes.images[-1], sizes.small
 
     def took(name: str, count: int) -> float | None:
@@ -120,7 +120,7 @@ def details(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
 
 
 def load_and_featurize(ours: Callable[[str, int], float | None], size: int) -> float | None:
-    """Seconds of both jobs: together they do what a peer does in one."""
+    """Return the seconds of both jobs, which together do what a peer does in one."""
     both = [ours(stage, size) for stage in ("load_images", "featurize")]
     return sum(filter(None, both)) if all(both) else None
 
@@ -131,26 +131,26 @@ def night(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
     `one_percent_beyond_nothing_new_share` is what the night with 1 % new takes beyond the one with nothing new, of what
     the full run takes beyond it: all processes, so that work moved from executors to a driver would show.
     """
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for kind in ("full", "one_percent", "nothing_new"):
         driver, worker = (
             summary.median("night", kind, sizes.images[-1], workers, plain(f"{role}_cpu_s"))
             for role in ("driver", "worker")
         )
-        found[kind] = {"driver_cpu_s": driver, "worker_cpu_s": worker}
+        figures[kind] = {"driver_cpu_s": driver, "worker_cpu_s": worker}
     totals = {
-        kind: sum(row.values()) for kind, row in found.items() if all(v is not None for v in row.values())
+        kind: sum(row.values()) for kind, row in figures.items() if all(v is not None for v in row.values())
     }
-    if len(totals) == len(found):
+    if len(totals) == len(figures):
         least = totals["nothing_new"]
-        found["one_percent_beyond_nothing_new_share"] = ratio(
+        figures["one_percent_beyond_nothing_new_share"] = ratio(
             totals["one_percent"] - least, totals["full"] - least
         )
-    return found
+    return figures
 
 
 def memory_by_stage(summary: Summary, size: int, workers: int) -> dict[str, dict[str, float | None]]:
-    """Resident memory of driver and worker, and the live heap, of each of our jobs."""
+    """Return the memory of driver and worker, and the live heap, of each of our jobs."""
 
     def of(section: str, *path: str) -> float | None:
         return summary.median(section, "fruits", size, workers, inner(*path))
@@ -166,7 +166,7 @@ def memory_by_stage(summary: Summary, size: int, workers: int) -> dict[str, dict
 
 
 def batching(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
-    """Images per second and processor milliseconds an image by batch, alone and with a thread that decodes ahead."""
+    """Return images per second and CPU milliseconds per image by batch, with and without a thread that decodes."""
 
     def of(figure: str, setting: str) -> float | None:
         return summary.median("batching", "fruits", sizes.batching, workers, inner(figure, setting))
@@ -180,7 +180,7 @@ def batching(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
 
 
 def _sum_milliseconds(summary: Summary, sizes: Sizes, workers: int) -> float | None:
-    """Milliseconds of a core to sum one further row: the driver does it on all cores, and executors do nothing."""
+    """Return the core milliseconds to sum a further row, which the driver does on all cores."""
     few, many = sizes.pca[0], sizes.pca[-1]
     took = (
         summary.median("pca", "fruits", few, workers, seconds),

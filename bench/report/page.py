@@ -43,20 +43,20 @@ td,th{text-align:left;padding:.3rem .6rem .3rem 0;border-bottom:1px solid var(--
 """
 
 
-def render(found: dict[str, Any]) -> str:
-    """The page."""
-    details, machine = found["details"], found["machine"]
+def render(results: dict[str, Any]) -> str:
+    """Render the page."""
+    details, machine = results["details"], results["machine"]
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>Fruits! benchmark</title><style>{STYLE}</style>",
         "<h1>Fruits! beside its peers</h1>",
-        f"<p class=soft>{escape(setting(found))}</p>",
-        tiles(found),
+        f"<p class=soft>{escape(setting(results))}</p>",
+        tiles(results),
         section(
-            f"Features from {found['images']:,} photos",
+            f"Features from {results['images']:,} photos",
             "Images per second of the part that runs the model: its loading and the start of the workers are in "
             "it, planning and the commit of tables are not.",
-            bars(featurize_rows(found), "img/s", OWN),
+            bars(featurize_rows(results), "img/s", OWN),
         ),
         section(
             "The same, the whole job",
@@ -73,23 +73,23 @@ def render(found: dict[str, Any]) -> str:
             "The whole job. Ours also lists, checks, rejects, merges and reconciles.",
             bars(
                 [
-                    (NAMES["fruits"], found["load"]["fruits_img_s"]),
-                    (NAMES["binaryfile"], found["load"]["binaryfile_img_s"]),
+                    (NAMES["fruits"], results["load"]["fruits_img_s"]),
+                    (NAMES["binaryfile"], results["load"]["binaryfile_img_s"]),
                 ],
                 "img/s",
                 OWN,
             ),
         ),
-        batching_section(found),
-        *(pca_section(rows, row) for rows, row in found["pca"].items() if row),
-        night_section(found),
-        scaling_section(found),
+        batching_section(results),
+        *(pca_section(rows, row) for rows, row in results["pca"].items() if row),
+        night_section(results),
+        scaling_section(results),
         section(
             "Memory",
             "Over the four jobs: the largest resident memory of the driver (its JVM runs the executor too, in local "
             "mode) and of one Python worker; and, of runs with a heap that is kept tight, the most that a full "
             "collection left of it.",
-            lines(memory_series(found), "images", "MB"),
+            lines(memory_series(results), "images", "MB"),
         ),
         section("Machine", "", facts(machine | {"load average of the runs": details["load_average"]})),
         "</html>",
@@ -97,9 +97,9 @@ def render(found: dict[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def setting(found: dict[str, Any]) -> str:
-    """One sentence that says what was measured where."""
-    machine, details = found["machine"], found["details"]
+def setting(results: dict[str, Any]) -> str:
+    """Say in one sentence what was measured where."""
+    machine, details = results["machine"], results["details"]
     load, commits = details["load_average"], details["commits"]
     measured = (
         f"commit {next(iter(commits))}"
@@ -108,15 +108,15 @@ def setting(found: dict[str, Any]) -> str:
     )
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; {machine['date']}, "
-        f"{measured}; medians of {found['repeats']} run(s), contestants in turns; "
+        f"{measured}; medians of {results['repeats']} run(s), contestants in turns; "
         f"{details.get('photos', '')} photos of 100 px, weights: {details.get('weights', '')}; load average when runs "
         f"began: {number(load.get('median'))}, at most {number(load.get('max'))}."
     )
 
 
-def tiles(found: dict[str, Any]) -> str:
-    """The ratios that were asked for."""
-    ratios = found["ratios"]
+def tiles(results: dict[str, Any]) -> str:
+    """Render the ratios that have a bound."""
+    ratios = results["ratios"]
     share = ratios["one_percent_night_executor_share"]
     shown = [
         ("times the usual notebook", number(ratios["featurize_over_notebook"])),
@@ -137,38 +137,38 @@ def tiles(found: dict[str, Any]) -> str:
 
 
 def section(title: str, text: str, body: str) -> str:
-    """A headline, a sentence, a chart."""
+    """Render a headline, a sentence and a chart."""
     return f"<h2>{escape(title)}</h2><p class=soft>{escape(text)}</p>{body}"
 
 
-def featurize_rows(found: dict[str, Any]) -> list[tuple[str, float | None]]:
-    """Contestants by speed, the limit first."""
-    made = found["featurize"]
+def featurize_rows(results: dict[str, Any]) -> list[tuple[str, float | None]]:
+    """Return the contestants by speed, the limit first."""
+    rates = results["featurize"]
     rows = [
-        (NAMES["fruits"], made["fruits_img_s"]),
-        (NAMES["notebook"], made["notebook_img_s"]),
-        *((NAMES[name], value) for name, value in made["peers_img_s"].items()),
+        (NAMES["fruits"], rates["fruits_img_s"]),
+        (NAMES["notebook"], rates["notebook_img_s"]),
+        *((NAMES[name], value) for name, value in rates["peers_img_s"].items()),
     ]
-    return [(NAMES["no_spark_limit"], made["no_spark_limit_img_s"]), *by_speed(rows)]
+    return [(NAMES["no_spark_limit"], rates["no_spark_limit_img_s"]), *by_speed(rows)]
 
 
 def named(figures: dict[str, float | None], skip: str = "") -> list[tuple[str, float | None]]:
-    """Contestants by speed, with their names."""
+    """Return the contestants by speed, with their names."""
     return by_speed([(NAMES.get(name, name), value) for name, value in figures.items() if name != skip])
 
 
 def by_speed(rows: list[tuple[str, float | None]]) -> list[tuple[str, float | None]]:
-    """Fastest first."""
+    """Sort rows by speed, the fastest first."""
     return sorted(rows, key=lambda row: -(row[1] or 0.0))
 
 
-def batching_section(found: dict[str, Any]) -> str:
-    """Batches of the model."""
-    made = found["details"]["batching"]["img_s"]
+def batching_section(results: dict[str, Any]) -> str:
+    """Render the batches of the model."""
+    rates = results["details"]["batching"]["img_s"]
     rows = [
-        (f"batch of {batch}{said}", made[f"{batch}{way}"])
+        (f"batch of {batch}{suffix}", rates[f"{batch}{way}"])
         for batch in BATCHES
-        for way, said in (("", ""), ("_ahead", ", decoding ahead"))
+        for way, suffix in (("", ""), ("_ahead", ", decoding ahead"))
     ]
     text = (
         "Our engine over stored pixels in memory, one process per core, no Spark: pictures per call of the model, "
@@ -178,7 +178,7 @@ def batching_section(found: dict[str, Any]) -> str:
 
 
 def pca_section(rows: str, row: dict[str, float]) -> str:
-    """One size of the PCA."""
+    """Render a size of the PCA."""
     shown = [(NAMES[name], row[f"{name}_s"]) for name in ("fruits", "mllib", "sklearn")]
     error = row["max_relative_error"]
     text = (
@@ -188,9 +188,9 @@ def pca_section(rows: str, row: dict[str, float]) -> str:
     return section(f"PCA of {int(rows):,} x 1,280", text, bars(shown, "s", OWN))
 
 
-def night_section(found: dict[str, Any]) -> str:
-    """Executor seconds and wall time of three nights."""
-    night = found["night"]
+def night_section(results: dict[str, Any]) -> str:
+    """Render executor seconds and wall time of three nights."""
+    night = results["night"]
     executor = [
         ("full run", night["full_executor_s"]),
         ("1 % new", night["one_percent_executor_s"]),
@@ -207,7 +207,7 @@ def night_section(found: dict[str, Any]) -> str:
         "in it. In production a night with nothing new starts no cluster at all."
     )
     processor = [
-        (f"{name}, {role}s", found["details"]["night"][kind][f"{role}_cpu_s"])
+        (f"{name}, {role}s", results["details"]["night"][kind][f"{role}_cpu_s"])
         for kind, name in (("full", "full run"), ("one_percent", "1 % new"), ("nothing_new", "nothing new"))
         for role in ("driver", "worker")
     ]
@@ -215,9 +215,9 @@ def night_section(found: dict[str, Any]) -> str:
     return section("Nights", text, charts)
 
 
-def scaling_section(found: dict[str, Any]) -> str:
-    """Workers and images."""
-    scaling = found["scaling"]
+def scaling_section(results: dict[str, Any]) -> str:
+    """Render workers and images."""
+    scaling = results["scaling"]
     by_workers = [(float(n), value) for n, value in scaling["workers"].items()]
     by_images = [(float(n), value) for n, value in scaling["images"].items()]
     chart = lines({"Fruits!": by_workers}, "workers", "img/s") + lines(
@@ -226,9 +226,9 @@ def scaling_section(found: dict[str, Any]) -> str:
     return section("Scaling", "Images per second of the part of featurize that runs the model.", chart)
 
 
-def memory_series(found: dict[str, Any]) -> dict[str, list[tuple[float, float | None]]]:
-    """Driver and worker over the number of images."""
-    peaks = found["peak_memory_mb"]
+def memory_series(results: dict[str, Any]) -> dict[str, list[tuple[float, float | None]]]:
+    """Return the memory of driver and worker over the number of images."""
+    peaks = results["peak_memory_mb"]
     return {
         role: [(float(size), row.get(role)) for size, row in peaks.items() if row]
         for role in ("driver", "worker", "driver_live_heap")
@@ -236,7 +236,7 @@ def memory_series(found: dict[str, Any]) -> dict[str, list[tuple[float, float | 
 
 
 def facts(values: dict[str, Any]) -> str:
-    """A table of names and values."""
+    """Render a table of names and values."""
     rows = "".join(
         f"<tr><td>{escape(str(name))}</td><td>{escape(flat(value))}</td></tr>"
         for name, value in values.items()
@@ -245,7 +245,7 @@ def facts(values: dict[str, Any]) -> str:
 
 
 def flat(value: Any) -> str:
-    """A value on one line."""
+    """Format a value on one line."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {inner}" for name, inner in value.items())
     return str(value)

@@ -25,21 +25,24 @@ QUICK = HERE / "quick.json"
 BEGIN, END = "<!-- results: begin, written by bench/report/readme.py -->", "<!-- results: end -->"
 
 
-def publish(found: dict[str, Any]) -> None:
-    """Keeps the results in the repository and writes the tables; of a quick run only how long it took."""
-    if found["sizes"] == "quick":
-        kept = {"seconds": found["seconds"], **{name: found["machine"][name] for name in ("date", "commit")}}
+def publish(results: dict[str, Any]) -> None:
+    """Store the results in the repository and write the tables; of a quick run store only how long it took."""
+    if results["sizes"] == "quick":
+        kept = {
+            "seconds": results["seconds"],
+            **{name: results["machine"][name] for name in ("date", "commit")},
+        }
         QUICK.write_text(json.dumps(kept, indent=1) + "\n")
-        found = json.loads(PUBLISHED.read_text())
+        results = json.loads(PUBLISHED.read_text())
     else:
-        PUBLISHED.write_text(json.dumps(found, indent=1) + "\n")
-    README.write_text(with_tables(README.read_text(), found))
+        PUBLISHED.write_text(json.dumps(results, indent=1) + "\n")
+    README.write_text(with_tables(README.read_text(), results))
 
 
-def how_long(found: dict[str, Any]) -> str:
-    """How long the suite took, and the last quick run that was published."""
+def how_long(results: dict[str, Any]) -> str:
+    """Say how long the suite took, and the last quick run that was published."""
     quick = json.loads(QUICK.read_text()) if QUICK.is_file() else None
-    return f"The suite took {minutes(found['seconds'])}" + (
+    return f"The suite took {minutes(results['seconds'])}" + (
         f"; quick mode {minutes(quick['seconds'])} ({quick['date']}, commit {quick['commit']})."
         if quick
         else "."
@@ -47,53 +50,53 @@ def how_long(found: dict[str, Any]) -> str:
 
 
 def minutes(seconds: float | None) -> str:
-    """A time of the whole suite."""
+    """Format the time of the whole suite."""
     return "several goes" if seconds is None else f"{seconds / 60:.0f} minutes"
 
 
-def with_tables(text: str, found: dict[str, Any]) -> str:
-    """The README with its tables replaced."""
+def with_tables(text: str, results: dict[str, Any]) -> str:
+    """Return the README with its tables replaced."""
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n\n{tables(found)}\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{tables(results)}\n{END}{after}"
 
 
-def tables(found: dict[str, Any]) -> str:
-    """All tables, as Markdown."""
+def tables(results: dict[str, Any]) -> str:
+    """Return all tables as Markdown."""
     blocks = [
-        f"{setting(found)} {how_long(found)}",
-        against_expectation(found),
-        featurize_table(found),
-        load_table(found),
-        batching_table(found),
-        pca_table(found),
-        night_table(found),
-        scaling_table(found),
+        f"{setting(results)} {how_long(results)}",
+        against_expectation(results),
+        featurize_table(results),
+        load_table(results),
+        batching_table(results),
+        pca_table(results),
+        night_table(results),
+        scaling_table(results),
     ]
     return "\n\n".join(blocks) + "\n"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, numbers to the right."""
+    """Format a Markdown table with its numbers to the right."""
     rule = ["---"] + ["---:"] * (len(head) - 1)
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
 
 
-def against_expectation(found: dict[str, Any]) -> str:
-    """What was asked for, and what was measured."""
+def against_expectation(results: dict[str, Any]) -> str:
+    """Compare each measured ratio with its bound."""
     rows = [
-        [row.label, row.asked, row.show(row.value) + ("" if row.met else " **(not met)**")]
-        for row in expectations(found)
+        [row.label, row.bound_text, row.show(row.value) + ("" if row.met else " **(not met)**")]
+        for row in expectations(results)
     ]
     return table(["ratio", "asked for", "measured"], rows)
 
 
-def featurize_table(found: dict[str, Any]) -> str:
-    """All contestants, by speed."""
-    details = found["details"]
+def featurize_table(results: dict[str, Any]) -> str:
+    """Tabulate all contestants, by speed."""
+    details = results["details"]
     keys = {label: name for name, label in NAMES.items()} | {NAMES["fruits"]: "fruits_featurize"}
     rows = []
-    for label, value in featurize_rows(found):
+    for label, value in featurize_rows(results):
         key = keys[label]
         rows.append(
             [
@@ -120,7 +123,7 @@ def featurize_table(found: dict[str, Any]) -> str:
         f"{number(large['fruits_whole_job_img_s'])} as a whole job; the limit without Spark "
         f"{number(large['no_spark_limit_img_s'])}, {NAMES[FASTEST_PEER]} {number(large['best_peer_img_s'])}. Peers and "
         "limit read photos; our featurize reads pixels that load_images has fetched, checked and kept. Both jobs "
-        f"together: {number(whole['fruits_load_and_featurize'])} images/s on {found['images']:,} photos, "
+        f"together: {number(whole['fruits_load_and_featurize'])} images/s on {results['images']:,} photos, "
         f"{number(large['fruits_load_and_featurize_img_s'])} on {large['images']:,}. With one worker: ours "
         f"{number(details['one_worker']['fruits_img_s'])}, the limit "
         f"{number(details['one_worker']['no_spark_limit_img_s'])}."
@@ -128,44 +131,47 @@ def featurize_table(found: dict[str, Any]) -> str:
     return table(head, rows) + below
 
 
-def load_table(found: dict[str, Any]) -> str:
-    """Loading."""
-    details = found["details"]["load_each_further_img_s"]
+def load_table(results: dict[str, Any]) -> str:
+    """Tabulate loading."""
+    details = results["details"]["load_each_further_img_s"]
     rows = [
-        [NAMES[name], number(found["load"][f"{name}_img_s"]), number(details[name])]
+        [NAMES[name], number(results["load"][f"{name}_img_s"]), number(details[name])]
         for name in ("fruits", "binaryfile")
     ]
     return table(["load, images/s", "whole job", "each further photo"], rows)
 
 
-def pca_table(found: dict[str, Any]) -> str:
-    """PCA."""
+def pca_table(results: dict[str, Any]) -> str:
+    """Tabulate the PCA."""
     rows = [
         [
             f"{int(size):,} x 1,280",
             *(number(row[f"{name}_s"]) for name in ("fruits", "mllib", "sklearn")),
             scientific(row["max_relative_error"]),
         ]
-        for size, row in found["pca"].items()
+        for size, row in results["pca"].items()
         if row
     ]
     return table(["PCA, seconds", "ours", "MLlib", "scikit-learn", "largest relative error"], rows)
 
 
-def batching_table(found: dict[str, Any]) -> str:
-    """Batches of the model, alone and with a thread that decodes."""
-    made = found["details"]["batching"]
+def batching_table(results: dict[str, Any]) -> str:
+    """Tabulate the batches of the model, alone and with a thread that decodes."""
+    figures = results["details"]["batching"]
     rows = [
-        [str(batch), *(number(made[figure][f"{batch}{way}"]) for figure in made for way in ("", "_ahead"))]
+        [
+            str(batch),
+            *(number(figures[figure][f"{batch}{way}"]) for figure in figures for way in ("", "_ahead")),
+        ]
         for batch in BATCHES
     ]
     head = ["batch", "images/s", "decoding ahead", "ms of a core", "decoding ahead, ms of a core"]
     return table(head, rows)
 
 
-def night_table(found: dict[str, Any]) -> str:
-    """Nights."""
-    night, more = found["night"], found["details"]["night"]
+def night_table(results: dict[str, Any]) -> str:
+    """Tabulate the nights."""
+    night, more = results["night"], results["details"]["night"]
     rows = [
         [
             name,
@@ -193,9 +199,9 @@ def night_table(found: dict[str, Any]) -> str:
     )
 
 
-def scaling_table(found: dict[str, Any]) -> str:
-    """Workers, images, memory."""
-    scaling, peaks = found["scaling"], found["peak_memory_mb"]
+def scaling_table(results: dict[str, Any]) -> str:
+    """Tabulate workers, images and memory."""
+    scaling, peaks = results["scaling"], results["peak_memory_mb"]
     kinds = ("driver", "driver_live_heap", "worker")
     rows = [
         [f"{n} worker(s)", number(value), *("" for _ in kinds)] for n, value in scaling["workers"].items()
@@ -209,7 +215,7 @@ def scaling_table(found: dict[str, Any]) -> str:
 
 
 def scientific(value: float | None) -> str:
-    """A small number."""
+    """Format a small number."""
     return "n/a" if value is None else f"{value:.1e}"
 
 

@@ -72,7 +72,7 @@ class RunFailed(Exception):
 
 
 def main() -> int:
-    """Runs the demo; returns the exit status: 0 done, 1 failed, 2 cannot start, 130 interrupted."""
+    """Run the demo; return the exit status: 0 done, 1 failed, 2 cannot start, 130 interrupted."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
@@ -218,20 +218,20 @@ def _second_night(
     conf: Mapping[str, Any],
     teller: ConsoleReporter,
 ) -> None:
-    """The same photos again: skipped, without a cluster."""
+    """Run the same photos again, which is skipped without a cluster."""
     run_id = f"again__{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}"
     begun = teller.seconds
     airflow.trigger(PIPELINE, run_id, conf)
     while (state := airflow.run_state(PIPELINE, run_id)) not in ENDED:
         time.sleep(0.3)
     path = FOLDER / "again.json"
-    found = account.download(stack["LakeBucket"], f"runs/{run_id}/run.json", path)
-    said = json.loads(path.read_text())["state"] if found else "no run.json"
-    if (state, said) != ("success", "skipped"):
-        raise AirflowFailed(f"a second run over the same photos should be skipped, it is {state} ({said})")
+    has_record = account.download(stack["LakeBucket"], f"runs/{run_id}/run.json", path)
+    outcome = json.loads(path.read_text())["state"] if has_record else "no run.json"
+    if (state, outcome) != ("success", "skipped"):
+        raise AirflowFailed(f"a second run over the same photos should be skipped, it is {state} ({outcome})")
     teller.say(
         "second night",
-        f"same photos: {said}, DAG run {state}, {teller.seconds - begun:.0f} s, no cluster, nothing to pay",
+        f"same photos: {outcome}, DAG run {state}, {teller.seconds - begun:.0f} s, no cluster, nothing to pay",
     )
     path.unlink()
 
@@ -271,7 +271,7 @@ def _local_aws(port: int, ui_port: int, python: Path) -> list[str | Path]:
 
 
 def _base_env() -> dict[str, str]:
-    """What every process gets: nothing of the caller's AWS, Airflow or Spark settings."""
+    """Return the environment of every process, without the caller's AWS, Airflow and Spark settings."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "JAVA_HOME")
     return {name: os.environ[name] for name in kept if name in os.environ} | {
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "plugins")]),

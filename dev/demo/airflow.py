@@ -64,13 +64,13 @@ class Airflow:
         self._processes.run("airflow-db", [*_airflow(), "db", "migrate"], self._env)
 
     def start(self) -> None:
-        """Starts the four processes; `wait` says when they are up."""
+        """Start the four processes; `wait` returns when they are up."""
         api = ["api-server", "--host", "127.0.0.1", "--port", str(self._port), "--workers", "1"]
         for name, command in (("api-server", api), *COMPONENTS.items()):
             self._processes.start(f"airflow-{name}", [*_airflow(), *command], self._env)
 
     def wait(self, dag_id: str) -> None:
-        """Waits until all are healthy and the DAG can be triggered.
+        """Wait until all are healthy and the DAG can be triggered.
 
         Raises:
             AirflowFailed: after START_SECONDS, or when the DAG does not import.
@@ -88,7 +88,7 @@ class Airflow:
             self._pause(deadline, f"the DAG {dag_id} to be parsed")
 
     def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> None:
-        """Unpauses the DAG and starts a run by hand.
+        """Unpause the DAG and start a manual run.
 
         Raises:
             AirflowFailed: Airflow refused it, with Airflow's words.
@@ -102,21 +102,21 @@ class Airflow:
             raise AirflowFailed(f"Airflow did not take the run: {reply.text}")
 
     def run_state(self, dag_id: str, run_id: str) -> str:
-        """queued, running, success or failed."""
+        """Return the state: queued, running, success or failed."""
         self._processes.check()
         reply = self._client.get(f"/api/v2/dags/{dag_id}/dagRuns/{run_id}").raise_for_status()
         return str(reply.json()["state"])
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-        """The run's task instances as the REST API gives them."""
+        """Return the run's task instances as the REST API describes them."""
         reply = self._client.get(
             f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances", params={"limit": 100}
         ).raise_for_status()
-        found: list[dict[str, Any]] = reply.json()["task_instances"]
-        return found
+        instances: list[dict[str, Any]] = reply.json()["task_instances"]
+        return instances
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> list[str]:
-        """The lines of one attempt's log."""
+        """Return the lines of one attempt's log."""
         reply = self._client.get(
             f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}",
             headers={"Accept": "application/json"},

@@ -52,7 +52,7 @@ class Wishes:
 
 
 def read_wishes(environ: Mapping[str, str]) -> Wishes:
-    """Reads and checks what was asked for.
+    """Read and check the options.
 
     Raises:
         CannotStart: a value cannot be used; ResidencyError from the EU guard likewise.
@@ -109,7 +109,7 @@ def image_files(folder: Path, report: Callable[[str], object] = lambda _: None) 
 
 
 def check_space(folder: Path) -> None:
-    """Raises CannotStart when the disk under `folder` has less than NEEDED_FREE_BYTES free."""
+    """Raise CannotStart when the disk under `folder` has less than NEEDED_FREE_BYTES free."""
     free = shutil.disk_usage(folder).free
     if free < NEEDED_FREE_BYTES:
         raise CannotStart(
@@ -120,7 +120,7 @@ def check_space(folder: Path) -> None:
 
 @contextmanager
 def only_demo(folder: Path) -> Iterator[None]:
-    """Holds `folder` for this demo; two at once would write over each other's results.
+    """Lock `folder` for this demo: two at once would overwrite each other's results.
 
     Raises:
         CannotStart: another demo holds it; the message names its process.
@@ -141,7 +141,7 @@ def only_demo(folder: Path) -> Iterator[None]:
         yield
 
 
-def free_port(wanted: int, name: str) -> int:
+def free_port(port: int, name: str) -> int:
     """`wanted`, or any free loopback port for 0.
 
     Raises:
@@ -150,10 +150,10 @@ def free_port(wanted: int, name: str) -> int:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise CannotStart(
-                f"port {wanted} is in use or not allowed ({error.strerror}): choose another with {name}=…, "
+                f"port {port} is in use or not allowed ({error.strerror}): choose another with {name}=…, "
                 "or leave it out for any free one"
             ) from None
         return int(probe.getsockname()[1])

@@ -28,28 +28,28 @@ class ConsoleReporter:
         return time.monotonic() - self._start
 
     def say(self, what: str, text: str) -> None:
-        """One line: time, what it is about, what happened."""
+        """Print a line: the time, the subject and what happened."""
         minutes, seconds = divmod(int(self.seconds), 60)
         print(f" {minutes:2d}:{seconds:02d}  {what:<18} {text}", flush=True)
 
     def warn(self, text: str) -> None:
-        """A line that cannot be overlooked."""
+        """Print a prominent warning."""
         strong = ("\033[1;30;43m", "\033[0m") if sys.stdout.isatty() else ("", "")
         print(f"{strong[0]}  !!!!  {text}  {strong[1]}", flush=True)
 
 
 def watch_run(airflow: Airflow, dag_id: str, run_id: str, spark_ui: str, teller: ConsoleReporter) -> str:
-    """Tells each change of a task and the progress of Spark, until the run has ended; returns its state."""
-    told: dict[str, str] = {}
+    """Print each change of a task and the progress of Spark until the run ends; return its state."""
+    reported: dict[str, str] = {}
     spark = SparkProgress(spark_ui)
     while True:
         state = airflow.run_state(dag_id, run_id)
         for task in sorted(
             airflow.task_instances(dag_id, run_id), key=lambda task: task["start_date"] or "~"
         ):
-            if task["state"] in UNTOLD or told.get(task["task_id"]) == task["state"]:
+            if task["state"] in UNTOLD or reported.get(task["task_id"]) == task["state"]:
                 continue
-            told[task["task_id"]] = task["state"]
+            reported[task["task_id"]] = task["state"]
             teller.say(task["task_id"], _describe(task))
         line = spark.line()
         if line:
@@ -60,7 +60,7 @@ def watch_run(airflow: Airflow, dag_id: str, run_id: str, spark_ui: str, teller:
 
 
 def failed_tasks(airflow: Airflow, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-    """Task instances that failed, in the order in which they started."""
+    """Return the failed task instances, in the order in which they started."""
     failed = [task for task in airflow.task_instances(dag_id, run_id) if task["state"] == "failed"]
     return sorted(failed, key=lambda task: task["start_date"] or "~")
 
@@ -78,7 +78,7 @@ class SparkProgress:
         self._told_at = 0.0
 
     def line(self) -> str | None:
-        """One line about the active stages when it says something new, at most every few seconds."""
+        """Return a line about the active stages when it says something new, at most every few seconds."""
         if time.monotonic() - self._told_at < STAGE_LINES_EVERY_SECONDS:
             return None
         line = self._read()

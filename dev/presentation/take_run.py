@@ -38,7 +38,7 @@ LIMIT_S = 3600
 
 
 def main() -> int:
-    """Runs the demo and writes data/; OUT names another folder."""
+    """Run the demo and write data/; OUT names another folder."""
     out = Path(os.environ.get("OUT") or HERE / "data")
     images = Path(os.environ["IMAGES"])
     load_before = psutil.getloadavg()[0]
@@ -83,17 +83,17 @@ def lake(endpoint: str, keys: Mapping[str, str]) -> Any:
         keys: Its aws_access_key_id and aws_secret_access_key.
     """
     s3 = boto3.resource("s3", endpoint_url=endpoint, region_name="eu-west-1", **keys)
-    (bucket,) = (one for one in s3.buckets.all() if "-lake-" in one.name)
+    (bucket,) = (candidate for candidate in s3.buckets.all() if "-lake-" in candidate.name)
     return bucket
 
 
 def keep_run(bucket: Any, out: Path) -> None:
-    """Writes run.json, stages/ and map.json of the demo's run."""
+    """Write run.json, stages/ and map.json of the demo's run."""
     run = json.loads((DEMO / "run.json").read_text())
 
     def content(name: str) -> bytes:
-        found: bytes = bucket.Object(f"runs/{run['run_id']}/{name}").get()["Body"].read()
-        return found
+        body: bytes = bucket.Object(f"runs/{run['run_id']}/{name}").get()["Body"].read()
+        return body
 
     (out / "stages").mkdir(parents=True, exist_ok=True)
     (out / "run.json").write_bytes(content("run.json"))
@@ -107,7 +107,7 @@ def keep_run(bucket: Any, out: Path) -> None:
 
 
 def keep_photos(images: Path, out: Path) -> None:
-    """Copies one photo of each of a few labels, spread evenly over them."""
+    """Copy a photo of each of a few labels, spread evenly over them."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     by_label = {path.parent.name: path for path in sorted(images.rglob("*.jpg"), reverse=True)}
@@ -123,7 +123,7 @@ def keep_photos(images: Path, out: Path) -> None:
 
 
 def machine(load_before: float) -> dict[str, Any]:
-    """Where and when the run took place."""
+    """Describe where and when the run took place."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),

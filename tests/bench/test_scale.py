@@ -99,7 +99,7 @@ def test_the_sums_hold_as_many_images_as_is_said() -> None:
 
 def test_twice_the_nodes_take_half_the_time_and_nearly_the_same_money() -> None:
     scale = made_up()
-    fixed = scale.given.profile.fixed_minutes / 60
+    fixed = scale.inputs.profile.fixed_minutes / 60
     few, many = scale.hours(1e8, 10) - fixed, scale.hours(1e8, 20) - fixed
     assert many == pytest.approx(few / 2)
     assert scale.eur(1e8, 20) == pytest.approx(scale.eur(1e8, 10), rel=0.05)
@@ -114,7 +114,7 @@ def test_the_fleet_is_the_nightly_profiles() -> None:
     }
     assert scale.core_types == offered["CORE"]
     assert scale.vcpus(1) == min(map(vcpus, offered["CORE"]))
-    prices = scale.given.prices
+    prices = scale.inputs.prices
     dearest = [max(map(prices.instance_eur_per_hour, offered[kind], [32] * 9)) for kind in ("MASTER", "CORE")]
     addresses = 11 * prices.public_ipv4 * prices.eur_per_usd
     assert scale.eur_per_hour(10) == pytest.approx(dearest[0] + 10 * dearest[1] + addresses)
