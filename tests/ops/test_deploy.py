@@ -17,11 +17,11 @@ from fruits_airflow.config.errors import ResidencyError
 from ops import __main__ as command_line
 from ops.certificates import (
     KEY,
-    expires,
-    keep_certificate,
+    ensure_certificate,
+    expiry,
     make_certificate,
 )
-from ops.removal import destroy, left_over
+from ops.removal import destroy, verify_removed
 from ops.stack import (
     AwsAccount,
     Declined,
@@ -151,7 +151,7 @@ def test_the_state_before_a_deletion_is_not_its_end(make: Make, monkeypatch: pyt
     seen = iter(["UPDATE_COMPLETE", "DELETE_IN_PROGRESS", None])
     states = (state and {"StackStatus": state} for state in seen)
     monkeypatch.setattr(Deployment, "describe", lambda _: next(states))
-    make().wait_gone()
+    make().wait_deleted()
     assert next(states, "all read") == "all read"
 
 
@@ -171,16 +171,16 @@ def test_a_region_outside_the_union_is_refused_before_any_call() -> None:
 def test_a_certificate_is_kept_until_it_ends_soon(account: Account) -> None:
     bucket = account.server.make_bucket("certificates")
     s3, now = account.client("s3"), datetime.now(UTC)
-    assert keep_certificate(s3, bucket, "eu-west-1", now)
-    assert not keep_certificate(s3, bucket, "eu-west-1", now + timedelta(days=700))
-    assert keep_certificate(s3, bucket, "eu-west-1", now + timedelta(days=760))
+    assert ensure_certificate(s3, bucket, "eu-west-1", now)
+    assert not ensure_certificate(s3, bucket, "eu-west-1", now + timedelta(days=700))
+    assert ensure_certificate(s3, bucket, "eu-west-1", now + timedelta(days=760))
 
 
 def test_a_certificate_is_for_names_inside_the_region() -> None:
     from cryptography import x509
 
     content = make_certificate("eu-west-3", datetime(2026, 1, 1, tzinfo=UTC))
-    assert expires(content).year == 2028
+    assert expiry(content).year == 2028
     archive = zipfile.ZipFile(io.BytesIO(content))
     certificate = x509.load_pem_x509_certificate(archive.read("certificateChain.pem"))
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -211,7 +211,7 @@ def filled(make: Make, databases: dict[str, str]) -> Deployment:
 
 def test_nothing_that_costs_is_left(filled: Deployment, said: list[str]) -> None:
     with pytest.raises(DeploymentFailed, match="clusters: j-"):
-        left_over(filled)
+        verify_removed(filled)
     found = destroy(filled)
     assert "buckets: none" in found
     assert len(found) == 8
@@ -307,7 +307,7 @@ def test_a_machine_that_is_left_is_told(make: Make, account: Account, deployment
             InstanceType="m7g.xlarge", TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
         )  # fmt: skip
     with pytest.raises(DeploymentFailed, match=kind):
-        left_over(make())
+        verify_removed(make())
 
 
 # ---- as it is called ------------------------------------------------
