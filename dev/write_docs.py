@@ -1,6 +1,6 @@
-"""Writes data_dictionary.md, settings.md and dags.md in docs/, from the code and the templates in docs/reference/.
+"""Write data_dictionary.md, settings.md, dags.md and map.md in docs/, from the code and docs/reference/.
 
-Run by `make docs`, in .venv-airflow. With --check it only says which page is not what the code gives.
+Run by `make docs`, in .venv-airflow. With --check it only reports the pages that differ from what the code gives.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from string import Template
@@ -39,6 +39,9 @@ UNITS = {
     "_minutes": "minutes",
     "_eur": "EUR",
 }
+PACKAGES = ("plugins", "spark_jobs", "local_aws", "ops", "dev", "bench")
+SCRIPTS = ("plugins", "spark_jobs")
+"""Their own files are entry points, not modules of a package."""
 PLACEHOLDERS = {"deployment_id": "docs", "raw_bucket": "raw-bucket", "lake_bucket": "lake-bucket"}
 
 
@@ -65,7 +68,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def pages() -> dict[str, str]:
     """Return each page's text, by its name in docs/."""
-    return {"data_dictionary.md": data_dictionary(), "settings.md": settings(), "dags.md": dags()}
+    writers = {"data_dictionary": data_dictionary, "settings": settings, "dags": dags, "map": code_map}
+    return {f"{name}.md": write() for name, write in writers.items()}
 
 
 def data_dictionary() -> str:
@@ -147,11 +151,11 @@ def dags() -> str:
         parts.append(_table(("task", "what it does"), rows))
         params = [(name, dag.params.get_param(name)) for name in dag.params]
         if params:
-            rows = [
+            described = [
                 (f"`{name}`", _default(param.value), _oneline(param.description or ""))
                 for name, param in params
             ]
-            parts.append(_table(("parameter of a manual run", "default", "what for"), rows))
+            parts.append(_table(("parameter of a manual run", "default", "what for"), described))
     return Template((TEMPLATES / "dags.md").read_text()).substitute(dags="\n\n".join(parts))
 
 
@@ -172,6 +176,26 @@ def task_doc(task: Any) -> str:
     if not text:
         raise Undocumented(f"{task.dag_id}.{task.task_id}: give the task a docstring or doc_md")
     return str(text).strip().split("\n\n")[0]
+
+
+def code_map(root: Path = ROOT) -> str:
+    """List every package with the first sentence of its docstring.
+
+    Raises:
+        Undocumented: A folder of modules is no package, or its package has no docstring.
+    """
+    rows = []
+    for top in PACKAGES:
+        folders = {path.parent for path in (root / top).rglob("*.py")} - {root / top for top in SCRIPTS}
+        for folder in sorted(folders):
+            init = folder / "__init__.py"
+            doc = ast.get_docstring(ast.parse(init.read_text())) if init.is_file() else None
+            name = folder.relative_to(root).as_posix()
+            if not doc:
+                raise Undocumented(f"{name}/__init__.py: say in a docstring what the folder is for")
+            rows.append((f"`{name}/`", _oneline(doc.split("\n\n")[0])))
+    table = _table(("package", "what"), rows)
+    return Template((TEMPLATES / "map.md").read_text()).substitute(rooms=table)
 
 
 def load_dags() -> dict[str, Any]:
@@ -209,7 +233,7 @@ def _oneline(text: str) -> str:
     return " ".join(text.split())
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

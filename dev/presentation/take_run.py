@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,7 @@ def _endpoint(demo: subprocess.Popen[bytes], log: Path) -> str:
     return kept[1]
 
 
-def lake(endpoint: str, keys: Mapping[str, str]) -> Any:
+def lake(endpoint: str, keys: Any) -> Any:
     """Return the lake bucket of the demo's account.
 
     Args:

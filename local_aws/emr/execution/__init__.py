@@ -1,0 +1,1 @@
+"""How a step runs: its bootstrap, local command, runtime, logs and supervising process."""
