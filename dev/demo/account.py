@@ -1,4 +1,4 @@
-"""The account that a demo works in: the laptop's AWS, its stack, the photos and the model in its buckets."""
+"""The account of a demo: the AWS emulator, its stack, and the photos and the model in its buckets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEY_NAMES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 class AccountFailed(Exception):
-    """The laptop's AWS, the stack or the model could not be made ready."""
+    """The AWS emulator, the stack or the model could not be made ready."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Account:
 
     @property
     def env(self) -> dict[str, str]:
-        """What boto3 in other processes needs to find it."""
+        """The environment by which boto3 in other processes finds it."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             **{name: self.keys[name] for name in KEY_NAMES},
@@ -72,9 +72,9 @@ class Account:
         """Deploy the whole CloudFormation template and verify every resource; return the stack's outputs.
 
         Raises:
-            AccountFailed: a resource could not be made, or is not as the template says; the message carries the reason.
+            AccountFailed: A resource could not be created, or differs from the template; the message has the reason.
         """
-        # What a real account may leave out is made too: nobody pays for it here, and it is tried.
+        # Create what a real account may leave out, too: it costs nothing here, and it is tested.
         parameters = {
             "DeploymentId": deployment_id,
             "RawPrefix": "photos/",
@@ -134,8 +134,8 @@ def start_account(processes: Processes, argv: list[str | Path], env: dict[str, s
     """Start local_aws with a random key pair and wait until it says that it is ready.
 
     Raises:
-        AccountFailed: it did not get ready in READY_SECONDS.
-        ProcessEnded: it ended; its own words are in the message.
+        AccountFailed: It is not ready after READY_SECONDS.
+        ProcessEnded: It ended; the message has the end of its log.
     """
     keys = dict(
         zip(KEY_NAMES, ("DEMO" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30)), strict=True)
@@ -158,7 +158,7 @@ def make_model(
     """Convert the weights, once for each weights file; return the LiteRT model's model.json.
 
     Raises:
-        AccountFailed: the weights do not fit; the converter's own last line is the message.
+        AccountFailed: The weights do not fit; the message is the converter's last line.
     """
     argv: list[str | Path] = [python, REPOSITORY / "dev" / "make_model.py", "--out", models]
     if weights:

@@ -1,4 +1,4 @@
-"""Child processes that end with the demo, whatever ends the demo."""
+"""Child processes that end with the demo, however the demo ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 MARKER = "DEMO_FOLDER"
-"""Environment variable that every process of a demo carries: how the leftovers of a killed one are found."""
+"""Environment variable of every process of a demo, by which the next demo finds the leftovers of a killed one."""
 
 STOP_SECONDS = 15
 
@@ -22,10 +22,10 @@ class ProcessEnded(Exception):
 
 
 class Processes:
-    """The processes of one demo, each in a session of its own, so that Ctrl-C reaches only the demo itself.
+    """The processes of a demo, each in a session of its own, so that Ctrl-C reaches only the demo itself.
 
     Args:
-        folder: the demo's folder; logs go to `folder/logs/<name>.log`.
+        folder: The demo's folder; logs go to `folder/logs/<name>.log`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,7 +40,7 @@ class Processes:
         """Run a process to its end.
 
         Raises:
-            ProcessEnded: it failed; the message carries the end of its log.
+            ProcessEnded: It failed; the message has the end of its log.
         """
         process = self._popen(name, argv, env)
         self._running[name] = process
