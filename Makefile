@@ -30,7 +30,7 @@ model: setup ## Convert the MobileNetV2 weights once into the flatbuffer that is
 	@$(SPARK)/python dev/make_model.py $(if $(WEIGHTS),--weights "$(WEIGHTS)")
 
 .PHONY: aws
-aws: setup ## The laptop's AWS alone, for development, until Ctrl-C (PORT=5600)
+aws: setup ## The AWS emulator alone, for development, until Ctrl-C (PORT=5600)
 	@port="$${PORT:-5600}"; echo 'unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_PROFILE'; \
 	printf 'export %s\n' AWS_ENDPOINT_URL=http://127.0.0.1:$$port AWS_SHARED_CREDENTIALS_FILE="$$PWD/build/aws/credentials" \
 		AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1; \
@@ -50,7 +50,7 @@ test-bench: setup $(READY)/bench ## The benchmark itself, on eight photos (slow,
 ## —— A team's Airflow, in containers ————————————————————————————————————
 
 .PHONY: up
-up: ## Airflow beside the laptop's AWS, until make down (IMAGES=folder WEIGHTS=file.h5; AWS_PROFILE=name for a real account)
+up: ## Airflow beside the AWS emulator, until make down (IMAGES=folder WEIGHTS=file.h5; AWS_PROFILE=name for a real account)
 	@docker/compose_stack.sh up
 
 .PHONY: trigger
@@ -68,7 +68,7 @@ test-compose: $(READY)/airflow ## The stack from build to a run and back, on the
 ## —— Read it ———————————————————————————————————————————————————————————————
 
 .PHONY: docs
-docs: setup ## The pages that the code writes: docs/data_dictionary.md, settings.md, dags.md
+docs: setup ## The pages that the code writes: docs/data_dictionary.md, settings.md, dags.md, map.md
 	$(AIRFLOW)/python dev/write_docs.py
 
 define NOTEBOOK_INPUT
@@ -162,7 +162,7 @@ test-spark: setup ## The jobs and their library, on a real Spark
 	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m pytest tests/spark_jobs tests/dev --ignore=tests/dev/demo --ignore=tests/dev/presentation -m "not slow"
 
 .PHONY: test-airflow
-test-airflow: setup $(READY)/lint ## DAG, control plane, demo, the laptop's AWS over real HTTP, the pages in a real Chromium
+test-airflow: setup $(READY)/lint ## DAG, control plane, demo, the AWS emulator over real HTTP, the pages in a real Chromium
 	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/ops tests/dev/demo tests/browser tests/docker tests/bench/test_scale.py -m "not slow and not e2e"
 
 .PHONY: test-docs
@@ -196,8 +196,8 @@ lint: setup types imports ## Formatter, linter, types, who may import whom
 
 .PHONY: types
 types: setup
-	$(AIRFLOW)/mypy plugins/fruits_airflow plugins/run_report.py local_aws dev/demo docker
-	$(SPARK)/mypy spark_jobs/fruits
+	$(AIRFLOW)/mypy plugins/fruits_airflow plugins/run_report.py local_aws dags ops docker dev/demo dev/presentation dev/write_*.py dev/run_notebook.py
+	$(SPARK)/mypy spark_jobs dev/class_archive.py dev/fetch_jars.py dev/make_model.py dev/run_local.py dev/typical_job.py
 
 .PHONY: imports
 imports: setup

@@ -1,4 +1,4 @@
-"""Fills the laptop's AWS for docker-compose.yaml: the stack, the model, the photos; by the demo's own code.
+"""Fills the AWS emulator for docker-compose.yaml: the stack, the model, the photos; by the demo's own code.
 
 Runs once for each start of the `aws` container, whose account begins empty. A second call on the same account
 changes nothing but the photos that have been added meanwhile.

@@ -127,7 +127,7 @@ def _run(options: DemoOptions, processes: Processes, reporter: ConsoleReporter) 
 
     local_aws = _local_aws(aws_port, ui_port, _steps_python(options))
     account = start_account(processes, local_aws, _base_env(), options.region)
-    reporter.log("laptop's AWS", f"ready on {account.endpoint}")
+    reporter.log("AWS emulator", f"ready on {account.endpoint}")
     if _steps_python(options) == SPARK_PYTHON:
         reporter.log("engine", "tensorflow: a node has no TensorFlow, so the steps run in .venv-spark")
     stack = account.deploy(REPOSITORY / "include" / "stack.yaml", DEPLOYMENT_ID)

@@ -1,4 +1,4 @@
-"""An account with photos in the laptop's AWS, faults to arm in it, and what can be seen of it from outside."""
+"""An account with photos in the AWS emulator, faults to arm in it, and what can be seen of it from outside."""
 
 from __future__ import annotations
 
