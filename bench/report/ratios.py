@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench.report.charts import number
 from bench.report.summary import ratio
 from bench.suite import FASTEST_PEER
 
@@ -171,3 +170,12 @@ def times(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """Format a share."""
     return "n/a" if value is None else f"{value:.1%}"
+
+
+def number(value: float | None) -> str:
+    """Format a figure with three significant digits."""
+    if value is None:
+        return "n/a"
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.3g}"

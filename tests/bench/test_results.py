@@ -12,12 +12,7 @@ pytest.importorskip("psutil")
 
 from bench import commits
 from bench.measure import STAGES
-from bench.report import (
-    page,
-    ratios,
-    readme,
-    results,
-)
+from bench.report import page, ratios, readme, results, tables
 from bench.report.details import BATCHES
 from bench.report.summary import Summary, marginal
 from bench.runs import FULL, QUICK, Run, Sizes
@@ -133,10 +128,10 @@ def test_it_is_said_which_commit_was_measured_and_where_sections_differ() -> Non
     mixed = results.summarize(runs, FULL, 2, dict(MACHINE))
     assert (
         "pca at commit abc; batching, chain, memory, night, peers at commit old; medians of 3"
-        in page.setting(mixed)
+        in tables.setting(mixed)
     )
     alike = results.summarize([replace(run, commit="old") for run in runs], FULL, 2, dict(MACHINE))
-    assert " commit old; medians of 3" in page.setting(alike)
+    assert " commit old; medians of 3" in tables.setting(alike)
 
 
 def with_figure(runs: list[Run], size: int, **figures: float) -> list[Run]:
@@ -161,7 +156,11 @@ def test_memory_that_grows_with_the_images_is_not_what_was_asked_for(what: str, 
         compared = f"{label}, 20,000 images against 5,000"
         (row,) = (row for row in ratios.expectations(found) if row.label == compared)
         assert row.met is met
-        (line,) = (line for line in readme.against_expectation(found).splitlines() if compared in line)
+        (line,) = (
+            line
+            for line in readme.markdown(tables.against_expectation(found)).splitlines()
+            if compared in line
+        )
         assert "≤ 1.25 times" in line
         assert ("not met" in line) is not met
 
@@ -170,7 +169,7 @@ def test_resident_memory_of_a_driver_is_told_and_not_judged() -> None:
     grown = with_figure(made_up(FULL), 20000, driver_mb=1800.0)
     found = results.summarize(grown, FULL, 2, dict(MACHINE))
     assert found["ratios"]["memory_growth"]["1000"]["driver"] == 2.0
-    assert "| 20,000 images |" in readme.scaling_table(found)
+    assert "| 20,000 images |" in readme.markdown(tables.scaling_table(found))
 
 
 def test_running_the_model_and_the_whole_job_are_two_ratios() -> None:
@@ -179,7 +178,7 @@ def test_running_the_model_and_the_whole_job_are_two_ratios() -> None:
     assert found["ratios"]["whole_job_over_limit"] == pytest.approx((10 + 20 + 1) / (5 + 5 + 1), abs=1e-3)
     large = found["ratios"]["large"]
     assert large["whole_job_over_limit"] < large["featurize_over_limit"]
-    text = readme.against_expectation(found)
+    text = readme.markdown(tables.against_expectation(found))
     for label in ("running the model, against the same engine", "whole job, against the same engine"):
         assert sum(label in line for line in text.splitlines()) == 2, "on 2,000 and on 20,000 photos"
 
