@@ -8,14 +8,11 @@ from typing import Any
 from bench.measure import STAGES
 from bench.report.summary import (
     Summary,
-    bytes_of,
-    inner,
-    job,
+    figure_at,
     marginal,
     milliseconds,
     model_seconds,
     per_image,
-    plain,
     rate,
     ratio,
     seconds,
@@ -38,7 +35,7 @@ def details(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
         return summary.median("peers", name, count, workers, seconds)
 
     def ours(stage: str, count: int, figure: str = "seconds") -> float | None:
-        return summary.median("chain", "fruits", count, workers, job(stage, figure))
+        return summary.median("chain", "fruits", count, workers, figure_at("jobs", stage, figure))
 
     whole = {name: rate(size, took(name, size)) for name in PEERS} | {
         "fruits_featurize": rate(size, ours("featurize", size)),
@@ -66,7 +63,7 @@ def details(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
         },
         "one_worker": {
             "fruits_img_s": rate(
-                size, summary.median("chain", "fruits", size, 1, job("featurize", "stage_s"))
+                size, summary.median("chain", "fruits", size, 1, figure_at("jobs", "featurize", "stage_s"))
             ),
             "no_spark_limit_img_s": rate(
                 size, summary.median("peers", "no_spark_limit", size, 1, model_seconds)
@@ -91,19 +88,21 @@ def details(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
         }
         | {"reduce_pca": _sum_milliseconds(summary, sizes, workers)},
         "bytes_per_image": {
-            name: per_image(large, summary.median("chain", "fruits", large, workers, bytes_of(stage, name)))
+            name: per_image(
+                large, summary.median("chain", "fruits", large, workers, figure_at("bytes", stage, name))
+            )
             for name, stage in BYTES.items()
         },
         "peer_memory_mb": {
-            name: summary.median("peers", name, size, workers, plain("memory_mb")) for name in PEERS
+            name: summary.median("peers", name, size, workers, figure_at("memory_mb")) for name in PEERS
         },
         "max_difference_from_ours": {
-            name: summary.median("peers", name, size, workers, plain("max_difference")) for name in PEERS
+            name: summary.median("peers", name, size, workers, figure_at("max_difference")) for name in PEERS
         },
         "pca": {
             str(rows): {
                 name: {
-                    figure: summary.median("pca", name, rows, workers, plain(figure))
+                    figure: summary.median("pca", name, rows, workers, figure_at(figure))
                     for figure in ("stage_s", "memory_mb", "max_relative_error", "subspace_sine")
                 }
                 for name in ("fruits", *PCA_PEERS)
@@ -111,7 +110,9 @@ def details(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
             for rows in sizes.pca
         },
         "spread_of_repeats": {
-            "fruits_featurize": summary.spread("chain", "fruits", size, workers, job("featurize", "stage_s")),
+            "fruits_featurize": summary.spread(
+                "chain", "fruits", size, workers, figure_at("jobs", "featurize", "stage_s")
+            ),
             **{name: summary.spread("peers", name, size, workers, model_seconds) for name in PEERS},
         },
         "load_average": summary.load(),
@@ -134,7 +135,7 @@ def night(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for kind in ("full", "one_percent", "nothing_new"):
         driver, worker = (
-            summary.median("night", kind, sizes.images[-1], workers, plain(f"{role}_cpu_s"))
+            summary.median("night", kind, sizes.images[-1], workers, figure_at(f"{role}_cpu_s"))
             for role in ("driver", "worker")
         )
         figures[kind] = {"driver_cpu_s": driver, "worker_cpu_s": worker}
@@ -153,7 +154,7 @@ def memory_by_stage(summary: Summary, size: int, workers: int) -> dict[str, dict
     """Return the memory of driver and worker, and the live heap, of each of our jobs."""
 
     def of(section: str, *path: str) -> float | None:
-        return summary.median(section, "fruits", size, workers, inner(*path))
+        return summary.median(section, "fruits", size, workers, figure_at(*path))
 
     return {
         stage: {
@@ -169,7 +170,7 @@ def batching(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
     """Return images per second and CPU milliseconds per image by batch, with and without a thread that decodes."""
 
     def of(figure: str, setting: str) -> float | None:
-        return summary.median("batching", "fruits", sizes.batching, workers, inner(figure, setting))
+        return summary.median("batching", "fruits", sizes.batching, workers, figure_at(figure, setting))
 
     return {
         figure: {

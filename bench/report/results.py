@@ -9,9 +9,8 @@ from bench.report.details import details
 from bench.report.ratios import ratios
 from bench.report.summary import (
     Summary,
-    job,
+    figure_at,
     model_seconds,
-    plain,
     rate,
     seconds,
 )
@@ -47,7 +46,7 @@ def summarize(
 def load(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
     """Measure whole jobs: for ours that is listing, fetching, checks, MERGE and reconciliation."""
     size = sizes.peers
-    our_job = summary.median("chain", "fruits", size, workers, job("load_images", "seconds"))
+    our_job = summary.median("chain", "fruits", size, workers, figure_at("jobs", "load_images", "seconds"))
     peer = summary.median("peers", "binaryfile", size, workers, seconds)
     return {"fruits_img_s": rate(size, our_job), "binaryfile_img_s": rate(size, peer)}
 
@@ -59,7 +58,7 @@ def featurize(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
     def peer(name: str) -> float | None:
         return rate(size, summary.median("peers", name, size, workers, model_seconds))
 
-    our_stage = summary.median("chain", "fruits", size, workers, job("featurize", "stage_s"))
+    our_stage = summary.median("chain", "fruits", size, workers, figure_at("jobs", "featurize", "stage_s"))
     return {
         "fruits_img_s": rate(size, our_stage),
         "no_spark_limit_img_s": peer("no_spark_limit"),
@@ -76,7 +75,9 @@ def pca(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
             f"{name}_s": summary.median("pca", name, rows, workers, seconds)
             for name in ("fruits", *PCA_PEERS)
         } | {
-            "max_relative_error": summary.median("pca", "sklearn", rows, workers, plain("max_relative_error"))
+            "max_relative_error": summary.median(
+                "pca", "sklearn", rows, workers, figure_at("max_relative_error")
+            )
         }
     return by_rows
 
@@ -86,7 +87,7 @@ def night(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
     size = sizes.images[-1]
 
     def of(kind: str, figure: str) -> float | None:
-        return summary.median("night", kind, size, workers, plain(figure))
+        return summary.median("night", kind, size, workers, figure_at(figure))
 
     return {
         "images": size,
@@ -104,7 +105,9 @@ def scaling(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
     """Return images per second of the part of featurize that runs the model."""
 
     def of(size: int, slots: int) -> float | None:
-        return rate(size, summary.median("chain", "fruits", size, slots, job("featurize", "stage_s")))
+        return rate(
+            size, summary.median("chain", "fruits", size, slots, figure_at("jobs", "featurize", "stage_s"))
+        )
 
     images = {str(size): of(size, workers) for size in (*sizes.images, 1000, 5000, 20000)}
     return {"workers": {str(n): of(sizes.peers, n) for n in sorted({1, workers})}, "images": images}
@@ -119,10 +122,10 @@ def memory(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
     by_size: dict[str, Any] = {"1000": {}, "20000": {}}
     for size in sizes.images:
         by_size[str(size)] = {
-            "driver": summary.median("chain", "fruits", size, workers, plain("driver_mb")),
-            "worker": summary.median("chain", "fruits", size, workers, plain("worker_mb")),
+            "driver": summary.median("chain", "fruits", size, workers, figure_at("driver_mb")),
+            "worker": summary.median("chain", "fruits", size, workers, figure_at("worker_mb")),
             "driver_live_heap": summary.median(
-                "memory", "fruits", size, workers, plain("driver_live_heap_mb")
+                "memory", "fruits", size, workers, figure_at("driver_live_heap_mb")
             ),
         }
     return by_size

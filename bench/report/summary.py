@@ -58,18 +58,8 @@ def model_seconds(run: Run) -> float | None:
     return run.figures.get("stage_s", run.figures.get("seconds"))
 
 
-def job(stage: str, figure: str) -> Figure:
-    """Return a reader of a figure of one of our jobs."""
-    return lambda run: run.figures["jobs"][stage][figure] if "jobs" in run.figures else None
-
-
-def plain(name: str) -> Figure:
-    """Return a reader of a figure."""
-    return lambda run: run.figures.get(name)
-
-
-def inner(*path: str) -> Figure:
-    """Return a reader of a nested figure."""
+def figure_at(*path: str) -> Figure:
+    """Return a reader of the figure at a path of keys, for example `jobs`, `featurize`, `seconds`."""
 
     def figure(run: Run) -> float | None:
         value: Any = run.figures
@@ -78,11 +68,6 @@ def inner(*path: str) -> Figure:
         return cast("float | None", value)
 
     return figure
-
-
-def bytes_of(stage: str, name: str) -> Figure:
-    """Return a reader of the bytes that a job reported."""
-    return lambda run: run.figures.get("bytes", {}).get(stage, {}).get(name)
 
 
 def per_image(size: int, total: float | None) -> float | None:
