@@ -18,11 +18,11 @@ from typing import Any
 import font_source_sans_pro
 import typst
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docs" / "presentation"
 BUILD = ROOT / "build" / "presentation"
 BENCH = ROOT / "bench" / "results.json"
-SOURCE = HERE / "presentation.typ"
+SOURCE = FOLDER / "presentation.typ"
 LANGUAGES = ("fr", "en")
 
 
@@ -135,7 +135,7 @@ def _pinned(environment: str, package: str) -> str:
 
 def _measured_on() -> datetime:
     """Return the run's date, so that the same inputs give the same PDF."""
-    date = json.loads((HERE / "data" / "machine.json").read_text())["date"]
+    date = json.loads((FOLDER / "data" / "machine.json").read_text())["date"]
     return datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC)
 
 

@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 from botocore.configloader import raw_config_parse
 from PIL import Image
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docs" / "presentation"
 DEMO = ROOT / "build" / "demo"
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
 LABELS_SHOWN = 10
@@ -38,7 +38,7 @@ LIMIT_S = 3600
 
 def main() -> int:
     """Run the demo and write data/; OUT names another folder."""
-    out = Path(os.environ.get("OUT") or HERE / "data")
+    out = Path(os.environ.get("OUT") or FOLDER / "data")
     images = Path(os.environ["IMAGES"])
     load_before = psutil.getloadavg()[0]
     log = Path(out / "demo.log")

@@ -85,8 +85,8 @@ def test_listing_is_that_of_the_product(monkeypatch: pytest.MonkeyPatch) -> None
 def test_constants_are_those_of_the_source() -> None:
     from source import constants
 
-    found = constants("spark_jobs/fruits/pca/gramian.py")
-    assert (found["SCALE_BITS"], found["LIMIT"], found["_EXACT_ROWS"]) == (14, 8.0, 2**19)
+    values = constants("spark_jobs/fruits/pca/gramian.py")
+    assert (values["SCALE_BITS"], values["LIMIT"], values["_EXACT_ROWS"]) == (14, 8.0, 2**19)
     assert (model.DIMS, model.BROADCAST_ROWS, model.MOST_SUMS) == (1280, 1_000_000, 16)
 
 
@@ -161,8 +161,13 @@ def test_faster_jobs_move_the_limits_of_compute_and_no_other() -> None:
 
 
 def test_the_trial_counts_each_key_once_and_each_change() -> None:
-    found = plan_trial.trial(20_000)
-    assert (found["keys"], found["pages"], found["changed"], found["unchanged"]) == (20_000, 133, 200, 19_800)
+    measured = plan_trial.trial(20_000)
+    assert (measured["keys"], measured["pages"], measured["changed"], measured["unchanged"]) == (
+        20_000,
+        133,
+        200,
+        19_800,
+    )
 
 
 def test_the_lister_gives_sorted_keys_a_page_at_a_time() -> None:
@@ -176,13 +181,13 @@ def test_the_lister_gives_sorted_keys_a_page_at_a_time() -> None:
 
 @pytest.mark.slow
 def test_a_million_keys_pass_in_little_memory() -> None:
-    found = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-c", "import plan_trial, json; print(json.dumps(plan_trial.trial(1_000_000)))"],
         cwd=SCALE,
         capture_output=True,
         text=True,
         check=True,
     )
-    answer = json.loads(found.stdout)
+    answer = json.loads(ended.stdout)
     assert answer["keys"] == 1_000_000
     assert answer["peak_memory_mb"] < 400
