@@ -16,7 +16,7 @@ COPY requirements/uv.lock /locks/uv.lock
 RUN pip install --no-cache-dir --require-hashes --target /opt/uv --requirement /locks/uv.lock
 
 
-# Every Airflow service, and the one-shot services that migrate the database and fill the AWS emulator.
+# Every Airflow service, and the one-shot services that migrate the database and fill the laptop's AWS.
 FROM base AS airflow
 COPY docker/install.sh docker/packages/airflow.in requirements/airflow.lock /locks/
 RUN --mount=type=cache,target=/var/cache/uv --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv \
@@ -30,7 +30,7 @@ USER 50000:0
 ENTRYPOINT ["fruits-entrypoint"]
 
 
-# The Python of the cluster, which the AWS emulator executes steps with.
+# The Python of the cluster, which the laptop's AWS executes steps with.
 FROM base AS spark
 COPY docker/install.sh docker/packages/spark.in requirements/spark.lock /locks/
 RUN --mount=type=cache,target=/var/cache/uv --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv \
@@ -47,7 +47,7 @@ RUN install -d -o fruits -g root -m 775 /var/lib/fruits/models
 USER 50000:0
 
 
-# The AWS emulator: its endpoint, and the Spark that executes its steps.
+# The laptop's AWS: its endpoint, and the Spark that executes its steps.
 FROM spark AS aws
 # The newest security fixes of Java 17 rather than a version that the mirror drops one day.
 # hadolint ignore=DL3008

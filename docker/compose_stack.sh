@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The stack of docker-compose.yaml: docker/compose_stack.sh up | down | trigger [--wait] [KEY=VALUE ...] | DOCKER COMPOSE ARGUMENTS...
-# AWS_PROFILE in the environment drives that account instead of the AWS emulator (docker/real_account.yaml).
+# AWS_PROFILE in the environment drives that account instead of the laptop's AWS (docker/real_account.yaml).
 # For tests: FRUITS_ENV_FILE instead of .env; COMPOSE_FILE and COMPOSE_PROJECT_NAME as docker compose has them.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,4 +1,4 @@
-"""Fills the AWS emulator for docker-compose.yaml: the stack, the model, the photos; by the demo's own code.
+"""Fills the laptop's AWS for docker-compose.yaml: the stack, the model, the photos; by the demo's own code.
 
 Runs once for each start of the `aws` container, whose account begins empty. A second call on the same account
 changes nothing but the photos that have been added meanwhile.
@@ -23,7 +23,7 @@ SETTINGS = Path("/var/lib/fruits/deployment/settings.env")
 
 
 def main() -> None:
-    """Deploy, upload, and write the resulting settings for docker/entrypoint.sh."""
+    """Deploys, uploads, and leaves the settings that follow from it for docker/entrypoint.sh."""
     account = Account(os.environ["AWS_ENDPOINT_URL"], os.environ["AWS_REGION"], os.environ)
     stack = _stack(account, os.environ["FRUITS_DEPLOYMENT_ID"])
     model = json.loads((MODELS / "made.json").read_text())
@@ -59,10 +59,10 @@ def main() -> None:
 
 def _stack(account: Account, deployment_id: str) -> dict[str, str]:
     formation = account.client("cloudformation")
-    stacks = [stack for stack in formation.describe_stacks()["Stacks"] if stack["StackName"] == STACK]
-    if not stacks:
+    found = [stack for stack in formation.describe_stacks()["Stacks"] if stack["StackName"] == STACK]
+    if not found:
         return account.deploy(TEMPLATE, deployment_id)
-    return {output["OutputKey"]: output["OutputValue"] for output in stacks[0]["Outputs"]}
+    return {output["OutputKey"]: output["OutputValue"] for output in found[0]["Outputs"]}
 
 
 def _write_settings(settings: dict[str, str]) -> None:

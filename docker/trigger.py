@@ -1,4 +1,4 @@
-"""Start a run of the pipeline through Airflow's REST API: `make trigger`, inside the api-server's container.
+"""Starts a demo run of the pipeline through Airflow's REST API: `make trigger`, inside the api-server's container.
 
 Usage: python docker/trigger.py [--wait] [--dag DAG_ID] [KEY=VALUE ...]; a KEY=VALUE is a parameter of the run.
 """
@@ -6,16 +6,15 @@ Usage: python docker/trigger.py [--wait] [--dag DAG_ID] [KEY=VALUE ...]; a KEY=V
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import time
+import urllib.error
+import urllib.request
 from datetime import datetime
-
-import httpx
-
-from dev.demo.airflow_api import AirflowApi, AirflowFailed
-from dev.demo.progress import ConsoleReporter, failed_tasks, watch_run
+from typing import Any
 
 API = "http://127.0.0.1:8080"
 DEMO_LIMIT = 100_000  # any limit makes it a demo run, which writes to the demo tables
@@ -24,37 +23,106 @@ LAST_LINES = 15
 WAIT_SECONDS = 1800
 
 
+class Refused(Exception):
+    """The API server's answer is no: its status and its words."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(f"Airflow answered {status}: {words}")
+        self.status = status
+
+
+class Api:
+    """Airflow's REST API, logged in."""
+
+    def __init__(self, username: str, password: str) -> None:
+        self._token = ""
+        answer = self.call("POST", "/auth/token", {"username": username, "password": password})
+        self._token = answer["access_token"]
+
+    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
+        """One request with JSON in and out.
+
+        Raises:
+            Refused: any status from 400 on.
+        """
+        request = urllib.request.Request(  # noqa: S310  API is http
+            API + path,
+            method=method,
+            data=None if body is None else json.dumps(body).encode(),
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310
+                return json.load(reply)
+        except urllib.error.HTTPError as error:
+            raise Refused(error.code, error.read().decode(errors="replace")) from None
+
+
 def value_of(text: str) -> object:
-    """Parse 0.9, 12, true and null as JSON; return anything else as it is."""
+    """0.9, 12, true and null as JSON has them; anything else as it stands."""
     try:
         return json.loads(text)
     except ValueError:
         return text
 
 
-def wait_for_dag(api: AirflowApi, dag_id: str) -> None:
-    """Wait until the DAG is known, which takes seconds after a start.
+def wait_for_dag(api: Api, dag_id: str) -> None:
+    """Waits until the DAG is known, which takes seconds after a start.
 
     Raises:
-        AirflowFailed: It is not known after PARSE_SECONDS.
+        Refused: it is not known after PARSE_SECONDS.
     """
     deadline = time.monotonic() + PARSE_SECONDS
-    while not api.is_parsed(dag_id):
-        if time.monotonic() > deadline:
-            raise AirflowFailed(f"Airflow does not know the DAG {dag_id} after {PARSE_SECONDS} s")
-        time.sleep(1)
+    while True:
+        try:
+            api.call("GET", f"/api/v2/dags/{dag_id}")
+        except Refused as refused:
+            if refused.status != 404 or time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+        else:
+            return
 
 
-def print_first_failure(api: AirflowApi, dag_id: str, run_id: str) -> None:
-    """Print the end of the log of the task that failed first."""
-    for task in failed_tasks(api, dag_id, run_id)[:1]:
+def wait_for_run(api: Api, dag_id: str, run_id: str) -> str:
+    """The run's final state; tells each task's state when it changes. A machine out of breath is waited for."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    told: dict[str, str] = {}
+    run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            state = str(api.call("GET", run)["state"])
+            for task in api.call("GET", f"{run}/taskInstances?limit=100")["task_instances"]:
+                name, now = task["task_id"], str(task["state"])
+                if told.get(name, "None") != now:
+                    told[name] = now
+                    print(f"  {datetime.now():%H:%M:%S}  {name}: {now}", flush=True)
+            if state in ("success", "failed"):
+                return state
+        time.sleep(2)
+    return f"not done after {WAIT_SECONDS} s"
+
+
+def tell_first_failure(api: Api, dag_id: str, run_id: str) -> None:
+    """The end of the log of the task that failed first."""
+    run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
+    failed = [
+        task
+        for task in api.call("GET", f"{run}/taskInstances?limit=100")["task_instances"]
+        if task["state"] == "failed"
+    ]
+    for task in sorted(failed, key=lambda task: str(task["end_date"]))[:1]:
         print(f"--- the end of {task['task_id']}'s log:")
-        for line in api.task_log(dag_id, run_id, task["task_id"], task["try_number"])[-LAST_LINES:]:
-            print(f"    {line}")
+        log = api.call("GET", f"{run}/taskInstances/{task['task_id']}/logs/{task['try_number']}")
+        for entry in log["content"][-LAST_LINES:]:
+            causes = [
+                f"{cause['exc_type']}: {cause['exc_value']}" for cause in entry.get("error_detail") or []
+            ]
+            print("    " + " ".join([str(entry.get("event", "")), *causes]))
 
 
 def main() -> int:
-    """Run the command line; return 0 when the run has started, with --wait when it has succeeded."""
+    """Command line; returns 0 when the run was taken, with --wait when it succeeded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dag", default="fruits_pipeline")
     parser.add_argument("--wait", action="store_true", help="until the run has ended")
@@ -62,24 +130,25 @@ def main() -> int:
     options = parser.parse_args()
     pairs = (parameter.partition("=") for parameter in options.parameters)
     conf = {key: value_of(value) for key, _, value in pairs} or {"limit": DEMO_LIMIT}
-    site = os.environ["AIRFLOW__API__BASE_URL"]
-    run_id = f"demo__{datetime.now():%Y-%m-%dT%H-%M-%S}"
     try:
-        api = AirflowApi(API)
-        api.log_in("admin", os.environ["ADMIN_PASSWORD"])
+        api = Api("admin", os.environ["ADMIN_PASSWORD"])
         wait_for_dag(api, options.dag)
-        api.trigger(options.dag, run_id, conf)
-        print(f"{run_id} is running: {site}/dags/{options.dag}/runs/{run_id}", flush=True)
+        run_id = f"demo__{datetime.now():%Y-%m-%dT%H-%M-%S}"
+        api.call("PATCH", f"/api/v2/dags/{options.dag}", {"is_paused": False})
+        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
+        api.call("POST", f"/api/v2/dags/{options.dag}/dagRuns", body)
+        page = f"{os.environ['AIRFLOW__API__BASE_URL']}/dags/{options.dag}/runs/{run_id}"
+        print(f"{run_id} is running: {page}", flush=True)
         if not options.wait:
             return 0
-        state = watch_run(api, options.dag, run_id, ConsoleReporter(), timeout_s=WAIT_SECONDS)
+        state = wait_for_run(api, options.dag, run_id)
         if state == "failed":
-            print_first_failure(api, options.dag, run_id)
-    except (AirflowFailed, httpx.HTTPError) as error:
+            tell_first_failure(api, options.dag, run_id)
+    except (Refused, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     print(f"{run_id}: {state}")
-    print(f"What it did: {site}/plugin/fruits-runs/fruits-runs/runs/{run_id}")
+    print(f"What it did: {os.environ['AIRFLOW__API__BASE_URL']}/plugin/fruits-runs/fruits-runs/runs/{run_id}")
     return state != "success"
 
 

@@ -1,4 +1,4 @@
-"""Airflow's REST API, as the demo and the compose stack's `make trigger` call it."""
+"""Airflow's REST API, as the demo calls it."""
 
 from __future__ import annotations
 

@@ -58,10 +58,10 @@ def test_docker_compose_takes_the_files(files, services):
 
 
 def test_a_real_account_is_driven_by_its_profile_and_nothing_of_the_laptops(services):
-    names = re.findall(r"\$\{(FRUITS_\w+):\?", (REPOSITORY / "docker" / "real_account.yaml").read_text())
-    values = {name: "given" for name in names if name != "FRUITS_UID"}
-    assert "FRUITS_DEPLOYMENT_ID" in values
-    real = docker_compose_config(AWS_PROFILE="sandbox", **values)
+    asked = re.findall(r"\$\{(FRUITS_\w+):\?", (REPOSITORY / "compose" / "real_account.yaml").read_text())
+    given = {name: "given" for name in asked if name != "FRUITS_UID"}
+    assert "FRUITS_DEPLOYMENT_ID" in given
+    real = docker_compose_config(AWS_PROFILE="sandbox", **given)
     assert set(real) == set(services) - {"aws", "model", "account"}
     for name in AIRFLOW:
         environment = real[name]["environment"]
@@ -153,7 +153,7 @@ def test_no_secret_is_in_a_committed_file(env_example):
     text = (REPOSITORY / "docker-compose.yaml").read_text()
     for name, value in re.findall(r"^ *([A-Z_]*(?:PASSWORD|SECRET|KEY)(?:_ID)?): (.*)$", text, re.MULTILINE):
         assert value.startswith(("${", "*", "&")), name
-    for line in (REPOSITORY / "docker" / "laptop.env").read_text().splitlines():
+    for line in (REPOSITORY / "compose" / "laptop.env").read_text().splitlines():
         name, _, value = line.partition("=")
         assert not secret.search(name) or value.startswith("${"), name
     ignored = subprocess.run(["git", "check-ignore", "-q", ".env"], cwd=REPOSITORY, check=False)
@@ -162,19 +162,19 @@ def test_no_secret_is_in_a_committed_file(env_example):
 
 @pytest.mark.parametrize(("name", "lock"), LISTS.items())
 def test_an_image_holds_only_what_the_environments_name(name, lock):
-    names = lines_of(REPOSITORY / "docker" / "packages" / f"{name}.in")
+    asked = lines_of(REPOSITORY / "compose" / "packages" / f"{name}.in")
     named = lines_of(REPOSITORY / "requirements" / f"{lock}.in")
-    assert names <= named, f"not in requirements/{lock}.in: {names - named}"
+    assert asked <= named, f"not in requirements/{lock}.in: {asked - named}"
 
 
 def test_steps_run_in_an_image_that_holds_what_a_node_has():
     node = lines_of(REPOSITORY / "requirements" / "node.in") - {"-c spark.lock"}
-    assert lines_of(REPOSITORY / "docker" / "packages" / "spark.in") == node | {"pyspark"}
+    assert lines_of(REPOSITORY / "compose" / "packages" / "spark.in") == node | {"pyspark"}
 
 
 def test_the_airflow_image_holds_no_checks():
-    names = lines_of(REPOSITORY / "docker" / "packages" / "airflow.in")
-    assert not names & {"pytest", "ruff", "mypy", "moto", "pre-commit"}
+    asked = lines_of(REPOSITORY / "compose" / "packages" / "airflow.in")
+    assert not asked & {"pytest", "ruff", "mypy", "moto", "pre-commit"}
 
 
 def fill(tmp_path: Path) -> str:

@@ -69,23 +69,23 @@ class Stack:
             "WEIGHTS": str(WEIGHTS) if WEIGHTS.is_file() else "",
         }
 
-    def __call__(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
+    def __call__(self, *arguments: str, given: str | None = None, check: bool = True) -> str:
         """docker/compose_stack.sh, whose words are the failure's message."""
         done = subprocess.run(
-            [STACK, *arguments], env=self.env, input=stdin, capture_output=True, text=True, check=False
+            [STACK, *arguments], env=self.env, input=given, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0 or not check, f"{arguments}:\n{done.stdout}{done.stderr}"
         return done.stdout
 
     def password(self, user: str) -> str:
-        match = re.search(rf"^AIRFLOW_{user.upper()}_PASSWORD=(.+)$", self.env_file.read_text(), re.MULTILINE)
-        assert match
-        return match[1]
+        found = re.search(rf"^AIRFLOW_{user.upper()}_PASSWORD=(.+)$", self.env_file.read_text(), re.MULTILINE)
+        assert found
+        return found[1]
 
     def request(self, method: str, path: str, token: str = "", body: object = None) -> tuple[int, object]:
         """One request to the API server, from inside the stack."""
         words = self(
-            "exec", "-T", "api-server", "python", "-c", REQUEST, stdin=json.dumps([method, path, token, body])
+            "exec", "-T", "api-server", "python", "-c", REQUEST, given=json.dumps([method, path, token, body])
         )
         status, answer = json.loads(words)
         return status, answer
@@ -93,10 +93,10 @@ class Stack:
     def runs(self) -> dict[str, dict[str, object]]:
         """Each run.json in the lake, by its key."""
         settings = 'set -a; . /var/lib/fruits/deployment/settings.env; exec python -c "$0"'
-        listed: dict[str, dict[str, object]] = json.loads(
+        found: dict[str, dict[str, object]] = json.loads(
             self("exec", "-T", "scheduler", "bash", "-c", settings, RUNS)
         )
-        return listed
+        return found
 
     def login(self, user: str) -> str:
         body = {"username": user, "password": self.password(user)}
@@ -136,55 +136,55 @@ def stack(tmp_path_factory) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def output(stack) -> str:
+def said(stack) -> str:
     """What `make up` says once everything is healthy."""
     return stack("up")
 
 
 @pytest.fixture(scope="module")
-def run_id(stack, output) -> str:
+def run_id(stack, said) -> str:
     """A run that `make trigger` has started, and that has succeeded."""
     limit = f"limit={LIMIT}"
     words = stack("trigger", "--wait", limit)
-    match = re.search(r"^(demo__\S+): success$", words, re.MULTILINE)
-    assert match, words
-    return match[1]
+    found = re.search(r"^(demo__\S+): success$", words, re.MULTILINE)
+    assert found, words
+    return found[1]
 
 
-def test_up_says_where_it_is_and_how_to_log_in(stack, output):
-    assert f"http://localhost:{stack.env['AIRFLOW_PORT']}" in output
-    assert f"admin / {stack.password('admin')}" in output
+def test_up_says_where_it_is_and_how_to_log_in(stack, said):
+    assert f"http://localhost:{stack.env['AIRFLOW_PORT']}" in said
+    assert f"admin / {stack.password('admin')}" in said
 
 
-def test_the_deployment_is_made_of_the_photos_and_weights_that_were_given(output):
-    assert ("drawn" in output) == (not PHOTOS.is_dir())
-    assert f"weights: {'path' if WEIGHTS.is_file() else ''}" in output
+def test_the_deployment_is_made_of_the_photos_and_weights_that_were_given(said):
+    assert ("drawn" in said) == (not PHOTOS.is_dir())
+    assert f"weights: {'path' if WEIGHTS.is_file() else ''}" in said
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_no_service_runs_as_root(stack, output, service):
+def test_no_service_runs_as_root(stack, said, service):
     assert stack("exec", "-T", service, "id", "-u").strip() == "50000"
 
 
-def test_spark_starts_from_the_images_archive_of_classes(stack, output):
+def test_spark_starts_from_the_images_archive_of_classes(stack, said):
     python = ("env", "PYTHONPATH=/locks", "/opt/spark/bin/python")
     assert stack("exec", "-T", "aws", *python, "-c", START).split() == ["True", "0"]
 
 
-def test_whoever_is_not_logged_in_gets_nothing(stack, output):
+def test_whoever_is_not_logged_in_gets_nothing(stack, said):
     assert stack.request("GET", "/api/v2/dags")[0] == 401
     body = {"username": "admin", "password": "admin"}
     assert stack.request("POST", "/auth/token", body=body)[0] == 401
 
 
-def test_a_viewer_may_look_and_not_touch(stack, output):
+def test_a_viewer_may_look_and_not_touch(stack, said):
     token = stack.login("viewer")
     assert stack.request("GET", "/api/v2/dags", token)[0] == 200
     body = {"logical_date": None, "conf": {}}
     assert stack.request("POST", "/api/v2/dags/fruits_pipeline/dagRuns", token, body)[0] == 403
 
 
-def test_no_dag_is_broken(stack, output):
+def test_no_dag_is_broken(stack, said):
     _, errors = stack.request("GET", "/api/v2/importErrors", stack.login("admin"))
     assert errors["import_errors"] == []
 
