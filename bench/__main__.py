@@ -1,4 +1,4 @@
-"""Runs the benchmark: `make bench`, or `make bench QUICK=1` for less of everything in under ten minutes.
+"""Run the benchmark: `make bench`, or `make bench QUICK=1` for less of everything in under ten minutes.
 
 Writes build/bench/results.json and build/bench/index.html; every single run is in build/bench/runs.jsonl, and a suite
 that was interrupted goes on from there with --resume. --publish puts the results into bench/README.md (of a quick run,

@@ -1,4 +1,4 @@
-"""Makes the archive of classes from which Spark's driver starts on this machine, beside the Iceberg jars.
+"""Create the archive of classes from which Spark's driver starts on this machine, beside the Iceberg jars.
 
 Loading and verifying some 17,000 classes is a quarter of what a short step takes. Java's class-data sharing (JEP 350)
 keeps them: a small job that does what ours do (typical_job.py) dumps what it has loaded as it ends. Java itself

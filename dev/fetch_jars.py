@@ -1,4 +1,4 @@
-"""Fetches the two Iceberg jars into a cache, through Spark's own resolver, and checks them by SHA-256.
+"""Fetch the two Iceberg jars into a cache, through Spark's own resolver, and check them by SHA-256.
 
 Run by `make setup` in .venv-spark; a second call finds the jars and returns at once.
 """

@@ -1,4 +1,4 @@
-"""Runs the notebook from its first cell and writes it with its outputs; behind `make notebook`, in .venv-notebook.
+"""Run the notebook from its first cell and write it with its outputs: behind `make notebook`, in .venv-notebook.
 
 notebooks/fruits_pipeline.py is the source; the .ipynb beside it is the same cells (jupytext) with the outputs of a real
 run. Without --publish the executed notebook goes to build/notebook/.

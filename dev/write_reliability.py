@@ -1,4 +1,4 @@
-"""Writes docs/reliability.md from build/faults/results.json: what `make faults` injected, and what held."""
+"""Write docs/reliability.md from build/faults/results.json: what `make faults` injected, and what held."""
 
 from __future__ import annotations
 

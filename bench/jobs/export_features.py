@@ -1,4 +1,4 @@
-"""Writes the features of our table as a peer writes its own (key, features), for the check that all agree."""
+"""Write the features of our table as a peer writes its own (key, features), for the check that all agree."""
 
 from __future__ import annotations
 

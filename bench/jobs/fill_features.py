@@ -1,4 +1,4 @@
-"""Appends a Parquet file of made-up features to our `features` table, for the measurement of the PCA alone."""
+"""Append a Parquet file of made-up features to our `features` table, for the measurement of the PCA alone."""
 
 from __future__ import annotations
 

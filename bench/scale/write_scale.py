@@ -1,4 +1,4 @@
-"""Writes docs/scale.md from template.md and the figures of scale_model.py.
+"""Write docs/scale.md from template.md and the figures of scale_model.py.
 
 Run by `.venv-airflow/bin/python bench/scale/write_scale.py`. With --check it only says whether the document is what the
 inputs give.

@@ -1,4 +1,4 @@
-"""Builds the presentation: one Typst source, a PDF in each language, every figure read from a file.
+"""Build the presentation: one Typst source, a PDF in each language, every figure read from a file.
 
 Run by `make presentation`, in .venv-docs. Figures come from data/ (a real run, see take_run.py), from
 bench/results.json where it is published, and from the code's own constants (`facts`).

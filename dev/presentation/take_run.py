@@ -1,4 +1,4 @@
-"""Runs the demo over a folder of photos and keeps what the presentation shows of it, in data/.
+"""Run the demo over a folder of photos and keep what the presentation shows of it, in data/.
 
 Run by `make presentation-data IMAGES=… WEIGHTS=…`, in .venv-airflow. Nothing in data/ is typed by hand: run.json and
 stages/ are what the run itself wrote to the lake, machine.json says where and when, map.json holds the sampled
