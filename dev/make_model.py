@@ -217,7 +217,7 @@ def _card(model_id: str, engine: str, file: str, origin: str, weights_sha256: st
 
 def _is_whole(folder: Path, card: Card) -> bool:
     path = folder / card["file"]
-    return path.is_file() and bool(hashlib.sha256(path.read_bytes()).hexdigest() == card["model_id"])
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == card["model_id"]
 
 
 def _write(path: Path, data: bytes) -> None:
