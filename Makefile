@@ -68,7 +68,7 @@ test-compose: $(READY)/airflow ## The stack from build to a run and back, on the
 ## —— Read it ———————————————————————————————————————————————————————————————
 
 .PHONY: docs
-docs: setup ## The pages that the code writes: docs/data_dictionary.md, settings.md, dags.md
+docs: setup ## The pages that the code writes: docs/data_dictionary.md, settings.md, dags.md, map.md
 	$(AIRFLOW)/python dev/write_docs.py
 
 define NOTEBOOK_INPUT
@@ -99,24 +99,23 @@ presentation-data: setup ## Run the demo anew for the slides' figures (IMAGES=fo
 
 ## —— Answer for it —————————————————————————————————————————————————————————
 
+OPS := PYTHONPATH=plugins exec $(AIRFLOW)/python -m ops
 # Values go through the environment: a key of S3 may hold anything that a shell reads.
 .PHONY: forecast
 forecast: $(READY)/airflow ## What new images would cost, by profile and region (IMAGES=1000000 FORMAT=json LEARN=1)
-	@PYTHONPATH=plugins exec $(AIRFLOW)/python ops/forecast.py --images "$${IMAGES:?say how many: make forecast IMAGES=1000000}" \
-		--format "$${FORMAT:-table}" $(if $(LEARN),--learn)
+	@$(OPS) forecast --images "$${IMAGES:?say how many: make forecast IMAGES=1000000}" --format "$${FORMAT:-table}" $(if $(LEARN),--learn)
 
 .PHONY: prices
 prices: $(READY)/airflow ## Read include/prices.yaml anew from AWS (REGIONS="eu-west-1" TYPES="m7g.xlarge" EUR_PER_USD=0.9)
-	@PYTHONPATH=plugins exec $(AIRFLOW)/python ops/prices.py $(if $(REGIONS),--regions $(REGIONS)) $(if $(TYPES),--types $(TYPES)) \
-		$(if $(EUR_PER_USD),--eur-per-usd $(EUR_PER_USD))
+	@$(OPS) prices $(if $(REGIONS),--regions $(REGIONS)) $(if $(TYPES),--types $(TYPES)) $(if $(EUR_PER_USD),--eur-per-usd $(EUR_PER_USD))
 
 .PHONY: share
 share: $(READY)/airflow ## Expiring links to report, PCA and PDF of a run (RUN=scheduled__… HOURS=24)
-	@PYTHONPATH=plugins exec $(AIRFLOW)/python ops/share.py --run "$${RUN:?say which: make share RUN=scheduled__…}" --hours "$${HOURS:-24}"
+	@$(OPS) share --run "$${RUN:?say which: make share RUN=scheduled__…}" --hours "$${HOURS:-24}"
 
 .PHONY: export-image
 export-image: $(READY)/airflow ## All that is kept about one photo: build/exports/ (KEY=images/…/me.jpg or ID=…)
-	@PYTHONPATH=plugins exec $(AIRFLOW)/python ops/export_image.py $${KEY:+--key "$$KEY"} $${ID:+--id "$$ID"}
+	@$(OPS) export-image $${KEY:+--key "$$KEY"} $${ID:+--id "$$ID"}
 
 .PHONY: sbom
 sbom: $(READY)/sbom ## What each environment holds, as CycloneDX, from the locks: build/sbom/ (the jars' checksums: dev/fetch_jars.py)
@@ -126,7 +125,6 @@ sbom: $(READY)/sbom ## What each environment holds, as CycloneDX, from the locks
 
 ## —— A real account (credentials as boto3 finds them: AWS_PROFILE=name) ——————————
 
-OPS := PYTHONPATH=plugins $(AIRFLOW)/python -m ops
 IN_ACCOUNT := $(if $(DEPLOYMENT_ID),--deployment-id $(DEPLOYMENT_ID)) $(if $(REGION),--region $(REGION))
 
 .PHONY: deploy
@@ -198,8 +196,8 @@ lint: setup types imports ## Formatter, linter, types, who may import whom
 
 .PHONY: types
 types: setup
-	$(AIRFLOW)/mypy plugins/fruits_airflow plugins/run_report.py local_aws dev/demo compose
-	$(SPARK)/mypy spark_jobs/fruits
+	$(AIRFLOW)/mypy plugins/fruits_airflow plugins/run_report.py local_aws dags ops compose dev/demo dev/presentation dev/write_*.py dev/run_notebook.py
+	$(SPARK)/mypy spark_jobs dev/class_archive.py dev/fetch_jars.py dev/make_model.py dev/run_local.py dev/typical_job.py
 
 .PHONY: imports
 imports: setup

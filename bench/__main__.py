@@ -1,4 +1,4 @@
-"""Runs the benchmark: `make bench`, or `make bench QUICK=1` for less of everything in under ten minutes.
+"""Run the benchmark: `make bench`, or `make bench QUICK=1` for less of everything in under ten minutes.
 
 Writes build/bench/results.json and build/bench/index.html; every single run is in build/bench/runs.jsonl, and a suite
 that was interrupted goes on from there with --resume. --publish puts the results into bench/README.md (of a quick run,
@@ -28,7 +28,7 @@ OUT = REPOSITORY / "build" / "bench"
 
 
 def main() -> int:
-    """Runs, sums up, draws."""
+    """Run the benchmark; return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -40,27 +40,27 @@ def main() -> int:
         "--only", choices=SECTIONS, action="append", help="these sections alone; may be repeated"
     )
     parser.add_argument("--publish", action="store_true", help="write the results into bench/ as well")
-    given = parser.parse_args()
+    options = parser.parse_args()
     # So that a contestant is ended with us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    out = given.out.resolve()
+    out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     try:
         before = machine.describe()
-        if given.publish:
+        if options.publish:
             commits.check([before["commit"]])
-        suite = Suite(out, SIZES[given.sizes], given.workers, given.resume)
-        suite.run(given.only or SECTIONS)
-        in_one_go = not given.resume and not given.only
+        suite = Suite(out, SIZES[options.sizes], options.workers, options.resume)
+        suite.run(options.only or SECTIONS)
+        in_one_go = not options.resume and not options.only
         took_s = time.monotonic() - started if in_one_go else None
-        found = results.summarize(suite.journal.runs, suite.sizes, given.workers, before, took_s)
-        found["details"] |= {"photos": suite.photos.kind, "weights": suite.model.origin}
-        (out / "results.json").write_text(json.dumps(found, indent=1) + "\n")
-        (out / "index.html").write_text(page.render(found))
-        if given.publish:
-            commits.check(found["details"]["commits"])
-            readme.publish(found)
+        figures = results.summarize(suite.journal.runs, suite.sizes, options.workers, before, took_s)
+        figures["details"] |= {"photos": suite.photos.kind, "weights": suite.model.origin}
+        (out / "results.json").write_text(json.dumps(figures, indent=1) + "\n")
+        (out / "index.html").write_text(page.render(figures))
+        if options.publish:
+            commits.check(figures["details"]["commits"])
+            readme.publish(figures)
     except (RunFailed, Disagreement, TooFewPhotos, NotPublishable) as error:
         sys.stderr.write(f"ERROR {type(error).__name__}: {error}\n")
         return 1

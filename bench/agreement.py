@@ -19,7 +19,7 @@ class Disagreement(Exception):
 
 
 def largest_difference(theirs_folder: Path, ours_folder: Path, expected: int) -> float:
-    """The largest difference between a peer's features and ours, over the photos that both have.
+    """Return the largest difference between a peer's features and ours, over the photos that both have.
 
     Args:
         theirs_folder: The peer's result.
@@ -42,18 +42,18 @@ def largest_difference(theirs_folder: Path, ours_folder: Path, expected: int) ->
 
 
 def vectors(folder: Path) -> dict[str, np.ndarray]:
-    """Features by key, from a peer's result folder."""
+    """Return the features by key, from a peer's result folder."""
     schema = pa.schema([(KEY, pa.string()), (FEATURES, pa.list_(pa.float32()))])
-    found: dict[str, np.ndarray] = {}
+    by_key: dict[str, np.ndarray] = {}
     for file in sorted(folder.rglob("*.parquet")):
         table = pq.read_table(file, columns=[KEY, FEATURES]).cast(schema)
         rows = [np.asarray(row.values) for row in table[FEATURES]]
-        found |= dict(zip(table[KEY].to_pylist(), rows, strict=True))
-    return found
+        by_key |= dict(zip(table[KEY].to_pylist(), rows, strict=True))
+    return by_key
 
 
 def spectrum_difference(ours_file: Path, theirs_file: Path) -> dict[str, float]:
-    """How far two PCAs are apart: largest relative error of a variance ratio, sine of the subspaces' angle."""
+    """Compare two PCAs: largest relative error of a variance ratio, sine of the subspaces' angle."""
     with np.load(ours_file) as mine, np.load(theirs_file) as other:
         ratios, theirs = mine["explained_variance_ratio"], other["explained_variance_ratio"]
         overlap = np.linalg.svd(mine["components"] @ other["components"].T, compute_uv=False)

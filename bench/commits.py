@@ -17,14 +17,14 @@ class NotPublishable(Exception):
 
 
 def here() -> str:
-    """The commit of this tree, with a `+` when files that are measured differ from it."""
+    """Return the commit of this tree, with a `+` when files that are measured differ from it."""
     excluded = (f":(exclude){path}" for path in WRITTEN)
     changed = git("status", "--porcelain", "--", *MEASURED, *excluded)[1]
     return git("rev-parse", "--short=12", "HEAD")[1] + ("+" if changed else "")
 
 
 def check(commits: Iterable[str]) -> None:
-    """Sees to it that everybody can look up what was measured.
+    """Require commits that everybody can look up.
 
     Raises:
         NotPublishable: One is a changed tree, or none of the commits that this tree came from.
@@ -43,17 +43,17 @@ def check(commits: Iterable[str]) -> None:
 
 
 def is_ancestor(commit: str) -> bool:
-    """Whether HEAD came from that commit."""
+    """Tell whether HEAD came from that commit."""
     return git("merge-base", "--is-ancestor", commit, "HEAD")[0] == 0
 
 
 def history_is_whole() -> bool:
-    """Whether there is a git history here that was not cut off."""
+    """Tell whether there is a git history here that was not cut off."""
     return git("rev-parse", "--is-shallow-repository") == (0, "false")
 
 
 def git(*arguments: str) -> tuple[int, str]:
-    """Exit status and output of a git command."""
+    """Run a git command; return its exit status and output."""
     try:
         done = subprocess.run(
             ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False

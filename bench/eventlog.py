@@ -31,7 +31,7 @@ class Application:
 
 
 def read(folder: Path) -> list[Application]:
-    """The applications that logged into `folder`, by start."""
+    """Return the applications that logged into `folder`, by start."""
     logs = [
         parse(path) for path in folder.iterdir() if path.is_file() and not path.name.endswith(".inprogress")
     ]
@@ -39,7 +39,7 @@ def read(folder: Path) -> list[Application]:
 
 
 def parse(path: Path) -> Application:
-    """Reads one event log."""
+    """Read one event log."""
     application = Application()
     tasks: dict[int, list[int]] = {}
     with path.open() as lines:

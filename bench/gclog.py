@@ -19,17 +19,17 @@ _MB = {"K": 2**10 / 1e6, "M": 2**20 / 1e6, "G": 2**30 / 1e6}
 
 
 def options(folder: Path) -> list[str]:
-    """Java's options that keep a heap tight and write such a log into `folder`, one for each JVM."""
+    """Return Java's options that keep a heap tight and write such a log into `folder`, one for each JVM."""
     return [f"-Xlog:gc:file={folder}/%p.log", *TIGHT]
 
 
 def live_heaps(log: Path) -> list[float]:
-    """MB in use after each full collection, in their order."""
-    found = (_COLLECTION.search(line) for line in log.read_text().splitlines())
-    return [round(int(match[3]) * _MB[match[4]], 1) for match in found if match]
+    """Return the MB in use after each full collection, in their order."""
+    matches = (_COLLECTION.search(line) for line in log.read_text().splitlines())
+    return [round(int(match[3]) * _MB[match[4]], 1) for match in matches if match]
 
 
 def largest_live_heaps(folder: Path) -> list[float | None]:
-    """The most MB that each JVM that logged into `folder` held, by their ends; None for one never collected whole."""
+    """Return the most MB that each JVM held, in the order of their ends; None for a JVM without a full collection."""
     logs = sorted(folder.glob("*.log"), key=lambda log: log.stat().st_mtime_ns)
     return [max(live_heaps(log), default=None) for log in logs]

@@ -26,7 +26,7 @@ PACKAGES = (
 
 
 def describe() -> dict[str, Any]:
-    """Facts that a figure is worth nothing without."""
+    """Describe the machine that the figures come from."""
     return {
         "cpu": cpu(),
         "cores": os.cpu_count(),
@@ -41,7 +41,7 @@ def describe() -> dict[str, Any]:
 
 
 def cpu() -> str:
-    """The processor's name."""
+    """Return the processor's name."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():
@@ -51,11 +51,11 @@ def cpu() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the contestants' packages."""
-    found = {}
+    """Return the versions of the contestants' packages."""
+    installed = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

@@ -62,7 +62,7 @@ class Measured:
 
 
 def run(command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) -> Measured:
-    """Runs one contestant to its end; its output goes to `log`.
+    """Run one contestant to its end, with its output in `log`.
 
     Raises:
         RunFailed: It ended with an error.
@@ -93,11 +93,11 @@ def run(command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) ->
 
 
 def last_json(output: str) -> dict[str, Any]:
-    """The last line that is a JSON object."""
+    """Return the last line that is a JSON object."""
     for line in reversed(output.splitlines()):
         if line.startswith("{"):
-            found: dict[str, Any] = json.loads(line)
-            return found
+            answer: dict[str, Any] = json.loads(line)
+            return answer
     return {}
 
 
@@ -114,20 +114,20 @@ class Sampler(threading.Thread):
         self._over = threading.Event()
 
     def stop(self) -> None:
-        """Ends the thread."""
+        """End the thread."""
         self._over.set()
         self.join()
 
     @property
     def cpu_s(self) -> dict[str, float]:
         """Processor seconds by role, of all processes that were seen."""
-        found = dict.fromkeys(("driver", "worker", "other"), 0.0)
+        seconds = dict.fromkeys(("driver", "worker", "other"), 0.0)
         for pid, role in self._roles.items():
-            found[role] += self._cpu_s.get(pid, 0.0)
-        return found
+            seconds[role] += self._cpu_s.get(pid, 0.0)
+        return seconds
 
     def run(self) -> None:
-        """Samples until stopped."""
+        """Sample until stopped."""
         while not self._over.wait(SAMPLE_S):
             self._sample()
 
@@ -169,7 +169,7 @@ class Sampler(threading.Thread):
 
 
 def role_of(command: str, below_java: bool) -> str:
-    """What a process is to Spark, by its command line: `driver`, `worker` or `other`."""
+    """Return the role of a process by its command line: `driver`, `worker` or `other`."""
     if is_java(command):
         # Below another one it is that JVM itself, about to start something, and shares its memory.
         return "other" if below_java else "driver"
@@ -179,10 +179,10 @@ def role_of(command: str, below_java: bool) -> str:
 
 
 def is_java(command: str) -> bool:
-    """Whether a command line is a JVM's."""
+    """Tell whether a command line is a JVM's."""
     return command.split(" ", 1)[0].endswith("java")
 
 
 def load_average() -> float:
-    """The machine's load over the last minute."""
+    """Return the machine's load over the last minute."""
     return round(os.getloadavg()[0], 2)

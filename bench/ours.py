@@ -69,7 +69,7 @@ class Night:
         return self.wall_s - sum(float(self.metrics[stage]["seconds"]) for stage in STAGES)
 
     def figures(self) -> dict[str, Any]:
-        """What is kept of it."""
+        """Return the figures for the journal."""
         jobs = {
             name: {
                 "seconds": self.metrics[name]["seconds"],
@@ -103,7 +103,7 @@ def environment() -> dict[str, str]:
 
 
 def log_settings(folder: Path) -> dict[str, str]:
-    """Spark settings for an event log in `folder`, in one plain file per application."""
+    """Return Spark settings for an event log in `folder`, in one plain file per application."""
     return {
         "spark.eventLog.enabled": "true",
         "spark.eventLog.dir": folder.as_uri(),
@@ -113,25 +113,25 @@ def log_settings(folder: Path) -> dict[str, str]:
 
 
 def fresh(folder: Path) -> Path:
-    """An empty folder."""
+    """Create `folder` anew, empty."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
 
 
 def weights_argument() -> str:
-    """Real weights where they are at hand, else seeded random ones: never a download."""
-    found = sorted((shared_folder() / "weights").glob("*.h5"))
-    return str(found[0]) if found else "random"
+    """Return the shared weights where they exist, else `random`; never download."""
+    files = sorted((shared_folder() / "weights").glob("*.h5"))
+    return str(files[0]) if files else "random"
 
 
 def model(work: Path) -> Model:
-    """The model of the product, made by its own tool."""
+    """Convert the model with the product's own tool."""
     command = [PYTHON, "dev/make_model.py", "--weights", weights_argument(), "--out", MODELS]
-    made = measure.run(
+    measured = measure.run(
         [str(part) for part in command], work / "logs" / "model.log", environment(), REPOSITORY
     )
-    card = made.answer
+    card = measured.answer
     return Model(
         model_id=card["model_id"],
         origin=card["weights"],
@@ -141,7 +141,7 @@ def model(work: Path) -> Model:
 
 
 def night(images: Path, out: Path, work: Path, name: str, workers: int, tight: bool = False) -> Night:
-    """Runs the four jobs over `images` into the tables of `out` (new when there are none).
+    """Run the four jobs over `images` into the tables of `out`, which are created when there are none.
 
     With `tight` each driver collects its whole heap before it grows (`gclog`): for its memory, not for its speed.
     """
@@ -169,7 +169,7 @@ def night(images: Path, out: Path, work: Path, name: str, workers: int, tight: b
 
 
 def catalog_settings(warehouse: Path) -> dict[str, str]:
-    """An Iceberg catalog `lake` in a folder, as dev/run_local.py sets it up."""
+    """Return the settings of an Iceberg catalog `lake` in a folder, as dev/run_local.py sets it up."""
     return {
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
@@ -186,7 +186,7 @@ def catalog_settings(warehouse: Path) -> dict[str, str]:
 
 
 def zipped(target: Path) -> Path:
-    """The library of the jobs, as it is shipped."""
+    """Pack the library of the jobs as it is shipped."""
     package = REPOSITORY / "spark_jobs" / "fruits"
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -198,7 +198,7 @@ def zipped(target: Path) -> Path:
 def submit(
     script: Path, arguments: list[str], warehouse: Path, work: Path, name: str, workers: int
 ) -> tuple[Application, measure.Measured]:
-    """Runs one job script over the tables in `warehouse`."""
+    """Run one job script over the tables in `warehouse`."""
     events = fresh(work / "events" / name)
     settings = catalog_settings(warehouse) | log_settings(events)
     spark_home = next((REPOSITORY / ".venv-node" / "lib").glob("python3*/site-packages/pyspark"))

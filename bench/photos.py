@@ -32,25 +32,25 @@ class TooFewPhotos(Exception):
 
 
 def shared_folder() -> Path:
-    """Where photos and weights lie that are no part of the repository."""
+    """Return the folder of photos and weights outside the repository."""
     return Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
 
 
 def sources(drawn: Path) -> list[Path]:
-    """Photos to start from: real ones, else drawn into `drawn`; shuffled by a seed, so that labels are mixed."""
-    found = sorted((shared_folder() / "images" / "fruits360_sample").rglob("*.jpg"))
-    if not found:
+    """Return the source photos: real ones, else drawn into `drawn`; shuffled by a seed, so that labels are mixed."""
+    paths = sorted((shared_folder() / "images" / "fruits360_sample").rglob("*.jpg"))
+    if not paths:
         from dev.demo.drawing import draw_fruits
 
         if not drawn.is_dir():
             draw_fruits(drawn, per_label=40)
-        found = sorted(drawn.rglob("*.jpg"))
-    order = np.random.default_rng(SEED).permutation(len(found))
-    return [found[i] for i in order]
+        paths = sorted(drawn.rglob("*.jpg"))
+    order = np.random.default_rng(SEED).permutation(len(paths))
+    return [paths[i] for i in order]
 
 
 def variant(data: bytes, number: int) -> bytes:
-    """The `number`-th version of a photo; 0 is the photo itself."""
+    """Return the `number`-th version of a photo; 0 is the photo itself."""
     if number == 0:
         return data
     with Image.open(io.BytesIO(data)) as photo:
@@ -68,7 +68,7 @@ def variant(data: bytes, number: int) -> bytes:
 
 
 def distinct(originals: list[Path]) -> Iterator[tuple[str, bytes]]:
-    """Endless (key, bytes), all bytes different; keys are `part-NN/<label>/<pass>_<file>`.
+    """Yield (key, bytes) without end, all bytes different; keys are `part-NN/<label>/<pass>_<file>`.
 
     Raises:
         TooFewPhotos: a whole pass gave nothing new.
@@ -105,7 +105,7 @@ class PhotoSets:
         return "real" if real else "drawn"
 
     def grow(self, count: int) -> list[str]:
-        """Makes sure that `count` photos exist; returns the first `count` keys."""
+        """Make sure that `count` photos exist; return the first `count` keys."""
         keys: list[str] = json.loads(self._keys.read_text()) if self._keys.is_file() else []
         if len(keys) < count:
             keys = []
@@ -121,11 +121,11 @@ class PhotoSets:
         return keys[:count]
 
     def first(self, count: int) -> Path:
-        """A folder of the first `count` photos."""
+        """Return a folder of the first `count` photos."""
         return self.folder(f"first-{count}", self.grow(count))
 
     def folder(self, name: str, keys: list[str]) -> Path:
-        """A folder called `name` with the photos of these keys, made anew."""
+        """Create a folder called `name` anew, with the photos of these keys."""
         folder = self._root / name
         shutil.rmtree(folder, ignore_errors=True)
         for key in keys:

@@ -81,11 +81,11 @@ class Journal:
         self.runs = [Run(**json.loads(line)) for line in lines]
 
     def has(self, *key: object) -> bool:
-        """Whether that run is there already."""
+        """Tell whether the journal has that run."""
         return any(run.key == key for run in self.runs)
 
     def add(self, run: Run) -> None:
-        """Keeps a run, with the commit that it measured."""
+        """Append a run, with the commit that it measured."""
         run = replace(run, commit=commits.here())
         self.runs.append(run)
         with self._path.open("a") as file:

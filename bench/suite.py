@@ -54,7 +54,7 @@ class Suite:
         self.model = ours.model(work)
 
     def run(self, only: Collection[str] = SECTIONS) -> None:
-        """Everything, or the sections named."""
+        """Run everything, or the named sections."""
         most = max(self.sizes.peers, *self.sizes.images)
         self.photos.grow(most + most // 100)
         if not self.reference.is_dir() and not set(only) <= {"memory", "batching", "pca"}:
@@ -65,7 +65,7 @@ class Suite:
                     step(repeat)
 
     def steps(self) -> Iterator[tuple[str, Callable[[int], None]]]:
-        """One round of turns: the section that a step belongs to, and the step."""
+        """Yield the steps of a round, each with its section."""
         sizes, workers = self.sizes, self.workers
         yield "peers", partial(self.chain, sizes.peers, workers)
         for size in filter(None, (sizes.peers, sizes.small)):
@@ -90,7 +90,7 @@ class Suite:
     # —— ours ——
 
     def chain(self, size: int, workers: int, repeat: int) -> None:
-        """Our four jobs over `size` photos, into new tables."""
+        """Run our four jobs over `size` photos, into new tables."""
         if self.journal.has("chain", "fruits", size, workers, repeat):
             return
         out = ours.fresh(self.work / "out" / f"fruits-{size}-{workers}")
@@ -103,7 +103,7 @@ class Suite:
         shutil.rmtree(out)
 
     def nights(self, size: int, repeat: int) -> None:
-        """A full run, a night with 1 % more photos, a night with nothing new, over the same tables."""
+        """Run a full night, a night with 1 % more photos and a night with nothing new over the same tables."""
         if self.journal.has("night", "nothing_new", size, self.workers, repeat):
             return
         out = ours.fresh(self.work / "out" / f"nights-{size}")
@@ -118,7 +118,7 @@ class Suite:
         shutil.rmtree(out)
 
     def memory(self, size: int, repeat: int) -> None:
-        """Our four jobs over `size` photos, the heaps of their drivers kept tight."""
+        """Run our four jobs over `size` photos with tight driver heaps."""
         if self.journal.has("memory", "fruits", size, self.workers, repeat):
             return
         out = ours.fresh(self.work / "out" / f"memory-{size}")
@@ -143,7 +143,7 @@ class Suite:
     # —— peers ——
 
     def peer(self, name: str, size: int, workers: int, repeat: int) -> None:
-        """One peer over `size` photos; its features must be ours."""
+        """Run a peer over `size` photos; its features must equal ours."""
         if self.journal.has("peers", name, size, workers, repeat):
             return
         module, engine = PEERS[name]
@@ -155,7 +155,7 @@ class Suite:
         shutil.rmtree(out)
 
     def binaryfile(self, size: int, repeat: int) -> None:
-        """The usual way to load."""
+        """Run the usual way to load."""
         if self.journal.has("peers", "binaryfile", size, self.workers, repeat):
             return
         out = self.work / "out" / "binaryfile"
@@ -202,7 +202,7 @@ class Suite:
     # —— batches of the model ——
 
     def batching(self, size: int, repeat: int) -> None:
-        """Our engine with larger batches, and with a thread that decodes ahead."""
+        """Run our engine with larger batches, and with a thread that decodes ahead."""
         if self.journal.has("batching", "fruits", size, self.workers, repeat):
             return
         module = "bench.peers.batching"
@@ -216,7 +216,7 @@ class Suite:
     # —— PCA ——
 
     def our_pca(self, rows: int, repeat: int) -> None:
-        """Our reduce_pca job over made-up features, from untouched tables."""
+        """Run our reduce_pca job over synthetic features, from untouched tables."""
         if self.journal.has("pca", "fruits", rows, self.workers, repeat):
             return
         pristine, tables = self.work / "pca" / f"pristine-{rows}", self.work / "pca" / f"tables-{rows}"
@@ -231,9 +231,9 @@ class Suite:
         load = measure.load_average()
         script = REPOSITORY / "spark_jobs" / "reduce_pca.py"
         application, measured = ours.submit(script, arguments, tables, self.work, f"pca-{rows}", self.workers)
-        told = json.loads((run_folder / "stages" / "reduce_pca.json").read_text())
+        metrics = json.loads((run_folder / "stages" / "reduce_pca.json").read_text())
         figures = {
-            "seconds": told["seconds"],
+            "seconds": metrics["seconds"],
             "stage_s": application.longest_stage_s,
             "wall_s": round(measured.wall_s, 3),
             "memory_mb": round(measured.memory.total),
@@ -248,7 +248,7 @@ class Suite:
         ours.submit(script, arguments, ours.fresh(tables), self.work, f"fill-{rows}", self.workers)
 
     def pca_peer(self, name: str, rows: int, repeat: int) -> None:
-        """One peer over the same features; its spectrum is compared with ours."""
+        """Run a PCA peer over the same features; compare its spectrum with ours."""
         if self.journal.has("pca", name, rows, self.workers, repeat):
             return
         features = synthetic.write(rows, self.work / "pca" / f"features-{rows}.parquet")

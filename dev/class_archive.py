@@ -1,4 +1,4 @@
-"""Makes the archive of classes from which Spark's driver starts on this machine, beside the Iceberg jars.
+"""Create the archive of classes from which Spark's driver starts on this machine, beside the Iceberg jars.
 
 Loading and verifying some 17,000 classes is a quarter of what a short step takes. Java's class-data sharing (JEP 350)
 keeps them: a small job that does what ours do (typical_job.py) dumps what it has loaded as it ends. Java itself
@@ -29,19 +29,19 @@ class TrainingFailed(Exception):
 
 
 def options(folder: Path) -> list[str]:
-    """The options of spark-submit for the jars and, where it is there, the archive of `folder`."""
+    """Return the options of spark-submit for the jars and, where it exists, the archive of `folder`."""
     archive = folder / FILE_NAME
     return _class_path(folder) + (_java("SharedArchiveFile", archive) if archive.is_file() else [])
 
 
 def environment() -> dict[str, str]:
-    """Of a driver on this machine: ours, without what would give it another Spark, class path or settings."""
+    """Return this environment without the variables that name another Spark, class path or configuration."""
     kept = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_SPARK}
     return kept | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
 
 
 def make(folder: Path) -> bool:
-    """Makes `folder` hold the archive, in place of the one that is there.
+    """Create the archive in `folder`, or replace it.
 
     Args:
         folder: Where the Iceberg jars are.
@@ -55,7 +55,7 @@ def make(folder: Path) -> bool:
     """
     with tempfile.TemporaryDirectory(dir=folder) as work:
         # A JVM that maps half an archive dies of it: it gets its name when it is whole.
-        made = Path(work, FILE_NAME)
+        archive = Path(work, FILE_NAME)
         conf = {
             "spark.ui.enabled": "false",
             "spark.pyspark.python": sys.executable,
@@ -67,16 +67,16 @@ def make(folder: Path) -> bool:
         trained = _submit(
             *("--master", "local[2]"),
             *_class_path(folder),
-            *_java("ArchiveClassesAtExit", made),
+            *_java("ArchiveClassesAtExit", archive),
             *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
             str(_TYPICAL_JOB),
         )
         if trained.returncode:
             raise TrainingFailed(trained.stdout[-2000:])
-        if not made.is_file():
+        if not archive.is_file():
             (folder / FILE_NAME).unlink(missing_ok=True)
             return False
-        made.replace(folder / FILE_NAME)
+        archive.replace(folder / FILE_NAME)
         return True
 
 
@@ -101,7 +101,7 @@ def _submit(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(".cache/jars"))
     folder = parser.parse_args().folder.resolve()

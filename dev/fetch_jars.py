@@ -1,4 +1,4 @@
-"""Fetches the two Iceberg jars into a cache, through Spark's own resolver, and checks them by SHA-256.
+"""Fetch the two Iceberg jars into a cache, through Spark's own resolver, and check them by SHA-256.
 
 Run by `make setup` in .venv-spark; a second call finds the jars and returns at once.
 """
@@ -33,24 +33,24 @@ class ResolverFailed(Exception):
 
 
 def file_name(coordinate: str) -> str:
-    """The jar's file name in the cache: artifact-version.jar."""
+    """Return the jar's file name in the cache: artifact-version.jar."""
     _group, artifact, version = coordinate.split(":")
     return f"{artifact}-{version}.jar"
 
 
 def paths(folder: Path) -> list[Path]:
-    """Where the jars are in `folder`, always in the same order."""
+    """Return the paths of the jars in `folder`, always in the same order."""
     return [folder / file_name(coordinate) for coordinate in JARS]
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hex."""
+    """Return the SHA-256 of a file, as hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def missing(folder: Path) -> list[str]:
-    """Coordinates of the jars that are not in `folder`, or not as pinned."""
+    """Return the coordinates of the jars that `folder` lacks, or holds with another digest."""
     return [
         coordinate
         for coordinate, digest in JARS.items()
@@ -59,7 +59,7 @@ def missing(folder: Path) -> list[str]:
 
 
 def resolve(coordinates: list[str], ivy: Path) -> None:
-    """Lets Spark's resolver fetch `coordinates` into `ivy/jars`.
+    """Let Spark's resolver fetch `coordinates` into `ivy/jars`.
 
     Raises:
         ResolverFailed: with the resolver's own last words.
@@ -84,7 +84,7 @@ def resolve(coordinates: list[str], ivy: Path) -> None:
 
 
 def fetch(folder: Path) -> None:
-    """Makes `folder` hold each jar of `JARS` as pinned; a jar appears there only once it has been checked.
+    """Fetch the jars of `JARS` that `folder` lacks; a jar appears there only once its digest has been checked.
 
     Raises:
         JarMismatch: what the resolver fetched is not what was pinned.
@@ -99,14 +99,14 @@ def fetch(folder: Path) -> None:
         for coordinate in coordinates:
             group, artifact, version = coordinate.split(":")
             jar = Path(ivy, "jars", f"{group}_{artifact}-{version}.jar")
-            found = sha256(jar)
-            if found != JARS[coordinate]:
-                raise JarMismatch(f"{coordinate} has SHA-256 {found}, pinned is {JARS[coordinate]}")
+            digest = sha256(jar)
+            if digest != JARS[coordinate]:
+                raise JarMismatch(f"{coordinate} has SHA-256 {digest}, pinned is {JARS[coordinate]}")
             shutil.move(jar, folder / file_name(coordinate))
 
 
 def main() -> None:
-    """Command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(".cache/jars"))
     folder = parser.parse_args().folder.resolve()

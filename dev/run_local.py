@@ -123,7 +123,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     _check(arguments, out, images, models)
     run_id = datetime.now(UTC).strftime("local__%Y-%m-%dT%H-%M-%S.%f")
     run_folder = out / "runs" / run_id
-    count, size = input_listing.write_of_folder(images, str(run_folder / "listing.parquet"))
+    count, size = input_listing.write_folder_listing(images, str(run_folder / "listing.parquet"))
     print(f"{count} photos, {size / 1e6:.1f} MB in {images}")
     card = make_model.make(arguments.weights, models)
     model_id = card["model_id"] if arguments.engine == "litert" else card["reference_model_id"]

@@ -1,4 +1,4 @@
-"""Runs the notebook from its first cell and writes it with its outputs; behind `make notebook`, in .venv-notebook.
+"""Run the notebook from its first cell and write it with its outputs: behind `make notebook`, in .venv-notebook.
 
 notebooks/fruits_pipeline.py is the source; the .ipynb beside it is the same cells (jupytext) with the outputs of a real
 run. Without --publish the executed notebook goes to build/notebook/.
@@ -26,7 +26,7 @@ COLOURS = 200
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parses the command line, runs, writes; returns the exit status."""
+    """Run the notebook and write it; return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def execute(script: Path) -> nbformat.NotebookNode:
-    """Runs a paired script as a notebook, with this Python as its kernel.
+    """Run a paired script as a notebook, with this Python as its kernel.
 
     Raises:
         CellExecutionError: a cell raised; the message has the cell and the traceback.
@@ -74,7 +74,7 @@ def execute(script: Path) -> nbformat.NotebookNode:
 
 
 def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drops what belongs to one machine and moment, and makes the pictures smaller.
+    """Drop what belongs to one machine and moment (stderr, execution times), and make the pictures smaller.
 
     Of one machine and moment are stderr (Spark's and the jobs' logs) and execution times.
     """
@@ -90,7 +90,7 @@ def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def _smaller(png: str) -> str:
-    """A picture in base64 with a palette of its own: a third of the bytes, no difference to the eye."""
+    """Reduce a base64 picture to a palette of its own: a third of the bytes, no visible difference."""
     out = io.BytesIO()
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)

@@ -5,7 +5,7 @@ Submitted by class_archive.py, which keeps the classes that it makes the driver 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import pyarrow as pa
 from pyspark.sql import SparkSession
@@ -13,8 +13,8 @@ from pyspark.sql import SparkSession
 TABLE = "lake.training.images"
 
 
-def same(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Gives back what it gets, from a Python worker."""
+def same(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+    """Return the batches unchanged, from a Python worker."""
     yield from batches
 
 

@@ -1,6 +1,6 @@
-"""Writes data_dictionary.md, settings.md and dags.md in docs/, from the code and the templates in docs/reference/.
+"""Write data_dictionary.md, settings.md, dags.md and map.md in docs/, from the code and docs/reference/.
 
-Run by `make docs`, in .venv-airflow. With --check it only says which page is not what the code gives.
+Run by `make docs`, in .venv-airflow. With --check it only reports the pages that differ from what the code gives.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from string import Template
@@ -39,6 +39,9 @@ UNITS = {
     "_minutes": "minutes",
     "_eur": "EUR",
 }
+PACKAGES = ("plugins", "spark_jobs", "local_aws", "ops", "dev", "bench")
+SCRIPTS = ("plugins", "spark_jobs")
+"""Their own files are entry points, not modules of a package."""
 PLACEHOLDERS = {"deployment_id": "docs", "raw_bucket": "raw-bucket", "lake_bucket": "lake-bucket"}
 
 
@@ -47,7 +50,7 @@ class Undocumented(Exception):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Writes or checks; returns the exit status."""
+    """Write or check the pages; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args(argv).check
@@ -64,12 +67,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def pages() -> dict[str, str]:
-    """Each page's text, by its name in docs/."""
-    return {"data_dictionary.md": data_dictionary(), "settings.md": settings(), "dags.md": dags()}
+    """Return each page's text, by its name in docs/."""
+    writers = {"data_dictionary": data_dictionary, "settings": settings, "dags": dags, "map": code_map}
+    return {f"{name}.md": write() for name, write in writers.items()}
 
 
 def data_dictionary() -> str:
-    """Every table, column and unit, and how to query it."""
+    """Describe every table, column and unit, and how to query them."""
     tables, keys = _literal("TABLES"), _literal("KEYS")
     template = Template((TEMPLATES / "data_dictionary.md").read_text())
     if unsaid := sorted(set(tables) - set(template.get_identifiers())):
@@ -82,7 +86,7 @@ def data_dictionary() -> str:
             (f"`{name}`", kind.lower(), "" if required else "yes", _unit(name), what)
             for name, kind, required, what in columns(table, sql)
         ]
-        key = ", ".join(f"`{one}`" for one in keys[table])
+        key = ", ".join(f"`{column}`" for column in keys[table])
         head = ("column", "type", "may be NULL", "unit", "what it holds")
         parts[table] = f"Key: {key}.\n\n{_table(head, rows)}"
     query = _literal("CURRENT_PCA").strip()
@@ -92,7 +96,7 @@ def data_dictionary() -> str:
 
 
 def columns(table: str, sql: str) -> Iterator[tuple[str, str, bool, str]]:
-    """Name, type, whether it is required, and the comment of each column of a table.
+    """Yield name, type, whether it is required, and the comment of each column of a table.
 
     Raises:
         Undocumented: a column has no COMMENT, or is written in a way that this does not read.
@@ -107,38 +111,38 @@ def columns(table: str, sql: str) -> Iterator[tuple[str, str, bool, str]]:
 
 
 def settings() -> str:
-    """Every setting with its type, default and purpose."""
-    said, kinds = setting_texts(SETTINGS_FILE.read_text()), get_type_hints(Settings)
+    """Describe every setting with its type, default and purpose."""
+    texts, kinds = setting_texts(SETTINGS_FILE.read_text()), get_type_hints(Settings)
     rows = []
     for field in fields(Settings):
-        if field.name not in said:
+        if field.name not in texts:
             raise Undocumented(f"{SETTINGS_FILE.name}: say what {field.name} is for, in a comment beside it")
         default = "required" if field.default is MISSING else _default(field.default)
         kind = getattr(kinds[field.name], "__name__", str(kinds[field.name])).replace(
             " | None", " or nothing"
         )
-        rows.append((f"`{field.name}`", kind, default, _unit(field.name), said[field.name]))
+        rows.append((f"`{field.name}`", kind, default, _unit(field.name), texts[field.name]))
     table = _table(("key", "type", "default", "unit", "what for"), rows)
     return Template((TEMPLATES / "settings.md").read_text()).substitute(settings=table)
 
 
 def setting_texts(yaml: str) -> dict[str, str]:
-    """What the comments of settings.yaml say of each key."""
-    said: dict[str, str] = {}
+    """Return the comment of settings.yaml on each key."""
+    texts: dict[str, str] = {}
     last = ""
     for line in yaml.splitlines():
         if (match := _SETTING.match(line) or _REQUIRED.match(line)) and match["what"]:
             last = match["key"]
-            said[last] = match["what"]
+            texts[last] = match["what"]
         elif last and (more := _MORE.match(line)):
-            said[last] += f" {more['what']}"
+            texts[last] += f" {more['what']}"
         else:
             last = ""
-    return said
+    return texts
 
 
 def dags() -> str:
-    """Each DAG's own words, its tasks and its parameters."""
+    """Describe each DAG, its tasks and its parameters."""
     parts = []
     for dag_id, dag in sorted(load_dags().items()):
         doc = re.sub(r"^(#+) ", r"##\1 ", dag.doc_md.strip(), flags=re.M)
@@ -147,11 +151,11 @@ def dags() -> str:
         parts.append(_table(("task", "what it does"), rows))
         params = [(name, dag.params.get_param(name)) for name in dag.params]
         if params:
-            rows = [
+            described = [
                 (f"`{name}`", _default(param.value), _oneline(param.description or ""))
                 for name, param in params
             ]
-            parts.append(_table(("parameter of a manual run", "default", "what for"), rows))
+            parts.append(_table(("parameter of a manual run", "default", "what for"), described))
     return Template((TEMPLATES / "dags.md").read_text()).substitute(dags="\n\n".join(parts))
 
 
@@ -163,19 +167,39 @@ def _schedule(dag: Any) -> str:
 
 
 def task_doc(task: Any) -> str:
-    """What a task says of itself.
+    """Return the first paragraph of a task's documentation.
 
     Raises:
         Undocumented: it says nothing.
     """
-    said = task.doc_md or getattr(getattr(task, "python_callable", None), "__doc__", None)
-    if not said:
+    text = task.doc_md or getattr(getattr(task, "python_callable", None), "__doc__", None)
+    if not text:
         raise Undocumented(f"{task.dag_id}.{task.task_id}: give the task a docstring or doc_md")
-    return str(said).strip().split("\n\n")[0]
+    return str(text).strip().split("\n\n")[0]
+
+
+def code_map(root: Path = ROOT) -> str:
+    """List every package with the first sentence of its docstring.
+
+    Raises:
+        Undocumented: A folder of modules is no package, or its package has no docstring.
+    """
+    rows = []
+    for top in PACKAGES:
+        folders = {path.parent for path in (root / top).rglob("*.py")} - {root / top for top in SCRIPTS}
+        for folder in sorted(folders):
+            init = folder / "__init__.py"
+            doc = ast.get_docstring(ast.parse(init.read_text())) if init.is_file() else None
+            name = folder.relative_to(root).as_posix()
+            if not doc:
+                raise Undocumented(f"{name}/__init__.py: say in a docstring what the folder is for")
+            rows.append((f"`{name}/`", _oneline(doc.split("\n\n")[0])))
+    table = _table(("package", "what"), rows)
+    return Template((TEMPLATES / "map.md").read_text()).substitute(rooms=table)
 
 
 def load_dags() -> dict[str, Any]:
-    """All DAGs, with the settings as they come and placeholders for what is required."""
+    """Load all DAGs, with the default settings and placeholders for the required ones."""
     for name in [name for name in os.environ if name.startswith("FRUITS_")]:
         del os.environ[name]
     os.environ |= {f"FRUITS_{key.upper()}": value for key, value in PLACEHOLDERS.items()}
@@ -190,7 +214,7 @@ def load_dags() -> dict[str, Any]:
 
 
 def _literal(name: str) -> Any:
-    """A constant of schemas.py, without importing Spark."""
+    """Read a constant of schemas.py without importing Spark."""
     for node in ast.parse(SCHEMAS.read_text()).body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
             return ast.literal_eval(node.value) if node.value else {}
@@ -209,7 +233,7 @@ def _oneline(text: str) -> str:
     return " ".join(text.split())
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

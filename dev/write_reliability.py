@@ -1,4 +1,4 @@
-"""Writes docs/reliability.md from build/faults/results.json: what `make faults` injected, and what held."""
+"""Write docs/reliability.md from build/faults/results.json: what `make faults` injected, and what held."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ parts can be run alone; `+` after a commit: with changes that were not committed
 
 
 def page(results: Sequence[Mapping[str, Any]]) -> str:
-    """The page as Markdown."""
-    held = sum(bool(one["held"]) for one in results)
+    """Return the page as Markdown."""
+    held = sum(bool(result["held"]) for result in results)
     unseen, missing = _unseen(results), without_result(results)
     named = f": {', '.join(missing)}" if missing else ""
     count = f"{held} of {len(results)} held; {len(missing)} moments of faults have no result{named}."
@@ -44,43 +44,42 @@ def page(results: Sequence[Mapping[str, Any]]) -> str:
         "|---|---|---|---|---|--:|---|",
     ]
     gaps = [
-        {
-            "fault": fault,
-            "moment": moment,
-            "runner": "",
-            "what": _NO_SENSE.get((fault, moment), "**no result**"),
-        }
-        for fault, moment in unseen
+        {"fault": pair[0], "moment": pair[1], "runner": "", "what": _NO_SENSE.get(pair, "**no result**")}
+        for pair in unseen
     ]
-    for one in sorted([*results, *gaps], key=_order):
-        if not one["runner"]:
-            lines.append(f"| {one['fault']} | {one['moment']} | – | {one['what']} | – | | |")
+    for result in sorted([*results, *gaps], key=_order):
+        name = f"| {result['fault']} | {result['moment']} |"
+        if not result["runner"]:
+            lines.append(f"{name} – | {result['what']} | – | | |")
             continue
-        outcome = "yes" if one["held"] else "**no**: " + "; ".join(one["broken"]).replace("|", "\\|")
-        found = f"{one['seconds']:.0f} | {one['when'][:10]}, {one['commit']}"
-        lines.append(
-            f"| {one['fault']} | {one['moment']} | {one['runner']} | {one['what']} | {outcome} | {found} |"
-        )
+        outcome = "yes" if result["held"] else "**no**: " + "; ".join(result["broken"]).replace("|", "\\|")
+        measured = f"{result['seconds']:.0f} | {result['when'][:10]}, {result['commit']}"
+        lines.append(f"{name} {result['runner']} | {result['what']} | {outcome} | {measured} |")
     return "\n".join(lines) + "\n"
 
 
 def without_result(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The moments that should have one and do not: a test was skipped, or not chosen."""
+    """Return the moments that lack a result: a test was skipped, or not chosen."""
     return [" ".join(pair) for pair in _unseen(results) if pair not in _NO_SENSE]
 
 
 def _unseen(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    seen = {(one["fault"], one["moment"]) for one in results}
+    seen = {(result["fault"], result["moment"]) for result in results}
     return [pair for pair in itertools.product(_FAULTS, _MOMENTS) if pair not in seen]
 
 
-def _order(one: Mapping[str, Any]) -> tuple[int, str, int, str]:
-    number = re.fullmatch(r"F(\d+)", one["fault"])
-    return int(number[1]) if number else 1000, one["runner"], _MOMENTS.index(one["moment"]), one["what"]
+def _order(result: Mapping[str, Any]) -> tuple[int, str, int, str]:
+    number = re.fullmatch(r"F(\d+)", result["fault"])
+    return (
+        int(number[1]) if number else 1000,
+        result["runner"],
+        _MOMENTS.index(result["moment"]),
+        result["what"],
+    )
 
 
 def main() -> int:
-    """Writes the page; exit 2 when there are no results, 1 when a moment has none: what was skipped did not hold."""
+    """Write the page; return 2 without results, 1 when a moment lacks one, since a skipped test does not hold."""
     if not RESULTS.is_file():
         print(f"{RESULTS} is missing: run make faults", file=sys.stderr)
         return 2

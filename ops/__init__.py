@@ -1,1 +1,1 @@
-"""What a team does once with an AWS account: deploy include/stack.yaml, fill it, look it over, take it down."""
+"""What a team runs against an AWS account: deployment, forecast, prices, shared links, export of an image."""

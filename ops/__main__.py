@@ -1,32 +1,29 @@
-"""`python -m ops COMMAND`: behind `make deploy`, `destroy`, `verify`, `environment` and `notebook-cluster`."""
+"""`python -m ops COMMAND`: what a team runs against an account, behind the make targets of the same names."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.config.errors import FruitsError
 from fruits_airflow.config.settings import load_settings
+from fruits_airflow.cost.prices import PRICES_FILE
 from fruits_airflow.emr.code_bundle import build_bundle
 
 from ops.drift import compare_stack
-from ops.environment import (
-    PLATFORMS,
-    EnvironmentFailed,
-    pack,
-    upload,
-)
+from ops.environment import PLATFORMS, EnvironmentFailed, pack, upload
+from ops.export_image import export_image
+from ops.forecast import print_forecast
 from ops.network import tag_network
 from ops.notebook import notebook_cluster
+from ops.prices import DEFAULT_REGIONS, refresh_prices
 from ops.removal import destroy
-from ops.stack import (
-    AwsAccount,
-    Declined,
-    Deployment,
-    DeploymentFailed,
-)
+from ops.share import print_links
+from ops.stack import AwsAccount, Declined, Deployment, DeploymentFailed
 
 # Output of the stack → setting of the deployment.
 SETTINGS = {
@@ -44,70 +41,103 @@ SETTINGS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns the exit status: 0 done, 1 failed, 2 wrong call, 3 declined."""
+    """Run a command; return the exit status: 0 done, 1 failed, 2 wrong call, 3 declined, 130 interrupted."""
     options = _parser().parse_args(arguments)
     try:
-        _COMMANDS[options.command](options)
+        options.run(options)
     except Declined:
         print("Nothing was changed.")
         return 3
-    except (DeploymentFailed, EnvironmentFailed, FruitsError) as error:
+    except (DeploymentFailed, EnvironmentFailed, FruitsError, FileExistsError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     except (BotoCoreError, ClientError) as error:
         print(f"ERROR: AWS: {error}. Are these the right credentials (AWS_PROFILE)?", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Interrupted; repeat the command, it goes on where it is.", file=sys.stderr)
+        print("Interrupted. Repeat the command: it continues where it stopped.", file=sys.stderr)
         return 130
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m ops", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    names = {name: commands.add_parser(name) for name in _COMMANDS}
-    for name in ("deploy", "destroy", "verify", "environment"):
-        names[name].add_argument("--deployment-id", default=os.environ.get("FRUITS_DEPLOYMENT_ID"))
-        names[name].add_argument("--region", default=os.environ.get("FRUITS_REGION") or "eu-west-1")
-    for name in ("deploy", "destroy"):
-        names[name].add_argument("--yes", action="store_true", help="do not ask")
-    names["deploy"].add_argument(
-        "--alarm-email", help="who is told when the month gets dear; 'none' for no budget"
-    )
-    names["deploy"].add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE")
-    names["environment"].add_argument("--architecture", choices=sorted(PLATFORMS), default="arm64")
-    names["environment"].add_argument("--upload", action="store_true", help="into the lake of the deployment")
-    names["notebook-cluster"].add_argument("--owner", default=os.environ.get("USER") or "somebody")
+    commands = parser.add_subparsers(required=True)
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], None], *parents: argparse.ArgumentParser
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, parents=parents, description=run.__doc__, help=run.__doc__)
+        command.set_defaults(run=run)
+        return command
+
+    stack = argparse.ArgumentParser(add_help=False)
+    stack.add_argument("--deployment-id", default=os.environ.get("FRUITS_DEPLOYMENT_ID"))
+    stack.add_argument("--region", default=os.environ.get("FRUITS_REGION") or "eu-west-1")
+    consent = argparse.ArgumentParser(add_help=False)
+    consent.add_argument("--yes", action="store_true", help="do not ask")
+
+    deploy = add("deploy", _deploy, stack, consent)
+    deploy.add_argument("--alarm-email", help="receives the budget's alarms; 'none' for no budget")
+    deploy.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE")
+    add("verify", _verify, stack)
+    add("destroy", _destroy, stack, consent)
+    environment = add("environment", _environment, stack)
+    environment.add_argument("--architecture", choices=sorted(PLATFORMS), default="arm64")
+    environment.add_argument("--upload", action="store_true", help="into the lake of the deployment")
+    notebook = add("notebook-cluster", _notebook_cluster)
+    notebook.add_argument("--owner", default=os.environ.get("USER") or "somebody")
+    forecast = add("forecast", _forecast)
+    forecast.add_argument("--images", type=_count, required=True, help="new images, for example 1000000")
+    forecast.add_argument("--format", choices=("table", "json"), default="table")
+    forecast.add_argument("--learn", action="store_true", help="take the speed from the runs in the lake")
+    prices = add("prices", _prices)
+    prices.add_argument("--regions", nargs="+", default=DEFAULT_REGIONS)
+    prices.add_argument("--types", nargs="+", help="default: those of include/cluster.yaml and of the file")
+    prices.add_argument("--eur-per-usd", type=float)
+    prices.add_argument("--file", type=Path, default=PRICES_FILE)
+    share = add("share", _share)
+    share.add_argument("--run", dest="run_id", required=True, help="the run's folder below runs/ in the lake")
+    share.add_argument("--hours", type=float, default=24.0)
+    export = add("export-image", _export_image)
+    image = export.add_mutually_exclusive_group(required=True)
+    image.add_argument("--key", help="of the object in the raw bucket")
+    image.add_argument("--id", help="of the image: hex SHA-256 of its key")
+    export.add_argument("--out", type=Path, default=Path("build/exports"), help="parent of the new folder")
     return parser
+
+
+def _count(text: str) -> int:
+    if (count := int(text)) < 0:
+        raise argparse.ArgumentTypeError(f"{text}: give 0 or more")
+    return count
 
 
 def _deployment(options: argparse.Namespace) -> Deployment:
     if not options.deployment_id:
         raise DeploymentFailed("which deployment? Say DEPLOYMENT_ID=name, as deployment_id in the settings")
-    yes = getattr(options, "yes", False)
-    return Deployment(
-        AwsAccount(options.region), options.deployment_id, print, (lambda _: True) if yes else _ask
-    )
+    confirm = (lambda _: True) if getattr(options, "yes", False) else _confirm
+    return Deployment(AwsAccount(options.region), options.deployment_id, print, confirm)
 
 
-def _ask(question: str) -> bool:
+def _confirm(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise DeploymentFailed("nobody to ask here; say YES=1 if you have seen what changes")
+        raise DeploymentFailed("there is no terminal to confirm on; check the changes, then say YES=1")
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _deploy(options: argparse.Namespace) -> None:
+    """Deploy include/stack.yaml: show the changes, ask, execute, verify."""
     deployment = _deployment(options)
-    parameters = dict(one.split("=", 1) for one in options.parameter)
+    parameters = dict(parameter.split("=", 1) for parameter in options.parameter)
     if options.alarm_email is None and deployment.describe() is None:
         raise DeploymentFailed(
-            "who is told when a month gets dear? Say ALARM_EMAIL=address, or ALARM_EMAIL=none"
+            "who receives the budget's alarms? Say ALARM_EMAIL=address, or ALARM_EMAIL=none"
         )
     if options.alarm_email is not None:
         parameters["AlarmEmail"] = "" if options.alarm_email == "none" else options.alarm_email
     if subnet_id := parameters.get("SubnetId"):
-        tag_network(deployment.account, subnet_id, deployment.ask)
+        tag_network(deployment.account, subnet_id, deployment.confirm)
     outputs = deployment.deploy(parameters)
     print("\nThe settings of this deployment (.env, or the environment of Airflow):")
     print(f"FRUITS_DEPLOYMENT_ID={deployment.deployment_id}\nFRUITS_REGION={options.region}")
@@ -124,12 +154,14 @@ def _deploy(options: argparse.Namespace) -> None:
 
 
 def _destroy(options: argparse.Namespace) -> None:
+    """Remove a deployment with its photos and tables, and verify that nothing costs."""
     for line in destroy(_deployment(options)):
         print(f"  {line}")
     print("Nothing that costs is left.")
 
 
 def _verify(options: argparse.Namespace) -> None:
+    """Compare every resource of the stack with the template."""
     deployment = _deployment(options)
     count, differences = compare_stack(deployment.account, deployment.stack_name)
     if differences:
@@ -138,20 +170,21 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _environment(options: argparse.Namespace) -> None:
+    """Pack the nodes' libraries, and upload them if asked to."""
     packed = pack(options.architecture)
-    print(
-        f"{packed.path}: {packed.size_bytes / 1e6:.0f} MB, {packed.unpacked_bytes / 1e6:.0f} MB unpacked",
-        file=sys.stderr,
-    )
+    megabytes, unpacked = packed.size_bytes / 1e6, packed.unpacked_bytes / 1e6
+    print(f"{packed.path}: {megabytes:.0f} MB, {unpacked:.0f} MB unpacked", file=sys.stderr)
     if options.upload:
         deployment = _deployment(options)
         bucket = deployment.outputs()["LakeBucket"]
-        new = upload(packed, deployment.account.client("s3"), bucket)
-        print(f"{'uploaded to' if new else 'already in'} s3://{bucket}/env/{packed.digest}/", file=sys.stderr)
+        is_new = upload(packed, deployment.account.client("s3"), bucket)
+        state = "uploaded to" if is_new else "already in"
+        print(f"{state} s3://{bucket}/env/{packed.digest}/", file=sys.stderr)
     print(f"FRUITS_NODE_ENVIRONMENT={packed.digest}")
 
 
 def _notebook_cluster(options: argparse.Namespace) -> None:
+    """Start a cluster with Livy and JupyterEnterpriseGateway for two hours."""
     settings = load_settings()
     cluster = notebook_cluster(settings, options.owner, AwsAccount(settings.region))
     bundle = f"s3://{settings.lake_bucket}/code/{build_bundle().digest}"
@@ -163,13 +196,25 @@ def _notebook_cluster(options: argparse.Namespace) -> None:
     )
 
 
-_COMMANDS = {
-    "deploy": _deploy,
-    "destroy": _destroy,
-    "verify": _verify,
-    "environment": _environment,
-    "notebook-cluster": _notebook_cluster,
-}
+def _forecast(options: argparse.Namespace) -> None:
+    """Print what new images would cost, by profile and region."""
+    print_forecast(options.images, options.format, options.learn)
+
+
+def _prices(options: argparse.Namespace) -> None:
+    """Refresh include/prices.yaml from AWS."""
+    refresh_prices(options.file, options.regions, options.types, options.eur_per_usd)
+
+
+def _share(options: argparse.Namespace) -> None:
+    """Print expiring links to a run's report, PCA export and PDFs."""
+    print_links(options.run_id, options.hours)
+
+
+def _export_image(options: argparse.Namespace) -> None:
+    """Export everything that is stored about a photo."""
+    export_image(options.key, options.id, options.out)
+
 
 if __name__ == "__main__":
     sys.exit(main())

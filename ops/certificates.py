@@ -1,7 +1,7 @@
-"""The certificate by which a deployment's nodes know each other: encryption in transit (EMR, PEM files in S3).
+"""The certificate for encryption in transit between the nodes of a deployment (EMR, PEM files in S3).
 
-One for the deployment, signed by itself, for names inside the region only. EMR copies it to each node; nobody else
-trusts it.
+Each deployment has its own self-signed certificate, for names inside its region only. EMR copies it to each node;
+nobody else trusts it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RENEW_DAYS = 90
 
 
 def make_certificate(region: str, now: datetime) -> bytes:
-    """The zip that EMR wants: privateKey.pem, certificateChain.pem, trustedCertificates.pem."""
+    """Return the zip that EMR expects: privateKey.pem, certificateChain.pem, trustedCertificates.pem."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     host = f"*.{region}.compute.internal"
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
@@ -50,24 +50,24 @@ def make_certificate(region: str, now: datetime) -> bytes:
     return buffer.getvalue()
 
 
-def expires(content: bytes) -> datetime:
-    """When the certificate of such a zip ends."""
+def expiry(content: bytes) -> datetime:
+    """Return when the certificate of such a zip expires."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return x509.load_pem_x509_certificate(archive.read("certificateChain.pem")).not_valid_after_utc
 
 
-def keep_certificate(s3: Any, bucket: str, region: str, now: datetime | None = None) -> bool:
-    """Puts a certificate where the security configuration names it, if there is none or it ends soon.
+def ensure_certificate(s3: Any, bucket: str, region: str, now: datetime | None = None) -> bool:
+    """Upload a certificate where the security configuration names it, if there is none or it expires soon.
 
     Returns:
-        Whether it was made anew; clusters that run keep the old one to their end.
+        Whether a new certificate was uploaded; running clusters keep the old one to their end.
     """
     moment = now or datetime.now(UTC)
     try:
-        there = s3.get_object(Bucket=bucket, Key=KEY)["Body"].read()
+        current = s3.get_object(Bucket=bucket, Key=KEY)["Body"].read()
     except s3.exceptions.NoSuchKey:
-        there = None
-    if there is not None and expires(there) > moment + timedelta(days=RENEW_DAYS):
+        current = None
+    if current is not None and expiry(current) > moment + timedelta(days=RENEW_DAYS):
         return False
     s3.put_object(Bucket=bucket, Key=KEY, Body=make_certificate(region, moment))
     return True

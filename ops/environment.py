@@ -1,8 +1,8 @@
-"""The libraries of the nodes, packed: from requirements/node.lock to one archive in our bucket, named by its digest.
+"""Pack the libraries of the nodes: from requirements/node.lock to an archive in our bucket, named by its digest.
 
 A node installs nothing from a third party: it fetches this archive, checks it against the digest in its name, and
-unpacks it beside its image's Python. The wheels come from the package index of the machine that packs, with their
-hashes from the lock, for the nodes' architecture and not for this one's; nothing of them is run here.
+unpacks it beside its image's Python. The wheels come from the package index of the machine that packs, with the
+hashes of the lock and for the nodes' architecture; none of their code runs here.
 """
 
 from __future__ import annotations
@@ -37,32 +37,26 @@ class EnvironmentFailed(Exception):
 
 @dataclass(frozen=True)
 class Packed:
-    """A packed environment.
-
-    Attributes:
-        digest: SHA-256 of the archive, hex.
-        path: the archive.
-        size_bytes: of the archive.
-        unpacked_bytes: of the files in it.
-    """
+    """A packed environment."""
 
     digest: str
+    """SHA-256 of the archive, hex."""
     path: Path
     size_bytes: int
     unpacked_bytes: int
 
 
 def pack(architecture: str, folder: Path = PACKED, uv: Path = UV, lock: Path = LOCK) -> Packed:
-    """Packs the libraries for an architecture; the same lock gives the same archive on one machine.
+    """Pack the libraries for an architecture; the same lock gives the same archive on the same machine.
 
     Args:
         architecture: `arm64` or `x86_64`.
-        folder: where the archive is left, as `<digest>/environment.tar.gz`.
-        uv: the installer.
-        lock: the libraries, with hashes.
+        folder: Parent of the archive, which becomes `<digest>/environment.tar.gz`.
+        uv: The installer.
+        lock: The libraries, with hashes.
 
     Raises:
-        EnvironmentFailed: a wheel is missing, does not fit its hash, or the package index does not answer.
+        EnvironmentFailed: A wheel is missing or does not match its hash, or the package index does not answer.
     """
     with tempfile.TemporaryDirectory() as temporary:
         libraries = Path(temporary) / "libraries"
@@ -77,17 +71,17 @@ def pack(architecture: str, folder: Path = PACKED, uv: Path = UV, lock: Path = L
         shutil.rmtree(libraries / "bin", ignore_errors=True)  # commands that name this machine's Python
         manifest = {"architecture": MACHINES[architecture], "python": PYTHON, "lock": _sha256(lock)}
         (libraries / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-        made = Path(temporary) / ARCHIVE
-        unpacked = _archive(libraries, made)
-        digest = _sha256(made)
+        archive = Path(temporary) / ARCHIVE
+        unpacked = _archive(libraries, archive)
+        digest = _sha256(archive)
         path = folder / digest / ARCHIVE
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(made, path)
+        shutil.move(archive, path)
     return Packed(digest, path, path.stat().st_size, unpacked)
 
 
 def upload(packed: Packed, s3: Any, bucket: str) -> bool:
-    """Puts an environment into the lake, once; returns whether it was new."""
+    """Upload an environment to the lake unless it is there; return whether it was new."""
     key = f"env/{packed.digest}/{ARCHIVE}"
     if s3.list_objects_v2(Bucket=bucket, Prefix=key).get("KeyCount", 0):
         return False
@@ -96,7 +90,7 @@ def upload(packed: Packed, s3: Any, bucket: str) -> bool:
 
 
 def _archive(folder: Path, path: Path) -> int:
-    """Packs files by name, without times and owners; tests of the libraries stay out. Returns the bytes packed."""
+    """Pack files by name, without times, owners and the libraries' tests; return the bytes of the files."""
     total = 0
     with (
         path.open("wb") as raw,

@@ -1,13 +1,11 @@
-"""What a number of new images would cost, by profile and region: `make forecast IMAGES=1000000 [FORMAT=json]`."""
+"""Print what a number of new images would cost, by profile and region."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from typing import Any
 
-from fruits_airflow.config.errors import ConfigError
+import boto3
 from fruits_airflow.config.regions import EU_REGIONS
 from fruits_airflow.config.settings import load_settings
 from fruits_airflow.config.strict_yaml import read_yaml_mapping
@@ -18,39 +16,24 @@ from fruits_airflow.runs.forecast import forecast_table, learned_speed, past_run
 from fruits_airflow.storage.lake import Lake
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Prints the table; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, required=True, help="new images, for example 1000000")
-    parser.add_argument("--format", choices=("table", "json"), default="table")
-    parser.add_argument(
-        "--learn", action="store_true", help="take the speed from the runs in the deployment's lake"
-    )
-    arguments = parser.parse_args(argv)
-    if arguments.images < 0:
-        parser.error(f"--images {arguments.images}: none or more")
-    try:
-        learned = _learned() if arguments.learn else None
-        rows = forecast_table(arguments.images, _profiles(), learned)
-        if arguments.format == "json":
-            print(json.dumps(rows, indent=1))
-        else:
-            _print_table(arguments.images, rows, learned)
-    except ConfigError as error:
-        print(f"ERROR {type(error).__name__}: {error}", file=sys.stderr)
-        return 2
-    return 0
+def print_forecast(images: int, output_format: str, learn: bool) -> None:
+    """Print the costs of `images` new images.
 
-
-def _profiles() -> list[str]:
-    return sorted(
-        read_yaml_mapping(CLUSTER_FILE)["profiles"].keys() - {"notebook"}
-    )  # that one runs no pipeline
+    Args:
+        images: New images.
+        output_format: `table` or `json`.
+        learn: Take the speed from the runs in the deployment's lake, not from include/cluster.yaml.
+    """
+    learned = _learned() if learn else None
+    profiles = sorted(read_yaml_mapping(CLUSTER_FILE)["profiles"].keys() - {"notebook"})  # runs no pipeline
+    rows = forecast_table(images, profiles, learned)
+    if output_format == "json":
+        print(json.dumps(rows, indent=1))
+    else:
+        _print_table(images, rows, learned)
 
 
 def _learned() -> tuple[float, int] | None:
-    import boto3
-
     settings = load_settings()
     lake = Lake(boto3.client("s3", region_name=settings.region), settings.lake_bucket)
     return learned_speed(past_runs(lake), settings.engine)
@@ -68,12 +51,6 @@ def _print_table(images: int, rows: list[dict[str, Any]], learned: tuple[float, 
     if learned:
         speed = f"{learned[0]:.1f} images/s per vCPU, the median of the last {learned[1]} runs"
     print(f"\nSpeed: {speed}.")
-    remembered = [region for region in EU_REGIONS if load_prices(region).remembered]
+    remembered = ", ".join(region for region in EU_REGIONS if load_prices(region).remembered)
     if remembered:
-        print(
-            f"Prices from memory, in part or whole: {', '.join(remembered)}. Run make prices before relying on them."
-        )
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        print(f"Prices from memory, in part or whole: {remembered}. Run make prices before relying on them.")

@@ -10,7 +10,7 @@ from fruits_airflow.emr.cluster_lint import POLICY_TAG
 from ops.stack import DeploymentFailed
 
 
-def tag_network(account: Any, subnet_id: str, ask: Callable[[str], bool]) -> None:
+def tag_network(account: Any, subnet_id: str, confirm: Callable[[str], bool]) -> None:
     """Tag an existing subnet and its VPC, so that EMR's service role may start nodes there.
 
     AmazonEMRServicePolicy_v2 allows EC2's calls in a subnet and a VPC only if both carry the tag.
@@ -18,7 +18,7 @@ def tag_network(account: Any, subnet_id: str, ask: Callable[[str], bool]) -> Non
     Args:
         account: Clients by service.
         subnet_id: The subnet.
-        ask: Asks a question; true for yes.
+        confirm: Ask a question; true for yes.
 
     Raises:
         DeploymentFailed: A tag is missing, and the answer was no.
@@ -36,7 +36,7 @@ def tag_network(account: Any, subnet_id: str, ask: Callable[[str], bool]) -> Non
     if not untagged:
         return
     names = " and ".join(untagged)
-    if not ask(f"Tag {names} with {POLICY_TAG}=true? EMR's service role acts in a tagged network only."):
+    if not confirm(f"Tag {names} with {POLICY_TAG}=true? EMR's service role acts in a tagged network only."):
         raise DeploymentFailed(
             f"{names}: the tag {POLICY_TAG}=true is missing, and EMR would start no node there. Set it, or "
             "deploy with CreateVpc=true"

@@ -1,4 +1,4 @@
-"""A cluster for a data scientist: Spark behind Livy and JupyterEnterpriseGateway, with a short deadline of its own."""
+"""A cluster for a data scientist: Spark behind Livy and JupyterEnterpriseGateway, with a short deadline."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ NOT_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
-    """The owner's notebook cluster: the one that lives, or a new one.
+    """Return the owner's live notebook cluster, or create it.
 
-    Its nodes have the stack's role for notebooks in place of the settings' instance profile.
+    Its nodes have the stack's role for notebooks instead of the settings' instance profile.
 
     Args:
-        settings: of the deployment.
-        owner: whose; part of the cluster's name, so that a second call finds it.
-        account: clients by service, and the region.
+        settings: Settings of the deployment.
+        owner: Part of the cluster's name, by which a second call finds it.
+        account: Clients by service, and the region.
 
     Raises:
         CostCeilingExceeded: `max_cost_eur` does not pay for ten minutes.
-        ClusterRefused: the cluster breaks a rule.
-        ResidencyError: the region is not in the European Union.
-        DeploymentFailed: there is no such deployment.
+        ClusterRefused: The cluster breaks a rule.
+        ResidencyError: The region is not in the European Union.
+        DeploymentFailed: There is no such deployment.
     """
     outputs = Deployment(account, settings.deployment_id, print, lambda _: False).outputs()
     settings = replace(settings, instance_profile=outputs["NotebookInstanceProfile"])
@@ -57,7 +57,7 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
             ),
             profile.longest_minutes(settings.max_cluster_minutes),
         )
-        made = cluster_body(
+        request = cluster_body(
             settings,
             identity,
             profile,
@@ -65,12 +65,12 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
             lake_region=account.region,
             ends_at=ends_at,
         )
-        require_sound_cluster(made, settings, account.region, now, account.client("emr"))
-        return made
+        require_sound_cluster(request, settings, account.region, now, account.client("emr"))
+        return request
 
     desk = ClusterLifecycle(
         client=account.client("emr"),
-        # RunJobFlow takes no token: a request that is sent again makes a second cluster
+        # RunJobFlow takes no token: a repeated request creates a second cluster.
         single_attempt_client=account.client("emr", attempts=1),
         journal=Journal(lake, run_key(identity.run_id)),
         identity=identity,

@@ -1,7 +1,8 @@
-"""Taking a deployment down: clusters, stack, every version of every object, the key; then a look for what costs."""
+"""Remove a deployment (clusters, stack, every version of every object, keys) and verify that nothing costs."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,55 +12,55 @@ from fruits_airflow.emr.clusters import LIVE_STATES
 
 from ops.stack import Declined, Deployment, DeploymentFailed
 
-KEY_DAYS = 7  # the least that KMS waits; a key that waits costs nothing
+KEY_DAYS = 7  # the minimum of KMS; a key that is pending deletion costs nothing
 BUCKETS = ("raw", "lake", "access")
 EMPTYING_ROUNDS = 5  # S3 may write access logs for hours
 
 
 def destroy(deployment: Deployment) -> list[str]:
-    """Removes everything that a deployment owns; may be repeated after an interruption.
+    """Remove everything that a deployment owns; a repeated call continues after an interruption.
 
     Returns:
-        What was looked for afterwards, a line each, all gone.
+        The lines of `verify_removed`.
 
     Raises:
-        Declined: the answer was no.
-        DeploymentFailed: something that costs is still there; the message names it.
+        Declined: The answer was no.
+        DeploymentFailed: Something that costs is still there; the message names it.
     """
-    account, say = deployment.account, deployment.say
+    account, log = deployment.account, deployment.log
     buckets = _buckets(deployment)
     keys = _keys(deployment)
     stack = deployment.describe()
     if not (stack or buckets or keys):
-        say(f"There is nothing of {deployment.stack_name} in {account.region}.")
-        return left_over(deployment)
+        log(f"There is nothing of {deployment.stack_name} in {account.region}.")
+        return verify_removed(deployment)
     for bucket in buckets:
-        count, size = _weigh(account.client("s3"), bucket)
-        say(f"  s3://{bucket}: {count} objects and versions, {size / 1e6:.1f} MB")
-    say(f"  the stack {deployment.stack_name}, its roles, databases and {len(keys)} key(s)")
-    if not deployment.ask("Remove all this for good? Photos, tables and models cannot be brought back."):
+        count, size = _size(account.client("s3"), bucket)
+        log(f"  s3://{bucket}: {count} objects and versions, {size / 1e6:.1f} MB")
+    log(f"  the stack {deployment.stack_name}, its roles, databases and {len(keys)} key(s)")
+    if not deployment.confirm("Remove all this for good? Photos, tables and models cannot be brought back."):
         raise Declined
     _end_clusters(deployment)
     _remove_emr_leftovers(deployment)
     if stack:
         account.client("cloudformation").delete_stack(StackName=deployment.stack_name)
-        deployment.wait_gone()
-        say("The stack is gone.")
+        deployment.wait_deleted()
+        log("The stack is gone.")
     _remove_buckets(deployment, buckets)
     for key in keys:
         account.client("kms").schedule_key_deletion(KeyId=key, PendingWindowInDays=KEY_DAYS)
-        say(f"The key {key} is disabled, and deleted in {KEY_DAYS} days.")
-    return left_over(deployment)
+        log(f"The key {key} is disabled, and deleted in {KEY_DAYS} days.")
+    return verify_removed(deployment)
 
 
-def left_over(deployment: Deployment) -> list[str]:
-    """Looks for whatever of a deployment would still cost.
+def verify_removed(deployment: Deployment) -> list[str]:
+    """Verify that nothing of a deployment is left that costs.
 
     Returns:
-        What was looked for, a line each, all gone.
+        A line for each kind of resource that was looked for.
 
     Raises:
-        DeploymentFailed: something is there; it is named.
+        DeploymentFailed: Something is left; the message names it.
     """
     account = deployment.account
     tag = _by_tag(deployment)
@@ -67,68 +68,69 @@ def left_over(deployment: Deployment) -> list[str]:
     running = [*tag, {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
     reservations = ec2.describe_instances(Filters=running)["Reservations"]
     networks = _networks(deployment)
-    found = {
+    left = {
         "buckets": _buckets(deployment),
-        "clusters": [one["Id"] for one in _clusters(deployment)],
-        "machines": [one["InstanceId"] for each in reservations for one in each["Instances"]],
-        "disks": [one["VolumeId"] for one in ec2.describe_volumes(Filters=tag)["Volumes"]],
+        "clusters": [cluster["Id"] for cluster in _clusters(deployment)],
+        "machines": [machine["InstanceId"] for group in reservations for machine in group["Instances"]],
+        "disks": [disk["VolumeId"] for disk in ec2.describe_volumes(Filters=tag)["Volumes"]],
         "networks": networks,
         "endpoints": [endpoint["VpcEndpointId"] for endpoint in _endpoints(ec2, networks)],
         "keys": _keys(deployment),
         "stack": [deployment.stack_name] if deployment.describe() else [],
     }
-    if still := {kind: names for kind, names in found.items() if names}:
+    if still := {kind: names for kind, names in left.items() if names}:
         listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in still.items())
         raise DeploymentFailed(
             f"still there, and some of it costs: {listed}. Repeat make destroy, or remove it by hand"
         )
-    return [f"{kind}: none" for kind in found]
+    return [f"{kind}: none" for kind in left]
 
 
 def _buckets(deployment: Deployment) -> list[str]:
-    """The deployment's buckets that exist, by name: the access log, which the others write to, last."""
+    """Return the deployment's existing buckets by name; the access log, which the others write to, comes last."""
     account_id = deployment.account.client("sts").get_caller_identity()["Account"]
-    there = {one["Name"] for one in deployment.account.client("s3").list_buckets()["Buckets"]}
+    existing = {bucket["Name"] for bucket in deployment.account.client("s3").list_buckets()["Buckets"]}
     names = [
         f"fruits-{deployment.deployment_id}-{kind}-{account_id}-{deployment.account.region}"
         for kind in BUCKETS
     ]
-    return [name for name in names if name in there]
+    return [name for name in names if name in existing]
 
 
 def _keys(deployment: Deployment) -> list[str]:
-    """The deployment's keys that are not waiting for their deletion, by their tags."""
+    """Return the deployment's keys, by their tags, without those that are pending deletion."""
     kms = deployment.account.client("kms")
-    wanted = {"project": "fruits", "deployment": deployment.deployment_id}.items()
-    found = []
+    own_tags = {"project": "fruits", "deployment": deployment.deployment_id}.items()
+    keys = []
     for page in kms.get_paginator("list_keys").paginate():
         for key in page["Keys"]:
             described = kms.describe_key(KeyId=key["KeyId"])["KeyMetadata"]
             if described["KeyManager"] != "CUSTOMER" or described["KeyState"] == "PendingDeletion":
                 continue
             tags = kms.list_resource_tags(KeyId=key["KeyId"])["Tags"]
-            if wanted <= {tag["TagKey"]: tag["TagValue"] for tag in tags}.items():
-                found.append(key["KeyId"])
-    return found
+            if own_tags <= {tag["TagKey"]: tag["TagValue"] for tag in tags}.items():
+                keys.append(key["KeyId"])
+    return keys
 
 
 def _clusters(deployment: Deployment) -> list[dict[str, Any]]:
     emr = deployment.account.client("emr")
     pages = emr.get_paginator("list_clusters").paginate(ClusterStates=[*LIVE_STATES, "TERMINATING"])
     prefix = f"fruits/{deployment.deployment_id}/"
-    return [one for page in pages for one in page["Clusters"] if one["Name"].startswith(prefix)]
+    clusters = (cluster for page in pages for cluster in page["Clusters"])
+    return [cluster for cluster in clusters if cluster["Name"].startswith(prefix)]
 
 
 def _end_clusters(deployment: Deployment) -> None:
     clusters = _clusters(deployment)
     if not clusters:
         return
-    ids = [one["Id"] for one in clusters]
+    ids = [cluster["Id"] for cluster in clusters]
     emr = deployment.account.client("emr")
     emr.set_termination_protection(JobFlowIds=ids, TerminationProtected=False)
     emr.terminate_job_flows(JobFlowIds=ids)
-    deployment.say(f"Ending {', '.join(ids)}")
-    deployment.until(lambda: {"left": _clusters(deployment)}, lambda seen: not seen["left"])
+    deployment.log(f"Ending {', '.join(ids)}")
+    deployment.wait_until(lambda: _clusters(deployment), operator.not_)
 
 
 def _by_tag(deployment: Deployment) -> list[dict[str, Any]]:
@@ -171,22 +173,22 @@ def _remove_emr_leftovers(deployment: Deployment) -> None:
         return [endpoint["VpcEndpointId"] for endpoint in _endpoints(ec2, networks) if _is_from_emr(endpoint)]
 
     if left := endpoints():
-        deployment.say(f"Removing what EMR left: {', '.join(left)}")
+        deployment.log(f"Removing what EMR left: {', '.join(left)}")
         if refused := ec2.delete_vpc_endpoints(VpcEndpointIds=left).get("Unsuccessful"):
             reason = refused[0]["Error"]["Message"]
             raise DeploymentFailed(f"{left[0]} cannot be deleted: {reason}; delete it, repeat make destroy")
-        deployment.until(lambda: {"left": endpoints()}, lambda seen: not seen["left"])
+        deployment.wait_until(endpoints, operator.not_)
     pages = ec2.get_paginator("describe_security_groups").paginate(Filters=_in(networks)) if networks else []
     groups = [group for page in pages for group in page["SecurityGroups"] if _is_from_emr(group)]
-    for group in groups:  # EMR's groups refer to one another: their rules go first
+    for group in groups:  # EMR's groups refer to each other: their rules go first
         if rules := group["IpPermissions"]:
             ec2.revoke_security_group_ingress(GroupId=group["GroupId"], IpPermissions=rules)
         if rules := group["IpPermissionsEgress"]:
             ec2.revoke_security_group_egress(GroupId=group["GroupId"], IpPermissions=rules)
     if groups:
-        deployment.say(f"Removing what EMR left: {', '.join(group['GroupName'] for group in groups)}")
+        deployment.log(f"Removing what EMR left: {', '.join(group['GroupName'] for group in groups)}")
         ids = [group["GroupId"] for group in groups]
-        deployment.until(lambda: {"left": _delete_groups(ec2, ids)}, lambda seen: not seen["left"])
+        deployment.wait_until(lambda: _delete_groups(ec2, ids), operator.not_)
 
 
 def _delete_groups(ec2: Any, ids: list[str]) -> list[str]:
@@ -203,20 +205,20 @@ def _delete_groups(ec2: Any, ids: list[str]) -> list[str]:
     return in_use
 
 
-def _weigh(s3: Any, bucket: str) -> tuple[int, int]:
-    sizes = [one.get("Size", 0) for one in _versions(s3, bucket)]
+def _size(s3: Any, bucket: str) -> tuple[int, int]:
+    sizes = [version.get("Size", 0) for page in _versions(s3, bucket) for version in page]
     return len(sizes), sum(sizes)
 
 
-def _versions(s3: Any, bucket: str) -> Iterator[dict[str, Any]]:
+def _versions(s3: Any, bucket: str) -> Iterator[list[dict[str, Any]]]:
+    """Yield the versions and delete markers of a bucket, at most 1000 at a time."""
     for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-        yield from page.get("Versions", [])
-        yield from page.get("DeleteMarkers", [])
+        yield [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
 
 
 def _remove_buckets(deployment: Deployment, buckets: list[str]) -> None:
     s3 = deployment.account.client("s3")
-    for bucket in buckets:  # nothing is to be written any more while they are emptied
+    for bucket in buckets:  # S3 must not write logs into a bucket that is being emptied
         s3.put_bucket_logging(Bucket=bucket, BucketLoggingStatus={})
     for bucket in buckets:
         for round_left in range(EMPTYING_ROUNDS, 0, -1):
@@ -229,36 +231,27 @@ def _remove_buckets(deployment: Deployment, buckets: list[str]) -> None:
                         f"s3://{bucket} cannot be removed: {error}; repeat make destroy"
                     ) from error
                 continue
-            deployment.say(f"s3://{bucket}: {removed} objects and versions removed, and the bucket")
+            deployment.log(f"s3://{bucket}: {removed} objects and versions removed, and the bucket")
             break
 
 
 def empty_bucket(s3: Any, bucket: str) -> int:
-    """Removes every version, every delete marker and every unfinished upload; returns how many.
+    """Remove every version, delete marker and unfinished upload; return how many.
 
     Raises:
-        DeploymentFailed: S3 refused some of it.
+        DeploymentFailed: S3 refused to delete an object.
     """
     removed = 0
-    batch: list[dict[str, str]] = []
-
-    def flush() -> None:
-        nonlocal removed
-        if not batch:
-            return
-        errors = s3.delete_objects(Bucket=bucket, Delete={"Objects": batch, "Quiet": True}).get("Errors", [])
-        if errors:
+    for versions in _versions(s3, bucket):
+        if not versions:
+            continue
+        objects = [{"Key": version["Key"], "VersionId": version["VersionId"]} for version in versions]
+        reply = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+        if errors := reply.get("Errors"):
             raise DeploymentFailed(
                 f"s3://{bucket}: {len(errors)} objects cannot be removed: {errors[0]['Message']}"
             )
-        removed += len(batch)
-        batch.clear()
-
-    for one in _versions(s3, bucket):
-        batch.append({"Key": one["Key"], "VersionId": one["VersionId"]})
-        if len(batch) == 1000:  # the most that one call takes
-            flush()
-    flush()
+        removed += len(objects)
     for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
         for upload in page.get("Uploads", []):
             s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])

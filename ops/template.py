@@ -1,4 +1,4 @@
-"""include/stack.yaml as data: read with CloudFormation's short tags, and resolved to what it will ask AWS for."""
+"""Read include/stack.yaml with CloudFormation's short tags, and resolve its functions."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _PLACEHOLDER = re.compile(r"\$\{([A-Za-z0-9:.]+)\}")
 
 
 class TemplateError(Exception):
-    """The template names something that is not there, or uses a function that is not known here."""
+    """The template refers to something that it does not declare, or uses an unknown function."""
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that turns `!Ref x` into `{"Ref": x}`, and dates into words."""
+    """SafeLoader that turns `!Ref x` into `{"Ref": x}`."""
 
 
 def _function(loader: yaml.Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
@@ -41,13 +41,13 @@ _Loader.add_multi_constructor("!", _function)
 
 
 def read_template(path: Path = TEMPLATE) -> dict[str, Any]:
-    """The template with its functions in their long form."""
+    """Return the template with its functions in their long form."""
     content: dict[str, Any] = yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506  a SafeLoader
     return content
 
 
 def template_body(path: Path = TEMPLATE) -> str:
-    """Return the template as CloudFormation gets it: without its lines of comment, which count towards its limit."""
+    """Return the template for CloudFormation, without its comment lines, which count towards its size limit."""
     lines = path.read_text().splitlines(keepends=True)
     return "".join(line for line in lines if not line.lstrip().startswith("#"))
 
@@ -57,12 +57,12 @@ class Resolver:
     """Values for everything that a template refers to.
 
     Attributes:
-        template: as `read_template` gives it.
-        parameters: given ones; defaults come from the template.
+        template: As `read_template` returns it.
+        parameters: Values of parameters; the others have the template's defaults.
         pseudo: AWS::Partition, AWS::Region, AWS::AccountId and so on.
-        reference: the value of `Ref` of a resource.
-        attribute: the value of `Fn::GetAtt` of a resource.
-        zones: the availability zones of the region.
+        reference: Returns the value of `Ref` of a resource.
+        attribute: Returns the value of `Fn::GetAtt` of a resource.
+        zones: Returns the availability zones of the region.
     """
 
     template: Mapping[str, Any]
@@ -73,22 +73,22 @@ class Resolver:
     zones: Callable[[], list[str]]
 
     def resources(self) -> dict[str, dict[str, Any]]:
-        """Every resource whose condition holds, its properties resolved."""
+        """Return every resource whose condition holds, with its properties resolved."""
         return {
-            name: {**one, "Properties": self.resolve(one.get("Properties", {}))}
-            for name, one in self.template["Resources"].items()
-            if "Condition" not in one or self.holds(one["Condition"])
+            name: {**resource, "Properties": self.resolve(resource.get("Properties", {}))}
+            for name, resource in self.template["Resources"].items()
+            if "Condition" not in resource or self.holds(resource["Condition"])
         }
 
     def holds(self, name: str) -> bool:
-        """Whether a condition holds."""
+        """Tell whether a condition holds."""
         return bool(self.resolve(self.template["Conditions"][name]))
 
     def resolve(self, node: Any) -> Any:
-        """A part of the template with its functions worked out.
+        """Return a part of the template with its functions evaluated.
 
         Raises:
-            TemplateError: it names nothing known.
+            TemplateError: It refers to something that the template does not declare.
         """
         if isinstance(node, list):
             return [value for value in map(self.resolve, node) if value is not _NO_VALUE]

@@ -1,4 +1,4 @@
-"""Writes the features of our table as a peer writes its own (key, features), for the check that all agree."""
+"""Write the features of our table as a peer writes its own (key, features), for the check that all agree."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pyspark.sql import SparkSession
 
 
 def main() -> None:
-    """Joins `features` with the keys of `images` and writes Parquet."""
+    """Join `features` with the keys of `images` and write Parquet."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--database", required=True)
     parser.add_argument("--out", required=True)

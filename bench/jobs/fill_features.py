@@ -1,4 +1,4 @@
-"""Appends a Parquet file of made-up features to our `features` table, for the measurement of the PCA alone."""
+"""Append a Parquet file of made-up features to our `features` table, for the measurement of the PCA alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
 
 def main() -> None:
-    """Makes the tables and appends."""
+    """Create the tables and append."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--database", required=True)
     parser.add_argument("--features", required=True)

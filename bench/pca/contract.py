@@ -26,16 +26,16 @@ class Task:
     workers: int
 
     def save(self, ratios: np.ndarray, components: np.ndarray) -> None:
-        """Writes the fitted model."""
+        """Write the fitted model."""
         np.savez(self.out, explained_variance_ratio=ratios, components=components)
 
 
 def parse(doc: str | None) -> Task:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--k", type=int, default=64)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--workers", type=int, default=2)
-    given = parser.parse_args()
-    return Task(given.features.resolve(), given.k, given.out.resolve(), given.workers)
+    options = parser.parse_args()
+    return Task(options.features.resolve(), options.k, options.out.resolve(), options.workers)

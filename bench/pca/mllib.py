@@ -15,7 +15,7 @@ from bench.peers.spark import session
 
 
 def main() -> None:
-    """Reads, fits, saves."""
+    """Read, fit and save."""
     task = parse(__doc__)
     spark = session("mllib pca", task.workers, memory="6g")
     clock = Clock()

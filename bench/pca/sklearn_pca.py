@@ -14,7 +14,7 @@ from bench.peers.contract import DIMS, FEATURES, Clock
 
 
 def main() -> None:
-    """Reads, fits, saves."""
+    """Read, fit and save."""
     task = parse(__doc__)
     clock = Clock()
     column = pq.read_table(task.features, columns=[FEATURES])[FEATURES]

@@ -16,7 +16,7 @@ BLOCK = 10_000
 
 
 def block(number: int, rows: int) -> np.ndarray:
-    """The `number`-th block of features: (rows, 1280) float32 in [0, 6]; the same on every call."""
+    """Return the `number`-th block of features: (rows, 1280) float32 in [0, 6], the same on every call."""
     mixing = np.random.default_rng(SEED).standard_normal((RANK, DIMS)).astype(np.float32)
     scale = (np.arange(1, RANK + 1, dtype=np.float32) ** -0.7)[:, None]
     draw = np.random.default_rng([SEED, number])
@@ -26,7 +26,7 @@ def block(number: int, rows: int) -> np.ndarray:
 
 
 def write(count: int, path: Path) -> Path:
-    """Writes `count` features as Parquet (key, features list<float>), once."""
+    """Write `count` features as Parquet (key, features list<float>), once."""
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -61,7 +61,7 @@ class Ahead:
 
 
 def settings(flatbuffer: bytes) -> dict[str, Embed]:
-    """What is compared: `4` is a batch of four, `4_ahead` the same with a thread that decodes."""
+    """Return the compared settings: `4` is a batch of four, `4_ahead` the same with a thread that decodes."""
     found: dict[str, Embed] = {}
     for size in BATCHES:
         model = LiteRtEmbedder(flatbuffer, size)
@@ -112,12 +112,12 @@ def one_turn(compared: dict[str, Embed], pixels: pa.Array, turn: int, barrier: B
 
 
 def turns_of(photos: int, workers: int) -> int:
-    """Turns for which every process has photos."""
+    """Return the turns for which every process has photos."""
     return max(1, -(-(photos // workers) // TURN))
 
 
 def main() -> None:
-    """Starts the processes, and tells images per second of all of them by setting: the median over the turns."""
+    """Start the processes; report images per second of all by setting, the median over the turns."""
     task = parse(__doc__)
     clock = Clock()
     context = multiprocessing.get_context("spawn")

@@ -31,7 +31,7 @@ def load(data: bytes) -> tuple[bytes, int, int, str]:
 
 
 def main() -> None:
-    """Reads, loads, writes."""
+    """Read, load and write."""
     task = parse(__doc__)
     spark = session("binaryFile load", task.workers)
     clock = Clock()

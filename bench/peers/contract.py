@@ -48,7 +48,7 @@ class Task:
 
 
 def parse(doc: str | None) -> Task:
-    """Reads a peer's command line."""
+    """Read a peer's command line."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of photos")
     parser.add_argument("--engine", choices=["keras", "litert"], default="keras")
@@ -78,14 +78,14 @@ class Clock:
         self._started = time.perf_counter()
 
     def report(self, **figures: object) -> None:
-        """Prints the answer: `seconds` since the clock started, and whatever else the peer has measured."""
+        """Print the answer: `seconds` since the clock started, and what else the peer has measured."""
         line = {"seconds": round(time.perf_counter() - self._started, 3), **figures}
         sys.stdout.write(json.dumps(line) + "\n")
         sys.stdout.flush()
 
 
 def result_table(keys: list[str], rows: np.ndarray) -> pa.Table:
-    """A peer's result: keys and (n, 1280) float32 features."""
+    """Return a peer's result: keys and (n, 1280) float32 features."""
     return pa.table({KEY: pa.array(keys, pa.string()), FEATURES: vectors(rows)})
 
 

@@ -34,7 +34,7 @@ class Featurize:
 
 
 def main() -> None:
-    """Reads, maps, writes."""
+    """Read, map and write."""
     os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
     os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
     task = parse(__doc__)

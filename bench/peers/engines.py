@@ -25,7 +25,7 @@ Engine = Callable[[np.ndarray], np.ndarray]
 
 
 def quiet_tensorflow(threads: int | None) -> Any:
-    """Imports TensorFlow with `threads` threads (None: its own choice) and without its log lines."""
+    """Import TensorFlow with `threads` threads (None: its own choice) and without its log lines."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
@@ -51,7 +51,7 @@ def keras_model(weights: Path | None) -> Any:
 
 
 def keras_engine(set_weights: Callable[[Any], None]) -> Engine:
-    """The Keras model as one compiled function, on one thread.
+    """Return the Keras model as a compiled function, on one thread.
 
     Args:
         set_weights: Gives the fresh model its weights, from a file or from a broadcast.
@@ -67,7 +67,7 @@ def keras_engine(set_weights: Callable[[Any], None]) -> Engine:
 
 
 def litert_engine(flatbuffer: bytes) -> Engine:
-    """The LiteRT interpreter, on one thread, one image at a time."""
+    """Return the LiteRT interpreter, on one thread, one image at a time."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=flatbuffer, num_threads=1)
@@ -87,7 +87,7 @@ def litert_engine(flatbuffer: bytes) -> Engine:
 
 
 def engine_of(task: Task) -> Engine:
-    """The engine that `task` asks for, with its model read from disk."""
+    """Return the engine that `task` names, with its model read from disk."""
     if task.engine == "litert":
         return litert_engine(task.model_bytes)
     return keras_engine(lambda model: model.load_weights(task.weights))

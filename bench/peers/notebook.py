@@ -24,7 +24,7 @@ PARTITIONS = 20
 
 
 def main() -> None:
-    """Runs the notebook's cells, first to last."""
+    """Run the notebook's cells, first to last."""
     task = parse(__doc__)
     spark = session("usual notebook", task.workers)
     clock = Clock()

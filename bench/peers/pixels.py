@@ -11,7 +11,7 @@ INPUT_PX = 224
 
 
 def model_input(data: bytes) -> np.ndarray:
-    """Decodes a photo and makes it what MobileNetV2 takes.
+    """Decode a photo and convert it to MobileNetV2's input.
 
     Returns:
         (224, 224, 3) float32 in [-1, 1]: RGB, bilinear resize, x / 127.5 - 1.

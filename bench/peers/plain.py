@@ -50,7 +50,7 @@ def work(number: int, task: Task, counter: Synchronized[int]) -> None:
 
 
 def main() -> None:
-    """Starts the processes and waits for them."""
+    """Start the processes and wait for them."""
     task = parse(__doc__)
     clock = Clock()
     task.out.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from bench.peers.spark import photos, session
 
 
 def main() -> None:
-    """Reads, predicts, writes."""
+    """Read, predict and write."""
     task = parse(__doc__)
     spark = session("predict_batch_udf", task.workers)
     clock = Clock()

@@ -29,7 +29,7 @@ class Featurize:
 
 
 def main() -> None:
-    """Reads, maps, writes."""
+    """Read, map and write."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     task = parse(__doc__)
     ray.init(

@@ -14,7 +14,7 @@ DRIVER_MEMORY = "2g"
 
 
 def session(name: str, workers: int, memory: str = DRIVER_MEMORY) -> SparkSession:
-    """A local Spark with `workers` slots, whose workers can import `bench`."""
+    """Return a local Spark with `workers` slots, whose workers can import `bench`."""
     os.environ["PYSPARK_PYTHON"] = sys.executable
     builder = SparkSession.builder.master(f"local[{workers}]").appName(name)
     builder = builder.config("spark.driver.memory", memory).config("spark.ui.enabled", "false")
@@ -24,13 +24,13 @@ def session(name: str, workers: int, memory: str = DRIVER_MEMORY) -> SparkSessio
 
 
 def extra_settings() -> dict[str, str]:
-    """What the harness adds for everybody (the event log), from `BENCH_SPARK_CONF`: lines of `key=value`."""
+    """Return the settings that the harness adds (the event log), from `BENCH_SPARK_CONF`: lines of `key=value`."""
     lines = os.environ.get("BENCH_SPARK_CONF", "").splitlines()
     return dict(line.split("=", 1) for line in lines if line)
 
 
 def photos(spark: SparkSession, task: Task) -> DataFrame:
-    """The photos as published everywhere: `binaryFile`, searched below the folder."""
+    """Read the photos as guides show it: `binaryFile`, searched below the folder."""
     files = (
         spark.read.format("binaryFile")
         .option("pathGlobFilter", "*.jpg")

@@ -8,14 +8,11 @@ from typing import Any
 from bench.measure import STAGES
 from bench.report.summary import (
     Summary,
-    bytes_of,
-    inner,
-    job,
+    figure_at,
     marginal,
     milliseconds,
     model_seconds,
     per_image,
-    plain,
     rate,
     ratio,
     seconds,
@@ -31,14 +28,14 @@ BATCHES = (1, 2, 4, 8)
 
 
 def details(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
-    """The same runs seen otherwise: whole jobs, start-up taken out, the large set, memory, agreement, noise."""
+    """Compute the further figures: whole jobs, without start-up, the large set, memory, agreement, noise."""
     size, large, small = sizes.peers, sizes.images[-1], sizes.small
 
     def took(name: str, count: int) -> float | None:
         return summary.median("peers", name, count, workers, seconds)
 
     def ours(stage: str, count: int, figure: str = "seconds") -> float | None:
-        return summary.median("chain", "fruits", count, workers, job(stage, figure))
+        return summary.median("chain", "fruits", count, workers, figure_at("jobs", stage, figure))
 
     whole = {name: rate(size, took(name, size)) for name in PEERS} | {
         "fruits_featurize": rate(size, ours("featurize", size)),
@@ -66,7 +63,7 @@ def details(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
         },
         "one_worker": {
             "fruits_img_s": rate(
-                size, summary.median("chain", "fruits", size, 1, job("featurize", "stage_s"))
+                size, summary.median("chain", "fruits", size, 1, figure_at("jobs", "featurize", "stage_s"))
             ),
             "no_spark_limit_img_s": rate(
                 size, summary.median("peers", "no_spark_limit", size, 1, model_seconds)
@@ -91,19 +88,21 @@ def details(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
         }
         | {"reduce_pca": _sum_milliseconds(summary, sizes, workers)},
         "bytes_per_image": {
-            name: per_image(large, summary.median("chain", "fruits", large, workers, bytes_of(stage, name)))
+            name: per_image(
+                large, summary.median("chain", "fruits", large, workers, figure_at("bytes", stage, name))
+            )
             for name, stage in BYTES.items()
         },
         "peer_memory_mb": {
-            name: summary.median("peers", name, size, workers, plain("memory_mb")) for name in PEERS
+            name: summary.median("peers", name, size, workers, figure_at("memory_mb")) for name in PEERS
         },
         "max_difference_from_ours": {
-            name: summary.median("peers", name, size, workers, plain("max_difference")) for name in PEERS
+            name: summary.median("peers", name, size, workers, figure_at("max_difference")) for name in PEERS
         },
         "pca": {
             str(rows): {
                 name: {
-                    figure: summary.median("pca", name, rows, workers, plain(figure))
+                    figure: summary.median("pca", name, rows, workers, figure_at(figure))
                     for figure in ("stage_s", "memory_mb", "max_relative_error", "subspace_sine")
                 }
                 for name in ("fruits", *PCA_PEERS)
@@ -111,7 +110,9 @@ def details(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
             for rows in sizes.pca
         },
         "spread_of_repeats": {
-            "fruits_featurize": summary.spread("chain", "fruits", size, workers, job("featurize", "stage_s")),
+            "fruits_featurize": summary.spread(
+                "chain", "fruits", size, workers, figure_at("jobs", "featurize", "stage_s")
+            ),
             **{name: summary.spread("peers", name, size, workers, model_seconds) for name in PEERS},
         },
         "load_average": summary.load(),
@@ -120,7 +121,7 @@ def details(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
 
 
 def load_and_featurize(ours: Callable[[str, int], float | None], size: int) -> float | None:
-    """Seconds of both jobs: together they do what a peer does in one."""
+    """Return the seconds of both jobs, which together do what a peer does in one."""
     both = [ours(stage, size) for stage in ("load_images", "featurize")]
     return sum(filter(None, both)) if all(both) else None
 
@@ -131,29 +132,29 @@ def night(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
     `one_percent_beyond_nothing_new_share` is what the night with 1 % new takes beyond the one with nothing new, of what
     the full run takes beyond it: all processes, so that work moved from executors to a driver would show.
     """
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for kind in ("full", "one_percent", "nothing_new"):
         driver, worker = (
-            summary.median("night", kind, sizes.images[-1], workers, plain(f"{role}_cpu_s"))
+            summary.median("night", kind, sizes.images[-1], workers, figure_at(f"{role}_cpu_s"))
             for role in ("driver", "worker")
         )
-        found[kind] = {"driver_cpu_s": driver, "worker_cpu_s": worker}
+        figures[kind] = {"driver_cpu_s": driver, "worker_cpu_s": worker}
     totals = {
-        kind: sum(row.values()) for kind, row in found.items() if all(v is not None for v in row.values())
+        kind: sum(row.values()) for kind, row in figures.items() if all(v is not None for v in row.values())
     }
-    if len(totals) == len(found):
+    if len(totals) == len(figures):
         least = totals["nothing_new"]
-        found["one_percent_beyond_nothing_new_share"] = ratio(
+        figures["one_percent_beyond_nothing_new_share"] = ratio(
             totals["one_percent"] - least, totals["full"] - least
         )
-    return found
+    return figures
 
 
 def memory_by_stage(summary: Summary, size: int, workers: int) -> dict[str, dict[str, float | None]]:
-    """Resident memory of driver and worker, and the live heap, of each of our jobs."""
+    """Return the memory of driver and worker, and the live heap, of each of our jobs."""
 
     def of(section: str, *path: str) -> float | None:
-        return summary.median(section, "fruits", size, workers, inner(*path))
+        return summary.median(section, "fruits", size, workers, figure_at(*path))
 
     return {
         stage: {
@@ -166,10 +167,10 @@ def memory_by_stage(summary: Summary, size: int, workers: int) -> dict[str, dict
 
 
 def batching(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
-    """Images per second and processor milliseconds an image by batch, alone and with a thread that decodes ahead."""
+    """Return images per second and CPU milliseconds per image by batch, with and without a thread that decodes."""
 
     def of(figure: str, setting: str) -> float | None:
-        return summary.median("batching", "fruits", sizes.batching, workers, inner(figure, setting))
+        return summary.median("batching", "fruits", sizes.batching, workers, figure_at(figure, setting))
 
     return {
         figure: {
@@ -180,7 +181,7 @@ def batching(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
 
 
 def _sum_milliseconds(summary: Summary, sizes: Sizes, workers: int) -> float | None:
-    """Milliseconds of a core to sum one further row: the driver does it on all cores, and executors do nothing."""
+    """Return the core milliseconds to sum a further row, which the driver does on all cores."""
     few, many = sizes.pca[0], sizes.pca[-1]
     took = (
         summary.median("pca", "fruits", few, workers, seconds),

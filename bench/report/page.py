@@ -1,251 +1,78 @@
-"""results.json as one page: build/bench/index.html."""
+"""results.json as a page: build/bench/index.html, without a script or a request."""
 
 from __future__ import annotations
 
 from html import escape
 from typing import Any
 
-from bench.report.charts import bars, lines, number
-from bench.report.details import BATCHES
-from bench.report.ratios import percent
+from bench.report.tables import NAMES, Table, all_tables, setting
 
-NAMES = {
-    "fruits": "Fruits!",
-    "fruits_featurize": "Fruits!",
-    "no_spark_limit": "limit: processes, no Spark",
-    "notebook": "usual notebook",
-    "predict_batch_udf": "predict_batch_udf",
-    "ray_data_keras": "Ray Data, Keras",
-    "ray_data_litert": "Ray Data, LiteRT",
-    "daft_keras": "Daft, Keras",
-    "daft_litert": "Daft, LiteRT",
-    "binaryfile": "binaryFile + pandas_udf",
-    "mllib": "Spark MLlib",
-    "sklearn": "scikit-learn",
-}
-OWN = (NAMES["fruits"],)
+OWN = frozenset({NAMES["fruits"], "ours", "1 % new"})
+WIDTH, LABEL, ROW = 720, 240, 30
 STYLE = """
-:root{color-scheme:light dark;--ink:#1d2a22;--soft:#5d6b62;--paper:#fbfaf6;--own:#c2412d;--peer:#8fa694;--third:#d9a441;
---rule:#dcd9cf}
+:root{color-scheme:light dark;--ink:#1d2a22;--soft:#5d6b62;--paper:#fbfaf6;--own:#c2412d;--peer:#8fa694;--rule:#dcd9cf}
 @media(prefers-color-scheme:dark){:root{--ink:#ecefe9;--soft:#9fada3;--paper:#161b18;--own:#f0705a;--peer:#6d8573;
---third:#d9a441;--rule:#333b36}}
+--rule:#333b36}}
 body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:760px;margin:2.5rem auto;
 padding:0 1rem}
-h1{font-size:1.9rem;margin:0 0 .3rem}h2{margin:2.6rem 0 .2rem;font-size:1.25rem}p{margin:.3rem 0 .8rem}
-.soft,.none,figcaption{color:var(--soft)}svg{width:100%;height:auto;font:13px system-ui,sans-serif}
-.label{text-anchor:end;fill:var(--ink)}.value,.unit{fill:var(--ink)}.tick{text-anchor:middle;fill:var(--soft);font-size:11px}
-rect.own,circle.own{fill:var(--own)}rect.peer,circle.peer{fill:var(--peer)}circle.third{fill:var(--third)}
-.line{fill:none;stroke-width:2.5}.line.own{stroke:var(--own)}.line.peer{stroke:var(--peer)}.line.third{stroke:var(--third)}
-.axis{fill:none;stroke:var(--rule);stroke-width:1.5}table{border-collapse:collapse;width:100%}
-td,th{text-align:left;padding:.3rem .6rem .3rem 0;border-bottom:1px solid var(--rule)}td.n{text-align:right}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(150px,1fr));gap:.8rem;margin:1.2rem 0}
-.tile{border:1px solid var(--rule);border-radius:10px;padding:.7rem .9rem}.tile b{display:block;font-size:1.6rem}
+h1{font-size:1.9rem;margin:0 0 .3rem}h2{margin:2.6rem 0 .2rem;font-size:1.25rem}.soft{color:var(--soft)}
+svg{width:100%;height:auto;font:13px system-ui,sans-serif}.label{text-anchor:end;fill:var(--ink)}.value{fill:var(--ink)}
+.own{fill:var(--own)}.peer{fill:var(--peer)}table{border-collapse:collapse;width:100%}
+td,th{text-align:left;padding:.3rem .6rem .3rem 0;border-bottom:1px solid var(--rule)}
 """
 
 
-def render(found: dict[str, Any]) -> str:
-    """The page."""
-    details, machine = found["details"], found["machine"]
+def render(results: dict[str, Any]) -> str:
+    """Render the page: each table with its first figures as bars, and the machine."""
+    facts = results["machine"] | {"load average of the runs": results["details"]["load_average"]}
+    machine = Table(["machine", ""], [[name, _flat(value)] for name, value in facts.items()])
     parts = [
         "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>Fruits! benchmark</title><style>{STYLE}</style>",
-        "<h1>Fruits! beside its peers</h1>",
-        f"<p class=soft>{escape(setting(found))}</p>",
-        tiles(found),
-        section(
-            f"Features from {found['images']:,} photos",
-            "Images per second of the part that runs the model: its loading and the start of the workers are in "
-            "it, planning and the commit of tables are not.",
-            bars(featurize_rows(found), "img/s", OWN),
-        ),
-        section(
-            "The same, the whole job",
-            "From the moment the framework could take work to the features on disk; ours commits an Iceberg table.",
-            bars(named(details["whole_job_img_s"], skip="fruits_load_and_featurize"), "img/s", OWN),
-        ),
-        section(
-            "What each further photo costs",
-            "The difference between a larger and a smaller set: starting up cancels out.",
-            bars(named(details["each_further_img_s"]), "img/s", OWN),
-        ),
-        section(
-            "Loading",
-            "The whole job. Ours also lists, checks, rejects, merges and reconciles.",
-            bars(
-                [
-                    (NAMES["fruits"], found["load"]["fruits_img_s"]),
-                    (NAMES["binaryfile"], found["load"]["binaryfile_img_s"]),
-                ],
-                "img/s",
-                OWN,
-            ),
-        ),
-        batching_section(found),
-        *(pca_section(rows, row) for rows, row in found["pca"].items() if row),
-        night_section(found),
-        scaling_section(found),
-        section(
-            "Memory",
-            "Over the four jobs: the largest resident memory of the driver (its JVM runs the executor too, in local "
-            "mode) and of one Python worker; and, of runs with a heap that is kept tight, the most that a full "
-            "collection left of it.",
-            lines(memory_series(found), "images", "MB"),
-        ),
-        section("Machine", "", facts(machine | {"load average of the runs": details["load_average"]})),
+        f"<h1>Fruits! beside its peers</h1><p class=soft>{escape(setting(results))}</p>",
+        *(_section(table) for table in [*all_tables(results), machine]),
         "</html>",
     ]
     return "\n".join(parts) + "\n"
 
 
-def setting(found: dict[str, Any]) -> str:
-    """One sentence that says what was measured where."""
-    machine, details = found["machine"], found["details"]
-    load, commits = details["load_average"], details["commits"]
-    measured = (
-        f"commit {next(iter(commits))}"
-        if len(commits) == 1
-        else "; ".join(f"{', '.join(sections)} at commit {commit}" for commit, sections in commits.items())
-    )
-    return (
-        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB; {machine['date']}, "
-        f"{measured}; medians of {found['repeats']} run(s), contestants in turns; "
-        f"{details.get('photos', '')} photos of 100 px, weights: {details.get('weights', '')}; load average when runs "
-        f"began: {number(load.get('median'))}, at most {number(load.get('max'))}."
-    )
+def _section(table: Table) -> str:
+    cells = "".join(f"<th>{escape(name)}</th>" for name in table.head)
+    for row in table.rows:
+        cells += "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+    note = f"<p class=soft>{escape(table.note)}</p>" if table.note else ""
+    return f"<h2>{escape(table.head[0])}</h2>{_bars(table)}<table>{cells}</table>{note}"
 
 
-def tiles(found: dict[str, Any]) -> str:
-    """The ratios that were asked for."""
-    ratios = found["ratios"]
-    share = ratios["one_percent_night_executor_share"]
-    shown = [
-        ("times the usual notebook", number(ratios["featurize_over_notebook"])),
-        ("of the limit without Spark, running the model", percent(ratios["featurize_over_limit"])),
-        (
-            "of it, whole job against whole job, on the large set",
-            percent(ratios["large"]["whole_job_over_limit"]),
-        ),
-        ("times the best peer", number(ratios["featurize_over_best_peer"])),
-        *(
-            (f"times MLlib, {int(rows):,} rows", number(value))
-            for rows, value in ratios["pca_over_mllib"].items()
-        ),
-        ("of a full run's executor time for 1 % new", percent(share)),
+def _bars(table: Table) -> str:
+    """Draw the first figures of a table, the longest 100 %; leave out what was not measured."""
+    rows = [(row[0], row[1], value) for row in table.rows if (value := _number(row[1])) is not None]
+    if len(rows) < len(table.rows) / 2:
+        return ""
+    most = max(value for *_, value in rows) or 1.0
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {ROW * len(rows) + 8}" role="img" aria-label="{escape(table.head[1])}">'
     ]
-    inside = "".join(f"<div class=tile><b>{escape(value)}</b>{escape(name)}</div>" for name, value in shown)
-    return f"<div class=tiles>{inside}</div>"
+    for place, (label, text, value) in enumerate(rows):
+        y = place * ROW + 4
+        width = max(1.0, (WIDTH - LABEL - 110) * value / most)
+        kind = "own" if label in OWN else "peer"
+        parts += [
+            f'<text x="{LABEL - 10}" y="{y + 17}" class="label">{escape(label)}</text>',
+            f'<rect x="{LABEL}" y="{y + 3}" width="{width:.1f}" height="{ROW - 10}" class="{kind}"/>',
+            f'<text x="{LABEL + width + 6:.1f}" y="{y + 17}" class="value">{escape(text)}</text>',
+        ]
+    return "".join(parts) + "</svg>"
 
 
-def section(title: str, text: str, body: str) -> str:
-    """A headline, a sentence, a chart."""
-    return f"<h2>{escape(title)}</h2><p class=soft>{escape(text)}</p>{body}"
+def _number(text: str) -> float | None:
+    try:
+        return float(text.replace(",", ""))
+    except ValueError:
+        return None
 
 
-def featurize_rows(found: dict[str, Any]) -> list[tuple[str, float | None]]:
-    """Contestants by speed, the limit first."""
-    made = found["featurize"]
-    rows = [
-        (NAMES["fruits"], made["fruits_img_s"]),
-        (NAMES["notebook"], made["notebook_img_s"]),
-        *((NAMES[name], value) for name, value in made["peers_img_s"].items()),
-    ]
-    return [(NAMES["no_spark_limit"], made["no_spark_limit_img_s"]), *by_speed(rows)]
-
-
-def named(figures: dict[str, float | None], skip: str = "") -> list[tuple[str, float | None]]:
-    """Contestants by speed, with their names."""
-    return by_speed([(NAMES.get(name, name), value) for name, value in figures.items() if name != skip])
-
-
-def by_speed(rows: list[tuple[str, float | None]]) -> list[tuple[str, float | None]]:
-    """Fastest first."""
-    return sorted(rows, key=lambda row: -(row[1] or 0.0))
-
-
-def batching_section(found: dict[str, Any]) -> str:
-    """Batches of the model."""
-    made = found["details"]["batching"]["img_s"]
-    rows = [
-        (f"batch of {batch}{said}", made[f"{batch}{way}"])
-        for batch in BATCHES
-        for way, said in (("", ""), ("_ahead", ", decoding ahead"))
-    ]
-    text = (
-        "Our engine over stored pixels in memory, one process per core, no Spark: pictures per call of the model, "
-        "alone and with a thread that decodes the next ones meanwhile."
-    )
-    return section("Batches", text, bars(rows, "img/s", ("batch of 1",)))
-
-
-def pca_section(rows: str, row: dict[str, float]) -> str:
-    """One size of the PCA."""
-    shown = [(NAMES[name], row[f"{name}_s"]) for name in ("fruits", "mllib", "sklearn")]
-    error = row["max_relative_error"]
-    text = (
-        "Seconds from features on disk to a fitted model of 64 components; largest relative difference of a variance "
-        f"from scikit-learn's: {'n/a' if error is None else f'{error:.1g}'}."
-    )
-    return section(f"PCA of {int(rows):,} x 1,280", text, bars(shown, "s", OWN))
-
-
-def night_section(found: dict[str, Any]) -> str:
-    """Executor seconds and wall time of three nights."""
-    night = found["night"]
-    executor = [
-        ("full run", night["full_executor_s"]),
-        ("1 % new", night["one_percent_executor_s"]),
-        ("nothing new", night["nothing_new_executor_s"]),
-    ]
-    wall = [
-        ("full run, on the wall", night["full_wall_s"]),
-        ("1 % new, on the wall", night["one_percent_wall_s"]),
-        ("of which starting up", night["start_wall_s"]),
-        ("nothing new, on the wall", night["nothing_new_wall_s"]),
-    ]
-    text = (
-        f"{night['images']:,} photos. Executor seconds are what the cluster works; the wall has four starts of Spark "
-        "in it. In production a night with nothing new starts no cluster at all."
-    )
-    processor = [
-        (f"{name}, {role}s", found["details"]["night"][kind][f"{role}_cpu_s"])
-        for kind, name in (("full", "full run"), ("one_percent", "1 % new"), ("nothing_new", "nothing new"))
-        for role in ("driver", "worker")
-    ]
-    charts = bars(executor, "executor s", ("1 % new",)) + bars(processor, "CPU s") + bars(wall, "s")
-    return section("Nights", text, charts)
-
-
-def scaling_section(found: dict[str, Any]) -> str:
-    """Workers and images."""
-    scaling = found["scaling"]
-    by_workers = [(float(n), value) for n, value in scaling["workers"].items()]
-    by_images = [(float(n), value) for n, value in scaling["images"].items()]
-    chart = lines({"Fruits!": by_workers}, "workers", "img/s") + lines(
-        {"Fruits!": by_images}, "images", "img/s"
-    )
-    return section("Scaling", "Images per second of the part of featurize that runs the model.", chart)
-
-
-def memory_series(found: dict[str, Any]) -> dict[str, list[tuple[float, float | None]]]:
-    """Driver and worker over the number of images."""
-    peaks = found["peak_memory_mb"]
-    return {
-        role: [(float(size), row.get(role)) for size, row in peaks.items() if row]
-        for role in ("driver", "worker", "driver_live_heap")
-    }
-
-
-def facts(values: dict[str, Any]) -> str:
-    """A table of names and values."""
-    rows = "".join(
-        f"<tr><td>{escape(str(name))}</td><td>{escape(flat(value))}</td></tr>"
-        for name, value in values.items()
-    )
-    return f"<table>{rows}</table>"
-
-
-def flat(value: Any) -> str:
-    """A value on one line."""
+def _flat(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {inner}" for name, inner in value.items())
     return str(value)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bench.report.charts import number
 from bench.report.summary import ratio
 from bench.suite import FASTEST_PEER
 
@@ -36,7 +35,7 @@ class Expectation:
     show: Callable[[float | None], str]
 
     @property
-    def asked(self) -> str:
+    def bound_text(self) -> str:
         """The bound in words."""
         if self.bound is None:
             return "-"
@@ -50,24 +49,24 @@ class Expectation:
         return self.value <= self.bound if self.at_most else self.value >= self.bound
 
 
-def ratios(found: dict[str, Any]) -> dict[str, Any]:
-    """What the figures say against each other."""
-    made, our_rate = found["featurize"], found["featurize"]["fruits_img_s"]
-    details, peaks = found["details"], found["peak_memory_mb"]
+def ratios(results: dict[str, Any]) -> dict[str, Any]:
+    """Compute the ratios of the figures."""
+    rates, our_rate = results["featurize"], results["featurize"]["fruits_img_s"]
+    details, peaks = results["details"], results["peak_memory_mb"]
     whole, large = details["whole_job_img_s"], details["large"]
-    best_whole = max((whole[name] for name in made["peers_img_s"] if whole[name]), default=None)
-    best = max((value for value in made["peers_img_s"].values() if value), default=None)
-    by_size = sorted(int(size) for size, row in peaks.items() if row)
+    best_whole = max((whole[name] for name in rates["peers_img_s"] if whole[name]), default=None)
+    best = max((value for value in rates["peers_img_s"].values() if value), default=None)
+    sizes = sorted(int(size) for size, row in peaks.items() if row)
 
     def growth(fewer: int) -> dict[str, float | None]:
         return {
-            what: ratio(peaks[str(by_size[-1])][what], peaks[str(fewer)][what])
+            what: ratio(peaks[str(sizes[-1])][what], peaks[str(fewer)][what])
             for what in ("driver_live_heap", "driver", "worker")
         }
 
     return {
-        "featurize_over_notebook": ratio(our_rate, made["notebook_img_s"]),
-        "featurize_over_limit": ratio(our_rate, made["no_spark_limit_img_s"]),
+        "featurize_over_notebook": ratio(our_rate, rates["notebook_img_s"]),
+        "featurize_over_limit": ratio(our_rate, rates["no_spark_limit_img_s"]),
         "featurize_over_best_peer": ratio(our_rate, best),
         "whole_job_over_limit": ratio(whole["fruits_featurize"], whole["no_spark_limit"]),
         "whole_job_over_best_peer": ratio(whole["fruits_featurize"], best_whole),
@@ -77,26 +76,28 @@ def ratios(found: dict[str, Any]) -> dict[str, Any]:
             "whole_job_over_limit": ratio(large["fruits_whole_job_img_s"], large["no_spark_limit_img_s"]),
             "whole_job_over_best_peer": ratio(large["fruits_whole_job_img_s"], large["best_peer_img_s"]),
         },
-        "load_over_binaryfile": ratio(found["load"]["fruits_img_s"], found["load"]["binaryfile_img_s"]),
+        "load_over_binaryfile": ratio(results["load"]["fruits_img_s"], results["load"]["binaryfile_img_s"]),
         "pca_over_mllib": {
-            rows: ratio(row.get("mllib_s"), row.get("fruits_s")) for rows, row in found["pca"].items() if row
+            rows: ratio(row.get("mllib_s"), row.get("fruits_s"))
+            for rows, row in results["pca"].items()
+            if row
         },
         "pca_over_sklearn": {
             rows: ratio(row.get("sklearn_s"), row.get("fruits_s"))
-            for rows, row in found["pca"].items()
+            for rows, row in results["pca"].items()
             if row
         },
         "one_percent_night_executor_share": ratio(
-            found["night"]["one_percent_executor_s"], found["night"]["full_executor_s"]
+            results["night"]["one_percent_executor_s"], results["night"]["full_executor_s"]
         ),
-        "memory_growth": {str(fewer): {"images": by_size[-1], **growth(fewer)} for fewer in by_size[:-1]},
+        "memory_growth": {str(fewer): {"images": sizes[-1], **growth(fewer)} for fewer in sizes[:-1]},
     }
 
 
-def expectations(found: dict[str, Any]) -> list[Expectation]:
-    """Every ratio that something was asked of, and those that keep it honest."""
-    given, large = found["ratios"], found["ratios"]["large"]
-    few, many = f"{found['images']:,} photos", f"{found['details']['large']['images']:,} photos"
+def expectations(results: dict[str, Any]) -> list[Expectation]:
+    """Return every ratio that has a bound, and those that put it into context."""
+    measured, large = results["ratios"], results["ratios"]["large"]
+    few, many = f"{results['images']:,} photos", f"{results['details']['large']['images']:,} photos"
     peer = f"the fastest peer ({FASTEST_PEER.replace('_', ', ')})"
 
     def at_least(label: str, value: float | None, bound: float | None, show: Any = times) -> Expectation:
@@ -105,11 +106,11 @@ def expectations(found: dict[str, Any]) -> list[Expectation]:
     limit = "the same engine without Spark"
     rows = [
         at_least(
-            f"running the model, against the usual notebook, {few}", given["featurize_over_notebook"], 5.0
+            f"running the model, against the usual notebook, {few}", measured["featurize_over_notebook"], 5.0
         ),
         at_least(
             f"running the model, against {limit} (its whole job), {few}",
-            given["featurize_over_limit"],
+            measured["featurize_over_limit"],
             0.95,
             percent,
         ),
@@ -119,20 +120,20 @@ def expectations(found: dict[str, Any]) -> list[Expectation]:
             0.95,
             percent,
         ),
-        at_least(f"whole job, against {limit}, {few}", given["whole_job_over_limit"], None, percent),
+        at_least(f"whole job, against {limit}, {few}", measured["whole_job_over_limit"], None, percent),
         at_least(f"whole job, against {limit}, {many}", large["whole_job_over_limit"], 0.95, percent),
         at_least(
-            f"running the model, against the fastest peer, {few}", given["featurize_over_best_peer"], 1.0
+            f"running the model, against the fastest peer, {few}", measured["featurize_over_best_peer"], 1.0
         ),
         at_least(f"running the model, against {peer}, {many}", large["featurize_over_best_peer"], 1.0),
-        at_least(f"whole job, against the fastest peer, {few}", given["whole_job_over_best_peer"], 1.0),
+        at_least(f"whole job, against the fastest peer, {few}", measured["whole_job_over_best_peer"], 1.0),
         at_least(f"whole job, against {peer}, {many}", large["whole_job_over_best_peer"], 1.0),
     ]
     rows += [
         at_least(f"PCA against MLlib, {int(size):,} x 1,280", value, 6.0)
-        for size, value in given["pca_over_mllib"].items()
+        for size, value in measured["pca_over_mllib"].items()
     ]
-    grown = given["memory_growth"]
+    grown = measured["memory_growth"]
     fewest, fewer = min(grown, key=int), max(grown, key=int)
     kept = {
         "driver_live_heap": "live heap of a driver",
@@ -142,7 +143,7 @@ def expectations(found: dict[str, Any]) -> list[Expectation]:
         *rows,
         Expectation(
             "executor seconds of a night with 1 % new, of a full run's",
-            given["one_percent_night_executor_share"],
+            measured["one_percent_night_executor_share"],
             0.05,
             at_most=True,
             show=percent,
@@ -162,10 +163,19 @@ def expectations(found: dict[str, Any]) -> list[Expectation]:
 
 
 def times(value: float | None) -> str:
-    """A factor."""
+    """Format a factor."""
     return "n/a" if value is None else f"{number(value)} times"
 
 
 def percent(value: float | None) -> str:
-    """A share."""
+    """Format a share."""
     return "n/a" if value is None else f"{value:.1%}"
+
+
+def number(value: float | None) -> str:
+    """Format a figure with three significant digits."""
+    if value is None:
+        return "n/a"
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.3g}"

@@ -10,11 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bench.report.charts import number
-from bench.report.details import BATCHES
-from bench.report.page import NAMES, featurize_rows, setting
-from bench.report.ratios import expectations, percent
-from bench.suite import FASTEST_PEER
+from bench.report.tables import Table, all_tables, setting
 
 HERE = Path(__file__).resolve().parents[1]
 README = HERE / "README.md"
@@ -25,21 +21,24 @@ QUICK = HERE / "quick.json"
 BEGIN, END = "<!-- results: begin, written by bench/report/readme.py -->", "<!-- results: end -->"
 
 
-def publish(found: dict[str, Any]) -> None:
-    """Keeps the results in the repository and writes the tables; of a quick run only how long it took."""
-    if found["sizes"] == "quick":
-        kept = {"seconds": found["seconds"], **{name: found["machine"][name] for name in ("date", "commit")}}
+def publish(results: dict[str, Any]) -> None:
+    """Store the results in the repository and write the tables; of a quick run store only how long it took."""
+    if results["sizes"] == "quick":
+        kept = {
+            "seconds": results["seconds"],
+            **{name: results["machine"][name] for name in ("date", "commit")},
+        }
         QUICK.write_text(json.dumps(kept, indent=1) + "\n")
-        found = json.loads(PUBLISHED.read_text())
+        results = json.loads(PUBLISHED.read_text())
     else:
-        PUBLISHED.write_text(json.dumps(found, indent=1) + "\n")
-    README.write_text(with_tables(README.read_text(), found))
+        PUBLISHED.write_text(json.dumps(results, indent=1) + "\n")
+    README.write_text(with_tables(README.read_text(), results))
 
 
-def how_long(found: dict[str, Any]) -> str:
-    """How long the suite took, and the last quick run that was published."""
+def how_long(results: dict[str, Any]) -> str:
+    """Say how long the suite took, and the last quick run that was published."""
     quick = json.loads(QUICK.read_text()) if QUICK.is_file() else None
-    return f"The suite took {minutes(found['seconds'])}" + (
+    return f"The suite took {minutes(results['seconds'])}" + (
         f"; quick mode {minutes(quick['seconds'])} ({quick['date']}, commit {quick['commit']})."
         if quick
         else "."
@@ -47,170 +46,24 @@ def how_long(found: dict[str, Any]) -> str:
 
 
 def minutes(seconds: float | None) -> str:
-    """A time of the whole suite."""
+    """Format the time of the whole suite."""
     return "several goes" if seconds is None else f"{seconds / 60:.0f} minutes"
 
 
-def with_tables(text: str, found: dict[str, Any]) -> str:
-    """The README with its tables replaced."""
+def with_tables(text: str, results: dict[str, Any]) -> str:
+    """Return the README with its tables replaced."""
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n\n{tables(found)}\n{END}{after}"
+    blocks = [f"{setting(results)} {how_long(results)}", *map(markdown, all_tables(results))]
+    content = "\n\n".join(blocks)
+    return f"{before}{BEGIN}\n\n{content}\n\n{END}{after}"
 
 
-def tables(found: dict[str, Any]) -> str:
-    """All tables, as Markdown."""
-    blocks = [
-        f"{setting(found)} {how_long(found)}",
-        against_expectation(found),
-        featurize_table(found),
-        load_table(found),
-        batching_table(found),
-        pca_table(found),
-        night_table(found),
-        scaling_table(found),
-    ]
-    return "\n\n".join(blocks) + "\n"
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, numbers to the right."""
-    rule = ["---"] + ["---:"] * (len(head) - 1)
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
-
-
-def against_expectation(found: dict[str, Any]) -> str:
-    """What was asked for, and what was measured."""
-    rows = [
-        [row.label, row.asked, row.show(row.value) + ("" if row.met else " **(not met)**")]
-        for row in expectations(found)
-    ]
-    return table(["ratio", "asked for", "measured"], rows)
-
-
-def featurize_table(found: dict[str, Any]) -> str:
-    """All contestants, by speed."""
-    details = found["details"]
-    keys = {label: name for name, label in NAMES.items()} | {NAMES["fruits"]: "fruits_featurize"}
-    rows = []
-    for label, value in featurize_rows(found):
-        key = keys[label]
-        rows.append(
-            [
-                label,
-                number(value),
-                number(details["whole_job_img_s"].get(key)),
-                number(details["each_further_img_s"].get(key)),
-                number(details["peer_memory_mb"].get(key)),
-                scientific(details["max_difference_from_ours"].get(key)),
-            ]
-        )
-    head = [
-        "features, images/s",
-        "running the model",
-        "whole job",
-        "each further photo",
-        "peak MB",
-        "differs by",
-    ]
-    large = details["large"]
-    whole = details["whole_job_img_s"]
-    below = (
-        f"\n\nOn {large['images']:,} photos: ours {number(large['fruits_img_s'])} images/s running the model, "
-        f"{number(large['fruits_whole_job_img_s'])} as a whole job; the limit without Spark "
-        f"{number(large['no_spark_limit_img_s'])}, {NAMES[FASTEST_PEER]} {number(large['best_peer_img_s'])}. Peers and "
-        "limit read photos; our featurize reads pixels that load_images has fetched, checked and kept. Both jobs "
-        f"together: {number(whole['fruits_load_and_featurize'])} images/s on {found['images']:,} photos, "
-        f"{number(large['fruits_load_and_featurize_img_s'])} on {large['images']:,}. With one worker: ours "
-        f"{number(details['one_worker']['fruits_img_s'])}, the limit "
-        f"{number(details['one_worker']['no_spark_limit_img_s'])}."
-    )
-    return table(head, rows) + below
-
-
-def load_table(found: dict[str, Any]) -> str:
-    """Loading."""
-    details = found["details"]["load_each_further_img_s"]
-    rows = [
-        [NAMES[name], number(found["load"][f"{name}_img_s"]), number(details[name])]
-        for name in ("fruits", "binaryfile")
-    ]
-    return table(["load, images/s", "whole job", "each further photo"], rows)
-
-
-def pca_table(found: dict[str, Any]) -> str:
-    """PCA."""
-    rows = [
-        [
-            f"{int(size):,} x 1,280",
-            *(number(row[f"{name}_s"]) for name in ("fruits", "mllib", "sklearn")),
-            scientific(row["max_relative_error"]),
-        ]
-        for size, row in found["pca"].items()
-        if row
-    ]
-    return table(["PCA, seconds", "ours", "MLlib", "scikit-learn", "largest relative error"], rows)
-
-
-def batching_table(found: dict[str, Any]) -> str:
-    """Batches of the model, alone and with a thread that decodes."""
-    made = found["details"]["batching"]
-    rows = [
-        [str(batch), *(number(made[figure][f"{batch}{way}"]) for figure in made for way in ("", "_ahead"))]
-        for batch in BATCHES
-    ]
-    head = ["batch", "images/s", "decoding ahead", "ms of a core", "decoding ahead, ms of a core"]
-    return table(head, rows)
-
-
-def night_table(found: dict[str, Any]) -> str:
-    """Nights."""
-    night, more = found["night"], found["details"]["night"]
-    rows = [
-        [
-            name,
-            number(night[f"{kind}_executor_s"]),
-            number(more[kind]["driver_cpu_s"]),
-            number(more[kind]["worker_cpu_s"]),
-            number(night[f"{kind}_wall_s"]),
-        ]
-        for kind, name in (("full", "full run"), ("one_percent", "1 % new"), ("nothing_new", "nothing new"))
-    ]
-    head = [
-        f"night over {night['images']:,} photos",
-        "executor s",
-        "drivers' CPU s",
-        "workers' CPU s",
-        "wall s",
-    ]
-    share = more.get("one_percent_beyond_nothing_new_share")
-    return (
-        table(head, rows)
-        + f"\n\nOf each wall time some {number(night['start_wall_s'])} s are four starts of Spark. The drivers' CPU "
-        "seconds are those of four JVMs (the executor's threads run in them too) and the Python beside each; most of "
-        "them are starting up, as the night with nothing new shows. What the night with 1 % new takes beyond it, "
-        f"drivers and workers together, is {percent(share)} of what the full run takes beyond it."
-    )
-
-
-def scaling_table(found: dict[str, Any]) -> str:
-    """Workers, images, memory."""
-    scaling, peaks = found["scaling"], found["peak_memory_mb"]
-    kinds = ("driver", "driver_live_heap", "worker")
-    rows = [
-        [f"{n} worker(s)", number(value), *("" for _ in kinds)] for n, value in scaling["workers"].items()
-    ]
-    rows += [
-        [f"{int(n):,} images", number(value), *(number(peaks.get(n, {}).get(kind)) for kind in kinds)]
-        for n, value in scaling["images"].items()
-    ]
-    head = ["scaling", "images/s", "driver MB", "of it live heap, MB", "worker MB"]
-    return table(head, rows)
-
-
-def scientific(value: float | None) -> str:
-    """A small number."""
-    return "n/a" if value is None else f"{value:.1e}"
+def markdown(table: Table) -> str:
+    """Format a Markdown table with its numbers to the right."""
+    rule = ["---"] + ["---:"] * (len(table.head) - 1)
+    lines = "\n".join("| " + " | ".join(row) + " |" for row in [table.head, rule, *table.rows])
+    return f"{lines}\n\n{table.note}" if table.note else lines
 
 
 if __name__ == "__main__":

@@ -9,9 +9,8 @@ from bench.report.details import details
 from bench.report.ratios import ratios
 from bench.report.summary import (
     Summary,
-    job,
+    figure_at,
     model_seconds,
-    plain,
     rate,
     seconds,
 )
@@ -24,9 +23,9 @@ PEER_KEYS = ("predict_batch_udf", "ray_data_keras", "ray_data_litert", "daft_ker
 def summarize(
     runs: Iterable[Run], sizes: Sizes, workers: int, machine: dict[str, Any], took_s: float | None = None
 ) -> dict[str, Any]:
-    """Builds results.json. What a size does not run is null, and so is `seconds` where not all was run in one go."""
+    """Build results.json. Figures that a size does not run are null; so is `seconds` unless all ran in one go."""
     summary = Summary(runs)
-    found = {
+    results = {
         "machine": machine,
         "sizes": sizes.name,
         "images": sizes.peers,
@@ -39,27 +38,27 @@ def summarize(
         "scaling": scaling(summary, sizes, workers),
         "peak_memory_mb": memory(summary, sizes, workers),
     }
-    found["details"] = details(summary, sizes, workers)
-    found["ratios"] = ratios(found)
-    return found
+    results["details"] = details(summary, sizes, workers)
+    results["ratios"] = ratios(results)
+    return results
 
 
 def load(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
-    """Whole jobs: for ours that is listing, fetching, checks, MERGE and reconciliation."""
+    """Measure whole jobs: for ours that is listing, fetching, checks, MERGE and reconciliation."""
     size = sizes.peers
-    our_job = summary.median("chain", "fruits", size, workers, job("load_images", "seconds"))
+    our_job = summary.median("chain", "fruits", size, workers, figure_at("jobs", "load_images", "seconds"))
     peer = summary.median("peers", "binaryfile", size, workers, seconds)
     return {"fruits_img_s": rate(size, our_job), "binaryfile_img_s": rate(size, peer)}
 
 
 def featurize(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
-    """The part that runs the model, its loading and the workers' start included."""
+    """Measure the part that runs the model, with its loading and the start of the workers."""
     size = sizes.peers
 
     def peer(name: str) -> float | None:
         return rate(size, summary.median("peers", name, size, workers, model_seconds))
 
-    our_stage = summary.median("chain", "fruits", size, workers, job("featurize", "stage_s"))
+    our_stage = summary.median("chain", "fruits", size, workers, figure_at("jobs", "featurize", "stage_s"))
     return {
         "fruits_img_s": rate(size, our_stage),
         "no_spark_limit_img_s": peer("no_spark_limit"),
@@ -69,24 +68,26 @@ def featurize(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
 
 
 def pca(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
-    """From features on disk to a fitted model."""
-    found: dict[str, Any] = {"20000": {}, "100000": {}}
+    """Measure from features on disk to a fitted model."""
+    by_rows: dict[str, Any] = {"20000": {}, "100000": {}}
     for rows in sizes.pca:
-        found[str(rows)] = {
+        by_rows[str(rows)] = {
             f"{name}_s": summary.median("pca", name, rows, workers, seconds)
             for name in ("fruits", *PCA_PEERS)
         } | {
-            "max_relative_error": summary.median("pca", "sklearn", rows, workers, plain("max_relative_error"))
+            "max_relative_error": summary.median(
+                "pca", "sklearn", rows, workers, figure_at("max_relative_error")
+            )
         }
-    return found
+    return by_rows
 
 
 def night(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
-    """A full run, then 1 % more photos, then nothing new; wall times include four starts of Spark."""
+    """Measure a full run, 1 % more photos, and nothing new; wall times include four starts of Spark."""
     size = sizes.images[-1]
 
     def of(kind: str, figure: str) -> float | None:
-        return summary.median("night", kind, size, workers, plain(figure))
+        return summary.median("night", kind, size, workers, figure_at(figure))
 
     return {
         "images": size,
@@ -101,28 +102,30 @@ def night(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
 
 
 def scaling(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
-    """Images per second of the part of featurize that runs the model."""
+    """Return images per second of the part of featurize that runs the model."""
 
     def of(size: int, slots: int) -> float | None:
-        return rate(size, summary.median("chain", "fruits", size, slots, job("featurize", "stage_s")))
+        return rate(
+            size, summary.median("chain", "fruits", size, slots, figure_at("jobs", "featurize", "stage_s"))
+        )
 
     images = {str(size): of(size, workers) for size in (*sizes.images, 1000, 5000, 20000)}
     return {"workers": {str(n): of(sizes.peers, n) for n in sorted({1, workers})}, "images": images}
 
 
 def memory(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
-    """Largest resident memory of Spark's driver (JVM and Python) and of one Python worker, over the four jobs.
+    """Return the largest resident memory of Spark's driver (JVM and Python) and of one Python worker.
 
     `driver_live_heap` is the most that a full collection left of a JVM's heap, in runs of their own with a heap that is
     kept tight (`gclog.TIGHT`): resident memory says what heap a JVM was given.
     """
-    found: dict[str, Any] = {"1000": {}, "20000": {}}
+    by_size: dict[str, Any] = {"1000": {}, "20000": {}}
     for size in sizes.images:
-        found[str(size)] = {
-            "driver": summary.median("chain", "fruits", size, workers, plain("driver_mb")),
-            "worker": summary.median("chain", "fruits", size, workers, plain("worker_mb")),
+        by_size[str(size)] = {
+            "driver": summary.median("chain", "fruits", size, workers, figure_at("driver_mb")),
+            "worker": summary.median("chain", "fruits", size, workers, figure_at("worker_mb")),
             "driver_live_heap": summary.median(
-                "memory", "fruits", size, workers, plain("driver_live_heap_mb")
+                "memory", "fruits", size, workers, figure_at("driver_live_heap_mb")
             ),
         }
-    return found
+    return by_size

@@ -12,18 +12,18 @@ Figure = Callable[[Run], float | None]
 
 
 class Summary:
-    """Medians over the runs of one suite."""
+    """Medians over the runs of a suite."""
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self._runs = list(runs)
 
     def median(self, section: str, contestant: str, size: int, workers: int, figure: Figure) -> float | None:
-        """The median of a figure; None where it was not measured."""
+        """Return the median of a figure; None where it was not measured."""
         values = self._values(section, contestant, size, workers, figure)
         return statistics.median(values) if values else None
 
     def spread(self, section: str, contestant: str, size: int, workers: int, figure: Figure) -> float | None:
-        """Largest over smallest of a figure, the noise of the machine; None below two runs."""
+        """Return the largest over the smallest of a figure, the noise of the machine; None below two runs."""
         values = self._values(section, contestant, size, workers, figure)
         return round(max(values) / min(values), 2) if len(values) > 1 else None
 
@@ -36,12 +36,12 @@ class Summary:
         ]
 
     def load(self) -> dict[str, float]:
-        """How busy the machine was when runs began."""
+        """Return how busy the machine was when runs began."""
         loads = [run.load_average for run in self._runs]
         return {"median": statistics.median(loads), "max": max(loads)} if loads else {}
 
     def commits(self) -> dict[str, list[str]]:
-        """What each commit was measured in: sections may have been measured again since the others."""
+        """Return the sections that each commit was measured in: a section may be newer than the others."""
         return {
             commit: sorted({run.section for run in self._runs if run.commit == commit})
             for commit in sorted({run.commit for run in self._runs})
@@ -49,59 +49,44 @@ class Summary:
 
 
 def seconds(run: Run) -> float | None:
-    """A peer's clock: framework ready to results on disk."""
+    """Return the seconds of a peer: framework ready to results on disk."""
     return run.figures.get("seconds")
 
 
 def model_seconds(run: Run) -> float | None:
-    """The part that runs the model: the Spark stage, or the whole clock where there is no Spark."""
+    """Return the seconds that run the model: of the Spark stage, or of the whole run where there is no Spark."""
     return run.figures.get("stage_s", run.figures.get("seconds"))
 
 
-def job(stage: str, figure: str) -> Figure:
-    """A figure of one of our jobs."""
-    return lambda run: run.figures["jobs"][stage][figure] if "jobs" in run.figures else None
-
-
-def plain(name: str) -> Figure:
-    """A figure as it is."""
-    return lambda run: run.figures.get(name)
-
-
-def inner(*path: str) -> Figure:
-    """A figure inside others."""
+def figure_at(*path: str) -> Figure:
+    """Return a reader of the figure at a path of keys, for example `jobs`, `featurize`, `seconds`."""
 
     def figure(run: Run) -> float | None:
-        found: Any = run.figures
+        value: Any = run.figures
         for name in path:
-            found = (found or {}).get(name)
-        return cast("float | None", found)
+            value = (value or {}).get(name)
+        return cast("float | None", value)
 
     return figure
 
 
-def bytes_of(stage: str, name: str) -> Figure:
-    """Bytes that a job reported."""
-    return lambda run: run.figures.get("bytes", {}).get(stage, {}).get(name)
-
-
 def per_image(size: int, total: float | None) -> float | None:
-    """A total shared out."""
+    """Divide a total by the number of images."""
     return None if total is None else round(total / size, 1)
 
 
 def milliseconds(per_second: float | None) -> float | None:
-    """What one takes, from how many a second makes."""
+    """Convert a rate per second to milliseconds for each."""
     return None if not per_second else round(1000 / per_second, 4)
 
 
 def rate(size: int, took: float | None) -> float | None:
-    """Images per second."""
+    """Return images per second."""
     return None if not took else round(size / took, 1)
 
 
 def marginal(sizes: tuple[int, int], took: tuple[float | None, float | None]) -> float | None:
-    """Images per second of what a larger set costs more: starting up cancels out."""
+    """Return images per second of the difference between two sets, in which start-up cancels out."""
     small, large = took
     if small is None or large is None or large <= small or sizes[1] <= sizes[0]:
         return None
@@ -109,5 +94,5 @@ def marginal(sizes: tuple[int, int], took: tuple[float | None, float | None]) ->
 
 
 def ratio(a: float | None, b: float | None) -> float | None:
-    """A / b."""
+    """Divide `a` by `b`."""
     return None if a is None or not b else round(a / b, 3)

@@ -30,7 +30,7 @@ SEED = 12
 
 
 def photo(width: int, height: int, seed: int = SEED) -> bytes:
-    """A JPEG with shapes and grain."""
+    """Return a JPEG with shapes and grain."""
     draw = np.random.default_rng(seed)
     coarse = Image.fromarray(draw.integers(0, 255, (12, 16, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
@@ -43,7 +43,7 @@ def photo(width: int, height: int, seed: int = SEED) -> bytes:
 
 
 def trial(width: int, height: int) -> dict[str, Any]:
-    """Medians over a few runs of `decoding.clean` (load) and `preprocessing.fill` (featurize)."""
+    """Return medians over a few runs of `decoding.clean` (load) and `preprocessing.fill` (featurize)."""
     data = photo(width, height)
     took = []
     for _ in range(REPEATS):
@@ -68,6 +68,6 @@ def trial(width: int, height: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    found = {name: trial(*size) for name, size in SIZES.items()}
-    (HERE / "photo_trial.json").write_text(json.dumps(found, indent=1) + "\n")
-    sys.stdout.write(json.dumps(found) + "\n")
+    results = {name: trial(*size) for name, size in SIZES.items()}
+    (HERE / "photo_trial.json").write_text(json.dumps(results, indent=1) + "\n")
+    sys.stdout.write(json.dumps(results) + "\n")

@@ -38,7 +38,7 @@ GRAIN = 8.0
 
 
 def enlarged(data: bytes, seed: int) -> bytes:
-    """A 12-megapixel JPEG of a small photo with grain."""
+    """Return a 12-megapixel JPEG of a small photo with grain."""
     with Image.open(io.BytesIO(data)) as small:
         pixels = np.asarray(small.convert("RGB").resize(SIZE, Image.Resampling.BICUBIC), np.float32)
     draw = np.random.default_rng(seed)
@@ -50,7 +50,7 @@ def enlarged(data: bytes, seed: int) -> bytes:
 
 
 def embedder() -> tuple[Callable[[bytes], np.ndarray], str]:
-    """From an encoded picture to its (1280,) features, and what weights make them."""
+    """Return a function from an encoded picture to its (1280,) features, and the origin of the weights."""
     weights = sorted((shared_folder() / "weights").glob("*.h5"))
     models = REPOSITORY / ".cache" / "models"
     card = make_model.make(str(weights[0]) if weights else "random", models)
@@ -64,16 +64,16 @@ def embedder() -> tuple[Callable[[bytes], np.ndarray], str]:
 
 
 def compare(features: Callable[[bytes], np.ndarray], photos: list[bytes], stored_px: int) -> dict[str, Any]:
-    """Features of what is stored of photos, with shorter sides of at least `stored_px`, beside the photos' own."""
+    """Compare the features of stored pixels, shorter side at least `stored_px`, with the photos' own."""
     decoding.STORED_PX = stored_px
     cosines, largest, sizes, equal = [], [], [], 0
     for data in photos:
         pixels = decoding.clean(data).pixels
-        one, other = features(data), features(pixels)
-        cosines.append(float(one @ other / np.linalg.norm(one) / np.linalg.norm(other)))
-        largest.append(float(np.abs(one - other).max()))
+        original, stored = features(data), features(pixels)
+        cosines.append(float(original @ stored / np.linalg.norm(original) / np.linalg.norm(stored)))
+        largest.append(float(np.abs(original - stored).max()))
         sizes.append(len(pixels))
-        equal += one.tobytes() == other.tobytes()
+        equal += original.tobytes() == stored.tobytes()
     return {
         "photos": len(photos),
         "stored_px": stored_px,
@@ -86,7 +86,7 @@ def compare(features: Callable[[bytes], np.ndarray], photos: list[bytes], stored
 
 
 def trial() -> dict[str, Any]:
-    """Small photos, and large ones as they are stored and with twice the pixels on each side."""
+    """Measure small photos, and large ones as stored and with twice the pixels on each side."""
     features, weights = embedder()
     stored_px = decoding.STORED_PX
     small = [path.read_bytes() for path in sources(REPOSITORY / "build" / "pixels_trial")[:SMALL]]
@@ -103,6 +103,6 @@ def trial() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    found = trial()
-    (HERE / "pixels_trial.json").write_text(json.dumps(found, indent=1) + "\n")
-    sys.stdout.write(json.dumps(found) + "\n")
+    results = trial()
+    (HERE / "pixels_trial.json").write_text(json.dumps(results, indent=1) + "\n")
+    sys.stdout.write(json.dumps(results) + "\n")

@@ -1,4 +1,4 @@
-"""Tries the planning parts with a million made-up keys: `.venv-airflow/bin/python bench/scale/plan_trial.py`.
+"""Try the planning parts with a million made-up keys: `.venv-airflow/bin/python bench/scale/plan_trial.py`.
 
 A scripted lister stands in for S3 (no network, no waiting): what is measured is what `plan` itself needs to list, to
 write the listing, and to compare two nights. Writes plan_trial.json beside this file.
@@ -40,17 +40,17 @@ class ScriptedLister:
         self.changed_every = changed_every
         self.pages = 0
 
-    def list_objects_v2(self, **asked: str) -> dict[str, Any]:
-        """A page of at most a thousand keys or folders, in order."""
+    def list_objects_v2(self, **request: str) -> dict[str, Any]:
+        """Return a page of at most a thousand keys or folders, in order."""
         self.pages += 1
-        below = asked["Prefix"].removeprefix("images/")
+        below = request["Prefix"].removeprefix("images/")
         label = below.removeprefix("Training/").removeprefix("Label ").rstrip("/")
-        if "Delimiter" in asked and not label:
+        if "Delimiter" in request and not label:
             inner = [f"Label {n:03d}/" for n in range(LABELS)] if below else ["Training/"]
-            folders = [{"Prefix": asked["Prefix"] + name} for name in inner]
+            folders = [{"Prefix": request["Prefix"] + name} for name in inner]
             return {"IsTruncated": False, "CommonPrefixes": folders}
         first, last = self._numbers(int(label), int(label) + 1) if label else (0, self.count)
-        start = int(asked.get("ContinuationToken", first))
+        start = int(request.get("ContinuationToken", first))
         stop = min(start + PAGE, last)
         page: dict[str, Any] = {
             "IsTruncated": stop < last,
@@ -59,7 +59,7 @@ class ScriptedLister:
         return page | ({"NextContinuationToken": str(stop)} if stop < last else {})
 
     def _numbers(self, *labels: int) -> tuple[int, ...]:
-        """The first number of each label."""
+        """Return the first number of each label."""
         return tuple(-(-label * self.count // LABELS) for label in labels)
 
     def _object(self, number: int) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class ScriptedLister:
 
 
 def trial(count: int) -> dict[str, Any]:
-    """Lists `count` keys twice, 1 % of them changed, and compares.
+    """List `count` keys twice, 1 % of them changed, and compare.
 
     Returns:
         Seconds, bytes of the listing, and the process's peak memory (MB) above what it took before.
@@ -104,13 +104,13 @@ def trial(count: int) -> dict[str, Any]:
 
 
 def peak_mb() -> float:
-    """The largest resident memory of this process so far."""
+    """Return the largest resident memory of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keys", type=int, default=1_000_000)
-    found = trial(parser.parse_args().keys)
-    (HERE / "plan_trial.json").write_text(json.dumps(found, indent=1) + "\n")
-    sys.stdout.write(json.dumps(found) + "\n")
+    results = trial(parser.parse_args().keys)
+    (HERE / "plan_trial.json").write_text(json.dumps(results, indent=1) + "\n")
+    sys.stdout.write(json.dumps(results) + "\n")

@@ -45,17 +45,17 @@ LOW_BITS = 32
 
 
 def pca_sums_mb() -> float:
-    """Sum and upper triangle of the Gramian, each number in two limbs."""
+    """Return the size of the sum and the upper triangle of the Gramian, each number in two limbs."""
     return 2 * LIMB_BITS / 8 * (DIMS + DIMS * (DIMS + 1) / 2) / 1e6
 
 
 def sum_bits() -> int:
-    """Bits of a whole number in the sums: the upper limb's, sign included, and what the lower one keeps."""
+    """Return the bits of a whole number in the sums: the upper limb's, with the sign, and those of the lower limb."""
     return LIMB_BITS + LOW_BITS
 
 
 def exact_up_to() -> int:
-    """Images whose squares, each as large as a feature may be, still fit (less one bit, the sign)."""
+    """Return the number of images whose squares, each as large as a feature may be, still fit."""
     bits_of_a_product = 2 * (SUMS["SCALE_BITS"] + math.log2(SUMS["LIMIT"]))
     return int(2 ** (sum_bits() - 1 - bits_of_a_product))
 
@@ -93,7 +93,7 @@ class Inputs:
 
     @classmethod
     def read(cls) -> Inputs:
-        """Reads the files."""
+        """Read the files."""
         facts = read_yaml_mapping(HERE / "facts.yaml")
         settings = read_yaml_mapping(REPOSITORY / "include" / "settings.yaml")
         return cls(
@@ -112,7 +112,7 @@ class Model:
     """What follows from the inputs."""
 
     def __init__(self, inputs: Inputs) -> None:
-        self.given = inputs
+        self.inputs = inputs
         self.facts = inputs.facts
         details = inputs.results["details"]
         self.bytes: dict[str, float] = details["bytes_per_image"]
@@ -124,9 +124,9 @@ class Model:
         """What a vCPU of the fleet does of a core of the benchmark's machine."""
 
     def of_phones(self) -> Model:
-        """The same for photos as a phone takes them: more to decode, more to keep."""
-        phone, small = self.given.photos["phone"], self.given.photos["small"]
-        other = Model(self.given)
+        """Return the model for photos as a phone takes them: more to decode, more to store."""
+        phone, small = self.inputs.photos["phone"], self.inputs.photos["small"]
+        other = Model(self.inputs)
         other.core_ms["load_images"] += phone["clean_ms"] - small["clean_ms"]
         other.core_ms["featurize"] += phone["fill_ms"] - small["fill_ms"]
         other.bytes = self.bytes | {"input": phone["bytes"], "pixels": phone["stored_bytes"]}
@@ -144,8 +144,8 @@ class Model:
         return self.core_ms["load_images"] + self.core_ms["featurize"]
 
     def cluster(self, nodes: int) -> list[dict[str, Any]]:
-        """The nightly profile with so many core nodes, all of them on demand."""
-        fleets = {fleet["InstanceFleetType"]: fleet for fleet in self.given.profile.instance_fleets}
+        """Return the nightly profile's fleets with `nodes` core nodes, all on demand."""
+        fleets = {fleet["InstanceFleetType"]: fleet for fleet in self.inputs.profile.instance_fleets}
         return [fleets["MASTER"], {**fleets["CORE"], "TargetOnDemandCapacity": nodes}]
 
     @property
@@ -154,28 +154,28 @@ class Model:
         return [config["InstanceType"] for config in self.cluster(1)[-1]["InstanceTypeConfigs"]]
 
     def vcpus(self, nodes: int) -> int:
-        """Of a fleet's core nodes."""
+        """Return the vCPUs of a fleet's core nodes."""
         return worker_vcpus(self.cluster(nodes))
 
     def images_per_s(self, nodes: int) -> float:
-        """New images that a fleet loads and featurizes in a second."""
+        """Return the new images that a fleet loads and featurizes in a second."""
         return self.vcpus(nodes) / self.vcpu_s_per_image
 
     def eur_per_hour(self, nodes: int) -> float:
-        """A fleet with its primary node, of the dearest types: EC2, EMR's fee, disks, addresses."""
-        return fleets_eur_per_hour(self.cluster(nodes), self.given.prices)
+        """Return the price of a fleet with its primary node, of the dearest types: EC2, EMR's fee, disks, addresses."""
+        return fleets_eur_per_hour(self.cluster(nodes), self.inputs.prices)
 
     def hours(self, images: float, nodes: int, known: float = 0.0) -> float:
-        """Wall hours of a run over so many new images, as `make forecast` says; `known` rows are scanned besides."""
-        speed = Speed(1 / self.vcpu_s_per_image, self.given.profile.fixed_minutes)
+        """Return the wall hours of a run over new images, as `make forecast` does; `known` rows are scanned besides."""
+        speed = Speed(1 / self.vcpu_s_per_image, self.inputs.profile.fixed_minutes)
         return forecast_hours(images, speed, self.cluster(nodes)) + self.id_scan_s(known, nodes) / 3600
 
     def eur(self, images: float, nodes: int, known: float = 0.0) -> float:
-        """What that run costs in machines."""
+        """Return the machine cost of that run."""
         return self.hours(images, nodes, known) * self.eur_per_hour(nodes)
 
     def id_scan_s(self, rows: float, nodes: int) -> float:
-        """Reading the ids of all known rows: twice by load (comparison, MERGE), twice by featurize, once by publish."""
+        """Return the time to read all known ids: twice in load_images, twice in featurize, once in publish."""
         planner = self.facts["planner"]
         rate = self.vcpus(nodes) * planner["scan_mb_per_s_per_vcpu"] * 1e6
         return 5 * rows * planner["key_bytes"] / rate
@@ -183,53 +183,53 @@ class Model:
     # —— S3 ——
 
     def list_hours(self, images: float, at_once: int = LISTED_AT_ONCE) -> float:
-        """Listing as `plan` does, so many folders side by side, and writing the listing, which one thread does.
+        """Return the time to list `at_once` folders at a time, as `plan` does, and to write the listing in one thread.
 
         A prefix without folders is listed page after page: `at_once` is 1 there.
         """
-        s3, trial = self.facts["s3"], self.given.trial
+        s3, trial = self.facts["s3"], self.inputs.trial
         per_key = s3["list_page_s"] / s3["list_keys_per_page"] / at_once
         return images * (per_key + trial["list_and_write_s"] / trial["keys"]) / 3600
 
     def usd_to_eur(self, usd: float) -> float:
-        """US dollars as euros."""
-        return usd * self.given.prices.eur_per_usd
+        """Convert US dollars to euros."""
+        return usd * self.inputs.prices.eur_per_usd
 
     def list_eur(self, images: float) -> float:
-        """One LIST request a thousand keys."""
+        """Return the cost of a LIST request for each thousand keys."""
         s3 = self.facts["s3"]
         return self.usd_to_eur(images / s3["list_keys_per_page"] / 1000 * s3["usd_per_1000_list"])
 
     def inventory_eur(self, images: float) -> float:
-        """One S3 Inventory report over all keys."""
+        """Return the cost of an S3 Inventory report over all keys."""
         return self.usd_to_eur(images / 1e6 * self.facts["s3"]["inventory_usd_per_million"])
 
     def get_eur(self, images: float) -> float:
-        """One GET an image."""
+        """Return the cost of a GET for each image."""
         return self.usd_to_eur(images / 1000 * self.facts["s3"]["usd_per_1000_get"])
 
     def storage_gb(self, images: float, what: str) -> float:
-        """Of one table (or the input), in GB."""
+        """Return the size of a table (or the input)."""
         return images * (self.bytes[what] or 0.0) / 1e9
 
     def lake_eur_per_month(self, images: float) -> float:
-        """Tables at the first step of the price list."""
+        """Return the storage cost of the tables, at the first step of the price list."""
         total = sum(self.storage_gb(images, what) for what in ("pixels", "features", "pca"))
         return self.usd_to_eur(total * self.facts["s3"]["usd_per_gb_month"])
 
     def data_files(self, images: float) -> int:
-        """Files of `images` and `features` together, at the target size."""
+        """Return the data files of `images` and `features` together, at the target size."""
         total = self.storage_gb(images, "pixels") + self.storage_gb(images, "features")
         return math.ceil(total * 1e3 / self.facts["planner"]["target_file_mb"])
 
     # —— limits ——
 
     def limits(self) -> list[Limit]:
-        """Every resource that runs out somewhere, the first one first."""
-        planner, s3, settings = self.facts["planner"], self.facts["s3"], self.given.settings
-        nightly, trial = self.facts["fleets"][0], self.given.trial
+        """Return every resource that runs out, the first one first."""
+        planner, s3, settings = self.facts["planner"], self.facts["s3"], self.inputs.settings
+        nightly, trial = self.facts["fleets"][0], self.inputs.trial
         night_hours = settings["max_cluster_minutes"] / 60
-        fixed_hours = self.given.profile.fixed_minutes / 60
+        fixed_hours = self.inputs.profile.fixed_minutes / 60
         work_hours = night_hours - fixed_hours
         affordable_s = (settings["max_cost_eur"] / self.eur_per_hour(nightly) - fixed_hours) * 3600
         listing_bytes = trial["listing_bytes"] / trial["keys"]
@@ -239,7 +239,7 @@ class Model:
         per_image_in_plan = (
             planner["heap_bytes_per_data_file"] * bytes_of_files / (planner["target_file_mb"] * 1e6)
         )
-        found = [
+        limits = [
             Limit(
                 "the run's cost ceiling, on a first load",
                 affordable_s * self.images_per_s(nightly),
@@ -291,14 +291,14 @@ class Model:
                 "(spark.sql.iceberg.planning-mode=distributed), larger files for pixels",
             ),
         ]
-        return sorted(found, key=lambda limit: limit.breaks_at)
+        return sorted(limits, key=lambda limit: limit.breaks_at)
 
     def nodes_at_request_limit(self) -> float:
-        """Core nodes whose load job reaches S3's rate of GETs for one prefix."""
+        """Return the core nodes whose load job reaches S3's rate of GETs for a prefix."""
         per_vcpu = self.vcpu_speed * 1000 / self.core_ms["load_images"]
         return float(self.facts["s3"]["get_per_s_per_prefix"]) / per_vcpu / self.vcpus(1)
 
     def pca_hours(self, images: float, nodes: int) -> float:
-        """Sums taken anew over all features."""
+        """Return the time to compute the Gramian anew over all features."""
         core_s = images * self.core_ms["reduce_pca"] / 1000
         return core_s / self.vcpu_speed / self.vcpus(nodes) / 3600

@@ -12,18 +12,18 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @cache
 def constants(path: str) -> dict[str, Any]:
-    """The module-level constants of a file that are plain values or arithmetic with them.
+    """Return the module-level constants of a file that are plain values or arithmetic with them.
 
     Args:
         path: Of the file, below the repository.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for node in ast.parse((REPOSITORY / path).read_text()).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             value = _value(node.value)
             if value is not None:
-                found[node.targets[0].id] = value
-    return found
+                values[node.targets[0].id] = value
+    return values
 
 
 def _value(node: ast.expr) -> Any:

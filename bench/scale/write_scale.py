@@ -1,4 +1,4 @@
-"""Writes docs/scale.md from template.md and the figures of scale_model.py.
+"""Write docs/scale.md from template.md and the figures of scale_model.py.
 
 Run by `.venv-airflow/bin/python bench/scale/write_scale.py`. With --check it only says whether the document is what the
 inputs give.
@@ -25,36 +25,36 @@ NIGHT_SHARE = 0.01
 
 
 def document() -> str:
-    """The whole document."""
+    """Return the whole document."""
     return Template((HERE / "template.md").read_text()).substitute(figures(Model(Inputs.read())))
 
 
 def figures(model: Model) -> dict[str, str]:
-    """What the template names, as text."""
-    facts, given = model.facts, model.given
-    machine = given.results["machine"]
+    """Return the template's values as text."""
+    facts, inputs = model.facts, model.inputs
+    machine = inputs.results["machine"]
     phones = model.of_phones()
-    phone = given.photos["phone"]
+    phone = inputs.photos["phone"]
     steps = [int(step) for step in facts["steps"]]
     return {
         "cpu": str(machine["cpu"]),
         "date": str(machine["date"]),
         "commit": str(machine["commit"]),
-        "mode": str(given.results["sizes"]),
+        "mode": str(inputs.results["sizes"]),
         "instance": " or ".join(model.core_types),
         "vcpu_speed": f"{model.vcpu_speed:.2f}",
-        "prices_as_of": given.prices.as_of,
+        "prices_as_of": inputs.prices.as_of,
         "facts_as_of": facts["as_of"],
         "region": facts["region"],
-        "fixed_minutes": f"{given.profile.fixed_minutes:.0f}",
-        "profile_images_per_s": f"{given.profile.images_per_second:.0f}",
+        "fixed_minutes": f"{inputs.profile.fixed_minutes:.0f}",
+        "profile_images_per_s": f"{inputs.profile.images_per_second:.0f}",
         "per_image": per_image(model),
         "vcpu_ms": f"{model.vcpu_s_per_image * 1000:.1f}",
-        "trial_keys": f"{given.trial['keys']:,}",
-        "trial_list_s": f"{given.trial['list_and_write_s']:.0f}",
-        "trial_compare_s": f"{given.trial['compare_s']:.0f}",
-        "trial_mb": f"{given.trial['peak_memory_mb']}",
-        "trial_listing_mb": f"{given.trial['listing_bytes'] / 1e6:.0f}",
+        "trial_keys": f"{inputs.trial['keys']:,}",
+        "trial_list_s": f"{inputs.trial['list_and_write_s']:.0f}",
+        "trial_compare_s": f"{inputs.trial['compare_s']:.0f}",
+        "trial_mb": f"{inputs.trial['peak_memory_mb']}",
+        "trial_listing_mb": f"{inputs.trial['listing_bytes'] / 1e6:.0f}",
         "limits": limits(model),
         "first_load": fleet_table(model, steps, share=1.0),
         "night": fleet_table(model, steps, share=NIGHT_SHARE),
@@ -73,7 +73,7 @@ def figures(model: Model) -> dict[str, str]:
         "stages": str(len(STAGES)),
         "listed_at_once": str(LISTED_AT_ONCE),
         "first_tb": str(facts["s3"]["first_tb"]),
-        "small_px": str(given.photos["small"]["width_px"]),
+        "small_px": str(inputs.photos["small"]["width_px"]),
         "night_percent": f"{NIGHT_SHARE * 100:.0f}",
         "phone_megapixels": f"{phone['width_px'] * phone['height_px'] / 1e6:.0f}",
         "phone_mb": f"{phone['bytes'] / 1e6:.1f}",
@@ -84,13 +84,13 @@ def figures(model: Model) -> dict[str, str]:
         "s3_phones": s3_table(phones, steps),
         "input_kb": f"{(model.bytes['input'] or 0) / 1000:.1f}",
         "emr_steps": str(facts["emr"]["steps_per_cluster"]),
-        **pixels(given.pixels),
+        **pixels(inputs.pixels),
         **by_step(model, steps),
     }
 
 
 def pixels(trial: dict[str, Any]) -> dict[str, str]:
-    """Features of what is stored of a photo."""
+    """Tabulate the features of what is stored of a photo."""
     names = {
         "large": "photos with grain, as stored",
         "large_twice": "the same, twice the pixels on each side",
@@ -117,23 +117,23 @@ def pixels(trial: dict[str, Any]) -> dict[str, str]:
 
 
 def by_step(model: Model, steps: list[int]) -> dict[str, str]:
-    """What the last section says of each step."""
-    found = {}
+    """Return the values of the last section, for each step."""
+    texts = {}
     for place, step in enumerate(steps, 1):
-        found[f"step_{place}"] = short(step)
-        found[f"step_{place}_load"] = hours(model.hours(step, model.facts["fleets"][0]))
-        found[f"step_{place}_list"] = hours(model.list_hours(step))
-        found[f"step_{place}_list_flat"] = hours(model.list_hours(step, at_once=1))
-    return found
+        texts[f"step_{place}"] = short(step)
+        texts[f"step_{place}_load"] = hours(model.hours(step, model.facts["fleets"][0]))
+        texts[f"step_{place}_list"] = hours(model.list_hours(step))
+        texts[f"step_{place}_list_flat"] = hours(model.list_hours(step, at_once=1))
+    return texts
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
 def per_image(model: Model) -> str:
-    """What one image takes, measured."""
+    """Tabulate the measured cost of one image."""
     rows = [[f"`{stage}`", f"{model.core_ms[stage]:.2f} ms of a core"] for stage in STAGES]
     names = {"input": "read", "pixels": "`images`", "features": "`features`", "pca": "`pca`"}
     rows += [[f"bytes, {names[what]}", f"{size:,.0f}"] for what, size in model.bytes.items() if size]
@@ -141,23 +141,23 @@ def per_image(model: Model) -> str:
 
 
 def limits(model: Model) -> str:
-    """Resources in the order in which they run out."""
+    """Tabulate resources in the order in which they run out."""
     rows = [[limit.resource, short(limit.breaks_at), limit.why, limit.answer] for limit in model.limits()]
     return table(["what runs out", "at about", "because", "what is done about it"], rows)
 
 
 def order(model: Model, steps: list[int]) -> str:
-    """What has run out at each step, first one first."""
+    """List the exhausted resources at each step, the first ones first."""
     lines = []
     for step in steps:
         gone = [limit.resource for limit in model.limits() if limit.breaks_at < step]
-        said = "; ".join(gone) if gone else "nothing"
-        lines.append(f"- **{short(step)} images**: {said}.")
+        resources = "; ".join(gone) if gone else "nothing"
+        lines.append(f"- **{short(step)} images**: {resources}.")
     return "\n".join(lines)
 
 
 def fleet_table(model: Model, steps: list[int], share: float) -> str:
-    """Hours and euros by fleet."""
+    """Tabulate hours and euros by fleet."""
     rows = []
     for step in steps:
         row = [f"{short(step * share)} new of {short(step)}" if share < 1 else short(step)]
@@ -171,7 +171,7 @@ def fleet_table(model: Model, steps: list[int], share: float) -> str:
 
 
 def s3_table(model: Model, steps: list[int]) -> str:
-    """What does not depend on the fleet."""
+    """Tabulate what does not depend on the fleet."""
     rows = []
     for step in steps:
         tables = sum(model.storage_gb(step, what) for what in ("pixels", "features", "pca"))
@@ -202,7 +202,7 @@ def s3_table(model: Model, steps: list[int]) -> str:
 
 
 def short(count: float) -> str:
-    """A large number in words."""
+    """Format a large number in words."""
     for unit, name in ((1e9, "billion"), (1e6, "million")):
         if count >= unit:
             return f"{rounded(count / unit)} {name}"
@@ -210,29 +210,29 @@ def short(count: float) -> str:
 
 
 def rounded(value: float) -> str:
-    """Two digits that matter."""
+    """Format a number with two significant digits."""
     return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.1f}"
 
 
 def hours(value: float) -> str:
-    """A time as people say it."""
+    """Format a duration."""
     if value < 1.5:
         return f"{max(1, round(value * 60))} min"
     return f"{value:.1f} h" if value < 48 else f"{value / 24:,.0f} days"
 
 
 def money(eur: float) -> str:
-    """Euros."""
+    """Format an amount."""
     return f"{eur:,.2f} EUR" if eur < 100 else f"{eur:,.0f} EUR"
 
 
 def size(gb: float) -> str:
-    """Bytes."""
+    """Format a size."""
     return f"{gb:,.1f} GB" if gb < 1000 else f"{gb / 1000:,.1f} TB"
 
 
 def main() -> int:
-    """Writes or checks."""
+    """Write or check the document; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     text = document()

@@ -1,8 +1,8 @@
 """`make demo`: the whole pipeline on this machine, on an empty account that ends with the demo.
 
 Starts the AWS emulator, deploys the stack, uploads photos and model, starts a real Airflow, triggers the DAG,
-tells what happens, leaves the results in build/demo and ends everything that it started, also on Ctrl-C.
-A second run over the same photos follows, to show that a night with nothing new costs nothing.
+prints what happens, leaves the results in build/demo and ends everything that it started, also on Ctrl-C.
+A second run over the same photos follows, to show that a run with nothing new costs nothing.
 """
 
 from __future__ import annotations
@@ -33,20 +33,22 @@ from dev.demo.account import (
     make_model,
     start_account,
 )
-from dev.demo.airflow import USER, Airflow, AirflowFailed
+from dev.demo.airflow import USER, Airflow
+from dev.demo.airflow_api import AirflowFailed
 from dev.demo.drawing import draw_fruits
 from dev.demo.preflight import (
     CannotStart,
-    Wishes,
+    DemoOptions,
     check_space,
     free_port,
-    only_demo,
-    read_wishes,
+    lock_folder,
+    read_options,
 )
 from dev.demo.processes import ProcessEnded, Processes, end_leftovers
 from dev.demo.progress import (
     ENDED,
     ConsoleReporter,
+    SparkProgress,
     failed_tasks,
     watch_run,
 )
@@ -68,18 +70,18 @@ class Interrupted(Exception):
 
 
 class RunFailed(Exception):
-    """The DAG run is red; what failed has been told."""
+    """The DAG run failed; the failure has been printed."""
 
 
 def main() -> int:
-    """Runs the demo; returns the exit status: 0 done, 1 failed, 2 cannot start, 130 interrupted."""
+    """Run the demo; return the exit status: 0 done, 1 failed, 2 cannot start, 130 interrupted."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        wishes = read_wishes(os.environ)
+        options = read_options(os.environ)
         check_space(REPOSITORY)
-        with only_demo(FOLDER):
-            _demo(wishes)
+        with lock_folder(FOLDER):
+            _demo(options)
     except (CannotStart, ResidencyError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 2
@@ -102,12 +104,12 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise Interrupted
 
 
-def _demo(wishes: Wishes) -> None:
+def _demo(options: DemoOptions) -> None:
     end_leftovers(FOLDER)
     _clear(FOLDER)
     processes = Processes(FOLDER)
     try:
-        _run(wishes, processes, ConsoleReporter())
+        _run(options, processes, ConsoleReporter())
     finally:
         # A second Ctrl-C must not leave half of it running.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -115,33 +117,33 @@ def _demo(wishes: Wishes) -> None:
         processes.stop()
 
 
-def _run(wishes: Wishes, processes: Processes, teller: ConsoleReporter) -> None:
-    airflow_port = free_port(wishes.airflow_port, "AIRFLOW_PORT")
-    aws_port = free_port(wishes.aws_port, "AWS_PORT")
+def _run(options: DemoOptions, processes: Processes, reporter: ConsoleReporter) -> None:
+    airflow_port = free_port(options.airflow_port, "AIRFLOW_PORT")
+    aws_port = free_port(options.aws_port, "AWS_PORT")
     ui_port = free_port(0, "")
     print(
-        f"\nFruits! demo: every process is on this machine, AWS ({wishes.region}) is played by local_aws.\n"
+        f"\nFruits! demo: every process is on this machine, AWS ({options.region}) is played by local_aws.\n"
     )
 
-    local_aws = _local_aws(aws_port, ui_port, _steps_python(wishes))
-    account = start_account(processes, local_aws, _base_env(), wishes.region)
-    teller.say("AWS emulator", f"ready on {account.endpoint}")
-    if _steps_python(wishes) == SPARK_PYTHON:
-        teller.say("engine", "tensorflow: a node has no TensorFlow, so the steps run in .venv-spark")
+    local_aws = _local_aws(aws_port, ui_port, _steps_python(options))
+    account = start_account(processes, local_aws, _base_env(), options.region)
+    reporter.log("AWS emulator", f"ready on {account.endpoint}")
+    if _steps_python(options) == SPARK_PYTHON:
+        reporter.log("engine", "tensorflow: a node has no TensorFlow, so the steps run in .venv-spark")
     stack = account.deploy(REPOSITORY / "include" / "stack.yaml", DEPLOYMENT_ID)
-    teller.say(
+    reporter.log(
         "stack",
         f"deployed and looked up: {stack['RawBucket']} (photos), {stack['LakeBucket']} (tables, runs)",
     )
-    model = _model(wishes, account, stack, teller)
+    model = _model(options, account, stack, reporter)
 
-    env = _base_env() | account.env | _dag_settings(wishes, stack, model)
+    env = _base_env() | account.env | _dag_settings(options, stack, model)
     airflow = Airflow(processes, FOLDER / "airflow", airflow_port, env)
     airflow.migrate()
     airflow.start()
-    _upload(wishes, account, stack, teller)
+    _upload(options, account, stack, reporter)
     airflow.wait(PIPELINE)
-    teller.say(
+    reporter.log(
         "Airflow",
         f"scheduler, dag-processor, triggerer and API server are up on {airflow.url}; "
         f"log in as {USER} with password {airflow.password}",
@@ -149,21 +151,21 @@ def _run(wishes: Wishes, processes: Processes, teller: ConsoleReporter) -> None:
 
     run_id = f"demo__{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}"
     # A prefix other than the nightly one: a demo, which publishes to a database of its own.
-    conf = {**wishes.conf, "input_prefix": PREFIX}
+    conf = {**options.conf, "input_prefix": PREFIX}
     airflow.trigger(PIPELINE, run_id, conf)
-    teller.say("run", f"{run_id} triggered")
-    state = watch_run(airflow, PIPELINE, run_id, f"http://127.0.0.1:{ui_port}", teller)
+    reporter.log("run", f"{run_id} triggered")
+    state = watch_run(airflow, PIPELINE, run_id, reporter, SparkProgress(f"http://127.0.0.1:{ui_port}"))
     run = _fetch_results(account, stack, run_id)
     try:
         if state != "success":
-            _tell_failure(airflow, run_id)
+            _print_failure(airflow, run_id)
         else:
-            _second_night(airflow, account, stack, conf, teller)
+            _second_night(airflow, account, stack, conf, reporter)
     finally:
-        _tell_results(run, teller)
+        _print_results(run, reporter)
     if state != "success":
         raise RunFailed
-    if wishes.keep:
+    if options.keep:
         print(
             f"KEEP: Airflow is on {airflow.url} (what runs did: {airflow.url}/plugin/fruits-runs), AWS on "
             f"{account.endpoint}; Ctrl-C ends them.\n"
@@ -177,38 +179,38 @@ def _run(wishes: Wishes, processes: Processes, teller: ConsoleReporter) -> None:
                 time.sleep(1)
 
 
-def _tell_results(run: dict[str, Any] | None, teller: ConsoleReporter) -> None:
+def _print_results(run: dict[str, Any] | None, reporter: ConsoleReporter) -> None:
     files = [FOLDER / name for name in RESULTS if (FOLDER / name).exists()]
     if run:
         if run["features"].get("weights") == "random":
-            teller.warn(
+            reporter.warn(
                 "weights: random — these vectors mean nothing. Give real weights with WEIGHTS=file.h5."
             )
         print(f"\n{summary(run, [path.relative_to(REPOSITORY) for path in files])}\n", flush=True)
 
 
 def _model(
-    wishes: Wishes, account: Account, stack: dict[str, str], teller: ConsoleReporter
+    options: DemoOptions, account: Account, stack: dict[str, str], reporter: ConsoleReporter
 ) -> dict[str, Any]:
-    teller.say("model", "converting the weights for the broadcast (once for each weights file)")
+    reporter.log("model", "converting the weights for the broadcast (once for each weights file)")
     log = FOLDER / "logs" / "make_model.log"
-    model = make_model(SPARK_PYTHON, MODELS, wishes.weights, log, teller.warn)
+    model = make_model(SPARK_PYTHON, MODELS, options.weights, log, reporter.warn)
     for model_id in (model["model_id"], model["reference_model_id"]):
         account.upload_model(MODELS / model_id, stack["LakeBucket"])
-    teller.say(
+    reporter.log(
         "model", f"MobileNetV2, weights: {weights(model['weights'])}, model_id {model['model_id'][:12]}"
     )
     return model
 
 
-def _upload(wishes: Wishes, account: Account, stack: dict[str, str], teller: ConsoleReporter) -> None:
-    folder = wishes.images
+def _upload(options: DemoOptions, account: Account, stack: dict[str, str], reporter: ConsoleReporter) -> None:
+    folder = options.images
     if folder is None:
         folder = FOLDER / "images"
         count = draw_fruits(folder)
-        teller.say("photos", f"{count} drawn (no IMAGES=folder given)")
-    count = account.upload_folder(folder, stack["RawBucket"], PREFIX, partial(teller.say, "photos"))
-    teller.say("photos", f"{count} uploaded to s3://{stack['RawBucket']}/{PREFIX}")
+        reporter.log("photos", f"{count} drawn (no IMAGES=folder given)")
+    count = account.upload_folder(folder, stack["RawBucket"], PREFIX, partial(reporter.log, "photos"))
+    reporter.log("photos", f"{count} uploaded to s3://{stack['RawBucket']}/{PREFIX}")
 
 
 def _second_night(
@@ -216,22 +218,22 @@ def _second_night(
     account: Account,
     stack: dict[str, str],
     conf: Mapping[str, Any],
-    teller: ConsoleReporter,
+    reporter: ConsoleReporter,
 ) -> None:
-    """The same photos again: skipped, without a cluster."""
+    """Run the same photos again, which is skipped without a cluster."""
     run_id = f"again__{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}"
-    begun = teller.seconds
+    begun = reporter.seconds
     airflow.trigger(PIPELINE, run_id, conf)
     while (state := airflow.run_state(PIPELINE, run_id)) not in ENDED:
         time.sleep(0.3)
     path = FOLDER / "again.json"
-    found = account.download(stack["LakeBucket"], f"runs/{run_id}/run.json", path)
-    said = json.loads(path.read_text())["state"] if found else "no run.json"
-    if (state, said) != ("success", "skipped"):
-        raise AirflowFailed(f"a second run over the same photos should be skipped, it is {state} ({said})")
-    teller.say(
+    has_record = account.download(stack["LakeBucket"], f"runs/{run_id}/run.json", path)
+    outcome = json.loads(path.read_text())["state"] if has_record else "no run.json"
+    if (state, outcome) != ("success", "skipped"):
+        raise AirflowFailed(f"a second run over the same photos should be skipped, it is {state} ({outcome})")
+    reporter.log(
         "second night",
-        f"same photos: {said}, DAG run {state}, {teller.seconds - begun:.0f} s, no cluster, nothing to pay",
+        f"same photos: {outcome}, DAG run {state}, {reporter.seconds - begun:.0f} s, no cluster, nothing to pay",
     )
     path.unlink()
 
@@ -244,16 +246,16 @@ def _fetch_results(account: Account, stack: dict[str, str], run_id: str) -> dict
     return run
 
 
-def _tell_failure(airflow: Airflow, run_id: str) -> None:
+def _print_failure(airflow: Airflow, run_id: str) -> None:
     for task in failed_tasks(airflow, PIPELINE, run_id):
         print(f"\n--- {task['task_id']} failed; the end of its log:", file=sys.stderr)
         lines = airflow.task_log(PIPELINE, run_id, task["task_id"], task["try_number"])
         print("\n".join(lines[-LOG_LINES:]), file=sys.stderr, flush=True)
 
 
-def _steps_python(wishes: Wishes) -> Path:
+def _steps_python(options: DemoOptions) -> Path:
     """Return the Python of the steps: a node's, or .venv-spark for the reference engine, which needs TensorFlow."""
-    return SPARK_PYTHON if wishes.conf.get("engine") == "tensorflow" else NODE_PYTHON
+    return SPARK_PYTHON if options.conf.get("engine") == "tensorflow" else NODE_PYTHON
 
 
 def _local_aws(port: int, ui_port: int, python: Path) -> list[str | Path]:
@@ -271,7 +273,7 @@ def _local_aws(port: int, ui_port: int, python: Path) -> list[str | Path]:
 
 
 def _base_env() -> dict[str, str]:
-    """What every process gets: nothing of the caller's AWS, Airflow or Spark settings."""
+    """Return the environment of every process, without the caller's AWS, Airflow and Spark settings."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "JAVA_HOME")
     return {name: os.environ[name] for name in kept if name in os.environ} | {
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "plugins")]),
@@ -279,10 +281,10 @@ def _base_env() -> dict[str, str]:
     }
 
 
-def _dag_settings(wishes: Wishes, stack: dict[str, str], model: dict[str, Any]) -> dict[str, str]:
+def _dag_settings(options: DemoOptions, stack: dict[str, str], model: dict[str, Any]) -> dict[str, str]:
     return {
         "FRUITS_DEPLOYMENT_ID": DEPLOYMENT_ID,
-        "FRUITS_REGION": wishes.region,
+        "FRUITS_REGION": options.region,
         "FRUITS_RAW_BUCKET": stack["RawBucket"],
         "FRUITS_LAKE_BUCKET": stack["LakeBucket"],
         "FRUITS_MODEL_ID": model["model_id"],

@@ -1,4 +1,4 @@
-"""The account that a demo works in: the AWS emulator, its stack, the photos and the model in its buckets."""
+"""The account of a demo: the AWS emulator, its stack, and the photos and the model in its buckets."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Account:
 
     @property
     def env(self) -> dict[str, str]:
-        """What boto3 in other processes needs to find it."""
+        """The environment by which boto3 in other processes finds it."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             **{name: self.keys[name] for name in KEY_NAMES},
@@ -57,7 +57,7 @@ class Account:
         }
 
     def client(self, service: str) -> Any:
-        """A boto3 client."""
+        """Return a boto3 client."""
         return boto3.client(  # type: ignore[call-overload]
             service,
             endpoint_url=self.endpoint,
@@ -69,18 +69,22 @@ class Account:
         )
 
     def deploy(self, template: Path, deployment_id: str) -> dict[str, str]:
-        """Deploys the CloudFormation template, whole, and looks every resource up; returns the stack's outputs.
+        """Deploy the whole CloudFormation template and verify every resource; return the stack's outputs.
 
         Raises:
-            AccountFailed: a resource could not be made, or is not as the template says; the message carries the reason.
+            AccountFailed: A resource could not be created, or differs from the template; the message has the reason.
         """
-        # What a real account may leave out is made too: nobody pays for it here, and it is tried.
-        given = {"DeploymentId": deployment_id, "RawPrefix": "photos/", "AlarmEmail": "accounts@example.org"}
+        # Create what a real account may leave out, too: it costs nothing here, and it is tested.
+        parameters = {
+            "DeploymentId": deployment_id,
+            "RawPrefix": "photos/",
+            "AlarmEmail": "accounts@example.org",
+        }
         formation = self.client("cloudformation")
         formation.create_stack(
             StackName=STACK,
             TemplateBody=template.read_text(),
-            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
             Capabilities=["CAPABILITY_NAMED_IAM"],
         )
         stack = formation.describe_stacks(StackName=STACK)["Stacks"][0]
@@ -96,7 +100,7 @@ class Account:
     def upload_folder(
         self, folder: Path, bucket: str, prefix: str, report: Callable[[str], object] = print
     ) -> int:
-        """Puts the photos of `folder` under `prefix`; returns how many. `report` is told what is left out."""
+        """Upload the photos of `folder` below `prefix`; return how many. `report` receives what is left out."""
         s3 = self.client("s3")
         files = image_files(folder, report)
 
@@ -110,13 +114,13 @@ class Account:
         return len(files)
 
     def upload_model(self, model: Path, bucket: str) -> None:
-        """Puts a converted model under models/<model_id>/."""
+        """Upload a converted model to models/<model_id>/."""
         s3 = self.client("s3")
         for path in model.iterdir():
             s3.upload_file(str(path), bucket, f"models/{model.name}/{path.name}")
 
     def download(self, bucket: str, key: str, path: Path) -> bool:
-        """Gets one object; False when there is none."""
+        """Download one object; return False when there is none."""
         s3 = self.client("s3")
         try:
             body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
@@ -130,8 +134,8 @@ def start_account(processes: Processes, argv: list[str | Path], env: dict[str, s
     """Start local_aws with a random key pair and wait until it says that it is ready.
 
     Raises:
-        AccountFailed: it did not get ready in READY_SECONDS.
-        ProcessEnded: it ended; its own words are in the message.
+        AccountFailed: It is not ready after READY_SECONDS.
+        ProcessEnded: It ended; the message has the end of its log.
     """
     keys = dict(
         zip(KEY_NAMES, ("DEMO" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30)), strict=True)
@@ -151,24 +155,24 @@ def start_account(processes: Processes, argv: list[str | Path], env: dict[str, s
 def make_model(
     python: Path, models: Path, weights: Path | None, log: Path, warn: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Converts the weights, once for each weights file; returns the LiteRT model's model.json.
+    """Convert the weights, once for each weights file; return the LiteRT model's model.json.
 
     Raises:
-        AccountFailed: the weights do not fit; the converter's own last line is the message.
+        AccountFailed: The weights do not fit; the message is the converter's last line.
     """
     argv: list[str | Path] = [python, REPOSITORY / "dev" / "make_model.py", "--out", models]
     if weights:
         argv += ["--weights", weights]
     with log.open("wb") as err:
-        made = subprocess.run(
+        converted = subprocess.run(
             [str(part) for part in argv], check=False, stdout=subprocess.PIPE, stderr=err, text=True
         )
     words = log.read_text(errors="replace").splitlines()
-    if made.returncode:
+    if converted.returncode:
         raise AccountFailed(
-            words[-1].removeprefix("ERROR ") if words else f"make_model.py ended with {made.returncode}"
+            words[-1].removeprefix("ERROR ") if words else f"make_model.py ended with {converted.returncode}"
         )
-    model: dict[str, Any] = json.loads(made.stdout.splitlines()[-1])
+    model: dict[str, Any] = json.loads(converted.stdout.splitlines()[-1])
     if model["weights"] == "random":
         warn("weights: random — Keras' ImageNet weights could not be fetched and none were given.")
         warn("The vectors of this run mean nothing; give real ones with WEIGHTS=file.h5.")

@@ -5,15 +5,15 @@ encode the same pixels differently). Light, pose, size, background and JPEG qual
 
 In `<label>/<n>.jpg`, each `n` divisible by 5 has EXIF with a GPS position, a camera model and a date, as a phone writes
 them (the place is invented, near Valence in France). Of these, each `n` divisible by 10 lies on its side, with EXIF
-orientation 6. All other pictures have no metadata. `draw_broken` adds two files that no decoder can read.
+orientation 6. All other pictures have no metadata.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import math
 import random
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,6 @@ from PIL import ExifTags, Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 Colour = tuple[int, int, int]
 
 CANVAS_PX = 320  # about twice the size of the file, so that edges are smooth after the reduction
-HTML_PAGE = "<!DOCTYPE html>\n<html><head><title>404</title></head><body>No such picture.</body></html>\n"
 GROUNDS: tuple[tuple[Colour, Colour, tuple[int, int]], ...] = (
     ((244, 243, 240), (222, 220, 216), (3, 3)),  # white paper
     ((214, 206, 196), (186, 176, 164), (4, 4)),  # linen
@@ -203,40 +202,6 @@ def draw_fruits(folder: Path, per_label: int = 20, seed: int = 0) -> int:
     return per_label * len(SUBJECTS)
 
 
-def draw_broken(folder: Path) -> int:
-    """Write two files that no decoder can read, as they occur in real uploads; return 2.
-
-    In the first label's folder: `not_found.jpg`, an HTML error page, and `truncated.jpg`, the first half of a JPEG.
-    """
-    label = next(iter(SUBJECTS))
-    target = folder / label
-    target.mkdir(parents=True, exist_ok=True)
-    whole = draw_jpeg(label, n=1)
-    (target / "not_found.jpg").write_text(HTML_PAGE, encoding="utf-8")
-    (target / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
-    return 2
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dev.demo.drawing", description="Draw a small set of fruit pictures."
-    )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="made when it does not exist")
-    parser.add_argument("--per-label", type=int, default=20, help="pictures of each label (default 20)")
-    parser.add_argument("--seed", type=int, default=0, help="another number draws other pictures (default 0)")
-    parser.add_argument("--broken", action="store_true", help="add two files that no decoder can read")
-    options = parser.parse_args(arguments)
-    if options.per_label < 0:
-        parser.error(f"--per-label is {options.per_label}: give 0 or more")
-    drawn = draw_fruits(options.folder, options.per_label, options.seed)
-    broken = draw_broken(options.folder) if options.broken else 0
-    print(
-        f"{drawn} pictures of {len(SUBJECTS)} labels in {options.folder}"
-        + (f", {broken} broken files" * bool(broken))
-    )
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    folder = Path(sys.argv[1])
+    print(f"{draw_fruits(folder)} pictures of {len(SUBJECTS)} labels in {folder}")

@@ -1,4 +1,4 @@
-"""What a demo needs before anything is started: each lack is one clear line, and nothing is half made."""
+"""Check what a demo needs before it starts anything; each problem is a line with the remedy."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ class CannotStart(Exception):
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """What the caller asked for, from the environment (`make demo IMAGES=… WEIGHTS=…`).
+class DemoOptions:
+    """Options of a demo, from the environment (`make demo IMAGES=… WEIGHTS=…`).
 
     Attributes:
-        images: folder of photos, None to draw some.
-        weights: Keras weights file, None for ImageNet's (or random ones, announced, with no network).
-        region: of the cluster and the buckets; in the EU.
-        conf: parameters of the DAG run.
-        keep: leave everything running after the run, to look around.
-        airflow_port, aws_port: 0 for any free one.
+        images: Folder of photos; None to draw some.
+        weights: Keras weights file; None for ImageNet's, or announced random ones without a network.
+        region: Region of the cluster and the buckets.
+        conf: Parameters of the DAG run.
+        keep: Leave everything running after the run.
+        airflow_port: Port, or 0 for any free port.
+        aws_port: Port, or 0 for any free port.
     """
 
     images: Path | None
@@ -51,15 +52,16 @@ class Wishes:
     aws_port: int
 
 
-def read_wishes(environ: Mapping[str, str]) -> Wishes:
-    """Reads and checks what was asked for.
+def read_options(environ: Mapping[str, str]) -> DemoOptions:
+    """Read and check the options.
 
     Raises:
-        CannotStart: a value cannot be used; ResidencyError from the EU guard likewise.
+        CannotStart: A value is invalid.
+        ResidencyError: The region is not in the European Union.
     """
     region = environ.get("REGION") or "eu-west-1"
     require_eu_region(region, "REGION")
-    return Wishes(
+    return DemoOptions(
         images=_images(environ.get("IMAGES", "")),
         weights=_weights(environ.get("WEIGHTS", "")),
         region=region,
@@ -109,7 +111,7 @@ def image_files(folder: Path, report: Callable[[str], object] = lambda _: None) 
 
 
 def check_space(folder: Path) -> None:
-    """Raises CannotStart when the disk under `folder` has less than NEEDED_FREE_BYTES free."""
+    """Raise CannotStart when the disk under `folder` has less than NEEDED_FREE_BYTES free."""
     free = shutil.disk_usage(folder).free
     if free < NEEDED_FREE_BYTES:
         raise CannotStart(
@@ -119,11 +121,11 @@ def check_space(folder: Path) -> None:
 
 
 @contextmanager
-def only_demo(folder: Path) -> Iterator[None]:
-    """Holds `folder` for this demo; two at once would write over each other's results.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Lock `folder` for this demo: two at once would overwrite each other's results.
 
     Raises:
-        CannotStart: another demo holds it; the message names its process.
+        CannotStart: Another demo holds it; the message names its process.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+") as lock:
@@ -141,19 +143,19 @@ def only_demo(folder: Path) -> Iterator[None]:
         yield
 
 
-def free_port(wanted: int, name: str) -> int:
-    """`wanted`, or any free loopback port for 0.
+def free_port(port: int, name: str) -> int:
+    """Return `port`, or any free loopback port for 0.
 
     Raises:
-        CannotStart: the wanted port is taken.
+        CannotStart: The port is taken.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise CannotStart(
-                f"port {wanted} is in use or not allowed ({error.strerror}): choose another with {name}=…, "
+                f"port {port} is in use or not allowed ({error.strerror}): choose another with {name}=…, "
                 "or leave it out for any free one"
             ) from None
         return int(probe.getsockname()[1])

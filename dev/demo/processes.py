@@ -1,4 +1,4 @@
-"""Child processes that end with the demo, whatever ends the demo."""
+"""Child processes that end with the demo, however the demo ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 MARKER = "DEMO_FOLDER"
-"""Environment variable that every process of a demo carries: how the leftovers of a killed one are found."""
+"""Environment variable of every process of a demo, by which the next demo finds the leftovers of a killed one."""
 
 STOP_SECONDS = 15
 
@@ -22,10 +22,10 @@ class ProcessEnded(Exception):
 
 
 class Processes:
-    """The processes of one demo, each in a session of its own, so that Ctrl-C reaches only the demo itself.
+    """The processes of a demo, each in a session of its own, so that Ctrl-C reaches only the demo itself.
 
     Args:
-        folder: the demo's folder; logs go to `folder/logs/<name>.log`.
+        folder: The demo's folder; logs go to `folder/logs/<name>.log`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,14 +33,14 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
-        """Starts one process in the background."""
+        """Start a process in the background."""
         self._running[name] = self._popen(name, argv, env)
 
     def run(self, name: str, argv: Sequence[str | Path], env: Mapping[str, str]) -> None:
-        """Runs one process to its end.
+        """Run a process to its end.
 
         Raises:
-            ProcessEnded: it failed; the message carries the end of its log.
+            ProcessEnded: It failed; the message has the end of its log.
         """
         process = self._popen(name, argv, env)
         self._running[name] = process
@@ -49,21 +49,21 @@ class Processes:
         del self._running[name]
 
     def check(self) -> None:
-        """Raises ProcessEnded, with the end of its log, when a background process has ended."""
+        """Raise ProcessEnded, with the end of its log, when a background process has ended."""
         for name, process in self._running.items():
             if process.poll() is not None:
                 raise ProcessEnded(f"{name} ended with {process.returncode}:\n{self.log_tail(name)}")
 
     def log_path(self, name: str) -> Path:
-        """Where the process's stdout and stderr go."""
+        """Return the file of the process's stdout and stderr."""
         return self._folder / "logs" / f"{name}.log"
 
     def log_tail(self, name: str, lines: int = 15) -> str:
-        """The last lines that the process wrote."""
+        """Return the last lines that the process wrote."""
         return "\n".join(self.log_path(name).read_text(errors="replace").splitlines()[-lines:])
 
     def stop(self) -> None:
-        """Ends every process, the last started first, and whatever they left behind."""
+        """End every process, the last started first, and the processes that they left behind."""
         for process in reversed(self._running.values()):
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
@@ -93,7 +93,7 @@ class Processes:
 
 
 def end_leftovers(folder: Path) -> int:
-    """Ends every process that a demo in `folder` started, also when that demo was killed; returns how many."""
+    """End every process that a demo in `folder` started, also a killed demo; return how many."""
     marked = list(_marked(str(folder.resolve())))
     for process in marked:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -107,9 +107,9 @@ def end_leftovers(folder: Path) -> int:
 
 
 def _marked(folder: str) -> list[psutil.Process]:
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.pid != os.getpid() and process.environ().get(MARKER) == folder:
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes

@@ -12,7 +12,7 @@ STAGES = ("cluster_start", "load_images", "featurize", "reduce_pca", "publish", 
 
 
 def summary(run: Mapping[str, Any], files: Iterable[Path]) -> str:
-    """The summary of one run as text.
+    """Return the summary of a run as text.
 
     Args:
         run: the run's run.json.
@@ -36,7 +36,7 @@ def summary(run: Mapping[str, Any], files: Iterable[Path]) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes as a person reads it: 1500 → "1.5 kB"; units of 1000, as in the report."""
+    """Format a number of bytes in units of 1000, as the report does: 1500 → "1.5 kB"."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

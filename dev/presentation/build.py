@@ -1,4 +1,4 @@
-"""Builds the presentation: one Typst source, a PDF in each language, every figure read from a file.
+"""Build the presentation: one Typst source, a PDF in each language, every figure read from a file.
 
 Run by `make presentation`, in .venv-docs. Figures come from data/ (a real run, see take_run.py), from
 bench/results.json where it is published, and from the code's own constants (`facts`).
@@ -18,16 +18,16 @@ from typing import Any
 import font_source_sans_pro
 import typst
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docs" / "presentation"
 BUILD = ROOT / "build" / "presentation"
 BENCH = ROOT / "bench" / "results.json"
-SOURCE = HERE / "presentation.typ"
+SOURCE = FOLDER / "presentation.typ"
 LANGUAGES = ("fr", "en")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Builds both languages; returns the exit status."""
+    """Build both languages; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=BUILD, help="folder of the PDFs (default: %(default)s)")
     parser.add_argument("--bench", type=Path, default=BENCH, help="published benchmark, if there is one")
@@ -39,23 +39,23 @@ def main(argv: list[str] | None = None) -> int:
     for language in LANGUAGES:
         path = arguments.out / f"presentation.{language}.pdf"
         path.parent.mkdir(parents=True, exist_ok=True)
-        made = compiler(SOURCE, language)
-        made.compile(output=str(path), format="pdf", timestamp=_measured_on())
+        pages = compiler(SOURCE, language)
+        pages.compile(output=str(path), format="pdf", timestamp=_measured_on())
         print(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
         if arguments.png:
-            made.compile(output=str(arguments.out / f"{language}-{{0p}}.png"), format="png", ppi=110)
+            pages.compile(output=str(arguments.out / f"{language}-{{0p}}.png"), format="png", ppi=110)
     return 0
 
 
 def write_inputs(bench: Path) -> None:
-    """Writes what the source reads besides data/: the code's constants, and the benchmark or `{}`."""
+    """Write what the source reads besides data/: the code's constants, and the benchmark or `{}`."""
     BUILD.mkdir(parents=True, exist_ok=True)
     (BUILD / "facts.json").write_text(json.dumps(facts(), indent=1))
     (BUILD / "bench.json").write_text(bench.read_text() if bench.exists() else "{}")
 
 
 def compiler(source: Path, language: str) -> typst.Compiler:
-    """A compiler that knows the bundled fonts only, so that every machine makes the same pages."""
+    """Return a compiler that knows the bundled fonts only, so that every machine makes the same pages."""
     return typst.Compiler(
         input=str(source),
         root=str(ROOT),
@@ -66,18 +66,18 @@ def compiler(source: Path, language: str) -> typst.Compiler:
 
 
 def traces(source: Path, language: str) -> list[dict[str, Any]]:
-    """Every figure that the pages show: its text and page, and the file and key that it comes from."""
-    found: list[dict[str, Any]] = json.loads(compiler(source, language).query("<fig>", field="value"))
-    return found
+    """Return every figure that the pages show: its text and page, and the file and key that it comes from."""
+    figures: list[dict[str, Any]] = json.loads(compiler(source, language).query("<fig>", field="value"))
+    return figures
 
 
 def slides(source: Path, language: str) -> int:
-    """How many pages there should be."""
+    """Return how many pages there should be."""
     return len(json.loads(compiler(source, language).query("<slide>")))
 
 
 def facts() -> dict[str, Any]:
-    """Constants of the code that the pages name, read from the code."""
+    """Read the constants that the pages name from the code."""
     jobs, control = ROOT / "spark_jobs" / "fruits", ROOT / "plugins" / "fruits_airflow"
     settings = _defaults(control / "config" / "settings.py", "Settings")
     return {
@@ -95,31 +95,32 @@ def facts() -> dict[str, Any]:
 
 
 def _constant(path: Path, name: str) -> Any:
-    for node in ast.parse(path.read_text()).body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
-        if (
-            isinstance(node, ast.Assign | ast.AnnAssign)
-            and isinstance(target, ast.Name)
-            and target.id == name
-        ):
-            value = node.value
-            if isinstance(value, ast.Call):  # frozenset({...}), MappingProxyType({...})
-                value = value.args[0]
-            if value is not None:
-                return ast.literal_eval(value)
-    raise SystemExit(f"ERROR: {path} has no constant {name}, which the presentation names")
+    value = _assignments(ast.parse(path.read_text()).body).get(name)
+    if value is None:
+        raise SystemExit(f"ERROR: {path} has no constant {name}, which the presentation names")
+    return _literal(value)
 
 
 def _defaults(path: Path, name: str) -> dict[str, Any]:
     for node in ast.parse(path.read_text()).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
-            found = {}
-            for one in node.body:
-                target = one.targets[0] if isinstance(one, ast.Assign) else getattr(one, "target", None)
-                if isinstance(one, ast.Assign | ast.AnnAssign) and isinstance(target, ast.Name) and one.value:
-                    found[target.id] = ast.literal_eval(one.value)
-            return found
+            return {key: _literal(value) for key, value in _assignments(node.body).items()}
     raise SystemExit(f"ERROR: {path} has no class {name}, which the presentation names")
+
+
+def _literal(value: ast.expr) -> Any:
+    # Of frozenset({...}), MappingProxyType({...}) and Field(...) the first argument counts.
+    return ast.literal_eval(value.args[0] if isinstance(value, ast.Call) else value)
+
+
+def _assignments(body: list[ast.stmt]) -> dict[str, ast.expr]:
+    """Return the assigned expressions of a module or class by name."""
+    values: dict[str, ast.expr] = {}
+    for node in body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(target, ast.Name) and node.value:
+            values[target.id] = node.value
+    return values
 
 
 def _pinned(environment: str, package: str) -> str:
@@ -133,8 +134,8 @@ def _pinned(environment: str, package: str) -> str:
 
 
 def _measured_on() -> datetime:
-    """The run's date, so that the same inputs give the same PDF."""
-    date = json.loads((HERE / "data" / "machine.json").read_text())["date"]
+    """Return the run's date, so that the same inputs give the same PDF."""
+    date = json.loads((FOLDER / "data" / "machine.json").read_text())["date"]
     return datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=UTC)
 
 

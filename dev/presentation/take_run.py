@@ -1,4 +1,4 @@
-"""Runs the demo over a folder of photos and keeps what the presentation shows of it, in data/.
+"""Run the demo over a folder of photos and keep what the presentation shows of it, in data/.
 
 Run by `make presentation-data IMAGES=… WEIGHTS=…`, in .venv-airflow. Nothing in data/ is typed by hand: run.json and
 stages/ are what the run itself wrote to the lake, machine.json says where and when, map.json holds the sampled
@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,8 @@ import pyarrow.parquet as pq
 from botocore.configloader import raw_config_parse
 from PIL import Image
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docs" / "presentation"
 DEMO = ROOT / "build" / "demo"
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
 LABELS_SHOWN = 10
@@ -38,8 +37,8 @@ LIMIT_S = 3600
 
 
 def main() -> int:
-    """Runs the demo and writes data/; OUT names another folder."""
-    out = Path(os.environ.get("OUT") or HERE / "data")
+    """Run the demo and write data/; OUT names another folder."""
+    out = Path(os.environ.get("OUT") or FOLDER / "data")
     images = Path(os.environ["IMAGES"])
     load_before = psutil.getloadavg()[0]
     log = Path(out / "demo.log")
@@ -75,7 +74,7 @@ def _endpoint(demo: subprocess.Popen[bytes], log: Path) -> str:
     return kept[1]
 
 
-def lake(endpoint: str, keys: Mapping[str, str]) -> Any:
+def lake(endpoint: str, keys: Any) -> Any:
     """Return the lake bucket of the demo's account.
 
     Args:
@@ -83,17 +82,17 @@ def lake(endpoint: str, keys: Mapping[str, str]) -> Any:
         keys: Its aws_access_key_id and aws_secret_access_key.
     """
     s3 = boto3.resource("s3", endpoint_url=endpoint, region_name="eu-west-1", **keys)
-    (bucket,) = (one for one in s3.buckets.all() if "-lake-" in one.name)
+    (bucket,) = (candidate for candidate in s3.buckets.all() if "-lake-" in candidate.name)
     return bucket
 
 
 def keep_run(bucket: Any, out: Path) -> None:
-    """Writes run.json, stages/ and map.json of the demo's run."""
+    """Write run.json, stages/ and map.json of the demo's run."""
     run = json.loads((DEMO / "run.json").read_text())
 
     def content(name: str) -> bytes:
-        found: bytes = bucket.Object(f"runs/{run['run_id']}/{name}").get()["Body"].read()
-        return found
+        body: bytes = bucket.Object(f"runs/{run['run_id']}/{name}").get()["Body"].read()
+        return body
 
     (out / "stages").mkdir(parents=True, exist_ok=True)
     (out / "run.json").write_bytes(content("run.json"))
@@ -107,7 +106,7 @@ def keep_run(bucket: Any, out: Path) -> None:
 
 
 def keep_photos(images: Path, out: Path) -> None:
-    """Copies one photo of each of a few labels, spread evenly over them."""
+    """Copy a photo of each of a few labels, spread evenly over them."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     by_label = {path.parent.name: path for path in sorted(images.rglob("*.jpg"), reverse=True)}
@@ -123,7 +122,7 @@ def keep_photos(images: Path, out: Path) -> None:
 
 
 def machine(load_before: float) -> dict[str, Any]:
-    """Where and when the run took place."""
+    """Describe where and when the run took place."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),

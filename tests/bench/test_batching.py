@@ -67,7 +67,7 @@ def test_it_tells_every_setting_that_results_have(work: Path, model: ours.Model,
         env=env,
         cwd=REPOSITORY,
     )
-    told = json.loads(done.stdout.splitlines()[-1])
+    answer = json.loads(done.stdout.splitlines()[-1])
     settings = {f"{batch}{way}" for batch in details.BATCHES for way in ("", "_ahead")}
-    assert set(told["img_s"]) == set(told["core_ms"]) == settings
+    assert set(answer["img_s"]) == set(answer["core_ms"]) == settings
     assert batching.BATCHES == details.BATCHES

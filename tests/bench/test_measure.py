@@ -37,10 +37,10 @@ def test_an_event_log_gives_the_seconds_of_tasks_and_the_longest_stage(tmp_path:
         task(1, 5_100, 9_500, 4_300),
     ]
     (tmp_path / "local-1").write_text("\n".join(map(json.dumps, events)))
-    (found,) = eventlog.read(tmp_path)
-    assert found.name == "featurize"
-    assert found.longest_stage_s == 4.5
-    assert found.executor_s == pytest.approx(8.6)
+    (application,) = eventlog.read(tmp_path)
+    assert application.name == "featurize"
+    assert application.longest_stage_s == 4.5
+    assert application.executor_s == pytest.approx(8.6)
 
 
 def test_a_log_in_progress_is_no_run(tmp_path: Path) -> None:
@@ -51,19 +51,19 @@ def test_a_log_in_progress_is_no_run(tmp_path: Path) -> None:
 def test_memory_of_children_is_counted(tmp_path: Path) -> None:
     child = "x = bytearray(200_000_000); import time; time.sleep(1.5)"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}]); print('{{\"seconds\": 1}}')"
-    found = measure.run([sys.executable, "-c", parent], tmp_path / "log", os.environ, tmp_path)
-    assert found.answer == {"seconds": 1}
-    assert found.memory.total > 200
+    measured = measure.run([sys.executable, "-c", parent], tmp_path / "log", os.environ, tmp_path)
+    assert measured.answer == {"seconds": 1}
+    assert measured.memory.total > 200
 
 
 def test_processor_time_is_told_apart_by_what_a_process_is(tmp_path: Path) -> None:
     busy = "import time; t = time.process_time()\nwhile time.process_time() - t < 1.2: pass"
     script = tmp_path / "contestant.sh"
     script.write_text(f"({sys.executable} -c '{busy}' pyspark.daemon; true) & sleep 2; wait\n")
-    found = measure.run(["bash", str(script)], tmp_path / "log", os.environ, tmp_path)
-    assert 0.5 < found.cpu_s["worker"] < 2
-    assert found.cpu_s["driver"] == 0
-    assert found.cpu_s["other"] < 0.5
+    measured = measure.run(["bash", str(script)], tmp_path / "log", os.environ, tmp_path)
+    assert 0.5 < measured.cpu_s["worker"] < 2
+    assert measured.cpu_s["driver"] == 0
+    assert measured.cpu_s["other"] < 0.5
 
 
 def test_roles_follow_from_the_command_line() -> None:

@@ -41,8 +41,8 @@ def features(name: str, work: Path, model: ours.Model, photos: Path) -> dict[str
     module, engine = suite.PEERS[name]
     out = work / name
     if not out.exists():
-        given = ("--images", photos, "--engine", engine, "--weights", model.weights)
-        run(module, out, *given, "--flatbuffer", model.flatbuffer)
+        arguments = ("--images", photos, "--engine", engine, "--weights", model.weights)
+        run(module, out, *arguments, "--flatbuffer", model.flatbuffer)
     return agreement.vectors(out)
 
 
@@ -51,10 +51,10 @@ def test_a_peer_gives_the_features_of_the_plain_loop(
     name: str, work: Path, model: ours.Model, eight: Path
 ) -> None:
     reference = features("no_spark_limit", work, model, eight)
-    found = features(name, work, model, eight)
-    assert found.keys() == reference.keys()
-    assert len(found) == 8
-    for key, row in found.items():
+    rows = features(name, work, model, eight)
+    assert rows.keys() == reference.keys()
+    assert len(rows) == 8
+    for key, row in rows.items():
         assert row.shape == (1280,)
         np.testing.assert_allclose(row, reference[key], atol=agreement.TOLERANCE)
 
@@ -69,8 +69,8 @@ def test_another_resize_would_be_noticed(work: Path, model: ours.Model, eight: P
 
 
 def test_mllib_and_sklearn_find_the_same_spectrum(work: Path) -> None:
-    made = synthetic.write(1500, work / "features.parquet")
+    synthetic_features = synthetic.write(1500, work / "features.parquet")
     for name, module in suite.PCA_PEERS.items():
-        run(module, work / f"{name}.npz", "--features", made, "--k", 8)
-    found = agreement.spectrum_difference(work / "mllib.npz", work / "sklearn.npz")
-    assert found["max_relative_error"] < 1e-9
+        run(module, work / f"{name}.npz", "--features", synthetic_features, "--k", 8)
+    difference = agreement.spectrum_difference(work / "mllib.npz", work / "sklearn.npz")
+    assert difference["max_relative_error"] < 1e-9

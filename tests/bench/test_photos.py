@@ -33,8 +33,8 @@ def digests(folder: Path) -> list[str]:
 
 
 def test_no_two_photos_have_the_same_bytes(few: Path) -> None:
-    found = digests(photos.PhotoSets(few).first(60))
-    assert len(found) == len(set(found)) == 60
+    contents = digests(photos.PhotoSets(few).first(60))
+    assert len(contents) == len(set(contents)) == 60
 
 
 def test_a_smaller_set_is_the_beginning_of_a_larger_one(few: Path) -> None:

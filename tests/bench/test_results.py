@@ -12,12 +12,7 @@ pytest.importorskip("psutil")
 
 from bench import commits
 from bench.measure import STAGES
-from bench.report import (
-    page,
-    ratios,
-    readme,
-    results,
-)
+from bench.report import page, ratios, readme, results, tables
 from bench.report.details import BATCHES
 from bench.report.summary import Summary, marginal
 from bench.runs import FULL, QUICK, Run, Sizes
@@ -86,29 +81,29 @@ def made_up(sizes: Sizes) -> list[Run]:
 
 
 @pytest.fixture(params=[FULL, QUICK], ids=lambda sizes: sizes.name)
-def found(request: pytest.FixtureRequest) -> dict[str, object]:
+def figures(request: pytest.FixtureRequest) -> dict[str, object]:
     return results.summarize(made_up(request.param), request.param, 2, dict(MACHINE), 1234.5)
 
 
-def test_every_key_that_was_asked_for_is_there(found: dict) -> None:
-    assert {"images", "repeats", "seconds", *ASKED} <= found.keys()
+def test_every_key_that_was_asked_for_is_there(figures: dict) -> None:
+    assert {"images", "repeats", "seconds", *ASKED} <= figures.keys()
     for part, keys in ASKED.items():
-        assert keys <= found[part].keys(), part
-    assert set(found["featurize"]["peers_img_s"]) == set(results.PEER_KEYS)
-    assert set(found["scaling"]["workers"]) == {"1", "2"}
-    assert {"1000", "5000", "20000"} <= found["scaling"]["images"].keys()
-    assert json.loads(json.dumps(found)) == found
+        assert keys <= figures[part].keys(), part
+    assert set(figures["featurize"]["peers_img_s"]) == set(results.PEER_KEYS)
+    assert set(figures["scaling"]["workers"]) == {"1", "2"}
+    assert {"1000", "5000", "20000"} <= figures["scaling"]["images"].keys()
+    assert json.loads(json.dumps(figures)) == figures
 
 
 def test_a_full_run_leaves_no_figure_empty() -> None:
-    found = results.summarize(made_up(FULL), FULL, 2, dict(MACHINE))
+    figures = results.summarize(made_up(FULL), FULL, 2, dict(MACHINE))
     for part in ("load", "featurize", "night", "ratios"):
-        assert all(value is not None for value in found[part].values()), part
-    assert set(found["pca"]["100000"]) == {"fruits_s", "mllib_s", "sklearn_s", "max_relative_error"}
-    assert found["peak_memory_mb"]["20000"] == {"driver": 900, "worker": 200, "driver_live_heap": 100}
-    assert all(value is not None for value in found["ratios"]["large"].values())
-    assert all(row.value is not None for row in ratios.expectations(found))
-    assert all(value is not None for row in found["details"]["batching"].values() for value in row.values())
+        assert all(value is not None for value in figures[part].values()), part
+    assert set(figures["pca"]["100000"]) == {"fruits_s", "mllib_s", "sklearn_s", "max_relative_error"}
+    assert figures["peak_memory_mb"]["20000"] == {"driver": 900, "worker": 200, "driver_live_heap": 100}
+    assert all(value is not None for value in figures["ratios"]["large"].values())
+    assert all(row.value is not None for row in ratios.expectations(figures))
+    assert all(value is not None for row in figures["details"]["batching"].values() for value in row.values())
 
 
 def test_the_median_counts_and_not_the_mean() -> None:
@@ -122,8 +117,8 @@ def test_starting_up_cancels_out_of_what_each_further_photo_costs() -> None:
 
 
 def test_a_row_is_summed_on_all_cores_of_the_driver() -> None:
-    found = results.summarize(made_up(FULL), FULL, 2, dict(MACHINE))
-    assert found["details"]["core_ms_per_further_image"]["reduce_pca"] == 0.04
+    figures = results.summarize(made_up(FULL), FULL, 2, dict(MACHINE))
+    assert figures["details"]["core_ms_per_further_image"]["reduce_pca"] == 0.04
     quick = results.summarize(made_up(QUICK), QUICK, 2, dict(MACHINE))
     assert quick["details"]["core_ms_per_further_image"]["reduce_pca"] is None, "of one size"
 
@@ -133,10 +128,10 @@ def test_it_is_said_which_commit_was_measured_and_where_sections_differ() -> Non
     mixed = results.summarize(runs, FULL, 2, dict(MACHINE))
     assert (
         "pca at commit abc; batching, chain, memory, night, peers at commit old; medians of 3"
-        in page.setting(mixed)
+        in tables.setting(mixed)
     )
     alike = results.summarize([replace(run, commit="old") for run in runs], FULL, 2, dict(MACHINE))
-    assert " commit old; medians of 3" in page.setting(alike)
+    assert " commit old; medians of 3" in tables.setting(alike)
 
 
 def with_figure(runs: list[Run], size: int, **figures: float) -> list[Run]:
@@ -157,29 +152,35 @@ def test_memory_that_grows_with_the_images_is_not_what_was_asked_for(what: str, 
     flat = results.summarize(made_up(FULL), FULL, 2, dict(MACHINE))
     few = flat["peak_memory_mb"]["1000"][what]
     grown = with_figure(made_up(FULL), 20000, **{f"{what}_mb": few * 1.26})
-    for found, met in ((flat, True), (results.summarize(grown, FULL, 2, dict(MACHINE)), False)):
+    for figures, met in ((flat, True), (results.summarize(grown, FULL, 2, dict(MACHINE)), False)):
         compared = f"{label}, 20,000 images against 5,000"
-        (row,) = (row for row in ratios.expectations(found) if row.label == compared)
+        (row,) = (row for row in ratios.expectations(figures) if row.label == compared)
         assert row.met is met
-        (line,) = (line for line in readme.against_expectation(found).splitlines() if compared in line)
+        (line,) = (
+            line
+            for line in readme.markdown(tables.against_expectation(figures)).splitlines()
+            if compared in line
+        )
         assert "≤ 1.25 times" in line
         assert ("not met" in line) is not met
 
 
 def test_resident_memory_of_a_driver_is_told_and_not_judged() -> None:
     grown = with_figure(made_up(FULL), 20000, driver_mb=1800.0)
-    found = results.summarize(grown, FULL, 2, dict(MACHINE))
-    assert found["ratios"]["memory_growth"]["1000"]["driver"] == 2.0
-    assert "| 20,000 images |" in readme.scaling_table(found)
+    figures = results.summarize(grown, FULL, 2, dict(MACHINE))
+    assert figures["ratios"]["memory_growth"]["1000"]["driver"] == 2.0
+    assert "| 20,000 images |" in readme.markdown(tables.scaling_table(figures))
 
 
 def test_running_the_model_and_the_whole_job_are_two_ratios() -> None:
-    found = results.summarize(made_up(FULL), FULL, 2, dict(MACHINE))
-    assert found["ratios"]["featurize_over_limit"] == pytest.approx((10 + 20 + 1) / (5 + 5 + 1 - 4), abs=1e-3)
-    assert found["ratios"]["whole_job_over_limit"] == pytest.approx((10 + 20 + 1) / (5 + 5 + 1), abs=1e-3)
-    large = found["ratios"]["large"]
+    figures = results.summarize(made_up(FULL), FULL, 2, dict(MACHINE))
+    assert figures["ratios"]["featurize_over_limit"] == pytest.approx(
+        (10 + 20 + 1) / (5 + 5 + 1 - 4), abs=1e-3
+    )
+    assert figures["ratios"]["whole_job_over_limit"] == pytest.approx((10 + 20 + 1) / (5 + 5 + 1), abs=1e-3)
+    large = figures["ratios"]["large"]
     assert large["whole_job_over_limit"] < large["featurize_over_limit"]
-    text = readme.against_expectation(found)
+    text = readme.markdown(tables.against_expectation(figures))
     for label in ("running the model, against the same engine", "whole job, against the same engine"):
         assert sum(label in line for line in text.splitlines()) == 2, "on 2,000 and on 20,000 photos"
 
@@ -192,16 +193,16 @@ def test_work_that_is_moved_to_the_driver_shows() -> None:
             else run
             for run in made_up(FULL)
         ]
-        found = results.summarize(runs, FULL, 2, dict(MACHINE))
-        return found["details"]["night"]["one_percent_beyond_nothing_new_share"]
+        figures = results.summarize(runs, FULL, 2, dict(MACHINE))
+        return figures["details"]["night"]["one_percent_beyond_nothing_new_share"]
 
     assert share(26.5) == pytest.approx(0.01, abs=0.003)
     assert share(76.5) > 0.4
 
 
-def test_how_long_the_suite_took_is_told_unless_it_ran_in_several_goes(found: dict) -> None:
-    assert "The suite took 21 minutes" in readme.how_long(found)
-    assert "The suite took several goes" in readme.how_long(found | {"seconds": None})
+def test_how_long_the_suite_took_is_told_unless_it_ran_in_several_goes(figures: dict) -> None:
+    assert "The suite took 21 minutes" in readme.how_long(figures)
+    assert "The suite took several goes" in readme.how_long(figures | {"seconds": None})
 
 
 def test_publishing_a_quick_run_keeps_the_results_of_the_full_one(tmp_path, monkeypatch) -> None:
@@ -219,21 +220,21 @@ def test_publishing_a_quick_run_keeps_the_results_of_the_full_one(tmp_path, monk
     )
 
 
-def test_the_page_is_whole_and_needs_no_network(found: dict) -> None:
-    html = page.render(found)
+def test_the_page_is_whole_and_needs_no_network(figures: dict) -> None:
+    html = page.render(figures)
     assert html.count("<svg") >= 5
     assert "http://" not in html.replace("http://www.w3.org", "")
     assert "https://" not in html
     assert "None" not in html
 
 
-def test_the_tables_replace_only_what_is_between_the_marks(found: dict) -> None:
+def test_the_tables_replace_only_what_is_between_the_marks(figures: dict) -> None:
     text = f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n"
-    once = readme.with_tables(text, found)
+    once = readme.with_tables(text, figures)
     assert once.startswith("before\n")
     assert once.endswith("\nafter\n")
     assert "old" not in once
-    assert readme.with_tables(once, found) == once
+    assert readme.with_tables(once, figures) == once
 
 
 @pytest.mark.skipif(not readme.PUBLISHED.is_file(), reason="no results were published yet")

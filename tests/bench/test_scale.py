@@ -85,8 +85,8 @@ def test_listing_is_that_of_the_product(monkeypatch: pytest.MonkeyPatch) -> None
 def test_constants_are_those_of_the_source() -> None:
     from source import constants
 
-    found = constants("spark_jobs/fruits/pca/gramian.py")
-    assert (found["SCALE_BITS"], found["LIMIT"], found["_EXACT_ROWS"]) == (14, 8.0, 2**19)
+    values = constants("spark_jobs/fruits/pca/gramian.py")
+    assert (values["SCALE_BITS"], values["LIMIT"], values["_EXACT_ROWS"]) == (14, 8.0, 2**19)
     assert (model.DIMS, model.BROADCAST_ROWS, model.MOST_SUMS) == (1280, 1_000_000, 16)
 
 
@@ -99,7 +99,7 @@ def test_the_sums_hold_as_many_images_as_is_said() -> None:
 
 def test_twice_the_nodes_take_half_the_time_and_nearly_the_same_money() -> None:
     scale = made_up()
-    fixed = scale.given.profile.fixed_minutes / 60
+    fixed = scale.inputs.profile.fixed_minutes / 60
     few, many = scale.hours(1e8, 10) - fixed, scale.hours(1e8, 20) - fixed
     assert many == pytest.approx(few / 2)
     assert scale.eur(1e8, 20) == pytest.approx(scale.eur(1e8, 10), rel=0.05)
@@ -114,7 +114,7 @@ def test_the_fleet_is_the_nightly_profiles() -> None:
     }
     assert scale.core_types == offered["CORE"]
     assert scale.vcpus(1) == min(map(vcpus, offered["CORE"]))
-    prices = scale.given.prices
+    prices = scale.inputs.prices
     dearest = [max(map(prices.instance_eur_per_hour, offered[kind], [32] * 9)) for kind in ("MASTER", "CORE")]
     addresses = 11 * prices.public_ipv4 * prices.eur_per_usd
     assert scale.eur_per_hour(10) == pytest.approx(dearest[0] + 10 * dearest[1] + addresses)
@@ -161,8 +161,13 @@ def test_faster_jobs_move_the_limits_of_compute_and_no_other() -> None:
 
 
 def test_the_trial_counts_each_key_once_and_each_change() -> None:
-    found = plan_trial.trial(20_000)
-    assert (found["keys"], found["pages"], found["changed"], found["unchanged"]) == (20_000, 133, 200, 19_800)
+    measured = plan_trial.trial(20_000)
+    assert (measured["keys"], measured["pages"], measured["changed"], measured["unchanged"]) == (
+        20_000,
+        133,
+        200,
+        19_800,
+    )
 
 
 def test_the_lister_gives_sorted_keys_a_page_at_a_time() -> None:
@@ -176,13 +181,13 @@ def test_the_lister_gives_sorted_keys_a_page_at_a_time() -> None:
 
 @pytest.mark.slow
 def test_a_million_keys_pass_in_little_memory() -> None:
-    found = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-c", "import plan_trial, json; print(json.dumps(plan_trial.trial(1_000_000)))"],
         cwd=SCALE,
         capture_output=True,
         text=True,
         check=True,
     )
-    answer = json.loads(found.stdout)
+    answer = json.loads(ended.stdout)
     assert answer["keys"] == 1_000_000
     assert answer["peak_memory_mb"] < 400

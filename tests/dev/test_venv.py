@@ -31,13 +31,13 @@ def test_drivers_and_workers_start_from_bytecode(tmp_path: Path) -> None:
     script = tmp_path / "show.py"
     script.write_text(SHOW)
     submit = Path(importlib.util.find_spec("pyspark").origin).parent / "bin" / "spark-submit"  # type: ignore[union-attr, arg-type]
-    said = subprocess.run(
+    output = subprocess.run(
         [submit, "--conf", f"spark.pyspark.python={sys.executable}", script],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    cached = next(line for line in said.splitlines() if line.startswith("CACHED")).split()[1:]
+    cached = next(line for line in output.splitlines() if line.startswith("CACHED")).split()[1:]
     assert len(cached) == 2
     assert all(Path(path).is_file() for path in cached), cached
 

@@ -53,7 +53,7 @@ def test_a_moment_that_was_skipped_is_named_and_is_no_success(
     every = [result(*pair) for pair in pairs]
     (tmp_path / "results.json").write_text(json.dumps(every))
     assert write_reliability.main() == 0
-    skipped = [one for one in every if (one["fault"], one["moment"]) != ("F20", "during")]
+    skipped = [result for result in every if (result["fault"], result["moment"]) != ("F20", "during")]
     (tmp_path / "results.json").write_text(json.dumps(skipped))
     assert write_reliability.main() == 1
     assert "1 moments of faults have no result: F20 during." in (tmp_path / "page.md").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from dev import write_docs
 from tests.plugins.laptop import REPOSITORY
 
-PAGES = ("data_dictionary.md", "settings.md", "dags.md")
+PAGES = ("data_dictionary.md", "settings.md", "dags.md", "map.md")
 ALERTS = ("red-run", "refused", "cluster-will-not-die", "no-publication", "gate-failed", "lock-held")
 
 
@@ -55,6 +56,21 @@ def test_a_setting_without_a_comment_stops_its_page(monkeypatch: pytest.MonkeyPa
 def test_a_comment_goes_on_below_its_key() -> None:
     yaml = "# Head:\n#   bucket      where it is,\n#               and what for\nk: 1            # how many\n"
     assert write_docs.setting_texts(yaml) == {"bucket": "where it is, and what for", "k": "how many"}
+
+
+@pytest.mark.parametrize("content", ["", None], ids=["no docstring", "no package"])
+def test_a_folder_that_does_not_say_what_it_is_for_stops_the_map(tmp_path: Path, content: str | None) -> None:
+    for name in write_docs.PACKAGES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text('"""Room."""')
+    assert "| `ops/` | Room. |" in write_docs.code_map(tmp_path)
+    room = tmp_path / "ops" / "new"
+    room.mkdir()
+    (room / "module.py").write_text("")
+    if content is not None:
+        (room / "__init__.py").write_text(content)
+    with pytest.raises(write_docs.Undocumented, match=r"ops/new/__init__\.py"):
+        write_docs.code_map(tmp_path)
 
 
 def anchors(page: str) -> set[str]:

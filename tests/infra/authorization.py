@@ -80,7 +80,7 @@ def condition_keys(action: str, resource: str) -> set[str]:
 
 def is_known(key: str, known: Iterable[str]) -> bool:
     """Whether a condition key is one of some patterns such as `aws:RequestTag/${TagKey}`."""
-    return any(re.fullmatch(_pattern(one, ".+"), key, re.IGNORECASE) for one in known)
+    return any(re.fullmatch(_pattern(known_key, ".+"), key, re.IGNORECASE) for known_key in known)
 
 
 def _types_of(action: str, resource: str) -> list[str]:

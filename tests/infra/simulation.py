@@ -100,56 +100,56 @@ def allowed(statements: Iterable[Statement], request: Request, of_resource: Iter
         of_resource: Of the policy of the bucket or key, if it has one. A statement for the account's root hands the
             decision to the role's policies; a key whose policy has none is closed to them.
     """
-    of_role = [one for one in statements if _applies(one, request)]
+    of_role = [statement for statement in statements if _applies(statement, request)]
     of_resource = list(of_resource)
-    by_resource = [one for one in of_resource if _applies(one, request)]
-    if any(one["Effect"] == "Deny" for one in (*of_role, *by_resource)):
+    by_resource = [statement for statement in of_resource if _applies(statement, request)]
+    if any(statement["Effect"] == "Deny" for statement in (*of_role, *by_resource)):
         return False
-    granted = any(one["Effect"] == "Allow" for one in of_role)
-    principals = [one["Principal"] for one in by_resource if one["Effect"] == "Allow"]
+    granted = any(statement["Effect"] == "Allow" for statement in of_role)
+    principals = [statement["Principal"] for statement in by_resource if statement["Effect"] == "Allow"]
     if "*" in principals or {"AWS": "*"} in principals:
         return True
     if of_resource and request.action.startswith("kms:"):
-        return granted and any(str(one["AWS"]).endswith(":root") for one in principals)
+        return granted and any(str(statement["AWS"]).endswith(":root") for statement in principals)
     return granted
 
 
 def _applies(statement: Statement, request: Request) -> bool:
     if "NotAction" in statement:
         concerned = not any(
-            _like(one.lower(), request.action.lower()) for one in _listed(statement["NotAction"])
+            _like(part.lower(), request.action.lower()) for part in _listed(statement["NotAction"])
         )
     else:
-        concerned = any(_like(one.lower(), request.action.lower()) for one in _listed(statement["Action"]))
+        concerned = any(_like(part.lower(), request.action.lower()) for part in _listed(statement["Action"]))
     if "NotResource" in statement:
-        meant = not any(_like(one, request.resource) for one in _listed(statement["NotResource"]))
+        meant = not any(_like(part, request.resource) for part in _listed(statement["NotResource"]))
     else:
-        meant = any(_like(one, request.resource) for one in _listed(statement["Resource"]))
+        meant = any(_like(part, request.resource) for part in _listed(statement["Resource"]))
     return (
         concerned
         and meant
         and all(
-            _holds(operator, key, _listed(wanted), request.context.get(key))
+            _holds(operator, key, _listed(expected), request.context.get(key))
             for operator, keys in statement.get("Condition", {}).items()
-            for key, wanted in keys.items()
+            for key, expected in keys.items()
         )
     )
 
 
-def _holds(operator: str, key: str, wanted: list[str], value: str | None) -> bool:
+def _holds(operator: str, key: str, expected: list[str], value: str | None) -> bool:
     if operator == "Null":
-        return (value is None) == (wanted == ["true"])
+        return (value is None) == (expected == ["true"])
     if operator == "StringNotEquals":  # a missing key is not equal
-        return value is None or value not in wanted
+        return value is None or value not in expected
     if operator.endswith("IfExists") and value is None:
         return True
     if value is None:
         return False
     operator = operator.removesuffix("IfExists")
     if operator in ("StringEquals", "Bool"):
-        return value in wanted
+        return value in expected
     if operator in ("StringLike", "ArnLike", "ArnEquals"):
-        return any(_like(one, value) for one in wanted)
+        return any(_like(part, value) for part in expected)
     raise NotImplementedError(f"condition {operator} on {key}")
 
 
@@ -158,12 +158,17 @@ def _like(pattern: str, text: str) -> bool:
 
 
 def _listed(value: Any) -> list[str]:
-    return [str(one) for one in value] if isinstance(value, list) else [str(value)]
+    return [str(part) for part in value] if isinstance(value, list) else [str(value)]
 
 
 def actions_of(statements: Iterable[Statement]) -> set[str]:
     """Every action that is allowed somewhere."""
-    return {action for one in statements if one["Effect"] == "Allow" for action in _listed(one["Action"])}
+    return {
+        action
+        for statement in statements
+        if statement["Effect"] == "Allow"
+        for action in _listed(statement["Action"])
+    }
 
 
 def role_of(call: Mapping[str, Any]) -> str | None:
@@ -173,13 +178,13 @@ def role_of(call: Mapping[str, Any]) -> str | None:
     neither Airflow's, nor the demo's (which deploys and uploads), nor local_aws' own. What local_aws does itself is
     CloudFormation's, but for a step's code and logs: on AWS the node fetches the one and uploads the other.
     """
-    said, first = str(call["user_agent"]), str(call["key"]).split("/")[0]
-    if "fruits-demo" in said or call["service"] == "local_aws":
+    agent, first = str(call["user_agent"]), str(call["key"]).split("/")[0]
+    if "fruits-demo" in agent or call["service"] == "local_aws":
         return None
-    if said.endswith("local_aws"):
+    if agent.endswith("local_aws"):
         steps = call["service"] == "s3" and first in ("code", "env", "logs") and "Object" in call["operation"]
         return "NodeRole" if steps else None
-    return "AirflowRole" if "irflow" in said else "NodeRole"
+    return "AirflowRole" if "irflow" in agent else "NodeRole"
 
 
 def requests_of(call: Mapping[str, Any], names: Names) -> Iterator[Request]:
@@ -207,9 +212,9 @@ def requests_of(call: Mapping[str, Any], names: Names) -> Iterator[Request]:
 def _s3(call: Mapping[str, Any], names: Names, here: dict[str, str]) -> Iterator[Request]:
     operation, bucket = S3_ACTIONS.get(call["operation"], call["operation"]), f"arn:aws:s3:::{call['bucket']}"
     if call["operation"] == "DeleteObjects":  # a right for each object, none for the call
-        for one in call["deleted"]:
-            version = "Version" if one["version_id"] else ""
-            yield _request(f"s3:DeleteObject{version}", f"{bucket}/{one['key']}", here)
+        for deleted in call["deleted"]:
+            version = "Version" if deleted["version_id"] else ""
+            yield _request(f"s3:DeleteObject{version}", f"{bucket}/{deleted['key']}", here)
         return
     if "versionId=" in call["query"] and operation in ("GetObject", "DeleteObject"):
         operation += "Version"
@@ -231,12 +236,12 @@ def _s3(call: Mapping[str, Any], names: Names, here: dict[str, str]) -> Iterator
 
 def _emr(operation: str, names: Names, here: dict[str, str]) -> Iterator[Request]:
     cluster = names.arn("elasticmapreduce", "cluster/j-1")
-    asked = {**here, "aws:RequestTag/deployment": names.deployment_id}
+    tagged = {**here, "aws:RequestTag/deployment": names.deployment_id}
     own = {**here, "elasticmapreduce:ResourceTag/deployment": names.deployment_id}
     if operation == "RunJobFlow":
-        yield _request("elasticmapreduce:RunJobFlow", "*", asked)
+        yield _request("elasticmapreduce:RunJobFlow", "*", tagged)
         # it is not documented whether the cluster has its tags by then
-        for facts in (asked, asked | own):
+        for facts in (tagged, tagged | own):
             for part in ("AddTags", "PutAutoTerminationPolicy", "PutManagedScalingPolicy"):
                 yield _request(f"elasticmapreduce:{part}", cluster, facts)
         for arn, service in ((names.service_role_arn, "elasticmapreduce"), (names.node_role_arn, "ec2")):

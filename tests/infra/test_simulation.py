@@ -24,7 +24,9 @@ CLUSTER = NAMES.arn("elasticmapreduce", "cluster/j-1")
 
 def statements(role: str) -> list[dict[str, Any]]:
     properties = resolved_stack()[role]["Properties"]
-    return [one for policy in properties["Policies"] for one in policy["PolicyDocument"]["Statement"]]
+    return [
+        statement for policy in properties["Policies"] for statement in policy["PolicyDocument"]["Statement"]
+    ]
 
 
 def policy_of(resource: str) -> list[dict[str, Any]]:
@@ -217,13 +219,13 @@ ALLOWED: list[tuple[str, Request]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("role", "request_"), REFUSED, ids=lambda one: getattr(one, "action", one))
+@pytest.mark.parametrize(("role", "request_"), REFUSED, ids=lambda case: getattr(case, "action", case))
 def test_what_a_role_may_not(role: str, request_: Request) -> None:
     require_known(request_)
     assert not allowed(statements(role), request_)
 
 
-@pytest.mark.parametrize(("role", "request_"), ALLOWED, ids=lambda one: getattr(one, "action", one))
+@pytest.mark.parametrize(("role", "request_"), ALLOWED, ids=lambda case: getattr(case, "action", case))
 def test_what_a_role_may(role: str, request_: Request) -> None:
     require_known(request_)
     assert allowed(statements(role), request_)
@@ -443,22 +445,22 @@ def test_a_call_is_the_roles_whose_client_it_is() -> None:
 
 
 def test_a_call_needs_what_it_implies() -> None:
-    assert [one.action for one in requests_of(call(status=404), NAMES)] == [
+    assert [needed.action for needed in requests_of(call(status=404), NAMES)] == [
         "s3:GetObject",
         "s3:ListBucket",
         "kms:Decrypt",
     ]
-    assert [one.action for one in requests_of(call(operation="PutObject"), NAMES)] == [
+    assert [needed.action for needed in requests_of(call(operation="PutObject"), NAMES)] == [
         "s3:PutObject",
         "kms:GenerateDataKey",
     ]
     assert next(requests_of(call(query="versionId=1"), NAMES)).action == "s3:GetObjectVersion"
     deleted = [{"key": "a", "version_id": None}, {"key": "b", "version_id": "1"}]
     several = call(operation="DeleteObjects", key="", deleted=deleted)
-    assert [(one.action, one.resource) for one in requests_of(several, NAMES)] == [
+    assert [(needed.action, needed.resource) for needed in requests_of(several, NAMES)] == [
         ("s3:DeleteObject", f"{LAKE}/a"),
         ("s3:DeleteObjectVersion", f"{LAKE}/b"),
     ]
-    made = [one.action for one in requests_of(call(service="emr", operation="RunJobFlow"), NAMES)]
-    assert made.count("iam:PassRole") == 2
-    assert "elasticmapreduce:PutManagedScalingPolicy" in made
+    actions = [needed.action for needed in requests_of(call(service="emr", operation="RunJobFlow"), NAMES)]
+    assert actions.count("iam:PassRole") == 2
+    assert "elasticmapreduce:PutManagedScalingPolicy" in actions

@@ -39,27 +39,27 @@ def licences(run: Run, environment: str) -> list[dict[str, str]]:
         pytest.skip(f"no {environment} here: the make target that needs it makes it")
     ended = run("pip-licenses", "--python", python, "--format", "json", "--from", "mixed")
     assert ended.returncode == 0, ended.stderr
-    found: list[dict[str, str]] = json.loads(ended.stdout)
-    return found
+    packages: list[dict[str, str]] = json.loads(ended.stdout)
+    return packages
 
 
-def refused(found: list[dict[str, str]]) -> dict[str, str]:
+def refused(packages: list[dict[str, str]]) -> dict[str, str]:
     """Libraries under a licence that is neither allowed nor stated."""
     return {
-        one["Name"]: one["License"]
-        for one in found
-        if one["Name"] not in STATED
+        package["Name"]: package["License"]
+        for package in packages
+        if package["Name"] not in STATED
         and not all(ALLOWED.fullmatch(part.strip(" ()")) or ALLOWED.fullmatch(part.strip())
-                    for part in re.split(r";| AND | OR ", one["License"]))
+                    for part in re.split(r";| AND | OR ", package["License"]))
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("environment", ["airflow", "bench", "docs", "node", "notebook", "spark"])
 def test_every_library_may_be_used(run: Run, environment: str) -> None:
-    found = licences(run, f".venv-{environment}")
+    packages = licences(run, f".venv-{environment}")
     required = (REPOSITORY / "requirements" / f"{environment}.in").read_text().splitlines()
-    assert len(found) >= len([line for line in required if line and not line.startswith(("#", "-c"))])
-    assert refused(found) == {}
+    assert len(packages) >= len([line for line in required if line and not line.startswith(("#", "-c"))])
+    assert refused(packages) == {}
 
 
 @pytest.mark.parametrize(
@@ -101,11 +101,11 @@ def audited(run: Run, lock: Path) -> dict[str, Any]:
 def judge(report: dict[str, Any]) -> tuple[list[str], list[str]]:
     """(weaknesses, libraries that were not checked); pip-audit itself ends well when it has checked nothing."""
     weak = [
-        f"{one['name']} {one['version']}: {v['id']}"
-        for one in report["dependencies"]
-        for v in one.get("vulns", [])
+        f"{package['name']} {package['version']}: {v['id']}"
+        for package in report["dependencies"]
+        for v in package.get("vulns", [])
     ]
-    unchecked = [one["name"] for one in report["dependencies"] if "skip_reason" in one]
+    unchecked = [package["name"] for package in report["dependencies"] if "skip_reason" in package]
     return weak, unchecked
 
 

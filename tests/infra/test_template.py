@@ -75,8 +75,8 @@ def checkov(run: Run, path: Path) -> dict[str, Any]:
     ended = run(
         "checkov", "--framework", "cloudformation", "--file", path, "--skip-download", "--output", "json"
     )
-    found: dict[str, Any] = json.loads(ended.stdout)["results"]
-    return found
+    flawst: dict[str, Any] = json.loads(ended.stdout)["results"]
+    return flawst
 
 
 def test_checkov_fails_nothing_and_skips_what_has_a_reason(run: Run) -> None:
@@ -84,9 +84,11 @@ def test_checkov_fails_nothing_and_skips_what_has_a_reason(run: Run) -> None:
     assert results["failed_checks"] == []
     assert results["parsing_errors"] == []
     assert len(results["passed_checks"]) > 50
-    skipped = {(one["check_id"], one["resource"].rpartition(".")[2]) for one in results["skipped_checks"]}
+    skipped = {
+        (check["check_id"], check["resource"].rpartition(".")[2]) for check in results["skipped_checks"]
+    }
     assert skipped == SKIPPED
-    assert all(len(one["check_result"]["suppress_comment"]) > 20 for one in results["skipped_checks"])
+    assert all(len(check["check_result"]["suppress_comment"]) > 20 for check in results["skipped_checks"])
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_checkov_fails_nothing_and_skips_what_has_a_reason(run: Run) -> None:
     ],
 )
 def test_checkov_finds_what_is_open(run: Run, tmp_path: Path, old: str, new: str, check: str) -> None:
-    failed = {one["check_id"] for one in checkov(run, broken(tmp_path, old, new))["failed_checks"]}
+    failed = {check["check_id"] for check in checkov(run, broken(tmp_path, old, new))["failed_checks"]}
     assert failed == {check}
 
 
@@ -108,9 +110,9 @@ def policies() -> dict[str, dict[str, Any]]:
     """Every identity policy of the stack, by role."""
     return {
         f"{name}/{policy['PolicyName']}": policy["PolicyDocument"]
-        for name, one in resolved_stack().items()
-        if one["Type"] == "AWS::IAM::Role"
-        for policy in one["Properties"]["Policies"]
+        for name, resource in resolved_stack().items()
+        if resource["Type"] == "AWS::IAM::Role"
+        for policy in resource["Properties"]["Policies"]
     }
 
 
@@ -133,12 +135,12 @@ def unknown_parts(document: dict[str, Any]) -> list[str]:
         # a pattern, of a denial or an endpoint, matches more actions than could use each resource and key
         actions = [action for pattern in patterns if "*" not in pattern for action in expand(pattern)]
         resources = listed(statement.get("Resource", "*"))
-        pairs = [(action, one) for action in actions for one in resources if has_resource(action, one)]
+        pairs = [(action, part) for action in actions for part in resources if has_resource(action, part)]
         if actions:
             missing += [
-                f"{action} knows none of {resources}" for action in {*actions} - {one for one, _ in pairs}
+                f"{action} knows none of {resources}" for action in {*actions} - {part for part, _ in pairs}
             ]
-            missing += [f"no action knows {one}" for one in {*resources} - {one for _, one in pairs}]
+            missing += [f"no action knows {part}" for part in {*resources} - {part for _, part in pairs}]
         missing += [
             f"{action} has no key {key}"
             for keys in statement.get("Condition", {}).values()
@@ -171,9 +173,11 @@ def test_statements_use_what_their_actions_know(name: str) -> None:
 )
 def test_what_an_action_does_not_know_is_found(change: dict[str, Any], missing: str) -> None:
     [statement] = [
-        one for one in policies()["AirflowRole/dags"]["Statement"] if one["Sid"] == "CompleteAtCreation"
+        statement_
+        for statement_ in policies()["AirflowRole/dags"]["Statement"]
+        if statement_["Sid"] == "CompleteAtCreation"
     ]
-    assert any(missing in one for one in unknown_parts({"Statement": [statement | change]}))
+    assert any(missing in text for text in unknown_parts({"Statement": [statement | change]}))
 
 
 # EMR's guide conditions these actions on the cluster's tags by this key; parliament's list of 2025 lacks it.
@@ -182,7 +186,11 @@ TAG_KEY = "Unknown condition elasticmapreduce:ResourceTag/deployment for action 
 
 def findings(document: dict[str, Any]) -> set[str]:
     analyzed = parliament.analyze_policy_string(json.dumps(document)).findings
-    return {f"{one.issue}: {one.detail}" for one in analyzed if not str(one.detail).startswith(TAG_KEY)}
+    return {
+        f"{finding.issue}: {finding.detail}"
+        for finding in analyzed
+        if not str(finding.detail).startswith(TAG_KEY)
+    }
 
 
 @pytest.mark.parametrize("name", sorted(policies()))
@@ -201,14 +209,14 @@ def test_parliament_finds_nothing(name: str) -> None:
 def test_parliament_finds_what_is_wrong(change: dict[str, str], issue: str) -> None:
     document = policies()["NodeRole/jobs"]
     document["Statement"][0] |= change
-    assert any(one.startswith(issue) for one in findings(document))
+    assert any(finding.startswith(issue) for finding in findings(document))
 
 
 def wide(document: dict[str, Any]) -> dict[str, list[str]]:
     """What cloudsplaining calls out: escalation, exposure, changes without a resource."""
     scanned = PolicyDocument(document)
     return {
-        "escalation": [str(one) for one in scanned.allows_privilege_escalation],
+        "escalation": [str(path) for path in scanned.allows_privilege_escalation],
         "exposure": list(scanned.permissions_management_without_constraints),
         "exfiltration": list(scanned.allows_data_exfiltration_actions),
         "changes": list(scanned.infrastructure_modification),
@@ -226,10 +234,10 @@ def test_a_wide_policy_is_found() -> None:
     document["Statement"].append(
         {"Effect": "Allow", "Action": ["s3:*", "iam:PutRolePolicy"], "Resource": "*"}
     )
-    found = wide(document)
-    assert found["exposure"]
-    assert found["stars"] == ["s3"]
-    assert found["exfiltration"]
+    flaws = wide(document)
+    assert flaws["exposure"]
+    assert flaws["stars"] == ["s3"]
+    assert flaws["exfiltration"]
 
 
 # ---- what is kept, and the network ---------------------------------------------------------------------------------
@@ -237,9 +245,9 @@ def test_a_wide_policy_is_found() -> None:
 
 def test_what_holds_data_is_kept_except_when_its_creation_fails() -> None:
     kinds = ("AWS::S3::Bucket", "AWS::KMS::Key")
-    kept = {name: one for name, one in resolved_stack().items() if one["Type"] in kinds}
-    assert {one["DeletionPolicy"] for one in kept.values()} == {"RetainExceptOnCreate"}
-    assert {one["UpdateReplacePolicy"] for one in kept.values()} == {"Retain"}
+    kept = {name: resource for name, resource in resolved_stack().items() if resource["Type"] in kinds}
+    assert {resource["DeletionPolicy"] for resource in kept.values()} == {"RetainExceptOnCreate"}
+    assert {resource["UpdateReplacePolicy"] for resource in kept.values()} == {"Retain"}
     assert len(kept) == 4
 
 
@@ -255,15 +263,15 @@ def test_subnet_and_vpc_carry_the_tag_that_emr_acts_on(network: str) -> None:
 
 def network_of(**parameters: str) -> dict[str, dict[str, Any]]:
     return {
-        name: one
-        for name, one in resolved_stack(**parameters).items()
-        if one["Type"].startswith("AWS::EC2::")
+        name: resource
+        for name, resource in resolved_stack(**parameters).items()
+        if resource["Type"].startswith("AWS::EC2::")
     }
 
 
 def test_the_network_costs_nothing_by_default_and_lets_nobody_in() -> None:
     network = network_of(CreateVpc="true")
-    assert sorted({one["Type"].rpartition("::")[2] for one in network.values()}) == [
+    assert sorted({resource["Type"].rpartition("::")[2] for resource in network.values()}) == [
         *("InternetGateway", "Route", "RouteTable", "Subnet", "SubnetRouteTableAssociation", "VPC"),
         *("VPCEndpoint", "VPCGatewayAttachment"),
     ]  # no NAT gateway, no address, no security group with a way in
@@ -272,10 +280,14 @@ def test_the_network_costs_nothing_by_default_and_lets_nobody_in() -> None:
 
 def test_a_private_network_has_no_way_to_the_internet() -> None:
     network = network_of(CreateVpc="private")
-    kinds = {one["Type"].rpartition("::")[2] for one in network.values()}
+    kinds = {resource["Type"].rpartition("::")[2] for resource in network.values()}
     assert not kinds & {"InternetGateway", "Route", "NatGateway", "VPCGatewayAttachment"}
     assert network["Subnet"]["Properties"]["MapPublicIpOnLaunch"] is False
-    [group] = [one["Properties"] for one in network.values() if one["Type"] == "AWS::EC2::SecurityGroup"]
+    [group] = [
+        resource["Properties"]
+        for resource in network.values()
+        if resource["Type"] == "AWS::EC2::SecurityGroup"
+    ]
     inside = network["Subnet"]["Properties"]["CidrBlock"]
     assert [rule["CidrIp"] for rule in group["SecurityGroupIngress"] + group["SecurityGroupEgress"]] == [
         inside
@@ -285,10 +297,12 @@ def test_a_private_network_has_no_way_to_the_internet() -> None:
 @pytest.mark.parametrize("network", ["true", "private"])
 def test_each_endpoint_has_a_policy(network: str) -> None:
     endpoints = [
-        one for one in network_of(CreateVpc=network).values() if one["Type"] == "AWS::EC2::VPCEndpoint"
+        resource
+        for resource in network_of(CreateVpc=network).values()
+        if resource["Type"] == "AWS::EC2::VPCEndpoint"
     ]
     assert len(endpoints) == (3 if network == "private" else 1)
-    assert all(one["Properties"]["PolicyDocument"]["Statement"] for one in endpoints)
+    assert all(resource["Properties"]["PolicyDocument"]["Statement"] for resource in endpoints)
 
 
 def test_a_stack_without_a_network_of_its_own_names_a_subnet() -> None:

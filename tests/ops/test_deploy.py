@@ -17,11 +17,11 @@ from fruits_airflow.config.errors import ResidencyError
 from ops import __main__ as command_line
 from ops.certificates import (
     KEY,
-    expires,
-    keep_certificate,
+    ensure_certificate,
+    expiry,
     make_certificate,
 )
-from ops.removal import destroy, left_over
+from ops.removal import destroy, verify_removed
 from ops.stack import (
     AwsAccount,
     Declined,
@@ -38,18 +38,18 @@ PRIVATE = "private" if "private" in NETWORKS else "true"  # with interface endpo
 
 
 @pytest.fixture
-def said() -> list[str]:
+def lines() -> list[str]:
     return []
 
 
 @pytest.fixture
-def make(account: Account, deployment_id: str, said: list[str]) -> Make:
-    def made(answer: bool = True) -> Deployment:
+def make(account: Account, deployment_id: str, lines: list[str]) -> Make:
+    def create(answer: bool = True) -> Deployment:
         return Deployment(
-            account, deployment_id, said.append, lambda q: said.append(q) or answer, poll_s=0.05
+            account, deployment_id, lines.append, lambda q: lines.append(q) or answer, poll_s=0.05
         )  # type: ignore[func-returns-value]
 
-    return made
+    return create
 
 
 def stack_status(deployment: Deployment) -> str | None:
@@ -58,13 +58,13 @@ def stack_status(deployment: Deployment) -> str | None:
 
 
 def test_a_stack_is_shown_asked_for_made_and_looked_up(
-    make: Make, said: list[str], databases: dict[str, str]
+    make: Make, lines: list[str], databases: dict[str, str]
 ) -> None:
     deployment = make()
     outputs = deployment.deploy({"AlarmEmail": "a@example.org", **databases})
-    text = "\n".join(said)
-    assert said.index(next(line for line in said if "RawBucket" in line)) < said.index(
-        next(q for q in said if "?" in q)
+    text = "\n".join(lines)
+    assert lines.index(next(line for line in lines if "RawBucket" in line)) < lines.index(
+        next(q for q in lines if "?" in q)
     )
     assert "Add     AnalystRole" in text
     assert "Add     InternetGateway" in text
@@ -76,22 +76,22 @@ def test_a_stack_is_shown_asked_for_made_and_looked_up(
     assert names == ["privateKey.pem", "certificateChain.pem", "trustedCertificates.pem"]
 
 
-def test_a_second_time_changes_nothing(make: Make, said: list[str], databases: dict[str, str]) -> None:
+def test_a_second_time_changes_nothing(make: Make, lines: list[str], databases: dict[str, str]) -> None:
     make().deploy(databases)
-    said.clear()
+    lines.clear()
     make(answer=False).deploy(databases)
-    assert "as the template says already" in said[0]
-    assert not [line for line in said if "?" in line]
+    assert "as the template says already" in lines[0]
+    assert not [line for line in lines if "?" in line]
 
 
 def test_an_update_shows_only_what_changes_and_keeps_other_parameters(
-    make: Make, said: list[str], databases: dict[str, str]
+    make: Make, lines: list[str], databases: dict[str, str]
 ) -> None:
     make().deploy(databases)
-    said.clear()
+    lines.clear()
     deployment = make()
     deployment.deploy({"LogDays": "7"})
-    changes = [line.split() for line in said if line.startswith("  ")]
+    changes = [line.split() for line in lines if line.startswith("  ")]
     assert [words[:2] for words in changes] == [["Modify", "LakeBucket"]]
     rules = deployment.account.client("s3").get_bucket_lifecycle_configuration(
         Bucket=deployment.outputs()["LakeBucket"]
@@ -151,7 +151,7 @@ def test_the_state_before_a_deletion_is_not_its_end(make: Make, monkeypatch: pyt
     seen = iter(["UPDATE_COMPLETE", "DELETE_IN_PROGRESS", None])
     states = (state and {"StackStatus": state} for state in seen)
     monkeypatch.setattr(Deployment, "describe", lambda _: next(states))
-    make().wait_gone()
+    make().wait_deleted()
     assert next(states, "all read") == "all read"
 
 
@@ -171,16 +171,16 @@ def test_a_region_outside_the_union_is_refused_before_any_call() -> None:
 def test_a_certificate_is_kept_until_it_ends_soon(account: Account) -> None:
     bucket = account.server.make_bucket("certificates")
     s3, now = account.client("s3"), datetime.now(UTC)
-    assert keep_certificate(s3, bucket, "eu-west-1", now)
-    assert not keep_certificate(s3, bucket, "eu-west-1", now + timedelta(days=700))
-    assert keep_certificate(s3, bucket, "eu-west-1", now + timedelta(days=760))
+    assert ensure_certificate(s3, bucket, "eu-west-1", now)
+    assert not ensure_certificate(s3, bucket, "eu-west-1", now + timedelta(days=700))
+    assert ensure_certificate(s3, bucket, "eu-west-1", now + timedelta(days=760))
 
 
 def test_a_certificate_is_for_names_inside_the_region() -> None:
     from cryptography import x509
 
     content = make_certificate("eu-west-3", datetime(2026, 1, 1, tzinfo=UTC))
-    assert expires(content).year == 2028
+    assert expiry(content).year == 2028
     archive = zipfile.ZipFile(io.BytesIO(content))
     certificate = x509.load_pem_x509_certificate(archive.read("certificateChain.pem"))
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -209,14 +209,14 @@ def filled(make: Make, databases: dict[str, str]) -> Deployment:
     return deployment
 
 
-def test_nothing_that_costs_is_left(filled: Deployment, said: list[str]) -> None:
+def test_nothing_that_costs_is_left(filled: Deployment, lines: list[str]) -> None:
     with pytest.raises(DeploymentFailed, match="clusters: j-"):
-        left_over(filled)
-    found = destroy(filled)
-    assert "buckets: none" in found
-    assert len(found) == 8
+        verify_removed(filled)
+    removed = destroy(filled)
+    assert "buckets: none" in removed
+    assert len(removed) == 8
     assert stack_status(filled) is None
-    assert any("3 objects and versions" in line for line in said)
+    assert any("3 objects and versions" in line for line in lines)
     with pytest.raises(ClientError):
         filled.account.client("s3").head_bucket(
             Bucket=f"fruits-{filled.deployment_id}-raw-123456789012-eu-west-1"
@@ -255,10 +255,10 @@ def leftovers(filled: Deployment) -> str:
 
 
 def test_what_emr_left_in_the_network_goes_with_it(
-    filled: Deployment, leftovers: str, said: list[str]
+    filled: Deployment, leftovers: str, lines: list[str]
 ) -> None:
     assert "networks: none" in destroy(filled)
-    removed = [line for line in said if "what EMR left" in line]
+    removed = [line for line in lines if "what EMR left" in line]
     assert removed[0].split(": ")[1].startswith("vpce-")
     assert removed[1].endswith("ElasticMapReduce-Primary-Private, ElasticMapReduce-Core-Private")
     with pytest.raises(ClientError, match="InvalidVpcID"):
@@ -286,9 +286,9 @@ def test_an_interrupted_removal_goes_on(filled: Deployment) -> None:
     assert "keys: none" in destroy(filled)
 
 
-def test_where_there_is_nothing_nothing_is_asked(make: Make, said: list[str]) -> None:
+def test_where_there_is_nothing_nothing_is_asked(make: Make, lines: list[str]) -> None:
     destroy(make(answer=False))
-    assert "There is nothing" in said[0]
+    assert "There is nothing" in lines[0]
 
 
 @pytest.mark.parametrize("kind", ["machines", "disks"])
@@ -307,7 +307,7 @@ def test_a_machine_that_is_left_is_told(make: Make, account: Account, deployment
             InstanceType="m7g.xlarge", TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
         )  # fmt: skip
     with pytest.raises(DeploymentFailed, match=kind):
-        left_over(make())
+        verify_removed(make())
 
 
 # ---- as it is called ------------------------------------------------
@@ -328,8 +328,8 @@ def test_the_commands_one_after_the_other(
     deployment_id: str, databases: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     call = ["--deployment-id", deployment_id, "--region", "eu-north-1"]
-    given = [f"--parameter={key}={value}" for key, value in databases.items()]
-    assert command_line.main(["deploy", *call, "--yes", "--alarm-email", "none", *given]) == 0
+    parameters = [f"--parameter={key}={value}" for key, value in databases.items()]
+    assert command_line.main(["deploy", *call, "--yes", "--alarm-email", "none", *parameters]) == 0
     assert (
         f"FRUITS_LAKE_BUCKET=fruits-{deployment_id}-lake-123456789012-eu-north-1" in capsys.readouterr().out
     )
@@ -341,7 +341,7 @@ def test_the_commands_one_after_the_other(
 
 @pytest.mark.usefixtures("environment")
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["deploy", "--yes"], "DEPLOYMENT_ID=name"),
         (["deploy", "--yes", "--deployment-id", "nobody"], "ALARM_EMAIL=address"),
@@ -351,7 +351,7 @@ def test_the_commands_one_after_the_other(
     ],
 )  # fmt: skip
 def test_a_wrong_call_is_told_and_changes_nothing(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FRUITS_DEPLOYMENT_ID", raising=False)
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
@@ -360,4 +360,4 @@ def test_a_wrong_call_is_told_and_changes_nothing(
         lambda _: type("P", (), {"digest": "0", "path": TEMPLATE, "size_bytes": 0, "unpacked_bytes": 0}),
     )
     assert command_line.main(arguments) == 1
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err

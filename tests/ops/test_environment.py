@@ -126,8 +126,8 @@ def test_the_archive_says_what_it_is_for(packed: Packed) -> None:
     with tarfile.open(packed.path) as archive:
         content = archive.extractfile(MANIFEST)
         assert content is not None
-        said = json.load(content)
-    assert (said["architecture"], said["python"]) == ("aarch64", "3.11")
+        manifest = json.load(content)
+    assert (manifest["architecture"], manifest["python"]) == ("aarch64", "3.11")
 
 
 @needs_uv
@@ -136,8 +136,8 @@ def test_it_is_uploaded_once_under_its_digest(packed: Packed, account: Account) 
     s3 = account.client("s3")
     assert upload(packed, s3, bucket)
     assert not upload(packed, s3, bucket)
-    [found] = s3.list_objects_v2(Bucket=bucket)["Contents"]
-    assert (found["Key"], found["Size"]) == (f"env/{packed.digest}/environment.tar.gz", packed.size_bytes)
+    [item] = s3.list_objects_v2(Bucket=bucket)["Contents"]
+    assert (item["Key"], item["Size"]) == (f"env/{packed.digest}/environment.tar.gz", packed.size_bytes)
 
 
 @needs_uv
@@ -176,10 +176,12 @@ def test_every_library_that_the_jobs_import_is_in_the_lock() -> None:
 
 @pytest.mark.parametrize("profile", ["demo", "nightly", "notebook"])
 def test_each_profile_says_the_architecture_of_its_machines(profile: str) -> None:
-    found = load_profile(profile)
-    types = {one["InstanceType"] for fleet in found.instance_fleets for one in fleet["InstanceTypeConfigs"]}
-    assert {architecture(name) for name in types} == {found.values["architecture"]}
-    assert found.values["architecture"] in environment.PLATFORMS
+    loaded = load_profile(profile)
+    types = {
+        config["InstanceType"] for fleet in loaded.instance_fleets for config in fleet["InstanceTypeConfigs"]
+    }
+    assert {architecture(name) for name in types} == {loaded.values["architecture"]}
+    assert loaded.values["architecture"] in environment.PLATFORMS
 
 
 def test_bootstrap_and_cluster_agree_on_the_place() -> None:

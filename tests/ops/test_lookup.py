@@ -58,8 +58,8 @@ def test_a_public_network_is_as_the_template_says(aws: Any) -> None:
     create(
         account, "fruits-public", {"DeploymentId": "public", "AlarmEmail": "accounts@example.org", **names}
     )
-    wanted = resources_without("IsPrivate", "HasBudget")
-    assert compare_stack(account, "fruits-public") == (len(wanted), [])
+    resources = resources_without("IsPrivate", "HasBudget")
+    assert compare_stack(account, "fruits-public") == (len(resources), [])
 
 
 def test_what_a_condition_leaves_out_is_not_missed(aws: Any) -> None:
@@ -70,7 +70,7 @@ def test_what_a_condition_leaves_out_is_not_missed(aws: Any) -> None:
         {"DeploymentId": "least", "CreateVpc": "false", "SubnetId": "subnet-01234567"},
     )
     resources = read_template()["Resources"]
-    conditional = [name for name, one in resources.items() if "Condition" in one]
+    conditional = [name for name, resource in resources.items() if "Condition" in resource]
     assert compare_stack(account, "fruits-least") == (len(resources) - len(conditional), [])
 
 
@@ -139,12 +139,12 @@ OPEN = [{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrI
 
 def physical(account: Account, name: str) -> str:
     formation = account.client("cloudformation")
-    [found] = [
-        one["PhysicalResourceId"]
-        for one in formation.describe_stack_resources(StackName="fruits-look")["StackResources"]
-        if one["LogicalResourceId"] == name
+    [identifier] = [
+        resource["PhysicalResourceId"]
+        for resource in formation.describe_stack_resources(StackName="fruits-look")["StackResources"]
+        if resource["LogicalResourceId"] == name
     ]
-    return str(found)
+    return str(identifier)
 
 
 def key(account: Account) -> str:
@@ -155,7 +155,7 @@ def group(account: Account) -> str:
     return physical(account, "EndpointGroup")
 
 
-@pytest.mark.parametrize(("named", "change", "restore"), UNPROTECTED, ids=[one[0] for one in UNPROTECTED])
+@pytest.mark.parametrize(("named", "change", "restore"), UNPROTECTED, ids=[case[0] for case in UNPROTECTED])
 def test_what_somebody_changed_is_named(
     deployed: Account, named: str, change: Change, restore: Change
 ) -> None:
@@ -208,15 +208,15 @@ def test_the_body_differs_from_the_template_in_its_comments_only(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("value", "other"),
     [(True, "true"), (80, 80.0), (["a"], "a"), (["b", "a"], ["a", "b"]), ([{"Key": "k", "Value": "v"}], {"k": "v"})],
 )  # fmt: skip
-def test_two_ways_of_writing_are_one(one: object, other: object) -> None:
-    assert normal(one) == normal(other)
+def test_two_ways_of_writing_are_one(value: object, other: object) -> None:
+    assert normal(value) == normal(other)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [(True, False), (["a", "b"], ["a"]), (1, 2), ({"a": 1}, {"a": 1, "b": 2})]
+    ("value", "other"), [(True, False), (["a", "b"], ["a"]), (1, 2), ({"a": 1}, {"a": 1, "b": 2})]
 )
-def test_two_meanings_are_two(one: object, other: object) -> None:
-    assert normal(one) != normal(other)
+def test_two_meanings_are_two(value: object, other: object) -> None:
+    assert normal(value) != normal(other)

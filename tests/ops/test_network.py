@@ -92,7 +92,7 @@ def is_tagged(account: Account, subnet_id: str) -> list[bool]:
     ec2 = account.client("ec2")
     [subnet] = ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"]
     [vpc] = ec2.describe_vpcs(VpcIds=[subnet["VpcId"]])["Vpcs"]
-    return [{"Key": TAG, "Value": "true"} in one.get("Tags", []) for one in (subnet, vpc)]
+    return [{"Key": TAG, "Value": "true"} in resource.get("Tags", []) for resource in (subnet, vpc)]
 
 
 def test_a_subnet_of_the_team_is_tagged_together_with_its_vpc(account: Account, own_subnet: str) -> None:
@@ -123,8 +123,8 @@ def test_make_deploy_tags_the_subnet_and_prints_it_as_a_setting(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(command_line, "AwsAccount", lambda _region: account)
-    given = {"CreateVpc": "false", "SubnetId": own_subnet, **databases}
-    parameters = [word for name, value in given.items() for word in ("--parameter", f"{name}={value}")]
+    values = {"CreateVpc": "false", "SubnetId": own_subnet, **databases}
+    parameters = [word for name, value in values.items() for word in ("--parameter", f"{name}={value}")]
     ended = command_line.main(
         ["deploy", "--deployment-id", deployment_id, "--yes", "--alarm-email", "none", *parameters]
     )

@@ -36,19 +36,19 @@ def settings(account: Account, deployment_id: str, databases: dict[str, str]) ->
 
 
 def test_a_second_call_finds_the_first_cluster(settings: Settings, account: Account) -> None:
-    made = notebook_cluster(settings, "Ada Lovelace", account)
+    cluster = notebook_cluster(settings, "Ada Lovelace", account)
     again = notebook_cluster(settings, "Ada Lovelace", account)
     other = notebook_cluster(settings, "bob", account)
-    assert made.job_flow_id == again.job_flow_id != other.job_flow_id
-    names = [one["Name"] for one in made.description["Applications"]]
+    assert cluster.job_flow_id == again.job_flow_id != other.job_flow_id
+    names = [application["Name"] for application in cluster.description["Applications"]]
     assert names == ["Spark", "Livy", "JupyterEnterpriseGateway"]
-    assert made.deadline is not None
-    left = made.deadline - datetime.now(UTC)
+    assert cluster.deadline is not None
+    left = cluster.deadline - datetime.now(UTC)
     assert timedelta(minutes=115) < left <= timedelta(minutes=120)
-    assert made.tags["run"] == "notebook__Ada-Lovelace"
+    assert cluster.tags["run"] == "notebook__Ada-Lovelace"
     profile = f"fruits-{settings.deployment_id}-notebook-eu-west-1"
-    assert made.description["Ec2InstanceAttributes"]["IamInstanceProfile"] == profile
-    account.client("emr").terminate_job_flows(JobFlowIds=[made.job_flow_id, other.job_flow_id])
+    assert cluster.description["Ec2InstanceAttributes"]["IamInstanceProfile"] == profile
+    account.client("emr").terminate_job_flows(JobFlowIds=[cluster.job_flow_id, other.job_flow_id])
 
 
 @pytest.mark.parametrize(("profile", "fleets"), [("demo", 2), ("nightly", 3)])
@@ -64,21 +64,21 @@ def test_each_profile_is_taken_by_emr(
         ends_at=datetime.now(UTC) + timedelta(hours=1),
     )
     emr = account.client("emr")
-    made = emr.run_job_flow(**body)["JobFlowId"]
-    found = emr.list_instance_fleets(ClusterId=made)["InstanceFleets"]
-    assert len(found) == fleets
-    spot = [one for one in found if one["TargetSpotCapacity"]]
+    job_flow_id = emr.run_job_flow(**body)["JobFlowId"]
+    listed = emr.list_instance_fleets(ClusterId=job_flow_id)["InstanceFleets"]
+    assert len(listed) == fleets
+    spot = [fleet for fleet in listed if fleet["TargetSpotCapacity"]]
     assert len(spot) == (profile == "nightly")
-    for one in spot:
-        assert one["LaunchSpecifications"]["SpotSpecification"]["TimeoutAction"] == "SWITCH_TO_ON_DEMAND"
-    emr.terminate_job_flows(JobFlowIds=[made])
+    for fleet in spot:
+        assert fleet["LaunchSpecifications"]["SpotSpecification"]["TimeoutAction"] == "SWITCH_TO_ON_DEMAND"
+    emr.terminate_job_flows(JobFlowIds=[job_flow_id])
 
 
 def test_a_cluster_that_breaks_a_rule_is_not_asked_for(settings: Settings, account: Account) -> None:
     with pytest.raises(ClusterRefused, match="libraries"):
         notebook_cluster(replace(settings, node_environment=None), "ada", account)
     assert account.server.access_log()[-1]["operation"] != "RunJobFlow"
-    calls = [one["operation"] for one in account.server.access_log()[-12:]]
+    calls = [call["operation"] for call in account.server.access_log()[-12:]]
     assert "RunJobFlow" not in calls
 
 

@@ -1,0 +1,1 @@
+"""AWS clients, the endpoints that they may call, and links to the console."""

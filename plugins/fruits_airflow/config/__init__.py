@@ -1,0 +1,1 @@
+"""Settings, run parameters, regions, releases, validators and errors."""

@@ -1,0 +1,1 @@
+"""Prices, the AWS price list and cost estimates."""

@@ -1,0 +1,1 @@
+"""Erasure of photos: request, tasks, redaction of exports, receipt and subject access."""

@@ -1,0 +1,1 @@
+"""The lock of a database, and the runs that own it."""

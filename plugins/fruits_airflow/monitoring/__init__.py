@@ -1,0 +1,1 @@
+"""The guards beside the runs: the cluster janitor and the publication check."""

@@ -1,0 +1,1 @@
+"""Operators, sensors and triggers: thin shells over the other rooms."""

@@ -1,0 +1,1 @@
+"""What runs leave in the lake: schemas of records, digests, samples and shared links."""

@@ -1,0 +1,1 @@
+"""One run: planning, forecast, residency, publication, verdict, record and notices."""

@@ -1,0 +1,1 @@
+"""The lake bucket: objects, conditional writes, run notes, listings and object versions."""

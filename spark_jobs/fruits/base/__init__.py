@@ -1,0 +1,1 @@
+"""Schemas, keys, batches, errors and object access that every other room uses."""

@@ -1,0 +1,1 @@
+"""Photos: fetching, decoding, cleaning, orientation, rejects and suppression."""

@@ -1,0 +1,1 @@
+"""What each job starts with: arguments, Spark session, metrics and endpoints."""

@@ -1,0 +1,1 @@
+"""Iceberg tables: readers and writers in Arrow, listings, and rows of tables aligned by key."""

@@ -1,0 +1,1 @@
+"""The model: artifact, preprocessing, embedding and the Keras reference."""

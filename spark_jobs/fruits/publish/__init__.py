@@ -1,0 +1,1 @@
+"""Publication: quality gate, samples, export, upkeep and pending rows."""

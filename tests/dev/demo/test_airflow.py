@@ -44,9 +44,9 @@ def test_all_four_parts_make_a_healthy_airflow(health_of):
 
 
 @pytest.mark.parametrize("part", HEALTH)
-@pytest.mark.parametrize("said", [{"status": "unhealthy"}, {"status": None}, {}])
-def test_one_part_that_is_not_up_is_waited_for(health_of, part, said):
-    assert not health_of(200, json.dumps(WELL | {part: said}).encode())
+@pytest.mark.parametrize("part_health", [{"status": "unhealthy"}, {"status": None}, {}])
+def test_one_part_that_is_not_up_is_waited_for(health_of, part, part_health):
+    assert not health_of(200, json.dumps(WELL | {part: part_health}).encode())
 
 
 @pytest.mark.parametrize(("status", "body"), [(500, json.dumps(WELL)), (200, "{}"), (200, "starting")])

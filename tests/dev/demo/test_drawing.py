@@ -10,10 +10,8 @@ from PIL import ExifTags, Image, ImageStat
 
 from dev.demo.drawing import (
     SUBJECTS,
-    draw_broken,
     draw_fruits,
     draw_jpeg,
-    main,
 )
 
 
@@ -78,32 +76,9 @@ def test_the_located_picture_gives_latitude_and_longitude_as_a_phone_does() -> N
     assert len(gps[ExifTags.GPS.GPSLongitude]) == 3
 
 
-def test_broken_files_come_only_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path / "sound"), "--per-label", "1"]) == 0
-    assert main([str(tmp_path / "broken"), "--per-label", "1", "--broken"]) == 0
-    added = contents(tmp_path / "broken").keys() - contents(tmp_path / "sound").keys()
-    assert {Path(name).name for name in added} == {"not_found.jpg", "truncated.jpg"}
-    assert "2 broken files" in capsys.readouterr().out
-
-
-def test_no_decoder_reads_the_broken_files(tmp_path: Path) -> None:
-    assert draw_broken(tmp_path) == 2
-    for data in contents(tmp_path).values():
-        with (
-            pytest.raises(OSError, match=r"cannot identify|truncated"),
-            Image.open(io.BytesIO(data)) as picture,
-        ):
-            picture.load()
-
-
-def test_a_negative_number_is_refused_before_anything_is_made(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_negative_number_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="per_label is -1"):
         draw_fruits(tmp_path / "none", per_label=-1)
-    with pytest.raises(SystemExit):
-        main([str(tmp_path / "none"), "--per-label", "-1"])
-    assert "--per-label is -1" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
 

@@ -9,14 +9,14 @@ import pytest
 from fruits_airflow.config.errors import ResidencyError
 
 from dev.demo import __main__ as entry
-from dev.demo.airflow import AirflowFailed
-from dev.demo.preflight import CannotStart, read_wishes
+from dev.demo.airflow_api import AirflowFailed
+from dev.demo.preflight import CannotStart, read_options
 
 
 @pytest.fixture(autouse=True)
 def _a_demo_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(entry, "FOLDER", tmp_path)
-    monkeypatch.setattr(entry, "read_wishes", lambda _environ: None)
+    monkeypatch.setattr(entry, "read_options", lambda _environ: None)
     monkeypatch.setattr(entry, "check_space", lambda _folder: None)
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
@@ -70,6 +70,6 @@ def test_what_an_earlier_demo_left_is_cleared_but_for_the_lock(tmp_path):
     ("environ", "environment"), [({}, ".venv-node"), ({"ENGINE": "tensorflow"}, ".venv-spark")]
 )
 def test_steps_run_in_the_python_of_a_node_unless_the_engine_needs_tensorflow(environ, environment):
-    python = entry._steps_python(read_wishes(environ))
+    python = entry._steps_python(read_options(environ))
     command = entry._local_aws(1, 2, python)
     assert command[command.index("--spark-python") + 1] == entry.REPOSITORY / environment / "bin" / "python"

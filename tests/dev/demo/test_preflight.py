@@ -16,8 +16,8 @@ from dev.demo.preflight import (
     check_space,
     free_port,
     image_files,
-    only_demo,
-    read_wishes,
+    lock_folder,
+    read_options,
 )
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -31,12 +31,12 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_nothing_asked_for_is_fine():
-    wishes = read_wishes({})
-    assert (wishes.images, wishes.weights, wishes.region, wishes.conf) == (None, None, "eu-west-1", {})
+    options = read_options({})
+    assert (options.images, options.weights, options.region, options.conf) == (None, None, "eu-west-1", {})
 
 
 def test_a_folder_with_a_photo_is_taken(photos):
-    assert read_wishes({"IMAGES": str(photos)}).images == photos
+    assert read_options({"IMAGES": str(photos)}).images == photos
 
 
 @pytest.mark.parametrize(
@@ -59,25 +59,27 @@ def test_a_folder_with_a_photo_is_taken(photos):
 )
 def test_a_wish_that_cannot_be_fulfilled_is_named_with_its_value(environ, words):
     with pytest.raises(CannotStart, match=words):
-        read_wishes(environ)
+        read_options(environ)
 
 
 def test_wishes_become_the_runs_parameters_and_empty_ones_do_not():
     wished = {"VARIANCE": "1", "K": "1280", "LIMIT": "1", "ENGINE": "tensorflow"}
-    assert read_wishes(wished).conf == {"variance": 1.0, "k": 1280, "limit": 1, "engine": "tensorflow"}
-    assert read_wishes(dict.fromkeys((*wished, "IMAGES", "WEIGHTS", "REGION", "KEEP"), "")) == read_wishes({})
+    assert read_options(wished).conf == {"variance": 1.0, "k": 1280, "limit": 1, "engine": "tensorflow"}
+    assert read_options(dict.fromkeys((*wished, "IMAGES", "WEIGHTS", "REGION", "KEEP"), "")) == read_options(
+        {}
+    )
 
 
 def test_a_folder_without_images_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("no fruit here")
     with pytest.raises(CannotStart, match="holds no image"):
-        read_wishes({"IMAGES": str(tmp_path)})
+        read_options({"IMAGES": str(tmp_path)})
 
 
 @pytest.mark.parametrize("region", ["eu-west-2", "eu-central-2", "us-east-1"])
 def test_a_region_outside_the_eu_is_refused(region):
     with pytest.raises(ResidencyError, match=region):
-        read_wishes({"REGION": region})
+        read_options({"REGION": region})
 
 
 def test_leftovers_and_linked_folders_are_named_and_not_uploaded_and_all_else_is(photos):
@@ -116,11 +118,11 @@ def test_a_folder_that_cannot_be_read_is_an_error_that_names_it(photos, monkeypa
 
 def test_a_folder_that_the_demo_writes_into_is_refused():
     with pytest.raises(CannotStart, match="where the demo writes"):
-        read_wishes({"IMAGES": str(ROOT)})
+        read_options({"IMAGES": str(ROOT)})
 
 
 def test_the_formats_of_photos_are_those_that_loading_takes():
-    source = (ROOT / "spark_jobs" / "fruits" / "images.py").read_text()
+    source = (ROOT / "spark_jobs" / "fruits" / "images" / "decoding.py").read_text()
     (allowed,) = re.findall(r"^_ALLOWED = \((.*)\)$", source, re.MULTILINE)
     formats = {name.strip(' "').lower() for name in allowed.split(",")}
     assert {suffix.lstrip(".").replace("jpg", "jpeg") for suffix in IMAGE_SUFFIXES} == formats
@@ -135,17 +137,17 @@ def test_a_full_disk_is_said_before_anything_starts(tmp_path, monkeypatch):
 
 def test_a_second_demo_is_told_who_is_in_its_way(tmp_path):
     with (
-        only_demo(tmp_path),
+        lock_folder(tmp_path),
         pytest.raises(CannotStart, match=rf"another demo is running.*process {os.getpid()}\b"),
-        only_demo(tmp_path),
+        lock_folder(tmp_path),
     ):
         pass
 
 
 def test_a_demo_that_has_ended_is_in_nobodys_way(tmp_path):
-    with only_demo(tmp_path):
+    with lock_folder(tmp_path):
         pass
-    with only_demo(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 

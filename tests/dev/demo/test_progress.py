@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import httpx
 import pytest
 
-from dev.demo.progress import failed_tasks, watch_run
+from dev.demo.progress import SparkProgress, failed_tasks, watch_run
 
 DONE = {"task_id": "plan", "state": "success", "start_date": "1", "duration": 1.25, "try_number": 1}
 AGAIN = {"task_id": "report", "state": "failed", "start_date": "3", "duration": 2.0, "try_number": 2}
@@ -10,21 +11,24 @@ WAITING = {"task_id": "verdict", "state": "scheduled", "start_date": None, "dura
 DEFERRED = {"task_id": "wait", "state": "deferred", "start_date": "2", "duration": 9.0, "try_number": 1}
 
 
-class Told:
-    """What was said, in place of a terminal; and an Airflow's answers, one for each look."""
+class Scripted:
+    """A reporter that keeps its lines, and an Airflow with an answer for each request; None is a lost one."""
 
-    def __init__(self, *looks):
-        self.said = []
-        self._looks = list(looks)
+    def __init__(self, *answers):
+        self.lines = []
+        self._answers = list(answers)
 
-    def say(self, what, text):
-        self.said.append((what, text))
+    def log(self, what, text):
+        self.lines.append((what, text))
 
     def run_state(self, *_):
-        return "running" if len(self._looks) > 1 else "failed"
+        return "running" if len(self._answers) > 1 else "failed"
 
     def task_instances(self, *_):
-        return self._looks.pop(0) if len(self._looks) > 1 else self._looks[0]
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if answer is None:
+            raise httpx.ReadTimeout("busy")
+        return answer
 
 
 @pytest.fixture(autouse=True)
@@ -32,11 +36,11 @@ def _at_once(monkeypatch):
     monkeypatch.setattr("dev.demo.progress.POLL_SECONDS", 0)
 
 
-def test_each_change_of_a_task_is_told_once_in_the_order_of_their_starts():
-    told = Told([WAITING, DONE], [WAITING, DEFERRED, DONE], [AGAIN, DEFERRED, DONE])
+def test_each_change_of_a_task_is_reported_once_in_the_order_of_their_starts():
+    run = Scripted([WAITING, DONE], [WAITING, DEFERRED, DONE], None, [AGAIN, DEFERRED, DONE])
     # Nothing answers as Spark: between steps that is so, too.
-    assert watch_run(told, "dag", "run", "http://127.0.0.1:1", told) == "failed"
-    assert told.said == [
+    assert watch_run(run, "dag", "run", run, SparkProgress("http://127.0.0.1:1")) == "failed"
+    assert run.lines == [
         ("plan", "success  1.2 s"),
         ("wait", "deferred"),
         ("report", "failed  2.0 s  attempt 2"),
@@ -45,7 +49,7 @@ def test_each_change_of_a_task_is_told_once_in_the_order_of_their_starts():
 
 def test_failed_tasks_come_in_the_order_in_which_they_started():
     first = AGAIN | {"task_id": "add", "start_date": "0"}
-    assert [task["task_id"] for task in failed_tasks(Told([AGAIN, DONE, first]), "dag", "run")] == [
+    assert [task["task_id"] for task in failed_tasks(Scripted([AGAIN, DONE, first]), "dag", "run")] == [
         "add",
         "report",
     ]

@@ -77,12 +77,12 @@ def test_each_slide_is_one_page_and_there_are_twelve_to_sixteen(built: Built) ->
 def outside(page: Any) -> list[str]:
     """Words that lie beyond the margins of a page."""
     width, height = page.get_size()
-    words, found = page.get_textpage(), []
+    words, texts = page.get_textpage(), []
     for i in range(words.count_rects()):
         left, bottom, right, top = words.get_rect(i)
         if left < MARGIN_PT - 2 or right > width - MARGIN_PT + 2 or bottom < FOOT_PT or top > height - 20:
-            found.append(words.get_text_bounded(left, bottom, right, top))
-    return found
+            texts.append(words.get_text_bounded(left, bottom, right, top))
+    return texts
 
 
 def test_no_word_runs_over_the_margins(built: Built) -> None:
@@ -108,10 +108,10 @@ def test_every_font_is_in_the_file(built: Built) -> None:
     fonts = {}
     for page in PdfReader(built.path).pages:
         for font in page["/Resources"].get("/Font", {}).values():
-            for one in font.get_object().get("/DescendantFonts", [font]):
+            for descendant in font.get_object().get("/DescendantFonts", [font]):
                 name, descriptor = (
-                    one.get_object()["/BaseFont"],
-                    one.get_object()["/FontDescriptor"].get_object(),
+                    descendant.get_object()["/BaseFont"],
+                    descendant.get_object()["/FontDescriptor"].get_object(),
                 )
                 fonts[name] = any(key.startswith("/FontFile") for key in descriptor)
     assert fonts
@@ -141,8 +141,8 @@ def test_what_was_not_measured_is_said(built: Built) -> None:
 
 
 def test_it_is_said_that_aws_was_not_reached(built: Built) -> None:
-    said = {"fr": "AWS n’a pas été atteint", "en": "AWS was not reached"}[built.language]
-    assert said in " ".join(built.text[-1].split())
+    sentence = {"fr": "AWS n’a pas été atteint", "en": "AWS was not reached"}[built.language]
+    assert sentence in " ".join(built.text[-1].split())
 
 
 # Numbers
@@ -150,21 +150,22 @@ def test_it_is_said_that_aws_was_not_reached(built: Built) -> None:
 
 def untraced(text: list[str], traces: list[dict[str, Any]]) -> list[tuple[int, str]]:
     """Digits on a page that no trace and no name accounts for, with the page's number."""
-    found = []
+    numbers = []
     for number, page in enumerate(text, 1):
         rest = "".join(page.split())
         assert rest.endswith(f"Fruits!{number}"), "the footer ends each page with its number"
         rest = rest.removesuffix(str(number))
         for trace in sorted(
-            (one for one in traces if one["page"] == number), key=lambda one: -len(one["text"])
+            (candidate for candidate in traces if candidate["page"] == number),
+            key=lambda candidate: -len(candidate["text"]),
         ):
-            said = "".join(trace["text"].split())
-            assert said in rest, f"page {number} lacks {said}, which a trace says is there"
-            rest = rest.replace(said, "·", 1)
+            shown = "".join(trace["text"].split())
+            assert shown in rest, f"page {number} lacks {shown}, which a trace says is there"
+            rest = rest.replace(shown, "·", 1)
         for name in NAMES:
             rest = rest.replace(name, "·")
-        found += [(number, rest[max(0, m.start() - 20) : m.end() + 20]) for m in re.finditer(r"\d+", rest)]
-    return found
+        numbers += [(number, rest[max(0, m.start() - 20) : m.end() + 20]) for m in re.finditer(r"\d+", rest)]
+    return numbers
 
 
 def value_at(sources: dict[str, Any], path: str) -> Any:
@@ -221,8 +222,8 @@ def test_a_number_that_is_typed_by_hand_is_found(own_source: Path, tmp_path: Pat
     pdf = tmp_path / "own.pdf"
     build.compiler(own_source, "en").compile(output=str(pdf), format="pdf")
     (page,) = pypdfium2.PdfDocument(pdf)
-    found = untraced([page.get_textpage().get_text_bounded()], build.traces(own_source, "en"))
-    assert [number for number, text in found if "42" in text] == [1]
+    numbers = untraced([page.get_textpage().get_text_bounded()], build.traces(own_source, "en"))
+    assert [number for number, text in numbers if "42" in text] == [1]
 
 
 def test_too_much_text_for_a_slide_is_found(own_source: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from fruits_airflow.erasure.subject_access import find_photo
 from fruits_airflow.storage.lake import Lake
 from fruits_airflow.storage.object_versions import image_id_of, image_ids_of
 
+from ops import __main__ as command_line
 from ops import export_image
 from tests.plugins import laptop
 from tests.plugins.doubles import Double
@@ -169,7 +170,7 @@ def test_a_key_that_matches_nothing_is_red_and_says_so(
     place: Place, account: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(export_image, "load_settings", lambda: account)
-    assert export_image.main(["--key", "images/nobody.jpg"]) == 1
+    assert command_line.main(["export-image", "--key", "images/nobody.jpg"]) == 1
     err = capsys.readouterr().err
     assert image_id_of("images/nobody.jpg") in err
     assert "Check its spelling" in err

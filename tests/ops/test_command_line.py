@@ -1,0 +1,59 @@
+"""The commands of `python -m ops` that print or write: forecast, prices, share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fruits_airflow.cost.prices import PRICES_FILE
+
+from ops import __main__ as command_line
+from ops import prices
+
+
+def test_a_forecast_as_json_has_a_row_for_each_profile_and_region(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert command_line.main(["forecast", "--images", "1000", "--format", "json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    pairs = [(row["profile"], row["region"]) for row in rows]
+    assert {profile for profile, _ in pairs} == {"demo", "nightly"}
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_a_forecast_as_table_is_in_euros(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["forecast", "--images", "1000"]) == 0
+    assert "1,000 new images, in EUR" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("count", ["-1", "many"])
+def test_a_forecast_of_no_number_is_a_wrong_call(count: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command_line.main(["forecast", "--images", count])
+
+
+def test_prices_of_a_region_outside_the_union_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["prices", "--regions", "us-east-1"]) == 1
+    assert "us-east-1" in capsys.readouterr().err
+
+
+def test_a_region_whose_prices_cannot_be_read_fails_and_the_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text(PRICES_FILE.read_text())
+    monkeypatch.setattr(
+        prices, "refresh", lambda content, *_: (content | {"renewed": True}, {"eu-west-1": "denied"})
+    )
+    assert command_line.main(["prices", "--regions", "eu-west-1", "--file", str(path)]) == 1
+    assert "eu-west-1 stays as it was: denied" in capsys.readouterr().err
+    assert "renewed: true" in path.read_text()
+
+
+def test_links_of_a_deployment_without_settings_are_refused_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("FRUITS_DEPLOYMENT_ID", raising=False)
+    assert command_line.main(["share", "--run", "x"]) == 1
+    assert "FRUITS_DEPLOYMENT_ID" in capsys.readouterr().err
