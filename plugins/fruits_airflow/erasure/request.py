@@ -68,21 +68,13 @@ def parameter_schemas() -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class ErasureRequest:
-    """What a person asks to erase, by any of the first three.
+    """What a person asks to erase, by any of the first three."""
 
-    Attributes:
-        image_ids: Ids of photos.
-        keys: Keys of photos.
-        prefix: Folder of photos.
-        expected_photos: How many photos the person expects to be erased; None asks for the plan alone.
-        allow_missing: Whether a part that matches nothing is no error: it may be gone already.
-    """
-
-    image_ids: frozenset[str] = frozenset()
-    keys: frozenset[str] = frozenset()
-    prefix: str | None = None
-    expected_photos: int | None = None
-    allow_missing: bool = False
+    image_ids: frozenset[str] = frozenset()  # ids of photos
+    keys: frozenset[str] = frozenset()  # keys of photos
+    prefix: str | None = None  # folder of photos
+    expected_photos: int | None = None  # None asks for the plan alone
+    allow_missing: bool = False  # whether a part may match nothing: it may be gone already
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> ErasureRequest:
@@ -132,15 +124,10 @@ def _composed(text: str) -> str:
 
 @dataclass(frozen=True)
 class ErasureTargets:
-    """The photos to erase, by digests alone.
+    """The photos to erase, by digests alone."""
 
-    Attributes:
-        image_ids: Hex SHA-256 of their keys.
-        content_sha256: Hex SHA-256 of their bytes, in every version.
-    """
-
-    image_ids: frozenset[str] = frozenset()
-    content_sha256: frozenset[str] = frozenset()
+    image_ids: frozenset[str] = frozenset()  # hex SHA-256 of their keys
+    content_sha256: frozenset[str] = frozenset()  # hex SHA-256 of their bytes, in every version
 
     def as_json(self) -> dict[str, Any]:
         """Return the targets as the Spark job `erase_images` reads them."""
@@ -149,19 +136,14 @@ class ErasureTargets:
 
 @dataclass(frozen=True)
 class Resolution:
-    """What a request resolves to.
+    """What a request resolves to."""
 
-    Attributes:
-        targets: The digests.
-        named: Keys of the photos that the request names, including keys in old listings whose objects are gone.
-        copies: Keys of other photos with the same bytes.
-        missing: Parts of the request that match nothing.
-    """
-
-    targets: ErasureTargets
-    named: frozenset[str]
-    copies: frozenset[str]
-    missing: tuple[str, ...]
+    targets: ErasureTargets  # the digests
+    named: frozenset[
+        str
+    ]  # keys that the request names, including those in old listings whose objects are gone
+    copies: frozenset[str]  # keys of other photos with the same bytes
+    missing: tuple[str, ...]  # parts of the request that match nothing
 
     @property
     def keys(self) -> frozenset[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fruits_airflow.erasure.photo_names import PhotoNames, search
-from fruits_airflow.erasure.redaction import keys_in_listings
+from fruits_airflow.erasure.redaction import TEXT_PREFIXES, keys_in_listings
 from fruits_airflow.erasure.stored_content import (
     RangeFile,
     StoredObject,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _PARQUET_FOLDERS = ("tables/", "runs/", "suppression/")
-_TEXT_FOLDERS = ("runs/", "logs/", "state/", "erasures/", "access/")
 _LINE_CHARS = 4096
 _NOT_SEARCHED = "(the rest cannot be read; it is kept, and not searched)"
 _SUFFIXES = {
@@ -48,11 +47,7 @@ _SUFFIXES = {
     b"II*\0": ".tif",
     b"MM\0*": ".tif",
 }
-_ID_COLUMNS: dict[str, Callable[[str], str]] = {
-    "image_id": str,
-    "key": image_id_of,
-    "key_sha256": str,
-}
+_ID_COLUMNS: dict[str, Callable[[str], str]] = {"image_id": str, "key": image_id_of, "key_sha256": str}
 
 
 @dataclass
@@ -121,7 +116,7 @@ def find_photo(client: S3Client, raw_bucket: str, lake_bucket: str, image_ids: f
     source_keys = (row.get("source_key") for rows in export.rows.values() for row in rows)
     export.keys |= {str(key) for key in source_keys if key}  # that neither bucket nor listing has any more
     names = PhotoNames(export.image_ids, export.keys)
-    for prefix in _TEXT_FOLDERS:
+    for prefix in TEXT_PREFIXES:
         for stored in list_objects(lake, prefix):
             if not stored.key.endswith((".parquet", ".html", ".npz", ".pdf")):
                 _add_lines(lake, stored, names, export)

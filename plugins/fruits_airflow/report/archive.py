@@ -47,27 +47,16 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class StoredRun:
-    """What the lake stores of a run.
+    """What the lake stores of a run."""
 
-    Attributes:
-        run_id: Name of its folder, whatever it is.
-        record: run.json; None when there is none or it cannot be used.
-        has_record: Whether there is a run.json at all; a run that goes on has none yet.
-        problems: What cannot be read, and why.
-        changes: What differs from what the final check judged.
-        stages: The stages' metrics by stage name.
-        sample: The sample of its images, None when there is none.
-        residency: residency.json, empty when there is none.
-    """
-
-    run_id: str
-    record: RunRecord | None
-    has_record: bool
-    problems: list[str] = field(default_factory=list)
-    changes: list[str] = field(default_factory=list)
-    stages: Mapping[str, StageMetrics] = field(default_factory=dict)
-    sample: pa.Table | None = None
-    residency: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str  # name of its folder, whatever it is
+    record: RunRecord | None  # run.json; None when there is none or it cannot be used
+    has_record: bool  # whether there is a run.json at all; a run that goes on has none yet
+    problems: list[str] = field(default_factory=list)  # what cannot be read, and why
+    changes: list[str] = field(default_factory=list)  # what differs from what the final check judged
+    stages: Mapping[str, StageMetrics] = field(default_factory=dict)  # the stages' metrics by stage name
+    sample: pa.Table | None = None  # the sample of its images, None when there is none
+    residency: Mapping[str, Any] = field(default_factory=dict)  # residency.json, empty when there is none
 
 
 class _StoredFile(NamedTuple):

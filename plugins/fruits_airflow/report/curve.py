@@ -22,35 +22,20 @@ class Tick:
 
 @dataclass(frozen=True)
 class VarianceCurve:
-    """The curve in a square of 100 by 100, y downwards.
+    """The curve in a square of 100 by 100, y downwards."""
 
-    Attributes:
-        line: The `points` of an SVG polyline.
-        area: The `points` of the polygon below it.
-        shown: Components on the axis; beyond them the curve is flat at 100 %.
-        total: All components.
-        k: Kept components, None when not known.
-        kept: Share of the variance that they keep, 0 to 1.
-        k_at: Place of k on the x axis, percent.
-        target_at: Place of 95 % on the y axis, percent.
-        x_ticks: Round numbers of components.
-        y_ticks: Shares of the variance.
-        milestones: (share, components needed), for the shares that are reached.
-        first: Shares of the first and of the second component.
-    """
-
-    line: str
-    area: str
-    shown: int
-    total: int
-    k: int | None
-    kept: float | None
-    k_at: float | None
-    target_at: float
-    x_ticks: list[Tick]
-    y_ticks: list[Tick]
-    milestones: list[tuple[float, int]]
-    first: tuple[float, float | None]
+    line: str  # the `points` of an SVG polyline
+    area: str  # the `points` of the polygon below it
+    shown: int  # components on the axis; beyond them the curve is flat at 100 %
+    total: int  # all components
+    k: int | None  # kept components, None when not known
+    kept: float | None  # share of the variance that they keep, 0 to 1
+    k_at: float | None  # place of k on the x axis, percent
+    target_at: float  # place of 95 % on the y axis, percent
+    x_ticks: list[Tick]  # round numbers of components
+    y_ticks: list[Tick]  # shares of the variance
+    milestones: list[tuple[float, int]]  # (share, components needed), for the shares that are reached
+    first: tuple[float, float | None]  # shares of the first and of the second component
 
 
 def variance_curve(cumulative: Sequence[object], k: object) -> VarianceCurve | None:

@@ -34,23 +34,14 @@ class StageState(StrEnum):
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of the flow; a number is None when it is not known.
+    """A stage of the flow; a number is None when it is not known."""
 
-    Attributes:
-        name: Name on the page.
-        state: How it ended.
-        seconds: Time of the step, including the start of Spark.
-        job_seconds: Time of the job itself.
-        share: Its part of the run's seconds, 0 to 1.
-        facts: What it did, in few words.
-    """
-
-    name: str
-    state: StageState
-    seconds: float | None
-    job_seconds: float | None
-    share: float | None
-    facts: list[str]
+    name: str  # name on the page
+    state: StageState  # how it ended
+    seconds: float | None  # time of the step, including the start of Spark
+    job_seconds: float | None  # time of the job itself
+    share: float | None  # its part of the run's seconds, 0 to 1
+    facts: list[str]  # what it did, in few words
 
 
 def flow(facts: Facts) -> list[Stage]:

@@ -37,19 +37,12 @@ MAX_PAGE_BYTES = 2_000_000
 
 @dataclass(frozen=True)
 class Navigation:
-    """What surrounds the page when Airflow serves it; the self-contained report.html has none.
+    """What surrounds the page when Airflow serves it; the self-contained report.html has none."""
 
-    Attributes:
-        home: Address of the list of runs.
-        script: Address of page.js.
-        links: Where a reader looks next.
-        is_tab: Whether the page is a tab of a DAG run, where the list would be out of place.
-    """
-
-    home: str
-    script: str
-    links: Sequence[Link]
-    is_tab: bool = False
+    home: str  # address of the list of runs
+    script: str  # address of page.js
+    links: Sequence[Link]  # where a reader looks next
+    is_tab: bool = False  # whether the page is a tab of a DAG run, where the list would be out of place
 
 
 def render(

@@ -26,25 +26,15 @@ PICTURES = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png")
 
 @dataclass(frozen=True)
 class Point:
-    """An image.
+    """An image."""
 
-    Attributes:
-        x: Place from the left, percent.
-        y: Place from the top, percent.
-        label: Index of its label in `PcaMap.labels`.
-        pc1: Its first component.
-        pc2: Its second component.
-        picture: Its thumbnail as a data URI, None when there is none.
-        is_drawn: Whether the thumbnail has room on the map; otherwise the page shows a mark until it is pointed at.
-    """
-
-    x: float
-    y: float
-    label: int
-    pc1: float
-    pc2: float
-    picture: str | None
-    is_drawn: bool
+    x: float  # place from the left, percent
+    y: float  # place from the top, percent
+    label: int  # index of its label in `PcaMap.labels`
+    pc1: float  # its first component
+    pc2: float  # its second component
+    picture: str | None  # its thumbnail as a data URI, None when there is none
+    is_drawn: bool  # whether the thumbnail has room; otherwise the page shows a mark until it is pointed at
 
 
 @dataclass(frozen=True)

@@ -24,27 +24,16 @@ AirflowStates = Callable[[Sequence[str]], Mapping[str, str]]
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run in the list.
+    """A run in the list."""
 
-    Attributes:
-        run_id: Name of its folder.
-        link: Address of its page from the list; None where Airflow allows no such run id.
-        state: Word for the style.
-        title: Its state for the reader.
-        remark: Its cause, or what is wrong with the record.
-        date: Date in its id.
-        facts: Facts of its record.
-        is_in_eu: Whether its cluster's region is in the EU, or not known.
-    """
-
-    run_id: str
-    link: str | None
-    state: str
-    title: str
-    remark: str | None
-    date: datetime | None
-    facts: Facts
-    is_in_eu: bool
+    run_id: str  # name of its folder
+    link: str | None  # address of its page from the list; None where Airflow allows no such run id
+    state: str  # word for the style
+    title: str  # its state for the reader
+    remark: str | None  # its cause, or what is wrong with the record
+    date: datetime | None  # date in its id
+    facts: Facts  # facts of its record
+    is_in_eu: bool  # whether its cluster's region is in the EU, or not known
 
 
 def render_runs(archive: RunArchive, dag_id: str, page: int, airflow_states: AirflowStates) -> str:
