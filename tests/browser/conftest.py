@@ -58,10 +58,10 @@ class Lake:
             )
 
     def clear(self) -> None:
-        """Deletes every object."""
+        """Delete every object."""
         for page in self.s3.get_paginator("list_objects_v2").paginate(Bucket=LAKE):
-            if found := [{"Key": item["Key"]} for item in page.get("Contents", [])]:
-                self.s3.delete_objects(Bucket=LAKE, Delete={"Objects": found})
+            if keys := [{"Key": item["Key"]} for item in page.get("Contents", [])]:
+                self.s3.delete_objects(Bucket=LAKE, Delete={"Objects": keys})
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ class ApiServer:
 
 
 def chromium() -> str:
-    """The path of a Chromium; skips, with the reason, where there can be none."""
-    found = os.environ.get("FRUITS_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-    if found:
-        return found
+    """Return the path of a Chromium; skip, with the reason, where none can be installed."""
+    installed = os.environ.get("FRUITS_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if installed:
+        return installed
     done = subprocess.run(
         [REPOSITORY / "dev" / "chromium.sh"], capture_output=True, text=True, check=False, timeout=600
     )
@@ -186,7 +186,7 @@ def airflow(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
 
 
 def trigger(url: str) -> str:
-    """A run in Airflow's database that no scheduler takes up; gives its id."""
+    """Create a run in Airflow's database that no scheduler takes up; return its id."""
     reply = httpx.post(f"{url}/auth/token", json={"username": "admin", "password": PASSWORDS["admin"]})
     with httpx.Client(base_url=f"{url}/api/v2", timeout=60) as api:
         api.headers["Authorization"] = f"Bearer {reply.raise_for_status().json()['access_token']}"

@@ -235,8 +235,8 @@ def test_a_hostile_name_is_text_wherever_it_stands(page: Page, runs: Lake) -> No
 def test_the_pages_load_nothing_from_elsewhere_and_run_no_other_script(
     page: Page, airflow: ApiServer, runs: Lake
 ) -> None:
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    urls: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
     for address in (LIST, run_page(GOOD)):
         reply = page.goto(address)
         assert reply
@@ -248,16 +248,16 @@ def test_the_pages_load_nothing_from_elsewhere_and_run_no_other_script(
         )
         page.wait_for_timeout(200)
         assert page.evaluate("window.hit") is None
-    assert asked
-    assert [url for url in asked if not url.startswith((f"{airflow.url}/", "data:image/"))] == []
+    assert urls
+    assert [url for url in urls if not url.startswith((f"{airflow.url}/", "data:image/"))] == []
 
 
 @pytest.mark.parametrize("page", ["light", "dark"], indirect=True)
 def test_axe_finds_no_barrier(page: Page, runs: Lake) -> None:
     for address in (LIST, run_page(GOOD), run_page(FAILED), run_page("nobody")):
         page.goto(address)
-        found = Axe().run(page)
-        assert found.violations_count == 0, f"{address}\n{found.generate_report()}"
+        results = Axe().run(page)
+        assert results.violations_count == 0, f"{address}\n{results.generate_report()}"
 
 
 def test_airflow_leads_to_the_list_and_from_a_run_to_its_tasks(page: Page, runs: Lake) -> None:

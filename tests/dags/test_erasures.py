@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fruits_airflow.erasure.tasks import WORK_TASKS
+from fruits_airflow.erasure.verdict import WORK_TASKS
 
 from tests.dags.test_runs import airflow_environment, fruits_environment
 from tests.plugins import laptop
@@ -29,6 +29,8 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "broken step": {"conf": {"keys": [KEY], "expected_photos": 1}, "fail": "erase_demo_images"},
     "good": {"conf": {"keys": [KEY], "expected_photos": 1}},
     "again": {"conf": {"image_ids": [ID], "expected_photos": 0, "allow_missing": True}},
+    # Last: Airflow writes a run's parameters into the DAG, which all runs of this process share.
+    "not a number": {"unvalidated": {"keys": [KEY], "expected_photos": "many"}},
 }
 
 
@@ -43,9 +45,9 @@ class Erasure:
 
     @property
     def receipt(self) -> dict[str, Any] | None:
-        """What it says of itself."""
+        """The receipt; None when there is none."""
         objects = laptop.client("s3").list_objects_v2(Bucket=LAKE, Prefix=f"erasures/{self.run_id}/")
-        names = [found["Key"] for found in objects.get("Contents", [])]
+        names = [entry["Key"] for entry in objects.get("Contents", [])]
         if f"erasures/{self.run_id}/receipt.json" not in names:
             return None
         assert names == [f"erasures/{self.run_id}/receipt.json"], "the request must go"
@@ -91,7 +93,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         log = output.read_text()
         results = [json.loads(line[7:]) for line in log.splitlines() if line.startswith("RESULT ")]
         assert len(results) == len(SCENARIOS), log[-4000:]
-        yield World({name: Erasure(**one) for name, one in zip(SCENARIOS, results, strict=True)}, log)
+        yield World({name: Erasure(**result) for name, result in zip(SCENARIOS, results, strict=True)}, log)
 
 
 def test_a_good_erasure_does_every_task(world: World) -> None:
@@ -106,7 +108,7 @@ def test_its_receipt_says_in_digests_and_counts_what_is_gone(world: World) -> No
     assert receipt["image_ids"] == [ID]
     assert receipt["content_sha256"] == [ID], "put_photos writes the key as content"
     assert receipt["photos"] == {"versions": 2, "markers": 0, "uploads": 0}
-    assert {name: found["rows"] for name, found in receipt["tables"].items()} == {
+    assert {name: metrics["rows"] for name, metrics in receipt["tables"].items()} == {
         "fruits": {"images": 1},
         "fruits_demo": {"images": 1},
         "fruits_notebook": {"images": 1},
@@ -116,13 +118,13 @@ def test_its_receipt_says_in_digests_and_counts_what_is_gone(world: World) -> No
 
 def test_nothing_names_the_photo_any_more_but_receipts_and_suppression(world: World) -> None:
     s3 = laptop.client("s3")
-    found = find_everywhere(s3, [RAW, LAKE], {"key": KEY, "id": ID, "other": OTHER})
-    assert found["other"] == {OTHER}
-    assert found["key"] == set()
+    places = find_everywhere(s3, [RAW, LAKE], {"key": KEY, "id": ID, "other": OTHER})
+    assert places["other"] == {OTHER}
+    assert places["key"] == set()
     runs = {name: world.erasures[name].run_id for name in ("good", "again", "broken step")}
     allowed = {f"suppression/{run_id}.parquet" for run_id in runs.values()}
     allowed |= {f"erasures/{runs[name]}/receipt.json" for name in ("good", "again")}
-    assert found["id"] - allowed == {f"erasures/{runs['broken step']}/request.json"}, (
+    assert places["id"] - allowed == {f"erasures/{runs['broken step']}/request.json"}, (
         "it is red, to be cleared"
     )
 
@@ -137,7 +139,7 @@ def test_a_broken_step_leaves_the_photo_suppressed_and_the_erasure_red(world: Wo
     )
     assert "ERROR CommitFailed" in world.log
     suppressed = laptop.client("s3").list_objects_v2(Bucket=LAKE, Prefix="suppression/")["Contents"]
-    assert f"suppression/{erasure.run_id}.parquet" in {found["Key"] for found in suppressed}
+    assert f"suppression/{erasure.run_id}.parquet" in {entry["Key"] for entry in suppressed}
 
 
 def test_the_dag_gives_the_role_of_the_settings_the_right_to_trigger_it(world: World) -> None:
@@ -160,12 +162,18 @@ def test_a_second_erasure_finds_nothing_and_is_green(world: World) -> None:
     assert (erasure.receipt or {})["photos"] == {"versions": 0, "markers": 0, "uploads": 0}
 
 
-@pytest.mark.parametrize("name", ["nothing named", "misspelt", "unconfirmed"])
-def test_a_wish_that_is_none_makes_no_cluster(world: World, name: str) -> None:
+@pytest.mark.parametrize("name", ["nothing named", "misspelt", "not a number", "unconfirmed"])
+def test_a_request_that_plan_refuses_creates_no_cluster(world: World, name: str) -> None:
     erasure = world.erasures[name]
     assert erasure.state == "failed"
     assert erasure.tasks["plan"] == "failed"
     assert erasure.tasks["create_cluster"] == "upstream_failed"
+
+
+def test_a_parameter_that_the_form_refuses_fails_neither_the_teardown_nor_the_judgement(world: World) -> None:
+    assert world.erasures["not a number"].tasks["terminate_cluster"] == "success"
+    assert "params.expected_photos: violates type ['null', 'integer']" in world.log
+    assert "not everything is erased: plan is failed" in world.log
 
 
 def test_no_erasure_leaves_a_cluster_or_a_lock(world: World) -> None:

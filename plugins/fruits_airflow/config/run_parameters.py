@@ -12,12 +12,10 @@ from typing import Any, Literal
 
 from airflow.sdk import Param
 from airflow.sdk.definitions.param import ParamsDict
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
-from jsonschema.exceptions import best_match  # type: ignore[import-untyped]
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from fruits_airflow.config.errors import ConfigError
+from fruits_airflow.config.param_check import check_params
 from fruits_airflow.config.regions import EU_REGIONS, require_eu_region
 from fruits_airflow.config.settings import ENGINES, Settings
 from fruits_airflow.config.validators import FOLDER_PATTERN
@@ -172,13 +170,8 @@ def resolve_parameters(
         ConfigError: An unknown key in `conf`, or a value that its schema does not allow.
         ResidencyError: The region is not in the European Union.
     """
-    unknown = sorted(set(conf or {}) - set(schemas))
-    if unknown:
-        raise ConfigError(f"conf: unknown {', '.join(unknown)}; a run takes {', '.join(sorted(schemas))}")
     require_eu_region(str(params.get("region")), "params.region")
-    for name, schema in schemas.items():
-        if (error := best_match(Draft202012Validator(schema).iter_errors(params.get(name)))) is not None:
-            raise ConfigError(f"params.{name}: {error.message}; {schema['description']}")
+    check_params(params, conf, schemas, "a run")
     mode = mode_of(settings, params)
     whole = mode == "nightly"
     profile = settings.nightly_profile if whole else settings.demo_profile

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fruits_airflow.storage.inflate import InflateError, inflate
@@ -22,9 +23,9 @@ class RangeFile(io.RawIOBase):
 
     Args:
         client: S3 client.
-        bucket: Its bucket.
-        key: Its key.
-        size_bytes: Its size, as a listing shows it.
+        bucket: Bucket of the object.
+        key: Key of the object.
+        size_bytes: Size of the object, as a listing shows it.
     """
 
     def __init__(self, client: S3Client, bucket: str, key: str, size_bytes: int) -> None:
@@ -48,19 +49,14 @@ class RangeFile(io.RawIOBase):
         """Return the place."""
         return self._at
 
-    def read(self, size: int = -1) -> bytes:
-        """Read on from the place."""
-        end = self._size if size < 0 else min(self._size, self._at + size)
-        if self._at >= end:
-            return b""
-        ranged = f"bytes={self._at}-{end - 1}"
-        content = self._client.get_object(Bucket=self._bucket, Key=self._key, Range=ranged)["Body"].read()
-        self._at += len(content)
-        return content
-
     def readinto(self, buffer: Any) -> int:
         """Read on into a buffer; return the number of bytes."""
-        content = self.read(len(buffer))
+        end = min(self._size, self._at + len(buffer))
+        if self._at >= end:
+            return 0
+        span = f"bytes={self._at}-{end - 1}"
+        content = self._client.get_object(Bucket=self._bucket, Key=self._key, Range=span)["Body"].read()
+        self._at += len(content)
         buffer[: len(content)] = content
         return len(content)
 
@@ -100,14 +96,50 @@ def text_pieces(file: io.BufferedReader | io.BytesIO) -> Iterator[bytes]:
     return _parquet_texts(file) if magic == b"PAR1" else inflate(file, MAX_INFLATED_BYTES)
 
 
-def _parquet_texts(file: Any) -> Iterator[bytes]:
+@contextmanager
+def parquet_errors() -> Iterator[None]:
+    """Raise an InflateError for a Parquet file that cannot be read: any node can write such a file.
+
+    Raises:
+        InflateError: The content is not Parquet, is truncated or corrupt, or holds text that is not UTF-8.
+    """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS):
-            for column in batch.columns:
-                if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-                    yield "\n".join(filter(None, column.to_pylist())).encode() + b"\n"
-    except (pa.ArrowInvalid, OSError) as error:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InflateError(f"the Parquet file is corrupt: {error}") from error
+
+
+def text_columns(schema: Any) -> list[str]:
+    """Return the names of the columns of an Arrow schema that hold text."""
+    import pyarrow as pa
+
+    is_text = (pa.types.is_string, pa.types.is_large_string)
+    return [field.name for field in schema if any(check(field.type) for check in is_text)]
+
+
+def parquet_cells(file: Any, column: str) -> Iterator[Any]:
+    """Yield the cells of a column of a Parquet file; nothing for a file without the column.
+
+    Raises:
+        InflateError: The file cannot be read.
+    """
+    import pyarrow.parquet as pq
+
+    with parquet_errors():
+        source = pq.ParquetFile(file)
+        if column in source.schema_arrow.names:
+            for batch in source.iter_batches(_BATCH_ROWS, columns=[column]):
+                yield from batch.column(column).to_pylist()
+
+
+def _parquet_texts(file: Any) -> Iterator[bytes]:
+    import pyarrow.parquet as pq
+
+    with parquet_errors():
+        source = pq.ParquetFile(file)
+        columns = text_columns(source.schema_arrow)
+        for batch in source.iter_batches(_BATCH_ROWS, columns=columns) if columns else ():
+            for column in batch.columns:
+                yield "\n".join(filter(None, column.to_pylist())).encode() + b"\n"

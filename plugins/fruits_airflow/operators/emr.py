@@ -38,7 +38,7 @@ class CreateClusterOperator(EmrCreateJobFlowOperator):
         """Return the cluster's id."""
         with record_failure(self.settings, context, self.task_id):
             run = RunContext.of(context, self.settings)
-            cluster = run.adopt_or_create()
+            cluster = run.find_or_create()
         run.link_cluster(context, self, cluster.job_flow_id)
         return cluster.job_flow_id
 
@@ -61,7 +61,7 @@ class AddStepOperator(EmrAddStepsOperator):
         with record_failure(self.settings, context, self.stage):
             run = RunContext.of(context, self.settings)
             verify_code(run.lake, run.code_digest)
-            cluster = run.adopt_or_create()
+            cluster = run.find_or_create()
             step = run.step_submitter(cluster.job_flow_id).find_or_add(run.step(self.stage))
         return {"job_flow_id": cluster.job_flow_id, "step_id": step.step_id}
 

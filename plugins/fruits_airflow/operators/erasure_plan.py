@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk.exceptions import AirflowFailException
 
 from fruits_airflow.config.errors import ConfigError, LockHeld
-from fruits_airflow.erasure.tasks import plan_erasure
+from fruits_airflow.erasure.plan import plan_erasure
 from fruits_airflow.operators.lock_waiting import LockWaitingOperator
 from fruits_airflow.runs.failures import fail_without_retry, record_failure
 from fruits_airflow.runs.run_context import PLAN_TASK, RunContext

@@ -92,7 +92,7 @@ class ClusterReadySensor(EmrJobFlowSensor):
         """Defer until the cluster is ready."""
         with record_failure(self.settings, context, self.task_id):
             run = RunContext.of(context, self.settings)
-            cluster = run.adopt_or_create()
+            cluster = run.find_or_create()
             run.link_cluster(context, self, cluster.job_flow_id)
             if cluster.state in READY_STATES:
                 self.log.info("%s is %s", cluster.job_flow_id, cluster.state)
@@ -205,7 +205,7 @@ class StepSensor(EmrStepSensor):
         """Return the step that `add` returned while it is usable, or one on the run's present cluster."""
         if ids and (usable := self._read_usable(run, ids["job_flow_id"], ids["step_id"])):
             return usable
-        cluster = run.adopt_or_create()
+        cluster = run.find_or_create()
         return cluster, run.step_submitter(cluster.job_flow_id).find_or_add(run.step(self.stage))
 
     def _read_usable(self, run: RunContext, job_flow_id: str, step_id: str) -> tuple[Cluster, Step] | None:

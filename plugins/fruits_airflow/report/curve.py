@@ -7,19 +7,14 @@ from dataclasses import dataclass
 
 from fruits_airflow.report.units import number
 
-LINE = 0.95  # the share that the project's default asks for, drawn for comparison whatever the run asked for
+TARGET = 0.95  # the default setting, drawn for comparison whatever the run's setting
 MAX_COMPONENTS = 10_000  # there are at most as many as features, which are 1280
 MILESTONES = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A label on an axis.
-
-    Attributes:
-        at: place in percent of the axis, from the left or from the top.
-        text: what it says.
-    """
+    """A label on an axis, `at` so many percent of it from the left or from the top."""
 
     at: float
     text: str
@@ -27,46 +22,28 @@ class Tick:
 
 @dataclass(frozen=True)
 class VarianceCurve:
-    """The curve in a square of 100 by 100, y downwards.
+    """The curve in a square of 100 by 100, y downwards."""
 
-    Attributes:
-        line: the `points` of an SVG polyline.
-        area: the `points` of the polygon below it.
-        shown: components on the axis; beyond them the curve is flat at 100 %.
-        total: components in all.
-        k: components kept, None when not known.
-        kept: share of the variance that they keep, 0 to 1.
-        k_at: where k is on the x axis, percent.
-        line_at: where 95 % is on the y axis, percent.
-        x_ticks: round numbers of components.
-        y_ticks: shares of the variance.
-        milestones: (share, components needed), for the shares that are reached.
-        first: share of the first and of the second component.
-    """
-
-    line: str
-    area: str
-    shown: int
-    total: int
-    k: int | None
-    kept: float | None
-    k_at: float | None
-    line_at: float
-    x_ticks: list[Tick]
-    y_ticks: list[Tick]
-    milestones: list[tuple[float, int]]
-    first: tuple[float, float | None]
+    line: str  # the `points` of an SVG polyline
+    area: str  # the `points` of the polygon below it
+    shown: int  # components on the axis; beyond them the curve is flat at 100 %
+    total: int  # all components
+    k: int | None  # kept components, None when not known
+    kept: float | None  # share of the variance that they keep, 0 to 1
+    k_at: float | None  # place of k on the x axis, percent
+    target_at: float  # place of 95 % on the y axis, percent
+    x_ticks: list[Tick]  # round numbers of components
+    y_ticks: list[Tick]  # shares of the variance
+    milestones: list[tuple[float, int]]  # (share, components needed), for the shares that are reached
+    first: tuple[float, float | None]  # shares of the first and of the second component
 
 
 def variance_curve(cumulative: Sequence[object], k: object) -> VarianceCurve | None:
-    """Lay the curve out.
+    """Return the curve; None for no value, for a value that is no finite number, or beyond MAX_COMPONENTS.
 
     Args:
-        cumulative: cumulative explained variance ratio per component, 0 to 1.
-        k: components kept.
-
-    Returns:
-        None when there is nothing to draw: no value, one that is no finite number, or more than MAX_COMPONENTS.
+        cumulative: Cumulative explained variance ratio per component, 0 to 1.
+        k: Kept components.
     """
     if len(cumulative) > MAX_COMPONENTS:
         return None
@@ -97,7 +74,7 @@ def variance_curve(cumulative: Sequence[object], k: object) -> VarianceCurve | N
         k=chosen,
         kept=ratios[chosen - 1] if chosen else None,
         k_at=x(chosen) if chosen else None,
-        line_at=100 - 100 * LINE,
+        target_at=100 - 100 * TARGET,
         x_ticks=[Tick(x(value), f"{value:,}") for value in round_numbers(shown)],
         y_ticks=[Tick(100.0 - share, f"{share} %") for share in (0, 25, 50, 75, 100)],
         milestones=[
@@ -110,6 +87,6 @@ def variance_curve(cumulative: Sequence[object], k: object) -> VarianceCurve | N
 
 
 def round_numbers(end: int, most: int = 7) -> list[int]:
-    """Round numbers from 0 to `end`, at most `most` of them: 143 → 0, 50, 100."""
+    """Return round numbers from 0 to `end`, at most `most` of them: 143 → 0, 50, 100."""
     step = next(s * 10**p for p in range(10) for s in (1, 2, 5) if end / (s * 10**p) <= most - 1)
     return list(range(0, end + 1, step))

@@ -1,4 +1,4 @@
-"""What is known about a run: its run.json and what its stages wrote, read without trusting either."""
+"""What is known about a run: its run.json and the metrics of its stages, of which nothing is trusted."""
 
 from __future__ import annotations
 
@@ -13,71 +13,69 @@ from fruits_airflow.report.units import number
 class Facts:
     """A run's record, of which any part may be missing or of the wrong type.
 
-    A report is made most urgently for a run that broke half-way, so nothing here raises: what is not there, or is
-    not what the schema says, is None or empty.
+    Readers need a report most urgently for a run that broke half-way, so nothing here raises: what is missing, or does
+    not follow the schema, is None or empty.
+
+    Args:
+        run: run.json, parsed or as JSON has it. Where it is silent, the metrics of the stages count.
+        stages: The stages' own metrics by stage name, parsed or as JSON has them.
     """
 
     def __init__(self, run: Mapping[str, Any] | BaseModel, stages: Mapping[str, Any]) -> None:
-        """Remember the run's record; where it is silent, what the stages wrote counts.
-
-        Args:
-            run: run.json, parsed or as JSON has it.
-            stages: the stages' own metrics by stage name, parsed or as JSON has them.
-        """
-        self._known: dict[str, Any] = {}
-        self._stages = {name: written for name, metrics in stages.items() if (written := _written(metrics))}
+        self._merged: dict[str, Any] = {}
+        self._stages = {name: facts for name, metrics in stages.items() if (facts := _facts_of(metrics))}
         for metrics in self._stages.values():
-            _fill(self._known, {key: part for key, part in metrics.items() if key != "seconds"})
-        _fill(self._known, _written(run))
+            _merge(self._merged, {key: part for key, part in metrics.items() if key != "seconds"})
+        _merge(self._merged, _facts_of(run))
 
-    def stage(self, name: str) -> Mapping[str, Any] | None:
-        """What that stage wrote, None when it wrote nothing."""
-        return self._stages.get(name) or None
+    def stage(self, name: str) -> Mapping[str, Any]:
+        """Return the metrics of a stage; empty when it left none."""
+        return self._stages.get(name, {})
 
-    def wrote(self, name: str) -> bool:
-        """Whether that stage left its metrics; if not, the zeros of a blank record mean `not known`."""
-        return self.stage(name) is not None
+    def has_metrics(self, name: str) -> bool:
+        """Whether a stage left its metrics; if not, the zeros of a blank record mean `not known`."""
+        return name in self._stages
 
     def get(self, *path: str) -> object:
-        """Whatever is at that path, None when nothing is."""
-        here: object = self._known
+        """Return the value at a path, or None."""
+        value: object = self._merged
         for key in path:
-            here = here.get(key) if isinstance(here, Mapping) else None
-        return here
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
 
     def number(self, *path: str) -> float | None:
-        """The finite number at that path."""
+        """Return the finite number at a path, or None."""
         return number(self.get(*path))
 
     def text(self, *path: str) -> str | None:
-        """The text at that path, None when it is empty."""
-        found = self.get(*path)
-        return found if isinstance(found, str) and found.strip() else None
+        """Return the text at a path; None when it is empty."""
+        value = self.get(*path)
+        return value if isinstance(value, str) and value.strip() else None
 
     def mapping(self, *path: str) -> Mapping[str, Any]:
-        """The mapping at that path, empty when there is none."""
-        found = self.get(*path)
-        return found if isinstance(found, Mapping) else {}
+        """Return the mapping at a path, or an empty one."""
+        value = self.get(*path)
+        return value if isinstance(value, Mapping) else {}
 
     def items(self, *path: str) -> list[Any]:
-        """The list at that path, empty when there is none."""
-        found = self.get(*path)
-        return list(found) if isinstance(found, list | tuple) else []
+        """Return the list at a path, or an empty one."""
+        value = self.get(*path)
+        return list(value) if isinstance(value, list | tuple) else []
 
 
-def _written(facts: object) -> Mapping[str, Any]:
-    """What a record says, without the defaults of what it does not say; empty for anything that is no record."""
-    if isinstance(facts, BaseModel):
-        return facts.model_dump(exclude_unset=True)
-    return facts if isinstance(facts, Mapping) else {}
+def _facts_of(record: object) -> Mapping[str, Any]:
+    """Return the content of a record without the defaults of what it leaves out; empty for anything else."""
+    if isinstance(record, BaseModel):
+        return record.model_dump(exclude_unset=True)
+    return record if isinstance(record, Mapping) else {}
 
 
-def _fill(known: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Put `more` over `known`, part by part; None says nothing and replaces nothing."""
+def _merge(merged: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Put `more` over `merged`, part by part; None replaces nothing."""
     for key, part in more.items():
         if isinstance(part, Mapping):
-            inner = known.get(key)
-            known[key] = inner = dict(inner) if isinstance(inner, Mapping) else {}
-            _fill(inner, part)
+            inner = merged.get(key)
+            merged[key] = inner = dict(inner) if isinstance(inner, Mapping) else {}
+            _merge(inner, part)
         elif part is not None:
-            known[key] = part
+            merged[key] = part

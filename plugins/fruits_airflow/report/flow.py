@@ -34,81 +34,72 @@ class StageState(StrEnum):
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the flow.
+    """A stage of the flow; a number is None when it is not known."""
 
-    Attributes:
-        name: what the page calls it.
-        state: how it ended.
-        seconds: of the step, the start of Spark included; None when not known.
-        job_seconds: of the job itself; None when not known.
-        share: its part of the run's seconds, 0 to 1; None when not known.
-        facts: what it did, in few words.
-    """
-
-    name: str
-    state: StageState
-    seconds: float | None
-    job_seconds: float | None
-    share: float | None
-    facts: list[str]
+    name: str  # name on the page
+    state: StageState  # how it ended
+    seconds: float | None  # time of the step, including the start of Spark
+    job_seconds: float | None  # time of the job itself
+    share: float | None  # its part of the run's seconds, 0 to 1
+    facts: list[str]  # what it did, in few words
 
 
 def flow(facts: Facts) -> list[Stage]:
-    """The stages in their order; a stage after the one that stopped the run did not run, or has not run yet."""
+    """Return the stages in their order; those after a stage that stopped the run did not run, or not yet."""
     total = facts.number("seconds", "total")
-    states = _states(facts)
     stages = []
-    for stage, name in NAMES.items():
-        seconds = facts.number("seconds", stage) or None  # a blank record's zero
-        ran = states[stage] not in (StageState.NOT_RUN, StageState.NOT_YET)
+    for stage, state in _states(facts).items():
+        has_run = state not in (StageState.NOT_RUN, StageState.NOT_YET)
+        seconds = facts.number("seconds", stage) or None if has_run else None  # a blank record has zero
         stages.append(
             Stage(
-                name=name,
-                state=states[stage],
-                seconds=seconds if ran else None,
-                job_seconds=number((facts.stage(stage) or {}).get("seconds")),
-                share=seconds / total if ran and seconds is not None and total else None,
-                facts=list(_did(stage, facts)) if ran else [],
+                name=NAMES[stage],
+                state=state,
+                seconds=seconds,
+                job_seconds=number(facts.stage(stage).get("seconds")),
+                share=seconds / total if seconds is not None and total else None,
+                facts=list(_work(stage, facts)) if has_run else [],
             )
         )
     return stages
 
 
 def rest_seconds(facts: Facts) -> float | None:
-    """The run's seconds outside its stages: planning, upload, waiting between tasks. None when not known."""
+    """Return the run's seconds outside its stages (planning, upload, waiting between tasks); None if not known."""
     total = facts.number("seconds", "total")
     known = [seconds for stage in NAMES if (seconds := facts.number("seconds", stage)) is not None]
     return max(0.0, total - sum(known)) if total is not None and known else None
 
 
 def _states(facts: Facts) -> dict[str, StageState]:
-    """A job is done when it left its metrics; a run with a cluster stopped at the first stage that is not done."""
-    succeeded = facts.get("state") == "succeeded"
+    """Return the state of each stage: a job that left its metrics is done, and the run stopped at the next one."""
+    has_succeeded = facts.get("state") == "succeeded"
     had_cluster = facts.text("cluster", "id") is not None
-    done = {job: succeeded or facts.wrote(job) for job in STAGES}
+    done = {job: has_succeeded or facts.has_metrics(job) for job in STAGES}
     done["publish"] = facts.get("published") is True
     done["cluster_start"] = any(done.values()) or bool(facts.number("seconds", "cluster_start"))
 
-    running = facts.get("state") == "running"
+    is_running = facts.get("state") == "running"
     first_undone, later = StageState.STOPPED, StageState.NOT_RUN
-    if running:
+    if is_running:
         first_undone, later = StageState.GOING, StageState.NOT_YET
     states = {}
-    going = running or had_cluster or any(done.values())
+    is_reached = is_running or had_cluster or any(done.values())
     for stage in ("cluster_start", *STAGES):
-        states[stage] = StageState.DONE if done[stage] else first_undone if going else later
-        going = going and done[stage]
-    ended = facts.text("cluster", "state") in ENDED_STATES
-    states["terminate"] = StageState.DONE if ended else StageState.UNSEEN if had_cluster else later
+        states[stage] = StageState.DONE if done[stage] else first_undone if is_reached else later
+        is_reached = is_reached and done[stage]
+    has_ended = facts.text("cluster", "state") in ENDED_STATES
+    states["terminate"] = StageState.DONE if has_ended else StageState.UNSEEN if had_cluster else later
     return states
 
 
-def _did(stage: str, facts: Facts) -> Iterator[str]:
-    seconds = number((facts.stage(stage) or {}).get("seconds"))
+def _work(stage: str, facts: Facts) -> Iterator[str]:
+    seconds = number(facts.stage(stage).get("seconds"))
     if stage == "cluster_start":
         yield from filter(None, [facts.text("cluster", "release")])
     elif stage == "load_images":
-        yield from _counted(facts.number("images", "loaded") if facts.wrote(stage) else None, "loaded")
+        if facts.has_metrics(stage):
+            yield from _counted(facts.number("images", "loaded"), "loaded")
         yield from _counted(facts.number("images", "rejected") or None, "rejected")
         yield from _rate(facts.number("images", "new"), seconds)
     elif stage == "featurize":

@@ -1,4 +1,4 @@
-"""Puts the report together: facts in, one HTML page out."""
+"""Render the report of a run as an HTML page."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from fruits_airflow.report import flow, sections, units
 from fruits_airflow.report.curve import variance_curve
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.pca_map import ASPECT, MAX_POINTS, THUMBNAIL, pca_map
-from fruits_airflow.report.places import Place
+from fruits_airflow.report.run_links import Link
 
 STATES = {
     "succeeded": ("Succeeded", "The result of this run is published."),
     "failed": ("Failed", "The run gives no cause: the log of its first red task in Airflow has it."),
     "skipped": ("Skipped", "There was nothing to do, so no cluster was created."),
     "refused": ("Refused", "The plan stopped the run before anything was created; its log says why."),
-}
-UNRECORDED = {  # only in Airflow: such a run has left no run.json
+    # Only in Airflow: such a run has left no run.json.
     "running": ("Running", "The run goes on. What it has done so far is below; the page loads itself again."),
     "unrecorded": ("No record", "The run left no run.json: it goes on, or was cut short before it could."),
 }
@@ -37,20 +36,13 @@ MAX_PAGE_BYTES = 2_000_000
 
 
 @dataclass(frozen=True)
-class Around:
-    """What surrounds the page when Airflow serves it; the self-contained report.html has nothing around it.
+class Navigation:
+    """What surrounds the page when Airflow serves it; the self-contained report.html has none."""
 
-    Attributes:
-        home: address of the list of runs.
-        script: address of page.js.
-        places: where a reader looks next.
-        in_tab: whether it is shown below a DAG run, so that the list would be out of place there.
-    """
-
-    home: str
-    script: str
-    places: Sequence[Place]
-    in_tab: bool = False
+    home: str  # address of the list of runs
+    script: str  # address of page.js
+    links: Sequence[Link]  # where a reader looks next
+    is_tab: bool = False  # whether the page is a tab of a DAG run, where the list would be out of place
 
 
 def render(
@@ -58,24 +50,24 @@ def render(
     stages: Mapping[str, Any],
     sample: pa.Table | None,
     residency: Mapping[str, Any] | None = None,
-    around: Around | None = None,
+    navigation: Navigation | None = None,
     problems: Sequence[str] = (),
-    changed: Sequence[str] = (),
+    changes: Sequence[str] = (),
 ) -> str:
-    """The report of one run as one HTML page; without `around` it loads nothing from anywhere and runs no script.
+    """Return the report of a run as an HTML page; without `navigation` it loads nothing and runs no script.
 
-    A part whose data is not there says so; nothing in `run`, `stages` or `residency` can make this raise, and no
-    text from them is anything but text on the page. A page of more than MAX_PAGE_BYTES is rendered again without its
-    largest parts, and says so.
+    A part without data says so. Nothing in `run`, `stages` or `residency` can make this raise, and their texts are
+    nothing but text on the page. A page of more than MAX_PAGE_BYTES is rendered again without its largest parts, and
+    says so.
 
     Args:
         run: run.json.
-        stages: the stages' metrics by stage name, as each job left them.
+        stages: The stages' metrics by stage name, as each job left them.
         sample: sample.parquet with columns `label`, `pc1`, `pc2`, `thumbnail`; None when there is none.
         residency: residency.json; None when there is none.
-        around: what Airflow's page has besides; None for report.html.
-        problems: what of the run could not be read, said on top.
-        changed: what is not as the verdict judged it, said on top.
+        navigation: What Airflow's page adds; None for report.html.
+        problems: What cannot be read of the run, for the top of the page.
+        changes: What differs from what the final check judged, for the top of the page.
     """
     facts = Facts(run, stages)
     least = {name: units.clipped(facts.text(name) or "", MAX_NAME) for name in ("run_id", "state")}
@@ -89,10 +81,10 @@ def render(
     for shown, picture, evidence in attempts:
         view = _view(shown, picture) | {
             "evidence": sections.evidence(evidence),
-            "around": around,
-            "script": around and around.script,
+            "navigation": navigation,
+            "script": navigation and navigation.script,
             "problems": [units.clipped(problem, MAX_CAUSE) for problem in sentences],
-            "changed": [units.clipped(change, MAX_CAUSE) for change in changed[:MAX_PROBLEMS]],
+            "changes": [units.clipped(change, MAX_CAUSE) for change in changes[:MAX_PROBLEMS]],
         }
         page = render_template("page.html.j2", view)
         size = len(page.encode("utf-8", errors="replace"))
@@ -103,15 +95,14 @@ def render(
 
 
 def render_template(name: str, view: Mapping[str, Any]) -> str:
-    """A template of this folder, with everything in `view` shown as text."""
+    """Render a template of this folder, with everything in `view` as text."""
     return _environment().get_template(name).render({"script": None, **view})
 
 
 def named_state(state: str | None) -> tuple[str, str, str]:
-    """A run's state as a word for the style, its title and its explanation."""
-    known = {**STATES, **UNRECORDED}
-    if state in known:
-        return state, *known[state]
+    """Return a run's state as a word for the style, its title and its explanation."""
+    if state in STATES:
+        return state, *STATES[state]
     return "unknown", "State not known", "The record of this run names no state we know."
 
 
@@ -126,7 +117,7 @@ def _view(facts: Facts, sample: pa.Table | None) -> dict[str, Any]:
         "cause": units.clipped(cause, MAX_CAUSE) if cause else None,
         "explanation": explanation,
         "published": facts.get("published") is True,
-        "counted": facts.wrote("load_images")
+        "has_counts": facts.has_metrics("load_images")
         or any(units.number(n) for n in facts.mapping("images").values()),
         "random_weights": facts.get("features", "weights") == "random",
         "unended_cluster": sections.unended_cluster(facts),
@@ -168,7 +159,7 @@ def _environment() -> Environment:
 
 
 def _finalize(output: object) -> object:
-    """What every `{{ }}` prints: hidden characters written out, None as an absence rather than as `None`."""
+    """Write out hidden characters in what a `{{ }}` prints, and None as `not known`."""
     if isinstance(output, Markup):
         return output
     return units.UNKNOWN if output is None else units.visible(str(output))

@@ -26,30 +26,20 @@ PICTURES = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png")
 
 @dataclass(frozen=True)
 class Point:
-    """One image.
+    """An image."""
 
-    Attributes:
-        x: place from the left, percent.
-        y: place from the top, percent.
-        label: number of its label in `PcaMap.labels`.
-        pc1: its first component.
-        pc2: its second component.
-        picture: its thumbnail as a data URI, None when there is none.
-        drawn: whether the thumbnail has room on the map; else a mark stands for it until it is pointed at.
-    """
-
-    x: float
-    y: float
-    label: int
-    pc1: float
-    pc2: float
-    picture: str | None
-    drawn: bool
+    x: float  # place from the left, percent
+    y: float  # place from the top, percent
+    label: int  # index of its label in `PcaMap.labels`
+    pc1: float  # its first component
+    pc2: float  # its second component
+    picture: str | None  # its thumbnail as a data URI, None when there is none
+    is_drawn: bool  # whether the thumbnail has room; otherwise the page shows a mark until it is pointed at
 
 
 @dataclass(frozen=True)
 class Label:
-    """An entry of the legend: its name, how many points it has, the colour and shape of its mark, its middle."""
+    """An entry of the legend: name, number of points, colour and shape of the mark, mean of both components."""
 
     name: str
     points: int
@@ -61,7 +51,7 @@ class Label:
 
 @dataclass(frozen=True)
 class PcaMap:
-    """The map. `unplaced` rows had no finite coordinates, `left_out` rows were too many."""
+    """The map; `unplaced` rows have no finite coordinates, `left_out` rows are too many."""
 
     points: list[Point]
     labels: list[Label]
@@ -73,28 +63,25 @@ class PcaMap:
     @property
     def drawn(self) -> int:
         """How many thumbnails have room."""
-        return sum(point.drawn for point in self.points)
+        return sum(point.is_drawn for point in self.points)
 
 
 def pca_map(sample: pa.Table | None) -> PcaMap | None:
-    """Lay the map out.
+    """Return the map; None when no row has a place.
 
     Args:
-        sample: columns `label`, `pc1`, `pc2`, `thumbnail` (encoded picture); others are ignored.
-
-    Returns:
-        None when no row can be placed.
+        sample: Columns `label`, `pc1`, `pc2`, `thumbnail` (encoded picture); others are ignored.
     """
     if sample is None or not {"pc1", "pc2"} <= set(sample.column_names):
         return None
-    wanted = [name for name in ("label", "pc1", "pc2", "thumbnail") if name in sample.column_names]
-    rows: list[dict[str, Any]] = sample.select(wanted).to_pylist()
-    placed = [
+    columns = [name for name in ("label", "pc1", "pc2", "thumbnail") if name in sample.column_names]
+    rows: list[dict[str, Any]] = sample.select(columns).to_pylist()
+    points_of_rows = [
         (pc1, pc2, row)
         for row in rows
         if (pc1 := _coordinate(row["pc1"])) is not None and (pc2 := _coordinate(row["pc2"])) is not None
     ]
-    shown = placed[:MAX_POINTS]
+    shown = points_of_rows[:MAX_POINTS]
     if not shown:
         return None
 
@@ -108,10 +95,10 @@ def pca_map(sample: pa.Table | None) -> PcaMap | None:
     for (pc1, pc2, row), name in zip(shown, names, strict=True):
         x, y = across.percent(pc1), 100 - down.percent(pc2)
         picture = data_uri(row.get("thumbnail"))
-        drawn = picture is not None and _has_room(x, y, corners)
-        if drawn:
+        is_drawn = picture is not None and _has_room(x, y, corners)
+        if is_drawn:
             corners.append((x, y))
-        points.append(Point(round(x, 2), round(y, 2), order[name], pc1, pc2, picture, drawn))
+        points.append(Point(round(x, 2), round(y, 2), order[name], pc1, pc2, picture, is_drawn))
     return PcaMap(
         points=points,
         labels=[
@@ -120,13 +107,13 @@ def pca_map(sample: pa.Table | None) -> PcaMap | None:
         ],
         x_ticks=across.ticks(),
         y_ticks=[Tick(100 - tick.at, tick.text) for tick in down.ticks()],
-        unplaced=len(rows) - len(placed),
-        left_out=len(placed) - len(shown),
+        unplaced=len(rows) - len(points_of_rows),
+        left_out=len(points_of_rows) - len(shown),
     )
 
 
 def data_uri(encoded: object) -> str | None:
-    """A picture's bytes as a data URI; None for what is not JPEG, PNG or WebP by its first bytes."""
+    """Return a picture as a data URI; None for what is not JPEG, PNG or WebP by its first bytes."""
     if not isinstance(encoded, bytes):
         return None
     kind = next((kind for start, kind in PICTURES if encoded.startswith(start)), None)
@@ -136,7 +123,7 @@ def data_uri(encoded: object) -> str | None:
 
 
 def _coordinate(value: object) -> float | None:
-    """A finite coordinate, None for one so large that distances on its axis would overflow."""
+    """Return a finite coordinate; None for a number so large that distances on its axis would overflow."""
     known = number(value)
     return known if known is not None and abs(known) < 1e12 else None
 
@@ -151,7 +138,7 @@ def _middle(points: list[Point], label: int) -> tuple[float, float]:
 
 
 def _has_room(x: float, y: float, others: list[tuple[float, float]]) -> bool:
-    """Whether a thumbnail at that place covers none of those already there."""
+    """Whether a thumbnail at that place covers none of the others."""
     wide, high = THUMBNAIL, THUMBNAIL * ASPECT
     return all(abs(x - left) >= wide or abs(y - top) >= high for left, top in others)
 
@@ -170,7 +157,7 @@ class _Axis:
         return 100 * (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[Tick]:
-        """Round numbers on the axis, three to seven of them."""
+        """Return round numbers on the axis, three to seven of them."""
         span = self.high - self.low
         step = 10 ** math.floor(math.log10(span / 3))
         step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 7)

@@ -1,10 +1,11 @@
-"""The list of runs: a page of rows, each what one run.json says."""
+"""The list of runs: a page of rows, each with the content of a run.json."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from urllib.parse import quote
 
 from fruits_airflow.aws.endpoints import LOCAL
@@ -13,83 +14,51 @@ from fruits_airflow.records.models import date_of
 from fruits_airflow.report.archive import RUN_ID, RunArchive, StoredRun
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.page import named_state, render_template
-from fruits_airflow.report.units import clipped, count, euros, number, percent, seconds
+from fruits_airflow.report.units import clipped
 
 PAGE_ROWS = 25
 MAX_REMARK = 160
-NOTHING = "–"  # what a run that did not come so far has no figure for
 
 AirflowStates = Callable[[Sequence[str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One run as the list shows it.
+class RunRow:
+    """A run in the list."""
 
-    Attributes:
-        run_id: the name of its folder.
-        link: address of its page from the list; None where Airflow knows no such run id.
-        state: word for the style.
-        title: its state for the reader.
-        remark: the cause, or what is wrong with the record; None when all is well.
-        when: the date in its id, UTC, as ISO 8601 and for the reader; None when there is none.
-        loaded: images loaded.
-        seen: images seen, None when not known.
-        rejected: images rejected.
-        has_rejects: whether there are any.
-        variance: share of the variance that is kept.
-        k: components kept, None when there is no PCA.
-        seconds: of the whole run.
-        forecast: of the cost.
-        estimate: of the cost.
-        region: where its cluster was to be.
-        in_eu: whether that is in the EU, or not known.
-        simulated: whether an emulator of AWS ran it.
-    """
-
-    run_id: str
-    link: str | None
-    state: str
-    title: str
-    remark: str | None
-    when: tuple[str, str] | None
-    loaded: str
-    seen: str | None
-    rejected: str
-    has_rejects: bool
-    variance: str
-    k: str | None
-    seconds: str
-    forecast: str
-    estimate: str
-    region: str
-    in_eu: bool
-    simulated: bool
+    run_id: str  # name of its folder
+    link: str | None  # address of its page from the list; None where Airflow allows no such run id
+    state: str  # word for the style
+    title: str  # its state for the reader
+    remark: str | None  # its cause, or what is wrong with the record
+    date: datetime | None  # date in its id
+    facts: Facts  # facts of its record
+    is_in_eu: bool  # whether its cluster's region is in the EU, or not known
 
 
 def render_runs(archive: RunArchive, dag_id: str, page: int, airflow_states: AirflowStates) -> str:
-    """The list as HTML; reads the run.json of this page's runs only.
+    """Return the list as HTML; reads the run.json of this page's runs only.
 
     Args:
-        archive: where the runs are.
-        dag_id: the DAG that they are runs of.
-        page: from 1; one beyond the last shows the last.
-        airflow_states: gives the state in Airflow of runs that have left no record.
+        archive: The runs.
+        dag_id: Their DAG.
+        page: Page from 1; one beyond the last shows the last.
+        airflow_states: Returns the state in Airflow of runs that have left no record.
 
     Raises:
-        ClientError, BotoCoreError: the bucket is not there, refuses, or cannot be reached.
+        ClientError, BotoCoreError: The bucket does not exist, refuses, or cannot be reached.
     """
     ids = archive.run_ids()
     pages = max(1, math.ceil(len(ids) / PAGE_ROWS))
     page = min(max(page, 1), pages)
     first = (page - 1) * PAGE_ROWS
     runs = archive.records(ids[first : first + PAGE_ROWS])
-    going = airflow_states([run.run_id for run in runs if not run.recorded])
+    states = airflow_states([run.run_id for run in runs if not run.has_record])
     view = {
         "script": "page.js",
         "bucket": archive.bucket,
         "dag_id": dag_id,
-        "rows": [_row(run, going.get(run.run_id)) for run in runs],
+        "rows": [_row(run, states.get(run.run_id)) for run in runs],
         "first": first + 1,
         "total": len(ids),
         "page": page,
@@ -99,49 +68,29 @@ def render_runs(archive: RunArchive, dag_id: str, page: int, airflow_states: Air
 
 
 def record_of(run: StoredRun, airflow_state: str | None) -> Mapping[str, object]:
-    """The run's record under the name of its folder; for a run without one, what its id and Airflow say of it."""
-    if run.recorded:
+    """Return the run's record under the name of its folder; without one, what its id and Airflow say of the run."""
+    if run.has_record:
         return {**(run.record.model_dump() if run.record else {}), "run_id": run.run_id}
-    going = airflow_state in ("queued", "running")
-    # There is no record yet, but `plan` has surveyed where the run works.
-    survey = Facts(run.residency, {})
+    survey = Facts(run.residency, {})  # by `plan`, of where the run works
     return {
         "run_id": run.run_id,
-        "state": "running" if going else "unrecorded",
+        "state": "running" if airflow_state in ("queued", "running") else "unrecorded",
         "region": survey.text("cluster_region"),
         "simulated": survey.text("endpoint", "region") == LOCAL,
     }
 
 
-def _row(run: StoredRun, airflow_state: str | None) -> Row:
+def _row(run: StoredRun, airflow_state: str | None) -> RunRow:
     facts = Facts(record_of(run, airflow_state), {})
     state, title, _ = named_state(facts.text("state"))
-    remark = "; ".join(run.problems) or facts.text("reason")
-    date, region = date_of(run.run_id), facts.text("region")
-    seen, k = number(facts.get("images", "seen")) or None, facts.number("pca", "k") or None
-    worked = seen is not None
-    return Row(
+    remark, region = "; ".join(run.problems) or facts.text("reason"), facts.text("region")
+    return RunRow(
         run_id=run.run_id,
         link=f"runs/{quote(run.run_id, safe='')}" if RUN_ID.fullmatch(run.run_id) else None,
         state=state,
         title="Record broken" if run.problems else title,
         remark=remark and clipped(remark, MAX_REMARK),
-        when=(date.isoformat(), f"{date:%d %B %Y, %H:%M} UTC") if date else None,
-        loaded=count(facts.number("images", "loaded")) if worked else NOTHING,
-        seen=count(seen) if worked else None,
-        rejected=count(facts.number("images", "rejected")) if worked else NOTHING,
-        has_rejects=bool(facts.number("images", "rejected")),
-        variance=percent(facts.number("pca", "explained_variance")) if k else NOTHING,
-        k=count(k) if k else None,
-        seconds=seconds(total) if (total := facts.number("seconds", "total")) else NOTHING,
-        forecast=_money(facts, "forecast_eur"),
-        estimate=_money(facts, "estimate_eur"),
-        region=region or NOTHING,
-        in_eu=region is None or region in EU_REGIONS,
-        simulated=facts.get("simulated") is True,
+        date=date_of(run.run_id),
+        facts=facts,
+        is_in_eu=region is None or region in EU_REGIONS,
     )
-
-
-def _money(facts: Facts, name: str) -> str:
-    sum_of_it = facts.number("cost", name)
-    return euros(sum_of_it) if sum_of_it else NOTHING  # a blank record's zero

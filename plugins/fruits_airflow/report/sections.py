@@ -1,4 +1,4 @@
-"""The tables of the report: volumes, rejects, quality gate, cost, place."""
+"""The tables of the report: volumes, rejects, quality gate, drift, cost, residency."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MAX_ROWS = 100  # the gate has some ten checks, and the load step some ten codes
 
 @dataclass(frozen=True)
 class Volume:
-    """A step of the reduction, in bytes; `share` is of the largest step, 0 to 1."""
+    """A step of the reduction: bytes of it, of the step before, of the first; share of the largest step, 0 to 1."""
 
     name: str
     what: str
@@ -38,7 +38,7 @@ class Volume:
 
 @dataclass(frozen=True)
 class Reject:
-    """One rejected object, as the load step reported it."""
+    """A rejected object, as the load step reports it."""
 
     source_key: str
     code: str
@@ -67,14 +67,14 @@ class Amount:
 
 @dataclass(frozen=True)
 class Drift:
-    """How far the images have moved from the published basis; `measures` are (name, value, limit)."""
+    """How far the images have moved from the published PCA model; `measures` are (name, value, limit)."""
 
     sentence: str
     measures: list[tuple[str, str, str]]
 
 
 def volumes(facts: Facts) -> list[Volume]:
-    """The volumes in the order of the flow, empty when none is known."""
+    """Return the volumes in the order of the flow; empty when none is known."""
     sizes = {name: facts.number("bytes", name) or None for name in VOLUMES}
     known = [size for size in sizes.values() if size is not None]
     if not known:
@@ -98,7 +98,7 @@ def volumes(facts: Facts) -> list[Volume]:
 
 
 def reject_codes(facts: Facts) -> list[tuple[str, float | None]]:
-    """Codes with their counts, most frequent first; at most MAX_ROWS."""
+    """Return codes with their counts, most frequent first; at most MAX_ROWS."""
     codes = [
         (clipped(code, MAX_NAME), number(times)) for code, times in facts.mapping("rejects_by_code").items()
     ]
@@ -106,7 +106,7 @@ def reject_codes(facts: Facts) -> list[tuple[str, float | None]]:
 
 
 def reject_examples(facts: Facts) -> list[Reject]:
-    """The examples that the load step kept, shortened."""
+    """Return the examples of the load step, shortened."""
     examples = [example for example in facts.items("reject_examples") if isinstance(example, Mapping)]
     return [
         Reject(
@@ -117,12 +117,12 @@ def reject_examples(facts: Facts) -> list[Reject]:
 
 
 def checks(facts: Facts) -> list[Check]:
-    """The checks of the quality gate, failed ones first; at most MAX_ROWS."""
-    found = []
+    """Return the checks of the quality gate, failed checks first; at most MAX_ROWS."""
+    rows = []
     for name, outcome in facts.mapping("quality", "checks").items():
         check: Mapping[str, Any] = outcome if isinstance(outcome, Mapping) else {}
         ok = check.get("ok")
-        found.append(
+        rows.append(
             Check(
                 name=clipped(name, MAX_NAME),
                 ok=ok if isinstance(ok, bool) else None,
@@ -130,47 +130,49 @@ def checks(facts: Facts) -> list[Check]:
                 limit=clipped(value(check.get("limit")), MAX_DETAIL),
             )
         )
-    return sorted(found, key=lambda check: (check.ok is True, check.name))[:MAX_ROWS]
+    return sorted(rows, key=lambda check: (check.ok is True, check.name))[:MAX_ROWS]
 
 
 def drift(facts: Facts) -> Drift | None:
-    """The drift that reduce_pca measured, None when it left none; a first night has nothing to compare with."""
+    """Return the drift that reduce_pca measured; None when it left none, as a first run does."""
     if not facts.mapping("drift"):
         return None
     new, reason = facts.get("drift", "new_basis"), facts.text("drift", "reason")
     if new is True:
-        sentence = f"A new basis{f', because {reason}' if reason else ''}: all vectors are computed anew."
+        sentence = (
+            f"A new PCA model{f', because {reason}' if reason else ''}: all vectors are computed again."
+        )
     elif new is False:
-        sentence = "The published basis is kept: vectors of earlier nights stay comparable with this one’s."
+        sentence = "The published PCA model is kept: vectors of earlier runs stay comparable with this run’s."
     else:
-        sentence = "Whether the basis is a new one is not known."
+        sentence = "Whether the PCA model is new is not known."
     angle, loss = facts.number("drift", "angle_degrees"), facts.number("drift", "variance_loss")
     explained = facts.number("drift", "explained_variance_published_basis")
     measures = [
-        ("Angle between the bases", angle, _degrees, "limit_degrees"),
-        ("Variance lost by keeping the published basis", loss, percent, "limit_variance_loss"),
-        ("Variance that the published basis keeps", explained, percent, None),
+        ("Angle between the PCA models", angle, _degrees, "limit_degrees"),
+        ("Variance lost by keeping the published PCA model", loss, percent, "limit_variance_loss"),
+        ("Variance that the published PCA model keeps", explained, percent, None),
     ]
     return Drift(
         clipped(sentence, MAX_DETAIL),
         [
-            (name, unit(seen), unit(facts.number("drift", limit)) if limit else "–")
-            for name, seen, unit, limit in measures
-            if seen is not None
+            (name, unit(measure), unit(facts.number("drift", limit)) if limit else "–")
+            for name, measure, unit, limit in measures
+            if measure is not None
         ],
     )
 
 
 def evidence(residency: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The leaves of residency.json with the path to each in words, in the file's order."""
-    found = list(_leaves(residency, ()))
-    more = len(found) - MAX_EVIDENCE
-    rows = [(clipped(name, MAX_DETAIL), clipped(seen, MAX_DETAIL)) for name, seen in found[:MAX_EVIDENCE]]
+    """Return the leaves of residency.json with the path to each in words, in the file's order."""
+    leaves = list(_leaves(residency, ()))
+    more = len(leaves) - MAX_EVIDENCE
+    rows = [(clipped(name, MAX_DETAIL), clipped(text, MAX_DETAIL)) for name, text in leaves[:MAX_EVIDENCE]]
     return [*rows, (f"{more} more", "in residency.json")] if more > 0 else rows
 
 
 def costs(facts: Facts) -> list[Amount]:
-    """Forecast, estimate and ceiling, empty when none is known to be more than nothing."""
+    """Return forecast, estimate and ceiling; empty when none is known to be above zero."""
     amounts = {
         "Forecast": ("before anything was created", facts.number("cost", "forecast_eur")),
         "Estimate": (
@@ -189,15 +191,15 @@ def costs(facts: Facts) -> list[Amount]:
 
 
 def _difference(facts: Facts) -> str:
-    """By how much the nodes were forecast wrongly, in words."""
-    off = facts.number("cost", "difference_eur")
-    if not off:
+    """Say by how much the forecast of the nodes was wrong."""
+    error = facts.number("cost", "difference_eur")
+    if not error:
         return ""
-    return f"; {euros(abs(off))} {'more' if off > 0 else 'less'} than was forecast for them"
+    return f"; {euros(abs(error))} {'more' if error > 0 else 'less'} than was forecast for them"
 
 
 def residency(facts: Facts) -> tuple[bool | None, str]:
-    """Whether the run's region is in the EU (None when that is not shown), and the sentence that says so."""
+    """Return whether the run's region is in the EU (None when that is not shown), and the sentence that says so."""
     region, reason = facts.text("region"), facts.text("reason") or ""
     if "ResidencyError" in reason:
         return None, f"Not shown for this run: {reason}"
@@ -209,7 +211,7 @@ def residency(facts: Facts) -> tuple[bool | None, str]:
 
 
 def unended_cluster(facts: Facts) -> str | None:
-    """A warning when the run had a cluster whose end was not seen."""
+    """Return a warning when the run had a cluster whose end was not seen."""
     cluster, state = facts.text("cluster", "id"), facts.text("cluster", "state")
     if cluster is None or state in ENDED_STATES:
         return None

@@ -1,4 +1,4 @@
-"""The page of one step's logs: what EMR's controller, stdout and stderr say, as text.
+"""The page of a step's logs: EMR's controller, stdout and stderr, as text.
 
 A node writes these logs, so that their content is not trusted: the page reads a bounded part of each and escapes it.
 """

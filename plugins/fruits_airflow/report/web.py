@@ -1,7 +1,7 @@
-"""The pages of the runs as a web application, which plugins/run_report.py has Airflow's API server mount.
+"""The pages of the runs as a web application, which plugins/run_report.py mounts in Airflow's API server.
 
-Airflow leaves a plugin's routes open to anybody, so the whole application depends on its login and on the
-permission to read runs of the DAG. It answers with HTML and one script of its own; it changes nothing.
+Airflow leaves a plugin's routes open to anybody, so the whole application requires a login and the permission to read
+runs of the DAG. It serves HTML and a script of its own, and changes nothing.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.errors import ConfigError
 from fruits_airflow.config.settings import Settings, load_settings
-from fruits_airflow.report.archive import REQUESTS_AT_ONCE, RunArchive
+from fruits_airflow.report.archive import MAX_REQUESTS, RunArchive
 from fruits_airflow.report.facts import Facts
-from fruits_airflow.report.page import Around, render, render_template
-from fruits_airflow.report.places import places
+from fruits_airflow.report.page import Navigation, render, render_template
+from fruits_airflow.report.run_links import run_links
 from fruits_airflow.report.runs_page import record_of, render_runs
 from fruits_airflow.report.step_page import render_step
 
 log = logging.getLogger(__name__)
 
 SCRIPT = Path(__file__).with_name("page.js")
-CLIENT_SECONDS = 600  # a client is made anew after it, so that a changed connection is seen
-# A person waits for the page: better an error that says what is wrong than botocore's five minutes.
+CLIENT_SECONDS = 600  # then a new client reads the connection again
+# A person waits for the page: an early error serves better than botocore's five minutes.
 QUICK = Config(
     connect_timeout=3,
     read_timeout=5,
     retries={"total_max_attempts": 2, "mode": "standard"},
-    max_pool_connections=REQUESTS_AT_ONCE,
+    max_pool_connections=MAX_REQUESTS,
 )
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; img-src data:; style-src 'unsafe-inline'; "
@@ -68,7 +68,7 @@ app = FastAPI(
 
 @app.get("/", response_class=HTMLResponse)
 def list_runs(page: str = "1") -> Response:
-    """The list, newest run first."""
+    """Show the list, newest run first."""
     _, archive = _open()
     # Python reads no number of more than 4,300 digits, and the last page is the last.
     return _html(render_runs(archive, PIPELINE, int(page[:9]) if page.isdecimal() else 1, _airflow_states))
@@ -76,7 +76,7 @@ def list_runs(page: str = "1") -> Response:
 
 @app.get("/runs/{run_id}", response_class=HTMLResponse)
 def show_run(run_id: str, dag_id: str | None = None) -> Response:
-    """The page of one run; `dag_id` is given by the tab of a DAG run, which any DAG has.
+    """Show the page of a run; the tab of a DAG run, which any DAG has, passes `dag_id`.
 
     Raises:
         HTTPException: 404 when the lake holds nothing of it.
@@ -89,17 +89,22 @@ def show_run(run_id: str, dag_id: str | None = None) -> Response:
         raise HTTPException(
             HTTPStatus.NOT_FOUND, "The lake holds nothing of such a run. Perhaps it has not planned yet."
         )
-    record = record_of(stored, None if stored.recorded else _airflow_states([run_id]).get(run_id))
-    facts = Facts(record, stored.stages)
-    around = Around(
+    record = record_of(stored, None if stored.has_record else _airflow_states([run_id]).get(run_id))
+    navigation = Navigation(
         home="../../plugin/fruits-runs" if dag_id else "../",
         script="../page.js",
-        places=list(places(settings, archive.client, "../../", PIPELINE, facts)),
-        in_tab=dag_id is not None,
+        links=list(run_links(settings, archive.client, "../../", PIPELINE, Facts(record, stored.stages))),
+        is_tab=dag_id is not None,
     )
     return _html(
         render(
-            record, stored.stages, stored.sample, stored.residency, around, stored.problems, stored.changed
+            record,
+            stored.stages,
+            stored.sample,
+            stored.residency,
+            navigation,
+            stored.problems,
+            stored.changes,
         )
     )
 
@@ -109,20 +114,20 @@ def show_step(
     job_flow_id: Annotated[str, PathParameter(pattern="^j-[0-9A-Z]{1,30}$")],
     step_id: Annotated[str, PathParameter(pattern="^s-[0-9A-Z]{1,30}$")],
 ) -> Response:
-    """The logs of one step, to which a wait task links."""
+    """Show the logs of a step, to which a wait task links."""
     settings, archive = _open()
     return _html(render_step(archive.client, settings.lake_bucket, job_flow_id, step_id))
 
 
 @app.get("/page.js")
 def script() -> Response:
-    """The page's script."""
+    """Serve the page's script."""
     return Response(SCRIPT.read_bytes(), media_type="text/javascript", headers=HEADERS)
 
 
 @app.get("/{rest:path}", response_class=HTMLResponse)
-def nothing_here() -> Response:
-    """Any other address: nothing, and that only to those who are logged in.
+def refuse_unknown_path() -> Response:
+    """Refuse any other address, after the login.
 
     Raises:
         HTTPException: 404, always.
@@ -141,14 +146,14 @@ def _archive(aws_conn_id: str | None, region: str, bucket: str) -> RunArchive:
 
 
 def _airflow_states(run_ids: Sequence[str]) -> Mapping[str, str]:
-    """The states of runs in Airflow's database; those that it does not know are absent."""
+    """Return the states of runs in Airflow's database; unknown runs are absent."""
     if not run_ids:
         return {}
     with create_session() as session:
-        found = session.execute(
+        rows = session.execute(
             select(DagRun.run_id, DagRun.state).where(DagRun.dag_id == PIPELINE, DagRun.run_id.in_(run_ids))
         )
-        return {run_id: str(state) for run_id, state in found}
+        return {run_id: str(state) for run_id, state in rows}
 
 
 def _html(page: str, status: int = HTTPStatus.OK) -> Response:
@@ -157,7 +162,7 @@ def _html(page: str, status: int = HTTPStatus.OK) -> Response:
 
 
 def _message(request: Request, status: int, title: str, what: str, detail: str | None = None) -> Response:
-    """An error as a page; `request` tells how deep it lies, and so where the list and the script are."""
+    """Return an error as a page; the depth of the request's path locates the list and the script."""
     up = "../" * request.scope["path"].removeprefix(request.scope.get("root_path", "")).strip("/").count("/")
     view: dict[str, Any] = {
         "title": title,
@@ -171,8 +176,8 @@ def _message(request: Request, status: int, title: str, what: str, detail: str |
 
 
 @app.exception_handler(StarletteHTTPException)
-def refuse(request: Request, error: StarletteHTTPException) -> Response:
-    """401, 403, 404: what the reader may do about it, and nothing else."""
+def show_http_error(request: Request, error: StarletteHTTPException) -> Response:
+    """Show what the reader can do about a 401, 403 or 404, and nothing else."""
     titles = {
         HTTPStatus.UNAUTHORIZED: ("Not logged in", "Log in to Airflow, then load this page again."),
         HTTPStatus.FORBIDDEN: ("Not allowed", f"You may not read the runs of the DAG {PIPELINE}."),
@@ -183,16 +188,16 @@ def refuse(request: Request, error: StarletteHTTPException) -> Response:
 
 
 @app.exception_handler(RequestValidationError)
-def misunderstood(request: Request, error: RequestValidationError) -> Response:  # noqa: ARG001 - says it all
-    """A parameter that no link of ours has."""
+def show_bad_request(request: Request, error: RequestValidationError) -> Response:  # noqa: ARG001
+    """Refuse a parameter that no link of these pages has."""
     return _message(
         request, HTTPStatus.BAD_REQUEST, "Not understood", "No link of these pages looks like this."
     )
 
 
 @app.exception_handler(ConfigError)
-def misconfigured(request: Request, error: ConfigError) -> Response:
-    """A setting is missing or wrong."""
+def show_config_error(request: Request, error: ConfigError) -> Response:
+    """Show which setting is missing or wrong."""
     what = (
         "The API server’s settings (include/settings.yaml, FRUITS_* variables) do not say where the runs are."
     )
@@ -201,8 +206,8 @@ def misconfigured(request: Request, error: ConfigError) -> Response:
 
 @app.exception_handler(ClientError)
 @app.exception_handler(BotoCoreError)
-def unreachable(request: Request, error: Exception) -> Response:
-    """The lake did not answer, or refused."""
+def show_lake_error(request: Request, error: Exception) -> Response:
+    """Show that the lake does not answer, or refuses."""
     log.warning("The runs cannot be read: %s", error)
     what = (
         "The runs are in the lake bucket, and the API server cannot read it. Is the bucket there, does AWS "

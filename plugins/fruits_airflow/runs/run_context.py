@@ -150,7 +150,7 @@ class RunContext:
         """The step of `stage` as AddJobFlowSteps takes it."""
         return step_for(stage, self.plan, self.code_digest)
 
-    def adopt_or_create(self) -> Cluster:
+    def find_or_create(self) -> Cluster:
         """The run's live cluster, made now if there is none.
 
         Raises:

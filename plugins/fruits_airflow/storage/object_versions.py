@@ -60,7 +60,7 @@ def image_ids_of(key: str) -> frozenset[str]:
 
 
 @contextmanager
-def naming_no_key() -> Iterator[None]:
+def hide_keys_in_errors() -> Iterator[None]:
     """Raise errors of S3 without their message: it may hold the URL or the ARN of the object, and so its key.
 
     Raises:
@@ -96,7 +96,7 @@ def content_digests(
     with_content = [version for version in versions if version.size_bytes]
 
     def digest(version: PhotoVersion) -> str | None:
-        with naming_no_key():
+        with hide_keys_in_errors():
             try:
                 body = client.get_object(Bucket=bucket, Key=version.key, VersionId=version.version_id)["Body"]
             except ClientError as error:
@@ -139,7 +139,7 @@ def abort_uploads(client: S3Client, bucket: str, image_ids: frozenset[str]) -> i
     for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
         for upload in page.get("Uploads", []):
             if image_id_of(upload["Key"]) in image_ids:
-                with naming_no_key():
+                with hide_keys_in_errors():
                     client.abort_multipart_upload(
                         Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                     )

@@ -31,7 +31,7 @@ def live(run: RunContext) -> list[str]:
 
 
 def test_a_second_attempt_finds_the_cluster_of_the_first(run: RunContext) -> None:
-    assert run.adopt_or_create().job_flow_id == run.adopt_or_create().job_flow_id
+    assert run.find_or_create().job_flow_id == run.find_or_create().job_flow_id
     assert len(live(run)) == 1
 
 
@@ -76,7 +76,7 @@ def test_a_cluster_that_the_listing_does_not_show_yet_is_waited_for(run: RunCont
 def test_a_cluster_whose_id_is_noted_is_not_created_again_while_the_listing_lags(
     run: RunContext,
 ) -> None:
-    cluster = run.adopt_or_create()
+    cluster = run.find_or_create()
     lifecycle = replace(run.desk, client=hiding(run, 60), consistency_s=0.0)
     assert lifecycle.find_or_create(run.body).job_flow_id == cluster.job_flow_id
     assert live(run) == [cluster.job_flow_id]
@@ -122,14 +122,14 @@ def test_an_s3_error_does_not_keep_a_listed_cluster_alive(run: RunContext) -> No
     def denied(_: str) -> Any:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject")
 
-    cluster = run.adopt_or_create()
+    cluster = run.find_or_create()
     lifecycle = replace(run.desk, journal=Double(run.journal, read=denied))  # type: ignore[arg-type]
     assert [ended.job_flow_id for ended in lifecycle.end_all(timeout_s=30)] == [cluster.job_flow_id]
 
 
 def test_a_cluster_that_emr_has_forgotten_does_not_keep_a_run_from_its_own(run: RunContext) -> None:
     run.journal.note("run_job_flow", **{CREATED_ID: "j-FORGOTTEN0000"})
-    assert run.adopt_or_create().name == run.identity.name
+    assert run.find_or_create().name == run.identity.name
 
 
 def denying(run: RunContext) -> Double:
@@ -234,7 +234,7 @@ def test_of_two_clusters_the_oldest_is_used_and_the_other_ended(run: RunContext)
     time.sleep(0.05)
     second = run.client.run_job_flow(**run.body())["JobFlowId"]
 
-    assert run.adopt_or_create().job_flow_id == first
+    assert run.find_or_create().job_flow_id == first
 
     # TerminateJobFlows answers before the cluster's state says so, here as on AWS.
     until(lambda: clusters.describe_cluster(run.client, second).state not in LIVE_STATES)
@@ -304,30 +304,30 @@ def test_a_refused_request_is_not_looked_for(run: RunContext) -> None:
 
 
 def test_end_all_watches_until_the_cluster_is_gone(run: RunContext) -> None:
-    job_flow_id = run.adopt_or_create().job_flow_id
+    job_flow_id = run.find_or_create().job_flow_id
     ended = run.desk.end_all(timeout_s=30)
     assert [cluster.job_flow_id for cluster in ended] == [job_flow_id]
     assert clusters.describe_cluster(run.client, job_flow_id).state == "TERMINATED"
 
 
 def test_end_all_says_when_a_cluster_does_not_end(run: RunContext) -> None:
-    job_flow_id = run.adopt_or_create().job_flow_id
+    job_flow_id = run.find_or_create().job_flow_id
     lifecycle = replace(run.desk, client=Double(run.client, terminate_job_flows=lambda **_: None))
     with pytest.raises(TimeoutError, match=job_flow_id):
         lifecycle.end_all(timeout_s=0.3)
 
 
 def test_a_protected_cluster_is_ended_too(run: RunContext) -> None:
-    job_flow_id = run.adopt_or_create().job_flow_id
+    job_flow_id = run.find_or_create().job_flow_id
     run.client.set_termination_protection(JobFlowIds=[job_flow_id], TerminationProtected=True)
     run.desk.end_all(timeout_s=30)
     assert clusters.describe_cluster(run.client, job_flow_id).state == "TERMINATED"
 
 
 def test_an_ended_cluster_is_not_used(run: RunContext) -> None:
-    first = run.adopt_or_create().job_flow_id
+    first = run.find_or_create().job_flow_id
     run.desk.end_all(timeout_s=30)
-    assert run.adopt_or_create().job_flow_id != first
+    assert run.find_or_create().job_flow_id != first
 
 
 def test_the_body_carries_the_tags_the_deadline_and_the_idle_timeout(run: RunContext) -> None:
@@ -344,12 +344,12 @@ def test_what_earlier_clusters_of_the_run_cost_shortens_the_deadline_of_the_next
 ) -> None:
     monkeypatch.setattr(RunContext, "spent_eur", lambda _: 4.99)
     with pytest.raises(CostCeilingExceeded, match=r"4\.99"):
-        run.adopt_or_create()
+        run.find_or_create()
     assert live(run) == []
 
 
 def test_no_cluster_is_made_while_nobody_knows_what_the_earlier_ones_cost(run: RunContext) -> None:
-    run.adopt_or_create()
+    run.find_or_create()
     run.desk.end_all(timeout_s=30)
     pages = run.client.get_paginator
 
@@ -358,7 +358,7 @@ def test_no_cluster_is_made_while_nobody_knows_what_the_earlier_ones_cost(run: R
 
     run.__dict__["client"] = Double(run.client, get_paginator=silent)
     with pytest.raises(ClientError, match="ListInstances"):
-        run.adopt_or_create()
+        run.find_or_create()
     assert live(run) == []
 
 

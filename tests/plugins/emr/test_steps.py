@@ -19,7 +19,7 @@ from tests.plugins.doubles import Double
 
 @pytest.fixture
 def submitter(run: RunContext) -> StepSubmitter:
-    return run.step_submitter(run.adopt_or_create().job_flow_id)
+    return run.step_submitter(run.find_or_create().job_flow_id)
 
 
 def ids(submitter: StepSubmitter) -> list[str]:

@@ -21,22 +21,18 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 from fruits_airflow.config.errors import ConfigError, ErasureIncomplete, ErasureRefused
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.erasure.redaction import (
-    ERASED,
-    erase_from_runs,
-    keys_in_listings,
-    still_named,
-)
+from fruits_airflow.erasure.redaction import ERASED, Redaction, keys_in_listings
 from fruits_airflow.erasure.request import (
-    Request,
-    Targets,
-    Wish,
-    read_request,
-    record_request,
+    ErasureRequest,
+    ErasureTargets,
+    Resolution,
+    read_targets,
+    record_targets,
     require_confirmed,
     resolve,
     suppression_key,
 )
+from fruits_airflow.records.digests import digest_files
 from fruits_airflow.report import render
 from fruits_airflow.runs.record import blank_record
 from fruits_airflow.storage.lake import Lake, erasure_key, run_key
@@ -78,7 +74,7 @@ class Place:
     raw: str
     lake: Lake
 
-    def found(self) -> dict[str, set[str]]:
+    def search(self) -> dict[str, set[str]]:
         needles = {"key": KEY, "id": ID, "old": OLD, "new": NEW, "vector": VECTOR, "thumbnail": THUMBNAIL}
         return find_everywhere(self.s3, [self.raw, self.lake.bucket], needles)
 
@@ -130,7 +126,7 @@ def leave_traces(lake: Lake, run_id: str) -> None:
 
 
 def test_by_key_everything_is_found_then_erased_and_then_found_no_more(place: Place) -> None:
-    before = place.found()
+    before = place.search()
     assert all(before.values()), f"the search must find all of it: {before}"
     runs = {
         name: run_key(RUN, name)
@@ -143,40 +139,44 @@ def test_by_key_everything_is_found_then_erased_and_then_found_no_more(place: Pl
     assert before["vector"] == {runs["pca.parquet"]}
     assert before["new"] == {KEY, COPY}
 
-    erase(place, Wish(keys=frozenset({KEY})))
+    erase(place, ErasureRequest(keys=frozenset({KEY})))
 
-    after = place.found()
+    after = place.search()
     assert after.pop("id") == {suppression_key("e1"), erasure_key("e1", "request.json")}
     assert not any(after.values()), after
 
 
-def erase(place: Place, wish: Wish, erasure_id: str = "e1") -> Request:
+def erase(place: Place, request: ErasureRequest, erasure_id: str = "e1") -> ErasureTargets:
     """What the tasks do one after the other, without the tables."""
-    targets = resolve(place.s3, place.raw, wish, keys_in_listings(place.lake))
-    request = record_request(place.lake, erasure_id, targets.request)
+    resolution = resolve(place.s3, place.raw, request, keys_in_listings(place.lake))
+    targets = record_targets(place.lake, erasure_id, resolution.targets)
     keys = [v.key for v in list_versions(place.s3, place.raw)] + list(keys_in_listings(place.lake))
-    keys = [key for key in keys if image_id_of(key) in request.image_ids]
-    erase_from_runs(place.lake, request.image_ids, keys)
-    assert list(still_named(place.lake, request.image_ids, keys)) == []
-    meant = [v for v in list_versions(place.s3, place.raw) if image_id_of(v.key) in request.image_ids]
-    remove_versions(place.s3, place.raw, meant)
-    return request
+    redaction = Redaction(
+        place.lake, targets.image_ids, [k for k in keys if image_id_of(k) in targets.image_ids]
+    )
+    redaction.erase()
+    assert list(redaction.named_objects()) == []
+    versions = [v for v in list_versions(place.s3, place.raw) if image_id_of(v.key) in targets.image_ids]
+    remove_versions(place.s3, place.raw, versions)
+    return targets
 
 
 @pytest.mark.parametrize(
-    "wish",
-    [Wish(image_ids=frozenset({ID})), Wish(prefix="images/Training/Poire Léa/")],
+    "erasure_request",
+    [ErasureRequest(image_ids=frozenset({ID})), ErasureRequest(prefix="images/Training/Poire Léa/")],
     ids=["by id", "by prefix"],
 )
-def test_a_photo_is_found_by_its_id_and_by_its_folder_too(place: Place, wish: Wish) -> None:
-    request = erase(place, wish)
-    assert request.image_ids == {ID, image_id_of(COPY)}
-    assert request.content_sha256 == {hashlib.sha256(body).hexdigest() for body in (OLD, NEW)}
-    assert not place.found()["key"]
+def test_a_photo_is_found_by_its_id_and_by_its_folder_too(
+    place: Place, erasure_request: ErasureRequest
+) -> None:
+    targets = erase(place, erasure_request)
+    assert targets.image_ids == {ID, image_id_of(COPY)}
+    assert targets.content_sha256 == {hashlib.sha256(body).hexdigest() for body in (OLD, NEW)}
+    assert not place.search()["key"]
 
 
 def test_what_belongs_to_others_stays(place: Place) -> None:
-    erase(place, Wish(keys=frozenset({KEY})))
+    erase(place, ErasureRequest(keys=frozenset({KEY})))
     assert [v.key for v in list_versions(place.s3, place.raw)] == [OTHER]
     table = pq.read_table(io.BytesIO(place.lake.read(run_key(RUN, "pca.parquet")) or b""))
     assert table["image_id"].to_pylist() == [OTHER_ID]
@@ -186,39 +186,43 @@ def test_what_belongs_to_others_stays(place: Place) -> None:
     log = gzip.decompress(place.lake.read("logs/j-1/steps/s-1/stderr.gz") or b"").decode()
     assert log == f"cannot decode {ERASED}\nand {OTHER}\n"
     metrics = place.lake.read_json(run_key(RUN, "stages/load_images.json")) or {}
-    assert [one["source_key"] for one in metrics["reject_examples"]] == [OTHER]
+    assert [example["source_key"] for example in metrics["reject_examples"]] == [OTHER]
 
 
 def test_the_same_photo_under_another_key_goes_with_it(place: Place) -> None:
-    assert image_id_of(COPY) in erase(place, Wish(keys=frozenset({KEY}))).image_ids
+    assert image_id_of(COPY) in erase(place, ErasureRequest(keys=frozenset({KEY}))).image_ids
 
 
 def test_a_photo_of_the_same_size_only_is_no_copy(place: Place) -> None:
     assert len(OLD) == len(b"somebody else's pic")
-    assert OTHER_ID not in resolve(place.s3, place.raw, Wish(keys=frozenset({KEY}))).request.image_ids
+    assert (
+        OTHER_ID not in resolve(place.s3, place.raw, ErasureRequest(keys=frozenset({KEY}))).targets.image_ids
+    )
 
 
 def test_twice_is_as_once(place: Place) -> None:
-    erase(place, Wish(keys=frozenset({KEY})))
-    first = place.found()
-    erase(place, Wish(keys=frozenset({KEY})), "e2")
-    second = place.found()
+    erase(place, ErasureRequest(keys=frozenset({KEY})))
+    first = place.search()
+    erase(place, ErasureRequest(keys=frozenset({KEY})), "e2")
+    second = place.search()
     assert second.pop("id") == first.pop("id") | {suppression_key("e2"), erasure_key("e2", "request.json")}
     assert second == first
 
 
 def test_an_attempt_after_the_photo_is_gone_keeps_what_the_first_had_found(place: Place) -> None:
-    first = erase(place, Wish(keys=frozenset({KEY})))
-    targets = resolve(place.s3, place.raw, Wish(keys=frozenset({KEY})))
-    again = record_request(place.lake, "e1", targets.request)
-    assert again == first == read_request(place.lake, "e1")
+    first = erase(place, ErasureRequest(keys=frozenset({KEY})))
+    resolution = resolve(place.s3, place.raw, ErasureRequest(keys=frozenset({KEY})))
+    again = record_targets(place.lake, "e1", resolution.targets)
+    assert again == first == read_targets(place.lake, "e1")
 
 
 def test_a_photo_that_is_gone_from_the_bucket_is_known_from_a_listing(place: Place) -> None:
     remove_versions(place.s3, place.raw, [v for v in list_versions(place.s3, place.raw) if v.key == KEY])
-    targets = resolve(place.s3, place.raw, Wish(prefix="images/Training/Poire"), keys_in_listings(place.lake))
-    assert targets.request == Request(frozenset({ID}), frozenset())
-    assert targets.missing == ()
+    resolution = resolve(
+        place.s3, place.raw, ErasureRequest(prefix="images/Training/Poire"), keys_in_listings(place.lake)
+    )
+    assert resolution.targets == ErasureTargets(frozenset({ID}), frozenset())
+    assert resolution.missing == ()
 
 
 def test_what_shows_the_photo_goes_though_an_attempt_died_in_between(
@@ -226,7 +230,7 @@ def test_what_shows_the_photo_goes_though_an_attempt_died_in_between(
 ) -> None:
     slides = run_key(RUN, "slides.pptx")
     place.lake.write(slides, b"with its thumbnail", "application/octet-stream")
-    wish = Wish(keys=frozenset({KEY}))
+    request = ErasureRequest(keys=frozenset({KEY}))
     remove = Lake.remove
 
     def dies(self: Lake, key: str) -> None:
@@ -237,22 +241,22 @@ def test_what_shows_the_photo_goes_though_an_attempt_died_in_between(
     with monkeypatch.context() as patch:
         patch.setattr(Lake, "remove", dies)
         with pytest.raises(KeyboardInterrupt):
-            erase(place, wish)
-    erase(place, wish)
+            erase(place, request)
+    erase(place, request)
     assert place.lake.read(slides) is None
 
 
 def test_the_suppression_list_has_a_row_for_each_digest(place: Place) -> None:
-    request = erase(place, Wish(keys=frozenset({KEY})))
+    targets = erase(place, ErasureRequest(keys=frozenset({KEY})))
     table = pq.read_table(io.BytesIO(place.lake.read(suppression_key("e1")) or b""))
     assert table.schema.names == ["key_sha256", "content_sha256"]
-    assert set(table["key_sha256"].drop_null().to_pylist()) == request.image_ids
-    assert set(table["content_sha256"].drop_null().to_pylist()) == request.content_sha256
+    assert set(table["key_sha256"].drop_null().to_pylist()) == targets.image_ids
+    assert set(table["content_sha256"].drop_null().to_pylist()) == targets.content_sha256
 
 
 def test_a_report_that_cannot_be_rendered_anew_goes(place: Place) -> None:
     place.lake.remove(run_key(RUN, "run.json"))
-    erase(place, Wish(keys=frozenset({KEY})))
+    erase(place, ErasureRequest(keys=frozenset({KEY})))
     assert place.lake.read(run_key(RUN, "report.html")) is None
 
 
@@ -268,7 +272,7 @@ def test_a_report_that_names_the_photo_only_as_a_reject_is_rendered_anew(place: 
     place.lake.remove(run_key(RUN, "journal/last_failure.json"))
     assert html.escape(KEY).encode() in (place.lake.read(run_key(RUN, "report.html")) or b"")
 
-    erase(place, Wish(keys=frozenset({KEY})))
+    erase(place, ErasureRequest(keys=frozenset({KEY})))
 
     page = (place.lake.read(run_key(RUN, "report.html")) or b"").decode()
     assert html.escape(KEY) not in page
@@ -278,14 +282,14 @@ def test_a_report_that_names_the_photo_only_as_a_reject_is_rendered_anew(place: 
 def test_a_presentation_that_showed_the_photo_goes_and_another_stays(place: Place) -> None:
     place.lake.write(run_key(RUN, "presentation.pdf"), b"%PDF")
     place.lake.write(run_key("manual__2026-01-02", "presentation.pdf"), b"%PDF")
-    erase(place, Wish(keys=frozenset({KEY})))
+    erase(place, ErasureRequest(keys=frozenset({KEY})))
     assert place.lake.read(run_key(RUN, "presentation.pdf")) is None
     assert place.lake.read(run_key("manual__2026-01-02", "presentation.pdf")) is not None
 
 
 def test_a_log_that_cannot_be_read_goes(place: Place) -> None:
     place.lake.write("logs/j-1/steps/s-1/stdout.gz", b"\x1f\x8bbroken")
-    erase(place, Wish(keys=frozenset({KEY})))
+    erase(place, ErasureRequest(keys=frozenset({KEY})))
     assert place.lake.read("logs/j-1/steps/s-1/stdout.gz") is None
 
 
@@ -298,7 +302,7 @@ def test_a_listing_is_the_last_of_its_run_to_lose_the_key(place: Place) -> None:
         return real(**request)
 
     lake = Lake(Double(place.lake.client, put_object=noting), place.lake.bucket)
-    erase_from_runs(lake, frozenset({ID}), [KEY])
+    Redaction(lake, frozenset({ID}), [KEY]).erase()
     assert written[-1] == run_key(RUN, "listing.parquet")
     assert len(written) == 7
 
@@ -330,24 +334,23 @@ def test_contents_are_digested_in_every_version(place: Place) -> None:
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({}, "image_ids, keys, prefix: none is given"),
-        ({"image_ids": [ID, "images/a.jpg"]}, "image_ids: number 2 is no image id"),
+        ({}, "image_ids, keys, prefix: all are empty"),
         ({"prefix": "/"}, "prefix: '/' would erase everything"),
         ({"prefix": ""}, "prefix: '' would erase everything"),
     ],
 )
-def test_a_wish_that_is_none_is_refused(params: dict[str, Any], message: str) -> None:
+def test_a_request_for_nothing_or_everything_is_refused(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Wish.of(params)
+        ErasureRequest.of(params)
 
 
 def test_a_folder_that_never_was_is_missing(place: Place) -> None:
-    targets = resolve(place.s3, place.raw, Wish(prefix="imgaes/"), keys_in_listings(place.lake))
-    assert targets.missing == ("the prefix",)
+    resolution = resolve(place.s3, place.raw, ErasureRequest(prefix="imgaes/"), keys_in_listings(place.lake))
+    assert resolution.missing == ("the prefix",)
 
 
 def test_nothing_of_an_erasure_but_its_request_is_json_with_a_key_in_it(place: Place) -> None:
-    erase(place, Wish(keys=frozenset({KEY})))
+    erase(place, ErasureRequest(keys=frozenset({KEY})))
     assert json.loads(place.lake.read(erasure_key("e1", "request.json")) or b"").keys() == {
         "image_ids",
         "content_sha256",
@@ -391,7 +394,7 @@ def test_a_key_in_every_spelling_goes_from_everything_that_is_written(place: Pla
     before = find_everywhere(place.s3, buckets, needles)["key"]
     assert len(before) >= 8, before
 
-    erase(place, Wish(keys=frozenset({key})))
+    erase(place, ErasureRequest(keys=frozenset({key})))
 
     after = find_everywhere(place.s3, buckets, needles)
     assert not any(after.values()), after
@@ -408,18 +411,21 @@ def test_a_key_in_every_spelling_goes_from_everything_that_is_written(place: Pla
     "object_key", ["state/x.json", "erasures/e0/note.json", "runs/r/x.parquet", "logs/x.gz"]
 )
 def test_what_still_names_a_photo_is_seen(place: Place, object_key: str) -> None:
-    erase(place, Wish(keys=frozenset({KEY})))
+    erase(place, ErasureRequest(keys=frozenset({KEY})))
     written = {"gz": gzip.compress(ascii(KEY).encode()), "parquet": parquet(label=[ascii(KEY)])}
     place.lake.write(object_key, written.get(object_key.rpartition(".")[2], json.dumps(KEY).encode()))
-    assert list(still_named(place.lake, frozenset({ID}), [KEY])) == [object_key]
+    assert list(Redaction(place.lake, frozenset({ID}), [KEY]).named_objects()) == [object_key]
 
 
 def test_what_cannot_be_unpacked_may_still_name_a_photo(place: Place) -> None:
-    erase(place, Wish(keys=frozenset({KEY})))
+    erase(place, ErasureRequest(keys=frozenset({KEY})))
     place.lake.write("logs/x.gz", gzip.compress(b"x" * 1000)[:-9])
     place.lake.write("runs/x/y.avro", b"Obj\x01" + ascii(KEY).encode())
-    assert list(still_named(place.lake, frozenset({ID}), [KEY])) == ["runs/x/y.avro", "logs/x.gz"]
-    erase_from_runs(place.lake, frozenset({ID}), [KEY])
+    assert list(Redaction(place.lake, frozenset({ID}), [KEY]).named_objects()) == [
+        "runs/x/y.avro",
+        "logs/x.gz",
+    ]
+    Redaction(place.lake, frozenset({ID}), [KEY]).erase()
     assert place.lake.read("logs/x.gz") is place.lake.read("runs/x/y.avro") is None
 
 
@@ -430,26 +436,62 @@ def test_hostile_files_of_a_run_do_not_stop_an_erasure(place: Place) -> None:
     place.lake.write_json(
         run_key(RUN, "stages/publish.json"), {"reject_examples": ["x", {"source_key": "\ud800"}]}
     )
-    erase(place, Wish(keys=frozenset({KEY})))
+    erase(place, ErasureRequest(keys=frozenset({KEY})))
     assert place.lake.read(run_key(RUN, "sample.parquet")) is None
     assert place.lake.read(run_key(RUN, "report.html")) is None
 
 
+NO_UTF8 = pa.array([b"\xff"], pa.binary()).view(pa.string())
+
+
+@pytest.mark.parametrize(
+    ("listing", "is_removed"),
+    [
+        (b"no Parquet", True),
+        (parquet(key=["images/a.jpg"])[:-9], True),
+        (parquet(key=NO_UTF8), True),
+        (parquet(name=["images/a.jpg"]), False),
+        (parquet(key=[7, 8]), False),
+    ],
+    ids=["no Parquet", "cut", "no UTF-8", "no key", "numbers"],
+)
+def test_a_hostile_listing_is_skipped_and_then_removed(
+    place: Place, listing: bytes, is_removed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = run_key("hostile", "listing.parquet")
+    place.lake.write(key, listing)
+    assert set(keys_in_listings(place.lake)) == {KEY, OTHER}
+    assert (f"{key} is skipped" in caplog.text) == is_removed
+    assert ID in erase(place, ErasureRequest(keys=frozenset({KEY}))).image_ids
+    assert (place.lake.read(key) is None) == is_removed
+
+
+def test_what_an_erasure_rewrites_still_has_the_digest_in_run_json(place: Place) -> None:
+    files = ["listing.parquet", "sample.parquet", "pca.parquet", "stages/load_images.json", "report.html"]
+    record = place.lake.read_json(run_key(RUN, "run.json")) or {}
+    before = digest_files(place.lake, RUN, files)
+    place.lake.write_json(run_key(RUN, "run.json"), record | {"digests": before})
+    erase(place, ErasureRequest(keys=frozenset({KEY})))
+    recorded = (place.lake.read_json(run_key(RUN, "run.json")) or {})["digests"]
+    assert recorded == digest_files(place.lake, RUN, files)
+    assert all(recorded[name] != before[name] for name in files), "the erasure rewrites each of them"
+
+
 @pytest.mark.parametrize("typed", ["NFC", "NFD"])
-@pytest.mark.parametrize("wish", ["keys", "image_ids", "prefix"])
-def test_a_key_is_meant_in_either_form_of_unicode(place: Place, typed: str, wish: str) -> None:
+@pytest.mark.parametrize("part", ["keys", "image_ids", "prefix"])
+def test_a_key_is_meant_in_either_form_of_unicode(place: Place, typed: str, part: str) -> None:
     uploaded = unicodedata.normalize("NFD" if typed == "NFC" else "NFC", "images/Zoë/crème.jpg")
     place.s3.put_object(Bucket=place.raw, Key=uploaded, Body=b"a photo of its own")
     key = unicodedata.normalize(typed, uploaded)
-    wishes = {
-        "keys": Wish(keys=frozenset({key})),
-        "image_ids": Wish(image_ids=frozenset({image_id_of(key)})),
-        "prefix": Wish(prefix=key.rpartition("/")[0]),
+    requests = {
+        "keys": ErasureRequest(keys=frozenset({key})),
+        "image_ids": ErasureRequest(image_ids=frozenset({image_id_of(key)})),
+        "prefix": ErasureRequest(prefix=key.rpartition("/")[0]),
     }
-    targets = resolve(place.s3, place.raw, wishes[wish])
-    assert targets.named == {uploaded}
-    assert targets.missing == ()
-    assert image_id_of(uploaded) in targets.request.image_ids
+    resolution = resolve(place.s3, place.raw, requests[part])
+    assert resolution.named == {uploaded}
+    assert resolution.missing == ()
+    assert image_id_of(uploaded) in resolution.targets.image_ids
 
 
 def test_an_empty_object_has_no_content_and_a_folder_is_no_photo(place: Place) -> None:
@@ -458,10 +500,10 @@ def test_an_empty_object_has_no_content_and_a_folder_is_no_photo(place: Place) -
     empty = "images/Training/Poire Léa/empty.jpg"
     place.s3.put_object(Bucket=place.raw, Key=empty, Body=b"")
     place.lake.write("logs/j-9/stderr", f"images/Training/Poire Léa/ has 2 objects, {empty} none".encode())
-    targets = resolve(place.s3, place.raw, Wish(prefix="images/Training/Poire Léa/"))
-    assert targets.keys == {KEY, COPY, empty}
-    assert hashlib.sha256(b"").hexdigest() not in targets.request.content_sha256
-    erase(place, Wish(prefix="images/Training/Poire Léa/"))
+    resolution = resolve(place.s3, place.raw, ErasureRequest(prefix="images/Training/Poire Léa/"))
+    assert resolution.keys == {KEY, COPY, empty}
+    assert hashlib.sha256(b"").hexdigest() not in resolution.targets.content_sha256
+    erase(place, ErasureRequest(prefix="images/Training/Poire Léa/"))
     left = {version.key for version in list_versions(place.s3, place.raw)}
     assert left == {OTHER, "images/Training/Poire Léa/", "images/Training/Apple/", "images/inbox/"}
     log = (place.lake.read("logs/j-9/stderr") or b"").decode()
@@ -469,8 +511,8 @@ def test_an_empty_object_has_no_content_and_a_folder_is_no_photo(place: Place) -
 
 
 def test_what_goes_along_by_equal_content_is_named_beforehand(place: Place) -> None:
-    targets = resolve(place.s3, place.raw, Wish(keys=frozenset({KEY})))
-    assert list(targets.summary()) == [
+    resolution = resolve(place.s3, place.raw, ErasureRequest(keys=frozenset({KEY})))
+    assert list(resolution.summary()) == [
         "1 photos in 1 folders are named by the request",
         "        1 in images/Training/Poire Léa/",
         "1 photos in 1 folders are equal in content to one of them",
@@ -478,26 +520,46 @@ def test_what_goes_along_by_equal_content_is_named_beforehand(place: Place) -> N
     ]
 
 
-NOTHING = Request(frozenset(), frozenset())
-TWO = Targets(Request(frozenset({ID}), frozenset()), frozenset({KEY}), frozenset({COPY}), ())
+NOTHING = ErasureTargets()
+TWO = Resolution(ErasureTargets(frozenset({ID}), frozenset()), frozenset({KEY}), frozenset({COPY}), ())
 
 
 @pytest.mark.parametrize(
-    ("wish", "targets", "earlier", "refused"),
+    ("erasure_request", "resolution", "earlier", "refused"),
     [
-        (Wish(expected_photos=2), TWO, NOTHING, None),
-        (Wish(), TWO, NOTHING, "2 photos would be erased, 1 of them because .* trigger .* expected_photos=2"),
-        (Wish(expected_photos=1), TWO, NOTHING, "expected_photos is 1"),
-        (Wish(expected_photos=3), TWO, NOTHING, "expected_photos is 3"),
+        (ErasureRequest(expected_photos=2), TWO, NOTHING, None),
         (
-            Wish(expected_photos=2),
+            ErasureRequest(),
+            TWO,
+            NOTHING,
+            "2 photos would be erased, 1 of them because .* trigger .* expected_photos=2",
+        ),
+        (ErasureRequest(expected_photos=1), TWO, NOTHING, "expected_photos is 1"),
+        (ErasureRequest(expected_photos=3), TWO, NOTHING, "expected_photos is 3"),
+        (
+            ErasureRequest(expected_photos=2),
             replace(TWO, missing=("the prefix",)),
             NOTHING,
             "match nothing .*: the prefix",
         ),
-        (Wish(expected_photos=2, allow_missing=True), replace(TWO, missing=("the prefix",)), NOTHING, None),
-        (Wish(expected_photos=9), TWO, Request(frozenset({ID, image_id_of(COPY)}), frozenset()), None),
-        (Wish(expected_photos=2), TWO, Request(frozenset({ID}), frozenset()), "trigger a new erasure"),
+        (
+            ErasureRequest(expected_photos=2, allow_missing=True),
+            replace(TWO, missing=("the prefix",)),
+            NOTHING,
+            None,
+        ),
+        (
+            ErasureRequest(expected_photos=9),
+            TWO,
+            ErasureTargets(frozenset({ID, image_id_of(COPY)}), frozenset()),
+            None,
+        ),
+        (
+            ErasureRequest(expected_photos=2),
+            TWO,
+            ErasureTargets(frozenset({ID}), frozenset()),
+            "trigger a new erasure",
+        ),
     ],
     ids=[
         "right",
@@ -511,22 +573,22 @@ TWO = Targets(Request(frozenset({ID}), frozenset()), frozenset({KEY}), frozenset
     ],
 )
 def test_only_what_was_confirmed_by_its_number_is_erased(
-    wish: Wish, targets: Targets, earlier: Request, refused: str | None
+    erasure_request: ErasureRequest, resolution: Resolution, earlier: ErasureTargets, refused: str | None
 ) -> None:
     with pytest.raises(ErasureRefused, match=refused) if refused else nullcontext():
-        require_confirmed(wish, targets, earlier, max_photos=2)
+        require_confirmed(erasure_request, resolution, earlier, max_photos=2)
 
 
 def test_more_photos_than_the_settings_allow_are_refused() -> None:
     with pytest.raises(ErasureRefused, match="2 photos would be erased, and max_erased_photos is 1"):
-        require_confirmed(Wish(expected_photos=2), TWO, NOTHING, max_photos=1)
+        require_confirmed(ErasureRequest(expected_photos=2), TWO, NOTHING, max_photos=1)
 
 
 def test_what_matches_nothing_is_named_by_its_image_id(place: Place) -> None:
-    wish = Wish(
+    request = ErasureRequest(
         image_ids=frozenset({"0" * 64, ID}), keys=frozenset({OTHER, "images/Léo.jpg"}), prefix="imgaes/"
     )
-    assert resolve(place.s3, place.raw, wish).missing == (
+    assert resolve(place.s3, place.raw, request).missing == (
         f"image id {'0' * 64}",
         f"the key with the image id {image_id_of('images/Léo.jpg')}",
         "the prefix",

@@ -59,23 +59,25 @@ def tables(place: Place) -> Place:
 
 
 def test_everything_that_is_kept_is_given(tables: Place, tmp_path: Path, account: Settings) -> None:
-    found = find_photo(tables.s3, tables.raw, tables.lake.bucket, frozenset({ID}))
-    found.write(tmp_path / "out")
-    told = json.loads((tmp_path / "out" / "export.json").read_text())
-    assert told["keys"] == [KEY]
-    assert [one["delete_marker"] for one in told["object_versions"]].count(True) == 1
+    export = find_photo(tables.s3, tables.raw, tables.lake.bucket, frozenset({ID}))
+    export.write(tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert written["keys"] == [KEY]
+    assert [version["delete_marker"] for version in written["object_versions"]].count(True) == 1
     photos = {
-        (tmp_path / "out" / one["file"]).read_bytes() for one in told["object_versions"] if "file" in one
+        (tmp_path / "out" / version["file"]).read_bytes()
+        for version in written["object_versions"]
+        if "file" in version
     }
     assert photos == {OLD, NEW}
-    assert told["rows"]["fruits.images.decoding"] == [
+    assert written["rows"]["fruits.images"] == [
         {"image_id": ID, "source_key": KEY, "pixels": "see fruits.images-pixels.webp"}
     ], "once, though two data files hold it"
     assert (tmp_path / "out" / "fruits.images-pixels.webp").read_bytes() == b"RIFF\0\0\0\0WEBPmine"
-    assert told["rows"]["fruits_demo.features"] == [{"image_id": ID, "features": VECTOR}]
-    assert told["rows"][f"runs/{RUN}/listing.parquet"][0]["key"] == KEY
+    assert written["rows"]["fruits_demo.features"] == [{"image_id": ID, "features": VECTOR}]
+    assert written["rows"][f"runs/{RUN}/listing.parquet"][0]["key"] == KEY
     assert THUMBNAIL in {path.read_bytes() for path in (tmp_path / "out").glob("*.webp")}
-    lines = told["lines_of_logs_and_records"]
+    lines = written["lines_of_logs_and_records"]
     assert lines["logs/j-1/steps/s-1/stderr.gz"] == [f"cannot decode {KEY}"]
     for name in ("stages/load_images.json", "journal/last_failure.json"):
         (line,) = lines[f"runs/{RUN}/{name}"]
@@ -90,25 +92,25 @@ def test_nothing_of_others_is_given(tables: Place, tmp_path: Path) -> None:
 
 
 def test_of_an_unknown_photo_there_is_nothing(tables: Place) -> None:
-    found = find_photo(
+    export = find_photo(
         tables.s3, tables.raw, tables.lake.bucket, frozenset({image_id_of("images/nobody.jpg")})
     )
-    assert (found.versions, found.rows, found.texts, found.files) == ([], {}, {}, {})
+    assert (export.versions, export.rows, export.texts, export.files) == ([], {}, {}, {})
 
 
 def test_a_key_that_only_a_table_still_knows_is_looked_for_too(account: Settings) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     lake.write(DATA.format(0), parquet(image_id=[ID], source_key=[KEY]))
     lake.write("logs/j-1/steps/s-1/stderr", f"cannot decode {KEY}\n".encode())
-    found = find_photo(lake.client, account.raw_bucket, account.lake_bucket, frozenset({ID}))
-    assert (found.keys, list(found.texts)) == ({KEY}, ["logs/j-1/steps/s-1/stderr"])
+    export = find_photo(lake.client, account.raw_bucket, account.lake_bucket, frozenset({ID}))
+    assert (export.keys, list(export.texts)) == ({KEY}, ["logs/j-1/steps/s-1/stderr"])
 
 
 def test_an_old_export_is_not_added_to(tables: Place, tmp_path: Path) -> None:
-    found = find_photo(tables.s3, tables.raw, tables.lake.bucket, frozenset({ID}))
-    found.write(tmp_path / "out")
+    export = find_photo(tables.s3, tables.raw, tables.lake.bucket, frozenset({ID}))
+    export.write(tmp_path / "out")
     with pytest.raises(FileExistsError):
-        found.write(tmp_path / "out")
+        export.write(tmp_path / "out")
 
 
 def test_of_a_table_only_the_ids_are_read_where_the_photo_is_not(account: Settings) -> None:
@@ -142,16 +144,16 @@ def test_a_key_is_exported_in_either_form_of_unicode(place: Place) -> None:
     place.s3.put_object(Bucket=place.raw, Key=uploaded, Body=b"a photo of its own")
     typed = unicodedata.normalize("NFC", uploaded)
     for image_ids in (image_ids_of(typed), frozenset({image_id_of(typed)})):
-        found = find_photo(place.s3, place.raw, place.lake.bucket, image_ids)
-        assert (found.keys, len(found.versions)) == ({uploaded}, 1)
+        export = find_photo(place.s3, place.raw, place.lake.bucket, image_ids)
+        assert (export.keys, len(export.versions)) == ({uploaded}, 1)
 
 
 @pytest.mark.parametrize("spelled", [repr(KEY), ascii(KEY), quote(KEY), html.escape(KEY)])
 def test_a_line_that_spells_the_key_another_way_is_given(place: Place, spelled: str) -> None:
     line = f"could not fetch {spelled}: denied"
     place.lake.write("logs/j-2/stderr.gz", gzip.compress(b"INFO\n" * 500_000 + line.encode() + b"\nand more"))
-    found = find_photo(place.s3, place.raw, place.lake.bucket, frozenset({ID}))
-    assert found.texts["logs/j-2/stderr.gz"] == [line]
+    export = find_photo(place.s3, place.raw, place.lake.bucket, frozenset({ID}))
+    assert export.texts["logs/j-2/stderr.gz"] == [line]
 
 
 def test_only_its_owner_can_enter_the_folder_and_files_are_named_by_their_content(

@@ -23,16 +23,12 @@ from fruits_airflow.config.errors import (
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.stage_steps import ERASURE_STAGES, step_for
-from fruits_airflow.erasure import tasks
-from fruits_airflow.erasure.request import suppressed, suppression_key
-from fruits_airflow.erasure.tasks import (
-    WORK_TASKS,
-    erase_exports,
-    erase_photos,
-    judge_erasure,
-    plan_erasure,
-    write_receipt,
-)
+from fruits_airflow.erasure import plan as erasure_plan
+from fruits_airflow.erasure import verdict
+from fruits_airflow.erasure.plan import plan_erasure
+from fruits_airflow.erasure.request import parameter_schemas, read_suppressed, suppression_key
+from fruits_airflow.erasure.tasks import erase_exports, erase_photos, write_receipt
+from fruits_airflow.erasure.verdict import WORK_TASKS, judge_erasure
 from fruits_airflow.locking.database_lock import DatabaseLock
 from fruits_airflow.operators.erasure_plan import ErasurePlanOperator
 from fruits_airflow.report.archive import RunArchive
@@ -66,7 +62,8 @@ def task(make_run: Callable[..., RunContext], place: Any) -> Callable[..., Any]:
     run = make_run(ERASURE, dag_id="erase_images")
 
     def make(states: dict[str, str] | None = None, **params: Any) -> Any:
-        context = context_of(run, states, **params)
+        defaults = {name: schema["default"] for name, schema in parameter_schemas().items()}
+        context = context_of(run, states, **defaults | params)
         context["ti"].xcoms["plan"] = None
         return context
 
@@ -143,13 +140,13 @@ def test_a_database_that_never_becomes_free_is_told(
     operator = ErasurePlanOperator(task_id="plan", settings=account)
     with pytest.raises(AirflowFailException, match="fruits is locked by.*nothing is erased yet"):
         operator.execute_again(task(keys=[KEY], expected_photos=2), since=0.0)
-    told: list[Notice] = []
-    monkeypatch.setattr(tasks, "tell", lambda _, notice: told.append(notice))
+    notices: list[Notice] = []
+    monkeypatch.setattr(verdict, "tell", lambda _, notice: notices.append(notice))
     with pytest.raises(
         AirflowFailException, match="not everything is erased: plan: LockHeld: fruits is locked by"
     ):
         judge_erasure(account, task(ALL_DONE | {"plan": "failed"}))
-    assert [notice.anchor for notice in told] == ["lock-held"]
+    assert [notice.anchor for notice in notices] == ["lock-held"]
 
 
 def test_what_aws_owes_to_the_last_attempt_of_the_plan_is_in_the_verdict(
@@ -158,7 +155,7 @@ def test_what_aws_owes_to_the_last_attempt_of_the_plan_is_in_the_verdict(
     def throttled(*_: Any, **__: Any) -> Any:
         raise ClientError({"Error": {"Code": "SlowDown", "Message": "reduce your rate"}}, "ListObjectsV2")
 
-    monkeypatch.setattr(tasks, "resolve", throttled)
+    monkeypatch.setattr(erasure_plan, "resolve", throttled)
     with pytest.raises(ClientError):
         ErasurePlanOperator(task_id="plan", settings=account).execute(task(keys=[KEY], expected_photos=2))
     with pytest.raises(AirflowFailException, match="plan: ClientError: .*SlowDown.*; plan is failed"):
@@ -169,7 +166,9 @@ def test_the_words_of_a_refused_parameter_stay_out_of_the_lake(
     account: Settings, task: Callable[..., Any]
 ) -> None:
     context = task(image_ids=[KEY])
-    with pytest.raises(AirflowFailException, match="ConfigError: image_ids: number 1 is no") as refused:
+    with pytest.raises(
+        AirflowFailException, match=r"ConfigError: params.image_ids\[0\]: violates pattern"
+    ) as refused:
         ErasurePlanOperator(task_id="plan", settings=account).execute(context)
     assert KEY not in str(refused.value)
     assert RunContext.of(context, account).journal.read(LAST_FAILURE) is None
@@ -197,7 +196,7 @@ def test_an_erasure_leaves_nothing_among_the_runs_and_of_its_notes_the_receipt(
     assert ERASURE not in RunArchive(lake.client, lake.bucket).run_ids()
     judge_erasure(account, task(ALL_DONE))
     left = lake.client.list_objects_v2(Bucket=lake.bucket, Prefix=f"{erasure_key(ERASURE)}/")["Contents"]
-    assert [found["Key"] for found in left] == [erasure_key(ERASURE, "receipt.json")]
+    assert [entry["Key"] for entry in left] == [erasure_key(ERASURE, "receipt.json")]
     assert ERASURE not in RunArchive(lake.client, lake.bucket).run_ids()
 
 
@@ -220,7 +219,7 @@ def test_after_an_erasure_an_older_run_may_not_go_on(
     assert (after.published, after.gate_failed) == (before.published, before.gate_failed)
     lake.remove("locks/fruits.json")
     with pytest.raises(RunOvertaken, match=ERASURE):
-        make_run("a-night").adopt_or_create()
+        make_run("a-night").find_or_create()
 
 
 def test_each_database_has_a_step_with_metrics_of_its_own(
@@ -253,16 +252,16 @@ def test_a_photo_uploaded_again_meanwhile_is_no_receipt(account: Settings, task:
 def test_the_verdict_is_red_and_tells_unless_all_is_done_and_gives_the_locks_back(
     account: Settings, task: Callable[..., Any], undone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[Notice] = []
-    monkeypatch.setattr(tasks, "tell", lambda _, notice: told.append(notice))
+    notices: list[Notice] = []
+    monkeypatch.setattr(verdict, "tell", lambda _, notice: notices.append(notice))
     context = task(keys=[KEY], expected_photos=2)
     write_receipt(account, context, *carry_out(account, context))
     with pytest.raises(AirflowFailException, match=f"not everything is erased: {undone} is failed"):
         judge_erasure(account, task(ALL_DONE | {undone: "failed"}))
     assert lock_of(account, "fruits").read() is None
-    assert [(notice.anchor, notice.run.run_id) for notice in told] == [("red-run", ERASURE)]
+    assert [(notice.anchor, notice.run.run_id) for notice in notices] == [("red-run", ERASURE)]
     judge_erasure(account, task(ALL_DONE))
-    assert len(told) == 1
+    assert len(notices) == 1
 
 
 @pytest.mark.parametrize(
@@ -273,9 +272,9 @@ def test_a_task_that_was_marked_as_success_is_in_no_receipt(
 ) -> None:
     context = task(keys=[KEY], expected_photos=2)
     exports, photos = carry_out(account, context, without=silent)
-    told = {"erase_exports": exports, "erase_photos": photos} | {silent: None}
+    counts = {"erase_exports": exports, "erase_photos": photos} | {silent: None}
     with pytest.raises(ErasureIncomplete, match=f"^{silent}: nothing says what was erased"):
-        write_receipt(account, context, told["erase_exports"], told["erase_photos"])
+        write_receipt(account, context, counts["erase_exports"], counts["erase_photos"])
 
 
 def test_a_receipt_that_was_marked_as_written_is_red(account: Settings, task: Callable[..., Any]) -> None:
@@ -315,7 +314,7 @@ def test_a_receipt_whose_task_died_while_it_tidied_up_stays_as_it_is(
     write_receipt(account, context, *done)
     assert lake.read(erasure_key(ERASURE, "receipt.json")) == written
     left = lake.client.list_objects_v2(Bucket=lake.bucket, Prefix=f"{erasure_key(ERASURE)}/")["Contents"]
-    assert [found["Key"] for found in left] == [erasure_key(ERASURE, "receipt.json")]
+    assert [entry["Key"] for entry in left] == [erasure_key(ERASURE, "receipt.json")]
 
 
 def test_an_erasure_that_is_planned_again_after_its_receipt_suppresses_what_it_did(
@@ -391,36 +390,37 @@ def test_the_verdict_keeps_the_locks_of_a_cluster_that_may_be_alive(
     def unseen(*_: Any, **__: Any) -> Any:
         raise TimeoutError("not seen ended")
 
-    told: list[Notice] = []
-    monkeypatch.setattr(tasks, "tell", lambda _, notice: told.append(notice))
+    notices: list[Notice] = []
+    monkeypatch.setattr(verdict, "tell", lambda _, notice: notices.append(notice))
     with monkeypatch.context() as patch:
         patch.setattr("fruits_airflow.emr.clusters.ClusterLifecycle.end_all", unseen)
         context = task(ALL_DONE)
         context["ti"].max_tries = 1
         with pytest.raises(TimeoutError):
             judge_erasure(account, context)
-        assert told == [], "a retry looks again"
+        assert notices == [], "a retry looks again"
         with pytest.raises(TimeoutError):
             judge_erasure(account, task(ALL_DONE))
-    assert [notice.cause for notice in told] == ["the erasure could not be judged: not seen ended"]
+    assert [notice.cause for notice in notices] == ["the erasure could not be judged: not seen ended"]
     assert lock_of(account, "fruits").read() is not None
 
 
 def test_the_verdict_ends_a_cluster_whatever_the_lake_denies(
     account: Settings, task: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[float] = []
+    timeouts: list[float] = []
 
     def denied(_: DatabaseLock) -> Any:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject")
 
     monkeypatch.setattr(DatabaseLock, "holding", denied)
     monkeypatch.setattr(
-        "fruits_airflow.emr.clusters.ClusterLifecycle.end_all", lambda _, timeout_s: asked.append(timeout_s)
+        "fruits_airflow.emr.clusters.ClusterLifecycle.end_all",
+        lambda _, timeout_s: timeouts.append(timeout_s),
     )
     with pytest.raises(ClientError, match="AccessDenied"):
         judge_erasure(account, task(ALL_DONE))
-    assert len(asked) == 1
+    assert len(timeouts) == 1
 
 
 @pytest.mark.parametrize(
@@ -454,7 +454,7 @@ def test_what_is_not_confirmed_is_neither_erased_nor_suppressed(
     assert lake.read(erasure_key(ERASURE, "keys.json")) is None
     assert read_state(lake, "fruits") == state
     notices: list[Notice] = []
-    monkeypatch.setattr(tasks, "tell", lambda _, notice: notices.append(notice))
+    monkeypatch.setattr(verdict, "tell", lambda _, notice: notices.append(notice))
     with pytest.raises(AirflowFailException, match=refused):
         judge_erasure(account, task(ALL_DONE | {"plan": "failed"}))
     assert [notice.anchor for notice in notices] == ["refused"]
@@ -471,7 +471,7 @@ def test_what_may_be_gone_already_is_suppressed_all_the_same(
 ) -> None:
     gone = image_id_of("images/Léo.jpg")
     plan_erasure(account, task(image_ids=[gone], expected_photos=0, allow_missing=True))
-    assert suppressed(Lake(laptop.client("s3"), account.lake_bucket), ERASURE).image_ids == {gone}
+    assert read_suppressed(Lake(laptop.client("s3"), account.lake_bucket), ERASURE).image_ids == {gone}
 
 
 def test_a_plan_without_a_number_does_not_wait_for_a_run(account: Settings, task: Callable[..., Any]) -> None:
@@ -500,7 +500,7 @@ def test_an_unknown_parameter_is_refused(account: Settings, task: Callable[..., 
     context["dag_run"].conf = {"key": KEY}
     with pytest.raises(
         ConfigError,
-        match="unknown key; an erasure takes image_ids, keys, prefix, expected_photos, allow_missing",
+        match="unknown key; an erasure takes allow_missing, expected_photos, image_ids, keys, prefix",
     ):
         plan_erasure(account, context)
 

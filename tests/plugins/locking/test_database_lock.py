@@ -217,7 +217,7 @@ def test_a_holder_whose_run_is_alive_is_not_gone(run: RunContext) -> None:
 
 def test_a_holder_whose_cluster_is_alive_is_not_gone(make_run: Callable[..., RunContext]) -> None:
     holder, night = make_run("manual__holder"), make_run("manual__night")
-    holder.adopt_or_create()
+    holder.find_or_create()
     record = holder.lock("fruits").read()
     assert record is not None
     holder.lake.write("locks/fruits.json", _expired(holder))
@@ -236,7 +236,7 @@ def _expired(run: RunContext) -> bytes:
 
 
 def test_a_run_with_a_cluster_holds_the_database(run: RunContext) -> None:
-    cluster = run.adopt_or_create()
+    cluster = run.find_or_create()
     record = run.lock("fruits").read()
     assert record is not None
     assert record.owner == run.identity
@@ -249,7 +249,7 @@ def test_a_resumed_run_makes_no_cluster_beside_another_writer(make_run: Callable
     erasing, night = make_run("manual__erasure", dag_id="erase_images"), make_run("manual__night")
     erasing.lock("fruits").take(now() + HOUR)
     with pytest.raises(LockHeld):
-        night.adopt_or_create()
+        night.find_or_create()
     assert night.history() == []
 
 
@@ -258,14 +258,14 @@ def test_a_resumed_run_does_not_go_back_behind_a_later_one(run: RunContext) -> N
     for state in (PublicationState(begun=later), PublicationState(published=later)):
         set_state(run.lake, "fruits", state)
         with pytest.raises(RunOvertaken, match="manual__later"):
-            run.adopt_or_create()
+            run.find_or_create()
     assert run.history() == []
 
 
 def test_a_resumed_run_goes_on_with_what_it_began(run: RunContext) -> None:
     begun, before = Fingerprint(**run.plan["fingerprint"]), Fingerprint("older", "l", "c", "m", "s")
     set_state(run.lake, "fruits", PublicationState(published=before, begun=begun))
-    assert run.adopt_or_create().job_flow_id
+    assert run.find_or_create().job_flow_id
 
 
 def test_the_call_for_the_holders_cluster_is_logged_with_its_endpoint(
@@ -333,5 +333,5 @@ def test_a_resumed_erasure_keeps_no_lock_while_it_may_not_go_on(make_run: Callab
     erasing = replace(erasing, plan={**erasing.plan, "locked_databases": ["fruits", "fruits_demo"]})
     demo.lock("fruits_demo").take(now() + HOUR)
     with pytest.raises(LockHeld):
-        erasing.adopt_or_create()
+        erasing.find_or_create()
     assert erasing.lock("fruits").read() is None

@@ -66,7 +66,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
 
 
 def test_a_cluster_past_its_deadline_is_ended_though_its_run_is_alive(run: RunContext) -> None:
-    made = run.adopt_or_create().job_flow_id
+    made = run.find_or_create().job_flow_id
     tag(run, made, deadline=(now() - HOUR).isoformat())
     report = sweep_clusters(run.settings, context_of(knows(run, alive=True)))
     assert describe_cluster(run.client, made).state == "TERMINATED"
@@ -77,7 +77,7 @@ def test_a_cluster_past_its_deadline_is_ended_though_its_run_is_alive(run: RunCo
 
 
 def test_a_cluster_whose_run_has_ended_is_ended_before_its_deadline(run: RunContext) -> None:
-    made = run.adopt_or_create().job_flow_id
+    made = run.find_or_create().job_flow_id
     report = sweep_clusters(run.settings, context_of(knows(run, alive=False)))
     assert describe_cluster(run.client, made).state == "TERMINATED"
     assert report[0]["why"] == f"its run {run.identity.run_id} has ended"
@@ -91,13 +91,13 @@ def test_a_cluster_that_is_only_starting_is_ended_too(run: RunContext) -> None:
 
 
 def test_a_cluster_of_a_run_that_is_alive_stays(run: RunContext) -> None:
-    made = run.adopt_or_create().job_flow_id
+    made = run.find_or_create().job_flow_id
     assert sweep_clusters(run.settings, context_of(knows(run, alive=True))) == []
     assert is_live(run, made)
 
 
 def test_an_unknown_run_is_judged_by_its_deadline_alone(run: RunContext) -> None:
-    made = run.adopt_or_create().job_flow_id
+    made = run.find_or_create().job_flow_id
     assert sweep_clusters(run.settings, context_of(run)) == []
     assert is_live(run, made)
     tag(run, made, deadline=(now() - HOUR).isoformat())
@@ -107,7 +107,7 @@ def test_an_unknown_run_is_judged_by_its_deadline_alone(run: RunContext) -> None
 def test_another_deployment_is_never_touched(make_run: Callable[..., RunContext]) -> None:
     mine = make_run()
     other = make_run(settings=replace(mine.settings, deployment_id="other-one"))
-    theirs = other.adopt_or_create().job_flow_id
+    theirs = other.find_or_create().job_flow_id
     tag(other, theirs, deadline=(now() - HOUR).isoformat())
     assert sweep_clusters(mine.settings, context_of(knows(mine, alive=False))) == []
     assert is_live(other, theirs)
@@ -133,7 +133,7 @@ def test_a_cluster_without_the_tags_is_never_touched(run: RunContext, missing: s
 def test_a_deadline_that_cannot_be_read_condemns_nobody(
     run: RunContext, deadline: str | None, ended: bool
 ) -> None:
-    cluster = describe_cluster(run.client, run.adopt_or_create().job_flow_id)
+    cluster = describe_cluster(run.client, run.find_or_create().job_flow_id)
     tags = {name: value for name, value in cluster.tags.items() if name != "deadline"}
     tags |= {"deadline": deadline} if deadline else {}
     assert bool(judge(replace(cluster, tags=tags), KnownRuns())) is ended
@@ -282,7 +282,7 @@ def test_a_region_that_cannot_be_looked_at_is_told_when_no_further_attempt_will_
 def test_a_cluster_that_stays_ends_the_attempts_so_what_is_unseen_is_told_at_once(
     run: RunContext, emr: Callable[..., None], told: list[Notice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run.adopt_or_create()
+    run.find_or_create()
     monkeypatch.setattr(janitor, "end_and_watch", lambda _, ids, *__: ([], dict.fromkeys(ids, "RUNNING")))
     emr("eu-west-3", get_paginator=denied("ThrottlingException"))
     context = context_of(knows(run, alive=False))
@@ -321,7 +321,7 @@ def test_a_region_without_a_client_is_unseen_and_the_rest_is_swept(
 def test_what_a_cluster_that_stays_has_cost_may_be_unknown(
     run: RunContext, told: list[Notice], emr: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run.adopt_or_create()
+    run.find_or_create()
     monkeypatch.setattr(janitor, "end_and_watch", lambda _, ids, *__: ([], dict.fromkeys(ids, "RUNNING")))
     monkeypatch.setattr(janitor, "instances_of", denied("ThrottlingException"))
     with pytest.raises(AirflowFailException, match="does not end"):
@@ -407,7 +407,7 @@ def test_an_ended_run_keeps_its_lock_until_its_cluster_is_seen_ended(
     run: RunContext, emr: Callable[..., None]
 ) -> None:
     run = replace(run, settings=replace(run.settings, list_consistency_s=0.0))
-    run.adopt_or_create()
+    run.find_or_create()
     ended, real = KnownRuns(ended={run.identity.run_id}), run.client
     assert freed(run, ended) == [], "it is alive"
 
@@ -429,7 +429,7 @@ def test_an_ended_run_keeps_its_lock_while_the_listing_may_not_show_its_cluster(
 ) -> None:
     run = make_run(dag_id=dag_id)
     run = replace(run, settings=replace(run.settings, list_consistency_s=60.0))
-    run.adopt_or_create()
+    run.find_or_create()
     unseen = SimpleNamespace(paginate=lambda **_: [{"Clusters": []}])
     emr("eu-west-1", get_paginator=lambda _: unseen)
     assert freed(run, KnownRuns(ended={run.identity.run_id})) == []
@@ -441,7 +441,7 @@ def test_an_ended_run_keeps_its_lock_while_its_named_cluster_lives_however_long_
 ) -> None:
     run = make_run(dag_id=dag_id)
     run = replace(run, settings=replace(run.settings, list_consistency_s=0.0))
-    run.adopt_or_create()
+    run.find_or_create()
     ended, real, state = KnownRuns(ended={run.identity.run_id}), run.client, "TERMINATING"
 
     def describe_cluster(**request: Any) -> Any:

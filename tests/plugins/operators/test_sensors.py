@@ -135,20 +135,20 @@ def test_a_cluster_that_does_not_start_in_time_is_ended_so_that_a_retry_makes_an
 ) -> None:
     context = context_of(run)
     ready = ClusterReadySensor(task_id="ready", settings=run.settings)
-    stuck = run.adopt_or_create().job_flow_id
+    stuck = run.find_or_create().job_flow_id
     with pytest.raises(ClusterLost, match="start_timeout_minutes"):
         ready.resume_execution(
             "execute_complete", {"event": {"status": "timeout", "job_flow_id": stuck}}, context
         )
     assert (cause(run) or ("", ""))[1].startswith(f"ClusterLost: {stuck} is still ")
     until(lambda: clusters.describe_cluster(run.client, stuck).state not in LIVE_STATES)
-    assert run.adopt_or_create().job_flow_id != stuck
+    assert run.find_or_create().job_flow_id != stuck
 
 
 def test_a_cluster_that_does_not_start_in_time_is_ended_though_it_is_protected(
     run: RunContext, starting: Callable[..., None]
 ) -> None:
-    stuck, real = run.adopt_or_create().job_flow_id, run.client
+    stuck, real = run.find_or_create().job_flow_id, run.client
     real.set_termination_protection(JobFlowIds=[stuck], TerminationProtected=True)
     ready = ClusterReadySensor(task_id="ready", settings=run.settings)
     starting()
@@ -160,7 +160,7 @@ def test_a_cluster_that_does_not_start_in_time_is_ended_though_it_is_protected(
 def test_that_a_cluster_refuses_to_end_does_not_hide_that_it_did_not_start(
     run: RunContext, starting: Callable[..., None]
 ) -> None:
-    stuck = run.adopt_or_create().job_flow_id
+    stuck = run.find_or_create().job_flow_id
     ready = ClusterReadySensor(task_id="ready", settings=run.settings)
     starting(terminate_job_flows=denied)
     with pytest.raises(ClusterLost, match="start_timeout_minutes"):
@@ -189,8 +189,8 @@ def test_when_airflow_gives_up_waiting_for_a_cluster_it_is_noted(run: RunContext
 def test_a_retry_gives_a_stuck_cluster_no_further_half_hour(
     run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    starting = replace(run.adopt_or_create(), state="STARTING")
-    monkeypatch.setattr(RunContext, "adopt_or_create", lambda _: starting)
+    starting = replace(run.find_or_create(), state="STARTING")
+    monkeypatch.setattr(RunContext, "find_or_create", lambda _: starting)
     with pytest.raises(TaskDeferred) as deferred:
         ClusterReadySensor(task_id="ready", settings=run.settings).execute(context_of(run))
     assert (

@@ -30,8 +30,8 @@ class Counted:
         self.s3 = boto3.client(
             "s3", endpoint_url=endpoint, region_name="eu-west-1", config=Config(max_pool_connections=16)
         )
-        self.asked: Counter[str] = Counter()
-        self.s3.meta.events.register("before-call.s3", lambda model, **_: self.asked.update([model.name]))
+        self.requests: Counter[str] = Counter()
+        self.s3.meta.events.register("before-call.s3", lambda model, **_: self.requests.update([model.name]))
         self.archive = RunArchive(self.s3, bucket)
         self.bucket = bucket
 
@@ -79,19 +79,19 @@ def test_a_run_without_a_date_in_its_id_is_placed_by_its_age_and_asked_for_once(
     lake.put("by-hand", "listing.parquet", b"x")
     lake.put(RUN)
     assert lake.archive.run_ids() == ["by-hand", RUN]  # it began today
-    lake.asked.clear()
+    lake.requests.clear()
     lake.archive.run_ids()
-    assert lake.asked == {"ListObjectsV2": 1}
+    assert lake.requests == {"ListObjectsV2": 1}
 
 
 def test_a_list_of_many_runs_is_one_request_and_reads_the_records_of_its_page(lake: Counted) -> None:
     for n in range(60):
         lake.put(f"manual__2026-01-12T02:{n:02d}:00+00:00")
-    lake.asked.clear()
+    lake.requests.clear()
     ids = lake.archive.run_ids()
-    assert lake.asked == {"ListObjectsV2": 1}
+    assert lake.requests == {"ListObjectsV2": 1}
     lake.archive.records(ids[:25])
-    assert lake.asked == {"ListObjectsV2": 1, "GetObject": 25}
+    assert lake.requests == {"ListObjectsV2": 1, "GetObject": 25}
 
 
 def test_a_record_that_has_not_changed_is_not_sent_again_and_one_that_has_is_seen(lake: Counted) -> None:
@@ -130,7 +130,7 @@ def test_a_record_that_cannot_be_read_is_a_problem_of_that_run_alone(
     lake.put(RUN, content=content)
     lake.put("other", content={"state": "failed"})
     broken, other = lake.archive.records([RUN, "other"])
-    assert broken.recorded
+    assert broken.has_record
     assert broken.record is None
     assert words in broken.problems[0]
     assert other.record == RunRecord(state="failed")
@@ -165,13 +165,13 @@ def test_a_file_that_is_not_as_the_verdict_judged_it_is_named(lake: Counted) -> 
         lake.put(RUN, f"stages/{stage}.json", content)
     judged = lake.archive.run(RUN)
     assert judged
-    assert judged.changed == []
+    assert judged.changes == []
     lake.put(RUN, "stages/publish.json", b'{"published": false}')
     lake.put(RUN, "stages/load_images.json", {"seconds": 1})
     lake.put(RUN, "report.html", b"forged")
     forged = lake.archive.run(RUN)
     assert forged
-    assert sorted(change.split()[0] for change in forged.changed) == [
+    assert sorted(change.split()[0] for change in forged.changes) == [
         "report.html",
         "stages/load_images.json",
         "stages/publish.json",
@@ -207,15 +207,15 @@ def test_a_run_that_has_only_begun_is_a_run_without_a_record(lake: Counted) -> N
     lake.put(RUN, "listing.parquet", b"x")
     run = lake.archive.run(RUN)
     assert run
-    assert not run.recorded
+    assert not run.has_record
     assert lake.archive.run("manual__2026-01-01T00:00:00+00:00") is None
 
 
 @pytest.mark.parametrize("name", ["..", ".", "", "../state", "a/b", "a\\b", "<b>", "a b", "a\n", "a" * 251])
 def test_no_name_leads_out_of_the_folder_of_the_runs(name: str, lake: Counted) -> None:
-    lake.asked.clear()
+    lake.requests.clear()
     assert lake.archive.run(name) is None
-    assert lake.asked == {}
+    assert lake.requests == {}
 
 
 def test_a_bucket_that_is_not_there_is_an_error_and_no_empty_list(lake: Counted) -> None:

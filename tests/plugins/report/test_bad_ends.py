@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from fruits_airflow.report import render
-from fruits_airflow.report.page import Around
+from fruits_airflow.report.page import Navigation
 from fruits_airflow.runs.record import blank_record
 
 from tests.plugins.report.pages import Page, swapped
@@ -27,30 +27,30 @@ def test_random_weights_raise_an_alarm_before_anything_else(
     assert alarmed.text.index("Weights: random.") < alarmed.text.index("Succeeded")
 
 
-AROUND = Around(home="../", script="../page.js", places=())
+NAVIGATION = Navigation(home="../", script="../page.js", links=())
 
 
 def test_a_run_that_goes_on_is_not_said_to_have_done_nothing(stages: dict[str, Any]) -> None:
     run = {"state": "running", "region": "eu-west-1"}
-    begun = Page(render(run, {}, None, around=AROUND))
+    begun = Page(render(run, {}, None, navigation=NAVIGATION))
     assert "Start cluster going on" in begun.text
     assert "Load images not yet" in begun.text
     assert "Region eu-west-1" in begun.text
     for words in ("did not run", "counted no images", "none was created", "neither forecast", "left no"):
         assert words not in begun.text
-    loading = Page(render(run, {"load_images": stages["load_images"]}, None, around=AROUND))
+    loading = Page(render(run, {"load_images": stages["load_images"]}, None, navigation=NAVIGATION))
     assert "Load images done" in loading.text
     assert "Featurize going on" in loading.text
     assert "Terminate not yet" in loading.text
 
 
 def test_only_the_page_of_a_run_that_goes_on_is_loaded_again_by_itself(run: dict[str, Any]) -> None:
-    def refreshes(record: dict[str, Any], around: Around | None) -> bool:
-        page = Page(render(record, {}, None, around=around))
+    def refreshes(record: dict[str, Any], navigation: Navigation | None) -> bool:
+        page = Page(render(record, {}, None, navigation=navigation))
         return any(meta.get("http-equiv") == "refresh" for meta in page.all("meta"))
 
-    assert refreshes({"state": "running"}, AROUND)
-    assert not refreshes(run, AROUND)
+    assert refreshes({"state": "running"}, NAVIGATION)
+    assert not refreshes(run, NAVIGATION)
     assert not refreshes({"state": "running"}, None), "report.html changes no more"
 
 

@@ -163,16 +163,18 @@ def table(rows: int, labels: int = 1, thumbnail: bytes | None = JPEG) -> pa.Tabl
 
 
 def drawn(sample: pa.Table) -> PcaMap:
-    found = pca_map(sample)
-    assert found is not None
-    return found
+    result = pca_map(sample)
+    assert result is not None
+    return result
 
 
 def test_thumbnails_never_cover_one_another() -> None:
-    shown = [point for point in drawn(table(600)).points if point.drawn]
+    shown = [point for point in drawn(table(600)).points if point.is_drawn]
     assert 50 < len(shown) < 600
-    for one, other in combinations(shown, 2):
-        assert abs(one.x - other.x) >= THUMBNAIL - 0.02 or abs(one.y - other.y) >= THUMBNAIL * ASPECT - 0.02
+    for point, other in combinations(shown, 2):
+        assert (
+            abs(point.x - other.x) >= THUMBNAIL - 0.02 or abs(point.y - other.y) >= THUMBNAIL * ASPECT - 0.02
+        )
 
 
 def test_every_point_lies_inside_with_room_for_its_thumbnail() -> None:
@@ -183,9 +185,9 @@ def test_every_point_lies_inside_with_room_for_its_thumbnail() -> None:
 
 @pytest.mark.parametrize("rows", [1, 5])
 def test_images_that_are_all_alike_lie_in_the_middle(rows: int) -> None:
-    found = drawn(pa.table({"label": ["a"] * rows, "pc1": [7.0] * rows, "pc2": [0.0] * rows}))
-    assert {(point.x, point.y) for point in found.points} == {(50.0, 50.0)}
-    assert 3 <= len(found.x_ticks) <= 7
+    plot = drawn(pa.table({"label": ["a"] * rows, "pc1": [7.0] * rows, "pc2": [0.0] * rows}))
+    assert {(point.x, point.y) for point in plot.points} == {(50.0, 50.0)}
+    assert 3 <= len(plot.x_ticks) <= 7
 
 
 def test_a_larger_second_component_is_drawn_higher() -> None:
@@ -195,8 +197,8 @@ def test_a_larger_second_component_is_drawn_higher() -> None:
 
 
 def test_more_rows_than_the_page_bears_are_counted() -> None:
-    found = drawn(table(MAX_POINTS + 7, thumbnail=None))
-    assert (len(found.points), found.left_out) == (MAX_POINTS, 7)
+    plot = drawn(table(MAX_POINTS + 7, thumbnail=None))
+    assert (len(plot.points), plot.left_out) == (MAX_POINTS, 7)
 
 
 def test_labels_differ_in_colour_or_shape() -> None:
@@ -205,10 +207,10 @@ def test_labels_differ_in_colour_or_shape() -> None:
 
 
 def test_photos_without_label_come_last_in_the_legend() -> None:
-    found = drawn(
+    plot = drawn(
         pa.table({"label": ["zucchini", None, "apple"], "pc1": [1.0, 2.0, 3.0], "pc2": [1.0, 2.0, 3.0]})
     )
-    assert [label.name for label in found.labels] == ["apple", "zucchini", "no label"]
+    assert [label.name for label in plot.labels] == ["apple", "zucchini", "no label"]
 
 
 def test_a_label_knows_its_middle() -> None:

@@ -51,13 +51,13 @@ def test_the_page_loads_nothing_and_runs_nothing(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    ("origin", "said"), [("path", "from a file"), ("imagenet", "ImageNet, from Keras"), (7, "not known")]
+    ("origin", "words"), [("path", "from a file"), ("imagenet", "ImageNet, from Keras"), (7, "not known")]
 )
 def test_where_the_weights_came_from_is_said_in_words(
-    origin: object, said: str, run: dict[str, Any], stages: dict[str, Any]
+    origin: object, words: str, run: dict[str, Any], stages: dict[str, Any]
 ) -> None:
     run["features"]["weights"] = origin
-    assert Page(render(run, stages, None)).text.count(f"Weights {said} ") == 2
+    assert Page(render(run, stages, None)).text.count(f"Weights {words} ") == 2
 
 
 def test_the_run_record_counts_more_than_the_stages(run: dict[str, Any], stages: dict[str, Any]) -> None:
@@ -140,32 +140,32 @@ def test_drift_says_whether_earlier_vectors_stay_comparable(
 ) -> None:
     stages["reduce_pca"]["drift"] = DRIFT
     kept = Page(render(run, stages, None)).text
-    assert "vectors of earlier nights stay comparable" in kept
-    assert "Angle between the bases 4.2 ° 15.0 °" in kept
-    assert "Variance lost by keeping the published basis 0.4 % 2.0 %" in kept
-    moved = DRIFT | {"new_basis": True, "reason": "the PCA models are 20.00 degrees apart, limit 15"}
+    assert "vectors of earlier runs stay comparable" in kept
+    assert "Angle between the PCA models 4.2 ° 15.0 °" in kept
+    assert "Variance lost by keeping the published PCA model 0.4 % 2.0 %" in kept
+    moved = DRIFT | {"new_basis": True, "reason": "the bases are 20.00 degrees apart, limit 15"}
     stages["reduce_pca"]["drift"] = moved
     assert (
-        "A new basis, because the PCA models are 20.00 degrees apart" in Page(render(run, stages, None)).text
+        "A new PCA model, because the bases are 20.00 degrees apart" in Page(render(run, stages, None)).text
     )
 
 
-def test_a_first_night_has_nothing_to_compare_with(run: dict[str, Any], stages: dict[str, Any]) -> None:
+def test_a_first_run_has_nothing_to_compare_with(run: dict[str, Any], stages: dict[str, Any]) -> None:
     first = dict.fromkeys(DRIFT) | {"new_basis": True, "reason": "nothing is published yet"}
     stages["reduce_pca"]["drift"] = first
     text = Page(render(run, stages, None)).text
     assert "because nothing is published yet" in text
-    assert "Angle between the bases" not in text
+    assert "Angle between the PCA models" not in text
 
 
 def test_residency_evidence_is_shown_leaf_by_leaf_and_as_text(run: dict[str, Any]) -> None:
-    found = {
+    evidence = {
         "buckets": {"raw_bucket": {"region": "eu-west-1", "public": False}},
         "endpoints": [{"host": "s3.eu-west-1.amazonaws.com", "calls": 7}],
         "zones": ["a", "b"],
         HOSTILE: HOSTILE,
     }
-    shown = Page(render(run, {}, None, found))
+    shown = Page(render(run, {}, None, evidence))
     for words in (
         "buckets › raw bucket › region eu-west-1",
         "raw bucket › public no",

@@ -34,16 +34,16 @@ class AuthManager:
     allowed = True
 
     def is_authorized_dag(self, *, method: str, access_entity: object, details: object, user: object) -> bool:
-        self.asked = (method, str(access_entity), details.id)  # type: ignore[attr-defined]
+        self.request = (method, str(access_entity), details.id)  # type: ignore[attr-defined]
         return self.allowed
 
 
 @pytest.fixture
 def manager(monkeypatch: pytest.MonkeyPatch) -> AuthManager:
-    made = AuthManager()
-    monkeypatch.setattr(security, "get_auth_manager", lambda: made)
+    manager = AuthManager()
+    monkeypatch.setattr(security, "get_auth_manager", lambda: manager)
     monkeypatch.setattr(DagModel, "get_team_name", lambda _: None)  # would ask Airflow's database
-    return made
+    return manager
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_who_may_not_read_the_dags_runs_gets_nothing(
     manager.allowed = False
     reply = client.get(path)
     assert reply.status_code == 403
-    assert manager.asked == ("GET", "DagAccessEntity.RUN", "fruits_pipeline")
+    assert manager.request == ("GET", "DagAccessEntity.RUN", "fruits_pipeline")
 
 
 def test_a_run_of_another_dag_has_no_report(client: TestClient, deployed: Settings) -> None:

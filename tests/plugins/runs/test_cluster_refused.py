@@ -40,7 +40,7 @@ def test_create_refuses_a_security_configuration_that_leaves_something_open(
     with pytest.raises(
         ClusterRefused, match=r"EnableInTransitEncryption.*MinimumInstanceMetadataServiceVersion"
     ):
-        run.adopt_or_create()
+        run.find_or_create()
     found = [
         one["Name"] for page in emr.get_paginator("list_clusters").paginate() for one in page["Clusters"]
     ]

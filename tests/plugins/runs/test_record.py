@@ -31,7 +31,7 @@ def test_the_page_and_the_record_count_the_same_seconds(
     run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure(run)
-    run.adopt_or_create()
+    run.find_or_create()
     run.desk.end_all(timeout_s=30)
     pages: list[RunRecord] = []
     monkeypatch.setattr(
@@ -45,7 +45,7 @@ def test_the_page_and_the_record_count_the_same_seconds(
 
 
 def test_a_cluster_that_the_listing_does_not_show_yet_is_in_the_record_whole(run: RunContext) -> None:
-    made = run.adopt_or_create()
+    made = run.find_or_create()
     run.desk.end_all(timeout_s=30)
     blind = replace(run)
     blind.__dict__["client"] = hiding(run, 60)
@@ -58,7 +58,7 @@ def test_a_run_whose_profile_is_gone_from_the_files_is_recorded_without_its_cost
     run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure(run)
-    made = run.adopt_or_create()
+    made = run.find_or_create()
     run.desk.end_all(timeout_s=30)
 
     def gone(name: str) -> Any:
@@ -74,7 +74,7 @@ def test_a_run_whose_profile_is_gone_from_the_files_is_recorded_without_its_cost
 def test_a_cluster_that_ended_before_the_plan_is_not_the_runs(
     run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run.adopt_or_create()  # noted by an attempt before `plan` was cleared
+    run.find_or_create()  # noted by an attempt before `plan` was cleared
     run.plan["planned_at"] = datetime.now(UTC).isoformat()  # type: ignore[index]
     monkeypatch.setattr(RunContext, "history", lambda _: [])
     assert assemble_record(run, "nightly", {}).cluster.id is None

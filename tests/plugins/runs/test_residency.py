@@ -165,7 +165,7 @@ def test_after_the_run_its_cluster_and_the_endpoints_it_called_are_in(
     run_id = run.identity.run_id
     run.lake.write_json(run_key(run_id, EVIDENCE), look(run.settings))
     CALLED.keep(run.lake, run_key(run_id))
-    cluster = run.adopt_or_create()
+    cluster = run.find_or_create()
     complete(run.lake, run_id, [cluster])
     evidence = run.lake.read_json(run_key(run_id, EVIDENCE)) or {}
     assert evidence["clusters"][cluster.job_flow_id]["region"] == "eu-west-1"

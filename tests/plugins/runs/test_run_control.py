@@ -179,7 +179,7 @@ def test_what_a_stage_failed_of_is_in_the_record(run: RunContext) -> None:
 
 def test_a_cluster_made_after_the_teardown_is_ended_by_the_verdict(run: RunContext) -> None:
     measure(run)
-    late = run.adopt_or_create().job_flow_id
+    late = run.find_or_create().job_flow_id
     judge_run(run.settings, context_of(run, DONE))
     assert clusters.describe_cluster(run.client, late).state == "TERMINATED"
     assert record(run)["cluster"]["state"] == "TERMINATED"
@@ -248,7 +248,7 @@ def test_a_record_with_only_the_id_of_its_cluster_is_written_by_the_last_attempt
     run: RunContext, told: list[Notice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure(run)
-    made = run.adopt_or_create()
+    made = run.find_or_create()
     run.desk.end_all(timeout_s=30)
     monkeypatch.setattr(RunContext, "history", throttled)
     context = context_of(run, DONE)
@@ -276,7 +276,7 @@ def test_a_skipped_plan_beside_a_live_cluster_is_red(run: RunContext) -> None:
     run.lake.write_json(
         run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"}
     )
-    alive = run.adopt_or_create().job_flow_id
+    alive = run.find_or_create().job_flow_id
     with pytest.raises(AirflowFailException):
         judge_run(run.settings, context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "skipped")))
     assert clusters.describe_cluster(run.client, alive).state not in LIVE_STATES

@@ -1,4 +1,4 @@
-"""Where a reader of a run's page looks next: its tasks in Airflow, its logs, its folder, its tables."""
+"""Links from a run's page: its tasks in Airflow, its logs, its folder, its tables."""
 
 from __future__ import annotations
 
@@ -20,45 +20,40 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Place:
-    """One thing to look at.
+class Link:
+    """A link; `address` is None when no browser can show the target, `is_external` for a site other than Airflow."""
 
-    Attributes:
-        what: what it is.
-        text: its name, or where it lies.
-        address: where a click leads; None when no browser can show it.
-        outside: whether that is a site other than Airflow.
-    """
-
-    what: str
+    title: str
     text: str
     address: str | None = None
-    outside: bool = False
+    is_external: bool = False
 
 
-def places(settings: Settings, client: S3Client, airflow: str, dag_id: str, facts: Facts) -> Iterator[Place]:
-    """Tasks, logs and tables of a run.
+def run_links(
+    settings: Settings, client: S3Client, airflow: str, dag_id: str, facts: Facts
+) -> Iterator[Link]:
+    """Yield links to the tasks, logs and tables of a run.
 
     Args:
-        settings: of the deployment.
+        settings: Settings of this deployment.
         client: S3 client of the lake's region.
-        airflow: address of Airflow's UI, ending in a slash.
-        dag_id: the DAG that the run is one of.
-        facts: of the run; must know its `run_id`.
+        airflow: Address of Airflow's UI, ending in a slash.
+        dag_id: The run's DAG.
+        facts: Facts of the run, with its `run_id`.
     """
     run_id = facts.text("run_id") or ""
     in_airflow = f"{airflow}dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
-    yield Place("DAG run", run_id, in_airflow)
+    yield Link("DAG run", run_id, in_airflow)
     for stage in STAGES:
-        yield Place(f"Log of {NAMES[stage]}", f"task {stage}.wait", f"{in_airflow}/tasks/{stage}.wait")
+        yield Link(f"Log of {NAMES[stage]}", f"task {stage}.wait", f"{in_airflow}/tasks/{stage}.wait")
 
-    def folder(what: str, prefix: str) -> Place:
+    def folder(title: str, prefix: str) -> Link:
         address = console_address(client, settings.lake_bucket, prefix)
-        return Place(what, f"s3://{settings.lake_bucket}/{prefix}", address, outside=True)
+        return Link(title, f"s3://{settings.lake_bucket}/{prefix}", address, is_external=True)
 
     if cluster := facts.text("cluster", "id"):
         yield folder("Cluster’s logs", f"logs/{cluster}/")
     yield folder("Run’s folder", run_key(run_id) + "/")
     database = settings.demo_database if facts.text("mode") == "demo" else settings.database
-    yield Place("Tables", f"{database}: images, rejects, features, pca, pca_models")
+    yield Link("Tables", f"{database}: images, rejects, features, pca, pca_models")
     yield folder("Tables’ files", f"tables/{database}.db/")
