@@ -31,10 +31,10 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, CronTriggerTimetable, task
-from fruits_airflow.config.settings import load_settings
 from fruits_airflow.monitoring import janitor
+from fruits_airflow.monitoring.guard_settings import load_guard_settings
 
-SETTINGS = load_settings()
+SETTINGS = load_guard_settings()
 
 with DAG(
     "cluster_janitor",

@@ -16,10 +16,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable, task
-from fruits_airflow.config.settings import load_settings
 from fruits_airflow.monitoring import publication_check
+from fruits_airflow.monitoring.guard_settings import load_guard_settings
 
-SETTINGS = load_settings()
+SETTINGS = load_guard_settings()
 CRON = publication_check.check_schedule(SETTINGS)
 
 with DAG(

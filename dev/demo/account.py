@@ -75,7 +75,7 @@ class Account:
             AccountFailed: a resource could not be made, or is not as the template says; the message carries the reason.
         """
         # What a real account may leave out is made too: nobody pays for it here, and it is tried.
-        given = {"DeploymentId": deployment_id, "RawPrefix": "photos/", "AlarmEmail": "accounts@example.org"}
+        given = {"DeploymentId": deployment_id, "RawPrefix": "images/", "AlarmEmail": "accounts@example.org"}
         formation = self.client("cloudformation")
         formation.create_stack(
             StackName=STACK,
