@@ -50,12 +50,12 @@ with DAG(
 
     @task
     def end_clusters(**context: Any) -> list[dict[str, Any]]:
-        """Ends what has outlived its run or its deadline; returns what, and why."""
+        """End what has outlived its run or its deadline; return what, and why."""
         return janitor.sweep_clusters(SETTINGS, context)
 
     @task
     def free_locks(**context: Any) -> list[str]:
-        """Gives back each lock whose owner is gone; returns which, and why."""
+        """Remove each lock whose owner is gone; return which, and why."""
         return janitor.free_abandoned_locks(SETTINGS, context)
 
     end_clusters()

@@ -59,12 +59,12 @@ with DAG(
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def report(**context: Any) -> str:
-        """Writes report.html from what the stages measured."""
+        """Write report.html from what the stages measured."""
         return report_task.report_run(SETTINGS, context)
 
     @task(outlets=[PUBLISHED], **cluster_tasks.NO_LEAK)
     def verdict(**context: Any) -> None:
-        """Writes run.json, gives the lock back; fails unless every task did its work and something was published."""
+        """Write run.json and give the lock back; fail unless every task did its work and something was published."""
         judge_run(SETTINGS, context)
 
     plan = PlanOperator(

@@ -37,7 +37,7 @@ with DAG(
 
     @task
     def check_publication() -> str:
-        """Looks for a run that ended well since the last one was due; returns it, or tells and fails."""
+        """Find a run that ended well since the last one was due; without one, send a notice and fail."""
         return publication_check.check_publication(SETTINGS)
 
     check_publication()

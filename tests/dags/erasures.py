@@ -17,7 +17,7 @@ from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from fruits_airflow.emr.code_bundle import CodeBundle
 from fruits_airflow.emr.stage_steps import JOBS, step_for
-from fruits_airflow.runs import run_context, run_control
+from fruits_airflow.runs import preparation, run_context
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.dags.scenarios import cached
@@ -37,7 +37,7 @@ s3.put_object(**place(folder + "/stages/erase_images.json"), Body=json.dumps(fou
 
 
 def main() -> None:
-    """Runs the scenarios given as JSON on the command line, one after the other."""
+    """Run the scenarios of the command line, JSON, one after the other."""
     really_sleep = time.sleep
     time.sleep = lambda seconds: really_sleep(min(seconds, 0.05))  # dag.test() sleeps at each level
     bag = DagBag(str(Path(__file__).resolve().parents[2] / "dags" / "erase_images.py"))
@@ -46,7 +46,7 @@ def main() -> None:
     for kind in (EmrHook, S3Hook):
         kind.get_conn = cached(kind.get_conn)  # type: ignore[method-assign]
     code = CodeBundle(dict.fromkeys((*(f"{job}.py" for job in JOBS), "bootstrap.sh", "fruits.zip"), b"code"))
-    run_control.build_bundle = lambda: code  # type: ignore[attr-defined]
+    preparation.build_bundle = lambda: code  # type: ignore[attr-defined]
     for scenario in json.loads(sys.argv[1]):
         failing = scenario.get("fail")
 

@@ -120,7 +120,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def airflow_environment(home: Path) -> dict[str, str]:
-    """An Airflow of its own."""
+    """Start an Airflow for this module."""
     repository = str(laptop.REPOSITORY)
     return {
         "AIRFLOW_HOME": str(home),
@@ -134,7 +134,7 @@ def airflow_environment(home: Path) -> dict[str, str]:
 
 
 def fruits_environment() -> dict[str, str]:
-    """The deployment under test."""
+    """Return the deployment under test."""
     return {
         "FRUITS_DEPLOYMENT_ID": "dags",
         "FRUITS_RAW_BUCKET": RAW,
@@ -152,7 +152,7 @@ def fruits_environment() -> dict[str, str]:
 
 
 def look(run: Run) -> None:
-    """Adds what the run has left in the lake and in EMR."""
+    """Add what the run has left in the lake and in EMR."""
     key = f"runs/{run.run_id}/run.json"
     run.record = json.loads(laptop.client("s3").get_object(Bucket=LAKE, Key=key)["Body"].read())
     emr = laptop.client("emr")

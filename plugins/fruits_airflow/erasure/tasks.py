@@ -41,13 +41,13 @@ from fruits_airflow.erasure.request import (
 )
 from fruits_airflow.locking.database_lock import DatabaseLock, take_together
 from fruits_airflow.locking.lock_owners import lock_deadline
-from fruits_airflow.runs.attempts import forget_failure
-from fruits_airflow.runs.failures import waited_in_vain
+from fruits_airflow.runs.attempts import clear_failure
+from fruits_airflow.runs.failures import is_lock_timeout
 from fruits_airflow.runs.notices import (
     Anchor,
     Notice,
     is_last_attempt,
-    tell,
+    notify,
 )
 from fruits_airflow.runs.publication import PublicationState, change_state
 from fruits_airflow.runs.residency import bucket_region
@@ -128,7 +128,7 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
         )
     wish = Wish.of(params)
     lake_region = bucket_region(lake.client, "lake_bucket", settings.lake_bucket)
-    forget_failure(lake, erasure_key(run_id))
+    clear_failure(lake, erasure_key(run_id))
     bucket_region(lake.client, "raw_bucket", settings.raw_bucket)
     profile, now = load_profile(settings.demo_profile), datetime.now(UTC)
     require_sound_profile(settings, profile, settings.region, lake_region, now)
@@ -308,7 +308,7 @@ def judge_erasure(settings: Settings, context: Context) -> None:
     except Exception as error:
         if is_last_attempt(context):
             run = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
-            tell(settings, Notice("red-run", run, f"the erasure could not be judged: {error}", None))
+            notify(settings, Notice("red-run", run, f"the erasure could not be judged: {error}", None))
         raise
 
 
@@ -332,10 +332,10 @@ def _judge(settings: Settings, context: Context) -> None:
         if failure:
             problems.insert(0, f"{failure['stage']}: {failure['cause']}")
         cause = f"not everything is erased: {'; '.join(problems)}; clear what failed"
-        anchor: Anchor = "lock-held" if waited_in_vain(failure) else "red-run"
+        anchor: Anchor = "lock-held" if is_lock_timeout(failure) else "red-run"
         if failure and str(failure["cause"]).startswith(ErasureRefused.__name__):
             anchor = "refused"
-        tell(settings, Notice(anchor, run.identity, cause, run.cost_so_far()))
+        notify(settings, Notice(anchor, run.identity, cause, run.cost_so_far()))
         raise AirflowFailException(cause)
     _forget_notes(run)
     log.info("erased: %s", run.lake.uri(erasure_key(ti.run_id, "receipt.json")))

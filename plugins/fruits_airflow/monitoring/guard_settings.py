@@ -1,4 +1,4 @@
-"""The settings of the guards, the DAGs that watch the pipeline: a mistake elsewhere in settings.yaml does not stop them.
+"""The settings of the guards, the DAGs that watch the pipeline: a mistake in settings.yaml does not stop them.
 
 A guard needs a few of the settings. `load_settings` refuses a file with any mistake, which is right for a run and wrong
 for a guard: it would be gone while clusters are alive.
@@ -22,7 +22,16 @@ log = logging.getLogger(__name__)
 _REQUIRED = ("deployment_id", "lake_bucket")
 # A key comes after those that it needs: `notify` is refused without its connection.
 _OPTIONAL = (
-    *("region", "database", "demo_database", "aws_conn_id", "schedule", "timezone", "publish_by_hour", "owner"),
+    *(
+        "region",
+        "database",
+        "demo_database",
+        "aws_conn_id",
+        "schedule",
+        "timezone",
+        "publish_by_hour",
+        "owner",
+    ),
     *("notify_conn_id", "notify_to", "notify", "poll_s", "list_consistency_s", "terminate_timeout_minutes"),
 )
 _UNREAD = {f"{ENVIRONMENT_PREFIX}RAW_BUCKET": "no-guard-reads-it"}  # required of every Settings
@@ -38,7 +47,7 @@ def load_guard_settings(path: Path = SETTINGS_FILE, environment: Mapping[str, st
     try:
         return load_settings(path, environment)
     except FruitsError as error:
-        log.error("The settings are wrong, and the pipeline cannot run: %s", error)  # noqa: TRY400 - it says all
+        log.error("The settings are wrong, and the pipeline cannot run: %s", error)
     values = dict(_lines_of(path))
     values |= {
         key.removeprefix(ENVIRONMENT_PREFIX).lower(): value

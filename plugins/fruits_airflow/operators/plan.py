@@ -8,7 +8,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from fruits_airflow.config.errors import LockHeld
 from fruits_airflow.operators.lock_waiting import LockWaitingOperator
-from fruits_airflow.runs import run_control
+from fruits_airflow.runs import preparation
 from fruits_airflow.runs.failures import record_failure
 from fruits_airflow.runs.run_context import PLAN_TASK
 
@@ -28,8 +28,8 @@ class PlanOperator(LockWaitingOperator):
         """Returns the plan."""
         told = (LockHeld, AirflowSkipException, AirflowFailException)  # by `give_up`, run.json or the log
         with record_failure(self.settings, context, PLAN_TASK, unrecorded=told):
-            return run_control.plan_run(self.settings, context)
+            return preparation.plan_run(self.settings, context)
 
     def give_up(self, context: Context, held: LockHeld) -> NoReturn:
         """Refuses the run."""
-        run_control.refuse_run(self.settings, context, held)
+        preparation.refuse_run(self.settings, context, held)

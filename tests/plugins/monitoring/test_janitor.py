@@ -19,8 +19,8 @@ from fruits_airflow.emr.clusters import LIVE_STATES, describe, find
 from fruits_airflow.locking.airflow_runs import AirflowRuns
 from fruits_airflow.monitoring import janitor
 from fruits_airflow.monitoring.janitor import (
+    expiry_of,
     free_abandoned_locks,
-    judge,
     regions_of,
     sweep_clusters,
 )
@@ -42,13 +42,13 @@ def tag(run: RunContext, job_flow_id: str, **tags: str) -> None:
 
 
 def knows(run: RunContext, alive: bool) -> RunContext:
-    """The run, in an Airflow that knows it."""
+    """Return the run, in an Airflow that knows it."""
     ids = {run.identity.run_id}
     return replace(run, runs=KnownRuns(alive=ids) if alive else KnownRuns(ended=ids))
 
 
 def made_in(run: RunContext, region: str) -> tuple[RunContext, str]:
-    """The run and its cluster in another region, where the account has no security configuration."""
+    """Create the run and its cluster in another region, where the account has no security configuration."""
     elsewhere = replace(run, region=region)
     body = {key: value for key, value in run.body().items() if key != "SecurityConfiguration"}
     return elsewhere, elsewhere.client.run_job_flow(**body)["JobFlowId"]
@@ -61,7 +61,7 @@ def is_live(run: RunContext, job_flow_id: str) -> bool:
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
     notices: list[Notice] = []
-    monkeypatch.setattr(janitor, "tell", lambda _, notice: notices.append(notice))
+    monkeypatch.setattr(janitor, "notify", lambda _, notice: notices.append(notice))
     return notices
 
 
@@ -136,7 +136,7 @@ def test_a_deadline_that_cannot_be_read_condemns_nobody(
     cluster = describe(run.client, run.adopt_or_create().job_flow_id)
     tags = {name: value for name, value in cluster.tags.items() if name != "deadline"}
     tags |= {"deadline": deadline} if deadline else {}
-    assert bool(judge(replace(cluster, tags=tags), KnownRuns())) is ended
+    assert bool(expiry_of(replace(cluster, tags=tags), KnownRuns())) is ended
 
 
 def test_it_looks_wherever_a_run_may_have_made_a_cluster(run: RunContext) -> None:
@@ -159,7 +159,7 @@ def test_a_cluster_in_another_region_is_found(run: RunContext) -> None:
 
 @pytest.fixture
 def emr(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Changes what EMR answers: the client of one region, with methods replaced."""
+    """Replace methods of the EMR client of a region."""
 
     def change(region: str, **methods: Any) -> None:
         real = EmrHook.get_conn
@@ -362,7 +362,7 @@ class LookedAt:
 
 
 def freed(run: RunContext, runs: AirflowRuns) -> list[str]:
-    """What the janitor says it freed; it agrees with what is there."""
+    """Return the locks that the janitor says it removed; check that it has."""
     found = free_abandoned_locks(run.settings, context_of(replace(run, runs=runs)))
     assert bool(found) is (run.lock("fruits").holding() is None)
     return found

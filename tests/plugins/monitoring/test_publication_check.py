@@ -36,7 +36,7 @@ def lake(account: Settings) -> Lake:
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
     notices: list[Notice] = []
-    monkeypatch.setattr(publication_check, "tell", lambda _, notice: notices.append(notice))
+    monkeypatch.setattr(publication_check, "notify", lambda _, notice: notices.append(notice))
     return notices
 
 

@@ -75,7 +75,7 @@ def test_a_cluster_that_ended_before_the_plan_is_not_the_runs(
     run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.adopt_or_create()  # noted by an attempt before `plan` was cleared
-    run.plan["planned_at"] = datetime.now(UTC).isoformat()  # type: ignore[index]
+    run = replace(run, plan=run.plan.model_copy(update={"planned_at": datetime.now(UTC).isoformat()}))
     monkeypatch.setattr(RunContext, "history", lambda _: [])
     assert assemble_record(run, "nightly", {}).cluster.id is None
 

@@ -20,11 +20,12 @@ from fruits_airflow.operators.sensors import StepSensor
 from fruits_airflow.runs import report_task, verdict
 from fruits_airflow.runs.assets import PUBLISHED as PUBLISHED_TABLES
 from fruits_airflow.runs.notices import Notice
-from fruits_airflow.runs.publication import Fingerprint, PublicationState, read_state
+from fruits_airflow.runs.plan import RunPlan
+from fruits_airflow.runs.preparation import plan_run
+from fruits_airflow.runs.publication import PublicationState, read_state
 from fruits_airflow.runs.record import blank_record
 from fruits_airflow.runs.report_task import report_run
 from fruits_airflow.runs.run_context import RunContext
-from fruits_airflow.runs.run_control import plan_run
 from fruits_airflow.runs.run_status import WORK_TASKS, problems_of
 from fruits_airflow.runs.verdict import judge_run
 from fruits_airflow.storage.lake import Lake, run_key
@@ -42,6 +43,11 @@ def lake(run: RunContext) -> Lake:
     return run.lake
 
 
+@pytest.fixture
+def run_plan(plan: dict[str, Any]) -> RunPlan:
+    return RunPlan.model_validate(plan)
+
+
 def record(run: RunContext) -> dict[str, Any]:
     return run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
 
@@ -51,7 +57,7 @@ def throttled(*_: object, **__: object) -> Any:
 
 
 def unplanned(run: RunContext) -> RunContext:
-    return RunContext(run.settings, run.region, run.identity, {}, "", run.runs)
+    return replace(run, plan=None, code_digest="")
 
 
 def test_all_work_done_and_published_is_green(run: RunContext) -> None:
@@ -65,17 +71,19 @@ def test_all_work_done_and_published_is_green(run: RunContext) -> None:
 
 @pytest.mark.parametrize("task", WORK_TASKS)
 @pytest.mark.parametrize("state", ["failed", "upstream_failed", "skipped", "removed", None])
-def test_no_task_may_be_anything_but_done(plan: dict[str, Any], task: str, state: str | None) -> None:
-    assert problems_of({**DONE, task: state}, parsed(), plan) == [f"{task} is {state}"]
+def test_no_task_may_be_anything_but_done(run_plan: RunPlan, task: str, state: str | None) -> None:
+    assert problems_of({**DONE, task: state}, parsed(), run_plan) == [f"{task} is {state}"]
 
 
-def test_the_cause_comes_before_its_consequences(plan: dict[str, Any]) -> None:
+def test_the_cause_comes_before_its_consequences(run_plan: RunPlan) -> None:
     failure = {"stage": "featurize", "cause": "ERROR WeightsMismatch: x"}
     problems = problems_of(
-        {**DONE, "featurize.wait": "failed", "publish.wait": "upstream_failed"}, {}, plan, failure
+        {**DONE, "featurize.wait": "failed", "publish.wait": "upstream_failed"}, {}, run_plan, failure
     )
     assert problems[0] == "featurize: ERROR WeightsMismatch: x"
-    problems = problems_of({**DONE, "publish.wait": "failed"}, parsed({"publish": REFUSED}), plan, failure)
+    problems = problems_of(
+        {**DONE, "publish.wait": "failed"}, parsed({"publish": REFUSED}), run_plan, failure
+    )
     assert problems[0].startswith("the quality gate refused: reject_rate")
 
 
@@ -107,9 +115,9 @@ def test_a_plan_that_was_marked_done_by_hand_is_red(run: RunContext) -> None:
     ],
 )
 def test_every_photo_that_was_listed_must_have_become_something(
-    plan: dict[str, Any], counts: dict[str, int], green: bool
+    run_plan: RunPlan, counts: dict[str, int], green: bool
 ) -> None:
-    problems = problems_of(DONE, parsed(MEASURED | {"load_images": {"images": counts}}), plan)
+    problems = problems_of(DONE, parsed(MEASURED | {"load_images": {"images": counts}}), run_plan)
     assert problems == [] if green else ["and plan has listed 3" in one for one in problems] == [True]
 
 
@@ -143,7 +151,7 @@ def test_a_refusing_gate_is_red_and_remembered(run: RunContext) -> None:
 def test_an_old_run_judged_again_does_not_undo_a_later_publication(
     run: RunContext, published: dict[str, Any]
 ) -> None:
-    later = Fingerprint(**{**run.plan["fingerprint"], "run_id": "manual__later"})
+    later = replace(run.plan.fingerprint, run_id="manual__later")
     set_state(run.lake, "fruits", PublicationState(published=later))
     measure(run, MEASURED | {"publish": published})
     with suppress(AirflowFailException):
@@ -155,7 +163,7 @@ def test_an_old_run_judged_again_does_not_undo_a_later_publication(
 def test_a_verdict_that_is_overtaken_while_it_judges_undoes_nothing(
     run: RunContext, published: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun = Fingerprint(**run.plan["fingerprint"])
+    begun = run.plan.fingerprint
     later = PublicationState(published=replace(begun, run_id="manual__later"))
     set_state(run.lake, "fruits", PublicationState(begun=begun))
     real = verdict.require_not_overtaken
@@ -525,7 +533,7 @@ def test_the_lock_stays_while_a_cluster_may_be_alive(
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
     notices: list[Notice] = []
-    monkeypatch.setattr(verdict, "tell", lambda _, notice: notices.append(notice))
+    monkeypatch.setattr(verdict, "notify", lambda _, notice: notices.append(notice))
     return notices
 
 
@@ -663,7 +671,7 @@ def test_a_teardown_tells_of_a_cluster_that_has_had_its_time_or_that_nobody_will
     context = context_of(run)
     context["ti"].max_tries = max_tries
     with monkeypatch.context() as patch:
-        patch.setattr(emr, "tell", lambda _, notice: told.append(notice))
+        patch.setattr(emr, "notify", lambda _, notice: told.append(notice))
         patch.setattr(ClusterLifecycle, "end_all", never)
         with pytest.raises(type(error), match="j-1"):
             TerminateClusterOperator(task_id="terminate_cluster", settings=run.settings).execute(context)
