@@ -1,14 +1,15 @@
-"""Tells somebody when the night is not published by the hour that the settings name.
+"""Sends a notice when no run has published by the hour that the settings name.
 
 One task, `check_publication`, once a day at `publish_by_hour` in the deployment's time zone.
 
-**Purpose.** A red run tells of itself. A run that never started does not: a paused DAG, a scheduler that hung, a plan
-that still waits. This check stands outside the pipeline and reads what its runs leave in the lake: the last run that
-ended well must be younger than the moment at which the schedule last began a night. A night with nothing to do ended
-well. Without a `schedule` or a `publish_by_hour` it never runs by itself. It guards, so it is not paused when Airflow
-first sees it; it first looks at the next `publish_by_hour`, not at one before it was deployed.
+**Purpose.** A red run sends a notice. A run that never started does not: a paused DAG, a scheduler that hangs, a plan
+that still waits. This check is outside the pipeline and reads what its runs leave in the lake: the last run that ended
+well must be younger than the moment at which the schedule was last due. A run with nothing to do ended well. Without a
+`schedule` or a `publish_by_hour` the check never runs by itself. It is a guard, so it is not paused when Airflow first
+sees it. It first runs at the next `publish_by_hour`, not at one before it was deployed. A mistake in the settings stops
+the pipeline and not this DAG, which reads only the few settings that it needs.
 
-**A rerun** looks again, and tells again if need be. **Cost**: one object read.
+**A rerun** checks again, and sends a notice again if need be. **Cost**: one object read.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ CRON = publication_check.check_schedule(SETTINGS)
 
 with DAG(
     "publication_check",
-    description="Tells somebody when the night is not published in time",
+    description="Sends a notice when no run has published in time",
     doc_md=__doc__,
     # timedelta(0): not for an hour that had passed when this was deployed
     schedule=CRON and CronTriggerTimetable(CRON, timezone=SETTINGS.timezone, run_immediately=timedelta(0)),

@@ -1,7 +1,6 @@
 """The settings of the guards, the DAGs that watch the pipeline: a mistake in settings.yaml does not stop them.
 
-A guard needs a few of the settings. `load_settings` refuses a file with any mistake, which is right for a run and wrong
-for a guard: it would be gone while clusters are alive.
+`load_settings` refuses a file with any mistake. That is right for a run, and wrong for a guard: clusters may be alive.
 """
 
 from __future__ import annotations
@@ -34,11 +33,10 @@ _OPTIONAL = (
     ),
     *("notify_conn_id", "notify_to", "notify", "poll_s", "list_consistency_s", "terminate_timeout_minutes"),
 )
-_UNREAD = {f"{ENVIRONMENT_PREFIX}RAW_BUCKET": "no-guard-reads-it"}  # required of every Settings
 
 
 def load_guard_settings(path: Path = SETTINGS_FILE, environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings; where they are wrong, read only those of the guards and log the rest.
+    """Read the settings; where they are wrong, read only those that a guard needs.
 
     Raises:
         ConfigError: A required setting is missing or wrong; a guard cannot work without it.
@@ -48,29 +46,25 @@ def load_guard_settings(path: Path = SETTINGS_FILE, environment: Mapping[str, st
         return load_settings(path, environment)
     except FruitsError as error:
         log.error("The settings are wrong, and the pipeline cannot run: %s", error)
-    values = dict(_lines_of(path))
-    values |= {
-        key.removeprefix(ENVIRONMENT_PREFIX).lower(): value
-        for key, value in environment.items()
-        if key.startswith(ENVIRONMENT_PREFIX)
-    }
-    accepted = _UNREAD | {_variable(key): values[key] for key in _REQUIRED if key in values}
+    values = {_variable(key): value for key, value in _lines_of(path)} | dict(environment)
+    accepted = {_variable("raw_bucket"): "no-guard-reads-it"}  # no Settings without one
+    accepted |= {name: values[name] for name in map(_variable, _REQUIRED) if name in values}
     settings = _load(accepted)
-    for key in _OPTIONAL:
-        if key in values:
+    for name in map(_variable, _OPTIONAL):
+        if name in values:
             try:
-                settings = _load(accepted | {_variable(key): values[key]})
-                accepted[_variable(key)] = values[key]
+                settings = _load(accepted | {name: values[name]})
+                accepted[name] = values[name]
             except FruitsError as error:
-                log.warning("A guard takes the default of %s: %s", key, error)
+                log.warning("The guards use the default: %s", error)
     return settings
 
 
 def _load(environment: Mapping[str, str]) -> Settings:
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as empty:
-        empty.write("{}")
-        empty.flush()
-        return load_settings(Path(empty.name), environment)
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as no_settings:
+        no_settings.write("{}")
+        no_settings.flush()
+        return load_settings(Path(no_settings.name), environment)
 
 
 def _variable(key: str) -> str:

@@ -107,16 +107,9 @@ def require_not_public(client: S3Client, setting: str, bucket: str) -> None:
         ConfigError: It does not block public access in all four ways, or its configuration may not be read.
         ClientError, BotoCoreError: S3 does not answer now; another attempt asks again.
     """
-    try:
-        block: Mapping[str, Any] = client.get_public_access_block(Bucket=bucket)[
-            "PublicAccessBlockConfiguration"
-        ]
-    except ClientError as error:
-        if error_code(error) in _REFUSED:
-            raise ConfigError(f"{setting}: whether {bucket!r} is public cannot be read: {error}") from error
-        if error_code(error) != "NoSuchPublicAccessBlockConfiguration":
-            raise
-        block = {}
+    subject, absent = f"{setting}: whether {bucket!r} is public", "NoSuchPublicAccessBlockConfiguration"
+    answer = _read(client.get_public_access_block, bucket, subject, absent)
+    block = answer.get("PublicAccessBlockConfiguration", {})
     missing = [name for name in BLOCKS if not block.get(name)]
     if missing:
         raise ConfigError(
@@ -184,20 +177,18 @@ def key_describer(client_of: Callable[[str], Any]) -> Callable[[str, str], str]:
 def _encryption(
     client: S3Client, setting: str, bucket: str, region: str, describe_key: Callable[[str, str], str]
 ) -> dict[str, Any]:
-    try:
-        rules = client.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
-    except ClientError as error:
-        if error_code(error) in _REFUSED:
-            raise ConfigError(f"{setting}: the encryption of {bucket!r} cannot be read: {error}") from error
-        if error_code(error) != "ServerSideEncryptionConfigurationNotFoundError":
-            raise
-        rules = []
+    subject, absent = (
+        f"{setting}: the encryption of {bucket!r}",
+        "ServerSideEncryptionConfigurationNotFoundError",
+    )
+    answer = _read(client.get_bucket_encryption, bucket, subject, absent)
+    rules = answer.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
     default: Mapping[str, Any] = rules[0].get("ApplyServerSideEncryptionByDefault", {}) if rules else {}
     key = default.get("KMSMasterKeyID")
     if not str(default.get("SSEAlgorithm", "")).startswith("aws:kms") or not key:
         # The keys of S3, and the default key of KMS for S3, are in the region of the bucket.
         return {"algorithm": default.get("SSEAlgorithm", "AES256"), "key": "AWS's own", "region": region}
-    arn = key if key.startswith("arn:") else _described(describe_key, setting, region, key)
+    arn = _arn_of(describe_key, setting, region, key)
     key_region = require_eu_region(_region_of_arn(arn), f"{setting}: the key {arn!r} in a region that")
     return {"algorithm": default["SSEAlgorithm"], "key": arn, "region": key_region}
 
@@ -207,7 +198,9 @@ def _region_of_arn(arn: str) -> str:
     return parts[3] if len(parts) > 5 else ""
 
 
-def _described(describe_key: Callable[[str, str], str], setting: str, region: str, key: str) -> str:
+def _arn_of(describe_key: Callable[[str, str], str], setting: str, region: str, key: str) -> str:
+    if key.startswith("arn:"):
+        return key
     try:
         return describe_key(region, key)
     except (ClientError, ResidencyError) as error:
@@ -220,27 +213,35 @@ def _described(describe_key: Callable[[str, str], str], setting: str, region: st
 
 def _policy_digest(client: S3Client, setting: str, bucket: str) -> str | None:
     """Compute the SHA-256 of the bucket policy in force; None without one."""
+    subject, absent = f"{setting}: the policy of {bucket!r}", "NoSuchBucketPolicy"
+    answer = _read(client.get_bucket_policy, bucket, subject, absent)
+    policy = answer.get("Policy")
+    return policy and hashlib.sha256(json.dumps(json.loads(policy), sort_keys=True).encode()).hexdigest()
+
+
+def _read(call: Callable[..., Any], bucket: str, subject: str, absent: str) -> Mapping[str, Any]:
+    """Return the answer of S3; empty where its error code is `absent`.
+
+    Raises:
+        ConfigError: The account or the settings do not allow the call.
+    """
     try:
-        policy = client.get_bucket_policy(Bucket=bucket)["Policy"]
+        answer: Mapping[str, Any] = call(Bucket=bucket)
     except ClientError as error:
-        if error_code(error) == "NoSuchBucketPolicy":
-            return None
+        if error_code(error) == absent:
+            return {}
         if error_code(error) in _REFUSED:
-            raise ConfigError(f"{setting}: the policy of {bucket!r} cannot be read: {error}") from error
+            raise ConfigError(f"{subject} cannot be read: {error}") from error
         raise
-    return hashlib.sha256(json.dumps(json.loads(policy), sort_keys=True).encode()).hexdigest()
+    return answer
 
 
 def _region_lock() -> dict[str, str]:
     """Describe the template that binds Airflow's role to its region: a task may not read the policy of its own role."""
     template = REPOSITORY / "include" / "stack.yaml"
-    digest = (
-        hashlib.sha256(template.read_bytes()).hexdigest()
-        if template.is_file()
-        else "not deployed with the DAGs"
-    )
+    digest = hashlib.sha256(template.read_bytes()).hexdigest() if template.is_file() else None
     return {
         "declared_in": "include/stack.yaml",
         "condition": "aws:RequestedRegion",
-        "template_sha256": digest,
+        "template_sha256": digest or "not deployed with the DAGs",
     }
