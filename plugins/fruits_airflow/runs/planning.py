@@ -262,15 +262,17 @@ def _list_photos(
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         path = folder / "listing.parquet"
-        wanted = listing.PhotoFilter(prefix)
+        photo_filter = listing.PhotoFilter(prefix)
         objects = bucket_listing.list_objects(lake.client, bucket, prefix, settings.raw_bucket_owner)
-        photos = wanted.photos(objects)
+        photos = photo_filter.photos(objects)
         if parameters.limit is not None:
             photos = iter(listing.choose(photos, parameters.limit))
         summary = listing.write_listing(photos, path)
-        if wanted.leftovers:
-            count, kinds = wanted.leftovers.total(), dict(wanted.leftovers.most_common(10))
-            log.warning("%d leftovers of file managers are not loaded: %s", count, kinds)
+        if photo_filter.leftovers:
+            log.warning(
+                "%d leftovers of file managers are not loaded: %s",
+                *(photo_filter.leftovers.total(), dict(photo_filter.leftovers.most_common(10))),
+            )
         if not summary.images:
             raise RunRefused(
                 f"input_prefix: no photo below s3://{bucket}/{prefix}; "
@@ -293,7 +295,7 @@ def _list_photos(
         *(parameters.mode, summary.images, summary.size_bytes),
         *(changes.new, changes.unchanged, changes.removed),
     )
-    return ListedPhotos(summary, changes, wanted.leftovers, expected)
+    return ListedPhotos(summary, changes, photo_filter.leftovers, expected)
 
 
 def _earlier_listing(lake: Lake, earlier: Fingerprint | None, folder: Path) -> Path | None:

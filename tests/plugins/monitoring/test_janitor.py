@@ -48,9 +48,10 @@ def knows(run: RunContext, alive: bool) -> RunContext:
 
 
 def made_in(run: RunContext, region: str) -> tuple[RunContext, str]:
-    """Create the run and its cluster in another region, where the account has no security configuration."""
+    """Create the run and its cluster in another region, where the account has no subnet and no security configuration."""
     elsewhere = replace(run, region=region)
     body = {key: value for key, value in run.body().items() if key != "SecurityConfiguration"}
+    body["Instances"] = {key: value for key, value in body["Instances"].items() if key != "Ec2SubnetId"}
     return elsewhere, elsewhere.client.run_job_flow(**body)["JobFlowId"]
 
 
