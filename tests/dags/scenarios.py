@@ -40,13 +40,13 @@ CODE = CodeBundle(dict.fromkeys((*(f"{job}.py" for job in JOBS), "bootstrap.sh",
 
 def cached(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """`make`, called once for each kind of client."""
-    made: dict[str, Any] = {}
+    clients: dict[str, Any] = {}
 
     def once(hook: Any) -> Any:
         key = f"{hook.client_type} {hook.region_name} {hook.config.retries}"
-        if key not in made:
-            made[key] = make(hook)
-        return made[key]
+        if key not in clients:
+            clients[key] = make(hook)
+        return clients[key]
 
     return once
 
@@ -57,15 +57,15 @@ def leave_clusters(run_id: str) -> list[str]:
     had = next(c for c in emr.list_clusters()["Clusters"] if c["Name"].endswith(run_id))
     cluster = emr.describe_cluster(ClusterId=had["Id"])["Cluster"]
     master = {"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}
-    made = []
+    ids = []
     for name in (run_id, "manual__unknown"):
         request = {key: cluster[key] for key in ("ReleaseLabel", "ServiceRole", "LogUri")}
         request["JobFlowRole"] = cluster["Ec2InstanceAttributes"]["IamInstanceProfile"]
         request["Name"] = cluster["Name"].replace(run_id, name)
         request["Tags"] = [{**tag, "Value": tag["Value"].replace(run_id, name)} for tag in cluster["Tags"]]
         request["Instances"] = {"InstanceGroups": [master], "KeepJobFlowAliveWhenNoSteps": True}
-        made.append(emr.run_job_flow(**request)["JobFlowId"])
-    return made
+        ids.append(emr.run_job_flow(**request)["JobFlowId"])
+    return ids
 
 
 def lock_for(seconds: float) -> None:

@@ -45,7 +45,7 @@ class Erasure:
     def receipt(self) -> dict[str, Any] | None:
         """What it says of itself."""
         objects = laptop.client("s3").list_objects_v2(Bucket=LAKE, Prefix=f"erasures/{self.run_id}/")
-        names = [found["Key"] for found in objects.get("Contents", [])]
+        names = [item["Key"] for item in objects.get("Contents", [])]
         if f"erasures/{self.run_id}/receipt.json" not in names:
             return None
         assert names == [f"erasures/{self.run_id}/receipt.json"], "the request must go"
@@ -91,7 +91,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         log = output.read_text()
         results = [json.loads(line[7:]) for line in log.splitlines() if line.startswith("RESULT ")]
         assert len(results) == len(SCENARIOS), log[-4000:]
-        yield World({name: Erasure(**one) for name, one in zip(SCENARIOS, results, strict=True)}, log)
+        yield World({name: Erasure(**result) for name, result in zip(SCENARIOS, results, strict=True)}, log)
 
 
 def test_a_good_erasure_does_every_task(world: World) -> None:
@@ -106,7 +106,7 @@ def test_its_receipt_says_in_digests_and_counts_what_is_gone(world: World) -> No
     assert receipt["image_ids"] == [ID]
     assert receipt["content_sha256"] == [ID], "put_photos writes the key as content"
     assert receipt["photos"] == {"versions": 2, "markers": 0, "uploads": 0}
-    assert {name: found["rows"] for name, found in receipt["tables"].items()} == {
+    assert {name: table["rows"] for name, table in receipt["tables"].items()} == {
         "fruits": {"images": 1},
         "fruits_demo": {"images": 1},
         "fruits_notebook": {"images": 1},
@@ -116,13 +116,13 @@ def test_its_receipt_says_in_digests_and_counts_what_is_gone(world: World) -> No
 
 def test_nothing_names_the_photo_any_more_but_receipts_and_suppression(world: World) -> None:
     s3 = laptop.client("s3")
-    found = find_everywhere(s3, [RAW, LAKE], {"key": KEY, "id": ID, "other": OTHER})
-    assert found["other"] == {OTHER}
-    assert found["key"] == set()
+    names = find_everywhere(s3, [RAW, LAKE], {"key": KEY, "id": ID, "other": OTHER})
+    assert names["other"] == {OTHER}
+    assert names["key"] == set()
     runs = {name: world.erasures[name].run_id for name in ("good", "again", "broken step")}
     allowed = {f"suppression/{run_id}.parquet" for run_id in runs.values()}
     allowed |= {f"erasures/{runs[name]}/receipt.json" for name in ("good", "again")}
-    assert found["id"] - allowed == {f"erasures/{runs['broken step']}/request.json"}, (
+    assert names["id"] - allowed == {f"erasures/{runs['broken step']}/request.json"}, (
         "it is red, to be cleared"
     )
 
@@ -137,7 +137,7 @@ def test_a_broken_step_leaves_the_photo_suppressed_and_the_erasure_red(world: Wo
     )
     assert "ERROR CommitFailed" in world.log
     suppressed = laptop.client("s3").list_objects_v2(Bucket=LAKE, Prefix="suppression/")["Contents"]
-    assert f"suppression/{erasure.run_id}.parquet" in {found["Key"] for found in suppressed}
+    assert f"suppression/{erasure.run_id}.parquet" in {item["Key"] for item in suppressed}
 
 
 def test_the_dag_gives_the_role_of_the_settings_the_right_to_trigger_it(world: World) -> None:

@@ -311,10 +311,8 @@ def test_a_red_run_is_told_with_its_cause_and_what_to_do(world: World) -> None:
 def test_a_dag_that_follows_the_published_tables_is_triggered_once(world: World) -> None:
     world.airflow("scheduler", "--num-runs", "8")
     with closing(sqlite3.connect(world.home / "airflow.db")) as database:
-        found = database.execute("select dag_id, state from dag_run where dag_id like 'follow%'").fetchall()
-    assert found == [("follow_fruits", "success")], (
-        "the demo's tables were not published, and the others once"
-    )
+        rows = database.execute("select dag_id, state from dag_run where dag_id like 'follow%'").fetchall()
+    assert rows == [("follow_fruits", "success")], "the demo's tables were not published, and the others once"
 
 
 def test_the_janitor_ends_the_cluster_of_a_run_that_airflow_knows_to_have_ended(world: World) -> None:

@@ -124,9 +124,9 @@ def test_a_new_model_forecasts_every_image(
     counted: list[int] = []
     real = planning.forecast_run
 
-    def counting(asked: Any, lake: Any, profile: Any, work: Any, private: bool) -> Any:
+    def counting(parameters: Any, lake: Any, profile: Any, work: Any, private: bool) -> Any:
         counted.append(work.images)
-        return real(asked, lake, profile, work, private)
+        return real(parameters, lake, profile, work, private)
 
     monkeypatch.setattr(planning, "forecast_run", counting)
     publish(lake, plan_of())
@@ -163,10 +163,10 @@ def test_leftovers_of_file_managers_are_neither_photos_nor_silent(
 def test_a_bucket_of_another_account_is_refused(plan_of: Planner, account: Settings) -> None:
     real = laptop.client("s3")
 
-    def head_bucket(**asked: str) -> Any:
-        if asked.get("ExpectedBucketOwner", "123456789012") != "123456789012":
+    def head_bucket(**request: str) -> Any:
+        if request.get("ExpectedBucketOwner", "123456789012") != "123456789012":
             raise ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadBucket")
-        return real.head_bucket(**asked)
+        return real.head_bucket(**request)
 
     client = Double(real, head_bucket=head_bucket)
     for_others = replace(account, raw_bucket_owner="210987654321")

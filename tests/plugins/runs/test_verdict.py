@@ -118,7 +118,7 @@ def test_every_photo_that_was_listed_must_have_become_something(
     run_plan: RunPlan, counts: dict[str, int], green: bool
 ) -> None:
     problems = problems_of(DONE, parsed(MEASURED | {"load_images": {"images": counts}}), run_plan)
-    assert problems == [] if green else ["and plan has listed 3" in one for one in problems] == [True]
+    assert problems == [] if green else ["and plan has listed 3" in problem for problem in problems] == [True]
 
 
 def test_a_run_whose_tasks_were_marked_failed_by_hand_is_red(run: RunContext) -> None:
@@ -229,7 +229,7 @@ def test_a_cluster_that_cannot_be_seen_ended_turns_the_run_red(
 
 @pytest.mark.parametrize("decided", ["skipped", None])
 def test_an_attempt_that_is_not_the_last_leaves_the_word_to_the_next(
-    run: RunContext, told: list[Notice], monkeypatch: pytest.MonkeyPatch, decided: str | None
+    run: RunContext, notices: list[Notice], monkeypatch: pytest.MonkeyPatch, decided: str | None
 ) -> None:
     if decided:
         run.lake.write_json(
@@ -245,30 +245,30 @@ def test_an_attempt_that_is_not_the_last_leaves_the_word_to_the_next(
         patch.setattr(ClusterLifecycle, "end_all", throttled)
         with pytest.raises(TimeoutError, match="Throttling"):
             judge_run(run.settings, context)
-    assert (record(run), told) == (before, [])
+    assert (record(run), notices) == (before, [])
     context["ti"].try_number = 2
     judge_run(run.settings, context)
     assert record(run)["state"] == (decided or "succeeded")
-    assert told == []
+    assert notices == []
 
 
 def test_a_record_with_only_the_id_of_its_cluster_is_written_by_the_last_attempt_only(
-    run: RunContext, told: list[Notice], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, notices: list[Notice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure(run)
-    made = run.adopt_or_create()
+    created = run.adopt_or_create()
     run.desk.end_all(timeout_s=30)
     monkeypatch.setattr(RunContext, "history", throttled)
     context = context_of(run, DONE)
     context["ti"].max_tries = 1
     with pytest.raises(ClientError, match="Throttling"):
         judge_run(run.settings, context)
-    assert (record(run), told) == ({}, [])
+    assert (record(run), notices) == ({}, [])
     context["ti"].try_number = 2
     judge_run(run.settings, context)
     assert record(run)["state"] == "succeeded"
     cluster = record(run)["cluster"]
-    assert (cluster["id"], cluster["name"], cluster["state"]) == (made.job_flow_id, made.name, None)
+    assert (cluster["id"], cluster["name"], cluster["state"]) == (created.job_flow_id, created.name, None)
 
 
 def test_a_plan_that_skipped_alone_is_green(run: RunContext) -> None:
@@ -366,17 +366,17 @@ def test_the_record_merges_what_each_stage_measured(make_run: Callable[..., RunC
     }
     measure(run, MEASURED | stages)
     judge_run(run.settings, context_of(run, DONE))
-    found = record(run)
-    drift = {name: value for name, value in found["drift"].items() if value is not None}
+    content = record(run)
+    drift = {name: value for name, value in content["drift"].items() if value is not None}
     assert drift == {"angle_degrees": 7.5, "new_basis": False}
     nothing = dict.fromkeys(("unchanged", "removed", "suppressed"), 0)
-    assert found["images"] == {"seen": 3, "new": 3, "loaded": 2, "rejected": 1, **nothing}
-    assert found["rejects_by_code"] == {"x": 1}
-    assert found["features"]["rows"] == 2
-    assert found["features"]["weights"] == "path"
-    assert found["bytes"] == {"input": 30, "pixels": 0, "features": 9, "pca": 0}
-    assert found["seconds"]["featurize"] == 3
-    assert set(found) == set(blank_record("r", "demo", "eu-west-1"))
+    assert content["images"] == {"seen": 3, "new": 3, "loaded": 2, "rejected": 1, **nothing}
+    assert content["rejects_by_code"] == {"x": 1}
+    assert content["features"]["rows"] == 2
+    assert content["features"]["weights"] == "path"
+    assert content["bytes"] == {"input": 30, "pixels": 0, "features": 9, "pca": 0}
+    assert content["seconds"]["featurize"] == 3
+    assert set(content) == set(blank_record("r", "demo", "eu-west-1"))
 
 
 # the lock of the database
@@ -420,7 +420,7 @@ def denied_at(monkeypatch: pytest.MonkeyPatch, call: str, where: str) -> None:
 )
 def test_what_the_last_attempt_cannot_do_is_in_the_record_and_an_earlier_one_leaves_it_to_the_next(
     run: RunContext,
-    told: list[Notice],
+    notices: list[Notice],
     monkeypatch: pytest.MonkeyPatch,
     call: str,
     where: str,
@@ -436,13 +436,13 @@ def test_what_the_last_attempt_cannot_do_is_in_the_record_and_an_earlier_one_lea
         denied_at(patch, call, where)
         with pytest.raises(ClientError, match="AccessDenied"):
             judge_run(run.settings, context)
-        assert (record(run), told) == ({}, [])
+        assert (record(run), notices) == ({}, [])
         context["ti"].try_number = 2
         with pytest.raises(AirflowFailException, match=reason):
             judge_run(run.settings, context)
     assert record(run)["state"] == "failed"
     assert "AccessDenied" in record(run)["reason"]
-    assert [notice.anchor for notice in told] == ["red-run"]
+    assert [notice.anchor for notice in notices] == ["red-run"]
     assert not context["outlet_events"]
     page = run.lake.read(run_key(run.identity.run_id, "report.html")) or b""
     assert b"AccessDenied" in page
@@ -452,7 +452,7 @@ def test_what_the_last_attempt_cannot_do_is_in_the_record_and_an_earlier_one_lea
 
 
 def test_what_a_plan_has_decided_is_not_written_over_unread(
-    run: RunContext, told: list[Notice], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, notices: list[Notice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     skipped, decision = unplanned(run), {"state": "skipped", "reason": "nothing new"}
     run.lake.write_json(run_key(run.identity.run_id, "run.json"), decision)
@@ -462,7 +462,7 @@ def test_what_a_plan_has_decided_is_not_written_over_unread(
         with pytest.raises(ClientError, match="AccessDenied"):
             judge_run(run.settings, context)
     assert record(run) == decision
-    assert [notice.anchor for notice in told] == ["red-run"]
+    assert [notice.anchor for notice in notices] == ["red-run"]
     judge_run(run.settings, context)
 
 
@@ -527,18 +527,18 @@ def test_the_lock_stays_while_a_cluster_may_be_alive(
     assert run.lock("fruits").holding() is not None
 
 
-# who is told
+# notices
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
+def notices(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
     notices: list[Notice] = []
     monkeypatch.setattr(verdict, "notify", lambda _, notice: notices.append(notice))
     return notices
 
 
 def test_a_publication_is_an_event_of_its_database_and_no_news_for_anybody(
-    run: RunContext, told: list[Notice]
+    run: RunContext, notices: list[Notice]
 ) -> None:
     pca = {"pca": {"pca_id": "p1", "k": 2, "explained_variance": 0.9, "n": 3}}
     measure(run, MEASURED | {"reduce_pca": pca})
@@ -550,7 +550,7 @@ def test_a_publication_is_an_event_of_its_database_and_no_news_for_anybody(
         f"s3://{run.settings.lake_bucket}/tables/fruits.db",
     )
     assert extra == {"run_id": run.identity.run_id, "pca_id": "p1", "rows": 3}
-    assert told == []
+    assert notices == []
     settled = read_state(run.lake, "fruits").settled
     assert settled is not None
     assert (settled.run_id, settled.outcome) == (run.identity.run_id, "succeeded")
@@ -565,22 +565,26 @@ def test_a_publication_is_an_event_of_its_database_and_no_news_for_anybody(
     ],
 )
 def test_a_red_run_is_told_and_is_no_event(
-    run: RunContext, told: list[Notice], states: dict[str, str], published: dict[str, Any] | None, anchor: str
+    run: RunContext,
+    notices: list[Notice],
+    states: dict[str, str],
+    published: dict[str, Any] | None,
+    anchor: str,
 ) -> None:
     if published:
         measure(run, MEASURED | {"publish": published})
     context = context_of(run, states)
     with pytest.raises(AirflowFailException):
         judge_run(run.settings, context)
-    assert [(notice.anchor, notice.run) for notice in told] == [(anchor, run.identity)]
-    assert told[0].cause == record(run)["reason"]
-    assert told[0].cost_eur == record(run)["cost"]["estimate_eur"]
+    assert [(notice.anchor, notice.run) for notice in notices] == [(anchor, run.identity)]
+    assert notices[0].cause == record(run)["reason"]
+    assert notices[0].cost_eur == record(run)["cost"]["estimate_eur"]
     assert not context["outlet_events"]
     assert read_state(run.lake, "fruits").settled is None
 
 
 def test_a_resumed_run_that_finds_the_database_locked_says_so(
-    make_run: Callable[..., RunContext], told: list[Notice]
+    make_run: Callable[..., RunContext], notices: list[Notice]
 ) -> None:
     run, other = make_run(), make_run("manual__other")
     measure(run, MEASURED | {"publish": REFUSED})  # of the attempt before
@@ -590,32 +594,32 @@ def test_a_resumed_run_that_finds_the_database_locked_says_so(
         wait.execute(context_of(run))
     with pytest.raises(AirflowFailException):
         judge_run(run.settings, context_of(run, DONE | {"featurize.wait": "failed"}))
-    assert [notice.anchor for notice in told] == ["lock-held"]
-    assert "LockHeld: fruits is locked by fruits_pipeline run manual__other" in told[0].cause
+    assert [notice.anchor for notice in notices] == ["lock-held"]
+    assert "LockHeld: fruits is locked by fruits_pipeline run manual__other" in notices[0].cause
 
 
 @pytest.mark.parametrize(
     ("reason", "anchor"), [("CostCeilingExceeded: too dear", "refused"), ("LockHeld: by x", "lock-held")]
 )
-def test_a_refusal_is_told(run: RunContext, told: list[Notice], reason: str, anchor: str) -> None:
+def test_a_refusal_is_told(run: RunContext, notices: list[Notice], reason: str, anchor: str) -> None:
     run.lake.write_json(run_key(run.identity.run_id, "run.json"), {"state": "refused", "reason": reason})
     with pytest.raises(AirflowFailException):
         judge_run(run.settings, context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "upstream_failed")))
-    assert [(notice.anchor, notice.cause, notice.cost_eur) for notice in told] == [(anchor, reason, 0.0)]
+    assert [(notice.anchor, notice.cause, notice.cost_eur) for notice in notices] == [(anchor, reason, 0.0)]
 
 
-def test_a_night_with_nothing_to_do_is_no_event_and_no_news(run: RunContext, told: list[Notice]) -> None:
+def test_a_night_with_nothing_to_do_is_no_event_and_no_news(run: RunContext, notices: list[Notice]) -> None:
     run.lake.write_json(
         run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"}
     )
     context = context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "skipped"))
     judge_run(run.settings, context)
-    assert told == []
+    assert notices == []
     assert not context["outlet_events"]
 
 
 def test_a_cluster_that_does_not_end_is_told(
-    run: RunContext, told: list[Notice], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, notices: list[Notice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object, **__: object) -> None:
         raise TimeoutError("not seen ended: j-1")
@@ -626,15 +630,15 @@ def test_a_cluster_that_does_not_end_is_told(
         patch.setattr(ClusterLifecycle, "end_all", never)
         with pytest.raises(TimeoutError):
             judge_run(run.settings, context_of(run, DONE))
-    assert [notice.anchor for notice in told] == ["cluster-will-not-die"]
-    assert "j-1" in told[0].cause
+    assert [notice.anchor for notice in notices] == ["cluster-will-not-die"]
+    assert "j-1" in notices[0].cause
     assert b"j-1" in (run.lake.read(run_key(run.identity.run_id, "report.html")) or b"")
 
 
 @pytest.mark.parametrize(("max_tries", "expected"), [(0, ["red-run"]), (1, [])])
 def test_a_run_that_cannot_be_judged_is_told_once(
     run: RunContext,
-    told: list[Notice],
+    notices: list[Notice],
     monkeypatch: pytest.MonkeyPatch,
     max_tries: int,
     expected: list[str],
@@ -644,8 +648,8 @@ def test_a_run_that_cannot_be_judged_is_told_once(
     context["ti"].max_tries = max_tries
     with pytest.raises(ClientError):
         judge_run(run.settings, context)
-    assert [notice.anchor for notice in told] == expected
-    assert all("Throttling" in notice.cause and notice.run == run.identity for notice in told)
+    assert [notice.anchor for notice in notices] == expected
+    assert all("Throttling" in notice.cause and notice.run == run.identity for notice in notices)
 
 
 @pytest.mark.parametrize(
@@ -663,7 +667,7 @@ def test_a_run_that_cannot_be_judged_is_told_once(
 def test_a_teardown_tells_of_a_cluster_that_has_had_its_time_or_that_nobody_will_try_to_end_again(
     run: RunContext, monkeypatch: pytest.MonkeyPatch, error: Exception, max_tries: int, expected: list[str]
 ) -> None:
-    told: list[Notice] = []
+    notices: list[Notice] = []
 
     def never(*_: object, **__: object) -> None:
         raise error
@@ -671,12 +675,14 @@ def test_a_teardown_tells_of_a_cluster_that_has_had_its_time_or_that_nobody_will
     context = context_of(run)
     context["ti"].max_tries = max_tries
     with monkeypatch.context() as patch:
-        patch.setattr(emr, "notify", lambda _, notice: told.append(notice))
+        patch.setattr(emr, "notify", lambda _, notice: notices.append(notice))
         patch.setattr(ClusterLifecycle, "end_all", never)
         with pytest.raises(type(error), match="j-1"):
             TerminateClusterOperator(task_id="terminate_cluster", settings=run.settings).execute(context)
-    assert [(notice.anchor, notice.run) for notice in told] == [(anchor, run.identity) for anchor in expected]
-    assert all("j-1" in notice.cause and notice.cost_eur == 0 for notice in told)
+    assert [(notice.anchor, notice.run) for notice in notices] == [
+        (anchor, run.identity) for anchor in expected
+    ]
+    assert all("j-1" in notice.cause and notice.cost_eur == 0 for notice in notices)
 
 
 def test_a_channel_that_fails_does_not_change_how_a_run_ends(
