@@ -45,6 +45,7 @@ _LIMITS = (
     *("batch_size", "max_reject_rate", "min_explained_variance", "min_agreement"),
     *("max_drift_degrees", "max_variance_loss"),
 )
+_PASSED_ON = ("raw_bucket", "lake_bucket", "max_removed_rows")
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,9 @@ def make_plan(
     _require_readable_input(settings, parameters, client)
     evidence = survey(settings, parameters.region, client, describe_key)
     lake_region: str = evidence["buckets"]["lake_bucket"]["region"]
-    _require_roles(settings)
+    for role in ("service_role", "instance_profile"):
+        if getattr(settings, role) is None:
+            raise ConfigError(f"{role}: not set; take it from the outputs of the stack (include/stack.yaml)")
     model = find_model(lake, parameters)
     code_digest = build_bundle().digest
     profile, eur_per_hour = price_profile(
@@ -120,19 +123,16 @@ def make_plan(
     return RunPlan.model_validate(
         {
             **vars(parameters),
-            **{name: getattr(settings, name) for name in _LIMITS},
+            **{name: getattr(settings, name) for name in (*_LIMITS, *_PASSED_ON)},
             "run_id": run_id,
             "planned_at": now.isoformat(),
             "run_folder": lake.uri(run_key(run_id)),
-            "raw_bucket": settings.raw_bucket,
-            "lake_bucket": settings.lake_bucket,
             "lake_region": lake_region,
             "model_id": fingerprint.model_id,
             "weights": model.get("weights", "unknown"),
             "max_bytes": settings.max_photo_mib * 2**20,
             "max_pixels": settings.max_photo_megapixels * 10**6,
             "max_removed_share": 1.0 if parameters.force else settings.max_removed_share,
-            "max_removed_rows": settings.max_removed_rows,
             "expected_removals": photos.expected_removals,
             "leftovers": dict(photos.leftovers),
             "eur_per_hour": eur_per_hour,
@@ -239,12 +239,6 @@ def _require_readable_input(settings: Settings, parameters: RunParameters, clien
         ) from error
 
 
-def _require_roles(settings: Settings) -> None:
-    for name in ("service_role", "instance_profile"):
-        if getattr(settings, name) is None:
-            raise ConfigError(f"{name}: not set; take it from the outputs of the stack (include/stack.yaml)")
-
-
 def _list_photos(
     settings: Settings,
     parameters: RunParameters,
@@ -316,11 +310,7 @@ def _earlier_listing(lake: Lake, earlier: Fingerprint | None, folder: Path) -> P
 
 
 def _workload(
-    parameters: RunParameters,
-    photos: ListedPhotos,
-    state: PublicationState,
-    model_id: str,
-    lake_region: str,
+    parameters: RunParameters, photos: ListedPhotos, state: PublicationState, model_id: str, lake_region: str
 ) -> Workload:
     """Compute what the run has to do: all images with a new model or a full refresh, else the new ones."""
     summary = photos.summary

@@ -165,7 +165,10 @@ def _judge(settings: Settings, context: Context, attempt: Attempt) -> None:
         with attempt.trying(f"the lock of {lock.database} cannot be given back"):
             lock.release(lock_held)
     if facts.stopped and not attempt.undone:
-        _end_as_planned(settings, run, facts.stopped)
+        log.info("%s: %s", facts.stopped.state, facts.stopped.reason)
+        if facts.stopped.state == "refused":
+            notify(settings, Notice.of_refusal(run.identity, facts.stopped.reason))
+            raise AirflowFailException(f"refused: {facts.stopped.reason}")
         return
 
     problems = [*([facts.stopped.reason] if facts.stopped else problems), *attempt.undone]
@@ -225,13 +228,6 @@ def _read_digests(run: RunContext, facts: Facts, attempt: Attempt) -> tuple[dict
             if digests and digests.get(name := stage_file(stage)) != metrics.sha256
         ]
     return digests, problems
-
-
-def _end_as_planned(settings: Settings, run: RunContext, decided: RunRecord) -> None:
-    log.info("%s: %s", decided.state, decided.reason)
-    if decided.state == "refused":
-        notify(settings, Notice.of_refusal(run.identity, decided.reason))
-        raise AirflowFailException(f"refused: {decided.reason}")
 
 
 def _record_publication(
