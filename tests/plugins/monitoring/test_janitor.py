@@ -51,7 +51,7 @@ def made_in(run: RunContext, region: str) -> tuple[RunContext, str]:
     """Create the run and its cluster in another region, without a subnet and a security configuration."""
     elsewhere = replace(run, region=region)
     body = {key: value for key, value in run.body().items() if key != "SecurityConfiguration"}
-    body["Instances"] = {key: value for key, value in body["Instances"].items() if key != "Ec2SubnetId"}
+    body["Instances"] = {key: value for key, value in body["Instances"].items() if "Subnet" not in key}
     return elsewhere, elsewhere.client.run_job_flow(**body)["JobFlowId"]
 
 
