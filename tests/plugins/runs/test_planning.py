@@ -143,11 +143,6 @@ def test_a_plan_is_read_from_its_xcom_as_it_was_made(plan_of: Planner) -> None:
     assert read_plan(json.loads(json.dumps(plan.to_xcom()))) == plan
 
 
-@pytest.mark.parametrize("xcom", [None, {}, {"run_id": "r1"}, {"erasure": "s3://lake/erasures/r1"}])
-def test_a_plan_that_cannot_be_used_counts_as_none(xcom: dict[str, Any] | None) -> None:
-    assert read_plan(xcom) is None
-
-
 @pytest.mark.usefixtures("photos")
 def test_leftovers_of_file_managers_are_neither_photos_nor_silent(
     plan_of: Planner, account: Settings, caplog: pytest.LogCaptureFixture
