@@ -1,29 +1,29 @@
 """Fruits!: photos to compact vectors, every night.
 
 `plan → upload_code → create_cluster → cluster_ready → load_images → featurize → reduce_pca → publish →
-terminate_cluster → report → verdict`. Each stage is one Spark step: `add` hands it to the run's EMR cluster, `wait`
+terminate_cluster → report → verdict`. Each stage is one Spark step: `add` submits it to the run's EMR cluster, `wait`
 holds no worker slot while it runs.
 
 **Purpose.** Turns the photos below `s3://<raw_bucket>/<raw_prefix>` into rows of the lake's Iceberg tables: pixels
-without metadata, MobileNetV2 features, principal components. A manual run with a `limit` or another `input_prefix`
-writes to the demo tables and never touches production.
+without metadata, MobileNetV2 features, principal components. A manual run with a `limit`, or with an `input_prefix`
+below `raw_prefix`, writes to the demo tables and never touches production.
 
-**A rerun** makes nothing twice: the cluster is found again by deployment, DAG and run, a step by the digest of its code
-and arguments, a row by its key. Clear any failed task: if the cluster is gone, a new one takes up what is done.
-The same input, code, model and settings as the last published run: `plan` skips, green, and no cluster is made. As a
-run whose quality gate refused: red without a cluster, until `force`.
+**A rerun** creates nothing twice: a task finds the cluster by deployment, DAG and run, a step by the digest of its
+code and arguments, a row by its key. Clear any failed task: if the cluster is gone, a new one continues the work. When
+input, code, model and settings are those of the last published run, `plan` skips, green, and no cluster is created.
+When they are those of a run whose quality gate refused, `plan` fails without a cluster, until `force`.
 
 **One writer.** A run holds its database's lock from `plan` to `verdict`; beside an erasure it waits.
 
-**Cost** is bounded before and while the run lives: `plan` refuses a forecast above `max_cost_eur`, and the cluster's
+**Cost** is bounded before and during the run: `plan` refuses a forecast above `max_cost_eur`, and the cluster's
 deadline is never later than the moment at which that sum is spent. Four things end a cluster: `terminate_cluster`,
 which runs whatever failed; EMR's idle timeout; a timer on the primary node at the deadline; the DAG `cluster_janitor`.
 
 **Residency.** Clusters run, and buckets lie, in EU member states only; the form, the settings and `plan` refuse others.
 
-**Green** means published, or nothing to do. `run.json` in `s3://<lake_bucket>/runs/<run_id>/` says so with counts,
-seconds and euros; `report.html` beside it shows them. A publication is an event of the asset `<database>.current_pca`,
-which other DAGs can follow; a red or refused run is told to whom the setting `notify` says.
+**Green** means published, or nothing to do. `run.json` in `s3://<lake_bucket>/runs/<run_id>/` has the result with
+counts, seconds and euros; `report.html` beside it shows them. A publication is an event of the asset
+`<database>.current_pca`, which other DAGs can follow; a red or refused run sends a notice as the setting `notify` says.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ with DAG(
 
     @task(trigger_rule=TriggerRule.ALL_DONE)
     def report(**context: Any) -> str:
-        """Writes report.html from what the stages measured."""
+        """Write report.html from what the stages measured."""
         return report_task.report_run(SETTINGS, context)
 
     @task(outlets=[PUBLISHED], **cluster_tasks.CLEANUP_RETRIES)
     def verdict(**context: Any) -> None:
-        """Writes run.json, gives the lock back; fails unless every task did its work and something was published."""
+        """Write run.json and give the lock back; fail unless every task did its work and something was published."""
         judge_run(SETTINGS, context)
 
     plan = PlanOperator(
@@ -81,8 +81,8 @@ with DAG(
     reported, judged = report(), verdict().as_teardown(on_failure_fail_dagrun=True)
 
     chain(plan, upload, create, ready, *stages, terminate, reported, judged)
-    # "Clear failed" clears verdict, but neither terminate_cluster nor report: it must still wait for the last stage.
+    # "Clear failed" clears verdict, but not terminate_cluster and report: verdict must still wait for the last stage.
     chain(stages[-1], [reported, judged])
-    # `plan` checks the parameters. Airflow would check them before each task: then no task could end a run of bad ones.
+    # `plan` checks the parameters. Airflow would check them before each task: wrong ones would stop the teardown.
     for work in dag.tasks:
         work.params = unchecked_params(SCHEMAS)

@@ -60,7 +60,7 @@ MODELS = REPOSITORY / ".cache" / "models"
 SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
 NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
 DEPLOYMENT_ID = "demo"
-PREFIX = "photos/"
+PREFIX = "images/demo/"  # below raw_prefix: the nodes may read nothing else
 RESULTS = ("run.json", "report.html", "pca.parquet")
 LOG_LINES = 25
 

@@ -77,7 +77,7 @@ class Account:
         # Create what a real account may leave out, too: it costs nothing here, and it is tested.
         parameters = {
             "DeploymentId": deployment_id,
-            "RawPrefix": "photos/",
+            "RawPrefix": "images/",
             "AlarmEmail": "accounts@example.org",
         }
         formation = self.client("cloudformation")

@@ -21,7 +21,7 @@ from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.serialization.definitions.param import SerializedParamsDict
 from fruits_airflow.emr.code_bundle import CodeBundle
 from fruits_airflow.emr.stage_steps import JOBS, step_for
-from fruits_airflow.runs import run_context, run_control
+from fruits_airflow.runs import preparation, run_context
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.dags.scenarios import cached
@@ -50,7 +50,7 @@ def main() -> None:
     for kind in (EmrHook, S3Hook):
         kind.get_conn = cached(kind.get_conn)  # type: ignore[method-assign]
     code = CodeBundle(dict.fromkeys((*(f"{job}.py" for job in JOBS), "bootstrap.sh", "fruits.zip"), b"code"))
-    run_control.build_bundle = lambda: code  # type: ignore[attr-defined]
+    preparation.build_bundle = lambda: code  # type: ignore[attr-defined]
     for scenario in json.loads(sys.argv[1]):
         failing = scenario.get("fail")
 

@@ -31,7 +31,7 @@ from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.code_bundle import CodeBundle
 from fruits_airflow.emr.stage_steps import JOBS, step_for
 from fruits_airflow.locking.database_lock import DatabaseLock
-from fruits_airflow.runs import planning, run_context, run_control
+from fruits_airflow.runs import planning, preparation, run_context
 from fruits_airflow.storage.lake import Lake
 
 HERE = Path(__file__).resolve().parent
@@ -40,36 +40,36 @@ CODE = CodeBundle(dict.fromkeys((*(f"{job}.py" for job in JOBS), "bootstrap.sh",
 
 def cached(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """`make`, called once for each kind of client."""
-    made: dict[str, Any] = {}
+    clients: dict[str, Any] = {}
 
     def once(hook: Any) -> Any:
         key = f"{hook.client_type} {hook.region_name} {hook.config.retries}"
-        if key not in made:
-            made[key] = make(hook)
-        return made[key]
+        if key not in clients:
+            clients[key] = make(hook)
+        return clients[key]
 
     return once
 
 
 def leave_clusters(run_id: str) -> list[str]:
-    """Makes two clusters like the one that a run had: one in its name, one in the name of a run nobody knows."""
+    """Create two clusters like the one that a run had: one in its name, one in the name of a run nobody knows."""
     emr = boto3.client("emr")
     had = next(c for c in emr.list_clusters()["Clusters"] if c["Name"].endswith(run_id))
     cluster = emr.describe_cluster(ClusterId=had["Id"])["Cluster"]
     master = {"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}
-    made = []
+    ids = []
     for name in (run_id, "manual__unknown"):
         request = {key: cluster[key] for key in ("ReleaseLabel", "ServiceRole", "LogUri")}
         request["JobFlowRole"] = cluster["Ec2InstanceAttributes"]["IamInstanceProfile"]
         request["Name"] = cluster["Name"].replace(run_id, name)
         request["Tags"] = [{**tag, "Value": tag["Value"].replace(run_id, name)} for tag in cluster["Tags"]]
         request["Instances"] = {"InstanceGroups": [master], "KeepJobFlowAliveWhenNoSteps": True}
-        made.append(emr.run_job_flow(**request)["JobFlowId"])
-    return made
+        ids.append(emr.run_job_flow(**request)["JobFlowId"])
+    return ids
 
 
 def lock_for(seconds: float) -> None:
-    """Holds the nightly database in the name of an erasure, and gives it back."""
+    """Hold the nightly database in the name of an erasure, and give it back."""
     settings = load_settings()
     owner = RunKey(settings.deployment_id, "erase_images", "manual__erasure")
     lake = Lake(boto3.client("s3"), settings.lake_bucket)
@@ -88,7 +88,7 @@ def states_of(clusters: list[str]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Runs the scenarios given as JSON on the command line, one after the other."""
+    """Run the scenarios of the command line, JSON, one after the other."""
     really_sleep = time.sleep
     # dag.test() sleeps a second for each level of tasks that it marks upstream_failed or skipped
     time.sleep = lambda seconds: really_sleep(min(seconds, 0.05))
@@ -101,7 +101,7 @@ def main() -> None:
     for kind in (EmrHook, S3Hook):
         # a client of its own for each task would be most of the time
         kind.get_conn = cached(kind.get_conn)  # type: ignore[method-assign]
-    for module in (planning, run_control):
+    for module in (planning, preparation):
         module.build_bundle = lambda: CODE  # type: ignore[attr-defined]
     done: list[str] = []
     for scenario in json.loads(sys.argv[1]):

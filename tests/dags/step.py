@@ -23,7 +23,7 @@ METRICS = {
 
 
 def main(stage: str, run_folder: str, behaviour: str) -> int:
-    """Does what `behaviour` says; returns the exit status."""
+    """Do what `behaviour` says; return the exit status."""
     sys.stdout.write(f"{stage} says hello\n")
     if behaviour == "fail":
         sys.stderr.write(f"working\nERROR WeightsMismatch: {stage} found other weights; run make model\n")

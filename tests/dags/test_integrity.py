@@ -42,7 +42,7 @@ def pipeline(bag: Any) -> Any:
 
 
 def parse(environment: dict[str, str], code: str = "") -> subprocess.CompletedProcess[str]:
-    """Imports the DAG file in a process of its own, then runs `code`."""
+    """Import the DAG file in a process of its own, then run `code`."""
     program = f"import sys, runpy; runpy.run_path({str(DAGS / 'fruits_pipeline.py')!r}); {code}"
     outside = {name: value for name, value in os.environ.items() if not name.startswith("FRUITS_")}
     outside |= {"PYTHONPATH": f"{REPOSITORY}/plugins"}

@@ -120,7 +120,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def airflow_environment(home: Path) -> dict[str, str]:
-    """An Airflow of its own."""
+    """Start an Airflow for this module."""
     repository = str(laptop.REPOSITORY)
     return {
         "AIRFLOW_HOME": str(home),
@@ -134,7 +134,7 @@ def airflow_environment(home: Path) -> dict[str, str]:
 
 
 def fruits_environment() -> dict[str, str]:
-    """The deployment under test."""
+    """Return the deployment under test."""
     return {
         "FRUITS_DEPLOYMENT_ID": "dags",
         "FRUITS_RAW_BUCKET": RAW,
@@ -152,7 +152,7 @@ def fruits_environment() -> dict[str, str]:
 
 
 def look(run: Run) -> None:
-    """Adds what the run has left in the lake and in EMR."""
+    """Add what the run has left in the lake and in EMR."""
     key = f"runs/{run.run_id}/run.json"
     run.record = json.loads(laptop.client("s3").get_object(Bucket=LAKE, Key=key)["Body"].read())
     emr = laptop.client("emr")
@@ -311,10 +311,8 @@ def test_a_red_run_is_told_with_its_cause_and_what_to_do(world: World) -> None:
 def test_a_dag_that_follows_the_published_tables_is_triggered_once(world: World) -> None:
     world.airflow("scheduler", "--num-runs", "8")
     with closing(sqlite3.connect(world.home / "airflow.db")) as database:
-        found = database.execute("select dag_id, state from dag_run where dag_id like 'follow%'").fetchall()
-    assert found == [("follow_fruits", "success")], (
-        "the demo's tables were not published, and the others once"
-    )
+        rows = database.execute("select dag_id, state from dag_run where dag_id like 'follow%'").fetchall()
+    assert rows == [("follow_fruits", "success")], "the demo's tables were not published, and the others once"
 
 
 def test_the_janitor_ends_the_cluster_of_a_run_that_airflow_knows_to_have_ended(world: World) -> None:

@@ -51,7 +51,7 @@ def tables(catalog, run):
 
 def image_ids(photos: Path) -> dict[str, Path]:
     return {
-        hashlib.sha256(f"photos/{path.relative_to(photos).as_posix()}".encode()).hexdigest(): path
+        hashlib.sha256(f"images/demo/{path.relative_to(photos).as_posix()}".encode()).hexdigest(): path
         for path in photos.rglob("*.jpg")
     }
 

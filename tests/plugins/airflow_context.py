@@ -18,7 +18,10 @@ class TaskInstance:
 
     def __init__(self, run: RunContext, states: Mapping[str, str]) -> None:
         self.dag_id, self.run_id = run.identity.dag_id, run.identity.run_id
-        self.xcoms: dict[str, Any] = {"plan": dict(run.plan) or None, "upload_code": run.code_digest or None}
+        self.xcoms: dict[str, Any] = {
+            "plan": run.plan and run.plan.to_xcom(),
+            "upload_code": run.code_digest or None,
+        }
         self.links: dict[str, str] = {}
         self.try_number, self.max_tries = 1, 0  # the last attempt
         self._states = states

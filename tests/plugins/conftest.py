@@ -14,6 +14,7 @@ from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.runs import run_context
+from fruits_airflow.runs.plan import read_plan
 from fruits_airflow.runs.run_context import RunContext
 
 from tests.plugins import laptop
@@ -162,7 +163,7 @@ def make_run(account: Settings, plan: dict[str, Any]) -> Iterator[Callable[..., 
             settings=settings,
             region=plan["region"],
             identity=RunKey(settings.deployment_id, dag_id, run_id),
-            plan=plan,
+            plan=read_plan(plan),
             code_digest="c0de",
             runs=KnownRuns(),
         )

@@ -25,7 +25,7 @@ from fruits_airflow.erasure.request import (
 )
 from fruits_airflow.locking.database_lock import DatabaseLock, take_all
 from fruits_airflow.locking.lock_owners import lock_deadline
-from fruits_airflow.runs.attempts import forget_failure
+from fruits_airflow.runs.attempts import clear_failure
 from fruits_airflow.runs.publication import PublicationState, change_state
 from fruits_airflow.runs.residency import bucket_region
 from fruits_airflow.runs.run_context import RunContext, open_lake
@@ -51,7 +51,7 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
     check_params(params, context["dag_run"].conf, parameter_schemas(), "an erasure", is_personal=True)
     request, now = ErasureRequest.of(params), datetime.now(UTC)
     lake_region = bucket_region(lake.client, "lake_bucket", settings.lake_bucket)
-    forget_failure(lake, erasure_key(run_id))
+    clear_failure(lake, erasure_key(run_id))
     bucket_region(lake.client, "raw_bucket", settings.raw_bucket)
     cluster = _plan_cluster(settings, lake_region, now)
 

@@ -14,8 +14,8 @@ from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.stage_steps import ERASURE_STAGES
 from fruits_airflow.erasure.plan import locks_of
 from fruits_airflow.erasure.tasks import has_receipt, remove_notes
-from fruits_airflow.runs.failures import waited_in_vain
-from fruits_airflow.runs.notices import Anchor, Notice, is_last_attempt, tell
+from fruits_airflow.runs.failures import is_lock_timeout
+from fruits_airflow.runs.notices import Anchor, Notice, is_last_attempt, notify
 from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.storage.lake import erasure_key
 from fruits_airflow.storage.run_notes import LAST_FAILURE
@@ -49,7 +49,7 @@ def judge_erasure(settings: Settings, context: Context) -> None:
     except Exception as error:
         if is_last_attempt(context):
             run = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
-            tell(settings, Notice("red-run", run, f"the erasure could not be judged: {error}", None))
+            notify(settings, Notice("red-run", run, f"the erasure could not be judged: {error}", None))
         raise
 
 
@@ -93,10 +93,10 @@ def _fail(run: RunContext, problems: list[str]) -> None:
     anchor: Anchor = "red-run"
     if failure := run.journal.read(LAST_FAILURE):
         problems = [f"{failure['stage']}: {failure['cause']}", *problems]
-        if waited_in_vain(failure):
+        if is_lock_timeout(failure):
             anchor = "lock-held"
         elif str(failure["cause"]).startswith(ErasureRefused.__name__):
             anchor = "refused"
     cause = f"not everything is erased: {'; '.join(problems)}; clear what failed"
-    tell(run.settings, Notice(anchor, run.identity, cause, run.cost_so_far()))
+    notify(run.settings, Notice(anchor, run.identity, cause, run.cost_so_far()))
     raise AirflowFailException(cause)

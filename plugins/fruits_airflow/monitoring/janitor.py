@@ -1,7 +1,7 @@
-"""Ending the clusters of this deployment that have outlived their run or their deadline, and giving back its locks.
+"""End the clusters of this deployment that have outlived their run or their deadline, and remove abandoned locks.
 
-For what the runs' own teardown missed: a scheduler that died, a run that was deleted, a DAG that was paused. Clusters
-are told by their tags; one without them, or of another deployment, is never touched.
+The janitor ends what the runs' own teardown missed: a scheduler that died, a run that was deleted, a DAG that was
+paused. It identifies clusters by their tags; a cluster without them, or of another deployment, is never touched.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from fruits_airflow.emr.clusters import (
 from fruits_airflow.locking.airflow_runs import AirflowRuns, SupervisedRuns
 from fruits_airflow.locking.database_lock import DatabaseLock, LockRecord
 from fruits_airflow.locking.lock_owners import is_orphaned, open_lock
-from fruits_airflow.runs.notices import Notice, is_last_attempt, tell
+from fruits_airflow.runs.notices import Notice, is_last_attempt, notify
 from fruits_airflow.runs.run_context import open_lake
 from fruits_airflow.storage.lake import Lake, error_code
 
@@ -43,18 +43,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What a region says that this account or role may not use: no cluster of ours can have been made there.
+# Errors of a region that this account or role may not use: it can have no cluster of this deployment.
 _CLOSED = frozenset(
-    {
+    [
         "AccessDenied",
         "AccessDeniedException",
         "UnrecognizedClientException",
         "InvalidClientTokenId",
         "AuthFailure",
-    }
+    ]
 )
-
-_SILENT = (BotoCoreError, ClientError, ResidencyError)
+_NO_ANSWER = (BotoCoreError, ClientError, ResidencyError)
 
 
 @dataclass(frozen=True)
@@ -67,33 +66,34 @@ class ExpiredCluster:
 
 
 def sweep_clusters(settings: Settings, context: Context) -> list[dict[str, Any]]:
-    """Ends what has outlived its run or its deadline; tells of each one that does not end, and of what it cannot see.
+    """End what has outlived its run or its deadline; notify of clusters that do not end or cannot be checked.
 
     Returns:
-        For each cluster that was condemned: id, region, run, why, and the state it is in now.
+        For each expired cluster: id, region, run, why, and its present state.
 
     Raises:
-        AirflowFailException: one does not end; the next sweep tries again.
-        ClustersUnseen: a region or a cluster could not be looked at; a retry looks again, the last one tells.
+        AirflowFailException: One does not end; the next sweep tries again.
+        ClustersUnseen: A region or a cluster cannot be checked; a retry checks again, the last one notifies.
     """
     runs, report, unseen = SupervisedRuns(context["ti"]), list[dict[str, Any]](), list[str]()
     for region in regions_of(settings):
-        condemned = list[ExpiredCluster]()
         try:
             client = emr_client(settings, region)
-        except _SILENT as error:  # of STS, for one, when the connection assumes a role
+        except _NO_ANSWER as error:  # of STS, for example, when the connection assumes a role
             unseen.append(f"{region}: {error}")
             continue
-        for cluster in clusters_of(client, settings, region, unseen):
-            if why := judge(cluster, runs):
-                condemned.append(ExpiredCluster(cluster, region, why))
-        report += _end(client, settings, condemned)
-    immortal = [f"{one['job_flow_id']} does not end" for one in report if not one["ended"]]
-    if unseen and (immortal or is_last_attempt(context)):
-        me = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
-        tell(settings, Notice("clusters-unseen", me, "; ".join(unseen), None))
-    if immortal:
-        raise AirflowFailException("; ".join([*immortal, *unseen]))
+        expired = [
+            ExpiredCluster(cluster, region, why)
+            for cluster in clusters_of(client, settings, region, unseen)
+            if (why := expiry_of(cluster, runs))
+        ]
+        report += _end(client, settings, expired)
+    alive = [f"{entry['job_flow_id']} does not end" for entry in report if not entry["ended"]]
+    if unseen and (alive or is_last_attempt(context)):
+        run = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
+        notify(settings, Notice("clusters-unseen", run, "; ".join(unseen), None))
+    if alive:
+        raise AirflowFailException("; ".join([*alive, *unseen]))
     if unseen:
         raise ClustersUnseen("; ".join(unseen))
     log.info("%d clusters ended", len(report))
@@ -101,29 +101,29 @@ def sweep_clusters(settings: Settings, context: Context) -> list[dict[str, Any]]
 
 
 def regions_of(settings: Settings) -> list[str]:
-    """Where this deployment's runs can have made clusters: the regions of its partition, its own first."""
+    """List the regions that can have clusters of this deployment: those of its partition, its own first."""
     sovereign = settings.region.startswith("eusc-")
     others = [r for r in EU_REGIONS if r.startswith("eusc-") == sovereign and r != settings.region]
     return [settings.region, *others]
 
 
 def clusters_of(client: EMRClient, settings: Settings, region: str, unseen: list[str]) -> Iterator[Cluster]:
-    """The clusters of this deployment in a region that have not ended, half-created ones included.
+    """Yield the clusters of this deployment in a region that have not ended, also while they are being created.
 
     Args:
         client: EMR client of the region.
-        settings: of the deployment.
-        region: where to look.
-        unseen: gets what could not be looked at and why: one cluster must not hide those that are listed after it.
+        settings: Settings of this deployment.
+        region: The region.
+        unseen: Receives what cannot be checked and why: one cluster must not hide those that are listed after it.
     """
-    mine = {"project": "fruits", "deployment": tag_value(settings.deployment_id)}
+    own_tags = {"project": "fruits", "deployment": tag_value(settings.deployment_id)}
     states: Any = UNENDED_STATES
     listed = list[str]()
     try:
         for page in client.get_paginator("list_clusters").paginate(ClusterStates=states):
-            # a glance at the name saves a call for each foreign cluster; the tags decide
-            listed += [found["Id"] for found in page["Clusters"] if found["Name"].startswith("fruits/")]
-    except _SILENT as error:
+            # The name saves a call for each foreign cluster; the tags decide.
+            listed += [item["Id"] for item in page["Clusters"] if item["Name"].startswith("fruits/")]
+    except _NO_ANSWER as error:
         if region != settings.region and isinstance(error, ClientError) and error_code(error) in _CLOSED:
             log.info("%s is closed to us (%s)", region, error_code(error))
         else:
@@ -131,18 +131,17 @@ def clusters_of(client: EMRClient, settings: Settings, region: str, unseen: list
     for job_flow_id in listed:
         try:
             cluster = describe_cluster(client, job_flow_id)
-        except _SILENT as error:
+        except _NO_ANSWER as error:
             unseen.append(f"{job_flow_id} in {region}: {error}")
         else:
-            if mine.items() <= cluster.tags.items():
+            if own_tags.items() <= cluster.tags.items():
                 yield cluster
 
 
-def judge(cluster: Cluster, runs: AirflowRuns) -> str | None:
-    """Why a cluster of this deployment must end, or None.
+def expiry_of(cluster: Cluster, runs: AirflowRuns) -> str | None:
+    """Return why a cluster of this deployment must end, or None.
 
-    A run that this Airflow does not know (it was deleted, or another Airflow started it) is judged by the deadline
-    alone.
+    For a run that this Airflow does not know (it was deleted, or another Airflow started it) the deadline alone counts.
     """
     deadline = _deadline(cluster)
     if deadline is not None and deadline <= datetime.now(UTC):
@@ -154,29 +153,27 @@ def judge(cluster: Cluster, runs: AirflowRuns) -> str | None:
 
 
 def free_abandoned_locks(settings: Settings, context: Context) -> list[str]:
-    """Removes each lock of this deployment whose owner is gone; returns which, who had it, and why.
+    """Remove each lock of this deployment whose owner is gone; return which, its holder, and why.
 
-    What a run gives back itself in `verdict`, if it is sure that its clusters are gone.
+    A run gives its locks back in `verdict`, if its clusters are gone.
     """
     runs, lake = SupervisedRuns(context["ti"]), open_lake(settings)
-    me = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
-    freed = []
+    run = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
+    removed = []
     for database in (settings.database, settings.demo_database):
-        lock = open_lock(settings, lake, me, database, settings.region, runs)
+        lock = open_lock(settings, lake, run, database, settings.region, runs)
         holding = lock.read()
-        if holding is None:
-            continue
-        why = judge_holder(settings, lake, lock, holding, runs)
-        if why is not None and lock.remove(holding):
+        why = holding and abandonment_of(settings, lake, lock, holding, runs)
+        if holding and why and lock.remove(holding):
             log.warning("Removed the lock of %s, which had %s: %s", database, holding, why)
-            freed.append(f"{database}: {holding}: {why}")
-    return freed
+            removed.append(f"{database}: {holding}: {why}")
+    return removed
 
 
-def judge_holder(
+def abandonment_of(
     settings: Settings, lake: Lake, lock: DatabaseLock, holding: LockRecord, runs: AirflowRuns
 ) -> str | None:
-    """Why a lock may be taken from who holds it, or None; a run that is unknown is judged by the deadline, as above."""
+    """Return why a lock may be removed, or None; for an unknown run the deadline counts, as for its clusters."""
     if holding.owner.deployment_id != settings.deployment_id:
         return None
     if is_orphaned(settings, lake, holding, runs):
@@ -186,24 +183,24 @@ def judge_holder(
     return None
 
 
-def _end(client: EMRClient, settings: Settings, condemned: list[ExpiredCluster]) -> list[dict[str, Any]]:
-    for one in condemned:
-        log.warning("Ending %s (%s): %s", one.cluster.job_flow_id, one.cluster.state, one.why)
-    ids = [one.cluster.job_flow_id for one in condemned]
+def _end(client: EMRClient, settings: Settings, expired: list[ExpiredCluster]) -> list[dict[str, Any]]:
+    for item in expired:
+        log.warning("Ending %s (%s): %s", item.cluster.job_flow_id, item.cluster.state, item.why)
+    ids = [item.cluster.job_flow_id for item in expired]
     _, alive = end_and_watch(client, ids, settings.terminate_timeout_minutes * 60, settings.poll_s)
     report = []
-    for one in condemned:
-        job_flow_id, tags = one.cluster.job_flow_id, one.cluster.tags
+    for item in expired:
+        job_flow_id, tags = item.cluster.job_flow_id, item.cluster.tags
         if state := alive.get(job_flow_id):
             run = RunKey(settings.deployment_id, tags.get("dag", "?"), tags.get("run", "?"))
-            cause = f"{job_flow_id} in {one.region} was told to end because {one.why}, and is {state}"
-            tell(settings, Notice("cluster-will-not-die", run, cause, _cost_eur(client, one)))
+            cause = f"{job_flow_id} in {item.region} must end because {item.why}, and is {state}"
+            notify(settings, Notice("cluster-will-not-die", run, cause, _cost_eur(client, item)))
         report.append(
             {
                 "job_flow_id": job_flow_id,
-                "region": one.region,
+                "region": item.region,
                 "run_id": tags.get("run"),
-                "why": one.why,
+                "why": item.why,
                 "ended": state is None,
                 "state": state or "ended",
             }
@@ -220,10 +217,11 @@ def _deadline(cluster: Cluster) -> datetime | None:
     return deadline if deadline is None or deadline.tzinfo else deadline.replace(tzinfo=UTC)
 
 
-def _cost_eur(client: EMRClient, one: ExpiredCluster) -> float | None:
+def _cost_eur(client: EMRClient, expired: ExpiredCluster) -> float | None:
+    job_flow_id = expired.cluster.job_flow_id
     try:
-        nodes = instances_of(client, one.cluster.job_flow_id)
-        return sum(estimate_parts(nodes, load_prices(one.region), datetime.now(UTC)).values())
+        nodes = instances_of(client, job_flow_id)
+        return sum(estimate_parts(nodes, load_prices(expired.region), datetime.now(UTC)).values())
     except (FruitsError, BotoCoreError, ClientError) as error:
-        log.warning("What %s has cost is not known: %s", one.cluster.job_flow_id, error)
+        log.warning("The cost of %s is not known: %s", job_flow_id, error)
         return None

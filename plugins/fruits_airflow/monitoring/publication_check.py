@@ -1,6 +1,6 @@
-"""Whether the night is published by the hour that the settings name; if not, somebody is told.
+"""Check that a run has ended well by the hour that the settings name; send a notice if none has.
 
-Reads what the runs leave in the lake, not what Airflow shows: a paused DAG has no failed run to look at.
+The check reads what the runs leave in the lake, not what Airflow shows: a paused DAG has no failed run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.records.models import RecordError, read_record
-from fruits_airflow.runs.notices import Notice, tell
+from fruits_airflow.runs.notices import Notice, notify
 from fruits_airflow.runs.publication import Fingerprint, PublicationState, read_state
 from fruits_airflow.runs.run_context import open_lake
 from fruits_airflow.storage.lake import Lake
@@ -26,17 +26,17 @@ log = logging.getLogger(__name__)
 
 
 def check_publication(settings: Settings, now: datetime | None = None) -> str:
-    """Looks for a run that ended well since the last one was due; a night with nothing to do ended well.
+    """Find the run that ended well since the last one was due; a run with nothing to do ended well.
 
     Args:
-        settings: of the deployment.
-        now: with a time zone; by default the present.
+        settings: Settings of this deployment.
+        now: The time of the check, with a time zone; by default the present.
 
     Returns:
-        Which run it was.
+        The id of the run.
 
     Raises:
-        AirflowFailException: there is none, or nobody can tell; a notice is sent.
+        AirflowFailException: There is none, or the state cannot be read; a notice is sent.
     """
     due = last_due(settings, now or datetime.now(UTC))
     try:
@@ -44,21 +44,21 @@ def check_publication(settings: Settings, now: datetime | None = None) -> str:
         state = read_state(lake, settings.database)
         settled = state.settled
         in_time = settled is not None and datetime.fromisoformat(settled.at) >= due
-    except Exception as error:  # whatever it is, such as a state that is no JSON: somebody must be told
+    except Exception as error:  # any error, such as a state that is no JSON, is worth a notice
         cause = (
             f"{settings.database}: whether a run has ended well since {due:%Y-%m-%d %H:%M %Z} "
             f"cannot be read: {type(error).__name__}: {error}"
         )
-        tell(settings, Notice("no-publication", _pipeline_run(settings, None), cause, None))
+        notify(settings, Notice("no-publication", _pipeline_run(settings, None), cause, None))
         raise AirflowFailException(cause) from error
     if settled and in_time:
         log.info("Run %s %s at %s; due since %s", settled.run_id, settled.outcome, settled.at, due)
         return settled.run_id
     cause = (
-        f"{settings.database}: no run has ended well since {due:%Y-%m-%d %H:%M %Z}; {_last_words(state)}. "
-        f"Is {PIPELINE} paused, is Airflow's scheduler up, is a run waiting?"
+        f"{settings.database}: no run has ended well since {due:%Y-%m-%d %H:%M %Z}; {_describe(state)}. "
+        f"Is {PIPELINE} paused, does its file import, is Airflow's scheduler up, is a run waiting?"
     )
-    tell(
+    notify(
         settings,
         Notice("no-publication", _pipeline_run(settings, state.begun), cause, _cost_eur(lake, state)),
     )
@@ -66,14 +66,14 @@ def check_publication(settings: Settings, now: datetime | None = None) -> str:
 
 
 def last_due(settings: Settings, now: datetime) -> datetime:
-    """When the pipeline's schedule last said that a night begins."""
+    """Return when the pipeline's schedule was last due."""
     local = now.astimezone(ZoneInfo(settings.timezone))
     due: datetime = croniter(settings.schedule, local).get_prev(datetime)
     return due
 
 
 def check_schedule(settings: Settings) -> str | None:
-    """Cron of the check: daily at `publish_by_hour`; None without it, or without nights."""
+    """Return the cron of the check: daily at `publish_by_hour`; None without it, or without a schedule."""
     if settings.publish_by_hour is None or settings.schedule is None:
         return None
     return f"0 {settings.publish_by_hour} * * *"
@@ -83,17 +83,14 @@ def _pipeline_run(settings: Settings, begun: Fingerprint | None) -> RunKey:
     return RunKey(settings.deployment_id, PIPELINE, begun.run_id if begun else "(none)")
 
 
-def _last_words(state: PublicationState) -> str:
-    words = [
-        f"the last that did was {state.settled.run_id} at {state.settled.at}"
-        if state.settled
-        else "none ever did"
-    ]
+def _describe(state: PublicationState) -> str:
+    settled = state.settled
+    facts = [f"the last that did was {settled.run_id} at {settled.at}" if settled else "none ever did"]
     if state.begun:
-        words.append(f"{state.begun.run_id} began and has not published")
+        facts.append(f"{state.begun.run_id} began and has not published")
     if state.gate_failed:
-        words.append(f"the quality gate refused {state.gate_failed.run_id}")
-    return ", ".join(words)
+        facts.append(f"the quality gate refused {state.gate_failed.run_id}")
+    return ", ".join(facts)
 
 
 def _cost_eur(lake: Lake, state: PublicationState) -> float | None:
@@ -101,5 +98,5 @@ def _cost_eur(lake: Lake, state: PublicationState) -> float | None:
         record = read_record(lake, state.begun.run_id) if state.begun else None
         return None if record is None else record.cost.estimate_eur
     except (BotoCoreError, ClientError, RecordError) as error:
-        log.warning("What it has cost is not known: %s", error)  # no reason to keep quiet about the night
+        log.warning("The cost of the run is not known: %s", error)
         return None

@@ -13,7 +13,7 @@ from airflow.sdk import TaskGroup, get_current_context, task
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.operators.emr import AddStepOperator, CreateClusterOperator, TerminateClusterOperator
 from fruits_airflow.operators.sensors import ClusterReadySensor, StepSensor
-from fruits_airflow.runs import run_control
+from fruits_airflow.runs import preparation
 
 RETRIES: dict[str, Any] = {
     "retries": 2,
@@ -34,7 +34,7 @@ def upload_code(settings: Settings) -> Any:
     @task
     def upload_code() -> str:
         """Upload fruits.zip, the job files and bootstrap.sh below the digest of their content."""
-        return run_control.upload_code(settings, get_current_context())
+        return preparation.upload_code(settings, get_current_context())
 
     return upload_code()
 

@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.code_bundle import verify_code
 from fruits_airflow.runs.failures import record_failure
-from fruits_airflow.runs.notices import Notice, is_last_attempt, tell
+from fruits_airflow.runs.notices import Notice, is_last_attempt, notify
 from fruits_airflow.runs.run_context import RunContext
 
 if TYPE_CHECKING:
@@ -93,6 +93,6 @@ class TerminateClusterOperator(EmrTerminateJobFlowOperator):
             # A TimeoutError comes after minutes of waiting; other errors mostly disappear with the next attempt.
             if isinstance(error, TimeoutError) or is_last_attempt(context):
                 notice = Notice("cluster-will-not-die", run.identity, str(error), run.cost_so_far())
-                tell(self.settings, notice)
+                notify(self.settings, notice)
             raise
         self.log.info("%d clusters ended, none is left", len(ended))

@@ -8,7 +8,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from fruits_airflow.config.errors import LockHeld
 from fruits_airflow.operators.lock_waiting import LockWaitingOperator
-from fruits_airflow.runs import run_control
+from fruits_airflow.runs import preparation
 from fruits_airflow.runs.failures import record_failure
 from fruits_airflow.runs.run_context import PLAN_TASK
 
@@ -27,8 +27,8 @@ class PlanOperator(LockWaitingOperator):
             AirflowFailException,
         )  # `give_up` or `plan_run` writes run.json
         with record_failure(self.settings, context, PLAN_TASK, unrecorded=unrecorded):
-            return run_control.plan_run(self.settings, context)
+            return preparation.plan_run(self.settings, context)
 
     def give_up(self, context: Context, held: LockHeld) -> NoReturn:
         """Refuse the run."""
-        run_control.refuse_run(self.settings, context, held)
+        preparation.refuse_run(self.settings, context, held)

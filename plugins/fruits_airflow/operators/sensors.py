@@ -255,7 +255,7 @@ class StepSensor(EmrStepSensor):
         step_failure.show_cancelled(run, cluster, step, is_accepted)
         raise AirflowFailException(
             f"step {step.step_id} was {step.state} at its deadline and cancelled; raise step_timeout_minutes "
-            f"({self.settings.step_timeout_minutes}) or max_cost_eur ({run.plan['max_cost_eur']})"
+            f"({self.settings.step_timeout_minutes}) or max_cost_eur ({run.plan and run.plan.max_cost_eur})"
         )
 
     def _cancel_live_step(self, run: RunContext) -> None:

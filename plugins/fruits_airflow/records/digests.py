@@ -16,12 +16,7 @@ from botocore.exceptions import ClientError
 from fruits_airflow.emr.stage_steps import STAGES
 from fruits_airflow.records.models import RECORD, RunRecord, stage_file
 from fruits_airflow.records.sample import SAMPLE
-from fruits_airflow.storage.lake import (
-    MISSING,
-    Lake,
-    error_code,
-    run_key,
-)
+from fruits_airflow.storage.lake import MISSING, Lake, error_code, run_key
 
 EVIDENCE = "residency.json"
 REPORT = "report.html"

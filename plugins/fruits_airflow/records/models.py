@@ -212,7 +212,7 @@ class StageMetrics(_Model):
     sha256: str = Field(default="", exclude=True)
 
     def parts(self, *names: str) -> dict[str, Any]:
-        """The parts of this name that the stage wrote, as JSON has them."""
+        """Return the named parts that the stage wrote, as JSON has them."""
         return self.model_dump(include=set(names), exclude_unset=True)
 
 
@@ -247,7 +247,7 @@ class RunRecord(_Model):
     digests: Annotated[dict[Name, Sha256], Field(max_length=50)] = {}
 
     def ended(self, state: State, reason: str) -> RunRecord:
-        """The record with its final state."""
+        """Return the record with its final state."""
         return self.model_copy(update={"state": state, "reason": reason[:MAX_REASON]})
 
 
@@ -321,19 +321,19 @@ def read_stages(lake: Lake, run_id: str, problems: list[str] | None = None) -> d
 
 
 def stage_file(stage: str) -> str:
-    """The name of a stage's metrics in the run's folder."""
+    """Return the name of a stage's metrics in the run's folder."""
     return f"stages/{stage}.json"
 
 
 def date_of(run_id: str) -> datetime | None:
-    """The date in a run's id, UTC unless it names an offset; None when there is none, or no such day."""
+    """Read the date in a run's id, UTC unless it names an offset; None when there is none, or no such day."""
     match = _DATE.search(run_id)
     if match is None:
         return None
     day, hour, minute, second, offset = match.groups()
     try:
-        found = datetime.fromisoformat(f"{day}T{hour}:{minute}:{second or '00'}{offset or '+00:00'}")
-        return found.astimezone(UTC)
+        date = datetime.fromisoformat(f"{day}T{hour}:{minute}:{second or '00'}{offset or '+00:00'}")
+        return date.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SAMPLE = "sample.parquet"
 MAX_SAMPLE_BYTES = 10_000_000  # a real one has some 1 MB
 _TIMEOUT_S = 60
-_ONE_AT_A_TIME = Lock()  # however many pages are asked for at once, one decoder takes memory
+_DECODER_LOCK = Lock()  # pages that are requested together must not decode together: each takes memory
 
 
 class SampleError(FruitsError):
@@ -60,7 +60,7 @@ def _decode(content: bytes) -> bytes:
         "ARROW_DEFAULT_MEMORY_POOL": "system",
         "OMP_NUM_THREADS": "1",
     }
-    with _ONE_AT_A_TIME:
+    with _DECODER_LOCK:
         try:
             done = subprocess.run(
                 command, input=content, env=environment, capture_output=True, check=False, timeout=_TIMEOUT_S

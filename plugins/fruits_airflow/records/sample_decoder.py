@@ -15,9 +15,7 @@ from typing import Any
 
 COLUMNS = ("label", "pc1", "pc2", "thumbnail")
 MAX_ROWS = 2_000
-MAX_MEMORY_BYTES = (
-    768 * 1024 * 1024
-)  # of address space, of which the interpreter with pyarrow takes some 400 MB
+MAX_MEMORY_BYTES = 768 * 1024 * 1024  # address space; the interpreter with pyarrow takes some 400 MB
 MAX_SECONDS = 20
 MAX_LABEL = 200
 MAX_THUMBNAIL_BYTES = 16_000  # a real one has some 1 kB
@@ -62,7 +60,7 @@ def _rows(content: bytes) -> list[dict[str, object]]:
 
 
 def _bounded(values: dict[str, Any], room: int) -> dict[str, Any]:
-    """The row with each value of another type, or larger than it may be, as None."""
+    """Return the row; a value of another type, or too large, is None."""
     label, thumbnail = values.get("label"), values.get("thumbnail")
     row: dict[str, Any] = {"label": label[:MAX_LABEL] if isinstance(label, str) else None}
     for name in ("pc1", "pc2"):

@@ -1,7 +1,7 @@
-"""Links to the results of a run that anybody can open for a while: report, PCA export, PDFs.
+"""Links to the results of a run that anybody can open for a limited time: report, PCA export, PDFs.
 
-A link is signed with the caller's own key and names the bucket's regional endpoint, so that what it gives out comes
-from the EU; who opens it is on the sharer's word.
+A link is signed with the caller's own key and names the bucket's regional endpoint, so that the data comes from the EU.
+Who opens it, and from where, is the responsibility of the person who shares it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fruits_airflow.storage.lake import Lake, run_key
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-LONGEST_HOURS = 7 * 24  # what a signature of version 4 can last; with a role, no longer than its session
+LONGEST_HOURS = 7 * 24  # of a signature of version 4; with a role, no longer than its session
 _SHARED = ("report.html", "pca.parquet")
 
 
@@ -32,19 +32,19 @@ class Link:
 
 
 def share_run(client: S3Client, lake_bucket: str, run_id: str, hours: float) -> list[Link]:
-    """Links to what a run has to show.
+    """Create links to the results of a run.
 
     Args:
         client: S3 client of the bucket's region.
-        lake_bucket: the lake.
-        run_id: of the run.
-        hours: until the links expire.
+        lake_bucket: The lake bucket.
+        run_id: The run.
+        hours: Hours until the links expire.
 
     Raises:
-        ConfigError: no such run, nothing to show, a time that a signature cannot last, or a file that is not as the
+        ConfigError: There is no such run or no result, `hours` is too long for a signature, or a file is not as the
             run's verdict judged it.
-        RecordError: the run's run.json cannot be used.
-        ResidencyError: the links would lead out of the European Union.
+        RecordError: The run's run.json cannot be used.
+        ResidencyError: The links would lead out of the European Union.
     """
     if not 0 < hours <= LONGEST_HOURS:
         raise ConfigError(
@@ -52,7 +52,7 @@ def share_run(client: S3Client, lake_bucket: str, run_id: str, hours: float) -> 
         )
     lake, folder = Lake(client, lake_bucket), run_key(run_id, "")
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=lake.bucket, Prefix=f"{folder}/")
-    names = [found["Key"].removeprefix(f"{folder}/") for page in pages for found in page.get("Contents", [])]
+    names = [item["Key"].removeprefix(f"{folder}/") for page in pages for item in page.get("Contents", [])]
     shared = [name for name in names if name in _SHARED or name.endswith(".pdf")]
     if not shared:
         raise ConfigError(

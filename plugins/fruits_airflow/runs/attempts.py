@@ -8,21 +8,21 @@ from fruits_airflow.storage.lake import Lake, run_key
 from fruits_airflow.storage.run_notes import LAST_FAILURE, Journal
 
 
-def forget_earlier_attempt(lake: Lake, run_id: str) -> None:
+def clear_earlier_attempt(lake: Lake, run_id: str) -> None:
     """Remove the results of a cleared attempt of this run."""
     Journal(lake, run_key(run_id)).forget(LAST_FAILURE)
-    for name in ("run.json", "report.html", *(stage_file(stage) for stage in STAGES)):
+    for name in ("run.json", "report.html", *map(stage_file, STAGES)):
         lake.remove(run_key(run_id, name))
 
 
-def forget_failure(lake: Lake, folder: str) -> None:
+def clear_failure(lake: Lake, folder: str) -> None:
     """Clear the failure recorded by the previous attempt; keep the metrics of what it published."""
     Journal(lake, folder).forget(LAST_FAILURE)
     publish = f"{folder}/{stage_file('publish')}"
     content = lake.read(publish)
     try:
-        published = content is not None and parse_metrics(content, publish).published
+        is_published = content is not None and parse_metrics(content, publish).published
     except RecordError:
-        published = False
-    if not published:
+        is_published = False
+    if not is_published:
         lake.remove(publish)

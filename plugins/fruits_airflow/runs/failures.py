@@ -75,11 +75,11 @@ def _cause(error: Exception) -> str:
     if isinstance(error, AirflowFailException):  # its message names the cause
         return str(error)
     if isinstance(error, AirflowSensorTimeout | TaskDeferralTimeout):
-        # The trigger gives news by its deadline, if it runs at all.
-        return "no news from the trigger until its deadline; is the triggerer alive? then clear the task"
+        # A trigger that runs fires by its deadline.
+        return "no event from the trigger until its deadline; is the triggerer alive? then clear the task"
     return f"{type(error).__name__}: {error}"
 
 
-def waited_in_vain(failure: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
-    """Whether the recorded failure says that another run held the database."""
+def is_lock_timeout(failure: Mapping[str, Any] | None) -> TypeGuard[Mapping[str, Any]]:
+    """Tell whether the recorded failure says that another run held the database."""
     return failure is not None and str(failure["cause"]).startswith(LockHeld.__name__)

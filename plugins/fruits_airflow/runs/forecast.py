@@ -1,7 +1,7 @@
-"""What a run will cost, from what earlier runs have shown; and what any number of images would cost where.
+"""The forecast of a run's cost from the speed of earlier runs, and a table of costs by region and profile.
 
-The speed is the median of the last runs' images per second and vCPU, as their run.json tell; a lake without such runs
-takes the profile's figure.
+The speed is the median of the last runs' images per second and vCPU, from their run.json. Without such runs it is the
+profile's figure.
 """
 
 from __future__ import annotations
@@ -15,21 +15,10 @@ from typing import Any
 from fruits_airflow.config.errors import CostCeilingExceeded
 from fruits_airflow.config.regions import EU_REGIONS
 from fruits_airflow.config.run_parameters import RunParameters
-from fruits_airflow.cost.estimate import (
-    Forecast,
-    Speed,
-    Workload,
-    forecast,
-    worker_vcpus,
-)
+from fruits_airflow.cost.estimate import Forecast, Speed, Workload, forecast, worker_vcpus
 from fruits_airflow.cost.prices import load_prices
 from fruits_airflow.emr.cluster_body import Profile, load_profile
-from fruits_airflow.records.models import (
-    RecordError,
-    RunRecord,
-    date_of,
-    read_record,
-)
+from fruits_airflow.records.models import RecordError, RunRecord, date_of, read_record
 from fruits_airflow.storage.lake import Lake
 
 log = logging.getLogger(__name__)
@@ -37,58 +26,47 @@ log = logging.getLogger(__name__)
 RUNS_LOOKED_AT = 30
 RUNS_LEARNED_FROM = 10
 CLOCK_SKEW = timedelta(hours=1)
-LEAST_IMAGES = 10_000  # in a smaller run the start of Spark is most of the seconds
+MIN_IMAGES = 10_000  # in a smaller run the start of Spark is most of the seconds
 
 
 def forecast_run(
-    asked: RunParameters,
-    lake: Lake,
-    profile: Profile,
-    work: Workload,
-    interface_endpoints: int,
+    parameters: RunParameters, lake: Lake, profile: Profile, work: Workload, interface_endpoints: int
 ) -> Forecast:
-    """The forecast of a run, logged.
-
-    Args:
-        asked: what the run is to do.
-        lake: where earlier runs left their run.json.
-        profile: of the cluster.
-        work: what there is to do.
-        interface_endpoints: of the cluster's network.
+    """Forecast the cost of a run, and log it.
 
     Raises:
-        CostCeilingExceeded: it is above `max_cost_eur`.
+        CostCeilingExceeded: It is above `max_cost_eur`.
     """
-    prices = load_prices(asked.region)
+    prices = load_prices(parameters.region)
     if prices.remembered:
         log.warning(
             "include/prices.yaml: %s of %s are from memory (%s); run make prices",
-            *(", ".join(prices.remembered), asked.region, prices.as_of),
+            *(", ".join(prices.remembered), parameters.region, prices.as_of),
         )
-    learned = learned_speed(past_runs(lake), asked.engine)
+    learned = learned_speed(past_runs(lake), parameters.engine)
     speed = speed_of(profile, learned)
     expected = forecast(work, speed, profile.instance_fleets, prices, interface_endpoints)
     log.info(
         "Forecast: %.2f EUR (%s) and %.2f hours for %d images on %s, at %.1f images/s per vCPU (%s); at most %.2f EUR",
         *(expected.total_eur, ", ".join(f"{part} {eur:.3f}" for part, eur in expected.parts.items())),
         *(expected.hours, work.images, profile.name, speed.images_per_second_per_vcpu, speed.source),
-        asked.max_cost_eur,
+        parameters.max_cost_eur,
     )
-    if expected.total_eur > asked.max_cost_eur:
+    if expected.total_eur > parameters.max_cost_eur:
         raise CostCeilingExceeded(
             f"max_cost_eur: the forecast for {work.images} images is {expected.total_eur:.2f} EUR, "
-            f"the ceiling {asked.max_cost_eur:.2f}; raise it, or trigger with a limit"
+            f"the ceiling {parameters.max_cost_eur:.2f}; raise it, or trigger with a limit"
         )
     return expected
 
 
 def profile_speed(profile: Profile) -> float:
-    """Images per second and vCPU that include/cluster.yaml promises of a profile."""
+    """Return the images per second and vCPU of a profile, from include/cluster.yaml."""
     return profile.images_per_second / worker_vcpus(profile.instance_fleets)
 
 
 def speed_of(profile: Profile, learned: tuple[float, int] | None) -> Speed:
-    """The speed of a profile: learned from so many runs, or its own figure."""
+    """Return the speed of a profile: `learned` from a number of runs, or its own figure."""
     if learned is None:
         return Speed(profile_speed(profile), profile.fixed_minutes)
     rate, runs = learned
@@ -96,7 +74,7 @@ def speed_of(profile: Profile, learned: tuple[float, int] | None) -> Speed:
 
 
 def past_runs(lake: Lake) -> list[RunRecord]:
-    """The records of the last runs, the latest first.
+    """Read the records of the last runs, the latest first.
 
     The date in a run's id says when it was. Ids without a date, or with a date in the future, are left out: their
     records would stay among the latest. A record that cannot be used is logged and left out.
@@ -120,37 +98,35 @@ def past_runs(lake: Lake) -> list[RunRecord]:
 
 
 def learned_speed(records: Iterable[RunRecord], engine: str) -> tuple[float, int] | None:
-    """The median images per second and vCPU of the last good runs, and of how many; None without any.
+    """Compute the median images per second and vCPU of the last good runs, and their number; None without any.
 
     Args:
-        records: of runs, the latest first; those that failed or had few images are left out.
-        engine: of the model; the reference engine is slower.
+        records: Records of runs, the latest first; runs that failed or had few images are left out.
+        engine: The engine of the model; the reference engine is slower.
     """
     rates = []
     for record in records:
-        done = record.images.loaded + record.images.rejected
-        took = record.seconds.load_images + record.seconds.featurize
-        whole = record.state == "succeeded" and record.features.engine == engine
-        if whole and done >= LEAST_IMAGES and took > 0 and record.cluster.vcpus > 0:
-            rates.append(done / took / record.cluster.vcpus)
+        images = record.images.loaded + record.images.rejected
+        seconds = record.seconds.load_images + record.seconds.featurize
+        is_good = record.state == "succeeded" and record.features.engine == engine
+        if is_good and images >= MIN_IMAGES and seconds > 0 and record.cluster.vcpus > 0:
+            rates.append(images / seconds / record.cluster.vcpus)
     rates = rates[:RUNS_LEARNED_FROM]
-    if not rates:
-        return None
-    return statistics.median(rates), len(rates)
+    return (statistics.median(rates), len(rates)) if rates else None
 
 
 def forecast_table(
     images: int, profiles: Iterable[str], learned: tuple[float, int] | None = None
 ) -> list[dict[str, Any]]:
-    """What `images` new images would cost by region and profile, the cheapest first.
+    """Compute what `images` new images cost by region and profile, the cheapest first.
 
     Args:
-        images: all new, in the region of the cluster.
-        profiles: of include/cluster.yaml.
-        learned: what `learned_speed` found; by default each profile's own figure.
+        images: Number of images, all in the region of the cluster.
+        profiles: Profiles of include/cluster.yaml.
+        learned: Result of `learned_speed`; by default each profile's own figure.
 
     Returns:
-        A row for each: `region`, `profile`, `hours`, `total_eur`, `parts` (euros).
+        For each: `region`, `profile`, `hours`, `total_eur`, `parts` (euros).
     """
     rows = []
     for region in EU_REGIONS:

@@ -1,6 +1,6 @@
-"""Telling people, through one of Airflow's notifiers: in the log, by mail, in Slack, or to a webhook.
+"""Notices through one of Airflow's notifiers: in the log, by mail, in Slack, or to a webhook.
 
-A notice that cannot be sent is logged and changes nothing: it does not decide how a run ends.
+A notice that cannot be sent is logged: it does not decide how a run ends.
 """
 
 from __future__ import annotations
@@ -44,13 +44,11 @@ _TIMEOUT_S = 10
 
 @dataclass(frozen=True)
 class Notice:
-    """What somebody should know.
+    """A notice about a run.
 
     Attributes:
-        anchor: the section of docs/runbook.md that says what to do.
-        run: whose it is.
-        cause: why.
-        cost_eur: what the run has cost so far; None when that is not known.
+        anchor: The section of docs/runbook.md that says what to do.
+        cost_eur: What the run has cost so far; None when that is not known.
     """
 
     anchor: Anchor
@@ -60,22 +58,22 @@ class Notice:
 
     @classmethod
     def of_refusal(cls, run: RunKey, reason: str) -> Notice:
-        """Of a run that its plan refused, so that it has cost nothing."""
+        """Build the notice of a run that its plan refused, so that it has cost nothing."""
         return cls("lock-held" if reason.startswith(LockHeld.__name__) else "refused", run, reason, 0.0)
 
     @property
     def subject(self) -> str:
-        """One line."""
+        """The notice in one line."""
         return f"Fruits! {self.run.deployment_id}: {HEADLINES[self.anchor]}"
 
     @property
     def runbook(self) -> str:
-        """Where to read on."""
+        """The section of the runbook."""
         return f"docs/runbook.md#{self.anchor}"
 
     @property
     def text(self) -> str:
-        """All of it, as plain text."""
+        """The whole notice, as plain text."""
         cost = "unknown" if self.cost_eur is None else f"{self.cost_eur:.2f} EUR"
         return "\n".join(
             (
@@ -89,39 +87,35 @@ class Notice:
 
 
 class LogNotifier(BaseNotifier):
-    """Writes a notice to the task's log.
-
-    Args:
-        notice: what to say.
-    """
+    """Writes a notice to the task's log."""
 
     def __init__(self, notice: Notice) -> None:
         super().__init__()
         self.notice = notice
 
     def notify(self, context: Context) -> None:  # noqa: ARG002 - Airflow's signature
-        """Logs it."""
+        """Log the notice."""
         for line in self.notice.text.splitlines():
             log.error("NOTICE %s", line)
 
 
 def is_last_attempt(context: Context) -> bool:
-    """Whether Airflow will not try the task again by itself: what one attempt could not do, another often can."""
+    """Tell whether Airflow will not retry the task by itself."""
     ti: Any = context["ti"]
     return bool(ti.try_number > ti.max_tries)
 
 
-def tell(settings: Settings, notice: Notice) -> None:
-    """Sends a notice the way the settings say."""
+def notify(settings: Settings, notice: Notice) -> None:
+    """Send a notice through the channel of the settings."""
     try:
-        # not called as a function: that would render the cause, which may be a step's own words, as a Jinja template
+        # A call of the notifier would render the cause, which may quote the output of a step, as a Jinja template.
         notifier_for(settings, notice).notify({})
     except Exception:
         log.exception("A notice was not sent by %s; it says:\n%s", settings.notify, notice.text)
 
 
 def notifier_for(settings: Settings, notice: Notice) -> BaseNotifier:
-    """The notifier that `notify` names, with its connection."""
+    """Return the notifier that the setting `notify` names, with its connection."""
     connection: Any = settings.notify_conn_id
     if settings.notify == "mail":
         from airflow.providers.smtp.notifications.smtp import SmtpNotifier

@@ -1,7 +1,7 @@
 """What a database last published, what was begun after it, and what its quality gate refused.
 
-One JSON object per database in the lake, `state/<database>.json`. It is only ever changed on condition that it still is
-what was read: a verdict that is late, or is cleared after its run's end, has no lock any more.
+The state is a JSON object per database in the lake, `state/<database>.json`. A change is written only if the object is
+still what was read: a `verdict` that is late, or is cleared after its run's end, has no lock any more.
 """
 
 from __future__ import annotations
@@ -9,24 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from fruits_airflow.config.errors import (
-    LockHeld,
-    NothingToDo,
-    RunOvertaken,
-    RunRefused,
-)
+from pydantic import TypeAdapter
+
+from fruits_airflow.config.errors import LockHeld, NothingToDo, RunOvertaken, RunRefused
 from fruits_airflow.storage.lake import Lake
 
-_ROUNDS = 5  # each is lost only to another run that has just changed the state
+_ATTEMPTS = 5  # one fails only when another run has just changed the state
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """All that decides what a run publishes, and the run that had it."""
+    """What decides what a run publishes, and the run."""
 
     run_id: str
     listing_digest: str
@@ -35,19 +32,13 @@ class Fingerprint:
     settings_digest: str
 
     def same_work_as(self, other: Fingerprint | None) -> bool:
-        """Whether both would publish the same, whichever run did it."""
-        return other is not None and _work(self) == _work(other)
+        """Tell whether both would publish the same, whichever run did it."""
+        return other is not None and replace(other, run_id=self.run_id) == self
 
 
 @dataclass(frozen=True)
 class Settled:
-    """A night that ended well: it published, or found nothing to do.
-
-    Attributes:
-        run_id: the run.
-        at: when, ISO 8601 with a zone.
-        outcome: succeeded or skipped.
-    """
+    """A run that ended well: it published, or had nothing to do; `at` is ISO 8601 with a zone."""
 
     run_id: str
     at: str
@@ -55,19 +46,19 @@ class Settled:
 
     @classmethod
     def now(cls, run_id: str, outcome: Literal["succeeded", "skipped"]) -> Settled:
-        """Settled at this moment."""
+        """Return a run that ends well now."""
         return cls(run_id, datetime.now(UTC).isoformat(), outcome)
 
 
 @dataclass(frozen=True)
 class PublicationState:
-    """How far a database has come.
+    """The state of a database.
 
     Attributes:
-        published: the last run that published.
-        begun: a run that began after it and has not published; its facts may be in the tables.
-        gate_failed: the last run whose quality gate refused.
-        settled: the last run that ended well, which the check for missing publications reads.
+        published: The last run that published.
+        begun: A run that began after it and has not published; its rows may be in the tables.
+        gate_failed: The last run whose quality gate refused.
+        settled: The last run that ended well, which the check for missing publications reads.
     """
 
     published: Fingerprint | None = None
@@ -76,41 +67,44 @@ class PublicationState:
     settled: Settled | None = None
 
 
+_STATE = TypeAdapter(PublicationState)
+
+
 def settings_digest(values: Mapping[str, Any]) -> str:
-    """SHA-256 over the settings that change what is published."""
+    """Compute the SHA-256 of the settings that change what is published."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def read_state(lake: Lake, database: str) -> PublicationState:
-    """The state of `database`; empty when it never published."""
+    """Read the state of `database`; empty when it never published."""
     return _read(lake, database)[0]
 
 
 def change_state(lake: Lake, database: str, change: Callable[[PublicationState], PublicationState]) -> None:
-    """Changes the state of `database`, and nothing that another run has written meanwhile.
+    """Change the state of `database`, but never what another run has written meanwhile.
 
     Args:
-        lake: the lake bucket.
-        database: which.
-        change: gives the state after from the one before; asked again when another run was faster.
+        lake: The lake bucket.
+        database: The database.
+        change: Returns the new state from the present one; called again when another run was faster.
 
     Raises:
-        LockHeld: others changed it each time.
+        LockHeld: Other runs changed it each time.
     """
-    for _ in range(_ROUNDS):
+    for _ in range(_ATTEMPTS):
         before, etag = _read(lake, database)
         after = change(before)
         if after == before or _replace(lake, database, after, etag):
             return
-    raise LockHeld(f"{lake.uri(_key(database))} was changed by other runs {_ROUNDS} times")
+    raise LockHeld(f"{lake.uri(_key(database))} was changed by other runs {_ATTEMPTS} times")
 
 
 def require_work(state: PublicationState, now: Fingerprint, force: bool) -> None:
-    """Returns when there is work to do.
+    """Check that there is work to do.
 
     Raises:
-        NothingToDo: the same is published already, and nothing was begun since.
-        RunRefused: the quality gate refused exactly this.
+        NothingToDo: The same is published already, and nothing was begun since.
+        RunRefused: The quality gate refused exactly this.
     """
     if force:
         return
@@ -127,10 +121,10 @@ def require_work(state: PublicationState, now: Fingerprint, force: bool) -> None
 
 
 def require_not_overtaken(state: PublicationState, run_id: str) -> None:
-    """Returns when no other run has worked on the database since this one was planned.
+    """Check that no other run has worked on the database since this one was planned.
 
     Raises:
-        RunOvertaken: one has; this run's listing is older than what is there.
+        RunOvertaken: One has; this run's listing is older than what is there.
     """
     last = state.begun or state.published
     if last is not None and last.run_id != run_id:
@@ -141,14 +135,12 @@ def require_not_overtaken(state: PublicationState, run_id: str) -> None:
 
 
 def _read(lake: Lake, database: str) -> tuple[PublicationState, str | None]:
-    """The state, and the ETag of its object; None when there is none."""
-    found = lake.read_version(_key(database))
-    if found is None:
+    """Read the state, and the ETag of its object; None when there is no object."""
+    version = lake.read_version(_key(database))
+    if version is None:
         return PublicationState(), None
-    content = json.loads(found[0])
-    settled = content.pop("settled", None)
-    runs = {name: Fingerprint(**one) for name, one in content.items() if one}
-    return PublicationState(**runs, settled=Settled(**settled) if settled else None), found[1]
+    content, etag = version
+    return _STATE.validate_json(content), etag
 
 
 def _replace(lake: Lake, database: str, state: PublicationState, etag: str | None) -> bool:
@@ -156,10 +148,6 @@ def _replace(lake: Lake, database: str, state: PublicationState, etag: str | Non
     if etag is None:
         return lake.write_once(_key(database), content)
     return lake.replace_version(_key(database), content, etag)
-
-
-def _work(fingerprint: Fingerprint) -> dict[str, str]:
-    return {name: value for name, value in asdict(fingerprint).items() if name != "run_id"}
 
 
 def _key(database: str) -> str:

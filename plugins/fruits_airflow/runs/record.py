@@ -14,12 +14,8 @@ from fruits_airflow.config.errors import FruitsError
 from fruits_airflow.emr.clusters import CLUSTER_NOTE, Cluster
 from fruits_airflow.emr.stage_steps import STAGES
 from fruits_airflow.records.models import RunRecord, StageMetrics
-from fruits_airflow.records.sample import (
-    MAX_SAMPLE_BYTES,
-    SAMPLE,
-    SampleError,
-    decode_sample,
-)
+from fruits_airflow.records.sample import MAX_SAMPLE_BYTES, SAMPLE, SampleError, decode_sample
+from fruits_airflow.runs.plan import RunPlan
 from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.storage.idempotency import CREATED_ID
 from fruits_airflow.storage.lake import Lake, ObjectTooLarge, run_key
@@ -32,17 +28,17 @@ log = logging.getLogger(__name__)
 
 
 def blank_record(run_id: str, mode: str, region: str) -> dict[str, Any]:
-    """A record of a run that has done nothing yet, as JSON."""
+    """Return the record of a run that has done nothing yet, as JSON."""
     return RunRecord(run_id=run_id, state="failed", mode=mode, region=region).model_dump()
 
 
 def read_sample(lake: Lake, run_id: str, problems: list[str]) -> pa.Table | None:
-    """The sample of images that `publish` wrote for the report; None without one, or when it cannot be used.
+    """Read the sample of images that `publish` wrote for the report; None without one, or when it cannot be used.
 
     Args:
-        lake: the lake bucket.
-        run_id: of the run.
-        problems: receives a sentence when it cannot be used.
+        lake: The lake bucket.
+        run_id: The run.
+        problems: Receives a sentence when it cannot be used.
     """
     try:
         content = lake.read(run_key(run_id, SAMPLE), MAX_SAMPLE_BYTES)
@@ -60,31 +56,22 @@ def assemble_record(
     ended: bool = False,
     whole: bool = False,
 ) -> RunRecord:
-    """The record of a run as far as it has come, without its final state.
+    """Assemble the record of a run as far as it has come, without its final state.
 
     Args:
-        run: the run.
-        mode: nightly or demo.
-        stages: the metrics of its stages, by stage.
-        ended: every cluster of the run was seen ended.
-        whole: rather nothing than a record with only the id of a cluster that EMR does not tell about.
+        run: The run.
+        mode: `nightly` or `demo`.
+        stages: The metrics of its stages, by stage.
+        ended: Whether every cluster of the run was seen ended.
+        whole: Whether to fail where EMR does not describe the clusters, rather than leave them out.
 
     Raises:
-        ClientError, BotoCoreError: EMR does not tell about the clusters, and the record was to be whole.
+        ClientError, BotoCoreError: EMR does not describe the clusters, and `whole` is set.
     """
     record = blank_record(run.identity.run_id, mode, run.region) | {"simulated": is_simulated(run.client)}
-    if run.plan:
-        planned = datetime.fromisoformat(run.plan["planned_at"])
-        record["images"] |= run.plan["images"]
-        record["bytes"]["input"] = run.plan["input_bytes"]
-        record["cluster"]["vcpus"] = run.plan["vcpus"]
-        record["features"] |= {name: run.plan[name] for name in ("model_id", "engine", "weights")}
-        record["cost"] |= {
-            "forecast_eur": round(run.plan["forecast_eur"], 4),
-            "forecast_parts": {part: round(eur, 4) for part, eur in run.plan["forecast_parts"].items()},
-            "ceiling_eur": run.plan["max_cost_eur"],
-        }
-        record["seconds"]["total"] = _seconds_between(planned, datetime.now(UTC))
+    plan = run.run_plan
+    if plan:
+        _add_plan(record, plan)
     for stage, metrics in stages.items():
         record["seconds"][stage] = metrics.seconds
         for part, content in metrics.parts("images", "features", "pca", "drift", "bytes", "quality").items():
@@ -98,34 +85,47 @@ def assemble_record(
             _add_cost(record["cost"], run.estimated_parts())
             ended_at = clusters[-1].description["Status"]["Timeline"].get("EndDateTime")
             # The cluster of an earlier attempt ended before this one's plan.
-            if run.plan and ended_at and ended_at > planned:
+            if plan and ended_at and ended_at > plan.start:
                 # The page is written some seconds before run.json: up to the cluster's end, both count the same.
-                record["seconds"]["total"] = _seconds_between(planned, ended_at)
+                record["seconds"]["total"] = _seconds_between(plan.start, ended_at)
     except (BotoCoreError, ClientError) as error:
         if whole:
             raise
-        log.warning("EMR does not tell about this run's cluster, so the record has its id at most: %s", error)
+        log.warning("EMR does not describe this run's cluster, so the record has its id at most: %s", error)
     except FruitsError as error:
         # A profile or prices that no longer fit the plan: another attempt finds the same.
         log.warning("What the run has cost is not in the record: %s", error)
     return RunRecord.model_validate(record)
 
 
+def _add_plan(record: dict[str, Any], plan: RunPlan) -> None:
+    record["images"] |= plan.images.model_dump()
+    record["bytes"]["input"] = plan.input_bytes
+    record["cluster"]["vcpus"] = plan.vcpus
+    record["features"] |= {"model_id": plan.model_id, "engine": plan.engine, "weights": plan.weights}
+    record["cost"] |= {
+        "forecast_eur": round(plan.forecast_eur, 4),
+        "forecast_parts": {part: round(eur, 4) for part, eur in plan.forecast_parts.items()},
+        "ceiling_eur": plan.max_cost_eur,
+    }
+    record["seconds"]["total"] = _seconds_between(plan.start, datetime.now(UTC))
+
+
 def _seconds_between(start: datetime, end: datetime) -> float:
-    """Seconds, never negative: the clocks of two machines differ."""
+    """Return the seconds, never negative: the clocks of two machines differ."""
     return round(max(0.0, (end - start).total_seconds()), 1)
 
 
 def _noted_cluster(run: RunContext) -> dict[str, Any]:
-    """Id and name of the cluster that was made last since the plan, as the journal has them."""
-    note, planned_at = run.journal.read(CLUSTER_NOTE) or {}, run.plan.get("planned_at")
-    if CREATED_ID not in note or not planned_at or note["at"] < planned_at:
+    """Return id and name of the latest cluster since the plan, as the journal has them."""
+    note = run.journal.read(CLUSTER_NOTE) or {}
+    if CREATED_ID not in note or not run.plan or note["at"] < run.plan.planned_at:
         return {}
     return {"id": note[CREATED_ID], "name": run.identity.name}
 
 
 def _add_cost(cost: dict[str, Any], parts: Mapping[str, float]) -> None:
-    """Adds what the nodes have cost; compared with what was forecast of the same parts, so without requests."""
+    """Add what the nodes have cost, and its difference from the forecast of the same parts, so without requests."""
     spent = {part: round(eur, 4) for part, eur in parts.items() if eur}
     foreseen = sum(cost["forecast_parts"].get(part, 0.0) for part in spent)
     cost["estimate_eur"] = round(sum(parts.values()), 4)
@@ -147,9 +147,8 @@ def _add_cluster(record: dict[str, Any], client: EMRClient, clusters: Sequence[C
                 stage = step["Name"].split("/")[0]
                 if stage in STAGES and start and end:
                     ends.append(end)
-                    if (
-                        step["Status"]["State"] == "COMPLETED"
-                    ):  # with the start of Spark, unlike the job's own count
+                    if step["Status"]["State"] == "COMPLETED":
+                        # With the start of Spark, unlike the job's own count.
                         record["seconds"][stage] = _seconds_between(start, end)
     if ready := timeline.get("ReadyDateTime"):
         record["seconds"]["cluster_start"] = _seconds_between(last.created_at, ready)

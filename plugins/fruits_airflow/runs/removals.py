@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 _DAY_S = 24 * 3600
 
 
-def require_believable(settings: Settings, lake: Lake, before: Path, after: Path, now: datetime) -> int:
+def require_plausible_removals(
+    settings: Settings, lake: Lake, before: Path, after: Path, now: datetime
+) -> int:
     """Refuse a listing in which too many photos of an earlier listing are missing.
 
     Erased photos, and photos that the bucket's lifecycle rules have expired, do not count. What explains a missing

@@ -1,4 +1,4 @@
-"""Writing report.html, for every run that has something to say: a stopped one says why."""
+"""The task `report`: write report.html, also for a stopped run, with the reason."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ from fruits_airflow.config.errors import ResidencyError
 from fruits_airflow.config.run_parameters import mode_of
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.records.digests import REPORT
-from fruits_airflow.records.models import (
-    RunRecord,
-    StageMetrics,
-    read_record,
-    read_stages,
-)
+from fruits_airflow.records.models import RunRecord, StageMetrics, read_record, read_stages
 from fruits_airflow.runs.record import assemble_record, read_sample
 from fruits_airflow.runs.residency import EVIDENCE, complete
 from fruits_airflow.runs.run_context import RunContext
@@ -33,41 +28,41 @@ log = logging.getLogger(__name__)
 
 
 def report_run(settings: Settings, context: Context) -> str:
-    """Writes report.html; returns its URI.
+    """Write report.html; return its URI.
 
     Raises:
-        AirflowSkipException: the plan died without a word, so there is nothing to report.
+        AirflowSkipException: The plan failed without a record, so there is nothing to report.
     """
     run = RunContext.of(context, settings)
     uri = run.lake.uri(run_key(run.identity.run_id, REPORT))
     if not run.plan:
         decided = read_record(run.lake, run.identity.run_id)
         if decided is None:
-            raise AirflowSkipException("the plan died before it could say why")
+            raise AirflowSkipException("the plan failed before it could say why")
         write_report(run, decided, {})
         return uri
     unusable = list[str]()
     stages = read_stages(run.lake, run.identity.run_id, unusable)
     record = assemble_record(run, mode_of(settings, context["params"]), stages)
-    problems = problems_of(task_states(context), stages, run.plan, run.journal.read(LAST_FAILURE))
+    problems = problems_of(task_states(context), stages, run.run_plan, run.journal.read(LAST_FAILURE))
     problems += [*unusable, *residency_problems(run)]
     write_report(run, record.ended("failed" if problems else "succeeded", "; ".join(problems)), stages)
     return uri
 
 
 def residency_problems(run: RunContext) -> list[str]:
-    """Completes residency.json; what was found outside the European Union is why the run is red."""
+    """Complete residency.json; return what is outside the European Union, which turns the run red."""
     try:
         complete(run.lake, run.identity.run_id, run.history())
     except ResidencyError as error:
         return [f"ResidencyError: {error}"]
     except (BotoCoreError, ClientError) as error:
-        log.warning("residency.json cannot be completed: %s; the page shows what plan had found", error)
+        log.warning("residency.json cannot be completed: %s; the page shows the evidence of the plan", error)
     return []
 
 
 def write_report(run: RunContext, record: RunRecord, stages: Mapping[str, StageMetrics]) -> bytes:
-    """Renders a record into the run's folder; returns the page."""
+    """Render a record into the run's folder; return the page."""
     from fruits_airflow.report import render
 
     run_id, problems = run.identity.run_id, list[str]()
@@ -79,15 +74,15 @@ def write_report(run: RunContext, record: RunRecord, stages: Mapping[str, StageM
 
 
 def write_report_if_possible(
-    run: RunContext, record: RunRecord, stages: Mapping[str, StageMetrics], *, anew: bool
+    run: RunContext, record: RunRecord, stages: Mapping[str, StageMetrics], *, replace: bool
 ) -> bytes | None:
-    """Renders a record where there is no page yet, or over it if `anew`; logs what stands in its way.
+    """Render a record where there is no page yet, or over it if `replace`; log an error instead of raising it.
 
     Returns:
         The page, when it was written.
     """
     try:
-        if anew or run.lake.read(run_key(run.identity.run_id, REPORT)) is None:
+        if replace or run.lake.read(run_key(run.identity.run_id, REPORT)) is None:
             return write_report(run, record, stages)
     except Exception:
         log.exception("report.html cannot be written; a page does not decide how a run ended")

@@ -1,7 +1,7 @@
-"""Where everything of a run is, read back from AWS: `runs/<run_id>/residency.json`.
+"""The evidence of where the data of a run is, read back from AWS: `runs/<run_id>/residency.json`.
 
-`plan` writes the first half, and fails closed: what lies outside the European Union, or cannot be placed, stops the run
-before anything is created. When the run has ended, the cluster and the endpoints that were really called are added.
+`plan` writes the first half and fails closed: what is outside the European Union, or cannot be located, stops the run
+before anything is created. When the run has ended, the clusters and the endpoints that were called are added.
 """
 
 from __future__ import annotations
@@ -22,18 +22,13 @@ from fruits_airflow.config.settings import REPOSITORY, Settings
 from fruits_airflow.emr.clusters import Cluster
 from fruits_airflow.records.digests import EVIDENCE as EVIDENCE
 from fruits_airflow.records.models import read_stages
-from fruits_airflow.storage.lake import (
-    MISSING,
-    Lake,
-    error_code,
-    run_key,
-)
+from fruits_airflow.storage.lake import MISSING, Lake, error_code, run_key
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-# What is wrong in the account or the settings, and so will be at the next attempt: not throttling, credentials that
-# have expired, or trouble of AWS's own.
+# Errors of the account or the settings, which the next attempt would repeat: no throttling, expired credentials or
+# errors of AWS itself.
 _REFUSED = MISSING | {"NoSuchBucket", "InvalidBucketName", "AccessDenied", "AllAccessDisabled", "403"}
 _NO_SUCH_KEY = frozenset(
     {"NotFoundException", "InvalidArnException", "ValidationException", "AccessDeniedException"}
@@ -42,12 +37,12 @@ BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictP
 
 
 def bucket_region(client: S3Client, setting: str, bucket: str) -> str:
-    """The region of a bucket.
+    """Return the region of a bucket.
 
     Raises:
-        ConfigError: the bucket does not exist or may not be read.
-        ResidencyError: it lies outside the European Union.
-        ClientError, BotoCoreError: S3 does not tell now; another attempt asks again.
+        ConfigError: The bucket does not exist or may not be read.
+        ResidencyError: It lies outside the European Union.
+        ClientError, BotoCoreError: S3 does not answer now; another attempt asks again.
     """
     try:
         place = client.get_bucket_location(Bucket=bucket).get("LocationConstraint")
@@ -64,21 +59,21 @@ def bucket_region(client: S3Client, setting: str, bucket: str) -> str:
 def survey(
     settings: Settings, cluster_region: str, client: S3Client, describe_key: Callable[[str, str], str]
 ) -> dict[str, Any]:
-    """Looks where buckets, keys, catalog and cluster of a run would be.
+    """Locate buckets, keys, catalog and cluster of a run.
 
     Args:
-        settings: of the deployment.
-        cluster_region: where the cluster is to run.
+        settings: Settings of this deployment.
+        cluster_region: The region of the cluster.
         client: S3 client.
-        describe_key: gives the ARN of a KMS key by region and id.
+        describe_key: Returns the ARN of a KMS key by region and id.
 
     Returns:
         The first half of residency.json.
 
     Raises:
-        ConfigError: a bucket cannot be read, or may be made public.
-        ResidencyError: something is outside the European Union, or cannot be placed.
-        ClientError, BotoCoreError: AWS does not tell now; another attempt asks again.
+        ConfigError: A bucket cannot be read, or may become public.
+        ResidencyError: Something is outside the European Union, or cannot be located.
+        ClientError, BotoCoreError: AWS does not answer now; another attempt asks again.
     """
     buckets = {}
     for setting in ("raw_bucket", "lake_bucket"):
@@ -106,22 +101,15 @@ def survey(
 
 
 def require_not_public(client: S3Client, setting: str, bucket: str) -> None:
-    """Refuses a bucket that a policy or an ACL could open to the world.
+    """Refuse a bucket that a policy or an ACL could make public.
 
     Raises:
-        ConfigError: it does not block public access in all four ways, or may not be asked.
-        ClientError, BotoCoreError: S3 does not tell now; another attempt asks again.
+        ConfigError: It does not block public access in all four ways, or its configuration may not be read.
+        ClientError, BotoCoreError: S3 does not answer now; another attempt asks again.
     """
-    try:
-        block: Mapping[str, Any] = client.get_public_access_block(Bucket=bucket)[
-            "PublicAccessBlockConfiguration"
-        ]
-    except ClientError as error:
-        if error_code(error) in _REFUSED:
-            raise ConfigError(f"{setting}: whether {bucket!r} is public cannot be read: {error}") from error
-        if error_code(error) != "NoSuchPublicAccessBlockConfiguration":
-            raise
-        block = {}
+    subject, absent = f"{setting}: whether {bucket!r} is public", "NoSuchPublicAccessBlockConfiguration"
+    answer = _read(client.get_public_access_block, bucket, subject, absent)
+    block = answer.get("PublicAccessBlockConfiguration", {})
     missing = [name for name in BLOCKS if not block.get(name)]
     if missing:
         raise ConfigError(
@@ -131,27 +119,24 @@ def require_not_public(client: S3Client, setting: str, bucket: str) -> None:
 
 
 def complete(lake: Lake, run_id: str, clusters: Sequence[Cluster]) -> None:
-    """Adds to residency.json what is known when the run has ended: its clusters, and the endpoints really called.
+    """Add the clusters of a run and the endpoints that were called to residency.json.
 
-    Those of tasks are seen by a hook; those of the Spark jobs are told by the jobs themselves
-    (fruits/job/client_endpoints.py).
+    A hook records the endpoints of tasks; the Spark jobs record their own (fruits/job/client_endpoints.py).
 
     Raises:
-        ResidencyError: something was where it must not be; the evidence is written first.
+        ResidencyError: Something was outside the European Union; the evidence is written first.
     """
     evidence = lake.read_json(run_key(run_id, EVIDENCE))
     if evidence is None:
         return  # the plan stopped the run before it had looked
     evidence["clusters"] = {
         cluster.job_flow_id: {
-            "region": str(cluster.description.get("ClusterArn", "")).split(":")[3:4],
+            "region": _region_of_arn(str(cluster.description.get("ClusterArn", ""))) or "unknown",
             "log_uri": cluster.log_uri,
             "security_configuration": cluster.description.get("SecurityConfiguration"),
         }
         for cluster in clusters
     }
-    for one in evidence["clusters"].values():
-        one["region"] = one["region"][0] if one["region"] else "unknown"
     evidence["endpoints"] = called_endpoints(lake, run_id)
     evidence["stages"] = {
         stage: [endpoint.model_dump() for endpoint in metrics.endpoints]
@@ -163,25 +148,25 @@ def complete(lake: Lake, run_id: str, clusters: Sequence[Cluster]) -> None:
         "cluster"
     )
     lake.write_json(run_key(run_id, EVIDENCE), evidence)
-    for job_flow_id, one in evidence["clusters"].items():
-        require_eu_region(one["region"], f"cluster {job_flow_id} ran in a region that")
-    for stage, called in evidence["stages"].items():
-        for one in called:
-            require_eu_region(one["region"], f"{stage}: {one['client']} signed for a region that")
-            place_of(one["host"])
+    for job_flow_id, cluster in evidence["clusters"].items():
+        require_eu_region(cluster["region"], f"cluster {job_flow_id} ran in a region that")
+    for stage, endpoints in evidence["stages"].items():
+        for endpoint in endpoints:
+            require_eu_region(endpoint["region"], f"{stage}: {endpoint['client']} signed for a region that")
+            place_of(endpoint["host"])
 
 
 def unknown_key(region: str, key_id: str) -> str:
-    """`describe_key` of `survey` where nobody can be asked.
+    """Refuse to locate a key: `describe_key` of `survey` without a client of KMS.
 
     Raises:
-        ResidencyError: always.
+        ResidencyError: Always.
     """
-    raise ResidencyError(f"key {key_id!r} in {region}: nobody was asked where it is")
+    raise ResidencyError(f"key {key_id!r} in {region}: KMS was not asked where it is")
 
 
 def key_describer(client_of: Callable[[str], Any]) -> Callable[[str, str], str]:
-    """`describe_key` of `survey`, from what gives a KMS client of a region."""
+    """Build `describe_key` of `survey` from a function that returns the KMS client of a region."""
 
     def describe(region: str, key_id: str) -> str:
         return str(client_of(region).describe_key(KeyId=key_id)["KeyMetadata"]["Arn"])
@@ -192,61 +177,71 @@ def key_describer(client_of: Callable[[str], Any]) -> Callable[[str, str], str]:
 def _encryption(
     client: S3Client, setting: str, bucket: str, region: str, describe_key: Callable[[str, str], str]
 ) -> dict[str, Any]:
-    try:
-        rules = client.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
-    except ClientError as error:
-        if error_code(error) in _REFUSED:
-            raise ConfigError(f"{setting}: the encryption of {bucket!r} cannot be read: {error}") from error
-        if error_code(error) != "ServerSideEncryptionConfigurationNotFoundError":
-            raise
-        rules = []
+    subject, absent = (
+        f"{setting}: the encryption of {bucket!r}",
+        "ServerSideEncryptionConfigurationNotFoundError",
+    )
+    answer = _read(client.get_bucket_encryption, bucket, subject, absent)
+    rules = answer.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
     default: Mapping[str, Any] = rules[0].get("ApplyServerSideEncryptionByDefault", {}) if rules else {}
     key = default.get("KMSMasterKeyID")
     if not str(default.get("SSEAlgorithm", "")).startswith("aws:kms") or not key:
-        # S3's own keys, or KMS's default key for S3: both are in the bucket's region
+        # The keys of S3, and the default key of KMS for S3, are in the region of the bucket.
         return {"algorithm": default.get("SSEAlgorithm", "AES256"), "key": "AWS's own", "region": region}
-    arn = key if key.startswith("arn:") else _described(describe_key, setting, region, key)
-    parts = arn.split(":")
-    key_region = require_eu_region(
-        parts[3] if len(parts) > 5 else "", f"{setting}: the key {arn!r} in a region that"
-    )
+    arn = _arn_of(describe_key, setting, region, key)
+    key_region = require_eu_region(_region_of_arn(arn), f"{setting}: the key {arn!r} in a region that")
     return {"algorithm": default["SSEAlgorithm"], "key": arn, "region": key_region}
 
 
-def _described(describe_key: Callable[[str, str], str], setting: str, region: str, key: str) -> str:
+def _region_of_arn(arn: str) -> str:
+    parts = arn.split(":")
+    return parts[3] if len(parts) > 5 else ""
+
+
+def _arn_of(describe_key: Callable[[str, str], str], setting: str, region: str, key: str) -> str:
+    if key.startswith("arn:"):
+        return key
     try:
         return describe_key(region, key)
     except (ClientError, ResidencyError) as error:
         if isinstance(error, ClientError) and error_code(error) not in _NO_SUCH_KEY:
             raise
         raise ResidencyError(
-            f"{setting}: nobody can tell where the key {key!r} is: {error}; name its ARN in the bucket's encryption"
+            f"{setting}: where the key {key!r} is cannot be read: {error}; name its ARN in the bucket's encryption"
         ) from error
 
 
 def _policy_digest(client: S3Client, setting: str, bucket: str) -> str | None:
-    """SHA-256 of the bucket policy in force, or None without one."""
+    """Compute the SHA-256 of the bucket policy in force; None without one."""
+    subject, absent = f"{setting}: the policy of {bucket!r}", "NoSuchBucketPolicy"
+    answer = _read(client.get_bucket_policy, bucket, subject, absent)
+    policy = answer.get("Policy")
+    return policy and hashlib.sha256(json.dumps(json.loads(policy), sort_keys=True).encode()).hexdigest()
+
+
+def _read(call: Callable[..., Any], bucket: str, subject: str, absent: str) -> Mapping[str, Any]:
+    """Return the answer of S3; empty where its error code is `absent`.
+
+    Raises:
+        ConfigError: The account or the settings do not allow the call.
+    """
     try:
-        policy = client.get_bucket_policy(Bucket=bucket)["Policy"]
+        answer: Mapping[str, Any] = call(Bucket=bucket)
     except ClientError as error:
-        if error_code(error) == "NoSuchBucketPolicy":
-            return None
+        if error_code(error) == absent:
+            return {}
         if error_code(error) in _REFUSED:
-            raise ConfigError(f"{setting}: the policy of {bucket!r} cannot be read: {error}") from error
+            raise ConfigError(f"{subject} cannot be read: {error}") from error
         raise
-    return hashlib.sha256(json.dumps(json.loads(policy), sort_keys=True).encode()).hexdigest()
+    return answer
 
 
 def _region_lock() -> dict[str, str]:
-    """The template that binds Airflow's role to its region; a task may not read its own role's policy back."""
+    """Describe the template that binds Airflow's role to its region: a task may not read the policy of its own role."""
     template = REPOSITORY / "include" / "stack.yaml"
-    digest = (
-        hashlib.sha256(template.read_bytes()).hexdigest()
-        if template.is_file()
-        else "not deployed with the DAGs"
-    )
+    digest = hashlib.sha256(template.read_bytes()).hexdigest() if template.is_file() else None
     return {
         "declared_in": "include/stack.yaml",
         "condition": "aws:RequestedRegion",
-        "template_sha256": digest,
+        "template_sha256": digest or "not deployed with the DAGs",
     }

@@ -1,14 +1,13 @@
-"""The cluster of the run that a task belongs to: its clients, its identity and the request that makes it.
+"""The cluster of the run that a task belongs to: its clients, its identity and the request that creates it.
 
 Every task of a stage asks here for the cluster rather than trusting an XCom: after "clear failed" the cluster that
-the XCom names is gone, and the first task that runs makes the next one.
+the XCom names is gone, and the first task that runs creates the next one.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -19,15 +18,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.aws.clients import SINGLE_ATTEMPT, emr_client, s3_client
 from fruits_airflow.aws.endpoints import CALLED
-from fruits_airflow.config.errors import FruitsError
+from fruits_airflow.config.errors import ConfigError, FruitsError
 from fruits_airflow.config.run_parameters import region_of
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.cost.estimate import (
-    PARTS,
-    deadline,
-    disks,
-    estimate_parts,
-)
+from fruits_airflow.cost.estimate import PARTS, deadline, disks, estimate_parts
 from fruits_airflow.cost.prices import load_prices
 from fruits_airflow.emr.cluster_body import cluster_body, load_profile, require_sound_cluster
 from fruits_airflow.emr.clusters import (
@@ -46,7 +40,8 @@ from fruits_airflow.emr.steps import StepSubmitter
 from fruits_airflow.locking.airflow_runs import AirflowRuns, SupervisedRuns
 from fruits_airflow.locking.database_lock import DatabaseLock, take_all
 from fruits_airflow.locking.lock_owners import lock_deadline, open_lock
-from fruits_airflow.runs.attempts import forget_failure
+from fruits_airflow.runs.attempts import clear_failure
+from fruits_airflow.runs.plan import ErasurePlan, RunPlan, read_plan
 from fruits_airflow.runs.publication import read_state, require_not_overtaken
 from fruits_airflow.storage.lake import Lake
 from fruits_airflow.storage.run_notes import Journal, folder_of
@@ -64,44 +59,46 @@ _CLOCK_SKEW = timedelta(minutes=5)
 
 
 def open_lake(settings: Settings) -> Lake:
-    """The lake, through Airflow's connection if one is named."""
+    """Open the lake, through Airflow's connection if one is named."""
     return Lake(s3_client(settings), settings.lake_bucket)
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """The cluster side of one run.
+    """The clients, lock, cost and cluster of one run.
 
     Attributes:
-        settings: of the deployment.
-        region: where the run's cluster is.
-        identity: whose cluster.
-        plan: what `plan` returned; empty when it returned nothing.
-        code_digest: what `upload_code` returned; empty when it returned nothing.
-        runs: what this Airflow knows of other runs.
+        plan: None when the task `plan` returned nothing.
+        code_digest: Empty when the task `upload_code` returned nothing.
+        runs: What this Airflow knows of other runs.
     """
 
     settings: Settings
     region: str
     identity: RunKey
-    plan: Mapping[str, Any]
+    plan: RunPlan | ErasurePlan | None
     code_digest: str
     runs: AirflowRuns
 
     @classmethod
     def of(cls, context: Context, settings: Settings) -> RunContext:
-        """The cluster side of the run that `context` belongs to.
+        """Build the context of the run that a task belongs to.
 
         Pulls the XComs of two tasks that every run has, so that the graph shows the order of work and not who
         reads whose result.
         """
-        plan = context["ti"].xcom_pull(task_ids=PLAN_TASK) or {}
+        plan = read_plan(context["ti"].xcom_pull(task_ids=PLAN_TASK))
         code_digest = context["ti"].xcom_pull(task_ids=UPLOAD_TASK) or ""
-        region = plan.get("region") or region_of(settings, context["params"])
+        region = plan.region if plan else region_of(settings, context["params"])
         identity = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
         run = cls(settings, region, identity, plan, code_digest, SupervisedRuns(context["ti"]))
         CALLED.keep(run.lake, run.folder)
         return run
+
+    @property
+    def run_plan(self) -> RunPlan | None:
+        """The plan; None when there is none, or when it is an erasure's."""
+        return self.plan if isinstance(self.plan, RunPlan) else None
 
     @cached_property
     def client(self) -> EMRClient:
@@ -125,7 +122,7 @@ class RunContext:
 
     @cached_property
     def desk(self) -> ClusterLifecycle:
-        """Makes and ends this run's cluster."""
+        """Creates and ends this run's cluster."""
         return ClusterLifecycle(
             client=self.client,
             single_attempt_client=emr_client(self.settings, self.region, SINGLE_ATTEMPT),
@@ -136,7 +133,7 @@ class RunContext:
         )
 
     def step_submitter(self, job_flow_id: str) -> StepSubmitter:
-        """Adds this run's steps to a cluster."""
+        """Return what adds this run's steps to a cluster."""
         return StepSubmitter(
             client=self.client,
             single_attempt_client=self.desk.single_attempt_client,
@@ -147,40 +144,43 @@ class RunContext:
         )
 
     def step(self, stage: str) -> dict[str, Any]:
-        """The step of `stage` as AddJobFlowSteps takes it."""
-        return step_for(stage, self.plan, self.code_digest)
+        """Return the step of `stage` as AddJobFlowSteps takes it."""
+        return step_for(stage, self._require_plan().to_xcom(), self.code_digest)
 
     def find_or_create(self) -> Cluster:
-        """The run's live cluster, made now if there is none.
+        """Return the run's live cluster; create it if there is none.
 
         Raises:
-            CostCeilingExceeded: what is left of `max_cost_eur` does not pay for another cluster.
-            LockHeld: after "clear failed", another run works on the database.
-            RunOvertaken: after "clear failed", another run has worked on it.
+            ConfigError: There is no plan.
+            CostCeilingExceeded: What is left of `max_cost_eur` does not pay for another cluster.
+            LockHeld: After "clear failed", another run works on the database.
+            RunOvertaken: After "clear failed", another run has worked on it.
         """
         return self.desk.find_or_create(self._claimed_body)
 
     def lock(self, database: str) -> DatabaseLock:
-        """The lock of a database, as this run sees it."""
+        """Return the lock of a database, as this run sees it."""
         return open_lock(self.settings, self.lake, self.identity, database, self.region, self.runs)
 
     def _claimed_body(self) -> dict[str, Any]:
-        """The body, once the database is this run's: verdict has released the lock when a cleared run goes on."""
-        databases = self.plan.get("locked_databases") or [self.plan["database"]]  # an erasure has several
+        """Build the body once this run has the lock: `verdict` has released it when a cleared run goes on."""
+        plan = self._require_plan()
+        databases = plan.locked_databases or (plan.database,)
         take_all(map(self.lock, databases), lock_deadline(self.settings))
         for database in databases:
             require_not_overtaken(read_state(self.lake, database), self.identity.run_id)
-        forget_failure(self.lake, self.folder)
+        clear_failure(self.lake, self.folder)
         return self.body()
 
     def body(self) -> dict[str, Any]:
-        """The body of RunJobFlow for a cluster made now."""
-        settings, profile = self.settings, load_profile(self.plan["profile"])
+        """Build the body of RunJobFlow for a cluster created now."""
+        settings, plan = self.settings, self._require_plan()
+        profile = load_profile(plan.profile)
         ends_at = deadline(
             now=datetime.now(UTC),
-            max_cost_eur=self.plan["max_cost_eur"],
+            max_cost_eur=plan.max_cost_eur,
             spent_eur=self.spent_eur(),
-            eur_per_hour=self.plan["eur_per_hour"],
+            eur_per_hour=plan.eur_per_hour,
             max_minutes=profile.longest_minutes(settings.max_cluster_minutes),
         )
         body = cluster_body(
@@ -188,14 +188,14 @@ class RunContext:
             self.identity,
             profile,
             code_digest=self.code_digest,
-            lake_region=self.plan["lake_region"],
+            lake_region=plan.lake_region,
             ends_at=ends_at,
         )
         require_sound_cluster(body, settings, self.region, datetime.now(UTC), self.client)
         return body
 
     def link_cluster(self, context: Context, operator: Any, job_flow_id: str) -> None:
-        """Notes what the task's link to the cluster needs."""
+        """Save what the task's link to the cluster needs."""
         EmrClusterLink.persist(
             context=context,
             operator=operator,
@@ -205,30 +205,30 @@ class RunContext:
         )
 
     def history(self) -> list[Cluster]:
-        """Every cluster that this run has had since it was planned, oldest first; the last one also unlisted."""
+        """List the clusters of this run since its plan, oldest first; the last one even if EMR does not list it."""
         if not self.plan:
             return []
-        since = datetime.fromisoformat(self.plan["planned_at"]) - _CLOCK_SKEW
+        since = self.plan.start - _CLOCK_SKEW
         listed = find_clusters(self.client, self.identity, ALL_STATES, since)
         ids = {cluster.job_flow_id for cluster in listed}
         noted = find_noted(self.client, self.identity, self.journal.read(CLUSTER_NOTE), ALL_STATES)
-        return [*listed, *(one for one in noted if one.job_flow_id not in ids and one.created_at >= since)]
+        return [*listed, *(c for c in noted if c.job_flow_id not in ids and c.created_at >= since)]
 
     def ended_history(self) -> list[Cluster]:
-        """`history` of a run whose clusters were all seen ended: a read that lags behind is made again for a while."""
+        """List as `history` does where all clusters were seen ended; read again for a while what lags behind."""
         give_up = time.monotonic() + self.settings.list_consistency_s
         while True:
-            found = self.history()
-            if all(one.state in ENDED_STATES for one in found) or time.monotonic() >= give_up:
-                return found
+            clusters = self.history()
+            if all(c.state in ENDED_STATES for c in clusters) or time.monotonic() >= give_up:
+                return clusters
             time.sleep(self.settings.poll_s)
 
     def spent_eur(self) -> float:
-        """The most that this run's clusters can have cost so far: a spot node counts as one on demand."""
+        """Compute the most that this run's clusters can have cost so far: spot nodes count as on demand."""
         return sum(self.estimated_parts(spot_discount=False).values())
 
     def cost_so_far(self) -> float | None:
-        """The estimate for a notice; None when it cannot be had."""
+        """Estimate the cost for a notice; None when it is not known."""
         try:
             return sum(self.estimated_parts().values()) if self.plan else None
         except (FruitsError, BotoCoreError, ClientError) as error:
@@ -236,9 +236,9 @@ class RunContext:
             return None
 
     def estimated_parts(self, spot_discount: bool = True) -> dict[str, float]:
-        """Euros that this run's clusters have cost so far, by part, from the timelines of their nodes."""
+        """Estimate the euros that this run's clusters have cost so far, by part, from the timelines of their nodes."""
         prices, now = load_prices(self.region), datetime.now(UTC)
-        disk_gib = disks(load_profile(self.plan["profile"]).instance_fleets) if self.plan else {}
+        disk_gib = disks(load_profile(self.plan.profile).instance_fleets) if self.plan else {}
         endpoints = self.settings.interface_endpoints
         total = dict.fromkeys(PARTS, 0.0)
         for cluster in self.history():
@@ -246,3 +246,10 @@ class RunContext:
             for part, eur in estimate_parts(nodes, prices, now, disk_gib, spot_discount, endpoints).items():
                 total[part] += eur
         return total
+
+    def _require_plan(self) -> RunPlan | ErasurePlan:
+        if self.plan is None:
+            raise ConfigError(
+                f"{PLAN_TASK} has returned no plan that can be used; clear it, or trigger a new run"
+            )
+        return self.plan

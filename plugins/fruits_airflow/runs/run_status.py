@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fruits_airflow.emr.stage_steps import STAGES
 from fruits_airflow.records.models import StageMetrics
+from fruits_airflow.runs.plan import RunPlan
 from fruits_airflow.runs.run_context import PLAN_TASK, UPLOAD_TASK
 
 if TYPE_CHECKING:
@@ -22,26 +23,26 @@ _FATES = ("loaded", "rejected", "unchanged", "suppressed")
 
 
 def task_states(context: Context) -> dict[str, str | None]:
-    """The states of the run's tasks that work; None for one without a state."""
+    """Return the states of the run's tasks that work; None for a task without a state."""
     ti: Any = context["ti"]
-    found = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(WORK_TASKS), run_ids=[ti.run_id])
-    states = found.get(ti.run_id, {})
+    by_run = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(WORK_TASKS), run_ids=[ti.run_id])
+    states = by_run.get(ti.run_id, {})
     return {task: None if (state := states.get(task)) is None else str(state) for task in WORK_TASKS}
 
 
 def problems_of(
     states: Mapping[str, str | None],
     stages: Mapping[str, StageMetrics],
-    plan: Mapping[str, Any],
+    plan: RunPlan | None,
     failure: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Why a run is red, the cause first; empty when it did all its work and published.
+    """List why a run is red, the cause first; empty when it did all its work and published.
 
     Args:
-        states: of the tasks that work.
-        stages: the metrics of the stages, by stage.
-        plan: what `plan` returned; empty when it returned nothing.
-        failure: the note on what a task failed of for good.
+        states: The states of the tasks that work.
+        stages: The metrics of the stages, by stage.
+        plan: None when the task `plan` returned nothing.
+        failure: The recorded failure that Airflow does not retry.
     """
     problems = [f"{task} is {state}" for task, state in states.items() if state != "success"]
     if problems and failure:
@@ -55,29 +56,29 @@ def problems_of(
 
 
 def gate_refused(stages: Mapping[str, StageMetrics]) -> bool:
-    """Whether the run came to its quality gate, and the gate said no."""
+    """Tell whether the quality gate refused what the run computed."""
     return "publish" in stages and stages["publish"].published is False
 
 
-def _unproven(stages: Mapping[str, StageMetrics], plan: Mapping[str, Any]) -> list[str]:
-    """What no metrics show to be done, whatever the tasks say: a person may have marked them.
+def _unproven(stages: Mapping[str, StageMetrics], plan: RunPlan | None) -> list[str]:
+    """List what no metrics show to be done, whatever the task states are: a person may have set them.
 
-    Metrics last as long as the run's listing: a resumed run has those of the attempt that did the work, and `plan`,
-    when it lists anew, removes them. Of a load that finds its work committed, all photos are unchanged.
+    Metrics last as long as the run's listing: a resumed run has those of the attempt that did the work, and `plan`
+    removes them when it lists again. Where a load finds its work committed, all photos are unchanged.
     """
     if not plan:
-        return [f"{PLAN_TASK} has planned nothing, whatever its state says; trigger a new run"]
+        return [f"{PLAN_TASK} has planned nothing, whatever its state is; trigger a new run"]
     if missing := [stage for stage in STAGES if stage not in stages]:
         return [
-            f"{', '.join(missing)} left no metrics, whatever the tasks say; clear add and wait of {missing[0]}, "
+            f"{', '.join(missing)} left no metrics, whatever the task states are; clear add and wait of {missing[0]}, "
             "with what comes after them"
         ]
-    images, listed = stages["load_images"].images, plan["images"]["seen"]
+    images, listed = stages["load_images"].images, plan.images.seen
     counts = {fate: getattr(images, fate) for fate in _FATES}
     if sum(counts.values()) != listed:
-        told = ", ".join(f"{count} {fate}" for fate, count in counts.items())
+        parts = ", ".join(f"{count} {fate}" for fate, count in counts.items())
         return [
-            f"load_images tells of {sum(counts.values())} photos ({told}), and plan has listed {listed}; "
+            f"load_images counts {sum(counts.values())} photos ({parts}), and plan has listed {listed}; "
             "clear add and wait of load_images, with what comes after them"
         ]
     return []

@@ -1,4 +1,4 @@
-"""How a run ended: in run.json, in the state of its database, and by the colour of its last task."""
+"""The task `verdict`: how a run ended, in run.json, in the state of its database, and by the state of the task."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
@@ -17,12 +16,7 @@ from fruits_airflow.config.errors import RunOvertaken
 from fruits_airflow.config.run_parameters import database_of, mode_of
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.clusters import RunKey
-from fruits_airflow.records.digests import (
-    CONTROL_FILES,
-    NODE_FILES,
-    REPORT,
-    digest_files,
-)
+from fruits_airflow.records.digests import CONTROL_FILES, NODE_FILES, REPORT, digest_files
 from fruits_airflow.records.models import (
     RunRecord,
     StageMetrics,
@@ -32,20 +26,10 @@ from fruits_airflow.records.models import (
     write_record,
 )
 from fruits_airflow.runs.assets import announce
-from fruits_airflow.runs.failures import waited_in_vain
-from fruits_airflow.runs.notices import (
-    Anchor,
-    Notice,
-    is_last_attempt,
-    tell,
-)
-from fruits_airflow.runs.publication import (
-    Fingerprint,
-    PublicationState,
-    Settled,
-    change_state,
-    require_not_overtaken,
-)
+from fruits_airflow.runs.failures import is_lock_timeout
+from fruits_airflow.runs.notices import Anchor, Notice, is_last_attempt, notify
+from fruits_airflow.runs.plan import RunPlan
+from fruits_airflow.runs.publication import PublicationState, Settled, change_state, require_not_overtaken
 from fruits_airflow.runs.record import assemble_record
 from fruits_airflow.runs.report_task import residency_problems, write_report_if_possible
 from fruits_airflow.runs.run_context import PLAN_TASK, RunContext
@@ -58,151 +42,198 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@dataclass
+class Attempt:
+    """An attempt of the task, and what the last attempt could not do.
+
+    Attributes:
+        is_last: Whether Airflow does not retry the task by itself.
+        undone: A sentence for each error that the last attempt has recorded instead of raised.
+    """
+
+    is_last: bool
+    undone: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def trying(self, failure: str) -> Iterator[None]:
+        """Raise an error, so that the next attempt tries again; record it in the last attempt, and go on.
+
+        What a run could not do must not keep its end out of run.json.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not self.is_last:
+                raise
+            log.exception("%s; this was the last attempt", failure)
+            self.undone.append(f"{failure}: {error}")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a run when its clusters have ended.
+
+    Attributes:
+        states: The states of the tasks that work.
+        stages: The metrics of the stages, by stage.
+        unusable: A sentence for each metrics file that cannot be used.
+        plan: None when the task `plan` returned nothing.
+        decided: What the plan has recorded when it stopped the run.
+        failure: The recorded failure that Airflow does not retry.
+        ended: How many clusters were alive, and are ended now.
+        lost_sight: Why a cluster may be alive.
+    """
+
+    states: Mapping[str, str | None]
+    stages: Mapping[str, StageMetrics]
+    unusable: list[str]
+    plan: RunPlan | None
+    decided: RunRecord | None
+    failure: Mapping[str, Any] | None = None
+    ended: int = 0
+    lost_sight: TimeoutError | None = None
+
+    @property
+    def stopped(self) -> RunRecord | None:
+        """What the plan has recorded, where it stopped the run and nothing contradicts it."""
+        if self.decided is None or self.ended or self.lost_sight:
+            return None
+        is_skipped = self.decided.state == "skipped" and self.states[PLAN_TASK] == "skipped"
+        return self.decided if self.decided.state == "refused" or is_skipped else None
+
+    @property
+    def anchor(self) -> Anchor:
+        """The section of the runbook for a red run."""
+        if self.lost_sight:
+            return "cluster-will-not-die"
+        if is_lock_timeout(
+            self.failure
+        ):  # before the gate: a resumed run has the metrics of the earlier attempt
+            return "lock-held"
+        return "gate-failed" if gate_refused(self.stages) else "red-run"
+
+
 def judge_run(settings: Settings, context: Context) -> None:
-    """Says how the run ended, in run.json and by its own end; gives the database's lock back.
+    """Record how the run ended, in run.json and by the end of this task; give the database's lock back.
 
     The lock stays while a cluster of the run may be alive: whoever took it then would be a second writer. A red or
-    refused run is told to whom the settings say; a published one is announced to the DAGs that follow it.
+    refused run is notified as the settings say; a published run is announced to the DAGs that follow it.
 
     Raises:
-        AirflowFailException: the run did not do all its work, or did not publish, or this last attempt could not note
-            its publication or give the lock back.
-        TimeoutError: a cluster was not seen ended; a retry looks again, and the last one says so in run.json.
+        AirflowFailException: The run did not do all its work, or did not publish, or this last attempt could not
+            record its publication or give the lock back.
+        TimeoutError: A cluster was not seen ended; a retry looks again, and the last one says so in run.json.
         ClientError, BotoCoreError: AWS does not answer; a retry asks again, and the last one writes what is known,
             unless run.json is what cannot be written.
     """
+    attempt = Attempt(is_last_attempt(context))
     try:
-        _judge(settings, context)
+        _judge(settings, context, attempt)
     except (AirflowFailException, TimeoutError):
         raise
     except Exception as error:
-        if is_last_attempt(context):
+        if attempt.is_last:
             run = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
-            tell(settings, Notice("red-run", run, f"the run could not be judged: {error}", None))
+            notify(settings, Notice("red-run", run, f"the run could not be judged: {error}", None))
         raise
 
 
-def _judge(settings: Settings, context: Context) -> None:
-    last = is_last_attempt(context)
-    run = RunContext.of(context, settings)
-    run_id, states = run.identity.run_id, task_states(context)
-    lock = run.lock(run.plan.get("database") or database_of(settings, context["params"]))
-    undone: list[str] = []
-    trying = partial(_trying, undone, last)
-    # Not tried, as the rest is: what the plan has decided must not be written over unread.
-    decided = None if run.plan else read_record(run.lake, run_id)
-    stages, unusable, failure = dict[str, StageMetrics](), list[str](), None
-    with trying("the run's notes cannot be read"):
-        stages = read_stages(run.lake, run_id, unusable)
-        failure = run.journal.read(LAST_FAILURE)
-    problems = [] if undone else [*problems_of(states, stages, run.plan, failure), *unusable]
-    held = None
-    with trying(f"the lock of {lock.database} cannot be read"):
-        held = lock.read()  # first: a run that is cleared from now on keeps the lock that it asks for
-    leftovers, lost_sight = _end_clusters(run, last)
-    if lost_sight:
-        problems.append(str(lost_sight))
-    stopped = decided if not (lost_sight or leftovers) and _stands(decided, states) else None
-    digests = dict[str, str]()
-    if not stopped:
-        problems += residency_problems(run)
-        with trying("the run's files cannot be read"):
-            digests = digest_files(run.lake, run_id, NODE_FILES + CONTROL_FILES)
-        problems += [
-            f"{name} changed while the run was judged: was it written by another cluster?"
-            for stage, metrics in stages.items()
-            if digests and digests.get(name := stage_file(stage)) != metrics.sha256
-        ]
+def _judge(settings: Settings, context: Context, attempt: Attempt) -> None:
+    run, mode = RunContext.of(context, settings), mode_of(settings, context["params"])
+    plan = run.run_plan
+    lock = run.lock(plan.database if plan else database_of(settings, context["params"]))
+    facts = _read_facts(run, task_states(context), attempt)
+    has_notes, lock_held = not attempt.undone, None
+    with attempt.trying(f"the lock of {lock.database} cannot be read"):
+        # Before the clusters end: a run that is cleared from now on keeps the lock that it asks for.
+        lock_held = lock.read()
+    facts = _end_clusters(run, facts, attempt)
+    problems = problems_of(facts.states, facts.stages, plan, facts.failure) if has_notes else []
+    problems += facts.unusable if has_notes else []
+    problems += [str(facts.lost_sight)] if facts.lost_sight else []
+    digests: dict[str, str] = {}
+    if not facts.stopped:
+        digests, tampering = _read_digests(run, facts, attempt)
+        problems += tampering
     record = assemble_record(
-        run, mode_of(settings, context["params"]), stages, ended=lost_sight is None, whole=not last
+        run, mode, facts.stages, ended=facts.lost_sight is None, whole=not attempt.is_last
     )
-    if leftovers:
-        log.warning("%d clusters were alive after terminate_cluster, and are ended", leftovers)
-    if run.plan:
-        with trying(f"the state of {lock.database} cannot be written"):
-            _record_publication(run, stages, published=not (problems or undone))
-    if not lost_sight:
-        with trying(f"the lock of {lock.database} cannot be given back"):
-            lock.release(held)
-    if stopped and not undone:
-        _end_as_planned(settings, run, stopped)
+    if plan:
+        with attempt.trying(f"the state of {lock.database} cannot be written"):
+            _record_publication(run, plan, facts.stages, published=not (problems or attempt.undone))
+    if not facts.lost_sight:
+        with attempt.trying(f"the lock of {lock.database} cannot be given back"):
+            lock.release(lock_held)
+    if facts.stopped and not attempt.undone:
+        log.info("%s: %s", facts.stopped.state, facts.stopped.reason)
+        if facts.stopped.state == "refused":
+            notify(settings, Notice.of_refusal(run.identity, facts.stopped.reason))
+            raise AirflowFailException(f"refused: {facts.stopped.reason}")
         return
 
-    problems = [*([stopped.reason] if stopped else problems), *undone]
+    problems = [*([facts.stopped.reason] if facts.stopped else problems), *attempt.undone]
     record = record.ended("failed" if problems else "succeeded", "; ".join(problems))
-    if run.plan or undone:
-        # A run marked failed by hand skips report; a run resumed after it has more to say.
-        page = write_report_if_possible(run, record, stages, anew=bool(leftovers or problems))
+    if plan or attempt.undone:
+        # A run marked failed by hand skips report; a run resumed after it has more to report.
+        page = write_report_if_possible(run, record, facts.stages, replace=bool(facts.ended or problems))
         digests |= {REPORT: hashlib.sha256(page).hexdigest()} if page else {}
     write_record(run.lake, record.model_copy(update={"digests": digests}))
     if problems:
-        # From here and not from a callback of the DAG: that would run in the dag-processor, once, if it is up.
-        anchor = _anchor(stages, failure, cluster_may_live=lost_sight is not None)
-        tell(settings, Notice(anchor, run.identity, record.reason, record.cost.estimate_eur))
-    if lost_sight:
-        raise lost_sight
+        # Here and not in a callback of the DAG: that would run in the dag-processor, once, if it is up.
+        notify(settings, Notice(facts.anchor, run.identity, record.reason, record.cost.estimate_eur))
+    if facts.lost_sight:
+        raise facts.lost_sight
     if problems:
         raise AirflowFailException(f"the run did not do its work: {record.reason}")
     log.info("succeeded: %s", record.pca)
-    announce(settings, context, run.plan["database"], record)
+    announce(settings, context, lock.database, record)
 
 
-def _end_clusters(run: RunContext, last: bool) -> tuple[int, TimeoutError | None]:
-    """How many clusters were alive, and are ended; and on the last attempt why one may be alive still.
+def _read_facts(run: RunContext, states: Mapping[str, str | None], attempt: Attempt) -> Facts:
+    # Read outside of `trying`: the last attempt must not write over what the plan has decided, either.
+    decided = None if run.plan else read_record(run.lake, run.identity.run_id)
+    stages, unusable, failure = dict[str, StageMetrics](), list[str](), None
+    with attempt.trying("the run's notes cannot be read"):
+        stages = read_stages(run.lake, run.identity.run_id, unusable)
+        failure = run.journal.read(LAST_FAILURE)
+    return Facts(states, stages, unusable, run.run_plan, decided, failure)
+
+
+def _end_clusters(run: RunContext, facts: Facts, attempt: Attempt) -> Facts:
+    """End the clusters that are alive, and add the outcome to the facts.
 
     Raises:
-        TimeoutError: one may be alive, and nothing is said yet: the next attempt may find all well.
+        TimeoutError: One may be alive, and this is not the last attempt: the next may see it ended.
     """
     try:
-        return len(run.desk.end_all(run.settings.terminate_timeout_minutes * 60)), None
+        ended = len(run.desk.end_all(run.settings.terminate_timeout_minutes * 60))
     except (TimeoutError, BotoCoreError, ClientError) as error:
         lost_sight = TimeoutError(f"a cluster may be alive: {error}")
-        if not last:
+        if not attempt.is_last:
             raise lost_sight from error
-        return 0, lost_sight
+        return replace(facts, lost_sight=lost_sight)
+    if ended:
+        log.warning("%d clusters were alive after terminate_cluster, and are ended", ended)
+    return replace(facts, ended=ended)
 
 
-@contextmanager
-def _trying(undone: list[str], last: bool, what: str) -> Iterator[None]:
-    """Ends an attempt by an error, so that the next one tries again; the last one notes the error and goes on.
-
-    What a run could not do must not keep its end out of run.json.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not last:
-            raise
-        log.exception("%s; this was the last attempt", what)
-        undone.append(f"{what}: {error}")
+def _read_digests(run: RunContext, facts: Facts, attempt: Attempt) -> tuple[dict[str, str], list[str]]:
+    """Return the digests of the run's files, and what is wrong: outside the EU, or changed since it was read."""
+    problems, digests = residency_problems(run), dict[str, str]()
+    with attempt.trying("the run's files cannot be read"):
+        digests = digest_files(run.lake, run.identity.run_id, NODE_FILES + CONTROL_FILES)
+        problems += [
+            f"{name} changed while the run was judged: was it written by another cluster?"
+            for stage, metrics in facts.stages.items()
+            if digests and digests.get(name := stage_file(stage)) != metrics.sha256
+        ]
+    return digests, problems
 
 
-def _stands(decided: RunRecord | None, states: Mapping[str, str | None]) -> bool:
-    """Whether the plan has stopped the run, and Airflow shows it so."""
-    state = decided.state if decided else None
-    return state == "refused" or (state == "skipped" and states[PLAN_TASK] == "skipped")
-
-
-def _end_as_planned(settings: Settings, run: RunContext, decided: RunRecord) -> None:
-    log.info("%s: %s", decided.state, decided.reason)
-    if decided.state == "refused":
-        tell(settings, Notice.of_refusal(run.identity, decided.reason))
-        raise AirflowFailException(f"refused: {decided.reason}")
-
-
-def _anchor(
-    stages: Mapping[str, StageMetrics], failure: Mapping[str, Any] | None, *, cluster_may_live: bool
-) -> Anchor:
-    if cluster_may_live:
-        return "cluster-will-not-die"
-    if waited_in_vain(failure):  # before the gate: of a resumed run, that is the earlier attempt's
-        return "lock-held"
-    return "gate-failed" if gate_refused(stages) else "red-run"
-
-
-def _record_publication(run: RunContext, stages: Mapping[str, StageMetrics], *, published: bool) -> None:
-    database = run.plan["database"]
-    fingerprint = replace(Fingerprint(**run.plan["fingerprint"]), code_digest=run.code_digest)
+def _record_publication(
+    run: RunContext, plan: RunPlan, stages: Mapping[str, StageMetrics], *, published: bool
+) -> None:
+    fingerprint = replace(plan.fingerprint, code_digest=run.code_digest)
     settled = Settled.now(run.identity.run_id, "succeeded")
 
     def settle(state: PublicationState) -> PublicationState:
@@ -212,6 +243,6 @@ def _record_publication(run: RunContext, stages: Mapping[str, StageMetrics], *, 
         return replace(state, gate_failed=fingerprint) if gate_refused(stages) else state
 
     try:
-        change_state(run.lake, database, settle)
+        change_state(run.lake, plan.database, settle)
     except RunOvertaken as reason:
-        log.warning("The state of %s stays as it is: %s", database, reason)
+        log.warning("The state of %s stays as it is: %s", plan.database, reason)

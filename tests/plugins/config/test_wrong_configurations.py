@@ -18,6 +18,7 @@ from airflow.sdk.exceptions import AirflowException
 from fruits_airflow.config.errors import FruitsError
 from fruits_airflow.config.run_parameters import parameter_schemas, resolve_parameters
 from fruits_airflow.config.settings import Settings, load_settings
+from fruits_airflow.runs.plan import RunPlan
 from fruits_airflow.runs.planning import make_plan
 
 from tests.plugins import laptop
@@ -181,7 +182,7 @@ def right(account: Settings) -> dict[str, str]:
     }
 
 
-def plan(environment: dict[str, str], wrong: Wrong, folder: Path, calls: list[str]) -> dict[str, Any]:
+def plan(environment: dict[str, str], wrong: Wrong, folder: Path, calls: list[str]) -> RunPlan:
     """Plans a run as a real one is planned; notes the name of every call."""
     path = folder / "settings.yaml"
     if wrong.lines.startswith("deployment_id"):
@@ -221,5 +222,5 @@ def test_it_is_refused_by_key_value_and_remedy_and_nothing_is_changed(
 
 def test_without_anything_wrong_the_same_way_leads_to_a_plan(right: dict[str, str], tmp_path: Path) -> None:
     calls: list[str] = []
-    assert plan(right, Wrong(()), tmp_path, calls)["images"]["seen"] == 1
+    assert plan(right, Wrong(()), tmp_path, calls).images.seen == 1
     assert "PutObject" in calls, "the recorder must see what changes something"

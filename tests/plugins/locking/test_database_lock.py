@@ -254,7 +254,7 @@ def test_a_resumed_run_makes_no_cluster_beside_another_writer(make_run: Callable
 
 
 def test_a_resumed_run_does_not_go_back_behind_a_later_one(run: RunContext) -> None:
-    later = Fingerprint(**{**run.plan["fingerprint"], "run_id": "manual__later"})
+    later = replace(run.plan.fingerprint, run_id="manual__later")
     for state in (PublicationState(begun=later), PublicationState(published=later)):
         set_state(run.lake, "fruits", state)
         with pytest.raises(RunOvertaken, match="manual__later"):
@@ -263,7 +263,7 @@ def test_a_resumed_run_does_not_go_back_behind_a_later_one(run: RunContext) -> N
 
 
 def test_a_resumed_run_goes_on_with_what_it_began(run: RunContext) -> None:
-    begun, before = Fingerprint(**run.plan["fingerprint"]), Fingerprint("older", "l", "c", "m", "s")
+    begun, before = run.plan.fingerprint, Fingerprint("older", "l", "c", "m", "s")
     set_state(run.lake, "fruits", PublicationState(published=before, begun=begun))
     assert run.find_or_create().job_flow_id
 
@@ -330,7 +330,9 @@ def test_two_that_name_the_same_databases_in_another_order_do_not_wait_for_each_
 
 def test_a_resumed_erasure_keeps_no_lock_while_it_may_not_go_on(make_run: Callable[..., RunContext]) -> None:
     erasing, demo = make_run("manual__erasure", dag_id="erase_images"), make_run("manual__demo")
-    erasing = replace(erasing, plan={**erasing.plan, "locked_databases": ["fruits", "fruits_demo"]})
+    erasing = replace(
+        erasing, plan=erasing.plan.model_copy(update={"locked_databases": ("fruits", "fruits_demo")})
+    )
     demo.lock("fruits_demo").take(now() + HOUR)
     with pytest.raises(LockHeld):
         erasing.find_or_create()

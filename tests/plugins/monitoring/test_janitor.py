@@ -19,8 +19,8 @@ from fruits_airflow.emr.clusters import LIVE_STATES, describe_cluster, find_clus
 from fruits_airflow.locking.airflow_runs import AirflowRuns
 from fruits_airflow.monitoring import janitor
 from fruits_airflow.monitoring.janitor import (
+    expiry_of,
     free_abandoned_locks,
-    judge,
     regions_of,
     sweep_clusters,
 )
@@ -42,15 +42,16 @@ def tag(run: RunContext, job_flow_id: str, **tags: str) -> None:
 
 
 def knows(run: RunContext, alive: bool) -> RunContext:
-    """The run, in an Airflow that knows it."""
+    """Return the run, in an Airflow that knows it."""
     ids = {run.identity.run_id}
     return replace(run, runs=KnownRuns(alive=ids) if alive else KnownRuns(ended=ids))
 
 
 def made_in(run: RunContext, region: str) -> tuple[RunContext, str]:
-    """The run and its cluster in another region, where the account has no security configuration."""
+    """Create the run and its cluster in another region, without a subnet and a security configuration."""
     elsewhere = replace(run, region=region)
     body = {key: value for key, value in run.body().items() if key != "SecurityConfiguration"}
+    body["Instances"] = {key: value for key, value in body["Instances"].items() if "Subnet" not in key}
     return elsewhere, elsewhere.client.run_job_flow(**body)["JobFlowId"]
 
 
@@ -59,48 +60,48 @@ def is_live(run: RunContext, job_flow_id: str) -> bool:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
+def notices(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
     notices: list[Notice] = []
-    monkeypatch.setattr(janitor, "tell", lambda _, notice: notices.append(notice))
+    monkeypatch.setattr(janitor, "notify", lambda _, notice: notices.append(notice))
     return notices
 
 
 def test_a_cluster_past_its_deadline_is_ended_though_its_run_is_alive(run: RunContext) -> None:
-    made = run.find_or_create().job_flow_id
-    tag(run, made, deadline=(now() - HOUR).isoformat())
+    job_flow_id = run.find_or_create().job_flow_id
+    tag(run, job_flow_id, deadline=(now() - HOUR).isoformat())
     report = sweep_clusters(run.settings, context_of(knows(run, alive=True)))
-    assert describe_cluster(run.client, made).state == "TERMINATED"
-    assert [(one["job_flow_id"], one["run_id"], one["ended"]) for one in report] == [
-        (made, run.identity.run_id, True)
+    assert describe_cluster(run.client, job_flow_id).state == "TERMINATED"
+    assert [(entry["job_flow_id"], entry["run_id"], entry["ended"]) for entry in report] == [
+        (job_flow_id, run.identity.run_id, True)
     ]
     assert "its deadline" in report[0]["why"]
 
 
 def test_a_cluster_whose_run_has_ended_is_ended_before_its_deadline(run: RunContext) -> None:
-    made = run.find_or_create().job_flow_id
+    job_flow_id = run.find_or_create().job_flow_id
     report = sweep_clusters(run.settings, context_of(knows(run, alive=False)))
-    assert describe_cluster(run.client, made).state == "TERMINATED"
+    assert describe_cluster(run.client, job_flow_id).state == "TERMINATED"
     assert report[0]["why"] == f"its run {run.identity.run_id} has ended"
 
 
 def test_a_cluster_that_is_only_starting_is_ended_too(run: RunContext) -> None:
-    made = run.client.run_job_flow(**run.body())["JobFlowId"]
-    assert describe_cluster(run.client, made).state in ("STARTING", "BOOTSTRAPPING")
+    job_flow_id = run.client.run_job_flow(**run.body())["JobFlowId"]
+    assert describe_cluster(run.client, job_flow_id).state in ("STARTING", "BOOTSTRAPPING")
     assert len(sweep_clusters(run.settings, context_of(knows(run, alive=False)))) == 1
-    assert not is_live(run, made)
+    assert not is_live(run, job_flow_id)
 
 
 def test_a_cluster_of_a_run_that_is_alive_stays(run: RunContext) -> None:
-    made = run.find_or_create().job_flow_id
+    job_flow_id = run.find_or_create().job_flow_id
     assert sweep_clusters(run.settings, context_of(knows(run, alive=True))) == []
-    assert is_live(run, made)
+    assert is_live(run, job_flow_id)
 
 
 def test_an_unknown_run_is_judged_by_its_deadline_alone(run: RunContext) -> None:
-    made = run.find_or_create().job_flow_id
+    job_flow_id = run.find_or_create().job_flow_id
     assert sweep_clusters(run.settings, context_of(run)) == []
-    assert is_live(run, made)
-    tag(run, made, deadline=(now() - HOUR).isoformat())
+    assert is_live(run, job_flow_id)
+    tag(run, job_flow_id, deadline=(now() - HOUR).isoformat())
     assert len(sweep_clusters(run.settings, context_of(run))) == 1
 
 
@@ -116,14 +117,14 @@ def test_another_deployment_is_never_touched(make_run: Callable[..., RunContext]
 @pytest.mark.parametrize("missing", ["project", "deployment"])
 def test_a_cluster_without_the_tags_is_never_touched(run: RunContext, missing: str) -> None:
     body = run.body()
-    body["Tags"] = [one for one in body["Tags"] if one["Key"] != missing]
-    made = run.client.run_job_flow(**body)["JobFlowId"]
-    tag(run, made, deadline=(now() - HOUR).isoformat())
+    body["Tags"] = [tag_ for tag_ in body["Tags"] if tag_["Key"] != missing]
+    job_flow_id = run.client.run_job_flow(**body)["JobFlowId"]
+    tag(run, job_flow_id, deadline=(now() - HOUR).isoformat())
     try:
         assert sweep_clusters(run.settings, context_of(knows(run, alive=False))) == []
-        assert is_live(run, made)
+        assert is_live(run, job_flow_id)
     finally:
-        run.client.terminate_job_flows(JobFlowIds=[made])
+        run.client.terminate_job_flows(JobFlowIds=[job_flow_id])
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_a_deadline_that_cannot_be_read_condemns_nobody(
     cluster = describe_cluster(run.client, run.find_or_create().job_flow_id)
     tags = {name: value for name, value in cluster.tags.items() if name != "deadline"}
     tags |= {"deadline": deadline} if deadline else {}
-    assert bool(judge(replace(cluster, tags=tags), KnownRuns())) is ended
+    assert bool(expiry_of(replace(cluster, tags=tags), KnownRuns())) is ended
 
 
 def test_it_looks_wherever_a_run_may_have_made_a_cluster(run: RunContext) -> None:
@@ -148,9 +149,9 @@ def test_it_looks_wherever_a_run_may_have_made_a_cluster(run: RunContext) -> Non
 
 
 def test_a_cluster_in_another_region_is_found(run: RunContext) -> None:
-    elsewhere, made = made_in(run, "eu-west-3")
+    elsewhere, job_flow_id = made_in(run, "eu-west-3")
     report = sweep_clusters(run.settings, context_of(knows(run, alive=False)))
-    assert [(one["job_flow_id"], one["region"]) for one in report] == [(made, "eu-west-3")]
+    assert [(entry["job_flow_id"], entry["region"]) for entry in report] == [(job_flow_id, "eu-west-3")]
     assert not find_clusters(elsewhere.client, run.identity)
 
 
@@ -159,7 +160,7 @@ def test_a_cluster_in_another_region_is_found(run: RunContext) -> None:
 
 @pytest.fixture
 def emr(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Changes what EMR answers: the client of one region, with methods replaced."""
+    """Replace methods of the EMR client of a region."""
 
     def change(region: str, **methods: Any) -> None:
         real = EmrHook.get_conn
@@ -184,7 +185,7 @@ def denied(code: str) -> Callable[..., Any]:
 def test_one_that_refuses_to_end_is_told_and_the_others_end(
     make_run: Callable[..., RunContext],
     emr: Callable[..., None],
-    told: list[Notice],
+    notices: list[Notice],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     refusing, other = make_run("manual__refusing"), make_run("manual__other")
@@ -203,10 +204,10 @@ def test_one_that_refuses_to_end_is_told_and_the_others_end(
         sweep_clusters(refusing.settings, context_of(replace(refusing, runs=ended)))
 
     assert not is_live(other, goes)
-    assert [(n.anchor, n.run) for n in told] == [("cluster-will-not-die", refusing.identity)]
-    assert stays in told[0].cause
-    assert "InternalServerException" in told[0].cause
-    assert told[0].cost_eur is not None
+    assert [(n.anchor, n.run) for n in notices] == [("cluster-will-not-die", refusing.identity)]
+    assert stays in notices[0].cause
+    assert "InternalServerException" in notices[0].cause
+    assert notices[0].cost_eur is not None
 
 
 def test_a_region_that_is_closed_to_us_holds_no_cluster_of_ours(
@@ -222,37 +223,37 @@ def test_a_region_that_is_closed_to_us_holds_no_cluster_of_ours(
 def test_a_region_that_cannot_be_looked_at_is_no_clean_sweep_and_the_rest_is_swept(
     run: RunContext, emr: Callable[..., None], region: str, code: str
 ) -> None:
-    elsewhere, made = made_in(run, "eu-north-1")
+    elsewhere, job_flow_id = made_in(run, "eu-north-1")
     emr(region, get_paginator=denied(code))
     with pytest.raises(ClustersUnseen, match=rf"{region}: .*{code}"):
         sweep_clusters(run.settings, context_of(knows(run, alive=False)))
-    assert not is_live(elsewhere, made)
+    assert not is_live(elsewhere, job_flow_id)
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["the first", "the second"])
 def test_a_cluster_that_cannot_be_looked_at_hides_no_other(
-    make_run: Callable[..., RunContext], emr: Callable[..., None], told: list[Notice], which: int
+    make_run: Callable[..., RunContext], emr: Callable[..., None], notices: list[Notice], which: int
 ) -> None:
     runs = [make_run("manual__first"), make_run("manual__second")]
-    made = [run.client.run_job_flow(**run.body())["JobFlowId"] for run in runs]  # whose lock is one run's
+    ids = [run.client.run_job_flow(**run.body())["JobFlowId"] for run in runs]  # whose lock is one run's
     ended = replace(runs[0], runs=KnownRuns(ended={run.identity.run_id for run in runs}))
     describe_cluster = ended.client.describe_cluster
 
     def one_fails(**request: Any) -> Any:
-        failing = request["ClusterId"] == made[which]
+        failing = request["ClusterId"] == ids[which]
         return denied("ThrottlingException")() if failing else describe_cluster(**request)
 
     emr("eu-west-1", describe_cluster=one_fails)
-    with pytest.raises(ClustersUnseen, match=f"{made[which]} in eu-west-1: .*ThrottlingException"):
+    with pytest.raises(ClustersUnseen, match=f"{ids[which]} in eu-west-1: .*ThrottlingException"):
         sweep_clusters(ended.settings, context_of(ended))
-    assert [one for one in made if is_live(ended, one)] == [made[which]]
-    assert [notice.anchor for notice in told] == ["clusters-unseen"]
+    assert [cluster_id for cluster_id in ids if is_live(ended, cluster_id)] == [ids[which]]
+    assert [notice.anchor for notice in notices] == ["clusters-unseen"]
 
 
 def test_what_a_listing_showed_before_it_broke_off_is_ended(
-    run: RunContext, emr: Callable[..., None], told: list[Notice]
+    run: RunContext, emr: Callable[..., None], notices: list[Notice]
 ) -> None:
-    made, real = run.client.run_job_flow(**run.body())["JobFlowId"], run.client.get_paginator
+    job_flow_id, real = run.client.run_job_flow(**run.body())["JobFlowId"], run.client.get_paginator
 
     def breaks_off(**request: Any) -> Iterator[Any]:
         yield from real("list_clusters").paginate(**request)
@@ -261,12 +262,12 @@ def test_what_a_listing_showed_before_it_broke_off_is_ended(
     emr("eu-west-1", get_paginator=lambda _: SimpleNamespace(paginate=breaks_off))
     with pytest.raises(ClustersUnseen, match="eu-west-1: .*ThrottlingException"):
         sweep_clusters(run.settings, context_of(knows(run, alive=False)))
-    assert not is_live(run, made)
+    assert not is_live(run, job_flow_id)
 
 
-@pytest.mark.parametrize(("attempt", "notices"), [(1, 0), (3, 1)])
+@pytest.mark.parametrize(("attempt", "count"), [(1, 0), (3, 1)])
 def test_a_region_that_cannot_be_looked_at_is_told_when_no_further_attempt_will_look(
-    run: RunContext, emr: Callable[..., None], told: list[Notice], attempt: int, notices: int
+    run: RunContext, emr: Callable[..., None], notices: list[Notice], attempt: int, count: int
 ) -> None:
     emr("eu-west-3", get_paginator=denied("ThrottlingException"))
     context = context_of(run)
@@ -276,11 +277,13 @@ def test_a_region_that_cannot_be_looked_at_is_told_when_no_further_attempt_will_
     assert not isinstance(error.value, AirflowFailException), (
         "Airflow must try again, so that the last can tell"
     )
-    assert [(one.anchor, "eu-west-3: " in one.cause) for one in told] == [("clusters-unseen", True)] * notices
+    assert [(notice.anchor, "eu-west-3: " in notice.cause) for notice in notices] == [
+        ("clusters-unseen", True)
+    ] * count
 
 
 def test_a_cluster_that_stays_ends_the_attempts_so_what_is_unseen_is_told_at_once(
-    run: RunContext, emr: Callable[..., None], told: list[Notice], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, emr: Callable[..., None], notices: list[Notice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.find_or_create()
     monkeypatch.setattr(janitor, "end_and_watch", lambda _, ids, *__: ([], dict.fromkeys(ids, "RUNNING")))
@@ -289,7 +292,7 @@ def test_a_cluster_that_stays_ends_the_attempts_so_what_is_unseen_is_told_at_onc
     context["ti"].max_tries = 2
     with pytest.raises(AirflowFailException, match="does not end; eu-west-3: "):
         sweep_clusters(run.settings, context)
-    assert [one.anchor for one in told] == ["cluster-will-not-die", "clusters-unseen"]
+    assert [notice.anchor for notice in notices] == ["cluster-will-not-die", "clusters-unseen"]
 
 
 @pytest.mark.parametrize(
@@ -300,9 +303,9 @@ def test_a_cluster_that_stays_ends_the_attempts_so_what_is_unseen_is_told_at_onc
     ],
 )
 def test_a_region_without_a_client_is_unseen_and_the_rest_is_swept(
-    run: RunContext, told: list[Notice], monkeypatch: pytest.MonkeyPatch, error: Exception
+    run: RunContext, notices: list[Notice], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    elsewhere, made = made_in(run, "eu-west-3")
+    elsewhere, job_flow_id = made_in(run, "eu-west-3")
     real = EmrHook.get_conn
 
     def get_conn(hook: Any) -> Any:
@@ -314,19 +317,19 @@ def test_a_region_without_a_client_is_unseen_and_the_rest_is_swept(
         patch.setattr(EmrHook, "get_conn", get_conn)
         with pytest.raises(ClustersUnseen, match="eu-west-1: "):
             sweep_clusters(run.settings, context_of(knows(run, alive=False)))
-    assert not is_live(elsewhere, made)
-    assert [one.anchor for one in told] == ["clusters-unseen"]
+    assert not is_live(elsewhere, job_flow_id)
+    assert [notice.anchor for notice in notices] == ["clusters-unseen"]
 
 
 def test_what_a_cluster_that_stays_has_cost_may_be_unknown(
-    run: RunContext, told: list[Notice], emr: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, notices: list[Notice], emr: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.find_or_create()
     monkeypatch.setattr(janitor, "end_and_watch", lambda _, ids, *__: ([], dict.fromkeys(ids, "RUNNING")))
     monkeypatch.setattr(janitor, "instances_of", denied("ThrottlingException"))
     with pytest.raises(AirflowFailException, match="does not end"):
         sweep_clusters(run.settings, context_of(knows(run, alive=False)))
-    assert [(notice.anchor, notice.cost_eur) for notice in told] == [("cluster-will-not-die", None)]
+    assert [(notice.anchor, notice.cost_eur) for notice in notices] == [("cluster-will-not-die", None)]
 
 
 def test_every_region_that_it_asks_is_watched(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,21 +354,21 @@ class LookedAt:
     """A run that has ended; something happens each time that the janitor asks."""
 
     happens: Callable[[int], bool | None]
-    asked: int = 0
+    looks: int = 0
 
     def has_ended(self, dag_id: str, run_id: str) -> bool:
-        self.asked += 1
-        return self.happens(self.asked) is not False
+        self.looks += 1
+        return self.happens(self.looks) is not False
 
     def is_alive(self, dag_id: str, run_id: str) -> bool:
         return False
 
 
 def freed(run: RunContext, runs: AirflowRuns) -> list[str]:
-    """What the janitor says it freed; it agrees with what is there."""
-    found = free_abandoned_locks(run.settings, context_of(replace(run, runs=runs)))
-    assert bool(found) is (run.lock("fruits").read() is None)
-    return found
+    """Return the locks that the janitor says it removed; check that it has."""
+    removed = free_abandoned_locks(run.settings, context_of(replace(run, runs=runs)))
+    assert bool(removed) is (run.lock("fruits").read() is None)
+    return removed
 
 
 @pytest.mark.parametrize("dag_id", ["fruits_pipeline", "erase_images"])
@@ -374,9 +377,9 @@ def test_a_lock_that_an_ended_run_left_is_given_back_before_its_deadline(
 ) -> None:
     run = make_run(dag_id=dag_id)
     run.lock("fruits").take(now() + HOUR)
-    (said,) = freed(run, KnownRuns(ended={run.identity.run_id}))
-    assert said.startswith(f"fruits: {dag_id} run {run.identity.run_id} of deployment")
-    assert said.endswith("its run has ended, and no cluster of it is alive")
+    (reason,) = freed(run, KnownRuns(ended={run.identity.run_id}))
+    assert reason.startswith(f"fruits: {dag_id} run {run.identity.run_id} of deployment")
+    assert reason.endswith("its run has ended, and no cluster of it is alive")
     assert "Removed the lock of fruits" in caplog.text
 
 
@@ -384,8 +387,8 @@ def test_an_erasure_that_ended_leaves_neither_of_its_two_locks(make_run: Callabl
     run = make_run(dag_id="erase_images")
     for database in (run.settings.database, run.settings.demo_database):
         run.lock(database).take(now() + HOUR)
-    found = free_abandoned_locks(run.settings, context_of(knows(run, alive=False)))
-    assert [one.partition(":")[0] for one in found] == [run.settings.database, run.settings.demo_database]
+    removed = free_abandoned_locks(run.settings, context_of(knows(run, alive=False)))
+    assert [line.partition(":")[0] for line in removed] == [run.settings.database, run.settings.demo_database]
 
 
 @pytest.mark.parametrize("left", [HOUR, -HOUR], ids=["before its deadline", "past it"])
@@ -399,8 +402,8 @@ def test_a_run_that_is_unknown_keeps_its_lock_until_its_deadline(run: RunContext
     assert freed(run, KnownRuns()) == []
     run.lake.remove(run.lock("fruits").key)
     run.lock("fruits").take(now() - HOUR)
-    (said,) = freed(run, KnownRuns())
-    assert said.endswith("its deadline has passed, and neither run nor cluster of it is alive")
+    (reason,) = freed(run, KnownRuns())
+    assert reason.endswith("its deadline has passed, and neither run nor cluster of it is alive")
 
 
 def test_an_ended_run_keeps_its_lock_until_its_cluster_is_seen_ended(
@@ -412,9 +415,9 @@ def test_an_ended_run_keeps_its_lock_until_its_cluster_is_seen_ended(
     assert freed(run, ended) == [], "it is alive"
 
     def terminating(**request: Any) -> Any:
-        found = real.describe_cluster(**request)
-        found["Cluster"]["Status"]["State"] = state
-        return found
+        answer = real.describe_cluster(**request)
+        answer["Cluster"]["Status"]["State"] = state
+        return answer
 
     emr("eu-west-1", describe_cluster=terminating)
     state = "TERMINATING"
@@ -445,9 +448,9 @@ def test_an_ended_run_keeps_its_lock_while_its_named_cluster_lives_however_long_
     ended, real, state = KnownRuns(ended={run.identity.run_id}), run.client, "TERMINATING"
 
     def describe_cluster(**request: Any) -> Any:
-        found = real.describe_cluster(**request)
-        found["Cluster"]["Status"]["State"] = state
-        return found
+        answer = real.describe_cluster(**request)
+        answer["Cluster"]["Status"]["State"] = state
+        return answer
 
     unseen = SimpleNamespace(paginate=lambda **_: [{"Clusters": []}])
     emr("eu-west-1", get_paginator=lambda _: unseen, describe_cluster=describe_cluster)
@@ -487,7 +490,7 @@ def test_another_deployments_lock_is_never_touched(make_run: Callable[..., RunCo
 @pytest.mark.parametrize("look", [1, 2])
 def test_a_run_that_is_cleared_while_it_is_looked_at_keeps_its_lock(run: RunContext, look: int) -> None:
     run.lock("fruits").take(now() + HOUR)
-    assert freed(run, LookedAt(lambda asked: asked < look)) == []
+    assert freed(run, LookedAt(lambda looks: looks < look)) == []
 
 
 def test_a_run_that_ends_when_its_clusters_are_listed_keeps_its_lock_until_the_next_sweep(
@@ -511,8 +514,8 @@ def test_a_lock_that_its_run_asks_for_once_more_meanwhile_stays(run: RunContext,
     until = now() + HOUR
     run.lock("fruits").take(until)
 
-    def cleared_and_at_work(asked: int) -> None:
-        if asked == 2:
+    def cleared_and_at_work(looks: int) -> None:
+        if looks == 2:
             run.lock("fruits").take(until + further)
 
     assert freed(run, LookedAt(cleared_and_at_work)) == []
@@ -522,8 +525,8 @@ def test_a_lock_that_is_taken_over_meanwhile_stays(make_run: Callable[..., RunCo
     run, night = make_run("manual__gone"), make_run("manual__night")
     run.lock("fruits").take(now() - HOUR)
 
-    def overtaken(asked: int) -> None:
-        if asked == 2:
+    def overtaken(looks: int) -> None:
+        if looks == 2:
             night.lock("fruits").take(now() + HOUR)
 
     assert freed(run, LookedAt(overtaken)) == []

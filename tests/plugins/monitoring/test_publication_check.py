@@ -34,42 +34,44 @@ def lake(account: Settings) -> Lake:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
+def notices(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
     notices: list[Notice] = []
-    monkeypatch.setattr(publication_check, "tell", lambda _, notice: notices.append(notice))
+    monkeypatch.setattr(publication_check, "notify", lambda _, notice: notices.append(notice))
     return notices
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "skipped"])
 def test_a_night_that_ended_well_is_fine(
-    account: Settings, lake: Lake, told: list[Notice], outcome: str
+    account: Settings, lake: Lake, notices: list[Notice], outcome: str
 ) -> None:
     set_state(lake, "fruits", PublicationState(settled=Settled("n1", "2026-01-10T01:40:00+00:00", outcome)))  # type: ignore[arg-type]
     assert check_publication(account, NOW) == "n1"
-    assert told == []
+    assert notices == []
 
 
-def test_yesterdays_night_is_not_todays(account: Settings, lake: Lake, told: list[Notice]) -> None:
+def test_yesterdays_night_is_not_todays(account: Settings, lake: Lake, notices: list[Notice]) -> None:
     settled = Settled("n1", "2026-01-10T00:59:59+00:00", "succeeded")
     set_state(lake, "fruits", PublicationState(settled=settled, begun=BEGUN))
     lake.write_json(run_key("n2", "run.json"), {"state": "failed", "cost": {"estimate_eur": 0.4}})
     with pytest.raises(AirflowFailException, match=r"since 2026-01-10 02:00 CET.*n1.*n2 began"):
         check_publication(account, NOW)
-    assert [(notice.anchor, notice.run.run_id, notice.cost_eur) for notice in told] == [
+    assert [(notice.anchor, notice.run.run_id, notice.cost_eur) for notice in notices] == [
         ("no-publication", "n2", 0.4)
     ]
 
 
-def test_a_pipeline_that_never_ran_is_noticed(account: Settings, told: list[Notice]) -> None:
+def test_a_pipeline_that_never_ran_is_noticed(account: Settings, notices: list[Notice]) -> None:
     with pytest.raises(AirflowFailException, match="none ever did.*paused"):
         check_publication(account, NOW)
-    assert len(told) == 1
+    assert len(notices) == 1
 
 
-def test_a_lake_that_cannot_be_read_is_no_reason_to_keep_quiet(account: Settings, told: list[Notice]) -> None:
+def test_a_lake_that_cannot_be_read_is_no_reason_to_keep_quiet(
+    account: Settings, notices: list[Notice]
+) -> None:
     with pytest.raises(AirflowFailException, match="cannot be read: .*NoSuchBucket"):
         check_publication(replace(account, lake_bucket="no-such-lake"), NOW)
-    assert [(notice.anchor, notice.cost_eur) for notice in told] == [("no-publication", None)]
+    assert [(notice.anchor, notice.cost_eur) for notice in notices] == [("no-publication", None)]
 
 
 @pytest.mark.parametrize(
@@ -83,23 +85,23 @@ def test_a_lake_that_cannot_be_read_is_no_reason_to_keep_quiet(account: Settings
     ],
 )
 def test_a_broken_state_is_no_reason_to_keep_quiet(
-    account: Settings, lake: Lake, told: list[Notice], state: bytes
+    account: Settings, lake: Lake, notices: list[Notice], state: bytes
 ) -> None:
     lake.write("state/fruits.json", state)
     with pytest.raises(AirflowFailException, match="cannot be read: .*Error"):
         check_publication(account, NOW)
-    assert [(notice.anchor, notice.cost_eur) for notice in told] == [("no-publication", None)]
+    assert [(notice.anchor, notice.cost_eur) for notice in notices] == [("no-publication", None)]
 
 
 @pytest.mark.parametrize("record", [b"{", b"{}", b'{"cost": null}', b'{"cost": {"estimate_eur": "?"}}'])
 def test_a_broken_record_is_no_reason_to_keep_quiet(
-    account: Settings, lake: Lake, told: list[Notice], record: bytes
+    account: Settings, lake: Lake, notices: list[Notice], record: bytes
 ) -> None:
     set_state(lake, "fruits", PublicationState(begun=BEGUN))
     lake.write(run_key("n2", "run.json"), record)
     with pytest.raises(AirflowFailException, match="n2 began"):
         check_publication(account, NOW)
-    assert [notice.cost_eur for notice in told] == [None]
+    assert [notice.cost_eur for notice in notices] == [None]
 
 
 @pytest.mark.parametrize(

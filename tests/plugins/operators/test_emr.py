@@ -14,10 +14,10 @@ from fruits_airflow.config.errors import (
     LockHeld,
 )
 from fruits_airflow.operators.plan import PlanOperator
-from fruits_airflow.runs import run_control
+from fruits_airflow.runs import preparation
 from fruits_airflow.runs.failures import record_failure
+from fruits_airflow.runs.preparation import upload_code
 from fruits_airflow.runs.run_context import RunContext
-from fruits_airflow.runs.run_control import upload_code
 from fruits_airflow.storage.run_notes import Journal
 
 from tests.plugins.airflow_context import context_of
@@ -45,8 +45,8 @@ def test_an_aws_error_is_recorded_by_the_last_attempt_only(
 ) -> None:
     context = context_of(run)
     context["ti"].max_tries = context["ti"].try_number - 1 + further
-    monkeypatch.setattr(run_control, "plan_run", fails(THROTTLED))
-    monkeypatch.setattr(run_control, "upload_bundle", fails(THROTTLED))
+    monkeypatch.setattr(preparation, "plan_run", fails(THROTTLED))
+    monkeypatch.setattr(preparation, "upload_bundle", fails(THROTTLED))
     plan = PlanOperator(task_id="plan", settings=run.settings)
     with pytest.raises(ClientError, match="SlowDown"):
         plan.work(context) if task == "plan" else upload_code(run.settings, context)
@@ -56,7 +56,7 @@ def test_an_aws_error_is_recorded_by_the_last_attempt_only(
 def test_code_that_is_not_what_its_digest_says_is_noted(
     run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_control, "upload_bundle", fails(CodeMismatch("another's")))
+    monkeypatch.setattr(preparation, "upload_bundle", fails(CodeMismatch("another's")))
     with pytest.raises(AirflowFailException, match="CodeMismatch"):
         upload_code(run.settings, context_of(run))
     assert cause(run) == ("upload_code", "CodeMismatch: another's")
@@ -68,7 +68,7 @@ def test_code_that_is_not_what_its_digest_says_is_noted(
 def test_an_error_that_the_plan_reports_elsewhere_is_not_recorded(
     run: RunContext, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    monkeypatch.setattr(run_control, "plan_run", fails(error))
+    monkeypatch.setattr(preparation, "plan_run", fails(error))
     with pytest.raises(type(error), match=str(error)):
         PlanOperator(task_id="plan", settings=run.settings).work(context_of(run))
     assert cause(run) is None

@@ -33,7 +33,7 @@ from tests.plugins.bash_steps import ended
 from tests.plugins.doubles import Double
 
 UNKNOWN = {"job_flow_id": "j-UNKNOWN", "step_id": "s-UNKNOWN"}
-NO_NEWS = "no news from the trigger until its deadline; is the triggerer alive? then clear the task"
+NO_NEWS = "no event from the trigger until its deadline; is the triggerer alive? then clear the task"
 
 
 def sensor(run: RunContext, **changed: Any) -> StepSensor:

@@ -46,7 +46,7 @@ def lake(account: Settings) -> Lake:
 
 @pytest.fixture
 def record(lake: Lake) -> RunRecord:
-    """A run that was judged with a sample and a page."""
+    """Judge a run with a sample and a page."""
     names = {"sample.parquet": b"sample", "report.html": b"page"}
     for name, content in names.items():
         lake.write(run_key(RUN, name), content)
@@ -75,7 +75,7 @@ def test_a_file_that_differs_or_was_added_since_is_named(lake: Lake, record: Run
 
 
 def replace(lake: Lake, name: str, content: bytes | None) -> None:
-    """Replaces a file as an erasure does."""
+    """Replace a file as an erasure does."""
     record_digest(lake, run_key(RUN, name), content if content is None else io.BytesIO(content))
     if content is None:
         lake.remove(run_key(RUN, name))

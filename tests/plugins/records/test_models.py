@@ -19,7 +19,7 @@ from fruits_airflow.records.models import (
     read_stages,
     write_record,
 )
-from fruits_airflow.runs.attempts import forget_failure
+from fruits_airflow.runs.attempts import clear_failure
 from fruits_airflow.storage.lake import Lake, run_key
 
 from tests.plugins import laptop
@@ -109,5 +109,5 @@ def test_metrics_that_cannot_be_used_count_as_not_written_and_are_reported(
 
 def test_a_new_attempt_forgets_a_publication_that_cannot_be_read(lake: Lake) -> None:
     lake.write(run_key(RUN, "stages/publish.json"), b'{"published": "yes"}')
-    forget_failure(lake, run_key(RUN))
+    clear_failure(lake, run_key(RUN))
     assert lake.read(run_key(RUN, "stages/publish.json")) is None

@@ -24,7 +24,7 @@ RUN = "scheduled__2026-01-01T02:00:00+00:00"
 
 @pytest.fixture
 def lake(account: Settings) -> Lake:
-    made = Lake(laptop.client("s3"), account.lake_bucket)
+    lake_of_run = Lake(laptop.client("s3"), account.lake_bucket)
     for name in (
         "report.html",
         "pca.parquet",
@@ -32,10 +32,10 @@ def lake(account: Settings) -> Lake:
         "listing.parquet",
         "sample.parquet",
     ):
-        made.write(run_key(RUN, name), name.encode())
+        lake_of_run.write(run_key(RUN, name), name.encode())
     digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("report.html", "pca.parquet")}
-    write_record(made, RunRecord(run_id=RUN, state="succeeded", digests=digests))
-    return made
+    write_record(lake_of_run, RunRecord(run_id=RUN, state="succeeded", digests=digests))
+    return lake_of_run
 
 
 @pytest.mark.parametrize("name", ["report.html", "pca.parquet"])

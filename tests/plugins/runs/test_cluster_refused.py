@@ -16,7 +16,7 @@ from tests.plugins import laptop
 
 
 def keys(bucket: str) -> list[str]:
-    return [one["Key"] for one in laptop.client("s3").list_objects_v2(Bucket=bucket).get("Contents", [])]
+    return [item["Key"] for item in laptop.client("s3").list_objects_v2(Bucket=bucket).get("Contents", [])]
 
 
 def test_plan_refuses_before_anything_is_written(account: Settings) -> None:
@@ -41,7 +41,9 @@ def test_create_refuses_a_security_configuration_that_leaves_something_open(
         ClusterRefused, match=r"EnableInTransitEncryption.*MinimumInstanceMetadataServiceVersion"
     ):
         run.find_or_create()
-    found = [
-        one["Name"] for page in emr.get_paginator("list_clusters").paginate() for one in page["Clusters"]
+    names = [
+        cluster["Name"]
+        for page in emr.get_paginator("list_clusters").paginate()
+        for cluster in page["Clusters"]
     ]
-    assert run.identity.name not in found
+    assert run.identity.name not in names

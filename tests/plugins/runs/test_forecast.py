@@ -30,7 +30,7 @@ from tests.plugins import laptop
 
 
 def record(rate: float = 10.0, images: int = 48_000, **changed: Any) -> RunRecord:
-    """A run over `images` on eight CPUs, of which one in four seconds was loading."""
+    """Build the record of a run over `images` on eight CPUs, a quarter of its seconds for loading."""
     seconds = images / rate / 8
     content = {
         "state": "succeeded",

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.clusters import RunKey
-from fruits_airflow.runs.notices import HEADLINES, Notice, tell
+from fruits_airflow.runs.notices import HEADLINES, Notice, notify
 
 NOTICE = Notice(
     "red-run",
@@ -28,7 +28,7 @@ NOTICE = Notice(
 
 @pytest.fixture
 def web() -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
-    """A web server that notes what is posted to it."""
+    """Run a web server that records what is posted to it."""
     posted: list[tuple[str, dict[str, Any]]] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -39,7 +39,7 @@ def web() -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
             self.wfile.write(b"ok")
 
         def log_message(self, *_: Any) -> None:
-            """Keeps quiet."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -91,7 +91,7 @@ def test_every_section_that_a_notice_names_is_in_the_runbook() -> None:
 def test_the_log_is_the_channel_that_needs_nothing(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    tell(settings, NOTICE)
+    notify(settings, NOTICE)
     assert "NOTICE cause: featurize: ERROR WeightsMismatch: <a> & {{ 7 * 6 }}" in caplog.text
 
 
@@ -100,7 +100,7 @@ def test_a_webhook_gets_json(settings: Settings, web: Any, monkeypatch: pytest.M
     monkeypatch.setenv(
         "AIRFLOW_CONN_ALARM", json.dumps({"conn_type": "http", "host": f"http://{place}/hook"})
     )
-    tell(replace(settings, notify="webhook", notify_conn_id="alarm"), NOTICE)
+    notify(replace(settings, notify="webhook", notify_conn_id="alarm"), NOTICE)
     ((path, body),) = posted
     assert path.rstrip("/") == "/hook"
     assert body["event"] == "red-run"
@@ -112,7 +112,7 @@ def test_slack_gets_a_message(settings: Settings, web: Any, monkeypatch: pytest.
     place, posted = web
     connection = {"conn_type": "slackwebhook", "schema": "http", "host": place, "password": "T0/B0/x"}
     monkeypatch.setenv("AIRFLOW_CONN_ALARM", json.dumps(connection))
-    tell(replace(settings, notify="slack", notify_conn_id="alarm"), NOTICE)
+    notify(replace(settings, notify="slack", notify_conn_id="alarm"), NOTICE)
     ((path, body),) = posted
     assert path == "/T0/B0/x"
     assert "&lt;a&gt; &amp; {{ 7 * 6 }}" in body["text"]
@@ -123,7 +123,7 @@ def test_mail_is_sent(settings: Settings, mailbox: Any, monkeypatch: pytest.Monk
     extra = {"from_email": "fruits@example.org", "disable_ssl": True, "disable_tls": True}
     connection = {"conn_type": "smtp", "host": "127.0.0.1", "port": port, "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_ALARM", json.dumps(connection))
-    tell(
+    notify(
         replace(settings, notify="mail", notify_conn_id="alarm", notify_to="a@example.org,b@example.org"),
         NOTICE,
     )
@@ -139,6 +139,6 @@ def test_mail_is_sent(settings: Settings, mailbox: Any, monkeypatch: pytest.Monk
 def test_a_notice_that_cannot_be_sent_is_logged_whole(
     settings: Settings, caplog: pytest.LogCaptureFixture, channel: str
 ) -> None:
-    tell(replace(settings, notify=channel, notify_conn_id="nowhere", notify_to="a@example.org"), NOTICE)
+    notify(replace(settings, notify=channel, notify_conn_id="nowhere", notify_to="a@example.org"), NOTICE)
     assert f"A notice was not sent by {channel}" in caplog.text
     assert NOTICE.cause in caplog.text

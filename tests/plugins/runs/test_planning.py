@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,10 @@ from fruits_airflow.config.run_parameters import parameter_schemas, resolve_para
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.code_bundle import CodeBundle
 from fruits_airflow.runs import planning
-from fruits_airflow.runs.attempts import forget_earlier_attempt
+from fruits_airflow.runs.attempts import clear_earlier_attempt
+from fruits_airflow.runs.plan import ListingCounts, RunPlan, read_plan
 from fruits_airflow.runs.planning import make_plan
-from fruits_airflow.runs.publication import Fingerprint, PublicationState, read_state
+from fruits_airflow.runs.publication import PublicationState, read_state
 from fruits_airflow.storage.lake import Lake, run_key
 from fruits_airflow.storage.listing import read_listing
 
@@ -32,7 +34,7 @@ from tests.plugins.conftest import MODEL_ID
 from tests.plugins.doubles import Double
 from tests.plugins.published import set_state
 
-Planner = Callable[..., dict[str, Any]]
+Planner = Callable[..., RunPlan]
 
 
 @pytest.fixture
@@ -47,12 +49,10 @@ def plan_of(account: Settings, monkeypatch: pytest.MonkeyPatch) -> Planner:
     monkeypatch.setattr(planning, "build_bundle", lambda: CodeBundle({"a": b"code"}))
     schemas = parameter_schemas(account)
 
-    def plan(
-        run_id: str = "r1", settings: Settings = account, client: Any = None, **conf: Any
-    ) -> dict[str, Any]:
+    def plan(run_id: str = "r1", settings: Settings = account, client: Any = None, **conf: Any) -> RunPlan:
         params = {name: schema["default"] for name, schema in schemas.items()} | conf
-        asked = resolve_parameters(settings, params, conf, schemas)
-        return make_plan(settings, asked, run_id, client or laptop.client("s3"))
+        parameters = resolve_parameters(settings, params, conf, schemas)
+        return make_plan(settings, parameters, run_id, client or laptop.client("s3"))
 
     return plan
 
@@ -62,8 +62,8 @@ def lake(account: Settings) -> Lake:
     return Lake(laptop.client("s3"), account.lake_bucket)
 
 
-def publish(lake: Lake, plan: dict[str, Any]) -> None:
-    set_state(lake, plan["database"], PublicationState(published=Fingerprint(**plan["fingerprint"])))
+def publish(lake: Lake, plan: RunPlan) -> None:
+    set_state(lake, plan.database, PublicationState(published=plan.fingerprint))
 
 
 def test_the_plan_writes_the_listing_that_load_reads(
@@ -73,9 +73,9 @@ def test_the_plan_writes_the_listing_that_load_reads(
     path = tmp_path / "listing.parquet"
     path.write_bytes(lake.read(run_key("r1", "listing.parquet")) or b"")
     assert [item.key for item in read_listing(path)] == photos
-    assert plan["images"] == {"seen": 3, "new": 3, "unchanged": 0, "removed": 0}
-    assert plan["run_folder"] == f"s3://{lake.bucket}/runs/r1"
-    assert 0 < plan["forecast_eur"] < plan["max_cost_eur"]
+    assert plan.images == ListingCounts(seen=3, new=3, unchanged=0, removed=0)
+    assert plan.run_folder == f"s3://{lake.bucket}/runs/r1"
+    assert 0 < plan.forecast_eur < plan.max_cost_eur
 
 
 def test_a_second_run_counts_what_changed_since_the_publication(
@@ -86,7 +86,7 @@ def test_a_second_run_counts_what_changed_since_the_publication(
     s3.delete_object(Bucket=account.raw_bucket, Key=photos[0])
     s3.put_object(Bucket=account.raw_bucket, Key=photos[1], Body=b"changed")
     laptop.put_photos(account.raw_bucket, ["images/new.jpg"])
-    assert plan_of("r2")["images"] == {"seen": 3, "new": 2, "unchanged": 1, "removed": 1}
+    assert plan_of("r2").images == ListingCounts(seen=3, new=2, unchanged=1, removed=1)
 
 
 def test_a_listing_that_has_expired_counts_everything_as_new(
@@ -94,7 +94,7 @@ def test_a_listing_that_has_expired_counts_everything_as_new(
 ) -> None:
     publish(lake, plan_of())
     lake.remove(run_key("r1", "listing.parquet"))
-    assert plan_of("r2", force=True)["images"]["new"] == len(photos)
+    assert plan_of("r2", force=True).images.new == len(photos)
 
 
 @pytest.mark.usefixtures("photos")
@@ -102,7 +102,7 @@ def test_what_is_published_is_nothing_to_do_until_forced(plan_of: Planner, lake:
     publish(lake, plan_of())
     with pytest.raises(NothingToDo, match="r1"):
         plan_of("r2")
-    assert plan_of("r3", force=True)["run_id"] == "r3"
+    assert plan_of("r3", force=True).run_id == "r3"
 
 
 @pytest.mark.usefixtures("photos")
@@ -114,7 +114,7 @@ def test_a_run_that_began_and_died_is_work_for_the_next(
     plan_of("died")
     assert read_state(lake, "fruits").begun is not None
     laptop.client("s3").delete_object(Bucket=account.raw_bucket, Key="images/new.jpg")
-    assert plan_of("r3")["run_id"] == "r3"
+    assert plan_of("r3").run_id == "r3"
 
 
 @pytest.mark.usefixtures("photos")
@@ -124,9 +124,9 @@ def test_a_new_model_forecasts_every_image(
     counted: list[int] = []
     real = planning.forecast_run
 
-    def counting(asked: Any, lake: Any, profile: Any, work: Any, private: bool) -> Any:
+    def counting(parameters: Any, lake: Any, profile: Any, work: Any, private: bool) -> Any:
         counted.append(work.images)
-        return real(asked, lake, profile, work, private)
+        return real(parameters, lake, profile, work, private)
 
     monkeypatch.setattr(planning, "forecast_run", counting)
     publish(lake, plan_of())
@@ -138,13 +138,19 @@ def test_a_new_model_forecasts_every_image(
 
 
 @pytest.mark.usefixtures("photos")
+def test_a_plan_is_read_from_its_xcom_as_it_was_made(plan_of: Planner) -> None:
+    plan = plan_of()
+    assert read_plan(json.loads(json.dumps(plan.to_xcom()))) == plan
+
+
+@pytest.mark.usefixtures("photos")
 def test_leftovers_of_file_managers_are_neither_photos_nor_silent(
     plan_of: Planner, account: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     laptop.put_photos(account.raw_bucket, ["images/Training/._1.jpg", "images/.DS_Store"])
     plan = plan_of()
-    assert plan["images"]["seen"] == 3
-    assert plan["leftovers"] == {"._*": 1, ".DS_Store": 1}
+    assert plan.images.seen == 3
+    assert plan.leftovers == {"._*": 1, ".DS_Store": 1}
     assert "2 leftovers of file managers are not loaded" in caplog.text
 
 
@@ -152,10 +158,10 @@ def test_leftovers_of_file_managers_are_neither_photos_nor_silent(
 def test_a_bucket_of_another_account_is_refused(plan_of: Planner, account: Settings) -> None:
     real = laptop.client("s3")
 
-    def head_bucket(**asked: str) -> Any:
-        if asked.get("ExpectedBucketOwner", "123456789012") != "123456789012":
+    def head_bucket(**request: str) -> Any:
+        if request.get("ExpectedBucketOwner", "123456789012") != "123456789012":
             raise ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadBucket")
-        return real.head_bucket(**asked)
+        return real.head_bucket(**request)
 
     client = Double(real, head_bucket=head_bucket)
     for_others = replace(account, raw_bucket_owner="210987654321")
@@ -166,7 +172,13 @@ def test_a_bucket_of_another_account_is_refused(plan_of: Planner, account: Setti
 
 def refusals(account: Settings) -> dict[str, tuple[Settings, dict[str, Any], type[FruitsError], str]]:
     return {
-        "no photo": (account, {"input_prefix": "empty/"}, RunRefused, "no photo below"),
+        "no photo": (account, {"input_prefix": "images/empty/"}, RunRefused, "no photo below"),
+        "other folder": (
+            account,
+            {"input_prefix": "elsewhere/"},
+            ConfigError,
+            "input_prefix: 'elsewhere/' is not below raw_prefix .*deploy the stack",
+        ),
         "no model named": (account, {"model_id": None}, ConfigError, "model_id: not set"),
         "no such model": (account, {"model_id": "d" * 64}, ConfigError, "no complete model"),
         "other engine": (account, {"engine": "tensorflow"}, ConfigError, "engine: 'tensorflow' cannot run"),
@@ -206,14 +218,14 @@ def test_random_weights_are_for_demonstrations_only(plan_of: Planner, lake: Lake
     laptop.put_model(lake.bucket, MODEL_ID, weights="random")
     with pytest.raises(RunRefused, match="random weights"):
         plan_of()
-    assert plan_of(limit=2)["weights"] == "random"
+    assert plan_of(limit=2).weights == "random"
 
 
 @pytest.mark.usefixtures("photos")
 def test_the_reference_engine_takes_the_reference_model(plan_of: Planner, lake: Lake) -> None:
     laptop.put_model(lake.bucket, MODEL_ID, reference_model_id="e" * 64)
     laptop.put_model(lake.bucket, "e" * 64, engine="tensorflow", file="weights.h5")
-    assert plan_of(engine="tensorflow")["model_id"] == "e" * 64
+    assert plan_of(engine="tensorflow").model_id == "e" * 64
 
 
 @pytest.mark.usefixtures("photos")
@@ -240,7 +252,7 @@ def test_what_s3_does_not_tell_now_is_for_another_attempt(
 def test_a_cleared_run_forgets_what_it_had_reported(lake: Lake) -> None:
     for name in ("run.json", "stages/publish.json", "journal/last_failure.json", "listing.parquet"):
         lake.write_json(run_key("r1", name), {})
-    forget_earlier_attempt(lake, "r1")
+    clear_earlier_attempt(lake, "r1")
     assert lake.read(run_key("r1", "run.json")) is None
     assert lake.read(run_key("r1", "stages/publish.json")) is None
     assert lake.read(run_key("r1", "journal/last_failure.json")) is None

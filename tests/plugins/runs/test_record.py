@@ -40,17 +40,17 @@ def test_the_page_and_the_record_count_the_same_seconds(
     report_run(run.settings, context_of(run, DONE))
     time.sleep(1.1)  # verdict comes later
     judge_run(run.settings, context_of(run, DONE))
-    found = run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
-    assert found["seconds"]["total"] == pages[0].seconds.total > 0
+    content = run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
+    assert content["seconds"]["total"] == pages[0].seconds.total > 0
 
 
 def test_a_cluster_that_the_listing_does_not_show_yet_is_in_the_record_whole(run: RunContext) -> None:
-    made = run.find_or_create()
+    cluster = run.find_or_create()
     run.desk.end_all(timeout_s=30)
     blind = replace(run)
     blind.__dict__["client"] = hiding(run, 60)
     record = assemble_record(blind, "nightly", {}, ended=True, whole=True)
-    assert record.cluster.id == made.job_flow_id
+    assert record.cluster.id == cluster.job_flow_id
     assert record.cluster.state == "TERMINATED"
 
 
@@ -58,7 +58,7 @@ def test_a_run_whose_profile_is_gone_from_the_files_is_recorded_without_its_cost
     run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure(run)
-    made = run.find_or_create()
+    cluster = run.find_or_create()
     run.desk.end_all(timeout_s=30)
 
     def gone(name: str) -> Any:
@@ -66,16 +66,16 @@ def test_a_run_whose_profile_is_gone_from_the_files_is_recorded_without_its_cost
 
     monkeypatch.setattr(run_context, "load_profile", gone)
     judge_run(run.settings, context_of(run, DONE))
-    found = run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
-    assert (found["state"], found["cluster"]["id"]) == ("succeeded", made.job_flow_id)
-    assert found["cost"]["estimate_eur"] == 0
+    content = run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
+    assert (content["state"], content["cluster"]["id"]) == ("succeeded", cluster.job_flow_id)
+    assert content["cost"]["estimate_eur"] == 0
 
 
 def test_a_cluster_that_ended_before_the_plan_is_not_the_runs(
     run: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run.find_or_create()  # noted by an attempt before `plan` was cleared
-    run.plan["planned_at"] = datetime.now(UTC).isoformat()  # type: ignore[index]
+    run = replace(run, plan=run.plan.model_copy(update={"planned_at": datetime.now(UTC).isoformat()}))
     monkeypatch.setattr(RunContext, "history", lambda _: [])
     assert assemble_record(run, "nightly", {}).cluster.id is None
 

@@ -17,8 +17,9 @@ from fruits_airflow.config.run_parameters import parameter_schemas, resolve_para
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.code_bundle import CodeBundle
 from fruits_airflow.runs import planning
-from fruits_airflow.runs.publication import Fingerprint, PublicationState, read_state
-from fruits_airflow.runs.removals import require_believable
+from fruits_airflow.runs.plan import RunPlan
+from fruits_airflow.runs.publication import PublicationState, read_state
+from fruits_airflow.runs.removals import require_plausible_removals
 from fruits_airflow.storage.lake import Lake
 
 from tests.plugins import laptop
@@ -40,15 +41,15 @@ def lake(account: Settings) -> Lake:
     return Lake(laptop.client("s3"), account.lake_bucket)
 
 
-def plan(settings: Settings, run_id: str, **conf: Any) -> dict[str, Any]:
+def plan(settings: Settings, run_id: str, **conf: Any) -> RunPlan:
     schemas = parameter_schemas(settings)
     params = {name: schema["default"] for name, schema in schemas.items()} | conf
-    asked = resolve_parameters(settings, params, conf, schemas)
-    return planning.make_plan(settings, asked, run_id, laptop.client("s3"))
+    parameters = resolve_parameters(settings, params, conf, schemas)
+    return planning.make_plan(settings, parameters, run_id, laptop.client("s3"))
 
 
-def publish(lake: Lake, planned: dict[str, Any]) -> None:
-    set_state(lake, planned["database"], PublicationState(published=Fingerprint(**planned["fingerprint"])))
+def publish(lake: Lake, planned: RunPlan) -> None:
+    set_state(lake, planned.database, PublicationState(published=planned.fingerprint))
 
 
 def delete(settings: Settings, *keys: str) -> None:
@@ -68,24 +69,24 @@ def test_more_missing_photos_than_both_limits_stop_the_run_until_it_is_forced(
         "a refused listing is never what the next night compares with"
     )
     forced = plan(strict, "r3", force=True)
-    assert forced["images"]["removed"] == 4
-    assert forced["max_removed_share"] == 1.0
+    assert forced.images.removed == 4
+    assert forced.max_removed_share == 1.0
 
 
 @pytest.mark.parametrize("limits", [{"max_removed_rows": 4}, {"max_removed_share": 0.5}])
 def test_fewer_than_one_limit_are_believed(strict: Settings, lake: Lake, limits: dict[str, Any]) -> None:
     publish(lake, plan(strict, "r1"))
     delete(strict, *KEYS[:4])
-    assert plan(replace(strict, **limits), "r2")["images"]["removed"] == 4
+    assert plan(replace(strict, **limits), "r2").images.removed == 4
 
 
 def test_a_part_of_the_input_removes_nothing_and_is_not_stopped(strict: Settings, lake: Lake) -> None:
     set_state(
         lake,
         strict.demo_database,
-        PublicationState(published=Fingerprint(**plan(strict, "r1", limit=12)["fingerprint"])),
+        PublicationState(published=plan(strict, "r1", limit=12).fingerprint),
     )
-    assert plan(strict, "r2", limit=2)["images"]["seen"] == 2
+    assert plan(strict, "r2", limit=2).images.seen == 2
 
 
 def test_the_listing_of_a_run_that_began_and_did_not_publish_counts_too(strict: Settings, lake: Lake) -> None:
@@ -106,7 +107,7 @@ def test_erased_photos_do_not_count(strict: Settings, lake: Lake) -> None:
     pq.write_table(pa.table({"key_sha256": ids, "content_sha256": ["c"] * 4}), out)
     lake.write("suppression/e1.parquet", out.getvalue(), "application/vnd.apache.parquet")
     planned = plan(strict, "r2")
-    assert (planned["images"]["removed"], planned["expected_removals"]) == (4, 0)
+    assert (planned.images.removed, planned.expected_removals) == (4, 0)
 
 
 def lifecycle(settings: Settings, days: int, **rule: Any) -> None:
@@ -125,7 +126,7 @@ def days_from_now(strict: Settings, lake: Lake, tmp_path: Path, days: float) -> 
     before, after = tmp_path / "before.parquet", tmp_path / "after.parquet"
     before.write_bytes(lake.read("runs/r1/listing.parquet") or b"")
     after.write_bytes(lake.read("runs/r2/listing.parquet") or b"")
-    return require_believable(strict, lake, before, after, datetime.now(UTC) + timedelta(days=days))
+    return require_plausible_removals(strict, lake, before, after, datetime.now(UTC) + timedelta(days=days))
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def look(settings: Settings, client: Any = None, describe_key: Any = unknown_key
 
 
 def saying(code: str) -> Callable[..., Any]:
-    """A call that AWS answers with an error."""
+    """Return a call that AWS answers with an error."""
 
     def refused(*_: Any, **__: Any) -> Any:
         raise ClientError({"Error": {"Code": code, "Message": "no"}}, "Call")
@@ -103,9 +103,9 @@ def test_a_key_that_is_no_arn_is_looked_up(account: Settings) -> None:
 
 def test_a_key_that_nobody_can_place_is_refused(account: Settings) -> None:
     encrypt(account.lake_bucket, "11111111-2222-3333-4444-555555555555")
-    with pytest.raises(ResidencyError, match="nobody can tell where the key"):
+    with pytest.raises(ResidencyError, match="where the key"):
         look(account, describe_key=key_describer(lambda _: laptop.client("kms")))
-    with pytest.raises(ResidencyError, match="nobody can tell where the key"):
+    with pytest.raises(ResidencyError, match="where the key"):
         look(account)
 
 
@@ -170,40 +170,42 @@ def test_after_the_run_its_cluster_and_the_endpoints_it_called_are_in(
     evidence = run.lake.read_json(run_key(run_id, EVIDENCE)) or {}
     assert evidence["clusters"][cluster.job_flow_id]["region"] == "eu-west-1"
     assert f"//{run.settings.lake_bucket}/logs/" in evidence["clusters"][cluster.job_flow_id]["log_uri"]
-    assert {(one["service"], one["region"]) for one in evidence["endpoints"]} == {
+    assert {(endpoint["service"], endpoint["region"]) for endpoint in evidence["endpoints"]} == {
         ("emr", LOCAL),
         ("s3", LOCAL),
     }
 
 
-@pytest.mark.parametrize(("arn", "said"), [("arn:aws:x:us-east-1:1:c/j", "us-east-1"), ("", "unknown")])
+@pytest.mark.parametrize(("arn", "message"), [("arn:aws:x:us-east-1:1:c/j", "us-east-1"), ("", "unknown")])
 def test_a_cluster_that_was_elsewhere_turns_the_run_red_with_the_evidence_written(
-    account: Settings, arn: str, said: str
+    account: Settings, arn: str, message: str
 ) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     lake.write_json(run_key("r1", EVIDENCE), look(account))
     described: dict[str, Any] = {"ClusterArn": arn}
     cluster = Cluster("j-1", "n", "TERMINATED", describe_cluster.__doc__, {}, "s3://x/", "", described)  # type: ignore[arg-type]
-    with pytest.raises(ResidencyError, match=said):
+    with pytest.raises(ResidencyError, match=message):
         complete(lake, "r1", [cluster])
-    assert (lake.read_json(run_key("r1", EVIDENCE)) or {})["clusters"]["j-1"]["region"] == said
+    assert (lake.read_json(run_key("r1", EVIDENCE)) or {})["clusters"]["j-1"]["region"] == message
 
 
-def told(host: str, region: str) -> dict[str, Any]:
+def metrics_with(host: str, region: str) -> dict[str, Any]:
     return {"endpoints": [{"client": "obstore", "service": "s3", "host": host, "region": region}]}
 
 
 def test_what_the_jobs_called_is_in_by_stage(account: Settings) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     lake.write_json(run_key("r1", EVIDENCE), look(account))
-    lake.write_json(run_key("r1", "stages/load_images.json"), told("s3.eu-west-1.amazonaws.com", "eu-west-1"))
+    lake.write_json(
+        run_key("r1", "stages/load_images.json"), metrics_with("s3.eu-west-1.amazonaws.com", "eu-west-1")
+    )
     complete(lake, "r1", [])
     stages = (lake.read_json(run_key("r1", EVIDENCE)) or {})["stages"]
-    assert stages == {"load_images": told("s3.eu-west-1.amazonaws.com", "eu-west-1")["endpoints"]}
+    assert stages == {"load_images": metrics_with("s3.eu-west-1.amazonaws.com", "eu-west-1")["endpoints"]}
 
 
 @pytest.mark.parametrize(
-    ("host", "region", "said"),
+    ("host", "region", "message"),
     [
         ("s3.us-east-1.amazonaws.com", "us-east-1", "load_images: obstore signed for a region that"),
         ("127.0.0.1", "unknown", "load_images: obstore signed for a region that"),
@@ -212,12 +214,12 @@ def test_what_the_jobs_called_is_in_by_stage(account: Settings) -> None:
     ],
 )
 def test_a_job_that_called_elsewhere_turns_the_run_red_with_the_evidence_written(
-    account: Settings, host: str, region: str, said: str
+    account: Settings, host: str, region: str, message: str
 ) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     lake.write_json(run_key("r1", EVIDENCE), look(account))
-    lake.write_json(run_key("r1", "stages/load_images.json"), told(host, region))
-    with pytest.raises(ResidencyError, match=said):
+    lake.write_json(run_key("r1", "stages/load_images.json"), metrics_with(host, region))
+    with pytest.raises(ResidencyError, match=message):
         complete(lake, "r1", [])
     assert (lake.read_json(run_key("r1", EVIDENCE)) or {})["stages"]["load_images"][0]["host"] == host
 

@@ -24,7 +24,7 @@ DONE = dict.fromkeys(WORK_TASKS, "success")
 
 
 def do_stage(run: RunContext, context: Any, stage: str) -> None:
-    """Adds the step of a stage, and waits for it."""
+    """Add the step of a stage, and wait for it."""
     task_id = f"{stage}.add"
     context["ti"].xcoms[task_id] = AddStepOperator(task_id="add", settings=run.settings, stage=stage).execute(
         context
@@ -33,7 +33,7 @@ def do_stage(run: RunContext, context: Any, stage: str) -> None:
 
 
 def wait_for(run: RunContext, context: Any, stage: str) -> None:
-    """Waits for the step of a stage: all that a person clears after a lost cluster."""
+    """Wait for the step of a stage: all that a person clears after a lost cluster."""
     task_id = f"{stage}.add"
     drive(StepSensor(task_id="wait", settings=run.settings, stage=stage, add_task_id=task_id), context)
 

@@ -1,4 +1,4 @@
-"""What the tasks before the cluster do: plan the run, and upload the code."""
+"""The tasks before the cluster: plan the run, and upload the code."""
 
 from __future__ import annotations
 
@@ -12,19 +12,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.aws.clients import kms_client
 from fruits_airflow.aws.endpoints import CALLED, is_simulated
 from fruits_airflow.config.errors import FruitsError, LockHeld, NothingToDo
-from fruits_airflow.config.run_parameters import (
-    mode_of,
-    parameter_schemas,
-    region_of,
-    resolve_parameters,
-)
+from fruits_airflow.config.run_parameters import mode_of, parameter_schemas, region_of, resolve_parameters
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.code_bundle import build_bundle, upload_bundle
 from fruits_airflow.locking.airflow_runs import SupervisedRuns
 from fruits_airflow.locking.lock_owners import lock_deadline, open_lock
 from fruits_airflow.records.models import RunRecord, State, write_record
-from fruits_airflow.runs.attempts import forget_earlier_attempt
+from fruits_airflow.runs.attempts import clear_earlier_attempt
 from fruits_airflow.runs.failures import fail_without_retry, record_failure
 from fruits_airflow.runs.planning import make_plan
 from fruits_airflow.runs.publication import Settled, change_state
@@ -39,38 +34,36 @@ log = logging.getLogger(__name__)
 
 
 def plan_run(settings: Settings, context: Context) -> dict[str, Any]:
-    """Plans the run, or stops it before anything is created.
+    """Plan the run, or stop it before anything is created.
 
     Takes the database's lock before it looks at what another writer may change: what is listed must still be true
-    when the cluster works. Only `verdict` gives it back, so that a retry or a resumed run finds it kept.
+    when the cluster works. Only `verdict` gives it back, so that a retry or a resumed run keeps it.
 
     Raises:
-        AirflowSkipException: there is nothing to do; run.json says skipped.
-        AirflowFailException: the run is refused; run.json says refused, and why, unless the lake itself is the reason.
-        LockHeld: another run works on the database.
+        AirflowSkipException: There is nothing to do; run.json says skipped.
+        AirflowFailException: The run is refused; run.json says why, unless the lake itself is the reason.
+        LockHeld: Another run works on the database.
     """
-    run_id, params = context["run_id"], context["params"]
-    lake = open_lake(settings)
+    run_id, lake = context["run_id"], open_lake(settings)
 
     def claim() -> None:
         identity = RunKey(settings.deployment_id, context["dag"].dag_id, run_id)
         runs = SupervisedRuns(context["ti"])
-        lock = open_lock(settings, lake, identity, asked.database, asked.region, runs)
+        lock = open_lock(settings, lake, identity, parameters.database, parameters.region, runs)
         lock.take(lock_deadline(settings))
 
-    with (
-        fail_without_retry()
-    ):  # first, and told by the log alone: nothing is written where no lake of ours may be
+    with fail_without_retry():  # only the log says why: this bucket may not be ours, or not in the EU
         bucket_region(lake.client, "lake_bucket", settings.lake_bucket)
     try:
-        asked = resolve_parameters(settings, params, context["dag_run"].conf, parameter_schemas(settings))
-        forget_earlier_attempt(lake, run_id)
+        conf = context["dag_run"].conf
+        parameters = resolve_parameters(settings, context["params"], conf, parameter_schemas(settings))
+        clear_earlier_attempt(lake, run_id)
         CALLED.keep(lake, run_key(run_id))
         describe_key = key_describer(lambda region: kms_client(settings, region))
-        return make_plan(settings, asked, run_id, lake.client, claim, describe_key)
+        return make_plan(settings, parameters, run_id, lake.client, claim, describe_key).to_xcom()
     except NothingToDo as reason:
         settled = Settled.now(run_id, "skipped")
-        change_state(lake, asked.database, lambda state: replace(state, settled=settled))
+        change_state(lake, parameters.database, lambda state: replace(state, settled=settled))
         _write_decision(lake, settings, context, "skipped", str(reason))
         raise AirflowSkipException(str(reason)) from reason
     except LockHeld:
@@ -80,10 +73,10 @@ def plan_run(settings: Settings, context: Context) -> dict[str, Any]:
 
 
 def refuse_run(settings: Settings, context: Context, reason: FruitsError) -> NoReturn:
-    """Ends the plan: the run is red, and nothing was created.
+    """End the plan: the run is red, and nothing was created.
 
     Raises:
-        AirflowFailException: always; run.json says refused, and why.
+        AirflowFailException: Always; run.json says refused, and why.
     """
     message = f"{type(reason).__name__}: {reason}"
     _write_decision(open_lake(settings), settings, context, "refused", message)
@@ -91,30 +84,26 @@ def refuse_run(settings: Settings, context: Context, reason: FruitsError) -> NoR
 
 
 def upload_code(settings: Settings, context: Context) -> str:
-    """Ships the code that the cluster runs; returns its digest."""
+    """Upload the code that the cluster runs; return its digest."""
     with record_failure(settings, context, UPLOAD_TASK):
         bundle, lake = build_bundle(), open_lake(settings)
         new = upload_bundle(bundle, lake)
-    log.info(
-        "%s holds the code: %d of %d objects were new",
-        lake.uri(f"code/{bundle.digest}/"),
-        new,
-        len(bundle.files),
-    )
+    folder = lake.uri(f"code/{bundle.digest}/")
+    log.info("%s holds the code: %d of %d objects were new", folder, new, len(bundle.files))
     return bundle.digest
 
 
 def _write_decision(lake: Lake, settings: Settings, context: Context, state: State, reason: str) -> None:
     params = context["params"]
+    record = RunRecord(
+        run_id=context["run_id"],
+        state=state,
+        reason=reason,
+        mode=mode_of(settings, params),
+        region=region_of(settings, params),
+        simulated=is_simulated(lake.client),
+    )
     try:
-        record = RunRecord(
-            run_id=context["run_id"],
-            state=state,
-            reason=reason,
-            mode=mode_of(settings, params),
-            region=region_of(settings, params),
-            simulated=is_simulated(lake.client),
-        )
         write_record(lake, record)
     except (BotoCoreError, ClientError) as error:
         log.warning("run.json cannot be written: %s", error)

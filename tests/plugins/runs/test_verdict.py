@@ -20,11 +20,12 @@ from fruits_airflow.operators.sensors import StepSensor
 from fruits_airflow.runs import report_task, verdict
 from fruits_airflow.runs.assets import PUBLISHED as PUBLISHED_TABLES
 from fruits_airflow.runs.notices import Notice
-from fruits_airflow.runs.publication import Fingerprint, PublicationState, read_state
+from fruits_airflow.runs.plan import RunPlan
+from fruits_airflow.runs.preparation import plan_run
+from fruits_airflow.runs.publication import PublicationState, read_state
 from fruits_airflow.runs.record import blank_record
 from fruits_airflow.runs.report_task import report_run
 from fruits_airflow.runs.run_context import RunContext
-from fruits_airflow.runs.run_control import plan_run
 from fruits_airflow.runs.run_status import WORK_TASKS, problems_of
 from fruits_airflow.runs.verdict import judge_run
 from fruits_airflow.storage.lake import Lake, run_key
@@ -42,6 +43,11 @@ def lake(run: RunContext) -> Lake:
     return run.lake
 
 
+@pytest.fixture
+def run_plan(plan: dict[str, Any]) -> RunPlan:
+    return RunPlan.model_validate(plan)
+
+
 def record(run: RunContext) -> dict[str, Any]:
     return run.lake.read_json(run_key(run.identity.run_id, "run.json")) or {}
 
@@ -51,7 +57,7 @@ def throttled(*_: object, **__: object) -> Any:
 
 
 def unplanned(run: RunContext) -> RunContext:
-    return RunContext(run.settings, run.region, run.identity, {}, "", run.runs)
+    return replace(run, plan=None, code_digest="")
 
 
 def test_all_work_done_and_published_is_green(run: RunContext) -> None:
@@ -65,17 +71,19 @@ def test_all_work_done_and_published_is_green(run: RunContext) -> None:
 
 @pytest.mark.parametrize("task", WORK_TASKS)
 @pytest.mark.parametrize("state", ["failed", "upstream_failed", "skipped", "removed", None])
-def test_no_task_may_be_anything_but_done(plan: dict[str, Any], task: str, state: str | None) -> None:
-    assert problems_of({**DONE, task: state}, parsed(), plan) == [f"{task} is {state}"]
+def test_no_task_may_be_anything_but_done(run_plan: RunPlan, task: str, state: str | None) -> None:
+    assert problems_of({**DONE, task: state}, parsed(), run_plan) == [f"{task} is {state}"]
 
 
-def test_the_cause_comes_before_its_consequences(plan: dict[str, Any]) -> None:
+def test_the_cause_comes_before_its_consequences(run_plan: RunPlan) -> None:
     failure = {"stage": "featurize", "cause": "ERROR WeightsMismatch: x"}
     problems = problems_of(
-        {**DONE, "featurize.wait": "failed", "publish.wait": "upstream_failed"}, {}, plan, failure
+        {**DONE, "featurize.wait": "failed", "publish.wait": "upstream_failed"}, {}, run_plan, failure
     )
     assert problems[0] == "featurize: ERROR WeightsMismatch: x"
-    problems = problems_of({**DONE, "publish.wait": "failed"}, parsed({"publish": REFUSED}), plan, failure)
+    problems = problems_of(
+        {**DONE, "publish.wait": "failed"}, parsed({"publish": REFUSED}), run_plan, failure
+    )
     assert problems[0].startswith("the quality gate refused: reject_rate")
 
 
@@ -107,10 +115,10 @@ def test_a_plan_that_was_marked_done_by_hand_is_red(run: RunContext) -> None:
     ],
 )
 def test_every_photo_that_was_listed_must_have_become_something(
-    plan: dict[str, Any], counts: dict[str, int], green: bool
+    run_plan: RunPlan, counts: dict[str, int], green: bool
 ) -> None:
-    problems = problems_of(DONE, parsed(MEASURED | {"load_images": {"images": counts}}), plan)
-    assert problems == [] if green else ["and plan has listed 3" in one for one in problems] == [True]
+    problems = problems_of(DONE, parsed(MEASURED | {"load_images": {"images": counts}}), run_plan)
+    assert problems == [] if green else ["and plan has listed 3" in problem for problem in problems] == [True]
 
 
 def test_a_run_whose_tasks_were_marked_failed_by_hand_is_red(run: RunContext) -> None:
@@ -143,7 +151,7 @@ def test_a_refusing_gate_is_red_and_remembered(run: RunContext) -> None:
 def test_an_old_run_judged_again_does_not_undo_a_later_publication(
     run: RunContext, published: dict[str, Any]
 ) -> None:
-    later = Fingerprint(**{**run.plan["fingerprint"], "run_id": "manual__later"})
+    later = replace(run.plan.fingerprint, run_id="manual__later")
     set_state(run.lake, "fruits", PublicationState(published=later))
     measure(run, MEASURED | {"publish": published})
     with suppress(AirflowFailException):
@@ -155,7 +163,7 @@ def test_an_old_run_judged_again_does_not_undo_a_later_publication(
 def test_a_verdict_that_is_overtaken_while_it_judges_undoes_nothing(
     run: RunContext, published: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun = Fingerprint(**run.plan["fingerprint"])
+    begun = run.plan.fingerprint
     later = PublicationState(published=replace(begun, run_id="manual__later"))
     set_state(run.lake, "fruits", PublicationState(begun=begun))
     real = verdict.require_not_overtaken
@@ -221,7 +229,7 @@ def test_a_cluster_that_cannot_be_seen_ended_turns_the_run_red(
 
 @pytest.mark.parametrize("decided", ["skipped", None])
 def test_an_attempt_that_is_not_the_last_leaves_the_word_to_the_next(
-    run: RunContext, told: list[Notice], monkeypatch: pytest.MonkeyPatch, decided: str | None
+    run: RunContext, notices: list[Notice], monkeypatch: pytest.MonkeyPatch, decided: str | None
 ) -> None:
     if decided:
         run.lake.write_json(
@@ -237,30 +245,30 @@ def test_an_attempt_that_is_not_the_last_leaves_the_word_to_the_next(
         patch.setattr(ClusterLifecycle, "end_all", throttled)
         with pytest.raises(TimeoutError, match="Throttling"):
             judge_run(run.settings, context)
-    assert (record(run), told) == (before, [])
+    assert (record(run), notices) == (before, [])
     context["ti"].try_number = 2
     judge_run(run.settings, context)
     assert record(run)["state"] == (decided or "succeeded")
-    assert told == []
+    assert notices == []
 
 
 def test_a_record_with_only_the_id_of_its_cluster_is_written_by_the_last_attempt_only(
-    run: RunContext, told: list[Notice], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, notices: list[Notice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measure(run)
-    made = run.find_or_create()
+    created = run.find_or_create()
     run.desk.end_all(timeout_s=30)
     monkeypatch.setattr(RunContext, "history", throttled)
     context = context_of(run, DONE)
     context["ti"].max_tries = 1
     with pytest.raises(ClientError, match="Throttling"):
         judge_run(run.settings, context)
-    assert (record(run), told) == ({}, [])
+    assert (record(run), notices) == ({}, [])
     context["ti"].try_number = 2
     judge_run(run.settings, context)
     assert record(run)["state"] == "succeeded"
     cluster = record(run)["cluster"]
-    assert (cluster["id"], cluster["name"], cluster["state"]) == (made.job_flow_id, made.name, None)
+    assert (cluster["id"], cluster["name"], cluster["state"]) == (created.job_flow_id, created.name, None)
 
 
 def test_a_plan_that_skipped_alone_is_green(run: RunContext) -> None:
@@ -358,17 +366,17 @@ def test_the_record_merges_what_each_stage_measured(make_run: Callable[..., RunC
     }
     measure(run, MEASURED | stages)
     judge_run(run.settings, context_of(run, DONE))
-    found = record(run)
-    drift = {name: value for name, value in found["drift"].items() if value is not None}
+    content = record(run)
+    drift = {name: value for name, value in content["drift"].items() if value is not None}
     assert drift == {"angle_degrees": 7.5, "new_basis": False}
     nothing = dict.fromkeys(("unchanged", "removed", "suppressed"), 0)
-    assert found["images"] == {"seen": 3, "new": 3, "loaded": 2, "rejected": 1, **nothing}
-    assert found["rejects_by_code"] == {"x": 1}
-    assert found["features"]["rows"] == 2
-    assert found["features"]["weights"] == "path"
-    assert found["bytes"] == {"input": 30, "pixels": 0, "features": 9, "pca": 0}
-    assert found["seconds"]["featurize"] == 3
-    assert set(found) == set(blank_record("r", "demo", "eu-west-1"))
+    assert content["images"] == {"seen": 3, "new": 3, "loaded": 2, "rejected": 1, **nothing}
+    assert content["rejects_by_code"] == {"x": 1}
+    assert content["features"]["rows"] == 2
+    assert content["features"]["weights"] == "path"
+    assert content["bytes"] == {"input": 30, "pixels": 0, "features": 9, "pca": 0}
+    assert content["seconds"]["featurize"] == 3
+    assert set(content) == set(blank_record("r", "demo", "eu-west-1"))
 
 
 # the lock of the database
@@ -412,7 +420,7 @@ def denied_at(monkeypatch: pytest.MonkeyPatch, call: str, where: str) -> None:
 )
 def test_what_the_last_attempt_cannot_do_is_in_the_record_and_an_earlier_one_leaves_it_to_the_next(
     run: RunContext,
-    told: list[Notice],
+    notices: list[Notice],
     monkeypatch: pytest.MonkeyPatch,
     call: str,
     where: str,
@@ -428,13 +436,13 @@ def test_what_the_last_attempt_cannot_do_is_in_the_record_and_an_earlier_one_lea
         denied_at(patch, call, where)
         with pytest.raises(ClientError, match="AccessDenied"):
             judge_run(run.settings, context)
-        assert (record(run), told) == ({}, [])
+        assert (record(run), notices) == ({}, [])
         context["ti"].try_number = 2
         with pytest.raises(AirflowFailException, match=reason):
             judge_run(run.settings, context)
     assert record(run)["state"] == "failed"
     assert "AccessDenied" in record(run)["reason"]
-    assert [notice.anchor for notice in told] == ["red-run"]
+    assert [notice.anchor for notice in notices] == ["red-run"]
     assert not context["outlet_events"]
     page = run.lake.read(run_key(run.identity.run_id, "report.html")) or b""
     assert b"AccessDenied" in page
@@ -444,7 +452,7 @@ def test_what_the_last_attempt_cannot_do_is_in_the_record_and_an_earlier_one_lea
 
 
 def test_what_a_plan_has_decided_is_not_written_over_unread(
-    run: RunContext, told: list[Notice], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, notices: list[Notice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     skipped, decision = unplanned(run), {"state": "skipped", "reason": "nothing new"}
     run.lake.write_json(run_key(run.identity.run_id, "run.json"), decision)
@@ -454,7 +462,7 @@ def test_what_a_plan_has_decided_is_not_written_over_unread(
         with pytest.raises(ClientError, match="AccessDenied"):
             judge_run(run.settings, context)
     assert record(run) == decision
-    assert [notice.anchor for notice in told] == ["red-run"]
+    assert [notice.anchor for notice in notices] == ["red-run"]
     judge_run(run.settings, context)
 
 
@@ -519,18 +527,18 @@ def test_the_lock_stays_while_a_cluster_may_be_alive(
     assert run.lock("fruits").read() is not None
 
 
-# who is told
+# notices
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
+def notices(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
     notices: list[Notice] = []
-    monkeypatch.setattr(verdict, "tell", lambda _, notice: notices.append(notice))
+    monkeypatch.setattr(verdict, "notify", lambda _, notice: notices.append(notice))
     return notices
 
 
 def test_a_publication_is_an_event_of_its_database_and_no_news_for_anybody(
-    run: RunContext, told: list[Notice]
+    run: RunContext, notices: list[Notice]
 ) -> None:
     pca = {"pca": {"pca_id": "p1", "k": 2, "explained_variance": 0.9, "n": 3}}
     measure(run, MEASURED | {"reduce_pca": pca})
@@ -542,7 +550,7 @@ def test_a_publication_is_an_event_of_its_database_and_no_news_for_anybody(
         f"s3://{run.settings.lake_bucket}/tables/fruits.db",
     )
     assert extra == {"run_id": run.identity.run_id, "pca_id": "p1", "rows": 3}
-    assert told == []
+    assert notices == []
     settled = read_state(run.lake, "fruits").settled
     assert settled is not None
     assert (settled.run_id, settled.outcome) == (run.identity.run_id, "succeeded")
@@ -557,22 +565,26 @@ def test_a_publication_is_an_event_of_its_database_and_no_news_for_anybody(
     ],
 )
 def test_a_red_run_is_told_and_is_no_event(
-    run: RunContext, told: list[Notice], states: dict[str, str], published: dict[str, Any] | None, anchor: str
+    run: RunContext,
+    notices: list[Notice],
+    states: dict[str, str],
+    published: dict[str, Any] | None,
+    anchor: str,
 ) -> None:
     if published:
         measure(run, MEASURED | {"publish": published})
     context = context_of(run, states)
     with pytest.raises(AirflowFailException):
         judge_run(run.settings, context)
-    assert [(notice.anchor, notice.run) for notice in told] == [(anchor, run.identity)]
-    assert told[0].cause == record(run)["reason"]
-    assert told[0].cost_eur == record(run)["cost"]["estimate_eur"]
+    assert [(notice.anchor, notice.run) for notice in notices] == [(anchor, run.identity)]
+    assert notices[0].cause == record(run)["reason"]
+    assert notices[0].cost_eur == record(run)["cost"]["estimate_eur"]
     assert not context["outlet_events"]
     assert read_state(run.lake, "fruits").settled is None
 
 
 def test_a_resumed_run_that_finds_the_database_locked_says_so(
-    make_run: Callable[..., RunContext], told: list[Notice]
+    make_run: Callable[..., RunContext], notices: list[Notice]
 ) -> None:
     run, other = make_run(), make_run("manual__other")
     measure(run, MEASURED | {"publish": REFUSED})  # of the attempt before
@@ -582,32 +594,32 @@ def test_a_resumed_run_that_finds_the_database_locked_says_so(
         wait.execute(context_of(run))
     with pytest.raises(AirflowFailException):
         judge_run(run.settings, context_of(run, DONE | {"featurize.wait": "failed"}))
-    assert [notice.anchor for notice in told] == ["lock-held"]
-    assert "LockHeld: fruits is locked by fruits_pipeline run manual__other" in told[0].cause
+    assert [notice.anchor for notice in notices] == ["lock-held"]
+    assert "LockHeld: fruits is locked by fruits_pipeline run manual__other" in notices[0].cause
 
 
 @pytest.mark.parametrize(
     ("reason", "anchor"), [("CostCeilingExceeded: too dear", "refused"), ("LockHeld: by x", "lock-held")]
 )
-def test_a_refusal_is_told(run: RunContext, told: list[Notice], reason: str, anchor: str) -> None:
+def test_a_refusal_is_told(run: RunContext, notices: list[Notice], reason: str, anchor: str) -> None:
     run.lake.write_json(run_key(run.identity.run_id, "run.json"), {"state": "refused", "reason": reason})
     with pytest.raises(AirflowFailException):
         judge_run(run.settings, context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "upstream_failed")))
-    assert [(notice.anchor, notice.cause, notice.cost_eur) for notice in told] == [(anchor, reason, 0.0)]
+    assert [(notice.anchor, notice.cause, notice.cost_eur) for notice in notices] == [(anchor, reason, 0.0)]
 
 
-def test_a_night_with_nothing_to_do_is_no_event_and_no_news(run: RunContext, told: list[Notice]) -> None:
+def test_a_night_with_nothing_to_do_is_no_event_and_no_news(run: RunContext, notices: list[Notice]) -> None:
     run.lake.write_json(
         run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"}
     )
     context = context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "skipped"))
     judge_run(run.settings, context)
-    assert told == []
+    assert notices == []
     assert not context["outlet_events"]
 
 
 def test_a_cluster_that_does_not_end_is_told(
-    run: RunContext, told: list[Notice], monkeypatch: pytest.MonkeyPatch
+    run: RunContext, notices: list[Notice], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: object, **__: object) -> None:
         raise TimeoutError("not seen ended: j-1")
@@ -618,15 +630,15 @@ def test_a_cluster_that_does_not_end_is_told(
         patch.setattr(ClusterLifecycle, "end_all", never)
         with pytest.raises(TimeoutError):
             judge_run(run.settings, context_of(run, DONE))
-    assert [notice.anchor for notice in told] == ["cluster-will-not-die"]
-    assert "j-1" in told[0].cause
+    assert [notice.anchor for notice in notices] == ["cluster-will-not-die"]
+    assert "j-1" in notices[0].cause
     assert b"j-1" in (run.lake.read(run_key(run.identity.run_id, "report.html")) or b"")
 
 
 @pytest.mark.parametrize(("max_tries", "expected"), [(0, ["red-run"]), (1, [])])
 def test_a_run_that_cannot_be_judged_is_told_once(
     run: RunContext,
-    told: list[Notice],
+    notices: list[Notice],
     monkeypatch: pytest.MonkeyPatch,
     max_tries: int,
     expected: list[str],
@@ -636,8 +648,8 @@ def test_a_run_that_cannot_be_judged_is_told_once(
     context["ti"].max_tries = max_tries
     with pytest.raises(ClientError):
         judge_run(run.settings, context)
-    assert [notice.anchor for notice in told] == expected
-    assert all("Throttling" in notice.cause and notice.run == run.identity for notice in told)
+    assert [notice.anchor for notice in notices] == expected
+    assert all("Throttling" in notice.cause and notice.run == run.identity for notice in notices)
 
 
 @pytest.mark.parametrize(
@@ -655,7 +667,7 @@ def test_a_run_that_cannot_be_judged_is_told_once(
 def test_a_teardown_tells_of_a_cluster_that_has_had_its_time_or_that_nobody_will_try_to_end_again(
     run: RunContext, monkeypatch: pytest.MonkeyPatch, error: Exception, max_tries: int, expected: list[str]
 ) -> None:
-    told: list[Notice] = []
+    notices: list[Notice] = []
 
     def never(*_: object, **__: object) -> None:
         raise error
@@ -663,12 +675,14 @@ def test_a_teardown_tells_of_a_cluster_that_has_had_its_time_or_that_nobody_will
     context = context_of(run)
     context["ti"].max_tries = max_tries
     with monkeypatch.context() as patch:
-        patch.setattr(emr, "tell", lambda _, notice: told.append(notice))
+        patch.setattr(emr, "notify", lambda _, notice: notices.append(notice))
         patch.setattr(ClusterLifecycle, "end_all", never)
         with pytest.raises(type(error), match="j-1"):
             TerminateClusterOperator(task_id="terminate_cluster", settings=run.settings).execute(context)
-    assert [(notice.anchor, notice.run) for notice in told] == [(anchor, run.identity) for anchor in expected]
-    assert all("j-1" in notice.cause and notice.cost_eur == 0 for notice in told)
+    assert [(notice.anchor, notice.run) for notice in notices] == [
+        (anchor, run.identity) for anchor in expected
+    ]
+    assert all("j-1" in notice.cause and notice.cost_eur == 0 for notice in notices)
 
 
 def test_a_channel_that_fails_does_not_change_how_a_run_ends(
