@@ -332,7 +332,9 @@ features = spark.table(f"{DATABASE}.features").where(f"model_id = '{MODEL_ID}'")
 def summed(partitions: int) -> gramian.Gramian:
     """The sums of all features, over so many partitions."""
     parts = (
-        features.repartition(partitions).mapInArrow(gramian.sum_mapper(), schemas.spark(schemas.SUMS)).collect()
+        features.repartition(partitions)
+        .mapInArrow(gramian.sum_mapper(), schemas.spark(schemas.SUMS))
+        .collect()
     )
     return gramian.merge_serialized(bytes(part.sums) for part in parts)
 

@@ -145,7 +145,9 @@ def test_drift_says_whether_earlier_vectors_stay_comparable(
     assert "Variance lost by keeping the published basis 0.4 % 2.0 %" in kept
     moved = DRIFT | {"new_basis": True, "reason": "the PCA models are 20.00 degrees apart, limit 15"}
     stages["reduce_pca"]["drift"] = moved
-    assert "A new basis, because the PCA models are 20.00 degrees apart" in Page(render(run, stages, None)).text
+    assert (
+        "A new basis, because the PCA models are 20.00 degrees apart" in Page(render(run, stages, None)).text
+    )
 
 
 def test_a_first_night_has_nothing_to_compare_with(run: dict[str, Any], stages: dict[str, Any]) -> None:
