@@ -137,7 +137,7 @@ def test_without_its_announcement_nothing_is_sent() -> None:
 @pytest.mark.parametrize("had_its_effect", [False, True])
 def test_a_throttled_cluster_is_made_once_by_the_same_attempt(run: RunContext, had_its_effect: bool) -> None:
     client = throttled_once(run, "run_job_flow", had_its_effect)
-    cluster = replace(run.desk, single_attempt_client=client).adopt_or_create(run.body)
+    cluster = replace(run.desk, single_attempt_client=client).find_or_create(run.body)
     assert [one.job_flow_id for one in find_clusters(run.client, run.identity)] == [cluster.job_flow_id]
 
 
