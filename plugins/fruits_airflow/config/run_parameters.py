@@ -1,8 +1,8 @@
-"""The parameters of a run: the settings of the deployment, changed by what the trigger passes.
+"""Parameters of a run: the settings of the deployment, overridden by the trigger.
 
-The table of JSON schemas makes the form and is what `plan` checks the parameters against, before anything costs. Tasks
-take the parameters unchecked (`unchecked_params`): Airflow otherwise validates them when it starts any task, so that a
-value that it took at the trigger but cannot read later fails the teardown and the verdict as well.
+The JSON schemas define the trigger form, and `plan` validates the parameters against them. Tasks take the parameters
+unchecked (`unchecked_params`): otherwise Airflow validates them whenever it starts a task, and a value that the trigger
+accepted but that cannot be read later would fail the teardown and the verdict as well.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Mode = Literal["nightly", "demo"]
 
 
 def _at_most(limit: float) -> dict[str, Any]:
-    """Schema of a number up to `limit`. NaN is not above any maximum, so `maximum` alone lets it pass."""
+    """Return the schema of a number up to `limit`; `maximum` alone accepts NaN, which is above no number."""
     return {"maximum": limit, "not": {"exclusiveMinimum": limit}}
 
 
 def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
-    """JSON schema and default of each parameter of the DAG, by name."""
+    """Return the JSON schema and default of each parameter of the DAG, by name."""
     return {
         "input_prefix": {
             "default": settings.raw_prefix,
@@ -108,12 +108,12 @@ def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(allow_inf_nan=False))
 class RunParameters:
-    """What a run does, resolved; pydantic reads `5.0`, which is an integer to JSON, as 5.
+    """Resolved parameters; pydantic reads `5.0`, an integer in JSON, as 5.
 
     Attributes:
-        mode: nightly over the full configured prefix, else demo.
-        complete: the listing covers the full configured prefix, so that rows of absent objects may be removed.
-        database: where the run writes.
+        mode: `nightly` over the full configured prefix, else `demo`.
+        complete: Whether the listing covers the full configured prefix, so that rows of absent objects may be removed.
+        database: Database that the run writes to.
     """
 
     mode: Mode
@@ -133,23 +133,23 @@ class RunParameters:
 
 
 def unchecked_params(schemas: Mapping[str, Mapping[str, Any]]) -> ParamsDict:
-    """The parameters for a task: the defaults of the form without its schemas."""
+    """Return the parameters of a task: the defaults of the form without its schemas."""
     return ParamsDict({name: Param(schema["default"]) for name, schema in schemas.items()})
 
 
 def mode_of(settings: Settings, params: Mapping[str, Any]) -> Mode:
-    """Nightly for a run over the full configured prefix, however it was triggered; else demo."""
-    whole = params.get("limit") is None and params.get("input_prefix") == settings.raw_prefix
-    return "nightly" if whole else "demo"
+    """Return `nightly` for a run over the full configured prefix, however it was triggered; else `demo`."""
+    complete = params.get("limit") is None and params.get("input_prefix") == settings.raw_prefix
+    return "nightly" if complete else "demo"
 
 
 def database_of(settings: Settings, params: Mapping[str, Any]) -> str:
-    """Where a run with these parameters writes."""
+    """Return the database that a run with these parameters writes to."""
     return settings.database if mode_of(settings, params) == "nightly" else settings.demo_database
 
 
 def region_of(settings: Settings, params: Mapping[str, Any]) -> str:
-    """Where a run with these parameters may have a cluster: the configured region if `plan` refuses the one named."""
+    """Return the region where the run may have a cluster: the configured region if `plan` refuses the parameter."""
     region = params.get("region")
     return region if isinstance(region, str) and region in EU_REGIONS else settings.region
 
@@ -160,16 +160,16 @@ def resolve_parameters(
     conf: Mapping[str, Any] | None,
     schemas: Mapping[str, Mapping[str, Any]],
 ) -> RunParameters:
-    """Settle what the run does.
+    """Validate and resolve the parameters of a run.
 
     Args:
         settings: Settings of this deployment.
-        params: The run's parameters; not validated before.
-        conf: What the trigger passed, for the check of its keys.
+        params: The run's parameters, not yet validated.
+        conf: Configuration of the trigger, whose keys are checked.
         schemas: JSON schemas of the DAG's parameters, by name.
 
     Raises:
-        ConfigError: An unknown key in `conf`, or a value that its schema does not allow.
+        ConfigError: `conf` has an unknown key, or the schema of a parameter does not allow its value.
         ResidencyError: The region is not in the European Union.
     """
     unknown = sorted(set(conf or {}) - set(schemas))
@@ -180,7 +180,7 @@ def resolve_parameters(
         if (error := best_match(Draft202012Validator(schema).iter_errors(params.get(name)))) is not None:
             raise ConfigError(f"params.{name}: {error.message}; {schema['description']}")
     mode = mode_of(settings, params)
-    whole = mode == "nightly"
-    profile = settings.nightly_profile if whole else settings.demo_profile
+    complete = mode == "nightly"
+    profile = settings.nightly_profile if complete else settings.demo_profile
     values = {name: params[name] for name in schemas} | {"profile": params["profile"] or profile}
-    return RunParameters(mode=mode, complete=whole, database=database_of(settings, params), **values)
+    return RunParameters(mode=mode, complete=complete, database=database_of(settings, params), **values)

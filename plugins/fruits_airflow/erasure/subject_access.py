@@ -26,10 +26,10 @@ from fruits_airflow.storage.inflate import InflateError
 from fruits_airflow.storage.lake import Lake
 from fruits_airflow.storage.object_versions import (
     PhotoVersion,
+    hide_keys_in_errors,
     image_id_of,
     image_ids_of,
     list_versions,
-    naming_no_key,
 )
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def find_photo(client: S3Client, raw_bucket: str, lake_bucket: str, image_ids: f
 def _add_version(client: S3Client, bucket: str, version: PhotoVersion, found: Found) -> None:
     facts: dict[str, Any] = {"version_id": version.version_id, "delete_marker": version.is_marker}
     if not version.is_marker:
-        with naming_no_key():
+        with hide_keys_in_errors():
             reply = client.get_object(Bucket=bucket, Key=version.key, VersionId=version.version_id)
             content = reply["Body"].read()
         name = f"photo-{len(found.versions) + 1}{_suffix(content)}"

@@ -232,10 +232,7 @@ def write_receipt(
         lake.write_json(erasure_key(run_id, "receipt.json"), receipt)
         # Before what the receipt was made from: another attempt of this task makes it again, or leaves it as it is.
         lake.remove(erasure_key(run_id, "request.json"))
-    pages = lake.client.get_paginator("list_objects_v2").paginate(
-        Bucket=lake.bucket, Prefix=f"{erasure_key(run_id)}/"
-    )
-    for key in [found["Key"] for page in pages for found in page.get("Contents", [])]:
+    for key in lake.keys(f"{erasure_key(run_id)}/"):
         # the cluster may still be at its end: what the run notes of it goes last, in verdict
         if not key.endswith("/receipt.json") and not key.startswith(_notes(run_id)):
             lake.remove(key)
@@ -385,10 +382,7 @@ def _overtake(lake: Lake, database: str, run_id: str) -> None:
 def _forget_notes(run: RunContext) -> None:
     """Removes journal and endpoints: of an erasure that is done the receipt stays."""
     for prefix in _notes(run.identity.run_id):
-        pages = run.lake.client.get_paginator("list_objects_v2").paginate(
-            Bucket=run.lake.bucket, Prefix=prefix
-        )
-        for key in [found["Key"] for page in pages for found in page.get("Contents", [])]:
+        for key in run.lake.keys(prefix):
             run.lake.remove(key)
 
 

@@ -33,6 +33,7 @@ from fruits_airflow.records.models import (
 from fruits_airflow.records.sample import MAX_SAMPLE_BYTES, SAMPLE, decode_sample
 from fruits_airflow.storage.lake import (
     MISSING,
+    Lake,
     ObjectTooLarge,
     error_code,
     run_key,
@@ -107,11 +108,7 @@ class RunArchive:
         Raises:
             ClientError, BotoCoreError: the bucket is not there, refuses, or cannot be reached.
         """
-        pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix="runs/", Delimiter="/"
-        )
-        prefixes = [found["Prefix"] for page in pages for found in page.get("CommonPrefixes", [])]
-        ids = [prefix.removeprefix("runs/").removesuffix("/") for prefix in prefixes]
+        ids = Lake(self.client, self.bucket).run_ids()
         with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
             dated = list(zip(pool.map(self._when, ids), ids, strict=True))
         return [run_id for _, run_id in sorted(dated, reverse=True)]
