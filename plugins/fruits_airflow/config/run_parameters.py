@@ -30,79 +30,73 @@ def _at_most(limit: float) -> dict[str, Any]:
     return {"maximum": limit, "not": {"exclusiveMinimum": limit}}
 
 
+def _schema(default: Any, kind: str | list[str], description: str, **rules: Any) -> dict[str, Any]:
+    return {"default": default, "type": kind, "description": description, **rules}
+
+
 def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
     """Return the JSON schema and default of each parameter of the DAG, by name."""
+    profiles = dict.fromkeys((settings.demo_profile, settings.nightly_profile))
     return {
-        "input_prefix": {
-            "default": settings.raw_prefix,
-            "type": "string",
-            "pattern": FOLDER_PATTERN,
-            "maxLength": 900,
-            "description": "Folder of the raw bucket; another one than the configured writes to the demo tables",
-        },
-        "limit": {
-            "default": None,
-            "type": ["null", "integer"],
-            "minimum": 1,
-            "description": "At most so many images, chosen evenly; writes to the demo tables",
-        },
-        "variance": {
-            "default": settings.variance,
-            "type": "number",
-            "exclusiveMinimum": 0,
+        "input_prefix": _schema(
+            settings.raw_prefix,
+            "string",
+            "Folder of the raw bucket; any other folder than the configured one writes to the demo tables",
+            pattern=FOLDER_PATTERN,
+            maxLength=900,
+        ),
+        "limit": _schema(
+            None,
+            ["null", "integer"],
+            "Maximum number of images, chosen evenly; writes to the demo tables",
+            minimum=1,
+        ),
+        "variance": _schema(
+            settings.variance,
+            "number",
+            "Share of the variance to keep; k takes precedence",
+            exclusiveMinimum=0,
             **_at_most(1),
-            "description": "Share of the variance to keep; k, if given, goes first",
-        },
-        "k": {
-            "default": settings.k,
-            "type": ["null", "integer"],
-            "minimum": 1,
-            "maximum": 1280,
-            "description": "Number of principal components",
-        },
-        "engine": {
-            "default": settings.engine,
-            "type": "string",
-            "enum": list(ENGINES),
-            "description": "What runs MobileNetV2: LiteRT, or TensorFlow as the reference",
-        },
-        "model_id": {
-            "default": settings.model_id,
-            "type": ["null", "string"],
-            "pattern": "^[0-9a-f]{64}$",
-            "description": "The model, as printed by make model",
-        },
-        "region": {
-            "default": settings.region,
-            "type": "string",
-            "enum": list(EU_REGIONS),
-            "description": "Where the cluster runs; EU member states only",
-        },
-        "profile": {
-            "default": None,
-            "type": ["null", "string"],
-            "enum": [None, *dict.fromkeys((settings.demo_profile, settings.nightly_profile))],
-            "description": "Size of the cluster; by default the one of the mode",
-        },
-        "max_cost_eur": {
-            "default": settings.max_cost_eur,
-            "type": "number",
-            "exclusiveMinimum": 0,
+        ),
+        "k": _schema(
+            settings.k, ["null", "integer"], "Number of principal components", minimum=1, maximum=1280
+        ),
+        "engine": _schema(
+            settings.engine,
+            "string",
+            "Runtime of MobileNetV2: LiteRT, or TensorFlow as the reference",
+            enum=list(ENGINES),
+        ),
+        "model_id": _schema(
+            settings.model_id,
+            ["null", "string"],
+            "The model, as printed by make model",
+            pattern="^[0-9a-f]{64}$",
+        ),
+        "region": _schema(
+            settings.region, "string", "Region of the cluster; EU member states only", enum=list(EU_REGIONS)
+        ),
+        "profile": _schema(
+            None,
+            ["null", "string"],
+            "Size of the cluster; the default depends on the mode",
+            enum=[None, *profiles],
+        ),
+        "max_cost_eur": _schema(
+            settings.max_cost_eur,
+            "number",
+            "A run whose forecast exceeds it is refused; its cluster ends before it is spent. "
+            "The setting max_cost_eur is the maximum",
+            exclusiveMinimum=0,
             **_at_most(settings.max_cost_eur),
-            "description": "A run forecast above it is refused; its cluster is gone before it is spent. "
-            "The setting max_cost_eur is the most",
-        },
-        "full_refresh": {
-            "default": False,
-            "type": "boolean",
-            "description": "Load and featurize every image again",
-        },
-        "force": {
-            "default": False,
-            "type": "boolean",
-            "description": "Run although nothing changed, although this very input failed its quality gate, or "
-            "although more photos are gone than max_removed_share and max_removed_rows allow",
-        },
+        ),
+        "full_refresh": _schema(False, "boolean", "Load and featurize every image again"),
+        "force": _schema(
+            False,
+            "boolean",
+            "Run although nothing changed, although the same input failed its quality gate, or although more photos "
+            "are gone than max_removed_share and max_removed_rows allow",
+        ),
     }
 
 

@@ -37,39 +37,22 @@ _HEADER = """\
 
 @dataclass(frozen=True)
 class Prices:
-    """The price list of one region.
-
-    Attributes:
-        region: AWS region code.
-        ec2: US dollars per instance-hour by instance type, on demand.
-        spot: the same on the spot market, typically.
-        emr: EMR's fee per instance-hour by instance type, on top of either.
-        ebs: US dollars per GiB and month.
-        s3_write: US dollars for one PUT, POST or LIST.
-        s3_read: US dollars for one GET.
-        kms: US dollars for one request.
-        public_ipv4: US dollars per address and hour.
-        interface_endpoint: US dollars per VPC interface endpoint (in one zone) and hour.
-        transfer: US dollars per GiB to another region.
-        eur_per_usd: euros per US dollar.
-        remembered: the sections whose figures are from memory.
-        as_of: ISO date of the oldest section.
-    """
+    """Prices in one region, in US dollars; `ec2`, `spot` and `emr` are per hour by instance type."""
 
     region: str
-    ec2: Mapping[str, float]
-    spot: Mapping[str, float]
-    emr: Mapping[str, float]
-    ebs: float
-    s3_write: float
-    s3_read: float
-    kms: float
-    public_ipv4: float
-    interface_endpoint: float
-    transfer: float
+    ec2: Mapping[str, float]  # on demand
+    spot: Mapping[str, float]  # typical
+    emr: Mapping[str, float]  # the fee of EMR, in addition
+    ebs: float  # per GiB and month
+    s3_write: float  # per PUT, POST or LIST
+    s3_read: float  # per GET
+    kms: float  # per request
+    public_ipv4: float  # per address and hour
+    interface_endpoint: float  # per VPC interface endpoint (in one zone) and hour
+    transfer: float  # per GiB to another region
     eur_per_usd: float
-    remembered: tuple[str, ...] = ()
-    as_of: str = ""
+    remembered: tuple[str, ...] = ()  # the sections whose figures are from memory
+    as_of: str = ""  # ISO date of the oldest section
 
     def node_usd_per_hour(self, instance_type: str, market: str) -> tuple[float, float]:
         """Return the EC2 price and the EMR fee of a node's hour; spot never counts above on demand.
