@@ -50,10 +50,21 @@ class PriceList:
                 f"{region}: the price list has none of {', '.join(types)}; check TYPES and the region"
             )
         writes, reads = (self._price("AmazonS3", region, {"group": f"S3-API-Tier{tier}"}) for tier in (1, 2))
+        # Requests with asymmetric keys and endpoints of a Gateway Load Balancer have usage types of their own.
+        kms = self._usage("awskms", {"regionCode": region}, "KMS-Requests")
+        endpoint = self._usage(
+            "AmazonVPC", {"regionCode": region, "productFamily": "VpcEndpoint"}, "VpcEndpoint-Hours"
+        )
         return {
             "ec2": {**origin, "usd_per_hour": ec2},
             "spot": {**origin, "usd_per_hour": self._spot(region, ec2, now)},
-            "emr": {**origin, "usd_per_hour": {t: self._emr(region, t) for t in ec2}},
+            "emr": {
+                **origin,
+                "usd_per_hour": {
+                    t: self._price("ElasticMapReduce", region, {"instanceType": t, "softwareType": "EMR"})
+                    for t in ec2
+                },
+            },
             "ebs": {
                 **origin,
                 "usd_per_gib_month": self._price("AmazonEC2", region, {"volumeApiName": "gp3"}, "GB-Mo"),
@@ -63,13 +74,13 @@ class PriceList:
                 "usd_per_1000_writes": round(writes * 1_000, 6),
                 "usd_per_1000_reads": round(reads * 1_000, 6),
             },
-            "kms": {**origin, "usd_per_10000_requests": round(self._kms(region) * 10_000, 6)},
+            "kms": {**origin, "usd_per_10000_requests": round(kms * 10_000, 6)},
             "network": {
                 **origin,
                 "public_ipv4_usd_per_hour": self._price(
                     "AmazonVPC", region, {"group": "VPCPublicIPv4Address"}, "Hrs"
                 ),
-                "interface_endpoint_usd_per_hour": self._endpoint(region),
+                "interface_endpoint_usd_per_hour": endpoint,
                 "transfer_usd_per_gib": self._transfer(region),
             },
         }
@@ -77,18 +88,6 @@ class PriceList:
     def _instance(self, region: str, instance_type: str) -> float | None:
         prices = set(self._prices("AmazonEC2", region, {**_LINUX, "instanceType": instance_type}, "Hrs"))
         return self._only(prices, f"{instance_type} in {region}") if prices else None
-
-    def _emr(self, region: str, instance_type: str) -> float:
-        return self._price("ElasticMapReduce", region, {"instanceType": instance_type, "softwareType": "EMR"})
-
-    def _kms(self, region: str) -> float:
-        # Every symmetric request; those with asymmetric keys have usage types of their own.
-        return self._usage("awskms", {"regionCode": region}, "KMS-Requests")
-
-    def _endpoint(self, region: str) -> float:
-        # Those of a Gateway Load Balancer have a usage type of their own.
-        filters = {"regionCode": region, "productFamily": "VpcEndpoint"}
-        return self._usage("AmazonVPC", filters, "VpcEndpoint-Hours")
 
     def _usage(self, service: str, filters: Mapping[str, str], ending: str) -> float:
         prices = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,23 +117,13 @@ class Lake:
 
     def write_once(self, key: str, content: bytes) -> bool:
         """Write an object unless it exists; return whether it was written."""
-        try:
-            self.client.put_object(Bucket=self.bucket, Key=key, Body=content, IfNoneMatch="*")
-        except ClientError as error:
-            if error_code(error) in _OVERTAKEN:
-                return False
-            raise
-        return True
+        return self._is_accepted(self.client.put_object, _OVERTAKEN, Key=key, Body=content, IfNoneMatch="*")
 
     def replace_version(self, key: str, content: bytes, etag: str) -> bool:
         """Replace the version with this ETag; return False if it is not the current version."""
-        try:
-            self.client.put_object(Bucket=self.bucket, Key=key, Body=content, IfMatch=etag)
-        except ClientError as error:
-            if error_code(error) in _OVERTAKEN | MISSING:
-                return False
-            raise
-        return True
+        return self._is_accepted(
+            self.client.put_object, _OVERTAKEN | MISSING, Key=key, Body=content, IfMatch=etag
+        )
 
     def remove(self, key: str) -> None:
         """Delete an object; a missing object is not an error."""
@@ -140,10 +131,14 @@ class Lake:
 
     def remove_version(self, key: str, etag: str) -> bool:
         """Delete the version with this ETag; return False if it is not the current version."""
+        return self._is_accepted(self.client.delete_object, _OVERTAKEN | MISSING, Key=key, IfMatch=etag)
+
+    def _is_accepted(self, call: Callable[..., Any], refusals: Set[str], **request: Any) -> bool:
+        """Send a conditional request; return False if S3 refuses its condition."""
         try:
-            self.client.delete_object(Bucket=self.bucket, Key=key, IfMatch=etag)
+            call(Bucket=self.bucket, **request)
         except ClientError as error:
-            if error_code(error) in _OVERTAKEN | MISSING:
+            if error_code(error) in refusals:
                 return False
             raise
         return True
