@@ -115,7 +115,12 @@ def test_the_fleet_is_the_nightly_profiles() -> None:
     assert scale.core_types == offered["CORE"]
     assert scale.vcpus(1) == min(map(vcpus, offered["CORE"]))
     prices = scale.inputs.prices
-    dearest = [max(map(prices.instance_eur_per_hour, offered[kind], [32] * 9)) for kind in ("MASTER", "CORE")]
+
+    def eur_per_hour(instance_type: str) -> float:
+        node = sum(prices.node_usd_per_hour(instance_type, "ON_DEMAND"))
+        return (node + prices.disk_usd_per_hour(32)) * prices.eur_per_usd
+
+    dearest = [max(map(eur_per_hour, offered[kind])) for kind in ("MASTER", "CORE")]
     addresses = 11 * prices.public_ipv4 * prices.eur_per_usd
     assert scale.eur_per_hour(10) == pytest.approx(dearest[0] + 10 * dearest[1] + addresses)
 

@@ -1,4 +1,4 @@
-"""A Price List API and a spot market on loopback: they answer what a test has written down, and note what was asked."""
+"""A Price List API and a spot market on loopback: they answer what a test has written down, and record the requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ScriptedPricing:
 
     def __init__(self, products: dict[str, list[dict[str, Any]]], spot: list[tuple[str, float]]) -> None:
         self.products, self.spot = products, spot
-        self.asked: list[tuple[str, dict[str, str]]] = []
+        self.requests: list[tuple[str, dict[str, str]]] = []
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -63,7 +63,7 @@ class ScriptedPricing:
     def _products(self, body: str) -> bytes:
         request = json.loads(body)
         filters = {one["Field"]: one["Value"] for one in request["Filters"]}
-        self.asked.append((request["ServiceCode"], filters))
+        self.requests.append((request["ServiceCode"], filters))
         found = [
             one
             for one in self.products.get(request["ServiceCode"], [])

@@ -1,7 +1,7 @@
-"""Which endpoints the tasks really call: each request is looked at before it is sent, by a hook of botocore's.
+"""Check the endpoint of each request before botocore sends it, and record which endpoints a run calls.
 
-A request to a place outside the European Union, or to one that nobody can place, does not leave: it raises. What is
-called is noted in the run's folder at the first sight of each endpoint, since a task may end at any moment.
+A request to an endpoint outside the European Union, or to an unknown place, raises instead of being sent. Each endpoint
+is recorded in the run's folder at its first call, since a task may end at any moment.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _AWS = (
 
 
 def place_of(host: str) -> str:
-    """Where an endpoint is: an EU region, or `LOCAL` for one on this machine or in this private network.
+    """Return the EU region of an endpoint, or `LOCAL` for an endpoint on this machine or in a private network.
 
-    A VPC endpoint keeps its AWS name, so it is placed by that; another name is placed by where it leads.
+    The name of an AWS endpoint, a VPC endpoint included, holds its region. Other names are resolved.
 
     Raises:
-        ResidencyError: it is elsewhere, or nobody can tell: a global endpoint of AWS is not in the EU.
+        ResidencyError: The endpoint is elsewhere, or its place is unknown, as that of a global AWS endpoint.
     """
     if host.endswith(_AWS):
         region = next((label for label in host.split(".") if _REGION.fullmatch(label)), None)
@@ -56,13 +56,13 @@ def place_of(host: str) -> str:
     if all(address.is_loopback or address.is_private for address in _addresses(host)):
         return LOCAL
     raise ResidencyError(
-        f"endpoint: {host!r} is neither AWS's nor on a private network, so nobody knows where it is; "
+        f"endpoint: {host!r} is neither AWS's nor on a private network, so its region is unknown; "
         "unset AWS_ENDPOINT_URL, or name an endpoint of an EU region"
     )
 
 
 def is_simulated(client: Any) -> bool:
-    """Whether a client calls an emulator of AWS on this machine or in this private network."""
+    """Tell whether a client calls an AWS emulator on this machine or in a private network."""
     try:
         return place_of(urlsplit(client.meta.endpoint_url).hostname or "") == LOCAL
     except ResidencyError:
@@ -72,21 +72,21 @@ def is_simulated(client: Any) -> bool:
 @cache
 def _addresses(host: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, ...]:
     try:
-        found = socket.getaddrinfo(host, None)
+        entries = socket.getaddrinfo(host, None)
     except OSError as error:
         raise ResidencyError(
             f"endpoint: {host!r} cannot be resolved ({error}); check AWS_ENDPOINT_URL"
         ) from error
-    return tuple({ipaddress.ip_address(entry[4][0]) for entry in found})
+    return tuple({ipaddress.ip_address(entry[4][0]) for entry in entries})
 
 
 @dataclass
 class EndpointLog:
-    """What this process has called, and where that is noted.
+    """The endpoints that this process calls, recorded in the folder of its run.
 
     Attributes:
-        seen: note by (service, host).
-        folder: of the run that the process works for; None until `keep`.
+        seen: Note by (service, host).
+        folder: Folder of the run that the process works for; None until `keep`.
     """
 
     seen: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
@@ -95,18 +95,18 @@ class EndpointLog:
     _written: set[tuple[str, str]] = field(default_factory=set)
 
     def watch(self, client: Any) -> Any:
-        """Looks at every request of a client from now on; returns the client."""
-        client.meta.events.register("before-send", self._look, unique_id=_HOOK)
+        """Check every request of a client from now on; return the client."""
+        client.meta.events.register("before-send", self._check, unique_id=_HOOK)
         return client
 
     def keep(self, lake: Lake, folder: str) -> None:
-        """Notes what was called, and what will be, in a run's folder."""
+        """Record past and future calls in a run's folder."""
         if folder != self.folder:
             self.folder, self._written = folder, set()
         self._write_once = lake.write_once
         self._note()
 
-    def _look(self, request: Any, event_name: str, **_: Any) -> None:
+    def _check(self, request: Any, event_name: str, **_: Any) -> None:
         service, host = event_name.split(".")[1], urlsplit(request.url).hostname or ""
         if (service, host) not in self.seen:
             place = place_of(host)
@@ -121,24 +121,22 @@ class EndpointLog:
     def _note(self) -> None:
         if self._write_once is None or self.folder is None:
             return
-        for endpoint in [one for one in self.seen if one not in self._written]:
-            self._written.add(endpoint)  # first: the note itself is a call
+        for endpoint in [key for key in self.seen if key not in self._written]:
+            self._written.add(endpoint)  # before the write, which is itself a call
             name = hashlib.sha256("@".join(endpoint).encode()).hexdigest()[:16]
             try:
-                # Once: another task of the run may have called it, and said so, before.
+                # Another task of the run may have recorded the endpoint already.
                 note = json.dumps(self.seen[endpoint], indent=1, sort_keys=True).encode()
                 self._write_once(f"{self.folder}/{FOLDER}/{name}.json", note)
             except (BotoCoreError, ClientError) as error:
                 self._written.discard(endpoint)
-                log.warning("The call of %s cannot be noted yet: %s", "@".join(endpoint), error)
+                log.warning("The call of %s cannot be recorded yet: %s", "@".join(endpoint), error)
 
 
 CALLED = EndpointLog()  # one process is one task
 
 
 def called_endpoints(lake: Lake, run_id: str) -> list[dict[str, Any]]:
-    """What all tasks of a run have noted, sorted by service and host."""
-    prefix = run_key(run_id, f"{FOLDER}/")
-    pages = lake.client.get_paginator("list_objects_v2").paginate(Bucket=lake.bucket, Prefix=prefix)
-    notes = [lake.read_json(found["Key"]) for page in pages for found in page.get("Contents", [])]
+    """Return the endpoints that all tasks of a run have called, sorted by service and host."""
+    notes = map(lake.read_json, lake.keys(run_key(run_id, f"{FOLDER}/")))
     return sorted((note for note in notes if note), key=lambda note: (note["service"], note["host"]))

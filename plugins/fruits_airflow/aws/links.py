@@ -1,4 +1,4 @@
-"""Where a person looks next: the logs of a step, and folders in the AWS console."""
+"""Links to the logs of a step and to folders in the AWS console."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _CONSOLES = {"aws": "console.aws.amazon.com", "aws-eusc": "console.amazonaws-eus
 
 
 class StepLogLink(BaseOperatorLink):
-    """Link on a wait task: the logs of its step, while it waits too."""
+    """Link from a wait task to the logs of its step, also while it waits."""
 
     name = "Step logs"
     key = "step_logs"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
-        """The address that `persist` noted, or nothing."""
+        """Return the address that `persist` stored, or an empty string."""
         return str(XCom.get_value(key=self.key, ti_key=ti_key) or "")
 
     @classmethod
     def persist(cls, context: Context, address: str) -> None:
-        """Notes the address, and shows it at once."""
+        """Store the address and show it at once."""
         context["ti"].xcom_push(key=cls.key, value=address)
         context["ti"].xcom_push(key=cls().xcom_key, value=address)
 
@@ -40,7 +40,7 @@ def step_page_address(job_flow_id: str, step_id: str) -> str:
 
 
 def console_address(client: S3Client, bucket: str, prefix: str) -> str | None:
-    """Address of a folder in the console; None where the endpoint is none of AWS's."""
+    """Return the address of a folder in the console; None where the endpoint is not one of AWS."""
     host = urlsplit(client.meta.endpoint_url).hostname or ""
     if not host.endswith((".amazonaws.com", ".amazonaws-eusc.eu", ".amazonaws.eu")):
         return None

@@ -1,10 +1,10 @@
-"""What can go wrong on the Airflow side, each with a message that says what, which value, and what to do."""
+"""Errors of the Airflow side; each message says what is wrong, which value, and the remedy."""
 
 from __future__ import annotations
 
 
 class FruitsError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of the errors that this package raises."""
 
 
 class ConfigError(FruitsError):
@@ -12,7 +12,7 @@ class ConfigError(FruitsError):
 
 
 class ClusterRefused(ConfigError):
-    """A body of RunJobFlow breaks a rule of fruits_airflow/emr/cluster_lint.py."""
+    """A RunJobFlow request breaks a rule of fruits_airflow/emr/cluster_lint.py."""
 
 
 class ResidencyError(ConfigError):
@@ -28,7 +28,7 @@ class RunRefused(FruitsError):
 
 
 class ListingIncomplete(FruitsError):
-    """S3 answered with a part of a listing: photos that are missing in it need not be gone."""
+    """S3 returned an incomplete listing: photos that it lacks may still exist."""
 
 
 class NothingToDo(FruitsError):
@@ -36,28 +36,28 @@ class NothingToDo(FruitsError):
 
 
 class CodeMismatch(FruitsError):
-    """An object below code/ is not what its digest says."""
+    """An object below code/ does not have the digest in its key."""
 
 
 class ClusterLost(FruitsError):
-    """The cluster ended before its work did; another attempt may make a new one."""
+    """The cluster ended before its work; another attempt may create a new cluster."""
 
 
 class ClustersUnseen(FruitsError):
-    """A region or a cluster could not be looked at: whether it outlives its run is not known; another look may tell."""
+    """A region or a cluster could not be read: whether a cluster outlives its run is unknown until another attempt."""
 
 
 class LockHeld(FruitsError):
-    """Another run works on the database; this one waits, or is refused."""
+    """Another run holds the database; this run waits or is refused."""
 
 
 class RunOvertaken(FruitsError):
-    """Another run has worked on the database since this one was planned: going on would bring its results back."""
+    """Another run has changed the database since this run was planned; continuing would undo its changes."""
 
 
 class ErasureRefused(FruitsError):
-    """An erasure is not what was confirmed, or is larger than the settings allow; nothing is erased or suppressed."""
+    """An erasure differs from what was confirmed or exceeds the settings; nothing is erased or suppressed."""
 
 
 class ErasureIncomplete(FruitsError):
-    """Something of a photo that was to be erased is still there."""
+    """Data of a photo that was to be erased still exists."""

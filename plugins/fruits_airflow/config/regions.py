@@ -1,6 +1,6 @@
-"""Which AWS regions are in the European Union, and why the near misses are not.
+"""AWS regions in the European Union.
 
-An explicit list: the prefix `eu-` names a continent, not a legal area.
+The list is explicit: the prefix `eu-` names a continent, not a legal area.
 """
 
 from __future__ import annotations
@@ -24,11 +24,7 @@ NEAR_MISSES: dict[str, str] = {
 
 
 def require_eu_region(region: str, what: str = "region") -> str:
-    """Returns `region` when data may be processed there.
-
-    Args:
-        region: an AWS region code.
-        what: where the value comes from, for the message.
+    """Return `region` if data may be processed there; `what` names the value in the error.
 
     Raises:
         ResidencyError: `region` is not in an EU member state, or is unknown.

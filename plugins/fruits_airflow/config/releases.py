@@ -16,14 +16,14 @@ from fruits_airflow.config.errors import ConfigError
 
 @dataclass(frozen=True)
 class Release:
-    """One EMR release label.
+    """An EMR release.
 
     Attributes:
-        spark: version of Spark, as `pyspark` on the package index names it.
-        iceberg: version of Iceberg that the release ships.
-        end_of_support: last day of standard support.
-        applications: what a cluster of it may be asked for.
-        instance_families: families of instance types that it runs on, of those that this project has prices for.
+        spark: Version of Spark, as `pyspark` on the package index names it.
+        iceberg: Version of Iceberg that the release ships.
+        end_of_support: Last day of standard support.
+        applications: Applications that a cluster may request.
+        instance_families: Families of instance types with prices in this project that the release runs on.
     """
 
     spark: str
@@ -52,15 +52,15 @@ _GRAVITON = re.compile(r"[a-z]\d+g[a-z]*\.")
 
 
 def architecture(instance_type: str) -> str:
-    """`arm64` for Graviton (a g after the generation, as in m7g), `x86_64` for the rest."""
+    """Return `arm64` for Graviton (a g after the generation, as in m7g), else `x86_64`."""
     return "arm64" if _GRAVITON.match(instance_type) else "x86_64"
 
 
 def release(label: str) -> Release:
-    """Looks a release label up.
+    """Look a release label up.
 
     Raises:
-        ConfigError: the label is not in the table.
+        ConfigError: The label is not in the table.
     """
     try:
         return RELEASES[label]

@@ -1,8 +1,8 @@
-"""The parameters of a run: the settings of the deployment, changed by what the trigger passes.
+"""Parameters of a run: the settings of the deployment, overridden by the trigger.
 
-The table of JSON schemas makes the form and is what `plan` checks the parameters against, before anything costs. Tasks
-take the parameters unchecked (`unchecked_params`): Airflow otherwise validates them when it starts any task, so that a
-value that it took at the trigger but cannot read later fails the teardown and the verdict as well.
+The JSON schemas define the trigger form, and `plan` validates the parameters against them. Tasks take the parameters
+unchecked (`unchecked_params`): otherwise Airflow validates them whenever it starts a task, and a value that the trigger
+accepted but that cannot be read later would fail the teardown and the verdict as well.
 """
 
 from __future__ import annotations
@@ -24,94 +24,88 @@ Mode = Literal["nightly", "demo"]
 
 
 def _at_most(limit: float) -> dict[str, Any]:
-    """Schema of a number up to `limit`. NaN is not above any maximum, so `maximum` alone lets it pass."""
+    """Return the schema of a number up to `limit`; `maximum` alone accepts NaN, which is above no number."""
     return {"maximum": limit, "not": {"exclusiveMinimum": limit}}
 
 
+def _schema(default: Any, kind: str | list[str], description: str, **rules: Any) -> dict[str, Any]:
+    return {"default": default, "type": kind, "description": description, **rules}
+
+
 def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
-    """JSON schema and default of each parameter of the DAG, by name."""
+    """Return the JSON schema and default of each parameter of the DAG, by name."""
+    profiles = dict.fromkeys((settings.demo_profile, settings.nightly_profile))
     return {
-        "input_prefix": {
-            "default": settings.raw_prefix,
-            "type": "string",
-            "pattern": FOLDER_PATTERN,
-            "maxLength": 900,
-            "description": "Folder of the raw bucket; another one than the configured writes to the demo tables",
-        },
-        "limit": {
-            "default": None,
-            "type": ["null", "integer"],
-            "minimum": 1,
-            "description": "At most so many images, chosen evenly; writes to the demo tables",
-        },
-        "variance": {
-            "default": settings.variance,
-            "type": "number",
-            "exclusiveMinimum": 0,
+        "input_prefix": _schema(
+            settings.raw_prefix,
+            "string",
+            "Folder of the raw bucket; any other folder than the configured one writes to the demo tables",
+            pattern=FOLDER_PATTERN,
+            maxLength=900,
+        ),
+        "limit": _schema(
+            None,
+            ["null", "integer"],
+            "Maximum number of images, chosen evenly; writes to the demo tables",
+            minimum=1,
+        ),
+        "variance": _schema(
+            settings.variance,
+            "number",
+            "Share of the variance to keep; k takes precedence",
+            exclusiveMinimum=0,
             **_at_most(1),
-            "description": "Share of the variance to keep; k, if given, goes first",
-        },
-        "k": {
-            "default": settings.k,
-            "type": ["null", "integer"],
-            "minimum": 1,
-            "maximum": 1280,
-            "description": "Number of principal components",
-        },
-        "engine": {
-            "default": settings.engine,
-            "type": "string",
-            "enum": list(ENGINES),
-            "description": "What runs MobileNetV2: LiteRT, or TensorFlow as the reference",
-        },
-        "model_id": {
-            "default": settings.model_id,
-            "type": ["null", "string"],
-            "pattern": "^[0-9a-f]{64}$",
-            "description": "The model, as printed by make model",
-        },
-        "region": {
-            "default": settings.region,
-            "type": "string",
-            "enum": list(EU_REGIONS),
-            "description": "Where the cluster runs; EU member states only",
-        },
-        "profile": {
-            "default": None,
-            "type": ["null", "string"],
-            "enum": [None, *dict.fromkeys((settings.demo_profile, settings.nightly_profile))],
-            "description": "Size of the cluster; by default the one of the mode",
-        },
-        "max_cost_eur": {
-            "default": settings.max_cost_eur,
-            "type": "number",
-            "exclusiveMinimum": 0,
+        ),
+        "k": _schema(
+            settings.k, ["null", "integer"], "Number of principal components", minimum=1, maximum=1280
+        ),
+        "engine": _schema(
+            settings.engine,
+            "string",
+            "Runtime of MobileNetV2: LiteRT, or TensorFlow as the reference",
+            enum=list(ENGINES),
+        ),
+        "model_id": _schema(
+            settings.model_id,
+            ["null", "string"],
+            "The model, as printed by make model",
+            pattern="^[0-9a-f]{64}$",
+        ),
+        "region": _schema(
+            settings.region, "string", "Region of the cluster; EU member states only", enum=list(EU_REGIONS)
+        ),
+        "profile": _schema(
+            None,
+            ["null", "string"],
+            "Size of the cluster; the default depends on the mode",
+            enum=[None, *profiles],
+        ),
+        "max_cost_eur": _schema(
+            settings.max_cost_eur,
+            "number",
+            "A run whose forecast exceeds it is refused; its cluster ends before it is spent. "
+            "The setting max_cost_eur is the maximum",
+            exclusiveMinimum=0,
             **_at_most(settings.max_cost_eur),
-            "description": "A run forecast above it is refused; its cluster is gone before it is spent. "
-            "The setting max_cost_eur is the most",
-        },
-        "full_refresh": {
-            "default": False,
-            "type": "boolean",
-            "description": "Load and featurize every image again",
-        },
-        "force": {
-            "default": False,
-            "type": "boolean",
-            "description": "Run although nothing changed, although this very input failed its quality gate, or "
-            "although more photos are gone than max_removed_share and max_removed_rows allow",
-        },
+        ),
+        "full_refresh": _schema(False, "boolean", "Load and featurize every image again"),
+        "force": _schema(
+            False,
+            "boolean",
+            "Run although nothing changed, although the same input failed its quality gate, or although more photos "
+            "are gone than max_removed_share and max_removed_rows allow",
+        ),
     }
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(allow_inf_nan=False))
 class RunParameters:
-    """What a run does, resolved; pydantic reads `5.0`, which is an integer to JSON, as 5.
+    """Resolved parameters; pydantic reads `5.0`, an integer in JSON, as 5.
 
     Attributes:
-        mode: nightly over the full configured prefix, else demo.
-        complete: the listing covers the full configured prefix, so that rows of absent objects may be removed.
-        database: where the run writes.
+        mode: `nightly` over the full configured prefix, else `demo`.
+        complete: Whether the listing covers the full configured prefix, so that rows of absent objects may be removed.
+        database: Database that the run writes to.
     """
 
     mode: Mode
@@ -131,23 +125,23 @@ class RunParameters:
 
 
 def unchecked_params(schemas: Mapping[str, Mapping[str, Any]]) -> ParamsDict:
-    """The parameters for a task: the defaults of the form without its schemas."""
+    """Return the parameters of a task: the defaults of the form without its schemas."""
     return ParamsDict({name: Param(schema["default"]) for name, schema in schemas.items()})
 
 
 def mode_of(settings: Settings, params: Mapping[str, Any]) -> Mode:
-    """Nightly for a run over the full configured prefix, however it was triggered; else demo."""
-    whole = params.get("limit") is None and params.get("input_prefix") == settings.raw_prefix
-    return "nightly" if whole else "demo"
+    """Return `nightly` for a run over the full configured prefix, however it was triggered; else `demo`."""
+    complete = params.get("limit") is None and params.get("input_prefix") == settings.raw_prefix
+    return "nightly" if complete else "demo"
 
 
 def database_of(settings: Settings, params: Mapping[str, Any]) -> str:
-    """Where a run with these parameters writes."""
+    """Return the database that a run with these parameters writes to."""
     return settings.database if mode_of(settings, params) == "nightly" else settings.demo_database
 
 
 def region_of(settings: Settings, params: Mapping[str, Any]) -> str:
-    """Where a run with these parameters may have a cluster: the configured region if `plan` refuses the one named."""
+    """Return the region where the run may have a cluster: the configured region if `plan` refuses the parameter."""
     region = params.get("region")
     return region if isinstance(region, str) and region in EU_REGIONS else settings.region
 
@@ -158,22 +152,22 @@ def resolve_parameters(
     conf: Mapping[str, Any] | None,
     schemas: Mapping[str, Mapping[str, Any]],
 ) -> RunParameters:
-    """Settle what the run does.
+    """Validate and resolve the parameters of a run.
 
     Args:
         settings: Settings of this deployment.
-        params: The run's parameters; not validated before.
-        conf: What the trigger passed, for the check of its keys.
+        params: The run's parameters, not yet validated.
+        conf: Configuration of the trigger, whose keys are checked.
         schemas: JSON schemas of the DAG's parameters, by name.
 
     Raises:
-        ConfigError: An unknown key in `conf`, or a value that its schema does not allow.
+        ConfigError: `conf` has an unknown key, or the schema of a parameter does not allow its value.
         ResidencyError: The region is not in the European Union.
     """
     require_eu_region(str(params.get("region")), "params.region")
     check_params(params, conf, schemas, "a run")
     mode = mode_of(settings, params)
-    whole = mode == "nightly"
-    profile = settings.nightly_profile if whole else settings.demo_profile
+    complete = mode == "nightly"
+    profile = settings.nightly_profile if complete else settings.demo_profile
     values = {name: params[name] for name in schemas} | {"profile": params["profile"] or profile}
-    return RunParameters(mode=mode, complete=whole, database=database_of(settings, params), **values)
+    return RunParameters(mode=mode, complete=complete, database=database_of(settings, params), **values)

@@ -215,7 +215,7 @@ def _parse(variable: str, text: str, kinds: tuple[Any, ...]) -> Any:
     try:
         return number(text) if number else text
     except ValueError:
-        raise ConfigError(f"{variable}: {text!r} is not a number; write one") from None
+        raise ConfigError(f"{variable}: {text!r} is not a number; write digits") from None
 
 
 def _type_error(key: str, value: object, kinds: tuple[Any, ...], source: str) -> ConfigError:

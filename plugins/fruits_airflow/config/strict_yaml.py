@@ -1,4 +1,4 @@
-"""Reading YAML without its two silent traps: a key written twice, and a word that becomes something else."""
+"""Read YAML strictly: duplicate keys and keys that are not words are errors."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def read_yaml_mapping(path: Path) -> dict[str, Any]:
-    """Reads a YAML file whose top level is a mapping with words as keys.
+    """Read a YAML file whose top level is a mapping with words as keys.
 
     Raises:
-        ConfigError: no such file, no YAML, a key twice, a key that is not a word, or no mapping at the top.
+        ConfigError: The file is missing, is not YAML, has a duplicate key or one that is not a word, or is no mapping.
     """
     try:
         with path.open(encoding="utf-8") as stream:

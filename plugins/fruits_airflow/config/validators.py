@@ -1,4 +1,4 @@
-"""What values look like: folders, schedules, and secrets that must not be among them."""
+"""Predicates on values of settings: folders, schedules, time zones, secrets."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _CRON_FIELDS = 5
 
 
 def is_folder(text: str) -> bool:
-    """Whether `text` may be a prefix of photos."""
+    """Tell whether `text` may be a prefix of photos."""
     return _FOLDER.fullmatch(text) is not None
 
 
 def is_secret(key: str, value: object) -> bool:
-    """Whether a line of settings holds a secret, by its name or by what it looks like."""
+    """Tell whether a setting holds a secret, by its name or by the form of its value."""
     return bool(_SECRET_KEY.search(key) or (isinstance(value, str) and _SECRET.search(value)))
 
 
 def is_cron(text: str) -> bool:
-    """Whether `text` is a schedule of five fields."""
+    """Tell whether `text` is a cron expression of five fields."""
     from croniter import croniter  # type: ignore[import-untyped]
 
     return len(text.split()) == _CRON_FIELDS and bool(croniter.is_valid(text))
 
 
 def is_timezone(text: str) -> bool:
-    """Whether the tz database knows `text`."""
+    """Tell whether `text` is a name of the tz database."""
     try:
         ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -1,7 +1,7 @@
-"""What a run will cost, may cost and has cost, in euros without tax.
+"""Forecast, upper bound and estimate of the cost of a run, in euros without tax.
 
-Three figures that never share a formula: the forecast (images, speed and fleets), the bound (the dearest nodes for as
-long as the money lasts), the estimate (the nodes that were there, for as long as they were).
+The forecast follows from images, speed and fleets. The bound prices the most expensive nodes until the budget is spent.
+The estimate prices the nodes that ran, for as long as they ran.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _KMS_SHARE_OF_REQUESTS = 0.01
 
 @dataclass(frozen=True)
 class Workload:
-    """What a run has to do.
+    """The work of a run.
 
     Attributes:
-        images: to fetch, decode and featurize.
-        listed: objects below the prefix.
-        transfer_gib: read from a bucket in another region than the cluster's.
+        images: Images to fetch, decode and featurize.
+        listed: Objects below the prefix.
+        transfer_gib: GiB read from a bucket in a region other than the cluster's.
     """
 
     images: int
@@ -42,12 +42,12 @@ class Workload:
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a cluster works.
+    """Throughput and fixed time of a cluster.
 
     Attributes:
-        images_per_second_per_vcpu: loading and featurizing together.
-        fixed_minutes: what every run takes: start, step overhead, PCA, termination.
-        source: where the throughput comes from, for the log.
+        images_per_second_per_vcpu: Throughput of loading and featurizing together.
+        fixed_minutes: Minutes that every run takes: start, step overhead, PCA, termination.
+        source: Origin of the throughput, for the log.
     """
 
     images_per_second_per_vcpu: float
@@ -64,12 +64,12 @@ class Forecast:
 
     @property
     def total_eur(self) -> float:
-        """All parts."""
+        """Return the sum of all parts."""
         return sum(self.parts.values())
 
 
 def forecast_hours(images: float, speed: Speed, fleets: Sequence[Mapping[str, Any]]) -> float:
-    """How long a run takes: the fixed minutes, and its images on every vCPU that executes tasks."""
+    """Return the duration of a run: the fixed minutes, and its images on all vCPUs that execute tasks."""
     images_per_second = speed.images_per_second_per_vcpu * worker_vcpus(fleets)
     return speed.fixed_minutes / 60 + images / images_per_second / 3600
 
@@ -81,13 +81,13 @@ def forecast(
     prices: Prices,
     interface_endpoints: int = 0,
 ) -> Forecast:
-    """What a run will cost: each fleet at its target capacity, of its dearest type, spot at its typical price.
+    """Forecast a run's cost: each fleet at target capacity, of its most expensive type, spot at its typical price.
 
     Args:
-        work: of the run.
-        speed: of the cluster.
+        work: Work of the run.
+        speed: Speed of the cluster.
         fleets: `InstanceFleets` of RunJobFlow.
-        prices: of the cluster's region.
+        prices: Prices in the cluster's region.
         interface_endpoints: VPC interface endpoints by which nodes without public addresses reach AWS; 0 where each
             node has a public address.
     """
@@ -110,12 +110,12 @@ def forecast(
 
 
 def _network_usd_per_hour(nodes: int, interface_endpoints: int, prices: Prices) -> float:
-    """Endpoints cost when no run uses them, too: a run is charged for its hours."""
+    """Return the hourly price of the network; a run pays for the endpoints only during its hours."""
     return interface_endpoints * prices.interface_endpoint or nodes * prices.public_ipv4
 
 
 def worker_vcpus(fleets: Sequence[Mapping[str, Any]]) -> int:
-    """Virtual CPUs that execute tasks: of core and task fleets, of their smallest allowed nodes."""
+    """Return the vCPUs that execute tasks: of core and task fleets, of their smallest allowed nodes."""
     return sum(
         min(
             _count(config, _units(fleet)) * vcpus(config["InstanceType"])
@@ -129,7 +129,7 @@ def worker_vcpus(fleets: Sequence[Mapping[str, Any]]) -> int:
 def fleets_eur_per_hour(
     fleets: Sequence[Mapping[str, Any]], prices: Prices, interface_endpoints: int = 0
 ) -> float:
-    """The most that an hour of a cluster can cost: dearest types, no spot discount, a public address for each node.
+    """Return the maximum hourly cost: most expensive types, no spot discount, a public address per node.
 
     Managed scaling goes no higher than the fleets' targets (see include/cluster.yaml).
     """
@@ -148,20 +148,20 @@ def fleets_eur_per_hour(
 def deadline(
     now: datetime, max_cost_eur: float, spent_eur: float, eur_per_hour: float, max_minutes: float
 ) -> datetime:
-    """The moment at which a cluster created `now` must be gone.
+    """Return the time at which a cluster created `now` must be gone.
 
-    Never later than the moment at which `max_cost_eur` is spent: AWS counts from the start of the nodes, which
-    is after `now`, and `eur_per_hour` is an upper bound.
+    The cluster cannot spend more than `max_cost_eur` until then: AWS bills from the start of the nodes, which is after
+    `now`, and `eur_per_hour` is an upper bound.
 
     Args:
-        now: when RunJobFlow is sent, with a time zone.
-        max_cost_eur: what the run may cost.
-        spent_eur: what earlier clusters of the same run have cost.
-        eur_per_hour: price of the cluster.
-        max_minutes: the longest that any cluster may live.
+        now: Time of the RunJobFlow request, with a time zone.
+        max_cost_eur: Maximum cost of the run.
+        spent_eur: Cost of earlier clusters of the same run.
+        eur_per_hour: Upper bound of the cluster's hourly price.
+        max_minutes: Maximum lifetime of any cluster.
 
     Raises:
-        CostCeilingExceeded: less than ten minutes are left: too few for a cluster to do anything.
+        CostCeilingExceeded: Less than ten minutes are left, too few for a cluster to do any work.
     """
     affordable = (max_cost_eur - spent_eur) / eur_per_hour * 60
     minutes = min(float(max_minutes), affordable)
@@ -181,19 +181,19 @@ def estimate_parts(
     spot_discount: bool = True,
     interface_endpoints: int = 0,
 ) -> dict[str, float]:
-    """Euros that a cluster's nodes have cost, by part, from the timelines that ListInstances gives and nothing else.
+    """Estimate the cost of a cluster's nodes in euros, by part, from the timelines of ListInstances.
 
-    AWS bills by the second, a minute at least, from creation to end; a node without an end runs until `now`.
-    A type without a price here (a fleet may hold what cluster.yaml once allowed) counts as the dearest known.
-    Requests are not in it: no timeline tells of them.
+    AWS bills by the second, at least a minute, from creation to end; a node without an end runs until `now`.
+    A type without a price (cluster.yaml may have allowed it earlier) counts as the most expensive type.
+    The cost of requests is not included.
 
     Args:
-        instances: as ListInstances gives them.
-        prices: of the cluster's region.
-        now: with a time zone.
-        disk_gib: disk beside the root volume by instance type; ListInstances names volumes without their size.
-        spot_discount: count spot nodes at their typical price; False gives an upper bound.
-        interface_endpoints: as for `forecast`; counted for the hours of the node that lived longest.
+        instances: `Instances` of ListInstances.
+        prices: Prices in the cluster's region.
+        now: Current time, with a time zone.
+        disk_gib: GiB beside the root volume by instance type; ListInstances names volumes without their size.
+        spot_discount: Count spot nodes at their typical price; False returns an upper bound.
+        interface_endpoints: As for `forecast`, for the hours of the longest-running node.
     """
     usd = dict.fromkeys(PARTS, 0.0)
     longest_hours = 0.0
@@ -217,7 +217,7 @@ def estimate_parts(
 
 
 def disks(fleets: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """GiB of disk beside the root volume that each type of the fleets gets."""
+    """Return the GiB of disk beside the root volume, by instance type of the fleets."""
     return {c["InstanceType"]: _disk_gib(c) for fleet in fleets for c in fleet["InstanceTypeConfigs"]}
 
 

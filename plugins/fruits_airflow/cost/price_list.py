@@ -26,73 +26,68 @@ _LINUX = {"operatingSystem": "Linux", "tenancy": "Shared", "preInstalledSw": "NA
 
 @dataclass(frozen=True)
 class PriceList:
-    """What AWS says today.
+    """Current prices, read from AWS.
 
     Attributes:
-        pricing: client of the Price List API.
-        ec2_of: gives an EC2 client of a region, for its spot market.
+        pricing: Client of the Price List API.
+        ec2_of: Returns an EC2 client of a region, for its spot market.
     """
 
     pricing: Any
     ec2_of: Callable[[str], Any]
 
     def region(self, region: str, types: Sequence[str]) -> dict[str, Any]:
-        """One region's section of include/prices.yaml.
-
-        Args:
-            region: AWS region code.
-            types: instance types; one that the region does not offer is left out.
+        """Return a region's section of include/prices.yaml; types that the region does not offer are left out.
 
         Raises:
-            ConfigError: a price is missing or has two values, or the region offers none of the types.
+            ConfigError: A price is missing or has two values, or the region offers none of the types.
         """
         now = datetime.now(UTC)
-        told = {"date": now.date().isoformat(), "source": SOURCE}
+        origin = {"date": now.date().isoformat(), "source": SOURCE}
         ec2 = {t: usd for t in types if (usd := self._instance(region, t)) is not None}
         if not ec2:
             raise ConfigError(
                 f"{region}: the price list has none of {', '.join(types)}; check TYPES and the region"
             )
         writes, reads = (self._price("AmazonS3", region, {"group": f"S3-API-Tier{tier}"}) for tier in (1, 2))
+        # Requests with asymmetric keys and endpoints of a Gateway Load Balancer have usage types of their own.
+        kms = self._usage("awskms", {"regionCode": region}, "KMS-Requests")
+        endpoint = self._usage(
+            "AmazonVPC", {"regionCode": region, "productFamily": "VpcEndpoint"}, "VpcEndpoint-Hours"
+        )
         return {
-            "ec2": {**told, "usd_per_hour": ec2},
-            "spot": {**told, "usd_per_hour": self._spot(region, ec2, now)},
-            "emr": {**told, "usd_per_hour": {t: self._emr(region, t) for t in ec2}},
+            "ec2": {**origin, "usd_per_hour": ec2},
+            "spot": {**origin, "usd_per_hour": self._spot(region, ec2, now)},
+            "emr": {
+                **origin,
+                "usd_per_hour": {
+                    t: self._price("ElasticMapReduce", region, {"instanceType": t, "softwareType": "EMR"})
+                    for t in ec2
+                },
+            },
             "ebs": {
-                **told,
+                **origin,
                 "usd_per_gib_month": self._price("AmazonEC2", region, {"volumeApiName": "gp3"}, "GB-Mo"),
             },
             "s3": {
-                **told,
+                **origin,
                 "usd_per_1000_writes": round(writes * 1_000, 6),
                 "usd_per_1000_reads": round(reads * 1_000, 6),
             },
-            "kms": {**told, "usd_per_10000_requests": round(self._kms(region) * 10_000, 6)},
+            "kms": {**origin, "usd_per_10000_requests": round(kms * 10_000, 6)},
             "network": {
-                **told,
+                **origin,
                 "public_ipv4_usd_per_hour": self._price(
                     "AmazonVPC", region, {"group": "VPCPublicIPv4Address"}, "Hrs"
                 ),
-                "interface_endpoint_usd_per_hour": self._endpoint(region),
+                "interface_endpoint_usd_per_hour": endpoint,
                 "transfer_usd_per_gib": self._transfer(region),
             },
         }
 
     def _instance(self, region: str, instance_type: str) -> float | None:
-        found = set(self._prices("AmazonEC2", region, {**_LINUX, "instanceType": instance_type}, "Hrs"))
-        return self._only(found, f"{instance_type} in {region}") if found else None
-
-    def _emr(self, region: str, instance_type: str) -> float:
-        return self._price("ElasticMapReduce", region, {"instanceType": instance_type, "softwareType": "EMR"})
-
-    def _kms(self, region: str) -> float:
-        # Every symmetric request; those with asymmetric keys have usage types of their own.
-        return self._usage("awskms", {"regionCode": region}, "KMS-Requests")
-
-    def _endpoint(self, region: str) -> float:
-        # Those of a Gateway Load Balancer have a usage type of their own.
-        filters = {"regionCode": region, "productFamily": "VpcEndpoint"}
-        return self._usage("AmazonVPC", filters, "VpcEndpoint-Hours")
+        prices = set(self._prices("AmazonEC2", region, {**_LINUX, "instanceType": instance_type}, "Hrs"))
+        return self._only(prices, f"{instance_type} in {region}") if prices else None
 
     def _usage(self, service: str, filters: Mapping[str, str], ending: str) -> float:
         prices = {
@@ -130,8 +125,8 @@ class PriceList:
         return {t: round(statistics.median(seen[t]), 4) if t in seen else usd for t, usd in on_demand.items()}
 
     def _price(self, service: str, region: str, filters: Mapping[str, str], unit: str | None = None) -> float:
-        found = set(self._prices(service, region, filters, unit))
-        return self._only(found, f"{service} {dict(filters)} in {region}")
+        prices = set(self._prices(service, region, filters, unit))
+        return self._only(prices, f"{service} {dict(filters)} in {region}")
 
     def _prices(
         self, service: str, region: str, filters: Mapping[str, str], unit: str | None = None
@@ -140,8 +135,8 @@ class PriceList:
             yield from _first_tiers(product, unit)
 
     def _products(self, service: str, filters: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        asked = [{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in filters.items()]
-        pages = self.pricing.get_paginator("get_products").paginate(ServiceCode=service, Filters=asked)
+        terms = [{"Type": "TERM_MATCH", "Field": name, "Value": value} for name, value in filters.items()]
+        pages = self.pricing.get_paginator("get_products").paginate(ServiceCode=service, Filters=terms)
         for page in pages:
             yield from map(json.loads, page["PriceList"])
 
@@ -162,17 +157,17 @@ def refresh(
     types: Sequence[str],
     rate: float | None,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The price list with each of `regions` read anew; what cannot be read stays as it was.
+    """Update the sections of `regions` in the price list; a region that cannot be read keeps its section.
 
     Args:
-        content: of include/prices.yaml.
-        prices: where to read.
+        content: Content of include/prices.yaml.
+        prices: Source of the new prices.
         regions: AWS region codes.
-        types: instance types.
-        rate: euros per US dollar today, if somebody said so.
+        types: Instance types.
+        rate: Euros per US dollar today, if known.
 
     Returns:
-        The new content, and why a region stayed as it was, by region.
+        The new content, and the error of each region that keeps its section.
     """
     renewed: dict[str, Any] = {**content, "regions": dict(content["regions"])}
     if rate is not None:

@@ -1,6 +1,6 @@
-"""The price list, include/prices.yaml: what AWS charges in each EU region, when and where that was read.
+"""The price list, include/prices.yaml: prices in each EU region, with their date and source.
 
-Dollars without tax, as AWS bills them; one rate turns them into euros. `make prices` writes the file anew.
+Prices are in US dollars without tax, as AWS bills them. `make prices` rewrites the file.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from fruits_airflow.config.settings import REPOSITORY
 from fruits_airflow.config.strict_yaml import read_yaml_mapping
 
 PRICES_FILE = REPOSITORY / "include" / "prices.yaml"
-HOURS_PER_MONTH = 730.0  # as AWS divides a month's price of a volume
-ROOT_VOLUME_GIB = 15.0  # what EMR gives each node unless told otherwise
-REMEMBERED = ("remembered", "guessed")  # sources that no invoice can be held against
+HOURS_PER_MONTH = 730.0  # divisor of AWS for the monthly price of a volume
+ROOT_VOLUME_GIB = 15.0  # the default of EMR
+REMEMBERED = ("remembered", "guessed")  # sources that no invoice can be checked against
 SECTIONS = ("ec2", "spot", "emr", "ebs", "s3", "kms", "network")
 
 _SIZE = re.compile(r"\.(\d*)xlarge$")
@@ -37,49 +37,32 @@ _HEADER = """\
 
 @dataclass(frozen=True)
 class Prices:
-    """The price list of one region.
-
-    Attributes:
-        region: AWS region code.
-        ec2: US dollars per instance-hour by instance type, on demand.
-        spot: the same on the spot market, typically.
-        emr: EMR's fee per instance-hour by instance type, on top of either.
-        ebs: US dollars per GiB and month.
-        s3_write: US dollars for one PUT, POST or LIST.
-        s3_read: US dollars for one GET.
-        kms: US dollars for one request.
-        public_ipv4: US dollars per address and hour.
-        interface_endpoint: US dollars per VPC interface endpoint (in one zone) and hour.
-        transfer: US dollars per GiB to another region.
-        eur_per_usd: euros per US dollar.
-        remembered: the sections whose figures are from memory.
-        as_of: ISO date of the oldest section.
-    """
+    """Prices in one region, in US dollars; `ec2`, `spot` and `emr` are per hour by instance type."""
 
     region: str
-    ec2: Mapping[str, float]
-    spot: Mapping[str, float]
-    emr: Mapping[str, float]
-    ebs: float
-    s3_write: float
-    s3_read: float
-    kms: float
-    public_ipv4: float
-    interface_endpoint: float
-    transfer: float
+    ec2: Mapping[str, float]  # on demand
+    spot: Mapping[str, float]  # typical
+    emr: Mapping[str, float]  # the fee of EMR, in addition
+    ebs: float  # per GiB and month
+    s3_write: float  # per PUT, POST or LIST
+    s3_read: float  # per GET
+    kms: float  # per request
+    public_ipv4: float  # per address and hour
+    interface_endpoint: float  # per VPC interface endpoint (in one zone) and hour
+    transfer: float  # per GiB to another region
     eur_per_usd: float
-    remembered: tuple[str, ...] = ()
-    as_of: str = ""
+    remembered: tuple[str, ...] = ()  # the sections whose figures are from memory
+    as_of: str = ""  # ISO date of the oldest section
 
     def node_usd_per_hour(self, instance_type: str, market: str) -> tuple[float, float]:
-        """EC2's and EMR's part of one node's hour.
+        """Return the EC2 price and the EMR fee of a node's hour; spot never counts above on demand.
 
         Args:
-            instance_type: such as m7g.xlarge.
-            market: ON_DEMAND or SPOT, as EMR spells them; spot is never counted above on demand.
+            instance_type: Type such as m7g.xlarge.
+            market: ON_DEMAND or SPOT.
 
         Raises:
-            ConfigError: the instance type has no price in this region.
+            ConfigError: The instance type has no price in this region.
         """
         try:
             on_demand, fee = self.ec2[instance_type], self.emr[instance_type]
@@ -93,28 +76,19 @@ class Prices:
         ), fee
 
     def disk_usd_per_hour(self, disk_gib: float) -> float:
-        """An hour of a node's root volume and of `disk_gib` beside it."""
+        """Return the hourly price of a node's root volume and of `disk_gib` beside it."""
         return (disk_gib + ROOT_VOLUME_GIB) * self.ebs / HOURS_PER_MONTH
 
-    def instance_eur_per_hour(self, instance_type: str, disk_gib: float = 0.0) -> float:
-        """Euros for one hour of one node on demand, with its disks.
-
-        Raises:
-            ConfigError: the instance type has no price in this region.
-        """
-        usd = sum(self.node_usd_per_hour(instance_type, "ON_DEMAND")) + self.disk_usd_per_hour(disk_gib)
-        return usd * self.eur_per_usd
-
     def dearest_type(self) -> str:
-        """The type that costs most on demand: what an unknown node is counted as."""
+        """Return the type that costs most on demand; an unknown node counts as this type."""
         return max(self.ec2.keys() & self.emr.keys(), key=lambda name: self.ec2[name] + self.emr[name])
 
 
 def vcpus(instance_type: str) -> int:
-    """Virtual CPUs of a type of the m, c and r families: 4 for each `xlarge`, as AWS has sized them since 2017.
+    """Return the vCPUs of a type of the m, c and r families: 4 for each `xlarge`.
 
     Raises:
-        ConfigError: a size that says nothing about its CPUs, such as `large` (too small for EMR) or `metal`.
+        ConfigError: The size is not a multiple of xlarge, such as `large` (too small for EMR) or `metal`.
     """
     size = _SIZE.search(instance_type)
     if size is None:
@@ -125,10 +99,10 @@ def vcpus(instance_type: str) -> int:
 
 
 def load_prices(region: str, path: Path = PRICES_FILE) -> Prices:
-    """Reads the price list of `region`.
+    """Read the price list of `region`.
 
     Raises:
-        ConfigError: the file is malformed or has no prices for the region.
+        ConfigError: The file is malformed or has no prices for the region.
     """
     content = read_yaml_mapping(path)
     try:
@@ -157,7 +131,7 @@ def load_prices(region: str, path: Path = PRICES_FILE) -> Prices:
 
 
 def write_prices(content: Mapping[str, Any], path: Path = PRICES_FILE) -> None:
-    """Writes the whole list, in the shape that `load_prices` reads."""
+    """Write the whole list as `load_prices` reads it."""
     text = yaml.safe_dump(dict(content), sort_keys=False, width=118, default_flow_style=None)
     path.write_text(f"{_HEADER}\n{text}", encoding="utf-8")
 

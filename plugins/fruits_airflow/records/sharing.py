@@ -51,8 +51,7 @@ def share_run(client: S3Client, lake_bucket: str, run_id: str, hours: float) -> 
             f"HOURS: {hours:g} is not allowed: above 0 and at most {LONGEST_HOURS}, as a signature lasts"
         )
     lake, folder = Lake(client, lake_bucket), run_key(run_id, "")
-    pages = client.get_paginator("list_objects_v2").paginate(Bucket=lake.bucket, Prefix=f"{folder}/")
-    names = [item["Key"].removeprefix(f"{folder}/") for page in pages for item in page.get("Contents", [])]
+    names = [key.removeprefix(f"{folder}/") for key in lake.keys(f"{folder}/")]
     shared = [name for name in names if name in _SHARED or name.endswith(".pdf")]
     if not shared:
         raise ConfigError(

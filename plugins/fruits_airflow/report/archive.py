@@ -31,7 +31,13 @@ from fruits_airflow.records.models import (
     stage_file,
 )
 from fruits_airflow.records.sample import MAX_SAMPLE_BYTES, SAMPLE, decode_sample
-from fruits_airflow.storage.lake import MISSING, ObjectTooLarge, error_code, run_key
+from fruits_airflow.storage.lake import (
+    MISSING,
+    Lake,
+    ObjectTooLarge,
+    error_code,
+    run_key,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -92,11 +98,7 @@ class RunArchive:
         Raises:
             ClientError, BotoCoreError: The bucket does not exist, refuses, or cannot be reached.
         """
-        pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix="runs/", Delimiter="/"
-        )
-        prefixes = [entry["Prefix"] for page in pages for entry in page.get("CommonPrefixes", [])]
-        ids = [prefix.removeprefix("runs/").removesuffix("/") for prefix in prefixes]
+        ids = Lake(self.client, self.bucket).run_ids()
         with ThreadPoolExecutor(MAX_REQUESTS) as pool:
             dates = pool.map(lambda run_id: date_of(run_id) or self._first_write(run_id), ids)
             return [run_id for _, run_id in sorted(zip(dates, ids, strict=True), reverse=True)]

@@ -79,12 +79,10 @@ def past_runs(lake: Lake) -> list[RunRecord]:
     The date in a run's id says when it was. Ids without a date, or with a date in the future, are left out: their
     records would stay among the latest. A record that cannot be used is logged and left out.
     """
-    pages = lake.client.get_paginator("list_objects_v2").paginate(
-        Bucket=lake.bucket, Prefix="runs/", Delimiter="/"
-    )
-    run_ids = [folder["Prefix"].split("/")[1] for page in pages for folder in page.get("CommonPrefixes", [])]
     now = datetime.now(UTC)
-    dated = [(date, run_id) for run_id in run_ids if (date := date_of(run_id)) and date <= now + CLOCK_SKEW]
+    dated = [
+        (date, run_id) for run_id in lake.run_ids() if (date := date_of(run_id)) and date <= now + CLOCK_SKEW
+    ]
     records = []
     for _, run_id in sorted(dated, reverse=True)[:RUNS_LOOKED_AT]:
         try:

@@ -75,12 +75,9 @@ def _erased_ids(lake: Lake) -> set[str]:
     import pyarrow.parquet as pq
 
     ids: set[str] = set()
-    for page in lake.client.get_paginator("list_objects_v2").paginate(
-        Bucket=lake.bucket, Prefix="suppression/"
-    ):
-        for item in page.get("Contents", []):
-            part = io.BytesIO(lake.read(item["Key"]) or b"")
-            ids.update(pq.read_table(part, columns=["key_sha256"]).column(0).drop_null().to_pylist())
+    for key in lake.keys("suppression/"):
+        part = io.BytesIO(lake.read(key) or b"")
+        ids.update(pq.read_table(part, columns=["key_sha256"]).column(0).drop_null().to_pylist())
     return ids
 
 

@@ -1,7 +1,7 @@
-"""A bucket's objects below a prefix: listed once, page by page, many folders at once, in the order of their keys.
+"""List the objects below a prefix of a bucket, in the order of their keys, many folders at once.
 
-S3 gives 1,000 keys a page and each page only after the one before it: a million keys in a row take minutes. Folders
-are independent of each other, so they are listed side by side; what comes early waits in a file, not in memory.
+S3 returns pages of 1,000 keys one after another, so a million keys take minutes. Folders are independent and are listed
+in parallel; a folder listed before its turn waits in a file, not in memory.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 WORKERS = 10
-"""Folders listed at once: as many as boto3 keeps connections."""
+"""Folders listed at once: the size of the connection pool of boto3."""
 
 AHEAD = 64
-"""Folders begun before the first of them has been read: each may hold an open file and `IN_MEMORY` bytes."""
+"""Folders listed ahead of the reader; each may hold an open file and `IN_MEMORY` bytes."""
 
 ENOUGH = 2 * WORKERS
-"""With as many folders in sight, no deeper level is looked into."""
+"""Number of folders from which deeper levels are not split."""
 
 LEVELS = 4
 IN_MEMORY = 256 * 1024
@@ -36,69 +36,64 @@ IN_MEMORY = 256 * 1024
 
 @dataclass(frozen=True)
 class _Folder:
-    """A prefix still to be listed; `whole` once looking into it showed that it has to be listed page by page."""
+    """A prefix to list; `is_flat` if it holds more than a page of objects, and so is listed page by page."""
 
     key: str
-    whole: bool = False
+    is_flat: bool = False
 
 
 def list_objects(
     client: S3Client, bucket: str, prefix: str, owner: str | None = None
 ) -> Iterator[ListedObject]:
-    """Lists the objects below `prefix`, in the order of their keys; markers of empty folders are left out.
+    """List the objects below `prefix`, in the order of their keys, without markers of empty folders.
 
-    Args:
-        client: S3 client.
-        bucket: The bucket.
-        prefix: What the keys begin with.
-        owner: The account that the bucket must belong to; S3 denies the request when it belongs to another.
+    S3 denies the request when the bucket does not belong to the account `owner`.
 
     Raises:
         ListingIncomplete: A page contradicts itself, so that keys may be missing.
     """
-    asked = {"Bucket": bucket} | ({"ExpectedBucketOwner": owner} if owner else {})
+    request = {"Bucket": bucket} | ({"ExpectedBucketOwner": owner} if owner else {})
     pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="list")
     try:
         parts: list[_Folder | ListedObject] = [_Folder(prefix)]
         for _ in range(LEVELS):
-            unseen = [part for part in parts if isinstance(part, _Folder) and not part.whole]
-            if not unseen or len(unseen) >= ENOUGH:
+            unsplit = [part for part in parts if isinstance(part, _Folder) and not part.is_flat]
+            if not unsplit or len(unsplit) >= ENOUGH:
                 break
-            seen = dict(
-                zip(unseen, pool.map(lambda part: _look_into(client, asked, part.key), unseen), strict=True)
-            )
+            levels = pool.map(lambda part: _list_level(client, request, part.key), unsplit)
+            contents = dict(zip(unsplit, levels, strict=True))
             parts = [
                 inner
                 for part in parts
-                for inner in (seen.get(part, [part]) if isinstance(part, _Folder) else [part])
+                for inner in (contents.get(part, [part]) if isinstance(part, _Folder) else [part])
             ]
-        yield from _in_order(pool, client, asked, parts)
+        yield from _in_order(pool, client, request, parts)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _look_into(client: S3Client, asked: dict[str, str], prefix: str) -> list[_Folder | ListedObject]:
-    """One level: its objects and folders in order; the folder itself, if it holds more than a page of objects."""
-    found: list[_Folder | ListedObject] = []
-    for page in _pages(client, **asked, Prefix=prefix, Delimiter="/"):
+def _list_level(client: S3Client, request: dict[str, str], prefix: str) -> list[_Folder | ListedObject]:
+    """Return the objects and folders of a level in order; the folder itself if it has more than a page of objects."""
+    parts: list[_Folder | ListedObject] = []
+    for page in _pages(client, **request, Prefix=prefix, Delimiter="/"):
         objects = _objects(page)
         if objects and page["IsTruncated"]:
-            return [_Folder(prefix, whole=True)]
-        found += objects
-        found += [_Folder(folder["Prefix"]) for folder in page.get("CommonPrefixes", [])]
-    return sorted(found, key=lambda part: part.key)
+            return [_Folder(prefix, is_flat=True)]
+        parts += objects
+        parts += [_Folder(folder["Prefix"]) for folder in page.get("CommonPrefixes", [])]
+    return sorted(parts, key=lambda part: part.key)
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, client: S3Client, asked: dict[str, str], parts: list[_Folder | ListedObject]
+    pool: ThreadPoolExecutor, client: S3Client, request: dict[str, str], parts: list[_Folder | ListedObject]
 ) -> Iterator[ListedObject]:
     waiting: deque[tuple[_Folder | ListedObject, Future[IO[str]] | None]] = deque()
     rest = iter(parts)
-    begun = 0
+    running = 0
     while True:
-        while begun < AHEAD and (part := next(rest, None)) is not None:
-            future = pool.submit(_spooled, client, asked, part.key) if isinstance(part, _Folder) else None
-            begun += future is not None
+        while running < AHEAD and (part := next(rest, None)) is not None:
+            future = pool.submit(_spool, client, request, part.key) if isinstance(part, _Folder) else None
+            running += future is not None
             waiting.append((part, future))
         if not waiting:
             return
@@ -108,16 +103,16 @@ def _in_order(
         if future is None:
             continue
         with future.result() as spool:
-            begun -= 1
+            running -= 1
             for line in spool:
                 yield from (ListedObject(*row) for row in json.loads(line))
 
 
-def _spooled(client: S3Client, asked: dict[str, str], prefix: str) -> IO[str]:
-    """Lists one folder to its end into a file, a line a page; only a small one stays in memory."""
+def _spool(client: S3Client, request: dict[str, str], prefix: str) -> IO[str]:
+    """List a folder into a file, one line per page; a small folder stays in memory."""
     spool = tempfile.SpooledTemporaryFile(IN_MEMORY, "w+", encoding="utf-8", newline="\n")  # noqa: SIM115
     try:
-        for page in _pages(client, **asked, Prefix=prefix):
+        for page in _pages(client, **request, Prefix=prefix):
             spool.write(json.dumps(_objects(page)) + "\n")
         spool.seek(0)
     except BaseException:
@@ -126,29 +121,29 @@ def _spooled(client: S3Client, asked: dict[str, str], prefix: str) -> IO[str]:
     return spool
 
 
-def _pages(client: S3Client, **asked: str) -> Iterator[Any]:
-    page: Any = client.list_objects_v2(**asked)  # type: ignore[arg-type]
-    _require_whole(page, asked)
+def _pages(client: S3Client, **request: str) -> Iterator[Any]:
+    page: Any = client.list_objects_v2(**request)  # type: ignore[arg-type]
+    _require_complete(page, request)
     yield page
     while page["IsTruncated"]:
-        page = client.list_objects_v2(ContinuationToken=page["NextContinuationToken"], **asked)  # type: ignore[arg-type]
-        _require_whole(page, asked)
+        page = client.list_objects_v2(ContinuationToken=page["NextContinuationToken"], **request)  # type: ignore[arg-type]
+        _require_complete(page, request)
         yield page
 
 
-def _require_whole(page: Any, asked: dict[str, str]) -> None:
-    """Refuse a page that ends early: keys that it leaves out would pass for photos that are gone."""
+def _require_complete(page: Any, request: dict[str, str]) -> None:
+    """Refuse a truncated page: the keys that it lacks would count as removed photos."""
     entries = len(page.get("Contents", [])) + len(page.get("CommonPrefixes", []))
-    goes_on = page.get("IsTruncated")
+    is_truncated = page.get("IsTruncated")
     if (
-        goes_on not in (True, False)
-        or goes_on != bool(page.get("NextContinuationToken"))
+        is_truncated not in (True, False)
+        or is_truncated != bool(page.get("NextContinuationToken"))
         or page.get("KeyCount", entries) != entries
     ):
         raise ListingIncomplete(
-            f"s3://{asked['Bucket']}/{asked['Prefix']}: a page of the listing has {entries} entries and says "
-            f"KeyCount {page.get('KeyCount')}, IsTruncated {goes_on}; nothing was removed: clear plan to list again, "
-            "and look for a proxy that changes answers of S3"
+            f"s3://{request['Bucket']}/{request['Prefix']}: a page of the listing has {entries} entries and says "
+            f"KeyCount {page.get('KeyCount')}, IsTruncated {is_truncated}; nothing was removed: clear plan to list "
+            "again, and look for a proxy that changes answers of S3"
         )
 
 

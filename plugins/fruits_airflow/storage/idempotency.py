@@ -1,7 +1,7 @@
-"""Calls that AWS must not act on twice: RunJobFlow and AddJobFlowSteps take no idempotency token.
+"""At-most-once calls: RunJobFlow and AddJobFlowSteps take no idempotency token.
 
-Hence one request per call, announced in the journal before it is sent, so that whoever finds the announcement knows
-what to look for. Once AWS has told the id of what it made, the announcement holds that too: no listing need show it.
+Each request is announced in the journal before it is sent, so that another attempt knows what to look for. The
+announcement then records the id in the answer, so that no attempt depends on a listing.
 """
 
 from __future__ import annotations
@@ -17,49 +17,49 @@ from fruits_airflow.storage.run_notes import Journal
 log = logging.getLogger(__name__)
 
 CREATED_ID = "made"
-"""The fact in an announcement that names what came of it."""
+"""The key of an announcement that holds the id of the created resource."""
 
 REQUESTS = 4
-"""How often a throttled request is sent by one attempt of a task."""
+"""How often an attempt of a task sends a throttled request."""
 
 
 def send_announced(
     journal: Journal, name: str, request: Callable[[], str], find: Callable[[], str | None], **facts: object
 ) -> str:
-    """Sends a request, and again while AWS throttles it and nothing came of it; gives the id of what was made.
+    """Send a request and return the id of the created resource; repeat a throttled request that created nothing.
 
     Args:
-        journal: where it is announced before each request, and where the id is noted.
-        name: of the announcement.
-        request: sends one request; gives the id in its answer.
-        find: gives the id of what a request has made that was not answered so, or None; takes as long as a listing
-            may lag behind, which is the pause between two requests.
-        **facts: of the announcement.
+        journal: Journal that records the announcement and the id.
+        name: Name of the announcement.
+        request: Sends the request and returns the id in its answer.
+        find: Returns the id of a resource that an unanswered request created, or None. It takes as long as a listing
+            may lag, which is the pause between two requests.
+        **facts: Content of the announcement.
 
     Raises:
         ClientError: AWS refused the request.
-        ClientError, BotoCoreError: it was not answered, and `find` found nothing: now, or after the last of
-            REQUESTS throttled ones.
+        ClientError, BotoCoreError: The request failed, was throttled REQUESTS times or had no answer, and `find`
+            returned None.
     """
     sent = 0
     while True:
         journal.note(name, **facts)
         sent += 1
         try:
-            made = request()
+            resource_id = request()
         except (BotoCoreError, ClientError) as error:
             if _is_refused(error):
                 raise
-            log.warning("%s; looking for what was made", error)
-            found = find()
-            if found is None:
+            log.warning("%s; looking for a resource that the request created", error)
+            existing_id = find()
+            if existing_id is None:
                 if _is_throttled(error) and sent < REQUESTS:
-                    log.info("Nothing was; sending it again")
+                    log.info("The request created nothing; sending it again")
                     continue
                 raise
-            made = found
-        journal.note(name, **facts, **{CREATED_ID: made})
-        return made
+            resource_id = existing_id
+        journal.note(name, **facts, **{CREATED_ID: resource_id})
+        return resource_id
 
 
 def _is_refused(error: Exception) -> bool:

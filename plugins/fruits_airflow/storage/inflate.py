@@ -1,4 +1,4 @@
-"""Inflation of gzip in bounded pieces: 4 MB of gzip can hold gigabytes, and nobody knows before it is inflated."""
+"""Inflation of gzip in bounded pieces: 4 MB of gzip can hold gigabytes, which shows only when it is inflated."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""Small objects in the lake bucket: JSON that a run keeps, pages that it publishes, code that it ships.
+"""Objects in the lake bucket, with conditional writes.
 
-Keys are used as they are: a run id holds `+` and `:`, and Spark does not decode `%2B`.
+Keys are not URL-encoded: a run id contains `+` and `:`, and Spark does not decode `%2B`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,45 +37,48 @@ _BROKEN_OFF = (IncompleteReadError, ResponseStreamingError)
 
 
 class ObjectTooLarge(FruitsError):
-    """An object is larger than its reader accepts."""
+    """An object exceeds the size limit of its reader."""
 
 
 def error_code(error: ClientError) -> str:
-    """The code that AWS gave, such as `NoSuchKey`."""
+    """Return the code of an AWS error, such as `NoSuchKey`."""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
 @dataclass(frozen=True)
 class Lake:
-    """The lake bucket as seen by a task.
-
-    Attributes:
-        client: S3 client in the bucket's region.
-        bucket: its name.
-    """
+    """The lake bucket: an S3 client in its region, and its name."""
 
     client: S3Client
     bucket: str
 
     def uri(self, key: str) -> str:
-        """`key` as a URI."""
+        """Return the URI of `key`."""
         return f"s3://{self.bucket}/{key}"
 
-    def read(self, key: str, max_bytes: int | None = None) -> bytes | None:
-        """The object's bytes, or None when there is no such object.
+    def keys(self, prefix: str) -> list[str]:
+        """Return the keys of all objects below `prefix`, sorted."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
-        Args:
-            key: of the object.
-            max_bytes: the largest object to read.
+    def run_ids(self) -> list[str]:
+        """Return the id of every run that has a folder: one request for a thousand runs."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix="runs/", Delimiter="/"
+        )
+        return [folder["Prefix"].split("/")[1] for page in pages for folder in page.get("CommonPrefixes", [])]
+
+    def read(self, key: str, max_bytes: int | None = None) -> bytes | None:
+        """Return the object's bytes, or None if the object does not exist.
 
         Raises:
-            ObjectTooLarge: the object is larger than `max_bytes`; nothing of it is read.
+            ObjectTooLarge: The object is larger than `max_bytes`; its content is not read.
         """
-        found = self.read_version(key, max_bytes)
-        return None if found is None else found[0]
+        version = self.read_version(key, max_bytes)
+        return None if version is None else version[0]
 
     def read_version(self, key: str, max_bytes: int | None = None) -> tuple[bytes, str] | None:
-        """The object's bytes and its ETag, for a change on condition; or None when there is no such object."""
+        """Return the object's bytes and its ETag for a conditional write, or None if the object does not exist."""
         try:
             return self._get(key, max_bytes)
         except ClientError as error:
@@ -82,7 +86,7 @@ class Lake:
                 return None
             raise
 
-    @retry(  # botocore tries again until the headers are there, and no longer
+    @retry(  # botocore retries only until it has the headers
         retry=retry_if_exception_type(_BROKEN_OFF),
         stop=stop_after_attempt(4),
         wait=wait_random_exponential(max=8.0),
@@ -90,67 +94,61 @@ class Lake:
         reraise=True,
     )
     def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, str]:
-        found = self.client.get_object(Bucket=self.bucket, Key=key)
-        if max_bytes is not None and found["ContentLength"] > max_bytes:
-            found["Body"].close()
+        reply = self.client.get_object(Bucket=self.bucket, Key=key)
+        if max_bytes is not None and reply["ContentLength"] > max_bytes:
+            reply["Body"].close()
             raise ObjectTooLarge(
-                f"{self.uri(key)} has {found['ContentLength']:,} bytes, and at most {max_bytes:,} are read"
+                f"{self.uri(key)} has {reply['ContentLength']:,} bytes, and at most {max_bytes:,} are read"
             )
-        return found["Body"].read(), found["ETag"]
+        return reply["Body"].read(), reply["ETag"]
 
     def read_json(self, key: str) -> dict[str, Any] | None:
-        """The object parsed, or None when there is no such object."""
+        """Return the parsed JSON object, or None if it does not exist."""
         content = self.read(key)
         return None if content is None else dict(json.loads(content))
 
     def write(self, key: str, content: bytes, content_type: str = "application/octet-stream") -> None:
-        """Puts an object, over an older one if there is one."""
+        """Write an object, replacing an existing one."""
         self.client.put_object(Bucket=self.bucket, Key=key, Body=content, ContentType=content_type)
 
     def write_json(self, key: str, content: dict[str, Any]) -> None:
-        """Puts `content` as readable JSON."""
+        """Write `content` as indented JSON."""
         self.write(key, json.dumps(content, indent=1, sort_keys=True).encode(), "application/json")
 
     def write_once(self, key: str, content: bytes) -> bool:
-        """Puts an object unless there is one already; says whether it did."""
-        try:
-            self.client.put_object(Bucket=self.bucket, Key=key, Body=content, IfNoneMatch="*")
-        except ClientError as error:
-            if error_code(error) in _OVERTAKEN:
-                return False
-            raise
-        return True
+        """Write an object unless it exists; return whether it was written."""
+        return self._is_accepted(self.client.put_object, _OVERTAKEN, Key=key, Body=content, IfNoneMatch="*")
 
     def replace_version(self, key: str, content: bytes, etag: str) -> bool:
-        """Puts an object over the version with this ETag; False when that is not the present one."""
-        try:
-            self.client.put_object(Bucket=self.bucket, Key=key, Body=content, IfMatch=etag)
-        except ClientError as error:
-            if error_code(error) in _OVERTAKEN | MISSING:
-                return False
-            raise
-        return True
+        """Replace the version with this ETag; return False if it is not the current version."""
+        return self._is_accepted(
+            self.client.put_object, _OVERTAKEN | MISSING, Key=key, Body=content, IfMatch=etag
+        )
 
     def remove(self, key: str) -> None:
-        """Deletes an object; one that is not there is fine."""
+        """Delete an object; a missing object is not an error."""
         self.client.delete_object(Bucket=self.bucket, Key=key)
 
     def remove_version(self, key: str, etag: str) -> bool:
-        """Deletes the version with this ETag; False when that is not the present one."""
+        """Delete the version with this ETag; return False if it is not the current version."""
+        return self._is_accepted(self.client.delete_object, _OVERTAKEN | MISSING, Key=key, IfMatch=etag)
+
+    def _is_accepted(self, call: Callable[..., Any], refusals: Set[str], **request: Any) -> bool:
+        """Send a conditional request; return False if S3 refuses its condition."""
         try:
-            self.client.delete_object(Bucket=self.bucket, Key=key, IfMatch=etag)
+            call(Bucket=self.bucket, **request)
         except ClientError as error:
-            if error_code(error) in _OVERTAKEN | MISSING:
+            if error_code(error) in refusals:
                 return False
             raise
         return True
 
 
 def run_key(run_id: str, name: str = "") -> str:
-    """Key of something in a run's folder: `runs/<run_id>/<name>`."""
+    """Return the key of a file of a run: `runs/<run_id>/<name>`."""
     return f"runs/{run_id}/{name}" if name else f"runs/{run_id}"
 
 
 def erasure_key(erasure_id: str, name: str = "") -> str:
-    """Key of something that an erasure keeps: `erasures/<erasure_id>/<name>`."""
+    """Return the key of a file of an erasure: `erasures/<erasure_id>/<name>`."""
     return f"erasures/{erasure_id}/{name}" if name else f"erasures/{erasure_id}"

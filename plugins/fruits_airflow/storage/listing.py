@@ -1,6 +1,6 @@
-"""What lies below the input prefix: listed once, kept as Parquet, compared with an earlier night.
+"""Listings of the input prefix: filter, sample, store as Parquet and compare with an earlier run's.
 
-Everything streams: a million keys pass through in pages of a thousand and row groups of fifty thousand.
+All functions stream. storage/bucket_listing.py reads a listing from S3.
 """
 
 from __future__ import annotations
@@ -19,10 +19,8 @@ from fruits_airflow.storage.object_versions import image_id_of
 
 ROW_GROUP = 50_000
 
-
 # Hidden folders, and the files that macOS, Windows, Android and NAS systems keep beside photos.
-# `fruits.base.keys` has the
-# same pattern for plain folders; a test holds both equal.
+# `fruits.base.keys` has the same pattern for plain folders; a test keeps both equal.
 _LEFTOVER = re.compile(
     r"(?:^|/)(?:(?:\.(?!\.?/)[^/]+|__MACOSX|@eaDir|\$RECYCLE\.BIN)/"
     r"|(?:\._[^/]*|\.DS_Store|\.(?:trashed|pending)-[^/]*|Thumbs\.db|desktop\.ini)$)",
@@ -32,13 +30,13 @@ _WITH_NAME = re.compile(r"^(\._|\.trashed-|\.pending-)(?!.*/$).*", re.IGNORECASE
 
 
 class ListedObject(NamedTuple):
-    """An object as ListObjectsV2 shows it.
+    """An object in the answer of ListObjectsV2.
 
     Attributes:
         key: The object's key.
         etag: Its ETag, without quotes.
         size_bytes: Its size.
-        uploaded_s: When it was last modified, in seconds since 1970; 0 where that is not known.
+        uploaded_s: Time of its last modification, in seconds since 1970; 0 if unknown.
     """
 
     key: str
@@ -49,7 +47,7 @@ class ListedObject(NamedTuple):
 
 @dataclass(frozen=True)
 class ListingSummary:
-    """What a listing amounts to; `digest` is SHA-256 over keys, ETags and sizes."""
+    """Totals of a listing; `digest` is SHA-256 over keys, ETags and sizes."""
 
     images: int
     size_bytes: int
@@ -58,7 +56,7 @@ class ListingSummary:
 
 @dataclass(frozen=True)
 class Changes:
-    """One listing against an earlier one: `new` counts added and changed objects."""
+    """Differences from an earlier listing; `new` counts added and changed objects."""
 
     new: int
     unchanged: int
@@ -71,11 +69,10 @@ def is_leftover(key: str) -> bool:
 
 
 class PhotoFilter:
-    """Pass the photos of a listing on, and count what file managers left among them.
+    """Keep the photos of a listing, and count the leftovers of file managers.
 
     Attributes:
-        leftovers: Objects that were not passed on, by their kind, such as `._*`. Whole keys are not kept: logs must
-            not hold the name of a photo.
+        leftovers: Number of dropped objects by kind, such as `._*`. Keys are not kept: logs must not name a photo.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -92,19 +89,19 @@ class PhotoFilter:
 
 
 def choose(objects: Iterable[ListedObject], limit: int) -> list[ListedObject]:
-    """At most `limit` objects, chosen evenly over all folders: those whose keys hash lowest. Sorted by key.
+    """Choose at most `limit` objects evenly over all folders, sorted by key.
 
-    The first keys of a listing would all be of one label, and a second call must choose the same ones.
+    The keys with the lowest hashes are chosen: the first keys would share a label, and the choice must be repeatable.
     """
     lowest = heapq.nsmallest(limit, objects, key=lambda o: hashlib.sha256(o.key.encode()).digest())
     return sorted(lowest)
 
 
 def write_listing(objects: Iterable[ListedObject], path: Path) -> ListingSummary:
-    """Writes `listing.parquet`: key string, etag string, size_bytes and uploaded_s int64; sorted by key.
+    """Write `listing.parquet`: key string, etag string, size_bytes and uploaded_s int64; sorted by key.
 
     Raises:
-        ConfigError: the keys are not sorted, as in a directory bucket; comparing would then be wrong.
+        ConfigError: The keys are not sorted, as in a directory bucket, so that listings cannot be compared.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -138,7 +135,7 @@ def write_listing(objects: Iterable[ListedObject], path: Path) -> ListingSummary
 
 
 def read_listing(path: Path) -> Iterator[ListedObject]:
-    """Reads what `write_listing` wrote, row group by row group."""
+    """Read a file of `write_listing`, row group by row group."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -153,7 +150,7 @@ def compare(
     now: Iterable[ListedObject],
     on_removal: Callable[[ListedObject], None] = lambda _: None,
 ) -> Changes:
-    """Counts what changed between two listings, both sorted by key; calls `on_removal` for each removed object."""
+    """Count the changes between two listings sorted by key; call `on_removal` for each removed object."""
     new = unchanged = removed = 0
     old_items = iter(before)
     old = next(old_items, None)

@@ -1,7 +1,6 @@
-"""The photos in the raw bucket with all their versions: finding, reading and removing them for good.
+"""List, read and permanently delete the object versions of the raw bucket.
 
-The bucket is versioned: deleting a key only hides it behind a marker, and what it held stays. An erasure names each
-version.
+In a versioned bucket, deleting a key only adds a delete marker. An erasure deletes each version by its id.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _CHUNK = 1 << 20
 
 
 class PhotoVersion(NamedTuple):
-    """One version of one object; a delete marker holds nothing."""
+    """A version of an object, or a delete marker, which has no content."""
 
     key: str
     version_id: str
@@ -36,24 +35,24 @@ class PhotoVersion(NamedTuple):
 
     @property
     def is_photo(self) -> bool:
-        """Whether it may be a version of a photo: the empty object that a console creates for a folder is none."""
+        """Tell whether it may be a photo; the empty object that the console creates for a folder is not."""
         return self.size_bytes > 0 or not is_folder(self.key)
 
 
 def is_folder(key: str) -> bool:
-    """Whether the key is a folder's."""
+    """Tell whether the key is that of a folder."""
     return key.endswith("/")
 
 
 def image_id_of(key: str) -> str:
-    """The id of the image at `key`: hex SHA-256 of the key."""
-    return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()  # JSON can hold what is no UTF-8
+    """Return the id of the image at `key`: hex SHA-256 of the key."""
+    return hashlib.sha256(key.encode("utf-8", "replace")).hexdigest()  # JSON may contain lone surrogates
 
 
 def image_ids_of(key: str) -> frozenset[str]:
-    """The ids of the images at `key` and at its composed and decomposed Unicode forms.
+    """Return the ids of the images at `key` and at its composed and decomposed Unicode forms.
 
-    A Mac uploads `é` as two characters (NFD), a person types it as one (NFC): both mean the same photo.
+    macOS uploads `é` as two characters (NFD), a person types one (NFC): both name the same photo.
     """
     forms = {key, unicodedata.normalize("NFC", key), unicodedata.normalize("NFD", key)}
     return frozenset(map(image_id_of, forms))
@@ -61,11 +60,11 @@ def image_ids_of(key: str) -> frozenset[str]:
 
 @contextmanager
 def hide_keys_in_errors() -> Iterator[None]:
-    """Raise errors of S3 without their message: it may hold the URL or the ARN of the object, and so its key.
+    """Raise S3 errors without their message, which may contain the URL or the ARN of the object and so its key.
 
     Raises:
         ClientError: With the code and the operation of the original error.
-        ConnectionError: S3 did not answer; names the kind of the original error.
+        ConnectionError: S3 did not answer; the message has the type of the original error.
     """
     try:
         yield
@@ -77,10 +76,10 @@ def hide_keys_in_errors() -> Iterator[None]:
 
 
 def list_versions(client: S3Client, bucket: str, prefix: str = "") -> Iterator[PhotoVersion]:
-    """Lists all versions and delete markers below `prefix`, markers of empty folders included."""
+    """List all versions and delete markers below `prefix`, markers of empty folders included."""
     for page in client.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix):
-        for found in page.get("Versions", []):
-            yield PhotoVersion(found["Key"], found["VersionId"], found["Size"], False)
+        for version in page.get("Versions", []):
+            yield PhotoVersion(version["Key"], version["VersionId"], version["Size"], False)
         for marker in page.get("DeleteMarkers", []):
             yield PhotoVersion(marker["Key"], marker["VersionId"], 0, True)
 
@@ -88,10 +87,9 @@ def list_versions(client: S3Client, bucket: str, prefix: str = "") -> Iterator[P
 def content_digests(
     client: S3Client, bucket: str, versions: Iterable[PhotoVersion]
 ) -> dict[PhotoVersion, str]:
-    """Hex SHA-256 of each version's bytes.
+    """Return the hex SHA-256 of each version's bytes.
 
-    Left out are markers, empty objects (all of them are equal, and none is a picture), and versions that have gone
-    meanwhile.
+    Markers, empty objects (which equal each other and are not pictures) and versions deleted meanwhile are left out.
     """
     with_content = [version for version in versions if version.size_bytes]
 
@@ -114,10 +112,10 @@ def content_digests(
 
 
 def remove_versions(client: S3Client, bucket: str, versions: Sequence[PhotoVersion]) -> None:
-    """Removes each version and marker for good.
+    """Permanently delete each version and marker.
 
     Raises:
-        ErasureIncomplete: S3 kept one; names how many and why, but no key.
+        ErasureIncomplete: S3 kept versions; the message says how many and why, without keys.
     """
     for start in range(0, len(versions), _DELETE_BATCH):
         batch = versions[start : start + _DELETE_BATCH]
@@ -134,7 +132,7 @@ def remove_versions(client: S3Client, bucket: str, versions: Sequence[PhotoVersi
 
 
 def abort_uploads(client: S3Client, bucket: str, image_ids: frozenset[str]) -> int:
-    """Aborts uploads in parts that never ended: their parts hold a photo, too. Returns how many."""
+    """Abort unfinished multipart uploads of these images, whose parts contain photos; return their number."""
     count = 0
     for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
         for upload in page.get("Uploads", []):

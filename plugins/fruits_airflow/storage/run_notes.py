@@ -1,6 +1,6 @@
-"""What a run must remember when its task dies or is cleared: XComs go then, these notes stay.
+"""Notes of a run that outlive its tasks: Airflow deletes the XComs of a cleared task, these notes stay.
 
-Notes are small JSON objects in the run's folder, `<folder>/journal/<name>.json`.
+A note is a small JSON object in the run's folder, `<folder>/journal/<name>.json`.
 """
 
 from __future__ import annotations
@@ -13,31 +13,26 @@ from typing import Any
 from fruits_airflow.config.dag_ids import ERASURE_DAG
 from fruits_airflow.storage.lake import Lake, erasure_key, run_key
 
-LAST_FAILURE = "last_failure"  # what a stage failed of, for the record: an exception ends with its task
+LAST_FAILURE = "last_failure"  # the failure of a stage, for the run record
 
 
 @dataclass(frozen=True)
 class Journal:
-    """The notes of one run.
-
-    Attributes:
-        lake: the lake bucket.
-        folder: key of the run's folder.
-    """
+    """The notes below the folder of a run."""
 
     lake: Lake
     folder: str
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """The note, or None when it was never written."""
+        """Return the note, or None if it was never written."""
         return self.lake.read_json(self._key(name))
 
     def note(self, name: str, /, **facts: Any) -> None:
-        """Writes a note with the present time as `at`."""
+        """Write a note with the current time as `at`."""
         self.lake.write_json(self._key(name), {"at": datetime.now(UTC).isoformat(), **facts})
 
     def forget(self, name: str) -> None:
-        """Removes a note; one that was never written is fine."""
+        """Remove a note; a missing note is not an error."""
         self.lake.remove(self._key(name))
 
     def _key(self, name: str) -> str:
@@ -45,10 +40,10 @@ class Journal:
 
 
 def age_s(note: Mapping[str, Any]) -> float:
-    """Seconds since a note was written."""
+    """Return the seconds since a note was written."""
     return (datetime.now(UTC) - datetime.fromisoformat(note["at"])).total_seconds()
 
 
 def folder_of(dag_id: str, run_id: str) -> str:
-    """Key of where a run keeps its notes: an erasure beside its receipt, since it is no run among `runs/`."""
+    """Return the key of the folder with a run's notes; an erasure keeps them beside its receipt."""
     return erasure_key(run_id) if dag_id == ERASURE_DAG else run_key(run_id)

@@ -47,7 +47,7 @@ def test_an_endpoint_of_the_union_is_placed_by_its_name(host: str, region: str) 
         ("s3.amazonaws.com", "names no region"),
         ("iam.amazonaws.com", "names no region"),
         ("s3.cn-north-1.amazonaws.com.cn", "not a region in an EU member state"),
-        ("8.8.8.8", "nobody knows where it is"),
+        ("8.8.8.8", "its region is unknown"),
         ("s3.nowhere.invalid", "cannot be resolved"),
     ],
 )
@@ -64,7 +64,7 @@ def test_an_endpoint_of_this_machine_or_network_is_told_as_what_it_is(host: str)
 def test_a_name_is_private_only_if_every_address_of_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = [(2, 1, 6, "", (ip, 0)) for ip in ("10.0.0.1", "8.8.8.8")]
     monkeypatch.setattr(endpoints.socket, "getaddrinfo", lambda *_: addresses)
-    with pytest.raises(ResidencyError, match="nobody knows"):
+    with pytest.raises(ResidencyError, match="its region is unknown"):
         place_of("both.example")
 
 

@@ -26,8 +26,8 @@ def resolve(settings: Settings, **conf: Any) -> RunParameters:
 
 
 def test_a_run_over_the_whole_configured_prefix_writes_to_production(settings: Settings) -> None:
-    asked = resolve(settings)
-    assert (asked.mode, asked.complete, asked.database, asked.profile) == (
+    parameters = resolve(settings)
+    assert (parameters.mode, parameters.complete, parameters.database, parameters.profile) == (
         "nightly",
         True,
         "fruits",
@@ -37,8 +37,8 @@ def test_a_run_over_the_whole_configured_prefix_writes_to_production(settings: S
 
 @pytest.mark.parametrize("conf", [{"limit": 5}, {"input_prefix": "other/"}, {"input_prefix": "images/Test/"}])
 def test_a_part_of_it_can_never_touch_production(settings: Settings, conf: dict[str, Any]) -> None:
-    asked = resolve(settings, **conf)
-    assert (asked.mode, asked.complete, asked.database, asked.profile) == (
+    parameters = resolve(settings, **conf)
+    assert (parameters.mode, parameters.complete, parameters.database, parameters.profile) == (
         "demo",
         False,
         "fruits_demo",
@@ -66,8 +66,8 @@ def test_a_chosen_profile_goes_before_the_one_of_the_mode(settings: Settings) ->
 
 
 def test_whole_numbers_that_json_writes_with_a_point_become_integers(settings: Settings) -> None:
-    asked = resolve(settings, k=5.0, limit=10.0)
-    assert (repr(asked.k), repr(asked.limit)) == ("5", "10")
+    parameters = resolve(settings, k=5.0, limit=10.0)
+    assert (repr(parameters.k), repr(parameters.limit)) == ("5", "10")
 
 
 @pytest.mark.parametrize(

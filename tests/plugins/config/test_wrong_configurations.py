@@ -190,17 +190,17 @@ def plan(environment: dict[str, str], wrong: Wrong, folder: Path, calls: list[st
     path.write_text(wrong.lines or "{}")
     settings = load_settings(path, environment)
     schemas = parameter_schemas(settings)
-    given = {name: schema["default"] for name, schema in schemas.items()} | wrong.params
+    values = {name: schema["default"] for name, schema in schemas.items()} | wrong.params
     params = {}
-    for name, value in given.items():
+    for name, value in values.items():
         try:
             params[name] = Param(**schemas[name]).resolve(value)
         except (AirflowException, ValueError) as error:
             raise FruitsError(f"{name}: {error}") from error  # Airflow names the parameter, too
-    asked = resolve_parameters(settings, params, wrong.conf, schemas)
+    parameters = resolve_parameters(settings, params, wrong.conf, schemas)
     client = boto3.client("s3", region_name=settings.region)
     client.meta.events.register("before-call", lambda model, **_: calls.append(model.name))
-    return make_plan(settings, asked, "r1", client)
+    return make_plan(settings, parameters, "r1", client)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -116,8 +116,10 @@ def test_the_types_of_the_file_and_of_the_clusters_are_asked_for(
     pricing: ScriptedPricing, prices_file: Path
 ) -> None:
     make_prices(pricing, prices_file, "--regions", "eu-west-1")
-    asked = {filters["instanceType"] for service, filters in pricing.asked if "operatingSystem" in filters}
-    assert load_prices("eu-west-1").ec2.keys() <= asked
+    requests = {
+        filters["instanceType"] for service, filters in pricing.requests if "operatingSystem" in filters
+    }
+    assert load_prices("eu-west-1").ec2.keys() <= requests
 
 
 def test_a_region_that_cannot_be_read_stays_as_it_was_and_is_told(
@@ -146,4 +148,4 @@ def test_london_is_refused_before_anything_is_asked(pricing: ScriptedPricing, pr
     done = make_prices(pricing, prices_file, "--regions", "eu-west-2")
     assert done.returncode == 2
     assert "United Kingdom" in done.stderr
-    assert pricing.asked == []
+    assert pricing.requests == []

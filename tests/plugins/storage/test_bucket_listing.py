@@ -31,9 +31,9 @@ def keys(s3: ScriptedS3) -> list[str]:
 )
 def test_every_key_comes_once_and_in_order_whatever_the_folders_are(shape: tuple[int, int, int]) -> None:
     folders, labels, each = shape
-    found = keys(ScriptedS3("raw/", folders, labels, each))
-    assert len(found) == folders * labels * each
-    assert found == sorted(set(found))
+    listed = keys(ScriptedS3("raw/", folders, labels, each))
+    assert len(listed) == folders * labels * each
+    assert listed == sorted(set(listed))
 
 
 def test_folders_are_listed_side_by_side() -> None:
@@ -53,10 +53,10 @@ def test_no_page_of_keys_is_asked_for_twice() -> None:
 
 def test_an_error_of_one_folder_is_the_callers() -> None:
     class Denied(ScriptedS3):
-        def list_objects_v2(self, **asked: str) -> dict[str, object]:
-            if asked["Prefix"] == "raw/0001/":
+        def list_objects_v2(self, **request: str) -> dict[str, object]:
+            if request["Prefix"] == "raw/0001/":
                 raise PermissionError("AccessDenied")
-            return super().list_objects_v2(**asked)
+            return super().list_objects_v2(**request)
 
     with pytest.raises(PermissionError):
         keys(Denied("raw/", 3, 2, 10))
@@ -87,9 +87,9 @@ def test_a_page_that_ends_early_is_an_error_and_no_absence(
     mangle: Callable[[dict[str, Any]], None], prefix: str
 ) -> None:
     class Mangled(ScriptedS3):
-        def list_objects_v2(self, **asked: str) -> dict[str, Any]:
-            page = super().list_objects_v2(**asked)
-            if asked["Prefix"] == prefix:
+        def list_objects_v2(self, **request: str) -> dict[str, Any]:
+            page = super().list_objects_v2(**request)
+            if request["Prefix"] == prefix:
                 mangle(page)
             return page
 
@@ -118,8 +118,8 @@ def test_keys_that_sort_oddly_come_in_the_order_of_their_bytes(account: Settings
     ]
     names += ["%2F/1.jpg", "a+b/=.jpg", "deep/er/and/deep/er/1.jpg", "_x/.y.jpg"]
     laptop.put_photos(account.raw_bucket, [f"odd/{name}" for name in names])
-    found = [item.key for item in list_objects(laptop.client("s3"), account.raw_bucket, "odd/")]
-    assert found == sorted((f"odd/{name}" for name in names), key=str.encode)
+    listed = [item.key for item in list_objects(laptop.client("s3"), account.raw_bucket, "odd/")]
+    assert listed == sorted((f"odd/{name}" for name in names), key=str.encode)
 
 
 def test_a_million_keys_pass_in_bounded_memory() -> None:
@@ -132,7 +132,7 @@ def test_a_million_keys_pass_in_bounded_memory() -> None:
         check=True,
         timeout=280,
     )
-    found = json.loads(done.stdout)
-    assert found["rows"] == found["unchanged"] == 1_000_000
-    assert found["grown_mb"] < 180, "held as Python objects, a million keys, ETags and sizes are 250 MB more"
-    assert found["pages"] < 1_100
+    listed = json.loads(done.stdout)
+    assert listed["rows"] == listed["unchanged"] == 1_000_000
+    assert listed["grown_mb"] < 180, "held as Python objects, a million keys, ETags and sizes are 250 MB more"
+    assert listed["pages"] < 1_100

@@ -27,7 +27,7 @@ THROTTLED = answer("ThrottlingException", 400)
 LOST = ReadTimeoutError(endpoint_url="emr")
 
 
-class Asked:
+class FailingRequest:
     """Fails with each of some errors in turn, then calls `real`."""
 
     def __init__(self, *errors: Exception, real: Callable[..., Any] = lambda: "made") -> None:
@@ -73,22 +73,22 @@ def test_what_was_made_is_announced_before_and_named_after() -> None:
 
 
 def test_a_throttled_request_that_made_nothing_is_announced_and_sent_again() -> None:
-    notes, looks = Notes(), Asked(real=lambda: None)
-    request = Asked(THROTTLED, THROTTLED, real=lambda: "made")
+    notes, looks = Notes(), FailingRequest(real=lambda: None)
+    request = FailingRequest(THROTTLED, THROTTLED, real=lambda: "made")
     assert send(notes, request, looks) == "made"
     assert (request.times, looks.times) == (3, 2)
     assert notes.written == [ANNOUNCED, ANNOUNCED, ANNOUNCED, ANSWERED]
 
 
 def test_a_throttled_request_that_had_its_effect_all_the_same_is_not_sent_again() -> None:
-    notes, request = Notes(), Asked(THROTTLED)
+    notes, request = Notes(), FailingRequest(THROTTLED)
     assert send(notes, request, lambda: "made") == "made"
     assert request.times == 1
     assert notes.written == [ANNOUNCED, ANSWERED]
 
 
 def test_a_request_that_goes_on_being_throttled_is_given_up() -> None:
-    request = Asked(*[THROTTLED] * 9)
+    request = FailingRequest(*[THROTTLED] * 9)
     with pytest.raises(ClientError, match="ThrottlingException"):
         send(Notes(), request, nothing)
     assert request.times == REQUESTS
@@ -96,22 +96,22 @@ def test_a_request_that_goes_on_being_throttled_is_given_up() -> None:
 
 @pytest.mark.parametrize("status", [400, 403, 499])
 def test_a_refused_request_is_sent_once_and_not_looked_for(status: int) -> None:
-    request = Asked(answer("AccessDeniedException", status))
+    request = FailingRequest(answer("AccessDeniedException", status))
     with pytest.raises(ClientError, match="AccessDenied"):
         send(Notes(), request, never)
     assert request.times == 1
 
 
-@pytest.mark.parametrize("found", ["made", None])
+@pytest.mark.parametrize("existing_id", ["made", None])
 @pytest.mark.parametrize(
     "error", [LOST, answer("InternalFailure", 500), answer("Odd", 399), answer("Odd", None)]
 )
 def test_without_an_answer_what_was_made_is_looked_for_and_nothing_is_sent_again(
-    error: BotoCoreError | ClientError, found: str | None
+    error: BotoCoreError | ClientError, existing_id: str | None
 ) -> None:
-    notes, request = Notes(), Asked(error)
-    if found:
-        assert send(notes, request, lambda: found) == found
+    notes, request = Notes(), FailingRequest(error)
+    if existing_id:
+        assert send(notes, request, lambda: existing_id) == existing_id
         assert notes.written == [ANNOUNCED, ANSWERED]
     else:
         with pytest.raises(type(error)) as raised:
@@ -121,16 +121,16 @@ def test_without_an_answer_what_was_made_is_looked_for_and_nothing_is_sent_again
 
 
 def test_a_look_that_is_throttled_sends_nothing_again() -> None:
-    request = Asked(LOST)
+    request = FailingRequest(LOST)
     with pytest.raises(ClientError, match="ThrottlingException"):
-        send(Notes(), request, Asked(THROTTLED))
+        send(Notes(), request, FailingRequest(THROTTLED))
     assert request.times == 1
 
 
 def test_without_its_announcement_nothing_is_sent() -> None:
-    request = Asked()
+    request = FailingRequest()
     with pytest.raises(ReadTimeoutError):
-        send(SimpleNamespace(note=Asked(LOST)), request, never)
+        send(SimpleNamespace(note=FailingRequest(LOST)), request, never)
     assert request.times == 0
 
 
@@ -147,7 +147,7 @@ def test_a_throttled_step_is_added_once_by_the_same_attempt(run: RunContext, had
     client = throttled_once(run, "add_job_flow_steps", had_its_effect)
     step = replace(desk, single_attempt_client=client).find_or_add(bash("true"))
     listed = run.client.list_steps(ClusterId=desk.job_flow_id)["Steps"]
-    assert [one["Id"] for one in listed] == [step.step_id]
+    assert [item["Id"] for item in listed] == [step.step_id]
 
 
 def throttled_once(run: RunContext, method: str, had_its_effect: bool) -> Any:
@@ -157,9 +157,9 @@ def throttled_once(run: RunContext, method: str, had_its_effect: bool) -> Any:
     def call(**request: Any) -> Any:
         times.append(None)
         first = len(times) == 1
-        made = getattr(run.client, method)(**request) if had_its_effect or not first else None
+        result = getattr(run.client, method)(**request) if had_its_effect or not first else None
         if first:
             raise THROTTLED
-        return made
+        return result
 
     return Double(run.client, **{method: call})

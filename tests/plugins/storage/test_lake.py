@@ -95,6 +95,6 @@ def test_what_the_connection_says_of_the_client_stays(
     }
     connection = {"conn_type": "aws", "login": "x", "password": "x", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_FRUITS_PROXIED", json.dumps(connection))
-    found = kms_client(replace(settings, aws_conn_id="fruits_proxied"), "eu-west-1")
-    assert found.meta.config.proxies == {"https": "http://proxy:3128"}
-    assert found.meta.config.connect_timeout == 10
+    client = kms_client(replace(settings, aws_conn_id="fruits_proxied"), "eu-west-1")
+    assert client.meta.config.proxies == {"https": "http://proxy:3128"}
+    assert client.meta.config.connect_timeout == 10

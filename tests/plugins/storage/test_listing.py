@@ -29,10 +29,10 @@ def objects(*keys: str, etag: str = "e") -> list[ListedObject]:
 
 def test_the_bucket_is_listed_in_the_order_of_its_keys_without_folder_markers(account: Settings) -> None:
     laptop.put_photos(account.raw_bucket, ["in/b/é.jpg", "in/a/1.jpg", "in/a/2.jpg", "other/x.jpg"])
-    found = list(list_objects(laptop.client("s3"), account.raw_bucket, "in/"))
-    assert [item.key for item in found] == ["in/a/1.jpg", "in/a/2.jpg", "in/b/é.jpg"]
-    assert found[0].size_bytes == len("in/a/1.jpg")
-    assert '"' not in found[0].etag
+    objects = list(list_objects(laptop.client("s3"), account.raw_bucket, "in/"))
+    assert [item.key for item in objects] == ["in/a/1.jpg", "in/a/2.jpg", "in/b/é.jpg"]
+    assert objects[0].size_bytes == len("in/a/1.jpg")
+    assert '"' not in objects[0].etag
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
