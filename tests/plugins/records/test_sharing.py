@@ -97,7 +97,7 @@ def share(settings: Settings, run_id: str) -> subprocess.CompletedProcess[str]:
         "FRUITS_RAW_BUCKET": settings.raw_bucket,
         "FRUITS_LAKE_BUCKET": settings.lake_bucket,
     }
-    command = [sys.executable, str(laptop.REPOSITORY / "ops" / "share.py"), "--run", run_id]
+    command = [sys.executable, "-m", "ops", "share", "--run", run_id]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 

@@ -161,7 +161,7 @@ def test_the_report_says_by_how_much_the_nodes_were_forecast_wrongly(
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(laptop.REPOSITORY / "plugins")}
-    argv = [sys.executable, str(laptop.REPOSITORY / "ops" / "forecast.py"), *arguments]
+    argv = [sys.executable, "-m", "ops", "forecast", *arguments]
     return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
