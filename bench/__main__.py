@@ -29,16 +29,12 @@ OUT = REPOSITORY / "build" / "bench"
 
 def main() -> int:
     """Run the benchmark; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", choices=list(SIZES), default="full")
     parser.add_argument("--out", type=Path, default=OUT, help="default: build/bench")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="default: all cores")
     parser.add_argument("--resume", action="store_true", help="keep the runs that are there already")
-    parser.add_argument(
-        "--only", choices=SECTIONS, action="append", help="these sections alone; may be repeated"
-    )
+    parser.add_argument("--only", choices=SECTIONS, action="append", help="these sections alone; may be repeated")
     parser.add_argument("--publish", action="store_true", help="write the results into bench/ as well")
     options = parser.parse_args()
     # So that a contestant is ended with us.

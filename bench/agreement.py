@@ -35,9 +35,7 @@ def largest_difference(theirs_folder: Path, ours_folder: Path, expected: int) ->
         raise Disagreement(f"{theirs_folder.name}: {len(common)} photos in common with ours, not {expected}")
     worst = max(float(np.abs(theirs[key] - reference[key]).max()) for key in common)
     if not worst <= TOLERANCE:
-        raise Disagreement(
-            f"{theirs_folder.name}: features differ from ours by {worst:.2g}, allowed {TOLERANCE}"
-        )
+        raise Disagreement(f"{theirs_folder.name}: features differ from ours by {worst:.2g}, allowed {TOLERANCE}")
     return worst
 
 

@@ -55,9 +55,7 @@ def history_is_whole() -> bool:
 def git(*arguments: str) -> tuple[int, str]:
     """Run a git command; return its exit status and output."""
     try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return 127, ""
     return done.returncode, done.stdout.strip()

@@ -32,9 +32,7 @@ class Application:
 
 def read(folder: Path) -> list[Application]:
     """Return the applications that logged into `folder`, by start."""
-    logs = [
-        parse(path) for path in folder.iterdir() if path.is_file() and not path.name.endswith(".inprogress")
-    ]
+    logs = [parse(path) for path in folder.iterdir() if path.is_file() and not path.name.endswith(".inprogress")]
     return sorted(logs, key=lambda application: application.started_ms)
 
 

@@ -13,16 +13,7 @@ import psutil
 
 from bench import commits, measure
 
-PACKAGES = (
-    "pyspark",
-    "tensorflow-cpu",
-    "tensorflow",
-    "keras",
-    "ai-edge-litert",
-    "ray",
-    "daft",
-    "scikit-learn",
-)
+PACKAGES = ("pyspark", "tensorflow-cpu", "tensorflow", "keras", "ai-edge-litert", "ray", "daft", "scikit-learn")
 
 
 def describe() -> dict[str, Any]:

@@ -86,9 +86,7 @@ def run(command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) ->
         output.write(stdout)
     if process.returncode:
         tail = log.read_text(errors="replace")[-2000:]
-        raise RunFailed(
-            f"{' '.join(map(str, command[:4]))}... ended with {process.returncode}; {log}:\n{tail}"
-        )
+        raise RunFailed(f"{' '.join(map(str, command[:4]))}... ended with {process.returncode}; {log}:\n{tail}")
     return Measured(last_json(stdout.decode(errors="replace")), wall, sampler.memory, sampler.cpu_s)
 
 

@@ -128,9 +128,7 @@ def weights_argument() -> str:
 def model(work: Path) -> Model:
     """Convert the model with the product's own tool."""
     command = [PYTHON, "dev/make_model.py", "--weights", weights_argument(), "--out", MODELS]
-    measured = measure.run(
-        [str(part) for part in command], work / "logs" / "model.log", environment(), REPOSITORY
-    )
+    measured = measure.run([str(part) for part in command], work / "logs" / "model.log", environment(), REPOSITORY)
     card = measured.answer
     return Model(
         model_id=card["model_id"],
@@ -158,9 +156,7 @@ def night(images: Path, out: Path, work: Path, name: str, workers: int, tight: b
     run_folder = max((out / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
     return Night(
         applications={application.name: application for application in eventlog.read(events)},
-        metrics={
-            stage: json.loads((run_folder / "stages" / f"{stage}.json").read_text()) for stage in STAGES
-        },
+        metrics={stage: json.loads((run_folder / "stages" / f"{stage}.json").read_text()) for stage in STAGES},
         wall_s=measured.wall_s,
         memory=measured.memory,
         cpu_s=measured.cpu_s,

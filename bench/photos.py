@@ -85,9 +85,7 @@ def distinct(originals: list[Path]) -> Iterator[tuple[str, bytes]]:
                 part = f"part-{place % FOLDERS:02d}"
                 yield f"{part}/{path.parent.name}/{number:02d}_{place:04d}_{path.name}", data
         if len(seen) == before:
-            raise TooFewPhotos(
-                f"pass {number} over {len(originals)} photos gave none that is new; add photos"
-            )
+            raise TooFewPhotos(f"pass {number} over {len(originals)} photos gave none that is new; add photos")
         number += 1
 
 

@@ -34,9 +34,7 @@ class Sizes:
     batching: int
 
 
-FULL = Sizes(
-    "full", repeats=3, peers=2000, small=200, images=(1000, 5000, 20000), pca=(20000, 100000), batching=1000
-)
+FULL = Sizes("full", repeats=3, peers=2000, small=200, images=(1000, 5000, 20000), pca=(20000, 100000), batching=1000)
 QUICK = Sizes("quick", repeats=1, peers=250, small=0, images=(250, 1000), pca=(20000,), batching=250)
 TINY = Sizes("tiny", repeats=1, peers=16, small=8, images=(16, 32), pca=(2000,), batching=16)
 SIZES = {sizes.name: sizes for sizes in (FULL, QUICK, TINY)}

@@ -194,9 +194,7 @@ class Suite:
         env = ours.environment()
         env |= {"BENCH_SPARK_CONF": settings, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'spark_jobs'}"}
         env |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
-        measured = measure.run(
-            [str(part) for part in command], self.work / "logs" / f"{name}.log", env, REPOSITORY
-        )
+        measured = measure.run([str(part) for part in command], self.work / "logs" / f"{name}.log", env, REPOSITORY)
         return measured, eventlog.read(events)
 
     # —— batches of the model ——
@@ -206,9 +204,7 @@ class Suite:
         if self.journal.has("batching", "fruits", size, self.workers, repeat):
             return
         module = "bench.peers.batching"
-        command = self._peer_command(
-            module, "litert", self.photos.first(size), self.work / "out", self.workers
-        )
+        command = self._peer_command(module, "litert", self.photos.first(size), self.work / "out", self.workers)
         load = measure.load_average()
         measured, _ = self._python(command, module)
         self.journal.add(Run("batching", "fruits", size, self.workers, repeat, measured.answer, load))

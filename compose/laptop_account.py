@@ -39,9 +39,7 @@ def main() -> None:
     while keep or not filled:
         try:
             with SETTINGS.with_name("lock").open("w") as lock:
-                fcntl.flock(
-                    lock, fcntl.LOCK_EX
-                )  # the service that keeps it filled and the one that fills it first
+                fcntl.flock(lock, fcntl.LOCK_EX)  # the service that keeps it filled and the one that fills it first
                 if not filled or not _stacks(account):
                     FILLED.unlink(missing_ok=True)
                     fill(account)
@@ -85,8 +83,7 @@ def fill(account: Account) -> None:
     print(f"lake: s3://{stack['LakeBucket']}/  model: {model['model_id'][:12]}, weights: {model['weights']}")
     if model["weights"] == "random":
         print(
-            "WARNING weights: random, so the vectors mean nothing. Give real ones: make up WEIGHTS=file.h5",
-            flush=True,
+            "WARNING weights: random, so the vectors mean nothing. Give real ones: make up WEIGHTS=file.h5", flush=True
         )
 
 

@@ -133,9 +133,7 @@ def tell_first_failure(api: Api, dag_id: str, run_id: str) -> None:
         print(f"--- the end of {task['task_id']}'s log:")
         log = api.call("GET", f"{run}/taskInstances/{task['task_id']}/logs/{task['try_number']}")
         for entry in log["content"][-LAST_LINES:]:
-            causes = [
-                f"{cause['exc_type']}: {cause['exc_value']}" for cause in entry.get("error_detail") or []
-            ]
+            causes = [f"{cause['exc_type']}: {cause['exc_value']}" for cause in entry.get("error_detail") or []]
             print("    " + " ".join([str(entry.get("event", "")), *causes]))
 
 

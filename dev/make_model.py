@@ -38,9 +38,7 @@ Card = dict[str, Any]
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the command line, make the model and print its card."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--weights",
         default=None,
@@ -154,9 +152,7 @@ def _weights(source: str | None) -> tuple[bytes, str]:
         try:
             return Path(str(source)).read_bytes(), "path"
         except OSError as error:
-            raise WeightsError(
-                f"cannot read the weights file {source}: {error.strerror}; give an .h5 file"
-            ) from error
+            raise WeightsError(f"cannot read the weights file {source}: {error.strerror}; give an .h5 file") from error
     try:
         return _imagenet(), "imagenet"
     except WeightsError as error:

@@ -53,35 +53,21 @@ def _number(kind: type[int] | type[float], least: float, most: float) -> Callabl
 
 def parser() -> argparse.ArgumentParser:
     """Make the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add, default = parser.add_argument, "(default: %(default)s)"
     add("--images", type=Path, required=True, help="folder of photos, in a folder for each label")
     add("--out", type=Path, default=Path("build/local"), help=default)
     add("--weights", metavar="PATH|imagenet|random", help="see dev/make_model.py")
     add("--models", type=Path, default=Path(".cache/models"), help=default)
     size = parser.add_mutually_exclusive_group()
-    size.add_argument(
-        "--variance", type=_number(float, 1e-9, 1), default=0.95, help=f"share to keep {default}"
-    )
+    size.add_argument("--variance", type=_number(float, 1e-9, 1), default=0.95, help=f"share to keep {default}")
     size.add_argument("--k", type=_number(int, 1, 1280), help="number of components to keep")
     add("--engine", choices=("litert", "tensorflow"), default="litert", help=default)
-    add(
-        "--batch-size", type=_number(int, 1, 256), default=1, help=f"pictures per call of the model {default}"
-    )
+    add("--batch-size", type=_number(int, 1, 256), default=1, help=f"pictures per call of the model {default}")
     add("--max-reject-rate", type=_number(float, 0, 1), default=0.2, help=default)
-    size_limits = (
-        ("bytes", "files", 2**31, limits.MAX_BYTES),
-        ("pixels", "pictures", 10**9, limits.MAX_PIXELS),
-    )
+    size_limits = (("bytes", "files", 2**31, limits.MAX_BYTES), ("pixels", "pictures", 10**9, limits.MAX_PIXELS))
     for unit, objects, most, value in size_limits:
-        add(
-            f"--max-{unit}",
-            type=_number(int, 1, most),
-            default=value,
-            help=f"reject larger {objects} {default}",
-        )
+        add(f"--max-{unit}", type=_number(int, 1, most), default=value, help=f"reject larger {objects} {default}")
     add("--max-removed-share", type=_number(float, 0, 1), default=0.1, help=default)
     add(
         "--max-removed-rows",
@@ -149,9 +135,7 @@ def _check(arguments: argparse.Namespace, out: Path, images: Path, models: Path)
     if shutil.which("java", path=path) is None:
         raise InputError("there is no java on the PATH: install Java 17 or 21, or set JAVA_HOME")
     if missing := [jar for jar in fetch_jars.paths(arguments.jars.resolve()) if not jar.is_file()]:
-        raise InputError(
-            f"{missing[0]} is missing: run make setup, or name the folder of the jars with --jars"
-        )
+        raise InputError(f"{missing[0]} is missing: run make setup, or name the folder of the jars with --jars")
     if not (python := _python(arguments.engine)).is_file():
         raise InputError(f"{python} is missing: run make setup")
     for name, folder in (("--out", out), ("--models", models)):
@@ -162,9 +146,7 @@ def _check(arguments: argparse.Namespace, out: Path, images: Path, models: Path)
             )
 
 
-def _stage_options(
-    arguments: argparse.Namespace, images: Path, model: Path, weights: str
-) -> dict[str, list[object]]:
+def _stage_options(arguments: argparse.Namespace, images: Path, model: Path, weights: str) -> dict[str, list[object]]:
     """Return the options of each stage's command line, in the order of the stages."""
     refresh = ["--full-refresh"] if arguments.full_refresh else []
     model_id = ["--model-id", model.name]

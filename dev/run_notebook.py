@@ -27,16 +27,10 @@ COLOURS = 200
 
 def main(argv: list[str] | None = None) -> int:
     """Run the notebook and write it; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--photos", type=Path, required=True, help="folder of photos, in one folder per label"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photos", type=Path, required=True, help="folder of photos, in one folder per label")
     parser.add_argument("--model", type=Path, required=True, help="folder of the model that make model wrote")
-    parser.add_argument(
-        "--lake", type=Path, default=ROOT / "build" / "notebook" / "lake", help="default: %(default)s"
-    )
+    parser.add_argument("--lake", type=Path, default=ROOT / "build" / "notebook" / "lake", help="default: %(default)s")
     parser.add_argument("--my-photo", type=Path, help="find the fruits nearest to this photo")
     parser.add_argument("--publish", action="store_true", help=f"write {PUBLISHED.relative_to(ROOT)}")
     arguments = parser.parse_args(argv)
@@ -65,10 +59,7 @@ def execute(script: Path) -> nbformat.NotebookNode:
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"  # the same on every run, so that a diff shows what changed
     client = nbclient.NotebookClient(
-        notebook,
-        timeout=CELL_SECONDS,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(script.parent)}},
+        notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(script.parent)}}
     )
     return cleaned(client.execute())
 

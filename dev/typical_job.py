@@ -23,9 +23,7 @@ spark.sql(
     f"CREATE TABLE {TABLE} (image_id string, day date, pixels binary) USING iceberg"
     " PARTITIONED BY (bucket(4, image_id))"
 )
-rows = spark.range(0, 100, 1, 2).selectExpr(
-    "string(id) AS image_id", "current_date() AS day", "binary('a') AS pixels"
-)
+rows = spark.range(0, 100, 1, 2).selectExpr("string(id) AS image_id", "current_date() AS day", "binary('a') AS pixels")
 rows.mapInArrow(same, rows.schema).writeTo(TABLE).append()
 rows.createOrReplaceTempView("new")
 spark.sql(

@@ -25,20 +25,11 @@ sys.path.insert(0, str(ROOT / "plugins"))
 
 from fruits_airflow.config.settings import SETTINGS_FILE, Settings  # noqa: E402 - after the path
 
-_COLUMN = re.compile(
-    r"^(?P<name>\w+) (?P<type>[A-Z<>]+)(?P<required> NOT NULL)?(?: COMMENT '(?P<what>.*)')?,?$"
-)
+_COLUMN = re.compile(r"^(?P<name>\w+) (?P<type>[A-Z<>]+)(?P<required> NOT NULL)?(?: COMMENT '(?P<what>.*)')?,?$")
 _SETTING = re.compile(r"^(?:# )?(?P<key>[a-z_]+):[^#]*(?:#\s*(?P<what>.*))?$")
 _REQUIRED = re.compile(r"^#   (?P<key>[a-z_]+) {2,}(?P<what>.*)$")
 _MORE = re.compile(r"^#? {12,}#? *(?P<what>\S.*)$")
-UNITS = {
-    "_px": "pixels",
-    "_bytes": "bytes",
-    "_at": "UTC",
-    "_s": "seconds",
-    "_minutes": "minutes",
-    "_eur": "EUR",
-}
+UNITS = {"_px": "pixels", "_bytes": "bytes", "_at": "UTC", "_s": "seconds", "_minutes": "minutes", "_eur": "EUR"}
 PACKAGES = ("plugins", "spark_jobs", "local_aws", "ops", "dev", "bench")
 SCRIPTS = ("plugins", "spark_jobs")
 """Their own files are entry points, not modules of a package."""
@@ -77,9 +68,7 @@ def data_dictionary() -> str:
     tables, keys = _literal("TABLES"), _literal("KEYS")
     template = Template((TEMPLATES / "data_dictionary.md").read_text())
     if unsaid := sorted(set(tables) - set(template.get_identifiers())):
-        raise Undocumented(
-            f"docs/reference/data_dictionary.md: say what the tables {unsaid} are, with ${{name}}"
-        )
+        raise Undocumented(f"docs/reference/data_dictionary.md: say what the tables {unsaid} are, with ${{name}}")
     parts = {}
     for table, sql in tables.items():
         rows = [
@@ -104,9 +93,7 @@ def columns(table: str, sql: str) -> Iterator[tuple[str, str, bool, str]]:
     for line in filter(None, map(str.strip, sql.splitlines())):
         match = _COLUMN.match(line)
         if match is None or not match["what"]:
-            raise Undocumented(
-                f"schemas.TABLES[{table!r}]: give the column a COMMENT that says what it holds: {line}"
-            )
+            raise Undocumented(f"schemas.TABLES[{table!r}]: give the column a COMMENT that says what it holds: {line}")
         yield match["name"], match["type"], bool(match["required"]), match["what"].replace("''", "'")
 
 
@@ -118,9 +105,7 @@ def settings() -> str:
         if field.name not in texts:
             raise Undocumented(f"{SETTINGS_FILE.name}: say what {field.name} is for, in a comment beside it")
         default = "required" if field.default is MISSING else _default(field.default)
-        kind = getattr(kinds[field.name], "__name__", str(kinds[field.name])).replace(
-            " | None", " or nothing"
-        )
+        kind = getattr(kinds[field.name], "__name__", str(kinds[field.name])).replace(" | None", " or nothing")
         rows.append((f"`{field.name}`", kind, default, _unit(field.name), texts[field.name]))
     table = _table(("key", "type", "default", "unit", "what for"), rows)
     return Template((TEMPLATES / "settings.md").read_text()).substitute(settings=table)
@@ -152,8 +137,7 @@ def dags() -> str:
         params = [(name, dag.params.get_param(name)) for name in dag.params]
         if params:
             described = [
-                (f"`{name}`", _default(param.value), _oneline(param.description or ""))
-                for name, param in params
+                (f"`{name}`", _default(param.value), _oneline(param.description or "")) for name, param in params
             ]
             parts.append(_table(("parameter of a manual run", "default", "what for"), described))
     return Template((TEMPLATES / "dags.md").read_text()).substitute(dags="\n\n".join(parts))
@@ -161,9 +145,7 @@ def dags() -> str:
 
 def _schedule(dag: Any) -> str:
     expression = getattr(dag.timetable, "expression", None)
-    return (
-        f"`{expression}` in {dag.timetable.timezone}" if expression else "none, it runs when it is asked to"
-    )
+    return f"`{expression}` in {dag.timetable.timezone}" if expression else "none, it runs when it is asked to"
 
 
 def task_doc(task: Any) -> str:

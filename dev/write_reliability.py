@@ -70,12 +70,7 @@ def _unseen(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 def _order(result: Mapping[str, Any]) -> tuple[int, str, int, str]:
     number = re.fullmatch(r"F(\d+)", result["fault"])
-    return (
-        int(number[1]) if number else 1000,
-        result["runner"],
-        _MOMENTS.index(result["moment"]),
-        result["what"],
-    )
+    return (int(number[1]) if number else 1000, result["runner"], _MOMENTS.index(result["moment"]), result["what"])
 
 
 def main() -> int:

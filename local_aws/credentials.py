@@ -49,13 +49,10 @@ class Credentials:
         if not key_id and not secret:
             return cls.random()
         if not _ACCESS_KEY_ID.fullmatch(key_id):
-            raise SettingsError(
-                f"{ACCESS_KEY_ID} {key_id!r}: must be 16 to 128 letters, digits or underscores."
-            )
+            raise SettingsError(f"{ACCESS_KEY_ID} {key_id!r}: must be 16 to 128 letters, digits or underscores.")
         if len(secret) < _LEAST_SECRET_CHARACTERS:
             raise SettingsError(
-                f"{SECRET_ACCESS_KEY}: must have at least {_LEAST_SECRET_CHARACTERS} characters, "
-                f"it has {len(secret)}."
+                f"{SECRET_ACCESS_KEY}: must have at least {_LEAST_SECRET_CHARACTERS} characters, it has {len(secret)}."
             )
         return cls(key_id, secret)
 

@@ -75,9 +75,7 @@ def _is_s3(environ: Environ) -> bool:
 def _serve_s3(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     request = BackendRequest(environ)
     _, _, key = request.raw_path[1:].partition("/")
-    of_no_key = (
-        StrictS3Response.bucket_dispatch if request.raw_path == "/" else StrictS3Response.ambiguous_dispatch
-    )
+    of_no_key = StrictS3Response.bucket_dispatch if request.raw_path == "/" else StrictS3Response.ambiguous_dispatch
     handler = StrictS3Response.key_dispatch if key else of_no_key
     answer = handler(request, request.raw_url, dict(request.headers))
     status, headers, body = answer if isinstance(answer, tuple) else (200, {}, answer)

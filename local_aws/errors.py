@@ -24,11 +24,7 @@ _ERRORS: dict[str, tuple[tuple[str, int], tuple[str, int], tuple[str, int], str]
         "The security token included in the request is expired",
     ),
     "MissingAuthentication": (
-        *(
-            ("MissingAuthenticationTokenException", 400),
-            ("AccessDenied", 403),
-            ("MissingAuthenticationToken", 403),
-        ),
+        *(("MissingAuthenticationTokenException", 400), ("AccessDenied", 403), ("MissingAuthenticationToken", 403)),
         "Request is missing an authentication token. Sign it with the credentials that local_aws was started with.",
     ),
     "InvalidAccessKeyId": (
@@ -48,11 +44,7 @@ _ERRORS: dict[str, tuple[tuple[str, int], tuple[str, int], tuple[str, int], str]
         "The difference between the request time and the current time is too large.",
     ),
     "ContentMismatch": (
-        *(
-            ("InvalidSignatureException", 400),
-            ("XAmzContentSHA256Mismatch", 400),
-            ("SignatureDoesNotMatch", 403),
-        ),
+        *(("InvalidSignatureException", 400), ("XAmzContentSHA256Mismatch", 400), ("SignatureDoesNotMatch", 403)),
         "The provided 'x-amz-content-sha256' header does not match what was computed.",
     ),
     "InternalError": (

@@ -55,9 +55,7 @@ class Settings:
             raise SettingsError(f"--port {self.port}: not a TCP port (0 to 65535; 0 takes any free one).")
         for name in ("start_seconds", "bootstrap_seconds", "terminate_seconds", "kill_seconds", "idle_scale"):
             if getattr(self, name) < 0:
-                raise SettingsError(
-                    f"--{name.replace('_', '-')} {getattr(self, name)}: must not be negative."
-                )
+                raise SettingsError(f"--{name.replace('_', '-')} {getattr(self, name)}: must not be negative.")
 
 
 def is_loopback(host: str) -> bool:

@@ -37,8 +37,7 @@ _SIGNED_CHUNKS = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
 _SIGNED_TRAILER = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
 _CREDENTIAL = r"(\w{1,128})/(\d{8})/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request"
 _AUTHORIZATION = re.compile(
-    rf"{ALGORITHM} Credential={_CREDENTIAL}, *SignedHeaders=([a-z0-9;._-]+), *Signature=([0-9a-f]{{64}})",
-    re.ASCII,
+    rf"{ALGORITHM} Credential={_CREDENTIAL}, *SignedHeaders=([a-z0-9;._-]+), *Signature=([0-9a-f]{{64}})", re.ASCII
 )
 _DATE = re.compile(r"\d{8}T\d{6}Z", re.ASCII)
 _CHUNK_HEAD = re.compile(rb"([0-9a-fA-F]{1,16});chunk-signature=([0-9a-f]{64})\r\n")
@@ -189,9 +188,7 @@ def _claim(call: Call) -> _Claim:
         if any(len(values) != 1 for name, values in query.items() if name != "Security-Token"):
             raise _denied("Each X-Amz parameter of a presigned URL must be there once")
         fields = {name: values[0] if values else "" for name, values in query.items()}
-        authorization = (
-            "{Algorithm} Credential={Credential}, SignedHeaders={SignedHeaders}, Signature={Signature}"
-        )
+        authorization = "{Algorithm} Credential={Credential}, SignedHeaders={SignedHeaders}, Signature={Signature}"
         authorization = authorization.format_map(fields)
         date, token = fields["Date"], fields["Security-Token"]
         expires = int(fields["Expires"]) if re.fullmatch("[0-9]{1,6}", fields["Expires"]) else 0

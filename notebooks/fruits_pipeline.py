@@ -55,9 +55,7 @@ def given(name: str, otherwise: str) -> str:
 
 WHERE = given("WHERE", "local")  # or "emr"
 PHOTOS = given("PHOTOS", {"local": "../build/notebook/photos", "emr": "s3://LAKE-BUCKET/staging/"}[WHERE])
-MODEL = given(
-    "MODEL", {"local": "../.cache/models/MODEL-ID", "emr": "s3://LAKE-BUCKET/models/MODEL-ID"}[WHERE]
-)
+MODEL = given("MODEL", {"local": "../.cache/models/MODEL-ID", "emr": "s3://LAKE-BUCKET/models/MODEL-ID"}[WHERE])
 LAKE = given("LAKE", {"local": "../build/notebook/lake", "emr": "s3://LAKE-BUCKET"}[WHERE])
 CODE = given("CODE", "")  # on EMR: s3://LAKE-BUCKET/code/DIGEST, unless spark-submit was given --py-files
 MY_PHOTO = given("MY_PHOTO", "")  # a photo of one's own; none: one of PHOTOS, turned and darkened
@@ -81,9 +79,7 @@ def optional(name: str):
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
-        print(
-            f"no {name} here, so its cells show nothing; on a cluster: requirements/node.in, then make environment"
-        )
+        print(f"no {name} here, so its cells show nothing; on a cluster: requirements/node.in, then make environment")
         return None
 
 
@@ -98,9 +94,7 @@ if WHERE == "local":
     lake_folder = Path(LAKE).resolve()
     settings = {
         "spark.master": "local[*]",
-        "spark.jars": ",".join(
-            map(str, Path("../.cache/jars").resolve().glob("iceberg-spark-runtime-*.jar"))
-        ),
+        "spark.jars": ",".join(map(str, Path("../.cache/jars").resolve().glob("iceberg-spark-runtime-*.jar"))),
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
         "spark.sql.catalog.lake.type": "hadoop",
@@ -139,9 +133,7 @@ spark = job_run.open_session("fruits notebook")
 RUN_ID = datetime.now(UTC).strftime("notebook__%Y-%m-%dT%H-%M-%S")
 RUN_FOLDER = objects.join(LAKE, f"runs/{RUN_ID}")
 MODEL_ID = MODEL.rstrip("/").rsplit("/", 1)[-1]
-print(
-    f"Spark {spark.version}, {spark.sparkContext.defaultParallelism} cores, {WHERE}, model {MODEL_ID[:12]}…"
-)
+print(f"Spark {spark.version}, {spark.sparkContext.defaultParallelism} cores, {WHERE}, model {MODEL_ID[:12]}…")
 
 # %% [markdown]
 # ## 2. Regarder les photos · *Look at the photos*
@@ -237,9 +229,7 @@ picture.transpose(Image.Transpose.ROTATE_90).save(from_a_phone, "JPEG", exif=exi
 cleaned = decoding.clean(from_a_phone.getvalue())
 kept = Image.open(io.BytesIO(cleaned.pixels))
 show([("d'un téléphone / from a phone", Image.open(from_a_phone)), ("gardé / kept", kept)], columns=2)
-print(
-    f"had metadata: {cleaned.had_metadata}; now: {dict(kept.getexif())}; {kept.format}, {kept.size}, {kept.mode}"
-)
+print(f"had metadata: {cleaned.had_metadata}; now: {dict(kept.getexif())}; {kept.format}, {kept.size}, {kept.mode}")
 assert cleaned.had_metadata
 assert not kept.getexif()
 
@@ -291,15 +281,9 @@ artifact = artifacts.read(MODEL, MODEL_ID, None)
 weights = spark.sparkContext.broadcast(artifact.data)
 print(f"{artifact.engine}, weights: {artifact.weights}, {len(artifact.data) / 1e6:.1f} MB broadcast")
 
-few = (
-    spark.table(f"{DATABASE}.images")
-    .select("image_id", "content_sha256", "pixels")
-    .orderBy("image_id")
-    .limit(8)
-)
+few = spark.table(f"{DATABASE}.images").select("image_id", "content_sha256", "pixels").orderBy("image_id").limit(8)
 by_hand = few.mapInArrow(
-    embedding.embed_mapper(weights, artifact.model_id, artifact.engine, 1),
-    schemas.to_spark(schemas.EMBEDDING),
+    embedding.embed_mapper(weights, artifact.model_id, artifact.engine, 1), schemas.to_spark(schemas.EMBEDDING)
 )
 by_hand.selectExpr(
     "substr(image_id, 1, 12) AS image_id", "size(features) AS dims", "slice(features, 1, 4) AS begins"
@@ -333,9 +317,7 @@ features = spark.table(f"{DATABASE}.features").where(f"model_id = '{MODEL_ID}'")
 def summed(partitions: int) -> gramian.Gramian:
     """The sums of all features, over so many partitions."""
     parts = (
-        features.repartition(partitions)
-        .mapInArrow(gramian.sum_mapper(), schemas.to_spark(schemas.GRAMIAN))
-        .collect()
+        features.repartition(partitions).mapInArrow(gramian.sum_mapper(), schemas.to_spark(schemas.GRAMIAN)).collect()
     )
     return gramian.merge_serialized(bytes(part.sums) for part in parts)
 
@@ -354,11 +336,7 @@ if plt:
         k = int(np.searchsorted(curve, share)) + 1
         axis.plot([k, k], [0, curve[k - 1]], color="#c8374a", linewidth=1, linestyle=":")
         axis.annotate(
-            f"{share:.0%}: k = {k}",
-            (k, curve[k - 1]),
-            textcoords="offset points",
-            xytext=(8, -10),
-            fontsize=9,
+            f"{share:.0%}: k = {k}", (k, curve[k - 1]), textcoords="offset points", xytext=(8, -10), fontsize=9
         )
     axis.set(
         xlabel="composantes · components",
@@ -429,9 +407,7 @@ def iceberg(table: str):
         return StaticTable.from_metadata(str(folder / f"v{version}.metadata.json"))
     where = objects.find_s3()
     catalog = pyiceberg.load_catalog(
-        "lake",
-        type="glue",
-        **{"glue.region": where.region, "s3.region": where.region, "s3.endpoint": where.endpoint},
+        "lake", type="glue", **{"glue.region": where.region, "s3.region": where.region, "s3.endpoint": where.endpoint}
     )
     return catalog.load_table((DATABASE.split(".")[1], table))
 
@@ -479,15 +455,11 @@ nearest = np.argsort(distances)[:8]
 ids = vectors.column("image_id").to_pylist()
 wanted = ", ".join(f"'{ids[i]}'" for i in nearest)
 pixels = {
-    row.image_id: row
-    for row in spark.sql(f"SELECT * FROM {DATABASE}.images WHERE image_id IN ({wanted})").collect()
+    row.image_id: row for row in spark.sql(f"SELECT * FROM {DATABASE}.images WHERE image_id IN ({wanted})").collect()
 }
 show(
     [(f"à moi / mine ({truth})", Image.open(io.BytesIO(mine)))]
-    + [
-        (f"{pixels[ids[i]].label}\n{distances[i]:.1f}", Image.open(io.BytesIO(pixels[ids[i]].pixels)))
-        for i in nearest
-    ],
+    + [(f"{pixels[ids[i]].label}\n{distances[i]:.1f}", Image.open(io.BytesIO(pixels[ids[i]].pixels))) for i in nearest],
     columns=9,
 )
 
@@ -503,8 +475,7 @@ show(
 # %%
 names = [str(label) for label in vectors.column("label").to_pylist()]
 source = {
-    row.image_id: row.source_key
-    for row in spark.table(f"{DATABASE}.images").select("image_id", "source_key").collect()
+    row.image_id: row.source_key for row in spark.table(f"{DATABASE}.images").select("image_id", "source_key").collect()
 }
 rotations = [keys.sequence(source[one]) for one in ids]
 full = batches.to_matrix(
@@ -517,9 +488,7 @@ for what, rows in (
     ("2 components", points[:, :2]),
 ):
     agreement, judged = quality.neighbour_agreement(np.ascontiguousarray(rows), names, rotations)
-    print(
-        f"{what:>15}: {'no label to compare' if agreement is None else f'{agreement:.1%} of {judged} photos'}"
-    )
+    print(f"{what:>15}: {'no label to compare' if agreement is None else f'{agreement:.1%} of {judged} photos'}")
 
 # %% [markdown]
 # ## 10. Les volumes, avant et après chaque étape · *Volumes before and after each step*
@@ -534,9 +503,7 @@ volumes = {
 if plt:
     figure, axis = plt.subplots(figsize=(8, 2.4))
     bars = axis.barh(
-        list(volumes),
-        [size / 1e6 for size in volumes.values()],
-        color=["#66736c", "#e9a825", "#3a78a8", "#2e7d4f"],
+        list(volumes), [size / 1e6 for size in volumes.values()], color=["#66736c", "#e9a825", "#3a78a8", "#2e7d4f"]
     )
     axis.bar_label(bars, labels=[f"{size / 1e6:.2f} MB" for size in volumes.values()], padding=4, fontsize=9)
     axis.invert_yaxis()
@@ -556,9 +523,7 @@ for stage, metrics in METRICS.items():
 # ending it now costs less.*
 
 # %%
-counts = {
-    table: spark.table(f"{DATABASE}.{table}").count() for table in ("images", "rejects", "features", "pca")
-}
+counts = {table: spark.table(f"{DATABASE}.{table}").count() for table in ("images", "rejects", "features", "pca")}
 assert counts["images"] + counts["rejects"] == count
 assert counts["features"] == counts["images"] == len(points)
 print(counts)

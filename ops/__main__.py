@@ -131,9 +131,7 @@ def _deploy(options: argparse.Namespace) -> None:
     deployment = _deployment(options)
     parameters = dict(parameter.split("=", 1) for parameter in options.parameter)
     if options.alarm_email is None and deployment.describe() is None:
-        raise DeploymentFailed(
-            "who receives the budget's alarms? Say ALARM_EMAIL=address, or ALARM_EMAIL=none"
-        )
+        raise DeploymentFailed("who receives the budget's alarms? Say ALARM_EMAIL=address, or ALARM_EMAIL=none")
     if options.alarm_email is not None:
         parameters["AlarmEmail"] = "" if options.alarm_email == "none" else options.alarm_email
     if subnet_id := parameters.get("SubnetId"):

@@ -78,8 +78,7 @@ def _resolver(
     return Resolver(
         template=template,
         parameters={
-            parameter["ParameterKey"]: parameter["ParameterValue"]
-            for parameter in stack.get("Parameters", [])
+            parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in stack.get("Parameters", [])
         },
         pseudo={
             "AWS::Partition": partition,
@@ -96,9 +95,7 @@ def _resolver(
 def _compare(name: str, resource: Properties, physical: str, client: Callable[[str], Any]) -> list[str]:
     kind = resource["Type"]
     if kind not in READERS:
-        return [
-            f"{name}: {kind} has no reader in ops/live_resources.py; nobody would notice that it is missing"
-        ]
+        return [f"{name}: {kind} has no reader in ops/live_resources.py; nobody would notice that it is missing"]
     live = read_resource(kind, client, physical)
     if live is None:
         return [f"{name} ({kind}): {physical} does not exist"]
@@ -107,9 +104,7 @@ def _compare(name: str, resource: Properties, physical: str, client: Callable[[s
         if key not in live:
             differences.append(f"{name}.{key}: not read back")
         elif (expected := normal(value)) != (actual := normal(live[key])):
-            differences.append(
-                f"{name}.{key}: the template says {json.dumps(expected)}, there is {json.dumps(actual)}"
-            )
+            differences.append(f"{name}.{key}: the template says {json.dumps(expected)}, there is {json.dumps(actual)}")
     return differences
 
 

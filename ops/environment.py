@@ -65,9 +65,7 @@ def pack(architecture: str, folder: Path = PACKED, uv: Path = UV, lock: Path = L
         command += ["--only-binary", ":all:", "--require-hashes", "--link-mode", "copy", "-r", lock]
         ended = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
         if ended.returncode:
-            raise EnvironmentFailed(
-                f"{lock.name} could not be packed for {architecture}: {ended.stderr.strip()}"
-            )
+            raise EnvironmentFailed(f"{lock.name} could not be packed for {architecture}: {ended.stderr.strip()}")
         shutil.rmtree(libraries / "bin", ignore_errors=True)  # commands that name this machine's Python
         manifest = {"architecture": MACHINES[architecture], "python": PYTHON, "lock": _sha256(lock)}
         (libraries / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")

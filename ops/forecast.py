@@ -44,9 +44,7 @@ def _print_table(images: int, rows: list[dict[str, Any]], learned: tuple[float, 
     print(f"{'region':15} {'profile':10} {'hours':>7} {'total':>8}", *(f"{part:>8}" for part in PARTS))
     for row in rows:
         euros = (row["total_eur"], *(row["parts"][part] for part in PARTS))
-        print(
-            f"{row['region']:15} {row['profile']:10} {row['hours']:7.2f}", *(f"{eur:8.3f}" for eur in euros)
-        )
+        print(f"{row['region']:15} {row['profile']:10} {row['hours']:7.2f}", *(f"{eur:8.3f}" for eur in euros))
     speed = "the figures of include/cluster.yaml"
     if learned:
         speed = f"{learned[0]:.1f} images/s per vCPU, the median of the last {learned[1]} runs"

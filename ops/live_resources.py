@@ -110,10 +110,7 @@ def _bucket_policy(client: Client, physical: str) -> Live | None:
 
 def _database(client: Client, physical: str) -> Live | None:
     database = client("glue").get_database(Name=physical)["Database"]
-    return {
-        "CatalogId": database["CatalogId"],
-        "DatabaseInput": _pick(database, "Name", "Description", "LocationUri"),
-    }
+    return {"CatalogId": database["CatalogId"], "DatabaseInput": _pick(database, "Name", "Description", "LocationUri")}
 
 
 def _role(client: Client, physical: str) -> Live | None:

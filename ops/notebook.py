@@ -52,18 +52,11 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
             now,
             settings.max_cost_eur,
             0.0,
-            fleets_eur_per_hour(
-                profile.instance_fleets, load_prices(account.region), settings.interface_endpoints
-            ),
+            fleets_eur_per_hour(profile.instance_fleets, load_prices(account.region), settings.interface_endpoints),
             profile.longest_minutes(settings.max_cluster_minutes),
         )
         request = cluster_body(
-            settings,
-            identity,
-            profile,
-            code_digest=bundle.digest,
-            lake_region=account.region,
-            ends_at=ends_at,
+            settings, identity, profile, code_digest=bundle.digest, lake_region=account.region, ends_at=ends_at
         )
         require_sound_cluster(request, settings, account.region, now, account.client("emr"))
         return request

@@ -47,9 +47,7 @@ def refresh_prices(
     done = [region for region in regions if region not in failed]
     print(f"{path}: {len(types)} types read anew in {', '.join(done) or 'no region'}")
     if failed:
-        raise ConfigError(
-            "; ".join(f"{region} stays as it was: {reason}" for region, reason in failed.items())
-        )
+        raise ConfigError("; ".join(f"{region} stays as it was: {reason}" for region, reason in failed.items()))
 
 
 def known_types(content: dict[str, Any]) -> list[str]:

@@ -90,10 +90,7 @@ def _buckets(deployment: Deployment) -> list[str]:
     """Return the deployment's existing buckets by name; the access log, which the others write to, comes last."""
     account_id = deployment.account.client("sts").get_caller_identity()["Account"]
     existing = {bucket["Name"] for bucket in deployment.account.client("s3").list_buckets()["Buckets"]}
-    names = [
-        f"fruits-{deployment.deployment_id}-{kind}-{account_id}-{deployment.account.region}"
-        for kind in BUCKETS
-    ]
+    names = [f"fruits-{deployment.deployment_id}-{kind}-{account_id}-{deployment.account.region}" for kind in BUCKETS]
     return [name for name in names if name in existing]
 
 
@@ -227,9 +224,7 @@ def _remove_buckets(deployment: Deployment, buckets: list[str]) -> None:
                 s3.delete_bucket(Bucket=bucket)
             except ClientError as error:
                 if error.response["Error"]["Code"] != "BucketNotEmpty" or round_left == 1:
-                    raise DeploymentFailed(
-                        f"s3://{bucket} cannot be removed: {error}; repeat make destroy"
-                    ) from error
+                    raise DeploymentFailed(f"s3://{bucket} cannot be removed: {error}; repeat make destroy") from error
                 continue
             deployment.log(f"s3://{bucket}: {removed} objects and versions removed, and the bucket")
             break
@@ -248,9 +243,7 @@ def empty_bucket(s3: Any, bucket: str) -> int:
         objects = [{"Key": version["Key"], "VersionId": version["VersionId"]} for version in versions]
         reply = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
         if errors := reply.get("Errors"):
-            raise DeploymentFailed(
-                f"s3://{bucket}: {len(errors)} objects cannot be removed: {errors[0]['Message']}"
-            )
+            raise DeploymentFailed(f"s3://{bucket}: {len(errors)} objects cannot be removed: {errors[0]['Message']}")
         removed += len(objects)
     for page in s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket):
         for upload in page.get("Uploads", []):

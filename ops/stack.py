@@ -98,9 +98,7 @@ class Deployment:
             DeploymentFailed: AWS reports a failure, or a resource differs from the template.
         """
         exists = self._clear_failed_attempt()
-        change_set = self._propose(
-            {"DeploymentId": self.deployment_id, **parameters}, template_body(template), exists
-        )
+        change_set = self._propose({"DeploymentId": self.deployment_id, **parameters}, template_body(template), exists)
         if change_set is None:
             self.log("The stack is as the template says already.")
         else:
@@ -134,9 +132,7 @@ class Deployment:
         """
         stack = self.describe()
         if stack is None:
-            raise DeploymentFailed(
-                f"there is no stack {self.stack_name} in {self.account.region}; run make deploy"
-            )
+            raise DeploymentFailed(f"there is no stack {self.stack_name} in {self.account.region}; run make deploy")
         return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
     def interface_endpoints(self) -> int:
@@ -168,12 +164,7 @@ class Deployment:
         stack = self.describe()
         if stack is None:
             return False
-        if stack["StackStatus"] in (
-            "ROLLBACK_COMPLETE",
-            "ROLLBACK_FAILED",
-            "REVIEW_IN_PROGRESS",
-            "CREATE_FAILED",
-        ):
+        if stack["StackStatus"] in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "REVIEW_IN_PROGRESS", "CREATE_FAILED"):
             self.log(f"An earlier attempt is in the way ({stack['StackStatus']}): removing it.")
             self.account.client("cloudformation").delete_stack(StackName=self.stack_name)
             self.wait_deleted()
@@ -212,9 +203,7 @@ class Deployment:
             raise DeploymentFailed(f"the change set failed: {reason}")
         for change in (change["ResourceChange"] for change in described["Changes"]):
             replaced = " (replaced: what it holds is kept)" if change.get("Replacement") == "True" else ""
-            self.log(
-                f"  {change['Action']:7} {change['LogicalResourceId']:22} {change['ResourceType']}{replaced}"
-            )
+            self.log(f"  {change['Action']:7} {change['LogicalResourceId']:22} {change['ResourceType']}{replaced}")
         return str(change_set)
 
     def _with_previous(self, parameters: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -278,9 +267,7 @@ class Deployment:
             lambda stack: stack["StackStatus"] in ("DELETE_COMPLETE", "DELETE_FAILED"),
         )
         if stack["StackStatus"] != "DELETE_COMPLETE":
-            raise DeploymentFailed(
-                f"{self.stack_name} is {stack['StackStatus']}: {stack.get('StackStatusReason')}"
-            )
+            raise DeploymentFailed(f"{self.stack_name} is {stack['StackStatus']}: {stack.get('StackStatusReason')}")
 
     def wait_until(self, read: Callable[[], T], is_done: Callable[[T], bool]) -> T:
         """Read a state until it is done, and return it.

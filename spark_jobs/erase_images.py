@@ -36,9 +36,7 @@ _BY_IMAGE = [name for name, keys in schemas.KEYS.items() if "image_id" in keys]
 def parser() -> argparse.ArgumentParser:
     """Create the command line."""
     arguments = job_run.parser(STAGE, __doc__ or "")
-    arguments.add_argument(
-        "--erasure", required=True, metavar="URI", help="the request: erasures/ID/request.json"
-    )
+    arguments.add_argument("--erasure", required=True, metavar="URI", help="the request: erasures/ID/request.json")
     return arguments
 
 

@@ -33,21 +33,13 @@ _BROADCAST_ROWS = 1_000_000
 def parser() -> argparse.ArgumentParser:
     """Make the command line."""
     parser = job_run.parser(STAGE, __doc__ or "")
-    parser.add_argument(
-        "--model", required=True, metavar="URI", help="folder of the model: s3://lake/models/ID"
-    )
+    parser.add_argument("--model", required=True, metavar="URI", help="folder of the model: s3://lake/models/ID")
     parser.add_argument("--model-id", required=True, help="SHA-256 that the model's file must have")
     parser.add_argument("--engine", choices=artifacts.ENGINES, help="default: the engine of the model")
     parser.add_argument(
-        "--batch-size",
-        type=int,
-        default=1,
-        metavar="N",
-        help="pictures per call of the model (default %(default)s)",
+        "--batch-size", type=int, default=1, metavar="N", help="pictures per call of the model (default %(default)s)"
     )
-    parser.add_argument(
-        "--full-refresh", action="store_true", help="compute the features of every image again"
-    )
+    parser.add_argument("--full-refresh", action="store_true", help="compute the features of every image again")
     return parser
 
 
@@ -89,8 +81,7 @@ def featurize(run: job_run.Run) -> None:
     tables.ensure(spark, arguments.database)
     work, counts = _work(run)
     run.log(
-        f"{counts.pending} of {counts.images} images to compute with model {artifact.model_id[:12]} "
-        f"({artifact.engine})"
+        f"{counts.pending} of {counts.images} images to compute with model {artifact.model_id[:12]} ({artifact.engine})"
     )
     computed = _compute(run, artifact, work, counts) if counts.pending else None
     orphans = None
@@ -128,9 +119,7 @@ def _compute(
     weights: Any = keras_reference.read_weights(artifact.data) if is_keras else artifact.data
     broadcast = spark.sparkContext.broadcast(weights)
     run.log(f"broadcast {len(artifact.data) / 1e6:.1f} MB of weights")
-    mapper = embedding.embed_mapper(
-        broadcast, artifact.model_id, artifact.engine, max(1, arguments.batch_size)
-    )
+    mapper = embedding.embed_mapper(broadcast, artifact.model_id, artifact.engine, max(1, arguments.batch_size))
     constants = {"model_id": artifact.model_id, "run_id": arguments.run_id}
     table = Table(spark, f"{arguments.database}.features")
     if by_spark := writing.needs_spark(table):
@@ -177,9 +166,9 @@ def _look(model_id: str, anew: bool) -> align.Classifier:
         )
         present, done = align.is_not_null(row["content"]), align.is_not_null(row["done"])
         pending = present & (anew | ~align.equals(row["done"], row["content"]))
-        counts = align.count_flags(
-            images=present, pending=pending, outdated=pending & done, orphans=~present
-        ) | {"of_other_models": int(np.asarray(row["others"])[present].sum())}
+        counts = align.count_flags(images=present, pending=pending, outdated=pending & done, orphans=~present) | {
+            "of_other_models": int(np.asarray(row["others"])[present].sum())
+        }
         work = align.with_flags(row, _WORK, pending=pending, orphan=~present).filter(pending | ~present)
         runs = frozenset(row["image_run"].filter(pending).to_pylist())
         return work, align.Tally(counts, runs)

@@ -36,9 +36,7 @@ BYTES_PER_PARTITION = 1024**3
 def parser() -> argparse.ArgumentParser:
     """Create the command line."""
     arguments = job_run.parser(STAGE, __doc__ or "")
-    arguments.add_argument(
-        "--input", required=True, metavar="URI", help="s3://bucket/prefix, or a folder of photos"
-    )
+    arguments.add_argument("--input", required=True, metavar="URI", help="s3://bucket/prefix, or a folder of photos")
     arguments.add_argument(
         "--complete",
         action="store_true",
@@ -53,9 +51,7 @@ def parser() -> argparse.ArgumentParser:
         help="stop before more than this share of the rows is removed, if it is more rows than --max-removed-rows "
         "(default %(default)s: never stop)",
     )
-    arguments.add_argument(
-        "--max-removed-rows", type=int, default=1000, metavar="N", help="default %(default)s"
-    )
+    arguments.add_argument("--max-removed-rows", type=int, default=1000, metavar="N", help="default %(default)s")
     arguments.add_argument(
         "--expected-removals",
         type=int,
@@ -128,9 +124,7 @@ def load_images(run: job_run.Run) -> None:
     tables.ensure(spark, arguments.database)
     erased = suppression.read(arguments.suppression)
     work, counts = _find_work(run, erased)
-    run.log(
-        f"{counts.seen} objects listed, {counts.new} of them new or changed ({counts.new_bytes / 1e6:.1f} MB)"
-    )
+    run.log(f"{counts.seen} objects listed, {counts.new} of them new or changed ({counts.new_bytes / 1e6:.1f} MB)")
     _require_believable(arguments, counts)
     loaded, outcome = None, Outcome(0, 0, {}, 0, [])
     if counts.new:
@@ -201,9 +195,7 @@ def _find_work(run: job_run.Run, erased: suppression.SuppressionList) -> tuple[a
     sides = (
         input_listing.read(spark, join(arguments.run_folder, "listing.parquet")),
         align.key_columns(spark, f"{arguments.database}.images", image_etag="etag"),
-        align.key_columns(
-            spark, f"{arguments.database}.rejects", reject_etag="etag", error_code="error_code"
-        ),
+        align.key_columns(spark, f"{arguments.database}.rejects", reject_etag="etag", error_code="error_code"),
     )
     classify = partial(
         _classify,
@@ -222,9 +214,7 @@ def _classify(
     """Find the objects that are new, changed or gone; in a refresh, all that are listed."""
     columns = {name: rows[name] for name in rows.column_names if name != "image_id"}
     grouped = align.group_by_image(rows["image_id"], columns)
-    listed, had_image, had_reject = (
-        align.is_not_null(grouped[name]) for name in ("etag", "image_etag", "reject_etag")
-    )
+    listed, had_image, had_reject = (align.is_not_null(grouped[name]) for name in ("etag", "image_etag", "reject_etag"))
     erased = align.is_in(grouped["image_id"], erased_ids)
     seen, had = listed & ~erased, had_image | had_reject
     is_new = seen & (is_refresh | ~_is_known(grouped))
@@ -266,10 +256,7 @@ def _is_known(grouped: pa.Table) -> align.Flags:
 def _sum_bytes(grouped: pa.Table, seen: align.Flags, is_new: align.Flags, max_bytes: int) -> dict[str, int]:
     sizes = np.where(seen, grouped["size_bytes"].fill_null(0), 0)
     # A film of a terabyte among photos, which is not read, would otherwise cut the work into tiny partitions.
-    return {
-        "seen_bytes": int(sizes.sum()),
-        "new_bytes": int(sizes[is_new & (sizes <= max_bytes)].sum()),
-    }
+    return {"seen_bytes": int(sizes.sum()), "new_bytes": int(sizes[is_new & (sizes <= max_bytes)].sum())}
 
 
 @dataclass(frozen=True)
@@ -288,9 +275,7 @@ class Outcome:
         return sum(self.rejects_by_code.values())
 
 
-def _load(
-    run: job_run.Run, work: align.AlignedRows, counts: Counts, erased: suppression.SuppressionList
-) -> DataFrame:
+def _load(run: job_run.Run, work: align.AlignedRows, counts: Counts, erased: suppression.SuppressionList) -> DataFrame:
     """Fetch and clean the new objects, in partitions of at most `ROWS_PER_PARTITION` and about `BYTES_PER_PARTITION`.
 
     Spark distributes rows by their hashes, so large photos are spread at random. A partition with an object too many
@@ -302,9 +287,7 @@ def _load(
     else:
         source, prefix = Source(path.bucket, "", objects.find_s3(), arguments.max_bytes), path.key
     mapper = loading.load_mapper(source, prefix, arguments.max_pixels, erased.contents)
-    partition_rows = min(
-        ROWS_PER_PARTITION, max(1, counts.new * BYTES_PER_PARTITION // max(1, counts.new_bytes))
-    )
+    partition_rows = min(ROWS_PER_PARTITION, max(1, counts.new * BYTES_PER_PARTITION // max(1, counts.new_bytes)))
     return (
         work.frame(schemas.LISTING.names, "is_new")
         .repartition(job_run.partition_count(counts.new, run.cores, partition_rows))
@@ -320,9 +303,7 @@ def _summarize(loaded: DataFrame) -> Outcome:
     )
     codes = {row.error_code: row.rows for row in rows if row.error_code is not None}
     suppressed = codes.pop(suppression.CODE, 0)
-    rejected = loaded.where(f"error_code <> '{suppression.CODE}'").select(
-        "source_key", "error_code", "detail"
-    )
+    rejected = loaded.where(f"error_code <> '{suppression.CODE}'").select("source_key", "error_code", "detail")
     examples = rejected.orderBy("source_key").limit(20).collect() if codes else []
     return Outcome(
         loaded=sum(row.rows for row in rows if row.error_code is None),
@@ -345,9 +326,7 @@ def _commit(
         not_images = loaded.where("error_code IS NOT NULL")
         not_rejects = loaded.where(F.col("error_code").isNull() | suppressed)
         if outcome.loaded:
-            images = loaded.where("error_code IS NULL").withColumns(
-                {"run_id": run_id, "loaded_at": loaded_at}
-            )
+            images = loaded.where("error_code IS NULL").withColumns({"run_id": run_id, "loaded_at": loaded_at})
         if outcome.rejected:
             reject_rows = not_images.where(~suppressed).withColumn("run_id", run_id)
     for table, upserts, others, affected in (

@@ -43,9 +43,7 @@ def parser() -> argparse.ArgumentParser:
     arguments = job_run.parser(STAGE, __doc__ or "")
     limits = quality.Limits()
     arguments.add_argument("--model-id", required=True, help="the model whose features were reduced")
-    arguments.add_argument(
-        "--pca-id", help="publish this kept PCA model again instead of the one from reduce_pca"
-    )
+    arguments.add_argument("--pca-id", help="publish this kept PCA model again instead of the one from reduce_pca")
     arguments.add_argument(
         "--max-reject-rate",
         type=float,
@@ -95,9 +93,7 @@ def publish(run: job_run.Run) -> None:
     if all(check.ok for check in checks.values()):
         sample = samples.draw(run, rows, arguments.model_id)
         by_features, by_pca, judged_photos = sample.agreement(fitted)
-        facts = replace(
-            facts, agreement_features=by_features, agreement_pca=by_pca, judged_photos=judged_photos
-        )
+        facts = replace(facts, agreement_features=by_features, agreement_pca=by_pca, judged_photos=judged_photos)
         checks = quality.gate(facts, limits)
     failed = sorted(name for name, check in checks.items() if not check.ok)
     metrics = {
@@ -110,9 +106,7 @@ def publish(run: job_run.Run) -> None:
     }
     if failed or sample is None:
         run.finish(metrics | {"bytes": {"pca": 0}})
-        reasons = ", ".join(
-            f"{name} is {checks[name].value:g}, limit {checks[name].limit:g}" for name in failed
-        )
+        reasons = ", ".join(f"{name} is {checks[name].value:g}, limit {checks[name].limit:g}" for name in failed)
         raise QualityGateError(f"{reasons}: nothing was published, the last published PCA stays current")
     run.log(f"all {len(checks)} checks hold")
 
@@ -247,9 +241,7 @@ def _commit_rows(
         schema = schemas.to_spark(schemas.PROJECTION)
         frame = align.from_arrow(spark, projected, schema) if isinstance(projected, pa.Table) else projected
         upserts = frame.join(versions, "image_id", "inner").withColumns(constants)
-        upserts = upserts.withColumnsRenamed(
-            {"features_content": "content_sha256", "features_run": "features_run_id"}
-        )
+        upserts = upserts.withColumnsRenamed({"features_content": "content_sha256", "features_run": "features_run_id"})
         upserts = upserts.coalesce(1) if rows.is_on_driver else upserts  # each task compiles the same writer
     if counts.orphans:
         orphans = rows.to_join(["image_id"], "orphan")

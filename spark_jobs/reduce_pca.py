@@ -41,9 +41,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="make a new PCA model when the published one loses more of the variance (default %(default)s)",
     )
-    parser.add_argument(
-        "--full-refresh", action="store_true", help="sum all features again and make a new PCA model"
-    )
+    parser.add_argument("--full-refresh", action="store_true", help="sum all features again and make a new PCA model")
     return parser
 
 

@@ -18,11 +18,7 @@ FOR_SERVER = {ACCESS_KEY_ID: KEYS.access_key_id, SECRET_ACCESS_KEY: KEYS.secret_
 """Environment of a server that shall take the key pair."""
 FOR_CLIENT = {"aws_access_key_id": KEYS.access_key_id, "aws_secret_access_key": KEYS.secret_access_key}
 """Arguments of a boto3 client."""
-FOR_TABLES = {
-    "region": "eu-west-1",
-    "access-key-id": KEYS.access_key_id,
-    "secret-access-key": KEYS.secret_access_key,
-}
+FOR_TABLES = {"region": "eu-west-1", "access-key-id": KEYS.access_key_id, "secret-access-key": KEYS.secret_access_key}
 """Properties of pyiceberg, each to be prefixed with `s3.` or `glue.`."""
 
 

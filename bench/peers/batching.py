@@ -131,8 +131,7 @@ def main() -> None:
     if any(process.exitcode for process in processes):
         raise SystemExit("a worker process failed: see above")
     wall, core = (
-        {name: float(np.median([turn[name][which] for turn in turns])) for name in turns[0]}
-        for which in range(2)
+        {name: float(np.median([turn[name][which] for turn in turns])) for name in turns[0]} for which in range(2)
     )
     clock.report(
         img_s={name: round(task.workers / took, 1) for name, took in wall.items()},

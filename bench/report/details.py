@@ -38,12 +38,12 @@ def details(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
         return summary.median("chain", "fruits", count, workers, figure_at("jobs", stage, figure))
 
     whole = {name: rate(size, took(name, size)) for name in PEERS} | {
-        "fruits_featurize": rate(size, ours("featurize", size)),
+        "fruits_featurize": rate(size, ours("featurize", size))
     }
     whole["fruits_load_and_featurize"] = rate(size, load_and_featurize(ours, size))
     first = sizes.images[0]
     further = {name: marginal((small, size), (took(name, small), took(name, size))) for name in PEERS} | {
-        "fruits_featurize": marginal((first, large), (ours("featurize", first), ours("featurize", large))),
+        "fruits_featurize": marginal((first, large), (ours("featurize", first), ours("featurize", large)))
     }
     return {
         "whole_job_img_s": whole,
@@ -65,19 +65,13 @@ def details(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
             "fruits_img_s": rate(
                 size, summary.median("chain", "fruits", size, 1, figure_at("jobs", "featurize", "stage_s"))
             ),
-            "no_spark_limit_img_s": rate(
-                size, summary.median("peers", "no_spark_limit", size, 1, model_seconds)
-            ),
+            "no_spark_limit_img_s": rate(size, summary.median("peers", "no_spark_limit", size, 1, model_seconds)),
         },
         "night": night(summary, sizes, workers),
         "batching": batching(summary, sizes, workers),
-        "memory_by_stage_mb": {
-            str(count): memory_by_stage(summary, count, workers) for count in sizes.images
-        },
+        "memory_by_stage_mb": {str(count): memory_by_stage(summary, count, workers) for count in sizes.images},
         "job_seconds": {
-            str(count): {
-                stage: ours(stage, count) for stage in ("load_images", "featurize", "reduce_pca", "publish")
-            }
+            str(count): {stage: ours(stage, count) for stage in ("load_images", "featurize", "reduce_pca", "publish")}
             for count in (size, *sizes.images)
         },
         "core_ms_per_further_image": {
@@ -88,9 +82,7 @@ def details(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
         }
         | {"reduce_pca": _sum_milliseconds(summary, sizes, workers)},
         "bytes_per_image": {
-            name: per_image(
-                large, summary.median("chain", "fruits", large, workers, figure_at("bytes", stage, name))
-            )
+            name: per_image(large, summary.median("chain", "fruits", large, workers, figure_at("bytes", stage, name)))
             for name, stage in BYTES.items()
         },
         "peer_memory_mb": {
@@ -139,14 +131,10 @@ def night(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
             for role in ("driver", "worker")
         )
         figures[kind] = {"driver_cpu_s": driver, "worker_cpu_s": worker}
-    totals = {
-        kind: sum(row.values()) for kind, row in figures.items() if all(v is not None for v in row.values())
-    }
+    totals = {kind: sum(row.values()) for kind, row in figures.items() if all(v is not None for v in row.values())}
     if len(totals) == len(figures):
         least = totals["nothing_new"]
-        figures["one_percent_beyond_nothing_new_share"] = ratio(
-            totals["one_percent"] - least, totals["full"] - least
-        )
+        figures["one_percent_beyond_nothing_new_share"] = ratio(totals["one_percent"] - least, totals["full"] - least)
     return figures
 
 
@@ -173,9 +161,7 @@ def batching(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
         return summary.median("batching", "fruits", sizes.batching, workers, figure_at(figure, setting))
 
     return {
-        figure: {
-            setting: of(figure, setting) for batch in BATCHES for setting in (f"{batch}", f"{batch}_ahead")
-        }
+        figure: {setting: of(figure, setting) for batch in BATCHES for setting in (f"{batch}", f"{batch}_ahead")}
         for figure in ("img_s", "core_ms")
     }
 

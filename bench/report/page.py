@@ -50,9 +50,7 @@ def _bars(table: Table) -> str:
     if len(rows) < len(table.rows) / 2:
         return ""
     most = max(value for *_, value in rows) or 1.0
-    parts = [
-        f'<svg viewBox="0 0 {WIDTH} {ROW * len(rows) + 8}" role="img" aria-label="{escape(table.head[1])}">'
-    ]
+    parts = [f'<svg viewBox="0 0 {WIDTH} {ROW * len(rows) + 8}" role="img" aria-label="{escape(table.head[1])}">']
     for place, (label, text, value) in enumerate(rows):
         y = place * ROW + 4
         width = max(1.0, (WIDTH - LABEL - 110) * value / most)

@@ -78,14 +78,10 @@ def ratios(results: dict[str, Any]) -> dict[str, Any]:
         },
         "load_over_binaryfile": ratio(results["load"]["fruits_img_s"], results["load"]["binaryfile_img_s"]),
         "pca_over_mllib": {
-            rows: ratio(row.get("mllib_s"), row.get("fruits_s"))
-            for rows, row in results["pca"].items()
-            if row
+            rows: ratio(row.get("mllib_s"), row.get("fruits_s")) for rows, row in results["pca"].items() if row
         },
         "pca_over_sklearn": {
-            rows: ratio(row.get("sklearn_s"), row.get("fruits_s"))
-            for rows, row in results["pca"].items()
-            if row
+            rows: ratio(row.get("sklearn_s"), row.get("fruits_s")) for rows, row in results["pca"].items() if row
         },
         "one_percent_night_executor_share": ratio(
             results["night"]["one_percent_executor_s"], results["night"]["full_executor_s"]
@@ -105,9 +101,7 @@ def expectations(results: dict[str, Any]) -> list[Expectation]:
 
     limit = "the same engine without Spark"
     rows = [
-        at_least(
-            f"running the model, against the usual notebook, {few}", measured["featurize_over_notebook"], 5.0
-        ),
+        at_least(f"running the model, against the usual notebook, {few}", measured["featurize_over_notebook"], 5.0),
         at_least(
             f"running the model, against {limit} (its whole job), {few}",
             measured["featurize_over_limit"],
@@ -115,16 +109,11 @@ def expectations(results: dict[str, Any]) -> list[Expectation]:
             percent,
         ),
         at_least(
-            f"running the model, against {limit} (its whole job), {many}",
-            large["featurize_over_limit"],
-            0.95,
-            percent,
+            f"running the model, against {limit} (its whole job), {many}", large["featurize_over_limit"], 0.95, percent
         ),
         at_least(f"whole job, against {limit}, {few}", measured["whole_job_over_limit"], None, percent),
         at_least(f"whole job, against {limit}, {many}", large["whole_job_over_limit"], 0.95, percent),
-        at_least(
-            f"running the model, against the fastest peer, {few}", measured["featurize_over_best_peer"], 1.0
-        ),
+        at_least(f"running the model, against the fastest peer, {few}", measured["featurize_over_best_peer"], 1.0),
         at_least(f"running the model, against {peer}, {many}", large["featurize_over_best_peer"], 1.0),
         at_least(f"whole job, against the fastest peer, {few}", measured["whole_job_over_best_peer"], 1.0),
         at_least(f"whole job, against {peer}, {many}", large["whole_job_over_best_peer"], 1.0),
@@ -135,10 +124,7 @@ def expectations(results: dict[str, Any]) -> list[Expectation]:
     ]
     grown = measured["memory_growth"]
     fewest, fewer = min(grown, key=int), max(grown, key=int)
-    kept = {
-        "driver_live_heap": "live heap of a driver",
-        "worker": "resident memory of a worker",
-    }
+    kept = {"driver_live_heap": "live heap of a driver", "worker": "resident memory of a worker"}
     return [
         *rows,
         Expectation(

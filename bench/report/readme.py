@@ -24,10 +24,7 @@ BEGIN, END = "<!-- results: begin, written by bench/report/readme.py -->", "<!--
 def publish(results: dict[str, Any]) -> None:
     """Store the results in the repository and write the tables; of a quick run store only how long it took."""
     if results["sizes"] == "quick":
-        kept = {
-            "seconds": results["seconds"],
-            **{name: results["machine"][name] for name in ("date", "commit")},
-        }
+        kept = {"seconds": results["seconds"], **{name: results["machine"][name] for name in ("date", "commit")}}
         QUICK.write_text(json.dumps(kept, indent=1) + "\n")
         results = json.loads(PUBLISHED.read_text())
     else:
@@ -39,9 +36,7 @@ def how_long(results: dict[str, Any]) -> str:
     """Say how long the suite took, and the last quick run that was published."""
     quick = json.loads(QUICK.read_text()) if QUICK.is_file() else None
     return f"The suite took {minutes(results['seconds'])}" + (
-        f"; quick mode {minutes(quick['seconds'])} ({quick['date']}, commit {quick['commit']})."
-        if quick
-        else "."
+        f"; quick mode {minutes(quick['seconds'])} ({quick['date']}, commit {quick['commit']})." if quick else "."
     )
 
 

@@ -7,13 +7,7 @@ from typing import Any
 
 from bench.report.details import details
 from bench.report.ratios import ratios
-from bench.report.summary import (
-    Summary,
-    figure_at,
-    model_seconds,
-    rate,
-    seconds,
-)
+from bench.report.summary import Summary, figure_at, model_seconds, rate, seconds
 from bench.runs import Run, Sizes
 from bench.suite import PCA_PEERS
 
@@ -72,13 +66,8 @@ def pca(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
     by_rows: dict[str, Any] = {"20000": {}, "100000": {}}
     for rows in sizes.pca:
         by_rows[str(rows)] = {
-            f"{name}_s": summary.median("pca", name, rows, workers, seconds)
-            for name in ("fruits", *PCA_PEERS)
-        } | {
-            "max_relative_error": summary.median(
-                "pca", "sklearn", rows, workers, figure_at("max_relative_error")
-            )
-        }
+            f"{name}_s": summary.median("pca", name, rows, workers, seconds) for name in ("fruits", *PCA_PEERS)
+        } | {"max_relative_error": summary.median("pca", "sklearn", rows, workers, figure_at("max_relative_error"))}
     return by_rows
 
 
@@ -105,9 +94,7 @@ def scaling(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
     """Return images per second of the part of featurize that runs the model."""
 
     def of(size: int, slots: int) -> float | None:
-        return rate(
-            size, summary.median("chain", "fruits", size, slots, figure_at("jobs", "featurize", "stage_s"))
-        )
+        return rate(size, summary.median("chain", "fruits", size, slots, figure_at("jobs", "featurize", "stage_s")))
 
     images = {str(size): of(size, workers) for size in (*sizes.images, 1000, 5000, 20000)}
     return {"workers": {str(n): of(sizes.peers, n) for n in sorted({1, workers})}, "images": images}
@@ -124,8 +111,6 @@ def memory(summary: Summary, sizes: Sizes, workers: int) -> dict[str, Any]:
         by_size[str(size)] = {
             "driver": summary.median("chain", "fruits", size, workers, figure_at("driver_mb")),
             "worker": summary.median("chain", "fruits", size, workers, figure_at("worker_mb")),
-            "driver_live_heap": summary.median(
-                "memory", "fruits", size, workers, figure_at("driver_live_heap_mb")
-            ),
+            "driver_live_heap": summary.median("memory", "fruits", size, workers, figure_at("driver_live_heap_mb")),
         }
     return by_size

@@ -36,15 +36,7 @@ class Table:
 
 def all_tables(results: dict[str, Any]) -> list[Table]:
     """Return all tables, in the order of reading."""
-    builders = (
-        against_expectation,
-        featurize_table,
-        load_table,
-        batching_table,
-        pca_table,
-        night_table,
-        scaling_table,
-    )
+    builders = (against_expectation, featurize_table, load_table, batching_table, pca_table, night_table, scaling_table)
     return [build(results) for build in builders]
 
 
@@ -82,10 +74,7 @@ def featurize_rows(results: dict[str, Any]) -> list[tuple[str, float | None]]:
         (NAMES["notebook"], rates["notebook_img_s"]),
         *((NAMES[name], value) for name, value in rates["peers_img_s"].items()),
     ]
-    return [
-        (NAMES["no_spark_limit"], rates["no_spark_limit_img_s"]),
-        *sorted(rows, key=lambda row: -(row[1] or 0.0)),
-    ]
+    return [(NAMES["no_spark_limit"], rates["no_spark_limit_img_s"]), *sorted(rows, key=lambda row: -(row[1] or 0.0))]
 
 
 def featurize_table(results: dict[str, Any]) -> Table:
@@ -105,14 +94,7 @@ def featurize_table(results: dict[str, Any]) -> Table:
                 scientific(details["max_difference_from_ours"].get(key)),
             ]
         )
-    head = [
-        "features, images/s",
-        "running the model",
-        "whole job",
-        "each further photo",
-        "peak MB",
-        "differs by",
-    ]
+    head = ["features, images/s", "running the model", "whole job", "each further photo", "peak MB", "differs by"]
     large = details["large"]
     whole = details["whole_job_img_s"]
     note = (
@@ -156,10 +138,7 @@ def batching_table(results: dict[str, Any]) -> Table:
     """Tabulate the batches of the model, alone and with a thread that decodes."""
     figures = results["details"]["batching"]
     rows = [
-        [
-            str(batch),
-            *(number(figures[figure][f"{batch}{way}"]) for figure in figures for way in ("", "_ahead")),
-        ]
+        [str(batch), *(number(figures[figure][f"{batch}{way}"]) for figure in figures for way in ("", "_ahead"))]
         for batch in BATCHES
     ]
     head = ["batch", "images/s", "decoding ahead", "ms of a core", "decoding ahead, ms of a core"]
@@ -179,13 +158,7 @@ def night_table(results: dict[str, Any]) -> Table:
         ]
         for kind, name in (("full", "full run"), ("one_percent", "1 % new"), ("nothing_new", "nothing new"))
     ]
-    head = [
-        f"night over {night['images']:,} photos",
-        "executor s",
-        "drivers' CPU s",
-        "workers' CPU s",
-        "wall s",
-    ]
+    head = [f"night over {night['images']:,} photos", "executor s", "drivers' CPU s", "workers' CPU s", "wall s"]
     share = more.get("one_percent_beyond_nothing_new_share")
     note = (
         f"Of each wall time some {number(night['start_wall_s'])} s are four starts of Spark. The drivers' CPU "
@@ -200,9 +173,7 @@ def scaling_table(results: dict[str, Any]) -> Table:
     """Tabulate workers, images and memory."""
     scaling, peaks = results["scaling"], results["peak_memory_mb"]
     kinds = ("driver", "driver_live_heap", "worker")
-    rows = [
-        [f"{n} worker(s)", number(value), *("" for _ in kinds)] for n, value in scaling["workers"].items()
-    ]
+    rows = [[f"{n} worker(s)", number(value), *("" for _ in kinds)] for n, value in scaling["workers"].items()]
     rows += [
         [f"{int(n):,} images", number(value), *(number(peaks.get(n, {}).get(kind)) for kind in kinds)]
         for n, value in scaling["images"].items()

@@ -52,10 +52,7 @@ class ScriptedLister:
         first, last = self._numbers(int(label), int(label) + 1) if label else (0, self.count)
         start = int(request.get("ContinuationToken", first))
         stop = min(start + PAGE, last)
-        page: dict[str, Any] = {
-            "IsTruncated": stop < last,
-            "Contents": [self._object(n) for n in range(start, stop)],
-        }
+        page: dict[str, Any] = {"IsTruncated": stop < last, "Contents": [self._object(n) for n in range(start, stop)]}
         return page | ({"NextContinuationToken": str(stop)} if stop < last else {})
 
     def _numbers(self, *labels: int) -> tuple[int, ...]:

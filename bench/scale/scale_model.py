@@ -116,9 +116,7 @@ class Model:
         self.facts = inputs.facts
         details = inputs.results["details"]
         self.bytes: dict[str, float] = details["bytes_per_image"]
-        self.core_ms: dict[str, float] = {
-            stage: details["core_ms_per_further_image"][stage] or 0.0 for stage in STAGES
-        }
+        self.core_ms: dict[str, float] = {stage: details["core_ms_per_further_image"][stage] or 0.0 for stage in STAGES}
         # The throughput of include/cluster.yaml is that of load_images and featurize, as `make forecast` takes it.
         self.vcpu_speed = profile_speed(inputs.profile) * self._core_ms_by_image / 1000
         """What a vCPU of the fleet does of a core of the benchmark's machine."""
@@ -236,9 +234,7 @@ class Model:
         disk_gib = min(disks(self.cluster(nightly)[1:]).values())
         heap = planner["driver_gib"] * 2**30 * planner["heap_for_planning"]
         bytes_of_files = (self.bytes["pixels"] or 0.0) + (self.bytes["features"] or 0.0)
-        per_image_in_plan = (
-            planner["heap_bytes_per_data_file"] * bytes_of_files / (planner["target_file_mb"] * 1e6)
-        )
+        per_image_in_plan = planner["heap_bytes_per_data_file"] * bytes_of_files / (planner["target_file_mb"] * 1e6)
         limits = [
             Limit(
                 "the run's cost ceiling, on a first load",

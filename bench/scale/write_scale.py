@@ -91,10 +91,7 @@ def figures(model: Model) -> dict[str, str]:
 
 def pixels(trial: dict[str, Any]) -> dict[str, str]:
     """Tabulate the features of what is stored of a photo."""
-    names = {
-        "large": "photos with grain, as stored",
-        "large_twice": "the same, twice the pixels on each side",
-    }
+    names = {"large": "photos with grain, as stored", "large_twice": "the same, twice the pixels on each side"}
     names |= {"noise": "seeded noise, as stored", "noise_twice": "the same, twice the pixels on each side"}
     rows = [
         [
@@ -238,9 +235,7 @@ def main() -> int:
     text = document()
     if parser.parse_args().check:
         same = DOCUMENT.is_file() and DOCUMENT.read_text() == text
-        sys.stdout.write(
-            "as computed\n" if same else "docs/scale.md differs: run bench/scale/write_scale.py\n"
-        )
+        sys.stdout.write("as computed\n" if same else "docs/scale.md differs: run bench/scale/write_scale.py\n")
         return 0 if same else 1
     DOCUMENT.write_text(text)
     sys.stdout.write(f"{DOCUMENT}\n")

@@ -27,31 +27,13 @@ from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.errors import ResidencyError
 from fruits_airflow.report.units import weights
 
-from dev.demo.account import (
-    Account,
-    AccountFailed,
-    make_model,
-    start_account,
-)
+from dev.demo.account import Account, AccountFailed, make_model, start_account
 from dev.demo.airflow import USER, Airflow
 from dev.demo.airflow_api import AirflowFailed
 from dev.demo.drawing import draw_fruits
-from dev.demo.preflight import (
-    CannotStart,
-    DemoOptions,
-    check_space,
-    free_port,
-    lock_folder,
-    read_options,
-)
+from dev.demo.preflight import CannotStart, DemoOptions, check_space, free_port, lock_folder, read_options
 from dev.demo.processes import ProcessEnded, Processes, end_leftovers
-from dev.demo.progress import (
-    ENDED,
-    ConsoleReporter,
-    SparkProgress,
-    failed_tasks,
-    watch_run,
-)
+from dev.demo.progress import ENDED, ConsoleReporter, SparkProgress, failed_tasks, watch_run
 from dev.demo.summary import summary
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -121,9 +103,7 @@ def _run(options: DemoOptions, processes: Processes, reporter: ConsoleReporter) 
     airflow_port = free_port(options.airflow_port, "AIRFLOW_PORT")
     aws_port = free_port(options.aws_port, "AWS_PORT")
     ui_port = free_port(0, "")
-    print(
-        f"\nFruits! demo: every process is on this machine, AWS ({options.region}) is played by local_aws.\n"
-    )
+    print(f"\nFruits! demo: every process is on this machine, AWS ({options.region}) is played by local_aws.\n")
 
     local_aws = _local_aws(aws_port, ui_port, _steps_python(options))
     account = start_account(processes, local_aws, _base_env(), options.region)
@@ -132,8 +112,7 @@ def _run(options: DemoOptions, processes: Processes, reporter: ConsoleReporter) 
         reporter.log("engine", "tensorflow: a node has no TensorFlow, so the steps run in .venv-spark")
     stack = account.deploy(REPOSITORY / "include" / "stack.yaml", DEPLOYMENT_ID)
     reporter.log(
-        "stack",
-        f"deployed and looked up: {stack['RawBucket']} (photos), {stack['LakeBucket']} (tables, runs)",
+        "stack", f"deployed and looked up: {stack['RawBucket']} (photos), {stack['LakeBucket']} (tables, runs)"
     )
     model = _model(options, account, stack, reporter)
 
@@ -183,23 +162,17 @@ def _print_results(run: dict[str, Any] | None, reporter: ConsoleReporter) -> Non
     files = [FOLDER / name for name in RESULTS if (FOLDER / name).exists()]
     if run:
         if run["features"].get("weights") == "random":
-            reporter.warn(
-                "weights: random — these vectors mean nothing. Give real weights with WEIGHTS=file.h5."
-            )
+            reporter.warn("weights: random — these vectors mean nothing. Give real weights with WEIGHTS=file.h5.")
         print(f"\n{summary(run, [path.relative_to(REPOSITORY) for path in files])}\n", flush=True)
 
 
-def _model(
-    options: DemoOptions, account: Account, stack: dict[str, str], reporter: ConsoleReporter
-) -> dict[str, Any]:
+def _model(options: DemoOptions, account: Account, stack: dict[str, str], reporter: ConsoleReporter) -> dict[str, Any]:
     reporter.log("model", "converting the weights for the broadcast (once for each weights file)")
     log = FOLDER / "logs" / "make_model.log"
     model = make_model(SPARK_PYTHON, MODELS, options.weights, log, reporter.warn)
     for model_id in (model["model_id"], model["reference_model_id"]):
         account.upload_model(MODELS / model_id, stack["LakeBucket"])
-    reporter.log(
-        "model", f"MobileNetV2, weights: {weights(model['weights'])}, model_id {model['model_id'][:12]}"
-    )
+    reporter.log("model", f"MobileNetV2, weights: {weights(model['weights'])}, model_id {model['model_id'][:12]}")
     return model
 
 
@@ -214,11 +187,7 @@ def _upload(options: DemoOptions, account: Account, stack: dict[str, str], repor
 
 
 def _second_night(
-    airflow: Airflow,
-    account: Account,
-    stack: dict[str, str],
-    conf: Mapping[str, Any],
-    reporter: ConsoleReporter,
+    airflow: Airflow, account: Account, stack: dict[str, str], conf: Mapping[str, Any], reporter: ConsoleReporter
 ) -> None:
     """Run the same photos again, which is skipped without a cluster."""
     run_id = f"again__{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}"

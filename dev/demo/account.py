@@ -75,11 +75,7 @@ class Account:
             AccountFailed: A resource could not be created, or differs from the template; the message has the reason.
         """
         # Create what a real account may leave out, too: it costs nothing here, and it is tested.
-        parameters = {
-            "DeploymentId": deployment_id,
-            "RawPrefix": "images/",
-            "AlarmEmail": "accounts@example.org",
-        }
+        parameters = {"DeploymentId": deployment_id, "RawPrefix": "images/", "AlarmEmail": "accounts@example.org"}
         formation = self.client("cloudformation")
         formation.create_stack(
             StackName=STACK,
@@ -97,9 +93,7 @@ class Account:
             raise AccountFailed(f"{template} was deployed, but {'; '.join(differences)}")
         return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
 
-    def upload_folder(
-        self, folder: Path, bucket: str, prefix: str, report: Callable[[str], object] = print
-    ) -> int:
+    def upload_folder(self, folder: Path, bucket: str, prefix: str, report: Callable[[str], object] = print) -> int:
         """Upload the photos of `folder` below `prefix`; return how many. `report` receives what is left out."""
         s3 = self.client("s3")
         files = image_files(folder, report)
@@ -137,9 +131,7 @@ def start_account(processes: Processes, argv: list[str | Path], env: dict[str, s
         AccountFailed: It is not ready after READY_SECONDS.
         ProcessEnded: It ended; the message has the end of its log.
     """
-    keys = dict(
-        zip(KEY_NAMES, ("DEMO" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30)), strict=True)
-    )
+    keys = dict(zip(KEY_NAMES, ("DEMO" + secrets.token_hex(8).upper(), secrets.token_urlsafe(30)), strict=True))
     processes.start("local_aws", argv, env | {f"LOCAL_{name}": value for name, value in keys.items()})
     deadline = time.monotonic() + READY_SECONDS
     while True:

@@ -100,12 +100,7 @@ def draw_fruit(label: str, rng: random.Random) -> Image.Image:
 
 
 def _paint(
-    canvas: Image.Image,
-    fruit: Fruit,
-    rng: random.Random,
-    scale: float,
-    angle: float,
-    centre: tuple[float, ...],
+    canvas: Image.Image, fruit: Fruit, rng: random.Random, scale: float, angle: float, centre: tuple[float, ...]
 ) -> None:
     """Paint one body with its shadow: round shading, patterned skin and a highlight within a turned outline."""
     px = CANVAS_PX * scale

@@ -166,9 +166,7 @@ def _images(value: str) -> Path | None:
         return None
     folder = Path(value).expanduser()
     if not folder.is_dir():
-        raise CannotStart(
-            f"IMAGES={value} is not a folder: name one that holds fruit photos, or leave it out"
-        )
+        raise CannotStart(f"IMAGES={value} is not a folder: name one that holds fruit photos, or leave it out")
     if RESULTS.is_relative_to(folder.resolve()):
         raise CannotStart(
             f"IMAGES={value} holds {RESULTS}, where the demo writes: its results would be taken for photos; name a "
@@ -226,7 +224,5 @@ def _number(environ: Mapping[str, str], name: str, kind: type[int] | type[float]
 def _port(environ: Mapping[str, str], name: str) -> int:
     port = int(_number(environ, name, int, "a port number")) if environ.get(name) else 0
     if not 0 <= port <= 65535:
-        raise CannotStart(
-            f"{name}={port} is not a port: give 1024 to 65535, or leave it out for any free one"
-        )
+        raise CannotStart(f"{name}={port} is not a port: give 1024 to 65535, or leave it out for any free one")
     return port

@@ -76,9 +76,7 @@ class Processes:
             process.wait()
         self._running.clear()
 
-    def _popen(
-        self, name: str, argv: Sequence[str | Path], env: Mapping[str, str]
-    ) -> subprocess.Popen[bytes]:
+    def _popen(self, name: str, argv: Sequence[str | Path], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         log = self.log_path(name)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as out:

@@ -39,9 +39,7 @@ class ConsoleReporter:
         print(f"{strong[0]}  !!!!  {text}  {strong[1]}", flush=True)
 
 
-def watch_run(
-    airflow: AirflowApi, dag_id: str, run_id: str, reporter: ConsoleReporter, spark: SparkProgress
-) -> str:
+def watch_run(airflow: AirflowApi, dag_id: str, run_id: str, reporter: ConsoleReporter, spark: SparkProgress) -> str:
     """Report each change of a task and the progress of Spark until the run ends; return its state.
 
     A request without an answer is repeated, since a busy machine may be slow.
@@ -114,10 +112,6 @@ def _start(task: dict[str, Any]) -> str:
 
 
 def _describe(task: dict[str, Any]) -> str:
-    duration = (
-        f"{task['duration']:.1f} s"
-        if task["state"] not in ("running", "deferred") and task["duration"]
-        else ""
-    )
+    duration = f"{task['duration']:.1f} s" if task["state"] not in ("running", "deferred") and task["duration"] else ""
     attempt = f"attempt {task['try_number']}" if task["try_number"] > 1 else ""
     return "  ".join(part for part in (task["state"], duration, attempt) if part)

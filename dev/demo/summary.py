@@ -72,16 +72,11 @@ def _features(features: Mapping[str, Any]) -> str:
 def _pca(pca: Mapping[str, Any]) -> str:
     if not pca.get("k"):
         return "none"
-    return (
-        f"{pca['k']} of 1280 components keep {pca['explained_variance']:.1%} of the variance "
-        f"of {pca['n']} vectors"
-    )
+    return f"{pca['k']} of 1280 components keep {pca['explained_variance']:.1%} of the variance of {pca['n']} vectors"
 
 
 def _volume(volumes: Mapping[str, int]) -> str:
-    return " → ".join(
-        f"{name} {size(volumes.get(name, 0))}" for name in ("input", "pixels", "features", "pca")
-    )
+    return " → ".join(f"{name} {size(volumes.get(name, 0))}" for name in ("input", "pixels", "features", "pca"))
 
 
 def _quality(quality: Mapping[str, Any]) -> str:

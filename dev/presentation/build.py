@@ -31,9 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=BUILD, help="folder of the PDFs (default: %(default)s)")
     parser.add_argument("--bench", type=Path, default=BENCH, help="published benchmark, if there is one")
-    parser.add_argument(
-        "--png", action="store_true", help="each page as a picture too, in build/presentation/"
-    )
+    parser.add_argument("--png", action="store_true", help="each page as a picture too, in build/presentation/")
     arguments = parser.parse_args(argv)
     write_inputs(arguments.bench)
     for language in LANGUAGES:
@@ -127,9 +125,7 @@ def _pinned(environment: str, package: str) -> str:
     lock = (ROOT / "requirements" / f"{environment}.lock").read_text()
     match = re.search(rf"^{re.escape(package)}==(\S+)", lock, re.M)
     if match is None:
-        raise SystemExit(
-            f"ERROR: requirements/{environment}.lock has no {package}, which the presentation names"
-        )
+        raise SystemExit(f"ERROR: requirements/{environment}.lock has no {package}, which the presentation names")
     return match[1]
 
 

@@ -11,14 +11,8 @@ from moto.cloudformation.exceptions import ValidationError
 _MEMBERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "Id": ("ID", str),
     "ExpirationInDays": ("Expiration", lambda days: {"Days": int(days)}),
-    "ExpiredObjectDeleteMarker": (
-        "Expiration",
-        lambda value: {"ExpiredObjectDeleteMarker": str(value) == "True"},
-    ),
-    "NoncurrentVersionExpirationInDays": (
-        "NoncurrentVersionExpiration",
-        lambda days: {"NoncurrentDays": int(days)},
-    ),
+    "ExpiredObjectDeleteMarker": ("Expiration", lambda value: {"ExpiredObjectDeleteMarker": str(value) == "True"}),
+    "NoncurrentVersionExpirationInDays": ("NoncurrentVersionExpiration", lambda days: {"NoncurrentDays": int(days)}),
     "NoncurrentVersionExpiration": (
         "NoncurrentVersionExpiration",
         lambda value: {key: int(number) for key, number in value.items()},
@@ -29,9 +23,7 @@ _MEMBERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     ),
     "Transitions": (
         "Transitions",
-        lambda items: [
-            {"Days": int(item["TransitionInDays"]), "StorageClass": item["StorageClass"]} for item in items
-        ],
+        lambda items: [{"Days": int(item["TransitionInDays"]), "StorageClass": item["StorageClass"]} for item in items],
     ),
 }
 
@@ -47,9 +39,7 @@ def api_rules(rules: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _api_rule(rule: dict[str, Any]) -> dict[str, Any]:
     if unknown := sorted(rule.keys() - _MEMBERS.keys() - {"Status", "Prefix"}):
-        raise ValidationError(
-            message=f"local_aws does not implement {', '.join(unknown)} of a lifecycle rule."
-        )
+        raise ValidationError(message=f"local_aws does not implement {', '.join(unknown)} of a lifecycle rule.")
     result: dict[str, Any] = {"Status": rule["Status"], "Filter": {"Prefix": rule.get("Prefix", "")}}
     for name, (member, convert) in _MEMBERS.items():
         if name in rule:

@@ -84,9 +84,7 @@ class RegionalResourceMap(parsing.ResourceMap):
 class StrictCloudFormationBackend(CloudFormationBackend):
     """moto's, but an unknown type fails the call, and a resource that cannot be created rolls the stack back."""
 
-    def create_stack(
-        self, name: str, template: str, parameters: dict[str, Any], *args: Any, **kwargs: Any
-    ) -> Stack:
+    def create_stack(self, name: str, template: str, parameters: dict[str, Any], *args: Any, **kwargs: Any) -> Stack:
         """Create a stack and return it, CREATE_COMPLETE or (with the reason in its events) ROLLBACK_COMPLETE.
 
         Raises:
@@ -132,9 +130,7 @@ class StrictCloudFormationBackend(CloudFormationBackend):
 
     def _conditions(self, name: str, template: dict[str, Any], parameters: dict[str, Any]) -> dict[str, bool]:
         """Return the values of the template's conditions."""
-        resources = RegionalResourceMap(
-            "", name, parameters, {}, self.region_name, self.account_id, template, {}
-        )
+        resources = RegionalResourceMap("", name, parameters, {}, self.region_name, self.account_id, template, {})
         resources.load()
         return dict(resources.lazy_condition_map.items())
 
@@ -146,9 +142,7 @@ class StrictCloudFormationBackend(CloudFormationBackend):
         """
         change_set = self.describe_change_set(change_set_name)
         if change_set is None or change_set.execution_status != "AVAILABLE":
-            raise ValidationError(
-                message=f"ChangeSet [{change_set_name}] cannot be executed in its current status"
-            )
+            raise ValidationError(message=f"ChangeSet [{change_set_name}] cannot be executed in its current status")
         if change_set.change_set_type == "UPDATE":
             self._require_possible_update(change_set.stack, change_set.template, dict(change_set.parameters))
         change_set.execution_status = "EXECUTE_IN_PROGRESS"
@@ -262,9 +256,7 @@ def _check_types(template: dict[str, Any]) -> None:
     known = (parsing.get_model_map().keys() | set(parsing.NULL_MODELS)) - _NOT_HERE
     unknown = sorted({resource["Type"] for resource in (template.get("Resources") or {}).values()} - known)
     if unknown:
-        raise ValidationError(
-            message=f"Template format error: Unrecognized resource types: [{', '.join(unknown)}]"
-        )
+        raise ValidationError(message=f"Template format error: Unrecognized resource types: [{', '.join(unknown)}]")
 
 
 _MOTO_OUTPUTS = vars(Stack)["outputs"].fget

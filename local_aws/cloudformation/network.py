@@ -55,9 +55,7 @@ class _Ec2(CompleteResource):
     @classmethod
     def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
         # AWS replaces these resources
-        raise ValidationError(
-            message=f"local_aws cannot update {cls.kind} {resource_id}: delete and create the stack."
-        )
+        raise ValidationError(message=f"local_aws cannot update {cls.kind} {resource_id}: delete and create the stack.")
 
     @classmethod
     def delete(cls, resource_id: str, scope: Scope) -> None:
@@ -85,9 +83,7 @@ class Vpc(_Ec2, CloudFormationModel):
         rest = {key: value for key, value in properties.items() if key not in switches}
         vpc = super().create(name, rest, scope)
         for switch, value in switches.items():
-            scope.client("ec2").modify_vpc_attribute(
-                VpcId=vpc.physical_resource_id, **{switch: {"Value": value}}
-            )
+            scope.client("ec2").modify_vpc_attribute(VpcId=vpc.physical_resource_id, **{switch: {"Value": value}})
         return vpc
 
     @classmethod

@@ -107,12 +107,7 @@ class CompleteResource:
 
     @classmethod
     def create_from_cloudformation_json(
-        cls,
-        resource_name: str,
-        cloudformation_json: Properties,
-        account_id: str,
-        region_name: str,
-        **_kwargs: Any,
+        cls, resource_name: str, cloudformation_json: Properties, account_id: str, region_name: str, **_kwargs: Any
     ) -> Any:
         scope = Scope(account_id, region_name, cls.clients)
         return cls.create(resource_name, cls._properties(cloudformation_json), scope)
@@ -265,14 +260,7 @@ class Role(CompleteResource, CloudFormationModel):
 
     kind = "AWS::IAM::Role"
     known = (
-        *(
-            "RoleName",
-            "Path",
-            "Description",
-            "AssumeRolePolicyDocument",
-            "MaxSessionDuration",
-            "Policies",
-        ),
+        *("RoleName", "Path", "Description", "AssumeRolePolicyDocument", "MaxSessionDuration", "Policies"),
         *("ManagedPolicyArns", "PermissionsBoundary", "Tags"),
     )
     name_property = "RoleName"

@@ -38,12 +38,7 @@ class Cluster:
     """
 
     def __init__(
-        self,
-        request: dict[str, Any],
-        runtime: Runtime,
-        region: str,
-        arn_prefix: str,
-        problem: str | None = None,
+        self, request: dict[str, Any], runtime: Runtime, region: str, arn_prefix: str, problem: str | None = None
     ) -> None:
         self.id = new_id("j")
         self.arn = f"{arn_prefix}:cluster/{self.id}"

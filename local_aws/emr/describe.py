@@ -11,13 +11,7 @@ from local_aws.emr.validation import subnets_of
 # Members of `Cluster` and `Ec2InstanceAttributes` that repeat the request.
 _OF_REQUEST = (
     *("LogEncryptionKmsKeyId", "ReleaseLabel", "ServiceRole", "SecurityConfiguration", "AutoScalingRole"),
-    *(
-        "CustomAmiId",
-        "EbsRootVolumeSize",
-        "EbsRootVolumeIops",
-        "EbsRootVolumeThroughput",
-        "RepoUpgradeOnBoot",
-    ),
+    *("CustomAmiId", "EbsRootVolumeSize", "EbsRootVolumeIops", "EbsRootVolumeThroughput", "RepoUpgradeOnBoot"),
     *("KerberosAttributes", "OSReleaseLabel"),
 )
 _OF_INSTANCES = (

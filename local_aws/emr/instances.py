@@ -52,11 +52,7 @@ class Instance:
             "PublicDnsName": "",
             "PrivateDnsName": f"ip-{address.replace('.', '-')}.{self.region}.compute.internal",
             "PrivateIpAddress": address,
-            "Status": {
-                "State": self.state,
-                "StateChangeReason": self.reason,
-                "Timeline": self.timeline.describe(),
-            },
+            "Status": {"State": self.state, "StateChangeReason": self.reason, "Timeline": self.timeline.describe()},
             "InstanceGroupId": self.group_id,
             "InstanceFleetId": self.fleet_id,
             "Market": self.market,
@@ -102,11 +98,7 @@ class MachineSet:
         common = {
             "Id": self.id,
             "Name": self.config.get("Name") or self.role.title(),
-            "Status": {
-                "State": self.state,
-                "StateChangeReason": self.reason,
-                "Timeline": self.timeline.describe(),
-            },
+            "Status": {"State": self.state, "StateChangeReason": self.reason, "Timeline": self.timeline.describe()},
         }
         if self.is_fleet:
             return common | {
@@ -119,9 +111,7 @@ class MachineSet:
                     {
                         "InstanceType": item["InstanceType"],
                         "WeightedCapacity": item.get("WeightedCapacity", 1),
-                        "BidPriceAsPercentageOfOnDemandPrice": item.get(
-                            "BidPriceAsPercentageOfOnDemandPrice"
-                        ),
+                        "BidPriceAsPercentageOfOnDemandPrice": item.get("BidPriceAsPercentageOfOnDemandPrice"),
                         "Configurations": item.get("Configurations") or [],
                     }
                     for item in self.config.get("InstanceTypeConfigs") or []
@@ -141,8 +131,7 @@ class MachineSet:
 
     def _provisioned(self, running: list[Instance], market: str) -> int:
         weight = {
-            item["InstanceType"]: item.get("WeightedCapacity", 1)
-            for item in self.config.get("InstanceTypeConfigs", [])
+            item["InstanceType"]: item.get("WeightedCapacity", 1) for item in self.config.get("InstanceTypeConfigs", [])
         }
         return sum(weight.get(machine.instance_type, 1) for machine in running if machine.market == market)
 
@@ -150,9 +139,7 @@ class MachineSet:
 def machine_sets(instances: dict[str, Any], region: str, now: datetime) -> list[MachineSet]:
     """Return the groups or fleets of a valid `JobFlowInstancesConfig`, with their machines still PROVISIONING."""
     if fleets := instances.get("InstanceFleets"):
-        sets = [
-            MachineSet(item, item["InstanceFleetType"], True, new_id("if"), Timeline(now)) for item in fleets
-        ]
+        sets = [MachineSet(item, item["InstanceFleetType"], True, new_id("if"), Timeline(now)) for item in fleets]
     else:
         groups = instances["InstanceGroups"]
         sets = [MachineSet(item, item["InstanceRole"], False, new_id("ig"), Timeline(now)) for item in groups]

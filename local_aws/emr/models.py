@@ -166,14 +166,10 @@ class EmrBackend(BaseBackend):
         try:
             json.loads(document)
         except ValueError as error:
-            raise errors.InvalidRequestException(
-                f"Security configuration is not valid JSON: {error}."
-            ) from None
+            raise errors.InvalidRequestException(f"Security configuration is not valid JSON: {error}.") from None
         with self._lock:
             if name in self.security_configurations:
-                raise errors.InvalidRequestException(
-                    f"SecurityConfiguration with name '{name}' already exists."
-                )
+                raise errors.InvalidRequestException(f"SecurityConfiguration with name '{name}' already exists.")
             configuration = SecurityConfiguration(name, document)
             self.security_configurations[name] = configuration
             return configuration

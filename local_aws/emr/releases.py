@@ -48,6 +48,5 @@ def applications(label: str, requested: list[dict[str, Any]]) -> list[dict[str, 
     """Return the applications of a cluster, with the version in the release where it is known."""
     versions = {"Spark": EXTRA.get(label, "")}
     return [
-        {"Name": item["Name"], "Version": item.get("Version") or versions.get(item["Name"], "")}
-        for item in requested
+        {"Name": item["Name"], "Version": item.get("Version") or versions.get(item["Name"], "")} for item in requested
     ]

@@ -107,9 +107,7 @@ class EmrResponse(BaseResponse):
         cluster, step_ids = self._cluster(), self._get_param("StepIds", [])
         at_once = self._get_param("StepCancellationOption") == "TERMINATE_PROCESS"
         steps = [self.backend.step(cluster.id, step_id) for step_id in step_ids]
-        return ActionResult(
-            {"CancelStepsInfoList": [cluster.cancel_step(step, at_once=at_once) for step in steps]}
-        )
+        return ActionResult({"CancelStepsInfoList": [cluster.cancel_step(step, at_once=at_once) for step in steps]})
 
     # machines
 

@@ -44,11 +44,7 @@ class Step:
         status: dict[str, Any] = {
             "State": self.state,
             "StateChangeReason": {"Message": self.message} if self.message else {},
-            "Timeline": {
-                "CreationDateTime": self.created,
-                "StartDateTime": self.started,
-                "EndDateTime": self.ended,
-            },
+            "Timeline": {"CreationDateTime": self.created, "StartDateTime": self.started, "EndDateTime": self.ended},
         }
         if self.failure:
             status["FailureDetails"] = self.failure

@@ -57,9 +57,7 @@ def check_run_job_flow(request: Mapping[str, Any], region: str, account: Account
     if security and security not in account.security_configurations:
         raise InvalidRequestException(f"Security configuration with name '{security}' does not exist.")
     if request.get("LogUri") and not re.fullmatch(r"s3[an]?://[^/]+(/.*)?", request["LogUri"]):
-        raise ValidationException(
-            f"The log URI {request['LogUri']} is not valid: it must be an Amazon S3 location."
-        )
+        raise ValidationException(f"The log URI {request['LogUri']} is not valid: it must be an Amazon S3 location.")
     if len(request.get("BootstrapActions") or []) > 16:
         raise ValidationException("A maximum of 16 bootstrap actions can be specified.")
     check_tags(request.get("Tags") or [])
@@ -174,13 +172,9 @@ def check_tags(tags: Sequence[Mapping[str, Any]]) -> None:
     for tag in tags:
         key, value = tag.get("Key") or "", tag.get("Value") or ""
         if not key or key.lower().startswith("aws:"):
-            raise ValidationException(
-                f"Invalid tag key: {key!r}. Tag keys must not be empty or begin with 'aws:'."
-            )
+            raise ValidationException(f"Invalid tag key: {key!r}. Tag keys must not be empty or begin with 'aws:'.")
         if len(key) > 128 or len(value) > 256:
-            raise ValidationException(
-                f"Tag {key[:128]!r} is too long: 128 characters for a key, 256 for a value."
-            )
+            raise ValidationException(f"Tag {key[:128]!r} is too long: 128 characters for a key, 256 for a value.")
 
 
 def check_auto_termination(policy: Mapping[str, Any] | None) -> None:

@@ -59,9 +59,7 @@ class FaultyClusters(Hooks):
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
-        self._states: weakref.WeakKeyDictionary[ClusterView, list[tuple[float, str]]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._states: weakref.WeakKeyDictionary[ClusterView, list[tuple[float, str]]] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def state_at(self, cluster: ClusterView, moment: float) -> str | None:
@@ -79,9 +77,7 @@ class FaultyClusters(Hooks):
             if states and states[-1][1] == cluster.state:
                 return
             states.append((time.time(), cluster.state))
-        for fault in self._strike(
-            "cluster_lost", cluster.name, lambda fault: fault.step == ".*", cluster.state
-        ):
+        for fault in self._strike("cluster_lost", cluster.name, lambda fault: fault.step == ".*", cluster.state):
             _lose(cluster, fault)
 
     def stays(self, cluster: ClusterView) -> bool:

@@ -31,9 +31,7 @@ class FaultyWire(Interceptor):
 
     def before(self, call: Call) -> Reply | None:
         """Apply the faults before and during the effect."""
-        struck = (
-            [] if call.service == "local_aws" else self._faults.strike(WIRE, lambda fault: fault.is_for(call))
-        )
+        struck = [] if call.service == "local_aws" else self._faults.strike(WIRE, lambda fault: fault.is_for(call))
         call.environ[_STRUCK] = struck
         for fault in struck:
             if fault.when == "before" and (answer := _before(call, fault)):

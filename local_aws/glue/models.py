@@ -13,9 +13,7 @@ class ConcurrentModification(JsonRESTError):
     """The table has changed since it was read."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "ConcurrentModificationException", "Update table failed due to concurrent modifications."
-        )
+        super().__init__("ConcurrentModificationException", "Update table failed due to concurrent modifications.")
 
 
 class StrictGlueBackend(GlueBackend):

@@ -47,9 +47,7 @@ def _get_permission(bucket: Any, action: str, resource: str) -> PermissionResult
     policy = json.loads(bucket.policy)
     statements = policy["Statement"] if isinstance(policy["Statement"], list) else [policy["Statement"]]
     policy["Statement"] = [
-        statement
-        for statement in statements
-        if not (statement["Effect"] == "Deny" and statement.get("Condition"))
+        statement for statement in statements if not (statement["Effect"] == "Deny" and statement.get("Condition"))
     ]
     return IAMPolicy(json.dumps(policy)).is_action_permitted(action, resource)
 

@@ -30,16 +30,7 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def git(folder: Path, *arguments: str) -> None:
-    who = (
-        "-c",
-        "user.name=a",
-        "-c",
-        "user.email=a@b",
-        "-c",
-        "commit.gpgsign=false",
-        "-c",
-        "core.hooksPath=/dev/null",
-    )
+    who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null")
     subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True)
 
 
@@ -93,9 +84,7 @@ def test_publishing_from_a_changed_tree_is_refused_before_anything_is_run(
     assert "Commit them" in capsys.readouterr().err
 
 
-def test_a_shallow_clone_has_no_whole_history(
-    history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_shallow_clone_has_no_whole_history(history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert commits.history_is_whole()
     (history / "bench" / "suite.py").write_text("2\n")
     commit(history)

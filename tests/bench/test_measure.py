@@ -109,9 +109,7 @@ def test_a_jvm_that_never_collected_tells_nothing(tmp_path: Path) -> None:
 
 def test_a_failing_contestant_is_an_error_with_its_last_words(tmp_path: Path) -> None:
     with pytest.raises(measure.RunFailed, match="out of fruit"):
-        measure.run(
-            [sys.executable, "-c", "raise SystemExit('out of fruit')"], tmp_path / "log", os.environ, tmp_path
-        )
+        measure.run([sys.executable, "-c", "raise SystemExit('out of fruit')"], tmp_path / "log", os.environ, tmp_path)
 
 
 def test_the_answer_is_the_last_line_of_json() -> None:

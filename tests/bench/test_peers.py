@@ -30,10 +30,7 @@ def run(module: str, out: Path, *arguments: object) -> None:
     path = f"{REPOSITORY}:{REPOSITORY / 'spark_jobs'}"
     env = ours.environment() | {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
     subprocess.run(
-        [sys.executable, "-m", module, "--out", out, *map(str, arguments)],
-        check=True,
-        env=env,
-        cwd=REPOSITORY,
+        [sys.executable, "-m", module, "--out", out, *map(str, arguments)], check=True, env=env, cwd=REPOSITORY
     )
 
 
@@ -47,9 +44,7 @@ def features(name: str, work: Path, model: ours.Model, photos: Path) -> dict[str
 
 
 @pytest.mark.parametrize("name", list(suite.PEERS))
-def test_a_peer_gives_the_features_of_the_plain_loop(
-    name: str, work: Path, model: ours.Model, eight: Path
-) -> None:
+def test_a_peer_gives_the_features_of_the_plain_loop(name: str, work: Path, model: ours.Model, eight: Path) -> None:
     reference = features("no_spark_limit", work, model, eight)
     rows = features(name, work, model, eight)
     assert rows.keys() == reference.keys()

@@ -52,10 +52,7 @@ def made_up(sizes: Sizes) -> list[Run]:
         runs += [chain(size, 2, repeat) for size in {sizes.peers, *sizes.images}]
         runs.append(chain(sizes.peers, 1, repeat))
         nights = {"full": sizes.images[-1], "one_percent": sizes.images[-1] // 100, "nothing_new": 0}
-        runs += [
-            replace(chain(new, 2, repeat, "night", kind), size=sizes.images[-1])
-            for kind, new in nights.items()
-        ]
+        runs += [replace(chain(new, 2, repeat, "night", kind), size=sizes.images[-1]) for kind, new in nights.items()]
         for name in ("no_spark_limit", FASTEST_PEER):
             took = 10 + sizes.images[-1] / 100 + repeat
             runs.append(Run("peers", name, sizes.images[-1], 2, repeat, {"seconds": took}, 0.5))
@@ -71,11 +68,7 @@ def made_up(sizes: Sizes) -> list[Run]:
                 runs.append(Run("peers", name, size, 2, repeat, figures, 0.5))
         for rows in sizes.pca:
             for name in ("fruits", *PCA_PEERS):
-                figures = {
-                    "seconds": 3.0 + rows / 50_000 + repeat,
-                    "max_relative_error": 1e-9,
-                    "subspace_sine": 1e-6,
-                }
+                figures = {"seconds": 3.0 + rows / 50_000 + repeat, "max_relative_error": 1e-9, "subspace_sine": 1e-6}
                 runs.append(Run("pca", name, rows, 2, repeat, figures, 0.5))
     return runs
 
@@ -126,9 +119,8 @@ def test_a_row_is_summed_on_all_cores_of_the_driver() -> None:
 def test_it_is_said_which_commit_was_measured_and_where_sections_differ() -> None:
     runs = [replace(run, commit="abc" if run.section == "pca" else "old") for run in made_up(FULL)]
     mixed = results.summarize(runs, FULL, 2, dict(MACHINE))
-    assert (
-        "pca at commit abc; batching, chain, memory, night, peers at commit old; medians of 3"
-        in tables.setting(mixed)
+    assert "pca at commit abc; batching, chain, memory, night, peers at commit old; medians of 3" in tables.setting(
+        mixed
     )
     alike = results.summarize([replace(run, commit="old") for run in runs], FULL, 2, dict(MACHINE))
     assert " commit old; medians of 3" in tables.setting(alike)
@@ -137,16 +129,13 @@ def test_it_is_said_which_commit_was_measured_and_where_sections_differ() -> Non
 def with_figure(runs: list[Run], size: int, **figures: float) -> list[Run]:
     """The same runs, our chain over `size` photos with other figures."""
     return [
-        replace(run, figures=run.figures | figures)
-        if run.section in ("chain", "memory") and run.size == size
-        else run
+        replace(run, figures=run.figures | figures) if run.section in ("chain", "memory") and run.size == size else run
         for run in runs
     ]
 
 
 @pytest.mark.parametrize(
-    ("what", "label"),
-    [("driver_live_heap", "live heap of a driver"), ("worker", "resident memory of a worker")],
+    ("what", "label"), [("driver_live_heap", "live heap of a driver"), ("worker", "resident memory of a worker")]
 )
 def test_memory_that_grows_with_the_images_is_not_what_was_asked_for(what: str, label: str) -> None:
     flat = results.summarize(made_up(FULL), FULL, 2, dict(MACHINE))
@@ -157,9 +146,7 @@ def test_memory_that_grows_with_the_images_is_not_what_was_asked_for(what: str, 
         (row,) = (row for row in ratios.expectations(figures) if row.label == compared)
         assert row.met is met
         (line,) = (
-            line
-            for line in readme.markdown(tables.against_expectation(figures)).splitlines()
-            if compared in line
+            line for line in readme.markdown(tables.against_expectation(figures)).splitlines() if compared in line
         )
         assert "≤ 1.25 times" in line
         assert ("not met" in line) is not met
@@ -174,9 +161,7 @@ def test_resident_memory_of_a_driver_is_told_and_not_judged() -> None:
 
 def test_running_the_model_and_the_whole_job_are_two_ratios() -> None:
     figures = results.summarize(made_up(FULL), FULL, 2, dict(MACHINE))
-    assert figures["ratios"]["featurize_over_limit"] == pytest.approx(
-        (10 + 20 + 1) / (5 + 5 + 1 - 4), abs=1e-3
-    )
+    assert figures["ratios"]["featurize_over_limit"] == pytest.approx((10 + 20 + 1) / (5 + 5 + 1 - 4), abs=1e-3)
     assert figures["ratios"]["whole_job_over_limit"] == pytest.approx((10 + 20 + 1) / (5 + 5 + 1), abs=1e-3)
     large = figures["ratios"]["large"]
     assert large["whole_job_over_limit"] < large["featurize_over_limit"]
@@ -214,10 +199,7 @@ def test_publishing_a_quick_run_keeps_the_results_of_the_full_one(tmp_path, monk
     full = readme.PUBLISHED.read_bytes()
     readme.publish(results.summarize(made_up(QUICK), QUICK, 2, dict(MACHINE), 400.0))
     assert readme.PUBLISHED.read_bytes() == full
-    assert (
-        "The suite took 45 minutes; quick mode 7 minutes (2026-01-01, commit abc)."
-        in readme.README.read_text()
-    )
+    assert "The suite took 45 minutes; quick mode 7 minutes (2026-01-01, commit abc)." in readme.README.read_text()
 
 
 def test_the_page_is_whole_and_needs_no_network(figures: dict) -> None:

@@ -32,12 +32,7 @@ def made_up() -> model.Model:
     return model.Model(
         model.Inputs(
             results={"details": details},
-            trial={
-                "keys": 1_000_000,
-                "list_and_write_s": 10.0,
-                "listing_bytes": 40_000_000,
-                "peak_memory_mb": 200,
-            },
+            trial={"keys": 1_000_000, "list_and_write_s": 10.0, "listing_bytes": 40_000_000, "peak_memory_mb": 200},
             photos={
                 "small": {"clean_ms": 0.5, "fill_ms": 0.3, "bytes": 5000, "stored_bytes": 12_000},
                 "phone": {"clean_ms": 30.5, "fill_ms": 3.3, "bytes": 3_000_000, "stored_bytes": 300_000},

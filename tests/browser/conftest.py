@@ -49,11 +49,7 @@ class Lake:
             list(
                 pool.map(
                     lambda item: self.s3.put_object(Bucket=LAKE, Key=item[0], Body=item[1]),
-                    [
-                        (f"runs/{run}/{name}", body)
-                        for run, parts in folders.items()
-                        for name, body in parts.items()
-                    ],
+                    [(f"runs/{run}/{name}", body) for run, parts in folders.items() for name, body in parts.items()],
                 )
             )
 
@@ -104,12 +100,7 @@ def browser() -> Iterator[Browser]:
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     with laptop.local_aws(tmp_path_factory.mktemp("aws")) as endpoint:
         forwarder = Forwarder(urlsplit(endpoint).port or 0)
-        s3 = boto3.client(
-            "s3",
-            endpoint_url=endpoint,
-            region_name=laptop.REGION,
-            **FOR_CLIENT,
-        )
+        s3 = boto3.client("s3", endpoint_url=endpoint, region_name=laptop.REGION, **FOR_CLIENT)
         s3.create_bucket(Bucket=LAKE, CreateBucketConfiguration={"LocationConstraint": laptop.REGION})
         yield Lake(s3, forwarder)
         forwarder.close()
@@ -137,11 +128,7 @@ def airflow(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     env = {
-        **{
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("AIRFLOW", "FRUITS_", "AWS_"))
-        },
+        **{name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "FRUITS_", "AWS_"))},
         **laptop.aws_environment(f"http://127.0.0.1:{lake.aws.port}"),
         "FRUITS_DEPLOYMENT_ID": "browser",
         "FRUITS_RAW_BUCKET": "browser-raw",
@@ -159,9 +146,7 @@ def airflow(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
     }
     airflow = [sys.executable, "-m", "airflow"]
     log = (home / "airflow.log").open("w")
-    subprocess.run(
-        [*airflow, "db", "migrate"], env=env, stdout=log, stderr=log, check=True, timeout=START_SECONDS
-    )
+    subprocess.run([*airflow, "db", "migrate"], env=env, stdout=log, stderr=log, check=True, timeout=START_SECONDS)
     server = subprocess.Popen(
         [*airflow, "api-server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
         env=env,
@@ -170,12 +155,7 @@ def airflow(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ap
     )
     try:
         subprocess.run(
-            [*airflow, "dags", "reserialize"],
-            env=env,
-            stdout=log,
-            stderr=log,
-            check=True,
-            timeout=START_SECONDS,
+            [*airflow, "dags", "reserialize"], env=env, stdout=log, stderr=log, check=True, timeout=START_SECONDS
         )
         until(lambda: healthy(url), lambda: (home / "airflow.log").read_text()[-4000:])
         yield ApiServer(url, trigger(url))
@@ -192,9 +172,7 @@ def trigger(url: str) -> str:
         api.headers["Authorization"] = f"Bearer {reply.raise_for_status().json()['access_token']}"
         api.patch("/dags/fruits_pipeline", json={"is_paused": False}).raise_for_status()
         run = {"dag_run_id": SECOND, "logical_date": None, "conf": {}}
-        return str(
-            api.post("/dags/fruits_pipeline/dagRuns", json=run).raise_for_status().json()["dag_run_id"]
-        )
+        return str(api.post("/dags/fruits_pipeline/dagRuns", json=run).raise_for_status().json()["dag_run_id"])
 
 
 def healthy(url: str) -> bool:

@@ -65,24 +65,14 @@ def good_run(run_id: str, **changes: Any) -> dict[str, bytes]:
             "rejects_by_code": {"not_an_image": 1, "truncated": 1},
             "reject_examples": [
                 {"source_key": "photos/Apple/not_found.jpg", "error_code": "not_an_image", "detail": "HTML"},
-                {
-                    "source_key": "photos/Apple/truncated.jpg",
-                    "error_code": "truncated",
-                    "detail": "cut short",
-                },
+                {"source_key": "photos/Apple/truncated.jpg", "error_code": "truncated", "detail": "cut short"},
             ],
             "metadata_stripped": 64,
             "bytes": {"input": 961_300, "pixels": 2_301_112},
         },
         "featurize": {
             "seconds": 14.9,
-            "features": {
-                "rows": n,
-                "computed": n,
-                "model_id": "07" * 32,
-                "engine": "litert",
-                "weights": "path",
-            },
+            "features": {"rows": n, "computed": n, "model_id": "07" * 32, "engine": "litert", "weights": "path"},
             "bytes": {"features": 660_300},
         },
         "reduce_pca": {
@@ -111,10 +101,7 @@ def good_run(run_id: str, **changes: Any) -> dict[str, bytes]:
     residency = {
         "checked_at": "2026-11-20T02:00:04+00:00",
         "cluster_region": "eu-west-1",
-        "buckets": {
-            "raw_bucket": {"name": "raw", **bucket},
-            "lake_bucket": {"name": "browser-lake", **bucket},
-        },
+        "buckets": {"raw_bucket": {"name": "raw", **bucket}, "lake_bucket": {"name": "browser-lake", **bucket}},
         "catalog": {"kind": "AWS Glue", "region": "eu-west-1"},
         "clusters": {"j-2GOODGOODGAP": {"region": "eu-west-1", "security_configuration": None}},
     }

@@ -31,11 +31,7 @@ def ask(airflow: ApiServer, path: str, **options: object) -> httpx.Response:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_no_route_tells_anything_to_anybody(path: str, airflow: ApiServer, runs: Lake) -> None:
-    for headers, status in (
-        (None, 401),
-        ({"Authorization": "Bearer e30.e30.e30"}, 403),
-        ({"Cookie": "_token=x"}, 403),
-    ):
+    for headers, status in ((None, 401), ({"Authorization": "Bearer e30.e30.e30"}, 403), ({"Cookie": "_token=x"}, 403)):
         reply = ask(airflow, path, headers=headers)
         assert reply.status_code == status
         assert not re.search(r"scheduled__|manual__|browser-lake|MutationObserver", reply.text)
@@ -43,17 +39,13 @@ def test_no_route_tells_anything_to_anybody(path: str, airflow: ApiServer, runs:
     assert known.status_code == (404 if "rest" in path else 200)
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/auth/token", "/api/v2/version", "/execution/health", "/fruits-runs/"]
-)
+@pytest.mark.parametrize("path", ["/", "/auth/token", "/api/v2/version", "/execution/health", "/fruits-runs/"])
 def test_a_name_that_somebody_else_makes_lead_here_gets_nothing(path: str, airflow: ApiServer) -> None:
     for host in ("evil.com", "evil.com:80", "localhost.evil.com", "169.254.169.254"):
         reply = httpx.post(f"{airflow.url}{path}", headers={"Host": host}, json=LOGIN, timeout=60)
         assert (reply.status_code, reply.text) == (400, "Invalid host header")
     port = httpx.URL(airflow.url).port
-    assert httpx.post(
-        f"{airflow.url}/auth/token", headers={"Host": f"localhost:{port}"}, json=LOGIN
-    ).is_success
+    assert httpx.post(f"{airflow.url}/auth/token", headers={"Host": f"localhost:{port}"}, json=LOGIN).is_success
 
 
 @pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/redoc", "/runs", "/runs/", "/page.py"])

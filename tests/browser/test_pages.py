@@ -43,12 +43,7 @@ def test_the_list_says_of_each_run_what_it_did_newest_first(page: Page, runs: La
     rows = page.locator("tbody tr")
     assert [row.split("\n")[0] for row in rows.all_inner_texts()] == [FAILED, SECOND, GOOD]
     good = rows.nth(2).inner_text().replace("\xa0", " ").split()
-    for words in (
-        "✓? Succeeded",
-        "128 of 130 seen",
-        "2 95.3 % 32 components",
-        "2 min 02 s €0.12 €0.0313 eu-west-1",
-    ):
+    for words in ("✓? Succeeded", "128 of 130 seen", "2 95.3 % 32 components", "2 min 02 s €0.12 €0.0313 eu-west-1"):
         assert re.search(words, " ".join(good)), words
     expect(rows.nth(0)).to_contain_text("Failed")
     expect(rows.nth(0)).to_contain_text(CAUSE)
@@ -91,9 +86,7 @@ def test_a_failed_run_shows_its_cause_and_where_it_stopped(page: Page, runs: Lak
     expect(page.locator(".flow .stopped h3")).to_have_text("Featurize")
 
 
-def test_a_point_of_the_map_shows_its_picture_under_the_pointer_and_under_the_keys(
-    page: Page, runs: Lake
-) -> None:
+def test_a_point_of_the_map_shows_its_picture_under_the_pointer_and_under_the_keys(page: Page, runs: Lake) -> None:
     page.goto(run_page(GOOD))
     page.locator(".points").scroll_into_view_if_needed()
     x, y = page.evaluate(UNCOVERED)
@@ -124,9 +117,7 @@ def test_one_label_of_the_map_can_be_seen_alone(page: Page, runs: Lake) -> None:
 
 
 def test_a_run_that_goes_on_says_so(page: Page, empty: Lake) -> None:
-    empty.put(
-        {SECOND: {"stages/load_images.json": good_run(SECOND)["stages/load_images.json"]}, GOOD: {"x": b""}}
-    )
+    empty.put({SECOND: {"stages/load_images.json": good_run(SECOND)["stages/load_images.json"]}, GOOD: {"x": b""}})
     page.goto(LIST)
     rows = page.locator("tbody tr")
     expect(rows.nth(0)).to_contain_text("Running")  # queued in Airflow
@@ -136,9 +127,7 @@ def test_a_run_that_goes_on_says_so(page: Page, empty: Lake) -> None:
     expect(page.locator(".flow .going h3")).to_have_text("Featurize")
 
 
-def test_five_hundred_runs_come_page_by_page_each_within_a_second(
-    page: Page, airflow: ApiServer, empty: Lake
-) -> None:
+def test_five_hundred_runs_come_page_by_page_each_within_a_second(page: Page, airflow: ApiServer, empty: Lake) -> None:
     ids = [f"scheduled__2025-{1 + n // 28:02d}-{1 + n % 28:02d}T02:00:00+00:00" for n in range(300)]
     ids += [f"manual__2024-{1 + n // 28:02d}-{1 + n % 28:02d}T09:00:00+00:00" for n in range(200)]
     empty.put({run_id: failed_run(run_id) for run_id in ids})
@@ -193,22 +182,14 @@ def test_a_broken_record_is_called_that_and_hides_no_other_run(broken: bytes, pa
     expect(rows.nth(1)).to_contain_text("run.json")
     page.get_by_role("link", name=SECOND).click()
     expect(page.get_by_role("alert")).to_contain_text("run.json")
-    expect(
-        page.locator(".flow .done h3").first
-    ).to_be_visible()  # what the stages wrote is shown all the same
+    expect(page.locator(".flow .done h3").first).to_be_visible()  # what the stages wrote is shown all the same
 
 
 def test_a_hostile_name_is_text_wherever_it_stands(page: Page, runs: Lake) -> None:
     run = good_run(GOOD)
-    record = json.loads(run["run.json"]) | {
-        "reason": HOSTILE,
-        "region": HOSTILE,
-        "rejects_by_code": {HOSTILE: 1},
-    }
+    record = json.loads(run["run.json"]) | {"reason": HOSTILE, "region": HOSTILE, "rejects_by_code": {HOSTILE: 1}}
     stage = json.loads(run["stages/load_images.json"])
-    stage["reject_examples"] = [
-        {"source_key": f"photos/{HOSTILE}.jpg", "error_code": HOSTILE, "detail": HOSTILE}
-    ]
+    stage["reject_examples"] = [{"source_key": f"photos/{HOSTILE}.jpg", "error_code": HOSTILE, "detail": HOSTILE}]
     residency = {HOSTILE: HOSTILE}
     runs.put(
         {
@@ -243,9 +224,7 @@ def test_the_pages_load_nothing_from_elsewhere_and_run_no_other_script(
         policy = reply.headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "script-src 'self';" in policy
-        page.evaluate(
-            """document.body.insertAdjacentHTML('beforeend', '<img src="x" onerror="window.hit=1">')"""
-        )
+        page.evaluate("""document.body.insertAdjacentHTML('beforeend', '<img src="x" onerror="window.hit=1">')""")
         page.wait_for_timeout(200)
         assert page.evaluate("window.hit") is None
     assert urls

@@ -26,11 +26,7 @@ ONE_SHOT = ("migrate", "model", "account", "check")
 
 
 def lines_of(path: Path) -> set[str]:
-    return {
-        re.split(r"[=<>]", line)[0].strip()
-        for line in path.read_text().splitlines()
-        if line and line[0] != "#"
-    }
+    return {re.split(r"[=<>]", line)[0].strip() for line in path.read_text().splitlines() if line and line[0] != "#"}
 
 
 def test_the_compose_file_follows_the_specification(compose):
@@ -147,9 +143,7 @@ def test_what_must_survive_is_in_named_volumes(compose, services):
 def test_airflow_starts_when_the_database_and_the_account_are_ready(services):
     for name in AIRFLOW:
         needs = services[name]["depends_on"]
-        assert (
-            needs["migrate"]["condition"] == needs["account"]["condition"] == "service_completed_successfully"
-        )
+        assert needs["migrate"]["condition"] == needs["account"]["condition"] == "service_completed_successfully"
     assert services["migrate"]["depends_on"]["postgres"]["condition"] == "service_healthy"
     assert services["account"]["depends_on"]["aws"]["condition"] == "service_started"
     assert services["aws"]["healthcheck"]["test"] == ["CMD", "fruits-healthy", "aws"]  # once it is filled

@@ -14,9 +14,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = (".env.example", "docker-compose.yaml", "compose", "dags", "include")
 FOLDERS = ("dev", "local_aws", "ops", "plugins", "spark_jobs")
-SECRETS = [
-    line.split("=")[0] for line in (REPOSITORY / ".env.example").read_text().splitlines() if "=gen" in line
-]
+SECRETS = [line.split("=")[0] for line in (REPOSITORY / ".env.example").read_text().splitlines() if "=gen" in line]
 DOCKER = """#!/bin/sh
 echo "$@" >> "$CALLS"
 [ "$1" = ps ] && echo "$RUNNING"
@@ -41,9 +39,7 @@ class Clone:
         for name in FOLDERS:
             (folder / name).mkdir()
 
-    def __call__(
-        self, *arguments: str, running: str = "", **environ: str
-    ) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: str, running: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
         """Run the script; `running` is the folder of the clone whose containers have this project's name."""
         kept = {
             name: value

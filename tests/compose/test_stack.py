@@ -85,18 +85,14 @@ class Stack:
 
     def request(self, method: str, path: str, token: str = "", body: object = None) -> tuple[int, object]:
         """One request to the API server, from inside the stack."""
-        words = self(
-            "exec", "-T", "api-server", "python", "-c", REQUEST, given=json.dumps([method, path, token, body])
-        )
+        words = self("exec", "-T", "api-server", "python", "-c", REQUEST, given=json.dumps([method, path, token, body]))
         status, answer = json.loads(words)
         return status, answer
 
     def runs(self) -> dict[str, dict[str, object]]:
         """Each run.json in the lake, by its key."""
         settings = 'set -a; . /var/lib/fruits/deployment/settings.env; exec python -c "$0"'
-        found: dict[str, dict[str, object]] = json.loads(
-            self("exec", "-T", "scheduler", "bash", "-c", settings, RUNS)
-        )
+        found: dict[str, dict[str, object]] = json.loads(self("exec", "-T", "scheduler", "bash", "-c", settings, RUNS))
         return found
 
     def login(self, user: str) -> str:
@@ -141,9 +137,7 @@ def why_not() -> str | None:
         return reason
     for words in (["docker", "info"], ["docker", "compose", "version"]):
         if not shutil.which("docker") or subprocess.run(words, check=False, capture_output=True).returncode:
-            return (
-                "no Docker engine with compose here; `make test-compose` starts one of its own where it can"
-            )
+            return "no Docker engine with compose here; `make test-compose` starts one of its own where it can"
     return None
 
 
@@ -234,9 +228,7 @@ def test_the_pages_of_the_runs_are_for_those_who_are_logged_in(stack, run_id):
 
 def test_two_triggers_at_once_are_both_queued(stack, run_id):
     runs = [
-        subprocess.Popen(
-            [STACK, "trigger", f"limit={LIMIT}"], env=stack.env, stdout=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([STACK, "trigger", f"limit={LIMIT}"], env=stack.env, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     words = [process.communicate()[0] for process in runs]
@@ -294,9 +286,7 @@ def test_photos_stay_when_none_are_named(stack, run_id):
 )
 def test_a_wrong_setting_is_named_before_anything_starts(stack, said, name, value):
     before = stack("ps", "--format", "{{.ID}} {{.RunningFor}}").split("\n")[0].split()[0]
-    done = subprocess.run(
-        [STACK, "up"], env={**stack.env, name: value}, check=False, capture_output=True, text=True
-    )
+    done = subprocess.run([STACK, "up"], env={**stack.env, name: value}, check=False, capture_output=True, text=True)
     assert done.returncode == 1
     assert name.removeprefix("FRUITS_").lower() in (done.stdout + done.stderr).lower()
     assert value in done.stdout + done.stderr
@@ -312,9 +302,7 @@ def test_airflows_history_survives_down_and_up_and_the_laptops_aws_does_not(stac
     assert (status, run["state"]) == (200, "success")
     status, log = stack.request("GET", f"{path}/taskInstances/plan/logs/1", token)
     assert status == 200
-    assert f"/var/lib/fruits/logs/dag_id=fruits_pipeline/run_id={run_id}" in json.dumps(
-        log
-    )  # where it was read
+    assert f"/var/lib/fruits/logs/dag_id=fruits_pipeline/run_id={run_id}" in json.dumps(log)  # where it was read
     assert stack.runs() == {}
 
 

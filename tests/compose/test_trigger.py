@@ -39,9 +39,7 @@ def run(monkeypatch):
 
 @pytest.mark.parametrize("arguments", [(), ("--check",)])
 def test_a_dag_file_that_cannot_be_imported_is_shown_and_ends_non_zero(run, capsys, arguments):
-    errors = [
-        {"filename": "fruits_pipeline.py", "stack_trace": "Traceback\n  …\nConfigError: schedule: 'nightly'"}
-    ]
+    errors = [{"filename": "fruits_pipeline.py", "stack_trace": "Traceback\n  …\nConfigError: schedule: 'nightly'"}]
     status, api = run(*arguments, errors=errors)
     assert status == 1
     assert api.bodies == []

@@ -110,17 +110,9 @@ def main() -> None:
             lock_for(scenario["locked_s"])
         behaviours = scenario.get("stages", {})
 
-        def step(
-            stage: str, plan: Any, digest: str, behaviours: dict[str, str] = behaviours
-        ) -> dict[str, Any]:
+        def step(stage: str, plan: Any, digest: str, behaviours: dict[str, str] = behaviours) -> dict[str, Any]:
             real = step_for(stage, plan, digest)
-            command = [
-                sys.executable,
-                str(HERE / "step.py"),
-                stage,
-                plan["run_folder"],
-                behaviours.get(stage, "work"),
-            ]
+            command = [sys.executable, str(HERE / "step.py"), stage, plan["run_folder"], behaviours.get(stage, "work")]
             return {**real, "HadoopJarStep": {"Jar": "command-runner.jar", "Args": command}}
 
         run_context.step_for = step  # type: ignore[attr-defined]

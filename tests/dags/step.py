@@ -14,10 +14,7 @@ import boto3
 METRICS = {
     "load_images": {"images": {"seen": 3, "new": 3, "loaded": 3, "rejected": 0}, "bytes": {"pixels": 30}},
     "featurize": {"features": {"rows": 3, "computed": 3}, "bytes": {"features": 300}},
-    "reduce_pca": {
-        "pca": {"pca_id": "p", "k": 2, "explained_variance": 0.96, "n": 3},
-        "variance_curve": [0.9, 0.96],
-    },
+    "reduce_pca": {"pca": {"pca_id": "p", "k": 2, "explained_variance": 0.96, "n": 3}, "variance_curve": [0.9, 0.96]},
     "publish": {"published": True, "quality": {"checks": {}}, "bytes": {"pca": 20}},
 }
 

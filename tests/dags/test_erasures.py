@@ -82,9 +82,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         settings |= {"FRUITS_ERASURE_ROLE": "Erasure"}
         environment = outside | aws | airflow_environment(home) | settings
         airflow = str(Path(sys.executable).with_name("airflow"))
-        subprocess.run(
-            [airflow, "db", "migrate"], env=environment, check=True, capture_output=True, timeout=240
-        )
+        subprocess.run([airflow, "db", "migrate"], env=environment, check=True, capture_output=True, timeout=240)
         program = str(Path(__file__).with_name("erasures.py"))
         command = [sys.executable, program, json.dumps([*SCENARIOS.values()])]
         output = home / "output.log"
@@ -124,9 +122,7 @@ def test_nothing_names_the_photo_any_more_but_receipts_and_suppression(world: Wo
     runs = {name: world.erasures[name].run_id for name in ("good", "again", "broken step")}
     allowed = {f"suppression/{run_id}.parquet" for run_id in runs.values()}
     allowed |= {f"erasures/{runs[name]}/receipt.json" for name in ("good", "again")}
-    assert places["id"] - allowed == {f"erasures/{runs['broken step']}/request.json"}, (
-        "it is red, to be cleared"
-    )
+    assert places["id"] - allowed == {f"erasures/{runs['broken step']}/request.json"}, "it is red, to be cleared"
 
 
 def test_a_broken_step_leaves_the_photo_suppressed_and_the_erasure_red(world: World) -> None:
@@ -134,18 +130,14 @@ def test_a_broken_step_leaves_the_photo_suppressed_and_the_erasure_red(world: Wo
     assert erasure.state == "failed"
     assert erasure.tasks["erase_demo_images.wait"] == "failed"
     assert erasure.tasks["terminate_cluster"] == "success"
-    assert erasure.tasks["erase_photos"] == "upstream_failed", (
-        "the object stays to be found by the next attempt"
-    )
+    assert erasure.tasks["erase_photos"] == "upstream_failed", "the object stays to be found by the next attempt"
     assert "ERROR CommitFailed" in world.log
     suppressed = laptop.client("s3").list_objects_v2(Bucket=LAKE, Prefix="suppression/")["Contents"]
     assert f"suppression/{erasure.run_id}.parquet" in {entry["Key"] for entry in suppressed}
 
 
 def test_the_dag_gives_the_role_of_the_settings_the_right_to_trigger_it(world: World) -> None:
-    assert world.erasures["good"].access == {
-        "Erasure": {"DAGs": ["can_edit", "can_read"], "DAG Runs": ["can_create"]}
-    }
+    assert world.erasures["good"].access == {"Erasure": {"DAGs": ["can_edit", "can_read"], "DAG Runs": ["can_create"]}}
 
 
 def test_a_plan_without_a_number_says_it_and_erases_nothing(world: World) -> None:

@@ -19,11 +19,7 @@ from tests.plugins.laptop import REPOSITORY
 
 DAGS = REPOSITORY / "dags"
 FILES = sorted(DAGS.glob("*.py"))
-REQUIRED = {
-    "FRUITS_DEPLOYMENT_ID": "test",
-    "FRUITS_RAW_BUCKET": "raw-bucket",
-    "FRUITS_LAKE_BUCKET": "lake-bucket",
-}
+REQUIRED = {"FRUITS_DEPLOYMENT_ID": "test", "FRUITS_RAW_BUCKET": "raw-bucket", "FRUITS_LAKE_BUCKET": "lake-bucket"}
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +43,7 @@ def parse(environment: dict[str, str], code: str = "") -> subprocess.CompletedPr
     outside = {name: value for name, value in os.environ.items() if not name.startswith("FRUITS_")}
     outside |= {"PYTHONPATH": f"{REPOSITORY}/plugins"}
     command = [sys.executable, "-c", program]
-    return subprocess.run(
-        command, env=outside | environment, capture_output=True, text=True, check=False, timeout=120
-    )
+    return subprocess.run(command, env=outside | environment, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_every_file_imports(bag: Any) -> None:
@@ -106,32 +100,13 @@ def test_no_run_is_bounded_by_a_timeout_that_skips_the_teardown(bag: Any) -> Non
 def test_a_file_wires_and_no_more(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= 150
-    for word in (
-        "setups=",
-        "dagrun_timeout=",
-        "arn:aws",
-        "import boto3",
-        "Variable.get",
-        "datetime.now",
-        "ds }}",
-    ):
+    for word in ("setups=", "dagrun_timeout=", "arn:aws", "import boto3", "Variable.get", "datetime.now", "ds }}"):
         assert word not in text, f"{word} in {path.name}"
 
 
 def test_the_graph_is_the_one_of_the_design(pipeline: Any) -> None:
-    stages = [
-        f"{s}.{t}" for s in ("load_images", "featurize", "reduce_pca", "publish") for t in ("add", "wait")
-    ]
-    line = [
-        "plan",
-        "upload_code",
-        "create_cluster",
-        "cluster_ready",
-        *stages,
-        "terminate_cluster",
-        "report",
-        "verdict",
-    ]
+    stages = [f"{s}.{t}" for s in ("load_images", "featurize", "reduce_pca", "publish") for t in ("add", "wait")]
+    line = ["plan", "upload_code", "create_cluster", "cluster_ready", *stages, "terminate_cluster", "report", "verdict"]
     edges = {(task.task_id, down) for task in pipeline.tasks for down in task.downstream_task_ids}
     late = {("publish.wait", "report"), ("publish.wait", "verdict")}
     assert edges == set(itertools.pairwise(line)) | late
@@ -174,9 +149,7 @@ def test_the_verdict_decides_the_run(pipeline: Any) -> None:
 
 
 def test_waiting_holds_no_worker_slot(pipeline: Any) -> None:
-    waits = [
-        task for task in pipeline.tasks if task.task_id == "cluster_ready" or task.task_id.endswith(".wait")
-    ]
+    waits = [task for task in pipeline.tasks if task.task_id == "cluster_ready" or task.task_id.endswith(".wait")]
     assert len(waits) == 5
     assert all(task.deferrable for task in waits)
 
@@ -213,9 +186,7 @@ def test_every_parameter_is_explained(pipeline: Any) -> None:
         ({"FRUITS_DEPLOYMENT_ID": ""}, "FRUITS_DEPLOYMENT_ID"),
     ],
 )
-def test_wrong_settings_are_refused_when_the_file_is_parsed(
-    environment: dict[str, str], message: str
-) -> None:
+def test_wrong_settings_are_refused_when_the_file_is_parsed(environment: dict[str, str], message: str) -> None:
     done = parse(REQUIRED | environment)
     assert done.returncode != 0
     assert message in done.stderr

@@ -89,12 +89,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             program = str(Path(sys.executable).with_name("airflow"))
             where = {"AIRFLOW__CORE__DAGS_FOLDER": str(folder)}
             done = subprocess.run(
-                [program, *command],
-                env=environment | where,
-                capture_output=True,
-                text=True,
-                timeout=300,
-                check=False,
+                [program, *command], env=environment | where, capture_output=True, text=True, timeout=300, check=False
             )
             assert done.returncode == 0, done.stderr
 
@@ -102,11 +97,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         (home / "followers").mkdir()
         (home / "followers" / "followers.py").write_text(FOLLOWERS)
         airflow("dags", "reserialize", folder=home / "followers")
-        command = [
-            sys.executable,
-            str(Path(__file__).with_name("scenarios.py")),
-            json.dumps([*SCENARIOS.values()]),
-        ]
+        command = [sys.executable, str(Path(__file__).with_name("scenarios.py")), json.dumps([*SCENARIOS.values()])]
         output = home / "output.log"
         with output.open("w") as stream:
             subprocess.run(command, env=environment, stdout=stream, stderr=stream, timeout=800, check=False)
@@ -262,18 +253,12 @@ def test_a_run_of_parameters_that_cannot_be_read_is_refused_and_ends_at_once(wor
     assert "params." in run.record["reason"]
     assert run.record["region"] == "eu-west-1"
     # Each task of the end has run: none died of the parameters.
-    assert (run.tasks["plan"], run.tasks["terminate_cluster"], run.tasks["report"]) == (
-        "failed",
-        "success",
-        "success",
-    )
+    assert (run.tasks["plan"], run.tasks["terminate_cluster"], run.tasks["report"]) == ("failed", "success", "success")
 
 
 def test_no_run_leaves_a_cluster_behind(world: World) -> None:
     assert world.runs
-    live = laptop.client("emr").list_clusters(
-        ClusterStates=["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"]
-    )
+    live = laptop.client("emr").list_clusters(ClusterStates=["STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING"])
     assert live["Clusters"] == []
 
 
@@ -298,12 +283,7 @@ def test_a_stopped_run_has_a_page_too(world: World) -> None:
 
 def test_a_red_run_is_told_with_its_cause_and_what_to_do(world: World) -> None:
     notices = [line for line in world.log.splitlines() if "NOTICE " in line]
-    for words in (
-        "is FAILED: ERROR WeightsMismatch",
-        "runbook.md#red-run",
-        "runbook.md#gate-failed",
-        "#refused",
-    ):
+    for words in ("is FAILED: ERROR WeightsMismatch", "runbook.md#red-run", "runbook.md#gate-failed", "#refused"):
         assert any(words in line for line in notices), words
     assert not any(world.runs["good"].run_id in line for line in notices)
 

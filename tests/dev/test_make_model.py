@@ -46,9 +46,7 @@ def test_a_weights_file_that_does_not_fit_is_one_clear_line_and_leaves_nothing(t
 
 def test_without_a_network_random_weights_are_used_and_nobody_can_overlook_it(tmp_path, capsys, monkeypatch):
     def no_network():
-        raise WeightsError(
-            "Keras' ImageNet weights could not be downloaded (URLError): give --weights FILE.h5"
-        )
+        raise WeightsError("Keras' ImageNet weights could not be downloaded (URLError): give --weights FILE.h5")
 
     monkeypatch.setattr(make_model, "_imagenet", no_network)
     monkeypatch.setattr(make_model, "random_weights", lambda: b"random")

@@ -10,12 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.dev.job_imports import (
-    JOBS,
-    MAP_IN_ARROW,
-    ROOT,
-    statements,
-)
+from tests.dev.job_imports import JOBS, MAP_IN_ARROW, ROOT, statements
 
 NODE_PYTHON = ROOT / ".venv-node" / "bin" / "python"
 VERSIONS = """

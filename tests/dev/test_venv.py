@@ -32,10 +32,7 @@ def test_drivers_and_workers_start_from_bytecode(tmp_path: Path) -> None:
     script.write_text(SHOW)
     submit = Path(importlib.util.find_spec("pyspark").origin).parent / "bin" / "spark-submit"  # type: ignore[union-attr, arg-type]
     output = subprocess.run(
-        [submit, "--conf", f"spark.pyspark.python={sys.executable}", script],
-        capture_output=True,
-        text=True,
-        check=True,
+        [submit, "--conf", f"spark.pyspark.python={sys.executable}", script], capture_output=True, text=True, check=True
     ).stdout
     cached = next(line for line in output.splitlines() if line.startswith("CACHED")).split()[1:]
     assert len(cached) == 2

@@ -32,9 +32,7 @@ def photos(tmp_path_factory) -> Path:
     source = PHOTOS
     if not source.is_dir():
         source = tmp_path_factory.mktemp("drawn")
-        subprocess.run(
-            [".venv-airflow/bin/python", "-m", "dev.demo.drawing", source], check=True, cwd=REPOSITORY
-        )
+        subprocess.run([".venv-airflow/bin/python", "-m", "dev.demo.drawing", source], check=True, cwd=REPOSITORY)
     everything = sorted(source.rglob("*.jpg"))
     for path in everything[:: len(everything) // GOOD_PHOTOS][:GOOD_PHOTOS]:
         target = folder / path.relative_to(source)
@@ -55,12 +53,7 @@ def demo(photos, tmp_path_factory):
         environ["WEIGHTS"] = str(WEIGHTS)
     with out.open("wb") as log:
         process = subprocess.Popen(
-            ["make", "-s", "demo"],
-            cwd=REPOSITORY,
-            env=environ,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
+            ["make", "-s", "demo"], cwd=REPOSITORY, env=environ, stdout=log, stderr=log, start_new_session=True
         )
     try:
         deadline = time.monotonic() + START_SECONDS
@@ -68,9 +61,7 @@ def demo(photos, tmp_path_factory):
             assert process.poll() is None, f"make demo ended with {process.returncode}:\n{out.read_text()}"
             assert time.monotonic() < deadline, f"make demo is still at work:\n{out.read_text()}"
             time.sleep(1)
-        assert left_behind(), (
-            "a running demo must be found by its marker, else the check at the end says nothing"
-        )
+        assert left_behind(), "a running demo must be found by its marker, else the check at the end says nothing"
         folder = REPOSITORY / "build" / "demo"
         # Read now: what the tests ask of the endpoint is nobody's call.
         log_lines = (folder / "aws" / "access.jsonl").read_text().splitlines()

@@ -43,10 +43,7 @@ def run(demo):
 @pytest.fixture(scope="session")
 def tables(catalog, run):
     (database,) = (name for (name,) in catalog.list_namespaces() if catalog.list_tables(name))
-    return {
-        name: catalog.load_table((database, name)).scan().to_arrow()
-        for _, name in catalog.list_tables(database)
-    }
+    return {name: catalog.load_table((database, name)).scan().to_arrow() for _, name in catalog.list_tables(database)}
 
 
 def image_ids(photos: Path) -> dict[str, Path]:
@@ -95,9 +92,7 @@ def test_the_published_pca_is_scikit_learns(tables, run):
     features = np.array(tables["features"].sort_by("image_id")["features"].to_pylist(), dtype=np.float64)
     (model,) = tables["pca_models"].to_pylist()
     reference = sklearn.PCA(n_components=model["k"], svd_solver="full").fit(features)
-    np.testing.assert_allclose(
-        model["explained_variance_ratio"], reference.explained_variance_ratio_, atol=1e-6
-    )
+    np.testing.assert_allclose(model["explained_variance_ratio"], reference.explained_variance_ratio_, atol=1e-6)
     rows = np.array(tables["pca"].sort_by("image_id")["pca"].to_pylist())
     expected = reference.transform(features)
     signs = np.sign((rows * expected).sum(axis=0))

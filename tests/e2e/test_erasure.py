@@ -104,9 +104,7 @@ def test_an_erased_photo_is_in_nothing_but_suppression_list_and_receipt(
         for found in s3.list_objects_v2(Bucket=lake, Prefix="runs/")["Contents"]
         if found["Key"].endswith("/sample.parquet")
     }
-    shown = pq.read_table(
-        io.BytesIO(s3.get_object(Bucket=lake, Key=f"{run_folder}/sample.parquet")["Body"].read())
-    )
+    shown = pq.read_table(io.BytesIO(s3.get_object(Bucket=lake, Key=f"{run_folder}/sample.parquet")["Body"].read()))
     needles = {
         "key": image["source_key"],
         "id": image_id,
@@ -130,10 +128,7 @@ def test_an_erased_photo_is_in_nothing_but_suppression_list_and_receipt(
     run = {"dag_run_id": RUN, "logical_date": None, "conf": conf}
     airflow.call("POST", f"/api/v2/dags/{DAG}/dagRuns", run)
     deadline = time.monotonic() + SECONDS
-    while (state := airflow.call("GET", f"/api/v2/dags/{DAG}/dagRuns/{RUN}")["state"]) in (
-        "queued",
-        "running",
-    ):
+    while (state := airflow.call("GET", f"/api/v2/dags/{DAG}/dagRuns/{RUN}")["state"]) in ("queued", "running"):
         assert time.monotonic() < deadline, "the erasure is still at work"
         time.sleep(2)
     tasks = airflow.call("GET", f"/api/v2/dags/{DAG}/dagRuns/{RUN}/taskInstances")["task_instances"]
@@ -150,6 +145,4 @@ def test_an_erased_photo_is_in_nothing_but_suppression_list_and_receipt(
     assert not any(after.values()), after
     receipt = json.loads(s3.get_object(Bucket=lake, Key=f"erasures/{RUN}/receipt.json")["Body"].read())
     rows = {name: sum(found["rows"].values()) for name, found in receipt["tables"].items()}
-    assert sorted(count > 0 for count in rows.values()) == [False, False, True], (
-        f"the demo has written to one: {rows}"
-    )
+    assert sorted(count > 0 for count in rows.values()) == [False, False, True], f"the demo has written to one: {rows}"

@@ -43,19 +43,11 @@ def names(demo):
     resources = formation.describe_stack_resources(StackName="fruits-demo")["StackResources"]
     physical = {one["LogicalResourceId"]: one["PhysicalResourceId"] for one in resources}
     iam = boto3.client("iam", **account(demo))
-    role = {
-        name: iam.get_role(RoleName=physical[name])["Role"]["Arn"] for name in ("EmrServiceRole", "NodeRole")
-    }
+    role = {name: iam.get_role(RoleName=physical[name])["Role"]["Arn"] for name in ("EmrServiceRole", "NodeRole")}
     account_id = role["NodeRole"].split(":")[4]
     key = f"arn:aws:kms:eu-west-1:{account_id}:key/{physical['Key']}"
     return Names(
-        "demo",
-        "eu-west-1",
-        account_id,
-        key,
-        role["EmrServiceRole"],
-        role["NodeRole"],
-        physical["DemoGlueDatabase"],
+        "demo", "eu-west-1", account_id, key, role["EmrServiceRole"], role["NodeRole"], physical["DemoGlueDatabase"]
     )
 
 

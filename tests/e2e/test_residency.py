@@ -32,9 +32,7 @@ def test_every_stage_tells_where_it_called(evidence):
 
 
 def test_the_jobs_called_nothing_but_what_they_told(demo, evidence):
-    told = {
-        (one["service"], one["region"], one["host"]) for stage in evidence["stages"].values() for one in stage
-    }
+    told = {(one["service"], one["region"], one["host"]) for stage in evidence["stages"].values() for one in stage}
     called = {
         (call["service"], call["region"], call["host"].partition(":")[0])
         for call in demo["calls"]

@@ -71,10 +71,7 @@ def lost_commit(when: str) -> dict[str, Any]:
 
 def step_lost(state: str, seconds: float) -> dict[str, Any]:
     """The cluster is lost `seconds` after featurize has entered `state`."""
-    return {
-        **{"kind": "cluster_lost", "step": "featurize/.*", "state": state},
-        **{"seconds": seconds, "times": 1},
-    }
+    return {**{"kind": "cluster_lost", "step": "featurize/.*", "state": state}, **{"seconds": seconds, "times": 1}}
 
 
 def killed(seconds: float) -> dict[str, Any]:
@@ -155,10 +152,7 @@ CASES = (
         quick=True,
     ),
     Case(
-        "F9",
-        "after",
-        "TerminateJobFlows is throttled nine times",
-        refused("TerminateJobFlows", "Throttling", times=9),
+        "F9", "after", "TerminateJobFlows is throttled nine times", refused("TerminateJobFlows", "Throttling", times=9)
     ),
     # F10: reads are stale and backward reads
     Case(
@@ -274,13 +268,7 @@ CASES = (
         clusters=2,
         note="committed",
     ),
-    Case(
-        "F13",
-        "after",
-        "the cluster is lost when a step has ended",
-        (step_lost("COMPLETED", 0.0),),
-        clusters=2,
-    ),
+    Case("F13", "after", "the cluster is lost when a step has ended", (step_lost("COMPLETED", 0.0),), clusters=2),
     # F16: the driver is killed
     Case(
         "F16",
@@ -317,29 +305,13 @@ CASES = (
         "F18",
         "before",
         "S3 answers the plan's listing with SlowDown, twice",
-        (
-            {
-                "kind": "refused",
-                "service": "s3",
-                "operation": "ListObjectsV2",
-                "error": "SlowDown",
-                "times": 2,
-            },
-        ),
+        ({"kind": "refused", "service": "s3", "operation": "ListObjectsV2", "error": "SlowDown", "times": 2},),
     ),
     Case(
         "F18",
         "during",
         "S3 answers one of eight requests with SlowDown",
-        (
-            {
-                "kind": "refused",
-                "service": "s3",
-                "operation": "(Get|Put|Head)Object",
-                "error": "SlowDown",
-                "rate": 0.12,
-            },
-        ),
+        ({"kind": "refused", "service": "s3", "operation": "(Get|Put|Head)Object", "error": "SlowDown", "rate": 0.12},),
         quick=True,
     ),
     Case(
@@ -408,10 +380,7 @@ CASES = (
         note="expired",
     ),
     Case(
-        "F25",
-        "after",
-        "TerminateJobFlows is denied four times",
-        refused("TerminateJobFlows", "AccessDenied", times=4),
+        "F25", "after", "TerminateJobFlows is denied four times", refused("TerminateJobFlows", "AccessDenied", times=4)
     ),
     Case(
         "F25",
@@ -430,12 +399,7 @@ CASES = (
         note="s3-write",
     ),
     # F27: a termination that is refused
-    Case(
-        "F27",
-        "before",
-        "the cluster is termination protected",
-        refused("TerminateJobFlows", "Protected", times=3),
-    ),
+    Case("F27", "before", "the cluster is termination protected", refused("TerminateJobFlows", "Protected", times=3)),
     Case(
         "F27",
         "during",

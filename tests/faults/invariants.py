@@ -23,9 +23,7 @@ from tests.faults.world import CANARY, RAW_PREFIX, Deployment, Run
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
 TABLES = ("images", "rejects", "features", "pca", "pca_models")
 # differ between two runs that did the same work
-_OF_THE_RUN = frozenset(
-    {"run_id", "features_run_id", "features_snapshot", "loaded_at", "published_at", "order"}
-)
+_OF_THE_RUN = frozenset({"run_id", "features_run_id", "features_snapshot", "loaded_at", "published_at", "order"})
 
 Row = Mapping[str, Any]
 Found = Iterator[str]
@@ -102,9 +100,7 @@ def check(
 
 def every_photo_is_accounted_for(found: Aftermath) -> Found:
     """In = features + rejects, by key, of a run that succeeded; nothing is ever in both."""
-    ids = {
-        name: [row["image_id"] for row in found.tables[name]] for name in ("images", "rejects", "features")
-    }
+    ids = {name: [row["image_id"] for row in found.tables[name]] for name in ("images", "rejects", "features")}
     for name, column in ids.items():
         if twice := [one for one, times in Counter(column).items() if times > 1]:
             yield f"{len(twice)} keys are more than once in {name}"

@@ -52,9 +52,7 @@ def main() -> None:
             bags[name] = DagBag(str(REPOSITORY / "dags" / f"{name}.py"))
         if bags[name].import_errors:
             raise SystemExit(str(bags[name].import_errors))
-        moment = datetime.fromisoformat(
-            asked["at"]
-        )  # both: the run id is made of one, and found by the other
+        moment = datetime.fromisoformat(asked["at"])  # both: the run id is made of one, and found by the other
         run = bags[name].dags[name].test(run_after=moment, logical_date=moment, run_conf=asked["conf"])
         tasks = {ti.task_id: str(ti.state) for ti in run.get_task_instances()}
         tries = {ti.task_id: ti.try_number for ti in run.get_task_instances()}

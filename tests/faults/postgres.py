@@ -82,15 +82,7 @@ class Postgres:
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *(
-                        self._binaries / "postgres",
-                        "-D",
-                        self._data,
-                        "-p",
-                        str(self.port),
-                        "-k",
-                        self._folder,
-                    ),
+                    *(self._binaries / "postgres", "-D", self._data, "-p", str(self.port), "-k", self._folder),
                     *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=200"),
                 ],
                 stdout=log,
@@ -98,16 +90,7 @@ class Postgres:
                 cwd=self._folder,
                 **self._as,
             )
-        ready = [
-            self._binaries / "pg_isready",
-            "-q",
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(self.port),
-            "-U",
-            "airflow",
-        ]
+        ready = [self._binaries / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "airflow"]
         deadline = time.monotonic() + START_SECONDS
         while subprocess.run(ready, check=False).returncode:
             if time.monotonic() > deadline or self._process.poll() is not None:

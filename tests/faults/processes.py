@@ -91,9 +91,7 @@ class RealAirflow(Airflow):
 
     def reaches(self, run_id: str, task_id: str, *states: str, seconds: float = 120) -> None:
         """Waits until a task is in one of the states."""
-        until(
-            lambda: self.task(run_id, task_id)["state"] in states, f"{task_id} to be {states}", seconds, 0.3
-        )
+        until(lambda: self.task(run_id, task_id)["state"] in states, f"{task_id} to be {states}", seconds, 0.3)
 
     def watched(self, run_id: str, task_id: str) -> None:
         """Waits until a deferred task's trigger looks at its step: only then can it be told of what a person does."""
@@ -118,9 +116,7 @@ class RealAirflow(Airflow):
 
     def mark_failed(self, run_id: str) -> None:
         """Marks the run failed by hand."""
-        self._client.patch(
-            f"/api/v2/dags/{DAG}/dagRuns/{run_id}", json={"state": "failed"}
-        ).raise_for_status()
+        self._client.patch(f"/api/v2/dags/{DAG}/dagRuns/{run_id}", json={"state": "failed"}).raise_for_status()
 
     def mark_task(self, run_id: str, task_id: str, state: str) -> None:
         """Marks a task, and none beside it, `success` or `failed` by hand."""

@@ -20,10 +20,7 @@ _LARGE = {"pca_sums": "sums", "samples": "thumbnail"}
 
 def open_catalog(endpoint: str) -> Catalog:
     """The Glue catalog of a `local_aws`."""
-    keys = {
-        "access-key-id": os.environ["AWS_ACCESS_KEY_ID"],
-        "secret-access-key": os.environ["AWS_SECRET_ACCESS_KEY"],
-    }
+    keys = {"access-key-id": os.environ["AWS_ACCESS_KEY_ID"], "secret-access-key": os.environ["AWS_SECRET_ACCESS_KEY"]}
     access = {"region": "eu-west-1", **keys}
     properties = {f"{part}.{name}": value for part in ("glue", "s3") for name, value in access.items()}
     properties |= {"glue.endpoint": endpoint, "s3.endpoint": endpoint, "s3.path-style-access": "true"}
@@ -35,9 +32,7 @@ def main(endpoint: str, database: str) -> None:
     catalog = open_catalog(endpoint)
     there = {name for _, name in catalog.list_tables(database)}
     found = {name: rows(catalog, database, name) if name in there else [] for name in TABLES}
-    json.dump(
-        found, sys.stdout, default=lambda value: value.hex() if isinstance(value, bytes) else str(value)
-    )
+    json.dump(found, sys.stdout, default=lambda value: value.hex() if isinstance(value, bytes) else str(value))
 
 
 def rows(catalog: Catalog, database: str, name: str) -> list[dict[str, Any]]:

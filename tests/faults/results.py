@@ -39,7 +39,5 @@ def stamp() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=_REPOSITORY, capture_output=True, text=True, check=False, timeout=60
-    )
+    done = subprocess.run(["git", *arguments], cwd=_REPOSITORY, capture_output=True, text=True, check=False, timeout=60)
     return done.stdout.strip() if done.returncode == 0 else ""

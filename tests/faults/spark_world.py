@@ -17,17 +17,7 @@ import psutil
 
 from tests.aws_keys import KEYS
 from tests.faults import invariants
-from tests.faults.world import (
-    CANARY,
-    RAW_PREFIX,
-    REPOSITORY,
-    Aws,
-    Deployment,
-    Pipeline,
-    Run,
-    closing_all,
-    until,
-)
+from tests.faults.world import CANARY, RAW_PREFIX, REPOSITORY, Aws, Deployment, Pipeline, Run, closing_all, until
 
 SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
 NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
@@ -92,17 +82,9 @@ def iceberg_tables(deployment: Deployment) -> dict[str, list[Any]]:
 
 
 def _iceberg(program: str, deployment: Deployment, *arguments: str) -> str:
-    command = [
-        SPARK_PYTHON,
-        f"tests/faults/{program}",
-        deployment.aws.endpoint,
-        deployment.database,
-        *arguments,
-    ]
+    command = [SPARK_PYTHON, f"tests/faults/{program}", deployment.aws.endpoint, deployment.database, *arguments]
     env = {**os.environ, **KEYS.environment}
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False, timeout=120
-    )
+    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode:
         raise invariants.TablesUnreadable(done.stderr.strip().splitlines()[-1])
     return done.stdout

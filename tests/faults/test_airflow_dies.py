@@ -58,9 +58,7 @@ def check(deployment: Deployment, run: Run, **more: Any) -> list[str]:
     return invariants.check(deployment, run, invariants.scripted_tables, **more)
 
 
-def judge(
-    world: RealAirflow, run_id: str, broken: list[str], undisturbed: str, end: str, clusters: int = 1
-) -> None:
+def judge(world: RealAirflow, run_id: str, broken: list[str], undisturbed: str, end: str, clusters: int = 1) -> None:
     """Waits for the end of the run, checks it, and that another night comes to the undisturbed result."""
     run = world.ends(run_id)
     world.deployment.aws.disarm()
@@ -86,9 +84,7 @@ Record = Callable[..., list[str]]
 def test_f4_a_killed_task_process_doubles_nothing(
     world: RealAirflow, record: Record, undisturbed: str, moment: str
 ) -> None:
-    broken = record(
-        "F4", moment, "scripted", f"create_cluster's process is killed {moment} RunJobFlow's effect"
-    )
+    broken = record("F4", moment, "scripted", f"create_cluster's process is killed {moment} RunJobFlow's effect")
     aws = world.deployment.aws
     # after: the call has been answered, and the task writes what it links to when it dies
     spec: dict[str, Any] = HELD.get(moment) or {
@@ -132,9 +128,7 @@ def test_f5_a_cleared_task_is_done_once_more_and_the_run_goes_on(
         world.clear(run_id, "load_images.wait")
         judge(world, run_id, broken, undisturbed, "succeeded")
         return
-    number = aws.arm(
-        kind="step_hangs", step="load_images/.*", when=moment.replace("during", "after"), times=1
-    )
+    number = aws.arm(kind="step_hangs", step="load_images/.*", when=moment.replace("during", "after"), times=1)
     run_id = new_run(world, f"f5c-{moment}")
     world.reaches(run_id, "load_images.wait", "deferred")
     until(lambda: aws.fault(number)["struck"], "the step to hang")
@@ -147,9 +141,7 @@ def test_f5_a_cleared_task_is_done_once_more_and_the_run_goes_on(
 def test_f5_a_wait_marked_by_hand_turns_the_run_red_and_the_next_night_does_its_work(
     world: RealAirflow, record: Record, undisturbed: str, state: str
 ) -> None:
-    broken = record(
-        "F5", "during", "scripted", f"the wait of a stage is marked {state} while its step is at work"
-    )
+    broken = record("F5", "during", "scripted", f"the wait of a stage is marked {state} while its step is at work")
     deployment, aws = world.deployment, world.deployment.aws
     # a night before it, so that the stages after it have something to publish
     new = sorted(deployment.photo_bodies())[0]
@@ -199,9 +191,7 @@ def test_a_failed_run_that_is_cleared_goes_on_with_a_new_cluster(
 def test_f6_a_killed_scheduler_doubles_nothing(
     world: RealAirflow, record: Record, undisturbed: str, moment: str
 ) -> None:
-    broken = record(
-        "F6", moment, "scripted", f"the scheduler and its tasks are killed {moment} RunJobFlow's effect"
-    )
+    broken = record("F6", moment, "scripted", f"the scheduler and its tasks are killed {moment} RunJobFlow's effect")
     aws = world.deployment.aws
     if moment == "after":
         # RunJobFlow is answered, and the next task waits for what it made when the scheduler dies
@@ -224,9 +214,7 @@ def test_f6_a_killed_scheduler_doubles_nothing(
 def test_f7_a_killed_triggerer_cancels_nothing(
     world: RealAirflow, record: Record, undisturbed: str, moment: str
 ) -> None:
-    broken = record(
-        "F7", moment, "scripted", f"the triggerer is killed {moment} the work of a step it watches"
-    )
+    broken = record("F7", moment, "scripted", f"the triggerer is killed {moment} the work of a step it watches")
     aws = world.deployment.aws
     key = "tables/[^/]*/features/current.json"
     number = aws.arm(kind="held", service="s3", operation="PutObject", key=key, when="before", times=1)

@@ -10,14 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.spark_world import (
-    JARS,
-    NODE_PYTHON,
-    Nights,
-    SparkDeployment,
-    commit,
-    spark_nights,
-)
+from tests.faults.spark_world import JARS, NODE_PYTHON, Nights, SparkDeployment, commit, spark_nights
 from tests.faults.world import RAW_PREFIX, Pipeline, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

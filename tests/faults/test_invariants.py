@@ -50,10 +50,7 @@ class Sound:
             **{"run_id": RUN, "state": "succeeded", "reason": "", "pca": {"pca_id": "p"}},
             **{"cluster": {"state": "TERMINATED"}, "images": {"loaded": 1, "rejected": 1, "new": 2}},
         }
-        self.objects: dict[str, bytes] = {
-            "state/db.json": b'{"begun": null}',
-            "logs/x.gz": gzip.compress(b"fine"),
-        }
+        self.objects: dict[str, bytes] = {"state/db.json": b'{"begun": null}', "logs/x.gz": gzip.compress(b"fine")}
         self.uploads: list[dict[str, str]] = []
         self.clusters = [cluster("j-1", START, *invariants.STAGES)]
         self.airflow = "success"
@@ -65,9 +62,7 @@ class Sound:
             ],
             keys=lambda bucket: list(self.objects),
             read=lambda bucket, key: self.objects.get(key),
-            client=lambda service: SimpleNamespace(
-                list_multipart_uploads=lambda **_: {"Uploads": self.uploads}
-            ),
+            client=lambda service: SimpleNamespace(list_multipart_uploads=lambda **_: {"Uploads": self.uploads}),
         )
         deployment: Any = SimpleNamespace(
             **{"aws": aws, "lake": "lake", "database": "db", "name": "x", "cluster_prefix": "fruits/x/"},
@@ -118,15 +113,9 @@ DAMAGE: dict[str, tuple[str, Callable[[Sound], Any]]] = {
     "a photo is missing": ("every_photo", lambda w: w.tables["rejects"].clear()),
     "a photo too many": ("every_photo", lambda w: w.photos.pop("images/b.jpg")),
     "a feature is there twice": ("every_photo", lambda w: row()(w.tables["features"])),
-    "an image is a reject": (
-        "every_photo",
-        lambda w: row(image_id=image_id("images/a.jpg"))(w.tables["rejects"]),
-    ),
+    "an image is a reject": ("every_photo", lambda w: row(image_id=image_id("images/a.jpg"))(w.tables["rejects"])),
     "an image without features": ("every_photo", lambda w: row(image_id="other")(w.tables["images"])),
-    "features of other pixels": (
-        "every_photo",
-        lambda w: w.tables["features"][0].update(content_sha256="old"),
-    ),
+    "features of other pixels": ("every_photo", lambda w: w.tables["features"][0].update(content_sha256="old")),
     "a live cluster": ("no_cluster", lambda w: w.clusters[0]["Status"].update(State="WAITING")),
     "a cluster on its way out": ("no_cluster", lambda w: w.clusters[0]["Status"].update(State="TERMINATING")),
     "a live cluster of another name": ("no_cluster", lives(Name="somebody's")),
@@ -139,10 +128,7 @@ DAMAGE: dict[str, tuple[str, Callable[[Sound], Any]]] = {
     "nothing is published": ("the_pca", lambda w: w.tables["pca_models"].clear()),
     "sums of other features": ("what_is_kept", lambda w: w.tables["pca_sums"][0].update(n=2)),
     "sums of no features": ("what_is_kept", lambda w: row(model_id="old")(w.tables["pca_sums"])),
-    "a sample of an image that is gone": (
-        "what_is_kept",
-        lambda w: w.tables["samples"][0].update(image_id="gone"),
-    ),
+    "a sample of an image that is gone": ("what_is_kept", lambda w: w.tables["samples"][0].update(image_id="gone")),
     "an open upload": ("nothing_is_left", lambda w: w.uploads.append({"Key": "k"})),
     "a lock": ("nothing_is_left", lambda w: w.objects.update({"locks/db.json": b"{}"})),
     "a temporary object": ("nothing_is_left", lambda w: w.objects.update({"tables/_temporary/0": b""})),
@@ -150,21 +136,12 @@ DAMAGE: dict[str, tuple[str, Callable[[Sound], Any]]] = {
         "nothing_is_left",
         lambda w: w.objects.update({"state/db.json": b'{"begun": {"run_id": "x"}}'}),
     ),
-    "a second cluster": (
-        "nothing_was_done",
-        lambda w: w.clusters.append(cluster("j-2", START + timedelta(hours=1))),
-    ),
-    "a stage done twice": (
-        "nothing_was_done",
-        lambda w: w.clusters[0]["Steps"].append(w.clusters[0]["Steps"][1]),
-    ),
+    "a second cluster": ("nothing_was_done", lambda w: w.clusters.append(cluster("j-2", START + timedelta(hours=1)))),
+    "a stage done twice": ("nothing_was_done", lambda w: w.clusters[0]["Steps"].append(w.clusters[0]["Steps"][1])),
     "a stage never done": ("nothing_was_done", lambda w: w.clusters[0]["Steps"].pop()),
     "green but not published": ("the_run", lambda w: w.record.update(state="failed", reason="x")),
     "red but published": ("the_run", lambda w: setattr(w, "airflow", "failed")),
-    "no reason for red": (
-        "the_run",
-        lambda w: (w.record.update(state="failed"), setattr(w, "airflow", "failed")),
-    ),
+    "no reason for red": ("the_run", lambda w: (w.record.update(state="failed"), setattr(w, "airflow", "failed"))),
     "red, and it has published": ("the_run", ends_red),
     "another run's record": ("the_run", lambda w: w.record.update(run_id="other")),
     "a record that forgot its cluster": ("the_run", lambda w: w.record["cluster"].update(state="RUNNING")),
@@ -197,9 +174,7 @@ def test_damage_is_found_by_the_check_it_is_for(world: Sound, what: str) -> None
 
 
 @pytest.fixture
-def metadata_database(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def metadata_database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The tables of an Airflow, without their foreign keys' parents."""
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path_factory.mktemp('metadata') / 'airflow.db'}"
@@ -277,16 +252,12 @@ def test_two_clusters_may_follow_but_not_overlap(world: Sound) -> None:
 
 @pytest.mark.parametrize("pointer", [{"file": "gone.json", "rows": 1}, {"file": "data.json", "rows": 2}])
 def test_a_table_that_is_not_whole_is_found(pointer: dict[str, Any]) -> None:
-    objects = {
-        "tables/db/images/current.json": json.dumps(pointer),
-        "tables/db/images/data.json": '{"a": {}}',
-    }
+    objects = {"tables/db/images/current.json": json.dumps(pointer), "tables/db/images/data.json": '{"a": {}}'}
     read = {key: text.encode() for key, text in objects.items()}
     aws = SimpleNamespace(read=lambda bucket, key: read.get(key))
     deployment: Any = SimpleNamespace(aws=aws, lake="lake", database="db")
     assert [
-        s.partition(":")[0]
-        for s in invariants.check(deployment, Run(RUN, "success", {}), invariants.scripted_tables)
+        s.partition(":")[0] for s in invariants.check(deployment, Run(RUN, "success", {}), invariants.scripted_tables)
     ] == ["whole_snapshots"]
 
 

@@ -40,9 +40,7 @@ def world(spark: tuple[SparkDeployment, Pipeline]) -> Iterator[Nights]:
 
 
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
-def test_f16_a_driver_killed_about_its_commit_leaves_whole_tables(
-    world: Nights, record: Record, moment: str
-) -> None:
+def test_f16_a_driver_killed_about_its_commit_leaves_whole_tables(world: Nights, record: Record, moment: str) -> None:
     broken = record("F16", moment, "spark", f"the driver is killed {moment} an Iceberg commit takes effect")
     if moment == "before":
         spec: dict[str, Any] = {
@@ -69,9 +67,7 @@ def test_f17_a_commit_whose_reply_is_lost_is_made_once(world: Nights, record: Re
 
 
 def test_f17_a_commit_that_somebody_else_came_before_is_made_anew(world: Nights, record: Record) -> None:
-    broken = record(
-        "F17", "during", "spark", "another writer commits to the table while our commit is on its way"
-    )
+    broken = record("F17", "during", "spark", "another writer commits to the table while our commit is on its way")
     number = world.aws.arm(**commit("before"))
     wait = world.begin()
     world.held(number)
@@ -83,13 +79,9 @@ def test_f17_a_commit_that_somebody_else_came_before_is_made_anew(world: Nights,
     assert world.commit_beside() == said
 
 
-@pytest.mark.skipif(
-    bool(NO_SMALL_DISK), reason=f"F20 not run, no disk of its own for a step: {NO_SMALL_DISK}"
-)
+@pytest.mark.skipif(bool(NO_SMALL_DISK), reason=f"F20 not run, no disk of its own for a step: {NO_SMALL_DISK}")
 @pytest.mark.parametrize("moment", ["before", "during"])
-def test_f20_a_full_disk_fails_the_step_and_leaves_whole_tables(
-    world: Nights, record: Record, moment: str
-) -> None:
+def test_f20_a_full_disk_fails_the_step_and_leaves_whole_tables(world: Nights, record: Record, moment: str) -> None:
     # not after: when the last commit is made, nothing is written to the node's disk any more
     when = {"before": "from the beginning", "during": "once the first photos are read"}
     broken = record("F20", moment, "spark", f"the disk of the node is full {when[moment]}")
@@ -99,9 +91,7 @@ def test_f20_a_full_disk_fails_the_step_and_leaves_whole_tables(
         wait = world.begin()
     else:
         world.aws.arm(**armed, kib=512 * 1024)
-        number = world.aws.arm(
-            kind="held", service="s3", operation="GetObject", key=f"{RAW_PREFIX}.*", times=1
-        )
+        number = world.aws.arm(kind="held", service="s3", operation="GetObject", key=f"{RAW_PREFIX}.*", times=1)
         wait = world.begin()
         world.held(number)
         world.fill_the_disk()
@@ -110,9 +100,7 @@ def test_f20_a_full_disk_fails_the_step_and_leaves_whole_tables(
     assert "No space left on device" in world.pipeline.tail(6000)
 
 
-def workers_at_work(
-    world: Nights, key: str = f"{RAW_PREFIX}.*"
-) -> tuple[Callable[[], Run], int, list[psutil.Process]]:
+def workers_at_work(world: Nights, key: str = f"{RAW_PREFIX}.*") -> tuple[Callable[[], Run], int, list[psutil.Process]]:
     """A night whose Python workers wait for a photo: what waits for its end, the fault that holds them, and they."""
     number = world.aws.arm(kind="held", service="s3", operation="GetObject", key=key, times=1)
     wait = world.begin()

@@ -45,9 +45,7 @@ def held(aws: Aws, number: int) -> None:
 def test_f23_an_input_that_changes_during_the_run_is_accounted_for(
     deployment: Deployment, pipeline: Pipeline, record: Record, moment: str
 ) -> None:
-    broken = record(
-        "F23", moment, "scripted", f"photos are changed, deleted and added {moment} the load step reads"
-    )
+    broken = record("F23", moment, "scripted", f"photos are changed, deleted and added {moment} the load step reads")
     aws, s3 = deployment.aws, deployment.aws.client("s3")
     spec: dict[str, dict[str, Any]] = {
         "before": {"operation": "RunJobFlow"},
@@ -106,9 +104,7 @@ def test_f24_code_that_was_changed_after_it_was_run_is_not_run_by_the_next_night
 def test_f24_code_that_was_changed_after_its_upload_is_not_run(
     deployment: Deployment, pipeline: Pipeline, record: Record, undisturbed: str, moment: str, operation: str
 ) -> None:
-    broken = record(
-        "F24", moment, "scripted", f"fruits.zip is replaced in S3 while {operation} is on its way"
-    )
+    broken = record("F24", moment, "scripted", f"fruits.zip is replaced in S3 while {operation} is on its way")
     aws, s3 = deployment.aws, deployment.aws.client("s3")
     number = aws.arm(kind="held", operation=operation, times=1)
     wait = pipeline.start()
@@ -136,10 +132,7 @@ LAKE_DENIED: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"operation": "PutObject", "key": "tables/[^/]*/features/current.json"},
     ),
     "after": (
-        *(
-            "ExpiredToken",
-            "the credentials for S3 have expired when a run that has published ends its cluster",
-        ),
+        *("ExpiredToken", "the credentials for S3 have expired when a run that has published ends its cluster"),
         {"operation": "TerminateJobFlows"},
     ),
 }
@@ -176,9 +169,7 @@ def test_f25_a_lake_that_is_denied_until_the_end_leaves_a_red_run_and_no_cluster
 def test_f25_credentials_of_airflow_that_expire_for_some_seconds_leave_a_truthful_run(
     deployment: Deployment, pipeline: Pipeline, record: Record, undisturbed: str
 ) -> None:
-    broken = record(
-        "F25", "during", "scripted", "Airflow's credentials have expired for two seconds, for all of AWS"
-    )
+    broken = record("F25", "during", "scripted", "Airflow's credentials have expired for two seconds, for all of AWS")
     aws = deployment.aws
     number = aws.arm(kind="held", operation="PutObject", key="tables/[^/]*/features/current.json", times=1)
     wait = pipeline.start()
@@ -222,9 +213,7 @@ def test_f26_a_night_of_a_clock_change_has_one_run(
     start = pendulum.instance(first)
     due, last = [], None
     for _ in range(4):
-        info = table.next_dagrun_info(
-            last_automated_data_interval=last, restriction=TimeRestriction(start, None, True)
-        )
+        info = table.next_dagrun_info(last_automated_data_interval=last, restriction=TimeRestriction(start, None, True))
         assert info is not None
         last = info.data_interval
         due.append(info.run_after)
@@ -241,9 +230,7 @@ def test_f26_a_night_of_a_clock_change_has_one_run(
 
 
 @pytest.fixture(scope="module")
-def second_pipeline(
-    shared_deployment: Deployment, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Pipeline]:
+def second_pipeline(shared_deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     pipeline = Pipeline(shared_deployment, tmp_path_factory.mktemp("second") / "airflow")
     with closing_all(pipeline):
         yield pipeline
@@ -262,18 +249,9 @@ AT_WORK: dict[str, dict[str, Any]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "during", "after"])
 def test_f22_two_runs_for_one_night_come_one_after_the_other(
-    deployment: Deployment,
-    pipeline: Pipeline,
-    second_pipeline: Pipeline,
-    record: Record,
-    undisturbed: str,
-    moment: str,
+    deployment: Deployment, pipeline: Pipeline, second_pipeline: Pipeline, record: Record, undisturbed: str, moment: str
 ) -> None:
-    when = {
-        "before": "take the lock at once",
-        "during": "begin together",
-        "after": "meet as the first has published",
-    }
+    when = {"before": "take the lock at once", "during": "begin together", "after": "meet as the first has published"}
     broken = record(
         "F22", moment, "scripted", f"two Airflows run the same night of one deployment: they {when[moment]}"
     )
@@ -288,9 +266,7 @@ def test_f22_two_runs_for_one_night_come_one_after_the_other(
         both = (pipeline, second_pipeline)
         until(lambda: any("is locked by" in one.tail(4000) for one in both), "one of them to wait", 120)
     else:
-        until(
-            lambda: "is locked by" in second_pipeline.tail(4000), "the second run to wait for the lock", 120
-        )
+        until(lambda: "is locked by" in second_pipeline.tail(4000), "the second run to wait for the lock", 120)
         assert len(aws.clusters(deployment.cluster_prefix, LIVE)) == (moment == "after")
         aws.disarm(number)
     runs = [first(), second()]
@@ -385,9 +361,7 @@ def test_the_janitor_ends_what_a_run_could_not(
 ) -> None:
     pipeline, deployment = patient_pipeline, patient_pipeline.deployment
     what = {"before": "TerminateJobFlows is denied at first", "after": "TerminateJobFlows' reply is lost"}
-    broken = record(
-        "janitor", moment, "scripted", f"a run could never end its cluster; to the janitor, {what[moment]}"
-    )
+    broken = record("janitor", moment, "scripted", f"a run could never end its cluster; to the janitor, {what[moment]}")
     aws = deployment.aws
     number = aws.arm(kind="refused", service="emr", operation="TerminateJobFlows", error="AccessDenied")
     run = pipeline.run()
@@ -408,9 +382,7 @@ def test_the_janitor_ends_what_a_run_could_not(
         aws.disarm(number)
     assert sweep.state == "success", pipeline.tail()
     (now,) = (one for one in aws.clusters(deployment.cluster_prefix) if one["Id"] == cluster["Id"])
-    assert now["Status"]["StateChangeReason"]["Code"] == "USER_REQUEST", (
-        "the janitor's doing, not its idleness"
-    )
+    assert now["Status"]["StateChangeReason"]["Code"] == "USER_REQUEST", "the janitor's doing, not its idleness"
     if aws.read(deployment.lake, lock):  # the two tasks of a sweep do not wait for each other
         assert pipeline.run(dag="cluster_janitor").state == "success", pipeline.tail()
     broken += check(deployment, run, red_though_published=True)
@@ -425,9 +397,7 @@ def test_the_janitor_ends_what_a_run_could_not(
 def test_two_deployments_with_the_same_run_ids_do_not_touch_each_other(
     deployment: Deployment, pipeline: Pipeline, record: Record, tmp_path: Path
 ) -> None:
-    broken = record(
-        "two deployments", "during", "scripted", "two deployments in one account run the same run id"
-    )
+    broken = record("two deployments", "during", "scripted", "two deployments in one account run the same run id")
     aws = deployment.aws
     other = Deployment(aws, name="other", photos=7)
     other.create()

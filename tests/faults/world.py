@@ -158,9 +158,7 @@ class Aws:
         found = []
         for one in reversed(ids):
             cluster = emr.describe_cluster(ClusterId=one)["Cluster"]
-            steps = [
-                s for page in emr.get_paginator("list_steps").paginate(ClusterId=one) for s in page["Steps"]
-            ]
+            steps = [s for page in emr.get_paginator("list_steps").paginate(ClusterId=one) for s in page["Steps"]]
             found.append({**cluster, "Steps": steps[::-1]})
         return found
 
@@ -237,9 +235,7 @@ class Deployment:
         formation, s3 = self.aws.client("cloudformation"), self.aws.client("s3")
         names = {"DeploymentId": self.name, "CreateVpc": "true"}
         suffix = self.name.replace("-", "_")
-        names |= {
-            f"{kind}Database": f"fruits_{kind.lower()}_{suffix}" for kind in ("Nightly", "Demo", "Notebook")
-        }
+        names |= {f"{kind}Database": f"fruits_{kind.lower()}_{suffix}" for kind in ("Nightly", "Demo", "Notebook")}
         formation.create_stack(
             StackName=f"fruits-{self.name}",
             TemplateBody=(REPOSITORY / "include" / "stack.yaml").read_text(),
@@ -345,9 +341,7 @@ class Pipeline:
             ended = self._answer("RESULT", seconds)
         return Run(**json.loads(ended), deployment=self.deployment.name)
 
-    def start(
-        self, at: str | None = None, seconds: float = 240, dag: str = DAG, **conf: Any
-    ) -> Callable[[], Run]:
+    def start(self, at: str | None = None, seconds: float = 240, dag: str = DAG, **conf: Any) -> Callable[[], Run]:
         """Runs the DAG in the background; gives what waits for its end."""
         found: list[Run | BaseException] = []
 
@@ -398,9 +392,7 @@ class Pipeline:
                     return line.removeprefix(word).strip()
         finally:
             watchdog.cancel()
-        raise RuntimeError(
-            f"Airflow ended, or took more than {seconds} s; the end of {self.log_path}:\n" + self.tail()
-        )
+        raise RuntimeError(f"Airflow ended, or took more than {seconds} s; the end of {self.log_path}:\n" + self.tail())
 
     def tail(self, lines: int = 60) -> str:
         """The end of the log."""

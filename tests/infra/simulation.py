@@ -32,10 +32,7 @@ S3_ACTIONS = {
     "GetBucketLifecycleConfiguration": "GetLifecycleConfiguration",
     "GetPublicAccessBlock": "GetBucketPublicAccessBlock",
 }
-FREE = {
-    "sts:GetCallerIdentity",
-    "s3:ListBuckets",
-}  # the first asks for no right; the second is nobody's but deploy's
+FREE = {"sts:GetCallerIdentity", "s3:ListBuckets"}  # the first asks for no right; the second is nobody's but deploy's
 
 
 @dataclass(frozen=True)
@@ -116,9 +113,7 @@ def allowed(statements: Iterable[Statement], request: Request, of_resource: Iter
 
 def _applies(statement: Statement, request: Request) -> bool:
     if "NotAction" in statement:
-        concerned = not any(
-            _like(part.lower(), request.action.lower()) for part in _listed(statement["NotAction"])
-        )
+        concerned = not any(_like(part.lower(), request.action.lower()) for part in _listed(statement["NotAction"]))
     else:
         concerned = any(_like(part.lower(), request.action.lower()) for part in _listed(statement["Action"]))
     if "NotResource" in statement:
@@ -164,10 +159,7 @@ def _listed(value: Any) -> list[str]:
 def actions_of(statements: Iterable[Statement]) -> set[str]:
     """Every action that is allowed somewhere."""
     return {
-        action
-        for statement in statements
-        if statement["Effect"] == "Allow"
-        for action in _listed(statement["Action"])
+        action for statement in statements if statement["Effect"] == "Allow" for action in _listed(statement["Action"])
     }
 
 

@@ -17,9 +17,7 @@ def stated() -> dict[str, int]:
 
 
 def test_the_days_of_the_page_are_those_of_the_stack() -> None:
-    parameters = {
-        name: parameter for name, parameter in read_template()["Parameters"].items() if name.endswith("Days")
-    }
+    parameters = {name: parameter for name, parameter in read_template()["Parameters"].items() if name.endswith("Days")}
     assert len(parameters) > 4
     assert stated() == {name: parameter["Default"] for name, parameter in parameters.items()}
 

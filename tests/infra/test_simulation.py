@@ -24,9 +24,7 @@ CLUSTER = NAMES.arn("elasticmapreduce", "cluster/j-1")
 
 def statements(role: str) -> list[dict[str, Any]]:
     properties = resolved_stack()[role]["Properties"]
-    return [
-        statement for policy in properties["Policies"] for statement in policy["PolicyDocument"]["Statement"]
-    ]
+    return [statement for policy in properties["Policies"] for statement in policy["PolicyDocument"]["Statement"]]
 
 
 def policy_of(resource: str) -> list[dict[str, Any]]:
@@ -111,16 +109,11 @@ REFUSED: list[tuple[str, Request]] = [
             ("AddTags", {"aws:RequestTag/deployment": "test"}),
         ]
     ),
-    (
-        "AirflowRole",
-        Request("elasticmapreduce:RunJobFlow", "*", HERE | {"aws:RequestTag/deployment": "another"}),
-    ),
+    ("AirflowRole", Request("elasticmapreduce:RunJobFlow", "*", HERE | {"aws:RequestTag/deployment": "another"})),
     (
         "AirflowRole",
         Request(
-            "elasticmapreduce:TerminateJobFlows",
-            CLUSTER,
-            HERE | {"elasticmapreduce:ResourceTag/deployment": "another"},
+            "elasticmapreduce:TerminateJobFlows", CLUSTER, HERE | {"elasticmapreduce:ResourceTag/deployment": "another"}
         ),
     ),
     (
@@ -130,9 +123,7 @@ REFUSED: list[tuple[str, Request]] = [
     (
         "AirflowRole",
         Request(
-            "iam:PassRole",
-            "arn:aws:iam::123456789012:role/Admin",
-            HERE | {"iam:PassedToService": "ec2.amazonaws.com"},
+            "iam:PassRole", "arn:aws:iam::123456789012:role/Admin", HERE | {"iam:PassedToService": "ec2.amazonaws.com"}
         ),
     ),
     ("AirflowRole", Request("s3:DeleteBucket", RAW, HERE)),
@@ -279,9 +270,7 @@ def test_the_key_lets_ec2_encrypt_the_disks_of_spot_nodes(
 
 def test_the_key_is_opened_by_the_policies_of_roles() -> None:
     assert allowed(statements("AnalystRole"), Request("kms:Decrypt", KEY, via_s3(LAKE)), policy_of("Key"))
-    assert not allowed(
-        statements("AnalystRole"), Request("kms:Decrypt", KEY, via_s3(LAKE)), policy_of("Key")[1:]
-    )
+    assert not allowed(statements("AnalystRole"), Request("kms:Decrypt", KEY, via_s3(LAKE)), policy_of("Key")[1:])
 
 
 def test_nothing_is_sent_in_clear_text() -> None:
@@ -367,11 +356,7 @@ def allow(**more: Any) -> dict[str, Any]:
         ),
         ([allow(Condition={"StringEquals": {"k": "v"}})], Request("s3:GetObject", f"{LAKE}/a/x"), False),
         ([allow(Condition={"StringNotEquals": {"k": "v"}})], Request("s3:GetObject", f"{LAKE}/a/x"), True),
-        (
-            [allow(Condition={"Null": {"k": "true"}})],
-            Request("s3:GetObject", f"{LAKE}/a/x", {"k": "v"}),
-            False,
-        ),
+        ([allow(Condition={"Null": {"k": "true"}})], Request("s3:GetObject", f"{LAKE}/a/x", {"k": "v"}), False),
         (
             [allow(Condition={"StringLike": {"k": "v*"}, "Bool": {"b": "true"}})],
             Request("s3:GetObject", f"{LAKE}/a/x", {"k": "vx"}),
@@ -383,11 +368,7 @@ def allow(**more: Any) -> dict[str, Any]:
             False,
         ),
         ([allow(Resource=f"{LAKE}/a[1]/*")], Request("s3:GetObject", f"{LAKE}/a[1]/x"), True),
-        (
-            [allow(Condition={"StringEqualsIfExists": {"k": "v"}})],
-            Request("s3:GetObject", f"{LAKE}/a/x"),
-            True,
-        ),
+        ([allow(Condition={"StringEqualsIfExists": {"k": "v"}})], Request("s3:GetObject", f"{LAKE}/a/x"), True),
         (
             [allow(Condition={"StringEqualsIfExists": {"k": "v"}})],
             Request("s3:GetObject", f"{LAKE}/a/x", {"k": "w"}),
@@ -406,18 +387,14 @@ def test_the_evaluator(policy: list[dict[str, Any]], request_: Request, answer: 
 
 def test_an_operator_that_is_not_known_is_not_guessed() -> None:
     with pytest.raises(NotImplementedError, match="IpAddress"):
-        allowed(
-            [allow(Condition={"IpAddress": {"k": "v"}})], Request("s3:GetObject", f"{LAKE}/a/x", {"k": "v"})
-        )
+        allowed([allow(Condition={"IpAddress": {"k": "v"}})], Request("s3:GetObject", f"{LAKE}/a/x", {"k": "v"}))
 
 
 @pytest.mark.parametrize(
     ("request_", "why"),
     [
         (
-            Request(
-                "elasticmapreduce:PutAutoTerminationPolicy", CLUSTER, {"aws:RequestTag/deployment": "test"}
-            ),
+            Request("elasticmapreduce:PutAutoTerminationPolicy", CLUSTER, {"aws:RequestTag/deployment": "test"}),
             "no condition key aws:RequestTag/deployment",
         ),
         (Request("s3:GetObject", RAW), "no resource type"),

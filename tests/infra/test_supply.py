@@ -79,22 +79,12 @@ def test_a_licence_of_allowed_parts_is_allowed(licence: str) -> None:
 def audited(run: Run, lock: Path) -> dict[str, Any]:
     """What pip-audit says of a lock, without resolving it anew."""
     ended = run(
-        "pip-audit",
-        "-r",
-        lock,
-        "--require-hashes",
-        "--disable-pip",
-        "--format",
-        "json",
-        "--progress-spinner",
-        "off",
+        "pip-audit", "-r", lock, "--require-hashes", "--disable-pip", "--format", "json", "--progress-spinner", "off"
     )
     try:
         report: dict[str, Any] = json.loads(ended.stdout)
     except json.JSONDecodeError:
-        pytest.skip(
-            f"not checked: the index gave no advisories ({ended.stderr.strip().splitlines()[-1][:120]})"
-        )
+        pytest.skip(f"not checked: the index gave no advisories ({ended.stderr.strip().splitlines()[-1][:120]})")
     return report
 
 
@@ -123,9 +113,7 @@ def test_no_library_has_a_known_weakness(run: Run, lock: Path) -> None:
     weak, unchecked = judge(audited(run, lock))
     assert weak == []
     if unchecked:
-        pytest.skip(
-            f"{len(unchecked)} libraries of {lock.name} not checked: the index here has no advisories on them"
-        )
+        pytest.skip(f"{len(unchecked)} libraries of {lock.name} not checked: the index here has no advisories on them")
 
 
 def test_a_weakness_is_told_and_an_unchecked_library_is_not_a_sound_one() -> None:

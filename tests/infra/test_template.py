@@ -27,9 +27,7 @@ SKIPPED = {
     ("CKV_AWS_33", "Key"),
 }
 # Of plugins/fruits_airflow/config/regions.py, which this environment cannot import.
-EU_REGIONS = (
-    *("eu-west-1", "eu-west-3", "eu-central-1", "eu-north-1", "eu-south-1", "eu-south-2", "eusc-de-east-1"),
-)
+EU_REGIONS = (*("eu-west-1", "eu-west-3", "eu-central-1", "eu-north-1", "eu-south-1", "eu-south-2", "eusc-de-east-1"),)
 
 
 def broken(folder: Path, old: str, new: str) -> Path:
@@ -48,13 +46,9 @@ def test_cfn_lint_finds_nothing_in_any_region(run: Run, region: str) -> None:
 
 
 def test_cfn_lint_finds_a_type_that_a_region_lacks(run: Run, tmp_path: Path) -> None:
-    everywhere = broken(
-        tmp_path, "    - Condition: HasBudgetType\n", "    - !Not [!Equals [!Ref AlarmEmail, x]]\n"
-    )
+    everywhere = broken(tmp_path, "    - Condition: HasBudgetType\n", "    - !Not [!Equals [!Ref AlarmEmail, x]]\n")
     for region, lacks in (("eu-west-1", False), ("eu-north-1", True), ("eu-south-2", True)):
-        assert (
-            "AWS::Budgets::Budget" in run("cfn-lint", "--regions", region, "--", everywhere).stdout
-        ) is lacks
+        assert ("AWS::Budgets::Budget" in run("cfn-lint", "--regions", region, "--", everywhere).stdout) is lacks
 
 
 @pytest.mark.parametrize(
@@ -72,9 +66,7 @@ def test_cfn_lint_finds_what_is_wrong(run: Run, tmp_path: Path, old: str, new: s
 
 
 def checkov(run: Run, path: Path) -> dict[str, Any]:
-    ended = run(
-        "checkov", "--framework", "cloudformation", "--file", path, "--skip-download", "--output", "json"
-    )
+    ended = run("checkov", "--framework", "cloudformation", "--file", path, "--skip-download", "--output", "json")
     flawst: dict[str, Any] = json.loads(ended.stdout)["results"]
     return flawst
 
@@ -84,9 +76,7 @@ def test_checkov_fails_nothing_and_skips_what_has_a_reason(run: Run) -> None:
     assert results["failed_checks"] == []
     assert results["parsing_errors"] == []
     assert len(results["passed_checks"]) > 50
-    skipped = {
-        (check["check_id"], check["resource"].rpartition(".")[2]) for check in results["skipped_checks"]
-    }
+    skipped = {(check["check_id"], check["resource"].rpartition(".")[2]) for check in results["skipped_checks"]}
     assert skipped == SKIPPED
     assert all(len(check["check_result"]["suppress_comment"]) > 20 for check in results["skipped_checks"])
 
@@ -137,9 +127,7 @@ def unknown_parts(document: dict[str, Any]) -> list[str]:
         resources = listed(statement.get("Resource", "*"))
         pairs = [(action, part) for action in actions for part in resources if has_resource(action, part)]
         if actions:
-            missing += [
-                f"{action} knows none of {resources}" for action in {*actions} - {part for part, _ in pairs}
-            ]
+            missing += [f"{action} knows none of {resources}" for action in {*actions} - {part for part, _ in pairs}]
             missing += [f"no action knows {part}" for part in {*resources} - {part for _, part in pairs}]
         missing += [
             f"{action} has no key {key}"
@@ -186,11 +174,7 @@ TAG_KEY = "Unknown condition elasticmapreduce:ResourceTag/deployment for action 
 
 def findings(document: dict[str, Any]) -> set[str]:
     analyzed = parliament.analyze_policy_string(json.dumps(document)).findings
-    return {
-        f"{finding.issue}: {finding.detail}"
-        for finding in analyzed
-        if not str(finding.detail).startswith(TAG_KEY)
-    }
+    return {f"{finding.issue}: {finding.detail}" for finding in analyzed if not str(finding.detail).startswith(TAG_KEY)}
 
 
 @pytest.mark.parametrize("name", sorted(policies()))
@@ -231,9 +215,7 @@ def test_no_policy_is_wide(name: str) -> None:
 
 def test_a_wide_policy_is_found() -> None:
     document = policies()["NodeRole/jobs"]
-    document["Statement"].append(
-        {"Effect": "Allow", "Action": ["s3:*", "iam:PutRolePolicy"], "Resource": "*"}
-    )
+    document["Statement"].append({"Effect": "Allow", "Action": ["s3:*", "iam:PutRolePolicy"], "Resource": "*"})
     flaws = wide(document)
     assert flaws["exposure"]
     assert flaws["stars"] == ["s3"]
@@ -283,23 +265,15 @@ def test_a_private_network_has_no_way_to_the_internet() -> None:
     kinds = {resource["Type"].rpartition("::")[2] for resource in network.values()}
     assert not kinds & {"InternetGateway", "Route", "NatGateway", "VPCGatewayAttachment"}
     assert network["Subnet"]["Properties"]["MapPublicIpOnLaunch"] is False
-    [group] = [
-        resource["Properties"]
-        for resource in network.values()
-        if resource["Type"] == "AWS::EC2::SecurityGroup"
-    ]
+    [group] = [resource["Properties"] for resource in network.values() if resource["Type"] == "AWS::EC2::SecurityGroup"]
     inside = network["Subnet"]["Properties"]["CidrBlock"]
-    assert [rule["CidrIp"] for rule in group["SecurityGroupIngress"] + group["SecurityGroupEgress"]] == [
-        inside
-    ] * 2
+    assert [rule["CidrIp"] for rule in group["SecurityGroupIngress"] + group["SecurityGroupEgress"]] == [inside] * 2
 
 
 @pytest.mark.parametrize("network", ["true", "private"])
 def test_each_endpoint_has_a_policy(network: str) -> None:
     endpoints = [
-        resource
-        for resource in network_of(CreateVpc=network).values()
-        if resource["Type"] == "AWS::EC2::VPCEndpoint"
+        resource for resource in network_of(CreateVpc=network).values() if resource["Type"] == "AWS::EC2::VPCEndpoint"
     ]
     assert len(endpoints) == (3 if network == "private" else 1)
     assert all(resource["Properties"]["PolicyDocument"]["Statement"] for resource in endpoints)

@@ -143,17 +143,13 @@ class Server:
         return dict(self.cluster(cluster_id)["Status"])
 
     def add_step(self, cluster_id: str, *args: str, on_failure: str = "CONTINUE", name: str = "step") -> str:
-        steps = self.client("emr").add_job_flow_steps(
-            JobFlowId=cluster_id, Steps=[step(*args, on_failure=on_failure)]
-        )
+        steps = self.client("emr").add_job_flow_steps(JobFlowId=cluster_id, Steps=[step(*args, on_failure=on_failure)])
         return str(steps["StepIds"][0])
 
     def step(self, cluster_id: str, step_id: str) -> dict[str, Any]:
         return dict(self.client("emr").describe_step(ClusterId=cluster_id, StepId=step_id)["Step"]["Status"])
 
-    def step_reaches(
-        self, cluster_id: str, step_id: str, *states: str, seconds: float = 20.0
-    ) -> dict[str, Any]:
+    def step_reaches(self, cluster_id: str, step_id: str, *states: str, seconds: float = 20.0) -> dict[str, Any]:
         """Wait until the step is in one of the states and return its Status."""
         until(lambda: self.step(cluster_id, step_id)["State"] in states, seconds)
         return self.step(cluster_id, step_id)

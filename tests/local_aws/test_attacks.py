@@ -30,9 +30,7 @@ def client(aws: Server, service: str, **changes: str) -> Any:
 
 def ask(aws: Server, target: str, method: str = "GET", body: bytes = b"", **headers: str) -> Any:
     connection = http.client.HTTPConnection("127.0.0.1", aws.port, timeout=10)
-    connection.request(
-        method, target, body, {name.replace("_", "-"): value for name, value in headers.items()}
-    )
+    connection.request(method, target, body, {name.replace("_", "-"): value for name, value in headers.items()})
     reply = connection.getresponse()
     reply.content = reply.read()  # type: ignore[attr-defined]
     return reply
@@ -68,9 +66,7 @@ def test_keys_that_its_sts_has_issued_are_taken_with_their_token_only(aws: Serve
 
 def test_a_poisoned_photo_is_no_page(aws: Server, bucket: str) -> None:
     """The attack: an object that holds HTML, fetched as text/html, whose script starts a cluster."""
-    aws.client("s3").put_object(
-        Bucket=bucket, Key="photo.jpg", Body=b"<script>fetch('/', {method: 'POST'})</script>"
-    )
+    aws.client("s3").put_object(Bucket=bucket, Key="photo.jpg", Body=b"<script>fetch('/', {method: 'POST'})</script>")
     forged = ask(aws, f"/{bucket}/photo.jpg?response-content-type=text/html&Signature=x&X-Amz-Signature=x")
     assert forged.status == 403
     request = {"Bucket": bucket, "Key": "photo.jpg", "ResponseContentType": "text/html"}
@@ -78,10 +74,7 @@ def test_a_poisoned_photo_is_no_page(aws: Server, bucket: str) -> None:
     target = link.removeprefix(aws.endpoint)
     page = ask(aws, target)
     assert page.status == 200
-    assert (page.headers["Content-Security-Policy"], page.headers["X-Content-Type-Options"]) == (
-        "sandbox",
-        "nosniff",
-    )
+    assert (page.headers["Content-Security-Policy"], page.headers["X-Content-Type-Options"]) == ("sandbox", "nosniff")
     # a browser says so of what a page asks for, its own origin included
     assert ask(aws, target, Sec_Fetch_Site="same-origin").status == 403
     assert ask(aws, target, Origin=aws.endpoint).status == 403
@@ -98,28 +91,19 @@ def test_a_presigned_url_in_the_access_log_opens_nothing(aws: Server, bucket: st
     assert ask(aws, link.removeprefix(aws.endpoint)).status == 200
     logged = aws.access_log()[-1]["query"]
     assert parse_qs(logged)["X-Amz-Signature"] == ["…"]
-    assert (
-        ask(aws, f"/{bucket}/a?{logged}".encode().decode("latin-1").replace("â\x80¦", "%E2%80%A6")).status
-        == 403
-    )
+    assert ask(aws, f"/{bucket}/a?{logged}".encode().decode("latin-1").replace("â\x80¦", "%E2%80%A6")).status == 403
 
 
 @pytest.mark.parametrize("target", ["/", "/_local_aws/health", "/raw/a.jpg", "/moto-api/"])
 def test_every_reply_forbids_a_browser_to_run_it(aws: Server, target: str) -> None:
     reply = ask(aws, target)
-    assert (reply.headers["Content-Security-Policy"], reply.headers["X-Content-Type-Options"]) == (
-        "sandbox",
-        "nosniff",
-    )
+    assert (reply.headers["Content-Security-Policy"], reply.headers["X-Content-Type-Options"]) == ("sandbox", "nosniff")
 
 
 def test_an_answer_to_what_is_no_request_forbids_it_too(aws: Server) -> None:
     reply = ask(aws, "/", Content_Length="none of a number")
     assert reply.status == 400
-    assert (reply.headers["Content-Security-Policy"], reply.headers["X-Content-Type-Options"]) == (
-        "sandbox",
-        "nosniff",
-    )
+    assert (reply.headers["Content-Security-Policy"], reply.headers["X-Content-Type-Options"]) == ("sandbox", "nosniff")
 
 
 def test_motos_own_pages_are_gone(aws: Server) -> None:

@@ -33,9 +33,7 @@ def node(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(
-    node: Path, *args: str, primary: bool = True, path: str | None = None
-) -> subprocess.CompletedProcess[str]:
+def run(node: Path, *args: str, primary: bool = True, path: str | None = None) -> subprocess.CompletedProcess[str]:
     info = node / "instance.json"
     info.write_text('{\n  "isMaster": %s,\n  "isRunningNameNode": true\n}' % ("true" if primary else "false"))
     script = SCRIPT.read_text().replace("/mnt/var/lib/info/instance.json", str(info))
@@ -65,8 +63,7 @@ def moment(seconds: float) -> str:
 def test_the_primary_node_arms_a_timer_that_shuts_it_down(node: Path) -> None:
     assert run(node, f"--deadline={moment(3600)}").returncode == 0
     match = re.fullmatch(
-        r"systemd-run --unit=fruits-deadline --on-active=(\d+)s /usr/sbin/shutdown -h now\n",
-        commands_of(node),
+        r"systemd-run --unit=fruits-deadline --on-active=(\d+)s /usr/sbin/shutdown -h now\n", commands_of(node)
     )
     assert match
     assert 3590 <= int(match[1]) <= 3600
@@ -91,10 +88,7 @@ def test_a_deadline_that_has_passed_shuts_down_at_once(node: Path) -> None:
         ["--deadline=2030-01-01T00:00:00"],
         ["--dead=x"],
         ["--deadline=2030-01-01T00:00:00Z", "--environment=s3://lake/env/latest/environment.tar.gz"],
-        [
-            "--deadline=2030-01-01T00:00:00Z",
-            f"--environment=https://elsewhere/env/{'0' * 64}/environment.tar.gz",
-        ],
+        ["--deadline=2030-01-01T00:00:00Z", f"--environment=https://elsewhere/env/{'0' * 64}/environment.tar.gz"],
     ],
 )
 def test_anything_else_fails_the_bootstrap(node: Path, args: list[str]) -> None:
@@ -185,9 +179,7 @@ def test_libraries_that_are_not_what_their_digest_says_are_not_unpacked(lake: Bu
         (GOOD | {"boto3.py": "raise ImportError('GLIBCXX_3.4.99 not found')"}, "GLIBCXX_3.4.99 not found"),
     ],
 )
-def test_libraries_that_do_not_fit_fail_the_bootstrap(
-    lake: Bucket, files: dict[str, str], message: str
-) -> None:
+def test_libraries_that_do_not_fit_fail_the_bootstrap(lake: Bucket, files: dict[str, str], message: str) -> None:
     ended = lake.boot(lake.put(files))
     assert ended.returncode == 1
     assert message in ended.stderr
@@ -195,9 +187,7 @@ def test_libraries_that_do_not_fit_fail_the_bootstrap(
 
 def test_the_check_imports_what_the_jobs_and_pyspark_import() -> None:
     unchecked = {
-        module
-        for module in modules()
-        if not any(name == module or name.startswith(f"{module}.") for name in CHECKED)
+        module for module in modules() if not any(name == module or name.startswith(f"{module}.") for name in CHECKED)
     }
     assert unchecked == set()
     assert "pandas" in CHECKED  # PySpark's mapInArrow imports it on the driver
@@ -205,21 +195,7 @@ def test_the_check_imports_what_the_jobs_and_pyspark_import() -> None:
 
 def without_python(lake: Bucket, dnf: str) -> Bucket:
     """Create a node whose image lacks Python 3.11, and whose `dnf install` runs a command."""
-    for name in (
-        "bash",
-        "env",
-        "cat",
-        "cp",
-        "date",
-        "grep",
-        "ln",
-        "mktemp",
-        "rm",
-        "sha256sum",
-        "tar",
-        "gzip",
-        "uname",
-    ):
+    for name in ("bash", "env", "cat", "cp", "date", "grep", "ln", "mktemp", "rm", "sha256sum", "tar", "gzip", "uname"):
         (lake.node / name).symlink_to(str(shutil.which(name)))
     python = os.path.realpath(sys.executable)  # not what a version manager puts before it
     (lake.node / "dnf").write_text(
@@ -252,9 +228,7 @@ def test_libraries_that_are_not_there_fail_the_bootstrap(lake: Bucket) -> None:
 
 def test_nothing_is_fetched_from_a_third_party() -> None:
     commands = [line for line in SCRIPT.read_text().splitlines() if not line.lstrip().startswith("#")]
-    assert [
-        line for line in commands if re.search(r"https?:|\bpip\b|\bcurl\b|\bwget\b|\byum\b|\bdnf\b", line)
-    ] == [
+    assert [line for line in commands if re.search(r"https?:|\bpip\b|\bcurl\b|\bwget\b|\byum\b|\bdnf\b", line)] == [
         '  sudo dnf install -y -q "$python" || true',  # the image's own package repository
         '  sudo "$python" -m venv --without-pip "$home"',
     ]

@@ -62,9 +62,7 @@ def bucket_of_clients(aws: Server) -> None:
 def run(python: str, code: str, aws: Server) -> subprocess.CompletedProcess[str]:
     keys = {"AWS_ENDPOINT_URL": aws.endpoint, "AWS_EC2_METADATA_DISABLED": "true", **KEYS.environment}
     env = environment_without("PYTHONPATH", "AWS_PROFILE", "AWS_SESSION_TOKEN") | keys
-    return subprocess.run(
-        [python, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=False
-    )
+    return subprocess.run([python, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_arrow_and_rust_are_understood(aws: Server, spark_python: str) -> None:

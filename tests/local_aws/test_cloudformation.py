@@ -45,9 +45,7 @@ def test_the_stack_gives_its_names(stack: dict[str, str]) -> None:
 
 
 def test_every_resource_of_the_template_is_there(aws: Server, stack: dict[str, str]) -> None:
-    resources = aws.client("cloudformation").describe_stack_resources(StackName="fruits-test")[
-        "StackResources"
-    ]
+    resources = aws.client("cloudformation").describe_stack_resources(StackName="fruits-test")["StackResources"]
     declared = TEMPLATE.count("\n    Type: AWS::") - TEMPLATE.count("\n    Condition: IsPrivate\n")
     assert len(resources) == declared
     assert all(resource["PhysicalResourceId"] for resource in resources)
@@ -78,25 +76,17 @@ def test_what_was_made_last_is_deleted_first() -> None:
 
 
 @pytest.mark.parametrize("name", ["RawBucket", "LakeBucket"])
-def test_both_buckets_are_private_encrypted_and_tls_only(
-    aws: Server, stack: dict[str, str], name: str
-) -> None:
+def test_both_buckets_are_private_encrypted_and_tls_only(aws: Server, stack: dict[str, str], name: str) -> None:
     s3, bucket = aws.client("s3"), stack[name]
     block = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
     assert set(block.values()) == {True}
     assert len(block) == 4
     [rule] = s3.get_bucket_encryption(Bucket=bucket)["ServerSideEncryptionConfiguration"]["Rules"]
     assert rule["BucketKeyEnabled"] is True
-    assert rule["ApplyServerSideEncryptionByDefault"] == {
-        "SSEAlgorithm": "aws:kms",
-        "KMSMasterKeyID": stack["KeyArn"],
-    }
+    assert rule["ApplyServerSideEncryptionByDefault"] == {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": stack["KeyArn"]}
     [statement, kms_only] = json.loads(s3.get_bucket_policy(Bucket=bucket)["Policy"])["Statement"]
     assert (kms_only["Effect"], kms_only["Action"]) == ("Deny", "s3:PutObject")
-    assert (statement["Effect"], statement["Condition"]) == (
-        "Deny",
-        {"Bool": {"aws:SecureTransport": "false"}},
-    )
+    assert (statement["Effect"], statement["Condition"]) == ("Deny", {"Bool": {"aws:SecureTransport": "false"}})
     assert statement["Resource"] == [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
     ownership = s3.get_bucket_ownership_controls(Bucket=bucket)["OwnershipControls"]["Rules"]
     assert ownership == [{"ObjectOwnership": "BucketOwnerEnforced"}]
@@ -118,10 +108,7 @@ def test_lifecycles_are_set(aws: Server, stack: dict[str, str]) -> None:
     assert raw["abort-uploads"]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 2}
     assert raw["forget-old-photos"]["Expiration"] == {"Days": 730}
     assert lake["expire-staging"]["Expiration"] == {"Days": 7}
-    assert (lake["expire-logs"]["Filter"], lake["expire-logs"]["Expiration"]) == (
-        {"Prefix": "logs/"},
-        {"Days": 90},
-    )
+    assert (lake["expire-logs"]["Filter"], lake["expire-logs"]["Expiration"]) == ({"Prefix": "logs/"}, {"Days": 90})
 
 
 def test_objects_can_be_written_and_read_under_the_policies(aws: Server, stack: dict[str, str]) -> None:
@@ -145,9 +132,7 @@ def test_the_databases_are_there(aws: Server, stack: dict[str, str]) -> None:
 
 
 def test_the_service_role_has_the_v2_policy(aws: Server, stack: dict[str, str]) -> None:
-    attached = aws.client("iam").list_attached_role_policies(RoleName=stack["ServiceRole"])[
-        "AttachedPolicies"
-    ]
+    attached = aws.client("iam").list_attached_role_policies(RoleName=stack["ServiceRole"])["AttachedPolicies"]
     assert [policy["PolicyArn"] for policy in attached] == [
         "arn:aws:iam::aws:policy/service-role/AmazonEMRServicePolicy_v2"
     ]
@@ -155,9 +140,7 @@ def test_the_service_role_has_the_v2_policy(aws: Server, stack: dict[str, str]) 
 
 def node_statements(aws: Server, stack: dict[str, str]) -> list[dict[str, Any]]:
     iam = aws.client("iam")
-    [role] = iam.get_instance_profile(InstanceProfileName=stack["InstanceProfile"])["InstanceProfile"][
-        "Roles"
-    ]
+    [role] = iam.get_instance_profile(InstanceProfileName=stack["InstanceProfile"])["InstanceProfile"]["Roles"]
     document = iam.get_role_policy(RoleName=role["RoleName"], PolicyName="jobs")["PolicyDocument"]
     return list(document["Statement"])
 
@@ -267,12 +250,8 @@ def test_a_change_set_is_executed_after_the_call_has_returned(aws: Server) -> No
     assert (stack["StackStatus"], stack["StackId"]) == ("CREATE_COMPLETE", change_set["StackId"])
 
 
-@pytest.mark.parametrize(
-    "kind", sorted({resource["Type"] for resource in read_template()["Resources"].values()})
-)
-def test_system_tags_are_added_where_the_types_schema_says(
-    aws: Server, stack: dict[str, str], kind: str
-) -> None:
+@pytest.mark.parametrize("kind", sorted({resource["Type"] for resource in read_template()["Resources"].values()}))
+def test_system_tags_are_added_where_the_types_schema_says(aws: Server, stack: dict[str, str], kind: str) -> None:
     schema = PROVIDER_SCHEMA_MANAGER.get_resource_schema("us-east-1", kind).schema
     tagged = schema.get("tagging", {}).get("cloudFormationSystemTags", False)
     if kind == "AWS::Budgets::Budget":
@@ -315,11 +294,7 @@ def test_a_resource_that_cannot_be_made_rolls_the_stack_back(aws: Server, bucket
                     "Type": "AWS::Glue::Database",
                     "Properties": {"CatalogId": "1", "DatabaseInput": {"Name": "undone"}},
                 },
-                "Second": {
-                    "Type": "AWS::S3::Bucket",
-                    "DependsOn": "First",
-                    "Properties": {"BucketName": bucket},
-                },
+                "Second": {"Type": "AWS::S3::Bucket", "DependsOn": "First", "Properties": {"BucketName": bucket}},
             },
             "Outputs": {"Name": {"Value": {"Ref": "Second"}}},
         }
@@ -330,9 +305,7 @@ def test_a_resource_that_cannot_be_made_rolls_the_stack_back(aws: Server, bucket
     assert stack["StackStatus"] == "ROLLBACK_COMPLETE"
     events = formation.describe_stack_events(StackName="undone")["StackEvents"]
     assert any("BucketAlreadyOwnedByYou" in event.get("ResourceStatusReason", "") for event in events)
-    assert "undone" not in [
-        database["Name"] for database in aws.client("glue").get_databases()["DatabaseList"]
-    ]
+    assert "undone" not in [database["Name"] for database in aws.client("glue").get_databases()["DatabaseList"]]
 
 
 def test_a_property_that_is_not_handled_is_not_left_out(aws: Server) -> None:

@@ -91,9 +91,7 @@ class EndedStep:
 
 
 def runtime_in(folder: Path, hooks: Hooks | None = None, clock: Clock | None = None) -> Runtime:
-    settings = Settings(
-        state_dir=folder, start_seconds=0, bootstrap_seconds=0, terminate_seconds=0, kill_seconds=0
-    )
+    settings = Settings(state_dir=folder, start_seconds=0, bootstrap_seconds=0, terminate_seconds=0, kill_seconds=0)
     clients = SilentClients("http://127.0.0.1:1", Credentials.random())
     return Runtime(settings, clients, EndedStep, hooks or Hooks(), clock or Clock())
 
@@ -113,10 +111,7 @@ def test_a_cluster_is_idle_for_as_long_as_its_policy_says_after_its_last_step(tm
     policy = {"IdleTimeout": 86_400}
     runtime = runtime_in(tmp_path, clock=JumpingClock())
     cluster = ended(runtime, BootstrapActions=[], Steps=[STEP], AutoTerminationPolicy=policy)
-    assert (cluster.state, cluster.reason["Message"]) == (
-        "TERMINATED",
-        "Cluster auto-terminated because it was idle",
-    )
+    assert (cluster.state, cluster.reason["Message"]) == ("TERMINATED", "Cluster auto-terminated because it was idle")
     step, ended_at = cluster.steps[0], cluster.timeline.ended
     assert step.ended is not None
     assert ended_at is not None
@@ -124,9 +119,7 @@ def test_a_cluster_is_idle_for_as_long_as_its_policy_says_after_its_last_step(tm
     assert ended_at - step.ended == timedelta(seconds=86_400)
 
 
-def test_a_bootstrap_script_that_s3_does_not_answer_for_fails_the_bootstrap(
-    tmp_path: Path,
-) -> None:
+def test_a_bootstrap_script_that_s3_does_not_answer_for_fails_the_bootstrap(tmp_path: Path) -> None:
     cluster = ended(runtime_in(tmp_path))
     assert (cluster.state, cluster.reason["Code"]) == ("TERMINATED_WITH_ERRORS", "BOOTSTRAP_FAILURE")
     assert "failed attempting to download bootstrap action 1" in cluster.reason["Message"]

@@ -10,13 +10,7 @@ import pytest
 
 from local_aws.clients import Clients
 from local_aws.credentials import Credentials
-from local_aws.emr.execution.command import (
-    Command,
-    SparkInstallation,
-    StepNotRunnable,
-    build,
-    exports,
-)
+from local_aws.emr.execution.command import Command, SparkInstallation, StepNotRunnable, build, exports
 from local_aws.emr.execution.process import SupervisedStep
 from local_aws.emr.execution.runtime import Node, Runtime
 from local_aws.settings import Settings
@@ -39,9 +33,7 @@ def fetch(uri: str) -> Path:
     return Path("/fetched") / uri.rsplit("/", 1)[-1]
 
 
-def spark(
-    *args: str, installation: SparkInstallation = INSTALLATION, **properties: dict[str, str]
-) -> Command:
+def spark(*args: str, installation: SparkInstallation = INSTALLATION, **properties: dict[str, str]) -> Command:
     classifications = [
         {"Classification": name.replace("_", "-"), "Properties": value} for name, value in properties.items()
     ]
@@ -110,23 +102,17 @@ def test_an_option_may_carry_its_value_behind_an_equals_sign() -> None:
 
 
 def test_the_clusters_defaults_become_configuration_and_the_step_overrides_them() -> None:
-    command = spark(
-        "--conf", "spark.a=step", "job.py", spark_defaults={"spark.a": "cluster", "spark.b": "cluster"}
-    )
+    command = spark("--conf", "spark.a=step", "job.py", spark_defaults={"spark.a": "cluster", "spark.b": "cluster"})
     assert conf(command).items() >= {"spark.a": "step", "spark.b": "cluster"}.items()
 
 
 def test_a_glue_catalog_gets_this_endpoint() -> None:
     catalog = "spark.sql.catalog.lake"
-    seen = conf(
-        spark("job.py", spark_defaults={f"{catalog}.type": "glue", "spark.sql.catalog.other.type": "hadoop"})
-    )
+    seen = conf(spark("job.py", spark_defaults={f"{catalog}.type": "glue", "spark.sql.catalog.other.type": "hadoop"}))
     assert seen[f"{catalog}.glue.endpoint"] == seen[f"{catalog}.s3.endpoint"] == INSTALLATION.endpoint
     assert seen[f"{catalog}.s3.path-style-access"] == "true"
     assert seen[f"{catalog}.client.region"] == "eu-west-1"
-    assert not [
-        name for name in seen if name.startswith("spark.sql.catalog.other.") and not name.endswith(".type")
-    ]
+    assert not [name for name in seen if name.startswith("spark.sql.catalog.other.") and not name.endswith(".type")]
 
 
 def test_a_catalog_in_another_region_stays_there() -> None:
@@ -158,16 +144,12 @@ def test_icebergs_jars_join_the_class_path_that_was_asked_for() -> None:
         ({"spark.driver.extraClassPath": "/node.jar"}, None),
     ],
 )
-def test_a_driver_of_the_archives_class_path_starts_from_it(
-    defaults: dict[str, str], java: str | None
-) -> None:
+def test_a_driver_of_the_archives_class_path_starts_from_it(defaults: dict[str, str], java: str | None) -> None:
     iceberg = {"iceberg.enabled": "true"}
     seen = conf(spark("job.py", spark_defaults=defaults, iceberg_defaults=iceberg))
     assert seen.get("spark.driver.defaultJavaOptions") == java
     assert "spark.driver.defaultJavaOptions" not in conf(spark("job.py"))
-    without = spark(
-        "job.py", installation=replace(INSTALLATION, class_archive=None), iceberg_defaults=iceberg
-    )
+    without = spark("job.py", installation=replace(INSTALLATION, class_archive=None), iceberg_defaults=iceberg)
     assert "spark.driver.defaultJavaOptions" not in conf(without)
 
 
@@ -179,10 +161,7 @@ def test_icebergs_jars_that_are_not_cached_fail_the_step() -> None:
 
 
 def test_the_nodes_interpreter_is_this_machines() -> None:
-    defaults = {
-        "spark.pyspark.python": "/usr/bin/python3.11",
-        "spark.pyspark.driver.python": "/usr/bin/python3.11",
-    }
+    defaults = {"spark.pyspark.python": "/usr/bin/python3.11", "spark.pyspark.driver.python": "/usr/bin/python3.11"}
     seen = conf(spark("job.py", spark_defaults=defaults))
     assert seen["spark.pyspark.python"] == seen["spark.pyspark.driver.python"] == INSTALLATION.python
 
@@ -230,13 +209,9 @@ def test_spark_env_exports_reach_the_step_but_for_interpreters() -> None:
 
 def test_jars_and_archive_are_those_of_the_folder(tmp_path: Path) -> None:
     clients = Clients(INSTALLATION.endpoint, Credentials.random())
-    node = Node(
-        Runtime(Settings(jars_dir=tmp_path), clients, SupervisedStep), "j-1", "eu-west-1", {"Name": "test"}
-    )
+    node = Node(Runtime(Settings(jars_dir=tmp_path), clients, SupervisedStep), "j-1", "eu-west-1", {"Name": "test"})
     assert (node.spark().iceberg_jars, node.spark().class_archive) == ((), None)
-    paths = [
-        tmp_path / name for name in ("iceberg-spark-runtime-4.jar", "iceberg-aws-bundle-1.jar", "spark.jsa")
-    ]
+    paths = [tmp_path / name for name in ("iceberg-spark-runtime-4.jar", "iceberg-aws-bundle-1.jar", "spark.jsa")]
     for path in paths:
         path.touch()
     installation = node.spark()

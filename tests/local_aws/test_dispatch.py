@@ -50,9 +50,7 @@ for _ in range(3):
     dispatcher.get_application(environ)
     print(len(listings))
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     first, *later = ended.stdout.split()
     assert set(later) == {first}
 

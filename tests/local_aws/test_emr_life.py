@@ -78,22 +78,15 @@ def test_a_running_step_is_not_idle(aws: Server) -> None:
 def test_the_auto_termination_policy_can_be_put_read_and_removed(aws: Server, waiting: str) -> None:
     emr = aws.client("emr")
     emr.put_auto_termination_policy(ClusterId=waiting, AutoTerminationPolicy={"IdleTimeout": 604_800})
-    assert emr.get_auto_termination_policy(ClusterId=waiting)["AutoTerminationPolicy"] == {
-        "IdleTimeout": 604_800
-    }
+    assert emr.get_auto_termination_policy(ClusterId=waiting)["AutoTerminationPolicy"] == {"IdleTimeout": 604_800}
     emr.remove_auto_termination_policy(ClusterId=waiting)
     assert "AutoTerminationPolicy" not in emr.get_auto_termination_policy(ClusterId=waiting)
 
 
 def test_the_managed_scaling_policy_can_be_put_read_and_removed(aws: Server, waiting: str) -> None:
-    emr, limits = (
-        aws.client("emr"),
-        {"UnitType": "Instances", "MinimumCapacityUnits": 1, "MaximumCapacityUnits": 3},
-    )
+    emr, limits = (aws.client("emr"), {"UnitType": "Instances", "MinimumCapacityUnits": 1, "MaximumCapacityUnits": 3})
     emr.put_managed_scaling_policy(ClusterId=waiting, ManagedScalingPolicy={"ComputeLimits": limits})
-    assert (
-        emr.get_managed_scaling_policy(ClusterId=waiting)["ManagedScalingPolicy"]["ComputeLimits"] == limits
-    )
+    assert emr.get_managed_scaling_policy(ClusterId=waiting)["ManagedScalingPolicy"]["ComputeLimits"] == limits
     emr.remove_managed_scaling_policy(ClusterId=waiting)
     assert "ManagedScalingPolicy" not in emr.get_managed_scaling_policy(ClusterId=waiting)
 
@@ -145,9 +138,7 @@ def test_a_cluster_with_its_bootstrap_script_lists_it(aws: Server, script: str) 
     assert action == {"Name": "first", "ScriptPath": script, "Args": ["x"]}
 
 
-def test_the_deadline_ends_a_cluster_although_a_step_hangs_and_it_is_protected(
-    aws: Server, script: str
-) -> None:
+def test_the_deadline_ends_a_cluster_although_a_step_hangs_and_it_is_protected(aws: Server, script: str) -> None:
     deadline = (datetime.now(UTC) + timedelta(seconds=2.5)).isoformat()
     cluster_id = aws.run_job_flow(
         BootstrapActions=bootstrap(script, "--deadline", deadline),
@@ -177,9 +168,7 @@ def test_clusters_are_listed_by_state_and_time_newest_first(aws: Server) -> None
 
     def listed(**filters: Any) -> list[str]:
         return [
-            cluster["Id"]
-            for cluster in emr.list_clusters(**filters)["Clusters"]
-            if cluster["Id"] in (first, second)
+            cluster["Id"] for cluster in emr.list_clusters(**filters)["Clusters"] if cluster["Id"] in (first, second)
         ]
 
     assert listed(CreatedAfter=before) == [second, first]
@@ -216,11 +205,7 @@ def test_describe_shows_what_was_asked_for(aws: Server) -> None:
     assert seen["ReleaseLabel"] == "emr-spark-8.0.0"
     assert seen["Applications"] == [{"Name": "Spark", "Version": "4.0.2"}]
     assert seen["LogUri"] == "s3n://lake/logs/"
-    assert (seen["AutoTerminate"], seen["TerminationProtected"], seen["StepConcurrencyLevel"]) == (
-        False,
-        True,
-        3,
-    )
+    assert (seen["AutoTerminate"], seen["TerminationProtected"], seen["StepConcurrencyLevel"]) == (False, True, 3)
     assert seen["ClusterArn"] == f"arn:aws:elasticmapreduce:eu-west-1:123456789012:cluster/{cluster_id}"
     aws.client("emr").set_termination_protection(JobFlowIds=[cluster_id], TerminationProtected=False)
     aws.client("emr").terminate_job_flows(JobFlowIds=[cluster_id])
@@ -271,10 +256,7 @@ def fleet(role: str, on_demand: int, spot: int = 0, weight: int = 1) -> dict[str
 def test_fleets_and_their_instances_have_times_for_the_cost(aws: Server) -> None:
     emr = aws.client("emr")
     cluster_id = aws.run_job_flow(
-        Instances={
-            "InstanceGroups": [],
-            "InstanceFleets": [fleet("MASTER", 1), fleet("CORE", 2, spot=4, weight=2)],
-        }
+        Instances={"InstanceGroups": [], "InstanceFleets": [fleet("MASTER", 1), fleet("CORE", 2, spot=4, weight=2)]}
     )
     aws.reach(cluster_id, "WAITING")
     assert aws.cluster(cluster_id)["InstanceCollectionType"] == "INSTANCE_FLEET"

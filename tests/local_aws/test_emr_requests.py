@@ -23,17 +23,9 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "no label": ({"ReleaseLabel": None}, "ValidationException", "release label must be specified"),
     "service role": ({"ServiceRole": "nobody"}, "ValidationException", "Invalid ServiceRole: nobody"),
-    "no service role": (
-        {"ServiceRole": None},
-        "ValidationException",
-        "ServiceRole is required for creating cluster.",
-    ),
+    "no service role": ({"ServiceRole": None}, "ValidationException", "ServiceRole is required for creating cluster."),
     "profile": ({"JobFlowRole": "nobody"}, "ValidationException", "Invalid InstanceProfile: nobody"),
-    "no profile": (
-        {"JobFlowRole": None},
-        "ValidationException",
-        "InstanceProfile is required for creating cluster.",
-    ),
+    "no profile": ({"JobFlowRole": None}, "ValidationException", "InstanceProfile is required for creating cluster."),
     "instance type": (
         {"Instances": {"InstanceGroups": [MASTER | {"InstanceType": "m5.huge"}]}},
         "ValidationException",
@@ -49,26 +41,14 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], str, str]] = {
         "ValidationException",
         "Instance type 'x' is not supported.",
     ),
-    "groups and fleets": (
-        {"Instances": {"InstanceFleets": [FLEET]}},
-        "ValidationException",
-        "mutually exclusive",
-    ),
+    "groups and fleets": ({"Instances": {"InstanceFleets": [FLEET]}}, "ValidationException", "mutually exclusive"),
     "no instances": ({"Instances": {"InstanceGroups": []}}, "ValidationException", "Instances must name"),
-    "two masters": (
-        {"Instances": {"InstanceGroups": [MASTER, MASTER]}},
-        "ValidationException",
-        "Exactly one master",
-    ),
+    "two masters": ({"Instances": {"InstanceGroups": [MASTER, MASTER]}}, "ValidationException", "Exactly one master"),
     "subnet": ({"Instances": {"Ec2SubnetId": "subnet-0"}}, "InvalidRequestException", "subnet-0"),
     "application": ({"Applications": [{"Name": "Sparkle"}]}, "ValidationException", "Sparkle"),
     "security": ({"SecurityConfiguration": "none"}, "InvalidRequestException", "'none' does not exist"),
     "log uri": ({"LogUri": "/var/log"}, "ValidationException", "/var/log"),
-    "idle too short": (
-        {"AutoTerminationPolicy": {"IdleTimeout": 59}},
-        "ValidationException",
-        "between 60 and 604800",
-    ),
+    "idle too short": ({"AutoTerminationPolicy": {"IdleTimeout": 59}}, "ValidationException", "between 60 and 604800"),
     "idle too long": ({"AutoTerminationPolicy": {"IdleTimeout": 604_801}}, "ValidationException", "604800"),
     "concurrency": ({"StepConcurrencyLevel": 257}, "ValidationException", "between 1 and 256"),
     "action": (
@@ -107,9 +87,7 @@ def test_the_ami_version_of_old_is_refused_beside_a_label(aws: Server) -> None:
 def test_a_v2_service_role_wants_the_tag_on_cluster_subnet_and_vpc(aws: Server) -> None:
     iam, ec2 = aws.client("iam"), aws.client("ec2")
     iam.create_role(RoleName="v2", AssumeRolePolicyDocument="{}")
-    iam.attach_role_policy(
-        RoleName="v2", PolicyArn="arn:aws:iam::aws:policy/service-role/AmazonEMRServicePolicy_v2"
-    )
+    iam.attach_role_policy(RoleName="v2", PolicyArn="arn:aws:iam::aws:policy/service-role/AmazonEMRServicePolicy_v2")
     tag = {"Key": "for-use-with-amazon-emr-managed-policies", "Value": "true"}
     vpc_id = ec2.create_vpc(CidrBlock="10.9.0.0/24")["Vpc"]["VpcId"]
     subnet_id = ec2.create_subnet(VpcId=vpc_id, CidrBlock="10.9.0.0/25")["Subnet"]["SubnetId"]
@@ -135,25 +113,10 @@ def test_a_v2_service_role_wants_the_tag_on_cluster_subnet_and_vpc(aws: Server) 
 @pytest.mark.parametrize(
     ("operation", "parameters", "code", "message"),
     [
-        (
-            "describe_cluster",
-            {"ClusterId": "j-NONE"},
-            "InvalidRequestException",
-            "Cluster id 'j-NONE' is not valid.",
-        ),
-        (
-            "list_steps",
-            {"ClusterId": "j-NONE"},
-            "InvalidRequestException",
-            "Cluster id 'j-NONE' is not valid.",
-        ),
+        ("describe_cluster", {"ClusterId": "j-NONE"}, "InvalidRequestException", "Cluster id 'j-NONE' is not valid."),
+        ("list_steps", {"ClusterId": "j-NONE"}, "InvalidRequestException", "Cluster id 'j-NONE' is not valid."),
         ("list_instances", {"ClusterId": "j-NONE"}, "InvalidRequestException", "is not valid."),
-        (
-            "cancel_steps",
-            {"ClusterId": "j-NONE", "StepIds": ["s-1"]},
-            "InvalidRequestException",
-            "is not valid.",
-        ),
+        ("cancel_steps", {"ClusterId": "j-NONE", "StepIds": ["s-1"]}, "InvalidRequestException", "is not valid."),
         ("add_tags", {"ResourceId": "j-NONE", "Tags": []}, "InvalidRequestException", "is not valid."),
         (
             "terminate_job_flows",
@@ -161,12 +124,7 @@ def test_a_v2_service_role_wants_the_tag_on_cluster_subnet_and_vpc(aws: Server) 
             "ValidationException",
             "Specified job flow ID does not exist.",
         ),
-        (
-            "add_job_flow_steps",
-            {"JobFlowId": "j-NONE", "Steps": []},
-            "ValidationException",
-            "does not exist.",
-        ),
+        ("add_job_flow_steps", {"JobFlowId": "j-NONE", "Steps": []}, "ValidationException", "does not exist."),
     ],
 )
 def test_an_unknown_cluster_is_an_error(
@@ -190,9 +148,7 @@ def test_a_cluster_that_has_ended_takes_no_step(aws: Server) -> None:
     cluster_id = aws.run_job_flow()
     aws.client("emr").terminate_job_flows(JobFlowIds=[cluster_id])
     for _ in range(2):
-        with pytest.raises(
-            ClientError, match="shutting down, terminated, or finished may not be modified"
-        ) as caught:
+        with pytest.raises(ClientError, match="shutting down, terminated, or finished may not be modified") as caught:
             aws.add_step(cluster_id, "true")
         assert caught.value.response["Error"]["Code"] == "ValidationException"
         aws.reach(cluster_id, "TERMINATED")
@@ -230,9 +186,7 @@ def test_a_policy_out_of_range_is_refused_and_the_old_one_stays(aws: Server, wai
     emr.put_auto_termination_policy(ClusterId=waiting, AutoTerminationPolicy={"IdleTimeout": 604_800})
     with pytest.raises(ClientError, match="between 60 and 604800"):
         emr.put_auto_termination_policy(ClusterId=waiting, AutoTerminationPolicy={"IdleTimeout": 1})
-    assert emr.get_auto_termination_policy(ClusterId=waiting)["AutoTerminationPolicy"] == {
-        "IdleTimeout": 604_800
-    }
+    assert emr.get_auto_termination_policy(ClusterId=waiting)["AutoTerminationPolicy"] == {"IdleTimeout": 604_800}
     emr.remove_auto_termination_policy(ClusterId=waiting)
 
 
@@ -240,8 +194,7 @@ def test_security_configurations_are_made_listed_described_and_deleted(aws: Serv
     emr = aws.client("emr")
     emr.create_security_configuration(Name="sec", SecurityConfiguration='{"a": 1}')
     assert "sec" in [
-        configuration["Name"]
-        for configuration in emr.list_security_configurations()["SecurityConfigurations"]
+        configuration["Name"] for configuration in emr.list_security_configurations()["SecurityConfigurations"]
     ]
     assert emr.describe_security_configuration(Name="sec")["SecurityConfiguration"] == '{"a": 1}'
     with pytest.raises(ClientError, match="already exists"):

@@ -62,15 +62,11 @@ def code(aws: Server, spark_python: str) -> str:
     s3.put_object(Bucket="lake", Key="code/abc/orchard.zip", Body=archive.getvalue())
     s3.put_object(Bucket="lake", Key="code/abc/table.py", Body=TABLE_JOB.encode())
     s3.put_object(Bucket="lake", Key="code/abc/busy.py", Body=BUSY_JOB.encode())
-    s3.put_object(
-        Bucket="lake", Key="code/abc/broken.py", Body=b"print('before')\nraise ValueError('rotten')\n"
-    )
+    s3.put_object(Bucket="lake", Key="code/abc/broken.py", Body=b"print('before')\nraise ValueError('rotten')\n")
     return "s3://lake/code/abc"
 
 
-@pytest.mark.skipif(
-    not list((REPOSITORY / ".cache" / "jars").glob("*.jar")), reason="no Iceberg jars: run make setup"
-)
+@pytest.mark.skipif(not list((REPOSITORY / ".cache" / "jars").glob("*.jar")), reason="no Iceberg jars: run make setup")
 def test_a_job_reads_its_code_from_the_bucket_and_keeps_tables_in_glue(aws: Server, code: str) -> None:
     defaults = {
         "spark.pyspark.python": "/usr/bin/python3.11",
@@ -96,16 +92,12 @@ def test_termination_ends_the_jvm_and_its_python_workers(aws: Server, code: str,
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     cluster_id = aws.run_job_flow()
-    aws.add_step(
-        cluster_id, "spark-submit", "--conf", f"spark.ui.port={port}", f"{code}/busy.py", str(tmp_path)
-    )
+    aws.add_step(cluster_id, "spark-submit", "--conf", f"spark.ui.port={port}", f"{code}/busy.py", str(tmp_path))
     workers = until(lambda: [int(path.name.split("-")[1]) for path in tmp_path.glob("worker-*")], seconds=120)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/applications", timeout=10) as reply:
         [application] = json.load(reply)
     assert application["attempts"][0]["completed"] is False
-    chain = list(
-        takewhile(lambda process: process.pid != aws.process.pid, psutil.Process(workers[0]).parents())
-    )
+    chain = list(takewhile(lambda process: process.pid != aws.process.pid, psutil.Process(workers[0]).parents()))
     names = [process.name() for process in chain]
     assert "java" in names
     aws.client("emr").terminate_job_flows(JobFlowIds=[cluster_id])
@@ -122,9 +114,7 @@ def test_in_deploy_mode_cluster_the_output_is_in_the_containers_logs(aws: Server
     keys = [item["Key"] for item in s3.list_objects_v2(Bucket="lake", Prefix=prefix)["Contents"]]
     assert f"{prefix}steps/{step_id}/stdout.gz" not in keys
     [stdout] = [
-        key
-        for key in keys
-        if key.startswith(f"{prefix}containers/application_") and key.endswith("/stdout.gz")
+        key for key in keys if key.startswith(f"{prefix}containers/application_") and key.endswith("/stdout.gz")
     ]
     assert "before" in gzip.decompress(s3.get_object(Bucket="lake", Key=stdout)["Body"].read()).decode()
     aws.client("emr").terminate_job_flows(JobFlowIds=[cluster_id])

@@ -51,9 +51,7 @@ def test_a_program_that_is_not_there_fails_the_step(aws: Server, waiting: str) -
 def test_a_missing_object_fails_the_step_before_anything_runs(aws: Server, waiting: str, option: str) -> None:
     aws.client("s3").put_object(Bucket="lake", Key="code/there.py", Body=b"")
     args = (
-        ["s3://lake/gone.py"]
-        if option == "script"
-        else ["--py-files", "s3://lake/gone.py", "s3://lake/code/there.py"]
+        ["s3://lake/gone.py"] if option == "script" else ["--py-files", "s3://lake/gone.py", "s3://lake/code/there.py"]
     )
     step_id = aws.add_step(waiting, "spark-submit", *args)
     failure = aws.step_reaches(waiting, step_id, "FAILED")["FailureDetails"]
@@ -91,9 +89,7 @@ def test_a_step_sees_this_aws_and_nothing_else_of_the_environment(aws: Server, w
     assert (seen["AWS_ALLOW_HTTP"], seen["SPARK_LOCAL_IP"]) == ("true", "127.0.0.1")
     assert seen["EMR_STEP_ID"] == step_id
     assert seen["PYSPARK_PYTHON"].endswith(".venv-node/bin/python")
-    assert not [
-        name for name in seen if name.startswith(("MOTO", "LOCAL_AWS", "PYTEST", "AIRFLOW", "VIRTUAL_ENV"))
-    ]
+    assert not [name for name in seen if name.startswith(("MOTO", "LOCAL_AWS", "PYTEST", "AIRFLOW", "VIRTUAL_ENV"))]
 
 
 def test_what_a_step_leaves_in_its_folder_is_removed(aws: Server, waiting: str) -> None:
@@ -167,9 +163,7 @@ def test_terminate_process_does_not_wait_for_the_grace(aws: Server, waiting: str
     aws.step_reaches(waiting, step_id, "RUNNING")
     time.sleep(0.3)
     started = time.monotonic()
-    aws.client("emr").cancel_steps(
-        ClusterId=waiting, StepIds=[step_id], StepCancellationOption="TERMINATE_PROCESS"
-    )
+    aws.client("emr").cancel_steps(ClusterId=waiting, StepIds=[step_id], StepCancellationOption="TERMINATE_PROCESS")
     aws.step_reaches(waiting, step_id, "CANCELLED")
     assert time.monotonic() - started < 1.9  # the grace is 2 s
 
@@ -211,10 +205,7 @@ def test_steps_are_listed_newest_first_and_by_state_and_id(aws: Server, waiting:
     aws.step_reaches(waiting, completed, "COMPLETED")
     assert [step["Id"] for step in emr.list_steps(ClusterId=waiting)["Steps"]][:2] == [completed, failed]
     listed = emr.list_steps(ClusterId=waiting, StepIds=[failed, completed])["Steps"]
-    assert {step["Id"]: step["Status"]["State"] for step in listed} == {
-        failed: "FAILED",
-        completed: "COMPLETED",
-    }
+    assert {step["Id"]: step["Status"]["State"] for step in listed} == {failed: "FAILED", completed: "COMPLETED"}
     by_state = emr.list_steps(ClusterId=waiting, StepStates=["FAILED"])["Steps"]
     assert {step["Status"]["State"] for step in by_state} == {"FAILED"}
 

@@ -210,9 +210,7 @@ def test_an_error_after_the_effect_leaves_the_effect(aws: Server, arm: Arm) -> N
     assert exists(aws, "half")
 
 
-def test_credentials_that_have_expired_are_refused_by_every_service_until_they_are_new(
-    aws: Server, arm: Arm
-) -> None:
+def test_credentials_that_have_expired_are_refused_by_every_service_until_they_are_new(aws: Server, arm: Arm) -> None:
     def codes() -> list[str]:
         results = []
         for ask in (aws.client("emr").list_clusters, aws.client("s3").list_buckets):
@@ -286,10 +284,7 @@ def test_a_stale_listing_shows_states_of_a_moment_ago(aws: Server, arm: Arm) -> 
     until(
         lambda: (
             ended
-            not in [
-                cluster["Id"]
-                for cluster in aws.client("emr").list_clusters(ClusterStates=["WAITING"])["Clusters"]
-            ]
+            not in [cluster["Id"] for cluster in aws.client("emr").list_clusters(ClusterStates=["WAITING"])["Clusters"]]
         )
     )
 
@@ -306,9 +301,7 @@ def test_a_backward_read_gives_what_was_before_the_last_change(aws: Server, arm:
 
 
 @pytest.mark.parametrize("spec", [{"kind": "stale", "seconds": 0.2}, {"kind": "backward"}])
-def test_a_read_that_has_not_changed_is_not_counted_as_bent(
-    aws: Server, arm: Arm, spec: dict[str, Any]
-) -> None:
+def test_a_read_that_has_not_changed_is_not_counted_as_bent(aws: Server, arm: Arm, spec: dict[str, Any]) -> None:
     cluster = aws.run_job_flow(Name="steady")
     aws.reach(cluster, "WAITING")
     arm(**spec, operation="ListSteps")
@@ -379,9 +372,7 @@ def test_a_stuck_cluster_is_still_ended_by_its_deadline_only_once_bootstrapped(a
     arm("stays", cluster="late", state="BOOTSTRAPPING")
     deadline = (datetime.now(UTC) + timedelta(seconds=1.5)).isoformat()
     action = {"Path": "s3://lake/bootstrap.sh", "Args": ["--deadline", deadline]}
-    cluster = aws.run_job_flow(
-        Name="late", BootstrapActions=[{"Name": "timer", "ScriptBootstrapAction": action}]
-    )
+    cluster = aws.run_job_flow(Name="late", BootstrapActions=[{"Name": "timer", "ScriptBootstrapAction": action}])
     assert aws.reach(cluster, "TERMINATED_WITH_ERRORS")["StateChangeReason"]["Code"] == "INSTANCE_FAILURE"
 
 

@@ -152,11 +152,7 @@ def test_two_iceberg_writers_at_once_both_land(aws: Server, spark_python: str, t
     ended = subprocess.run(
         [spark_python, str(script)],
         env=environment_without("PYTHONPATH")
-        | {
-            "AWS_ENDPOINT_URL": aws.endpoint,
-            **KEYS.environment,
-            "AWS_REGION": "eu-west-1",
-        },
+        | {"AWS_ENDPOINT_URL": aws.endpoint, **KEYS.environment, "AWS_REGION": "eu-west-1"},
         capture_output=True,
         text=True,
         timeout=120,

@@ -44,9 +44,7 @@ def photos(aws: Server, tmp_path_factory: pytest.TempPathFactory) -> int:
         draw_fruits(source)
     labels = sorted(path for path in source.iterdir() if path.is_dir())
     chosen = [
-        path
-        for label in labels[:: len(labels) // LABELS][:LABELS]
-        for path in sorted(label.iterdir())[:PHOTOS_EACH]
+        path for label in labels[:: len(labels) // LABELS][:LABELS] for path in sorted(label.iterdir())[:PHOTOS_EACH]
     ]
     s3 = aws.client("s3")
     aws.make_bucket("photos-of-a-notebook")
@@ -74,22 +72,8 @@ def test_the_paired_script_runs_as_a_step_over_s3(aws: Server, model_id: str, ph
     cluster_id = aws.run_job_flow(Configurations=tables_in_glue())
     libraries = ",".join(f"{code}/{name}" for name in ("fruits.zip", *(f"{job}.py" for job in JOBS)))
     step_id = aws.add_step(
-        *(
-            cluster_id,
-            "spark-submit",
-            "--deploy-mode",
-            "client",
-            "--name",
-            "notebook",
-            "--py-files",
-            libraries,
-        ),
-        *(
-            f"{code}/fruits_pipeline.py",
-            "WHERE=emr",
-            "PHOTOS=s3://photos-of-a-notebook/photos/",
-            "LAKE=s3://lake",
-        ),
+        *(cluster_id, "spark-submit", "--deploy-mode", "client", "--name", "notebook", "--py-files", libraries),
+        *(f"{code}/fruits_pipeline.py", "WHERE=emr", "PHOTOS=s3://photos-of-a-notebook/photos/", "LAKE=s3://lake"),
         *(f"MODEL=s3://lake/models/{model_id}", "VARIANCE=0.9"),
     )
     status = aws.step_reaches(cluster_id, step_id, "COMPLETED", "FAILED", "CANCELLED", seconds=800)

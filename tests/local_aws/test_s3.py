@@ -36,9 +36,7 @@ def test_a_key_is_kept_as_it_is(aws: Server, bucket: str, key: str) -> None:
     assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == body
     assert s3.head_object(Bucket=bucket, Key=key)["ContentLength"] == len(body)
     listed = (
-        s3.list_objects_v2(Bucket=bucket, EncodingType="url")
-        if "\n" not in key
-        else s3.list_objects_v2(Bucket=bucket)
+        s3.list_objects_v2(Bucket=bucket, EncodingType="url") if "\n" not in key else s3.list_objects_v2(Bucket=bucket)
     )
     assert listed["KeyCount"] == 1
     s3.delete_object(Bucket=bucket, Key=key)
@@ -71,9 +69,7 @@ def test_an_upload_in_parts_comes_back_whole(aws: Server, bucket: str) -> None:
     for number, body in enumerate(bodies, start=1):
         part = s3.upload_part(Bucket=bucket, Key="parts", UploadId=upload, PartNumber=number, Body=body)
         parts.append({"PartNumber": number, "ETag": part["ETag"]})
-    s3.complete_multipart_upload(
-        Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload={"Parts": parts}
-    )
+    s3.complete_multipart_upload(Bucket=bucket, Key="parts", UploadId=upload, MultipartUpload={"Parts": parts})
     assert s3.get_object(Bucket=bucket, Key="parts")["Body"].read() == b"".join(bodies)
 
 

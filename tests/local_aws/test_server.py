@@ -92,9 +92,7 @@ def test_a_second_server_on_the_same_state_directory_says_who_is_in_its_way(aws:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_ends_running_steps_with_all_their_processes(
-    server: Server, tmp_path: Path, number: int
-) -> None:
+def test_a_stop_ends_running_steps_with_all_their_processes(server: Server, tmp_path: Path, number: int) -> None:
     pids = runaway_step(server, tmp_path)
     assert server.stop(number) == 0
     assert [pid for pid in pids if alive(pid)] == []
@@ -164,10 +162,7 @@ def test_the_access_log_names_each_object_that_is_deleted_with_others(aws: Serve
     assert len(done["Deleted"]) == 2, "the service has read the body too"
     last = aws.access_log()[-1]
     assert last["operation"] == "DeleteObjects"
-    assert last["deleted"] == [
-        {"key": "a/ü.jpg", "version_id": version},
-        {"key": "b&c", "version_id": None},
-    ]
+    assert last["deleted"] == [{"key": "a/ü.jpg", "version_id": version}, {"key": "b&c", "version_id": None}]
 
 
 def test_each_request_is_a_line_in_the_access_log(aws: Server, bucket: str) -> None:
@@ -177,29 +172,14 @@ def test_each_request_is_a_line_in_the_access_log(aws: Server, bucket: str) -> N
     aws.client("emr").list_clusters()
     log = aws.access_log()
     put, got = [line for line in log if line["bucket"] == bucket and line["key"]]
-    assert put.keys() >= {
-        "time",
-        "method",
-        "host",
-        "path",
-        "query",
-        "service",
-        "operation",
-        "status",
-        "bytes",
-    }
+    assert put.keys() >= {"time", "method", "host", "path", "query", "service", "operation", "status", "bytes"}
     assert (put["operation"], put["key"], put["status"], put["request_bytes"] >= 5) == (
         "PutObject",
         "a b/ü.jpg",
         200,
         True,
     )
-    assert (got["service"], got["operation"], got["bytes"], got["region"]) == (
-        "s3",
-        "GetObject",
-        5,
-        "eu-west-1",
-    )
+    assert (got["service"], got["operation"], got["bytes"], got["region"]) == ("s3", "GetObject", 5, "eu-west-1")
     assert "Boto3" in got["user_agent"]
     assert [(line["service"], line["operation"]) for line in log[-2:]] == [
         ("sts", "GetCallerIdentity"),

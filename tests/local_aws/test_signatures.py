@@ -231,9 +231,7 @@ CHUNKS = (
 
 def example_upload(body: bytes | None = None) -> Call:
     if body is None:
-        body = b"".join(
-            b"%x;chunk-signature=%s\r\n%s\r\n" % (size, mark, b"a" * size) for size, mark in CHUNKS
-        )
+        body = b"".join(b"%x;chunk-signature=%s\r\n%s\r\n" % (size, mark, b"a" * size) for size, mark in CHUNKS)
     names = (
         "content-encoding;content-length;host;x-amz-content-sha256;x-amz-date;x-amz-decoded-content-length;"
         "x-amz-storage-class"
@@ -308,13 +306,9 @@ def with_trailer(checksum: bytes = b"", mark: bytes = b"") -> Call:
         digest = hashlib.sha256(data).hexdigest()
         text = f"AWS4-HMAC-SHA256-PAYLOAD\n20261130T120000Z\n{scope}\n{previous}\n{empty}\n{digest}"
         previous = hmac.digest(key, text.encode(), "sha256").hex()
-        body += b"%x;chunk-signature=%s\r\n" % (len(data), previous.encode()) + (
-            data + b"\r\n" if data else b""
-        )
+        body += b"%x;chunk-signature=%s\r\n" % (len(data), previous.encode()) + (data + b"\r\n" if data else b"")
     line = b"x-amz-checksum-crc32:y/U6HA==\n"
-    text = (
-        f"AWS4-HMAC-SHA256-TRAILER\n20261130T120000Z\n{scope}\n{previous}\n{hashlib.sha256(line).hexdigest()}"
-    )
+    text = f"AWS4-HMAC-SHA256-TRAILER\n20261130T120000Z\n{scope}\n{previous}\n{hashlib.sha256(line).hexdigest()}"
     mark = mark or hmac.digest(key, text.encode(), "sha256").hex().encode()
     body += (checksum or line.strip()) + b"\r\nx-amz-trailer-signature:" + mark + b"\r\n\r\n"
     call.environ["wsgi.input"] = io.BytesIO(body)

@@ -29,9 +29,7 @@ SIGNED = "AWS4-HMAC-SHA256 Credential=test/20260101/{region}/{service}/aws4_requ
 
 
 def call(method: str, target: str, service: str = "s3", **headers: str) -> Call:
-    return Call(
-        environ(method, target, authorization=SIGNED.format(region="eu-west-1", service=service), **headers)
-    )
+    return Call(environ(method, target, authorization=SIGNED.format(region="eu-west-1", service=service), **headers))
 
 
 class Recorder(Interceptor):

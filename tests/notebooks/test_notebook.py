@@ -43,12 +43,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model() -> Path:
-    make = [
-        ".venv-spark/bin/python",
-        "dev/make_model.py",
-        "--weights",
-        str(WEIGHTS) if WEIGHTS.is_file() else "random",
-    ]
+    make = [".venv-spark/bin/python", "dev/make_model.py", "--weights", str(WEIGHTS) if WEIGHTS.is_file() else "random"]
     made = subprocess.run(make, check=True, cwd=REPOSITORY, capture_output=True, text=True)
     return REPOSITORY / ".cache" / "models" / str(json.loads(made.stdout)["model_id"])
 
@@ -64,9 +59,7 @@ def executed(photos: Path, model: Path, tmp_path_factory: pytest.TempPathFactory
 
 def printed(notebook: nbformat.NotebookNode) -> str:
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    return "\n".join(
-        output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs
-    )
+    return "\n".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs)
 
 
 def pictures(notebook: nbformat.NotebookNode) -> int:
@@ -75,9 +68,7 @@ def pictures(notebook: nbformat.NotebookNode) -> int:
 
 
 @pytest.mark.timeout(900)
-def test_it_runs_from_the_first_cell_and_ends_with_all_photos_in_the_tables(
-    executed: nbformat.NotebookNode,
-) -> None:
+def test_it_runs_from_the_first_cell_and_ends_with_all_photos_in_the_tables(executed: nbformat.NotebookNode) -> None:
     good = LABELS * PHOTOS_EACH
     expected = {"images": good, "rejects": 1, "features": good, "pca": good}
     assert str(expected) in printed(executed)

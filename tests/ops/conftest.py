@@ -47,8 +47,4 @@ def deployment_id() -> str:
 def databases(deployment_id: str) -> dict[str, str]:
     """Names of an account's databases are its own: no two stacks of one account share one."""
     name = deployment_id.replace("-", "_")
-    return {
-        "NightlyDatabase": f"fruits_{name}",
-        "DemoDatabase": f"demo_{name}",
-        "NotebookDatabase": f"notebook_{name}",
-    }
+    return {"NightlyDatabase": f"fruits_{name}", "DemoDatabase": f"demo_{name}", "NotebookDatabase": f"notebook_{name}"}

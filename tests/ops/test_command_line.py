@@ -12,9 +12,7 @@ from ops import __main__ as command_line
 from ops import prices
 
 
-def test_a_forecast_as_json_has_a_row_for_each_profile_and_region(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_forecast_as_json_has_a_row_for_each_profile_and_region(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["forecast", "--images", "1000", "--format", "json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     pairs = [(row["profile"], row["region"]) for row in rows]
@@ -43,9 +41,7 @@ def test_a_region_whose_prices_cannot_be_read_fails_and_the_file_is_written(
 ) -> None:
     path = tmp_path / "prices.yaml"
     path.write_text(PRICES_FILE.read_text())
-    monkeypatch.setattr(
-        prices, "refresh", lambda content, *_: (content | {"renewed": True}, {"eu-west-1": "denied"})
-    )
+    monkeypatch.setattr(prices, "refresh", lambda content, *_: (content | {"renewed": True}, {"eu-west-1": "denied"}))
     assert command_line.main(["prices", "--regions", "eu-west-1", "--file", str(path)]) == 1
     assert "eu-west-1 stays as it was: denied" in capsys.readouterr().err
     assert "renewed: true" in path.read_text()

@@ -15,19 +15,9 @@ from botocore.exceptions import ClientError
 from fruits_airflow.config.errors import ResidencyError
 
 from ops import __main__ as command_line
-from ops.certificates import (
-    KEY,
-    ensure_certificate,
-    expiry,
-    make_certificate,
-)
+from ops.certificates import KEY, ensure_certificate, expiry, make_certificate
 from ops.removal import destroy, verify_removed
-from ops.stack import (
-    AwsAccount,
-    Declined,
-    Deployment,
-    DeploymentFailed,
-)
+from ops.stack import AwsAccount, Declined, Deployment, DeploymentFailed
 from ops.template import TEMPLATE, read_template
 from tests.aws_keys import KEYS
 from tests.ops.conftest import Account
@@ -45,9 +35,7 @@ def lines() -> list[str]:
 @pytest.fixture
 def make(account: Account, deployment_id: str, lines: list[str]) -> Make:
     def create(answer: bool = True) -> Deployment:
-        return Deployment(
-            account, deployment_id, lines.append, lambda q: lines.append(q) or answer, poll_s=0.05
-        )  # type: ignore[func-returns-value]
+        return Deployment(account, deployment_id, lines.append, lambda q: lines.append(q) or answer, poll_s=0.05)  # type: ignore[func-returns-value]
 
     return create
 
@@ -57,9 +45,7 @@ def stack_status(deployment: Deployment) -> str | None:
     return stack and str(stack["StackStatus"])
 
 
-def test_a_stack_is_shown_asked_for_made_and_looked_up(
-    make: Make, lines: list[str], databases: dict[str, str]
-) -> None:
+def test_a_stack_is_shown_asked_for_made_and_looked_up(make: Make, lines: list[str], databases: dict[str, str]) -> None:
     deployment = make()
     outputs = deployment.deploy({"AlarmEmail": "a@example.org", **databases})
     text = "\n".join(lines)
@@ -121,9 +107,7 @@ def test_a_stack_that_fails_names_the_reason_and_does_not_stand_in_the_way(
     make: Make, account: Account, deployment_id: str, databases: dict[str, str], tmp_path: Path
 ) -> None:
     template = tmp_path / "stack.yaml"
-    policies = re.sub(
-        r"DeletionPolicy: Retain\b", "DeletionPolicy: RetainExceptOnCreate", TEMPLATE.read_text()
-    )
+    policies = re.sub(r"DeletionPolicy: Retain\b", "DeletionPolicy: RetainExceptOnCreate", TEMPLATE.read_text())
     template.write_text(policies)
     taken = f"fruits-{deployment_id}-raw-123456789012-eu-west-1"
     account.server.make_bucket(taken)
@@ -218,9 +202,7 @@ def test_nothing_that_costs_is_left(filled: Deployment, lines: list[str]) -> Non
     assert stack_status(filled) is None
     assert any("3 objects and versions" in line for line in lines)
     with pytest.raises(ClientError):
-        filled.account.client("s3").head_bucket(
-            Bucket=f"fruits-{filled.deployment_id}-raw-123456789012-eu-west-1"
-        )
+        filled.account.client("s3").head_bucket(Bucket=f"fruits-{filled.deployment_id}-raw-123456789012-eu-west-1")
 
 
 def tags(resource_type: str, **values: str) -> list[dict[str, Any]]:
@@ -254,9 +236,7 @@ def leftovers(filled: Deployment) -> str:
     return network
 
 
-def test_what_emr_left_in_the_network_goes_with_it(
-    filled: Deployment, leftovers: str, lines: list[str]
-) -> None:
+def test_what_emr_left_in_the_network_goes_with_it(filled: Deployment, leftovers: str, lines: list[str]) -> None:
     assert "networks: none" in destroy(filled)
     removed = [line for line in lines if "what EMR left" in line]
     assert removed[0].split(": ")[1].startswith("vpce-")
@@ -297,9 +277,7 @@ def test_a_machine_that_is_left_is_told(make: Make, account: Account, deployment
     tags = [{"Key": "deployment", "Value": deployment_id}]
     if kind == "disks":
         ec2.create_volume(
-            AvailabilityZone="eu-west-1a",
-            Size=1,
-            TagSpecifications=[{"ResourceType": "volume", "Tags": tags}],
+            AvailabilityZone="eu-west-1a", Size=1, TagSpecifications=[{"ResourceType": "volume", "Tags": tags}]
         )
     else:
         ec2.run_instances(
@@ -330,9 +308,7 @@ def test_the_commands_one_after_the_other(
     call = ["--deployment-id", deployment_id, "--region", "eu-north-1"]
     parameters = [f"--parameter={key}={value}" for key, value in databases.items()]
     assert command_line.main(["deploy", *call, "--yes", "--alarm-email", "none", *parameters]) == 0
-    assert (
-        f"FRUITS_LAKE_BUCKET=fruits-{deployment_id}-lake-123456789012-eu-north-1" in capsys.readouterr().out
-    )
+    assert f"FRUITS_LAKE_BUCKET=fruits-{deployment_id}-lake-123456789012-eu-north-1" in capsys.readouterr().out
     assert command_line.main(["verify", *call]) == 0
     assert "each is as include/stack.yaml says" in capsys.readouterr().out
     assert command_line.main(["destroy", *call, "--yes"]) == 0

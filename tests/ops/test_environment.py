@@ -20,15 +20,7 @@ from fruits_airflow.config.releases import architecture
 from fruits_airflow.emr.cluster_body import PACKED_PYTHON, load_profile
 
 from ops import environment
-from ops.environment import (
-    LOCK,
-    MANIFEST,
-    UV,
-    EnvironmentFailed,
-    Packed,
-    pack,
-    upload,
-)
+from ops.environment import LOCK, MANIFEST, UV, EnvironmentFailed, Packed, pack, upload
 from tests.dev.job_imports import MAP_IN_ARROW
 from tests.local_aws.server import REPOSITORY
 from tests.local_aws.test_bootstrap_script import Bucket
@@ -91,9 +83,7 @@ def symbol_versions(path: Path) -> Iterator[tuple[str, str]]:
 
 @needs_uv
 @pytest.mark.parametrize("architecture_name", environment.PLATFORMS)
-def test_the_libraries_need_no_newer_system_than_amazon_linux_2023(
-    architecture_name: str, tmp_path: Path
-) -> None:
+def test_the_libraries_need_no_newer_system_than_amazon_linux_2023(architecture_name: str, tmp_path: Path) -> None:
     newest: dict[str, tuple[int, ...]] = {}
     too_new = []
     for library, version in symbol_versions(pack(architecture_name, tmp_path).path):
@@ -162,9 +152,7 @@ def versions(lock: Path) -> dict[str, str]:
 def test_every_library_that_the_jobs_import_is_in_the_lock() -> None:
     sources = [path.read_text() for path in (REPOSITORY / "spark_jobs").rglob("*.py")]
     imported = {
-        name
-        for text in sources
-        for name in re.findall(r"^ *(?:import|from) ([a-zA-Z_]\w*)", text, re.MULTILINE)
+        name for text in sources for name in re.findall(r"^ *(?:import|from) ([a-zA-Z_]\w*)", text, re.MULTILINE)
     }
     ours = {"fruits", *(path.stem for path in (REPOSITORY / "spark_jobs").glob("*.py"))}
     on_image = {"pyspark", "py4j"}
@@ -177,9 +165,7 @@ def test_every_library_that_the_jobs_import_is_in_the_lock() -> None:
 @pytest.mark.parametrize("profile", ["demo", "nightly", "notebook"])
 def test_each_profile_says_the_architecture_of_its_machines(profile: str) -> None:
     loaded = load_profile(profile)
-    types = {
-        config["InstanceType"] for fleet in loaded.instance_fleets for config in fleet["InstanceTypeConfigs"]
-    }
+    types = {config["InstanceType"] for fleet in loaded.instance_fleets for config in fleet["InstanceTypeConfigs"]}
     assert {architecture(name) for name in types} == {loaded.values["architecture"]}
     assert loaded.values["architecture"] in environment.PLATFORMS
 

@@ -11,13 +11,7 @@ import pytest
 
 from ops.drift import compare_stack, normal
 from ops.live_resources import READERS
-from ops.template import (
-    LONGEST_BODY,
-    TEMPLATE,
-    TemplateError,
-    read_template,
-    template_body,
-)
+from ops.template import LONGEST_BODY, TEMPLATE, TemplateError, read_template, template_body
 from tests.ops.conftest import Account
 
 EVERYTHING = {"CreateVpc": "private", "AlarmEmail": "accounts@example.org"}
@@ -55,20 +49,14 @@ def test_everything_is_as_the_template_says(deployed: Account) -> None:
 def test_a_public_network_is_as_the_template_says(aws: Any) -> None:
     account = Account(aws, "eu-north-1")  # where CloudFormation has no budgets either
     names = {f"{kind}Database": f"public_{kind.lower()}" for kind in ("Nightly", "Demo", "Notebook")}
-    create(
-        account, "fruits-public", {"DeploymentId": "public", "AlarmEmail": "accounts@example.org", **names}
-    )
+    create(account, "fruits-public", {"DeploymentId": "public", "AlarmEmail": "accounts@example.org", **names})
     resources = resources_without("IsPrivate", "HasBudget")
     assert compare_stack(account, "fruits-public") == (len(resources), [])
 
 
 def test_what_a_condition_leaves_out_is_not_missed(aws: Any) -> None:
     account = Account(aws, "eu-west-3")
-    create(
-        account,
-        "fruits-least",
-        {"DeploymentId": "least", "CreateVpc": "false", "SubnetId": "subnet-01234567"},
-    )
+    create(account, "fruits-least", {"DeploymentId": "least", "CreateVpc": "false", "SubnetId": "subnet-01234567"})
     resources = read_template()["Resources"]
     conditional = [name for name, resource in resources.items() if "Condition" in resource]
     assert compare_stack(account, "fruits-least") == (len(resources) - len(conditional), [])
@@ -118,15 +106,10 @@ UNPROTECTED: list[tuple[str, Change, Change]] = [
             RoleName="fruits-look-analyst-eu-central-1",
             PolicyName="more",
             PolicyDocument=json.dumps(
-                {
-                    "Version": "2012-10-17",
-                    "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}],
-                }
+                {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
             ),
         ),
-        lambda a: a.client("iam").delete_role_policy(
-            RoleName="fruits-look-analyst-eu-central-1", PolicyName="more"
-        ),
+        lambda a: a.client("iam").delete_role_policy(RoleName="fruits-look-analyst-eu-central-1", PolicyName="more"),
     ),
     (
         "EndpointGroup.SecurityGroupIngress",
@@ -156,9 +139,7 @@ def group(account: Account) -> str:
 
 
 @pytest.mark.parametrize(("named", "change", "restore"), UNPROTECTED, ids=[case[0] for case in UNPROTECTED])
-def test_what_somebody_changed_is_named(
-    deployed: Account, named: str, change: Change, restore: Change
-) -> None:
+def test_what_somebody_changed_is_named(deployed: Account, named: str, change: Change, restore: Change) -> None:
     change(deployed)
     try:
         _, differences = compare_stack(deployed, "fruits-look")
@@ -184,9 +165,7 @@ def test_a_property_that_is_not_read_back_is_a_difference(deployed: Account) -> 
 def test_a_resource_that_the_stack_never_made_is_a_difference(deployed: Account) -> None:
     template = read_template()
     template["Resources"]["Another"] = template["Resources"]["KeyAlias"]
-    assert compare_stack(deployed, "fruits-look", template)[1] == [
-        "Another (AWS::KMS::Alias): not in the stack"
-    ]
+    assert compare_stack(deployed, "fruits-look", template)[1] == ["Another (AWS::KMS::Alias): not in the stack"]
 
 
 def test_a_name_that_is_not_in_the_template_is_told(deployed: Account) -> None:
@@ -215,8 +194,6 @@ def test_two_ways_of_writing_are_one(value: object, other: object) -> None:
     assert normal(value) == normal(other)
 
 
-@pytest.mark.parametrize(
-    ("value", "other"), [(True, False), (["a", "b"], ["a"]), (1, 2), ({"a": 1}, {"a": 1, "b": 2})]
-)
+@pytest.mark.parametrize(("value", "other"), [(True, False), (["a", "b"], ["a"]), (1, 2), ({"a": 1}, {"a": 1, "b": 2})])
 def test_two_meanings_are_two(value: object, other: object) -> None:
     assert normal(value) != normal(other)

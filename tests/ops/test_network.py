@@ -49,17 +49,10 @@ def calls_of_emr(network: dict[str, dict[str, Any]]) -> list[Request]:
             Request(f"ec2:{action}", subnet, tags_of("subnet"))
             for action in ("RunInstances", "CreateFleet", "CreateNetworkInterface", "CreateVpcEndpoint")
         ),
-        *(
-            Request(f"ec2:{action}", vpc, tags_of("vpc"))
-            for action in ("CreateSecurityGroup", "CreateVpcEndpoint")
-        ),
+        *(Request(f"ec2:{action}", vpc, tags_of("vpc")) for action in ("CreateSecurityGroup", "CreateVpcEndpoint")),
         Request("ec2:CreateSecurityGroup", of("security-group"), emr_tags),
         Request("ec2:RunInstances", of("instance"), emr_tags),
-        Request(
-            "ec2:CreateVpcEndpoint",
-            of("vpc-endpoint"),
-            emr_tags | {"aws:RequestTag/Name": "emr-service-vpce"},
-        ),
+        Request("ec2:CreateVpcEndpoint", of("vpc-endpoint"), emr_tags | {"aws:RequestTag/Name": "emr-service-vpce"}),
     ]
 
 
@@ -72,9 +65,7 @@ def test_emr_may_start_a_cluster_in_the_network_of_the_stack(network: dict[str, 
 @pytest.mark.parametrize("kind", ["subnet", "vpc"])
 def test_emr_may_not_without_the_tag(network: dict[str, dict[str, Any]], kind: str) -> None:
     untagged = network | {kind: {}}
-    denied = {
-        call.resource.split(":")[-1] for call in calls_of_emr(untagged) if not allowed(SERVICE_POLICY, call)
-    }
+    denied = {call.resource.split(":")[-1] for call in calls_of_emr(untagged) if not allowed(SERVICE_POLICY, call)}
     assert denied == {f"{kind}/{kind}-1"}
 
 
@@ -104,12 +95,8 @@ def test_a_subnet_of_the_team_is_tagged_together_with_its_vpc(account: Account, 
     assert own_subnet in questions[0]
 
 
-def test_a_network_that_may_not_be_tagged_is_refused_with_the_remedy(
-    account: Account, own_subnet: str
-) -> None:
-    with pytest.raises(
-        DeploymentFailed, match=f"{own_subnet} and vpc-.*{TAG}=true is missing.*CreateVpc=true"
-    ):
+def test_a_network_that_may_not_be_tagged_is_refused_with_the_remedy(account: Account, own_subnet: str) -> None:
+    with pytest.raises(DeploymentFailed, match=f"{own_subnet} and vpc-.*{TAG}=true is missing.*CreateVpc=true"):
         tag_network(account, own_subnet, lambda _: False)
     assert is_tagged(account, own_subnet) == [False, False]
 

@@ -52,9 +52,7 @@ def test_a_second_call_finds_the_first_cluster(settings: Settings, account: Acco
 
 
 @pytest.mark.parametrize(("profile", "fleets"), [("demo", 2), ("nightly", 3)])
-def test_each_profile_is_taken_by_emr(
-    settings: Settings, account: Account, profile: str, fleets: int
-) -> None:
+def test_each_profile_is_taken_by_emr(settings: Settings, account: Account, profile: str, fleets: int) -> None:
     body = cluster_body(
         settings,
         RunKey(settings.deployment_id, "fruits_pipeline", profile),
@@ -82,9 +80,7 @@ def test_a_cluster_that_breaks_a_rule_is_not_asked_for(settings: Settings, accou
     assert "RunJobFlow" not in calls
 
 
-def test_a_security_configuration_that_leaves_traffic_open_is_refused(
-    settings: Settings, account: Account
-) -> None:
+def test_a_security_configuration_that_leaves_traffic_open_is_refused(settings: Settings, account: Account) -> None:
     name = f"{settings.deployment_id}-open"
     account.client("emr").create_security_configuration(
         Name=name, SecurityConfiguration='{"EncryptionConfiguration": {"EnableAtRestEncryption": true}}'

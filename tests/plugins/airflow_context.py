@@ -18,10 +18,7 @@ class TaskInstance:
 
     def __init__(self, run: RunContext, states: Mapping[str, str]) -> None:
         self.dag_id, self.run_id = run.identity.dag_id, run.identity.run_id
-        self.xcoms: dict[str, Any] = {
-            "plan": run.plan and run.plan.to_xcom(),
-            "upload_code": run.code_digest or None,
-        }
+        self.xcoms: dict[str, Any] = {"plan": run.plan and run.plan.to_xcom(), "upload_code": run.code_digest or None}
         self.links: dict[str, str] = {}
         self.try_number, self.max_tries = 1, 0  # the last attempt
         self._states = states
@@ -37,14 +34,9 @@ class TaskInstance:
         asked = {"queued": self._runs.is_alive, "success": self._runs.has_ended}[states[0]]
         return sum(asked(dag_id, run_id) for run_id in run_ids)
 
-    def get_task_states(
-        self, dag_id: str, task_ids: list[str], run_ids: list[str]
-    ) -> dict[str, dict[str, str]]:
+    def get_task_states(self, dag_id: str, task_ids: list[str], run_ids: list[str]) -> dict[str, dict[str, str]]:
         assert dag_id == self.dag_id
-        return {
-            run_id: {task: self._states[task] for task in task_ids if task in self._states}
-            for run_id in run_ids
-        }
+        return {run_id: {task: self._states[task] for task in task_ids if task in self._states} for run_id in run_ids}
 
 
 @dataclass

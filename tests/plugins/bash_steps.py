@@ -5,12 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fruits_airflow.emr.steps import (
-    TERMINAL_STATES,
-    Step,
-    StepSubmitter,
-    describe_step,
-)
+from fruits_airflow.emr.steps import TERMINAL_STATES, Step, StepSubmitter, describe_step
 
 
 def bash(command: str, name: str = "load_images/1") -> dict[str, Any]:

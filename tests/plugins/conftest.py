@@ -38,9 +38,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(
-        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0"
-    )  # nothing to settle without a scheduler
+    monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", "0")  # nothing to settle without a scheduler
     for name in [name for name in os.environ if name.startswith("FRUITS_")]:
         monkeypatch.delenv(name)
 
@@ -51,12 +49,7 @@ def clients_made_once() -> Iterator[None]:
     made: dict[tuple[Any, ...], Any] = {}
 
     def once(hook: Any) -> Any:
-        key = (
-            hook.client_type,
-            hook.region_name,
-            str(hook.config.retries),
-            os.environ.get("AWS_ENDPOINT_URL"),
-        )
+        key = (hook.client_type, hook.region_name, str(hook.config.retries), os.environ.get("AWS_ENDPOINT_URL"))
         if key not in made:
             made[key] = hook.conn
         return made[key]
@@ -90,9 +83,7 @@ def settings() -> Settings:
 def account(endpoint: str, settings: Settings) -> Settings:
     """Settings whose buckets, model and code exist."""
     number = next(_numbers)
-    made = replace(
-        settings, raw_bucket=f"raw-{number}", lake_bucket=f"lake-{number}", subnet_id=laptop.subnet_id()
-    )
+    made = replace(settings, raw_bucket=f"raw-{number}", lake_bucket=f"lake-{number}", subnet_id=laptop.subnet_id())
     laptop.make_bucket(made.raw_bucket)
     laptop.make_bucket(made.lake_bucket)
     laptop.put_model(made.lake_bucket, MODEL_ID)
@@ -156,9 +147,7 @@ def make_run(account: Settings, plan: dict[str, Any]) -> Iterator[Callable[..., 
     """Makes the cluster side of a run; ends what it made."""
     made: list[RunContext] = []
 
-    def make(
-        run_id: str = plan["run_id"], settings: Settings = account, dag_id: str = "fruits_pipeline"
-    ) -> RunContext:
+    def make(run_id: str = plan["run_id"], settings: Settings = account, dag_id: str = "fruits_pipeline") -> RunContext:
         run = RunContext(
             settings=settings,
             region=plan["region"],

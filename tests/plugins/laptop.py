@@ -40,12 +40,7 @@ def local_aws(state_dir: Path) -> Iterator[str]:
     command += ["--terminate-seconds", "0.2", "--kill-seconds", "1"]
     with (state_dir / "local_aws.log").open("w") as log:
         process = subprocess.Popen(
-            command,
-            cwd=REPOSITORY,
-            env={**os.environ, **FOR_SERVER},
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
+            command, cwd=REPOSITORY, env={**os.environ, **FOR_SERVER}, stdout=subprocess.PIPE, stderr=log, text=True
         )
     try:
         assert process.stdout is not None
@@ -89,9 +84,7 @@ def make_roles() -> None:
         iam.create_role(RoleName=role, AssumeRolePolicyDocument=trust)
     iam.create_instance_profile(InstanceProfileName=INSTANCE_PROFILE)
     iam.add_role_to_instance_profile(InstanceProfileName=INSTANCE_PROFILE, RoleName=INSTANCE_PROFILE)
-    client("emr").create_security_configuration(
-        Name=SECURITY_CONFIGURATION, SecurityConfiguration=json.dumps(SECURITY)
-    )
+    client("emr").create_security_configuration(Name=SECURITY_CONFIGURATION, SecurityConfiguration=json.dumps(SECURITY))
 
 
 def subnet_id() -> str:
@@ -103,9 +96,7 @@ def make_bucket(name: str, region: str = REGION) -> None:
     """A bucket in `region`."""
     s3 = boto3.client("s3", region_name=region, endpoint_url=os.environ["AWS_ENDPOINT_URL"])
     s3.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": region})
-    block = dict.fromkeys(
-        ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True
-    )
+    block = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
     s3.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=block)
 
 

@@ -52,9 +52,7 @@ class ScriptedS3:
         stop = min(start + self.page, labels * self.each)
         contents = [self._object(prefix, depth, number) for number in range(start, stop)]
         more = stop < labels * self.each
-        return {"IsTruncated": more, "Contents": contents} | (
-            {"NextContinuationToken": str(stop)} if more else {}
-        )
+        return {"IsTruncated": more, "Contents": contents} | ({"NextContinuationToken": str(stop)} if more else {})
 
     def _object(self, prefix: str, depth: int, number: int) -> dict[str, Any]:
         label, photo = divmod(number, self.each)

@@ -18,10 +18,7 @@ def product(attributes: dict[str, str], *prices: tuple[str, float, float]) -> di
         f"SKU.TERM.{i}": {"unit": unit, "beginRange": str(start), "pricePerUnit": {"USD": f"{usd:.10f}"}}
         for i, (unit, start, usd) in enumerate(prices)
     }
-    return {
-        "product": {"attributes": attributes},
-        "terms": {"OnDemand": {"SKU.TERM": {"priceDimensions": dimensions}}},
-    }
+    return {"product": {"attributes": attributes}, "terms": {"OnDemand": {"SKU.TERM": {"priceDimensions": dimensions}}}}
 
 
 class ScriptedPricing:

@@ -41,9 +41,7 @@ def find_everywhere(client: Any, buckets: list[str], needles: Mapping[str, Any])
                 _look(marker["Key"].encode(), marker["Key"], needles, found)
             for version in page.get("Versions", []):
                 key = version["Key"]
-                body = client.get_object(Bucket=bucket, Key=key, VersionId=version["VersionId"])[
-                    "Body"
-                ].read()
+                body = client.get_object(Bucket=bucket, Key=key, VersionId=version["VersionId"])["Body"].read()
                 _look(key.encode(), key, needles, found)
                 for piece in decoded(body):
                     _look(piece, key, needles, found)
@@ -127,9 +125,6 @@ def _look(piece: Any, place: str, needles: Mapping[str, Any], found: dict[str, s
             hit = isinstance(piece, list) and len(piece) == len(needle) and piece == needle
         else:
             haystack = piece.encode() if isinstance(piece, str) else piece
-            hit = (
-                isinstance(haystack, bytes)
-                and (needle.encode() if isinstance(needle, str) else needle) in haystack
-            )
+            hit = isinstance(haystack, bytes) and (needle.encode() if isinstance(needle, str) else needle) in haystack
         if hit:
             found[name].add(place)

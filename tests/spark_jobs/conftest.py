@@ -26,9 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("FRUITS_SHARED", ROOT / ".." / "shared")).resolve()
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 PHOTOS = SHARED / "images" / "fruits360_sample"
-JOBS: dict[str, ModuleType] = {
-    module.STAGE: module for module in (load_images, featurize, reduce_pca, publish)
-}
+JOBS: dict[str, ModuleType] = {module.STAGE: module for module in (load_images, featurize, reduce_pca, publish)}
 
 
 @pytest.fixture(scope="session")
@@ -119,14 +117,7 @@ class Nights:
 
     def arguments(self, stage: str, *more: str) -> list[str]:
         """The command line of one job in the run begun last."""
-        common = [
-            "--database",
-            self.database,
-            "--run-id",
-            self.runs[-1],
-            "--run-folder",
-            str(self.run_folder),
-        ]
+        common = ["--database", self.database, "--run-id", self.runs[-1], "--run-folder", str(self.run_folder)]
         if stage == "load_images":
             common += ["--input", str(self.photos)]
         else:
@@ -165,9 +156,7 @@ class Nights:
     def rows(self, name: str, *without: str) -> list[dict[str, Any]]:
         """A table's rows in a fixed order, without some columns."""
         frame = self.table(name).drop(*without)
-        return sorted(
-            (row.asDict() for row in frame.collect()), key=lambda row: tuple(map(str, row.values()))
-        )
+        return sorted((row.asDict() for row in frame.collect()), key=lambda row: tuple(map(str, row.values())))
 
     def current_pca_id(self) -> str | None:
         """The PCA model published last; None before the first publication."""

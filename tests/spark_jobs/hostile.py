@@ -42,9 +42,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(
-    *chunks: tuple[bytes, bytes], size: tuple[int, int] = (8, 8), colour: int = 2, bits: int = 8
-) -> bytes:
+def png(*chunks: tuple[bytes, bytes], size: tuple[int, int] = (8, 8), colour: int = 2, bits: int = 8) -> bytes:
     """A PNG of one colour with extra chunks between header and pixels."""
     width, height = size
     row = b"\0" + bytes(width * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour] * bits // 8)
@@ -95,9 +93,7 @@ def png_with_stale_palette() -> bytes:
 
 def webp(*chunks: tuple[bytes, bytes]) -> bytes:
     """A WebP container of these chunks."""
-    body = b"".join(
-        kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2) for kind, data in chunks
-    )
+    body = b"".join(kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2) for kind, data in chunks)
     return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
 
 
@@ -136,9 +132,7 @@ def jpeg_of_rows(width: int, rows: int, quality: int = 60) -> bytes:
     header[height : height + 2] = struct.pack(">H", 16 * rows)
     # Each row is a restart interval of its own, so all may be the same bytes.
     return (
-        bytes(header)
-        + b"".join(data[scan:-2] + bytes((0xFF, 0xD0 + row % 8)) for row in range(rows))[:-2]
-        + data[-2:]
+        bytes(header) + b"".join(data[scan:-2] + bytes((0xFF, 0xD0 + row % 8)) for row in range(rows))[:-2] + data[-2:]
     )
 
 
@@ -207,9 +201,7 @@ def flat(mode: str, kind: str, size: tuple[int, int], **options: object) -> byte
     return encoded(Image.new(mode, size), kind, **options)
 
 
-def noisy(
-    mode: str, kind: str, levels: int, size: tuple[int, int] = AT_THE_LIMIT, **options: object
-) -> bytes:
+def noisy(mode: str, kind: str, levels: int, size: tuple[int, int] = AT_THE_LIMIT, **options: object) -> bytes:
     """Noise of so many levels a channel, any size: what a decoder works on hardest."""
     ImageFile.MAXBLOCK = 128 << 20  # what Pillow can write of a JPEG that is not baseline
     channels = len(Image.new(mode, (1, 1)).getbands())
@@ -234,9 +226,7 @@ def with_text() -> bytes:
 def with_segments(*segments: tuple[int, bytes], times: int = 1) -> bytes:
     """A JPEG with extra segments (marker and body) before its own."""
     data = encoded(fruit(1))
-    extra = b"".join(
-        b"\xff" + bytes([marker]) + struct.pack(">H", 2 + len(body)) + body for marker, body in segments
-    )
+    extra = b"".join(b"\xff" + bytes([marker]) + struct.pack(">H", 2 + len(body)) + body for marker, body in segments)
     return data[:2] + extra * times + data[2:]
 
 
@@ -294,10 +284,7 @@ def _deflated_noise(megabytes: float) -> bytes:
 
 _SOUND: dict[str, tuple[Made, tuple[int, int] | None]] = {
     **{
-        f"{kind} held as {orientation}": (
-            partial(turned, orientation, kind),
-            (20, 40) if orientation > 4 else (40, 20),
-        )
+        f"{kind} held as {orientation}": (partial(turned, orientation, kind), (20, 40) if orientation > 4 else (40, 20))
         for kind in ("JPEG", "PNG", "WEBP")
         for orientation in range(1, 9)
     },
@@ -305,10 +292,7 @@ _SOUND: dict[str, tuple[Made, tuple[int, int] | None]] = {
     "grey jpeg": (partial(photo, "JPEG", "L"), (100, 100)),
     "progressive jpeg": (partial(photo, "JPEG", progressive=True), (100, 100)),
     "jpeg with restart markers": (partial(photo, "JPEG", restart_marker_blocks=1), (100, 100)),
-    "multi-picture jpeg": (
-        lambda: encoded(fruit(8), "MPO", save_all=True, append_images=[fruit(9)]),
-        (100, 100),
-    ),
+    "multi-picture jpeg": (lambda: encoded(fruit(8), "MPO", save_all=True, append_images=[fruit(9)]), (100, 100)),
     "jpeg with noise behind its end": (lambda: photo("JPEG") + random.Random(1).randbytes(9999), (100, 100)),
     "jpeg of many segments": (partial(with_segments, (0xFE, b"ab"), times=20_000), (100, 100)),
     "jpeg of many small segments of exif": (
@@ -333,10 +317,7 @@ _SOUND: dict[str, tuple[Made, tuple[int, int] | None]] = {
     ),
     "jpeg with a jpeg in its exif": (thumbnail, (100, 100)),
     "jpeg with fill between its segments": (partial(behind_the_soi, b"\xff" * 60_000), (100, 100)),
-    "jpeg with comments behind its scan": (
-        partial(in_the_scan, b"\xff\xfe\0\4\xff\xda" * 1000),
-        (100, 100),
-    ),
+    "jpeg with comments behind its scan": (partial(in_the_scan, b"\xff\xfe\0\4\xff\xda" * 1000), (100, 100)),
     "jpeg with a short jfif before its own": (partial(with_segments, (0xE0, b"JFIF\0")), (100, 100)),
     "jpeg of many small segments of jfif": (
         partial(with_segments, (0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0"), times=90_000),
@@ -362,10 +343,7 @@ _SOUND: dict[str, tuple[Made, tuple[int, int] | None]] = {
     "1-bit png": (partial(photo, "PNG", "1"), (100, 100)),
     "palette png": (partial(photo, "PNG", "P"), (100, 100)),
     "palette png with transparency": (partial(photo, "PNG", "P", transparency=3), (100, 100)),
-    "palette png with a table of transparency": (
-        partial(photo, "PNG", "P", transparency=bytes(range(16))),
-        (100, 100),
-    ),
+    "palette png with a table of transparency": (partial(photo, "PNG", "P", transparency=bytes(range(16))), (100, 100)),
     "grey png with alpha": (partial(photo, "PNG", "LA"), (100, 100)),
     "transparent png": (partial(photo, "PNG", "RGBA"), (100, 100)),
     "transparent webp": (partial(photo, "WEBP", "RGBA"), (100, 100)),
@@ -383,17 +361,11 @@ _SOUND: dict[str, tuple[Made, tuple[int, int] | None]] = {
         partial(noisy, "CMYK", "JPEG", 256, quality=5, progressive=True),
         (625, 313),
     ),
-    "progressive jpeg of most scans at the limit": (
-        partial(jpeg_of_many_scans, AT_THE_LIMIT, 10),
-        (625, 313),
-    ),
+    "progressive jpeg of most scans at the limit": (partial(jpeg_of_many_scans, AT_THE_LIMIT, 10), (625, 313)),
     "jpeg of a phone of 50 megapixels": (partial(jpeg_of_rows, 8160, 384, 90), (510, 384)),
     "jpeg of a phone of 108 megapixels": (partial(jpeg_of_rows, 12_000, 562, 90), (375, 281)),
     "jpeg of a phone of 200 megapixels": (partial(jpeg_of_rows, 16_384, 768, 75), (512, 384)),
-    "png of a phone of 50 megapixels": (
-        partial(noisy, "RGB", "PNG", 4, (8160, 6144), compress_level=1),
-        (510, 384),
-    ),
+    "png of a phone of 50 megapixels": (partial(noisy, "RGB", "PNG", 4, (8160, 6144), compress_level=1), (510, 384)),
     "progressive jpeg of a phone of 50 megapixels": (
         partial(noisy, "RGB", "JPEG", 4, (8160, 6144), progressive=True),
         (510, 384),
@@ -418,10 +390,7 @@ _SOUND: dict[str, tuple[Made, tuple[int, int] | None]] = {
     "broken exif in jpeg": (partial(photo, "JPEG", exif=b"Exif\0\0II*\0" + b"\xff" * 18), (100, 100)),
     "broken exif in png": (partial(photo, "PNG", exif=b"Exif\0\0MM\0*|"), (100, 100)),
     "broken exif in webp": (partial(photo, "WEBP", exif=b"Exif\0\0II+\0\x16\xc6\xe9"), (100, 100)),
-    **{
-        f"png with a stale {kind}": (partial(png_with_stale, kind.encode()), (20, 40))
-        for kind in ("eXIf", "iCCP")
-    },
+    **{f"png with a stale {kind}": (partial(png_with_stale, kind.encode()), (20, 40)) for kind in ("eXIf", "iCCP")},
     **{
         f"png with {what}": (partial(png, chunk_), (8, 8))
         for what, chunk_ in {
@@ -467,14 +436,8 @@ _REJECTED: dict[str, tuple[Made, RejectCode]] = {
     "icon": (partial(photo, "ICO"), _C.FORMAT_NOT_ALLOWED),
     "photoshop": (lambda: b"8BPS\0\1" + bytes(300), _C.FORMAT_NOT_ALLOWED),
     "bigtiff": (lambda: b"II+\0\x08\0\0\0" + bytes(300), _C.FORMAT_NOT_ALLOWED),
-    "svg bomb": (
-        lambda: b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a "aaaa">]><svg>&a;</svg>',
-        _C.NOT_AN_IMAGE,
-    ),
-    "eps of gigapixels": (
-        lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99999 99999\n",
-        _C.FORMAT_NOT_ALLOWED,
-    ),
+    "svg bomb": (lambda: b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a "aaaa">]><svg>&a;</svg>', _C.NOT_AN_IMAGE),
+    "eps of gigapixels": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99999 99999\n", _C.FORMAT_NOT_ALLOWED),
     "gif bomb": (lambda: b"GIF89a" + struct.pack("<HH", 65535, 65535) + bytes(99), _C.FORMAT_NOT_ALLOWED),
     "bmp bomb": (
         lambda: b"BM" + bytes(12) + struct.pack("<III", 40, 60_000, 60_000) + bytes(99),
@@ -510,10 +473,7 @@ _REJECTED: dict[str, tuple[Made, RejectCode]] = {
         _C.TOO_MANY_PIXELS,
     ),
     "webp of a lying canvas": (partial(webp_lying, (16_000, 16_000), (100, 100)), _C.CORRUPT),
-    "animated webp bomb": (
-        lambda: webp((b"VP8X", vp8x(4000, 4000, 2)), (b"ANIM", bytes(6))),
-        _C.ANIMATED,
-    ),
+    "animated webp bomb": (lambda: webp((b"VP8X", vp8x(4000, 4000, 2)), (b"ANIM", bytes(6))), _C.ANIMATED),
     "webp without a picture": (lambda: webp((b"EXIF", bytes(40))), _C.CORRUPT),
     "webp of nothing": (lambda: b"RIFF\x04\0\0\0WEBP", _C.CORRUPT),
     "png without pixels": (lambda: PNG + chunk(b"IHDR", bytes(13)) + chunk(b"IEND", b""), _C.CORRUPT),
@@ -525,14 +485,8 @@ _REJECTED: dict[str, tuple[Made, RejectCode]] = {
     "a very long jpeg": (partial(flat, "RGB", "JPEG", (65_500, 1)), _C.SIDE_TOO_LONG),
     "jpeg of one scan too many": (partial(jpeg_of_many_scans, (64, 64), MAX_SCANS), _C.TOO_MANY_SCANS),
     "large jpeg of many scans": (partial(jpeg_of_many_scans, AT_THE_LIMIT, 40), _C.TOO_MANY_SCANS),
-    "jpeg of 12 bits": (
-        partial(jpeg_with, 0xC0, lambda data, at: data.__setitem__(at + 4, 12)),
-        _C.CORRUPT,
-    ),
-    "jpeg of a lossless frame": (
-        partial(jpeg_with, 0xC0, lambda data, at: data.__setitem__(at + 1, 0xC3)),
-        _C.CORRUPT,
-    ),
+    "jpeg of 12 bits": (partial(jpeg_with, 0xC0, lambda data, at: data.__setitem__(at + 4, 12)), _C.CORRUPT),
+    "jpeg of a lossless frame": (partial(jpeg_with, 0xC0, lambda data, at: data.__setitem__(at + 1, 0xC3)), _C.CORRUPT),
     "jpeg of arithmetic coding": (
         partial(jpeg_with, 0xC0, lambda data, at: data.__setitem__(at + 1, 0xC9)),
         _C.FORMAT_NOT_ALLOWED,
@@ -549,14 +503,8 @@ _REJECTED: dict[str, tuple[Made, RejectCode]] = {
     "jpeg of endless fill": (partial(behind_the_soi, b"\xff" * 8_000_000), _C.CORRUPT),
     "jpeg of endless junk": (partial(behind_the_soi, b"\xff\0" * 8_000_000), _C.CORRUPT),
     "jpeg of endless fill in its scan": (partial(in_the_scan, b"\xff" * (24 << 20)), _C.CORRUPT),
-    "jpeg of too many comments behind its scan": (
-        partial(in_the_scan, b"\xff\xfe\0\2" * 2_000_000),
-        _C.CORRUPT,
-    ),
-    "jpeg of too many tables": (
-        partial(with_segments, (0xDB, (b"\0" + b"\1" * 64) * 1007), times=300),
-        _C.CORRUPT,
-    ),
+    "jpeg of too many comments behind its scan": (partial(in_the_scan, b"\xff\xfe\0\2" * 2_000_000), _C.CORRUPT),
+    "jpeg of too many tables": (partial(with_segments, (0xDB, (b"\0" + b"\1" * 64) * 1007), times=300), _C.CORRUPT),
     "png of too many private chunks": (lambda: png(*[(b"prIv", b"")] * 1_500_000), _C.CORRUPT),
     "png of one chunk a byte": (partial(png_in_pieces, 1), _C.CORRUPT),
     "png with a stale palette": (partial(png_with_stale_palette), _C.CORRUPT),
@@ -582,9 +530,7 @@ CLASSES: dict[str, Hostile] = {
     },
     # A decoder may make something of noise in a JPEG's scan or in lossy WebP; never anything but image or reject.
     **{
-        f"{kind} with noise in it": Hostile(
-            partial(flipped, kind, 1), _BROKEN if kind == "PNG" else _BROKEN | {LOADED}
-        )
+        f"{kind} with noise in it": Hostile(partial(flipped, kind, 1), _BROKEN if kind == "PNG" else _BROKEN | {LOADED})
         for kind in ("JPEG", "PNG", "WEBP")
     },
 }

@@ -54,10 +54,7 @@ def png_claiming(width: int, height: int) -> bytes:
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0" * 999))
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 999)) + chunk(b"IEND", b"")
     )
 
 
@@ -95,10 +92,7 @@ def broken() -> dict[str, tuple[bytes, RejectCode]]:
         "tiff": (encoded(fruit(5), "TIFF"), RejectCode.FORMAT_NOT_ALLOWED),
         "pdf": (encoded(fruit(5), "PDF"), RejectCode.FORMAT_NOT_ALLOWED),
         "eps": (encoded(fruit(5), "EPS"), RejectCode.FORMAT_NOT_ALLOWED),
-        "svg": (
-            b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
-            RejectCode.FORMAT_NOT_ALLOWED,
-        ),
+        "svg": (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', RejectCode.FORMAT_NOT_ALLOWED),
         "heic": (b"\x00\x00\x00\x18ftypheic" + noise, RejectCode.FORMAT_NOT_ALLOWED),
         "fits": (b"SIMPLE  =                    T", RejectCode.FORMAT_NOT_ALLOWED),
         "png bomb": (png_claiming(60_000, 60_000), RejectCode.TOO_MANY_PIXELS),
@@ -149,8 +143,4 @@ def corners(image: Image.Image) -> list[tuple[int, ...]]:
     """The colours at a quarter of the way in from each corner, row by row."""
     pixels = np.asarray(image.convert("RGB"))
     height, width = pixels.shape[:2]
-    return [
-        tuple(pixels[y, x].tolist())
-        for y in (height // 4, height * 3 // 4)
-        for x in (width // 4, width * 3 // 4)
-    ]
+    return [tuple(pixels[y, x].tolist()) for y in (height // 4, height * 3 // 4) for x in (width // 4, width * 3 // 4)]

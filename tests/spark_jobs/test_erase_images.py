@@ -49,9 +49,7 @@ def everything(nights: Nights) -> dict[str, bytes]:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         content = path.read_bytes()
         if path.suffix == ".parquet":
-            content += repr(
-                [list(row.values()) for row in pq.read_table(io.BytesIO(content)).to_pylist()]
-            ).encode()
+            content += repr([list(row.values()) for row in pq.read_table(io.BytesIO(content)).to_pylist()]).encode()
         if path.suffix == ".avro":
             content += b"".join(blocks(content))
         contents[str(path)] = content
@@ -92,9 +90,7 @@ def pixels(row: dict[str, Any]) -> bytes:
 
 
 def traces(nights: Nights, *needles: bytes) -> list[str]:
-    return [
-        name for name, content in everything(nights).items() if any(needle in content for needle in needles)
-    ]
+    return [name for name, content in everything(nights).items() if any(needle in content for needle in needles)]
 
 
 def test_an_erased_image_is_in_no_file_of_any_table_and_the_others_stay(nights):
@@ -132,9 +128,7 @@ def test_an_image_of_a_night_whose_gate_failed_is_erased_and_the_next_night_publ
         nights.run("publish", "--min-explained-variance", "1")
     (row,) = [row for row in nights.rows("images") if row["source_key"].endswith("late.jpg")]
     (vector,) = [
-        features["features"]
-        for features in nights.rows("features")
-        if features["image_id"] == row["image_id"]
+        features["features"] for features in nights.rows("features") if features["image_id"] == row["image_id"]
     ]
     texts = (row["image_id"], row["image_id"][:16], row["source_key"], row["content_sha256"])
     needles = (*(text.encode() for text in texts), pixels(row), repr(list(vector)).encode()[1:-1])
@@ -166,8 +160,7 @@ def all_of(nights: Nights) -> tuple[str, tuple[bytes, ...]]:
     row = nights.rows("images")[0]
     own = row["image_id"]
     vectors = [
-        next(other[table] for other in nights.rows(table) if other["image_id"] == own)
-        for table in ("features", "pca")
+        next(other[table] for other in nights.rows(table) if other["image_id"] == own) for table in ("features", "pca")
     ]
     cells = [repr(list(vector)).encode()[1:-1] for vector in vectors]
     texts = (own, own[:16], row["source_key"], row["content_sha256"])

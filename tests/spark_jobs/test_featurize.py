@@ -89,9 +89,7 @@ def test_equal_bytes_whatever_the_partitions_and_the_order_of_the_images(nights,
     before = features(nights)
     cuts = []
     partitions = featurize.job_run.partition_count
-    monkeypatch.setattr(
-        featurize.job_run, "partition_count", lambda *how: cuts.append(partitions(*how)) or cuts[-1]
-    )
+    monkeypatch.setattr(featurize.job_run, "partition_count", lambda *how: cuts.append(partitions(*how)) or cuts[-1])
     monkeypatch.setattr(featurize, "ROWS_PER_PARTITION", 2)
     nights.run("featurize", "--full-refresh", "--batch-size", "2")
     assert cuts[0] > 10
@@ -134,9 +132,7 @@ def load_more(nights: Nights, *numbers: int) -> None:
         ([range(4, 10), range(10, 16)], 12, 1, [2]),  # all cores read what few rows may lie in
     ],
 )
-def test_new_images_are_read_straight_from_their_files_or_shuffled(
-    nights, monkeypatch, files, named, parts, straight
-):
+def test_new_images_are_read_straight_from_their_files_or_shuffled(nights, monkeypatch, files, named, parts, straight):
     orchard(nights.photos, labels=1, each=4)
     nights.load()
     nights.run("featurize")
@@ -201,16 +197,7 @@ def test_both_engines_agree_to_a_thousandth(nights, models):
     reference = nights.model["reference_model_id"]
     nights.run(
         "featurize",
-        *(
-            "--model",
-            str(models / reference),
-            "--model-id",
-            reference,
-            "--engine",
-            "tensorflow",
-            "--batch-size",
-            "4",
-        ),
+        *("--model", str(models / reference), "--model-id", reference, "--engine", "tensorflow", "--batch-size", "4"),
     )
     rows = nights.rows("features")
     assert {row["model_id"] for row in rows} == {nights.model["model_id"], reference}

@@ -49,14 +49,7 @@ class Submitted:
         with zipfile.ZipFile(code, "w") as archive:
             for path in sorted((ROOT / "spark_jobs" / "fruits").glob("*.py")):
                 archive.write(path, f"fruits/{path.name}")
-        kept = (
-            "spark.jars",
-            "spark.jars.packages",
-            "spark.sql.",
-            "spark.driver.",
-            "spark.ui.",
-            "spark.local.dir",
-        )
+        kept = ("spark.jars", "spark.jars.packages", "spark.sql.", "spark.driver.", "spark.ui.", "spark.local.dir")
         settings = [f"{key}={value}" for key, value in conf.items() if key.startswith(kept)]
         settings = [one for one in settings if not one.startswith(("spark.driver.host", "spark.driver.port"))]
         self.files_before = {
@@ -71,9 +64,7 @@ class Submitted:
                 *("--py-files", str(code), str(ROOT / "spark_jobs" / f"{stage}.py")),
                 *nights.arguments(stage, *arguments),
             ],
-            stdout=self._log.open(
-                "wb"
-            ),  # what a Python job writes to stderr comes out of spark-submit's stdout
+            stdout=self._log.open("wb"),  # what a Python job writes to stderr comes out of spark-submit's stdout
             stderr=subprocess.STDOUT,
             env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
             | {"PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable},
@@ -180,9 +171,7 @@ def test_featurize_killed_and_run_again_leaves_what_one_clean_run_leaves(nights,
         pytest.param(committed("features"), id="after its commit", marks=slow),
     ],
 )
-def test_featurize_killed_where_workers_write_the_files_leaves_what_one_clean_run_leaves(
-    nights, tmp_path, moment
-):
+def test_featurize_killed_where_workers_write_the_files_leaves_what_one_clean_run_leaves(nights, tmp_path, moment):
     """As on every night on which nothing changed or went."""
     orchard(nights.photos, labels=2, each=44)
     nights.load()

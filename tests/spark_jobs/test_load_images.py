@@ -245,11 +245,7 @@ def test_an_empty_listing_empties_the_tables_when_complete_and_changes_nothing_e
     nights.load()
     nights.runs.append("run-2")
     nothing = pa.table(
-        {
-            "key": pa.array([], pa.string()),
-            "etag": pa.array([], pa.string()),
-            "size_bytes": pa.array([], pa.int64()),
-        }
+        {"key": pa.array([], pa.string()), "etag": pa.array([], pa.string()), "size_bytes": pa.array([], pa.int64())}
     )
     with objects.writer(str(nights.run_folder / "listing.parquet"), None) as out:
         pq.write_table(nothing, out)
@@ -309,14 +305,7 @@ def test_a_bucket_is_loaded_with_one_request_per_new_object(nights, monkeypatch)
         )
         with objects.writer("s3://raw/runs/run-1/listing.parquet", None) as out:
             pq.write_table(listed, out)
-        arguments = [
-            "--database",
-            nights.database,
-            "--run-id",
-            "run-1",
-            "--run-folder",
-            "s3://raw/runs/run-1",
-        ]
+        arguments = ["--database", nights.database, "--run-id", "run-1", "--run-folder", "s3://raw/runs/run-1"]
         arguments += ["--input", "s3://raw/photos/", "--complete"]
         for _ in range(2):
             parsed = load_images.parser().parse_args(arguments)
@@ -371,6 +360,4 @@ def test_tables_delete_by_rewriting_so_that_no_deleted_byte_stays(nights):
         shown = nights.spark.sql(f"SHOW TBLPROPERTIES {nights.database}.{table}").collect()
         properties = {row.key: row.value for row in shown}
         assert properties["format-version"] == "2"
-        assert {properties[f"write.{verb}.mode"] for verb in ("delete", "update", "merge")} == {
-            "copy-on-write"
-        }
+        assert {properties[f"write.{verb}.mode"] for verb in ("delete", "update", "merge")} == {"copy-on-write"}

@@ -34,16 +34,12 @@ def features_of(nights: Nights) -> None:
     nights.run("featurize")
 
 
-def kill_after_commit(
-    nights: Nights, stage: str, table: str, folder, *arguments: str, commits: int = 1
-) -> None:
+def kill_after_commit(nights: Nights, stage: str, table: str, folder, *arguments: str, commits: int = 1) -> None:
     """Kill the job as soon as the table has so many more versions."""
     kill_at_file(nights, stage, table, "metadata/v*.metadata.json", commits, folder, *arguments)
 
 
-def kill_at_file(
-    nights: Nights, stage: str, table: str, pattern: str, number: int, folder, *arguments: str
-) -> None:
+def kill_at_file(nights: Nights, stage: str, table: str, pattern: str, number: int, folder, *arguments: str) -> None:
     """Kill the job as soon as the table has so many more files of a kind."""
     job = Submitted(nights, stage, folder, *arguments)
     before = job.files(table, pattern)
@@ -58,11 +54,7 @@ def left(nights: Nights) -> list[object]:
     return [
         [(row["n"], bytes(row["sums"])) for row in nights.rows("pca_sums")],
         current["pca_id"],
-        [
-            row
-            for row in nights.rows("pca", "run_id", "features_run_id")
-            if row["pca_id"] == current["pca_id"]
-        ],
+        [row for row in nights.rows("pca", "run_id", "features_run_id") if row["pca_id"] == current["pca_id"]],
         nights.rows("samples"),
     ]
 

@@ -47,13 +47,7 @@ def write_features(nights: Nights, features: np.ndarray, first: int = 0) -> None
         "label": [f"Label {n % 3}" for n in numbers],
         "pixels": [encoded(fruit(n, (10, 10)), "WEBP") for n in numbers],
     }
-    constants = {
-        "etag": "e",
-        "width_px": 10,
-        "height_px": 10,
-        "run_id": "run-1",
-        "loaded_at": datetime.now(UTC),
-    }
+    constants = {"etag": "e", "width_px": 10, "height_px": 10, "run_id": "run-1", "loaded_at": datetime.now(UTC)}
     append(nights, "images", images, constants)
     vectors = common | {"features": to_list_column(features)}
     append(nights, "features", vectors, {"model_id": nights.model["model_id"], "run_id": "run-1"})
@@ -149,9 +143,7 @@ def test_a_whole_night_is_right_in_every_table_and_file_and_the_same_night_again
     commits = [nights.commits(table) for table in ("images", "rejects", "features", "pca", "pca_models")]
     assert nights.night("--variance", "0.9")["publish"]["published"] is True
     assert [nights.rows(table) for table in ("images", "features", "pca", "pca_models")] == before
-    assert [
-        nights.commits(table) for table in ("images", "rejects", "features", "pca", "pca_models")
-    ] == commits
+    assert [nights.commits(table) for table in ("images", "rejects", "features", "pca", "pca_models")] == commits
 
 
 def test_removed_images_leave_the_pca_and_the_basis_published_last_is_the_current_one(nights):
@@ -201,11 +193,7 @@ def test_features_computed_again_are_projected_again_onto_the_same_basis(nights)
     write_features(nights, values)
     published(nights, "--k", "5")
     nights.spark.sql(f"DELETE FROM {nights.database}.features WHERE image_id = 'image 0007'")
-    vectors = {
-        "image_id": ["image 0007"],
-        "content_sha256": ["c7"],
-        "features": to_list_column(values[7:8] / 2),
-    }
+    vectors = {"image_id": ["image 0007"], "content_sha256": ["c7"], "features": to_list_column(values[7:8] / 2)}
     append(nights, "features", vectors, {"model_id": nights.model["model_id"], "run_id": "run-2"})
     another_run(nights)
     published(nights, "--k", "5", "--max-variance-loss", "0.2")
@@ -443,16 +431,12 @@ def test_a_failed_gate_publishes_nothing_and_keeps_what_was_current(nights):
     append(nights, "rejects", rejects, {"etag": "e", "error_code": "empty", "detail": "d", "run_id": "run-2"})
     nights.runs.append("run-2")
     nights.run("reduce_pca", "--k", "2")
-    with pytest.raises(
-        QualityGateError, match=r"reject_rate is 0\.235294, limit 0\.2: nothing was published"
-    ):
+    with pytest.raises(QualityGateError, match=r"reject_rate is 0\.235294, limit 0\.2: nothing was published"):
         nights.run("publish")
     assert [nights.rows(table) for table in ("pca", "pca_models")] == before
     written = json.loads((nights.run_folder / "stages" / "publish.json").read_text())
     assert written["published"] is False
-    assert [name for name, check in written["quality"]["checks"].items() if not check["ok"]] == [
-        "reject_rate"
-    ]
+    assert [name for name, check in written["quality"]["checks"].items() if not check["ok"]] == ["reject_rate"]
     assert not (nights.run_folder / "pca.parquet").exists()
 
 
@@ -460,9 +444,7 @@ def test_killed_before_the_last_commit_nothing_is_current_and_a_rerun_publishes(
     write_features(nights, spread(30))
     nights.run("reduce_pca", "--k", "4")
     with monkeypatch.context() as patch:
-        patch.setattr(
-            publish, "_make_current", lambda run, fitted, known: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
+        patch.setattr(publish, "_make_current", lambda run, fitted, known: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             nights.run("publish")
     assert tables.current_pca(nights.spark, nights.database).count() == 0

@@ -205,8 +205,7 @@ def _local_conf(
     local = {
         key: _localize(value, fetch) if key in _FILE_KEYS else value
         for key, value in conf.items()
-        if not _CLUSTER_ONLY.match(key)
-        and not (key == _CLUSTER_SIZE and installation.master.startswith("local["))
+        if not _CLUSTER_ONLY.match(key) and not (key == _CLUSTER_SIZE and installation.master.startswith("local["))
     }
     if dropped := sorted(conf.keys() - local.keys()):
         notes.append(f"only on a cluster, left out: {', '.join(dropped)}")

@@ -143,10 +143,7 @@ class SupervisedStep:
         return ""
 
     def _ship_logs(self) -> None:
-        logs, files = (
-            self._node.logs,
-            {name: self._folder / name for name in ("controller", "stdout", "stderr")},
-        )
+        logs, files = (self._node.logs, {name: self._folder / name for name in ("controller", "stdout", "stderr")})
         if self._deploy_mode == "cluster":
             number = self._step.id[2:].lower()
             container = f"containers/application_{number}/container_{number}_01_000001"

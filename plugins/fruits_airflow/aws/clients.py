@@ -18,10 +18,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 # AWS throttles per account: eight attempts outlast about half a minute of other callers.
-PATIENT: Mapping[str, Any] = {
-    "connect_timeout": 10,
-    "retries": {"mode": "standard", "total_max_attempts": 8},
-}
+PATIENT: Mapping[str, Any] = {"connect_timeout": 10, "retries": {"mode": "standard", "total_max_attempts": 8}}
 SINGLE_ATTEMPT: Mapping[str, Any] = {"retries": {"total_max_attempts": 1}}
 
 _Hook = TypeVar("_Hook", bound=AwsBaseHook)

@@ -49,9 +49,7 @@ def place_of(host: str) -> str:
     if host.endswith(_AWS):
         region = next((label for label in host.split(".") if _REGION.fullmatch(label)), None)
         if region is None:
-            raise ResidencyError(
-                f"endpoint: {host!r} names no region; use the regional endpoint of an EU region"
-            )
+            raise ResidencyError(f"endpoint: {host!r} names no region; use the regional endpoint of an EU region")
         return require_eu_region(region, f"endpoint {host!r} in a region that")
     if all(address.is_loopback or address.is_private for address in _addresses(host)):
         return LOCAL
@@ -74,9 +72,7 @@ def _addresses(host: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address
     try:
         entries = socket.getaddrinfo(host, None)
     except OSError as error:
-        raise ResidencyError(
-            f"endpoint: {host!r} cannot be resolved ({error}); check AWS_ENDPOINT_URL"
-        ) from error
+        raise ResidencyError(f"endpoint: {host!r} cannot be resolved ({error}); check AWS_ENDPOINT_URL") from error
     return tuple({ipaddress.ip_address(entry[4][0]) for entry in entries})
 
 

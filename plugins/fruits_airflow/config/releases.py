@@ -41,10 +41,8 @@ RELEASES: dict[str, Release] = {
         applications=frozenset(
             {"AmazonCloudWatchAgent", "Delta", "Hudi", "Iceberg", "JupyterEnterpriseGateway", "Livy", "Spark"}
         ),
-        instance_families=frozenset(
-            {"c5", "c6g", "c6i", "c7g", "m5", "m6g", "m6i", "m7g", "r5", "r6g", "r6i", "r7g"}
-        ),
-    ),
+        instance_families=frozenset({"c5", "c6g", "c6i", "c7g", "m5", "m6g", "m6i", "m7g", "r5", "r6g", "r6i", "r7g"}),
+    )
 }
 
 GIB_PER_CORE = {"c": 2, "m": 4, "r": 8}  # memory per virtual CPU, by the first letter of a type

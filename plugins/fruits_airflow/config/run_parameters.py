@@ -44,10 +44,7 @@ def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
             maxLength=900,
         ),
         "limit": _schema(
-            None,
-            ["null", "integer"],
-            "Maximum number of images, chosen evenly; writes to the demo tables",
-            minimum=1,
+            None, ["null", "integer"], "Maximum number of images, chosen evenly; writes to the demo tables", minimum=1
         ),
         "variance": _schema(
             settings.variance,
@@ -56,9 +53,7 @@ def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
             exclusiveMinimum=0,
             **_at_most(1),
         ),
-        "k": _schema(
-            settings.k, ["null", "integer"], "Number of principal components", minimum=1, maximum=1280
-        ),
+        "k": _schema(settings.k, ["null", "integer"], "Number of principal components", minimum=1, maximum=1280),
         "engine": _schema(
             settings.engine,
             "string",
@@ -66,19 +61,13 @@ def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
             enum=list(ENGINES),
         ),
         "model_id": _schema(
-            settings.model_id,
-            ["null", "string"],
-            "The model, as printed by make model",
-            pattern="^[0-9a-f]{64}$",
+            settings.model_id, ["null", "string"], "The model, as printed by make model", pattern="^[0-9a-f]{64}$"
         ),
         "region": _schema(
             settings.region, "string", "Region of the cluster; EU member states only", enum=list(EU_REGIONS)
         ),
         "profile": _schema(
-            None,
-            ["null", "string"],
-            "Size of the cluster; the default depends on the mode",
-            enum=[None, *profiles],
+            None, ["null", "string"], "Size of the cluster; the default depends on the mode", enum=[None, *profiles]
         ),
         "max_cost_eur": _schema(
             settings.max_cost_eur,

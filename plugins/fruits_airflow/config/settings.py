@@ -66,10 +66,7 @@ def _above(low: float, high: float) -> AfterValidator:
 
 _Bucket = Annotated[str, _matches(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", "the name of a bucket, without s3://")]
 _Database = Annotated[str, _matches(r"[a-z][a-z0-9_]{0,62}", "lower-case letters, digits and underscores")]
-_Role = Annotated[
-    str | None,
-    _matches(r"(?s:.*/)?[\w+=,.@-]{1,64}", "a name or an ARN, from the outputs of the stack"),
-]
+_Role = Annotated[str | None, _matches(r"(?s:.*/)?[\w+=,.@-]{1,64}", "a name or an ARN, from the outputs of the stack")]
 _Share = Annotated[float, _between(0.0, 1.0)]
 _Minutes = Annotated[int, _between(1, 10_080)]
 
@@ -81,14 +78,10 @@ class Settings:
     Units are in the names: `_s` seconds, `_minutes`, `_eur` euros.
     """
 
-    deployment_id: Annotated[
-        str, _matches("[a-z0-9][a-z0-9-]{1,19}", "2 to 20 lower-case letters, digits and hyphens")
-    ]
+    deployment_id: Annotated[str, _matches("[a-z0-9][a-z0-9-]{1,19}", "2 to 20 lower-case letters, digits and hyphens")]
     raw_bucket: _Bucket
     lake_bucket: _Bucket
-    raw_bucket_owner: Annotated[
-        str | None, _matches("[0-9]{12}", "the 12 digits of an account, in quotes")
-    ] = None
+    raw_bucket_owner: Annotated[str | None, _matches("[0-9]{12}", "the 12 digits of an account, in quotes")] = None
     region: Annotated[str, AfterValidator(require_eu_region)] = "eu-west-1"
     raw_prefix: Annotated[str, _check(is_folder, FOLDER_RULE)] = "images/"
     database: _Database = "fruits"
@@ -115,15 +108,11 @@ class Settings:
     service_role: _Role = None
     instance_profile: _Role = None
     security_configuration: str | None = None
-    subnet_id: Annotated[
-        str | None, _matches("subnet-[0-9a-f]{8,17}", "an id such as subnet-0123456789abcdef0")
-    ] = None
+    subnet_id: Annotated[str | None, _matches("subnet-[0-9a-f]{8,17}", "an id such as subnet-0123456789abcdef0")] = None
     interface_endpoints: Annotated[int, _between(0, 100)] = 0
     node_environment: Annotated[
         str | None,
-        _matches(
-            f"{_SHA256}|{PREINSTALLED}", f"the 64 hex digits that make environment prints, or {PREINSTALLED}"
-        ),
+        _matches(f"{_SHA256}|{PREINSTALLED}", f"the 64 hex digits that make environment prints, or {PREINSTALLED}"),
     ] = None
     idle_timeout_s: Annotated[int, _between(60, 604_800)] = 900
     max_cluster_minutes: _Minutes = 480
@@ -140,12 +129,10 @@ class Settings:
     poll_s: Annotated[float, _between(0.1, 600)] = 30.0
     list_consistency_s: Annotated[float, _between(0, 600)] = 30.0
     log_wait_s: Annotated[float, _between(0, 3600)] = 360.0
-    schedule: Annotated[
-        str | None, _check(is_cron, "five fields of cron, such as '0 2 * * *', or nothing")
-    ] = "0 2 * * *"
-    timezone: Annotated[str, _check(is_timezone, "a name of the tz database, such as Europe/Paris")] = (
-        "Europe/Paris"
+    schedule: Annotated[str | None, _check(is_cron, "five fields of cron, such as '0 2 * * *', or nothing")] = (
+        "0 2 * * *"
     )
+    timezone: Annotated[str, _check(is_timezone, "a name of the tz database, such as Europe/Paris")] = "Europe/Paris"
     owner: str = "data-platform"
     aws_conn_id: str | None = None
 
@@ -156,19 +143,13 @@ class Settings:
             ConfigError: Two settings contradict each other.
         """
         if self.raw_bucket == self.lake_bucket:
-            _refuse(
-                "lake_bucket", self.lake_bucket, "the input is only read: name another bucket than raw_bucket"
-            )
+            _refuse("lake_bucket", self.lake_bucket, "the input is only read: name another bucket than raw_bucket")
         if self.database == self.demo_database:
             _refuse("demo_database", self.demo_database, "a demo must not write where the nightly run does")
         if self.notebook_database in (self.database, self.demo_database):
-            _refuse(
-                "notebook_database", self.notebook_database, "a notebook drops all tables of its database"
-            )
+            _refuse("notebook_database", self.notebook_database, "a notebook drops all tables of its database")
         if self.notify != "log" and not self.notify_conn_id:
-            _refuse(
-                "notify_conn_id", self.notify_conn_id, f"{self.notify} needs the id of an Airflow connection"
-            )
+            _refuse("notify_conn_id", self.notify_conn_id, f"{self.notify} needs the id of an Airflow connection")
         if self.notify == "mail" and not self.notify_to:
             _refuse("notify_to", self.notify_to, "mail needs an address, or several separated by commas")
 
@@ -226,6 +207,4 @@ def _type_error(key: str, value: object, kinds: tuple[Any, ...], source: str) ->
     remedy = "quote it" if str in kinds else "write a plain number"
     if isinstance(value, bool):
         remedy += " (YAML reads yes, no, on, off, true and false as booleans)"
-    return ConfigError(
-        f"{source}: {key} is {value!r}, read as {type(value).__name__}; {types} is meant: {remedy}"
-    )
+    return ConfigError(f"{source}: {key} is {value!r}, read as {type(value).__name__}; {types} is meant: {remedy}")

@@ -7,9 +7,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 # A folder reaches jobs as an argument: no way up, no empty or hidden part, nothing that a shell or a glob would read.
 FOLDER_PATTERN = r"^(?![./])(?!.*(/\.|//))[^\x00-\x1f\x7f$`;|&<>\"'*?{}\[\]\\^#!~%]+/$"
-FOLDER_RULE = (
-    "a folder: a slash last, none first, no empty part, none that begins with a dot, nothing a shell reads"
-)
+FOLDER_RULE = "a folder: a slash last, none first, no empty part, none that begins with a dot, nothing a shell reads"
 
 _FOLDER = re.compile(FOLDER_PATTERN)
 _SECRET_KEY = re.compile(r"secret|password|token|access_key|credential", re.IGNORECASE)

@@ -75,11 +75,7 @@ def forecast_hours(images: float, speed: Speed, fleets: Sequence[Mapping[str, An
 
 
 def forecast(
-    work: Workload,
-    speed: Speed,
-    fleets: Sequence[Mapping[str, Any]],
-    prices: Prices,
-    interface_endpoints: int = 0,
+    work: Workload, speed: Speed, fleets: Sequence[Mapping[str, Any]], prices: Prices, interface_endpoints: int = 0
 ) -> Forecast:
     """Forecast a run's cost: each fleet at target capacity, of its most expensive type, spot at its typical price.
 
@@ -117,18 +113,13 @@ def _network_usd_per_hour(nodes: int, interface_endpoints: int, prices: Prices) 
 def worker_vcpus(fleets: Sequence[Mapping[str, Any]]) -> int:
     """Return the vCPUs that execute tasks: of core and task fleets, of their smallest allowed nodes."""
     return sum(
-        min(
-            _count(config, _units(fleet)) * vcpus(config["InstanceType"])
-            for config in fleet["InstanceTypeConfigs"]
-        )
+        min(_count(config, _units(fleet)) * vcpus(config["InstanceType"]) for config in fleet["InstanceTypeConfigs"])
         for fleet in fleets
         if fleet.get("InstanceFleetType") != "MASTER"
     )
 
 
-def fleets_eur_per_hour(
-    fleets: Sequence[Mapping[str, Any]], prices: Prices, interface_endpoints: int = 0
-) -> float:
+def fleets_eur_per_hour(fleets: Sequence[Mapping[str, Any]], prices: Prices, interface_endpoints: int = 0) -> float:
     """Return the maximum hourly cost: most expensive types, no spot discount, a public address per node.
 
     Managed scaling goes no higher than the fleets' targets (see include/cluster.yaml).
@@ -136,18 +127,13 @@ def fleets_eur_per_hour(
     return prices.eur_per_usd * (
         interface_endpoints * prices.interface_endpoint
         + sum(
-            max(
-                _count(config, _units(fleet)) * _bound(config, prices)
-                for config in fleet["InstanceTypeConfigs"]
-            )
+            max(_count(config, _units(fleet)) * _bound(config, prices) for config in fleet["InstanceTypeConfigs"])
             for fleet in fleets
         )
     )
 
 
-def deadline(
-    now: datetime, max_cost_eur: float, spent_eur: float, eur_per_hour: float, max_minutes: float
-) -> datetime:
+def deadline(now: datetime, max_cost_eur: float, spent_eur: float, eur_per_hour: float, max_minutes: float) -> datetime:
     """Return the time at which a cluster created `now` must be gone.
 
     The cluster cannot spend more than `max_cost_eur` until then: AWS bills from the start of the nodes, which is after
@@ -227,8 +213,7 @@ def _dearest_nodes(fleet: Mapping[str, Any], prices: Prices) -> list[tuple[Mappi
         if units := fleet.get(key, 0):
             configs: Sequence[Mapping[str, Any]] = fleet["InstanceTypeConfigs"]
             priced = [
-                (_count(c, units) * sum(_node_parts(c, market, prices).values()), i)
-                for i, c in enumerate(configs)
+                (_count(c, units) * sum(_node_parts(c, market, prices).values()), i) for i, c in enumerate(configs)
             ]
             config = configs[max(priced)[1]]
             chosen.append((config, _count(config, units), market))

@@ -46,29 +46,21 @@ class PriceList:
         origin = {"date": now.date().isoformat(), "source": SOURCE}
         ec2 = {t: usd for t in types if (usd := self._instance(region, t)) is not None}
         if not ec2:
-            raise ConfigError(
-                f"{region}: the price list has none of {', '.join(types)}; check TYPES and the region"
-            )
+            raise ConfigError(f"{region}: the price list has none of {', '.join(types)}; check TYPES and the region")
         writes, reads = (self._price("AmazonS3", region, {"group": f"S3-API-Tier{tier}"}) for tier in (1, 2))
         # Requests with asymmetric keys and endpoints of a Gateway Load Balancer have usage types of their own.
         kms = self._usage("awskms", {"regionCode": region}, "KMS-Requests")
-        endpoint = self._usage(
-            "AmazonVPC", {"regionCode": region, "productFamily": "VpcEndpoint"}, "VpcEndpoint-Hours"
-        )
+        endpoint = self._usage("AmazonVPC", {"regionCode": region, "productFamily": "VpcEndpoint"}, "VpcEndpoint-Hours")
         return {
             "ec2": {**origin, "usd_per_hour": ec2},
             "spot": {**origin, "usd_per_hour": self._spot(region, ec2, now)},
             "emr": {
                 **origin,
                 "usd_per_hour": {
-                    t: self._price("ElasticMapReduce", region, {"instanceType": t, "softwareType": "EMR"})
-                    for t in ec2
+                    t: self._price("ElasticMapReduce", region, {"instanceType": t, "softwareType": "EMR"}) for t in ec2
                 },
             },
-            "ebs": {
-                **origin,
-                "usd_per_gib_month": self._price("AmazonEC2", region, {"volumeApiName": "gp3"}, "GB-Mo"),
-            },
+            "ebs": {**origin, "usd_per_gib_month": self._price("AmazonEC2", region, {"volumeApiName": "gp3"}, "GB-Mo")},
             "s3": {
                 **origin,
                 "usd_per_1000_writes": round(writes * 1_000, 6),
@@ -77,9 +69,7 @@ class PriceList:
             "kms": {**origin, "usd_per_10000_requests": round(kms * 10_000, 6)},
             "network": {
                 **origin,
-                "public_ipv4_usd_per_hour": self._price(
-                    "AmazonVPC", region, {"group": "VPCPublicIPv4Address"}, "Hrs"
-                ),
+                "public_ipv4_usd_per_hour": self._price("AmazonVPC", region, {"group": "VPCPublicIPv4Address"}, "Hrs"),
                 "interface_endpoint_usd_per_hour": endpoint,
                 "transfer_usd_per_gib": self._transfer(region),
             },
@@ -102,9 +92,7 @@ class PriceList:
         filters = {"fromRegionCode": region, "transferType": "InterRegion Outbound"}
         prices = [usd for p in self._products("AWSDataTransfer", filters) for usd in _first_tiers(p, "GB")]
         if not prices:
-            raise ConfigError(
-                f"{region}: the price list has no transfer to other regions; look whether AWS renamed it"
-            )
+            raise ConfigError(f"{region}: the price list has no transfer to other regions; look whether AWS renamed it")
         return statistics.median(prices)  # nearly all pairs cost the same
 
     def _spot(self, region: str, on_demand: Mapping[str, float], now: datetime) -> dict[str, float]:
@@ -151,11 +139,7 @@ class PriceList:
 
 
 def refresh(
-    content: Mapping[str, Any],
-    prices: PriceList,
-    regions: Sequence[str],
-    types: Sequence[str],
-    rate: float | None,
+    content: Mapping[str, Any], prices: PriceList, regions: Sequence[str], types: Sequence[str], rate: float | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Update the sections of `regions` in the price list; a region that cannot be read keeps its section.
 

@@ -71,9 +71,7 @@ class Prices:
                 f"include/prices.yaml: no price for {instance_type} in {self.region}; add it (make prices "
                 "TYPES=...), or take another type in include/cluster.yaml"
             ) from None
-        return (
-            min(on_demand, self.spot.get(instance_type, on_demand)) if market == "SPOT" else on_demand
-        ), fee
+        return (min(on_demand, self.spot.get(instance_type, on_demand)) if market == "SPOT" else on_demand), fee
 
     def disk_usd_per_hour(self, disk_gib: float) -> float:
         """Return the hourly price of a node's root volume and of `disk_gib` beside it."""
@@ -92,9 +90,7 @@ def vcpus(instance_type: str) -> int:
     """
     size = _SIZE.search(instance_type)
     if size is None:
-        raise ConfigError(
-            f"{instance_type}: not a size that EMR runs well on; take xlarge, 2xlarge, 4xlarge, ..."
-        )
+        raise ConfigError(f"{instance_type}: not a size that EMR runs well on; take xlarge, 2xlarge, 4xlarge, ...")
     return 4 * int(size.group(1) or 1)
 
 
@@ -125,9 +121,7 @@ def load_prices(region: str, path: Path = PRICES_FILE) -> Prices:
             as_of=min(str(part["date"]) for part in parts),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(
-            f"{path}: no usable prices for {region}: {error!r}; add them, or run make prices"
-        ) from error
+        raise ConfigError(f"{path}: no usable prices for {region}: {error!r}; add them, or run make prices") from error
 
 
 def write_prices(content: Mapping[str, Any], path: Path = PRICES_FILE) -> None:

@@ -53,9 +53,7 @@ class AnnouncedRequests:
             resources = list_all()
             if (chosen := choose(resources)) is not None:
                 return chosen
-            request = self.journal.read(
-                name
-            )  # after the listing, so that it includes what was announced before
+            request = self.journal.read(name)  # after the listing, so that it includes what was announced before
             if request is None:
                 return None
             if CREATED_ID in request:

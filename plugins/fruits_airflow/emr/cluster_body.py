@@ -72,9 +72,7 @@ def load_profile(name: str, path: Path = CLUSTER_FILE) -> Profile:
         throughput, fixed = float(values["images_per_second"]), float(values["fixed_minutes"])
         fleets = values["instance_fleets"]
     except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{path.name}: profile {name} has no usable {error}; see the other profiles"
-        ) from error
+        raise ConfigError(f"{path.name}: profile {name} has no usable {error}; see the other profiles") from error
     if throughput <= 0 or not fleets:
         raise ConfigError(f"{path.name}: profile {name} needs images_per_second above 0 and instance_fleets")
     return Profile(name, throughput, fixed, dict(values))
@@ -109,19 +107,11 @@ def _render(node: Any, values: Mapping[str, Any], source: str) -> Any:
             return values[whole.group(1)]
         return string.Template(node).substitute(values)
     except (KeyError, ValueError) as error:
-        raise ConfigError(
-            f"{source}: cannot fill in {node!r}: {error}; known are {sorted(values)}"
-        ) from error
+        raise ConfigError(f"{source}: cannot fill in {node!r}: {error}; known are {sorted(values)}") from error
 
 
 def cluster_body(
-    settings: Settings,
-    identity: RunKey,
-    profile: Profile,
-    *,
-    code_digest: str,
-    lake_region: str,
-    ends_at: datetime,
+    settings: Settings, identity: RunKey, profile: Profile, *, code_digest: str, lake_region: str, ends_at: datetime
 ) -> dict[str, Any]:
     """Build the body of RunJobFlow for a cluster of the run `identity`, with the deadline `ends_at`.
 
@@ -175,9 +165,7 @@ def require_sound_cluster(
     require_sound(body, LintContext(region, settings.lake_bucket, now, preinstalled, security))
 
 
-def require_sound_profile(
-    settings: Settings, profile: Profile, region: str, lake_region: str, now: datetime
-) -> None:
+def require_sound_profile(settings: Settings, profile: Profile, region: str, lake_region: str, now: datetime) -> None:
     """Check the cluster that a run with this profile would create.
 
     Raises:
@@ -186,7 +174,5 @@ def require_sound_profile(
     """
     ends_at = now + timedelta(minutes=profile.longest_minutes(settings.max_cluster_minutes))
     identity = RunKey(settings.deployment_id, "plan", "plan")
-    body = cluster_body(
-        settings, identity, profile, code_digest=_ANY_DIGEST, lake_region=lake_region, ends_at=ends_at
-    )
+    body = cluster_body(settings, identity, profile, code_digest=_ANY_DIGEST, lake_region=lake_region, ends_at=ends_at)
     require_sound_cluster(body, settings, region, now)

@@ -167,16 +167,12 @@ def _is_forgotten(error: ClientError, note: Mapping[str, Any]) -> bool:
     return denied or is_unknown(error)
 
 
-def find_listed_or_noted(
-    client: EMRClient, identity: RunKey, journal: Journal, states: Sequence[str]
-) -> list[Cluster]:
+def find_listed_or_noted(client: EMRClient, identity: RunKey, journal: Journal, states: Sequence[str]) -> list[Cluster]:
     """Find clusters as `find_clusters` does or, if it finds none, as `find_noted` does.
 
     Read the note only when the listing is empty, so that an S3 error cannot keep a listed cluster alive.
     """
-    return find_clusters(client, identity, states) or find_noted(
-        client, identity, journal.read(CLUSTER_NOTE), states
-    )
+    return find_clusters(client, identity, states) or find_noted(client, identity, journal.read(CLUSTER_NOTE), states)
 
 
 def _own(identity: RunKey, clusters: list[Cluster], states: Sequence[str]) -> list[Cluster]:

@@ -61,9 +61,7 @@ def upload_bundle(bundle: CodeBundle, lake: Lake) -> int:
     Raises:
         CodeMismatch: An object below this digest has different content.
     """
-    new = sum(
-        lake.write_once(f"code/{bundle.digest}/{name}", content) for name, content in bundle.files.items()
-    )
+    new = sum(lake.write_once(f"code/{bundle.digest}/{name}", content) for name, content in bundle.files.items())
     verify_code(lake, bundle.digest)
     return new
 

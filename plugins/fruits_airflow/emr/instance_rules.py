@@ -13,10 +13,7 @@ TYPES_PER_FLEET = 30  # with an allocation strategy; 5 without
 YARN_SHARE = 0.75  # share of a node's memory that EMR assigns to YARN
 MASTER_GIB = 1.0  # an application master in client mode: 512 MiB and 384 MiB of overhead, rounded up
 CORE_LABEL = {
-    "yarn-site": {
-        "yarn.node-labels.enabled": "true",
-        "yarn.node-labels.am.default-node-label-expression": "CORE",
-    },
+    "yarn-site": {"yarn.node-labels.enabled": "true", "yarn.node-labels.am.default-node-label-expression": "CORE"},
     "capacity-scheduler": {
         "yarn.scheduler.capacity.root.accessible-node-labels.CORE.capacity": "100",
         "yarn.scheduler.capacity.root.default.accessible-node-labels.CORE.capacity": "100",
@@ -100,10 +97,7 @@ def managed_scaling(cluster: ClusterFacts) -> Problems:
         yield f"ManagedScalingPolicy has {low} to {high} units; set at least 1, and the minimum below the maximum"
     if high > target:
         yield f"ManagedScalingPolicy has up to {high} units, the fleets {target}: it would cost more than forecast"
-    if (
-        max(limits.get("MaximumCoreCapacityUnits", high), limits.get("MaximumOnDemandCapacityUnits", high))
-        > high
-    ):
+    if max(limits.get("MaximumCoreCapacityUnits", high), limits.get("MaximumOnDemandCapacityUnits", high)) > high:
         yield "ManagedScalingPolicy: the limits on demand and of core nodes must not exceed the maximum"
     if on_demand < target and most_on_demand != on_demand:
         yield (

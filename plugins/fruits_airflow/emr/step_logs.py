@@ -38,9 +38,7 @@ def step_log_prefix(log_uri: str, job_flow_id: str, step_id: str) -> tuple[str, 
     return parts.netloc, f"{folder}/{job_flow_id}/steps/{step_id}/".lstrip("/")
 
 
-def show_tails(
-    client: S3Client, cluster: Cluster, step: Step, wait_s: float, poll_s: float
-) -> Mapping[str, list[str]]:
+def show_tails(client: S3Client, cluster: Cluster, step: Step, wait_s: float, poll_s: float) -> Mapping[str, list[str]]:
     """Log the last lines of a step's output, and return them as `read_tails` does."""
     tails = read_tails(client, cluster.log_uri, cluster.job_flow_id, step.step_id, wait_s, poll_s)
     for name in ("stdout", "stderr"):

@@ -61,10 +61,7 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
     take_all(locks, lock_deadline(settings))
     resolution = _resolve_confirmed(settings, lake, run_id, request)
     databases = [lock.database for lock in locks]
-    all_databases = [
-        *databases,
-        settings.notebook_database,
-    ]  # notebooks take no lock and have their own tables
+    all_databases = [*databases, settings.notebook_database]  # notebooks take no lock and have their own tables
     for database in all_databases:  # left by an attempt that may have erased less
         lake.remove(metrics_key(run_id, database))
     targets = record_targets(lake, run_id, resolution.targets, resolution.keys | request.keys)

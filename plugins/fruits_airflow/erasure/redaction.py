@@ -133,9 +133,7 @@ class Redaction:
     def _erase_from_run(self, run_id: str, objects: list[StoredObject]) -> None:
         folder, names = f"{run_key(run_id)}/", self._names["runs/"]
         sample, is_shown = self._sample_without_photos(run_id)
-        is_changed = any(
-            key.startswith(folder) for key in self._counts.objects
-        )  # what the page is rendered from
+        is_changed = any(key.startswith(folder) for key in self._counts.objects)  # what the page is rendered from
 
         def may_show(stored: StoredObject) -> bool:
             return is_shown or _is_named(open_object(self._lake, stored), names)
@@ -144,9 +142,7 @@ class Redaction:
             if stored.key == folder + REPORT and (is_changed or may_show(stored)):
                 self._render_report(run_id, sample)
         last = (folder + SAMPLE, folder + LISTING)
-        for stored in sorted(
-            objects, key=lambda stored: last.index(stored.key) if stored.key in last else -1
-        ):
+        for stored in sorted(objects, key=lambda stored: last.index(stored.key) if stored.key in last else -1):
             if stored.key.endswith(".parquet"):
                 self._erase_rows(stored)
             elif stored.key.endswith(_PRESENTATIONS) and may_show(stored):
@@ -217,9 +213,7 @@ class Redaction:
         if content is None:
             self._lake.remove(key)
         else:
-            self._lake.client.put_object(
-                Bucket=self._lake.bucket, Key=key, Body=content, ContentType=content_type
-            )
+            self._lake.client.put_object(Bucket=self._lake.bucket, Key=key, Body=content, ContentType=content_type)
         self._counts.objects.append(key)
 
 

@@ -18,13 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from fruits_airflow.config.errors import ConfigError, ErasureRefused
 from fruits_airflow.storage.lake import Lake, erasure_key
-from fruits_airflow.storage.object_versions import (
-    content_digests,
-    image_id_of,
-    image_ids_of,
-    is_folder,
-    list_versions,
-)
+from fruits_airflow.storage.object_versions import content_digests, image_id_of, image_ids_of, is_folder, list_versions
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -139,9 +133,7 @@ class Resolution:
     """What a request resolves to."""
 
     targets: ErasureTargets  # the digests
-    named: frozenset[
-        str
-    ]  # keys that the request names, including those in old listings whose objects are gone
+    named: frozenset[str]  # keys that the request names, including those in old listings whose objects are gone
     copies: frozenset[str]  # keys of other photos with the same bytes
     missing: tuple[str, ...]  # parts of the request that match nothing
 
@@ -152,18 +144,13 @@ class Resolution:
 
     def summary(self) -> Iterator[str]:
         """Yield lines that say how many photos would go from which folder, and why."""
-        for reason, keys in (
-            ("named by the request", self.named),
-            ("equal in content to one of them", self.copies),
-        ):
+        for reason, keys in (("named by the request", self.named), ("equal in content to one of them", self.copies)):
             folders = Counter(key.rpartition("/")[0] for key in keys)
             yield f"{len(keys)} photos in {len(folders)} folders are {reason}"
             yield from (f"  {count:>7} in {folder}/" for folder, count in sorted(folders.items()))
 
 
-def resolve(
-    client: S3Client, raw_bucket: str, request: ErasureRequest, known_keys: Iterable[str] = ()
-) -> Resolution:
+def resolve(client: S3Client, raw_bucket: str, request: ErasureRequest, known_keys: Iterable[str] = ()) -> Resolution:
     """Find the keys that a request names, their contents, and the same contents under other keys.
 
     Empty objects that stand for folders are not photos and stay.
@@ -184,9 +171,7 @@ def resolve(
     copies = frozenset(version.key for version, digest in digests.items() if digest in contents)
     named |= {key for key in known_keys if not is_folder(key) and request.covers(key)}
     ids = request.named_ids.union(map(image_id_of, named | copies))
-    return Resolution(
-        ErasureTargets(ids, contents), frozenset(named), copies, tuple(request.missing_of(named))
-    )
+    return Resolution(ErasureTargets(ids, contents), frozenset(named), copies, tuple(request.missing_of(named)))
 
 
 def require_confirmed(
@@ -234,18 +219,14 @@ def read_targets(lake: Lake, erasure_id: str) -> ErasureTargets | None:
     return ErasureTargets(frozenset(stored["image_ids"]), frozenset(stored["content_sha256"]))
 
 
-def record_targets(
-    lake: Lake, erasure_id: str, targets: ErasureTargets, keys: Iterable[str] = ()
-) -> ErasureTargets:
+def record_targets(lake: Lake, erasure_id: str, targets: ErasureTargets, keys: Iterable[str] = ()) -> ErasureTargets:
     """Write the suppression list, the keys and the targets; return the targets, joined with an earlier attempt's.
 
     The list comes first: from then on nothing of the request is loaded again, whatever happens after. It also keeps
     what an earlier attempt had found: after the receipt neither the targets nor the photos are there.
     """
     earlier = read_suppressed(lake, erasure_id)
-    joined = ErasureTargets(
-        targets.image_ids | earlier.image_ids, targets.content_sha256 | earlier.content_sha256
-    )
+    joined = ErasureTargets(targets.image_ids | earlier.image_ids, targets.content_sha256 | earlier.content_sha256)
     lake.write(suppression_key(erasure_id), _suppression_list(joined), "application/vnd.apache.parquet")
     record_keys(lake, erasure_id, keys)
     lake.write_json(erasure_key(erasure_id, "request.json"), joined.as_json())

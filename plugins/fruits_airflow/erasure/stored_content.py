@@ -77,9 +77,7 @@ def list_objects(lake: Lake, prefix: str) -> Iterator[StoredObject]:
 
 def open_object(lake: Lake, stored: StoredObject) -> io.BufferedReader:
     """Open an object of the lake for reading in pieces, at any place."""
-    return io.BufferedReader(
-        RangeFile(lake.client, lake.bucket, stored.key, stored.size_bytes), _BUFFER_BYTES
-    )
+    return io.BufferedReader(RangeFile(lake.client, lake.bucket, stored.key, stored.size_bytes), _BUFFER_BYTES)
 
 
 def text_pieces(file: io.BufferedReader | io.BytesIO) -> Iterator[bytes]:

@@ -147,10 +147,7 @@ def _add_rows(lake: Lake, stored: StoredObject, export: PhotoExport) -> None:
     place = _place(stored.key)
     try:
         for row in _rows_of(RangeFile(lake.client, lake.bucket, *stored), export.image_ids):
-            shown = {
-                name: _shown(value, f"{place.replace('/', '-')}-{name}", export)
-                for name, value in row.items()
-            }
+            shown = {name: _shown(value, f"{place.replace('/', '-')}-{name}", export) for name, value in row.items()}
             rows = export.rows.setdefault(place, [])
             if shown not in rows:  # a row that was carried from one data file into the next
                 rows.append(shown)

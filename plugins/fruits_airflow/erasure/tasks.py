@@ -14,12 +14,7 @@ from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.stage_steps import ERASURE_STAGES
 from fruits_airflow.erasure.plan import locks_of, metrics_key
 from fruits_airflow.erasure.redaction import Redaction, keys_in_listings
-from fruits_airflow.erasure.request import (
-    ErasureTargets,
-    read_targets,
-    record_keys,
-    suppression_key,
-)
+from fruits_airflow.erasure.request import ErasureTargets, read_targets, record_keys, suppression_key
 from fruits_airflow.erasure.stored_content import list_objects
 from fruits_airflow.locking.database_lock import take_all
 from fruits_airflow.locking.lock_owners import lock_deadline
@@ -98,10 +93,7 @@ def write_receipt(settings: Settings, context: Context, exports: Counts | None, 
 
 def has_receipt(lake: Lake, erasure_id: str) -> bool:
     """Whether the receipt has replaced the targets."""
-    return (
-        read_targets(lake, erasure_id) is None
-        and lake.read(erasure_key(erasure_id, "receipt.json")) is not None
-    )
+    return read_targets(lake, erasure_id) is None and lake.read(erasure_key(erasure_id, "receipt.json")) is not None
 
 
 def remove_notes(lake: Lake, erasure_id: str) -> None:

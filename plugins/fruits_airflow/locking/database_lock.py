@@ -96,9 +96,7 @@ class DatabaseLock:
             elif self._replace(record, until, datetime.now(UTC)):
                 log.warning("Took the lock of %s over from %s, which is gone", self.database, record)
                 return
-        raise LockHeld(
-            f"the lock of {self.database} changed hands {_ATTEMPTS} times; {self.lake.uri(self.key)}"
-        )
+        raise LockHeld(f"the lock of {self.database} changed hands {_ATTEMPTS} times; {self.lake.uri(self.key)}")
 
     def release(self, record: LockRecord | None) -> bool:
         """Remove the lock in the version that was read, if this run holds it, and return whether it was removed.

@@ -21,16 +21,7 @@ log = logging.getLogger(__name__)
 _REQUIRED = ("deployment_id", "lake_bucket")
 # A key comes after those that it needs: `notify` is refused without its connection.
 _OPTIONAL = (
-    *(
-        "region",
-        "database",
-        "demo_database",
-        "aws_conn_id",
-        "schedule",
-        "timezone",
-        "publish_by_hour",
-        "owner",
-    ),
+    *("region", "database", "demo_database", "aws_conn_id", "schedule", "timezone", "publish_by_hour", "owner"),
     *("notify_conn_id", "notify_to", "notify", "poll_s", "list_consistency_s", "terminate_timeout_minutes"),
 )
 

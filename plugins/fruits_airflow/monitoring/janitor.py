@@ -45,13 +45,7 @@ log = logging.getLogger(__name__)
 
 # Errors of a region that this account or role may not use: it can have no cluster of this deployment.
 _CLOSED = frozenset(
-    [
-        "AccessDenied",
-        "AccessDeniedException",
-        "UnrecognizedClientException",
-        "InvalidClientTokenId",
-        "AuthFailure",
-    ]
+    ["AccessDenied", "AccessDeniedException", "UnrecognizedClientException", "InvalidClientTokenId", "AuthFailure"]
 )
 _NO_ANSWER = (BotoCoreError, ClientError, ResidencyError)
 

@@ -58,10 +58,7 @@ def check_publication(settings: Settings, now: datetime | None = None) -> str:
         f"{settings.database}: no run has ended well since {due:%Y-%m-%d %H:%M %Z}; {_describe(state)}. "
         f"Is {PIPELINE} paused, does its file import, is Airflow's scheduler up, is a run waiting?"
     )
-    notify(
-        settings,
-        Notice("no-publication", _pipeline_run(settings, state.begun), cause, _cost_eur(lake, state)),
-    )
+    notify(settings, Notice("no-publication", _pipeline_run(settings, state.begun), cause, _cost_eur(lake, state)))
     raise AirflowFailException(cause)
 
 

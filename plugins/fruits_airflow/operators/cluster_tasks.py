@@ -15,11 +15,7 @@ from fruits_airflow.operators.emr import AddStepOperator, CreateClusterOperator,
 from fruits_airflow.operators.sensors import ClusterReadySensor, StepSensor
 from fruits_airflow.runs import preparation
 
-RETRIES: dict[str, Any] = {
-    "retries": 2,
-    "retry_delay": timedelta(minutes=1),
-    "retry_exponential_backoff": True,
-}
+RETRIES: dict[str, Any] = {"retries": 2, "retry_delay": timedelta(minutes=1), "retry_exponential_backoff": True}
 # For tasks that end a cluster or release a lock: half an hour without AWS must not leave either behind.
 CLEANUP_RETRIES: dict[str, Any] = {
     "retries": 8,

@@ -21,11 +21,7 @@ class PlanOperator(LockWaitingOperator):
 
     def work(self, context: Context) -> dict[str, Any]:
         """Return the plan."""
-        unrecorded = (
-            LockHeld,
-            AirflowSkipException,
-            AirflowFailException,
-        )  # `give_up` or `plan_run` writes run.json
+        unrecorded = (LockHeld, AirflowSkipException, AirflowFailException)  # `give_up` or `plan_run` writes run.json
         with record_failure(self.settings, context, PLAN_TASK, unrecorded=unrecorded):
             return preparation.plan_run(self.settings, context)
 

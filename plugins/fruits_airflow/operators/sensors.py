@@ -16,14 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.aws.links import StepLogLink, step_page_address
 from fruits_airflow.config.errors import ClusterLost
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.clusters import (
-    LIVE_STATES,
-    READY_STATES,
-    Cluster,
-    describe_cluster,
-    is_unknown,
-    request_end,
-)
+from fruits_airflow.emr.clusters import LIVE_STATES, READY_STATES, Cluster, describe_cluster, is_unknown, request_end
 from fruits_airflow.emr.steps import FAILED_STATES, TERMINAL_STATES, Step, describe_step
 from fruits_airflow.operators import step_failure
 from fruits_airflow.operators.triggers import ClusterReadyTrigger, StepTrigger, settle_seconds
@@ -80,11 +73,7 @@ class ClusterReadySensor(EmrJobFlowSensor):
 
     def __init__(self, *, settings: Settings, **kwargs: Any) -> None:
         super().__init__(
-            aws_conn_id=settings.aws_conn_id,
-            deferrable=True,
-            poke_interval=settings.poll_s,
-            job_flow_id="",
-            **kwargs,
+            aws_conn_id=settings.aws_conn_id, deferrable=True, poke_interval=settings.poll_s, job_flow_id="", **kwargs
         )
         self.settings = settings
 
@@ -225,11 +214,7 @@ class StepSensor(EmrStepSensor):
             if step.state not in FAILED_STATES or (step.state == "FAILED" and not is_reported):
                 return cluster, step
         self.log.warning(
-            "%s of %s is %s, the cluster %s; adding a new step",
-            step_id,
-            job_flow_id,
-            step.state,
-            cluster.state,
+            "%s of %s is %s, the cluster %s; adding a new step", step_id, job_flow_id, step.state, cluster.state
         )
         return None
 

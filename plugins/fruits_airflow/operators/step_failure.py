@@ -17,9 +17,7 @@ from fruits_airflow.runs.run_context import RunContext
 
 log = logging.getLogger(__name__)
 
-_LAST_LOGS_S = (
-    60.0  # an ending cluster uploads its logs; what is missing after this time is lost with its nodes
-)
+_LAST_LOGS_S = 60.0  # an ending cluster uploads its logs; what is missing after this time is lost with its nodes
 _CANCELLED_STATES = ("CANCEL_PENDING", "CANCELLED")
 
 
@@ -40,22 +38,16 @@ def fail_step(run: RunContext, cluster: Cluster, step: Step) -> NoReturn:
     run.journal.note(failure_note(step.step_id), state=step.state, reason=step.reason)
     tails = show_tails(run.lake.client, cluster, step, run.settings.log_wait_s, run.settings.poll_s)
     errors = [line for line in tails.get("stderr", []) if line.startswith("ERROR ")]
-    raise AirflowFailException(
-        f"step {step.step_id} is {step.state}: {errors[-1] if errors else step.reason}"
-    )
+    raise AirflowFailException(f"step {step.step_id} is {step.state}: {errors[-1] if errors else step.reason}")
 
 
 def _fail_with_cluster(run: RunContext, cluster: Cluster, step: Step) -> NoReturn:
     """Raise the end of the cluster: a failed step never ends its cluster (ActionOnFailure), so that it ended first."""
     wait_s = min(run.settings.log_wait_s, _LAST_LOGS_S)
     show_tails(run.lake.client, cluster, step, wait_s, run.settings.poll_s)
-    message = (
-        f"step {step.step_id} is {step.state}: {cluster.job_flow_id} is {cluster.state} ({cluster.reason})"
-    )
+    message = f"step {step.step_id} is {step.state}: {cluster.job_flow_id} is {cluster.state} ({cluster.reason})"
     if _is_overdue(cluster) or cluster.reason.startswith("USER_REQUEST"):
-        raise AirflowFailException(
-            f"{message}; ended on purpose or at its deadline, so that it is not retried"
-        )
+        raise AirflowFailException(f"{message}; ended on purpose or at its deadline, so that it is not retried")
     raise ClusterLost(f"{message}; a retry creates a new cluster")
 
 
@@ -69,9 +61,7 @@ def cancel_step(run: RunContext, job_flow_id: str, step_id: str) -> bool:
     except (BotoCoreError, ClientError) as error:
         log.warning("Cannot cancel it: %s; terminate_cluster ends it with its cluster", error)
         return False
-    refusals = [
-        info.get("Reason") for info in answer["CancelStepsInfoList"] if info.get("Status") == "FAILED"
-    ]
+    refusals = [info.get("Reason") for info in answer["CancelStepsInfoList"] if info.get("Status") == "FAILED"]
     for reason in refusals:
         log.warning("EMR did not cancel it: %s", reason)
     return not refusals

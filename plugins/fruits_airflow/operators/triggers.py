@@ -147,9 +147,7 @@ class StepTrigger(_DeadlineTrigger, EmrStepSensorTrigger):
         """Cancel the step, which would only cost."""
         cluster, step = self.waiter_args["ClusterId"], self.waiter_args["StepId"]
         self.log.warning("Cancelling step %s of %s", step, cluster)
-        await client.cancel_steps(
-            ClusterId=cluster, StepIds=[step], StepCancellationOption="TERMINATE_PROCESS"
-        )
+        await client.cancel_steps(ClusterId=cluster, StepIds=[step], StepCancellationOption="TERMINATE_PROCESS")
 
 
 class ClusterReadyTrigger(_DeadlineTrigger, EmrCreateJobFlowTrigger):

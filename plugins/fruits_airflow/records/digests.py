@@ -60,9 +60,7 @@ def changes(record: RunRecord | None, digests: Mapping[str, str]) -> dict[str, s
             when = "was written after the verdict" if recorded else "was never judged"
             wrong[name] = f"{name} {when}: {RECORD} records no digest of it"
         elif judged not in (None, digest):
-            wrong[name] = (
-                f"{name} has changed since the verdict: its SHA-256 is {digest}, {RECORD} records {judged}"
-            )
+            wrong[name] = f"{name} has changed since the verdict: its SHA-256 is {digest}, {RECORD} records {judged}"
     return wrong
 
 

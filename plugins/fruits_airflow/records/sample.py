@@ -55,11 +55,7 @@ def decode_sample(content: bytes) -> pa.Table:
 def _decode(content: bytes) -> bytes:
     command = [sys.executable, "-I", str(Path(sample_decoder.__file__))]
     # Arrow's other allocators reserve more address space than the decoder may have.
-    environment = {
-        "PATH": os.environ.get("PATH", ""),
-        "ARROW_DEFAULT_MEMORY_POOL": "system",
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = {"PATH": os.environ.get("PATH", ""), "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
     with _DECODER_LOCK:
         try:
             done = subprocess.run(

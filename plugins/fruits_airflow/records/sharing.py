@@ -47,16 +47,12 @@ def share_run(client: S3Client, lake_bucket: str, run_id: str, hours: float) -> 
         ResidencyError: The links would lead out of the European Union.
     """
     if not 0 < hours <= LONGEST_HOURS:
-        raise ConfigError(
-            f"HOURS: {hours:g} is not allowed: above 0 and at most {LONGEST_HOURS}, as a signature lasts"
-        )
+        raise ConfigError(f"HOURS: {hours:g} is not allowed: above 0 and at most {LONGEST_HOURS}, as a signature lasts")
     lake, folder = Lake(client, lake_bucket), run_key(run_id, "")
     names = [key.removeprefix(f"{folder}/") for key in lake.keys(f"{folder}/")]
     shared = [name for name in names if name in _SHARED or name.endswith(".pdf")]
     if not shared:
-        raise ConfigError(
-            f"RUN: {lake.uri(folder)}/ holds no report, PCA export or PDF; check the name of the run"
-        )
+        raise ConfigError(f"RUN: {lake.uri(folder)}/ holds no report, PCA export or PDF; check the name of the run")
     wrong = changes(read_record(lake, run_id), digest_files(lake, run_id, shared))
     if wrong:
         raise ConfigError(

@@ -31,13 +31,7 @@ from fruits_airflow.records.models import (
     stage_file,
 )
 from fruits_airflow.records.sample import MAX_SAMPLE_BYTES, SAMPLE, decode_sample
-from fruits_airflow.storage.lake import (
-    MISSING,
-    Lake,
-    ObjectTooLarge,
-    error_code,
-    run_key,
-)
+from fruits_airflow.storage.lake import MISSING, Lake, ObjectTooLarge, error_code, run_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -206,9 +200,7 @@ class RunArchive:
             raise
         if reply["ContentLength"] > limit:
             reply["Body"].close()
-            raise ObjectTooLarge(
-                f"{key} has {reply['ContentLength']:,} bytes, and at most {limit:,} are read"
-            )
+            raise ObjectTooLarge(f"{key} has {reply['ContentLength']:,} bytes, and at most {limit:,} are read")
         return _StoredFile(reply["ETag"], reply["Body"].read())
 
 

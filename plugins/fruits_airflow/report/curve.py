@@ -62,9 +62,7 @@ def variance_curve(cumulative: Sequence[object], k: object) -> VarianceCurve | N
     def x(component: float) -> float:
         return round(100 * component / shown, 2)
 
-    points = [(0.0, 100.0)] + [
-        (x(i), round(100 - 100 * ratio, 2)) for i, ratio in enumerate(ratios[:shown], 1)
-    ]
+    points = [(0.0, 100.0)] + [(x(i), round(100 - 100 * ratio, 2)) for i, ratio in enumerate(ratios[:shown], 1)]
     line = " ".join(f"{px:g},{py:g}" for px, py in points)
     return VarianceCurve(
         line=line,

@@ -101,10 +101,7 @@ def pca_map(sample: pa.Table | None) -> PcaMap | None:
         points.append(Point(round(x, 2), round(y, 2), order[name], pc1, pc2, picture, is_drawn))
     return PcaMap(
         points=points,
-        labels=[
-            Label(name, counts[name], i % COLOURS, i % SHAPES, *_middle(points, i))
-            for name, i in order.items()
-        ],
+        labels=[Label(name, counts[name], i % COLOURS, i % SHAPES, *_middle(points, i)) for name, i in order.items()],
         x_ticks=across.ticks(),
         y_ticks=[Tick(100 - tick.at, tick.text) for tick in down.ticks()],
         unplaced=len(rows) - len(points_of_rows),

@@ -29,9 +29,7 @@ class Link:
     is_external: bool = False
 
 
-def run_links(
-    settings: Settings, client: S3Client, airflow: str, dag_id: str, facts: Facts
-) -> Iterator[Link]:
+def run_links(settings: Settings, client: S3Client, airflow: str, dag_id: str, facts: Facts) -> Iterator[Link]:
     """Yield links to the tasks, logs and tables of a run.
 
     Args:

@@ -99,9 +99,7 @@ def volumes(facts: Facts) -> list[Volume]:
 
 def reject_codes(facts: Facts) -> list[tuple[str, float | None]]:
     """Return codes with their counts, most frequent first; at most MAX_ROWS."""
-    codes = [
-        (clipped(code, MAX_NAME), number(times)) for code, times in facts.mapping("rejects_by_code").items()
-    ]
+    codes = [(clipped(code, MAX_NAME), number(times)) for code, times in facts.mapping("rejects_by_code").items()]
     return sorted(codes, key=lambda item: (-(item[1] or 0), item[0]))[:MAX_ROWS]
 
 
@@ -109,9 +107,7 @@ def reject_examples(facts: Facts) -> list[Reject]:
     """Return the examples of the load step, shortened."""
     examples = [example for example in facts.items("reject_examples") if isinstance(example, Mapping)]
     return [
-        Reject(
-            *(clipped(value(example.get(key)), MAX_DETAIL) for key in ("source_key", "error_code", "detail"))
-        )
+        Reject(*(clipped(value(example.get(key)), MAX_DETAIL) for key in ("source_key", "error_code", "detail")))
         for example in examples[:MAX_EXAMPLES]
     ]
 
@@ -139,9 +135,7 @@ def drift(facts: Facts) -> Drift | None:
         return None
     new, reason = facts.get("drift", "new_basis"), facts.text("drift", "reason")
     if new is True:
-        sentence = (
-            f"A new PCA model{f', because {reason}' if reason else ''}: all vectors are computed again."
-        )
+        sentence = f"A new PCA model{f', because {reason}' if reason else ''}: all vectors are computed again."
     elif new is False:
         sentence = "The published PCA model is kept: vectors of earlier runs stay comparable with this run’s."
     else:

@@ -107,8 +107,7 @@ def weights(origin: object) -> str | None:
 def visible(text: str) -> str:
     r"""Write out every character that cannot be seen: a right-to-left override as `\u202e`."""
     return "".join(
-        f"\\u{ord(c):04x}" if unicodedata.category(c) in HIDDEN_CATEGORIES and c not in "\n\t" else c
-        for c in text
+        f"\\u{ord(c):04x}" if unicodedata.category(c) in HIDDEN_CATEGORIES and c not in "\n\t" else c for c in text
     )
 
 

@@ -59,10 +59,7 @@ HEADERS = {
 app = FastAPI(
     title="Fruits! runs",
     openapi_url=None,  # with it go /docs and /redoc, which would be open to anybody
-    dependencies=[
-        Depends(get_user),
-        Depends(requires_access_dag("GET", DagAccessEntity.RUN, param_dag_id=PIPELINE)),
-    ],
+    dependencies=[Depends(get_user), Depends(requires_access_dag("GET", DagAccessEntity.RUN, param_dag_id=PIPELINE))],
 )
 
 
@@ -97,15 +94,7 @@ def show_run(run_id: str, dag_id: str | None = None) -> Response:
         is_tab=dag_id is not None,
     )
     return _html(
-        render(
-            record,
-            stored.stages,
-            stored.sample,
-            stored.residency,
-            navigation,
-            stored.problems,
-            stored.changes,
-        )
+        render(record, stored.stages, stored.sample, stored.residency, navigation, stored.problems, stored.changes)
     )
 
 
@@ -190,17 +179,13 @@ def show_http_error(request: Request, error: StarletteHTTPException) -> Response
 @app.exception_handler(RequestValidationError)
 def show_bad_request(request: Request, error: RequestValidationError) -> Response:  # noqa: ARG001
     """Refuse a parameter that no link of these pages has."""
-    return _message(
-        request, HTTPStatus.BAD_REQUEST, "Not understood", "No link of these pages looks like this."
-    )
+    return _message(request, HTTPStatus.BAD_REQUEST, "Not understood", "No link of these pages looks like this.")
 
 
 @app.exception_handler(ConfigError)
 def show_config_error(request: Request, error: ConfigError) -> Response:
     """Show which setting is missing or wrong."""
-    what = (
-        "The API server’s settings (include/settings.yaml, FRUITS_* variables) do not say where the runs are."
-    )
+    what = "The API server’s settings (include/settings.yaml, FRUITS_* variables) do not say where the runs are."
     return _message(request, HTTPStatus.INTERNAL_SERVER_ERROR, "Settings are wrong", what, str(error))
 
 

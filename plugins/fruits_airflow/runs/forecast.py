@@ -80,9 +80,7 @@ def past_runs(lake: Lake) -> list[RunRecord]:
     records would stay among the latest. A record that cannot be used is logged and left out.
     """
     now = datetime.now(UTC)
-    dated = [
-        (date, run_id) for run_id in lake.run_ids() if (date := date_of(run_id)) and date <= now + CLOCK_SKEW
-    ]
+    dated = [(date, run_id) for run_id in lake.run_ids() if (date := date_of(run_id)) and date <= now + CLOCK_SKEW]
     records = []
     for _, run_id in sorted(dated, reverse=True)[:RUNS_LOOKED_AT]:
         try:

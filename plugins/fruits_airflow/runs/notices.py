@@ -22,13 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Anchor = Literal[
-    "red-run",
-    "refused",
-    "gate-failed",
-    "lock-held",
-    "cluster-will-not-die",
-    "clusters-unseen",
-    "no-publication",
+    "red-run", "refused", "gate-failed", "lock-held", "cluster-will-not-die", "clusters-unseen", "no-publication"
 ]
 HEADLINES: dict[Anchor, str] = {
     "red-run": "a run is red",
@@ -134,9 +128,7 @@ def notifier_for(settings: Settings, notice: Notice) -> BaseNotifier:
     if settings.notify == "webhook":
         from airflow.providers.http.notifications.http import HttpNotifier
 
-        return HttpNotifier(
-            http_conn_id=connection, json=_payload(notice), extra_options={"timeout": _TIMEOUT_S}
-        )
+        return HttpNotifier(http_conn_id=connection, json=_payload(notice), extra_options={"timeout": _TIMEOUT_S})
     return LogNotifier(notice)
 
 

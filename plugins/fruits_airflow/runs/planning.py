@@ -156,9 +156,7 @@ def price_profile(
     """
     profile, now = load_profile(name), datetime.now(UTC)
     require_sound_profile(settings, profile, region, lake_region, now)
-    eur_per_hour = fleets_eur_per_hour(
-        profile.instance_fleets, load_prices(region), settings.interface_endpoints
-    )
+    eur_per_hour = fleets_eur_per_hour(profile.instance_fleets, load_prices(region), settings.interface_endpoints)
     deadline(now, max_cost_eur, 0.0, eur_per_hour, settings.max_cluster_minutes)
     return profile, eur_per_hour
 
@@ -171,9 +169,7 @@ def find_model(lake: Lake, parameters: RunParameters) -> Mapping[str, Any]:
         RunRefused: A nightly run with random weights.
     """
     if parameters.model_id is None:
-        raise ConfigError(
-            "model_id: not set; run make model and set it (FRUITS_MODEL_ID or include/settings.yaml)"
-        )
+        raise ConfigError("model_id: not set; run make model and set it (FRUITS_MODEL_ID or include/settings.yaml)")
     model = _read_model(lake, parameters.model_id)
     if model.get("engine") != parameters.engine:
         if parameters.engine != "tensorflow" or not model.get("reference_model_id"):
@@ -196,9 +192,7 @@ def _read_model(lake: Lake, model_id: str) -> Mapping[str, Any]:
     key = f"models/{model_id}/model.json"
     model = lake.read_json(key)
     if model is None or not _exists(lake, f"models/{model_id}/{model.get('file', '')}"):
-        raise ConfigError(
-            f"model_id: no complete model at {lake.uri(key)}; run make model and upload what it wrote"
-        )
+        raise ConfigError(f"model_id: no complete model at {lake.uri(key)}; run make model and upload what it wrote")
     return model
 
 
@@ -239,12 +233,7 @@ def _require_readable_input(settings: Settings, parameters: RunParameters, clien
 
 
 def _list_photos(
-    settings: Settings,
-    parameters: RunParameters,
-    lake: Lake,
-    run_id: str,
-    state: PublicationState,
-    now: datetime,
+    settings: Settings, parameters: RunParameters, lake: Lake, run_id: str, state: PublicationState, now: datetime
 ) -> ListedPhotos:
     """List the input into the run's folder, and compare it with the listings of earlier runs.
 
@@ -317,9 +306,7 @@ def _workload(
     images = photos.changes.new if same_features and not parameters.full_refresh else summary.images
     is_remote = lake_region != parameters.region
     if is_remote:
-        log.warning(
-            "The cluster runs in %s, the lake is in %s: transfer is billed", parameters.region, lake_region
-        )
+        log.warning("The cluster runs in %s, the lake is in %s: transfer is billed", parameters.region, lake_region)
     # Each byte crosses a border once.
     return Workload(images, summary.images, summary.size_bytes / 2**30 if is_remote else 0.0)
 

@@ -49,12 +49,7 @@ def read_sample(lake: Lake, run_id: str, problems: list[str]) -> pa.Table | None
 
 
 def assemble_record(
-    run: RunContext,
-    mode: str,
-    stages: Mapping[str, StageMetrics],
-    *,
-    ended: bool = False,
-    whole: bool = False,
+    run: RunContext, mode: str, stages: Mapping[str, StageMetrics], *, ended: bool = False, whole: bool = False
 ) -> RunRecord:
     """Assemble the record of a run as far as it has come, without its final state.
 

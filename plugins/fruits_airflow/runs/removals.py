@@ -21,9 +21,7 @@ log = logging.getLogger(__name__)
 _DAY_S = 24 * 3600
 
 
-def require_plausible_removals(
-    settings: Settings, lake: Lake, before: Path, after: Path, now: datetime
-) -> int:
+def require_plausible_removals(settings: Settings, lake: Lake, before: Path, after: Path, now: datetime) -> int:
     """Refuse a listing in which too many photos of an earlier listing are missing.
 
     Erased photos, and photos that the bucket's lifecycle rules have expired, do not count. What explains a missing
@@ -87,17 +85,14 @@ def _expiry(lake: Lake, bucket: str, now_s: float) -> Callable[[ListedObject], b
         rules = lake.client.get_bucket_lifecycle_configuration(Bucket=bucket)["Rules"]
     except ClientError as error:
         if error_code(error) != "NoSuchLifecycleConfiguration":
-            log.warning(
-                "The lifecycle rules of %s cannot be read, so no photo counts as expired: %s", bucket, error
-            )
+            log.warning("The lifecycle rules of %s cannot be read, so no photo counts as expired: %s", bucket, error)
         return lambda _: False
     days = {
         rule.get("Filter", rule).get("Prefix", ""): rule["Expiration"]["Days"]
         for rule in rules
         if rule["Status"] == "Enabled"
         and "Days" in rule.get("Expiration", {})
-        and rule.get("Filter", {}).keys()
-        <= {"Prefix"}  # a rule with tags or sizes does not apply to every photo
+        and rule.get("Filter", {}).keys() <= {"Prefix"}  # a rule with tags or sizes does not apply to every photo
     }
 
     def is_expired(photo: ListedObject) -> bool:

@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 # Errors of the account or the settings, which the next attempt would repeat: no throttling, expired credentials or
 # errors of AWS itself.
 _REFUSED = MISSING | {"NoSuchBucket", "InvalidBucketName", "AccessDenied", "AllAccessDisabled", "403"}
-_NO_SUCH_KEY = frozenset(
-    {"NotFoundException", "InvalidArnException", "ValidationException", "AccessDeniedException"}
-)
+_NO_SUCH_KEY = frozenset({"NotFoundException", "InvalidArnException", "ValidationException", "AccessDeniedException"})
 BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 
 
@@ -49,9 +47,7 @@ def bucket_region(client: S3Client, setting: str, bucket: str) -> str:
     except ClientError as error:
         if error_code(error) not in _REFUSED:
             raise
-        raise ConfigError(
-            f"{setting}: cannot read {bucket!r}: {error}; deploy include/stack.yaml first"
-        ) from error
+        raise ConfigError(f"{setting}: cannot read {bucket!r}: {error}; deploy include/stack.yaml first") from error
     region = {None: "us-east-1", "EU": "eu-west-1"}.get(place, str(place))
     return require_eu_region(region, f"{setting} {bucket!r} lies in a region that")
 
@@ -177,10 +173,7 @@ def key_describer(client_of: Callable[[str], Any]) -> Callable[[str, str], str]:
 def _encryption(
     client: S3Client, setting: str, bucket: str, region: str, describe_key: Callable[[str, str], str]
 ) -> dict[str, Any]:
-    subject, absent = (
-        f"{setting}: the encryption of {bucket!r}",
-        "ServerSideEncryptionConfigurationNotFoundError",
-    )
+    subject, absent = (f"{setting}: the encryption of {bucket!r}", "ServerSideEncryptionConfigurationNotFoundError")
     answer = _read(client.get_bucket_encryption, bucket, subject, absent)
     rules = answer.get("ServerSideEncryptionConfiguration", {}).get("Rules", [])
     default: Mapping[str, Any] = rules[0].get("ApplyServerSideEncryptionByDefault", {}) if rules else {}

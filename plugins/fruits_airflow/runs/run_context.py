@@ -249,7 +249,5 @@ class RunContext:
 
     def _require_plan(self) -> RunPlan | ErasurePlan:
         if self.plan is None:
-            raise ConfigError(
-                f"{PLAN_TASK} has returned no plan that can be used; clear it, or trigger a new run"
-            )
+            raise ConfigError(f"{PLAN_TASK} has returned no plan that can be used; clear it, or trigger a new run")
         return self.plan

@@ -49,9 +49,7 @@ def problems_of(
         problems.insert(0, f"{failure['stage']}: {failure['cause']}")
     publish = stages.get("publish")
     if publish is not None and not publish.published:
-        problems.insert(
-            0, f"the quality gate refused: {', '.join(publish.quality.failed) or 'no check named'}"
-        )
+        problems.insert(0, f"the quality gate refused: {', '.join(publish.quality.failed) or 'no check named'}")
     return problems or _unproven(stages, plan)
 
 

@@ -17,14 +17,7 @@ from fruits_airflow.config.run_parameters import database_of, mode_of
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.records.digests import CONTROL_FILES, NODE_FILES, REPORT, digest_files
-from fruits_airflow.records.models import (
-    RunRecord,
-    StageMetrics,
-    read_record,
-    read_stages,
-    stage_file,
-    write_record,
-)
+from fruits_airflow.records.models import RunRecord, StageMetrics, read_record, read_stages, stage_file, write_record
 from fruits_airflow.runs.assets import announce
 from fruits_airflow.runs.failures import is_lock_timeout
 from fruits_airflow.runs.notices import Anchor, Notice, is_last_attempt, notify
@@ -106,9 +99,7 @@ class Facts:
         """The section of the runbook for a red run."""
         if self.lost_sight:
             return "cluster-will-not-die"
-        if is_lock_timeout(
-            self.failure
-        ):  # before the gate: a resumed run has the metrics of the earlier attempt
+        if is_lock_timeout(self.failure):  # before the gate: a resumed run has the metrics of the earlier attempt
             return "lock-held"
         return "gate-failed" if gate_refused(self.stages) else "red-run"
 
@@ -155,9 +146,7 @@ def _judge(settings: Settings, context: Context, attempt: Attempt) -> None:
     if not facts.stopped:
         digests, tampering = _read_digests(run, facts, attempt)
         problems += tampering
-    record = assemble_record(
-        run, mode, facts.stages, ended=facts.lost_sight is None, whole=not attempt.is_last
-    )
+    record = assemble_record(run, mode, facts.stages, ended=facts.lost_sight is None, whole=not attempt.is_last)
     if plan:
         with attempt.trying(f"the state of {lock.database} cannot be written"):
             _record_publication(run, plan, facts.stages, published=not (problems or attempt.undone))
@@ -230,9 +219,7 @@ def _read_digests(run: RunContext, facts: Facts, attempt: Attempt) -> tuple[dict
     return digests, problems
 
 
-def _record_publication(
-    run: RunContext, plan: RunPlan, stages: Mapping[str, StageMetrics], *, published: bool
-) -> None:
+def _record_publication(run: RunContext, plan: RunPlan, stages: Mapping[str, StageMetrics], *, published: bool) -> None:
     fingerprint = replace(plan.fingerprint, code_digest=run.code_digest)
     settled = Settled.now(run.identity.run_id, "succeeded")
 

@@ -42,9 +42,7 @@ class _Folder:
     is_flat: bool = False
 
 
-def list_objects(
-    client: S3Client, bucket: str, prefix: str, owner: str | None = None
-) -> Iterator[ListedObject]:
+def list_objects(client: S3Client, bucket: str, prefix: str, owner: str | None = None) -> Iterator[ListedObject]:
     """List the objects below `prefix`, in the order of their keys, without markers of empty folders.
 
     S3 denies the request when the bucket does not belong to the account `owner`.

@@ -43,9 +43,7 @@ def inflate(content: bytes | Readable, max_bytes: int) -> Iterator[bytes]:
         if total > max_bytes:
             if fits := piece[: max_bytes - total]:
                 yield fits
-            raise InflateError(
-                f"the content is larger than {max_bytes:,} bytes, so the rest of it is not read"
-            )
+            raise InflateError(f"the content is larger than {max_bytes:,} bytes, so the rest of it is not read")
         yield piece
 
 

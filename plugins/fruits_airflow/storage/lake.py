@@ -11,18 +11,8 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import (
-    ClientError,
-    IncompleteReadError,
-    ResponseStreamingError,
-)
-from tenacity import (
-    before_sleep_log,
-    retry,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_random_exponential,
-)
+from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
+from tenacity import before_sleep_log, retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from fruits_airflow.config.errors import FruitsError
 
@@ -63,9 +53,7 @@ class Lake:
 
     def run_ids(self) -> list[str]:
         """Return the id of every run that has a folder: one request for a thousand runs."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.bucket, Prefix="runs/", Delimiter="/"
-        )
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix="runs/", Delimiter="/")
         return [folder["Prefix"].split("/")[1] for page in pages for folder in page.get("CommonPrefixes", [])]
 
     def read(self, key: str, max_bytes: int | None = None) -> bytes | None:
@@ -121,9 +109,7 @@ class Lake:
 
     def replace_version(self, key: str, content: bytes, etag: str) -> bool:
         """Replace the version with this ETag; return False if it is not the current version."""
-        return self._is_accepted(
-            self.client.put_object, _OVERTAKEN | MISSING, Key=key, Body=content, IfMatch=etag
-        )
+        return self._is_accepted(self.client.put_object, _OVERTAKEN | MISSING, Key=key, Body=content, IfMatch=etag)
 
     def remove(self, key: str) -> None:
         """Delete an object; a missing object is not an error."""

@@ -84,9 +84,7 @@ def list_versions(client: S3Client, bucket: str, prefix: str = "") -> Iterator[P
             yield PhotoVersion(marker["Key"], marker["VersionId"], 0, True)
 
 
-def content_digests(
-    client: S3Client, bucket: str, versions: Iterable[PhotoVersion]
-) -> dict[PhotoVersion, str]:
+def content_digests(client: S3Client, bucket: str, versions: Iterable[PhotoVersion]) -> dict[PhotoVersion, str]:
     """Return the hex SHA-256 of each version's bytes.
 
     Markers, empty objects (which equal each other and are not pictures) and versions deleted meanwhile are left out.
@@ -120,8 +118,7 @@ def remove_versions(client: S3Client, bucket: str, versions: Sequence[PhotoVersi
     for start in range(0, len(versions), _DELETE_BATCH):
         batch = versions[start : start + _DELETE_BATCH]
         reply = client.delete_objects(
-            Bucket=bucket,
-            Delete={"Objects": [{"Key": v.key, "VersionId": v.version_id} for v in batch], "Quiet": True},
+            Bucket=bucket, Delete={"Objects": [{"Key": v.key, "VersionId": v.version_id} for v in batch], "Quiet": True}
         )
         if errors := reply.get("Errors"):
             codes = sorted({str(error.get("Code")) for error in errors})
@@ -138,8 +135,6 @@ def abort_uploads(client: S3Client, bucket: str, image_ids: frozenset[str]) -> i
         for upload in page.get("Uploads", []):
             if image_id_of(upload["Key"]) in image_ids:
                 with hide_keys_in_errors():
-                    client.abort_multipart_upload(
-                        Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-                    )
+                    client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
                 count += 1
     return count

@@ -29,9 +29,7 @@ _CAUSES = tuple(
 )
 """Patterns of causes, the deepest first: the innermost cause is the last match of the first pattern that matches."""
 _TABLE = re.compile(
-    r"(\w+)(?:\.db)?/(?P<by_path>{0})/(?:data|metadata)/|(\w+\.\w+\.(?:{0}))\b".format(
-        "|".join(schemas.TABLES)
-    )
+    r"(\w+)(?:\.db)?/(?P<by_path>{0})/(?:data|metadata)/|(\w+\.\w+\.(?:{0}))\b".format("|".join(schemas.TABLES))
 )
 _REMEDIES = (
     (
@@ -49,10 +47,7 @@ _REMEDIES = (
         "The job ran out of memory: raise spark.driver.memory or executor_memory",
     ),
     (r"No space left", "Give the nodes larger disks (include/cluster.yaml), or free space on this one"),
-    (
-        r"Corrupt|not a Parquet file|Malformed|EOFException",
-        "A file is damaged: restore it from a copy, or roll back",
-    ),
+    (r"Corrupt|not a Parquet file|Malformed|EOFException", "A file is damaged: restore it from a copy, or roll back"),
 )
 _DEFAULT_REMEDY = "Run the step again; if it fails again, the stack trace above shows where"
 

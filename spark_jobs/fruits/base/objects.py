@@ -101,11 +101,7 @@ def open_store(bucket: str, s3: S3Location) -> S3Store:
         bucket,
         endpoint=s3.endpoint,
         region=s3.region,
-        client_options={
-            "allow_http": s3.endpoint.startswith("http://"),
-            "connect_timeout": "10s",
-            "timeout": "120s",
-        },
+        client_options={"allow_http": s3.endpoint.startswith("http://"), "connect_timeout": "10s", "timeout": "120s"},
     )
 
 

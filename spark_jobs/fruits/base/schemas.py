@@ -132,9 +132,7 @@ def to_spark(schema: pa.Schema) -> StructType:
     return from_arrow_schema(schema)
 
 
-LISTING = pa.schema(
-    required(image_id=pa.string(), source_key=pa.string(), etag=pa.string(), size_bytes=pa.int64())
-)
+LISTING = pa.schema(required(image_id=pa.string(), source_key=pa.string(), etag=pa.string(), size_bytes=pa.int64()))
 """A listed object."""
 
 LOAD_RESULT = pa.schema(
@@ -152,9 +150,7 @@ LOAD_RESULT = pa.schema(
 )
 """A listed object after loading: pixels, or an error_code and its detail."""
 
-EMBEDDING = pa.schema(
-    required(image_id=pa.string(), content_sha256=pa.string(), features=pa.list_(pa.float32()))
-)
+EMBEDDING = pa.schema(required(image_id=pa.string(), content_sha256=pa.string(), features=pa.list_(pa.float32())))
 """The features of an image."""
 
 PROJECTION = pa.schema(
@@ -174,9 +170,7 @@ PCA_MODEL = table_schema("pca_models")
 GRAMIAN = pa.schema(required(sums=pa.binary()))
 """The PCA statistics of a partition (`fruits.pca.gramian.Gramian.to_bytes`)."""
 
-PCA_EXPORT = pa.schema(
-    [*required(image_id=pa.string()), ("label", pa.string()), ("pca", pa.list_(pa.float32()))]
-)
+PCA_EXPORT = pa.schema([*required(image_id=pa.string()), ("label", pa.string()), ("pca", pa.list_(pa.float32()))])
 """A published image in ``pca.parquet``."""
 
 REPORT_SAMPLE = pa.schema(

@@ -341,17 +341,11 @@ def walk_png(data: bytes) -> Container:
             had_metadata = True
         seen.add(kind)
     if b"IDAT" not in seen:
-        raise (
-            _truncated("PNG", "before its pixels")
-            if b"IEND" not in seen
-            else _corrupt("PNG", "no pixels in it")
-        )
+        raise (_truncated("PNG", "before its pixels") if b"IEND" not in seen else _corrupt("PNG", "no pixels in it"))
     # Two headers of an animation, or a header with more frames than the format allows, are ignored.
     frames = animations[0] if len(animations) == 1 and animations[0] <= _MAX_FRAMES else 0
     frames += frames > 0 and not frame_before_pixels
-    return Container(
-        _join_spans(data, kept), read_orientation(exif, xmp), had_metadata, frames=max(1, frames)
-    )
+    return Container(_join_spans(data, kept), read_orientation(exif, xmp), had_metadata, frames=max(1, frames))
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

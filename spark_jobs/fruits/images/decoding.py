@@ -86,15 +86,12 @@ _SIGNATURES = (
 )
 _ADVICE = "let the phone take or send it as JPEG, or convert it, and upload it again"
 _BRANDS = {
-    **dict.fromkeys(
-        (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), f"HEIC ({_ADVICE})"
-    ),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), f"HEIC ({_ADVICE})"),
     **dict.fromkeys((b"avif", b"avis"), f"AVIF ({_ADVICE})"),
 }
 """Major brands of ISO media files (ISO/IEC 23008-12 and the AVIF specification) that are photos; see ADR 18."""
 _SVG = re.compile(
-    rb"^(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?(?:<!DOCTYPE svg[^>]*>\s*)?<svg[\s>/]",
-    re.DOTALL,
+    rb"^(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)?(?:<!DOCTYPE svg[^>]*>\s*)?<svg[\s>/]", re.DOTALL
 )
 _SVG_BYTES = 16 * 1024
 _ENCODER_OUT_OF_MEMORY = re.compile(r"encoding error [12]\b")
@@ -165,15 +162,11 @@ def clean(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES)
     except (ImageRejected, MemoryError):
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error... on hostile bytes
-        if isinstance(error, OSError) and "out of memory" in str(
-            error
-        ):  # Pillow's decoders raise no MemoryError
+        if isinstance(error, OSError) and "out of memory" in str(error):  # Pillow's decoders raise no MemoryError
             raise MemoryError(f"{kind}: {error}") from error
         raise _undecodable(kind, error) from error
     # Outside the try: a failure to write our own pixels is never the photo's fault.
-    return CleanImage(
-        _encode(rgb), rgb.width, rgb.height, hashlib.sha256(data).hexdigest(), container.had_metadata
-    )
+    return CleanImage(_encode(rgb), rgb.width, rgb.height, hashlib.sha256(data).hexdigest(), container.had_metadata)
 
 
 def _detect_format(data: bytes) -> str:
@@ -253,13 +246,9 @@ def _open(container: Container, kind: str, max_pixels: int) -> ImageFile.ImageFi
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise ImageRejected(
-            RejectCode.TOO_MANY_PIXELS, f"{width} x {height} px, the limit is {max_pixels} pixels"
-        )
+        raise ImageRejected(RejectCode.TOO_MANY_PIXELS, f"{width} x {height} px, the limit is {max_pixels} pixels")
     if -(-max(width, height) // _factor(width, height)) > MAX_SIDE_PX:
-        raise ImageRejected(
-            RejectCode.SIDE_TOO_LONG, f"{width} x {height} px, the longest side may have {MAX_SIDE_PX}"
-        )
+        raise ImageRejected(RejectCode.SIDE_TOO_LONG, f"{width} x {height} px, the longest side may have {MAX_SIDE_PX}")
 
 
 def _check_webp(data: bytes, max_pixels: int) -> None:

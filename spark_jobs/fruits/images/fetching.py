@@ -64,9 +64,7 @@ class Source:
     max_bytes: int = MAX_BYTES
 
 
-def fetch(
-    objects: Iterable[ListedObject], source: Source
-) -> Iterator[tuple[ListedObject, bytes | ImageRejected]]:
+def fetch(objects: Iterable[ListedObject], source: Source) -> Iterator[tuple[ListedObject, bytes | ImageRejected]]:
     """Fetch objects in order, each in the version that was listed.
 
     Args:
@@ -85,9 +83,7 @@ def fetch(
     waiting: deque[tuple[ListedObject, Future[bytes]]] = deque()
     in_flight = 0
     for listed in objects:
-        while waiting and (
-            len(waiting) >= MAX_REQUESTS or in_flight + listed.size_bytes > MAX_BYTES_IN_FLIGHT
-        ):
+        while waiting and (len(waiting) >= MAX_REQUESTS or in_flight + listed.size_bytes > MAX_BYTES_IN_FLIGHT):
             done, future = waiting.popleft()
             in_flight -= _bytes_in_flight(done, source)
             yield done, _outcome(future, done)
@@ -105,9 +101,7 @@ def _rejection(listed: ListedObject, source: Source) -> ImageRejected | None:
     if listed.size_bytes == 0:
         return ImageRejected(RejectCode.EMPTY, "the object has no bytes")
     if listed.size_bytes > source.max_bytes:
-        return ImageRejected(
-            RejectCode.TOO_MANY_BYTES, f"{listed.size_bytes} bytes, the limit is {source.max_bytes}"
-        )
+        return ImageRejected(RejectCode.TOO_MANY_BYTES, f"{listed.size_bytes} bytes, the limit is {source.max_bytes}")
     return None
 
 
@@ -234,9 +228,7 @@ def _from_folder(folder: Path, listed: ListedObject) -> bytes:
 
 
 def _changed() -> ImageRejected:
-    return ImageRejected(
-        RejectCode.CHANGED, "the object is not the one that was listed; the next run loads it"
-    )
+    return ImageRejected(RejectCode.CHANGED, "the object is not the one that was listed; the next run loads it")
 
 
 def _gone() -> ImageRejected:

@@ -39,12 +39,7 @@ def list_endpoints(conf: dict[str, str], catalog: str, record: str) -> list[dict
             endpoint = conf.get(f"{prefix}.{service}.endpoint") or _regional_endpoint(service, region)
             endpoints.append((client, service, endpoint, region))
     return [
-        {
-            "client": client,
-            "service": service,
-            "host": urlsplit(endpoint).hostname or _UNKNOWN,
-            "region": region,
-        }
+        {"client": client, "service": service, "host": urlsplit(endpoint).hostname or _UNKNOWN, "region": region}
         for client, service, endpoint, region in endpoints
     ]
 

@@ -70,9 +70,7 @@ def parser(stage: str, description: str) -> argparse.ArgumentParser:
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--database", required=True, metavar="CATALOG.DATABASE", help="for example lake.fruits"
-    )
+    parser.add_argument("--database", required=True, metavar="CATALOG.DATABASE", help="for example lake.fruits")
     parser.add_argument("--run-id", required=True, help="the run that new rows are marked with")
     parser.add_argument(
         "--run-folder",

@@ -30,9 +30,7 @@ _TASK_ROWS = 100_000
 _READERS = 16  # each waits for S3 most of the time
 _DRIVER_BYTES = 64 * 1024 * 1024
 _LITERALS = 20
-_MAX_IMBALANCE = (
-    1.05  # shuffling pixels takes a twentieth of the model's time, so a partition may be this much longer
-)
+_MAX_IMBALANCE = 1.05  # shuffling pixels takes a twentieth of the model's time, so a partition may be this much longer
 
 RowFilter = Mapping[str, Sequence[str]]
 """Allowed values by column; a row must match in each of them. ``run_id`` also selects the files."""
@@ -277,9 +275,7 @@ def _read_slices(
                 for number in range(parquet.num_row_groups)
                 if share.begin <= parquet.metadata.row_group(number).column(0).data_page_offset < share.end
             ]
-            for batch in parquet.iter_batches(
-                batch_rows, row_groups, columns=[*columns, *where], use_threads=False
-            ):
+            for batch in parquet.iter_batches(batch_rows, row_groups, columns=[*columns, *where], use_threads=False):
                 for name, values in allowed.items():
                     matches = pc.is_in(batch.column(name), values)
                     batch = batch if pc.all(matches).as_py() else batch.filter(matches)

@@ -192,9 +192,7 @@ class Table:
         """Remove a tag, so that its snapshot can expire."""
         self.java.manageSnapshots().removeTag(name).commit()
 
-    def data_files(
-        self, snapshot_id: int | None = None, runs: Sequence[str] | None = None
-    ) -> list[DataFile] | None:
+    def data_files(self, snapshot_id: int | None = None, runs: Sequence[str] | None = None) -> list[DataFile] | None:
         """List the data files of a snapshot.
 
         Args:
@@ -224,9 +222,7 @@ class Table:
                     return None
                 begins = file.splitOffsets()
                 row_groups = () if begins is None else tuple(json.loads(begins.toString()))
-                files.append(
-                    DataFile(file.location(), file.fileSizeInBytes(), file.recordCount(), row_groups)
-                )
+                files.append(DataFile(file.location(), file.fileSizeInBytes(), file.recordCount(), row_groups))
         return files
 
     def _list_by_spark(self, snapshot_id: int) -> list[DataFile] | None:

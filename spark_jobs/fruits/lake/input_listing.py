@@ -44,9 +44,7 @@ def read(spark: SparkSession, uri: str) -> pa.Table | SparkRows:
                 rows = [_with_image_ids(batch) for batch in footer.read(_COLUMNS).to_batches()]
                 return pa.Table.from_batches(rows, schemas.LISTING)
     except FileNotFoundError as error:
-        raise ListingError(
-            f"there is no listing at {uri}: let `plan` (or dev/run_local.py) write it"
-        ) from error
+        raise ListingError(f"there is no listing at {uri}: let `plan` (or dev/run_local.py) write it") from error
     except pa.ArrowInvalid as error:
         raise ListingError(f"{uri} is not a Parquet file: {error}") from error
     if missing:
@@ -149,9 +147,7 @@ def write_folder_listing(folder: Path, uri: str, report: Callable[[str], object]
     content = walk(folder)
     skipped = content.describe_skipped(folder)
     if not content.photos:
-        raise InputError(
-            "; ".join([f"{folder} holds no photo: put photos into it, in one folder per label", *skipped])
-        )
+        raise InputError("; ".join([f"{folder} holds no photo: put photos into it, in one folder per label", *skipped]))
     sizes = [path.stat().st_size for path in content.photos]
     table = pa.table(
         {

@@ -80,9 +80,7 @@ def ensure(spark: SparkSession, database: str) -> None:
         TableError: The jobs cannot write a table: see `check`.
     """
     if not _DATABASE.match(database):
-        raise InputError(
-            f"--database {database!r} is not of the form catalog.database, for example lake.fruits"
-        )
+        raise InputError(f"--database {database!r} is not of the form catalog.database, for example lake.fruits")
     known = iceberg.table_names(spark, database)
     if known is None:
         spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {database}")
@@ -93,9 +91,7 @@ def ensure(spark: SparkSession, database: str) -> None:
         if table in present:
             continue  # a statement for each table of each job would cost every step of every run a second
         pairs = ", ".join(f"'{key}' = '{value}'" for key, value in properties(table).items())
-        spark.sql(
-            f"CREATE TABLE IF NOT EXISTS {database}.{table} ({columns}) USING iceberg TBLPROPERTIES ({pairs})"
-        )
+        spark.sql(f"CREATE TABLE IF NOT EXISTS {database}.{table} ({columns}) USING iceberg TBLPROPERTIES ({pairs})")
 
 
 def check(table: Table) -> None:

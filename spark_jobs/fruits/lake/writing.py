@@ -84,9 +84,7 @@ def file_writer(table: Table, mapper: Mapper, constants: Mapping[str, str] | Non
                     parquet.write_table(group)
             size = out.seek(0, 2)
             footer = pq.read_metadata(out)
-        begins = [
-            footer.row_group(number).column(0).data_page_offset for number in range(footer.num_row_groups)
-        ]
+        begins = [footer.row_group(number).column(0).data_page_offset for number in range(footer.num_row_groups)]
         file = {"uri": uri, "size_bytes": size, "rows": footer.num_rows, "row_groups": begins}
         yield pa.RecordBatch.from_pylist([file], schemas.DATA_FILE)
 

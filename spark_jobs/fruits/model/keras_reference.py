@@ -31,9 +31,7 @@ def read_weights(data: bytes) -> list[Array]:
             root = file.get("model_weights", file)
             layers = [root[_text(name)] for name in root.attrs["layer_names"]]
             return [
-                np.asarray(layer[_text(name)], np.float32)
-                for layer in layers
-                for name in layer.attrs["weight_names"]
+                np.asarray(layer[_text(name)], np.float32) for layer in layers for name in layer.attrs["weight_names"]
             ]
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise WeightsError(

@@ -182,9 +182,7 @@ def _stored(run: job_run.Run, features: Table, model_id: str) -> tuple[Gramian, 
     return Gramian.from_bytes(row["sums"]), snapshot
 
 
-def _changes(
-    run: job_run.Run, features: Table, before: int, now: int
-) -> tuple[list[FileSlice], list[FileSlice]]:
+def _changes(run: job_run.Run, features: Table, before: int, now: int) -> tuple[list[FileSlice], list[FileSlice]]:
     changes = data_files.compare_snapshots(run.spark, features.name, before, now)
     if changes is None:
         raise _NotUsable("another writer has marked rows as deleted")

@@ -83,9 +83,7 @@ def load(path: str) -> Pca:
     except FileNotFoundError as error:
         raise InputError(f"there is no saved PCA at {path}: run reduce_pca first") from error
     except (ValueError, KeyError, EOFError, OSError, BadZipFile) as error:
-        raise InputError(
-            f"{path} is not a saved PCA ({type(error).__name__}): run reduce_pca again"
-        ) from error
+        raise InputError(f"{path} is not a saved PCA ({type(error).__name__}): run reduce_pca again") from error
 
 
 @dataclass(frozen=True)
@@ -217,9 +215,7 @@ def _ragged_matrix(column: pa.Array, dims: int) -> tuple[npt.NDArray[np.float32]
     return np.stack(features), np.array([len(row) for row in rows])
 
 
-def _project(
-    ids: pa.Array, features: npt.NDArray[np.float32], lengths: npt.NDArray[Any], pca: Pca
-) -> pa.RecordBatch:
+def _project(ids: pa.Array, features: npt.NDArray[np.float32], lengths: npt.NDArray[Any], pca: Pca) -> pa.RecordBatch:
     finite = np.isfinite(features).all(axis=1)
     usable = finite & (lengths == len(pca.mean))
     clean = np.where(usable[:, None], features, np.float32(0))
@@ -232,6 +228,5 @@ def _project(
             pa.list_(pa.float32()),
         )
     return pa.record_batch(
-        [ids, projected, pa.array(lengths.astype(np.int32)), pa.array(finite), norms],
-        schema=schemas.PROJECTION,
+        [ids, projected, pa.array(lengths.astype(np.int32)), pa.array(finite), norms], schema=schemas.PROJECTION
     )

@@ -58,8 +58,7 @@ def thumbnails(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         pictures = [_thumbnail(pixels.as_py()) for pixels in batch.column("pixels")]
         yield pa.record_batch(
-            [batch.column("image_id").cast(pa.string()), pa.array(pictures, pa.binary())],
-            schema=schemas.THUMBNAIL,
+            [batch.column("image_id").cast(pa.string()), pa.array(pictures, pa.binary())], schema=schemas.THUMBNAIL
         )
 
 

@@ -39,9 +39,7 @@ _SCHEMA = pa.schema(
 )
 
 
-def find_pending(
-    run: job_run.Run, pca_id: str, previous: str | None
-) -> tuple[align.AlignedRows, PublicationCounts]:
+def find_pending(run: job_run.Run, pca_id: str, previous: str | None) -> tuple[align.AlignedRows, PublicationCounts]:
     """Align images, features and pca once, without reading pixels or vectors.
 
     Equal totals alone would hide swapped rows. Content and run identify a version of features: a run that is planned
@@ -61,18 +59,10 @@ def find_pending(
     sides = (
         align.key_columns(spark, f"{database}.images", image_content="content_sha256", **_IMAGE_COLUMNS),
         align.key_columns(
-            spark,
-            f"{database}.features",
-            model_id="model_id",
-            features_content="content_sha256",
-            features_run="run_id",
+            spark, f"{database}.features", model_id="model_id", features_content="content_sha256", features_run="run_id"
         ),
         align.key_columns(
-            spark,
-            f"{database}.pca",
-            pca_id="pca_id",
-            pca_content="content_sha256",
-            pca_run="features_run_id",
+            spark, f"{database}.pca", pca_id="pca_id", pca_content="content_sha256", pca_run="features_run_id"
         ),
     )
     retained = [name for name in (pca_id, previous) if name]
@@ -81,14 +71,10 @@ def find_pending(
     return rows, PublicationCounts(**tally.counts, runs=sorted(tally.runs))
 
 
-def _classify(
-    rows: pa.Table, model_id: str, pca_id: str, retained: Sequence[str]
-) -> tuple[pa.Table, align.Tally]:
+def _classify(rows: pa.Table, model_id: str, pca_id: str, retained: Sequence[str]) -> tuple[pa.Table, align.Tally]:
     """Find what a PCA model lacks, given features of a model, and rows of PCA models that are not `retained`."""
     images = _group(rows, model_id, pca_id, retained)
-    has_image, has_features = (
-        align.is_not_null(images[name]) for name in ("image_content", "features_content")
-    )
+    has_image, has_features = (align.is_not_null(images[name]) for name in ("image_content", "features_content"))
     present = align.equals(images["image_content"], images["features_content"])
     is_projected = align.equals(images["pca_content"], images["features_content"]) & align.equals(
         images["pca_run"], images["features_run"]

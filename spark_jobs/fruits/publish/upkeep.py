@@ -116,9 +116,7 @@ def remove_orphans(run: job_run.Run, name: str, older_than: datetime) -> int:
     result = (
         actions.deleteOrphanFiles(table.java)
         .olderThan(int(older_than.timestamp() * 1000))
-        .usePrefixListing(
-            True
-        )  # through the catalog's own file system: Hadoop on a laptop does not know s3://
+        .usePrefixListing(True)  # through the catalog's own file system: Hadoop on a laptop does not know s3://
         .execute()
     )
     return sum(1 for _ in iterate(result.orphanFileLocations()))

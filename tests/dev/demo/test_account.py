@@ -77,8 +77,6 @@ def test_a_converter_that_dies_without_a_word_is_said_with_its_status(tmp_path, 
 
 @pytest.mark.parametrize(("origin", "warnings"), [("random", 2), ("path", 0)])
 def test_random_weights_are_warned_of(tmp_path, monkeypatch, origin, warnings):
-    convert, warned = converter(
-        tmp_path, monkeypatch, f"print('noise'); print('{{\"weights\": \"{origin}\"}}')"
-    )
+    convert, warned = converter(tmp_path, monkeypatch, f"print('noise'); print('{{\"weights\": \"{origin}\"}}')")
     assert convert() == {"weights": origin}
     assert len(warned) == warnings

@@ -8,11 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import ExifTags, Image, ImageStat
 
-from dev.demo.drawing import (
-    SUBJECTS,
-    draw_fruits,
-    draw_jpeg,
-)
+from dev.demo.drawing import SUBJECTS, draw_fruits, draw_jpeg
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -58,9 +54,7 @@ def test_pictures_are_small_rgb_jpegs_with_something_in_them(drawn: Path) -> Non
 
 
 @pytest.mark.parametrize(("n", "located", "orientation"), [(0, True, 6), (1, False, None), (5, True, 1)])
-def test_only_every_fifth_picture_says_where_it_was_taken(
-    n: int, located: bool, orientation: int | None
-) -> None:
+def test_only_every_fifth_picture_says_where_it_was_taken(n: int, located: bool, orientation: int | None) -> None:
     with Image.open(io.BytesIO(draw_jpeg("Banana", n))) as picture:
         exif = picture.getexif()
         assert bool(exif.get_ifd(ExifTags.IFD.GPSInfo)) is located

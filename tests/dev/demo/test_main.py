@@ -31,11 +31,7 @@ def _a_demo_apart(tmp_path, monkeypatch):
         (CannotStart("port 1 is in use"), 2, "ERROR: port 1 is in use"),
         (ResidencyError("eu-west-2 is not in the EU"), 2, "ERROR: eu-west-2"),
         (AirflowFailed("no DAG"), 1, "ERROR: no DAG\nLogs are in "),
-        (
-            OSError(errno.ENOSPC, "No space left on device", "x.jpg"),
-            1,
-            "ERROR: x.jpg: No space left on device",
-        ),
+        (OSError(errno.ENOSPC, "No space left on device", "x.jpg"), 1, "ERROR: x.jpg: No space left on device"),
         (entry.RunFailed(), 1, ""),
         (entry.Interrupted(), 130, "Interrupted: everything"),
     ],
@@ -66,9 +62,7 @@ def test_what_an_earlier_demo_left_is_cleared_but_for_the_lock(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
-@pytest.mark.parametrize(
-    ("environ", "environment"), [({}, ".venv-node"), ({"ENGINE": "tensorflow"}, ".venv-spark")]
-)
+@pytest.mark.parametrize(("environ", "environment"), [({}, ".venv-node"), ({"ENGINE": "tensorflow"}, ".venv-spark")])
 def test_steps_run_in_the_python_of_a_node_unless_the_engine_needs_tensorflow(environ, environment):
     python = entry._steps_python(read_options(environ))
     command = entry._local_aws(1, 2, python)

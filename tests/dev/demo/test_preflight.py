@@ -65,9 +65,7 @@ def test_a_wish_that_cannot_be_fulfilled_is_named_with_its_value(environ, words)
 def test_wishes_become_the_runs_parameters_and_empty_ones_do_not():
     wished = {"VARIANCE": "1", "K": "1280", "LIMIT": "1", "ENGINE": "tensorflow"}
     assert read_options(wished).conf == {"variance": 1.0, "k": 1280, "limit": 1, "engine": "tensorflow"}
-    assert read_options(dict.fromkeys((*wished, "IMAGES", "WEIGHTS", "REGION", "KEEP"), "")) == read_options(
-        {}
-    )
+    assert read_options(dict.fromkeys((*wished, "IMAGES", "WEIGHTS", "REGION", "KEEP"), "")) == read_options({})
 
 
 def test_a_folder_without_images_is_refused(tmp_path):

@@ -8,12 +8,7 @@ import time
 import psutil
 import pytest
 
-from dev.demo.processes import (
-    MARKER,
-    ProcessEnded,
-    Processes,
-    end_leftovers,
-)
+from dev.demo.processes import MARKER, ProcessEnded, Processes, end_leftovers
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 DEAF = [
@@ -98,10 +93,7 @@ def test_a_command_that_did_its_work_is_not_missed(processes):
 
 def test_a_demo_started_from_within_another_does_not_end_itself(tmp_path):
     code = (
-        "import pathlib; from dev.demo.processes import end_leftovers; "
-        f"end_leftovers(pathlib.Path({str(tmp_path)!r}))"
+        f"import pathlib; from dev.demo.processes import end_leftovers; end_leftovers(pathlib.Path({str(tmp_path)!r}))"
     )
-    inner = subprocess.run(
-        [sys.executable, "-c", code], check=False, env={**os.environ, MARKER: str(tmp_path)}
-    )
+    inner = subprocess.run([sys.executable, "-c", code], check=False, env={**os.environ, MARKER: str(tmp_path)})
     assert inner.returncode == 0

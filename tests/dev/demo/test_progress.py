@@ -40,16 +40,9 @@ def test_each_change_of_a_task_is_reported_once_in_the_order_of_their_starts():
     run = Scripted([WAITING, DONE], [WAITING, DEFERRED, DONE], None, [AGAIN, DEFERRED, DONE])
     # Nothing answers as Spark: between steps that is so, too.
     assert watch_run(run, "dag", "run", run, SparkProgress("http://127.0.0.1:1")) == "failed"
-    assert run.lines == [
-        ("plan", "success  1.2 s"),
-        ("wait", "deferred"),
-        ("report", "failed  2.0 s  attempt 2"),
-    ]
+    assert run.lines == [("plan", "success  1.2 s"), ("wait", "deferred"), ("report", "failed  2.0 s  attempt 2")]
 
 
 def test_failed_tasks_come_in_the_order_in_which_they_started():
     first = AGAIN | {"task_id": "add", "start_date": "0"}
-    assert [task["task_id"] for task in failed_tasks(Scripted([AGAIN, DONE, first]), "dag", "run")] == [
-        "add",
-        "report",
-    ]
+    assert [task["task_id"] for task in failed_tasks(Scripted([AGAIN, DONE, first]), "dag", "run")] == ["add", "report"]

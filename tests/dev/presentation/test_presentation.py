@@ -98,10 +98,7 @@ def test_words_do_not_lie_upon_words(built: Built) -> None:
                 width = min(right, other_right) - max(left, other_left)
                 height = min(top, other_top) - max(bottom, other_bottom)
                 least = min(top - bottom, other_top - other_bottom)
-                assert width < 3 or height < least / 2, (
-                    number,
-                    words.get_text_bounded(left, bottom, right, top),
-                )
+                assert width < 3 or height < least / 2, (number, words.get_text_bounded(left, bottom, right, top))
 
 
 def test_every_font_is_in_the_file(built: Built) -> None:
@@ -244,9 +241,7 @@ def test_too_much_text_for_a_slide_is_found(own_source: Path, tmp_path: Path) ->
 def test_the_constants_are_the_codes_own() -> None:
     embedding = ast.parse((REPOSITORY / "spark_jobs" / "fruits" / "model" / "embedding.py").read_text())
     (dims,) = (
-        node.value
-        for node in embedding.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DIMS"
+        node.value for node in embedding.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DIMS"
     )
     assert build.facts()["dims"] == ast.literal_eval(dims)
     assert f"pyspark=={build.facts()['spark']}" in (REPOSITORY / "requirements" / "spark.in").read_text()

@@ -43,13 +43,7 @@ def test_without_a_connection_everybody_is_patient() -> None:
 
 def test_what_waits_without_a_worker_is_as_patient_and_takes_the_same_way_out(connection: str) -> None:
     trigger = StepTrigger(
-        job_flow_id="j",
-        step_id="s",
-        deadline=0,
-        settle_s=0,
-        consistency_s=0,
-        waiter_delay=1,
-        region_name="eu-west-1",
+        job_flow_id="j", step_id="s", deadline=0, settle_s=0, consistency_s=0, waiter_delay=1, region_name="eu-west-1"
     )
     trigger.aws_conn_id = None
     assert trigger.hook().config.retries == PATIENT["retries"]  # type: ignore[attr-defined]

@@ -8,12 +8,7 @@ import boto3
 import pytest
 from botocore.config import Config
 from fruits_airflow.aws import endpoints
-from fruits_airflow.aws.endpoints import (
-    LOCAL,
-    EndpointLog,
-    called_endpoints,
-    place_of,
-)
+from fruits_airflow.aws.endpoints import LOCAL, EndpointLog, called_endpoints, place_of
 from fruits_airflow.config.errors import ResidencyError
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.storage.lake import Lake, run_key
@@ -118,9 +113,7 @@ def test_another_run_of_the_same_process_gets_notes_of_its_own(lake: Lake, calle
     assert [len(called_endpoints(lake, run_id)) for run_id in ("r1", "r2")] == [1, 1]
 
 
-def test_a_note_that_cannot_be_written_stops_no_task_and_is_written_later(
-    lake: Lake, called: EndpointLog
-) -> None:
+def test_a_note_that_cannot_be_written_stops_no_task_and_is_written_later(lake: Lake, called: EndpointLog) -> None:
     def refused(*_: Any, **__: Any) -> None:
         raise lake.client.exceptions.ClientError({"Error": {"Code": "SlowDown"}}, "PutObject")
 

@@ -73,16 +73,8 @@ def test_whole_numbers_that_json_writes_with_a_point_become_integers(settings: S
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(
-            (name, number)
-            for name in ("variance", "max_cost_eur")
-            for number in (math.nan, math.inf, -math.inf, 0)
-        ),
-        *(
-            (name, number)
-            for name in ("k", "limit")
-            for number in (math.nan, math.inf, 5.5, 0, -1, "5", True)
-        ),
+        *((name, number) for name in ("variance", "max_cost_eur") for number in (math.nan, math.inf, -math.inf, 0)),
+        *((name, number) for name in ("k", "limit") for number in (math.nan, math.inf, 5.5, 0, -1, "5", True)),
         ("k", 1281),
         ("variance", None),
         ("variance", 1.01),

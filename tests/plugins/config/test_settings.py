@@ -12,11 +12,7 @@ from fruits_airflow.config.settings import SETTINGS_FILE, Settings, load_setting
 
 from tests.plugins.laptop import REPOSITORY
 
-REQUIRED = {
-    "FRUITS_DEPLOYMENT_ID": "test",
-    "FRUITS_RAW_BUCKET": "raw-bucket",
-    "FRUITS_LAKE_BUCKET": "lake-bucket",
-}
+REQUIRED = {"FRUITS_DEPLOYMENT_ID": "test", "FRUITS_RAW_BUCKET": "raw-bucket", "FRUITS_LAKE_BUCKET": "lake-bucket"}
 
 
 def read(folder: Path, text: str, **environment: str) -> Settings:
@@ -140,9 +136,7 @@ def test_mail_needs_somebody_to_go_to(tmp_path: Path) -> None:
     assert read(tmp_path, "{}", **channel, FRUITS_NOTIFY_TO="a@example.org").notify == "mail"
 
 
-@pytest.mark.parametrize(
-    ("variable", "value"), [("FRUITS_K", "three"), ("FRUITS_REGION", ""), ("FRUITS_COST", "1")]
-)
+@pytest.mark.parametrize(("variable", "value"), [("FRUITS_K", "three"), ("FRUITS_REGION", ""), ("FRUITS_COST", "1")])
 def test_a_wrong_variable_is_refused_by_name(tmp_path: Path, variable: str, value: str) -> None:
     with pytest.raises(ConfigError, match=variable):
         read(tmp_path, "{}", **{variable: value})

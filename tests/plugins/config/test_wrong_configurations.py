@@ -77,23 +77,15 @@ CASES: dict[str, Wrong] = {
     "key twice": Wrong(("variance", "written twice", "keep one"), lines="variance: 0.9\nvariance: 0.95"),
     "yaml boolean": Wrong(("region", "False", "quote it", "booleans"), lines="region: no"),
     "number as text": Wrong(("batch_size", "'8'", "plain number"), lines="batch_size: '8'"),
-    "required key empty": Wrong(
-        ("deployment_id", "required", "FRUITS_DEPLOYMENT_ID"), lines="deployment_id:"
-    ),
+    "required key empty": Wrong(("deployment_id", "required", "FRUITS_DEPLOYMENT_ID"), lines="deployment_id:"),
     "access key in yaml": Wrong(
         ("owner", "looks like a secret", "Airflow connection"), lines="owner: AKIAIOSFODNN7EXAMPLE"
     ),
-    "secret by name": Wrong(
-        ("aws_secret_access_key", "revoke", "connection"), lines="aws_secret_access_key: abc"
-    ),
-    "password in an address": Wrong(
-        ("notify_to", "secret", "revoke"), lines="notify_to: https://me:pw@host/"
-    ),
+    "secret by name": Wrong(("aws_secret_access_key", "revoke", "connection"), lines="aws_secret_access_key: abc"),
+    "password in an address": Wrong(("notify_to", "secret", "revoke"), lines="notify_to: https://me:pw@host/"),
     "region outside": Wrong(("region", "'us-east-1'", "choose one of eu-west-1"), lines="region: us-east-1"),
     "london": Wrong(("region", "'eu-west-2'", "United Kingdom", "choose one of"), lines="region: eu-west-2"),
-    "zurich": Wrong(
-        ("region", "'eu-central-2'", "Switzerland", "choose one of"), lines="region: eu-central-2"
-    ),
+    "zurich": Wrong(("region", "'eu-central-2'", "Switzerland", "choose one of"), lines="region: eu-central-2"),
     "release without spark 4": Wrong(
         ("release_label", "'emr-7.10.0'", "use one of emr-spark-8.0.0"), lines="release_label: emr-7.10.0"
     ),
@@ -102,52 +94,32 @@ CASES: dict[str, Wrong] = {
     "no variance": Wrong(("variance", "0.0", "above 0"), lines="variance: 0"),
     "not a number": Wrong(("max_cost_eur", "nan", "above 0"), lines="max_cost_eur: .nan"),
     "idle too short": Wrong(("idle_timeout_s", "59", "at least 60"), lines="idle_timeout_s: 59"),
-    "minutes for a month": Wrong(
-        ("max_cluster_minutes", "99999", "at most 10080"), lines="max_cluster_minutes: 99999"
-    ),
-    "lake is the input": Wrong(
-        ("lake_bucket", "{raw}", "another bucket"), env={"FRUITS_LAKE_BUCKET": "{raw}"}
-    ),
-    "bucket as uri": Wrong(
-        ("raw_bucket", "'s3://raw'", "without s3://"), env={"FRUITS_RAW_BUCKET": "s3://raw"}
-    ),
-    "demo over production": Wrong(
-        ("demo_database", "'fruits'", "must not write"), lines="demo_database: fruits"
-    ),
+    "minutes for a month": Wrong(("max_cluster_minutes", "99999", "at most 10080"), lines="max_cluster_minutes: 99999"),
+    "lake is the input": Wrong(("lake_bucket", "{raw}", "another bucket"), env={"FRUITS_LAKE_BUCKET": "{raw}"}),
+    "bucket as uri": Wrong(("raw_bucket", "'s3://raw'", "without s3://"), env={"FRUITS_RAW_BUCKET": "s3://raw"}),
+    "demo over production": Wrong(("demo_database", "'fruits'", "must not write"), lines="demo_database: fruits"),
     "database of another shape": Wrong(("database", "'a; drop'", "letters"), lines="database: a; drop"),
     "prefix upwards": Wrong(
         ("raw_prefix", "'images/../lake/'", "begins with a dot"), lines="raw_prefix: images/../lake/"
     ),
-    "prefix of a shell": Wrong(
-        ("raw_prefix", "$(id)", "nothing a shell reads"), lines="raw_prefix: images/$(id)/"
-    ),
-    "prefix with an empty part": Wrong(
-        ("raw_prefix", "images//x/", "no empty part"), lines="raw_prefix: images//x/"
-    ),
+    "prefix of a shell": Wrong(("raw_prefix", "$(id)", "nothing a shell reads"), lines="raw_prefix: images/$(id)/"),
+    "prefix with an empty part": Wrong(("raw_prefix", "images//x/", "no empty part"), lines="raw_prefix: images//x/"),
     "no cron": Wrong(("schedule", "'every night'", "five fields"), lines="schedule: every night"),
     "no timezone": Wrong(("timezone", "'Paris'", "Europe/Paris"), lines="timezone: Paris"),
     "no subnet": Wrong(("subnet_id", "'vpc-1'", "subnet-"), env={"FRUITS_SUBNET_ID": "vpc-1"}),
     "no such engine": Wrong(("engine", "'keras'", "litert"), lines="engine: keras"),
-    "variable misspelt": Wrong(
-        ("FRUITS_REGOIN", "no such setting", "known are"), env={"FRUITS_REGOIN": "eu-west-1"}
-    ),
+    "variable misspelt": Wrong(("FRUITS_REGOIN", "no such setting", "known are"), env={"FRUITS_REGOIN": "eu-west-1"}),
     # the form
     "unknown parameter": Wrong(("conf", "varience", "a run takes"), conf={"varience": 0.9}),
-    "parameter upwards": Wrong(
-        ("input_prefix", "../", "pattern"), params={"input_prefix": "images/../../x/"}
-    ),
-    "parameter of a shell": Wrong(
-        ("input_prefix", "`id`", "pattern"), params={"input_prefix": "images/`id`/"}
-    ),
+    "parameter upwards": Wrong(("input_prefix", "../", "pattern"), params={"input_prefix": "images/../../x/"}),
+    "parameter of a shell": Wrong(("input_prefix", "`id`", "pattern"), params={"input_prefix": "images/`id`/"}),
     "limit of nothing": Wrong(("limit", "0", "minimum"), params={"limit": 0}),
     "model by nickname": Wrong(("model_id", "latest", "pattern"), params={"model_id": "latest"}),
     "run in london": Wrong(("region", "eu-west-2", "eu-west-1"), params={"region": "eu-west-2"}),
     # the account
     "public bucket": Wrong(("raw_bucket", "{raw}", "block all public access"), account=public),
     "bucket in london": Wrong(
-        ("lake_bucket", "london-wrong", "United Kingdom"),
-        env={"FRUITS_LAKE_BUCKET": "london-wrong"},
-        account=london,
+        ("lake_bucket", "london-wrong", "United Kingdom"), env={"FRUITS_LAKE_BUCKET": "london-wrong"}, account=london
     ),
     "key in virginia": Wrong(("lake_bucket", "us-east-1", "choose one of"), account=key_in_virginia),
     "no such bucket": Wrong(
@@ -158,9 +130,7 @@ CASES: dict[str, Wrong] = {
     "no role": Wrong(("service_role", "not set", "outputs of the stack"), env={"FRUITS_SERVICE_ROLE": ""}),
     "no network": Wrong(("Ec2SubnetIds", "not set", "output SubnetId"), env={"FRUITS_SUBNET_ID": ""}),
     "no such profile": Wrong(("profile", "'huge'", "demo"), lines="nightly_profile: huge"),
-    "no encryption": Wrong(
-        ("SecurityConfiguration", "not set", "stack"), env={"FRUITS_SECURITY_CONFIGURATION": ""}
-    ),
+    "no encryption": Wrong(("SecurityConfiguration", "not set", "stack"), env={"FRUITS_SECURITY_CONFIGURATION": ""}),
     "ceiling of a cent": Wrong(("max_cost_eur", "0.01", "raise it"), lines="max_cost_eur: 0.01"),
 }
 

@@ -93,9 +93,7 @@ def test_a_private_network_pays_endpoints_instead_of_addresses() -> None:
 
 
 def test_what_crosses_a_border_is_counted() -> None:
-    near, far = (
-        forecast(Workload(0, transfer_gib=gib), SPEED, [PRIMARY, WORKERS], PRICES) for gib in (0, 100)
-    )
+    near, far = (forecast(Workload(0, transfer_gib=gib), SPEED, [PRIMARY, WORKERS], PRICES) for gib in (0, 100))
     assert far.total_eur - near.total_eur == pytest.approx(100 * 0.02 / 2)
 
 
@@ -162,9 +160,7 @@ def test_nodes_are_counted_from_their_start_to_their_end_or_to_now() -> None:
 
 def test_an_estimate_pays_endpoints_for_as_long_as_there_was_a_node() -> None:
     nodes = [instance("a.xlarge", NOW - 2 * HOUR, NOW), instance("a.xlarge", NOW - HOUR, NOW)]
-    assert estimate_parts(nodes, PRICES, NOW, interface_endpoints=3)["network"] == pytest.approx(
-        2 * 3 * 0.05 / 2
-    )
+    assert estimate_parts(nodes, PRICES, NOW, interface_endpoints=3)["network"] == pytest.approx(2 * 3 * 0.05 / 2)
 
 
 def test_a_minute_is_the_least_that_is_billed() -> None:
@@ -179,9 +175,7 @@ def test_the_upper_bound_of_an_estimate_forgoes_the_discount() -> None:
 
 
 def test_a_node_without_a_price_counts_as_the_dearest_on_demand() -> None:
-    assert estimate_parts([instance("z.xlarge", NOW - HOUR, NOW, "SPOT")], PRICES, NOW)[
-        "ec2"
-    ] == pytest.approx(1.5)
+    assert estimate_parts([instance("z.xlarge", NOW - HOUR, NOW, "SPOT")], PRICES, NOW)["ec2"] == pytest.approx(1.5)
 
 
 def test_the_disks_of_a_type_are_read_from_the_fleets() -> None:

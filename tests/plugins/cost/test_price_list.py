@@ -26,20 +26,12 @@ def products(region: str) -> dict[str, list[dict[str, Any]]]:
         product({**here, **LINUX, "instanceType": name}, ("Hrs", 0, usd))
         for name, usd in zip(TYPES, (0.2, 0.4), strict=True)
     ]
-    windows = product(
-        {**here, **LINUX, "operatingSystem": "Windows", "instanceType": TYPES[0]}, ("Hrs", 0, 0.9)
-    )
+    windows = product({**here, **LINUX, "operatingSystem": "Windows", "instanceType": TYPES[0]}, ("Hrs", 0, 0.9))
     disk = product({**here, "volumeApiName": "gp3"}, ("GB-Mo", 0, 0.09))
     disk_speed = product({**here, "volumeApiName": "gp3"}, ("IOPS-Mo", 0, 0.005))
     endpoints = [
-        product(
-            {**here, "productFamily": "VpcEndpoint", "usagetype": f"EU-VpcEndpoint-{usage}"}, (unit, 0, usd)
-        )
-        for usage, unit, usd in (
-            ("Hours", "Hrs", 0.011),
-            ("Bytes", "GB", 0.01),
-            ("GWLBE-Hours", "Hrs", 0.013),
-        )
+        product({**here, "productFamily": "VpcEndpoint", "usagetype": f"EU-VpcEndpoint-{usage}"}, (unit, 0, usd))
+        for usage, unit, usd in (("Hours", "Hrs", 0.011), ("Bytes", "GB", 0.01), ("GWLBE-Hours", "Hrs", 0.013))
     ]
     fees = [
         product({**here, "instanceType": name, "softwareType": "EMR"}, ("Hrs", 0, usd))
@@ -88,16 +80,12 @@ def make_prices(server: ScriptedPricing, path: Path, *arguments: str) -> subproc
 
 
 def test_every_price_of_a_region_is_read_anew(pricing: ScriptedPricing, prices_file: Path) -> None:
-    done = make_prices(
-        pricing, prices_file, "--regions", "eu-west-1", "--types", *TYPES, "--eur-per-usd", "0.9"
-    )
+    done = make_prices(pricing, prices_file, "--regions", "eu-west-1", "--types", *TYPES, "--eur-per-usd", "0.9")
     assert done.returncode == 0, done.stderr
     prices = load_prices("eu-west-1", prices_file)
     assert prices.ec2 == {"m7g.xlarge": 0.2, "c7g.2xlarge": 0.4}
     assert prices.emr == {"m7g.xlarge": 0.05, "c7g.2xlarge": 0.1}
-    assert prices.spot == {"m7g.xlarge": 0.07, "c7g.2xlarge": 0.4}, (
-        "the median; on demand where there is no market"
-    )
+    assert prices.spot == {"m7g.xlarge": 0.07, "c7g.2xlarge": 0.4}, "the median; on demand where there is no market"
     assert (prices.ebs, prices.public_ipv4, prices.transfer) == (0.09, 0.006, 0.02)
     assert prices.interface_endpoint == 0.011
     assert prices.s3_write == pytest.approx(5e-6)
@@ -112,31 +100,23 @@ def test_other_regions_stay_as_they_were(pricing: ScriptedPricing, prices_file: 
     assert load_prices("eu-west-3", prices_file) == load_prices("eu-west-3")
 
 
-def test_the_types_of_the_file_and_of_the_clusters_are_asked_for(
-    pricing: ScriptedPricing, prices_file: Path
-) -> None:
+def test_the_types_of_the_file_and_of_the_clusters_are_asked_for(pricing: ScriptedPricing, prices_file: Path) -> None:
     make_prices(pricing, prices_file, "--regions", "eu-west-1")
-    requests = {
-        filters["instanceType"] for service, filters in pricing.requests if "operatingSystem" in filters
-    }
+    requests = {filters["instanceType"] for service, filters in pricing.requests if "operatingSystem" in filters}
     assert load_prices("eu-west-1").ec2.keys() <= requests
 
 
-def test_a_region_that_cannot_be_read_stays_as_it_was_and_is_told(
-    pricing: ScriptedPricing, prices_file: Path
-) -> None:
+def test_a_region_that_cannot_be_read_stays_as_it_was_and_is_told(pricing: ScriptedPricing, prices_file: Path) -> None:
     done = make_prices(pricing, prices_file, "--regions", "eu-west-1", "eu-north-1", "--types", *TYPES)
     assert done.returncode == 1
-    assert "ERROR eu-north-1 stays as it was: eu-north-1: the price list has none of" in done.stderr
+    assert "ERROR: eu-north-1 stays as it was: eu-north-1: the price list has none of" in done.stderr
     assert load_prices("eu-north-1", prices_file) == load_prices("eu-north-1")
     assert load_prices("eu-west-1", prices_file).remembered == ()
 
 
 def test_two_prices_where_one_is_meant_are_not_chosen_from(prices_file: Path) -> None:
     twice = copy.deepcopy(products("eu-west-1"))
-    twice["AmazonVPC"].append(
-        product({"regionCode": "eu-west-1", "group": "VPCPublicIPv4Address"}, ("Hrs", 0, 0.5))
-    )
+    twice["AmazonVPC"].append(product({"regionCode": "eu-west-1", "group": "VPCPublicIPv4Address"}, ("Hrs", 0, 0.5)))
     with ScriptedPricing(twice, SPOT) as server:
         done = make_prices(server, prices_file, "--regions", "eu-west-1", "--types", *TYPES)
     assert done.returncode == 1

@@ -10,13 +10,7 @@ import pytest
 from fruits_airflow.config.errors import ConfigError
 from fruits_airflow.config.regions import EU_REGIONS
 from fruits_airflow.config.strict_yaml import read_yaml_mapping
-from fruits_airflow.cost.prices import (
-    PRICES_FILE,
-    SECTIONS,
-    load_prices,
-    vcpus,
-    write_prices,
-)
+from fruits_airflow.cost.prices import PRICES_FILE, SECTIONS, load_prices, vcpus, write_prices
 from fruits_airflow.emr.cluster_body import CLUSTER_FILE
 
 
@@ -82,9 +76,7 @@ def without_date(content: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("slip", [without_region, without_section, free_machine, no_number, without_date])
-def test_a_slip_is_refused_with_the_file_and_the_region(
-    slip: Callable[[dict[str, Any]], None], tmp_path: Path
-) -> None:
+def test_a_slip_is_refused_with_the_file_and_the_region(slip: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
     content = read_yaml_mapping(PRICES_FILE)
     slip(content)
     path = tmp_path / "prices.yaml"

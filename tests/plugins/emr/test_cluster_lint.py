@@ -13,11 +13,7 @@ from fruits_airflow.config import releases
 from fruits_airflow.config.errors import ClusterRefused, ResidencyError
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.cluster_body import cluster_body, load_profile, require_sound_profile
-from fruits_airflow.emr.cluster_lint import (
-    RULES,
-    lint,
-    require_sound,
-)
+from fruits_airflow.emr.cluster_lint import RULES, lint, require_sound
 from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.lint_facts import LintContext
 
@@ -133,9 +129,7 @@ BREAKING: list[tuple[str, Change]] = [
     ("libraries", lambda b: bootstrap(b).remove(f"--environment=s3://lake/env/{DIGEST}/environment.tar.gz")),
     (
         "libraries",
-        lambda b: bootstrap(b).__setitem__(
-            1, f"--environment=s3://elsewhere/env/{DIGEST}/environment.tar.gz"
-        ),
+        lambda b: bootstrap(b).__setitem__(1, f"--environment=s3://elsewhere/env/{DIGEST}/environment.tar.gz"),
     ),
     ("spark_settings", lambda b: spark(b).update({"spark.yarn.maxAppAttempts": "1"})),
     ("executors_fit", lambda b: spark(b).update({"spark.executor.memory": "6g"})),  # none for the master
@@ -154,15 +148,9 @@ BREAKING: list[tuple[str, Change]] = [
     ("executors_fit", lambda b: spark(b).pop("spark.default.parallelism")),
     ("instance_types", lambda b: only_type(b, "MASTER", "x9.xlarge")),
     ("instance_types", lambda b: only_type(b, "MASTER", "m6i.xlarge")),
-    (
-        "fleets",
-        lambda b: b["Instances"]["InstanceFleets"].append(fleet(b, "CORE") | {"InstanceFleetType": "MASTER"}),
-    ),
+    ("fleets", lambda b: b["Instances"]["InstanceFleets"].append(fleet(b, "CORE") | {"InstanceFleetType": "MASTER"})),
     ("fleets", lambda b: fleet(b, "MASTER")["InstanceTypeConfigs"].pop()),
-    (
-        "fleets",
-        lambda b: fleet(b, "CORE")["InstanceTypeConfigs"].append(fleet(b, "CORE")["InstanceTypeConfigs"][0]),
-    ),
+    ("fleets", lambda b: fleet(b, "CORE")["InstanceTypeConfigs"].append(fleet(b, "CORE")["InstanceTypeConfigs"][0])),
     (
         "primary_on_demand",
         lambda b: fleet(b, "MASTER").update(
@@ -185,9 +173,7 @@ BREAKING: list[tuple[str, Change]] = [
     ),
     (
         "spot_falls_back",
-        lambda b: fleet(b, "TASK")["LaunchSpecifications"]["SpotSpecification"].update(
-            TimeoutDurationMinutes=4
-        ),
+        lambda b: fleet(b, "TASK")["LaunchSpecifications"]["SpotSpecification"].update(TimeoutDurationMinutes=4),
     ),
     ("managed_scaling", lambda b: b.pop("ManagedScalingPolicy")),
     ("managed_scaling", lambda b: limits(b).update(MaximumCapacityUnits=5)),
@@ -199,9 +185,7 @@ BREAKING: list[tuple[str, Change]] = [
     ("step_failures", lambda b: b.update(StepConcurrencyLevel=2)),
     (
         "step_failures",
-        lambda b: b.update(
-            StepConcurrencyLevel=2, Steps=[{"Name": "x", "ActionOnFailure": "CANCEL_AND_WAIT"}]
-        ),
+        lambda b: b.update(StepConcurrencyLevel=2, Steps=[{"Name": "x", "ActionOnFailure": "CANCEL_AND_WAIT"}]),
     ),
     ("limits", lambda b: b.update(Name="x" * 257)),
     ("limits", lambda b: b.update(Steps=[{"Name": "x"}] * 257)),
@@ -260,35 +244,21 @@ def test_a_release_without_support_is_refused(monkeypatch: pytest.MonkeyPatch) -
     [
         (
             "encryption",
-            {
-                "EncryptionConfiguration": SECURITY["EncryptionConfiguration"]
-                | {"EnableInTransitEncryption": False}
-            },
+            {"EncryptionConfiguration": SECURITY["EncryptionConfiguration"] | {"EnableInTransitEncryption": False}},
         ),
         (
             "encryption",
-            {
-                "EncryptionConfiguration": SECURITY["EncryptionConfiguration"]
-                | {"EnableAtRestEncryption": False}
-            },
+            {"EncryptionConfiguration": SECURITY["EncryptionConfiguration"] | {"EnableAtRestEncryption": False}},
         ),
         (
             "encryption",
-            {
-                "EncryptionConfiguration": SECURITY["EncryptionConfiguration"]
-                | {"AtRestEncryptionConfiguration": {}}
-            },
+            {"EncryptionConfiguration": SECURITY["EncryptionConfiguration"] | {"AtRestEncryptionConfiguration": {}}},
         ),
-        (
-            "instance_metadata",
-            {"InstanceMetadataServiceConfiguration": {"MinimumInstanceMetadataServiceVersion": 1}},
-        ),
+        ("instance_metadata", {"InstanceMetadataServiceConfiguration": {"MinimumInstanceMetadataServiceVersion": 1}}),
         ("instance_metadata", {"InstanceMetadataServiceConfiguration": {}}),
     ],
 )
-def test_a_security_configuration_that_leaves_something_open_is_refused(
-    rule: str, security: dict[str, Any]
-) -> None:
+def test_a_security_configuration_that_leaves_something_open_is_refused(rule: str, security: dict[str, Any]) -> None:
     context = replace(CONTEXT, security=SECURITY | security)
     assert {s.split(":")[0] for s in lint(body_of(), context)} == {rule}
 

@@ -66,16 +66,12 @@ def test_a_cluster_that_the_listing_does_not_show_yet_is_waited_for(run: RunCont
         job_flow_ids.append(run.client.run_job_flow(**request)["JobFlowId"])
         raise ReadTimeoutError(endpoint_url="emr")
 
-    lifecycle = replace(
-        run.desk, client=hiding(run, 0.5), single_attempt_client=Double(run.client, run_job_flow=lost)
-    )
+    lifecycle = replace(run.desk, client=hiding(run, 0.5), single_attempt_client=Double(run.client, run_job_flow=lost))
     assert [lifecycle.find_or_create(run.body).job_flow_id] == job_flow_ids
     assert live(run) == job_flow_ids
 
 
-def test_a_cluster_whose_id_is_noted_is_not_created_again_while_the_listing_lags(
-    run: RunContext,
-) -> None:
+def test_a_cluster_whose_id_is_noted_is_not_created_again_while_the_listing_lags(run: RunContext) -> None:
     cluster = run.find_or_create()
     lifecycle = replace(run.desk, client=hiding(run, 60), consistency_s=0.0)
     assert lifecycle.find_or_create(run.body).job_flow_id == cluster.job_flow_id
@@ -144,9 +140,7 @@ def denying(run: RunContext) -> Double:
     return Double(run.client, describe_cluster=describe_cluster)
 
 
-def test_a_forgotten_cluster_that_tag_conditions_deny_does_not_keep_a_run_from_its_own(
-    run: RunContext,
-) -> None:
+def test_a_forgotten_cluster_that_tag_conditions_deny_does_not_keep_a_run_from_its_own(run: RunContext) -> None:
     written = datetime.now(UTC) - timedelta(days=1, seconds=1)  # longer ago than a cluster lives
     run.journal.note("run_job_flow", **{CREATED_ID: "j-FORGOTTEN0000"}, at=written.isoformat())
     lifecycle = replace(run.desk, client=denying(run))
@@ -240,9 +234,7 @@ def test_of_two_clusters_the_oldest_is_used_and_the_other_ended(run: RunContext)
     until(lambda: clusters.describe_cluster(run.client, second).state not in LIVE_STATES)
 
 
-def test_an_extra_cluster_that_cannot_be_ended_now_does_not_keep_the_run_from_its_own(
-    run: RunContext,
-) -> None:
+def test_an_extra_cluster_that_cannot_be_ended_now_does_not_keep_the_run_from_its_own(run: RunContext) -> None:
     def lost(**_: Any) -> Any:
         raise ReadTimeoutError(endpoint_url="emr")
 

@@ -46,9 +46,7 @@ def test_times_and_caches_do_not_change_the_digest(repository: Path) -> None:
     assert build_bundle(repository).digest == first
 
 
-@pytest.mark.parametrize(
-    "path", ["spark_jobs/fruits/keys.py", "spark_jobs/publish.py", "include/bootstrap.sh"]
-)
+@pytest.mark.parametrize("path", ["spark_jobs/fruits/keys.py", "spark_jobs/publish.py", "include/bootstrap.sh"])
 def test_any_change_of_code_changes_the_digest(repository: Path, path: str) -> None:
     first = build_bundle(repository).digest
     (repository / path).write_text("changed")

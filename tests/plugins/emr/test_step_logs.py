@@ -11,12 +11,7 @@ import zlib
 import pytest
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr import step_logs
-from fruits_airflow.emr.step_logs import (
-    MAX_LINE,
-    TAIL_LINES,
-    read_tails,
-    step_log_prefix,
-)
+from fruits_airflow.emr.step_logs import MAX_LINE, TAIL_LINES, read_tails, step_log_prefix
 
 from tests.plugins import laptop
 
@@ -72,11 +67,7 @@ LINES = "".join(f"line {n * 7919 % 10007}\n" for n in range(5000)).encode()
 
 @pytest.mark.parametrize(
     ("content", "shown"),
-    [
-        (gzipped(b"", NO_BLOCK), False),
-        (gzipped(LINES, NO_BLOCK), True),
-        (gzipped(LINES)[:-8] + b"checksum", True),
-    ],
+    [(gzipped(b"", NO_BLOCK), False), (gzipped(LINES, NO_BLOCK), True), (gzipped(LINES)[:-8] + b"checksum", True)],
     ids=["from its begin", "in its midst", "in its checksum"],
 )
 def test_a_corrupt_log_gives_what_is_readable_and_is_no_error(

@@ -47,9 +47,9 @@ def test_retry_after_lost_reply_finds_the_same_step(submitter: StepSubmitter) ->
         submitter.client.add_job_flow_steps(**request)
         raise ReadTimeoutError(endpoint_url="emr")
 
-    step = replace(
-        submitter, single_attempt_client=Double(submitter.client, add_job_flow_steps=lost)
-    ).find_or_add(bash("true"))
+    step = replace(submitter, single_attempt_client=Double(submitter.client, add_job_flow_steps=lost)).find_or_add(
+        bash("true")
+    )
 
     assert ids(submitter) == [step.step_id]
 
@@ -69,9 +69,7 @@ def test_a_step_that_the_listing_does_not_show_yet_is_waited_for(submitter: Step
     assert ids(submitter) == [step.step_id]
 
 
-def test_a_step_whose_id_is_noted_is_not_added_again_while_the_listing_lags(
-    submitter: StepSubmitter,
-) -> None:
+def test_a_step_whose_id_is_noted_is_not_added_again_while_the_listing_lags(submitter: StepSubmitter) -> None:
     step = submitter.find_or_add(bash("true"))
 
     def stale(_: str) -> Any:
@@ -82,16 +80,14 @@ def test_a_step_whose_id_is_noted_is_not_added_again_while_the_listing_lags(
     assert ids(submitter) == [step.step_id]
 
 
-def test_when_no_reply_and_no_step_comes_the_error_is_raised_after_the_window(
-    submitter: StepSubmitter,
-) -> None:
+def test_when_no_reply_and_no_step_comes_the_error_is_raised_after_the_window(submitter: StepSubmitter) -> None:
     def lost(**_: Any) -> Any:
         raise ReadTimeoutError(endpoint_url="emr")
 
     with pytest.raises(ReadTimeoutError):
-        replace(
-            submitter, single_attempt_client=Double(submitter.client, add_job_flow_steps=lost)
-        ).find_or_add(bash("true"))
+        replace(submitter, single_attempt_client=Double(submitter.client, add_job_flow_steps=lost)).find_or_add(
+            bash("true")
+        )
 
 
 def test_a_cluster_that_has_ended_takes_no_step(submitter: StepSubmitter, run: RunContext) -> None:

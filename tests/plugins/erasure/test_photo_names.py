@@ -31,9 +31,7 @@ KEYS = [
 
 
 def entities(form: str) -> Callable[[str], str]:
-    return lambda key: "".join(
-        form.format(ord(char)) if ord(char) > 127 or char in "&<>'\"" else char for char in key
-    )
+    return lambda key: "".join(form.format(ord(char)) if ord(char) > 127 or char in "&<>'\"" else char for char in key)
 
 
 def rust_debug(key: str) -> str:
@@ -96,9 +94,7 @@ def test_an_image_id_is_found_and_another_is_not() -> None:
     assert names.spans(text) == [(0, 64)]
 
 
-@pytest.mark.parametrize(
-    "text", ["images/Pear/2.jpg", "Images/Pear/1.jpg", "images/Pear 1.jpg", "banana.jpg"]
-)
+@pytest.mark.parametrize("text", ["images/Pear/2.jpg", "Images/Pear/1.jpg", "images/Pear 1.jpg", "banana.jpg"])
 def test_another_name_is_none(text: str) -> None:
     assert PhotoNames([], ["images/Pear/1.jpg", "a.jpg"]).spans(text) == []
 

@@ -104,16 +104,8 @@ def leave_traces(lake: Lake, run_id: str) -> None:
     """What a run leaves of the photo and of another one."""
     ids, vectors = [ID, OTHER_ID], [VECTOR, [1.0, 2.0, 3.0]]
     pictures = [THUMBNAIL, picture("green")]
-    sample = {
-        "image_id": ids,
-        "label": ["a", "b"],
-        "pc1": [0.1, 0.2],
-        "pc2": [0.1, 0.2],
-        "thumbnail": pictures,
-    }
-    lake.write(
-        run_key(run_id, "listing.parquet"), parquet(key=[KEY, OTHER], etag=["e", "f"], size_bytes=[19, 19])
-    )
+    sample = {"image_id": ids, "label": ["a", "b"], "pc1": [0.1, 0.2], "pc2": [0.1, 0.2], "thumbnail": pictures}
+    lake.write(run_key(run_id, "listing.parquet"), parquet(key=[KEY, OTHER], etag=["e", "f"], size_bytes=[19, 19]))
     lake.write(run_key(run_id, "pca.parquet"), parquet(image_id=ids, label=["a", "b"], pca=vectors))
     lake.write(run_key(run_id, "sample.parquet"), parquet(**sample))
     record = blank_record(run_id, "nightly", "eu-west-1") | {"state": "succeeded"}
@@ -128,10 +120,7 @@ def leave_traces(lake: Lake, run_id: str) -> None:
 def test_by_key_everything_is_found_then_erased_and_then_found_no_more(place: Place) -> None:
     before = place.search()
     assert all(before.values()), f"the search must find all of it: {before}"
-    runs = {
-        name: run_key(RUN, name)
-        for name in ("listing.parquet", "sample.parquet", "report.html", "pca.parquet")
-    }
+    runs = {name: run_key(RUN, name) for name in ("listing.parquet", "sample.parquet", "report.html", "pca.parquet")}
     texts = {run_key(RUN, name) for name in ("stages/load_images.json", "journal/last_failure.json")}
     assert before["key"] >= {KEY, runs["listing.parquet"], runs["report.html"], *texts}
     assert "logs/j-1/steps/s-1/stderr.gz" in before["key"]
@@ -151,9 +140,7 @@ def erase(place: Place, request: ErasureRequest, erasure_id: str = "e1") -> Eras
     resolution = resolve(place.s3, place.raw, request, keys_in_listings(place.lake))
     targets = record_targets(place.lake, erasure_id, resolution.targets)
     keys = [v.key for v in list_versions(place.s3, place.raw)] + list(keys_in_listings(place.lake))
-    redaction = Redaction(
-        place.lake, targets.image_ids, [k for k in keys if image_id_of(k) in targets.image_ids]
-    )
+    redaction = Redaction(place.lake, targets.image_ids, [k for k in keys if image_id_of(k) in targets.image_ids])
     redaction.erase()
     assert list(redaction.named_objects()) == []
     versions = [v for v in list_versions(place.s3, place.raw) if image_id_of(v.key) in targets.image_ids]
@@ -166,9 +153,7 @@ def erase(place: Place, request: ErasureRequest, erasure_id: str = "e1") -> Eras
     [ErasureRequest(image_ids=frozenset({ID})), ErasureRequest(prefix="images/Training/Poire Léa/")],
     ids=["by id", "by prefix"],
 )
-def test_a_photo_is_found_by_its_id_and_by_its_folder_too(
-    place: Place, erasure_request: ErasureRequest
-) -> None:
+def test_a_photo_is_found_by_its_id_and_by_its_folder_too(place: Place, erasure_request: ErasureRequest) -> None:
     targets = erase(place, erasure_request)
     assert targets.image_ids == {ID, image_id_of(COPY)}
     assert targets.content_sha256 == {hashlib.sha256(body).hexdigest() for body in (OLD, NEW)}
@@ -195,9 +180,7 @@ def test_the_same_photo_under_another_key_goes_with_it(place: Place) -> None:
 
 def test_a_photo_of_the_same_size_only_is_no_copy(place: Place) -> None:
     assert len(OLD) == len(b"somebody else's pic")
-    assert (
-        OTHER_ID not in resolve(place.s3, place.raw, ErasureRequest(keys=frozenset({KEY}))).targets.image_ids
-    )
+    assert OTHER_ID not in resolve(place.s3, place.raw, ErasureRequest(keys=frozenset({KEY}))).targets.image_ids
 
 
 def test_twice_is_as_once(place: Place) -> None:
@@ -381,10 +364,7 @@ def test_a_key_in_every_spelling_goes_from_everything_that_is_written(place: Pla
     lake.write("logs/j-2/steps/s-1/controller", log)
     lake.write_json("state/fruits.json", {"note": lines})
     lake.write_json(erasure_key("e0", "journal/last_failure.json"), {"cause": lines})
-    record = (lake.read_json(run_key(RUN, "run.json")) or {}) | {
-        "reason": "\n".join(lines),
-        "state": "failed",
-    }
+    record = (lake.read_json(run_key(RUN, "run.json")) or {}) | {"reason": "\n".join(lines), "state": "failed"}
     lake.write_json(run_key(RUN, "run.json"), record)
     lake.write(run_key(RUN, "report.html"), render(record, {}, None).encode(), "text/html")
     lake.write(run_key(RUN, "extra.parquet"), parquet(label=["theirs", ascii(key)], n=[1, 2]))
@@ -407,9 +387,7 @@ def test_a_key_in_every_spelling_goes_from_everything_that_is_written(place: Pla
     assert lake.read(run_key(RUN, "core.bin")) is None, "what is no text cannot be mended"
 
 
-@pytest.mark.parametrize(
-    "object_key", ["state/x.json", "erasures/e0/note.json", "runs/r/x.parquet", "logs/x.gz"]
-)
+@pytest.mark.parametrize("object_key", ["state/x.json", "erasures/e0/note.json", "runs/r/x.parquet", "logs/x.gz"])
 def test_what_still_names_a_photo_is_seen(place: Place, object_key: str) -> None:
     erase(place, ErasureRequest(keys=frozenset({KEY})))
     written = {"gz": gzip.compress(ascii(KEY).encode()), "parquet": parquet(label=[ascii(KEY)])}
@@ -421,10 +399,7 @@ def test_what_cannot_be_unpacked_may_still_name_a_photo(place: Place) -> None:
     erase(place, ErasureRequest(keys=frozenset({KEY})))
     place.lake.write("logs/x.gz", gzip.compress(b"x" * 1000)[:-9])
     place.lake.write("runs/x/y.avro", b"Obj\x01" + ascii(KEY).encode())
-    assert list(Redaction(place.lake, frozenset({ID}), [KEY]).named_objects()) == [
-        "runs/x/y.avro",
-        "logs/x.gz",
-    ]
+    assert list(Redaction(place.lake, frozenset({ID}), [KEY]).named_objects()) == ["runs/x/y.avro", "logs/x.gz"]
     Redaction(place.lake, frozenset({ID}), [KEY]).erase()
     assert place.lake.read("logs/x.gz") is place.lake.read("runs/x/y.avro") is None
 
@@ -433,9 +408,7 @@ def test_hostile_files_of_a_run_do_not_stop_an_erasure(place: Place) -> None:
     """A node writes into the folders of runs."""
     place.lake.write(run_key(RUN, "sample.parquet"), b"PAR1broken")
     place.lake.write(run_key(RUN, "run.json"), b"[1]")
-    place.lake.write_json(
-        run_key(RUN, "stages/publish.json"), {"reject_examples": ["x", {"source_key": "\ud800"}]}
-    )
+    place.lake.write_json(run_key(RUN, "stages/publish.json"), {"reject_examples": ["x", {"source_key": "\ud800"}]})
     erase(place, ErasureRequest(keys=frozenset({KEY})))
     assert place.lake.read(run_key(RUN, "sample.parquet")) is None
     assert place.lake.read(run_key(RUN, "report.html")) is None
@@ -528,12 +501,7 @@ TWO = Resolution(ErasureTargets(frozenset({ID}), frozenset()), frozenset({KEY}),
     ("erasure_request", "resolution", "earlier", "refused"),
     [
         (ErasureRequest(expected_photos=2), TWO, NOTHING, None),
-        (
-            ErasureRequest(),
-            TWO,
-            NOTHING,
-            "2 photos would be erased, 1 of them because .* trigger .* expected_photos=2",
-        ),
+        (ErasureRequest(), TWO, NOTHING, "2 photos would be erased, 1 of them because .* trigger .* expected_photos=2"),
         (ErasureRequest(expected_photos=1), TWO, NOTHING, "expected_photos is 1"),
         (ErasureRequest(expected_photos=3), TWO, NOTHING, "expected_photos is 3"),
         (
@@ -542,35 +510,11 @@ TWO = Resolution(ErasureTargets(frozenset({ID}), frozenset()), frozenset({KEY}),
             NOTHING,
             "match nothing .*: the prefix",
         ),
-        (
-            ErasureRequest(expected_photos=2, allow_missing=True),
-            replace(TWO, missing=("the prefix",)),
-            NOTHING,
-            None,
-        ),
-        (
-            ErasureRequest(expected_photos=9),
-            TWO,
-            ErasureTargets(frozenset({ID, image_id_of(COPY)}), frozenset()),
-            None,
-        ),
-        (
-            ErasureRequest(expected_photos=2),
-            TWO,
-            ErasureTargets(frozenset({ID}), frozenset()),
-            "trigger a new erasure",
-        ),
+        (ErasureRequest(expected_photos=2, allow_missing=True), replace(TWO, missing=("the prefix",)), NOTHING, None),
+        (ErasureRequest(expected_photos=9), TWO, ErasureTargets(frozenset({ID, image_id_of(COPY)}), frozenset()), None),
+        (ErasureRequest(expected_photos=2), TWO, ErasureTargets(frozenset({ID}), frozenset()), "trigger a new erasure"),
     ],
-    ids=[
-        "right",
-        "none",
-        "fewer",
-        "more",
-        "missing",
-        "missing allowed",
-        "confirmed before",
-        "more than before",
-    ],
+    ids=["right", "none", "fewer", "more", "missing", "missing allowed", "confirmed before", "more than before"],
 )
 def test_only_what_was_confirmed_by_its_number_is_erased(
     erasure_request: ErasureRequest, resolution: Resolution, earlier: ErasureTargets, refused: str | None

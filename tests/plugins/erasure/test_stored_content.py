@@ -24,12 +24,7 @@ def parquet(**columns: list[str | None]) -> bytes:
 
 @pytest.mark.parametrize(
     "content",
-    [
-        KEY,
-        gzip.compress(KEY),
-        gzip.compress(b"one") + gzip.compress(KEY),
-        parquet(label=[None, KEY.decode()]),
-    ],
+    [KEY, gzip.compress(KEY), gzip.compress(b"one") + gzip.compress(KEY), parquet(label=[None, KEY.decode()])],
     ids=["text", "gzip", "two members", "Parquet"],
 )
 def test_a_name_is_in_the_pieces(content: bytes) -> None:

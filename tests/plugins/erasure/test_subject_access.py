@@ -46,11 +46,7 @@ DATA = "tables/fruits.db/images/data/00000-{}.parquet"
 @pytest.fixture
 def tables(place: Place) -> Place:
     """The place with a table of two data files: the second carries the first one's row on."""
-    rows = {
-        "image_id": [OTHER_ID, ID],
-        "source_key": [OTHER, KEY],
-        "pixels": [b"theirs", b"RIFF\0\0\0\0WEBPmine"],
-    }
+    rows = {"image_id": [OTHER_ID, ID], "source_key": [OTHER, KEY], "pixels": [b"theirs", b"RIFF\0\0\0\0WEBPmine"]}
     for n in range(2):
         place.lake.write(DATA.format(n), parquet(**rows))
     features = {"image_id": [ID], "features": [VECTOR]}
@@ -65,9 +61,7 @@ def test_everything_that_is_kept_is_given(tables: Place, tmp_path: Path, account
     assert written["keys"] == [KEY]
     assert [version["delete_marker"] for version in written["object_versions"]].count(True) == 1
     photos = {
-        (tmp_path / "out" / version["file"]).read_bytes()
-        for version in written["object_versions"]
-        if "file" in version
+        (tmp_path / "out" / version["file"]).read_bytes() for version in written["object_versions"] if "file" in version
     }
     assert photos == {OLD, NEW}
     assert written["rows"]["fruits.images"] == [
@@ -92,9 +86,7 @@ def test_nothing_of_others_is_given(tables: Place, tmp_path: Path) -> None:
 
 
 def test_of_an_unknown_photo_there_is_nothing(tables: Place) -> None:
-    export = find_photo(
-        tables.s3, tables.raw, tables.lake.bucket, frozenset({image_id_of("images/nobody.jpg")})
-    )
+    export = find_photo(tables.s3, tables.raw, tables.lake.bucket, frozenset({image_id_of("images/nobody.jpg")}))
     assert (export.versions, export.rows, export.texts, export.files) == ([], {}, {}, {})
 
 
@@ -156,9 +148,7 @@ def test_a_line_that_spells_the_key_another_way_is_given(place: Place, spelled: 
     assert export.texts["logs/j-2/stderr.gz"] == [line]
 
 
-def test_only_its_owner_can_enter_the_folder_and_files_are_named_by_their_content(
-    place: Place, tmp_path: Path
-) -> None:
+def test_only_its_owner_can_enter_the_folder_and_files_are_named_by_their_content(place: Place, tmp_path: Path) -> None:
     key = "images/page.html"
     place.s3.put_object(Bucket=place.raw, Key=key, Body=b"\xff\xd8\xff a JPEG")
     place.s3.put_object(Bucket=place.raw, Key=key, Body=b"<script>")

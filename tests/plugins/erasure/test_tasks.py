@@ -41,12 +41,7 @@ from fruits_airflow.storage.run_notes import LAST_FAILURE
 
 from tests.plugins import laptop
 from tests.plugins.airflow_context import context_of
-from tests.plugins.erasure.test_request import (
-    ID,
-    KEY,
-    leave_traces,
-    place,
-)
+from tests.plugins.erasure.test_request import ID, KEY, leave_traces, place
 from tests.plugins.published import set_state
 from tests.plugins.searching import find_everywhere
 
@@ -125,9 +120,7 @@ def test_while_a_run_has_a_database_the_erasure_waits_and_then_works(
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute(task(keys=[KEY], expected_photos=2))
     lake = Lake(laptop.client("s3"), account.lake_bucket)
-    assert lake.read(suppression_key(ERASURE)) is None, (
-        "what runs now had listed the photo: nothing is half done"
-    )
+    assert lake.read(suppression_key(ERASURE)) is None, "what runs now had listed the photo: nothing is half done"
     night.release(night.read())
     again = getattr(operator, deferred.value.method_name)
     assert again(task(keys=[KEY], expected_photos=2), **deferred.value.kwargs)["photos"] == 2
@@ -142,9 +135,7 @@ def test_a_database_that_never_becomes_free_is_told(
         operator.execute_again(task(keys=[KEY], expected_photos=2), since=0.0)
     notices: list[Notice] = []
     monkeypatch.setattr(verdict, "tell", lambda _, notice: notices.append(notice))
-    with pytest.raises(
-        AirflowFailException, match="not everything is erased: plan: LockHeld: fruits is locked by"
-    ):
+    with pytest.raises(AirflowFailException, match="not everything is erased: plan: LockHeld: fruits is locked by"):
         judge_erasure(account, task(ALL_DONE | {"plan": "failed"}))
     assert [notice.anchor for notice in notices] == ["lock-held"]
 
@@ -162,13 +153,9 @@ def test_what_aws_owes_to_the_last_attempt_of_the_plan_is_in_the_verdict(
         judge_erasure(account, task(ALL_DONE | {"plan": "failed"}))
 
 
-def test_the_words_of_a_refused_parameter_stay_out_of_the_lake(
-    account: Settings, task: Callable[..., Any]
-) -> None:
+def test_the_words_of_a_refused_parameter_stay_out_of_the_lake(account: Settings, task: Callable[..., Any]) -> None:
     context = task(image_ids=[KEY])
-    with pytest.raises(
-        AirflowFailException, match=r"ConfigError: params.image_ids\[0\]: violates pattern"
-    ) as refused:
+    with pytest.raises(AirflowFailException, match=r"ConfigError: params.image_ids\[0\]: violates pattern") as refused:
         ErasurePlanOperator(task_id="plan", settings=account).execute(context)
     assert KEY not in str(refused.value)
     assert RunContext.of(context, account).journal.read(LAST_FAILURE) is None
@@ -222,9 +209,7 @@ def test_after_an_erasure_an_older_run_may_not_go_on(
         make_run("a-night").find_or_create()
 
 
-def test_each_database_has_a_step_with_metrics_of_its_own(
-    account: Settings, task: Callable[..., Any]
-) -> None:
+def test_each_database_has_a_step_with_metrics_of_its_own(account: Settings, task: Callable[..., Any]) -> None:
     plan = plan_erasure(account, task(keys=[KEY], expected_photos=2))
     steps = [step_for(stage, plan, "c0de")["HadoopJarStep"]["Args"] for stage in ERASURE_STAGES]
     for arguments, database in zip(steps, ("fruits", "fruits_demo", "fruits_notebook"), strict=True):
@@ -332,9 +317,7 @@ def test_an_erasure_that_is_planned_again_after_its_receipt_suppresses_what_it_d
     ]
 
 
-def test_a_photo_that_a_night_has_listed_meanwhile_is_no_receipt(
-    account: Settings, task: Callable[..., Any]
-) -> None:
+def test_a_photo_that_a_night_has_listed_meanwhile_is_no_receipt(account: Settings, task: Callable[..., Any]) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     context = task(keys=[KEY], expected_photos=2)
     _, photos = carry_out(account, context)
@@ -344,9 +327,7 @@ def test_a_photo_that_a_night_has_listed_meanwhile_is_no_receipt(
     assert write_receipt(account, context, erase_exports(account, context), photos).endswith("/receipt.json")
 
 
-def test_exports_are_not_touched_while_a_run_works_by_its_listing(
-    account: Settings, task: Callable[..., Any]
-) -> None:
+def test_exports_are_not_touched_while_a_run_works_by_its_listing(account: Settings, task: Callable[..., Any]) -> None:
     context = task(keys=[KEY], expected_photos=2)
     context["ti"].xcoms["plan"] = plan_erasure(account, context)
     with pytest.raises(AirflowFailException):
@@ -376,9 +357,7 @@ def test_the_verdict_says_what_a_task_failed_of(account: Settings, task: Callabl
     plan_erasure(account, task(keys=[KEY], expected_photos=2))
     context = task(ALL_DONE | {"erase_images.wait": "failed"})
     RunContext.of(context, account).journal.note(LAST_FAILURE, stage="erase_images", cause="its disk is full")
-    with pytest.raises(
-        AirflowFailException, match="erased: erase_images: its disk is full; erase_images.wait"
-    ):
+    with pytest.raises(AirflowFailException, match="erased: erase_images: its disk is full; erase_images.wait"):
         judge_erasure(account, context)
 
 
@@ -415,8 +394,7 @@ def test_the_verdict_ends_a_cluster_whatever_the_lake_denies(
 
     monkeypatch.setattr(DatabaseLock, "holding", denied)
     monkeypatch.setattr(
-        "fruits_airflow.emr.clusters.ClusterLifecycle.end_all",
-        lambda _, timeout_s: timeouts.append(timeout_s),
+        "fruits_airflow.emr.clusters.ClusterLifecycle.end_all", lambda _, timeout_s: timeouts.append(timeout_s)
     )
     with pytest.raises(ClientError, match="AccessDenied"):
         judge_erasure(account, task(ALL_DONE))
@@ -466,9 +444,7 @@ def test_more_photos_than_the_settings_allow_are_refused(account: Settings, task
         plan_erasure(replace(account, max_erased_photos=1), task(keys=[KEY], expected_photos=2))
 
 
-def test_what_may_be_gone_already_is_suppressed_all_the_same(
-    account: Settings, task: Callable[..., Any]
-) -> None:
+def test_what_may_be_gone_already_is_suppressed_all_the_same(account: Settings, task: Callable[..., Any]) -> None:
     gone = image_id_of("images/Léo.jpg")
     plan_erasure(account, task(image_ids=[gone], expected_photos=0, allow_missing=True))
     assert read_suppressed(Lake(laptop.client("s3"), account.lake_bucket), ERASURE).image_ids == {gone}
@@ -485,9 +461,7 @@ def test_while_a_log_spells_the_key_there_is_no_receipt(account: Settings, task:
     context = task(keys=[KEY], expected_photos=2)
     exports, photos = carry_out(account, context)
     lake.write("logs/late/stderr.gz", gzip.compress(f"no JPEG: {KEY!a}".encode()))
-    with pytest.raises(
-        ErasureIncomplete, match=r"1 objects .* for example logs/late/stderr.gz; clear erase_ex"
-    ):
+    with pytest.raises(ErasureIncomplete, match=r"1 objects .* for example logs/late/stderr.gz; clear erase_ex"):
         write_receipt(account, context, exports, photos)
     exports = erase_exports(account, context)
     assert write_receipt(account, context, exports, photos).endswith("/receipt.json")
@@ -499,8 +473,7 @@ def test_an_unknown_parameter_is_refused(account: Settings, task: Callable[..., 
     context = task(keys=[KEY], expected_photos=2)
     context["dag_run"].conf = {"key": KEY}
     with pytest.raises(
-        ConfigError,
-        match="unknown key; an erasure takes allow_missing, expected_photos, image_ids, keys, prefix",
+        ConfigError, match="unknown key; an erasure takes allow_missing, expected_photos, image_ids, keys, prefix"
     ):
         plan_erasure(account, context)
 
@@ -520,7 +493,5 @@ def test_a_ceiling_that_pays_for_no_cluster_is_refused_before_anything_is_suppre
     account: Settings, task: Callable[..., Any]
 ) -> None:
     with pytest.raises(CostCeilingExceeded):
-        plan_erasure(
-            replace(account, max_cost_eur=0.01), task(image_ids=[image_id_of(KEY)], expected_photos=2)
-        )
+        plan_erasure(replace(account, max_cost_eur=0.01), task(image_ids=[image_id_of(KEY)], expected_photos=2))
     assert Lake(laptop.client("s3"), account.lake_bucket).read(suppression_key(ERASURE)) is None

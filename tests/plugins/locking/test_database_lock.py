@@ -27,10 +27,7 @@ from tests.plugins import laptop
 from tests.plugins.doubles import Double, KnownRuns
 from tests.plugins.published import set_state
 
-NIGHT, ERASURE = (
-    RunKey("test", "fruits_pipeline", "n1"),
-    RunKey("test", "erase_images", "e1"),
-)
+NIGHT, ERASURE = (RunKey("test", "fruits_pipeline", "n1"), RunKey("test", "erase_images", "e1"))
 HOUR = timedelta(hours=1)
 
 
@@ -148,9 +145,7 @@ def test_a_lock_is_taken_over_only_as_it_was_read(lock_of: Locks, lake: Lake) ->
 
 
 @pytest.mark.parametrize("content", [b"{", b"{}", b"[]", b'{"owner": {}, "region": 1}'])
-def test_an_object_that_is_not_a_lock_is_refused_with_the_remedy(
-    lock_of: Locks, lake: Lake, content: bytes
-) -> None:
+def test_an_object_that_is_not_a_lock_is_refused_with_the_remedy(lock_of: Locks, lake: Lake, content: bytes) -> None:
     lock = lock_of(NIGHT)
     lake.client.put_object(Bucket=lake.bucket, Key=lock.key, Body=content)
     with pytest.raises(ConfigError, match=r"locks/.*then remove it"):
@@ -330,9 +325,7 @@ def test_two_that_name_the_same_databases_in_another_order_do_not_wait_for_each_
 
 def test_a_resumed_erasure_keeps_no_lock_while_it_may_not_go_on(make_run: Callable[..., RunContext]) -> None:
     erasing, demo = make_run("manual__erasure", dag_id="erase_images"), make_run("manual__demo")
-    erasing = replace(
-        erasing, plan=erasing.plan.model_copy(update={"locked_databases": ("fruits", "fruits_demo")})
-    )
+    erasing = replace(erasing, plan=erasing.plan.model_copy(update={"locked_databases": ("fruits", "fruits_demo")}))
     demo.lock("fruits_demo").take(now() + HOUR)
     with pytest.raises(LockHeld):
         erasing.find_or_create()

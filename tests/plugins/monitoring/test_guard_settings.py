@@ -56,12 +56,8 @@ def test_a_mistake_elsewhere_leaves_a_guard_its_settings(
     assert "the pipeline cannot run" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("notify", "pigeon"), ("publish_by_hour", "25"), ("region", "us-east-1")]
-)
-def test_a_guard_takes_the_default_of_its_own_setting_that_is_wrong(
-    tmp_path: Path, key: str, value: str
-) -> None:
+@pytest.mark.parametrize(("key", "value"), [("notify", "pigeon"), ("publish_by_hour", "25"), ("region", "us-east-1")])
+def test_a_guard_takes_the_default_of_its_own_setting_that_is_wrong(tmp_path: Path, key: str, value: str) -> None:
     settings = load_guard_settings(settings_file(tmp_path, **{key: value}), {})
     defaults = {"notify": "log", "publish_by_hour": 8, "region": "eu-west-1"}
     assert getattr(settings, key) == defaults[key]

@@ -18,12 +18,7 @@ from fruits_airflow.config.errors import ClustersUnseen, ResidencyError
 from fruits_airflow.emr.clusters import LIVE_STATES, describe_cluster, find_clusters
 from fruits_airflow.locking.airflow_runs import AirflowRuns
 from fruits_airflow.monitoring import janitor
-from fruits_airflow.monitoring.janitor import (
-    expiry_of,
-    free_abandoned_locks,
-    regions_of,
-    sweep_clusters,
-)
+from fruits_airflow.monitoring.janitor import expiry_of, free_abandoned_locks, regions_of, sweep_clusters
 from fruits_airflow.runs.notices import Notice
 from fruits_airflow.runs.run_context import RunContext
 
@@ -128,12 +123,9 @@ def test_a_cluster_without_the_tags_is_never_touched(run: RunContext, missing: s
 
 
 @pytest.mark.parametrize(
-    ("deadline", "ended"),
-    [(None, False), ("soon", False), ("2020-01-01T00:00:00", True), ("2999-01-01", False)],
+    ("deadline", "ended"), [(None, False), ("soon", False), ("2020-01-01T00:00:00", True), ("2999-01-01", False)]
 )
-def test_a_deadline_that_cannot_be_read_condemns_nobody(
-    run: RunContext, deadline: str | None, ended: bool
-) -> None:
+def test_a_deadline_that_cannot_be_read_condemns_nobody(run: RunContext, deadline: str | None, ended: bool) -> None:
     cluster = describe_cluster(run.client, run.find_or_create().job_flow_id)
     tags = {name: value for name, value in cluster.tags.items() if name != "deadline"}
     tags |= {"deadline": deadline} if deadline else {}
@@ -210,9 +202,7 @@ def test_one_that_refuses_to_end_is_told_and_the_others_end(
     assert notices[0].cost_eur is not None
 
 
-def test_a_region_that_is_closed_to_us_holds_no_cluster_of_ours(
-    run: RunContext, emr: Callable[..., None]
-) -> None:
+def test_a_region_that_is_closed_to_us_holds_no_cluster_of_ours(run: RunContext, emr: Callable[..., None]) -> None:
     emr("eu-south-2", get_paginator=denied("UnrecognizedClientException"))
     assert sweep_clusters(run.settings, context_of(run)) == []
 
@@ -274,12 +264,8 @@ def test_a_region_that_cannot_be_looked_at_is_told_when_no_further_attempt_will_
     context["ti"].try_number, context["ti"].max_tries = attempt, 2
     with pytest.raises(ClustersUnseen) as error:
         sweep_clusters(run.settings, context)
-    assert not isinstance(error.value, AirflowFailException), (
-        "Airflow must try again, so that the last can tell"
-    )
-    assert [(notice.anchor, "eu-west-3: " in notice.cause) for notice in notices] == [
-        ("clusters-unseen", True)
-    ] * count
+    assert not isinstance(error.value, AirflowFailException), "Airflow must try again, so that the last can tell"
+    assert [(notice.anchor, "eu-west-3: " in notice.cause) for notice in notices] == [("clusters-unseen", True)] * count
 
 
 def test_a_cluster_that_stays_ends_the_attempts_so_what_is_unseen_is_told_at_once(
@@ -406,9 +392,7 @@ def test_a_run_that_is_unknown_keeps_its_lock_until_its_deadline(run: RunContext
     assert reason.endswith("its deadline has passed, and neither run nor cluster of it is alive")
 
 
-def test_an_ended_run_keeps_its_lock_until_its_cluster_is_seen_ended(
-    run: RunContext, emr: Callable[..., None]
-) -> None:
+def test_an_ended_run_keeps_its_lock_until_its_cluster_is_seen_ended(run: RunContext, emr: Callable[..., None]) -> None:
     run = replace(run, settings=replace(run.settings, list_consistency_s=0.0))
     run.find_or_create()
     ended, real = KnownRuns(ended={run.identity.run_id}), run.client

@@ -12,12 +12,7 @@ from fruits_airflow.config.settings import Settings
 from fruits_airflow.monitoring import publication_check
 from fruits_airflow.monitoring.publication_check import check_publication, check_schedule, last_due
 from fruits_airflow.runs.notices import Notice
-from fruits_airflow.runs.publication import (
-    Fingerprint,
-    PublicationState,
-    Settled,
-    read_state,
-)
+from fruits_airflow.runs.publication import Fingerprint, PublicationState, Settled, read_state
 from fruits_airflow.storage.lake import Lake, run_key
 from pendulum import DateTime
 
@@ -41,9 +36,7 @@ def notices(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "skipped"])
-def test_a_night_that_ended_well_is_fine(
-    account: Settings, lake: Lake, notices: list[Notice], outcome: str
-) -> None:
+def test_a_night_that_ended_well_is_fine(account: Settings, lake: Lake, notices: list[Notice], outcome: str) -> None:
     set_state(lake, "fruits", PublicationState(settled=Settled("n1", "2026-01-10T01:40:00+00:00", outcome)))  # type: ignore[arg-type]
     assert check_publication(account, NOW) == "n1"
     assert notices == []
@@ -66,9 +59,7 @@ def test_a_pipeline_that_never_ran_is_noticed(account: Settings, notices: list[N
     assert len(notices) == 1
 
 
-def test_a_lake_that_cannot_be_read_is_no_reason_to_keep_quiet(
-    account: Settings, notices: list[Notice]
-) -> None:
+def test_a_lake_that_cannot_be_read_is_no_reason_to_keep_quiet(account: Settings, notices: list[Notice]) -> None:
     with pytest.raises(AirflowFailException, match="cannot be read: .*NoSuchBucket"):
         check_publication(replace(account, lake_bucket="no-such-lake"), NOW)
     assert [(notice.anchor, notice.cost_eur) for notice in notices] == [("no-publication", None)]
@@ -112,9 +103,7 @@ def test_a_broken_record_is_no_reason_to_keep_quiet(
         ("2026-01-10T07:00+00:00", "2026-01-10T01:00+00:00"),
     ],
 )
-def test_a_night_is_due_when_airflow_begins_it_also_when_clocks_change(
-    account: Settings, now: str, due: str
-) -> None:
+def test_a_night_is_due_when_airflow_begins_it_also_when_clocks_change(account: Settings, now: str, due: str) -> None:
     timetable = CronTriggerTimetable(account.schedule or "", timezone=account.timezone)
     assert timetable._get_prev(DateTime.fromisoformat(now)) == datetime.fromisoformat(due)
     assert last_due(account, datetime.fromisoformat(now)).astimezone(UTC) == datetime.fromisoformat(due)

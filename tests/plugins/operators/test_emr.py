@@ -7,12 +7,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from botocore.exceptions import ClientError, ReadTimeoutError
-from fruits_airflow.config.errors import (
-    CodeMismatch,
-    ConfigError,
-    FruitsError,
-    LockHeld,
-)
+from fruits_airflow.config.errors import CodeMismatch, ConfigError, FruitsError, LockHeld
 from fruits_airflow.operators.plan import PlanOperator
 from fruits_airflow.runs import preparation
 from fruits_airflow.runs.failures import record_failure
@@ -53,9 +48,7 @@ def test_an_aws_error_is_recorded_by_the_last_attempt_only(
     assert cause(run) == ((task, f"ClientError: {THROTTLED}") if noted else None)
 
 
-def test_code_that_is_not_what_its_digest_says_is_noted(
-    run: RunContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_code_that_is_not_what_its_digest_says_is_noted(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparation, "upload_bundle", fails(CodeMismatch("another's")))
     with pytest.raises(AirflowFailException, match="CodeMismatch"):
         upload_code(run.settings, context_of(run))

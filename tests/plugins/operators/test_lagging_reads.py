@@ -47,9 +47,7 @@ def step(settings: Settings, event: dict[str, Any]) -> None:
     sensor.execute_complete({}, IDS | event)  # type: ignore[arg-type]
 
 
-def test_a_ready_cluster_is_not_ended_because_a_look_shows_it_starting(
-    settings: Settings, shows: Any
-) -> None:
+def test_a_ready_cluster_is_not_ended_because_a_look_shows_it_starting(settings: Settings, shows: Any) -> None:
     asked_to_end = shows("STARTING", "PENDING")
     ready(settings, {"status": "ready", "state": "WAITING"})
     assert asked_to_end == []

@@ -25,16 +25,7 @@ from fruits_airflow.storage.run_notes import LAST_FAILURE
 
 from tests.plugins import laptop
 from tests.plugins.airflow_context import context_of
-from tests.plugins.locking.test_database_lock import (
-    ERASURE,
-    HOUR,
-    NIGHT,
-    Locks,
-    lake,
-    lock_of,
-    now,
-    release,
-)
+from tests.plugins.locking.test_database_lock import ERASURE, HOUR, NIGHT, Locks, lake, lock_of, now, release
 from tests.plugins.published import set_state
 
 __all__ = ["lake", "lock_of"]  # fixtures
@@ -55,9 +46,7 @@ class Waiting(LockWaitingOperator):
         raise AirflowFailException(str(held))
 
 
-def test_a_task_waits_without_a_worker_and_goes_on_when_the_lock_is_free(
-    lock_of: Locks, account: Settings
-) -> None:
+def test_a_task_waits_without_a_worker_and_goes_on_when_the_lock_is_free(lock_of: Locks, account: Settings) -> None:
     lock_of(ERASURE).take(now() + HOUR)
     task = Waiting(lock=lock_of(NIGHT), settings=account)
     with pytest.raises(TaskDeferred) as first:
@@ -86,9 +75,7 @@ def planner(run: RunContext) -> tuple[PlanOperator, Any]:
     return PlanOperator(task_id="plan", settings=run.settings), context
 
 
-def test_a_plan_waits_for_an_erasure_and_writes_no_listing(
-    planner: tuple[PlanOperator, Any], run: RunContext
-) -> None:
+def test_a_plan_waits_for_an_erasure_and_writes_no_listing(planner: tuple[PlanOperator, Any], run: RunContext) -> None:
     erasing = replace(run.lock("fruits"), owner=ERASURE)
     erasing.take(now() + HOUR)
     task, context = planner
@@ -123,11 +110,7 @@ def test_a_plan_that_has_waited_too_long_is_refused_in_the_record(
     ],
 )
 def test_that_the_wait_for_the_lock_gave_no_news_is_noted(
-    planner: tuple[PlanOperator, Any],
-    run: RunContext,
-    reason: str,
-    raised: type[Exception],
-    cause: str,
+    planner: tuple[PlanOperator, Any], run: RunContext, reason: str, raised: type[Exception], cause: str
 ) -> None:
     task, context = planner
     with pytest.raises(raised):
@@ -145,9 +128,7 @@ def test_a_refused_plan_takes_no_lock(planner: tuple[PlanOperator, Any], run: Ru
     assert run.lock("fruits").read() is None
 
 
-def test_a_night_that_finds_nothing_to_do_has_ended_well(
-    planner: tuple[PlanOperator, Any], run: RunContext
-) -> None:
+def test_a_night_that_finds_nothing_to_do_has_ended_well(planner: tuple[PlanOperator, Any], run: RunContext) -> None:
     task, context = planner
     published = Fingerprint(**task.execute(context)["fingerprint"])
     set_state(run.lake, "fruits", PublicationState(published=published))

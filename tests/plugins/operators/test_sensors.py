@@ -130,16 +130,12 @@ def test_a_cluster_whose_bootstrap_fails_is_no_ready_cluster(run: RunContext) ->
     assert cause(run) == ("ready", str(failed.value))
 
 
-def test_a_cluster_that_does_not_start_in_time_is_ended_so_that_a_retry_makes_another(
-    run: RunContext,
-) -> None:
+def test_a_cluster_that_does_not_start_in_time_is_ended_so_that_a_retry_makes_another(run: RunContext) -> None:
     context = context_of(run)
     ready = ClusterReadySensor(task_id="ready", settings=run.settings)
     stuck = run.find_or_create().job_flow_id
     with pytest.raises(ClusterLost, match="start_timeout_minutes"):
-        ready.resume_execution(
-            "execute_complete", {"event": {"status": "timeout", "job_flow_id": stuck}}, context
-        )
+        ready.resume_execution("execute_complete", {"event": {"status": "timeout", "job_flow_id": stuck}}, context)
     assert (cause(run) or ("", ""))[1].startswith(f"ClusterLost: {stuck} is still ")
     until(lambda: clusters.describe_cluster(run.client, stuck).state not in LIVE_STATES)
     assert run.find_or_create().job_flow_id != stuck
@@ -168,9 +164,7 @@ def test_that_a_cluster_refuses_to_end_does_not_hide_that_it_did_not_start(
 
 
 @pytest.mark.parametrize(("further", "noted"), [(1, False), (0, True)])
-def test_why_run_job_flow_was_refused_is_noted_by_the_last_attempt(
-    run: RunContext, further: int, noted: bool
-) -> None:
+def test_why_run_job_flow_was_refused_is_noted_by_the_last_attempt(run: RunContext, further: int, noted: bool) -> None:
     settings, context = replace(run.settings, service_role="no-such-role"), context_of(run)
     context["ti"].max_tries = context["ti"].try_number - 1 + further
     with pytest.raises(ClientError, match="no-such-role") as failed:
@@ -186,17 +180,12 @@ def test_when_airflow_gives_up_waiting_for_a_cluster_it_is_noted(run: RunContext
     assert cause(run) == ("cluster_ready", NO_NEWS)
 
 
-def test_a_retry_gives_a_stuck_cluster_no_further_half_hour(
-    run: RunContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_retry_gives_a_stuck_cluster_no_further_half_hour(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     starting = replace(run.find_or_create(), state="STARTING")
     monkeypatch.setattr(RunContext, "find_or_create", lambda _: starting)
     with pytest.raises(TaskDeferred) as deferred:
         ClusterReadySensor(task_id="ready", settings=run.settings).execute(context_of(run))
-    assert (
-        deferred.value.trigger.deadline
-        == starting.created_at.timestamp() + run.settings.start_timeout_minutes * 60
-    )
+    assert deferred.value.trigger.deadline == starting.created_at.timestamp() + run.settings.start_timeout_minutes * 60
 
 
 def test_killing_the_create_task_needs_no_answer_of_run_job_flow(run: RunContext) -> None:
@@ -267,9 +256,7 @@ def test_a_step_that_failed_before_the_wait_began_is_not_tried_again(
     assert [state for _, state in steps(run, added["job_flow_id"])] == ["FAILED"]
 
 
-def test_clearing_only_the_failed_wait_tries_the_step_again(
-    run: RunContext, does: Callable[[str], None]
-) -> None:
+def test_clearing_only_the_failed_wait_tries_the_step_again(run: RunContext, does: Callable[[str], None]) -> None:
     context, added = begin(run, does, "exit 1")
     with pytest.raises(AirflowFailException):
         drive(sensor(run), context)
@@ -463,9 +450,7 @@ def test_the_wait_ends_no_later_than_the_cluster_must(run: RunContext, does: Cal
     assert deferred.value.timeout > timedelta(seconds=cluster.deadline.timestamp() - time.time())
 
 
-def test_clearing_or_marking_a_waiting_task_cancels_its_step(
-    run: RunContext, does: Callable[[str], None]
-) -> None:
+def test_clearing_or_marking_a_waiting_task_cancels_its_step(run: RunContext, does: Callable[[str], None]) -> None:
     _, added = begin(run, does, "sleep 60")
     asyncio.run(trigger_of(run, added).on_kill())
     assert ended(run.step_submitter(added["job_flow_id"]), added["step_id"]).state == "CANCELLED"
@@ -495,9 +480,7 @@ def test_a_step_that_is_cancelled_after_the_cleared_wait_found_it_is_done_once_m
     assert [state for _, state in steps(run, added["job_flow_id"])] == ["CANCELLED", "COMPLETED"]
 
 
-def test_a_step_that_is_cancelled_again_is_not_done_once_more(
-    run: RunContext, does: Callable[[str], None]
-) -> None:
+def test_a_step_that_is_cancelled_again_is_not_done_once_more(run: RunContext, does: Callable[[str], None]) -> None:
     context, added = begin(run, does, "sleep 60")
     with pytest.raises(TaskDeferred) as first:
         sensor(run).execute(context)
@@ -519,11 +502,7 @@ def test_a_cleared_waits_step_that_its_cluster_took_along_is_not_done_once_more(
         sensor(run).execute(context)
     context["ti"].try_number = 2
     run.client.terminate_job_flows(JobFlowIds=[added["job_flow_id"]])
-    event = fire(first.value.trigger) | {
-        "status": "ended",
-        "state": "CANCELLED",
-        "reason": "its cluster ended",
-    }
+    event = fire(first.value.trigger) | {"status": "ended", "state": "CANCELLED", "reason": "its cluster ended"}
     with pytest.raises(AirflowFailException, match="ended on purpose"):
         sensor(run).execute_complete(context, event)
 
@@ -588,23 +567,13 @@ def test_the_wait_for_a_step_of_a_cluster_that_emr_does_not_know_ends_after_the_
         sensor(run).execute_complete(context_of(run), event)
 
 
-def test_a_cluster_that_emr_does_not_show_yet_is_waited_for_within_the_consistency_window(
-    run: RunContext,
-) -> None:
+def test_a_cluster_that_emr_does_not_show_yet_is_waited_for_within_the_consistency_window(run: RunContext) -> None:
     assert fire(trigger_of(run, UNKNOWN, seconds=0.5))["status"] == "timeout"
 
 
-def test_the_wait_for_a_cluster_that_emr_does_not_know_ends_after_the_consistency_window(
-    run: RunContext,
-) -> None:
-    watched = {
-        "job_flow_id": UNKNOWN["job_flow_id"],
-        "deadline": time.time() + 3600,
-        "region_name": run.region,
-    }
-    event = fire(
-        ClusterReadyTrigger(**watched, settle_s=0, consistency_s=0.3, waiter_delay=0.1, aws_conn_id=None)
-    )
+def test_the_wait_for_a_cluster_that_emr_does_not_know_ends_after_the_consistency_window(run: RunContext) -> None:
+    watched = {"job_flow_id": UNKNOWN["job_flow_id"], "deadline": time.time() + 3600, "region_name": run.region}
+    event = fire(ClusterReadyTrigger(**watched, settle_s=0, consistency_s=0.3, waiter_delay=0.1, aws_conn_id=None))
     assert event["status"] == "unknown"
     with pytest.raises(ClusterLost, match="EMR does not know j-UNKNOWN"):
         ClusterReadySensor(task_id="ready", settings=run.settings).execute_complete(context_of(run), event)
@@ -637,9 +606,7 @@ def test_a_poll_that_fails_is_repeated(run: RunContext, does: Callable[[str], No
     assert len(looks) >= 3
 
 
-def test_a_trigger_does_not_poll_before_its_settle_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_trigger_does_not_poll_before_its_settle_time(monkeypatch: pytest.MonkeyPatch) -> None:
     begun = time.monotonic()
     looked: list[float] = []
 
@@ -652,12 +619,7 @@ def test_a_trigger_does_not_poll_before_its_settle_time(
 
     monkeypatch.setattr(StepTrigger, "hook", hook)
     trigger = StepTrigger(
-        job_flow_id="j",
-        step_id="s",
-        deadline=time.time() + 60,
-        settle_s=0.3,
-        consistency_s=60,
-        waiter_delay=0.1,
+        job_flow_id="j", step_id="s", deadline=time.time() + 60, settle_s=0.3, consistency_s=60, waiter_delay=0.1
     )
     with pytest.raises(Looked):
         fire(trigger)

@@ -9,18 +9,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.stage_steps import STAGES
-from fruits_airflow.records.digests import (
-    NODE_FILES,
-    changes,
-    digest_files,
-    record_digest,
-)
-from fruits_airflow.records.models import (
-    RunRecord,
-    read_record,
-    stage_file,
-    write_record,
-)
+from fruits_airflow.records.digests import NODE_FILES, changes, digest_files, record_digest
+from fruits_airflow.records.models import RunRecord, read_record, stage_file, write_record
 from fruits_airflow.runs import verdict
 from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.runs.run_status import WORK_TASKS
@@ -104,9 +94,7 @@ def test_an_erasure_that_died_before_its_write_ends_with_a_true_digest(lake: Lak
     assert changes(read_record(lake, RUN), present(lake)) == {}
 
 
-@pytest.mark.parametrize(
-    "key", ["logs/j-1/stderr.gz", f"runs/{RUN}/journal/last_failure.json", "runs/x/run.json"]
-)
+@pytest.mark.parametrize("key", ["logs/j-1/stderr.gz", f"runs/{RUN}/journal/last_failure.json", "runs/x/run.json"])
 def test_what_has_no_recorded_digest_gets_none(lake: Lake, record: RunRecord, key: str) -> None:
     record_digest(lake, key, b"after")
     assert read_record(lake, RUN) == record

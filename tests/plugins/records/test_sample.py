@@ -27,9 +27,7 @@ def test_a_sample_is_read_as_it_was_written() -> None:
 
 def test_a_value_that_is_too_large_or_of_another_type_is_null() -> None:
     thumbnails = [b"x" * (MAX_THUMBNAIL_BYTES + 1), b"y"]
-    rows = decode_sample(
-        parquet(label=["z" * 5000, "b"], pc1=["text", "1"], thumbnail=thumbnails)
-    ).to_pydict()
+    rows = decode_sample(parquet(label=["z" * 5000, "b"], pc1=["text", "1"], thumbnail=thumbnails)).to_pydict()
     assert rows["label"] == ["z" * MAX_LABEL, "b"]
     assert rows["pc1"] == rows["pc2"] == [None, None]
     assert rows["thumbnail"] == [None, b"y"]

@@ -25,13 +25,7 @@ RUN = "scheduled__2026-01-01T02:00:00+00:00"
 @pytest.fixture
 def lake(account: Settings) -> Lake:
     lake_of_run = Lake(laptop.client("s3"), account.lake_bucket)
-    for name in (
-        "report.html",
-        "pca.parquet",
-        "presentation.pdf",
-        "listing.parquet",
-        "sample.parquet",
-    ):
+    for name in ("report.html", "pca.parquet", "presentation.pdf", "listing.parquet", "sample.parquet"):
         lake_of_run.write(run_key(RUN, name), name.encode())
     digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("report.html", "pca.parquet")}
     write_record(lake_of_run, RunRecord(run_id=RUN, state="succeeded", digests=digests))
@@ -50,10 +44,7 @@ def test_a_nodes_file_without_a_recorded_digest_is_not_shared(lake: Lake) -> Non
     with pytest.raises(ConfigError, match=r"pca\.parquet was never judged"):
         share_run(lake.client, lake.bucket, RUN, 1)
     lake.remove(run_key(RUN, "pca.parquet"))
-    assert {link.name for link in share_run(lake.client, lake.bucket, RUN, 1)} == {
-        "report.html",
-        "presentation.pdf",
-    }
+    assert {link.name for link in share_run(lake.client, lake.bucket, RUN, 1)} == {"report.html", "presentation.pdf"}
 
 
 def test_report_export_and_pdf_can_be_opened_and_nothing_else_is_given(lake: Lake) -> None:
@@ -108,4 +99,4 @@ def test_the_command_prints_links_that_open(lake: Lake, account: Settings) -> No
     with urllib.request.urlopen(urls[0], timeout=10) as reply:
         assert reply.status == 200
     assert "X-Amz-Expires=86400" in urls[0]
-    assert share(account, "nobody").stderr.startswith("ERROR ConfigError: RUN")
+    assert share(account, "nobody").stderr.startswith("ERROR: RUN")

@@ -36,9 +36,7 @@ class Counted:
         self.bucket = bucket
 
     def put(self, run_id: str, name: str = "run.json", content: Any = None) -> None:
-        body = (
-            content if isinstance(content, bytes) else json.dumps(content or {"state": "succeeded"}).encode()
-        )
+        body = content if isinstance(content, bytes) else json.dumps(content or {"state": "succeeded"}).encode()
         self.s3.put_object(Bucket=self.bucket, Key=f"runs/{run_id}/{name}", Body=body)
 
 
@@ -64,12 +62,7 @@ def test_the_date_of_a_run_is_in_its_id(run_id: str, date: datetime | None) -> N
 
 
 def test_runs_come_newest_first_whatever_began_them(lake: Counted) -> None:
-    ids = [
-        RUN,
-        "manual__2026-01-11T09:00:00+00:00",
-        "demo__2026-01-13T09-00-00",
-        "zz__2025-01-01T00:00:00+00:00",
-    ]
+    ids = [RUN, "manual__2026-01-11T09:00:00+00:00", "demo__2026-01-13T09-00-00", "zz__2025-01-01T00:00:00+00:00"]
     for run_id in ids:
         lake.put(run_id)
     assert lake.archive.run_ids() == [ids[2], ids[0], ids[1], ids[3]]
@@ -124,9 +117,7 @@ def test_a_record_that_has_not_changed_is_not_sent_again_and_one_that_has_is_see
         (b" " * (MAX_RECORD_BYTES + 1), "at most 1,000,000 are read"),
     ],
 )
-def test_a_record_that_cannot_be_read_is_a_problem_of_that_run_alone(
-    content: bytes, words: str, lake: Counted
-) -> None:
+def test_a_record_that_cannot_be_read_is_a_problem_of_that_run_alone(content: bytes, words: str, lake: Counted) -> None:
     lake.put(RUN, content=content)
     lake.put("other", content={"state": "failed"})
     broken, other = lake.archive.records([RUN, "other"])
@@ -157,9 +148,7 @@ def test_what_else_of_a_run_cannot_be_read_is_named(lake: Counted) -> None:
 
 def test_a_file_that_is_not_as_the_verdict_judged_it_is_named(lake: Counted) -> None:
     metrics = {"featurize": b'{"seconds": 3}', "publish": b'{"published": true}'}
-    digests = {
-        f"stages/{stage}.json": hashlib.sha256(content).hexdigest() for stage, content in metrics.items()
-    }
+    digests = {f"stages/{stage}.json": hashlib.sha256(content).hexdigest() for stage, content in metrics.items()}
     lake.put(RUN, content={"state": "succeeded", "digests": digests | {"report.html": "0" * 64}})
     for stage, content in metrics.items():
         lake.put(RUN, f"stages/{stage}.json", content)
@@ -193,9 +182,7 @@ def test_the_place_of_a_run_that_goes_on_is_known_from_its_plan(
 def test_a_sample_that_decodes_to_gigabytes_is_a_problem_of_the_page_alone(lake: Counted) -> None:
     lake.put(RUN)
     out = io.BytesIO()
-    pq.write_table(
-        pa.table({"label": ["a" * 400_000_000], "pc1": [1.0], "pc2": [1.0]}), out, compression="zstd"
-    )
+    pq.write_table(pa.table({"label": ["a" * 400_000_000], "pc1": [1.0], "pc2": [1.0]}), out, compression="zstd")
     lake.put(RUN, "sample.parquet", out.getvalue())
     run = lake.archive.run(RUN)
     assert run

@@ -111,9 +111,7 @@ def test_a_failed_gate_stops_at_publish(run: dict[str, Any], stages: dict[str, A
     assert failed.text.index("reject_rate failed 0.4 0.2") < failed.text.index("keys_match passed")
 
 
-def test_a_run_that_failed_after_publishing_says_that_it_published(
-    run: dict[str, Any], stages: dict[str, Any]
-) -> None:
+def test_a_run_that_failed_after_publishing_says_that_it_published(run: dict[str, Any], stages: dict[str, Any]) -> None:
     run["state"] = "failed"
     assert "The PCA was published before the run failed." in Page(render(run, stages, None)).text
 

@@ -12,30 +12,14 @@ import pyarrow as pa
 import pytest
 from fruits_airflow.report import units
 from fruits_airflow.report.curve import round_numbers, variance_curve
-from fruits_airflow.report.pca_map import (
-    ASPECT,
-    COLOURS,
-    MAX_POINTS,
-    SHAPES,
-    THUMBNAIL,
-    PcaMap,
-    data_uri,
-    pca_map,
-)
+from fruits_airflow.report.pca_map import ASPECT, COLOURS, MAX_POINTS, SHAPES, THUMBNAIL, PcaMap, data_uri, pca_map
 
 JPEG = b"\xff\xd8\xff\xe0 and so on"
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [
-        (0, "0 B"),
-        (999, "999 B"),
-        (1536, "1.5 kB"),
-        (999_960, "1.0 MB"),
-        (312_000, "312 kB"),
-        (2.5e9, "2.5 GB"),
-    ],
+    [(0, "0 B"), (999, "999 B"), (1536, "1.5 kB"), (999_960, "1.0 MB"), (312_000, "312 kB"), (2.5e9, "2.5 GB")],
 )
 def test_bytes_have_three_digits_and_a_unit(value: float, text: str) -> None:
     assert units.size(value).replace(units.NBSP, " ") == text
@@ -43,29 +27,18 @@ def test_bytes_have_three_digits_and_a_unit(value: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [
-        (0, "0.0 s"),
-        (4.21, "4.2 s"),
-        (9.96, "10 s"),
-        (119.4, "119 s"),
-        (192, "3 min 12 s"),
-        (3840, "1 h 04 min"),
-    ],
+    [(0, "0.0 s"), (4.21, "4.2 s"), (9.96, "10 s"), (119.4, "119 s"), (192, "3 min 12 s"), (3840, "1 h 04 min")],
 )
 def test_seconds_are_read_as_a_person_says_them(value: float, text: str) -> None:
     assert units.seconds(value).replace(units.NBSP, " ") == text
 
 
-@pytest.mark.parametrize(
-    ("value", "text"), [(0, "€0.00"), (0.0377, "€0.0377"), (0.4179, "€0.42"), (1234, "€1,234.00")]
-)
+@pytest.mark.parametrize(("value", "text"), [(0, "€0.00"), (0.0377, "€0.0377"), (0.4179, "€0.42"), (1234, "€1,234.00")])
 def test_small_sums_keep_their_digits(value: float, text: str) -> None:
     assert units.euros(value) == text
 
 
-@pytest.mark.parametrize(
-    ("share", "text"), [(0.95, "95.0 %"), (1, "100.0 %"), (0.99999, "99.9 %"), (0, "0.0 %")]
-)
+@pytest.mark.parametrize(("share", "text"), [(0.95, "95.0 %"), (1, "100.0 %"), (0.99999, "99.9 %"), (0, "0.0 %")])
 def test_a_share_is_never_rounded_up_to_all(share: float, text: str) -> None:
     assert units.percent(share).replace(units.NBSP, " ") == text
 
@@ -92,8 +65,7 @@ def test_what_is_no_number_is_not_known(junk: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
-    [(None, "not known"), (True, "yes"), (600.0, "600"), (0.0033, "0.0033"), ("abc", "abc")],
+    ("value", "text"), [(None, "not known"), (True, "yes"), (600.0, "600"), (0.0033, "0.0033"), ("abc", "abc")]
 )
 def test_a_checks_value_shows_whatever_its_type(value: object, text: str) -> None:
     assert units.value(value) == text
@@ -172,9 +144,7 @@ def test_thumbnails_never_cover_one_another() -> None:
     shown = [point for point in drawn(table(600)).points if point.is_drawn]
     assert 50 < len(shown) < 600
     for point, other in combinations(shown, 2):
-        assert (
-            abs(point.x - other.x) >= THUMBNAIL - 0.02 or abs(point.y - other.y) >= THUMBNAIL * ASPECT - 0.02
-        )
+        assert abs(point.x - other.x) >= THUMBNAIL - 0.02 or abs(point.y - other.y) >= THUMBNAIL * ASPECT - 0.02
 
 
 def test_every_point_lies_inside_with_room_for_its_thumbnail() -> None:
@@ -207,9 +177,7 @@ def test_labels_differ_in_colour_or_shape() -> None:
 
 
 def test_photos_without_label_come_last_in_the_legend() -> None:
-    plot = drawn(
-        pa.table({"label": ["zucchini", None, "apple"], "pc1": [1.0, 2.0, 3.0], "pc2": [1.0, 2.0, 3.0]})
-    )
+    plot = drawn(pa.table({"label": ["zucchini", None, "apple"], "pc1": [1.0, 2.0, 3.0], "pc2": [1.0, 2.0, 3.0]}))
     assert [label.name for label in plot.labels] == ["apple", "zucchini", "no label"]
 
 

@@ -33,9 +33,7 @@ def leaves(record: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
     """The path to every part of a nested record, inner parts included."""
     if path:
         yield path
-    parts = (
-        record.items() if isinstance(record, dict) else enumerate(record) if isinstance(record, list) else ()
-    )
+    parts = record.items() if isinstance(record, dict) else enumerate(record) if isinstance(record, list) else ()
     for key, part in parts:
         yield from leaves(part, (*path, key))
 
@@ -90,12 +88,8 @@ def test_no_wrong_part_stops_the_report_or_shows_as_a_number(
         assert not re.search(r"\b(nan|inf|None)\b", text), path
 
 
-def test_rows_without_usable_coordinates_are_counted_not_drawn(
-    run: dict[str, Any], stages: dict[str, Any]
-) -> None:
-    sample = pa.table(
-        {"label": ["a"] * 4, "pc1": [1.0, float("nan"), None, 1e300], "pc2": [1.0, 1.0, 1.0, 1.0]}
-    )
+def test_rows_without_usable_coordinates_are_counted_not_drawn(run: dict[str, Any], stages: dict[str, Any]) -> None:
+    sample = pa.table({"label": ["a"] * 4, "pc1": [1.0, float("nan"), None, 1e300], "pc2": [1.0, 1.0, 1.0, 1.0]})
     drawn = Page(render(run, stages, sample))
     assert len(drawn.classed("pt")) == 1
     assert "3 rows had no usable coordinates" in drawn.text
@@ -120,10 +114,7 @@ def filled(item: Any, size: int = MEGABYTE) -> list[Any]:
     [
         ("rejects_by_code", {f"{n}{HOSTILE}": n for n in range(12_000)}),
         ("quality", {"checks": {f"{n}{HOSTILE}": {"ok": False, "value": "&" * 50} for n in range(6_000)}}),
-        (
-            "reject_examples",
-            filled({"source_key": HOSTILE * 10, "error_code": "&" * 400, "detail": "\u202e" * 400}),
-        ),
+        ("reject_examples", filled({"source_key": HOSTILE * 10, "error_code": "&" * 400, "detail": "\u202e" * 400})),
         ("variance_curve", filled(0.5)),
         ("mode", "\u202e" * MEGABYTE),
         ("region", "&" * MEGABYTE),

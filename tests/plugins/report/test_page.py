@@ -135,9 +135,7 @@ def test_the_page_follows_the_readers_colours_and_prints(page: Page) -> None:
         assert rule in page.html
 
 
-def test_drift_says_whether_earlier_vectors_stay_comparable(
-    run: dict[str, Any], stages: dict[str, Any]
-) -> None:
+def test_drift_says_whether_earlier_vectors_stay_comparable(run: dict[str, Any], stages: dict[str, Any]) -> None:
     stages["reduce_pca"]["drift"] = DRIFT
     kept = Page(render(run, stages, None)).text
     assert "vectors of earlier runs stay comparable" in kept
@@ -145,9 +143,7 @@ def test_drift_says_whether_earlier_vectors_stay_comparable(
     assert "Variance lost by keeping the published PCA model 0.4 % 2.0 %" in kept
     moved = DRIFT | {"new_basis": True, "reason": "the bases are 20.00 degrees apart, limit 15"}
     stages["reduce_pca"]["drift"] = moved
-    assert (
-        "A new PCA model, because the bases are 20.00 degrees apart" in Page(render(run, stages, None)).text
-    )
+    assert "A new PCA model, because the bases are 20.00 degrees apart" in Page(render(run, stages, None)).text
 
 
 def test_a_first_run_has_nothing_to_compare_with(run: dict[str, Any], stages: dict[str, Any]) -> None:

@@ -99,9 +99,7 @@ def test_a_lake_that_never_answers_is_given_up_while_the_reader_still_waits(
 
 
 @pytest.mark.parametrize("path", ["/", "/runs/manual__1", "/steps/j-1/s-1", "/page.js", "/anything"])
-def test_who_may_not_read_the_dags_runs_gets_nothing(
-    path: str, client: TestClient, manager: AuthManager
-) -> None:
+def test_who_may_not_read_the_dags_runs_gets_nothing(path: str, client: TestClient, manager: AuthManager) -> None:
     manager.allowed = False
     reply = client.get(path)
     assert reply.status_code == 403
@@ -126,15 +124,11 @@ def test_a_run_is_called_what_its_folder_is_called(client: TestClient, deployed:
 def test_the_list_marks_a_simulated_run(client: TestClient, deployed: Settings) -> None:
     for run_id, simulated in (("manual__1", True), ("manual__2", False)):
         record = json.dumps({"state": "succeeded", "simulated": simulated}).encode()
-        laptop.client("s3").put_object(
-            Bucket=deployed.lake_bucket, Key=f"runs/{run_id}/run.json", Body=record
-        )
+        laptop.client("s3").put_object(Bucket=deployed.lake_bucket, Key=f"runs/{run_id}/run.json", Body=record)
     assert client.get("/").text.count("simulated, not billed") == 1
 
 
-def test_a_file_that_changed_after_the_verdict_raises_an_alarm(
-    client: TestClient, deployed: Settings
-) -> None:
+def test_a_file_that_changed_after_the_verdict_raises_an_alarm(client: TestClient, deployed: Settings) -> None:
     s3, bucket = laptop.client("s3"), deployed.lake_bucket
     record = json.dumps({"state": "succeeded", "digests": {"stages/publish.json": "0" * 64}}).encode()
     s3.put_object(Bucket=bucket, Key="runs/manual__1/run.json", Body=record)

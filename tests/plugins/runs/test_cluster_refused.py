@@ -37,13 +37,7 @@ def test_create_refuses_a_security_configuration_that_leaves_something_open(
     name = f"{account.deployment_id}-open"
     emr.create_security_configuration(Name=name, SecurityConfiguration="{}")
     run = make_run(settings=replace(account, security_configuration=name))
-    with pytest.raises(
-        ClusterRefused, match=r"EnableInTransitEncryption.*MinimumInstanceMetadataServiceVersion"
-    ):
+    with pytest.raises(ClusterRefused, match=r"EnableInTransitEncryption.*MinimumInstanceMetadataServiceVersion"):
         run.find_or_create()
-    names = [
-        cluster["Name"]
-        for page in emr.get_paginator("list_clusters").paginate()
-        for cluster in page["Clusters"]
-    ]
+    names = [cluster["Name"] for page in emr.get_paginator("list_clusters").paginate() for cluster in page["Clusters"]]
     assert run.identity.name not in names

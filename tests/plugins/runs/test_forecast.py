@@ -81,9 +81,7 @@ def test_without_runs_the_profile_is_believed() -> None:
 
 def test_past_runs_come_latest_first(account: Settings) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
-    ids = [
-        f"{kind}__2026-01-0{day}T02:00:00+00:00" for kind, day in (("scheduled", 2), ("manual", 3), ("a", 1))
-    ]
+    ids = [f"{kind}__2026-01-0{day}T02:00:00+00:00" for kind, day in (("scheduled", 2), ("manual", 3), ("a", 1))]
     for run_id in ids:
         write_record(lake, RunRecord(run_id=run_id, state="succeeded"))
     lake.write(run_key("manual__2026-01-05T02:00:00+00:00", "listing.parquet"), b"")
@@ -144,18 +142,13 @@ def test_a_learned_speed_moves_the_table() -> None:
 
 
 @pytest.mark.parametrize(
-    ("estimate", "words"),
-    [({"ec2": 0.05, "emr": 0.02}, "€0.0200 less"), ({"ec2": 0.3, "emr": 0.02}, "€0.23 more")],
+    ("estimate", "words"), [({"ec2": 0.05, "emr": 0.02}, "€0.0200 less"), ({"ec2": 0.3, "emr": 0.02}, "€0.23 more")]
 )
-def test_the_report_says_by_how_much_the_nodes_were_forecast_wrongly(
-    estimate: dict[str, float], words: str
-) -> None:
+def test_the_report_says_by_how_much_the_nodes_were_forecast_wrongly(estimate: dict[str, float], words: str) -> None:
     record = blank_record("r1", "nightly", "eu-west-1")
     record["cost"] |= {"forecast_eur": 1.09, "forecast_parts": {"ec2": 0.08, "emr": 0.01, "s3": 1.0}}
     _add_cost(record["cost"], estimate)
-    assert record["cost"]["difference_eur"] == pytest.approx(sum(estimate.values()) - 0.09), (
-        "requests have no timeline"
-    )
+    assert record["cost"]["difference_eur"] == pytest.approx(sum(estimate.values()) - 0.09), "requests have no timeline"
     assert words in costs(Facts(record, {}))[1].what
 
 

@@ -19,10 +19,7 @@ from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.runs.notices import HEADLINES, Notice, notify
 
 NOTICE = Notice(
-    "red-run",
-    RunKey("prod", "fruits_pipeline", "n1"),
-    "featurize: ERROR WeightsMismatch: <a> & {{ 7 * 6 }}",
-    0.42,
+    "red-run", RunKey("prod", "fruits_pipeline", "n1"), "featurize: ERROR WeightsMismatch: <a> & {{ 7 * 6 }}", 0.42
 )
 
 
@@ -88,18 +85,14 @@ def test_every_section_that_a_notice_names_is_in_the_runbook() -> None:
     assert set(HEADLINES) <= {line.lstrip("# ") for line in runbook.splitlines() if line.startswith("#")}
 
 
-def test_the_log_is_the_channel_that_needs_nothing(
-    settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_is_the_channel_that_needs_nothing(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     notify(settings, NOTICE)
     assert "NOTICE cause: featurize: ERROR WeightsMismatch: <a> & {{ 7 * 6 }}" in caplog.text
 
 
 def test_a_webhook_gets_json(settings: Settings, web: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     place, posted = web
-    monkeypatch.setenv(
-        "AIRFLOW_CONN_ALARM", json.dumps({"conn_type": "http", "host": f"http://{place}/hook"})
-    )
+    monkeypatch.setenv("AIRFLOW_CONN_ALARM", json.dumps({"conn_type": "http", "host": f"http://{place}/hook"}))
     notify(replace(settings, notify="webhook", notify_conn_id="alarm"), NOTICE)
     ((path, body),) = posted
     assert path.rstrip("/") == "/hook"
@@ -123,10 +116,7 @@ def test_mail_is_sent(settings: Settings, mailbox: Any, monkeypatch: pytest.Monk
     extra = {"from_email": "fruits@example.org", "disable_ssl": True, "disable_tls": True}
     connection = {"conn_type": "smtp", "host": "127.0.0.1", "port": port, "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_ALARM", json.dumps(connection))
-    notify(
-        replace(settings, notify="mail", notify_conn_id="alarm", notify_to="a@example.org,b@example.org"),
-        NOTICE,
-    )
+    notify(replace(settings, notify="mail", notify_conn_id="alarm", notify_to="a@example.org,b@example.org"), NOTICE)
     message = email.message_from_bytes(received[0], policy=default)
     assert message["Subject"] == "Fruits! prod: a run is red"
     assert message["To"] == "a@example.org, b@example.org"

@@ -89,9 +89,7 @@ def test_a_second_run_counts_what_changed_since_the_publication(
     assert plan_of("r2").images == ListingCounts(seen=3, new=2, unchanged=1, removed=1)
 
 
-def test_a_listing_that_has_expired_counts_everything_as_new(
-    plan_of: Planner, photos: list[str], lake: Lake
-) -> None:
+def test_a_listing_that_has_expired_counts_everything_as_new(plan_of: Planner, photos: list[str], lake: Lake) -> None:
     publish(lake, plan_of())
     lake.remove(run_key("r1", "listing.parquet"))
     assert plan_of("r2", force=True).images.new == len(photos)
@@ -106,9 +104,7 @@ def test_what_is_published_is_nothing_to_do_until_forced(plan_of: Planner, lake:
 
 
 @pytest.mark.usefixtures("photos")
-def test_a_run_that_began_and_died_is_work_for_the_next(
-    plan_of: Planner, lake: Lake, account: Settings
-) -> None:
+def test_a_run_that_began_and_died_is_work_for_the_next(plan_of: Planner, lake: Lake, account: Settings) -> None:
     publish(lake, plan_of())
     laptop.put_photos(account.raw_bucket, ["images/new.jpg"])
     plan_of("died")
@@ -118,9 +114,7 @@ def test_a_run_that_began_and_died_is_work_for_the_next(
 
 
 @pytest.mark.usefixtures("photos")
-def test_a_new_model_forecasts_every_image(
-    plan_of: Planner, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_new_model_forecasts_every_image(plan_of: Planner, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[int] = []
     real = planning.forecast_run
 
@@ -184,12 +178,7 @@ def refusals(account: Settings) -> dict[str, tuple[Settings, dict[str, Any], typ
         "other engine": (account, {"engine": "tensorflow"}, ConfigError, "engine: 'tensorflow' cannot run"),
         "too dear": (account, {"max_cost_eur": 0.34}, CostCeilingExceeded, "max_cost_eur: the forecast"),
         "no use": (account, {"max_cost_eur": 0.01}, CostCeilingExceeded, "max_cost_eur"),
-        "no raw bucket": (
-            replace(account, raw_bucket="nowhere"),
-            {},
-            ConfigError,
-            "raw_bucket: cannot read 'nowhere'",
-        ),
+        "no raw bucket": (replace(account, raw_bucket="nowhere"), {}, ConfigError, "raw_bucket: cannot read 'nowhere'"),
         "no role": (replace(account, service_role=None), {}, ConfigError, "service_role: not set"),
         "no profile": (account, {"profile": "huge"}, ConfigError, "profile: 'huge' is not one of"),
     }
@@ -237,9 +226,7 @@ def test_half_an_uploaded_model_is_no_model(plan_of: Planner, lake: Lake) -> Non
 
 @pytest.mark.usefixtures("photos")
 @pytest.mark.parametrize(("call", "code"), [("head_object", "503"), ("download_file", "SlowDown")])
-def test_what_s3_does_not_tell_now_is_for_another_attempt(
-    plan_of: Planner, lake: Lake, call: str, code: str
-) -> None:
+def test_what_s3_does_not_tell_now_is_for_another_attempt(plan_of: Planner, lake: Lake, call: str, code: str) -> None:
     def busy(*_: Any, **__: Any) -> Any:
         raise ClientError({"Error": {"Code": code, "Message": "busy"}}, call)
 

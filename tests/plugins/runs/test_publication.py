@@ -66,9 +66,7 @@ def test_the_state_of_each_database_is_kept_in_the_lake(account: Settings) -> No
 
 
 @pytest.mark.parametrize("first", [PublicationState(), PublicationState(published=BEFORE)])
-def test_a_change_loses_nothing_that_another_run_wrote_meanwhile(
-    account: Settings, first: PublicationState
-) -> None:
+def test_a_change_loses_nothing_that_another_run_wrote_meanwhile(account: Settings, first: PublicationState) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     set_state(lake, "fruits", first)
     seen: list[PublicationState] = []

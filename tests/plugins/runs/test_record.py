@@ -27,16 +27,12 @@ from tests.plugins.measured import measure
 DONE = dict.fromkeys(WORK_TASKS, "success")
 
 
-def test_the_page_and_the_record_count_the_same_seconds(
-    run: RunContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_and_the_record_count_the_same_seconds(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     measure(run)
     run.find_or_create()
     run.desk.end_all(timeout_s=30)
     pages: list[RunRecord] = []
-    monkeypatch.setattr(
-        report_task, "write_report", lambda _run, record, _stages: pages.append(record) or b""
-    )
+    monkeypatch.setattr(report_task, "write_report", lambda _run, record, _stages: pages.append(record) or b"")
     report_run(run.settings, context_of(run, DONE))
     time.sleep(1.1)  # verdict comes later
     judge_run(run.settings, context_of(run, DONE))
@@ -71,9 +67,7 @@ def test_a_run_whose_profile_is_gone_from_the_files_is_recorded_without_its_cost
     assert content["cost"]["estimate_eur"] == 0
 
 
-def test_a_cluster_that_ended_before_the_plan_is_not_the_runs(
-    run: RunContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cluster_that_ended_before_the_plan_is_not_the_runs(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     run.find_or_create()  # noted by an attempt before `plan` was cleared
     run = replace(run, plan=run.plan.model_copy(update={"planned_at": datetime.now(UTC).isoformat()}))
     monkeypatch.setattr(RunContext, "history", lambda _: [])

@@ -57,17 +57,13 @@ def delete(settings: Settings, *keys: str) -> None:
         laptop.client("s3").delete_object(Bucket=settings.raw_bucket, Key=key)
 
 
-def test_more_missing_photos_than_both_limits_stop_the_run_until_it_is_forced(
-    strict: Settings, lake: Lake
-) -> None:
+def test_more_missing_photos_than_both_limits_stop_the_run_until_it_is_forced(strict: Settings, lake: Lake) -> None:
     publish(lake, plan(strict, "r1"))
     before = read_state(lake, "fruits")
     delete(strict, *KEYS[:4])
     with pytest.raises(RunRefused, match=r"4 of 12 photos are no longer in .*max_removed_rows.*force"):
         plan(strict, "r2")
-    assert read_state(lake, "fruits") == before, (
-        "a refused listing is never what the next night compares with"
-    )
+    assert read_state(lake, "fruits") == before, "a refused listing is never what the next night compares with"
     forced = plan(strict, "r3", force=True)
     assert forced.images.removed == 4
     assert forced.max_removed_share == 1.0
@@ -81,11 +77,7 @@ def test_fewer_than_one_limit_are_believed(strict: Settings, lake: Lake, limits:
 
 
 def test_a_part_of_the_input_removes_nothing_and_is_not_stopped(strict: Settings, lake: Lake) -> None:
-    set_state(
-        lake,
-        strict.demo_database,
-        PublicationState(published=plan(strict, "r1", limit=12).fingerprint),
-    )
+    set_state(lake, strict.demo_database, PublicationState(published=plan(strict, "r1", limit=12).fingerprint))
     assert plan(strict, "r2", limit=2).images.seen == 2
 
 
@@ -111,12 +103,7 @@ def test_erased_photos_do_not_count(strict: Settings, lake: Lake) -> None:
 
 
 def lifecycle(settings: Settings, days: int, **rule: Any) -> None:
-    rule = {
-        "ID": "x",
-        "Status": "Enabled",
-        "Filter": {"Prefix": "images/"},
-        "Expiration": {"Days": days},
-    } | rule
+    rule = {"ID": "x", "Status": "Enabled", "Filter": {"Prefix": "images/"}, "Expiration": {"Days": days}} | rule
     laptop.client("s3").put_bucket_lifecycle_configuration(
         Bucket=settings.raw_bucket, LifecycleConfiguration={"Rules": [rule]}
     )
@@ -147,12 +134,7 @@ def test_photos_that_the_buckets_lifecycle_has_expired_do_not_count(
 
 
 @pytest.mark.parametrize(
-    "rule",
-    [
-        {"Status": "Disabled"},
-        {"Filter": {"Prefix": "other/"}},
-        {"Filter": {"Tag": {"Key": "a", "Value": "b"}}},
-    ],
+    "rule", [{"Status": "Disabled"}, {"Filter": {"Prefix": "other/"}}, {"Filter": {"Tag": {"Key": "a", "Value": "b"}}}]
 )
 def test_a_lifecycle_rule_that_does_not_apply_explains_nothing(
     missing: Settings, lake: Lake, tmp_path: Path, rule: dict[str, Any]

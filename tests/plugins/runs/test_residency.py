@@ -13,14 +13,7 @@ from fruits_airflow.aws.endpoints import CALLED, LOCAL
 from fruits_airflow.config.errors import ConfigError, ResidencyError
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.clusters import Cluster, describe_cluster
-from fruits_airflow.runs.residency import (
-    BLOCKS,
-    EVIDENCE,
-    complete,
-    key_describer,
-    survey,
-    unknown_key,
-)
+from fruits_airflow.runs.residency import BLOCKS, EVIDENCE, complete, key_describer, survey, unknown_key
 from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.storage.lake import Lake, run_key
 
@@ -45,20 +38,14 @@ def saying(code: str) -> Callable[..., Any]:
 
 def encrypt(bucket: str, key: str) -> None:
     rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": key}}
-    laptop.client("s3").put_bucket_encryption(
-        Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": [rule]}
-    )
+    laptop.client("s3").put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": [rule]})
 
 
 def test_buckets_keys_catalog_logs_and_model_are_placed(account: Settings) -> None:
     encrypt(account.lake_bucket, KEY)
     evidence = look(account)
     lake, raw = evidence["buckets"]["lake_bucket"], evidence["buckets"]["raw_bucket"]
-    assert (lake["region"], lake["encryption"]["key"], lake["encryption"]["region"]) == (
-        "eu-west-1",
-        KEY,
-        "eu-west-1",
-    )
+    assert (lake["region"], lake["encryption"]["key"], lake["encryption"]["region"]) == ("eu-west-1", KEY, "eu-west-1")
     assert raw["encryption"] == {"algorithm": "AES256", "key": "AWS's own", "region": "eu-west-1"}
     places = ("cluster_region", "catalog", "model", "logs")
     assert {json.dumps(evidence[place]).count("eu-west-1") for place in places} == {1}
@@ -112,12 +99,8 @@ def test_a_key_that_nobody_can_place_is_refused(account: Settings) -> None:
 @pytest.mark.parametrize("way", BLOCKS)
 def test_a_bucket_that_may_become_public_is_refused(account: Settings, way: str) -> None:
     block = {name: name != way for name in BLOCKS}
-    laptop.client("s3").put_public_access_block(
-        Bucket=account.raw_bucket, PublicAccessBlockConfiguration=block
-    )
-    with pytest.raises(
-        ConfigError, match=rf"raw_bucket: '{account.raw_bucket}' may become public \({way} off\)"
-    ):
+    laptop.client("s3").put_public_access_block(Bucket=account.raw_bucket, PublicAccessBlockConfiguration=block)
+    with pytest.raises(ConfigError, match=rf"raw_bucket: '{account.raw_bucket}' may become public \({way} off\)"):
         look(account)
 
 
@@ -158,9 +141,7 @@ def test_a_cluster_outside_the_union_is_refused(account: Settings) -> None:
         survey(account, "us-west-2", laptop.client("s3"), unknown_key)
 
 
-def test_after_the_run_its_cluster_and_the_endpoints_it_called_are_in(
-    make_run: Callable[..., RunContext],
-) -> None:
+def test_after_the_run_its_cluster_and_the_endpoints_it_called_are_in(make_run: Callable[..., RunContext]) -> None:
     run = make_run("manual__of_this_test")  # a process notes what it calls once for each run
     run_id = run.identity.run_id
     run.lake.write_json(run_key(run_id, EVIDENCE), look(run.settings))
@@ -196,9 +177,7 @@ def metrics_with(host: str, region: str) -> dict[str, Any]:
 def test_what_the_jobs_called_is_in_by_stage(account: Settings) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     lake.write_json(run_key("r1", EVIDENCE), look(account))
-    lake.write_json(
-        run_key("r1", "stages/load_images.json"), metrics_with("s3.eu-west-1.amazonaws.com", "eu-west-1")
-    )
+    lake.write_json(run_key("r1", "stages/load_images.json"), metrics_with("s3.eu-west-1.amazonaws.com", "eu-west-1"))
     complete(lake, "r1", [])
     stages = (lake.read_json(run_key("r1", EVIDENCE)) or {})["stages"]
     assert stages == {"load_images": metrics_with("s3.eu-west-1.amazonaws.com", "eu-west-1")["endpoints"]}

@@ -26,9 +26,7 @@ DONE = dict.fromkeys(WORK_TASKS, "success")
 def do_stage(run: RunContext, context: Any, stage: str) -> None:
     """Add the step of a stage, and wait for it."""
     task_id = f"{stage}.add"
-    context["ti"].xcoms[task_id] = AddStepOperator(task_id="add", settings=run.settings, stage=stage).execute(
-        context
-    )
+    context["ti"].xcoms[task_id] = AddStepOperator(task_id="add", settings=run.settings, stage=stage).execute(context)
     wait_for(run, context, stage)
 
 

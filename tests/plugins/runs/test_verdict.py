@@ -81,9 +81,7 @@ def test_the_cause_comes_before_its_consequences(run_plan: RunPlan) -> None:
         {**DONE, "featurize.wait": "failed", "publish.wait": "upstream_failed"}, {}, run_plan, failure
     )
     assert problems[0] == "featurize: ERROR WeightsMismatch: x"
-    problems = problems_of(
-        {**DONE, "publish.wait": "failed"}, parsed({"publish": REFUSED}), run_plan, failure
-    )
+    problems = problems_of({**DONE, "publish.wait": "failed"}, parsed({"publish": REFUSED}), run_plan, failure)
     assert problems[0].startswith("the quality gate refused: reject_rate")
 
 
@@ -148,9 +146,7 @@ def test_a_refusing_gate_is_red_and_remembered(run: RunContext) -> None:
 
 
 @pytest.mark.parametrize("published", [PUBLISHED, REFUSED])
-def test_an_old_run_judged_again_does_not_undo_a_later_publication(
-    run: RunContext, published: dict[str, Any]
-) -> None:
+def test_an_old_run_judged_again_does_not_undo_a_later_publication(run: RunContext, published: dict[str, Any]) -> None:
     later = replace(run.plan.fingerprint, run_id="manual__later")
     set_state(run.lake, "fruits", PublicationState(published=later))
     measure(run, MEASURED | {"publish": published})
@@ -200,9 +196,7 @@ def test_a_run_whose_report_was_skipped_by_hand_gets_one_from_the_verdict(run: R
     assert run.lake.read(run_key(run.identity.run_id, "report.html")) is not None
 
 
-def test_a_page_that_cannot_be_made_does_not_decide_the_run(
-    run: RunContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_page_that_cannot_be_made_does_not_decide_the_run(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> str:
         raise ValueError("no page")
 
@@ -232,9 +226,7 @@ def test_an_attempt_that_is_not_the_last_leaves_the_word_to_the_next(
     run: RunContext, notices: list[Notice], monkeypatch: pytest.MonkeyPatch, decided: str | None
 ) -> None:
     if decided:
-        run.lake.write_json(
-            run_key(run.identity.run_id, "run.json"), {"state": decided, "reason": "nothing to do"}
-        )
+        run.lake.write_json(run_key(run.identity.run_id, "run.json"), {"state": decided, "reason": "nothing to do"})
         context = context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "skipped"))
     else:
         measure(run)
@@ -273,17 +265,13 @@ def test_a_record_with_only_the_id_of_its_cluster_is_written_by_the_last_attempt
 
 def test_a_plan_that_skipped_alone_is_green(run: RunContext) -> None:
     skipped = unplanned(run)
-    run.lake.write_json(
-        run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"}
-    )
+    run.lake.write_json(run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"})
     judge_run(run.settings, context_of(skipped, dict.fromkeys(WORK_TASKS, "skipped")))
     assert record(run)["state"] == "skipped"
 
 
 def test_a_skipped_plan_beside_a_live_cluster_is_red(run: RunContext) -> None:
-    run.lake.write_json(
-        run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"}
-    )
+    run.lake.write_json(run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"})
     alive = run.find_or_create().job_flow_id
     with pytest.raises(AirflowFailException):
         judge_run(run.settings, context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "skipped")))
@@ -292,9 +280,7 @@ def test_a_skipped_plan_beside_a_live_cluster_is_red(run: RunContext) -> None:
 
 
 def test_a_skipped_plan_that_was_marked_otherwise_is_red_in_the_record_too(run: RunContext) -> None:
-    run.lake.write_json(
-        run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"}
-    )
+    run.lake.write_json(run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"})
     states = {"plan": "failed"} | dict.fromkeys(WORK_TASKS[1:], "skipped")
     with pytest.raises(AirflowFailException, match="plan is failed"):
         judge_run(run.settings, context_of(unplanned(run), states))
@@ -341,10 +327,7 @@ def test_in_a_lake_outside_the_union_nothing_is_written(run: RunContext) -> None
 
 
 def test_a_stopped_run_has_a_page_that_says_why(run: RunContext) -> None:
-    decided = blank_record(run.identity.run_id, "nightly", run.region) | {
-        "state": "refused",
-        "reason": "too dear",
-    }
+    decided = blank_record(run.identity.run_id, "nightly", run.region) | {"state": "refused", "reason": "too dear"}
     run.lake.write_json(run_key(run.identity.run_id, "run.json"), decided)
     report_run(run.settings, context_of(unplanned(run)))
     page = run.lake.read(run_key(run.identity.run_id, "report.html")) or b""
@@ -513,9 +496,7 @@ def test_a_lock_that_the_cleared_run_has_asked_for_again_outlives_the_verdict_be
     assert run.lock("fruits").read() is not None
 
 
-def test_the_lock_stays_while_a_cluster_may_be_alive(
-    run: RunContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_lock_stays_while_a_cluster_may_be_alive(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object, **__: object) -> None:
         raise TimeoutError("not seen ended: j-1")
 
@@ -545,10 +526,7 @@ def test_a_publication_is_an_event_of_its_database_and_no_news_for_anybody(
     context = context_of(run, DONE)
     judge_run(run.settings, context)
     ((asset, extra),) = context["outlet_events"][PUBLISHED_TABLES].events
-    assert (asset.name, asset.uri) == (
-        "fruits.current_pca",
-        f"s3://{run.settings.lake_bucket}/tables/fruits.db",
-    )
+    assert (asset.name, asset.uri) == ("fruits.current_pca", f"s3://{run.settings.lake_bucket}/tables/fruits.db")
     assert extra == {"run_id": run.identity.run_id, "pca_id": "p1", "rows": 3}
     assert notices == []
     settled = read_state(run.lake, "fruits").settled
@@ -565,11 +543,7 @@ def test_a_publication_is_an_event_of_its_database_and_no_news_for_anybody(
     ],
 )
 def test_a_red_run_is_told_and_is_no_event(
-    run: RunContext,
-    notices: list[Notice],
-    states: dict[str, str],
-    published: dict[str, Any] | None,
-    anchor: str,
+    run: RunContext, notices: list[Notice], states: dict[str, str], published: dict[str, Any] | None, anchor: str
 ) -> None:
     if published:
         measure(run, MEASURED | {"publish": published})
@@ -609,9 +583,7 @@ def test_a_refusal_is_told(run: RunContext, notices: list[Notice], reason: str, 
 
 
 def test_a_night_with_nothing_to_do_is_no_event_and_no_news(run: RunContext, notices: list[Notice]) -> None:
-    run.lake.write_json(
-        run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"}
-    )
+    run.lake.write_json(run_key(run.identity.run_id, "run.json"), {"state": "skipped", "reason": "nothing to do"})
     context = context_of(unplanned(run), dict.fromkeys(WORK_TASKS, "skipped"))
     judge_run(run.settings, context)
     assert notices == []
@@ -637,11 +609,7 @@ def test_a_cluster_that_does_not_end_is_told(
 
 @pytest.mark.parametrize(("max_tries", "expected"), [(0, ["red-run"]), (1, [])])
 def test_a_run_that_cannot_be_judged_is_told_once(
-    run: RunContext,
-    notices: list[Notice],
-    monkeypatch: pytest.MonkeyPatch,
-    max_tries: int,
-    expected: list[str],
+    run: RunContext, notices: list[Notice], monkeypatch: pytest.MonkeyPatch, max_tries: int, expected: list[str]
 ) -> None:
     monkeypatch.setattr(Lake, "write_json", throttled)
     context = context_of(run, DONE)
@@ -679,15 +647,11 @@ def test_a_teardown_tells_of_a_cluster_that_has_had_its_time_or_that_nobody_will
         patch.setattr(ClusterLifecycle, "end_all", never)
         with pytest.raises(type(error), match="j-1"):
             TerminateClusterOperator(task_id="terminate_cluster", settings=run.settings).execute(context)
-    assert [(notice.anchor, notice.run) for notice in notices] == [
-        (anchor, run.identity) for anchor in expected
-    ]
+    assert [(notice.anchor, notice.run) for notice in notices] == [(anchor, run.identity) for anchor in expected]
     assert all("j-1" in notice.cause and notice.cost_eur == 0 for notice in notices)
 
 
-def test_a_channel_that_fails_does_not_change_how_a_run_ends(
-    run: RunContext, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_channel_that_fails_does_not_change_how_a_run_ends(run: RunContext, caplog: pytest.LogCaptureFixture) -> None:
     settings = replace(run.settings, notify="webhook", notify_conn_id="nowhere")
     with pytest.raises(AirflowFailException, match="featurize"):
         judge_run(settings, context_of(run, DONE | {"featurize.wait": "failed"}))

@@ -26,9 +26,7 @@ def keys(s3: ScriptedS3) -> list[str]:
     return [item.key for item in list_objects(s3, "raw", s3.prefix)]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "shape", [(1, 1, 1), (1, 1, 2500), (3, 2, 1100), (1, 40, 30), (40, 3, 7), (2, 2, 1000)]
-)
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 2500), (3, 2, 1100), (1, 40, 30), (40, 3, 7), (2, 2, 1000)])
 def test_every_key_comes_once_and_in_order_whatever_the_folders_are(shape: tuple[int, int, int]) -> None:
     folders, labels, each = shape
     listed = keys(ScriptedS3("raw/", folders, labels, each))
@@ -79,9 +77,7 @@ def without_a_word(page: dict[str, Any]) -> None:
     del page["IsTruncated"]
 
 
-@pytest.mark.parametrize(
-    "mangle", [truncated_without_a_token, ended_with_a_token, without_its_end, without_a_word]
-)
+@pytest.mark.parametrize("mangle", [truncated_without_a_token, ended_with_a_token, without_its_end, without_a_word])
 @pytest.mark.parametrize("prefix", ["raw/", "raw/0001/"])
 def test_a_page_that_ends_early_is_an_error_and_no_absence(
     mangle: Callable[[dict[str, Any]], None], prefix: str
@@ -105,17 +101,7 @@ def test_every_page_is_asked_for_with_the_account_that_must_own_the_bucket() -> 
 
 @pytest.mark.server
 def test_keys_that_sort_oddly_come_in_the_order_of_their_bytes(account: Settings) -> None:
-    names = [
-        "a-b.jpg",
-        "a/x.jpg",
-        "a.jpg",
-        "a//y.jpg",
-        "a/x.jpg/",
-        "é/1.jpg",
-        "😀/1.jpg",
-        "Z.jpg",
-        "a b/1.jpg",
-    ]
+    names = ["a-b.jpg", "a/x.jpg", "a.jpg", "a//y.jpg", "a/x.jpg/", "é/1.jpg", "😀/1.jpg", "Z.jpg", "a b/1.jpg"]
     names += ["%2F/1.jpg", "a+b/=.jpg", "deep/er/and/deep/er/1.jpg", "_x/.y.jpg"]
     laptop.put_photos(account.raw_bucket, [f"odd/{name}" for name in names])
     listed = [item.key for item in list_objects(laptop.client("s3"), account.raw_bucket, "odd/")]

@@ -103,9 +103,7 @@ def test_a_refused_request_is_sent_once_and_not_looked_for(status: int) -> None:
 
 
 @pytest.mark.parametrize("existing_id", ["made", None])
-@pytest.mark.parametrize(
-    "error", [LOST, answer("InternalFailure", 500), answer("Odd", 399), answer("Odd", None)]
-)
+@pytest.mark.parametrize("error", [LOST, answer("InternalFailure", 500), answer("Odd", 399), answer("Odd", None)])
 def test_without_an_answer_what_was_made_is_looked_for_and_nothing_is_sent_again(
     error: BotoCoreError | ClientError, existing_id: str | None
 ) -> None:

@@ -58,10 +58,7 @@ def test_a_body_that_breaks_off_is_asked_for_again() -> None:
 
 
 def test_a_body_that_always_breaks_off_is_an_error_in_the_end() -> None:
-    with (
-        breaking_off(times=99) as (lake, requests),
-        pytest.raises((IncompleteReadError, ResponseStreamingError)),
-    ):
+    with breaking_off(times=99) as (lake, requests), pytest.raises((IncompleteReadError, ResponseStreamingError)):
         lake.read("state/fruits.json")
     assert len(requests) == 4
 
@@ -72,9 +69,7 @@ def unanswered(server: ClosingServer, call: Any) -> int:
     return server.requests
 
 
-def test_s3_and_kms_are_asked_as_patiently_as_emr(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_s3_and_kms_are_asked_as_patiently_as_emr(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     with ClosingServer() as server:
@@ -87,12 +82,8 @@ def test_s3_and_kms_are_asked_as_patiently_as_emr(
         assert unanswered(server, lambda: kms.describe_key(KeyId="x")) == 8
 
 
-def test_what_the_connection_says_of_the_client_stays(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    extra = {
-        "config_kwargs": {"proxies": {"https": "http://proxy:3128"}, "retries": {"total_max_attempts": 2}}
-    }
+def test_what_the_connection_says_of_the_client_stays(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    extra = {"config_kwargs": {"proxies": {"https": "http://proxy:3128"}, "retries": {"total_max_attempts": 2}}}
     connection = {"conn_type": "aws", "login": "x", "password": "x", "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_FRUITS_PROXIED", json.dumps(connection))
     client = kms_client(replace(settings, aws_conn_id="fruits_proxied"), "eu-west-1")

@@ -52,13 +52,7 @@ def test_a_listing_of_an_earlier_release_has_no_times_and_is_read(tmp_path: Path
 
 
 def test_leftovers_are_counted_by_kind_and_never_by_a_photos_name() -> None:
-    keys = (
-        "in/Kiwi/._secret.jpg",
-        "in/Kiwi/._2.jpg",
-        "in/.DS_Store",
-        "in/.git/x.jpg",
-        "in/.trashed-1-secret.jpg",
-    )
+    keys = ("in/Kiwi/._secret.jpg", "in/Kiwi/._2.jpg", "in/.DS_Store", "in/.git/x.jpg", "in/.trashed-1-secret.jpg")
     filtered = PhotoFilter("in/")
     photos = list(filtered.photos(objects(*keys, "in/Kiwi/1.jpg", "in/.hidden.jpg")))
     assert [item.key for item in photos] == ["in/Kiwi/1.jpg", "in/.hidden.jpg"]
@@ -83,13 +77,7 @@ def test_row_groups_hold_no_more_than_their_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "other",
-    [
-        objects("a"),
-        objects("a", "c"),
-        objects("a", "b", etag="f"),
-        [ListedObject("a", "e", 2), *objects("b")],
-    ],
+    "other", [objects("a"), objects("a", "c"), objects("a", "b", etag="f"), [ListedObject("a", "e", 2), *objects("b")]]
 )
 def test_the_digest_tells_listings_apart(tmp_path: Path, other: list[ListedObject]) -> None:
     path = tmp_path / "listing.parquet"
@@ -122,9 +110,7 @@ def test_a_limit_takes_from_every_folder_and_always_the_same() -> None:
         (["a", "b", "c"], ["a"], Changes(0, 1, 2)),
     ],
 )
-def test_a_comparison_counts_what_came_stayed_and_went(
-    before: list[str], now: list[str], changes: Changes
-) -> None:
+def test_a_comparison_counts_what_came_stayed_and_went(before: list[str], now: list[str], changes: Changes) -> None:
     assert compare(objects(*before), objects(*now)) == changes
 
 

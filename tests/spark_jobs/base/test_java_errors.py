@@ -13,12 +13,7 @@ import pytest
 from fruits.base import java_errors, schemas
 from fruits.base.errors import JavaError
 from fruits.job import job_run
-from fruits.lake import (
-    data_files,
-    iceberg,
-    overwrite,
-    tables,
-)
+from fruits.lake import data_files, iceberg, overwrite, tables
 from fruits.lake.iceberg import Table
 from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark.errors import PySparkException
@@ -114,9 +109,7 @@ def test_an_error_of_a_python_worker_is_told_instead_of_a_traceback(spark: Any) 
 
     with pytest.raises(PySparkException) as failed:
         spark.range(1).mapInArrow(fails, "id BIGINT").collect()
-    assert str(job_run.to_fruits_error(failed.value)).startswith(
-        "MemoryError: no more. The job ran out of memory"
-    )
+    assert str(job_run.to_fruits_error(failed.value)).startswith("MemoryError: no more. The job ran out of memory")
 
 
 def test_a_cause_that_names_no_table_gets_that_of_the_call() -> None:

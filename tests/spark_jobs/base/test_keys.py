@@ -32,8 +32,7 @@ def test_the_label_is_the_last_folder_under_the_prefix(key, prefix, label):
 
 
 @pytest.mark.parametrize(
-    ("key", "sequence"),
-    [("a/r0_10_100.jpg", "r0"), ("a/r_10_100.jpg", "r"), ("a/10_100.jpg", ""), ("a/red_1.jpg", "")],
+    ("key", "sequence"), [("a/r0_10_100.jpg", "r0"), ("a/r_10_100.jpg", "r"), ("a/10_100.jpg", ""), ("a/red_1.jpg", "")]
 )
 def test_the_rotation_sequence_is_read_off_the_file_name(key, sequence):
     assert keys.sequence(key) == sequence

@@ -95,13 +95,7 @@ def tiff(order: str, kind: int = 3, value: bytes = b"", count: int = 1, at: int 
     value = value or struct.pack(order + {3: "Hxx", 4: "I", 8: "hxx", 9: "i"}[kind], 6)
     head = b"II*\0" if order == "<" else b"MM\0*"
     other = struct.pack(order + "HHI", 0x010F, 2, 4) + b"abc\0"
-    return (
-        head
-        + struct.pack(order + "IH", at, 2)
-        + other
-        + struct.pack(order + "HHI", 0x0112, kind, count)
-        + value
-    )
+    return head + struct.pack(order + "IH", at, 2) + other + struct.pack(order + "HHI", 0x0112, kind, count) + value
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -139,9 +133,7 @@ def test_an_orientation_is_also_read_where_other_programs_put_it():
     text, packed, hexed = PngInfo(), PngInfo(), PngInfo()
     text.add_itxt("XML:com.adobe.xmp", xmp.decode())
     packed.add_itxt("XML:com.adobe.xmp", xmp.decode(), zip=True)
-    hexed.add_text(
-        "Raw profile type exif", f"\nexif\n  40\n{(b'Exif' + bytes(2) + tiff('>')).hex()}\n", zip=True
-    )
+    hexed.add_text("Raw profile type exif", f"\nexif\n  40\n{(b'Exif' + bytes(2) + tiff('>')).hex()}\n", zip=True)
     for kind, options in (
         ("JPEG", {"xmp": xmp}),
         ("WEBP", {"xmp": xmp}),

@@ -121,9 +121,7 @@ def test_zeros_at_the_end_are_pixels_only_where_the_picture_takes_all_of_them():
 @pytest.mark.parametrize("fill", [b"", b"\0", b"\xff"])
 @pytest.mark.parametrize("kind", JPEGS)
 def test_a_jpeg_whose_tail_never_arrived_is_refused(kind, fill):
-    photo = encoded(
-        fruit(3, (150, 130)).convert(JPEGS[kind].get("mode", "RGB")), **JPEGS[kind] | {"mode": None}
-    )
+    photo = encoded(fruit(3, (150, 130)).convert(JPEGS[kind].get("mode", "RGB")), **JPEGS[kind] | {"mode": None})
     whole = clean(photo).pixels
     for cut in (*range(700, len(photo) - 3, len(photo) // 25), *range(len(photo) - 20, len(photo) - 2)):
         data = photo[:cut] + fill * (len(photo) - cut)
@@ -219,9 +217,7 @@ def test_an_unknown_orientation_leaves_the_picture_as_it_is(orientation):
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-@pytest.mark.parametrize(
-    "broken", [b"II*\0" + b"\xff" * 18, b"II+\0\x16\xc6\xe9", b"no EXIF at all", b"MM\0*|"]
-)
+@pytest.mark.parametrize("broken", [b"II*\0" + b"\xff" * 18, b"II+\0\x16\xc6\xe9", b"no EXIF at all", b"MM\0*|"])
 def test_broken_exif_around_sound_pixels_is_loaded(kind, broken):
     image = clean(encoded(fruit(4), kind, exif=b"Exif\0\0" + broken))
     assert image.width_px == 100
@@ -293,8 +289,7 @@ def png_of(samples: np.ndarray, bits: int, colour: int, *chunks: tuple[bytes, by
     header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     parts = ((b"IHDR", header), *chunks, (b"IDAT", body), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in parts
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts
     )
 
 
@@ -378,8 +373,7 @@ def test_a_twelve_megapixel_jpeg_is_decoded_near_the_size_that_is_kept(monkeypat
 
 
 @pytest.mark.parametrize(
-    ("mode", "kind"),
-    [("RGB", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("L", "PNG"), ("CMYK", "JPEG"), ("I;16", "PNG")],
+    ("mode", "kind"), [("RGB", "PNG"), ("RGBA", "PNG"), ("P", "PNG"), ("L", "PNG"), ("CMYK", "JPEG"), ("I;16", "PNG")]
 )
 @pytest.mark.parametrize("size", [(1000, 937), (230, 999)])
 def test_a_picture_converted_in_strips_is_the_same_as_converted_whole(mode, kind, size, monkeypatch):

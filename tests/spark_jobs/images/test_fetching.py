@@ -14,13 +14,7 @@ from fruits.base.errors import ObjectAccessError
 from fruits.base.keys import image_id
 from fruits.images import fetching
 from fruits.images.decoding import MAX_BYTES
-from fruits.images.fetching import (
-    MAX_REQUESTS,
-    ListedObject,
-    Source,
-    fetch,
-    local_etag,
-)
+from fruits.images.fetching import MAX_REQUESTS, ListedObject, Source, fetch, local_etag
 from fruits.images.rejects import RETRIED_CODES, ImageRejected, RejectCode
 
 from tests.spark_jobs.scripted_s3 import Bucket, scripted_s3
@@ -130,9 +124,7 @@ def test_a_key_that_s3_does_not_take_is_a_reject(bucket, code):
 def test_an_object_that_nobody_gets_is_a_reject_and_its_neighbour_is_fetched(bucket, key, status, code):
     bucket.failures[key], bucket.codes[key] = status, code
     bucket.objects["next"] = (b"x", "tag")
-    (_, rejected), (_, neighbour) = fetch(
-        [ListedObject(key, "tag", 1), ListedObject("next", "tag", 1)], source(bucket)
-    )
+    (_, rejected), (_, neighbour) = fetch([ListedObject(key, "tag", 1), ListedObject("next", "tag", 1)], source(bucket))
     assert isinstance(rejected, ImageRejected)
     assert rejected.code is RejectCode.KEY_NOT_FETCHABLE
     assert rejected.code not in RETRIED_CODES
@@ -169,13 +161,9 @@ def test_an_archived_object_is_a_reject_that_is_tried_again_and_says_when(bucket
         (403, "SignatureDoesNotMatch"),
     ],
 )
-def test_what_s3_does_not_say_about_the_object_is_an_error_and_no_photo_is_rejected_for_it(
-    bucket, key, status, code
-):
+def test_what_s3_does_not_say_about_the_object_is_an_error_and_no_photo_is_rejected_for_it(bucket, key, status, code):
     bucket.failures[key], bucket.codes[key] = status, code
-    with pytest.raises(
-        ObjectAccessError, match=f"could not fetch the photo with image id {image_id(key)}: .*{code}"
-    ):
+    with pytest.raises(ObjectAccessError, match=f"could not fetch the photo with image id {image_id(key)}: .*{code}"):
         fetched(bucket, ListedObject(key, "tag", 1))
 
 
@@ -194,9 +182,7 @@ def test_denied_access_is_an_error_and_no_photo_is_rejected_for_it(bucket, key):
 
 @pytest.mark.parametrize("key", ["a/Zoé's.jpg", "a//Zoé's.jpg"], ids=["obstore", "boto3"])
 @pytest.mark.parametrize("failure", ["denied", "no answer", "unreadable"])
-def test_an_error_names_the_photo_by_its_id_and_no_spelling_of_its_key(
-    bucket, key, failure, tmp_path, monkeypatch
-):
+def test_an_error_names_the_photo_by_its_id_and_no_spelling_of_its_key(bucket, key, failure, tmp_path, monkeypatch):
     bucket.failures[key] = 403
     place = source(bucket)
     if failure == "no answer":

@@ -83,18 +83,13 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def test_there_are_many_classes_and_each_code_about_bytes_is_among_them():
     assert len(CLASSES) > 100
     about_the_object = {*RETRIED_CODES, RejectCode.KEY_NOT_FETCHABLE}
-    assert set().union(*(kind.expected for kind in CLASSES.values())) == {
-        LOADED,
-        *set(RejectCode) - about_the_object,
-    }
+    assert set().union(*(kind.expected for kind in CLASSES.values())) == {LOADED, *set(RejectCode) - about_the_object}
 
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_each_class_gets_its_verdict_in_bounded_time_and_memory(name, make, prober):
     outcome = prober.ask(make(name))
-    assert outcome["code"] in {code if code is None else str(code) for code in CLASSES[name].expected}, (
-        outcome
-    )
+    assert outcome["code"] in {code if code is None else str(code) for code in CLASSES[name].expected}, outcome
     assert CLASSES[name].size is None or outcome["size"] == list(CLASSES[name].size)
     assert outcome["seconds"] < SECONDS
     assert outcome["peak_mb"] < PEAK_MB
@@ -176,9 +171,7 @@ def test_every_class_at_once_through_spark_is_one_image_or_one_reject_by_key(nig
     twins = [images[f"{prefix}twins/{name}.jpg"] for name in ("one", "two")]
     assert twins[0]["content_sha256"] == twins[1]["content_sha256"]
     not_asked = {key for key, (_, size) in listed.items() if not 0 < size <= 64 * 1024 * 1024}
-    assert requested == sorted(set(listed) - not_asked), (
-        "one request each, and none for what is refused unread"
-    )
+    assert requested == sorted(set(listed) - not_asked), "one request each, and none for what is refused unread"
     assert (metrics["images"]["loaded"], metrics["images"]["rejected"]) == (len(images), len(rejects))
 
 

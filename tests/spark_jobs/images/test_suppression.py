@@ -32,9 +32,7 @@ def test_no_list_and_an_empty_folder_hide_nothing(tmp_path):
 def test_all_parts_count(tmp_path):
     part(tmp_path, "a.parquet", ["k1"], ["c1"])
     part(tmp_path, "b.parquet", ["k2"], [])
-    assert suppression.read(str(tmp_path)) == suppression.SuppressionList(
-        frozenset({"k1", "k2"}), frozenset({"c1"})
-    )
+    assert suppression.read(str(tmp_path)) == suppression.SuppressionList(frozenset({"k1", "k2"}), frozenset({"c1"}))
 
 
 def test_a_part_that_cannot_be_read_stops_the_load(tmp_path):
@@ -46,12 +44,7 @@ def test_a_part_that_cannot_be_read_stops_the_load(tmp_path):
 @pytest.mark.spark
 def test_erased_photos_are_not_loaded_again_by_key_nor_by_content_under_another_key(nights, tmp_path):
     erased, stays, broken = encoded(fruit(1)), encoded(fruit(2)), b"<html>"
-    for name, content in {
-        "a.jpg": erased,
-        "b.jpg": stays,
-        "c.jpg": broken,
-        "d.jpg": encoded(fruit(3)),
-    }.items():
+    for name, content in {"a.jpg": erased, "b.jpg": stays, "c.jpg": broken, "d.jpg": encoded(fruit(3))}.items():
         (nights.photos / name).write_bytes(content)
     nights.load()
     (nights.photos / "copy.jpg").write_bytes(erased)

@@ -8,12 +8,7 @@ import sys
 
 import pytest
 from fruits.base import errors
-from fruits.base.errors import (
-    FruitsError,
-    InputError,
-    ModelMismatchError,
-    QualityGateError,
-)
+from fruits.base.errors import FruitsError, InputError, ModelMismatchError, QualityGateError
 from fruits.job import job_run, stage_metrics
 
 from tests.spark_jobs.conftest import JOBS, ROOT
@@ -55,10 +50,7 @@ class Configured:
         return self
 
     def getAll(self):
-        return [
-            ("spark.sql.catalog.lake.type", "glue"),
-            ("spark.sql.catalog.lake.client.region", "eu-west-3"),
-        ]
+        return [("spark.sql.catalog.lake.type", "glue"), ("spark.sql.catalog.lake.client.region", "eu-west-3")]
 
 
 @pytest.mark.spark
@@ -117,9 +109,7 @@ def test_an_error_raised_on_an_executor_is_named_as_if_raised_here():
 
 
 def test_every_named_error_exits_with_something_else_than_success():
-    kinds = [
-        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FruitsError)
-    ]
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, FruitsError)]
     assert len(kinds) > 5
     assert all(kind.exit_status in (1, 2, 3) for kind in kinds)
 
@@ -145,16 +135,7 @@ def test_a_missing_argument_ends_with_two(stage):
 
 @pytest.mark.parametrize(
     ("rows", "cores", "partitions"),
-    [
-        (0, 2, 1),
-        (1, 2, 1),
-        (256, 2, 1),
-        (257, 2, 2),
-        (2_400, 2, 2),
-        (2_400, 16, 10),
-        (20_000, 2, 2),
-        (20_001, 2, 4),
-    ],
+    [(0, 2, 1), (1, 2, 1), (256, 2, 1), (257, 2, 2), (2_400, 2, 2), (2_400, 16, 10), (20_000, 2, 2), (20_001, 2, 4)],
 )
 def test_work_is_cut_into_few_long_partitions(rows, cores, partitions):
     assert job_run.partition_count(rows, cores, rows_each=10_000) == partitions

@@ -56,9 +56,7 @@ def test_tables_too_large_for_the_driver_come_to_the_same(
     nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "twin").mkdir()
-    large = Nights(
-        nights.spark, f"{nights.database}_large", tmp_path / "twin", tmp_path / "twins", nights.model
-    )
+    large = Nights(nights.spark, f"{nights.database}_large", tmp_path / "twin", tmp_path / "twins", nights.model)
     on_driver = run_twice(nights)
     monkeypatch.setattr(align, "ROW_GROUP_ROWS", 0)
     assert isinstance(align.key_columns(nights.spark, f"{nights.database}.images"), SparkRows)
@@ -121,9 +119,7 @@ def test_the_driver_classifies_its_own_rows_and_executors_the_rest(
     batch_rows(1)
     on_executors, total = align.align(spark, [by_spark, empty], classify_whole_shares, SCHEMA)
     assert not on_executors.is_on_driver
-    assert on_executors.rows.rdd.getNumPartitions() == max(
-        spark.sparkContext.defaultParallelism, -(-5 // share_rows)
-    )
+    assert on_executors.rows.rdd.getNumPartitions() == max(spark.sparkContext.defaultParallelism, -(-5 // share_rows))
     assert spark.conf.get(BATCH_ROWS) == "1"
     nights.spark.sql(f"DELETE FROM {name}")
     assert sorted(map(tuple, on_executors.rows.collect())) == expected, "a later commit changes nothing"
@@ -155,11 +151,7 @@ def test_aligned_rows_are_selected_by_columns_and_flags(spark: Any, is_on_driver
 
 @pytest.mark.parametrize(("task_bytes", "batches"), [(512 * 1024, 2), (1_000, 4)])
 def test_many_rows_go_to_spark_in_few_batches_and_no_large_task(
-    spark: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    batch_rows: Callable[[int], None],
-    task_bytes: int,
-    batches: int,
+    spark: Any, monkeypatch: pytest.MonkeyPatch, batch_rows: Callable[[int], None], task_bytes: int, batches: int
 ) -> None:
     rows = pa.concat_tables(pa.table({"image_id": [str(n)], "wanted": [True]}) for n in range(500))
     aligned = align.AlignedRows(spark, rows)
@@ -212,8 +204,4 @@ def test_nothing_is_loaded_twice_for_two_commits(
     (nights.photos / "broken.jpg").write_bytes(b"<html>")
     (nights.photos / "Label 0" / "r0_0_100.jpg").write_bytes(encoded(fruit(8)))
     nights.load()
-    assert sorted(seen.read_text().splitlines()) == [
-        "Label 0/r0_0_100.jpg",
-        "broken.jpg",
-        "one more.jpg",
-    ]
+    assert sorted(seen.read_text().splitlines()) == ["Label 0/r0_0_100.jpg", "broken.jpg", "one more.jpg"]

@@ -94,9 +94,7 @@ def test_images_go_into_the_partitions_that_the_table_asks_for(nights: Nights, t
     assert (None,) not in partitions(nights, "images")
 
 
-def test_a_night_runs_over_tables_that_are_all_partitioned_sorted_or_in_another_format(
-    nights: Nights,
-) -> None:
+def test_a_night_runs_over_tables_that_are_all_partitioned_sorted_or_in_another_format(nights: Nights) -> None:
     orchard(nights.photos, labels=2, each=3)
     nights.night("--k", "2")
     for name in ("images", "features", "pca"):
@@ -113,9 +111,7 @@ def test_a_night_runs_over_tables_that_are_all_partitioned_sorted_or_in_another_
     assert nights.table("pca_sums").where(f"model_id = '{nights.model['model_id']}' AND n = 10").count() == 1
     assert by_pyiceberg(nights, "pca_sums", "model_id", nights.model["model_id"]) == 1
     for name in schemas.TABLES:
-        nights.spark.sql(
-            f"ALTER TABLE {nights.database}.{name} SET TBLPROPERTIES ('write.format.default' = 'orc')"
-        )
+        nights.spark.sql(f"ALTER TABLE {nights.database}.{name} SET TBLPROPERTIES ('write.format.default' = 'orc')")
     orchard(nights.photos, labels=3, each=5)
     (nights.photos / "Label 0" / "r0_0_100.jpg").unlink()
     nights.night("--k", "2")
@@ -137,14 +133,12 @@ def test_a_night_runs_over_tables_that_are_all_partitioned_sorted_or_in_another_
         ("SET TBLPROPERTIES ('write.parquet.bloom-filter-enabled.column.image_id' = 'true')", "bloom-filter"),
     ],
 )
-def test_what_else_a_table_asks_for_is_left_to_sparks_writer(
-    nights: Nights, change: str, reason: str
-) -> None:
+def test_what_else_a_table_asks_for_is_left_to_sparks_writer(nights: Nights, change: str, reason: str) -> None:
     tables.ensure(nights.spark, nights.database)
     name = f"{nights.database}.features"
-    assert {
-        writing.needs_spark(Table(nights.spark, f"{nights.database}.{table}")) for table in schemas.TABLES
-    } == {None}
+    assert {writing.needs_spark(Table(nights.spark, f"{nights.database}.{table}")) for table in schemas.TABLES} == {
+        None
+    }
     nights.spark.sql(f"ALTER TABLE {name} {change}")
     assert reason in (writing.needs_spark(Table(nights.spark, name)) or "")
 
@@ -159,9 +153,7 @@ def test_properties_that_steer_no_data_file_leave_the_writer_as_it_is(nights: Ni
     assert writing.needs_spark(Table(nights.spark, name)) is None
 
 
-def test_columns_that_someone_has_added_stay_null_in_new_rows_and_as_they_are_in_replaced_ones(
-    nights: Nights,
-) -> None:
+def test_columns_that_someone_has_added_stay_null_in_new_rows_and_as_they_are_in_replaced_ones(nights: Nights) -> None:
     orchard(nights.photos, labels=2, each=2)
     nights.night("--k", "2")
     for name in schemas.TABLES:
@@ -189,11 +181,7 @@ def test_columns_that_someone_has_added_stay_null_in_new_rows_and_as_they_are_in
 @pytest.mark.parametrize(
     ("table", "change", "refusal"),
     [
-        (
-            "images",
-            "ALTER COLUMN width_px TYPE BIGINT",
-            r"width_px is BIGINT and must be INT.*drop the table",
-        ),
+        ("images", "ALTER COLUMN width_px TYPE BIGINT", r"width_px is BIGINT and must be INT.*drop the table"),
         ("samples", "RENAME COLUMN thumbnail TO picture", "thumbnail is missing.*rename it back"),
         ("pca", "DROP COLUMN label", "label is missing.*drop the table"),
         ("pca_models", "required note", "note is NOT NULL.*ALTER COLUMN note DROP NOT NULL"),
@@ -238,9 +226,7 @@ def files_in(folder: Path) -> set[str]:
     return {str(path) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_night_on_a_copied_warehouse_is_refused_and_touches_neither(
-    elsewhere: Nights, tmp_path: Path
-) -> None:
+def test_a_night_on_a_copied_warehouse_is_refused_and_touches_neither(elsewhere: Nights, tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "out", tmp_path / "other")
     before = files_in(tmp_path / "out") | files_in(tmp_path / "other")
     with pytest.raises(TableError, match=rf"was copied from {tmp_path}/out to {tmp_path}/other,"):
@@ -248,9 +234,7 @@ def test_a_night_on_a_copied_warehouse_is_refused_and_touches_neither(
     assert files_in(tmp_path / "out") | files_in(tmp_path / "other") == before
 
 
-def test_a_night_on_a_moved_warehouse_is_refused_until_a_link_leads_there(
-    elsewhere: Nights, tmp_path: Path
-) -> None:
+def test_a_night_on_a_moved_warehouse_is_refused_until_a_link_leads_there(elsewhere: Nights, tmp_path: Path) -> None:
     (tmp_path / "out").rename(tmp_path / "other")
     with pytest.raises(TableError, match=rf"was moved from .*: ln -s {tmp_path}/other {tmp_path}/out;"):
         elsewhere.load()

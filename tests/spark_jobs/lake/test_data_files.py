@@ -118,9 +118,7 @@ def test_rows_marked_as_deleted_by_another_writer_are_not_read(
     assert len(remaining) == Table(spark, table).rows == 558  # of both models
     assert {"image_id": image_id(7), "model_id": MODEL} not in remaining
     two = {"image_id": [image_id(7), image_id(8)]}
-    assert Selection(spark, table, ["image_id"], OF_MODEL | two).read().to_pydict() == {
-        "image_id": [image_id(8)]
-    }
+    assert Selection(spark, table, ["image_id"], OF_MODEL | two).read().to_pydict() == {"image_id": [image_id(8)]}
 
     # Rewriting the file leaves the other writer's marks behind, which mark nothing any more.
     spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('write.delete.mode' = 'copy-on-write')")
@@ -175,9 +173,7 @@ def test_files_listed_by_spark_are_those_that_the_driver_lists(
     assert list_files(runs=["nobody's"]) == set()
 
 
-def test_a_file_of_many_row_groups_is_read_in_slices(
-    spark: Any, table: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_of_many_row_groups_is_read_in_slices(spark: Any, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spark.sql(f"DELETE FROM {table}")
     spark.sql(f"ALTER TABLE {table} SET TBLPROPERTIES ('write.parquet.row-group-size-bytes' = '1000000')")
     many = spark.range(0, 20_000, 1, 1).selectExpr(

@@ -93,10 +93,7 @@ def session(spark: Any, settings: dict[str, str]) -> Any:
         own.conf.set(f"spark.sql.catalog.lake{key}", value)
     own.conf.set("spark.sql.session.timeZone", "UTC")
     own.conf.set("spark.sql.shuffle.partitions", "4")
-    for each in (
-        spark,
-        own,
-    ):  # a catalog gets the settings of the session that is active when it is first used
+    for each in (spark, own):  # a catalog gets the settings of the session that is active when it is first used
         each.sql("SHOW NAMESPACES IN lake")
     return own
 
@@ -113,9 +110,7 @@ def two_nights(nights: Nights) -> Nights:
 
 
 @pytest.fixture(scope="module")
-def glue(
-    spark: Any, model: dict[str, Any], endpoint: str, tmp_path_factory: pytest.TempPathFactory
-) -> Nights:
+def glue(spark: Any, model: dict[str, Any], endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Nights:
     """The lake of a demo: tables in Glue and S3."""
     folder = tmp_path_factory.mktemp("glue")
     own = session(spark, GLUE | {".glue.endpoint": endpoint, ".s3.endpoint": endpoint})
@@ -184,9 +179,7 @@ def test_the_sql_for_athena_in_duckdb(glue: Nights) -> None:
     current, by_label = (con.execute(query).fetchall() for query in of("Athena"))
     assert len(current) == 6
     assert by_label == [("Label 0", 6)]
-    con.execute(
-        "DELETE FROM fruits.pca WHERE pca_id = (SELECT max_by(pca_id, published_at) FROM fruits.pca_models)"
-    )
+    con.execute("DELETE FROM fruits.pca WHERE pca_id = (SELECT max_by(pca_id, published_at) FROM fruits.pca_models)")
     with pytest.raises(duckdb.ConversionException, match="pca is older than pca_models"):
         con.execute(of("Athena")[0])
 
@@ -207,9 +200,7 @@ def test_pyiceberg_on_a_laptop(local: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert names["vectors"].num_rows == 9
 
 
-def test_a_session_that_is_open_while_a_night_publishes_sees_it_or_says_that_it_does_not(
-    nights: Nights,
-) -> None:
+def test_a_session_that_is_open_while_a_night_publishes_sees_it_or_says_that_it_does_not(nights: Nights) -> None:
     orchard(nights.photos, labels=1, each=3)
     nights.night("--k", "2")
     query = schemas.CURRENT_PCA.format(database=nights.database)

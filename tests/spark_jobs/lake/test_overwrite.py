@@ -45,16 +45,11 @@ def test_a_file_with_other_rows_too_keeps_them(spark: Any, database: str) -> Non
     both = spark.createDataFrame(pa.concat_tables([sums("a", 1), sums("b", 2)])).coalesce(1)
     both.writeTo(table).append()
     overwrite.replace(spark, table, sums("a", 3), {"model_id": "a"})
-    assert [(row.model_id, row.n) for row in spark.table(table).orderBy("model_id").collect()] == [
-        ("a", 3),
-        ("b", 2),
-    ]
+    assert [(row.model_id, row.n) for row in spark.table(table).orderBy("model_id").collect()] == [("a", 3), ("b", 2)]
     assert Table(spark, table).snapshots == 2, "one commit"
 
 
-def test_an_overwritten_file_records_its_row_groups(
-    spark: Any, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_overwritten_file_records_its_row_groups(spark: Any, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table = f"{database}.pca_sums"
     overwrite.replace(spark, table, sums("a", 1), {"model_id": "a"})
     few = Table(spark, table).data_files()

@@ -50,17 +50,13 @@ def test_a_writer_holds_few_rows_and_no_large_dictionary(spark: Any, database: s
     (file,) = Table(spark, name).data_files()
     with open_arrow(file.uri, None) as opened, pq.ParquetFile(opened) as parquet:
         first = parquet.metadata.row_group(0)
-        encodings = {
-            first.column(at).path_in_schema: first.column(at).encodings for at in range(first.num_columns)
-        }
+        encodings = {first.column(at).path_in_schema: first.column(at).encodings for at in range(first.num_columns)}
         assert parquet.num_row_groups == 2, "20 MB, 16 MB each at most"
     assert "PLAIN_DICTIONARY" not in encodings["content_sha256"], "128 kB"
     assert "PLAIN_DICTIONARY" in encodings["run_id"]
 
 
-def test_existing_tables_take_no_statement(
-    spark: Any, database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_existing_tables_take_no_statement(spark: Any, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def sql(*arguments: Any) -> NoReturn:
         raise AssertionError(f"a statement for an existing table: {arguments[1]}")
 

@@ -79,9 +79,12 @@ def test_iceberg_knows_the_runs_of_a_file_and_where_its_row_groups_begin(
     begins = [footer.row_group(number).column(0).data_page_offset for number in range(4)]
     assert file.row_groups == tuple(begins)
     ids = Selection(spark, table.name, ["image_id"])
-    assert [
-        sum(batch.num_rows for batch in ids.batches([file_slice])) for file_slice in ids.slices() or []
-    ] == [30, 30, 30, 10]
+    assert [sum(batch.num_rows for batch in ids.batches([file_slice])) for file_slice in ids.slices() or []] == [
+        30,
+        30,
+        30,
+        10,
+    ]
     bounds = spark.table(f"{table.name}.files").select("readable_metrics.*").first()
     assert (bounds.image_id.lower_bound, bounds.image_id.upper_bound) == ("0000", "0099")
     columns = {
@@ -109,9 +112,7 @@ def test_a_task_that_fails_leaves_nothing_and_nothing_to_write_makes_no_file_and
     assert (len(nothing), data_of(table), Table(spark, table.name).snapshots) == (0, [], 0)
 
 
-def test_executors_get_the_location_of_s3(
-    table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_executors_get_the_location_of_s3(table: Table, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     location = S3Location("http://127.0.0.1:1", "eu-west-1")
     calls: list[tuple[str, S3Location | None]] = []
 

@@ -40,14 +40,10 @@ def embedded(flatbuffer: bytes, pixels: list[bytes], batch_size: int, *cuts: int
         }
     )
     starts = [0, *cuts, len(pixels)]
-    batches = [
-        batch for a, b in pairwise(starts) for batch in table.slice(a, b - a).combine_chunks().to_batches()
-    ]
+    batches = [batch for a, b in pairwise(starts) for batch in table.slice(a, b - a).combine_chunks().to_batches()]
     run = embedding.embed_mapper(SimpleNamespace(value=flatbuffer), "id", "litert", batch_size)
     out = list(run(batches))
-    assert [i for batch in out for i in batch.column("image_id").to_pylist()] == [
-        str(i) for i in range(len(pixels))
-    ]
+    assert [i for batch in out for i in batch.column("image_id").to_pylist()] == [str(i) for i in range(len(pixels))]
     assert out[0].column("content_sha256")[0].as_py() == "c0"
     return np.concatenate([to_matrix(batch.column("features"), 1280) for batch in out])
 
@@ -85,9 +81,7 @@ def test_an_empty_partition_gives_nothing_and_makes_no_interpreter(forgotten):
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_what_is_stored_of_a_small_photo_has_the_features_of_the_photo_to_the_bit(
-    flatbuffer, kind, forgotten
-):
+def test_what_is_stored_of_a_small_photo_has_the_features_of_the_photo_to_the_bit(flatbuffer, kind, forgotten):
     photos = [encoded(fruit(seed, (100, 90)), kind) for seed in range(3)]
     stored = [clean(photo).pixels for photo in photos]
     assert embedded(flatbuffer, stored, 1).tobytes() == embedded(flatbuffer, photos, 1).tobytes()
@@ -97,9 +91,7 @@ def test_what_is_stored_of_a_large_photo_has_nearly_its_features(flatbuffer, for
     rng = np.random.default_rng(1)
     photos = []
     for seed in range(3):
-        noisy = np.asarray(fruit(seed, (2000, 1500)), np.int16) + rng.normal(0, 8, (1500, 2000, 3)).astype(
-            np.int16
-        )
+        noisy = np.asarray(fruit(seed, (2000, 1500)), np.int16) + rng.normal(0, 8, (1500, 2000, 3)).astype(np.int16)
         photos.append(encoded(Image.fromarray(noisy.clip(0, 255).astype(np.uint8)), quality=90))
     stored = [clean(photo).pixels for photo in photos]
     assert sum(map(len, stored)) < sum(map(len, photos)) / 2

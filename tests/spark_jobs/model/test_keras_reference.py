@@ -45,8 +45,7 @@ def test_litert_features_equal_keras_on_the_original_jpegs(keras_model, model):
     originals = np.stack(
         [
             np.asarray(
-                Image.open(io.BytesIO(data)).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR),
-                np.float32,
+                Image.open(io.BytesIO(data)).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR), np.float32
             )
             for data in photos()
         ]

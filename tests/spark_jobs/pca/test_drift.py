@@ -65,9 +65,7 @@ def test_another_kind_of_image_asks_for_a_new_basis():
     tonight = spectrum(values(200, 1), values(800, 2, stretched=6))
     measured = drift.measure(published, tonight)
     assert "degrees apart" in str(
-        drift.replacement_reason(
-            published, principal_components.choose(tonight, "m", k=3), measured, LIMITS, None
-        )
+        drift.replacement_reason(published, principal_components.choose(tonight, "m", k=3), measured, LIMITS, None)
     )
 
 
@@ -96,9 +94,7 @@ def test_each_limit_asks_for_a_new_basis_by_itself(published, measured, variance
 
 def test_the_same_basis_asked_for_in_other_words_stays():
     fresh = principal_components.choose(spectrum(values(50, 1)), "m", k=3)
-    assert (
-        drift.replacement_reason(replace(fresh, asked="variance=0.5"), fresh, MEASURED, LIMITS, None) is None
-    )
+    assert drift.replacement_reason(replace(fresh, asked="variance=0.5"), fresh, MEASURED, LIMITS, None) is None
 
 
 def test_more_components_than_last_night_could_carry_ask_for_a_new_basis():

@@ -8,13 +8,7 @@ import pytest
 from fruits.base.batches import to_list_column
 from fruits.base.errors import FeaturesOutOfRangeError
 from fruits.pca import gramian
-from fruits.pca.gramian import (
-    SCALE_BITS,
-    Gramian,
-    merge_mapper,
-    merge_serialized,
-    sum_mapper,
-)
+from fruits.pca.gramian import SCALE_BITS, Gramian, merge_mapper, merge_serialized, sum_mapper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,11 +40,7 @@ def test_sums_are_the_same_to_the_last_bit_in_any_order_and_partitioning(cuts, r
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(["add", "change", "remove", "rerun"]), st.integers(0, 29)), max_size=25
-    )
-)
+@given(st.lists(st.tuples(st.sampled_from(["add", "change", "remove", "rerun"]), st.integers(0, 29)), max_size=25))
 def test_merged_sums_are_those_taken_anew_after_any_mix_of_nights(nights):
     """Images come, change, go and are seen again; each night merges what came and takes out what went."""
     pool = features(60, 4)
@@ -145,11 +135,7 @@ def test_no_parts_make_no_sums():
 def test_the_mappers_sum_and_merge_partitions():
     values = features(30)
     rows = [pa.record_batch({"features": to_list_column(part)}) for part in np.split(values, [7, 7, 20])]
-    partials = [
-        next(iter(sum_mapper(6)(rows[:2]))),
-        next(iter(sum_mapper(6)(rows[2:]))),
-        next(iter(sum_mapper(6)([]))),
-    ]
+    partials = [next(iter(sum_mapper(6)(rows[:2]))), next(iter(sum_mapper(6)(rows[2:]))), next(iter(sum_mapper(6)([])))]
     (merged,) = merge_mapper()(partials)
     assert merged.column("sums")[0].as_py() == gramian_of(values).to_bytes()
 

@@ -33,9 +33,7 @@ def begin(nights: Nights) -> job_run.Run:
 
 def add(run: job_run.Run, ids: list[int], night: int = 1, model_id: str = MODEL) -> None:
     """Append features that depend on the image and the night."""
-    vectors = np.stack([np.random.default_rng((i, night)).uniform(0, 6, 1280) for i in ids]).astype(
-        np.float32
-    )
+    vectors = np.stack([np.random.default_rng((i, night)).uniform(0, 6, 1280) for i in ids]).astype(np.float32)
     rows = pa.table(
         {
             "image_id": [f"{i:064x}" for i in ids],
@@ -92,9 +90,7 @@ def test_each_night_adds_what_came_and_subtracts_what_went(nights):
     assert updated(run).description == "added 10 rows to the kept sums and subtracted 0"
     assert updated(run).description == "nothing changed since the kept sums"
     remove(run, [44])
-    assert updated(run).description == "added 9 rows to the kept sums and subtracted 10", (
-        "a file is rewritten whole"
-    )
+    assert updated(run).description == "added 9 rows to the kept sums and subtracted 10", "a file is rewritten whole"
     add(run, [44], night=3)
     add(run, [60, 61], night=3, model_id=OTHER)
     assert updated(run).description == "added 1 rows to the kept sums and subtracted 0"
@@ -147,9 +143,7 @@ def test_compaction_before_the_sums_are_brought_up_to_date_is_not_taken_for_thei
 
 
 @pytest.mark.parametrize("killed_at", [(Table, "tag"), (overwrite, "replace"), (Table, "untag")])
-def test_killed_between_any_two_commits_and_run_again_nothing_is_counted_twice(
-    nights, monkeypatch, killed_at
-):
+def test_killed_between_any_two_commits_and_run_again_nothing_is_counted_twice(nights, monkeypatch, killed_at):
     run = begin(nights)
     add(run, list(range(40)))
     updated(run)
@@ -227,9 +221,7 @@ def test_rows_marked_as_deleted_by_another_writer_are_summed_anew(nights):
     run = begin(nights)
     add(run, list(range(40)))
     updated(run)
-    run.spark.sql(
-        f"ALTER TABLE {nights.database}.features SET TBLPROPERTIES ('write.delete.mode' = 'merge-on-read')"
-    )
+    run.spark.sql(f"ALTER TABLE {nights.database}.features SET TBLPROPERTIES ('write.delete.mode' = 'merge-on-read')")
     remove(run, [1])
     assert "marked rows as deleted" in updated(run).description
 

@@ -15,9 +15,7 @@ DIMS = 40
 def features(n: int = 300, seed: int = 3) -> np.ndarray:
     """Features with a falling spectrum, within what MobileNetV2 gives."""
     rng = np.random.default_rng(seed)
-    mixed = rng.standard_normal((n, 12)) @ rng.standard_normal((12, DIMS)) + 0.3 * rng.standard_normal(
-        (n, DIMS)
-    )
+    mixed = rng.standard_normal((n, 12)) @ rng.standard_normal((12, DIMS)) + 0.3 * rng.standard_normal((n, DIMS))
     return np.clip(mixed * 0.3 + 2.0, 0, 6).astype(np.float32)
 
 
@@ -98,14 +96,7 @@ def test_constant_features_are_a_named_error():
 
 @pytest.mark.parametrize(
     "how_many",
-    [
-        {},
-        {"variance": 0.9, "k": 3},
-        {"variance": 0.0},
-        {"variance": 1.1},
-        {"variance": float("nan")},
-        {"k": 0},
-    ],
+    [{}, {"variance": 0.9, "k": 3}, {"variance": 0.0}, {"variance": 1.1}, {"variance": float("nan")}, {"k": 0}],
 )
 def test_an_impossible_choice_is_a_named_error(how_many):
     with pytest.raises(InputError):
@@ -149,9 +140,7 @@ def test_rows_that_cannot_be_projected_are_null_and_say_why():
     rows = values.tolist()
     rows[1][0] = float("nan")
     rows[2] = rows[2][:-1]
-    batch = pa.record_batch(
-        {"image_id": pa.array(list("abcd")), "features": pa.array(rows, pa.list_(pa.float32()))}
-    )
+    batch = pa.record_batch({"image_id": pa.array(list("abcd")), "features": pa.array(rows, pa.list_(pa.float32()))})
     (projected,) = principal_components.project_mapper(model)([batch])
     assert projected.column("finite").to_pylist() == [True, False, True, True]
     assert projected.column("dims").to_pylist() == [DIMS, DIMS, DIMS - 1, DIMS]

@@ -27,6 +27,4 @@ def test_a_saved_pca_is_a_pca_model_that_transforms_saves_and_loads(spark, tmp_p
     frame = spark.createDataFrame([(Vectors.dense(row.tolist()),) for row in values[:5]], ["features"])
     theirs = np.array([row.pca.toArray() for row in model.transform(frame).collect()])
     # MLlib's model does not subtract the mean.
-    np.testing.assert_allclose(
-        theirs - fitted.components @ fitted.mean, fitted.project(values[:5]), atol=1e-4
-    )
+    np.testing.assert_allclose(theirs - fitted.components @ fitted.mean, fitted.project(values[:5]), atol=1e-4)

@@ -4,13 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fruits.publish.quality import (
-    Facts,
-    Limits,
-    gate,
-    neighbour_agreement,
-    to_json,
-)
+from fruits.publish.quality import Facts, Limits, gate, neighbour_agreement, to_json
 
 GOOD = Facts(
     images=10,
@@ -99,9 +93,7 @@ def test_without_labels_to_compare_nothing_is_claimed():
     assert neighbour_agreement(vectors, ["a", "b", "c"], [""] * 3) == (None, 0)
 
 
-@pytest.mark.parametrize(
-    "limits", [Limits(), replace(LIMITS, judged_photos=501)], ids=["random weights", "few photos"]
-)
+@pytest.mark.parametrize("limits", [Limits(), replace(LIMITS, judged_photos=501)], ids=["random weights", "few photos"])
 def test_agreement_is_reported_and_not_enforced(limits):
     checks = gate(replace(GOOD, agreement_features=0.0, agreement_pca=0.0), limits)
     assert all(check.ok for check in checks.values())
@@ -132,8 +124,6 @@ def test_useless_features_pass_for_perfect_only_while_rotations_are_not_kept_apa
     useless, labels, sequences = rotations(clear=0.0)
     useful, _, _ = rotations(clear=4.0)
     mixed = [""] * len(labels)
-    assert (
-        neighbour_agreement(useless, labels, mixed)[0] == neighbour_agreement(useful, labels, mixed)[0] == 1.0
-    )
+    assert neighbour_agreement(useless, labels, mixed)[0] == neighbour_agreement(useful, labels, mixed)[0] == 1.0
     assert neighbour_agreement(useless, labels, sequences)[0] < 0.5
     assert neighbour_agreement(useful, labels, sequences)[0] > 0.9
