@@ -41,7 +41,7 @@ aws: setup ## The AWS emulator alone, for development, until Ctrl-C (PORT=5600)
 .PHONY: bench
 bench: setup $(READY)/bench ## Our jobs beside their peers: build/bench/ (QUICK=1: under ten minutes; PUBLISH=1: into bench/README.md)
 	@.venv-bench/bin/python -m bench $(if $(QUICK),--sizes quick) $(if $(PUBLISH),--publish)
-	@$(if $(PUBLISH),$(AIRFLOW)/python bench/scale/write_scale.py)
+	@$(if $(PUBLISH),$(AIRFLOW)/python docs/scale/write_scale.py)
 
 .PHONY: test-bench
 test-bench: setup $(READY)/bench ## The benchmark itself, on eight photos (slow, not in make test)

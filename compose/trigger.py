@@ -103,7 +103,7 @@ def wait_for_dag(api: Api, dag_id: str) -> None:
 
 
 def wait_for_run(api: Api, dag_id: str, run_id: str) -> str:
-    """The run's final state; tells each task's state when it changes. A machine out of breath is waited for."""
+    """Return the run's final state; print each task's state when it changes."""
     deadline = time.monotonic() + WAIT_SECONDS
     told: dict[str, str] = {}
     run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
@@ -122,7 +122,7 @@ def wait_for_run(api: Api, dag_id: str, run_id: str) -> str:
 
 
 def tell_first_failure(api: Api, dag_id: str, run_id: str) -> None:
-    """The end of the log of the task that failed first."""
+    """Print the end of the log of the task that failed first."""
     run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
     failed = [
         task

@@ -12,7 +12,7 @@ LOOPBACK_NAMES = ["localhost", "127.0.0.1"]
 
 
 async def runs_app(scope: Any, receive: Any, send: Any) -> None:
-    """The application in fruits_airflow.report.web, imported when it is first asked for.
+    """Import the application of fruits_airflow.report.web at the first request.
 
     Airflow imports plugins in every task, too, and only the API server has a use for what the pages need.
     """

@@ -12,12 +12,12 @@ import pytest
 from fruits_airflow.cost.prices import vcpus
 from fruits_airflow.runs.forecast import forecast_table
 
-SCALE = Path(__file__).resolve().parents[2] / "bench" / "scale"
+SCALE = Path(__file__).resolve().parents[2] / "docs" / "scale"
 PUBLISHED = Path(__file__).resolve().parents[2] / "bench" / "results.json"
 sys.path.insert(0, str(SCALE))
 
 import plan_trial  # noqa: E402
-import scale_model as model  # noqa: E402 - bench/scale is a folder of scripts
+import scale_model as model  # noqa: E402 - docs/scale is a folder of scripts
 
 
 def made_up() -> model.Model:

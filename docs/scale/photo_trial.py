@@ -1,4 +1,4 @@
-"""What a phone's photo costs beside a small one, in our jobs: `.venv-spark/bin/python bench/scale/photo_trial.py`.
+"""What a phone's photo costs beside a small one, in our jobs: `.venv-spark/bin/python docs/scale/photo_trial.py`.
 
 The benchmark's photos have 100 x 100 px; a phone's have 12 megapixels. One is drawn here (blurred noise, so that its
 JPEG is as large as a real one's), and both go through the very functions that load_images and featurize call. Processor

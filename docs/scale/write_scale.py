@@ -1,6 +1,6 @@
 """Write docs/scale.md from template.md and the figures of scale_model.py.
 
-Run by `.venv-airflow/bin/python bench/scale/write_scale.py`. With --check it only says whether the document is what the
+Run by `.venv-airflow/bin/python docs/scale/write_scale.py`. With --check it only says whether the document is what the
 inputs give.
 """
 
@@ -235,7 +235,7 @@ def main() -> int:
     text = document()
     if parser.parse_args().check:
         same = DOCUMENT.is_file() and DOCUMENT.read_text() == text
-        sys.stdout.write("as computed\n" if same else "docs/scale.md differs: run bench/scale/write_scale.py\n")
+        sys.stdout.write("as computed\n" if same else "docs/scale.md differs: run docs/scale/write_scale.py\n")
         return 0 if same else 1
     DOCUMENT.write_text(text)
     sys.stdout.write(f"{DOCUMENT}\n")

@@ -1,4 +1,4 @@
-"""What is lost of a photo's features by what is stored of it: `.venv-spark/bin/python bench/scale/pixels_trial.py`.
+"""What is lost of a photo's features by what is stored of it: `.venv-spark/bin/python docs/scale/pixels_trial.py`.
 
 The features of `images.clean(photo).pixels` beside those of the photo itself, decoded whole; with the real weights
 where they are at hand (`../shared/weights`), else with random ones. Small photos are those of `../shared/images`, 100

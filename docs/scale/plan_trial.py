@@ -1,4 +1,4 @@
-"""Try the planning parts with a million made-up keys: `.venv-airflow/bin/python bench/scale/plan_trial.py`.
+"""Try the planning parts with a million made-up keys: `.venv-airflow/bin/python docs/scale/plan_trial.py`.
 
 A scripted lister stands in for S3 (no network, no waiting): what is measured is what `plan` itself needs to list, to
 write the listing, and to compare two nights. Writes plan_trial.json beside this file.
