@@ -30,6 +30,7 @@ STATED = {
         "s3:AbortMultipartUpload": "an upload that a dying task, or a phone, has begun",
         "s3:DeleteObject": "what a cleared attempt has left",
         "s3:DeleteObjectVersion": "a photo that is erased",
+        "s3:GetLifecycleConfiguration": "photos are missing: which of them expired by rule",
         "s3:GetObjectVersion": "an access request is answered with every version",
         "s3:ListBucketMultipartUploads": "an erasure finds unfinished uploads",
         "s3:ListBucketVersions": "an erasure finds every version",

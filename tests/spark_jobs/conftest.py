@@ -21,6 +21,7 @@ from fruits.job import job_run, stage_metrics
 from fruits.lake import input_listing
 
 from dev import fetch_jars, make_model
+from tests.aws_keys import KEYS
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("FRUITS_SHARED", ROOT / ".." / "shared")).resolve()
@@ -54,9 +55,9 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("PYSPARK_PYTHON", sys.executable)
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "spark_jobs"), str(ROOT)]))
         patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
-        # For the scripted S3; where it answers is handed to the workers, credentials never are.
-        patch.setenv("AWS_ACCESS_KEY_ID", "local")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "local")
+        # For the scripted S3 and for local_aws. Workers get the address from the driver, and never credentials.
+        for name, value in KEYS.environment.items():
+            patch.setenv(name, value)
         conf = {
             "spark.jars" if jars else "spark.jars.packages": ",".join(map(str, jars)) or fetch_jars.RUNTIME,
             "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",

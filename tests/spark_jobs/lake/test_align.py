@@ -199,7 +199,7 @@ def test_nothing_is_loaded_twice_for_two_commits(
     orchard(nights.photos, labels=1, each=3)
     nights.load()
     seen = tmp_path / "seen"
-    record_mapped_column(monkeypatch, load_images.loading, "loader", "source_key", seen)
+    record_mapped_column(monkeypatch, load_images.loading, "load_mapper", "source_key", seen)
     (nights.photos / "one more.jpg").write_bytes(encoded(fruit(7)))
     (nights.photos / "broken.jpg").write_bytes(b"<html>")
     (nights.photos / "Label 0" / "r0_0_100.jpg").write_bytes(encoded(fruit(8)))

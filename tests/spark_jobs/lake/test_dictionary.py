@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from fruits.base import objects, schemas
 from fruits.lake import tables
 
+from tests.aws_keys import FOR_SERVER
 from tests.spark_jobs.conftest import ROOT, Nights
 from tests.spark_jobs.pictures import encoded, fruit, orchard
 
@@ -70,7 +72,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The AWS emulator, whose address this process finds where boto3 looks for it."""
     command = [ROOT / ".venv-airflow" / "bin" / "python", "-m", "local_aws", "--port", "0", "--ui-port", "0"]
     process = subprocess.Popen(
-        [*command, "--state-dir", tmp_path_factory.mktemp("aws")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [*command, "--state-dir", tmp_path_factory.mktemp("aws")],
+        **{"cwd": ROOT, "env": os.environ | FOR_SERVER, "stdout": subprocess.PIPE, "text": True},
     )
     assert process.stdout is not None
     address = process.stdout.readline().split()[-1]
