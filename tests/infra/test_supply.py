@@ -16,7 +16,7 @@ LOCKS = sorted((REPOSITORY / "requirements").glob("*.lock"))
 ALLOWED = re.compile(
     r"0BSD|Apache( License 2\.0|-2\.0| 2\.0| Software License| License, Version 2\.0)?"
     r"|BSD([ -][23]-Clause)?( License)?|[23]-Clause BSD License|BSD"
-    r"|CC0-1\.0|CNRI-Python|DFSG approved|ISC( License \(ISCL\))?|MIT( License|-0|-CMU)?|MPL-2\.0"
+    r"|CC0-1\.0|CNRI-Python|DFSG approved|ISC( License \(ISCL\))?|MIT( License|-0|-CMU)?|MPL-2\.0|Public Domain"
     r"|Mozilla Public License 2\.0 \(MPL 2\.0\)|PSF-2\.0|Python Software Foundation License"
     r"|The Unlicense \(Unlicense\)|Unlicense|Zlib|ZPL-2\.1|Zope Public License"
 )
