@@ -134,7 +134,7 @@ def test_a_database_that_never_becomes_free_is_told(
     with pytest.raises(AirflowFailException, match="fruits is locked by.*nothing is erased yet"):
         operator.execute_again(task(keys=[KEY], expected_photos=2), since=0.0)
     notices: list[Notice] = []
-    monkeypatch.setattr(verdict, "tell", lambda _, notice: notices.append(notice))
+    monkeypatch.setattr(verdict, "notify", lambda _, notice: notices.append(notice))
     with pytest.raises(AirflowFailException, match="not everything is erased: plan: LockHeld: fruits is locked by"):
         judge_erasure(account, task(ALL_DONE | {"plan": "failed"}))
     assert [notice.anchor for notice in notices] == ["lock-held"]
@@ -238,7 +238,7 @@ def test_the_verdict_is_red_and_tells_unless_all_is_done_and_gives_the_locks_bac
     account: Settings, task: Callable[..., Any], undone: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     notices: list[Notice] = []
-    monkeypatch.setattr(verdict, "tell", lambda _, notice: notices.append(notice))
+    monkeypatch.setattr(verdict, "notify", lambda _, notice: notices.append(notice))
     context = task(keys=[KEY], expected_photos=2)
     write_receipt(account, context, *carry_out(account, context))
     with pytest.raises(AirflowFailException, match=f"not everything is erased: {undone} is failed"):
@@ -370,7 +370,7 @@ def test_the_verdict_keeps_the_locks_of_a_cluster_that_may_be_alive(
         raise TimeoutError("not seen ended")
 
     notices: list[Notice] = []
-    monkeypatch.setattr(verdict, "tell", lambda _, notice: notices.append(notice))
+    monkeypatch.setattr(verdict, "notify", lambda _, notice: notices.append(notice))
     with monkeypatch.context() as patch:
         patch.setattr("fruits_airflow.emr.clusters.ClusterLifecycle.end_all", unseen)
         context = task(ALL_DONE)
@@ -392,7 +392,7 @@ def test_the_verdict_ends_a_cluster_whatever_the_lake_denies(
     def denied(_: DatabaseLock) -> Any:
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject")
 
-    monkeypatch.setattr(DatabaseLock, "holding", denied)
+    monkeypatch.setattr(DatabaseLock, "read", denied)
     monkeypatch.setattr(
         "fruits_airflow.emr.clusters.ClusterLifecycle.end_all", lambda _, timeout_s: timeouts.append(timeout_s)
     )
@@ -432,7 +432,7 @@ def test_what_is_not_confirmed_is_neither_erased_nor_suppressed(
     assert lake.read(erasure_key(ERASURE, "keys.json")) is None
     assert read_state(lake, "fruits") == state
     notices: list[Notice] = []
-    monkeypatch.setattr(verdict, "tell", lambda _, notice: notices.append(notice))
+    monkeypatch.setattr(verdict, "notify", lambda _, notice: notices.append(notice))
     with pytest.raises(AirflowFailException, match=refused):
         judge_erasure(account, task(ALL_DONE | {"plan": "failed"}))
     assert [notice.anchor for notice in notices] == ["refused"]
