@@ -20,13 +20,7 @@ REPOSITORY = HERE.parents[1]
 sys.path[:0] = [str(REPOSITORY / "plugins"), str(HERE)]
 
 from fruits_airflow.config.strict_yaml import read_yaml_mapping  # noqa: E402
-from fruits_airflow.cost.estimate import (  # noqa: E402
-    Speed,
-    disks,
-    fleets_eur_per_hour,
-    forecast_hours,
-    worker_vcpus,
-)
+from fruits_airflow.cost.estimate import Speed, disks, fleets_eur_per_hour, forecast_hours, worker_vcpus  # noqa: E402
 from fruits_airflow.cost.prices import Prices, load_prices  # noqa: E402
 from fruits_airflow.emr.cluster_body import Profile, load_profile  # noqa: E402
 from fruits_airflow.emr.stage_steps import STAGES  # noqa: E402

@@ -4,8 +4,9 @@ Started as a program of its own: Airflow reads its environment when it is import
 
 A scenario is `{"conf": {...}, "stages": {stage: behaviour}}`; the behaviours are those of `step.py`. With `"dag"` it
 is a run of another DAG; with `"orphan_of": n` the run of scenario n has left a cluster, and so has a run nobody knows;
-with `"locked_s": n` an erasure holds the database for the first n seconds; with `"unvalidated"` in the place of
-`"conf"` the trigger takes what the schemas refuse, as it does with a NaN, which tasks get as null.
+with `"locked_s": n` an erasure holds the database until the run has found it held, and n seconds longer; with
+`"unvalidated"` in the place of `"conf"` the trigger takes what the schemas refuse, as it does with a NaN, which tasks get
+as null.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from airflow.dag_processing.dagbag import DagBag
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
 from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from airflow.serialization.definitions.param import SerializedParamsDict
+from fruits_airflow.config.errors import LockHeld
 from fruits_airflow.config.settings import load_settings
 from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.code_bundle import CodeBundle
@@ -69,13 +71,23 @@ def leave_clusters(run_id: str) -> list[str]:
 
 
 def lock_for(seconds: float) -> None:
-    """Hold the nightly database in the name of an erasure, and give it back."""
+    """Hold the nightly database in the name of an erasure until a run has found it held, and `seconds` longer."""
     settings = load_settings()
     owner = RunKey(settings.deployment_id, "erase_images", "manual__erasure")
     lake = Lake(boto3.client("s3"), settings.lake_bucket)
     lock = DatabaseLock(lake, settings.database, owner, settings.region, lambda _: False)
     lock.take(datetime.now(UTC) + timedelta(hours=1))
-    threading.Timer(seconds, lambda: lock.release(lock.read())).start()
+    take = DatabaseLock.take
+
+    def take_and_see(self: DatabaseLock, *arguments: Any) -> None:
+        try:
+            take(self, *arguments)
+        except LockHeld:  # on a busy machine the run asks for the lock late, and must find it held
+            DatabaseLock.take = take  # type: ignore[method-assign]
+            threading.Timer(seconds, lambda: lock.release(lock.read())).start()
+            raise
+
+    DatabaseLock.take = take_and_see  # type: ignore[method-assign]
 
 
 def states_of(clusters: list[str]) -> dict[str, str]:
