@@ -5,8 +5,8 @@ Started as a program of its own: Airflow reads its environment when it is import
 A scenario is `{"conf": {...}, "stages": {stage: behaviour}}`; the behaviours are those of `step.py`. With `"dag"` it
 is a run of another DAG; with `"orphan_of": n` the run of scenario n has left a cluster, and so has a run nobody knows;
 with `"locked_s": n` an erasure holds the database until the run has found it held, and n seconds longer; with
-`"unvalidated"` in the place of `"conf"` the trigger takes what the schemas refuse, as it does with a NaN, which tasks get
-as null.
+`"unvalidated"` in the place of `"conf"` the trigger takes what the schemas refuse, as it does with a NaN, which tasks
+get as null.
 """
 
 from __future__ import annotations
