@@ -74,7 +74,7 @@ def test_no_image_is_computed_twice_for_a_merge(nights, tmp_path, monkeypatch):
     nights.load()
     nights.run("featurize")
     seen = tmp_path / "seen"
-    record_mapped_column(monkeypatch, featurize.embedding, "mapper", "image_id", seen)
+    record_mapped_column(monkeypatch, featurize.embedding, "embed_mapper", "image_id", seen)
     nights.run("featurize", "--full-refresh")
     computed = seen.read_text().split()
     assert len(computed) == len(set(computed)) == 5
@@ -216,14 +216,14 @@ def test_executors_never_read_the_model_only_what_the_driver_broadcast(nights, t
 
     folder = tmp_path / "model"
     shutil.copytree(nights.model["folder"], folder)
-    read = featurize.model.read
+    read = featurize.artifacts.read
 
     def read_and_remove(*arguments):
         artifact = read(*arguments)
         shutil.rmtree(folder)
         return artifact
 
-    monkeypatch.setattr(featurize.model, "read", read_and_remove)
+    monkeypatch.setattr(featurize.artifacts, "read", read_and_remove)
     orchard(nights.photos, labels=1, each=2)
     nights.load()
     assert nights.run("featurize", "--model", str(folder))["features"]["computed"] == 2

@@ -53,7 +53,7 @@ def remove(run: job_run.Run, ids: list[int]) -> None:
 
 def summed_again(run: job_run.Run, model_id: str = MODEL) -> bytes:
     """The sums of what the table has now, past everything that is tested here."""
-    rows = tables.of_model(run.spark.table(f"{run.arguments.database}.features"), model_id).select("features")
+    rows = run.spark.table(f"{run.arguments.database}.features").where(f"model_id = '{model_id}'").select("features")
     total = gramian.Gramian()
     for batch in rows.toArrow().to_batches():
         total.add(np.array(batch.column("features").to_pylist(), np.float32))

@@ -70,7 +70,7 @@ def test_many_small_files_become_one_and_the_rows_stay(nights: Nights) -> None:
     assert list(upkeep.maintain(run)["features"]) == ["compact"]
     assert Table(run.spark, f"{nights.database}.features").files == 1
     assert nights.rows("features") == rows
-    assert updated(run).how == "nothing changed since the kept sums"
+    assert updated(run).description == "nothing changed since the kept sums"
 
 
 @pytest.mark.spark
