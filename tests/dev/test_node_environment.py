@@ -45,7 +45,8 @@ def test_it_holds_the_lock_of_the_nodes_and_the_pyspark_of_their_image() -> None
 
 
 def test_every_module_that_a_job_imports_is_there() -> None:
-    modules = [f"import fruits.{path.stem}" for path in sorted((JOBS / "fruits").glob("[a-z]*.py"))]
+    paths = sorted(path.relative_to(JOBS).with_suffix("") for path in JOBS.glob("fruits/**/[a-z]*.py"))
+    modules = [f"import {'.'.join(path.parts)}" for path in paths]
     jobs = [f"import {path.stem}" for path in sorted(JOBS.glob("*.py"))]
     in_node_python("\n".join(statements() + modules + jobs))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import boto3
 import featurize
 import load_images
 import publish
@@ -20,29 +21,21 @@ from fruits.base.batches import Mapper
 from fruits.job import job_run, stage_metrics
 from fruits.lake import input_listing
 
-from dev import fetch_jars, make_model
+from dev import fetch_jars
 from tests.aws_keys import KEYS
+from tests.models import ROOT, SHARED
+from tests.models import model as model
+from tests.models import models as models
 
-ROOT = Path(__file__).resolve().parents[2]
-SHARED = Path(os.environ.get("FRUITS_SHARED", ROOT / ".." / "shared")).resolve()
-WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 PHOTOS = SHARED / "images" / "fruits360_sample"
 JOBS: dict[str, ModuleType] = {module.STAGE: module for module in (load_images, featurize, reduce_pca, publish)}
 
 
-@pytest.fixture(scope="session")
-def models() -> Path:
-    """The folder of models, with both artifacts made from the real weights, or from random ones."""
-    folder = ROOT / ".cache" / "models"
-    make_model.make(str(WEIGHTS) if WEIGHTS.is_file() else "random", folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def model(models: Path) -> dict[str, Any]:
-    """The model.json of the LiteRT artifact, with its folder."""
-    card = make_model.make(str(WEIGHTS) if WEIGHTS.is_file() else "random", models)
-    return card | {"folder": str(models / card["model_id"])}
+@pytest.fixture(autouse=True)
+def _no_kept_credentials() -> Iterator[None]:
+    """boto3 keeps a session of its own, with the credentials of the test that first made a client."""
+    yield
+    boto3.DEFAULT_SESSION = None
 
 
 @pytest.fixture(scope="session")

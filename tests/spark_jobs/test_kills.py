@@ -47,8 +47,8 @@ class Submitted:
         self.database = Path(conf["spark.sql.catalog.lake.warehouse"]) / nights.database.split(".")[1]
         code = folder / "fruits.zip"
         with zipfile.ZipFile(code, "w") as archive:
-            for path in sorted((ROOT / "spark_jobs" / "fruits").glob("*.py")):
-                archive.write(path, f"fruits/{path.name}")
+            for path in sorted((ROOT / "spark_jobs" / "fruits").rglob("*.py")):
+                archive.write(path, path.relative_to(ROOT / "spark_jobs"))
         kept = ("spark.jars", "spark.jars.packages", "spark.sql.", "spark.driver.", "spark.ui.", "spark.local.dir")
         settings = [f"{key}={value}" for key, value in conf.items() if key.startswith(kept)]
         settings = [one for one in settings if not one.startswith(("spark.driver.host", "spark.driver.port"))]
