@@ -30,7 +30,8 @@ from PIL import Image
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 from sklearn.decomposition import PCA
 
-from tests.spark_jobs.conftest import WEIGHTS, Nights
+from tests.models import WEIGHTS
+from tests.spark_jobs.conftest import Nights
 from tests.spark_jobs.pictures import encoded, fruit, orchard
 
 pytestmark = pytest.mark.spark
