@@ -101,12 +101,12 @@ def test_a_full_run_leaves_no_figure_empty() -> None:
 
 def test_the_median_counts_and_not_the_mean() -> None:
     runs = [Run("pca", "mllib", 20000, 2, n, {"seconds": s}) for n, s in enumerate((1.0, 2.0, 90.0))]
-    assert results.pca(Summary(runs), QUICK, 2)["20000"]["mllib_s"] == 2.0
+    assert results.pca(Summary(runs, QUICK, 2))["20000"]["mllib_s"] == 2.0
 
 
 def test_starting_up_cancels_out_of_what_each_further_photo_costs() -> None:
-    assert marginal((200, 2000), (11.0, 29.0)) == 100.0
-    assert marginal((200, 2000), (None, 29.0)) is None
+    assert marginal(200, 2000, {200: 11.0, 2000: 29.0}.get) == 100.0
+    assert marginal(200, 2000, {2000: 29.0}.get) is None
 
 
 def test_a_row_is_summed_on_all_cores_of_the_driver() -> None:
