@@ -37,7 +37,7 @@ from fruits_airflow.emr.clusters import (
 )
 from fruits_airflow.emr.stage_steps import step_for
 from fruits_airflow.emr.steps import StepSubmitter
-from fruits_airflow.locking.airflow_runs import AirflowRuns, SupervisedRuns
+from fruits_airflow.locking.airflow_runs import AirflowRuns
 from fruits_airflow.locking.database_lock import DatabaseLock, take_all
 from fruits_airflow.locking.lock_owners import lock_deadline, open_lock
 from fruits_airflow.runs.attempts import clear_failure
@@ -91,7 +91,7 @@ class RunContext:
         code_digest = context["ti"].xcom_pull(task_ids=UPLOAD_TASK) or ""
         region = plan.region if plan else region_of(settings, context["params"])
         identity = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
-        run = cls(settings, region, identity, plan, code_digest, SupervisedRuns(context["ti"]))
+        run = cls(settings, region, identity, plan, code_digest, AirflowRuns(context["ti"]))
         CALLED.keep(run.lake, run.folder)
         return run
 

@@ -14,9 +14,9 @@ from fruits_airflow.aws.clients import PATIENT, SINGLE_ATTEMPT, emr_client
 from fruits_airflow.config.errors import ClusterLost, CostCeilingExceeded
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr import clusters
+from fruits_airflow.emr.announced_requests import CREATED_ID
 from fruits_airflow.emr.clusters import LIVE_STATES, RunKey, tag_value
 from fruits_airflow.runs.run_context import RunContext
-from fruits_airflow.storage.idempotency import CREATED_ID
 
 from tests.local_aws.server import until
 from tests.plugins.doubles import ClosingServer, Double

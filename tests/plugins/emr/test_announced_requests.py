@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
+from fruits_airflow.emr.announced_requests import CREATED_ID, REQUESTS, send_announced
 from fruits_airflow.emr.clusters import find_clusters
 from fruits_airflow.runs.run_context import RunContext
-from fruits_airflow.storage.idempotency import CREATED_ID, REQUESTS, send_announced
 
 from tests.plugins.bash_steps import bash
 from tests.plugins.doubles import Double
