@@ -197,7 +197,7 @@ lint: setup types imports ## Formatter, linter, types, who may import whom
 .PHONY: types
 types: setup
 	$(AIRFLOW)/mypy plugins/fruits_airflow plugins/run_report.py local_aws dags ops compose dev/demo dev/presentation dev/write_*.py dev/run_notebook.py
-	$(SPARK)/mypy spark_jobs dev/class_archive.py dev/fetch_jars.py dev/make_model.py dev/run_local.py dev/typical_job.py
+	$(SPARK)/mypy spark_jobs dev/class_archive.py dev/fetch_jars.py dev/local_spark.py dev/make_model.py dev/run_local.py dev/typical_job.py
 
 .PHONY: imports
 imports: setup

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from bench import eventlog, gclog, measure
 from bench.eventlog import Application
 from bench.photos import REPOSITORY, shared_folder
-from dev import class_archive
+from dev import class_archive, local_spark
 
 PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
 NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
@@ -128,7 +127,7 @@ def weights_argument() -> str:
 def model(work: Path) -> Model:
     """Convert the model with the product's own tool."""
     command = [PYTHON, "dev/make_model.py", "--weights", weights_argument(), "--out", MODELS]
-    measured = measure.run([str(part) for part in command], work / "logs" / "model.log", environment(), REPOSITORY)
+    measured = measure.run(command, work / "logs" / "model.log", environment(), REPOSITORY)
     card = measured.answer
     return Model(
         model_id=card["model_id"],
@@ -152,7 +151,7 @@ def night(images: Path, out: Path, work: Path, name: str, workers: int, tight: b
     env["_JAVA_OPTIONS"] = f"-Xmx{HEAP}"
     command = [PYTHON, "dev/run_local.py", "--images", images, "--out", out]
     command += ["--weights", weights_argument(), "--master", f"local[{workers}]", "--k", "64"]
-    measured = measure.run([str(part) for part in command], work / "logs" / f"{name}.log", env, REPOSITORY)
+    measured = measure.run(command, work / "logs" / f"{name}.log", env, REPOSITORY)
     run_folder = max((out / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
     return Night(
         applications={application.name: application for application in eventlog.read(events)},
@@ -164,44 +163,17 @@ def night(images: Path, out: Path, work: Path, name: str, workers: int, tight: b
     )
 
 
-def catalog_settings(warehouse: Path) -> dict[str, str]:
-    """Return the settings of an Iceberg catalog `lake` in a folder, as dev/run_local.py sets it up."""
-    return {
-        "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
-        "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
-        "spark.sql.catalog.lake.type": "hadoop",
-        "spark.sql.catalog.lake.cache-enabled": "false",
-        "spark.sql.catalog.lake.warehouse": str(warehouse),
-        "spark.pyspark.python": str(NODE_PYTHON),
-        "spark.pyspark.driver.python": str(NODE_PYTHON),
-        "spark.driver.memory": "2g",
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-        "spark.ui.enabled": "false",
-        "spark.log.level": "WARN",
-    }
-
-
-def zipped(target: Path) -> Path:
-    """Pack the library of the jobs as it is shipped."""
-    package = REPOSITORY / "spark_jobs" / "fruits"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(package.rglob("*.py")):
-            archive.write(path, path.relative_to(package.parent).as_posix())
-    return target
-
-
 def submit(
     script: Path, arguments: list[str], warehouse: Path, work: Path, name: str, workers: int
 ) -> tuple[Application, measure.Measured]:
     """Run one job script over the tables in `warehouse`."""
     events = fresh(work / "events" / name)
-    settings = catalog_settings(warehouse) | log_settings(events)
+    settings = local_spark.settings(warehouse, NODE_PYTHON) | log_settings(events)
     spark_home = next((REPOSITORY / ".venv-node" / "lib").glob("python3*/site-packages/pyspark"))
     command = [spark_home / "bin" / "spark-submit", "--master", f"local[{workers}]", "--name", script.stem]
     command += class_archive.options(JARS)
     command += [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
-    command += ["--py-files", zipped(work / "fruits.zip"), script, *arguments]
+    command += ["--py-files", local_spark.zip_package(work / "fruits.zip"), script, *arguments]
     env = environment() | {"PYSPARK_PYTHON": str(NODE_PYTHON)}
-    measured = measure.run([str(part) for part in command], work / "logs" / f"{name}.log", env, work)
+    measured = measure.run(command, work / "logs" / f"{name}.log", env, work)
     return eventlog.read(events)[-1], measured

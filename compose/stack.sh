@@ -179,7 +179,7 @@ up() {
     die "the stack did not get healthy (whole log: $log). \`make down\` removes what is there."
   fi
   [[ -n ${AWS_PROFILE:-} ]] || logs_of account
-  compose exec -T api-server python /opt/fruits/compose/trigger.py --check ||
+  compose exec -T api-server python -m compose.trigger --check ||
     die "Airflow is up, and has no DAG to run (above)."
   cat <<TEXT
 
@@ -219,7 +219,7 @@ case $1 in
   up) up ;;
   down) compose down --timeout 20 --remove-orphans "${@:2}" ;;
   trigger)
-    compose exec -T api-server python /opt/fruits/compose/trigger.py "${@:2}" ||
+    compose exec -T api-server python -m compose.trigger "${@:2}" ||
       die "the run was not started or did not succeed (above). Is the stack up? \`make up\`"
     ;;
   *) compose "$@" ;;

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +27,7 @@ from fruits.images import decoding as limits  # noqa: E402 - after the path
 from fruits.job import stage_metrics  # noqa: E402
 from fruits.lake import input_listing  # noqa: E402
 
-from dev import class_archive, fetch_jars, make_model  # noqa: E402
+from dev import class_archive, fetch_jars, local_spark, make_model  # noqa: E402
 
 NODE_PYTHON = ROOT / ".venv-node" / "bin" / "python"
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
@@ -113,7 +112,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     print(f"{count} photos, {size / 1e6:.1f} MB in {images}")
     card = make_model.make(arguments.weights, models)
     model_id = card["model_id"] if arguments.engine == "litert" else card["reference_model_id"]
-    code = _zip_package(run_folder / "fruits.zip")
+    code = local_spark.zip_package(run_folder / "fruits.zip")
     common = ["--database", "lake.fruits", "--run-id", run_id, "--run-folder", str(run_folder)]
     environment = class_archive.environment() | {"PYSPARK_PYTHON": str(_python(arguments.engine))}
     started = time.monotonic()
@@ -192,22 +191,7 @@ def _python(engine: str) -> Path:
 
 def _spark_submit(arguments: argparse.Namespace, out: Path, code: Path, stage: str) -> list[str]:
     python = _python(arguments.engine)
-    conf = {
-        "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
-        "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
-        "spark.sql.catalog.lake.type": "hadoop",
-        "spark.sql.catalog.lake.cache-enabled": "false",
-        "spark.sql.catalog.lake.warehouse": str(out / "tables"),
-        "spark.pyspark.python": str(python),
-        "spark.pyspark.driver.python": str(python),
-        "spark.driver.memory": "2g",
-        # Short jobs on few cores: the second compiler and a parallel collector cost half of all processor time.
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1",
-        "spark.ui.enabled": "false",
-        "spark.log.level": "WARN",
-    }
+    conf = local_spark.settings(out / "tables", python)
     return [
         str(python.with_name("spark-submit")),
         *("--master", arguments.master, "--name", stage, "--py-files", str(code)),
@@ -215,14 +199,6 @@ def _spark_submit(arguments: argparse.Namespace, out: Path, code: Path, stage: s
         *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
         str(ROOT / "spark_jobs" / f"{stage}.py"),
     ]
-
-
-def _zip_package(target: Path) -> Path:
-    package = ROOT / "spark_jobs" / "fruits"
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(package.rglob("*.py")):
-            archive.write(path, path.relative_to(package.parent).as_posix())
-    return target
 
 
 if __name__ == "__main__":

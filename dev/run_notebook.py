@@ -65,10 +65,7 @@ def execute(script: Path) -> nbformat.NotebookNode:
 
 
 def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop what belongs to one machine and moment (stderr, execution times), and make the pictures smaller.
-
-    Of one machine and moment are stderr (Spark's and the jobs' logs) and execution times.
-    """
+    """Drop the logs on stderr and the execution times, which differ in each run, and make the pictures smaller."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":

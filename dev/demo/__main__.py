@@ -35,6 +35,7 @@ from dev.demo.preflight import CannotStart, DemoOptions, check_space, free_port,
 from dev.demo.processes import ProcessEnded, Processes, end_leftovers
 from dev.demo.progress import ENDED, ConsoleReporter, SparkProgress, failed_tasks, watch_run
 from dev.demo.summary import summary
+from ops.stack import settings_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "build" / "demo"
@@ -254,13 +255,8 @@ def _dag_settings(options: DemoOptions, stack: dict[str, str], model: dict[str, 
     return {
         "FRUITS_DEPLOYMENT_ID": DEPLOYMENT_ID,
         "FRUITS_REGION": options.region,
-        "FRUITS_RAW_BUCKET": stack["RawBucket"],
-        "FRUITS_LAKE_BUCKET": stack["LakeBucket"],
+        **settings_of(stack),
         "FRUITS_MODEL_ID": model["model_id"],
-        "FRUITS_SERVICE_ROLE": stack["ServiceRole"],
-        "FRUITS_INSTANCE_PROFILE": stack["InstanceProfile"],
-        "FRUITS_SECURITY_CONFIGURATION": stack["SecurityConfiguration"],
-        "FRUITS_SUBNET_ID": stack["SubnetId"],
         # Steps run in .venv-node: there is no node that could install anything.
         "FRUITS_NODE_ENVIRONMENT": "preinstalled",
         # Unpausing a DAG with a schedule would start a night of its own beside the demo's run.

@@ -147,7 +147,7 @@ def test_a_whole_night_is_right_in_every_table_and_file_and_the_same_night_again
     assert [nights.commits(table) for table in ("images", "rejects", "features", "pca", "pca_models")] == commits
 
 
-def test_removed_images_leave_the_pca_and_the_basis_published_last_is_the_current_one(nights):
+def test_removed_images_leave_the_pca_and_the_pca_model_published_last_is_the_current_one(nights):
     values = spread(12)
     write_features(nights, values)
     published(nights, "--k", "2", "--max-variance-loss", "0")
@@ -165,7 +165,7 @@ def test_removed_images_leave_the_pca_and_the_basis_published_last_is_the_curren
     assert tables.current_pca(nights.spark, nights.database).count() == 12
 
 
-def test_while_the_images_do_not_drift_the_basis_stays_and_only_new_rows_are_projected(nights):
+def test_while_the_images_do_not_drift_the_pca_model_stays_and_only_new_rows_are_projected(nights):
     values = spread(60)
     write_features(nights, values[:58])
     published(nights, "--k", "5")
@@ -189,7 +189,7 @@ def test_while_the_images_do_not_drift_the_basis_stays_and_only_new_rows_are_pro
     assert export.column("image_id").to_pylist() == sorted(rows)
 
 
-def test_features_computed_again_are_projected_again_onto_the_same_basis(nights):
+def test_features_computed_again_are_projected_again_onto_the_same_pca_model(nights):
     values = spread(40)
     write_features(nights, values)
     published(nights, "--k", "5")
@@ -228,7 +228,7 @@ def test_a_run_that_is_planned_anew_projects_and_shows_what_changed_since_it_pub
     assert Image.open(io.BytesIO(thumbnail)).size == (48, 36)
 
 
-def test_the_first_basis_is_new_and_so_is_that_of_another_model_each_for_its_own_reason(nights):
+def test_the_first_pca_model_is_new_and_so_is_that_of_another_model_each_for_its_own_reason(nights):
     write_features(nights, spread(20))
     assert nights.run("reduce_pca", "--k", "2")["drift"]["reason"] == "nothing is published yet"
     nights.run("publish")
@@ -239,7 +239,7 @@ def test_the_first_basis_is_new_and_so_is_that_of_another_model_each_for_its_own
     assert (drift["new_basis"], drift["angle_degrees"]) == (True, None)
 
 
-def test_the_same_basis_asked_for_in_other_words_stays_that_night_and_the_next(nights):
+def test_the_same_pca_model_asked_for_in_other_words_stays_that_night_and_the_next(nights):
     values = spread(60)
     write_features(nights, values[:58])
     k = str(nights.run("reduce_pca", "--variance", "0.3")["pca"]["k"])
@@ -259,7 +259,7 @@ def test_the_same_basis_asked_for_in_other_words_stays_that_night_and_the_next(n
     assert len(nights.rows("pca")) == 60
 
 
-def test_yesterdays_basis_is_kept_and_can_be_published_again_complete_and_older_ones_are_gone(nights):
+def test_yesterdays_pca_model_is_kept_and_can_be_published_again_complete_and_older_ones_are_gone(nights):
     values = spread(60)
     ids = []
     for night, until in enumerate((40, 50, 55)):
@@ -277,7 +277,7 @@ def test_yesterdays_basis_is_kept_and_can_be_published_again_complete_and_older_
         nights.run("publish", "--pca-id", ids[0])
 
 
-def test_killed_between_the_two_deletes_of_an_old_basis_a_rerun_drops_its_rows(nights, monkeypatch):
+def test_killed_between_the_two_deletes_of_an_old_pca_model_a_rerun_drops_its_rows(nights, monkeypatch):
     write_features(nights, spread(20))
     published(nights)
     current = nights.current_pca_id()
@@ -311,7 +311,7 @@ def test_killed_between_the_two_deletes_of_an_old_basis_a_rerun_drops_its_rows(n
     assert {row["pca_id"] for row in nights.rows("pca_models")} == kept
 
 
-def test_the_sums_of_a_former_model_go_with_its_last_basis_and_their_tag_with_them(nights, monkeypatch):
+def test_the_sums_of_a_former_model_go_with_its_last_pca_model_and_their_tag_with_them(nights, monkeypatch):
     write_features(nights, spread(20))
     published(nights)
     former, model_id = nights.model["model_id"], "b" * 64
@@ -364,7 +364,7 @@ def test_upkeep_that_pays_is_done_by_publish(nights, monkeypatch):
     assert nights.rows("features") == rows
 
 
-def test_a_basis_whose_rows_were_deleted_becomes_current_only_complete(nights):
+def test_a_pca_model_whose_rows_were_deleted_becomes_current_only_complete(nights):
     write_features(nights, spread(20))
     published(nights, "--k", "3")
     basis = nights.current_pca_id()
@@ -396,7 +396,7 @@ def test_a_second_night_reads_the_pixels_and_vectors_of_few_samples(nights, monk
     assert sample.sort_by("image_id").to_pylist() == of_their_own.sort_by("image_id").to_pylist()
 
 
-def test_bytes_of_the_pca_are_those_of_the_current_basis(nights):
+def test_bytes_of_the_pca_are_those_of_the_current_pca_model(nights):
     write_features(nights, spread(40))
     first = published(nights, "--k", "4")["bytes"]["pca"]
     another_run(nights)
@@ -412,7 +412,7 @@ def test_with_weights_that_know_something_neighbours_must_agree(reduced):
     assert reduced.run("publish", "--weights", "random", "--min-agreement", "0.9")["published"] is True
 
 
-def test_a_basis_that_explains_too_little_is_not_published(reduced):
+def test_a_pca_model_that_explains_too_little_is_not_published(reduced):
     with pytest.raises(QualityGateError, match=r"explained_variance is 0\.\d+, limit 0\.9"):
         reduced.run("publish", "--min-explained-variance", "0.9")
 

@@ -12,7 +12,7 @@ from fruits.lake import input_listing
 from PIL import Image
 
 from bench import eventlog
-from dev import class_archive, fetch_jars, run_local
+from dev import class_archive, fetch_jars, local_spark
 from tests.spark_jobs.conftest import ROOT
 
 NODE_PYTHON = ROOT / ".venv-node" / "bin" / "python"
@@ -66,7 +66,7 @@ def test_photos_are_shared_among_cores_that_are_not_there_yet(tmp_path: Path, si
     }
     command = [
         *(NODE_PYTHON.with_name("spark-submit"), "--master", f"local-cluster[{WORKERS},{CORES},1024]"),
-        *("--driver-class-path", jars, "--py-files", run_local._zip_package(tmp_path / "fruits.zip")),
+        *("--driver-class-path", jars, "--py-files", local_spark.zip_package(tmp_path / "fruits.zip")),
         *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
         *(ROOT / "spark_jobs" / "load_images.py", "--database", "lake.fruits", "--run-id", "r"),
         *("--run-folder", run_folder, "--input", photos),
