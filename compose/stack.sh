@@ -123,8 +123,8 @@ check_values() {
   local name value path
   while IFS= read -r name; do
     value=$(setting "$name")
-    [[ $value =~ ^[A-Za-z0-9._~=-]+$ ]] ||
-      die "$name in $env_file: a secret is letters, digits and ._~=- only, since it goes into a URL and into JSON."
+    [[ $value =~ ^[A-Za-z0-9._~=,-]+$ ]] ||
+      die "$name in $env_file: a secret is letters, digits and ._~=,- only, since it goes into a URL and into JSON."
   done < <(sed -n 's/=generate-me$//p' .env.example)
   value=$(setting AIRFLOW_PORT)
   [[ $value =~ ^[0-9]+$ ]] || die "AIRFLOW_PORT=$value in $env_file is no port."
