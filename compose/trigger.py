@@ -1,4 +1,4 @@
-"""Starts a demo run of the pipeline through Airflow's REST API: `make trigger`, inside the api-server's container.
+"""Start a demo run of the pipeline through Airflow's REST API: `make trigger`, inside the api-server's container.
 
 Usage: python compose/trigger.py [--check | --wait] [--dag DAG_ID] [KEY=VALUE ...]; KEY=VALUE is a parameter of the run.
 """
@@ -24,10 +24,10 @@ WAIT_SECONDS = 1800
 
 
 class Refused(Exception):
-    """The API server's answer is no: its status and its words."""
+    """Airflow answered with an error: its status and its text."""
 
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(f"Airflow answered {status}: {words}")
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"Airflow answered {status}: {text}")
         self.status = status
 
 
@@ -44,7 +44,7 @@ class Api:
         self._token = answer["access_token"]
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """One request with JSON in and out.
+        """Send one request, with JSON in and out.
 
         Raises:
             Refused: any status from 400 on.
@@ -62,12 +62,19 @@ class Api:
             raise Refused(error.code, error.read().decode(errors="replace")) from None
 
 
-def value_of(text: str) -> object:
-    """0.9, 12, true and null as JSON has them; anything else as it stands."""
+def parameter(text: str) -> tuple[str, object]:
+    """Return name and value of KEY=VALUE; 0.9, 12, true and null are what they are in JSON, anything else is a string.
+
+    Raises:
+        argparse.ArgumentTypeError: `text` has no name or no `=`.
+    """
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is no parameter: write KEY=VALUE, such as limit=50")
     try:
-        return json.loads(text)
+        return name, json.loads(value)
     except ValueError:
-        return text
+        return name, value
 
 
 def check_imports(api: Api) -> None:
@@ -105,15 +112,15 @@ def wait_for_dag(api: Api, dag_id: str) -> None:
 def wait_for_run(api: Api, dag_id: str, run_id: str) -> str:
     """Return the run's final state; print each task's state when it changes."""
     deadline = time.monotonic() + WAIT_SECONDS
-    told: dict[str, str] = {}
+    printed: dict[str, str] = {}
     run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
             state = str(api.call("GET", run)["state"])
             for task in api.call("GET", f"{run}/taskInstances?limit=100")["task_instances"]:
                 name, now = task["task_id"], str(task["state"])
-                if told.get(name, "None") != now:
-                    told[name] = now
+                if printed.get(name, "None") != now:
+                    printed[name] = now
                     print(f"  {datetime.now():%H:%M:%S}  {name}: {now}", flush=True)
             if state in ("success", "failed"):
                 return state
@@ -121,7 +128,7 @@ def wait_for_run(api: Api, dag_id: str, run_id: str) -> str:
     return f"not done after {WAIT_SECONDS} s"
 
 
-def tell_first_failure(api: Api, dag_id: str, run_id: str) -> None:
+def print_first_failure(api: Api, dag_id: str, run_id: str) -> None:
     """Print the end of the log of the task that failed first."""
     run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
     failed = [
@@ -138,15 +145,14 @@ def tell_first_failure(api: Api, dag_id: str, run_id: str) -> None:
 
 
 def main() -> int:
-    """Command line; returns 0 when the run was taken, with --wait when it succeeded."""
+    """Run the command line; return 0 when the run is queued, with --wait when it has succeeded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dag", default="fruits_pipeline")
     parser.add_argument("--check", action="store_true", help="wait for the DAG and start no run")
     parser.add_argument("--wait", action="store_true", help="until the run has ended")
-    parser.add_argument("parameters", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("parameters", nargs="*", metavar="KEY=VALUE", type=parameter)
     options = parser.parse_args()
-    pairs = (parameter.partition("=") for parameter in options.parameters)
-    conf = {key: value_of(value) for key, _, value in pairs} or {"limit": DEMO_LIMIT}
+    conf = dict(options.parameters) or {"limit": DEMO_LIMIT}
     try:
         api = Api("admin", os.environ["ADMIN_PASSWORD"])
         wait_for_dag(api, options.dag)
@@ -163,7 +169,7 @@ def main() -> int:
             return 0
         state = wait_for_run(api, options.dag, run_id)
         if state == "failed":
-            tell_first_failure(api, options.dag, run_id)
+            print_first_failure(api, options.dag, run_id)
     except (Refused, BrokenDags, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1

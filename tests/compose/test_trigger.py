@@ -54,3 +54,16 @@ def test_check_starts_no_run(run):
 def test_two_triggers_in_one_second_have_two_ids(run):
     ids = {run("limit=3")[1].bodies[0]["dag_run_id"] for _ in range(2)}
     assert len(ids) == 2
+
+
+def test_parameters_have_the_types_of_json(run):
+    _, api = run("limit=3", "variance=0.9", "k=null", "force=true", "engine=litert", "input_prefix=")
+    conf = {"limit": 3, "variance": 0.9, "k": None, "force": True, "engine": "litert", "input_prefix": ""}
+    assert api.bodies[0]["conf"] == conf
+
+
+@pytest.mark.parametrize("text", ["limit", "=5", "limit:5"])
+def test_what_is_no_parameter_is_named_and_starts_no_run(run, capsys, text):
+    with pytest.raises(SystemExit, match="2"):
+        run(text)
+    assert f"'{text}' is no parameter: write KEY=VALUE" in capsys.readouterr().err
