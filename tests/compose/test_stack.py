@@ -66,12 +66,11 @@ def clones(tmp_path_factory) -> Iterator[tuple[Stack, Stack]]:
 @pytest.fixture(scope="module")
 def words(clones, photos) -> list[str]:
     """What `make up` prints in each clone, when both are called at the same time."""
-    inputs = {
-        "IMAGES": str(photos),
-        "WEIGHTS": str(WEIGHTS) if WEIGHTS.is_file() else "",
-        "FRUITS_SCHEDULE": "0 2 * * *",
-    }
-    processes = [clones[0].start("up", **inputs), clones[1].start("up")]
+    weights = {"WEIGHTS": str(WEIGHTS) if WEIGHTS.is_file() else ""}
+    processes = [
+        clones[0].start("up", **weights, IMAGES=str(photos), FRUITS_SCHEDULE="0 2 * * *"),
+        clones[1].start("up", **weights),
+    ]
     words = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], words
     return words
