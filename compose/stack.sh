@@ -139,7 +139,13 @@ check_values() {
     value=$(find "$path" -name __pycache__ -prune -o \( -type d ! -perm -005 -o -type f ! -perm -004 \) -print -quit)
     [[ -z $value ]] || die "$value may be read by its owner only, and not by the containers: chmod -R o+rX '$path'"
   done
-  if [[ -n ${AWS_PROFILE:-} ]]; then [[ -d $HOME/.aws ]] || die "there is no $HOME/.aws with profile $AWS_PROFILE."; fi
+  [[ -n ${AWS_PROFILE:-} ]] || return 0
+  [[ -d $HOME/.aws ]] || die "there is no $HOME/.aws with profile $AWS_PROFILE."
+  local missing=()
+  while IFS=: read -r name value; do
+    [[ -n $(setting "$name") ]] || missing+=("$name: $value")
+  done < <(sed -n 's/.*\${\(FRUITS_[A-Z_]*\):?\(name [^}]*\)}.*/\1:\2/p' compose/real_account.yaml)
+  ((${#missing[@]} == 0)) || die "a real account needs more settings; nothing was started."$'\n'"$(printf '  %s\n' "${missing[@]}")"
 }
 
 # A relative path would be looked for in the folder of the compose file, and a missing one made as an empty folder.

@@ -238,6 +238,14 @@ def test_a_profile_without_a_folder_of_aws_is_named_and_no_folder_is_made(clone,
     assert not (tmp_path / ".aws").exists()
 
 
+def test_all_that_a_real_account_needs_is_named_at_once(clone, tmp_path):
+    clone("down")
+    (tmp_path / ".aws").mkdir()
+    text = clone.refused("up", AWS_PROFILE="sandbox", HOME=str(tmp_path), FRUITS_SUBNET_ID="subnet-1")
+    asked = set(re.findall(r"(FRUITS_\w+):\?name", (REPOSITORY / "compose" / "real_account.yaml").read_text()))
+    assert set(re.findall(r"FRUITS_\w+", text)) == asked - {"FRUITS_SUBNET_ID"}
+
+
 def test_arguments_of_down_reach_compose(clone):
     clone("down", "--volumes")
     assert re.search(r"^compose .* down .*--volumes$", clone.calls.read_text(), re.MULTILINE)
