@@ -32,8 +32,8 @@ except urllib.error.HTTPError as error:
 RUNS = """
 import boto3, json, os
 lake = boto3.resource("s3").Bucket(os.environ["FRUITS_LAKE_BUCKET"])
-found = {o.key: json.load(o.get()["Body"]) for o in lake.objects.filter(Prefix="runs/") if o.key.endswith("/run.json")}
-print(json.dumps(found))
+records = (record for record in lake.objects.filter(Prefix="runs/") if record.key.endswith("/run.json"))
+print(json.dumps({record.key: json.load(record.get()["Body"]) for record in records}))
 """
 
 
@@ -117,8 +117,8 @@ class Stack:
     def runs(self) -> dict[str, dict[str, Any]]:
         """Return each run.json in the lake, by its key."""
         settings = 'set -a; . /var/lib/fruits/deployment/settings.env; exec python -c "$0"'
-        found: dict[str, dict[str, Any]] = json.loads(self("exec", "-T", "scheduler", "bash", "-c", settings, RUNS))
-        return found
+        records: dict[str, dict[str, Any]] = json.loads(self("exec", "-T", "scheduler", "bash", "-c", settings, RUNS))
+        return records
 
     def history(self) -> dict[str, str]:
         """Return the state of each DAG run that Airflow remembers, by its id."""
@@ -154,9 +154,9 @@ def docker(*arguments: str) -> list[str]:
 
 def run_id(words: str) -> str:
     """Return the id of the run that `make trigger` has queued."""
-    found = re.search(r"^(demo__\S+) is queued", words, re.MULTILINE)
-    assert found, words
-    return found[1]
+    match = re.search(r"^(demo__\S+) is queued", words, re.MULTILINE)
+    assert match, words
+    return match[1]
 
 
 def until(condition: Callable[[], object], seconds: float) -> None:
