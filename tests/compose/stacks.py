@@ -94,12 +94,12 @@ class Stack:
     def docker(self, *arguments: str) -> list[str]:
         """Return the lines that `docker LISTING --filter` prints about what carries this project's label."""
         label = f"label=com.docker.compose.project={self.settings['COMPOSE_PROJECT_NAME']}"
-        return docker(*arguments, "--filter", label)
+        command = ["docker", *arguments, "--filter", label]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
 
     def containers(self) -> list[str]:
-        """Return name, id and start of each container that runs."""
-        ids = self.docker("ps", "--quiet")
-        return sorted(docker("inspect", "--format", "{{.Name}} {{.Id}} {{.State.StartedAt}}", *ids)) if ids else []
+        """Return name and id of each container that runs."""
+        return sorted(self.docker("ps", "--no-trunc", "--format", "{{.Names}} {{.ID}}"))
 
     def request(self, method: str, path: str, token: str = "", body: object = None) -> tuple[int, Any]:
         """Send one request to the API server, from inside the stack."""
@@ -146,10 +146,6 @@ class Stack:
         self.run("down", "--volumes")
         images = [f"{self.settings['COMPOSE_PROJECT_NAME']}-{name}" for name in ("airflow", "aws", "model")]
         subprocess.run(["docker", "image", "rm", *images], check=False, capture_output=True)
-
-
-def docker(*arguments: str) -> list[str]:
-    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout.splitlines()
 
 
 def run_id(words: str) -> str:

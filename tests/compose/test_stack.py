@@ -88,7 +88,7 @@ def ben(clones, words) -> Stack:
 
 @pytest.fixture(scope="module")
 def started(ben) -> list[str]:
-    """Each container of Ben's stack with its start, once all are up."""
+    """The containers of Ben's stack, once all are up."""
     return ben.containers()
 
 
