@@ -1,4 +1,4 @@
-"""Fills the AWS emulator for docker-compose.yaml: the stack, the model, the photos; by the demo's own code.
+"""Fill the AWS emulator for docker-compose.yaml: the stack, the model, the photos; by the demo's own code.
 
 Runs once for each start of the stack. A second call on the same account changes nothing but the photos that have been
 added meanwhile. With --keep it stays, and fills the account again whenever the `aws` container has been restarted,

@@ -1,4 +1,4 @@
-"""Starts a demo run of the pipeline through Airflow's REST API: `make trigger`, inside the api-server's container.
+"""Start a demo run of the pipeline through Airflow's REST API: `make trigger`, inside the api-server's container.
 
 Usage: python -m compose.trigger [--check | --wait] [--dag DAG_ID] [KEY=VALUE ...]; KEY=VALUE is a parameter of the run.
 """
@@ -25,12 +25,19 @@ LAST_LINES = 15
 WAIT_SECONDS = 1800
 
 
-def value_of(text: str) -> object:
-    """0.9, 12, true and null as JSON has them; anything else as it stands."""
+def parameter(text: str) -> tuple[str, object]:
+    """Return name and value of KEY=VALUE; 0.9, 12, true and null are what they are in JSON, anything else is a string.
+
+    Raises:
+        argparse.ArgumentTypeError: `text` has no name or no `=`.
+    """
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is no parameter: write KEY=VALUE, such as limit=50")
     try:
-        return json.loads(text)
+        return name, json.loads(value)
     except ValueError:
-        return text
+        return name, value
 
 
 def wait_for_dag(api: AirflowApi, dag_id: str) -> None:
@@ -76,15 +83,14 @@ def print_first_failure(api: AirflowApi, dag_id: str, run_id: str) -> None:
 
 
 def main() -> int:
-    """Command line; returns 0 when the run was taken, with --wait when it succeeded."""
+    """Run the command line; return 0 when the run is queued, with --wait when it has succeeded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dag", default="fruits_pipeline")
     parser.add_argument("--check", action="store_true", help="wait for the DAG and start no run")
     parser.add_argument("--wait", action="store_true", help="until the run has ended")
-    parser.add_argument("parameters", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("parameters", nargs="*", metavar="KEY=VALUE", type=parameter)
     options = parser.parse_args()
-    pairs = (parameter.partition("=") for parameter in options.parameters)
-    conf = {key: value_of(value) for key, _, value in pairs} or {"limit": DEMO_LIMIT}
+    conf = dict(options.parameters) or {"limit": DEMO_LIMIT}
     try:
         api = AirflowApi(API)
         api.log_in("admin", os.environ["ADMIN_PASSWORD"])

@@ -60,3 +60,16 @@ def test_a_run_that_is_waited_for_ends_with_its_state(run, capsys):
     assert status == 0
     assert runs[0]["conf"] == {"limit": 3, "variance": 0.9}
     assert f"{runs[0]['dag_run_id']}: success" in capsys.readouterr().out
+
+
+def test_parameters_have_the_types_of_json(run):
+    _, runs = run("limit=3", "variance=0.9", "k=null", "force=true", "engine=litert", "input_prefix=")
+    conf = {"limit": 3, "variance": 0.9, "k": None, "force": True, "engine": "litert", "input_prefix": ""}
+    assert runs[0]["conf"] == conf
+
+
+@pytest.mark.parametrize("text", ["limit", "=5", "limit:5"])
+def test_what_is_no_parameter_is_named_and_starts_no_run(run, capsys, text):
+    with pytest.raises(SystemExit, match="2"):
+        run(text)
+    assert f"'{text}' is no parameter: write KEY=VALUE" in capsys.readouterr().err
