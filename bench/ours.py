@@ -1,14 +1,12 @@
 """Our own jobs, run as `make local` runs them: the real job files, spark-submit, Iceberg tables in a folder.
 
-Nothing in the product knows of the benchmark: the event log is switched on by system properties of the driver, through
-SPARK_SUBMIT_OPTS.
+Nothing in the product knows of the benchmark: the event log is switched on by settings of Spark.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from bench import eventlog, gclog, measure
 from bench.eventlog import Application
 from bench.photos import REPOSITORY, shared_folder
 from dev import class_archive
+from dev import environment as processes
 
 PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
 NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
@@ -26,6 +25,9 @@ JAVA_HOME_FILE = REPOSITORY / ".cache" / "ready" / "java_home"
 STAGES = measure.STAGES
 HEAP = "1g"
 """Of our drivers over photos; `make local` gives them 2 GB. Enough for any number, and so little that it collects."""
+
+JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""Of the drivers, as in dev/run_local.py."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,10 @@ class Night:
 
 def environment() -> dict[str, str]:
     """Of a child process: a Java, no Python path of ours."""
-    kept = class_archive.environment()
+    kept = processes.for_spark()
     if JAVA_HOME_FILE.is_file():
         kept["JAVA_HOME"] = JAVA_HOME_FILE.read_text().strip()
-    return kept | {"PYTHONUNBUFFERED": "1"}
+    return kept
 
 
 def log_settings(folder: Path) -> dict[str, str]:
@@ -145,14 +147,13 @@ def night(images: Path, out: Path, work: Path, name: str, workers: int, tight: b
     """
     events = fresh(work / "events" / name)
     collections = fresh(work / "collections" / name)
-    properties = [f"-D{key}={value}" for key, value in log_settings(events).items()]
-    properties += gclog.options(collections) if tight else []
-    env = environment() | {"SPARK_SUBMIT_OPTS": " ".join(properties)}
-    # The last word with Java, after the heap that run_local.py names.
-    env["_JAVA_OPTIONS"] = f"-Xmx{HEAP}"
+    settings = log_settings(events) | {"spark.driver.memory": HEAP}
+    if tight:
+        settings["spark.driver.extraJavaOptions"] = " ".join([JAVA_OPTIONS, *gclog.options(collections)])
     command = [PYTHON, "dev/run_local.py", "--images", images, "--out", out]
     command += ["--weights", weights_argument(), "--master", f"local[{workers}]", "--k", "64"]
-    measured = measure.run([str(part) for part in command], work / "logs" / f"{name}.log", env, REPOSITORY)
+    command += [f"--conf={key}={value}" for key, value in settings.items()]
+    measured = measure.run([str(part) for part in command], work / "logs" / f"{name}.log", environment(), REPOSITORY)
     run_folder = max((out / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
     return Night(
         applications={application.name: application for application in eventlog.read(events)},
@@ -175,20 +176,10 @@ def catalog_settings(warehouse: Path) -> dict[str, str]:
         "spark.pyspark.python": str(NODE_PYTHON),
         "spark.pyspark.driver.python": str(NODE_PYTHON),
         "spark.driver.memory": "2g",
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "spark.driver.extraJavaOptions": JAVA_OPTIONS,
         "spark.ui.enabled": "false",
         "spark.log.level": "WARN",
     }
-
-
-def zipped(target: Path) -> Path:
-    """Pack the library of the jobs as it is shipped."""
-    package = REPOSITORY / "spark_jobs" / "fruits"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(package.rglob("*.py")):
-            archive.write(path, path.relative_to(package.parent).as_posix())
-    return target
 
 
 def submit(
@@ -197,11 +188,16 @@ def submit(
     """Run one job script over the tables in `warehouse`."""
     events = fresh(work / "events" / name)
     settings = catalog_settings(warehouse) | log_settings(events)
-    spark_home = next((REPOSITORY / ".venv-node" / "lib").glob("python3*/site-packages/pyspark"))
-    command = [spark_home / "bin" / "spark-submit", "--master", f"local[{workers}]", "--name", script.stem]
+    command: list[object] = [
+        processes.spark_submit(NODE_PYTHON),
+        "--master",
+        f"local[{workers}]",
+        "--name",
+        script.stem,
+    ]
     command += class_archive.options(JARS)
     command += [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
-    command += ["--py-files", zipped(work / "fruits.zip"), script, *arguments]
-    env = environment() | {"PYSPARK_PYTHON": str(NODE_PYTHON)}
+    command += [script, *arguments]
+    env = environment() | {"PYSPARK_PYTHON": str(NODE_PYTHON), "PYTHONPATH": str(REPOSITORY / "spark_jobs")}
     measured = measure.run([str(part) for part in command], work / "logs" / f"{name}.log", env, work)
     return eventlog.read(events)[-1], measured
