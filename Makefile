@@ -4,8 +4,10 @@
 
 # —— What comes in: the variables of dev/environment.mk, and the parameters that a target's line below names ——————
 include dev/environment.mk
+# Not bash, which reads BASH_ENV, before the variables are removed.
 SHELL := /bin/sh
-PARAMETERS_OF_TARGETS := $(filter-out AWS_%,$(shell command sed -n 's/^[a-z-]*:.*\#\# //p' Makefile | command grep -oE '[A-Z][A-Z_]*=' | command tr -d =))
+PARAMETERS_OF_TARGETS := $(filter-out AWS_PROFILE,$(shell command sed -n 's/^[a-z-]*:.*\#\# //p' Makefile | command grep -oE '[A-Z][A-Z_]*=' | command tr -d =))
+JAVA_IS_GONE := $(shell test -x "$$(command cat .cache/ready/java_home 2> /dev/null)/bin/java" || echo 1)
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 COMES_IN := $(PROCESS) $(NETWORK) $(PARAMETERS_OF_TARGETS) $(if $(filter $(ACCOUNT_TARGETS),$(MAKECMDGOALS)),$(ACCOUNT)) \
@@ -260,7 +262,7 @@ $(READY)/class_archive: dev/class_archive.py dev/typical_job.py $(READY)/jars $(
 	@touch $@
 
 # Made anew when the Java it names has gone.
-ifneq ($(shell test -x "$$(cat $(JAVA_HOME_FILE) 2>/dev/null)/bin/java" || echo gone),)
+ifneq ($(JAVA_IS_GONE),)
 .PHONY: $(JAVA_HOME_FILE)
 endif
 $(JAVA_HOME_FILE): dev/java_home.sh requirements/java.lock | $(READY)/spark
