@@ -70,7 +70,7 @@ FILES = {
 
 
 def environment(home: Path) -> dict[str, str]:
-    """The environment of a caller whose home folder is `home`, which becomes hostile too; PATH and TERM are the tests'."""
+    """Fill `home` with hostile files and return a hostile environment around it; PATH and TERM are the tests' own."""
     for name, text in FILES.items():
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text(text)
