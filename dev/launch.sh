@@ -8,7 +8,7 @@ for name in IMAGES WEIGHTS OUT MY_PHOTO; do
   if [[ ${!name-} == '~/'* ]]; then export "$name=$HOME/${!name:2}"; fi
 done
 mkdir -p "$home/.keras"
-if mkdir -p "$HOME/.keras/models" 2> /dev/null; then ln -sfn "$HOME/.keras/models" "$home/.keras/models"; fi
+if [[ $HOME != "$home" ]] && mkdir -p "$HOME/.keras/models" 2> /dev/null; then ln -sfn "$HOME/.keras/models" "$home/.keras/models"; fi
 JAVA_HOME=$(< .cache/ready/java_home)
 export JAVA_HOME HOME=$home
 exec "$@"
