@@ -1,8 +1,26 @@
 # Fruits!: `make` shows what there is. Everything sets itself up on the first call.
-SHELL := bash
-.SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+
+# —— What comes in: the variables of dev/environment.mk, and the parameters that a target's line below names ——————
+include dev/environment.mk
+# Not bash, which reads BASH_ENV, before the variables are removed.
+SHELL := /bin/sh
+PARAMETERS_OF_TARGETS := $(filter-out AWS_PROFILE,$(shell command sed -n 's/^[a-z-]*:.*\#\# //p' Makefile | command grep -oE '[A-Z][A-Z_]*=' | command tr -d =))
+JAVA_IS_GONE := $(shell test -x "$$(command cat .cache/ready/java_home 2> /dev/null)/bin/java" || echo 1)
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+COMES_IN := $(PROCESS) $(NETWORK) $(PARAMETERS_OF_TARGETS) $(if $(filter $(ACCOUNT_TARGETS),$(MAKECMDGOALS)),$(ACCOUNT)) \
+	$(if $(filter $(STACK_TARGETS),$(MAKECMDGOALS)),$(STACK)) $(if $(filter $(TEST_TARGETS),$(MAKECMDGOALS)),$(TEST))
+$(foreach name,$(filter-out $(COMES_IN) MAKE%,$(.VARIABLES)),$(if $(filter environment,$(firstword $(origin $(name)))),$(eval unexport $(name))))
+# A value is data: make expands no `$` in it, and recipes read it as "$$KEY", never as $(KEY).
+$(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(eval override $(name) := $$(value $(name)))))
+# Java takes the encoding of file names from the locale.
+export LC_ALL := C.UTF-8
+export PYTHONUNBUFFERED := 1
+# Package indexes may be behind a proxy, the servers of this machine are not.
+export NO_PROXY := $(no_proxy),$(NO_PROXY),127.0.0.1,localhost,::1
+export no_proxy := $(NO_PROXY)
 
 UV := .cache/uv/bin/uv
 AIRFLOW := .venv-airflow/bin
@@ -10,37 +28,40 @@ SPARK := .venv-spark/bin
 NODE := .venv-node/bin
 READY := .cache/ready
 JAVA_HOME_FILE := $(READY)/java_home
+# On this clone's Java, with a home folder of its own.
+LAUNCH := exec dev/launch.sh
 # uv looks at the package index the machine is set up with; the locks name none.
 export UV_PYTHON_PREFERENCE ?= system
 
 ## —— See it work ————————————————————————————————————————————————————————
 
 .PHONY: demo
-demo: setup ## The whole pipeline on this machine (IMAGES=folder WEIGHTS=file.h5 VARIANCE=0.95 K= ENGINE= REGION= LIMIT= KEEP=1)
-	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) PYTHONPATH=plugins exec $(AIRFLOW)/python -m dev.demo
+demo: setup ## The whole pipeline on this machine (IMAGES=folder WEIGHTS=file.h5 VARIANCE=0.95 K= ENGINE= REGION= LIMIT= KEEP=1 AIRFLOW_PORT= AWS_PORT=)
+	@PYTHONPATH=plugins $(LAUNCH) $(AIRFLOW)/python -m dev.demo
 
 .PHONY: local
 local: setup ## The Spark jobs alone over a folder, no Airflow, no endpoint (IMAGES=folder WEIGHTS= VARIANCE= K= OUT=build/local FORCE=1 MAX_BYTES= MAX_PIXELS=)
-	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) exec $(SPARK)/python dev/run_local.py --images "$${IMAGES:?say which folder: make local IMAGES=folder}" \
-		--out "$${OUT:-build/local}" $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(VARIANCE),--variance $(VARIANCE)) $(if $(K),--k $(K)) \
-		$(if $(FORCE),--force) $(if $(MAX_BYTES),--max-bytes $(MAX_BYTES)) $(if $(MAX_PIXELS),--max-pixels $(MAX_PIXELS))
+	@: "$${IMAGES:?say which folder: make local IMAGES=folder}"; \
+	$(LAUNCH) $(SPARK)/python dev/run_local.py --images="$$IMAGES" --out="$${OUT:-build/local}" $${WEIGHTS:+--weights="$$WEIGHTS"} \
+		$${VARIANCE:+--variance="$$VARIANCE"} $${K:+--k="$$K"} $${FORCE:+--force} \
+		$${MAX_BYTES:+--max-bytes="$$MAX_BYTES"} $${MAX_PIXELS:+--max-pixels="$$MAX_PIXELS"}
 
 .PHONY: model
 model: setup ## Convert the MobileNetV2 weights once into the flatbuffer that is broadcast (WEIGHTS=file.h5)
-	@$(SPARK)/python dev/make_model.py $(if $(WEIGHTS),--weights "$(WEIGHTS)")
+	@$(LAUNCH) $(SPARK)/python dev/make_model.py $${WEIGHTS:+--weights="$$WEIGHTS"}
 
 .PHONY: aws
 aws: setup ## The AWS emulator alone, for development, until Ctrl-C (PORT=5600)
 	@port="$${PORT:-5600}"; echo 'unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_PROFILE'; \
 	printf 'export %s\n' AWS_ENDPOINT_URL=http://127.0.0.1:$$port AWS_SHARED_CREDENTIALS_FILE="$$PWD/build/aws/credentials" \
 		AWS_REGION=eu-west-1 AWS_DEFAULT_REGION=eu-west-1; \
-	exec $(AIRFLOW)/python -m local_aws --port "$$port" --java-home "$$(cat $(JAVA_HOME_FILE))"
+	$(LAUNCH) $(AIRFLOW)/python -m local_aws --port="$$port" --java-home="$$(cat $(JAVA_HOME_FILE))"
 
 ## —— Measure it ———————————————————————————————————————————————————————————
 
 .PHONY: bench
 bench: setup $(READY)/bench ## Our jobs beside their peers: build/bench/ (QUICK=1: under ten minutes; PUBLISH=1: into bench/README.md)
-	@.venv-bench/bin/python -m bench $(if $(QUICK),--sizes quick) $(if $(PUBLISH),--publish)
+	@$(LAUNCH) .venv-bench/bin/python -m bench $${QUICK:+--sizes quick} $${PUBLISH:+--publish}
 	@$(if $(PUBLISH),$(AIRFLOW)/python docs/scale/write_scale.py)
 
 .PHONY: test-bench
@@ -55,7 +76,7 @@ up: ## Airflow beside the AWS emulator, until make down (IMAGES=folder WEIGHTS=f
 
 .PHONY: trigger
 trigger: ## A demo run in it (PARAMETERS="limit=50 variance=0.9" WAIT=1)
-	@compose/stack.sh trigger $(if $(WAIT),--wait) $(PARAMETERS)
+	@set -f; compose/stack.sh trigger $${WAIT:+--wait} $${PARAMETERS-}
 
 .PHONY: down
 down: ## End it; Airflow's history stays
@@ -71,23 +92,13 @@ test-compose: $(READY)/airflow ## The stack from build to a run and back, on the
 docs: setup ## The pages that the code writes: docs/data_dictionary.md, settings.md, dags.md, map.md
 	$(AIRFLOW)/python dev/write_docs.py
 
-define NOTEBOOK_INPUT
-images="$${IMAGES:-build/notebook/photos}"; \
-	if [[ -z "$${IMAGES:-}" ]]; then $(AIRFLOW)/python -m dev.demo.drawing "$$images"; fi; \
-	model=$$($(SPARK)/python dev/make_model.py $(if $(WEIGHTS),--weights "$(WEIGHTS)") | sed -E 's/.*"model_id": "([0-9a-f]+)".*/\1/')
-endef
-
 .PHONY: notebook
 notebook: setup $(READY)/notebook ## Run the notebook from its first cell: build/notebook/ (IMAGES=folder WEIGHTS=file.h5 MY_PHOTO= PUBLISH=1)
-	@$(NOTEBOOK_INPUT); \
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) .venv-notebook/bin/python dev/run_notebook.py --photos "$$images" \
-		--model ".cache/models/$$model" $(if $(MY_PHOTO),--my-photo "$(MY_PHOTO)") $(if $(PUBLISH),--publish)
+	@$(LAUNCH) dev/notebook.sh run
 
 .PHONY: notebook-lab
 notebook-lab: setup $(READY)/notebook ## Open the notebook in JupyterLab, to run it cell by cell (IMAGES=folder WEIGHTS=file.h5)
-	@$(NOTEBOOK_INPUT); \
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) NOTEBOOK_PHOTOS="$$(cd "$$images" && pwd)" NOTEBOOK_MODEL="$$PWD/.cache/models/$$model" \
-		exec .venv-notebook/bin/jupyter lab notebooks/fruits_pipeline.ipynb
+	@$(LAUNCH) dev/notebook.sh lab
 
 .PHONY: presentation
 presentation: $(READY)/docs ## The slides as PDF, in French and English: build/presentation/
@@ -95,27 +106,26 @@ presentation: $(READY)/docs ## The slides as PDF, in French and English: build/p
 
 .PHONY: presentation-data
 presentation-data: setup ## Run the demo anew for the slides' figures (IMAGES=folder WEIGHTS=file.h5)
-	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python dev/presentation/take_run.py
+	@$(LAUNCH) $(AIRFLOW)/python dev/presentation/take_run.py
 
 ## —— Answer for it —————————————————————————————————————————————————————————
 
 OPS := PYTHONPATH=plugins exec $(AIRFLOW)/python -m ops
-# Values go through the environment: a key of S3 may hold anything that a shell reads.
 .PHONY: forecast
 forecast: $(READY)/airflow ## What new images would cost, by profile and region (IMAGES=1000000 FORMAT=json LEARN=1)
-	@$(OPS) forecast --images "$${IMAGES:?say how many: make forecast IMAGES=1000000}" --format "$${FORMAT:-table}" $(if $(LEARN),--learn)
+	@$(OPS) forecast --images="$${IMAGES:?say how many: make forecast IMAGES=1000000}" --format="$${FORMAT:-table}" $${LEARN:+--learn}
 
 .PHONY: prices
 prices: $(READY)/airflow ## Read include/prices.yaml anew from AWS (REGIONS="eu-west-1" TYPES="m7g.xlarge" EUR_PER_USD=0.9)
-	@$(OPS) prices $(if $(REGIONS),--regions $(REGIONS)) $(if $(TYPES),--types $(TYPES)) $(if $(EUR_PER_USD),--eur-per-usd $(EUR_PER_USD))
+	@set -f; $(OPS) prices $${REGIONS:+--regions $$REGIONS} $${TYPES:+--types $$TYPES} $${EUR_PER_USD:+--eur-per-usd="$$EUR_PER_USD"}
 
 .PHONY: share
 share: $(READY)/airflow ## Expiring links to report, PCA and PDF of a run (RUN=scheduled__… HOURS=24)
-	@$(OPS) share --run "$${RUN:?say which: make share RUN=scheduled__…}" --hours "$${HOURS:-24}"
+	@$(OPS) share --run="$${RUN:?say which: make share RUN=scheduled__…}" --hours="$${HOURS:-24}"
 
 .PHONY: export-image
 export-image: $(READY)/airflow ## All that is kept about one photo: build/exports/ (KEY=images/…/me.jpg or ID=…)
-	@$(OPS) export-image $${KEY:+--key "$$KEY"} $${ID:+--id "$$ID"}
+	@$(OPS) export-image $${KEY:+--key="$$KEY"} $${ID:+--id="$$ID"}
 
 .PHONY: sbom
 sbom: $(READY)/sbom ## What each environment holds, as CycloneDX, from the locks: build/sbom/ (the jars' checksums: dev/fetch_jars.py)
@@ -125,11 +135,12 @@ sbom: $(READY)/sbom ## What each environment holds, as CycloneDX, from the locks
 
 ## —— A real account (credentials as boto3 finds them: AWS_PROFILE=name) ——————————
 
-IN_ACCOUNT := $(if $(DEPLOYMENT_ID),--deployment-id $(DEPLOYMENT_ID)) $(if $(REGION),--region $(REGION))
+IN_ACCOUNT := $${DEPLOYMENT_ID:+--deployment-id="$$DEPLOYMENT_ID"} $${REGION:+--region="$$REGION"}
 
 .PHONY: deploy
 deploy: $(READY)/airflow ## include/stack.yaml to AWS: shows what changes, asks (DEPLOYMENT_ID= ALARM_EMAIL= REGION= PARAMETERS="LogDays=30" YES=1)
-	@$(OPS) deploy $(IN_ACCOUNT) $(if $(ALARM_EMAIL),--alarm-email $(ALARM_EMAIL)) $(PARAMETERS:%=--parameter %) $(if $(YES),--yes)
+	@set -f; $(OPS) deploy $(IN_ACCOUNT) $${ALARM_EMAIL:+--alarm-email="$$ALARM_EMAIL"} \
+		$${PARAMETERS:+$$(printf -- '--parameter=%s ' $$PARAMETERS)} $${YES:+--yes}
 
 .PHONY: verify
 verify: $(READY)/airflow ## Look every resource of the stack up and compare it with the template (DEPLOYMENT_ID= REGION=)
@@ -137,7 +148,7 @@ verify: $(READY)/airflow ## Look every resource of the stack up and compare it w
 
 .PHONY: environment
 environment: $(READY)/airflow $(UV) ## Pack the nodes' libraries (ARCHITECTURE=arm64 UPLOAD=1 DEPLOYMENT_ID= REGION=)
-	@$(OPS) environment $(IN_ACCOUNT) $(if $(ARCHITECTURE),--architecture $(ARCHITECTURE)) $(if $(UPLOAD),--upload)
+	@$(OPS) environment $(IN_ACCOUNT) $${ARCHITECTURE:+--architecture="$$ARCHITECTURE"} $${UPLOAD:+--upload}
 
 .PHONY: notebook-cluster
 notebook-cluster: $(READY)/airflow ## A cluster with Livy and JupyterEnterpriseGateway for two hours (settings as FRUITS_*)
@@ -145,7 +156,7 @@ notebook-cluster: $(READY)/airflow ## A cluster with Livy and JupyterEnterpriseG
 
 .PHONY: destroy
 destroy: $(READY)/airflow ## Remove a deployment whole, photos and tables too, and show that nothing costs (DEPLOYMENT_ID= REGION= YES=1)
-	@$(OPS) destroy $(IN_ACCOUNT) $(if $(YES),--yes)
+	@$(OPS) destroy $(IN_ACCOUNT) $${YES:+--yes}
 
 ## —— Check it ———————————————————————————————————————————————————————————
 
@@ -159,16 +170,16 @@ test-unit: setup ## Only the tests of pure code: no JVM, no server (under a minu
 
 .PHONY: test-spark
 test-spark: setup ## The jobs and their library, on a real Spark
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m pytest tests/spark_jobs tests/dev --ignore=tests/dev/demo --ignore=tests/dev/presentation -m "not slow"
+	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(SPARK)/python -m pytest tests/spark_jobs tests/dev --ignore=tests/dev/demo --ignore=tests/dev/presentation -m "not slow"
 
 .PHONY: test-airflow
 test-airflow: setup $(READY)/lint ## DAG, control plane, demo, the AWS emulator over real HTTP, the pages in a real Chromium
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/ops tests/dev/demo tests/browser tests/compose tests/bench/test_scale.py -m "not slow and not e2e"
+	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/ops tests/dev/demo tests/browser tests/compose tests/bench/test_scale.py -m "not slow and not e2e"
 
 .PHONY: test-docs
 test-docs: setup $(READY)/docs $(READY)/notebook ## The presentation page by page, and the notebook from its first cell
 	.venv-docs/bin/python -m pytest tests/dev/presentation
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) .venv-notebook/bin/python -m pytest tests/notebooks
+	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" .venv-notebook/bin/python -m pytest tests/notebooks
 
 .PHONY: test-infra
 test-infra: setup $(READY)/lint ## Template, policies, shell scripts, licences and advisories under the tools that know them
@@ -176,18 +187,18 @@ test-infra: setup $(READY)/lint ## Template, policies, shell scripts, licences a
 
 .PHONY: test-faults
 test-faults: setup ## A quick selection of the faults (SEED=1)
-	SEED="$(SEED)" $(AIRFLOW)/python -m pytest tests/faults -m "not slow"
+	$(AIRFLOW)/python -m pytest tests/faults -m "not slow"
 
 # Two files at once: a test of the control plane waits most of its time.
 .PHONY: faults
 faults: setup ## Every fault at every moment, with PostgreSQL: docs/reliability.md, build/faults/ (SEED=1)
 	@rm -f build/faults/results.json; status=0; \
-	SEED="$(SEED)" $(AIRFLOW)/python -m pytest tests/faults -n 2 --dist loadfile || status=$$?; \
+	$(AIRFLOW)/python -m pytest tests/faults -n 2 --dist loadfile || status=$$?; \
 	$(AIRFLOW)/python dev/write_reliability.py && exit $$status
 
 .PHONY: test-e2e
 test-e2e: setup $(READY)/lint ## make demo on 200 photos, its tables checked by key
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m pytest tests/e2e -m "not slow"
+	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(SPARK)/python -m pytest tests/e2e -m "not slow"
 
 .PHONY: lint
 lint: setup types imports ## Formatter, linter, types, who may import whom
@@ -210,12 +221,18 @@ format: setup ## Let the formatter and the linter mend what they can
 
 ## —— Set-up (called by the others) ——————————————————————————————————————
 
+# First, so that what cannot work here is said before anything is built.
+.PHONY: check_machine
+check_machine:
+	@dev/check_machine.sh
+
 .PHONY: setup
-setup: $(READY)/airflow $(READY)/spark $(READY)/node $(READY)/class_archive $(JAVA_HOME_FILE) ## The environments, the Iceberg jars, a Java, an archive of classes
+setup: check_machine $(READY)/airflow $(READY)/spark $(READY)/node $(READY)/class_archive $(JAVA_HOME_FILE) ## The environments, the Iceberg jars, a Java, an archive of classes
 
 $(UV): requirements/uv.lock
 	@echo "Setting up uv"
-	@python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes --upgrade --target .cache/uv -r $< \
+	@PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 python3 -m pip install -q --disable-pip-version-check --root-user-action=ignore \
+		--only-binary :all: --require-hashes --upgrade --target .cache/uv -r $< \
 		|| { echo "ERROR: uv could not be installed: python3 needs pip (Debian: apt-get install python3-pip) and a package index." >&2; exit 1; }
 	@touch $@
 
@@ -229,23 +246,23 @@ $(READY)/node: requirements/spark.lock
 
 $(READY)/jars: dev/fetch_jars.py | $(READY)/spark $(JAVA_HOME_FILE)
 	@echo "Fetching the Iceberg jars (110 MB, once)"
-	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(SPARK)/python -m dev.fetch_jars
+	@JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(SPARK)/python -m dev.fetch_jars
 	@touch $@
 
 # Touched when Java's build is another one: an upgrade keeps its folder.
 .PHONY: java_build
 $(READY)/java_build: java_build | $(JAVA_HOME_FILE)
-	@$$(cat $(JAVA_HOME_FILE))/bin/java -version > $@.new 2>&1
+	@"$$(cat $(JAVA_HOME_FILE))/bin/java" -version > $@.new 2>&1
 	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 # Java compares it with its own build and with the times of the jars: made anew with each of them.
 $(READY)/class_archive: dev/class_archive.py dev/typical_job.py $(READY)/jars $(READY)/node $(READY)/java_build
 	@echo "Keeping the classes that Spark loads (190 MB, half a minute, once)"
-	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(NODE)/python -m dev.class_archive
+	@JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(NODE)/python -m dev.class_archive
 	@touch $@
 
 # Made anew when the Java it names has gone.
-ifeq ($(wildcard $(shell cat $(JAVA_HOME_FILE) 2>/dev/null)/bin/java),)
+ifneq ($(JAVA_IS_GONE),)
 .PHONY: $(JAVA_HOME_FILE)
 endif
 $(JAVA_HOME_FILE): dev/java_home.sh requirements/java.lock | $(READY)/spark

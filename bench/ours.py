@@ -1,7 +1,6 @@
 """Our own jobs, run as `make local` runs them: the real job files, spark-submit, Iceberg tables in a folder.
 
-Nothing in the product knows of the benchmark: the event log is switched on by system properties of the driver, through
-SPARK_SUBMIT_OPTS.
+Nothing in the product knows of the benchmark: the event log is switched on by settings of Spark.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from bench import eventlog, gclog, measure
 from bench.eventlog import Application
 from bench.photos import REPOSITORY, shared_folder
 from dev import class_archive, local_spark
+from dev import environment as processes
 
 PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
 NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
@@ -95,10 +95,10 @@ class Night:
 
 def environment() -> dict[str, str]:
     """Of a child process: a Java, no Python path of ours."""
-    kept = class_archive.environment()
+    kept = processes.for_spark()
     if JAVA_HOME_FILE.is_file():
         kept["JAVA_HOME"] = JAVA_HOME_FILE.read_text().strip()
-    return kept | {"PYTHONUNBUFFERED": "1"}
+    return kept
 
 
 def log_settings(folder: Path) -> dict[str, str]:
@@ -144,14 +144,13 @@ def night(images: Path, out: Path, work: Path, name: str, workers: int, tight: b
     """
     events = fresh(work / "events" / name)
     collections = fresh(work / "collections" / name)
-    properties = [f"-D{key}={value}" for key, value in log_settings(events).items()]
-    properties += gclog.options(collections) if tight else []
-    env = environment() | {"SPARK_SUBMIT_OPTS": " ".join(properties)}
-    # The last word with Java, after the heap that run_local.py names.
-    env["_JAVA_OPTIONS"] = f"-Xmx{HEAP}"
+    settings = log_settings(events) | {"spark.driver.memory": HEAP}
+    if tight:
+        settings["spark.driver.extraJavaOptions"] = " ".join([local_spark.JAVA_OPTIONS, *gclog.options(collections)])
     command = [PYTHON, "dev/run_local.py", "--images", images, "--out", out]
     command += ["--weights", weights_argument(), "--master", f"local[{workers}]", "--k", "64"]
-    measured = measure.run(command, work / "logs" / f"{name}.log", env, REPOSITORY)
+    command += [f"--conf={key}={value}" for key, value in settings.items()]
+    measured = measure.run([str(part) for part in command], work / "logs" / f"{name}.log", environment(), REPOSITORY)
     run_folder = max((out / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
     return Night(
         applications={application.name: application for application in eventlog.read(events)},
@@ -169,11 +168,16 @@ def submit(
     """Run one job script over the tables in `warehouse`."""
     events = fresh(work / "events" / name)
     settings = local_spark.settings(warehouse, NODE_PYTHON) | log_settings(events)
-    spark_home = next((REPOSITORY / ".venv-node" / "lib").glob("python3*/site-packages/pyspark"))
-    command = [spark_home / "bin" / "spark-submit", "--master", f"local[{workers}]", "--name", script.stem]
+    command: list[object] = [
+        processes.spark_submit(NODE_PYTHON),
+        "--master",
+        f"local[{workers}]",
+        "--name",
+        script.stem,
+    ]
     command += class_archive.options(JARS)
     command += [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
-    command += ["--py-files", local_spark.zip_package(work / "fruits.zip"), script, *arguments]
-    env = environment() | {"PYSPARK_PYTHON": str(NODE_PYTHON)}
+    command += [script, *arguments]
+    env = environment() | {"PYSPARK_PYTHON": str(NODE_PYTHON), "PYTHONPATH": str(REPOSITORY / "spark_jobs")}
     measured = measure.run(command, work / "logs" / f"{name}.log", env, work)
     return eventlog.read(events)[-1], measured

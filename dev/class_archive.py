@@ -15,13 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dev import fetch_jars
+from dev import environment, fetch_jars
 
 FILE_NAME = "spark.jsa"
 _TYPICAL_JOB = Path(__file__).with_name("typical_job.py")
-_OF_ANOTHER_SPARK = frozenset(
-    {"SPARK_HOME", "SPARK_CONF_DIR", "SPARK_DIST_CLASSPATH", "HADOOP_CONF_DIR", "YARN_CONF_DIR", "PYTHONPATH"}
-)
 
 
 class TrainingFailed(Exception):
@@ -32,12 +29,6 @@ def options(folder: Path) -> list[str]:
     """Return the options of spark-submit for the jars and, where it exists, the archive of `folder`."""
     archive = folder / FILE_NAME
     return _class_path(folder) + (_java("SharedArchiveFile", archive) if archive.is_file() else [])
-
-
-def environment() -> dict[str, str]:
-    """Return this environment without the variables that name another Spark, class path or configuration."""
-    kept = {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_SPARK}
-    return kept | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
 
 
 def make(folder: Path) -> bool:
@@ -91,12 +82,12 @@ def _java(option: str, archive: Path) -> list[str]:
 
 def _submit(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(Path(sys.executable).with_name("spark-submit")), *arguments],
+        [environment.spark_submit(), *arguments],
         check=False,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,  # the job's traceback comes on one of them, Spark's on the other
         text=True,
-        env=environment(),
+        env=environment.for_spark(),
     )
 
 

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+
+from dev import environment
 
 ICEBERG_VERSION = "1.10.1"
 RUNTIME = f"org.apache.iceberg:iceberg-spark-runtime-4.0_2.13:{ICEBERG_VERSION}"
@@ -68,7 +72,7 @@ def resolve(coordinates: list[str], ivy: Path) -> None:
     noop.write_text("")
     submit = subprocess.run(
         [
-            str(Path(sys.executable).with_name("spark-submit")),
+            environment.spark_submit(),
             *("--master", "local[1]"),
             *("--conf", f"spark.jars.ivy={ivy}"),
             *("--packages", ",".join(coordinates)),
@@ -77,10 +81,20 @@ def resolve(coordinates: list[str], ivy: Path) -> None:
         check=False,
         capture_output=True,
         text=True,
-        env=os.environ | {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"},
+        env=environment.for_spark() | {"SPARK_SUBMIT_OPTS": _proxy_options(urllib.request.getproxies())},
     )
     if submit.returncode:
         raise ResolverFailed(submit.stderr[-2000:])
+
+
+def _proxy_options(proxies: Mapping[str, str]) -> str:
+    """Return Java's options for the proxies of the environment, which Java itself does not read."""
+    addresses = {scheme: urllib.parse.urlsplit(proxies[scheme]) for scheme in ("http", "https") if scheme in proxies}
+    return " ".join(
+        f"-D{scheme}.proxyHost={address.hostname} -D{scheme}.proxyPort={address.port or 80}"
+        for scheme, address in addresses.items()
+        if address.hostname
+    )
 
 
 def fetch(folder: Path) -> None:

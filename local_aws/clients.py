@@ -34,6 +34,7 @@ class Clients:
                     config=Config(
                         s3={"addressing_style": "path"},
                         user_agent_extra="local_aws",
+                        proxies={},  # the endpoint is on this machine
                         retries={"mode": "standard", "total_max_attempts": 8},  # as patient as EMR's own
                     ),
                 )

@@ -30,6 +30,8 @@ MOTO_ENVIRONMENT = {
     # roles may attach the policies of AWS
     "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",
 }
+# Of the caller's environment.
+KEPT_ENVIRONMENT = frozenset({"PATH", "TMPDIR", "JAVA_HOME", "LC_ALL"})
 
 
 class StartError(Exception):
@@ -104,7 +106,10 @@ def serve(settings: Settings) -> None:
     with bind(settings) as listener, state_directory(settings.state_dir):
         host, port = listener.getsockname()[:2]
         endpoint = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-        os.environ |= MOTO_ENVIRONMENT
+        # Settings of boto3, moto and proxies that the caller has are for other servers.
+        for name in os.environ.keys() - KEPT_ENVIRONMENT:
+            del os.environ[name]
+        os.environ |= MOTO_ENVIRONMENT | {"HOME": str(settings.state_dir)}
         # moto takes most of a second to import: import it only after the checks
         from local_aws.assembly import assemble
 

@@ -94,7 +94,7 @@ if WHERE == "local":
     lake_folder = Path(LAKE).resolve()
     settings = {
         "spark.master": "local[*]",
-        "spark.jars": ",".join(map(str, Path("../.cache/jars").resolve().glob("iceberg-spark-runtime-*.jar"))),
+        "spark.driver.extraClassPath": ":".join(map(str, Path("../.cache/jars").resolve().glob("iceberg-spark-*.jar"))),
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
         "spark.sql.catalog.lake.type": "hadoop",

@@ -27,6 +27,7 @@ from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.errors import ResidencyError
 from fruits_airflow.report.units import weights
 
+from dev import environment
 from dev.demo.account import Account, AccountFailed, make_model, start_account
 from dev.demo.airflow import USER, Airflow
 from dev.demo.airflow_api import AirflowFailed
@@ -243,9 +244,8 @@ def _local_aws(port: int, ui_port: int, python: Path) -> list[str | Path]:
 
 
 def _base_env() -> dict[str, str]:
-    """Return the environment of every process, without the caller's AWS, Airflow and Spark settings."""
-    kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "JAVA_HOME")
-    return {name: os.environ[name] for name in kept if name in os.environ} | {
+    """Return the environment of every process."""
+    return environment.inherited() | {
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "plugins")]),
         "PYTHONUNBUFFERED": "1",
     }

@@ -65,7 +65,7 @@ class Account:
             aws_access_key_id=self.keys["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=self.keys["AWS_SECRET_ACCESS_KEY"],
             # The access log tells by it what the demo does itself from what a role does (tests/e2e/test_policies.py).
-            config=Config(max_pool_connections=UPLOAD_THREADS, user_agent_extra="fruits-demo"),
+            config=Config(max_pool_connections=UPLOAD_THREADS, user_agent_extra="fruits-demo", proxies={}),
         )
 
     def deploy(self, template: Path, deployment_id: str) -> dict[str, str]:

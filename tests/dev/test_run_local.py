@@ -86,7 +86,7 @@ def test_jars_that_are_not_there_are_one_clear_line(tmp_path, capsys):
 
 def test_each_job_starts_from_the_archive_of_classes(tmp_path):
     options = run_local.parser().parse_args(arguments(tmp_path, tmp_path))
-    command = run_local._spark_submit(options, tmp_path, tmp_path / "fruits.zip", "featurize")
+    command = run_local._spark_submit(options, tmp_path, "featurize")
     for option in class_archive.options((ROOT / ".cache" / "jars").resolve()):
         assert option in command
 
@@ -94,8 +94,8 @@ def test_each_job_starts_from_the_archive_of_classes(tmp_path):
 @pytest.mark.parametrize(("engine", "environment"), [("litert", ".venv-node"), ("tensorflow", ".venv-spark")])
 def test_jobs_run_in_the_python_of_a_node_unless_the_engine_needs_tensorflow(tmp_path, engine, environment):
     parsed = run_local.parser().parse_args([*arguments(tmp_path, tmp_path), "--engine", engine])
-    command = run_local._spark_submit(parsed, tmp_path, tmp_path / "fruits.zip", "featurize")
-    assert command[0].endswith(f"{environment}/bin/spark-submit")
+    command = run_local._spark_submit(parsed, tmp_path, "featurize")
+    assert f"/{environment}/lib/" in command[0]
     assert [part for part in command if "python=" in part and environment not in part] == []
 
 

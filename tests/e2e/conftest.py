@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import hostile_caller
 from tests.aws_keys import read_keys
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -21,6 +22,7 @@ SHARED = Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
 PHOTOS = SHARED / "images" / "fruits360_sample" / "Test"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 GOOD_PHOTOS = 200
+AWKWARD = 'my photos, [1] #2 50% $x "q" été'
 MARKER = "DEMO_FOLDER"  # dev.demo.processes.MARKER; the demo itself is not importable in this environment
 START_SECONDS = 1500
 
@@ -28,7 +30,8 @@ START_SECONDS = 1500
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory) -> Path:
     """200 photos (real ones where they are at hand, else drawn), an HTML page named .jpg, a truncated JPEG."""
-    folder = tmp_path_factory.mktemp("photos")
+    folder = tmp_path_factory.mktemp("photos") / AWKWARD
+    folder.mkdir()
     source = PHOTOS
     if not source.is_dir():
         source = tmp_path_factory.mktemp("drawn")
@@ -46,9 +49,12 @@ def photos(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def demo(photos, tmp_path_factory):
-    """A demo that has run and is kept up: its folder, endpoint and keys, what it said, and the calls that it made."""
+    """A demo that has run and is kept up: its folder, endpoint and keys, what it said, and the calls that it made.
+
+    Its caller's environment and home folder are hostile.
+    """
     out = tmp_path_factory.mktemp("demo") / "out.txt"
-    environ = {**os.environ, "IMAGES": str(photos), "KEEP": "1"}
+    environ = {**hostile_caller.environment(tmp_path_factory.mktemp("home")), "IMAGES": str(photos), "KEEP": "1"}
     if WEIGHTS.is_file():
         environ["WEIGHTS"] = str(WEIGHTS)
     with out.open("wb") as log:

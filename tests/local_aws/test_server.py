@@ -15,6 +15,8 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 
+from tests import hostile_caller
+from tests.aws_keys import FOR_SERVER
 from tests.local_aws.server import REPOSITORY, Server, alive, command, until
 
 # A step whose processes run away: a child in a session of its own, as the daemon of Spark's Python workers is, and
@@ -185,3 +187,21 @@ def test_each_request_is_a_line_in_the_access_log(aws: Server, bucket: str) -> N
         ("sts", "GetCallerIdentity"),
         ("emr", "ListClusters"),
     ]
+
+
+def test_nothing_of_a_hostile_caller_reaches_the_emulator_or_its_steps(tmp_path: Path) -> None:
+    caller = hostile_caller.environment(tmp_path / "home")
+    hostile = {
+        name: caller[name] for name in caller if name not in ("PATH", "TERM", "JAVA_HOME") and "PYTHON" not in name
+    }
+    server = Server(tmp_path / "state", environment=FOR_SERVER | hostile)
+    try:
+        server.make_account()
+        cluster_id = server.run_job_flow()
+        step_id = server.add_step(cluster_id, "env")
+        server.step_reaches(cluster_id, step_id, "COMPLETED")
+        variables = server.step_log(cluster_id, step_id, "stdout").splitlines()
+        assert "LC_ALL=C.UTF-8" in variables
+        assert set(variables) & {f"{name}={value}" for name, value in hostile.items()} == set()
+    finally:
+        server.stop(signal.SIGKILL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import nbformat
 import pytest
 
 from dev import run_notebook
+from tests import hostile_caller
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOTEBOOK = REPOSITORY / "notebooks" / "fruits_pipeline.ipynb"
@@ -21,13 +21,16 @@ SCRIPT = NOTEBOOK.with_suffix(".py")
 SHARED = Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
 PHOTOS = SHARED / "images" / "fruits360_sample" / "Test"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
+OUT = REPOSITORY / "build" / "notebook"
+AWKWARD = 'my photos, [1] #2 50% $x "q" été'
 LABELS, PHOTOS_EACH = 6, 10
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some photos of a few labels (real ones where they are at hand, else drawn), and a file that is none."""
-    folder, source = tmp_path_factory.mktemp("photos"), PHOTOS
+    folder, source = tmp_path_factory.mktemp("photos") / AWKWARD, PHOTOS
+    folder.mkdir()
     if not source.is_dir():
         source = tmp_path_factory.mktemp("drawn")
         drawing = [".venv-airflow/bin/python", "-m", "dev.demo.drawing", str(source)]
@@ -42,19 +45,21 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model() -> Path:
-    make = [".venv-spark/bin/python", "dev/make_model.py", "--weights", str(WEIGHTS) if WEIGHTS.is_file() else "random"]
-    made = subprocess.run(make, check=True, cwd=REPOSITORY, capture_output=True, text=True)
-    return REPOSITORY / ".cache" / "models" / str(json.loads(made.stdout)["model_id"])
-
-
-@pytest.fixture(scope="module")
-def executed(photos: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
-    values = {"PHOTOS": photos, "MODEL": model, "LAKE": tmp_path_factory.mktemp("lake")}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            patch.setenv(f"NOTEBOOK_{name}", str(value))
-        return run_notebook.execute(SCRIPT)
+def executed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
+    """`make notebook` for a caller whose environment and home folder are hostile."""
+    shutil.rmtree(OUT, ignore_errors=True)
+    weights = WEIGHTS if WEIGHTS.is_file() else "random"
+    caller = hostile_caller.environment(tmp_path_factory.mktemp("home"))
+    done = subprocess.run(
+        ["make", "-s", "notebook", f"IMAGES={photos}", f"WEIGHTS={weights}"],
+        cwd=REPOSITORY,
+        env=caller,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return nbformat.read(OUT / NOTEBOOK.name, as_version=4)
 
 
 def printed(notebook: nbformat.NotebookNode) -> str:

@@ -110,9 +110,13 @@ class Node:
         settings = self.runtime.settings
         jars = [sorted(settings.jars_dir.rglob(pattern)) for pattern in _ICEBERG_JARS]
         archive = settings.jars_dir / _CLASS_ARCHIVE
+        python = settings.spark_python
+        # the script beside Spark's jars; that beside Python fails below a folder with a space in its name
+        scripts = python.parents[1].glob("lib/python3*/site-packages/pyspark/bin/spark-submit")
+        spark_submit = settings.spark_submit or next(scripts, python.with_name("spark-submit"))
         return command.SparkInstallation(
-            spark_submit=str(settings.spark_submit or settings.spark_python.with_name("spark-submit")),
-            python=str(settings.spark_python),
+            spark_submit=str(spark_submit),
+            python=str(python),
             master=settings.master,
             ui_port=settings.ui_port,
             endpoint=self.runtime.clients.endpoint,
@@ -122,11 +126,10 @@ class Node:
         )
 
     def environment(self, step_id: str) -> dict[str, str]:
-        """Return the environment of a step: this server's AWS, this machine's Python and Java, nothing else."""
+        """Return the environment of a step: this server's AWS, this machine's Python and Java."""
         settings, clients, scratch = self.runtime.settings, self.runtime.clients, str(self.scratch(step_id))
         python = str(settings.spark_python)
         path = [str(settings.spark_python.parent), os.environ.get("PATH", os.defpath)]
-        inherited = ["HOME", "USER", "LANG", "LC_ALL", "TZ"]
         java: dict[str, str] = {}
         if settings.java_home is not None:
             java = {"JAVA_HOME": str(settings.java_home)}
@@ -134,10 +137,11 @@ class Node:
         elif "JAVA_HOME" in os.environ:
             java = {"JAVA_HOME": os.environ["JAVA_HOME"]}
         return {
-            **{name: os.environ[name] for name in inherited if name in os.environ},
+            "LC_ALL": "C.UTF-8",  # Java takes the encoding of file names from it
             **command.exports(self.classifications),
             **java,
             "PATH": os.pathsep.join(path),
+            "HOME": scratch,
             "TMPDIR": scratch,
             "SPARK_LOCAL_DIRS": scratch,
             # the JVM does not look at TMPDIR

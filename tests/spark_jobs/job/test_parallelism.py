@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from fruits.lake import input_listing
 from PIL import Image
 
 from bench import eventlog
-from dev import class_archive, fetch_jars, local_spark
+from dev import environment, fetch_jars
 from tests.spark_jobs.conftest import ROOT
 
 NODE_PYTHON = ROOT / ".venv-node" / "bin" / "python"
@@ -66,18 +67,15 @@ def test_photos_are_shared_among_cores_that_are_not_there_yet(tmp_path: Path, si
     }
     command = [
         *(NODE_PYTHON.with_name("spark-submit"), "--master", f"local-cluster[{WORKERS},{CORES},1024]"),
-        *("--driver-class-path", jars, "--py-files", local_spark.zip_package(tmp_path / "fruits.zip")),
+        *("--driver-class-path", jars, "--py-files"),
+        shutil.make_archive(str(tmp_path / "fruits"), "zip", ROOT / "spark_jobs", "fruits"),
         *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
         *(ROOT / "spark_jobs" / "load_images.py", "--database", "lake.fruits", "--run-id", "r"),
         *("--run-folder", run_folder, "--input", photos),
     ]
     own = {"PYSPARK_PYTHON": str(NODE_PYTHON), "SPARK_HOME": str(spark_home(tmp_path))}
     done = subprocess.run(
-        [str(part) for part in command],
-        env=class_archive.environment() | own,
-        capture_output=True,
-        text=True,
-        check=False,
+        [str(part) for part in command], env=environment.for_spark() | own, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     (application,) = eventlog.read(events)

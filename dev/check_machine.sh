@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Refuses what set-up and Spark cannot work with here, in a line that says what and the remedy.
+set -euo pipefail
+
+die() {
+  echo "ERROR: $*" >&2
+  exit 1
+}
+
+# In PATH, PYTHONPATH and Java's class path a colon ends an entry; Spark's launcher takes the others as its own.
+for character in : \" \\ $'\n'; do
+  if [[ $PWD == *"$character"* ]]; then
+    printf -v character %q "$character"
+    die "the path of this clone, $PWD, has the character $character, which Java or Spark cannot have there: move the clone to a path without it."
+  fi
+done
+id -un > /dev/null 2>&1 || die "user id $(id -u) has no entry in /etc/passwd, without which Hadoop and Spark do not start: run as" \
+  "a user with an entry, or add one (in a container: echo \"fruits:x:$(id -u):$(id -g)::/tmp:/bin/bash\" >> /etc/passwd as root)."
