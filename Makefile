@@ -13,6 +13,11 @@ JAVA_HOME_FILE := $(READY)/java_home
 # uv looks at the package index the machine is set up with; the locks name none.
 export UV_PYTHON_PREFERENCE ?= system
 
+# A variable of the command line that no target reads (`make demo images=folder`) would be ignored without a word.
+KNOWN := $(shell grep -oE '[A-Z][A-Z_]*' Makefile | sort -u) AIRFLOW_% AWS_% FRUITS_% COMPOSE_% DOCKER_% KERAS_% PIP_% UV_% %_proxy
+$(foreach name,$(filter-out $(KNOWN),$(.VARIABLES)),$(if $(filter command,$(firstword $(origin $(name)))),\
+	$(error $(name)= is no variable of this Makefile; "make help" lists them, in capitals)))
+
 ## —— See it work ————————————————————————————————————————————————————————
 
 .PHONY: demo
@@ -72,7 +77,7 @@ docs: setup ## The pages that the code writes: docs/data_dictionary.md, settings
 	$(AIRFLOW)/python dev/write_docs.py
 
 define NOTEBOOK_INPUT
-images="$${IMAGES:-build/notebook/photos}"; \
+PYTHONPATH=plugins $(AIRFLOW)/python -m dev.demo.preflight; images="$${IMAGES:-build/notebook/photos}"; \
 	if [[ -z "$${IMAGES:-}" ]]; then $(AIRFLOW)/python -m dev.demo.drawing "$$images"; fi; \
 	model=$$($(SPARK)/python dev/make_model.py $(if $(WEIGHTS),--weights "$(WEIGHTS)") | sed -E 's/.*"model_id": "([0-9a-f]+)".*/\1/')
 endef
