@@ -476,10 +476,10 @@ def test_features_that_are_no_numbers_are_not_fitted(nights):
         nights.run("reduce_pca", "--k", "2")
 
 
-def failed_checks(nights: Nights) -> dict[str, float]:
+def failed_checks(nights: Nights, *arguments: str) -> dict[str, float]:
     """Publish what the gate refuses, and give what it found wrong."""
     with pytest.raises(QualityGateError):
-        nights.run("publish")
+        nights.run("publish", *arguments)
     written = json.loads((nights.run_folder / "stages" / "publish.json").read_text())
     checks = written["quality"]["checks"]
     return {name: check["value"] for name, check in checks.items() if not check["ok"]}
@@ -541,3 +541,47 @@ def test_more_components_than_images_can_carry_are_stated_and_the_model_does_not
 def test_a_pca_of_another_model_is_not_published(reduced):
     with pytest.raises(InputError, match="--model-id is other"):
         reduced.run("publish", "--model-id", "other")
+
+
+def clusters(numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Features of three clear groups."""
+    centres = np.zeros((3, 1280), np.float32)
+    centres[np.arange(3), np.arange(3)] = 5
+    return centres[numbers % 3] + 0.01 * rng.random((len(numbers), 1280), np.float32)
+
+
+def publish_with_history(nights: Nights, new: np.ndarray) -> dict[str, float]:
+    """Publish 300 good photos; then give what the gate refuses of a run that adds the `new` ones."""
+    write_features(nights, clusters(np.arange(300), np.random.default_rng(1)))
+    published(nights)
+    another_run(nights)
+    write_features(nights, new, first=300)
+    nights.run("reduce_pca", "--k", "2", "--max-variance-loss", "1")
+    return failed_checks(nights, "--weights", "path", "--min-explained-variance", "0.2")
+
+
+def test_a_broken_upload_is_refused_however_long_the_history(nights):
+    write_features(nights, spread(120))
+    published(nights)
+    another_run(nights)
+    rejects = {"image_id": [f"x{n}" for n in range(5)], "source_key": [f"{n}.jpg" for n in range(5)]}
+    append(nights, "rejects", rejects, {"etag": "e", "error_code": "empty", "detail": "d", "run_id": "run-2"})
+    nights.run("reduce_pca", "--k", "2")
+    assert failed_checks(nights) == {"reject_rate_of_run": 1.0}
+
+
+def test_new_photos_with_wrong_labels_are_refused_among_many_with_right_ones(nights):
+    wrong = clusters(np.arange(301, 401), np.random.default_rng(2))
+    failed = publish_with_history(nights, wrong)
+    assert list(failed) == ["agreement_of_new"]
+    assert failed["agreement_of_new"] < 0.3, "only those of one wrong group agree with each other"
+
+
+def test_new_photos_that_the_components_do_not_describe_are_refused_among_many_that_they_do(nights):
+    rng = np.random.default_rng(2)
+    strange = clusters(np.arange(300, 400), rng)
+    strange[:, :3] = 5 / 3  # the mean of the three groups
+    strange[:, 3:] += rng.random((100, 1277), np.float32) / 10
+    failed = publish_with_history(nights, strange)
+    assert failed["explained_variance_of_new"] < 0.1
+    assert "explained_variance" not in failed
