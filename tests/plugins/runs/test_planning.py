@@ -225,7 +225,7 @@ def test_half_an_uploaded_model_is_no_model(plan_of: Planner, lake: Lake) -> Non
 
 
 @pytest.mark.usefixtures("photos")
-@pytest.mark.parametrize(("call", "code"), [("head_object", "503"), ("download_file", "SlowDown")])
+@pytest.mark.parametrize(("call", "code"), [("get_paginator", "503"), ("download_file", "SlowDown")])
 def test_what_s3_does_not_tell_now_is_for_another_attempt(plan_of: Planner, lake: Lake, call: str, code: str) -> None:
     def busy(*_: Any, **__: Any) -> Any:
         raise ClientError({"Error": {"Code": code, "Message": "busy"}}, call)

@@ -17,7 +17,7 @@ from fruits_airflow.emr.stage_steps import STAGES
 from fruits_airflow.operators import emr
 from fruits_airflow.operators.emr import TerminateClusterOperator
 from fruits_airflow.operators.sensors import StepSensor
-from fruits_airflow.runs import report_task, verdict
+from fruits_airflow.runs import failures, report_task, verdict
 from fruits_airflow.runs.assets import PUBLISHED as PUBLISHED_TABLES
 from fruits_airflow.runs.notices import Notice
 from fruits_airflow.runs.plan import RunPlan
@@ -514,7 +514,8 @@ def test_the_lock_stays_while_a_cluster_may_be_alive(run: RunContext, monkeypatc
 @pytest.fixture
 def notices(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
     notices: list[Notice] = []
-    monkeypatch.setattr(verdict, "notify", lambda _, notice: notices.append(notice))
+    for module in (verdict, failures):
+        monkeypatch.setattr(module, "notify", lambda _, notice: notices.append(notice))
     return notices
 
 
