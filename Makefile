@@ -86,7 +86,7 @@ down: ## End it; Airflow's history stays
 	@compose/stack.sh down
 
 .PHONY: test-compose
-test-compose: $(READY)/airflow ## The stack from build to a run and back, on the Docker engine here or one of its own
+test-compose: $(READY)/airflow ## A week of a team in two clones, from build to down, on the Docker engine here or one of its own
 	compose/engine.sh $(AIRFLOW)/python -m pytest tests/compose
 
 ## —— Read it ———————————————————————————————————————————————————————————————
