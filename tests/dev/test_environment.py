@@ -41,11 +41,12 @@ def shown(*arguments: str, caller: dict[str, str]) -> dict[str, str]:
 
 
 def test_of_a_hostile_caller_only_the_listed_variables_reach_a_target(tmp_path):
-    caller = hostile_caller.environment(tmp_path / "home (é) $2")
+    caller = hostile_caller.environment(tmp_path / "home (é)") | {"IMAGES": "photos"}
     environ = shown(caller=caller)
+    assert environ["IMAGES"] == "photos"
     same = {name for name, value in environ.items() if caller.get(name) == value}
     proxies = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"}
-    assert same <= {"PATH", "HOME", "TERM", "JAVA_HOME", *proxies}
+    assert same <= {"PATH", "HOME", "TERM", "JAVA_HOME", *proxies, "IMAGES"}
     constant = {"LC_ALL", "NO_PROXY", "no_proxy", "PYTHONUNBUFFERED", "UV_PYTHON_PREFERENCE"}
     of_make = {"PWD", "SHLVL", "_", "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}
     assert environ.keys() <= same | constant | of_make
