@@ -14,7 +14,7 @@ COMES_IN := $(PROCESS) $(NETWORK) $(PARAMETERS_OF_TARGETS) $(if $(filter $(ACCOU
 	$(if $(filter $(STACK_TARGETS),$(MAKECMDGOALS)),$(STACK)) $(if $(filter $(TEST_TARGETS),$(MAKECMDGOALS)),$(TEST))
 $(foreach name,$(filter-out $(COMES_IN) MAKE%,$(.VARIABLES)),$(if $(filter environment,$(firstword $(origin $(name)))),$(eval unexport $(name))))
 # A value is data: make expands no `$` in it, and recipes read it as "$$KEY", never as $(KEY).
-$(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(eval override $(name) := $$(value $(name)))))
+$(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 # Java takes the encoding of file names from the locale.
 export LC_ALL := C.UTF-8
 export PYTHONUNBUFFERED := 1
