@@ -13,6 +13,9 @@ SHELL := bash
 COMES_IN := $(PROCESS) $(NETWORK) $(PARAMETERS_OF_TARGETS) $(if $(filter $(ACCOUNT_TARGETS),$(MAKECMDGOALS)),$(ACCOUNT)) \
 	$(if $(filter $(STACK_TARGETS),$(MAKECMDGOALS)),$(STACK)) $(if $(filter $(TEST_TARGETS),$(MAKECMDGOALS)),$(TEST))
 $(foreach name,$(filter-out $(COMES_IN) MAKE%,$(.VARIABLES)),$(if $(filter environment,$(firstword $(origin $(name)))),$(eval unexport $(name))))
+# A variable of the command line that no target reads (`make demo images=folder`) would be ignored without a word.
+$(foreach name,$(filter-out $(COMES_IN) $(STACK) $(TEST),$(.VARIABLES)),$(if $(filter command,$(firstword $(origin $(name)))),\
+	$(error $(name)= is no variable of this Makefile; "make help" lists them, in capitals)))
 # A value is data: make expands no `$` in it, and recipes read it as "$$KEY", never as $(KEY).
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 # Java takes the encoding of file names from the locale.
@@ -208,7 +211,7 @@ lint: setup types imports ## Formatter, linter, types, who may import whom
 .PHONY: types
 types: setup
 	$(AIRFLOW)/mypy plugins/fruits_airflow plugins/run_report.py local_aws dags ops compose dev/demo dev/presentation dev/write_*.py dev/run_notebook.py
-	$(SPARK)/mypy spark_jobs dev/class_archive.py dev/fetch_jars.py dev/make_model.py dev/run_local.py dev/typical_job.py
+	$(SPARK)/mypy spark_jobs dev/class_archive.py dev/fetch_jars.py dev/local_spark.py dev/make_model.py dev/run_local.py dev/typical_job.py
 
 .PHONY: imports
 imports: setup

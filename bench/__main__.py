@@ -48,8 +48,8 @@ def main() -> int:
             commits.check([before["commit"]])
         suite = Suite(out, SIZES[options.sizes], options.workers, options.resume)
         suite.run(options.only or SECTIONS)
-        in_one_go = not options.resume and not options.only
-        took_s = time.monotonic() - started if in_one_go else None
+        is_uninterrupted = not options.resume and not options.only
+        took_s = time.monotonic() - started if is_uninterrupted else None
         figures = results.summarize(suite.journal.runs, suite.sizes, options.workers, before, took_s)
         figures["details"] |= {"photos": suite.photos.kind, "weights": suite.model.origin}
         (out / "results.json").write_text(json.dumps(figures, indent=1) + "\n")

@@ -47,11 +47,6 @@ def is_ancestor(commit: str) -> bool:
     return git("merge-base", "--is-ancestor", commit, "HEAD")[0] == 0
 
 
-def history_is_whole() -> bool:
-    """Tell whether there is a git history here that was not cut off."""
-    return git("rev-parse", "--is-shallow-repository") == (0, "false")
-
-
 def git(*arguments: str) -> tuple[int, str]:
     """Run a git command; return its exit status and output."""
     try:

@@ -15,19 +15,22 @@ class Application:
     Attributes:
         name: Its name; for our jobs the stage.
         started_ms: When its context was begun, epoch milliseconds.
-        executor_s: Seconds that its tasks ran, summed.
-        stage_s: Of each Spark stage that ran tasks: (seconds of tasks, seconds on the wall, tasks).
+        stage_s: Of each Spark stage that ran tasks: (seconds of tasks, seconds on the wall).
     """
 
     name: str = ""
     started_ms: int = 0
-    executor_s: float = 0.0
-    stage_s: dict[int, tuple[float, float, int]] = field(default_factory=dict)
+    stage_s: dict[int, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def executor_s(self) -> float:
+        """Seconds that its tasks ran, summed."""
+        return sum(seconds for seconds, _ in self.stage_s.values())
 
     @property
     def longest_stage_s(self) -> float:
         """Wall seconds of the stage whose tasks ran longest in all: inference, in featurize."""
-        return max(self.stage_s.values(), default=(0.0, 0.0, 0))[1]
+        return max(self.stage_s.values(), default=(0.0, 0.0))[1]
 
 
 def read(folder: Path) -> list[Application]:
@@ -39,26 +42,25 @@ def read(folder: Path) -> list[Application]:
 def parse(path: Path) -> Application:
     """Read one event log."""
     application = Application()
-    tasks: dict[int, list[int]] = {}
+    tasks: dict[int, tuple[int, int, int]] = {}
     with path.open() as lines:
         for line in lines:
             _apply(json.loads(line), application, tasks)
-    for stage, (total_ms, first, last, count) in tasks.items():
-        application.stage_s[stage] = (total_ms / 1000, (last - first) / 1000, count)
-    application.executor_s = sum(seconds for seconds, _, _ in application.stage_s.values())
+    application.stage_s = {
+        stage: (total_ms / 1000, (last - first) / 1000) for stage, (total_ms, first, last) in tasks.items()
+    }
     return application
 
 
-def _apply(event: dict[str, Any], application: Application, tasks: dict[int, list[int]]) -> None:
+def _apply(event: dict[str, Any], application: Application, tasks: dict[int, tuple[int, int, int]]) -> None:
     kind = event["Event"]
     if kind == "SparkListenerApplicationStart":
         application.name, application.started_ms = event["App Name"], event["Timestamp"]
     elif kind == "SparkListenerTaskEnd" and event.get("Task Metrics"):
         info = event["Task Info"]
-        total, first, last, count = tasks.get(event["Stage ID"], [0, info["Launch Time"], 0, 0])
-        tasks[event["Stage ID"]] = [
+        total, first, last = tasks.get(event["Stage ID"], (0, info["Launch Time"], 0))
+        tasks[event["Stage ID"]] = (
             total + event["Task Metrics"]["Executor Run Time"],
             min(first, info["Launch Time"]),
             max(last, info["Finish Time"]),
-            count + 1,
-        ]
+        )

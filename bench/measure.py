@@ -60,8 +60,13 @@ class Measured:
     memory: Memory
     cpu_s: dict[str, float] = field(default_factory=dict)
 
+    def figures(self) -> dict[str, Any]:
+        """Return the figures for the journal; `seconds` only if the contestant has counted them."""
+        figures = {"wall_s": round(self.wall_s, 3), "memory_mb": round(self.memory.total)}
+        return {"seconds": self.answer["seconds"], **figures} if "seconds" in self.answer else figures
 
-def run(command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) -> Measured:
+
+def run(command: Sequence[object], log: Path, env: Mapping[str, str], cwd: Path) -> Measured:
     """Run one contestant to its end, with its output in `log`.
 
     Raises:
@@ -71,7 +76,12 @@ def run(command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) ->
     started = time.perf_counter()
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=stderr, env=dict(env), cwd=cwd, start_new_session=True
+            [str(part) for part in command],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=dict(env),
+            cwd=cwd,
+            start_new_session=True,
         )
         sampler = Sampler(process.pid)
         sampler.start()

@@ -14,7 +14,7 @@ from typing import Any
 from bench import eventlog, gclog, measure
 from bench.eventlog import Application
 from bench.photos import REPOSITORY, shared_folder
-from dev import class_archive
+from dev import class_archive, local_spark
 from dev import environment as processes
 
 PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
@@ -25,9 +25,6 @@ JAVA_HOME_FILE = REPOSITORY / ".cache" / "ready" / "java_home"
 STAGES = measure.STAGES
 HEAP = "1g"
 """Of our drivers over photos; `make local` gives them 2 GB. Enough for any number, and so little that it collects."""
-
-JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-"""Of the drivers, as in dev/run_local.py."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +127,7 @@ def weights_argument() -> str:
 def model(work: Path) -> Model:
     """Convert the model with the product's own tool."""
     command = [PYTHON, "dev/make_model.py", "--weights", weights_argument(), "--out", MODELS]
-    measured = measure.run([str(part) for part in command], work / "logs" / "model.log", environment(), REPOSITORY)
+    measured = measure.run(command, work / "logs" / "model.log", environment(), REPOSITORY)
     card = measured.answer
     return Model(
         model_id=card["model_id"],
@@ -149,7 +146,7 @@ def night(images: Path, out: Path, work: Path, name: str, workers: int, tight: b
     collections = fresh(work / "collections" / name)
     settings = log_settings(events) | {"spark.driver.memory": HEAP}
     if tight:
-        settings["spark.driver.extraJavaOptions"] = " ".join([JAVA_OPTIONS, *gclog.options(collections)])
+        settings["spark.driver.extraJavaOptions"] = " ".join([local_spark.JAVA_OPTIONS, *gclog.options(collections)])
     command = [PYTHON, "dev/run_local.py", "--images", images, "--out", out]
     command += ["--weights", weights_argument(), "--master", f"local[{workers}]", "--k", "64"]
     command += [f"--conf={key}={value}" for key, value in settings.items()]
@@ -165,29 +162,12 @@ def night(images: Path, out: Path, work: Path, name: str, workers: int, tight: b
     )
 
 
-def catalog_settings(warehouse: Path) -> dict[str, str]:
-    """Return the settings of an Iceberg catalog `lake` in a folder, as dev/run_local.py sets it up."""
-    return {
-        "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
-        "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
-        "spark.sql.catalog.lake.type": "hadoop",
-        "spark.sql.catalog.lake.cache-enabled": "false",
-        "spark.sql.catalog.lake.warehouse": str(warehouse),
-        "spark.pyspark.python": str(NODE_PYTHON),
-        "spark.pyspark.driver.python": str(NODE_PYTHON),
-        "spark.driver.memory": "2g",
-        "spark.driver.extraJavaOptions": JAVA_OPTIONS,
-        "spark.ui.enabled": "false",
-        "spark.log.level": "WARN",
-    }
-
-
 def submit(
     script: Path, arguments: list[str], warehouse: Path, work: Path, name: str, workers: int
 ) -> tuple[Application, measure.Measured]:
     """Run one job script over the tables in `warehouse`."""
     events = fresh(work / "events" / name)
-    settings = catalog_settings(warehouse) | log_settings(events)
+    settings = local_spark.settings(warehouse, NODE_PYTHON) | log_settings(events)
     command: list[object] = [
         processes.spark_submit(NODE_PYTHON),
         "--master",
@@ -199,5 +179,5 @@ def submit(
     command += [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
     command += [script, *arguments]
     env = environment() | {"PYSPARK_PYTHON": str(NODE_PYTHON), "PYTHONPATH": str(REPOSITORY / "spark_jobs")}
-    measured = measure.run([str(part) for part in command], work / "logs" / f"{name}.log", env, work)
+    measured = measure.run(command, work / "logs" / f"{name}.log", env, work)
     return eventlog.read(events)[-1], measured

@@ -1,9 +1,8 @@
 """The photos that everybody is measured on: real ones made many, no two of equal bytes.
 
 Sources are the 100 x 100 photos of `../shared/images/fruits360_sample` (`FRUITS_SHARED` names another place); without
-them, pictures that `dev.demo.drawing` makes. The first pass over the sources keeps their bytes; each further pass
-turns,
-mirrors and crops them and writes them anew as JPEG, so that nothing can be remembered from one photo to the next.
+them, pictures that `dev.demo.drawing` makes. The first pass over the sources keeps their bytes. Each further pass
+turns, mirrors and crops them and writes them anew as JPEG, so that nothing can be remembered from photo to photo.
 A smaller set is the beginning of a larger one, as hard links.
 """
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,9 @@ PEERS = {
     "daft_litert": ("bench.peers.daft_frames", "litert"),
 }
 """Contestants that make features: module and engine."""
+
+LOADER = ("bench.peers.binaryfile_load", "litert")
+"""The usual way to load photos: a peer that makes no features."""
 
 FASTEST_PEER = "daft_litert"
 """Runs on the large set too: for a framework that starts quickly, whole jobs say more there."""
@@ -69,9 +73,8 @@ class Suite:
         sizes, workers = self.sizes, self.workers
         yield "peers", partial(self.chain, sizes.peers, workers)
         for size in filter(None, (sizes.peers, sizes.small)):
-            for name in PEERS:
+            for name in (*PEERS, "binaryfile"):
                 yield "peers", partial(self.peer, name, size, workers)
-            yield "peers", partial(self.binaryfile, size)
         yield "scaling", partial(self.chain, sizes.peers, 1)
         yield "scaling", partial(self.peer, "no_spark_limit", sizes.peers, 1)
         for size in sizes.images[:-1]:
@@ -87,104 +90,94 @@ class Suite:
             for name in PCA_PEERS:
                 yield "pca", partial(self.pca_peer, name, rows)
 
+    def keep(
+        self, section: str, contestant: str, size: int, workers: int, repeat: int, run: Callable[[], dict[str, Any]]
+    ) -> None:
+        """Run a contestant, and keep its figures in the journal; do nothing where the journal has them."""
+        if not self.journal.has(section, contestant, size, workers, repeat):
+            load = measure.load_average()
+            self.journal.add(Run(section, contestant, size, workers, repeat, run(), load))
+
     # —— ours ——
 
     def chain(self, size: int, workers: int, repeat: int) -> None:
         """Run our four jobs over `size` photos, into new tables."""
-        if self.journal.has("chain", "fruits", size, workers, repeat):
-            return
-        out = ours.fresh(self.work / "out" / f"fruits-{size}-{workers}")
-        load = measure.load_average()
-        night = ours.night(self.photos.first(size), out, self.work, f"chain-{size}-{workers}", workers)
-        self._expect_all(night, size)
-        if size == self.sizes.peers and not self.reference.is_dir():
-            self._export(out)
-        self.journal.add(Run("chain", "fruits", size, workers, repeat, night.figures(), load))
-        shutil.rmtree(out)
+
+        def run() -> dict[str, Any]:
+            with self._new_folder(f"fruits-{size}-{workers}") as out:
+                figures = self._night(size, out, f"chain-{size}-{workers}", workers)
+                if size == self.sizes.peers and not self.reference.is_dir():
+                    self._export(out)
+                return figures
+
+        self.keep("chain", "fruits", size, workers, repeat, run)
 
     def nights(self, size: int, repeat: int) -> None:
         """Run a full night, a night with 1 % more photos and a night with nothing new over the same tables."""
         if self.journal.has("night", "nothing_new", size, self.workers, repeat):
             return
-        out = ours.fresh(self.work / "out" / f"nights-{size}")
         kinds = {"full": size, "one_percent": size + size // 100, "nothing_new": size + size // 100}
-        for kind, photos in kinds.items():
-            load = measure.load_average()
-            night = ours.night(self.photos.first(photos), out, self.work, f"night-{kind}", self.workers)
-            self._expect_all(night, photos)
-            self.journal.add(Run("night", kind, size, self.workers, repeat, night.figures(), load))
-            if kind == "full" and not self.journal.has("chain", "fruits", size, self.workers, repeat):
-                self.journal.add(Run("chain", "fruits", size, self.workers, repeat, night.figures(), load))
-        shutil.rmtree(out)
+        with self._new_folder(f"nights-{size}") as out:
+            for kind, photos in kinds.items():
+                load = measure.load_average()
+                figures = self._night(photos, out, f"night-{kind}", self.workers)
+                self.journal.add(Run("night", kind, size, self.workers, repeat, figures, load))
+                if kind == "full" and not self.journal.has("chain", "fruits", size, self.workers, repeat):
+                    self.journal.add(Run("chain", "fruits", size, self.workers, repeat, figures, load))
 
     def memory(self, size: int, repeat: int) -> None:
         """Run our four jobs over `size` photos with tight driver heaps."""
-        if self.journal.has("memory", "fruits", size, self.workers, repeat):
-            return
-        out = ours.fresh(self.work / "out" / f"memory-{size}")
-        load = measure.load_average()
-        name = f"memory-{size}"
-        night = ours.night(self.photos.first(size), out, self.work, name, self.workers, tight=True)
-        self._expect_all(night, size)
-        self.journal.add(Run("memory", "fruits", size, self.workers, repeat, night.figures(), load))
+
+        def run() -> dict[str, Any]:
+            with self._new_folder(f"memory-{size}") as out:
+                return self._night(size, out, f"memory-{size}", self.workers, tight=True)
+
+        self.keep("memory", "fruits", size, self.workers, repeat, run)
+
+    @contextmanager
+    def _new_folder(self, name: str) -> Iterator[Path]:
+        """Create a folder for tables, and remove it when what is measured is done."""
+        out = ours.fresh(self.work / "out" / name)
+        yield out
         shutil.rmtree(out)
 
-    def _expect_all(self, night: ours.Night, photos: int) -> None:
+    def _night(self, photos: int, out: Path, name: str, workers: int, tight: bool = False) -> dict[str, Any]:
+        night = ours.night(self.photos.first(photos), out, self.work, name, workers, tight)
         rows = night.metrics["featurize"]["features"]["rows"]
         if rows != photos:
             raise Disagreement(f"our jobs made features of {rows} photos out of {photos}")
+        return night.figures()
 
     def _export(self, out: Path) -> None:
-        target = self.reference
         script = REPOSITORY / "bench" / "jobs" / "export_features.py"
-        arguments = ["--database", "lake.fruits", "--out", target.as_uri()]
+        arguments = ["--database", "lake.fruits", "--out", self.reference.as_uri()]
         ours.submit(script, arguments, out / "tables", self.work, "export", self.workers)
 
     # —— peers ——
 
     def peer(self, name: str, size: int, workers: int, repeat: int) -> None:
-        """Run a peer over `size` photos; its features must equal ours."""
-        if self.journal.has("peers", name, size, workers, repeat):
-            return
-        module, engine = PEERS[name]
-        out = self.work / "out" / name
-        result = self._peer(module, engine, self.photos.first(size), out, size, workers)
-        figures, load = result
-        figures["max_difference"] = largest_difference(out, self.reference, min(size, self.sizes.peers))
-        self.journal.add(Run("peers", name, size, workers, repeat, figures, load))
-        shutil.rmtree(out)
+        """Run a peer over `size` photos; where it makes features, they must equal ours."""
+        module, engine = PEERS.get(name, LOADER)
 
-    def binaryfile(self, size: int, repeat: int) -> None:
-        """Run the usual way to load."""
-        if self.journal.has("peers", "binaryfile", size, self.workers, repeat):
-            return
-        out = self.work / "out" / "binaryfile"
-        images = self.photos.first(size)
-        figures, load = self._peer("bench.peers.binaryfile_load", "litert", images, out, size, self.workers)
-        self.journal.add(Run("peers", "binaryfile", size, self.workers, repeat, figures, load))
-        shutil.rmtree(out)
+        def run() -> dict[str, Any]:
+            out = self.work / "out" / name
+            shutil.rmtree(out, ignore_errors=True)
+            measured, events = self._python(self._peer_command(module, engine, size, out, workers), module)
+            figures = measured.figures()
+            if events:
+                figures["stage_s"] = events[-1].longest_stage_s
+            rows = pq.read_table(out, columns=[KEY]).num_rows
+            if rows != size:
+                raise Disagreement(f"{module} gave {rows} rows for {size} photos")
+            if name in PEERS:
+                figures["max_difference"] = largest_difference(out, self.reference, min(size, self.sizes.peers))
+            shutil.rmtree(out)
+            return figures
 
-    def _peer(
-        self, module: str, engine: str, images: Path, out: Path, size: int, workers: int
-    ) -> tuple[dict[str, Any], float]:
-        shutil.rmtree(out, ignore_errors=True)
-        command = self._peer_command(module, engine, images, out, workers)
-        load = measure.load_average()
-        measured, events = self._python(command, module)
-        result = {
-            "seconds": measured.answer["seconds"],
-            "wall_s": round(measured.wall_s, 3),
-            "memory_mb": round(measured.memory.total),
-        }
-        if events:
-            result["stage_s"] = events[-1].longest_stage_s
-        rows = pq.read_table(out, columns=[KEY]).num_rows
-        if rows != size:
-            raise Disagreement(f"{module} gave {rows} rows for {size} photos")
-        return result, load
+        self.keep("peers", name, size, workers, repeat, run)
 
-    def _peer_command(self, module: str, engine: str, images: Path, out: Path, workers: int) -> list[Any]:
-        command = [sys.executable, "-m", module, "--images", images, "--engine", engine, "--out", out]
+    def _peer_command(self, module: str, engine: str, size: int, out: Path, workers: int) -> list[Any]:
+        command = [sys.executable, "-m", module, "--images", self.photos.first(size), "--engine", engine, "--out", out]
         command += ["--weights", self.model.weights, "--flatbuffer", self.model.flatbuffer]
         return [*command, "--workers", workers]
 
@@ -194,27 +187,27 @@ class Suite:
         env = ours.environment()
         env |= {"BENCH_SPARK_CONF": settings, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'spark_jobs'}"}
         env |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
-        measured = measure.run([str(part) for part in command], self.work / "logs" / f"{name}.log", env, REPOSITORY)
-        return measured, eventlog.read(events)
+        return measure.run(command, self.work / "logs" / f"{name}.log", env, REPOSITORY), eventlog.read(events)
 
     # —— batches of the model ——
 
     def batching(self, size: int, repeat: int) -> None:
         """Run our engine with larger batches, and with a thread that decodes ahead."""
-        if self.journal.has("batching", "fruits", size, self.workers, repeat):
-            return
-        module = "bench.peers.batching"
-        command = self._peer_command(module, "litert", self.photos.first(size), self.work / "out", self.workers)
-        load = measure.load_average()
-        measured, _ = self._python(command, module)
-        self.journal.add(Run("batching", "fruits", size, self.workers, repeat, measured.answer, load))
+
+        def run() -> dict[str, Any]:
+            module = "bench.peers.batching"
+            command = self._peer_command(module, "litert", size, self.work / "out", self.workers)
+            return self._python(command, module)[0].answer
+
+        self.keep("batching", "fruits", size, self.workers, repeat, run)
 
     # —— PCA ——
 
     def our_pca(self, rows: int, repeat: int) -> None:
         """Run our reduce_pca job over synthetic features, from untouched tables."""
-        if self.journal.has("pca", "fruits", rows, self.workers, repeat):
-            return
+        self.keep("pca", "fruits", rows, self.workers, repeat, partial(self._our_pca, rows))
+
+    def _our_pca(self, rows: int) -> dict[str, Any]:
         pristine, tables = self.work / "pca" / f"pristine-{rows}", self.work / "pca" / f"tables-{rows}"
         if not pristine.is_dir():
             self._fill(rows, tables)
@@ -224,17 +217,10 @@ class Suite:
         run_folder = ours.fresh(self.work / "pca" / f"run-{rows}")
         arguments = ["--database", "lake.fruits", "--run-id", "bench", "--run-folder", str(run_folder)]
         arguments += ["--model-id", self.model.model_id, "--k", str(COMPONENTS)]
-        load = measure.load_average()
         script = REPOSITORY / "spark_jobs" / "reduce_pca.py"
         application, measured = ours.submit(script, arguments, tables, self.work, f"pca-{rows}", self.workers)
         metrics = json.loads((run_folder / "stages" / "reduce_pca.json").read_text())
-        figures = {
-            "seconds": metrics["seconds"],
-            "stage_s": application.longest_stage_s,
-            "wall_s": round(measured.wall_s, 3),
-            "memory_mb": round(measured.memory.total),
-        }
-        self.journal.add(Run("pca", "fruits", rows, self.workers, repeat, figures, load))
+        return measured.figures() | {"seconds": metrics["seconds"], "stage_s": application.longest_stage_s}
 
     def _fill(self, rows: int, tables: Path) -> None:
         features = synthetic.write(rows, self.work / "pca" / f"features-{rows}.parquet")
@@ -245,18 +231,14 @@ class Suite:
 
     def pca_peer(self, name: str, rows: int, repeat: int) -> None:
         """Run a PCA peer over the same features; compare its spectrum with ours."""
-        if self.journal.has("pca", name, rows, self.workers, repeat):
-            return
-        features = synthetic.write(rows, self.work / "pca" / f"features-{rows}.parquet")
-        out = self.work / "pca" / f"{name}-{rows}.npz"
-        command = [sys.executable, "-m", PCA_PEERS[name], "--features", features, "--out", out]
-        command += ["--k", COMPONENTS, "--workers", self.workers]
-        load = measure.load_average()
-        measured, _ = self._python(command, PCA_PEERS[name])
-        figures = {
-            "seconds": measured.answer["seconds"],
-            "wall_s": round(measured.wall_s, 3),
-            "memory_mb": round(measured.memory.total),
-            **spectrum_difference(self.work / "pca" / f"run-{rows}" / "pca_model.npz", out),
-        }
-        self.journal.add(Run("pca", name, rows, self.workers, repeat, figures, load))
+
+        def run() -> dict[str, Any]:
+            features = synthetic.write(rows, self.work / "pca" / f"features-{rows}.parquet")
+            out = self.work / "pca" / f"{name}-{rows}.npz"
+            command = [sys.executable, "-m", PCA_PEERS[name], "--features", features, "--out", out]
+            command += ["--k", COMPONENTS, "--workers", self.workers]
+            measured, _ = self._python(command, PCA_PEERS[name])
+            reference = self.work / "pca" / f"run-{rows}" / "pca_model.npz"
+            return measured.figures() | spectrum_difference(reference, out)
+
+        self.keep("pca", name, rows, self.workers, repeat, run)

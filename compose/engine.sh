@@ -15,12 +15,12 @@ cache=$PWD/.cache/compose state=$PWD/build/compose
 suite=bookworm newer=trixie # compose and buildx are in Debian from 13 on; they need no more than 12's libc
 needed_gib=12
 
-say() { printf '[engine %3ss] %s\n' "$SECONDS" "$*" >&2; }
+log() { printf '[engine %3ss] %s\n' "$SECONDS" "$*" >&2; }
 
 # —— Outside: is it possible, and packages ————————————————————————————————
 
 without() {
-  say "no Docker engine here, and none of our own: $*"
+  log "no Docker engine here, and none of our own: $*"
   NO_ENGINE="$*" exec "${command[@]}"
 }
 
@@ -49,7 +49,7 @@ unpack_engine() {
   rm -rf "$cache/engine"
   mv "$new/root" "$cache/engine"
   rm -rf "$new"
-  say "engine unpacked ($(du -sh "$cache/engine" | cut -f1))"
+  log "engine unpacked ($(du -sh "$cache/engine" | cut -f1))"
 }
 
 # A Debian root with some packages, as a tar: what stands for an image of Docker Hub.
@@ -69,7 +69,7 @@ make_root() {
   tar -C "$root" --one-file-system -c . > "$cache/$name.tar.new"
   mv "$cache/$name.tar.new" "$cache/$name.tar"
   rm -rf --one-file-system "$root"
-  say "base root $name made ($(du -sh "$cache/$name.tar" | cut -f1))"
+  log "base root $name made ($(du -sh "$cache/$name.tar" | cut -f1))"
 }
 
 roomy() { (($(df -Pm "$1" 2> /dev/null | awk 'NR == 2 {print $4}') > 2000)) && echo "$1"; }
@@ -113,7 +113,7 @@ start_engine() {
     sleep 0.2
   done
   docker info > /dev/null 2>&1 || { tail -n 3 "$state/dockerd.log" >&2; return 1; }
-  say "engine $(docker version --format '{{.Server.Version}}') is up, compose $(docker compose version --short)"
+  log "engine $(docker version --format '{{.Server.Version}}') is up, compose $(docker compose version --short)"
 }
 
 # What this machine needs to reach its package indexes: its own certificates, pip and uv settings.
@@ -125,11 +125,11 @@ import pathlib, re, sys, tarfile
 bundle, root, folder = sys.argv[1:]
 pem = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.S)
 known = tarfile.open(root).extractfile("./etc/ssl/certs/ca-certificates.crt").read()
-found = pem.findall(pathlib.Path(bundle).read_bytes()) if pathlib.Path(bundle).exists() else []
-have = {b"".join(one.split()) for one in pem.findall(known)}
-extra = [one for one in found if b"".join(one.split()) not in have]
-for number, one in enumerate(extra):
-    pathlib.Path(folder, f"machine-{number}.crt").write_bytes(one + b"\n")
+certificates = pem.findall(pathlib.Path(bundle).read_bytes()) if pathlib.Path(bundle).exists() else []
+in_root = {b"".join(certificate.split()) for certificate in pem.findall(known)}
+extra = [certificate for certificate in certificates if b"".join(certificate.split()) not in in_root]
+for number, certificate in enumerate(extra):
+    pathlib.Path(folder, f"machine-{number}.crt").write_bytes(certificate + b"\n")
 PYTHON
   touch "$folder/ca/none" # COPY wants at least one file
   for name in /etc/pip.conf "$HOME/.config/pip/pip.conf" "$HOME/.pip/pip.conf"; do
@@ -172,7 +172,7 @@ DOCKERFILE
   } > "$folder/Dockerfile"
   docker build -q --network host --target python -t python:3.11-slim-bookworm "$folder" > /dev/null
   docker build -q --network host --target postgres -t postgres:16-bookworm "$folder" > /dev/null
-  say "base images made"
+  log "base images made"
 }
 
 inside() {
@@ -224,7 +224,7 @@ remove_state() { rm -rf --one-file-system "$state"; }
 remove_state
 mkdir -p "$state"
 trap remove_state EXIT
-say "starting an engine of our own"
+log "starting an engine of our own"
 status=0
 unshare -mpf --mount-proc --propagation private --kill-child "$0" --inside "${command[@]}" 9>&- || status=$?
 exit $status

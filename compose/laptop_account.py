@@ -1,4 +1,4 @@
-"""Fills the AWS emulator for docker-compose.yaml: the stack, the model, the photos; by the demo's own code.
+"""Fill the AWS emulator for docker-compose.yaml: the stack, the model, the photos; by the demo's own code.
 
 Runs once for each start of the stack. A second call on the same account changes nothing but the photos that have been
 added meanwhile. With --keep it stays, and fills the account again whenever the `aws` container has been restarted,
@@ -20,6 +20,7 @@ from botocore.exceptions import BotoCoreError
 from dev.demo.account import STACK, Account
 from dev.demo.drawing import draw_fruits
 from dev.demo.preflight import image_files
+from ops.stack import settings_of
 
 PREFIX = "photos"
 TEMPLATE = Path("include/stack.yaml")
@@ -64,14 +65,9 @@ def fill(account: Account) -> None:
     count = account.upload_folder(photos, stack["RawBucket"], PREFIX)
     _write_settings(
         {
-            "FRUITS_RAW_BUCKET": stack["RawBucket"],
+            **settings_of(stack),
             "FRUITS_RAW_PREFIX": f"{PREFIX}/",
-            "FRUITS_LAKE_BUCKET": stack["LakeBucket"],
             "FRUITS_MODEL_ID": model["model_id"],
-            "FRUITS_SERVICE_ROLE": stack["ServiceRole"],
-            "FRUITS_INSTANCE_PROFILE": stack["InstanceProfile"],
-            "FRUITS_SECURITY_CONFIGURATION": stack["SecurityConfiguration"],
-            "FRUITS_SUBNET_ID": stack["SubnetId"],
             "FRUITS_NODE_ENVIRONMENT": "preinstalled",
             # Of a real account, where .env names one.
             "FRUITS_RAW_BUCKET_OWNER": "",

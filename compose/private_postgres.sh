@@ -14,7 +14,7 @@ if [[ ! -e $PGDATA/PG_VERSION ]]; then
   user=${POSTGRES_USER:-postgres}
   database=${POSTGRES_DB:-$user}
   initdb --pgdata "$PGDATA" --username "$user" --encoding UTF8 --locale C.UTF-8 \
-    --auth scram-sha-256 --pwfile <(echo "$POSTGRES_PASSWORD") > /dev/null
+    --auth-local trust --auth-host scram-sha-256 --pwfile <(echo "$POSTGRES_PASSWORD") > /dev/null
   echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
   if [[ $database != postgres ]]; then
     echo "CREATE DATABASE \"$database\"" | postgres --single -D "$PGDATA" postgres > /dev/null

@@ -18,7 +18,7 @@ logs_of() { compose logs --no-color --no-log-prefix "$@" | sed 's/\x1b\[[0-9;]*[
 
 need_engine() {
   docker compose version --short > /dev/null 2>&1 || die "docker compose is not there: install Docker Engine with its compose plugin (2.24 or newer)."
-  docker info > /dev/null 2>&1 || die "no Docker engine answers: start it, or see that you may use it (docker info)."
+  docker info > /dev/null 2>&1 || die "no Docker engine answers: start it, or see in the output of \`docker info\` why you may not use it."
 }
 
 # Sets NAME=VALUE in the file, or removes NAME where VALUE is empty. Single quotes: compose takes what is in them as it is.
@@ -62,7 +62,7 @@ fill_env_file() {
     grep -q "^${line%%=*}=" "$env_file" || echo "$line" >> "$env_file"
   done < <(grep '=generate-me$' .env.example)
   while IFS= read -r line; do
-    if [[ $line == *=generate-me ]]; then
+    if [[ $line =~ ^[A-Z_]+=generate-me(,|$) ]]; then
       name=${line%%=*}
       # Fernet wants 32 bytes in URL-safe base64; the rest goes into an URL and into JSON, so letters and digits only.
       case $name in
@@ -70,7 +70,7 @@ fill_env_file() {
         *PASSWORD) value=$(head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \n') ;;
         *) value=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n') ;;
       esac
-      line=$name=$value
+      line=${line/generate-me/$value} # what follows a comma is the Fernet key before
     fi
     filled+=("$line")
   done < "$env_file"
@@ -123,9 +123,11 @@ check_values() {
   local name value path
   while IFS= read -r name; do
     value=$(setting "$name")
-    [[ $value =~ ^[A-Za-z0-9._~=-]+$ ]] ||
-      die "$name in $env_file: a secret is letters, digits and ._~=- only, since it goes into a URL and into JSON."
+    [[ $value =~ ^[A-Za-z0-9._~=,-]+$ ]] ||
+      die "$name in $env_file: a secret is letters, digits and ._~=,- only, since it goes into a URL and into JSON. The value generate-me makes one."
   done < <(sed -n 's/=generate-me$//p' .env.example)
+  [[ $(setting AIRFLOW_FERNET_KEY),0 =~ ^([A-Za-z0-9_-]{43}=,)+0$ ]] ||
+    die "AIRFLOW_FERNET_KEY in $env_file: a key is 32 bytes in URL-safe base64, with a comma before the next. The value generate-me makes one."
   value=$(setting AIRFLOW_PORT)
   [[ $value =~ ^[0-9]+$ ]] || die "AIRFLOW_PORT=$value in $env_file is no port."
   if (: < "/dev/tcp/127.0.0.1/$value") 2> /dev/null && [[ -z $(compose ps --quiet pod 2> /dev/null) ]]; then
@@ -137,7 +139,13 @@ check_values() {
     value=$(find "$path" -name __pycache__ -prune -o \( -type d ! -perm -005 -o -type f ! -perm -004 \) -print -quit)
     [[ -z $value ]] || die "$value may be read by its owner only, and not by the containers: chmod -R o+rX '$path'"
   done
-  if [[ -n ${AWS_PROFILE:-} ]]; then [[ -d $HOME/.aws ]] || die "there is no $HOME/.aws with profile $AWS_PROFILE."; fi
+  [[ -n ${AWS_PROFILE:-} ]] || return 0
+  [[ -d $HOME/.aws ]] || die "there is no $HOME/.aws with profile $AWS_PROFILE."
+  local missing=()
+  while IFS=: read -r name value; do
+    [[ -n $(setting "$name") ]] || missing+=("$name: $value")
+  done < <(sed -n 's/.*\${\(FRUITS_[A-Z_]*\):?\(name [^}]*\)}.*/\1:\2/p' compose/real_account.yaml)
+  ((${#missing[@]} == 0)) || die "a real account needs more settings; nothing was started."$'\n'"$(printf '  %s\n' "${missing[@]}")"
 }
 
 # A relative path would be looked for in the folder of the compose file, and a missing one made as an empty folder.
@@ -179,7 +187,7 @@ up() {
     die "the stack did not get healthy (whole log: $log). \`make down\` removes what is there."
   fi
   [[ -n ${AWS_PROFILE:-} ]] || logs_of account
-  compose exec -T api-server python /opt/fruits/compose/trigger.py --check ||
+  compose exec -T api-server python -m compose.trigger --check ||
     die "Airflow is up, and has no DAG to run (above)."
   cat <<TEXT
 
@@ -191,12 +199,13 @@ TEXT
   if [[ -n ${AWS_PROFILE:-} ]]; then
     echo "AWS:            $caller of profile $AWS_PROFILE, deployment $(setting FRUITS_DEPLOYMENT_ID). Runs cost money there."
   else
-    echo "AWS:            the laptop's, in memory: \`make down\` empties it; Airflow's history stays."
+    echo "AWS:            the AWS emulator, in memory: \`make down\` empties it; Airflow's history stays."
   fi
 }
 
 case ${1-} in
-  '') die "say what: up, down, trigger, or arguments of docker compose" ;;
+  '') die "name a command: up, down, trigger, or one of docker compose" ;;
+  up) (($# == 1)) || die "up takes no arguments, and \"${*:2}\" was given: it starts every service." ;;&
   config) ;;
   *) need_engine ;;
 esac
@@ -219,7 +228,7 @@ case $1 in
   up) up ;;
   down) compose down --timeout 20 --remove-orphans "${@:2}" ;;
   trigger)
-    compose exec -T api-server python /opt/fruits/compose/trigger.py "${@:2}" ||
+    compose exec -T api-server python -m compose.trigger "${@:2}" ||
       die "the run was not started or did not succeed (above). Is the stack up? \`make up\`"
     ;;
   *) compose "$@" ;;

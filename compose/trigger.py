@@ -1,6 +1,6 @@
-"""Starts a demo run of the pipeline through Airflow's REST API: `make trigger`, inside the api-server's container.
+"""Start a demo run of the pipeline through Airflow's REST API: `make trigger`, inside the api-server's container.
 
-Usage: python compose/trigger.py [--check | --wait] [--dag DAG_ID] [KEY=VALUE ...]; KEY=VALUE is a parameter of the run.
+Usage: python -m compose.trigger [--check | --wait] [--dag DAG_ID] [KEY=VALUE ...]; KEY=VALUE is a parameter of the run.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import json
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from datetime import datetime
-from typing import Any
+
+import httpx
+
+from dev.demo.airflow_api import AirflowApi, AirflowFailed
+from dev.demo.progress import ENDED, failed_tasks
 
 API = "http://127.0.0.1:8080"
 DEMO_LIMIT = 100_000  # any limit makes it a demo run, which writes to the demo tables
@@ -23,148 +25,89 @@ LAST_LINES = 15
 WAIT_SECONDS = 1800
 
 
-class Refused(Exception):
-    """The API server's answer is no: its status and its words."""
-
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(f"Airflow answered {status}: {words}")
-        self.status = status
-
-
-class BrokenDags(Exception):
-    """Airflow cannot import a DAG file."""
-
-
-class Api:
-    """Airflow's REST API, logged in."""
-
-    def __init__(self, username: str, password: str) -> None:
-        self._token = ""
-        answer = self.call("POST", "/auth/token", {"username": username, "password": password})
-        self._token = answer["access_token"]
-
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """One request with JSON in and out.
-
-        Raises:
-            Refused: any status from 400 on.
-        """
-        request = urllib.request.Request(  # noqa: S310  API is http
-            API + path,
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._token}"},
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=60) as reply:  # noqa: S310
-                return json.load(reply)
-        except urllib.error.HTTPError as error:
-            raise Refused(error.code, error.read().decode(errors="replace")) from None
-
-
-def value_of(text: str) -> object:
-    """0.9, 12, true and null as JSON has them; anything else as it stands."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def check_imports(api: Api) -> None:
-    """Check that Airflow could import every DAG file.
+def parameter(text: str) -> tuple[str, object]:
+    """Return name and value of KEY=VALUE; 0.9, 12, true and null are what they are in JSON, anything else is a string.
 
     Raises:
-        BrokenDags: It could not; the message holds the end of each traceback.
+        argparse.ArgumentTypeError: `text` has no name or no `=`.
     """
-    errors = api.call("GET", "/api/v2/importErrors")["import_errors"]
-    if errors:
-        ends = (f"{error['filename']}: {error['stack_trace'].strip().splitlines()[-1]}" for error in errors)
-        raise BrokenDags("Airflow cannot import these DAG files:\n" + "\n".join(ends))
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is no parameter: write KEY=VALUE, such as limit=50")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
-def wait_for_dag(api: Api, dag_id: str) -> None:
+def wait_for_dag(api: AirflowApi, dag_id: str) -> None:
     """Wait until the DAG is known, which takes seconds after a start.
 
     Raises:
-        BrokenDags: Airflow cannot import a DAG file.
-        Refused: The DAG is not known after PARSE_SECONDS.
+        AirflowFailed: Airflow cannot import a DAG file, or does not know the DAG after PARSE_SECONDS.
     """
     deadline = time.monotonic() + PARSE_SECONDS
     while True:
-        check_imports(api)
-        try:
-            api.call("GET", f"/api/v2/dags/{dag_id}")
-        except Refused as refused:
-            if refused.status != 404 or time.monotonic() > deadline:
-                raise
-            time.sleep(1)
-        else:
+        api.check_imports()
+        if api.is_parsed(dag_id):
             return
+        if time.monotonic() > deadline:
+            raise AirflowFailed(f"Airflow knows no DAG {dag_id!r} after {PARSE_SECONDS} s")
+        time.sleep(1)
 
 
-def wait_for_run(api: Api, dag_id: str, run_id: str) -> str:
+def wait_for_run(api: AirflowApi, dag_id: str, run_id: str) -> str:
     """Return the run's final state; print each task's state when it changes."""
     deadline = time.monotonic() + WAIT_SECONDS
-    told: dict[str, str] = {}
-    run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
+    shown: dict[str, str] = {}
     while time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            state = str(api.call("GET", run)["state"])
-            for task in api.call("GET", f"{run}/taskInstances?limit=100")["task_instances"]:
-                name, now = task["task_id"], str(task["state"])
-                if told.get(name, "None") != now:
-                    told[name] = now
-                    print(f"  {datetime.now():%H:%M:%S}  {name}: {now}", flush=True)
-            if state in ("success", "failed"):
+        with contextlib.suppress(httpx.TransportError):
+            state = api.run_state(dag_id, run_id)
+            for task in api.task_instances(dag_id, run_id):
+                name, task_state = task["task_id"], str(task["state"])
+                if shown.get(name, "None") != task_state:
+                    shown[name] = task_state
+                    print(f"  {datetime.now():%H:%M:%S}  {name}: {task_state}", flush=True)
+            if state in ENDED:
                 return state
         time.sleep(2)
     return f"not done after {WAIT_SECONDS} s"
 
 
-def tell_first_failure(api: Api, dag_id: str, run_id: str) -> None:
+def print_first_failure(api: AirflowApi, dag_id: str, run_id: str) -> None:
     """Print the end of the log of the task that failed first."""
-    run = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}"
-    failed = [
-        task
-        for task in api.call("GET", f"{run}/taskInstances?limit=100")["task_instances"]
-        if task["state"] == "failed"
-    ]
-    for task in sorted(failed, key=lambda task: str(task["end_date"]))[:1]:
+    for task in failed_tasks(api, dag_id, run_id)[:1]:
         print(f"--- the end of {task['task_id']}'s log:")
-        log = api.call("GET", f"{run}/taskInstances/{task['task_id']}/logs/{task['try_number']}")
-        for entry in log["content"][-LAST_LINES:]:
-            causes = [f"{cause['exc_type']}: {cause['exc_value']}" for cause in entry.get("error_detail") or []]
-            print("    " + " ".join([str(entry.get("event", "")), *causes]))
+        for line in api.task_log(dag_id, run_id, task["task_id"], task["try_number"])[-LAST_LINES:]:
+            print(f"    {line}")
 
 
 def main() -> int:
-    """Command line; returns 0 when the run was taken, with --wait when it succeeded."""
+    """Run the command line; return 0 when the run is queued, with --wait when it has succeeded."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dag", default="fruits_pipeline")
     parser.add_argument("--check", action="store_true", help="wait for the DAG and start no run")
     parser.add_argument("--wait", action="store_true", help="until the run has ended")
-    parser.add_argument("parameters", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("parameters", nargs="*", metavar="KEY=VALUE", type=parameter)
     options = parser.parse_args()
-    pairs = (parameter.partition("=") for parameter in options.parameters)
-    conf = {key: value_of(value) for key, _, value in pairs} or {"limit": DEMO_LIMIT}
+    conf = dict(options.parameters) or {"limit": DEMO_LIMIT}
     try:
-        api = Api("admin", os.environ["ADMIN_PASSWORD"])
+        api = AirflowApi(API)
+        api.log_in("admin", os.environ["ADMIN_PASSWORD"])
         wait_for_dag(api, options.dag)
         if options.check:
             return 0
         # Microseconds: Airflow refuses a second run of the same id.
         run_id = f"demo__{datetime.now():%Y-%m-%dT%H-%M-%S-%f}"
-        api.call("PATCH", f"/api/v2/dags/{options.dag}", {"is_paused": False})
-        body = {"dag_run_id": run_id, "logical_date": None, "conf": conf}
-        api.call("POST", f"/api/v2/dags/{options.dag}/dagRuns", body)
+        api.trigger(options.dag, run_id, conf)
         page = f"{os.environ['AIRFLOW__API__BASE_URL']}/dags/{options.dag}/runs/{run_id}"
         print(f"{run_id} is queued: {page}", flush=True)
         if not options.wait:
             return 0
         state = wait_for_run(api, options.dag, run_id)
         if state == "failed":
-            tell_first_failure(api, options.dag, run_id)
-    except (Refused, BrokenDags, OSError) as error:
+            print_first_failure(api, options.dag, run_id)
+    except (AirflowFailed, httpx.HTTPError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     print(f"{run_id}: {state}")

@@ -82,9 +82,12 @@ def make(weights: str | None, out: Path) -> Card:
                 _log(f"model {card['model_id'][:12]} exists already")
                 _write_card(reference, reference_card)
                 return _write_card(path.parent, card | {"weights": origin})
-    arrays = keras_reference.read_weights(data)
-    _log("converting the weights; TensorFlow takes some 20 seconds")
-    flatbuffer = convert(arrays)
+    try:
+        arrays = keras_reference.read_weights(data)
+        _log("converting the weights; TensorFlow takes some 20 seconds")
+        flatbuffer = convert(arrays)
+    except WeightsError as error:
+        raise WeightsError(f"{weights or origin}: {error}") from error
     model_id = hashlib.sha256(flatbuffer).hexdigest()
     objects.write_bytes(str(out / digest / "weights.h5"), data)
     _write_card(out / digest, reference_card)

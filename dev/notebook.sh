@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the notebook over IMAGES, or over drawn fruits, with the model made of WEIGHTS. Usage: dev/notebook.sh run | lab
 set -euo pipefail
+PYTHONPATH=plugins .venv-airflow/bin/python -m dev.demo.preflight
 images=${IMAGES:-build/notebook/photos}
 if [[ -z ${IMAGES:-} ]]; then .venv-airflow/bin/python -m dev.demo.drawing "$images"; fi
 model=$(.venv-spark/bin/python dev/make_model.py ${WEIGHTS:+--weights="$WEIGHTS"} | sed -E 's/.*"model_id": "([0-9a-f]+)".*/\1/')

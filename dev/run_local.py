@@ -28,7 +28,7 @@ from fruits.images import decoding as limits  # noqa: E402 - after the path
 from fruits.job import stage_metrics  # noqa: E402
 from fruits.lake import input_listing  # noqa: E402
 
-from dev import class_archive, environment, fetch_jars, make_model  # noqa: E402
+from dev import class_archive, environment, fetch_jars, local_spark, make_model  # noqa: E402
 
 NODE_PYTHON = ROOT / ".venv-node" / "bin" / "python"
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
@@ -194,23 +194,7 @@ def _python(engine: str) -> Path:
 
 def _spark_submit(arguments: argparse.Namespace, out: Path, stage: str) -> list[str]:
     python = _python(arguments.engine)
-    conf = {
-        "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
-        "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
-        "spark.sql.catalog.lake.type": "hadoop",
-        "spark.sql.catalog.lake.cache-enabled": "false",
-        "spark.sql.catalog.lake.warehouse": str(out / "tables"),
-        "spark.pyspark.python": str(python),
-        "spark.pyspark.driver.python": str(python),
-        "spark.driver.memory": "2g",
-        # Short jobs on few cores: the second compiler and a parallel collector cost half of all processor time.
-        "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1",
-        "spark.ui.enabled": "false",
-        "spark.log.level": "WARN",
-        **dict(setting.split("=", 1) for setting in arguments.conf),
-    }
+    conf = local_spark.settings(out / "tables", python) | dict(setting.split("=", 1) for setting in arguments.conf)
     return [
         environment.spark_submit(python),
         *("--master", arguments.master, "--name", stage),

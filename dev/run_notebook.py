@@ -34,6 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--my-photo", type=Path, help="find the fruits nearest to this photo")
     parser.add_argument("--publish", action="store_true", help=f"write {PUBLISHED.relative_to(ROOT)}")
     arguments = parser.parse_args(argv)
+    if arguments.my_photo and not arguments.my_photo.is_file():
+        parser.error(f"MY_PHOTO={arguments.my_photo} is not a file: name a photo, or leave it out")
     out = PUBLISHED if arguments.publish else ROOT / "build" / "notebook" / PUBLISHED.name
     for name in ("photos", "model", "lake", "my_photo"):
         if value := getattr(arguments, name):
@@ -65,10 +67,7 @@ def execute(script: Path) -> nbformat.NotebookNode:
 
 
 def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop what belongs to one machine and moment (stderr, execution times), and make the pictures smaller.
-
-    Of one machine and moment are stderr (Spark's and the jobs' logs) and execution times.
-    """
+    """Drop the logs on stderr and the execution times, which differ in each run, and make the pictures smaller."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":

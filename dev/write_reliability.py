@@ -24,11 +24,17 @@ _HEAD = """# What breaks, and what holds
 
 Written by `make faults` from `build/faults/results.json`; do not edit. Each line is a fault that was injected at a
 moment of a real run of the DAG, before, during or after the effect of what it hit. The runner `scripted` has steps that
-write small tables in the place of Spark; `spark` has the real jobs. Held means: after it every photo was a feature or a
-reject, no cluster lived, tables were at whole snapshots of one basis, nothing was half done or locked, nothing was done
-twice, `run.json` and Airflow told the truth, no photo's metadata was anywhere, and the next night over the same photos
-came to the result of an undisturbed one (`tests/faults/invariants.py`). Each line has its own date and commit, since
-parts can be run alone; `+` after a commit: with changes that were not committed.
+write small tables in the place of Spark; `spark` has the real jobs.
+
+Held means that after it:
+
+- every photo was a feature or a reject, and no photo's metadata was anywhere;
+- no cluster lived, nothing was half done or locked, and nothing was done twice;
+- tables were at whole snapshots of one PCA model, and `run.json` and Airflow told the truth;
+- the next night over the same photos came to the result of an undisturbed one (`tests/faults/invariants.py`).
+
+Each line has its own date and commit, since parts can be run alone; `+` after a commit: with changes that were not
+committed.
 """
 
 

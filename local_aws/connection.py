@@ -1,7 +1,7 @@
 """The HTTP connection: waitress's, with what clients of S3 need.
 
-waitress never finishes a request with `Expect: 100-continue` and without a body (boto3 sends such requests for empty
-objects), drops headers with an underscore in their name, which metadata of S3 objects may have, and writes the names
+waitress never finishes a request with `Expect: 100-continue` and without a body; boto3 sends such requests for empty
+objects. It drops headers with an underscore in their name, which metadata of S3 objects may have. It writes the names
 of headers in capitals, which boto3 takes as part of the metadata's name.
 """
 

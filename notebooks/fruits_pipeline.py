@@ -47,20 +47,20 @@ import os
 import sys
 
 
-def given(name: str, otherwise: str) -> str:
+def setting(name: str, otherwise: str) -> str:
     """A value from the command line, else from the environment, else as written here."""
-    asked = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
-    return asked.get(name) or os.environ.get(f"NOTEBOOK_{name}") or otherwise
+    arguments = dict(argument.split("=", 1) for argument in sys.argv[1:] if "=" in argument)
+    return arguments.get(name) or os.environ.get(f"NOTEBOOK_{name}") or otherwise
 
 
-WHERE = given("WHERE", "local")  # or "emr"
-PHOTOS = given("PHOTOS", {"local": "../build/notebook/photos", "emr": "s3://LAKE-BUCKET/staging/"}[WHERE])
-MODEL = given("MODEL", {"local": "../.cache/models/MODEL-ID", "emr": "s3://LAKE-BUCKET/models/MODEL-ID"}[WHERE])
-LAKE = given("LAKE", {"local": "../build/notebook/lake", "emr": "s3://LAKE-BUCKET"}[WHERE])
-CODE = given("CODE", "")  # on EMR: s3://LAKE-BUCKET/code/DIGEST, unless spark-submit was given --py-files
-MY_PHOTO = given("MY_PHOTO", "")  # a photo of one's own; none: one of PHOTOS, turned and darkened
-VARIANCE = float(given("VARIANCE", "0.95"))
-DATABASE = given("DATABASE", "lake.fruits_notebook")  # never the nightly one
+WHERE = setting("WHERE", "local")  # or "emr"
+PHOTOS = setting("PHOTOS", {"local": "../build/notebook/photos", "emr": "s3://LAKE-BUCKET/staging/"}[WHERE])
+MODEL = setting("MODEL", {"local": "../.cache/models/MODEL-ID", "emr": "s3://LAKE-BUCKET/models/MODEL-ID"}[WHERE])
+LAKE = setting("LAKE", {"local": "../build/notebook/lake", "emr": "s3://LAKE-BUCKET"}[WHERE])
+CODE = setting("CODE", "")  # on EMR: s3://LAKE-BUCKET/code/DIGEST, unless spark-submit was given --py-files
+MY_PHOTO = setting("MY_PHOTO", "")  # a photo of one's own; none: one of PHOTOS, turned and darkened
+VARIANCE = float(setting("VARIANCE", "0.95"))
+DATABASE = setting("DATABASE", "lake.fruits_notebook")  # never the nightly one
 
 # %%
 import importlib
@@ -107,7 +107,7 @@ if WHERE == "local":
     }
     for key, value in settings.items():
         builder = builder.config(key, value)
-    PHOTOS, MODEL, LAKE = (str(Path(one).resolve()) for one in (PHOTOS, MODEL, LAKE))
+    PHOTOS, MODEL, LAKE = (str(Path(item).resolve()) for item in (PHOTOS, MODEL, LAKE))
 spark = builder.getOrCreate()
 if CODE:
     for name in ("fruits.zip", "load_images.py", "featurize.py", "reduce_pca.py", "publish.py"):
@@ -154,21 +154,21 @@ if place.bucket is None:
     count, size = input_listing.write_folder_listing(Path(PHOTOS), LISTING)
 else:
     pages = objects.open_boto3_client(objects.find_s3()).get_paginator("list_objects_v2")
-    found = [
-        {"key": one["Key"], "etag": one["ETag"].strip('"'), "size_bytes": one["Size"]}
+    entries = [
+        {"key": item["Key"], "etag": item["ETag"].strip('"'), "size_bytes": item["Size"]}
         for page in pages.paginate(Bucket=place.bucket, Prefix=place.key)
-        for one in page.get("Contents", [])
-        if not keys.is_leftover(one["Key"].removeprefix(place.key))
+        for item in page.get("Contents", [])
+        if not keys.is_leftover(item["Key"].removeprefix(place.key))
     ]
     columns = pa.schema({"key": pa.string(), "etag": pa.string(), "size_bytes": pa.int64()})
     with objects.writer(LISTING, None) as out:
-        pq.write_table(pa.Table.from_pylist(sorted(found, key=lambda one: one["key"]), columns), out)
-    count, size = len(found), sum(one["size_bytes"] for one in found)
+        pq.write_table(pa.Table.from_pylist(sorted(entries, key=lambda item: item["key"]), columns), out)
+    count, size = len(entries), sum(item["size_bytes"] for item in entries)
 
 prefix = "" if place.bucket is None else place.key
 root = PHOTOS if place.bucket is None else f"s3://{place.bucket}"
 listed = pq.read_table(io.BytesIO(objects.read_bytes(LISTING))).to_pylist()
-labels = sorted({keys.label(one["key"], prefix) or "—" for one in listed})
+labels = sorted({keys.label(item["key"], prefix) or "—" for item in listed})
 print(f"{count} objects, {size / 1e6:.1f} MB, {len(labels)} labels")
 print(", ".join(labels))
 
@@ -202,9 +202,9 @@ def picture_of(key: str) -> Image.Image | None:
         return None
 
 
-first_of = {keys.label(one["key"], prefix): one["key"] for one in reversed(listed)}
-one_of_each = {label: key for label, key in sorted(first_of.items(), key=str) if label and picture_of(key)}
-show([(label, picture_of(key)) for label, key in one_of_each.items()][:20])
+first_of = {keys.label(item["key"], prefix): item["key"] for item in reversed(listed)}
+photo_by_label = {label: key for label, key in sorted(first_of.items(), key=str) if label and picture_of(key)}
+show([(label, picture_of(key)) for label, key in photo_by_label.items()][:20])
 
 # %% [markdown]
 # ## 3. Charger et nettoyer · *Load and clean*
@@ -218,7 +218,7 @@ show([(label, picture_of(key)) for label, key in one_of_each.items()][:20])
 # %%
 from PIL import ExifTags
 
-some_key = next(iter(one_of_each.values()))
+some_key = next(iter(photo_by_label.values()))
 picture = Image.open(io.BytesIO(photo_of(some_key)))
 exif = picture.getexif()
 exif[ExifTags.Base.Make], exif[ExifTags.Base.Orientation] = "Phone", 6
@@ -435,7 +435,7 @@ if pyiceberg and duckdb:
 if MY_PHOTO:
     mine, truth = objects.read_bytes(MY_PHOTO), "?"
 else:
-    truth, key = list(one_of_each.items())[len(one_of_each) // 2]
+    truth, key = list(photo_by_label.items())[len(photo_by_label) // 2]
     original = Image.open(io.BytesIO(photo_of(key))).convert("RGB")
     turned = original.rotate(20, fillcolor=(255, 255, 255)).point(lambda value: int(value * 0.85))
     buffer = io.BytesIO()
@@ -453,9 +453,9 @@ def vector_of(photo: bytes) -> np.ndarray:
 distances = np.linalg.norm(points - vector_of(mine), axis=1)
 nearest = np.argsort(distances)[:8]
 ids = vectors.column("image_id").to_pylist()
-wanted = ", ".join(f"'{ids[i]}'" for i in nearest)
+id_list = ", ".join(f"'{ids[i]}'" for i in nearest)
 pixels = {
-    row.image_id: row for row in spark.sql(f"SELECT * FROM {DATABASE}.images WHERE image_id IN ({wanted})").collect()
+    row.image_id: row for row in spark.sql(f"SELECT * FROM {DATABASE}.images WHERE image_id IN ({id_list})").collect()
 }
 show(
     [(f"à moi / mine ({truth})", Image.open(io.BytesIO(mine)))]
@@ -477,7 +477,7 @@ names = [str(label) for label in vectors.column("label").to_pylist()]
 source = {
     row.image_id: row.source_key for row in spark.table(f"{DATABASE}.images").select("image_id", "source_key").collect()
 }
-rotations = [keys.sequence(source[one]) for one in ids]
+rotations = [keys.sequence(source[image_id]) for image_id in ids]
 full = batches.to_matrix(
     spark.table(f"{DATABASE}.features").orderBy("image_id").toArrow().column("features").combine_chunks(),
     embedding.DIMS,

@@ -23,21 +23,7 @@ from ops.notebook import notebook_cluster
 from ops.prices import DEFAULT_REGIONS, refresh_prices
 from ops.removal import destroy
 from ops.share import print_links
-from ops.stack import AwsAccount, Declined, Deployment, DeploymentFailed
-
-# Output of the stack → setting of the deployment.
-SETTINGS = {
-    "RawBucket": "FRUITS_RAW_BUCKET",
-    "RawPrefix": "FRUITS_RAW_PREFIX",
-    "LakeBucket": "FRUITS_LAKE_BUCKET",
-    "ServiceRole": "FRUITS_SERVICE_ROLE",
-    "InstanceProfile": "FRUITS_INSTANCE_PROFILE",
-    "SecurityConfiguration": "FRUITS_SECURITY_CONFIGURATION",
-    "SubnetId": "FRUITS_SUBNET_ID",
-    "NightlyDatabase": "FRUITS_DATABASE",
-    "DemoDatabase": "FRUITS_DEMO_DATABASE",
-    "NotebookDatabase": "FRUITS_NOTEBOOK_DATABASE",
-}
+from ops.stack import AwsAccount, Declined, Deployment, DeploymentFailed, settings_of
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -139,9 +125,8 @@ def _deploy(options: argparse.Namespace) -> None:
     outputs = deployment.deploy(parameters)
     print("\nThe settings of this deployment (.env, or the environment of Airflow):")
     print(f"FRUITS_DEPLOYMENT_ID={deployment.deployment_id}\nFRUITS_REGION={options.region}")
-    for output, setting in SETTINGS.items():
-        if output in outputs:
-            print(f"{setting}={outputs[output]}")
+    for setting, value in settings_of(outputs).items():
+        print(f"{setting}={value}")
     if endpoints := deployment.interface_endpoints():
         print(f"FRUITS_INTERFACE_ENDPOINTS={endpoints}")
     print(

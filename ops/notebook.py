@@ -61,7 +61,7 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
         require_sound_cluster(request, settings, account.region, now, account.client("emr"))
         return request
 
-    desk = ClusterLifecycle(
+    lifecycle = ClusterLifecycle(
         client=account.client("emr"),
         # RunJobFlow takes no token: a repeated request creates a second cluster.
         single_attempt_client=account.client("emr", attempts=1),
@@ -70,4 +70,4 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
         consistency_s=settings.list_consistency_s,
         poll_s=settings.poll_s,
     )
-    return desk.find_or_create(body)
+    return lifecycle.find_or_create(body)

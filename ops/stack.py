@@ -23,6 +23,20 @@ WAIT_S = 1800.0
 # EMR cleans up after a broken cluster, and EC2 provides spot nodes, with roles that an account has once.
 SERVICE_LINKED = ("elasticmapreduce.amazonaws.com", "spot.amazonaws.com")
 
+# Output of the stack → setting of the deployment.
+SETTINGS = {
+    "RawBucket": "FRUITS_RAW_BUCKET",
+    "RawPrefix": "FRUITS_RAW_PREFIX",
+    "LakeBucket": "FRUITS_LAKE_BUCKET",
+    "ServiceRole": "FRUITS_SERVICE_ROLE",
+    "InstanceProfile": "FRUITS_INSTANCE_PROFILE",
+    "SecurityConfiguration": "FRUITS_SECURITY_CONFIGURATION",
+    "SubnetId": "FRUITS_SUBNET_ID",
+    "NightlyDatabase": "FRUITS_DATABASE",
+    "DemoDatabase": "FRUITS_DEMO_DATABASE",
+    "NotebookDatabase": "FRUITS_NOTEBOOK_DATABASE",
+}
+
 Log = Callable[[str], None]
 Confirm = Callable[[str], bool]
 T = TypeVar("T")
@@ -283,6 +297,11 @@ class Deployment:
                 )
             time.sleep(self.poll_s)
         return state
+
+
+def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of a deployment that follow from its stack's outputs, as environment variables."""
+    return {setting: outputs[output] for output, setting in SETTINGS.items() if output in outputs}
 
 
 def _parameters(values: Mapping[str, str]) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TEMPLATE = REPOSITORY / "include" / "stack.yaml"
-LONGEST_BODY = 51_200  # bytes that CloudFormation takes as TemplateBody
 
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z0-9:.]+)\}")
 

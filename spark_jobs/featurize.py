@@ -145,8 +145,8 @@ def _work(run: job_run.Run) -> tuple[align.AlignedRows, Counts]:
         align.key_columns(spark, f"{database}.images", content="content_sha256", image_run="run_id"),
         align.key_columns(spark, f"{database}.features", model_id="model_id", of_features="content_sha256"),
     )
-    work, told = align.align(spark, sides, _look(run.arguments.model_id, run.arguments.full_refresh), _WORK)
-    return work, Counts(**told.counts, runs=sorted(told.runs))
+    work, tally = align.align(spark, sides, _look(run.arguments.model_id, run.arguments.full_refresh), _WORK)
+    return work, Counts(**tally.counts, runs=sorted(tally.runs))
 
 
 def _look(model_id: str, anew: bool) -> align.Classifier:
@@ -188,14 +188,14 @@ def _embedded(
     parts = job_run.partition_count(counts.pending, run.cores, ROWS_PER_PARTITION)
     everything = counts.pending == counts.images
     if counts.pending <= (_BROADCAST_ROWS if everything else _NAMED_ROWS):
-        wanted: dict[str, list[str]] = {} if everything else {"run_id": counts.runs}
-        pieces = data_files.Selection(run.spark, name, columns, wanted).slices()
+        where: dict[str, list[str]] = {} if everything else {"run_id": counts.runs}
+        pieces = data_files.Selection(run.spark, name, columns, where).slices()
         if pieces is not None and (parts == 1 or data_files.is_balanced(pieces, counts.pending, parts)):
             if not everything:
-                wanted["image_id"] = [row.image_id for row in work.collect(["image_id"], "pending")]
+                where["image_id"] = [row.image_id for row in work.collect(["image_id"], "pending")]
             # Few rows may lie in large files: these every core helps to read.
             hands = run.cores if parts == 1 else parts
-            pending = data_files.Selection(run.spark, name, columns, wanted)
+            pending = data_files.Selection(run.spark, name, columns, where)
             return pending.map(mapper, schema, hands, pieces, job_run.BATCH_ROWS)
     pixels = run.spark.table(name)
     if not everything:

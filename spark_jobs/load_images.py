@@ -100,6 +100,7 @@ _WORK = pa.schema(
     [
         *schemas.required(image_id=pa.string()),
         *(field.with_nullable(True) for field in schemas.LISTING if field.name != "image_id"),
+        ("reject_run", pa.string()),
         *schemas.required(
             is_new=pa.bool_(),
             had_image=pa.bool_(),
@@ -111,7 +112,7 @@ _WORK = pa.schema(
 )
 """An object to work on: its row of the listing, NULL if it is not listed, and what to do. An object that has left the
 listing leaves both tables. A reject beside an image of the same object (the second commit of a killed run is missing)
-leaves `rejects`."""
+leaves `rejects`. `reject_run` is the run that first rejected the object in this state."""
 
 
 def load_images(run: job_run.Run) -> None:
@@ -195,7 +196,9 @@ def _find_work(run: job_run.Run, erased: suppression.SuppressionList) -> tuple[a
     sides = (
         input_listing.read(spark, join(arguments.run_folder, "listing.parquet")),
         align.key_columns(spark, f"{arguments.database}.images", image_etag="etag"),
-        align.key_columns(spark, f"{arguments.database}.rejects", reject_etag="etag", error_code="error_code"),
+        align.key_columns(
+            spark, f"{arguments.database}.rejects", reject_etag="etag", error_code="error_code", reject_run="run_id"
+        ),
     )
     classify = partial(
         _classify,
@@ -231,8 +234,10 @@ def _classify(
         in_rejects=(is_new | gone | stale) & had_reject,
         after=(seen | had) & ~gone,
     )
+    is_same_reject = align.equals(grouped["reject_etag"], grouped["etag"])
+    reject_run = align.null_unless(is_same_reject, grouped["reject_run"])
     work = align.with_flags(
-        grouped,
+        grouped.set_column(grouped.column_names.index("reject_run"), "reject_run", reject_run),
         _WORK,
         is_new=is_new,
         had_image=had_image,
@@ -329,6 +334,11 @@ def _commit(
             images = loaded.where("error_code IS NULL").withColumns({"run_id": run_id, "loaded_at": loaded_at})
         if outcome.rejected:
             reject_rows = not_images.where(~suppressed).withColumn("run_id", run_id)
+            if counts.in_rejects:
+                # An archived object is tried again each night: it stays a reject of the night that first met it.
+                earlier = work.to_join(["image_id", "reject_run"], "had_reject", "is_new")
+                reject_rows = reject_rows.join(earlier, "image_id", "left")
+                reject_rows = reject_rows.withColumn("run_id", F.coalesce("reject_run", "run_id"))
     for table, upserts, others, affected in (
         ("images", images, not_images, counts.in_images),
         ("rejects", reject_rows, not_rejects, counts.in_rejects),

@@ -84,7 +84,7 @@ def publish(run: job_run.Run) -> None:
     fitted, explained = _read_pca(run)
     known = registry.requested_sizes(spark, database)
     previous = next((pca_id for pca_id in known if pca_id != fitted.pca_id), None)
-    rows, counts = pending.find_pending(run, fitted.pca_id, previous)
+    rows, counts = pending.find_pending(run, fitted.pca_id, list(known))
     projected = _project(run, rows, counts, fitted)
 
     facts, limits = _gather_facts(run, counts, projected, explained), _limits(arguments)
@@ -92,8 +92,7 @@ def publish(run: job_run.Run) -> None:
     sample = None
     if all(check.ok for check in checks.values()):
         sample = samples.draw(run, rows, arguments.model_id)
-        by_features, by_pca, judged_photos = sample.agreement(fitted)
-        facts = replace(facts, agreement_features=by_features, agreement_pca=by_pca, judged_photos=judged_photos)
+        facts = replace(facts, **sample.agreement(fitted))
         checks = quality.gate(facts, limits)
     failed = sorted(name for name, check in checks.items() if not check.ok)
     metrics = {
@@ -187,13 +186,16 @@ def _measure(projected: pa.Table | DataFrame | None) -> dict[str, Any]:
             wrong_dims=~align.equals(projected["dims"], DIMS),
         )
         norms = pc.min_max(projected["norm"]).as_py()
-        return counts | {"smallest_norm": norms["min"], "largest_norm": norms["max"]}
+        sums = {name: pc.sum(projected[name]).as_py() for name in ("variance", "explained")}
+        return counts | sums | {"smallest_norm": norms["min"], "largest_norm": norms["max"]}
     row = projected.agg(
         F.count("pca").alias("projected"),
         F.count_if(~F.col("finite")).alias("not_finite"),
         F.count_if(F.col("dims") != DIMS).alias("wrong_dims"),
         F.min("norm").alias("smallest_norm"),
         F.max("norm").alias("largest_norm"),
+        F.sum("variance").alias("variance"),
+        F.sum("explained").alias("explained"),
     ).collect()[0]
     return row.asDict()
 
@@ -202,15 +204,20 @@ def _gather_facts(
     run: job_run.Run, counts: PublicationCounts, projected: pa.Table | DataFrame | None, explained: float
 ) -> quality.Facts:
     measured = _measure(projected)
+    variance, explained_part = measured.pop("variance"), measured.pop("explained")
+    rejects = f"{run.arguments.database}.rejects"
     return quality.Facts(
         images=counts.images,
-        rejects=Table(run.spark, f"{run.arguments.database}.rejects").rows,
+        rejects=Table(run.spark, rejects).rows,
+        images_of_run=counts.of_run,
+        rejects_of_run=len(Selection(run.spark, rejects, ["image_id"], {"run_id": [run.arguments.run_id]}).read()),
         images_without_features=counts.images_without_features,
         features_without_image=counts.features_without_image,
-        features_without_pca=abs(counts.missing - measured.pop("projected")),
+        features_without_pca=abs(counts.missing - measured["projected"]),
         images_in_sums=gramian_store.image_count(run, run.arguments.model_id),
         **measured,
         explained_variance=explained,
+        explained_variance_of_new=explained_part / variance if variance else None,
         agreement_features=None,
         agreement_pca=None,
         judged_photos=0,

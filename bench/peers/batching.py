@@ -62,16 +62,16 @@ class Ahead:
 
 def settings(flatbuffer: bytes) -> dict[str, Embed]:
     """Return the compared settings: `4` is a batch of four, `4_ahead` the same with a thread that decodes."""
-    found: dict[str, Embed] = {}
+    embedders: dict[str, Embed] = {}
     for size in BATCHES:
         model = LiteRtEmbedder(flatbuffer, size)
-        found[str(size)] = lambda pixels, model=model: embed_all(model, pixels)
-        found[f"{size}_ahead"] = Ahead(model)
-    return found
+        embedders[str(size)] = lambda pixels, model=model: embed_all(model, pixels)
+        embedders[f"{size}_ahead"] = Ahead(model)
+    return embedders
 
 
-def work(number: int, task: Task, barrier: Barrier, told: Queue[list[Turn]]) -> None:
-    """One process: its share of the photos through every setting; tells seconds a photo of each turn."""
+def work(number: int, task: Task, barrier: Barrier, results: Queue[list[Turn]]) -> None:
+    """One process: its share of the photos through every setting; queues the seconds a photo of each turn."""
     turns: list[Turn] = []
     try:
         photos = sorted(task.images.rglob("*.jpg"))
@@ -80,12 +80,12 @@ def work(number: int, task: Task, barrier: Barrier, told: Queue[list[Turn]]) -> 
         compared = settings(task.model_bytes)
         agree(compared, pixels[:TURN])
         for turn in range(turns_of(len(photos), task.workers)):
-            turns.append(one_turn(compared, pixels[turn * TURN : (turn + 1) * TURN], turn, barrier))
+            turns.append(run_turn(compared, pixels[turn * TURN : (turn + 1) * TURN], turn, barrier))
     except BaseException:
         barrier.abort()  # the others wait for this one
         raise
     finally:
-        told.put(turns)
+        results.put(turns)
 
 
 def agree(compared: dict[str, Embed], pixels: pa.Array) -> None:
@@ -96,7 +96,7 @@ def agree(compared: dict[str, Embed], pixels: pa.Array) -> None:
             raise SystemExit(f"setting {name} gives other features than batches of one")
 
 
-def one_turn(compared: dict[str, Embed], pixels: pa.Array, turn: int, barrier: Barrier) -> Turn:
+def run_turn(compared: dict[str, Embed], pixels: pa.Array, turn: int, barrier: Barrier) -> Turn:
     """One after the other, each turn beginning with another setting; a setting ends with the last process."""
     names = list(compared)
     first = turn % len(names)
@@ -121,11 +121,11 @@ def main() -> None:
     task = parse(__doc__)
     clock = Clock()
     context = multiprocessing.get_context("spawn")
-    barrier, told = context.Barrier(task.workers), context.Queue()
-    processes = [context.Process(target=work, args=(n, task, barrier, told)) for n in range(task.workers)]
+    barrier, results = context.Barrier(task.workers), context.Queue()
+    processes = [context.Process(target=work, args=(n, task, barrier, results)) for n in range(task.workers)]
     for process in processes:
         process.start()
-    turns = [turn for _ in processes for turn in told.get()]
+    turns = [turn for _ in processes for turn in results.get()]
     for process in processes:
         process.join()
     if any(process.exitcode for process in processes):

@@ -56,14 +56,14 @@ def parse(doc: str | None) -> Task:
     parser.add_argument("--flatbuffer", type=Path, required=True, help="LiteRT model (.tflite)")
     parser.add_argument("--out", type=Path, required=True, help="folder for the features, as Parquet")
     parser.add_argument("--workers", type=int, default=2)
-    given = parser.parse_args()
+    options = parser.parse_args()
     return Task(
-        images=given.images.resolve(),
-        engine=given.engine,
-        weights=given.weights.resolve(),
-        flatbuffer=given.flatbuffer.resolve(),
-        out=given.out.resolve(),
-        workers=given.workers,
+        images=options.images.resolve(),
+        engine=options.engine,
+        weights=options.weights.resolve(),
+        flatbuffer=options.flatbuffer.resolve(),
+        out=options.out.resolve(),
+        workers=options.workers,
     )
 
 

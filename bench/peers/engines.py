@@ -72,15 +72,15 @@ def litert_engine(flatbuffer: bytes) -> Engine:
 
     interpreter = Interpreter(model_content=flatbuffer, num_threads=1)
     interpreter.allocate_tensors()
-    given = interpreter.get_input_details()[0]["index"]
-    taken = interpreter.get_output_details()[0]["index"]
+    input_index = interpreter.get_input_details()[0]["index"]
+    output_index = interpreter.get_output_details()[0]["index"]
 
     def features(images: np.ndarray) -> np.ndarray:
         rows = np.empty((len(images), DIMS), dtype=np.float32)
         for row, image in zip(rows, images, strict=True):
-            interpreter.set_tensor(given, image[np.newaxis])
+            interpreter.set_tensor(input_index, image[np.newaxis])
             interpreter.invoke()
-            row[:] = interpreter.get_tensor(taken)[0]
+            row[:] = interpreter.get_tensor(output_index)[0]
         return rows
 
     return features

@@ -16,6 +16,25 @@ It is asked of sets that fill what the writers of Parquet hold of a file (16 MB 
 """
 
 
+def times(value: float | None) -> str:
+    """Format a factor."""
+    return "n/a" if value is None else f"{number(value)} times"
+
+
+def percent(value: float | None) -> str:
+    """Format a share."""
+    return "n/a" if value is None else f"{value:.1%}"
+
+
+def number(value: float | None) -> str:
+    """Format a figure with three significant digits."""
+    if value is None:
+        return "n/a"
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.3g}"
+
+
 @dataclass(frozen=True)
 class Expectation:
     """A ratio, and the bound that was asked for.
@@ -24,15 +43,15 @@ class Expectation:
         label: What is compared with what.
         value: As measured; None where it was not.
         bound: What was asked for; None where nothing was.
-        at_most: Whether the bound is the most that it may be, and not the least.
         show: The figure as people read it.
+        at_most: Whether the bound is the most that it may be, and not the least.
     """
 
     label: str
     value: float | None
     bound: float | None
-    at_most: bool
-    show: Callable[[float | None], str]
+    show: Callable[[float | None], str] = times
+    at_most: bool = False
 
     @property
     def bound_text(self) -> str:
@@ -96,72 +115,37 @@ def expectations(results: dict[str, Any]) -> list[Expectation]:
     few, many = f"{results['images']:,} photos", f"{results['details']['large']['images']:,} photos"
     peer = f"the fastest peer ({FASTEST_PEER.replace('_', ', ')})"
 
-    def at_least(label: str, value: float | None, bound: float | None, show: Any = times) -> Expectation:
-        return Expectation(label, value, bound, at_most=False, show=show)
-
-    limit = "the same engine without Spark"
+    limit, model = "the same engine without Spark", "running the model, against"
+    limit_of_model = f"{model} {limit} (its whole job)"
     rows = [
-        at_least(f"running the model, against the usual notebook, {few}", measured["featurize_over_notebook"], 5.0),
-        at_least(
-            f"running the model, against {limit} (its whole job), {few}",
-            measured["featurize_over_limit"],
-            0.95,
-            percent,
-        ),
-        at_least(
-            f"running the model, against {limit} (its whole job), {many}", large["featurize_over_limit"], 0.95, percent
-        ),
-        at_least(f"whole job, against {limit}, {few}", measured["whole_job_over_limit"], None, percent),
-        at_least(f"whole job, against {limit}, {many}", large["whole_job_over_limit"], 0.95, percent),
-        at_least(f"running the model, against the fastest peer, {few}", measured["featurize_over_best_peer"], 1.0),
-        at_least(f"running the model, against {peer}, {many}", large["featurize_over_best_peer"], 1.0),
-        at_least(f"whole job, against the fastest peer, {few}", measured["whole_job_over_best_peer"], 1.0),
-        at_least(f"whole job, against {peer}, {many}", large["whole_job_over_best_peer"], 1.0),
+        Expectation(f"{model} the usual notebook, {few}", measured["featurize_over_notebook"], 5.0),
+        Expectation(f"{limit_of_model}, {few}", measured["featurize_over_limit"], 0.95, percent),
+        Expectation(f"{limit_of_model}, {many}", large["featurize_over_limit"], 0.95, percent),
+        Expectation(f"whole job, against {limit}, {few}", measured["whole_job_over_limit"], None, percent),
+        Expectation(f"whole job, against {limit}, {many}", large["whole_job_over_limit"], 0.95, percent),
+        Expectation(f"{model} the fastest peer, {few}", measured["featurize_over_best_peer"], 1.0),
+        Expectation(f"{model} {peer}, {many}", large["featurize_over_best_peer"], 1.0),
+        Expectation(f"whole job, against the fastest peer, {few}", measured["whole_job_over_best_peer"], 1.0),
+        Expectation(f"whole job, against {peer}, {many}", large["whole_job_over_best_peer"], 1.0),
     ]
     rows += [
-        at_least(f"PCA against MLlib, {int(size):,} x 1,280", value, 6.0)
+        Expectation(f"PCA against MLlib, {int(size):,} x 1,280", value, 6.0)
         for size, value in measured["pca_over_mllib"].items()
     ]
-    grown = measured["memory_growth"]
-    fewest, fewer = min(grown, key=int), max(grown, key=int)
-    kept = {"driver_live_heap": "live heap of a driver", "worker": "resident memory of a worker"}
-    return [
-        *rows,
+    share = measured["one_percent_night_executor_share"]
+    rows.append(
+        Expectation("executor seconds of a night with 1 % new, of a full run's", share, 0.05, percent, at_most=True)
+    )
+    growth = measured["memory_growth"]
+    fewest, fewer = min(growth, key=int), max(growth, key=int)
+    kinds = {"driver_live_heap": "live heap of a driver", "worker": "resident memory of a worker"}
+    return rows + [
         Expectation(
-            "executor seconds of a night with 1 % new, of a full run's",
-            measured["one_percent_night_executor_share"],
-            0.05,
+            f"{name}, {growth[size]['images']:,} images against {int(size):,}",
+            growth[size][kind],
+            FLAT if size == fewer else None,
             at_most=True,
-            show=percent,
-        ),
-        *(
-            Expectation(
-                f"{name}, {grown[few]['images']:,} images against {int(few):,}",
-                grown[few][what],
-                FLAT if few == fewer else None,
-                at_most=True,
-                show=times,
-            )
-            for what, name in kept.items()
-            for few in dict.fromkeys((fewest, fewer))
-        ),
+        )
+        for kind, name in kinds.items()
+        for size in dict.fromkeys((fewest, fewer))
     ]
-
-
-def times(value: float | None) -> str:
-    """Format a factor."""
-    return "n/a" if value is None else f"{number(value)} times"
-
-
-def percent(value: float | None) -> str:
-    """Format a share."""
-    return "n/a" if value is None else f"{value:.1%}"
-
-
-def number(value: float | None) -> str:
-    """Format a figure with three significant digits."""
-    if value is None:
-        return "n/a"
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.3g}"

@@ -4,36 +4,55 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
-from bench.runs import Run
+from bench.runs import Run, Sizes
 
-Figure = Callable[[Run], float | None]
+MODEL_S = ("stage_s", "seconds")
+"""The seconds that run the model: of the Spark stage, or of the whole run where there is no Spark."""
 
 
 class Summary:
-    """Medians over the runs of a suite."""
+    """Medians over the runs of a suite, by default of the runs with all workers.
 
-    def __init__(self, runs: Iterable[Run]) -> None:
+    A figure is named by its path, for example `jobs.featurize.seconds`; of several, the first that a run has counts.
+    """
+
+    def __init__(self, runs: Iterable[Run], sizes: Sizes, workers: int) -> None:
         self._runs = list(runs)
+        self.sizes = sizes
+        self.workers = workers
 
-    def median(self, section: str, contestant: str, size: int, workers: int, figure: Figure) -> float | None:
+    def median(
+        self, section: str, contestant: str, size: int, *figures: str, workers: int | None = None
+    ) -> float | None:
         """Return the median of a figure; None where it was not measured."""
-        values = self._values(section, contestant, size, workers, figure)
+        values = self._values(section, contestant, size, figures, workers)
         return statistics.median(values) if values else None
 
-    def spread(self, section: str, contestant: str, size: int, workers: int, figure: Figure) -> float | None:
+    def peer(self, name: str, size: int, *figures: str, workers: int | None = None) -> float | None:
+        """Return the median of a peer's figure."""
+        return self.median("peers", name, size, *figures, workers=workers)
+
+    def job(self, stage: str, size: int, figure: str = "seconds", workers: int | None = None) -> float | None:
+        """Return the median of a figure of one of our jobs."""
+        return self.median("chain", "fruits", size, f"jobs.{stage}.{figure}", workers=workers)
+
+    def spread(self, section: str, contestant: str, size: int, *figures: str) -> float | None:
         """Return the largest over the smallest of a figure, the noise of the machine; None below two runs."""
-        values = self._values(section, contestant, size, workers, figure)
+        values = self._values(section, contestant, size, figures, None)
         return round(max(values) / min(values), 2) if len(values) > 1 else None
 
-    def _values(self, section: str, contestant: str, size: int, workers: int, figure: Figure) -> list[float]:
-        return [
-            value
+    def _values(
+        self, section: str, contestant: str, size: int, figures: Iterable[str], workers: int | None
+    ) -> list[float]:
+        key = (section, contestant, size, workers or self.workers)
+        values = (
+            next((value for figure in figures if (value := figure_at(run.figures, figure)) is not None), None)
             for run in self._runs
-            if (run.section, run.contestant, run.size, run.workers) == (section, contestant, size, workers)
-            if (value := figure(run)) is not None
-        ]
+            if run.key[:4] == key
+        )
+        return [value for value in values if value is not None]
 
     def load(self) -> dict[str, float]:
         """Return how busy the machine was when runs began."""
@@ -48,26 +67,11 @@ class Summary:
         }
 
 
-def seconds(run: Run) -> float | None:
-    """Return the seconds of a peer: framework ready to results on disk."""
-    return run.figures.get("seconds")
-
-
-def model_seconds(run: Run) -> float | None:
-    """Return the seconds that run the model: of the Spark stage, or of the whole run where there is no Spark."""
-    return run.figures.get("stage_s", run.figures.get("seconds"))
-
-
-def figure_at(*path: str) -> Figure:
-    """Return a reader of the figure at a path of keys, for example `jobs`, `featurize`, `seconds`."""
-
-    def figure(run: Run) -> float | None:
-        value: Any = run.figures
-        for name in path:
-            value = (value or {}).get(name)
-        return cast("float | None", value)
-
-    return figure
+def figure_at(figures: Any, path: str) -> Any:
+    """Return the figure at a path, or None."""
+    for name in path.split("."):
+        figures = (figures or {}).get(name)
+    return figures
 
 
 def per_image(size: int, total: float | None) -> float | None:
@@ -80,17 +84,17 @@ def milliseconds(per_second: float | None) -> float | None:
     return None if not per_second else round(1000 / per_second, 4)
 
 
-def rate(size: int, took: float | None) -> float | None:
+def rate(size: int, seconds: float | None) -> float | None:
     """Return images per second."""
-    return None if not took else round(size / took, 1)
+    return None if not seconds else round(size / seconds, 1)
 
 
-def marginal(sizes: tuple[int, int], took: tuple[float | None, float | None]) -> float | None:
+def marginal(few: int, many: int, seconds_of: Callable[[int], float | None]) -> float | None:
     """Return images per second of the difference between two sets, in which start-up cancels out."""
-    small, large = took
-    if small is None or large is None or large <= small or sizes[1] <= sizes[0]:
+    least, most = seconds_of(few), seconds_of(many)
+    if least is None or most is None or most <= least or many <= few:
         return None
-    return round((sizes[1] - sizes[0]) / (large - small), 2)
+    return round((many - few) / (most - least), 2)
 
 
 def ratio(a: float | None, b: float | None) -> float | None:

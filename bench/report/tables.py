@@ -66,37 +66,28 @@ def against_expectation(results: dict[str, Any]) -> Table:
     return Table(["ratio", "asked for", "measured"], rows)
 
 
-def featurize_rows(results: dict[str, Any]) -> list[tuple[str, float | None]]:
-    """Return the contestants by speed, the limit first."""
-    rates = results["featurize"]
-    rows = [
-        (NAMES["fruits"], rates["fruits_img_s"]),
-        (NAMES["notebook"], rates["notebook_img_s"]),
-        *((NAMES[name], value) for name, value in rates["peers_img_s"].items()),
-    ]
-    return [(NAMES["no_spark_limit"], rates["no_spark_limit_img_s"]), *sorted(rows, key=lambda row: -(row[1] or 0.0))]
-
-
 def featurize_table(results: dict[str, Any]) -> Table:
-    """Tabulate all contestants, by speed."""
-    details = results["details"]
-    keys = {label: name for name, label in NAMES.items()} | {NAMES["fruits"]: "fruits_featurize"}
-    rows = []
-    for label, value in featurize_rows(results):
-        key = keys[label]
-        rows.append(
-            [
-                label,
-                number(value),
-                number(details["whole_job_img_s"].get(key)),
-                number(details["each_further_img_s"].get(key)),
-                number(details["peer_memory_mb"].get(key)),
-                scientific(details["max_difference_from_ours"].get(key)),
-            ]
-        )
+    """Tabulate all contestants: the limit, then the others by speed."""
+    rates, details = results["featurize"], results["details"]
+    contestants = {
+        "fruits_featurize": rates["fruits_img_s"],
+        "notebook": rates["notebook_img_s"],
+        **rates["peers_img_s"],
+    }
+    by_speed = sorted(contestants.items(), key=lambda item: -(item[1] or 0.0))
+    rows = [
+        [
+            NAMES[name],
+            number(value),
+            number(details["whole_job_img_s"].get(name)),
+            number(details["each_further_img_s"].get(name)),
+            number(details["peer_memory_mb"].get(name)),
+            scientific(details["max_difference_from_ours"].get(name)),
+        ]
+        for name, value in [("no_spark_limit", rates["no_spark_limit_img_s"]), *by_speed]
+    ]
     head = ["features, images/s", "running the model", "whole job", "each further photo", "peak MB", "differs by"]
-    large = details["large"]
-    whole = details["whole_job_img_s"]
+    large, whole = details["large"], details["whole_job_img_s"]
     note = (
         f"On {large['images']:,} photos: ours {number(large['fruits_img_s'])} images/s running the model, "
         f"{number(large['fruits_whole_job_img_s'])} as a whole job; the limit without Spark "

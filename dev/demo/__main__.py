@@ -36,6 +36,7 @@ from dev.demo.preflight import CannotStart, DemoOptions, check_space, free_port,
 from dev.demo.processes import ProcessEnded, Processes, end_leftovers
 from dev.demo.progress import ENDED, ConsoleReporter, SparkProgress, failed_tasks, watch_run
 from dev.demo.summary import summary
+from ops.stack import settings_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "build" / "demo"
@@ -89,10 +90,13 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 def _demo(options: DemoOptions) -> None:
     end_leftovers(FOLDER)
-    _clear(FOLDER)
+    ports = [free_port(options.airflow_port, "AIRFLOW_PORT"), free_port(options.aws_port, "AWS_PORT"), free_port(0, "")]
+    reporter = ConsoleReporter()
+    model = _convert(options, reporter)
+    _clear(FOLDER)  # after all that can refuse this demo: the results of the one before are kept until then
     processes = Processes(FOLDER)
     try:
-        _run(options, processes, ConsoleReporter())
+        _run(options, ports, model, processes, reporter)
     finally:
         # A second Ctrl-C must not leave half of it running.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -100,10 +104,10 @@ def _demo(options: DemoOptions) -> None:
         processes.stop()
 
 
-def _run(options: DemoOptions, processes: Processes, reporter: ConsoleReporter) -> None:
-    airflow_port = free_port(options.airflow_port, "AIRFLOW_PORT")
-    aws_port = free_port(options.aws_port, "AWS_PORT")
-    ui_port = free_port(0, "")
+def _run(
+    options: DemoOptions, ports: list[int], model: dict[str, Any], processes: Processes, reporter: ConsoleReporter
+) -> None:
+    airflow_port, aws_port, ui_port = ports
     print(f"\nFruits! demo: every process is on this machine, AWS ({options.region}) is played by local_aws.\n")
 
     local_aws = _local_aws(aws_port, ui_port, _steps_python(options))
@@ -115,8 +119,8 @@ def _run(options: DemoOptions, processes: Processes, reporter: ConsoleReporter) 
     reporter.log(
         "stack", f"deployed and looked up: {stack['RawBucket']} (photos), {stack['LakeBucket']} (tables, runs)"
     )
-    model = _model(options, account, stack, reporter)
-
+    for model_id in (model["model_id"], model["reference_model_id"]):
+        account.upload_model(MODELS / model_id, stack["LakeBucket"])
     env = _base_env() | account.env | _dag_settings(options, stack, model)
     airflow = Airflow(processes, FOLDER / "airflow", airflow_port, env)
     airflow.migrate()
@@ -167,12 +171,11 @@ def _print_results(run: dict[str, Any] | None, reporter: ConsoleReporter) -> Non
         print(f"\n{summary(run, [path.relative_to(REPOSITORY) for path in files])}\n", flush=True)
 
 
-def _model(options: DemoOptions, account: Account, stack: dict[str, str], reporter: ConsoleReporter) -> dict[str, Any]:
+def _convert(options: DemoOptions, reporter: ConsoleReporter) -> dict[str, Any]:
     reporter.log("model", "converting the weights for the broadcast (once for each weights file)")
     log = FOLDER / "logs" / "make_model.log"
+    log.parent.mkdir(exist_ok=True)
     model = make_model(SPARK_PYTHON, MODELS, options.weights, log, reporter.warn)
-    for model_id in (model["model_id"], model["reference_model_id"]):
-        account.upload_model(MODELS / model_id, stack["LakeBucket"])
     reporter.log("model", f"MobileNetV2, weights: {weights(model['weights'])}, model_id {model['model_id'][:12]}")
     return model
 
@@ -254,13 +257,8 @@ def _dag_settings(options: DemoOptions, stack: dict[str, str], model: dict[str, 
     return {
         "FRUITS_DEPLOYMENT_ID": DEPLOYMENT_ID,
         "FRUITS_REGION": options.region,
-        "FRUITS_RAW_BUCKET": stack["RawBucket"],
-        "FRUITS_LAKE_BUCKET": stack["LakeBucket"],
+        **settings_of(stack),
         "FRUITS_MODEL_ID": model["model_id"],
-        "FRUITS_SERVICE_ROLE": stack["ServiceRole"],
-        "FRUITS_INSTANCE_PROFILE": stack["InstanceProfile"],
-        "FRUITS_SECURITY_CONFIGURATION": stack["SecurityConfiguration"],
-        "FRUITS_SUBNET_ID": stack["SubnetId"],
         # Steps run in .venv-node: there is no node that could install anything.
         "FRUITS_NODE_ENVIRONMENT": "preinstalled",
         # Unpausing a DAG with a schedule would start a night of its own beside the demo's run.

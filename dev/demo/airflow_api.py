@@ -1,4 +1,4 @@
-"""Airflow's REST API, as the demo calls it."""
+"""Airflow's REST API, as the demo and `make trigger` call it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,22 @@ class AirflowApi:
         """Tell whether Airflow knows the DAG.
 
         Raises:
-            AirflowFailed: A DAG file does not import.
+            AirflowFailed: It does not, and a DAG file does not import.
         """
         if self._client.get(f"/api/v2/dags/{dag_id}").status_code == httpx.codes.OK:
             return True
-        for error in self._call("GET", "/api/v2/importErrors")["import_errors"]:
-            raise AirflowFailed(f"{error['filename']} does not import:\n{error['stack_trace']}")
+        self.check_imports()
         return False
+
+    def check_imports(self) -> None:
+        """Check that Airflow could import every DAG file.
+
+        Raises:
+            AirflowFailed: It could not; the message holds the end of each traceback.
+        """
+        if errors := self._call("GET", "/api/v2/importErrors")["import_errors"]:
+            ends = (f"{error['filename']}: {error['stack_trace'].strip().splitlines()[-1]}" for error in errors)
+            raise AirflowFailed("Airflow cannot import these DAG files:\n" + "\n".join(ends))
 
     def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any]) -> None:
         """Unpause the DAG and start a manual run.

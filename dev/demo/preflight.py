@@ -7,12 +7,14 @@ import os
 import shutil
 import socket
 import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from fruits_airflow.config.errors import ResidencyError
 from fruits_airflow.config.regions import require_eu_region
 from fruits_airflow.config.settings import ENGINES
 from fruits_airflow.storage.listing import is_leftover
@@ -70,6 +72,16 @@ def read_options(environ: Mapping[str, str]) -> DemoOptions:
         airflow_port=_port(environ, "AIRFLOW_PORT"),
         aws_port=_port(environ, "AWS_PORT"),
     )
+
+
+def main() -> int:
+    """Check the options alone, for other commands that take them; return the exit status: 0, or 2 for a bad value."""
+    try:
+        read_options(os.environ)
+    except (CannotStart, ResidencyError) as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def image_files(folder: Path, report: Callable[[str], object] = lambda _: None) -> list[Path]:
@@ -226,3 +238,7 @@ def _port(environ: Mapping[str, str], name: str) -> int:
     if not 0 <= port <= 65535:
         raise CannotStart(f"{name}={port} is not a port: give 1024 to 65535, or leave it out for any free one")
     return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())

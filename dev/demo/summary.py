@@ -8,6 +8,7 @@ from typing import Any
 
 from fruits_airflow.report.units import weights
 
+VOLUMES = ("input", "pixels", "features", "pca")
 STAGES = ("cluster_start", "load_images", "featurize", "reduce_pca", "publish", "terminate")
 
 
@@ -26,11 +27,11 @@ def summary(run: Mapping[str, Any], files: Iterable[Path]) -> str:
         ("metadata", f"stripped from {run['metadata_stripped']} photos (GPS, camera, time: never stored)"),
         ("features", _features(run["features"])),
         ("PCA", _pca(run["pca"])),
-        ("volume", _volume(run["bytes"])),
+        ("volume", " → ".join(f"{name} {size(run['bytes'].get(name, 0))}" for name in VOLUMES)),
         ("quality", _quality(run["quality"])),
         ("seconds", _seconds(run["seconds"])),
         ("cost on AWS", _cost(run["cost"])),
-        *(("look at" if first else "", str(path)) for first, path in _first(files)),
+        *(("look at" if number == 0 else "", str(path)) for number, path in enumerate(files)),
     ]
     return "\n".join(f"  {name:<12} {text}" for name, text in rows)
 
@@ -75,10 +76,6 @@ def _pca(pca: Mapping[str, Any]) -> str:
     return f"{pca['k']} of 1280 components keep {pca['explained_variance']:.1%} of the variance of {pca['n']} vectors"
 
 
-def _volume(volumes: Mapping[str, int]) -> str:
-    return " → ".join(f"{name} {size(volumes.get(name, 0))}" for name in ("input", "pixels", "features", "pca"))
-
-
 def _quality(quality: Mapping[str, Any]) -> str:
     checks = quality.get("checks", {})
     failed = [name for name, check in checks.items() if not check["ok"]]
@@ -102,7 +99,3 @@ def _cost(cost: Mapping[str, float]) -> str:
         f"{cost['estimate_eur']:.4f} EUR by the cluster's real times "
         f"(forecast {cost['forecast_eur']:.4f}, ceiling {cost['ceiling_eur']:.2f})"
     )
-
-
-def _first(items: Iterable[Path]) -> Iterable[tuple[bool, Path]]:
-    return ((number == 0, item) for number, item in enumerate(items))

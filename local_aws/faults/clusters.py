@@ -14,7 +14,6 @@ user namespaces, and the step fails where there are none.
 from __future__ import annotations
 
 import re
-import subprocess
 import threading
 import time
 import weakref
@@ -27,7 +26,7 @@ from local_aws.faults.armed import Fault, Faults
 
 LOST = Ending("TERMINATED_WITH_ERRORS", "INSTANCE_FAILURE", "The master node was terminated.", abrupt=True)
 _ENDLESS = "86400"
-_UNSHARED = ("unshare", "--user", "--map-root-user", "--mount")
+UNSHARED = ("unshare", "--user", "--map-root-user", "--mount")
 _ON_A_SMALL_DISK = """
 set -e
 disk="$SPARK_LOCAL_DIRS/disk"
@@ -37,21 +36,6 @@ shift
 export TMPDIR="$disk" SPARK_LOCAL_DIRS="$disk" SPARK_SUBMIT_OPTS="-Djava.io.tmpdir=$disk"
 exec "$@"
 """
-
-
-def why_no_small_disk() -> str:
-    """Return why `disk_full` cannot be armed on this machine; the empty string when it can."""
-    try:
-        mounted = subprocess.run(
-            [*_UNSHARED, "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/mnt"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=20,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return str(error)
-    return "" if mounted.returncode == 0 else mounted.stderr.strip() or f"status {mounted.returncode}"
 
 
 class FaultyClusters(Hooks):
@@ -99,7 +83,7 @@ class FaultyClusters(Hooks):
         for fault in self._strike("step_killed", cluster_name, _is_for(step)):
             return ["timeout", "--signal=KILL", str(fault.seconds), *argv]
         for fault in self._strike("disk_full", cluster_name, _is_for(step)):
-            return [*_UNSHARED, "sh", "-c", _ON_A_SMALL_DISK, "sh", str(fault.kib), *argv]
+            return [*UNSHARED, "sh", "-c", _ON_A_SMALL_DISK, "sh", str(fault.kib), *argv]
         return argv
 
     def step_entered(self, cluster: ClusterView, step: Step) -> None:

@@ -82,12 +82,3 @@ def test_publishing_from_a_changed_tree_is_refused_before_anything_is_run(
     monkeypatch.setattr(main, "Suite", lambda *_: pytest.fail("it began to measure"))
     assert main.main() == 1
     assert "Commit them" in capsys.readouterr().err
-
-
-def test_a_shallow_clone_has_no_whole_history(history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert commits.history_is_whole()
-    (history / "bench" / "suite.py").write_text("2\n")
-    commit(history)
-    git(tmp_path, "clone", "-q", "--depth=1", history.as_uri(), str(tmp_path / "shallow"))
-    monkeypatch.setattr(commits, "REPOSITORY", tmp_path / "shallow")
-    assert not commits.history_is_whole()

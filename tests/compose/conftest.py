@@ -34,5 +34,5 @@ def compose(env_example) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def services(compose) -> dict[str, Any]:
-    found: dict[str, Any] = compose["services"]
-    return found
+    services: dict[str, Any] = compose["services"]
+    return services

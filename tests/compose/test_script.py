@@ -68,6 +68,11 @@ class Clone:
         lines = (self.folder / ".env").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines if re.match(r"\w+=", line))
 
+    def set(self, name: str, value: str) -> None:
+        """Write a variable of .env as it stands there."""
+        text = (self.folder / ".env").read_text()
+        (self.folder / ".env").write_text(re.sub(f"(?m)^{name}=.*$", f"{name}={value}", text))
+
     @property
     def seen(self) -> dict[str, str]:
         """The variables that docker had in its last call."""
@@ -146,9 +151,31 @@ def test_the_account_of_a_profile_has_a_project_of_its_own(clone):
 @pytest.mark.parametrize("name", ["POSTGRES_PASSWORD", "AIRFLOW_ADMIN_PASSWORD"])
 def test_a_secret_that_would_not_arrive_as_written_is_refused_by_name(clone, name, value):
     clone("down")
-    text = (clone.folder / ".env").read_text()
-    (clone.folder / ".env").write_text(re.sub(f"(?m)^{name}=.*$", f"{name}={value}".replace("\\", ""), text))
+    clone.set(name, value)
     assert name in clone.refused("up")
+
+
+@pytest.mark.parametrize("value", ["secret", "generate", ",", "A" * 44, "A" * 43 + "=A", "A" * 43 + "=,"])
+def test_a_key_that_airflow_could_not_encrypt_with_is_refused(clone, value):
+    clone("down")
+    clone.set("AIRFLOW_FERNET_KEY", value)
+    assert "AIRFLOW_FERNET_KEY" in clone.refused("up")
+
+
+def test_a_secret_is_changed_by_asking_for_a_new_one_and_the_key_keeps_the_old_beside_it(clone):
+    clone("down")
+    before = clone.env
+    clone.set("POSTGRES_PASSWORD", "generate-me")
+    clone.set("AIRFLOW_FERNET_KEY", f"generate-me,{before['AIRFLOW_FERNET_KEY']}")
+    assert clone("up").returncode == 0
+    assert clone.env["POSTGRES_PASSWORD"] not in ("generate-me", before["POSTGRES_PASSWORD"])
+    new, old = clone.env["AIRFLOW_FERNET_KEY"].split(",")
+    assert old == before["AIRFLOW_FERNET_KEY"] != new
+
+
+def test_arguments_of_up_are_refused_and_not_dropped(clone):
+    assert "up takes no arguments" in clone("up", "--detach", "postgres").stderr
+    assert not clone.calls.exists()
 
 
 def test_line_ends_of_windows_do_not_become_part_of_values(clone):
@@ -209,6 +236,14 @@ def test_a_profile_without_a_folder_of_aws_is_named_and_no_folder_is_made(clone,
     clone("down")
     assert "nosuch" in clone.refused("up", AWS_PROFILE="nosuch", HOME=str(tmp_path))
     assert not (tmp_path / ".aws").exists()
+
+
+def test_all_that_a_real_account_needs_is_named_at_once(clone, tmp_path):
+    clone("down")
+    (tmp_path / ".aws").mkdir()
+    text = clone.refused("up", AWS_PROFILE="sandbox", HOME=str(tmp_path), FRUITS_SUBNET_ID="subnet-1")
+    asked = set(re.findall(r"(FRUITS_\w+):\?name", (REPOSITORY / "compose" / "real_account.yaml").read_text()))
+    assert set(re.findall(r"FRUITS_\w+", text)) == asked - {"FRUITS_SUBNET_ID"}
 
 
 def test_arguments_of_down_reach_compose(clone):

@@ -40,7 +40,7 @@ def test_a_weights_file_that_does_not_fit_is_one_clear_line_and_leaves_nothing(t
     out, err = capsys.readouterr()
     assert out == ""
     assert [line for line in err.splitlines() if line.startswith("ERROR")] == err.splitlines()[-1:]
-    assert "WeightsError" in err
+    assert f"WeightsError: {weights}: " in err or f"cannot read the weights file {weights}" in err
     assert not (tmp_path / "models").exists()
 
 

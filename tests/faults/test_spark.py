@@ -10,10 +10,10 @@ from typing import Any
 import psutil
 import pytest
 
-from local_aws.faults.clusters import why_no_small_disk
 from tests.faults import invariants
 from tests.faults.spark_world import LARGE, Nights, SparkDeployment, commit, iceberg_tables, spark_nights
 from tests.faults.world import RAW_PREFIX, Pipeline, Run, until
+from tests.small_disk import why_no_small_disk
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 Record = Callable[..., list[str]]

@@ -18,9 +18,9 @@ from botocore.exceptions import (
     ResponseStreamingError,
 )
 
-from local_aws.faults.clusters import why_no_small_disk
 from tests.aws_keys import control_faults
 from tests.local_aws.server import Server, until
+from tests.small_disk import why_no_small_disk
 
 Arm = Callable[..., int]
 NO_SMALL_DISK = why_no_small_disk()

@@ -161,7 +161,7 @@ def make_run(account: Settings, plan: dict[str, Any]) -> Iterator[Callable[..., 
 
     yield make
     for run in made:
-        run.desk.end_all(timeout_s=30)
+        run.lifecycle.end_all(timeout_s=30)
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def test_killed_during_compaction_and_run_again(nights, tmp_path, pattern):
     assert Table(nights.spark, f"{nights.database}.features").files == 1
 
 
-def test_killed_between_the_two_deletes_of_an_old_basis_and_run_again(nights, tmp_path):
+def test_killed_between_the_two_deletes_of_an_old_pca_model_and_run_again(nights, tmp_path):
     for _ in range(2):
         nights_before(nights, NEW)
         (nights.photos / f"{len(nights.runs)}.jpg").write_bytes(encoded(fruit(60 + len(nights.runs))))

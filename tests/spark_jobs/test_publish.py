@@ -30,7 +30,8 @@ from PIL import Image
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 from sklearn.decomposition import PCA
 
-from tests.spark_jobs.conftest import WEIGHTS, Nights
+from tests.models import WEIGHTS
+from tests.spark_jobs.conftest import Nights
 from tests.spark_jobs.pictures import encoded, fruit, orchard
 
 pytestmark = pytest.mark.spark
@@ -146,7 +147,7 @@ def test_a_whole_night_is_right_in_every_table_and_file_and_the_same_night_again
     assert [nights.commits(table) for table in ("images", "rejects", "features", "pca", "pca_models")] == commits
 
 
-def test_removed_images_leave_the_pca_and_the_basis_published_last_is_the_current_one(nights):
+def test_removed_images_leave_the_pca_and_the_pca_model_published_last_is_the_current_one(nights):
     values = spread(12)
     write_features(nights, values)
     published(nights, "--k", "2", "--max-variance-loss", "0")
@@ -164,7 +165,7 @@ def test_removed_images_leave_the_pca_and_the_basis_published_last_is_the_curren
     assert tables.current_pca(nights.spark, nights.database).count() == 12
 
 
-def test_while_the_images_do_not_drift_the_basis_stays_and_only_new_rows_are_projected(nights):
+def test_while_the_images_do_not_drift_the_pca_model_stays_and_only_new_rows_are_projected(nights):
     values = spread(60)
     write_features(nights, values[:58])
     published(nights, "--k", "5")
@@ -188,7 +189,7 @@ def test_while_the_images_do_not_drift_the_basis_stays_and_only_new_rows_are_pro
     assert export.column("image_id").to_pylist() == sorted(rows)
 
 
-def test_features_computed_again_are_projected_again_onto_the_same_basis(nights):
+def test_features_computed_again_are_projected_again_onto_the_same_pca_model(nights):
     values = spread(40)
     write_features(nights, values)
     published(nights, "--k", "5")
@@ -227,7 +228,7 @@ def test_a_run_that_is_planned_anew_projects_and_shows_what_changed_since_it_pub
     assert Image.open(io.BytesIO(thumbnail)).size == (48, 36)
 
 
-def test_the_first_basis_is_new_and_so_is_that_of_another_model_each_for_its_own_reason(nights):
+def test_the_first_pca_model_is_new_and_so_is_that_of_another_model_each_for_its_own_reason(nights):
     write_features(nights, spread(20))
     assert nights.run("reduce_pca", "--k", "2")["drift"]["reason"] == "nothing is published yet"
     nights.run("publish")
@@ -238,7 +239,7 @@ def test_the_first_basis_is_new_and_so_is_that_of_another_model_each_for_its_own
     assert (drift["new_basis"], drift["angle_degrees"]) == (True, None)
 
 
-def test_the_same_basis_asked_for_in_other_words_stays_that_night_and_the_next(nights):
+def test_the_same_pca_model_asked_for_in_other_words_stays_that_night_and_the_next(nights):
     values = spread(60)
     write_features(nights, values[:58])
     k = str(nights.run("reduce_pca", "--variance", "0.3")["pca"]["k"])
@@ -258,7 +259,7 @@ def test_the_same_basis_asked_for_in_other_words_stays_that_night_and_the_next(n
     assert len(nights.rows("pca")) == 60
 
 
-def test_yesterdays_basis_is_kept_and_can_be_published_again_complete_and_older_ones_are_gone(nights):
+def test_yesterdays_pca_model_is_kept_and_can_be_published_again_complete_and_older_ones_are_gone(nights):
     values = spread(60)
     ids = []
     for night, until in enumerate((40, 50, 55)):
@@ -276,7 +277,7 @@ def test_yesterdays_basis_is_kept_and_can_be_published_again_complete_and_older_
         nights.run("publish", "--pca-id", ids[0])
 
 
-def test_killed_between_the_two_deletes_of_an_old_basis_a_rerun_drops_its_rows(nights, monkeypatch):
+def test_killed_between_the_two_deletes_of_an_old_pca_model_a_rerun_drops_its_rows(nights, monkeypatch):
     write_features(nights, spread(20))
     published(nights)
     current = nights.current_pca_id()
@@ -310,7 +311,7 @@ def test_killed_between_the_two_deletes_of_an_old_basis_a_rerun_drops_its_rows(n
     assert {row["pca_id"] for row in nights.rows("pca_models")} == kept
 
 
-def test_the_sums_of_a_former_model_go_with_its_last_basis_and_their_tag_with_them(nights, monkeypatch):
+def test_the_sums_of_a_former_model_go_with_its_last_pca_model_and_their_tag_with_them(nights, monkeypatch):
     write_features(nights, spread(20))
     published(nights)
     former, model_id = nights.model["model_id"], "b" * 64
@@ -363,7 +364,7 @@ def test_upkeep_that_pays_is_done_by_publish(nights, monkeypatch):
     assert nights.rows("features") == rows
 
 
-def test_a_basis_whose_rows_were_deleted_becomes_current_only_complete(nights):
+def test_a_pca_model_whose_rows_were_deleted_becomes_current_only_complete(nights):
     write_features(nights, spread(20))
     published(nights, "--k", "3")
     basis = nights.current_pca_id()
@@ -395,7 +396,7 @@ def test_a_second_night_reads_the_pixels_and_vectors_of_few_samples(nights, monk
     assert sample.sort_by("image_id").to_pylist() == of_their_own.sort_by("image_id").to_pylist()
 
 
-def test_bytes_of_the_pca_are_those_of_the_current_basis(nights):
+def test_bytes_of_the_pca_are_those_of_the_current_pca_model(nights):
     write_features(nights, spread(40))
     first = published(nights, "--k", "4")["bytes"]["pca"]
     another_run(nights)
@@ -411,7 +412,7 @@ def test_with_weights_that_know_something_neighbours_must_agree(reduced):
     assert reduced.run("publish", "--weights", "random", "--min-agreement", "0.9")["published"] is True
 
 
-def test_a_basis_that_explains_too_little_is_not_published(reduced):
+def test_a_pca_model_that_explains_too_little_is_not_published(reduced):
     with pytest.raises(QualityGateError, match=r"explained_variance is 0\.\d+, limit 0\.9"):
         reduced.run("publish", "--min-explained-variance", "0.9")
 
@@ -475,10 +476,10 @@ def test_features_that_are_no_numbers_are_not_fitted(nights):
         nights.run("reduce_pca", "--k", "2")
 
 
-def failed_checks(nights: Nights) -> dict[str, float]:
+def failed_checks(nights: Nights, *arguments: str) -> dict[str, float]:
     """Publish what the gate refuses, and give what it found wrong."""
     with pytest.raises(QualityGateError):
-        nights.run("publish")
+        nights.run("publish", *arguments)
     written = json.loads((nights.run_folder / "stages" / "publish.json").read_text())
     checks = written["quality"]["checks"]
     return {name: check["value"] for name, check in checks.items() if not check["ok"]}
@@ -540,3 +541,47 @@ def test_more_components_than_images_can_carry_are_stated_and_the_model_does_not
 def test_a_pca_of_another_model_is_not_published(reduced):
     with pytest.raises(InputError, match="--model-id is other"):
         reduced.run("publish", "--model-id", "other")
+
+
+def clusters(numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Features of three clear groups."""
+    centres = np.zeros((3, 1280), np.float32)
+    centres[np.arange(3), np.arange(3)] = 5
+    return centres[numbers % 3] + 0.01 * rng.random((len(numbers), 1280), np.float32)
+
+
+def publish_with_history(nights: Nights, new: np.ndarray) -> dict[str, float]:
+    """Publish 300 good photos; then give what the gate refuses of a run that adds the `new` ones."""
+    write_features(nights, clusters(np.arange(300), np.random.default_rng(1)))
+    published(nights)
+    another_run(nights)
+    write_features(nights, new, first=300)
+    nights.run("reduce_pca", "--k", "2", "--max-variance-loss", "1")
+    return failed_checks(nights, "--weights", "path", "--min-explained-variance", "0.2")
+
+
+def test_a_broken_upload_is_refused_however_long_the_history(nights):
+    write_features(nights, spread(120))
+    published(nights)
+    another_run(nights)
+    rejects = {"image_id": [f"x{n}" for n in range(5)], "source_key": [f"{n}.jpg" for n in range(5)]}
+    append(nights, "rejects", rejects, {"etag": "e", "error_code": "empty", "detail": "d", "run_id": "run-2"})
+    nights.run("reduce_pca", "--k", "2")
+    assert failed_checks(nights) == {"reject_rate_of_run": 1.0}
+
+
+def test_new_photos_with_wrong_labels_are_refused_among_many_with_right_ones(nights):
+    wrong = clusters(np.arange(301, 401), np.random.default_rng(2))
+    failed = publish_with_history(nights, wrong)
+    assert list(failed) == ["agreement_of_new"]
+    assert failed["agreement_of_new"] < 0.3, "only those of one wrong group agree with each other"
+
+
+def test_new_photos_that_the_components_do_not_describe_are_refused_among_many_that_they_do(nights):
+    rng = np.random.default_rng(2)
+    strange = clusters(np.arange(300, 400), rng)
+    strange[:, :3] = 5 / 3  # the mean of the three groups
+    strange[:, 3:] += rng.random((100, 1277), np.float32) / 10
+    failed = publish_with_history(nights, strange)
+    assert failed["explained_variance_of_new"] < 0.1
+    assert "explained_variance" not in failed

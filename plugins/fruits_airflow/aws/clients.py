@@ -32,7 +32,7 @@ def emr_hook(aws_conn_id: str | None, region: str | None, forced: Mapping[str, A
 def emr_client(settings: Settings, region: str, forced: Mapping[str, Any] | None = None) -> EMRClient:
     """Return an EMR client of an EU region that calls no endpoint outside the European Union.
 
-    `forced` is SINGLE_ATTEMPT for calls that AWS must not act on twice (storage/idempotency.py).
+    `forced` is SINGLE_ATTEMPT for calls that AWS must not act on twice (emr/announced_requests.py).
     """
     client: EMRClient = CALLED.watch(emr_hook(settings.aws_conn_id, region, forced).get_conn())
     return client

@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.config.errors import ClusterLost
-from fruits_airflow.emr.announced_requests import AnnouncedRequests
+from fruits_airflow.emr.announced_requests import CREATED_ID, AnnouncedRequests, send_announced
 from fruits_airflow.emr.cluster_lint import LONGEST_LIFE
-from fruits_airflow.storage.idempotency import CREATED_ID, send_announced
 from fruits_airflow.storage.lake import error_code
 from fruits_airflow.storage.run_notes import Journal, age_s
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from fruits_airflow.emr.announced_requests import AnnouncedRequests
-from fruits_airflow.storage.idempotency import CREATED_ID, send_announced
+from fruits_airflow.emr.announced_requests import CREATED_ID, AnnouncedRequests, send_announced
 
 if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient

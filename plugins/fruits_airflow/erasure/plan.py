@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fruits_airflow.config.param_check import check_params
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.cost.estimate import deadline, fleets_eur_per_hour, worker_vcpus
-from fruits_airflow.cost.prices import load_prices
-from fruits_airflow.emr.cluster_body import load_profile, require_sound_profile
+from fruits_airflow.cost.estimate import worker_vcpus
 from fruits_airflow.emr.stage_steps import ERASURE_JOB
 from fruits_airflow.erasure.redaction import keys_in_listings
 from fruits_airflow.erasure.request import (
@@ -26,6 +24,8 @@ from fruits_airflow.erasure.request import (
 from fruits_airflow.locking.database_lock import DatabaseLock, take_all
 from fruits_airflow.locking.lock_owners import lock_deadline
 from fruits_airflow.runs.attempts import clear_failure
+from fruits_airflow.runs.plan import ErasurePlan
+from fruits_airflow.runs.planning import price_profile
 from fruits_airflow.runs.publication import PublicationState, change_state
 from fruits_airflow.runs.residency import bucket_region
 from fruits_airflow.runs.run_context import RunContext, open_lake
@@ -53,36 +53,42 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
     lake_region = bucket_region(lake.client, "lake_bucket", settings.lake_bucket)
     clear_failure(lake, erasure_key(run_id))
     bucket_region(lake.client, "raw_bucket", settings.raw_bucket)
-    cluster = _plan_cluster(settings, lake_region, now)
+    profile, eur_per_hour = price_profile(
+        settings, settings.demo_profile, settings.region, lake_region, settings.max_cost_eur
+    )
 
     if request.expected_photos is None:
         _resolve_confirmed(settings, lake, run_id, request)  # says the number without waiting for a lock
     locks = locks_of(RunContext.of(context, settings))
     take_all(locks, lock_deadline(settings))
     resolution = _resolve_confirmed(settings, lake, run_id, request)
-    databases = [lock.database for lock in locks]
-    all_databases = [*databases, settings.notebook_database]  # notebooks take no lock and have their own tables
-    for database in all_databases:  # left by an attempt that may have erased less
+    databases = tuple(lock.database for lock in locks)
+    # Notebooks take no lock and have their own tables.
+    for database in (*databases, settings.notebook_database):  # left by an attempt that may have erased less
         lake.remove(metrics_key(run_id, database))
     targets = record_targets(lake, run_id, resolution.targets, resolution.keys | request.keys)
     for database in databases:
         _overtake(lake, database, run_id)
     log.info("%d image ids with %d contents are to be erased", *map(len, targets.as_json().values()))
-    return {
-        "run_id": run_id,
-        "planned_at": now.isoformat(),
-        "run_folder": lake.uri(erasure_key(run_id)),
-        "erasure": lake.uri(erasure_key(run_id, "request.json")),
-        "photos": len(resolution.keys),
-        "lake_bucket": settings.lake_bucket,
-        "lake_region": lake_region,
-        "databases": all_databases,
-        "locked_databases": databases,
-        "database": settings.database,
-        "demo_database": settings.demo_database,
-        "notebook_database": settings.notebook_database,
-        **cluster,
-    }
+    return ErasurePlan(
+        run_id=run_id,
+        planned_at=now.isoformat(),
+        run_folder=lake.uri(erasure_key(run_id)),
+        erasure=lake.uri(erasure_key(run_id, "request.json")),
+        photos=len(resolution.keys),
+        lake_bucket=settings.lake_bucket,
+        lake_region=lake_region,
+        databases=(*databases, settings.notebook_database),
+        locked_databases=databases,
+        database=settings.database,
+        demo_database=settings.demo_database,
+        notebook_database=settings.notebook_database,
+        region=settings.region,
+        profile=profile.name,
+        max_cost_eur=settings.max_cost_eur,
+        eur_per_hour=eur_per_hour,
+        vcpus=worker_vcpus(profile.instance_fleets),
+    ).to_xcom()
 
 
 def locks_of(run: RunContext) -> list[DatabaseLock]:
@@ -93,22 +99,6 @@ def locks_of(run: RunContext) -> list[DatabaseLock]:
 def metrics_key(erasure_id: str, database: str) -> str:
     """Return the key of the metrics that the step for a database leaves."""
     return erasure_key(erasure_id, f"{database}/stages/{ERASURE_JOB}.json")
-
-
-def _plan_cluster(settings: Settings, lake_region: str, now: datetime) -> dict[str, Any]:
-    """Return the cluster's part of the plan; refuse a profile that EMR would, and a ceiling that pays for nothing."""
-    profile = load_profile(settings.demo_profile)
-    require_sound_profile(settings, profile, settings.region, lake_region, now)
-    fleets, prices = profile.instance_fleets, load_prices(settings.region)
-    eur_per_hour = fleets_eur_per_hour(fleets, prices, settings.interface_endpoints)
-    deadline(now, settings.max_cost_eur, 0.0, eur_per_hour, settings.max_cluster_minutes)
-    return {
-        "region": settings.region,
-        "profile": profile.name,
-        "max_cost_eur": settings.max_cost_eur,
-        "eur_per_hour": eur_per_hour,
-        "vcpus": worker_vcpus(fleets),
-    }
 
 
 def _resolve_confirmed(settings: Settings, lake: Lake, run_id: str, request: ErasureRequest) -> Resolution:

@@ -21,8 +21,6 @@ from fruits_airflow.config.errors import FruitsError
 from fruits_airflow.erasure.photo_names import PhotoNames, search
 from fruits_airflow.erasure.stored_content import (
     MAX_INFLATED_BYTES,
-    StoredObject,
-    list_objects,
     open_object,
     parquet_cells,
     parquet_errors,
@@ -34,7 +32,7 @@ from fruits_airflow.records.models import read_record, read_stages
 from fruits_airflow.records.sample import SAMPLE, decode_sample
 from fruits_airflow.report import render
 from fruits_airflow.storage.inflate import GZIP_MAGIC, InflateError, inflate
-from fruits_airflow.storage.lake import Lake, run_key
+from fruits_airflow.storage.lake import Lake, StoredObject, run_key
 from fruits_airflow.storage.object_versions import image_id_of
 
 log = logging.getLogger(__name__)
@@ -71,7 +69,7 @@ def keys_in_listings(lake: Lake) -> Iterator[str]:
 
     A listing that cannot be read is logged and skipped: any node can write it, and `Redaction` removes it.
     """
-    for stored in list_objects(lake, "runs/"):
+    for stored in lake.objects("runs/"):
         if stored.key.endswith(f"/{LISTING}"):
             try:
                 cells = parquet_cells(open_object(lake, stored), "key")
@@ -126,7 +124,7 @@ class Redaction:
 
     def _objects(self) -> Iterator[tuple[StoredObject, PhotoNames]]:
         for prefix, names in self._names.items():
-            for stored in list_objects(self._lake, prefix):
+            for stored in self._lake.objects(prefix):
                 if not stored.key.startswith(self._own_folder):
                     yield stored, names
 

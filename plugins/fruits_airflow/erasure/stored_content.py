@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from fruits_airflow.storage.inflate import InflateError, inflate
-from fruits_airflow.storage.lake import Lake
+from fruits_airflow.storage.lake import Lake, StoredObject
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -45,10 +45,6 @@ class RangeFile(io.RawIOBase):
         self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         return self._at
 
-    def notify(self) -> int:
-        """Return the place."""
-        return self._at
-
     def readinto(self, buffer: Any) -> int:
         """Read on into a buffer; return the number of bytes."""
         end = min(self._size, self._at + len(buffer))
@@ -59,20 +55,6 @@ class RangeFile(io.RawIOBase):
         self._at += len(content)
         buffer[: len(content)] = content
         return len(content)
-
-
-class StoredObject(NamedTuple):
-    """An object as a listing of the lake shows it."""
-
-    key: str
-    size_bytes: int
-
-
-def list_objects(lake: Lake, prefix: str) -> Iterator[StoredObject]:
-    """List the lake's objects below a prefix."""
-    pages = lake.client.get_paginator("list_objects_v2").paginate(Bucket=lake.bucket, Prefix=prefix)
-    for page in pages:
-        yield from (StoredObject(entry["Key"], entry["Size"]) for entry in page.get("Contents", []))
 
 
 def open_object(lake: Lake, stored: StoredObject) -> io.BufferedReader:

@@ -15,16 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from fruits_airflow.erasure.photo_names import PhotoNames, search
 from fruits_airflow.erasure.redaction import TEXT_PREFIXES, keys_in_listings
-from fruits_airflow.erasure.stored_content import (
-    RangeFile,
-    StoredObject,
-    list_objects,
-    open_object,
-    parquet_errors,
-    text_pieces,
-)
+from fruits_airflow.erasure.stored_content import RangeFile, open_object, parquet_errors, text_pieces
 from fruits_airflow.storage.inflate import InflateError
-from fruits_airflow.storage.lake import Lake
+from fruits_airflow.storage.lake import Lake, StoredObject
 from fruits_airflow.storage.object_versions import (
     PhotoVersion,
     hide_keys_in_errors,
@@ -110,14 +103,14 @@ def find_photo(client: S3Client, raw_bucket: str, lake_bucket: str, image_ids: f
         if version.key in keys:
             _add_version(client, raw_bucket, version, export)
     for prefix in _PARQUET_FOLDERS:
-        for stored in list_objects(lake, prefix):
+        for stored in lake.objects(prefix):
             if stored.key.endswith(".parquet"):
                 _add_rows(lake, stored, export)
     source_keys = (row.get("source_key") for rows in export.rows.values() for row in rows)
     export.keys |= {str(key) for key in source_keys if key}  # that neither bucket nor listing has any more
     names = PhotoNames(export.image_ids, export.keys)
     for prefix in TEXT_PREFIXES:
-        for stored in list_objects(lake, prefix):
+        for stored in lake.objects(prefix):
             if not stored.key.endswith((".parquet", ".html", ".npz", ".pdf")):
                 _add_lines(lake, stored, names, export)
     return export

@@ -15,7 +15,6 @@ from fruits_airflow.emr.stage_steps import ERASURE_STAGES
 from fruits_airflow.erasure.plan import locks_of, metrics_key
 from fruits_airflow.erasure.redaction import Redaction, keys_in_listings
 from fruits_airflow.erasure.request import ErasureTargets, read_targets, record_keys, suppression_key
-from fruits_airflow.erasure.stored_content import list_objects
 from fruits_airflow.locking.database_lock import take_all
 from fruits_airflow.locking.lock_owners import lock_deadline
 from fruits_airflow.runs.run_context import PLAN_TASK, RunContext, open_lake
@@ -85,9 +84,9 @@ def write_receipt(settings: Settings, context: Context, exports: Counts | None, 
         lake.remove(erasure_key(run_id, "request.json"))
     # The cluster may still be ending, so that `verdict` removes the notes on it.
     kept = (receipt_key, *_notes_of(run_id))
-    for stored in list(list_objects(lake, f"{erasure_key(run_id)}/")):
-        if not stored.key.startswith(kept):
-            lake.remove(stored.key)
+    for key in lake.keys(f"{erasure_key(run_id)}/"):
+        if not key.startswith(kept):
+            lake.remove(key)
     return lake.uri(receipt_key)
 
 
@@ -99,8 +98,8 @@ def has_receipt(lake: Lake, erasure_id: str) -> bool:
 def remove_notes(lake: Lake, erasure_id: str) -> None:
     """Remove the journal and the endpoints of an erasure: the receipt alone stays."""
     for prefix in _notes_of(erasure_id):
-        for stored in list(list_objects(lake, prefix)):
-            lake.remove(stored.key)
+        for key in lake.keys(prefix):
+            lake.remove(key)
 
 
 def _notes_of(erasure_id: str) -> tuple[str, ...]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow.sdk.exceptions import AirflowFailException
-from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.config.errors import ErasureRefused
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.stage_steps import ERASURE_STAGES
 from fruits_airflow.erasure.plan import locks_of
 from fruits_airflow.erasure.tasks import has_receipt, remove_notes
-from fruits_airflow.runs.failures import is_lock_timeout
-from fruits_airflow.runs.notices import Anchor, Notice, is_last_attempt, notify
+from fruits_airflow.runs.failures import is_lock_timeout, notify_unjudged
+from fruits_airflow.runs.notices import Anchor, Notice, notify
 from fruits_airflow.runs.run_context import RunContext
+from fruits_airflow.runs.run_status import task_states
 from fruits_airflow.storage.lake import erasure_key
 from fruits_airflow.storage.run_notes import LAST_FAILURE
 
@@ -42,26 +41,20 @@ def judge_erasure(settings: Settings, context: Context) -> None:
         AirflowFailException: A task did not do its work; the suppression list stands, and clearing the task goes on.
         TimeoutError: A cluster was not seen ended; a retry looks again.
     """
-    try:
+    with notify_unjudged(settings, context, "the erasure"):
         _judge(settings, context)
-    except AirflowFailException:
-        raise
-    except Exception as error:
-        if is_last_attempt(context):
-            run = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
-            notify(settings, Notice("red-run", run, f"the erasure could not be judged: {error}", None))
-        raise
 
 
 def _judge(settings: Settings, context: Context) -> None:
     run = RunContext.of(context, settings)
-    problems = _unfinished_tasks(context)
+    states = task_states(context, WORK_TASKS)
+    problems = [f"{task} is {state}" for task, state in states.items() if state != "success"]
     locks = locks_of(run)
     try:
         # First: a run that is cleared from now on keeps the locks that it asks for.
         holdings = [lock.read() for lock in locks]
     finally:
-        _end_clusters(run)  # also when the lake denies
+        run.end_clusters()  # also when the lake denies
     for lock, holding in zip(locks, holdings, strict=True):
         lock.release(holding)
     if not problems and not has_receipt(run.lake, run.identity.run_id):
@@ -70,22 +63,6 @@ def _judge(settings: Settings, context: Context) -> None:
         _fail(run, problems)
     remove_notes(run.lake, run.identity.run_id)
     log.info("erased: %s", run.lake.uri(erasure_key(run.identity.run_id, "receipt.json")))
-
-
-def _unfinished_tasks(context: Context) -> list[str]:
-    ti = context["ti"]
-    by_run: Any = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(WORK_TASKS), run_ids=[ti.run_id])
-    states = by_run.get(ti.run_id, {})
-    return [f"{task} is {states.get(task)}" for task in WORK_TASKS if str(states.get(task)) != "success"]
-
-
-def _end_clusters(run: RunContext) -> None:
-    try:
-        leftovers = run.desk.end_all(run.settings.terminate_timeout_minutes * 60)
-    except (BotoCoreError, ClientError) as error:
-        raise TimeoutError(f"a cluster may be alive: {error}") from error
-    if leftovers:
-        log.warning("%d clusters were alive after terminate_cluster, and are ended", leftovers)
 
 
 def _fail(run: RunContext, problems: list[str]) -> None:

@@ -30,7 +30,7 @@ from fruits_airflow.emr.clusters import (
     instances_of,
     tag_value,
 )
-from fruits_airflow.locking.airflow_runs import AirflowRuns, SupervisedRuns
+from fruits_airflow.locking.airflow_runs import AirflowRuns
 from fruits_airflow.locking.database_lock import DatabaseLock, LockRecord
 from fruits_airflow.locking.lock_owners import is_orphaned, open_lock
 from fruits_airflow.runs.notices import Notice, is_last_attempt, notify
@@ -69,7 +69,7 @@ def sweep_clusters(settings: Settings, context: Context) -> list[dict[str, Any]]
         AirflowFailException: One does not end; the next sweep tries again.
         ClustersUnseen: A region or a cluster cannot be checked; a retry checks again, the last one notifies.
     """
-    runs, report, unseen = SupervisedRuns(context["ti"]), list[dict[str, Any]](), list[str]()
+    runs, report, unseen = AirflowRuns(context["ti"]), list[dict[str, Any]](), list[str]()
     for region in regions_of(settings):
         try:
             client = emr_client(settings, region)
@@ -151,7 +151,7 @@ def free_abandoned_locks(settings: Settings, context: Context) -> list[str]:
 
     A run gives its locks back in `verdict`, if its clusters are gone.
     """
-    runs, lake = SupervisedRuns(context["ti"]), open_lake(settings)
+    runs, lake = AirflowRuns(context["ti"]), open_lake(settings)
     run = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
     removed = []
     for database in (settings.database, settings.demo_database):

@@ -88,7 +88,7 @@ class TerminateClusterOperator(EmrTerminateJobFlowOperator):
         """
         run = RunContext.of(context, self.settings)
         try:
-            ended = run.desk.end_all(timeout_s=self.settings.terminate_timeout_minutes * 60)
+            ended = run.lifecycle.end_all(timeout_s=self.settings.terminate_timeout_minutes * 60)
         except (TimeoutError, BotoCoreError, ClientError) as error:
             # A TimeoutError comes after minutes of waiting; other errors mostly disappear with the next attempt.
             if isinstance(error, TimeoutError) or is_last_attempt(context):

@@ -246,7 +246,7 @@ class StepSensor(EmrStepSensor):
     def _cancel_live_step(self, run: RunContext) -> None:
         """Cancel the stage's step; only log an error of EMR, which would make Airflow retry what a timeout does not."""
         try:
-            if (cluster := run.desk.find()) is None:
+            if (cluster := run.lifecycle.find()) is None:
                 return
             step = run.step_submitter(cluster.job_flow_id).find(run.step(self.stage))
             if step is not None and step.state != "COMPLETED":

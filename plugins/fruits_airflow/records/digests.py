@@ -7,6 +7,7 @@ digests are in run.json, which no node may write. See docs/adr/0016.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping
 from typing import IO
@@ -22,7 +23,6 @@ EVIDENCE = "residency.json"
 REPORT = "report.html"
 NODE_FILES = (*(stage_file(stage) for stage in STAGES), SAMPLE, "pca.parquet", "pca_model.npz")
 CONTROL_FILES = ("listing.parquet", EVIDENCE, REPORT)
-_CHUNK_BYTES = 1024 * 1024
 
 
 def digest_files(lake: Lake, run_id: str, names: Iterable[str]) -> dict[str, str]:
@@ -35,10 +35,7 @@ def digest_files(lake: Lake, run_id: str, names: Iterable[str]) -> dict[str, str
             if error_code(error) in MISSING:
                 continue
             raise
-        digest = hashlib.sha256()
-        for chunk in body.iter_chunks(_CHUNK_BYTES):
-            digest.update(chunk)
-        digests[name] = digest.hexdigest()
+        digests[name] = hashlib.file_digest(body, "sha256").hexdigest()  # type: ignore[arg-type]
     return digests
 
 
@@ -89,15 +86,7 @@ def record_digest(lake: Lake, key: str, content: bytes | IO[bytes] | None) -> No
     if content is None:
         del record["digests"][name]
     else:
-        record["digests"][name] = _sha256(content)
+        file = io.BytesIO(content) if isinstance(content, bytes) else content
+        record["digests"][name] = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        file.seek(0)
     lake.write_json(run_key(run_id, RECORD), record)
-
-
-def _sha256(content: bytes | IO[bytes]) -> str:
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    digest = hashlib.sha256()
-    while chunk := content.read(_CHUNK_BYTES):
-        digest.update(chunk)
-    content.seek(0)
-    return digest.hexdigest()

@@ -11,7 +11,8 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, T
 
 from fruits_airflow.config.errors import ClusterLost, FruitsError, LockHeld
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.runs.notices import is_last_attempt
+from fruits_airflow.emr.clusters import RunKey
+from fruits_airflow.runs.notices import Notice, is_last_attempt, notify
 from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.storage.run_notes import LAST_FAILURE
 
@@ -68,6 +69,29 @@ def record_failure(
             except Exception:
                 # An S3 error here must not hide the failure, nor make Airflow retry it.
                 log.exception("The failure of the task cannot be recorded")
+        raise
+
+
+@contextmanager
+def notify_unjudged(
+    settings: Settings, context: Context, what: str, passes: tuple[type[Exception], ...] = (AirflowFailException,)
+) -> Iterator[None]:
+    """Notify when the last attempt of a verdict fails for another reason than the run itself.
+
+    Args:
+        settings: Settings of this deployment.
+        context: Context of the task.
+        what: What could not be judged, for the notice.
+        passes: Exceptions that have been notified already.
+    """
+    try:
+        yield
+    except passes:
+        raise
+    except Exception as error:
+        if is_last_attempt(context):
+            run = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
+            notify(settings, Notice("red-run", run, f"{what} could not be judged: {error}", None))
         raise
 
 

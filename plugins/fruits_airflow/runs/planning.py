@@ -189,21 +189,12 @@ def find_model(lake: Lake, parameters: RunParameters) -> Mapping[str, Any]:
 
 
 def _read_model(lake: Lake, model_id: str) -> Mapping[str, Any]:
-    key = f"models/{model_id}/model.json"
+    folder = f"models/{model_id}/"
+    key = f"{folder}model.json"
     model = lake.read_json(key)
-    if model is None or not _exists(lake, f"models/{model_id}/{model.get('file', '')}"):
+    if model is None or f"{folder}{model.get('file', '')}" not in lake.keys(folder):
         raise ConfigError(f"model_id: no complete model at {lake.uri(key)}; run make model and upload what it wrote")
     return model
-
-
-def _exists(lake: Lake, key: str) -> bool:
-    try:
-        lake.client.head_object(Bucket=lake.bucket, Key=key)
-    except ClientError as error:
-        if error_code(error) in MISSING:
-            return False
-        raise
-    return True
 
 
 def _require_readable_input(settings: Settings, parameters: RunParameters, client: S3Client) -> None:

@@ -14,17 +14,15 @@ from fruits_airflow.aws.endpoints import CALLED, is_simulated
 from fruits_airflow.config.errors import FruitsError, LockHeld, NothingToDo
 from fruits_airflow.config.run_parameters import mode_of, parameter_schemas, region_of, resolve_parameters
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.code_bundle import build_bundle, upload_bundle
-from fruits_airflow.locking.airflow_runs import SupervisedRuns
-from fruits_airflow.locking.lock_owners import lock_deadline, open_lock
+from fruits_airflow.locking.lock_owners import lock_deadline
 from fruits_airflow.records.models import RunRecord, State, write_record
 from fruits_airflow.runs.attempts import clear_earlier_attempt
 from fruits_airflow.runs.failures import fail_without_retry, record_failure
 from fruits_airflow.runs.planning import make_plan
 from fruits_airflow.runs.publication import Settled, change_state
 from fruits_airflow.runs.residency import bucket_region, key_describer
-from fruits_airflow.runs.run_context import UPLOAD_TASK, open_lake
+from fruits_airflow.runs.run_context import UPLOAD_TASK, RunContext, open_lake
 from fruits_airflow.storage.lake import Lake, run_key
 
 if TYPE_CHECKING:
@@ -47,10 +45,7 @@ def plan_run(settings: Settings, context: Context) -> dict[str, Any]:
     run_id, lake = context["run_id"], open_lake(settings)
 
     def claim() -> None:
-        identity = RunKey(settings.deployment_id, context["dag"].dag_id, run_id)
-        runs = SupervisedRuns(context["ti"])
-        lock = open_lock(settings, lake, identity, parameters.database, parameters.region, runs)
-        lock.take(lock_deadline(settings))
+        RunContext.of(context, settings).lock(parameters.database).take(lock_deadline(settings))
 
     with fail_without_retry():  # only the log says why: this bucket may not be ours, or not in the EU
         bucket_region(lake.client, "lake_bucket", settings.lake_bucket)

@@ -11,13 +11,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.aws.endpoints import is_simulated
 from fruits_airflow.config.errors import FruitsError
+from fruits_airflow.emr.announced_requests import CREATED_ID
 from fruits_airflow.emr.clusters import CLUSTER_NOTE, Cluster
 from fruits_airflow.emr.stage_steps import STAGES
 from fruits_airflow.records.models import RunRecord, StageMetrics
 from fruits_airflow.records.sample import MAX_SAMPLE_BYTES, SAMPLE, SampleError, decode_sample
 from fruits_airflow.runs.plan import RunPlan
 from fruits_airflow.runs.run_context import RunContext
-from fruits_airflow.storage.idempotency import CREATED_ID
 from fruits_airflow.storage.lake import Lake, ObjectTooLarge, run_key
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from fruits_airflow.emr.clusters import (
 )
 from fruits_airflow.emr.stage_steps import step_for
 from fruits_airflow.emr.steps import StepSubmitter
-from fruits_airflow.locking.airflow_runs import AirflowRuns, SupervisedRuns
+from fruits_airflow.locking.airflow_runs import AirflowRuns
 from fruits_airflow.locking.database_lock import DatabaseLock, take_all
 from fruits_airflow.locking.lock_owners import lock_deadline, open_lock
 from fruits_airflow.runs.attempts import clear_failure
@@ -91,7 +91,7 @@ class RunContext:
         code_digest = context["ti"].xcom_pull(task_ids=UPLOAD_TASK) or ""
         region = plan.region if plan else region_of(settings, context["params"])
         identity = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
-        run = cls(settings, region, identity, plan, code_digest, SupervisedRuns(context["ti"]))
+        run = cls(settings, region, identity, plan, code_digest, AirflowRuns(context["ti"]))
         CALLED.keep(run.lake, run.folder)
         return run
 
@@ -121,7 +121,7 @@ class RunContext:
         return Journal(self.lake, self.folder)
 
     @cached_property
-    def desk(self) -> ClusterLifecycle:
+    def lifecycle(self) -> ClusterLifecycle:
         """Creates and ends this run's cluster."""
         return ClusterLifecycle(
             client=self.client,
@@ -136,7 +136,7 @@ class RunContext:
         """Return what adds this run's steps to a cluster."""
         return StepSubmitter(
             client=self.client,
-            single_attempt_client=self.desk.single_attempt_client,
+            single_attempt_client=self.lifecycle.single_attempt_client,
             journal=self.journal,
             job_flow_id=job_flow_id,
             consistency_s=self.settings.list_consistency_s,
@@ -156,7 +156,21 @@ class RunContext:
             LockHeld: After "clear failed", another run works on the database.
             RunOvertaken: After "clear failed", another run has worked on it.
         """
-        return self.desk.find_or_create(self._claimed_body)
+        return self.lifecycle.find_or_create(self._claimed_body)
+
+    def end_clusters(self) -> int:
+        """End every cluster of the run; return how many were alive.
+
+        Raises:
+            TimeoutError: A cluster may be alive.
+        """
+        try:
+            ended = len(self.lifecycle.end_all(self.settings.terminate_timeout_minutes * 60))
+        except (TimeoutError, BotoCoreError, ClientError) as error:
+            raise TimeoutError(f"a cluster may be alive: {error}") from error
+        if ended:
+            log.warning("%d clusters were alive after terminate_cluster, and are ended", ended)
+        return ended
 
     def lock(self, database: str) -> DatabaseLock:
         """Return the lock of a database, as this run sees it."""

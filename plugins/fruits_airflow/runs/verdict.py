@@ -10,16 +10,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.exceptions import AirflowFailException
-from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.config.errors import RunOvertaken
 from fruits_airflow.config.run_parameters import database_of, mode_of
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.records.digests import CONTROL_FILES, NODE_FILES, REPORT, digest_files
 from fruits_airflow.records.models import RunRecord, StageMetrics, read_record, read_stages, stage_file, write_record
 from fruits_airflow.runs.assets import announce
-from fruits_airflow.runs.failures import is_lock_timeout
+from fruits_airflow.runs.failures import is_lock_timeout, notify_unjudged
 from fruits_airflow.runs.notices import Anchor, Notice, is_last_attempt, notify
 from fruits_airflow.runs.plan import RunPlan
 from fruits_airflow.runs.publication import PublicationState, Settled, change_state, require_not_overtaken
@@ -118,15 +116,8 @@ def judge_run(settings: Settings, context: Context) -> None:
             unless run.json is what cannot be written.
     """
     attempt = Attempt(is_last_attempt(context))
-    try:
+    with notify_unjudged(settings, context, "the run", passes=(AirflowFailException, TimeoutError)):
         _judge(settings, context, attempt)
-    except (AirflowFailException, TimeoutError):
-        raise
-    except Exception as error:
-        if attempt.is_last:
-            run = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
-            notify(settings, Notice("red-run", run, f"the run could not be judged: {error}", None))
-        raise
 
 
 def _judge(settings: Settings, context: Context, attempt: Attempt) -> None:
@@ -195,15 +186,11 @@ def _end_clusters(run: RunContext, facts: Facts, attempt: Attempt) -> Facts:
         TimeoutError: One may be alive, and this is not the last attempt: the next may see it ended.
     """
     try:
-        ended = len(run.desk.end_all(run.settings.terminate_timeout_minutes * 60))
-    except (TimeoutError, BotoCoreError, ClientError) as error:
-        lost_sight = TimeoutError(f"a cluster may be alive: {error}")
+        return replace(facts, ended=run.end_clusters())
+    except TimeoutError as lost_sight:
         if not attempt.is_last:
-            raise lost_sight from error
+            raise
         return replace(facts, lost_sight=lost_sight)
-    if ended:
-        log.warning("%d clusters were alive after terminate_cluster, and are ended", ended)
-    return replace(facts, ended=ended)
 
 
 def _read_digests(run: RunContext, facts: Facts, attempt: Attempt) -> tuple[dict[str, str], list[str]]:

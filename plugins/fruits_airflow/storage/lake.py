@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
 from tenacity import before_sleep_log, retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -35,6 +35,13 @@ def error_code(error: ClientError) -> str:
     return str(error.response.get("Error", {}).get("Code", ""))
 
 
+class StoredObject(NamedTuple):
+    """An object as a listing shows it."""
+
+    key: str
+    size_bytes: int
+
+
 @dataclass(frozen=True)
 class Lake:
     """The lake bucket: an S3 client in its region, and its name."""
@@ -46,10 +53,14 @@ class Lake:
         """Return the URI of `key`."""
         return f"s3://{self.bucket}/{key}"
 
+    def objects(self, prefix: str) -> Iterator[StoredObject]:
+        """List the objects below `prefix`, in the order of their keys."""
+        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
+            yield from (StoredObject(item["Key"], item["Size"]) for item in page.get("Contents", []))
+
     def keys(self, prefix: str) -> list[str]:
         """Return the keys of all objects below `prefix`, sorted."""
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+        return [stored.key for stored in self.objects(prefix)]
 
     def run_ids(self) -> list[str]:
         """Return the id of every run that has a folder: one request for a thousand runs."""

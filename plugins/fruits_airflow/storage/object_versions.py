@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 16
 _DELETE_BATCH = 1_000  # DeleteObjects takes no more
-_CHUNK = 1 << 20
 
 
 class PhotoVersion(NamedTuple):
@@ -99,10 +98,7 @@ def content_digests(client: S3Client, bucket: str, versions: Iterable[PhotoVersi
                 if error_code(error) in ("NoSuchVersion", "NoSuchKey", "404"):
                     return None
                 raise
-            sha256 = hashlib.sha256()
-            for chunk in body.iter_chunks(_CHUNK):
-                sha256.update(chunk)
-            return sha256.hexdigest()
+            return hashlib.file_digest(body, "sha256").hexdigest()  # type: ignore[arg-type]
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         digests = zip(with_content, pool.map(digest, with_content), strict=True)

@@ -8,9 +8,10 @@ must not depend on a second generation of JPEG artefacts.
 A photo whose shorter side is at least twice ``STORED_PX`` is stored reduced by a power of two, so that its
 shorter side stays at or above ``STORED_PX``. JPEG reduces while decoding (``draft``), which makes a 12-megapixel photo
 cheap (27 ms instead of some 100). Nothing is enlarged. Measured on grainy 12-megapixel photos
-(``docs/scale/pixels_trial.py``), the features of a stored photo have a cosine of at least 0.995 with those of the full
-photo (largest difference of a feature 0.5, mean of the largest 0.3), at 141 kB a photo; keeping twice the pixels on
-each side gives 0.996 at 576 kB. Photos below 448 px, such as Fruits-360, keep their size, and their features are equal.
+(``docs/scale/pixels_trial.py``): the features of a stored photo have a cosine of at least 0.995 with those of the full
+photo, at 141 kB a photo. The largest difference of a feature is 0.5, the mean of the largest 0.3. Keeping twice the
+pixels on each side gives 0.996 at 576 kB. Photos below 448 px, such as Fruits-360, keep their size, and
+their features are equal.
 """
 
 from __future__ import annotations

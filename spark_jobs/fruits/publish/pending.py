@@ -26,6 +26,7 @@ class PublicationCounts:
     outdated: int  # of these, those with a stale projection
     orphans: int  # images without row or features that still have rows of any PCA model
     others: int  # images with rows of PCA models other than this one and the one before it
+    of_run: int  # images that this run loaded
     runs: list[str]  # that computed the missing features
 
 
@@ -34,12 +35,14 @@ _SCHEMA = pa.schema(
     [
         *schemas.required(image_id=pa.string()),
         *((name, pa.string()) for name in (*_IMAGE_COLUMNS, "features_content", "features_run")),
-        *schemas.required(present=pa.bool_(), missing=pa.bool_(), orphan=pa.bool_()),
+        *schemas.required(present=pa.bool_(), missing=pa.bool_(), unpublished=pa.bool_(), orphan=pa.bool_()),
     ]
 )
 
 
-def find_pending(run: job_run.Run, pca_id: str, previous: str | None) -> tuple[align.AlignedRows, PublicationCounts]:
+def find_pending(
+    run: job_run.Run, pca_id: str, published: Sequence[str]
+) -> tuple[align.AlignedRows, PublicationCounts]:
     """Align images, features and pca once, without reading pixels or vectors.
 
     Equal totals alone would hide swapped rows. Content and run identify a version of features: a run that is planned
@@ -48,12 +51,12 @@ def find_pending(run: job_run.Run, pca_id: str, previous: str | None) -> tuple[a
     Args:
         run: The run, with its database and model.
         pca_id: The PCA model to publish.
-        previous: The PCA model that was published before it and is kept.
+        published: The PCA models that were published, the current one first.
 
     Returns:
         A row for each image id: `label`, `source_key`, `image_run`, the content and run of its features
         (`features_content`, `features_run`), and whether it is among the counts `features` (`present`), `missing` and
-        `orphans` (`orphan`); and the counts.
+        `orphans` (`orphan`), or `unpublished`: the current PCA model has no projection of it; and the counts.
     """
     spark, database = run.spark, run.arguments.database
     sides = (
@@ -65,21 +68,30 @@ def find_pending(run: job_run.Run, pca_id: str, previous: str | None) -> tuple[a
             spark, f"{database}.pca", pca_id="pca_id", pca_content="content_sha256", pca_run="features_run_id"
         ),
     )
-    retained = [name for name in (pca_id, previous) if name]
-    classify = partial(_classify, model_id=run.arguments.model_id, pca_id=pca_id, retained=retained)
+    classify = partial(
+        _classify,
+        model_id=run.arguments.model_id,
+        pca_id=pca_id,
+        current=next(iter(published), None),
+        retained=[pca_id, *[name for name in published if name != pca_id][:1]],
+        run_id=run.arguments.run_id,
+    )
     rows, tally = align.align(spark, sides, classify, _SCHEMA)
     return rows, PublicationCounts(**tally.counts, runs=sorted(tally.runs))
 
 
-def _classify(rows: pa.Table, model_id: str, pca_id: str, retained: Sequence[str]) -> tuple[pa.Table, align.Tally]:
-    """Find what a PCA model lacks, given features of a model, and rows of PCA models that are not `retained`."""
-    images = _group(rows, model_id, pca_id, retained)
+def _classify(
+    rows: pa.Table, model_id: str, pca_id: str, current: str | None, retained: Sequence[str], run_id: str
+) -> tuple[pa.Table, align.Tally]:
+    """Find what a PCA model and the `current` one lack, and rows of PCA models that are not `retained`."""
+    images = _group(rows, model_id, pca_id, current, retained)
     has_image, has_features = (align.is_not_null(images[name]) for name in ("image_content", "features_content"))
     present = align.equals(images["image_content"], images["features_content"])
-    is_projected = align.equals(images["pca_content"], images["features_content"]) & align.equals(
-        images["pca_run"], images["features_run"]
+    missing, unpublished = (
+        present & ~align.equals(images[f"{side}_content"], images["features_content"])
+        | present & ~align.equals(images[f"{side}_run"], images["features_run"])
+        for side in ("pca", "current")
     )
-    missing = present & ~is_projected
     orphan = (np.asarray(images["pca_rows"]) > 0) & ~present
     counts = align.count_flags(
         images=has_image,
@@ -90,21 +102,26 @@ def _classify(rows: pa.Table, model_id: str, pca_id: str, retained: Sequence[str
         outdated=missing & align.is_not_null(images["pca_run"]),
         orphans=orphan,
         others=np.asarray(images["other_rows"]) > 0,
+        of_run=align.equals(images["image_run"], run_id),
     )
     runs = frozenset(images["features_run"].filter(missing).to_pylist())
-    flagged = align.with_flags(images, _SCHEMA, present=present, missing=missing, orphan=orphan)
+    flagged = align.with_flags(
+        images, _SCHEMA, present=present, missing=missing, unpublished=unpublished, orphan=orphan
+    )
     return flagged, align.Tally(counts, runs)
 
 
-def _group(rows: pa.Table, model_id: str, pca_id: str, retained: Sequence[str]) -> pa.Table:
+def _group(rows: pa.Table, model_id: str, pca_id: str, current: str | None, retained: Sequence[str]) -> pa.Table:
     """Group the rows by image: its columns, those of the features and pca in question, and counts of rows of pca."""
     of_model, of_pca = align.equals(rows["model_id"], model_id), align.equals(rows["pca_id"], pca_id)
+    of_current = align.equals(rows["pca_id"], current or "")
     in_pca = align.is_not_null(rows["pca_id"])
     return align.group_by_image(
         rows["image_id"],
         {name: rows[name] for name in ("image_content", *_IMAGE_COLUMNS)}
         | {name: align.null_unless(of_model, rows[name]) for name in ("features_content", "features_run")}
-        | {name: align.null_unless(of_pca, rows[name]) for name in ("pca_content", "pca_run")},
+        | {name: align.null_unless(of_pca, rows[name]) for name in ("pca_content", "pca_run")}
+        | {f"current_{name}": align.null_unless(of_current, rows[f"pca_{name}"]) for name in ("content", "run")},
         {
             "pca_rows": in_pca.astype(np.int64),
             "other_rows": (in_pca & ~align.is_in(rows["pca_id"], retained)).astype(np.int64),

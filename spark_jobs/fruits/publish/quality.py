@@ -29,11 +29,14 @@ class Check:
 class Facts:
     """Facts for the gate: counts by key over the whole tables, and measurements of the rows to publish.
 
-    The run that projected a row measured it, so published rows are not read again.
+    The run that projected a row measured it, so published rows are not read again. In a long history, the photos of one
+    run hardly change a share of all photos. Facts that end in `_of_run` or `_of_new` judge them by themselves.
     """
 
     images: int
     rejects: int
+    images_of_run: int  # loaded by this run
+    rejects_of_run: int  # first rejected by this run
     images_without_features: int  # of this model and of their current content
     features_without_image: int
     features_without_pca: int  # features that could not be projected
@@ -43,27 +46,40 @@ class Facts:
     smallest_norm: float | None  # Euclidean norm of features projected in this run; None if there were none
     largest_norm: float | None
     explained_variance: float  # share of the variance of all images that the PCA model explains
+    projected: int  # features projected in this run
+    explained_variance_of_new: float | None  # share of their variance; None without any
     agreement_features: float | None  # 1-NN label agreement by raw features; None without labels to compare
     agreement_pca: float | None
     judged_photos: int  # that the agreement was measured on
+    agreement_of_new: float | None = None  # 1-NN label agreement by PCA of photos that are not published yet
+    judged_new_photos: int = 0
 
     @property
     def reject_rate(self) -> float:
         """The share of the listed objects that are not images."""
-        listed = self.images + self.rejects
-        return self.rejects / listed if listed else 0.0
+        return _share(self.rejects, self.images)
+
+    @property
+    def reject_rate_of_run(self) -> float:
+        """The share of the objects of this run that are not images."""
+        return _share(self.rejects_of_run, self.images_of_run)
+
+
+def _share(rejects: int, images: int) -> float:
+    return rejects / (rejects + images) if rejects else 0.0
 
 
 @dataclass(frozen=True)
 class Limits:
     """Limits of the gate."""
 
-    reject_rate: float = 0.2  # of all listed objects
+    reject_rate: float = 0.2  # of all listed objects, and of those of the run
+    judged_rejects: int = 5  # with fewer rejects, the rate of a run is chance and not judged
     smallest_norm: float = 1e-3  # a vector of zeros says nothing about its photo
     largest_norm: float = 6 * 1280**0.5  # ReLU6 ends at 6, so 6 * sqrt(1280) = 214.7 is the maximum
     explained_variance: float = 0.2
     agreement: float | None = None  # None with random weights, which only demonstrate the pipeline
-    judged_photos: int = 100  # with fewer photos, agreement is chance and only reported
+    judged_photos: int = 100  # with fewer photos, agreement is chance and only reported; so is the variance of new ones
 
 
 def gate(facts: Facts, limits: Limits) -> dict[str, Check]:
@@ -83,16 +99,23 @@ def gate(facts: Facts, limits: Limits) -> dict[str, Check]:
     checks = {name: Check(count == 0, count, 0) for name, count in defects.items()}
     checks["images"] = Check(facts.images >= 2, facts.images, 2)
     checks["reject_rate"] = _at_most(facts.reject_rate, limits.reject_rate)
+    if facts.rejects_of_run >= limits.judged_rejects:
+        checks["reject_rate_of_run"] = _at_most(facts.reject_rate_of_run, limits.reject_rate)
     checks["explained_variance"] = _at_least(facts.explained_variance, limits.explained_variance)
+    if facts.explained_variance_of_new is not None and facts.projected >= limits.judged_photos:
+        checks["explained_variance_of_new"] = _at_least(facts.explained_variance_of_new, limits.explained_variance)
     if facts.smallest_norm is not None:
         checks["smallest_norm"] = _at_least(facts.smallest_norm, limits.smallest_norm)
     if facts.largest_norm is not None:
         checks["largest_norm"] = _at_most(facts.largest_norm, limits.largest_norm)
-    if limits.agreement is not None and facts.judged_photos >= limits.judged_photos:
-        for name in ("agreement_features", "agreement_pca"):
-            agreement = getattr(facts, name)
-            if agreement is not None:
-                checks[name] = _at_least(agreement, limits.agreement)
+    for name, photos in {
+        "agreement_features": facts.judged_photos,
+        "agreement_pca": facts.judged_photos,
+        "agreement_of_new": facts.judged_new_photos,
+    }.items():
+        agreement = getattr(facts, name)
+        if limits.agreement is not None and agreement is not None and photos >= limits.judged_photos:
+            checks[name] = _at_least(agreement, limits.agreement)
     return checks
 
 
@@ -110,7 +133,10 @@ def to_json(checks: dict[str, Check]) -> dict[str, dict[str, Any]]:
 
 
 def neighbour_agreement(
-    vectors: npt.NDArray[np.float32], labels: Sequence[str], sequences: Sequence[str]
+    vectors: npt.NDArray[np.float32],
+    labels: Sequence[str],
+    sequences: Sequence[str],
+    selected: Sequence[bool] | None = None,
 ) -> tuple[float | None, int]:
     """Measure how often a photo's nearest neighbour has the same label.
 
@@ -121,9 +147,10 @@ def neighbour_agreement(
         vectors: (n, d) float32; memory holds n² distances.
         labels: n labels.
         sequences: n sequences (`keys.sequence`).
+        selected: n flags: judge these photos, by the neighbours among all; None judges all.
 
     Returns:
-        The share in [0, 1] over photos whose label has another photo, and the number of these; None if there are
+        The share in [0, 1] over judged photos whose label has another photo, and the number of these; None if there are
         none, or only a single label.
     """
     if len(set(labels)) < 2:
@@ -136,6 +163,7 @@ def neighbour_agreement(
     alone = own.sum(axis=1) == same_label.sum(axis=1)
     own[alone] = np.eye(len(label), dtype=bool)[alone]
     judged = np.any(same_label & ~own, axis=1)
+    judged &= selected is None or np.asarray(selected, dtype=bool)
     if not judged.any():
         return None, 0
     points = vectors.astype(np.float64)

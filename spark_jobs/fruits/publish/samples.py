@@ -6,6 +6,7 @@ few new images changes few of them. Only their vectors and pixels are read, from
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,19 +26,21 @@ from fruits.publish import export, quality
 
 ROWS = 2_000
 SHOWN = 600
+NEW_ROWS = 1_000
 _FEW = 50
-_COLUMNS = ("image_id", "label", "source_key", "image_run", "features_content", "features_run")
+_COLUMNS = ("image_id", "label", "source_key", "image_run", "features_content", "features_run", "unpublished")
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The images of the sample, by image id.
+    """The images of the sample by image id, then unpublished images beside it.
 
     Attributes:
         table: The rows for the table `samples`; only the first `SHOWN` have a thumbnail.
-        features: Their features, (n, d) float32.
+        features: The features of the sample and of the images beside it, (n, d) float32.
         labels: n labels, None for an image without label.
         sequences: n rotation sequences (`keys.sequence`).
+        unpublished: n flags: whether the published PCA model lacks the image.
         is_stored: Whether the table `samples` holds exactly these rows.
     """
 
@@ -45,24 +48,36 @@ class Samples:
     features: npt.NDArray[np.float32]
     labels: list[str | None]
     sequences: list[str]
+    unpublished: list[bool]
     is_stored: bool
 
-    def agreement(self, fitted: Pca) -> tuple[float | None, float | None, int]:
-        """Measure 1-NN label agreement by raw features and by PCA, and count the photos that it is measured on."""
+    def agreement(self, fitted: Pca) -> dict[str, Any]:
+        """Measure 1-NN label agreement, as `quality.Facts`: of the sample, and of unpublished images by PCA."""
         labelled = [i for i, label in enumerate(self.labels) if label is not None]
         if not labelled:
-            return None, None, 0
-        vectors = self.features[labelled]
+            return {}
+        vectors, sampled = self.features[labelled], bisect_left(labelled, len(self.table))
         labels = [str(self.labels[i]) for i in labelled]
         sequences = [self.sequences[i] for i in labelled]
-        by_features, judged_photos = quality.neighbour_agreement(vectors, labels, sequences)
-        by_pca, _ = quality.neighbour_agreement(fitted.project(vectors), labels, sequences)
-        return by_features, by_pca, judged_photos
+        sample = labels[:sampled], sequences[:sampled]
+        projected = fitted.project(vectors)
+        by_features, judged_photos = quality.neighbour_agreement(vectors[:sampled], *sample)
+        by_pca, _ = quality.neighbour_agreement(projected[:sampled], *sample)
+        unpublished = [self.unpublished[i] for i in labelled]
+        of_new, judged_new = quality.neighbour_agreement(projected, labels, sequences, unpublished)
+        return {
+            "agreement_features": by_features,
+            "agreement_pca": by_pca,
+            "judged_photos": judged_photos,
+            "agreement_of_new": of_new,
+            "judged_new_photos": judged_new,
+        }
 
     def write_shown(self, fitted: Pca, uri: str) -> None:
         """Write the report's sample: the first two components and thumbnails."""
-        shown, labels = self.table.slice(0, SHOWN), pa.array(self.labels[:SHOWN], pa.string())
-        projected = fitted.project(self.features[:SHOWN])
+        shown = self.table.slice(0, SHOWN)
+        labels = pa.array(self.labels[: len(shown)], pa.string())
+        projected = fitted.project(self.features[: len(shown)])
         # With k = 1 there is no second component: the scatter is a line.
         second = projected[:, 1] if fitted.k > 1 else np.zeros(len(projected), np.float32)
         columns = [shown["image_id"], labels, pa.array(projected[:, 0]), pa.array(second), shown["thumbnail"]]
@@ -80,16 +95,19 @@ def draw(run: job_run.Run, rows: align.AlignedRows, model_id: str) -> Samples:
 
     Args:
         run: The run, with its database.
-        rows: The rows of `pending.find_pending`; the sample is drawn from those that are `present`.
+        rows: The rows of `pending.find_pending`; the sample is drawn from those that are `present`, and the images
+            beside it from those that are `unpublished`, so that a small share of all images is judged, too.
         model_id: The model whose features to read.
     """
     drawn = rows.collect(_COLUMNS, "present", limit=ROWS)
-    stored = _read_stored(run, model_id)
-    lacking = [row for row in drawn if _version(row) not in stored]
-    stored |= _read_features(run, model_id, lacking)
+    ids = {row.image_id for row in drawn}
+    new = rows.collect(_COLUMNS, "unpublished", limit=NEW_ROWS)
+    all_drawn = [*drawn, *(row for row in new if row.image_id not in ids)]
+    kept = _read_stored(run, model_id)
+    stored = kept | _read_features(run, model_id, [row for row in all_drawn if _version(row) not in kept])
     unseen = [row for row in drawn[:SHOWN] if stored[_version(row)][1] is None]
     thumbnails = _read_thumbnails(run, unseen)
-    vectors = [stored[_version(row)][0] for row in drawn]
+    vectors = [stored[_version(row)][0] for row in all_drawn]
     features = np.stack(vectors) if vectors else np.zeros((0, 0), np.float32)
     pictures = [thumbnails.get(row.image_id, stored[_version(row)][1]) for row in drawn]
     table = pa.Table.from_arrays(
@@ -98,7 +116,7 @@ def draw(run: job_run.Run, rows: align.AlignedRows, model_id: str) -> Samples:
             pa.array([model_id] * len(drawn), pa.string()),
             pa.array([row.features_content for row in drawn], pa.string()),
             pa.array([row.features_run for row in drawn], pa.string()),
-            to_list_column(features) if vectors else pa.array([], pa.list_(pa.float32())),
+            to_list_column(features[: len(drawn)]) if vectors else pa.array([], pa.list_(pa.float32())),
             pa.array(pictures, pa.binary()),
         ],
         schema=schemas.SAMPLES,
@@ -106,9 +124,10 @@ def draw(run: job_run.Run, rows: align.AlignedRows, model_id: str) -> Samples:
     return Samples(
         table=table,
         features=features,
-        labels=[row.label for row in drawn],
-        sequences=[keys.sequence(row.source_key) for row in drawn],
-        is_stored=not lacking and not unseen and len(stored) == len(drawn),
+        labels=[row.label for row in all_drawn],
+        sequences=[keys.sequence(row.source_key) for row in all_drawn],
+        unpublished=[row.unpublished for row in all_drawn],
+        is_stored=not unseen and kept.keys() == {_version(row) for row in drawn},
     )
 
 

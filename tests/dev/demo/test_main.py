@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import signal
+import socket
 
 import pytest
 from fruits_airflow.config.errors import ResidencyError
 
 from dev.demo import __main__ as entry
+from dev.demo.account import AccountFailed
 from dev.demo.airflow_api import AirflowFailed
 from dev.demo.preflight import CannotStart, read_options
 
@@ -48,10 +50,33 @@ def test_each_end_has_its_status_and_its_line(monkeypatch, capsys, error, status
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_each_way_to_end_a_demo_interrupts_it_and_stops_its_processes(monkeypatch, number):
     stopped = []
+    monkeypatch.setattr(entry, "read_options", lambda _environ: read_options({}))
+    monkeypatch.setattr(entry, "_convert", lambda *_: {})
     monkeypatch.setattr(entry.Processes, "stop", lambda _processes: stopped.append(True))
     monkeypatch.setattr(entry, "_run", lambda *_: signal.raise_signal(number))
     assert entry.main() == 130
     assert stopped == [True]
+
+
+def _refuse_weights(*_):
+    raise AccountFailed("w.h5: not a Keras weights file")
+
+
+def test_a_refused_demo_keeps_the_results_of_the_one_before(tmp_path, monkeypatch, capsys):
+    (tmp_path / "run.json").write_text("{}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(entry, "read_options", lambda _environ: read_options({"AWS_PORT": str(port)}))
+        assert entry.main() == 2
+    monkeypatch.setattr(entry, "read_options", lambda _environ: read_options({}))
+    monkeypatch.setattr(entry, "make_model", _refuse_weights)
+    assert entry.main() == 1
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("ERROR")] == [
+        f"ERROR: port {port} is in use or not allowed (Address already in use): choose another with AWS_PORT=…, "
+        "or leave it out for any free one",
+        "ERROR: w.h5: not a Keras weights file",
+    ]
+    assert (tmp_path / "run.json").exists()
 
 
 def test_what_an_earlier_demo_left_is_cleared_but_for_the_lock(tmp_path):

@@ -14,9 +14,9 @@ from fruits_airflow.aws.clients import PATIENT, SINGLE_ATTEMPT, emr_client
 from fruits_airflow.config.errors import ClusterLost, CostCeilingExceeded
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr import clusters
+from fruits_airflow.emr.announced_requests import CREATED_ID
 from fruits_airflow.emr.clusters import LIVE_STATES, RunKey, tag_value
 from fruits_airflow.runs.run_context import RunContext
-from fruits_airflow.storage.idempotency import CREATED_ID
 
 from tests.local_aws.server import until
 from tests.plugins.doubles import ClosingServer, Double
@@ -40,7 +40,7 @@ def test_retry_after_lost_reply_finds_the_same_cluster(run: RunContext) -> None:
         run.client.run_job_flow(**request)
         raise ReadTimeoutError(endpoint_url="emr")
 
-    lifecycle = replace(run.desk, single_attempt_client=Double(run.client, run_job_flow=lost))
+    lifecycle = replace(run.lifecycle, single_attempt_client=Double(run.client, run_job_flow=lost))
 
     cluster = lifecycle.find_or_create(run.body)
 
@@ -66,14 +66,16 @@ def test_a_cluster_that_the_listing_does_not_show_yet_is_waited_for(run: RunCont
         job_flow_ids.append(run.client.run_job_flow(**request)["JobFlowId"])
         raise ReadTimeoutError(endpoint_url="emr")
 
-    lifecycle = replace(run.desk, client=hiding(run, 0.5), single_attempt_client=Double(run.client, run_job_flow=lost))
+    lifecycle = replace(
+        run.lifecycle, client=hiding(run, 0.5), single_attempt_client=Double(run.client, run_job_flow=lost)
+    )
     assert [lifecycle.find_or_create(run.body).job_flow_id] == job_flow_ids
     assert live(run) == job_flow_ids
 
 
 def test_a_cluster_whose_id_is_noted_is_not_created_again_while_the_listing_lags(run: RunContext) -> None:
     cluster = run.find_or_create()
-    lifecycle = replace(run.desk, client=hiding(run, 60), consistency_s=0.0)
+    lifecycle = replace(run.lifecycle, client=hiding(run, 60), consistency_s=0.0)
     assert lifecycle.find_or_create(run.body).job_flow_id == cluster.job_flow_id
     assert live(run) == [cluster.job_flow_id]
     assert [ended.job_flow_id for ended in lifecycle.end_all(timeout_s=30)] == [cluster.job_flow_id]
@@ -102,7 +104,7 @@ def test_a_cluster_that_is_announced_while_the_listing_is_read_is_seen(run: RunC
         job_flow_ids.append(run.client.run_job_flow(**run.body())["JobFlowId"])
         return False
 
-    cluster = replace(run.desk, client=looking(run, make, lambda: True)).find()
+    cluster = replace(run.lifecycle, client=looking(run, make, lambda: True)).find()
     assert cluster is not None
     assert [cluster.job_flow_id] == job_flow_ids
 
@@ -110,7 +112,7 @@ def test_a_cluster_that_is_announced_while_the_listing_is_read_is_seen(run: RunC
 def test_a_cluster_is_ended_that_was_seen_once_in_a_listing_that_comes_and_goes(run: RunContext) -> None:
     run.journal.note("run_job_flow")
     job_flow_id = run.client.run_job_flow(**run.body())["JobFlowId"]
-    lifecycle = replace(run.desk, client=looking(run, lambda: False, lambda: True))
+    lifecycle = replace(run.lifecycle, client=looking(run, lambda: False, lambda: True))
     assert [cluster.job_flow_id for cluster in lifecycle.end_all(timeout_s=30)] == [job_flow_id]
 
 
@@ -119,7 +121,7 @@ def test_an_s3_error_does_not_keep_a_listed_cluster_alive(run: RunContext) -> No
         raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "GetObject")
 
     cluster = run.find_or_create()
-    lifecycle = replace(run.desk, journal=Double(run.journal, read=denied))  # type: ignore[arg-type]
+    lifecycle = replace(run.lifecycle, journal=Double(run.journal, read=denied))  # type: ignore[arg-type]
     assert [ended.job_flow_id for ended in lifecycle.end_all(timeout_s=30)] == [cluster.job_flow_id]
 
 
@@ -143,13 +145,13 @@ def denying(run: RunContext) -> Double:
 def test_a_forgotten_cluster_that_tag_conditions_deny_does_not_keep_a_run_from_its_own(run: RunContext) -> None:
     written = datetime.now(UTC) - timedelta(days=1, seconds=1)  # longer ago than a cluster lives
     run.journal.note("run_job_flow", **{CREATED_ID: "j-FORGOTTEN0000"}, at=written.isoformat())
-    lifecycle = replace(run.desk, client=denying(run))
+    lifecycle = replace(run.lifecycle, client=denying(run))
     assert lifecycle.find_or_create(run.body).name == run.identity.name
 
 
 def test_a_cluster_that_may_live_is_not_made_again_because_it_is_denied(run: RunContext) -> None:
     run.journal.note("run_job_flow", **{CREATED_ID: "j-FORGOTTEN0000"})
-    lifecycle = replace(run.desk, client=denying(run))
+    lifecycle = replace(run.lifecycle, client=denying(run))
     with pytest.raises(ClientError, match="AccessDenied"):
         lifecycle.find_or_create(run.body)
     assert live(run) == []
@@ -189,7 +191,7 @@ def ending(run: RunContext, looks: int) -> tuple[Any, list[str]]:
 
 def test_the_next_cluster_is_made_when_the_one_before_has_ended(run: RunContext) -> None:
     client, states = ending(run, looks=3)
-    cluster = replace(run.desk, client=client).find_or_create(run.body)
+    cluster = replace(run.lifecycle, client=client).find_or_create(run.body)
     assert len(states) == 3
     assert live(run) == [cluster.job_flow_id]
 
@@ -202,12 +204,12 @@ def test_a_cluster_that_goes_on_ending_is_left_to_another_attempt(
     run.journal.note("run_job_flow", **{CREATED_ID: "j-ENDING"})
     client, _ = ending(run, looks)
     with pytest.raises(ClusterLost, match="j-ENDING is TERMINATING"):
-        replace(run.desk, client=client).find_or_create(run.body)
+        replace(run.lifecycle, client=client).find_or_create(run.body)
     assert live(run) == []
 
 
 def test_without_an_announced_request_nothing_is_waited_for(run: RunContext) -> None:
-    lifecycle = replace(run.desk, consistency_s=60.0)
+    lifecycle = replace(run.lifecycle, consistency_s=60.0)
     begun = time.monotonic()
     assert lifecycle.find() is None
     assert time.monotonic() - begun < 10
@@ -217,7 +219,7 @@ def test_when_no_reply_and_no_cluster_comes_the_error_is_raised_after_the_window
     def lost(**_: Any) -> Any:
         raise ReadTimeoutError(endpoint_url="emr")
 
-    lifecycle = replace(run.desk, single_attempt_client=Double(run.client, run_job_flow=lost))
+    lifecycle = replace(run.lifecycle, single_attempt_client=Double(run.client, run_job_flow=lost))
     with pytest.raises(ReadTimeoutError):
         lifecycle.find_or_create(run.body)
     assert live(run) == []
@@ -241,7 +243,7 @@ def test_an_extra_cluster_that_cannot_be_ended_now_does_not_keep_the_run_from_it
     first = run.client.run_job_flow(**run.body())["JobFlowId"]
     time.sleep(0.05)
     run.client.run_job_flow(**run.body())
-    cluster = replace(run.desk, client=Double(run.client, terminate_job_flows=lost)).find()
+    cluster = replace(run.lifecycle, client=Double(run.client, terminate_job_flows=lost)).find()
     assert cluster is not None
     assert cluster.job_flow_id == first
 
@@ -250,10 +252,10 @@ def test_two_deployments_with_the_same_run_do_not_see_each_other(
     run: RunContext, make_run: Callable[..., RunContext], account: Settings
 ) -> None:
     other = make_run(settings=replace(account, deployment_id="another"))
-    mine, theirs = (r.desk.find_or_create(r.body) for r in (run, other))
+    mine, theirs = (r.lifecycle.find_or_create(r.body) for r in (run, other))
     assert mine.job_flow_id != theirs.job_flow_id
 
-    run.desk.end_all(timeout_s=30)
+    run.lifecycle.end_all(timeout_s=30)
 
     assert live(run) == []
     assert live(other) == [theirs.job_flow_id]
@@ -264,8 +266,8 @@ def test_a_cluster_of_that_name_without_the_tags_is_left_alone(run: RunContext) 
     body["Tags"] = [tag for tag in body["Tags"] if tag["Key"] != "deployment"]
     stranger = run.client.run_job_flow(**body)["JobFlowId"]
     try:
-        assert run.desk.find() is None
-        run.desk.end_all(timeout_s=30)
+        assert run.lifecycle.find() is None
+        run.lifecycle.end_all(timeout_s=30)
         assert clusters.describe_cluster(run.client, stranger).state in LIVE_STATES
     finally:
         run.client.terminate_job_flows(JobFlowIds=[stranger])
@@ -287,7 +289,7 @@ def test_what_may_be_repeated_is_and_run_job_flow_is_sent_once_even_when_no_repl
 
 
 def test_a_refused_request_is_not_looked_for(run: RunContext) -> None:
-    lifecycle = replace(run.desk, consistency_s=60.0)
+    lifecycle = replace(run.lifecycle, consistency_s=60.0)
     body = {**run.body(), "ServiceRole": "no-such-role"}
     begun = time.monotonic()
     with pytest.raises(ClientError, match="no-such-role"):
@@ -297,14 +299,14 @@ def test_a_refused_request_is_not_looked_for(run: RunContext) -> None:
 
 def test_end_all_watches_until_the_cluster_is_gone(run: RunContext) -> None:
     job_flow_id = run.find_or_create().job_flow_id
-    ended = run.desk.end_all(timeout_s=30)
+    ended = run.lifecycle.end_all(timeout_s=30)
     assert [cluster.job_flow_id for cluster in ended] == [job_flow_id]
     assert clusters.describe_cluster(run.client, job_flow_id).state == "TERMINATED"
 
 
 def test_end_all_says_when_a_cluster_does_not_end(run: RunContext) -> None:
     job_flow_id = run.find_or_create().job_flow_id
-    lifecycle = replace(run.desk, client=Double(run.client, terminate_job_flows=lambda **_: None))
+    lifecycle = replace(run.lifecycle, client=Double(run.client, terminate_job_flows=lambda **_: None))
     with pytest.raises(TimeoutError, match=job_flow_id):
         lifecycle.end_all(timeout_s=0.3)
 
@@ -312,13 +314,13 @@ def test_end_all_says_when_a_cluster_does_not_end(run: RunContext) -> None:
 def test_a_protected_cluster_is_ended_too(run: RunContext) -> None:
     job_flow_id = run.find_or_create().job_flow_id
     run.client.set_termination_protection(JobFlowIds=[job_flow_id], TerminationProtected=True)
-    run.desk.end_all(timeout_s=30)
+    run.lifecycle.end_all(timeout_s=30)
     assert clusters.describe_cluster(run.client, job_flow_id).state == "TERMINATED"
 
 
 def test_an_ended_cluster_is_not_used(run: RunContext) -> None:
     first = run.find_or_create().job_flow_id
-    run.desk.end_all(timeout_s=30)
+    run.lifecycle.end_all(timeout_s=30)
     assert run.find_or_create().job_flow_id != first
 
 
@@ -342,7 +344,7 @@ def test_what_earlier_clusters_of_the_run_cost_shortens_the_deadline_of_the_next
 
 def test_no_cluster_is_made_while_nobody_knows_what_the_earlier_ones_cost(run: RunContext) -> None:
     run.find_or_create()
-    run.desk.end_all(timeout_s=30)
+    run.lifecycle.end_all(timeout_s=30)
     pages = run.client.get_paginator
 
     def silent(name: str) -> Any:

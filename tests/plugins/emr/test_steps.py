@@ -91,7 +91,7 @@ def test_when_no_reply_and_no_step_comes_the_error_is_raised_after_the_window(su
 
 
 def test_a_cluster_that_has_ended_takes_no_step(submitter: StepSubmitter, run: RunContext) -> None:
-    run.desk.end_all(timeout_s=30)
+    run.lifecycle.end_all(timeout_s=30)
     begun = time.monotonic()
     with pytest.raises(ClientError):
         replace(submitter, consistency_s=60.0).find_or_add(bash("true"))

@@ -32,6 +32,7 @@ from fruits_airflow.erasure.verdict import WORK_TASKS, judge_erasure
 from fruits_airflow.locking.database_lock import DatabaseLock
 from fruits_airflow.operators.erasure_plan import ErasurePlanOperator
 from fruits_airflow.report.archive import RunArchive
+from fruits_airflow.runs import failures
 from fruits_airflow.runs.notices import Notice
 from fruits_airflow.runs.publication import Fingerprint, PublicationState, read_state
 from fruits_airflow.runs.run_context import RunContext
@@ -370,7 +371,7 @@ def test_the_verdict_keeps_the_locks_of_a_cluster_that_may_be_alive(
         raise TimeoutError("not seen ended")
 
     notices: list[Notice] = []
-    monkeypatch.setattr(verdict, "notify", lambda _, notice: notices.append(notice))
+    monkeypatch.setattr(failures, "notify", lambda _, notice: notices.append(notice))
     with monkeypatch.context() as patch:
         patch.setattr("fruits_airflow.emr.clusters.ClusterLifecycle.end_all", unseen)
         context = task(ALL_DONE)
@@ -380,7 +381,8 @@ def test_the_verdict_keeps_the_locks_of_a_cluster_that_may_be_alive(
         assert notices == [], "a retry looks again"
         with pytest.raises(TimeoutError):
             judge_erasure(account, task(ALL_DONE))
-    assert [notice.cause for notice in notices] == ["the erasure could not be judged: not seen ended"]
+    causes = [notice.cause for notice in notices]
+    assert causes == ["the erasure could not be judged: a cluster may be alive: not seen ended"]
     assert lock_of(account, "fruits").read() is not None
 
 
@@ -394,7 +396,7 @@ def test_the_verdict_ends_a_cluster_whatever_the_lake_denies(
 
     monkeypatch.setattr(DatabaseLock, "read", denied)
     monkeypatch.setattr(
-        "fruits_airflow.emr.clusters.ClusterLifecycle.end_all", lambda _, timeout_s: timeouts.append(timeout_s)
+        "fruits_airflow.emr.clusters.ClusterLifecycle.end_all", lambda _, timeout_s: timeouts.append(timeout_s) or []
     )
     with pytest.raises(ClientError, match="AccessDenied"):
         judge_erasure(account, task(ALL_DONE))

@@ -218,7 +218,7 @@ def test_a_holder_whose_cluster_is_alive_is_not_gone(make_run: Callable[..., Run
     holder.lake.write("locks/fruits.json", _expired(holder))
     with pytest.raises(LockHeld):
         night.lock("fruits").take(now() + HOUR)
-    holder.desk.end_all(timeout_s=30)
+    holder.lifecycle.end_all(timeout_s=30)
     night.lock("fruits").take(now() + HOUR)
 
 

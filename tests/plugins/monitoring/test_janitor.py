@@ -181,7 +181,7 @@ def test_one_that_refuses_to_end_is_told_and_the_others_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     refusing, other = make_run("manual__refusing"), make_run("manual__other")
-    stays, goes = (run.desk.find_or_create(run.body).job_flow_id for run in (refusing, other))
+    stays, goes = (run.lifecycle.find_or_create(run.body).job_flow_id for run in (refusing, other))
     real = refusing.client.terminate_job_flows
 
     def terminate(**request: Any) -> Any:

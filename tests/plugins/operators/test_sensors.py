@@ -271,7 +271,7 @@ def test_clearing_only_the_failed_wait_makes_a_new_cluster_when_the_old_one_is_g
     context, added = begin(run, does, "exit 1")
     with pytest.raises(AirflowFailException):
         drive(sensor(run), context)
-    run.desk.end_all(timeout_s=30)
+    run.lifecycle.end_all(timeout_s=30)
     does("true")
     drive(sensor(run), context)
     (cluster,) = clusters.find_clusters(run.client, run.identity)
@@ -284,7 +284,7 @@ def test_a_failure_that_nobody_reported_is_tried_again_when_its_cluster_is_gone(
 ) -> None:
     context, added = begin(run, does, "exit 1")
     ended(run.step_submitter(added["job_flow_id"]), added["step_id"])
-    run.desk.end_all(timeout_s=30)
+    run.lifecycle.end_all(timeout_s=30)
     does("true")
     drive(sensor(run), context)
     (cluster,) = clusters.find_clusters(run.client, run.identity)
@@ -294,7 +294,7 @@ def test_a_failure_that_nobody_reported_is_tried_again_when_its_cluster_is_gone(
 def test_a_step_that_is_done_needs_no_cluster(run: RunContext, does: Callable[[str], None]) -> None:
     context, added = begin(run, does, "true")
     ended(run.step_submitter(added["job_flow_id"]), added["step_id"])
-    run.desk.end_all(timeout_s=30)
+    run.lifecycle.end_all(timeout_s=30)
     drive(sensor(run), context)
     assert clusters.find_clusters(run.client, run.identity) == []
 
@@ -534,7 +534,7 @@ def test_a_cluster_is_waited_for_in_its_own_region(run: RunContext) -> None:
         assert clusters.describe_cluster(elsewhere.client, job_flow_id).state in READY_STATES
         assert clusters.find_clusters(run.client, run.identity) == []
     finally:
-        elsewhere.desk.end_all(timeout_s=30)
+        elsewhere.lifecycle.end_all(timeout_s=30)
 
 
 def test_when_airflow_gives_up_the_step_is_cancelled(run: RunContext, does: Callable[[str], None]) -> None:

@@ -31,4 +31,4 @@ def test_without_a_plan_that_can_be_used_a_cluster_is_ended_and_none_is_created(
     with pytest.raises(ConfigError, match="plan has returned no plan that can be used; clear it"):
         unplanned.find_or_create()
     run.find_or_create()
-    assert len(unplanned.desk.end_all(timeout_s=30)) == 1
+    assert len(unplanned.lifecycle.end_all(timeout_s=30)) == 1

@@ -30,7 +30,7 @@ DONE = dict.fromkeys(WORK_TASKS, "success")
 def test_the_page_and_the_record_count_the_same_seconds(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     measure(run)
     run.find_or_create()
-    run.desk.end_all(timeout_s=30)
+    run.lifecycle.end_all(timeout_s=30)
     pages: list[RunRecord] = []
     monkeypatch.setattr(report_task, "write_report", lambda _run, record, _stages: pages.append(record) or b"")
     report_run(run.settings, context_of(run, DONE))
@@ -42,7 +42,7 @@ def test_the_page_and_the_record_count_the_same_seconds(run: RunContext, monkeyp
 
 def test_a_cluster_that_the_listing_does_not_show_yet_is_in_the_record_whole(run: RunContext) -> None:
     cluster = run.find_or_create()
-    run.desk.end_all(timeout_s=30)
+    run.lifecycle.end_all(timeout_s=30)
     blind = replace(run)
     blind.__dict__["client"] = hiding(run, 60)
     record = assemble_record(blind, "nightly", {}, ended=True, whole=True)
@@ -55,7 +55,7 @@ def test_a_run_whose_profile_is_gone_from_the_files_is_recorded_without_its_cost
 ) -> None:
     measure(run)
     cluster = run.find_or_create()
-    run.desk.end_all(timeout_s=30)
+    run.lifecycle.end_all(timeout_s=30)
 
     def gone(name: str) -> Any:
         raise ConfigError(f"profile: {name!r} is not in include/cluster.yaml")

@@ -47,7 +47,7 @@ def test_a_run_whose_cluster_was_lost_goes_on_with_another_and_publishes(
     context["ti"].xcoms["featurize.add"] = AddStepOperator(
         task_id="add", settings=run.settings, stage="featurize"
     ).execute(context)
-    run.desk.end_all(timeout_s=30)
+    run.lifecycle.end_all(timeout_s=30)
     with pytest.raises(AirflowFailException):
         judge_run(run.settings, context)
     assert run.lock("fruits").read() is None

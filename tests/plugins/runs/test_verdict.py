@@ -249,7 +249,7 @@ def test_a_record_with_only_the_id_of_its_cluster_is_written_by_the_last_attempt
 ) -> None:
     measure(run)
     created = run.find_or_create()
-    run.desk.end_all(timeout_s=30)
+    run.lifecycle.end_all(timeout_s=30)
     monkeypatch.setattr(RunContext, "history", throttled)
     context = context_of(run, DONE)
     context["ti"].max_tries = 1

@@ -67,12 +67,8 @@ def test_photos_are_shared_among_cores_that_are_not_there_yet(tmp_path: Path, si
     }
     command = [
         *(NODE_PYTHON.with_name("spark-submit"), "--master", f"local-cluster[{WORKERS},{CORES},1024]"),
-        *(
-            "--driver-class-path",
-            jars,
-            "--py-files",
-            shutil.make_archive(tmp_path / "fruits", "zip", ROOT / "spark_jobs", "fruits"),
-        ),
+        *("--driver-class-path", jars, "--py-files"),
+        shutil.make_archive(str(tmp_path / "fruits"), "zip", ROOT / "spark_jobs", "fruits"),
         *(part for key, value in conf.items() for part in ("--conf", f"{key}={value}")),
         *(ROOT / "spark_jobs" / "load_images.py", "--database", "lake.fruits", "--run-id", "r"),
         *("--run-folder", run_folder, "--input", photos),

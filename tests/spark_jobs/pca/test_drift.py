@@ -39,7 +39,7 @@ def test_the_choice_of_axes_within_a_subspace_makes_no_angle():
     assert drift.largest_angle(axes[:3], mixed) < 1e-5
 
 
-def test_a_basis_explains_of_tonights_images_what_projecting_them_keeps():
+def test_a_pca_model_explains_of_tonights_images_what_projecting_them_keeps():
     first, second = values(200, 1), values(100, 2, stretched=3)
     published = principal_components.choose(spectrum(first), "m", k=3)
     both = np.concatenate([first, second]).astype(np.float64)
@@ -60,7 +60,7 @@ def test_the_same_images_have_not_drifted():
     assert drift.replacement_reason(published, published, measured, LIMITS, None) is None
 
 
-def test_another_kind_of_image_asks_for_a_new_basis():
+def test_another_kind_of_image_asks_for_a_new_pca_model():
     published = principal_components.choose(spectrum(values(200, 1)), "m", k=3)
     tonight = spectrum(values(200, 1), values(800, 2, stretched=6))
     measured = drift.measure(published, tonight)
@@ -83,7 +83,7 @@ MEASURED = Drift(angle_degrees=1.0, explained_variance=0.90, possible_variance=0
         ({"asked": "variance=0.93"}, MEASURED, 0.93, "loses 3.00% of the variance"),
     ],
 )
-def test_each_limit_asks_for_a_new_basis_by_itself(published, measured, variance, reason):
+def test_each_limit_asks_for_a_new_pca_model_by_itself(published, measured, variance, reason):
     fresh = principal_components.choose(spectrum(values(50, 1)), "m", k=3)
     if variance is not None:
         fresh = replace(fresh, asked=f"variance={variance}")
@@ -92,12 +92,12 @@ def test_each_limit_asks_for_a_new_basis_by_itself(published, measured, variance
     assert (new is None) if reason is None else (reason in str(new))
 
 
-def test_the_same_basis_asked_for_in_other_words_stays():
+def test_the_same_pca_model_asked_for_in_other_words_stays():
     fresh = principal_components.choose(spectrum(values(50, 1)), "m", k=3)
     assert drift.replacement_reason(replace(fresh, asked="variance=0.5"), fresh, MEASURED, LIMITS, None) is None
 
 
-def test_more_components_than_last_night_could_carry_ask_for_a_new_basis():
+def test_more_components_than_last_night_could_carry_ask_for_a_new_pca_model():
     few, many = (principal_components.choose(spectrum(values(n, 1)), "m", k=8) for n in (5, 50))
     measured = drift.measure(few, spectrum(values(50, 1)))
     assert "can carry 8" in str(drift.replacement_reason(few, many, measured, Limits(90, 1), None))

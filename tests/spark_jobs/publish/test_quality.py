@@ -9,6 +9,8 @@ from fruits.publish.quality import Facts, Limits, gate, neighbour_agreement, to_
 GOOD = Facts(
     images=10,
     rejects=1,
+    images_of_run=10,
+    rejects_of_run=1,
     images_without_features=0,
     features_without_image=0,
     features_without_pca=0,
@@ -18,9 +20,13 @@ GOOD = Facts(
     smallest_norm=20.0,
     largest_norm=40.0,
     explained_variance=0.95,
+    projected=500,
+    explained_variance_of_new=0.95,
     agreement_features=0.8,
     agreement_pca=0.8,
     judged_photos=500,
+    agreement_of_new=0.8,
+    judged_new_photos=500,
 )
 LIMITS = Limits(agreement=0.5)
 
@@ -51,6 +57,14 @@ def test_a_right_run_passes_every_check():
         ({"agreement_features": 0.35}, "agreement_features"),
         ({"agreement_pca": 0.35}, "agreement_pca"),
         ({"rejects": 3}, "reject_rate"),
+        ({"images": 1000, "images_in_sums": 1000, "rejects": 20, "rejects_of_run": 20}, "reject_rate_of_run"),
+        (
+            {"images_of_run": 0, "rejects": 5, "images": 990, "images_in_sums": 990, "rejects_of_run": 5},
+            "reject_rate_of_run",
+        ),
+        ({"explained_variance_of_new": 0.19}, "explained_variance_of_new"),
+        ({"explained_variance_of_new": float("nan")}, "explained_variance_of_new"),
+        ({"agreement_of_new": 0.35}, "agreement_of_new"),
     ],
 )
 def test_each_defect_fails_its_own_check(change, check):
@@ -59,6 +73,11 @@ def test_each_defect_fails_its_own_check(change, check):
 
 def test_the_reject_rate_is_allowed_up_to_its_limit():
     assert failing(replace(GOOD, rejects=10), replace(LIMITS, reject_rate=0.5)) == []
+
+
+def test_a_night_of_few_photos_is_not_judged_by_itself():
+    few = {"images_of_run": 1, "rejects": 2, "rejects_of_run": 2, "judged_new_photos": 99, "projected": 99}
+    assert failing(replace(GOOD, **few, explained_variance_of_new=0.0, agreement_of_new=0.0)) == []
 
 
 def test_an_empty_run_fails_without_dividing_by_zero():
@@ -103,6 +122,13 @@ def test_agreement_is_reported_and_not_enforced(limits):
 def test_without_labels_or_new_rows_there_is_nothing_to_judge():
     nothing = {"agreement_features": None, "agreement_pca": None, "smallest_norm": None, "largest_norm": None}
     assert failing(replace(GOOD, **nothing)) == []
+
+
+def test_selected_photos_are_judged_by_the_neighbours_among_all():
+    vectors = np.array([[0, 0], [0, 1], [9, 9], [9, 8], [9, 7]], np.float32)
+    labels, sequences = list("aabba"), [""] * 5
+    assert neighbour_agreement(vectors, labels, sequences, [False] * 4 + [True]) == (0.0, 1)
+    assert neighbour_agreement(vectors, labels, sequences, [False] * 5) == (None, 0)
 
 
 def rotations(clear: float) -> tuple[np.ndarray, list[str], list[str]]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
+from fruits_airflow.emr.announced_requests import CREATED_ID, REQUESTS, send_announced
 from fruits_airflow.emr.clusters import find_clusters
 from fruits_airflow.runs.run_context import RunContext
-from fruits_airflow.storage.idempotency import CREATED_ID, REQUESTS, send_announced
 
 from tests.plugins.bash_steps import bash
 from tests.plugins.doubles import Double
@@ -135,16 +135,16 @@ def test_without_its_announcement_nothing_is_sent() -> None:
 @pytest.mark.parametrize("had_its_effect", [False, True])
 def test_a_throttled_cluster_is_made_once_by_the_same_attempt(run: RunContext, had_its_effect: bool) -> None:
     client = throttled_once(run, "run_job_flow", had_its_effect)
-    cluster = replace(run.desk, single_attempt_client=client).find_or_create(run.body)
+    cluster = replace(run.lifecycle, single_attempt_client=client).find_or_create(run.body)
     assert [one.job_flow_id for one in find_clusters(run.client, run.identity)] == [cluster.job_flow_id]
 
 
 @pytest.mark.parametrize("had_its_effect", [False, True])
 def test_a_throttled_step_is_added_once_by_the_same_attempt(run: RunContext, had_its_effect: bool) -> None:
-    desk = run.step_submitter(run.find_or_create().job_flow_id)
+    submitter = run.step_submitter(run.find_or_create().job_flow_id)
     client = throttled_once(run, "add_job_flow_steps", had_its_effect)
-    step = replace(desk, single_attempt_client=client).find_or_add(bash("true"))
-    listed = run.client.list_steps(ClusterId=desk.job_flow_id)["Steps"]
+    step = replace(submitter, single_attempt_client=client).find_or_add(bash("true"))
+    listed = run.client.list_steps(ClusterId=submitter.job_flow_id)["Steps"]
     assert [item["Id"] for item in listed] == [step.step_id]
 
 

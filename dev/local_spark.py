@@ -1,0 +1,32 @@
+"""Spark's settings where there is no cluster: an Iceberg catalog in a folder, and short jobs on few cores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""Of a driver: the second compiler and a parallel collector would take half of all processor time."""
+
+
+def settings(warehouse: Path, python: Path) -> dict[str, str]:
+    """Return Spark's settings for the catalog `lake` in a folder, and for short jobs on few cores.
+
+    Args:
+        warehouse: The folder of the tables.
+        python: The interpreter of driver and workers.
+    """
+    return {
+        "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
+        "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
+        "spark.sql.catalog.lake.type": "hadoop",
+        "spark.sql.catalog.lake.cache-enabled": "false",
+        "spark.sql.catalog.lake.warehouse": str(warehouse),
+        "spark.pyspark.python": str(python),
+        "spark.pyspark.driver.python": str(python),
+        "spark.driver.memory": "2g",
+        "spark.driver.extraJavaOptions": JAVA_OPTIONS,
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.log.level": "WARN",
+    }
