@@ -57,7 +57,8 @@ def test_of_a_hostile_caller_only_the_listed_variables_reach_a_target(tmp_path):
 def test_the_callers_aws_reaches_the_targets_on_an_account_only(goal, more):
     own = {"AWS_PROFILE": "team", "FRUITS_REGION": "eu-west-3"}
     caller = {"PATH": os.environ["PATH"], "DOCKER_HOST": "unix:///run/docker.sock", **own}
-    environ = shown(f"MAKECMDGOALS={goal}", caller=caller)
+    goals = f"--eval=MAKECMDGOALS := {goal}"  # before the Makefile is read
+    environ = shown(goals, caller=caller)
     assert environ.keys() & {*own, "DOCKER_HOST"} == (set() if more is None else own.keys() | more)
 
 
