@@ -17,7 +17,7 @@ $(foreach name,$(filter-out $(COMES_IN) MAKE%,$(.VARIABLES)),$(if $(filter envir
 $(foreach name,$(filter-out $(COMES_IN) $(STACK) $(TEST),$(.VARIABLES)),$(if $(filter command,$(firstword $(origin $(name)))),\
 	$(error $(name)= is no variable of this Makefile; "make help" lists them, in capitals)))
 # A value is data: make expands no `$` in it, and recipes read it as "$$KEY", never as $(KEY).
-$(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(eval override $(name) := $$(value $(name)))))
+$(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 # Java takes the encoding of file names from the locale.
 export LC_ALL := C.UTF-8
 export PYTHONUNBUFFERED := 1

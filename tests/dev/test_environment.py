@@ -9,6 +9,7 @@ import signal
 import subprocess
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -41,11 +42,12 @@ def shown(*arguments: str, caller: dict[str, str]) -> dict[str, str]:
 
 
 def test_of_a_hostile_caller_only_the_listed_variables_reach_a_target(tmp_path):
-    caller = hostile_caller.environment(tmp_path / "home (é) $2")
+    caller = hostile_caller.environment(tmp_path / "home (é)") | {"IMAGES": "photos"}
     environ = shown(caller=caller)
+    assert environ["IMAGES"] == "photos"
     same = {name for name, value in environ.items() if caller.get(name) == value}
     proxies = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"}
-    assert same <= {"PATH", "HOME", "TERM", "JAVA_HOME", *proxies}
+    assert same <= {"PATH", "HOME", "TERM", "JAVA_HOME", *proxies, "IMAGES"}
     constant = {"LC_ALL", "NO_PROXY", "no_proxy", "PYTHONUNBUFFERED", "UV_PYTHON_PREFERENCE"}
     of_make = {"PWD", "SHLVL", "_", "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}
     assert environ.keys() <= same | constant | of_make
@@ -55,7 +57,8 @@ def test_of_a_hostile_caller_only_the_listed_variables_reach_a_target(tmp_path):
 def test_the_callers_aws_reaches_the_targets_on_an_account_only(goal, more):
     own = {"AWS_PROFILE": "team", "FRUITS_REGION": "eu-west-3"}
     caller = {"PATH": os.environ["PATH"], "DOCKER_HOST": "unix:///run/docker.sock", **own}
-    environ = shown(f"MAKECMDGOALS={goal}", caller=caller)
+    goals = f"--eval=MAKECMDGOALS := {goal}"  # before the Makefile is read
+    environ = shown(goals, caller=caller)
     assert environ.keys() & {*own, "DOCKER_HOST"} == (set() if more is None else own.keys() | more)
 
 
@@ -81,6 +84,48 @@ def test_each_parameter_of_a_recipe_is_named_in_a_line_of_help_and_read_by_the_s
     assert set(re.findall(r"\$\$\{?([A-Z][A-Z_]*)", text)) - {"PWD", "HOME", "JAVA_HOME"} <= offered
     recipes = "\n".join(line for line in text.splitlines() if line.startswith("\t"))
     assert {name for name in offered if re.search(rf"(?<!\$\(if )\$\({name}\)", recipes)} == set()
+
+
+@pytest.mark.parametrize("character", [":", '"', "\\", "\n"])
+def test_a_clone_whose_path_cannot_work_is_refused_with_the_character(tmp_path, character):
+    clone = tmp_path / f"my{character}clone"
+    clone.mkdir()
+    done = subprocess.run([ROOT / "dev" / "check_machine.sh"], cwd=clone, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    named = {"\n": "$'\\n'"}.get(character, character)
+    assert re.search(rf"has the character \\?{re.escape(named)}, .*: move the clone", done.stderr)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_without_a_passwd_entry_is_refused():
+    done = subprocess.run([ROOT / "dev" / "check_machine.sh"], user=54321, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("ERROR: user id 54321 has no entry in /etc/passwd")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_set_up_checks_the_machine_before_anything_else():
+    done = make("-n", "-B", "setup", caller={"PATH": os.environ["PATH"]})
+    assert done.stdout.splitlines()[0] == "dev/check_machine.sh"
+
+
+def test_of_the_callers_home_a_process_gets_the_weights_only(tmp_path):
+    (tmp_path / ".cache" / "ready").mkdir(parents=True)
+    (tmp_path / ".cache" / "ready" / "java_home").write_text("/opt/a java\n")
+    home = tmp_path / "home (é)"
+    caller = hostile_caller.environment(home) | {"IMAGES": "~/my photos", "OUT": "a/~/b"}
+    caller = {name: caller[name] for name in ("PATH", "HOME", "IMAGES", "OUT")}
+    for _ in range(2):  # the second as if it were started by the first
+        done = subprocess.run(
+            [ROOT / "dev" / "launch.sh", "env", "-0"], cwd=tmp_path, env=caller, stdout=-1, check=True
+        )
+        environ = dict(variable.split("=", 1) for variable in done.stdout.decode().rstrip("\0").split("\0"))
+        assert environ["JAVA_HOME"] == "/opt/a java"
+        assert environ["HOME"] == str(tmp_path / ".cache" / "home")
+        assert (environ["IMAGES"], environ["OUT"]) == (f"{home}/my photos", "a/~/b")
+        (kept,) = Path(environ["HOME"]).rglob("*.*")
+        assert (kept / "models").resolve() == home / ".keras" / "models"
+        caller = environ
 
 
 @pytest.mark.spark

@@ -59,3 +59,12 @@ def test_no_way_to_the_jars_is_said_with_the_resolvers_words_and_the_remedy(tmp_
     monkeypatch.setattr("sys.argv", ["fetch_jars.py", "--folder", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"(?s)UNRESOLVED.*ERROR: .*put these jars into .*thing-1\.0\.jar"):
         fetch_jars.main()
+
+
+def test_java_is_told_the_proxies_of_the_environment():
+    proxies = {"https": "http://user:word@proxy.example:8080", "http": "http://proxy.example", "no": "localhost"}
+    assert fetch_jars._proxy_options(proxies).split() == [
+        *("-Dhttp.proxyHost=proxy.example", "-Dhttp.proxyPort=80"),
+        *("-Dhttps.proxyHost=proxy.example", "-Dhttps.proxyPort=8080"),
+    ]
+    assert fetch_jars._proxy_options({}) == ""
