@@ -29,7 +29,7 @@ def summary(run: Mapping[str, Any], files: Iterable[Path]) -> str:
         ("volume", _volume(run["bytes"])),
         ("quality", _quality(run["quality"])),
         ("seconds", _seconds(run["seconds"])),
-        ("cost on AWS", _cost(run["cost"])),
+        ("cost on AWS", _cost(run["cost"]) + ("; simulated, nothing was billed" if run.get("simulated") else "")),
         *(("look at" if first else "", str(path)) for first, path in _first(files)),
     ]
     return "\n".join(f"  {name:<12} {text}" for name, text in rows)

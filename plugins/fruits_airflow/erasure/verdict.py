@@ -17,6 +17,7 @@ from fruits_airflow.erasure.tasks import has_receipt, remove_notes
 from fruits_airflow.runs.failures import is_lock_timeout
 from fruits_airflow.runs.notices import Anchor, Notice, is_last_attempt, notify
 from fruits_airflow.runs.run_context import RunContext
+from fruits_airflow.runs.run_status import failed_task, list_unfinished
 from fruits_airflow.storage.lake import erasure_key
 from fruits_airflow.storage.run_notes import LAST_FAILURE
 
@@ -49,13 +50,14 @@ def judge_erasure(settings: Settings, context: Context) -> None:
     except Exception as error:
         if is_last_attempt(context):
             run = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
-            notify(settings, Notice("red-run", run, f"the erasure could not be judged: {error}", None))
+            notify(settings, Notice("red-run", run, f"the erasure could not be judged: {error}", None, "verdict"))
         raise
 
 
 def _judge(settings: Settings, context: Context) -> None:
     run = RunContext.of(context, settings)
-    problems = _unfinished_tasks(context)
+    states = _task_states(context)
+    problems = list_unfinished(states)
     locks = locks_of(run)
     try:
         # First: a run that is cleared from now on keeps the locks that it asks for.
@@ -67,16 +69,16 @@ def _judge(settings: Settings, context: Context) -> None:
     if not problems and not has_receipt(run.lake, run.identity.run_id):
         problems.append("no receipt is written: was a task marked as success?")
     if problems:
-        _fail(run, problems)
+        _fail(run, problems, failed_task(states))
     remove_notes(run.lake, run.identity.run_id)
     log.info("erased: %s", run.lake.uri(erasure_key(run.identity.run_id, "receipt.json")))
 
 
-def _unfinished_tasks(context: Context) -> list[str]:
+def _task_states(context: Context) -> dict[str, str]:
     ti = context["ti"]
     by_run: Any = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(WORK_TASKS), run_ids=[ti.run_id])
     states = by_run.get(ti.run_id, {})
-    return [f"{task} is {states.get(task)}" for task in WORK_TASKS if str(states.get(task)) != "success"]
+    return {task: str(states.get(task)) for task in WORK_TASKS}
 
 
 def _end_clusters(run: RunContext) -> None:
@@ -88,7 +90,7 @@ def _end_clusters(run: RunContext) -> None:
         log.warning("%d clusters were alive after terminate_cluster, and are ended", leftovers)
 
 
-def _fail(run: RunContext, problems: list[str]) -> None:
+def _fail(run: RunContext, problems: list[str], task: str) -> None:
     """Send a notice of what is not erased, and fail with it."""
     anchor: Anchor = "red-run"
     if failure := run.journal.read(LAST_FAILURE):
@@ -98,5 +100,5 @@ def _fail(run: RunContext, problems: list[str]) -> None:
         elif str(failure["cause"]).startswith(ErasureRefused.__name__):
             anchor = "refused"
     cause = f"not everything is erased: {'; '.join(problems)}; clear what failed"
-    notify(run.settings, Notice(anchor, run.identity, cause, run.cost_so_far()))
+    notify(run.settings, Notice(anchor, run.identity, cause, run.cost_so_far(), task))
     raise AirflowFailException(cause)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferralTimeout
 
-from fruits_airflow.config.errors import ClusterLost, FruitsError, LockHeld
+from fruits_airflow.config.errors import FruitsError, LockHeld, Retryable
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.runs.notices import is_last_attempt
 from fruits_airflow.runs.run_context import RunContext
@@ -51,12 +51,12 @@ def record_failure(
         unrecorded: Exceptions that are no failure, or are recorded elsewhere.
 
     Raises:
-        ClusterLost: Unchanged; a retry creates a new cluster.
+        Retryable: Unchanged; a retry creates a new cluster or adds the step again.
         AirflowFailException: Any other `FruitsError`, see `fail_without_retry`.
         Exception: Any other, unchanged.
     """
     try:
-        with fail_without_retry(passes=(ClusterLost, *unrecorded)):
+        with fail_without_retry(passes=(Retryable, *unrecorded)):
             yield
     except unrecorded:
         raise
