@@ -38,19 +38,10 @@ def explain(step: Step, logs: Mapping[str, Sequence[str]]) -> StepExit:
     status = statuses[-1] if statuses else None
     error = next((line for line in reversed(logs.get("stderr", [])) if line.startswith("ERROR ")), None)
     if status is not None and status > 128:
-        name = _signal_name(status - 128)
-        cause = f"the Spark driver was killed: exit status {status}, {name}"
-        if status - 128 == signal.SIGKILL:
-            cause += ", mostly for lack of memory on the primary node; if it is killed again, raise spark.driver.memory"
-        return StepExit(cause, is_transient=True)
+        name = {number.value: number.name for number in signal.Signals}.get(status - 128, f"signal {status - 128}")
+        advice = ", mostly for lack of memory; killed again? raise spark.driver.memory" if name == "SIGKILL" else ""
+        return StepExit(f"the Spark driver was killed: exit status {status}, {name}{advice}", is_transient=True)
     known = "" if status is None else f" (exit status {status})"
     if error:
         return StepExit(f"{error}{known}", is_transient=_TRANSIENT.search(error) is not None)
     return StepExit(f"{step.reason or 'EMR names no reason'}{known}; see the end of its log", is_transient=False)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow.sdk.exceptions import AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
@@ -17,7 +17,7 @@ from fruits_airflow.erasure.tasks import has_receipt, remove_notes
 from fruits_airflow.runs.failures import is_lock_timeout
 from fruits_airflow.runs.notices import Anchor, Notice, is_last_attempt, notify
 from fruits_airflow.runs.run_context import RunContext
-from fruits_airflow.runs.run_status import failed_task, list_unfinished
+from fruits_airflow.runs.run_status import failed_task, list_unfinished, task_states
 from fruits_airflow.storage.lake import erasure_key
 from fruits_airflow.storage.run_notes import LAST_FAILURE
 
@@ -56,7 +56,7 @@ def judge_erasure(settings: Settings, context: Context) -> None:
 
 def _judge(settings: Settings, context: Context) -> None:
     run = RunContext.of(context, settings)
-    states = _task_states(context)
+    states = task_states(context, WORK_TASKS)
     problems = list_unfinished(states)
     locks = locks_of(run)
     try:
@@ -72,13 +72,6 @@ def _judge(settings: Settings, context: Context) -> None:
         _fail(run, problems, failed_task(states))
     remove_notes(run.lake, run.identity.run_id)
     log.info("erased: %s", run.lake.uri(erasure_key(run.identity.run_id, "receipt.json")))
-
-
-def _task_states(context: Context) -> dict[str, str]:
-    ti = context["ti"]
-    by_run: Any = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(WORK_TASKS), run_ids=[ti.run_id])
-    states = by_run.get(ti.run_id, {})
-    return {task: str(states.get(task)) for task in WORK_TASKS}
 
 
 def _end_clusters(run: RunContext) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fruits_airflow.emr.stage_steps import STAGES
@@ -22,12 +22,12 @@ WORK_TASKS = (
 _FATES = ("loaded", "rejected", "unchanged", "suppressed")
 
 
-def task_states(context: Context) -> dict[str, str | None]:
-    """Return the states of the run's tasks that work; None for a task without a state."""
+def task_states(context: Context, tasks: Sequence[str] = WORK_TASKS) -> dict[str, str | None]:
+    """Return the states of the tasks that work; None for a task without a state."""
     ti: Any = context["ti"]
-    by_run = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(WORK_TASKS), run_ids=[ti.run_id])
+    by_run = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(tasks), run_ids=[ti.run_id])
     states = by_run.get(ti.run_id, {})
-    return {task: None if (state := states.get(task)) is None else str(state) for task in WORK_TASKS}
+    return {task: None if (state := states.get(task)) is None else str(state) for task in tasks}
 
 
 def problems_of(
