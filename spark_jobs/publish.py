@@ -92,7 +92,7 @@ def publish(run: job_run.Run) -> None:
     sample = None
     if all(check.ok for check in checks.values()):
         sample = samples.draw(run, rows, arguments.model_id)
-        facts = replace(facts, **sample.agreement(fitted))
+        facts = replace(facts, **sample.measure(fitted))
         checks = quality.gate(facts, limits)
     failed = sorted(name for name, check in checks.items() if not check.ok)
     metrics = {
@@ -186,16 +186,13 @@ def _measure(projected: pa.Table | DataFrame | None) -> dict[str, Any]:
             wrong_dims=~align.equals(projected["dims"], DIMS),
         )
         norms = pc.min_max(projected["norm"]).as_py()
-        sums = {name: pc.sum(projected[name]).as_py() for name in ("variance", "explained")}
-        return counts | sums | {"smallest_norm": norms["min"], "largest_norm": norms["max"]}
+        return counts | {"smallest_norm": norms["min"], "largest_norm": norms["max"]}
     row = projected.agg(
         F.count("pca").alias("projected"),
         F.count_if(~F.col("finite")).alias("not_finite"),
         F.count_if(F.col("dims") != DIMS).alias("wrong_dims"),
         F.min("norm").alias("smallest_norm"),
         F.max("norm").alias("largest_norm"),
-        F.sum("variance").alias("variance"),
-        F.sum("explained").alias("explained"),
     ).collect()[0]
     return row.asDict()
 
@@ -204,7 +201,6 @@ def _gather_facts(
     run: job_run.Run, counts: PublicationCounts, projected: pa.Table | DataFrame | None, explained: float
 ) -> quality.Facts:
     measured = _measure(projected)
-    variance, explained_part = measured.pop("variance"), measured.pop("explained")
     rejects = f"{run.arguments.database}.rejects"
     return quality.Facts(
         images=counts.images,
@@ -213,11 +209,10 @@ def _gather_facts(
         rejects_of_run=len(Selection(run.spark, rejects, ["image_id"], {"run_id": [run.arguments.run_id]}).read()),
         images_without_features=counts.images_without_features,
         features_without_image=counts.features_without_image,
-        features_without_pca=abs(counts.missing - measured["projected"]),
+        features_without_pca=abs(counts.missing - measured.pop("projected")),
         images_in_sums=gramian_store.image_count(run, run.arguments.model_id),
         **measured,
         explained_variance=explained,
-        explained_variance_of_new=explained_part / variance if variance else None,
         agreement_features=None,
         agreement_pca=None,
         judged_photos=0,

@@ -30,7 +30,7 @@ def summary(run: Mapping[str, Any], files: Iterable[Path]) -> str:
         ("volume", " → ".join(f"{name} {size(run['bytes'].get(name, 0))}" for name in VOLUMES)),
         ("quality", _quality(run["quality"])),
         ("seconds", _seconds(run["seconds"])),
-        ("cost on AWS", _cost(run["cost"])),
+        ("cost on AWS", _cost(run["cost"]) + ("; simulated, nothing was billed" if run.get("simulated") else "")),
         *(("look at" if number == 0 else "", str(path)) for number, path in enumerate(files)),
     ]
     return "\n".join(f"  {name:<12} {text}" for name, text in rows)

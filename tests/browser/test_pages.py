@@ -55,6 +55,7 @@ def test_a_click_leads_from_the_list_to_all_that_is_known_of_the_run(page: Page,
     expect(page.get_by_role("heading", level=1)).to_have_text("Succeeded")
     assert page.locator("h2").all_inner_texts() == [
         "Images",
+        "Logs and tables",
         "Flow",
         "Map of the images",
         "Variance kept",
@@ -65,13 +66,13 @@ def test_a_click_leads_from_the_list_to_all_that_is_known_of_the_run(page: Page,
         "Cost",
         "Cluster and residency",
         "Residency evidence",
-        "Logs and tables",
     ]
+    page.locator("summary", has_text="Residency evidence").click()
     for section, words in {
         "Flow": r"Featurize\s+done\s+21 s",
         "Rejects": "photos/Apple/truncated.jpg",
         "Drift": r"4.2 °\s+15.0 °",
-        "Residency evidence": "buckets › lake bucket › region\\s+eu-west-1",
+        "Residency evidence": r"buckets › lake bucket\s.*region:?\s+eu-west-1",
         "Quality gate": "reject_rate\\s+passed",
     }.items():
         text = page.get_by_role("region", name=section).first.inner_text()
@@ -114,6 +115,38 @@ def test_one_label_of_the_map_can_be_seen_alone(page: Page, runs: Lake) -> None:
         ".map(p => p.getAttribute('aria-label').split(',')[0])"
     )
     assert shown == ["Banana"] * PER_LABEL
+
+
+def test_the_list_is_filtered_compared_and_has_trend_lines(page: Page, runs: Lake) -> None:
+    page.goto(LIST)
+    expect(page.locator(".trends svg")).to_have_count(5)
+    page.get_by_label("State").select_option("Failed")
+    expect(page.locator("tbody tr:visible")).to_have_count(1)
+    expect(page.locator(".trends")).to_be_hidden()  # one run is no line
+    page.get_by_label("State").select_option("all")
+    page.get_by_label("Mode").select_option("demo")
+    expect(page.locator(".runs tbody tr:visible")).to_have_count(1)
+    page.get_by_label("Mode").select_option("all")
+    for run_id in (GOOD, FAILED):
+        page.get_by_label(f"Compare {run_id}").check()
+    rows = page.locator(".compare tr")
+    expect(rows.filter(has_text="State").locator("td")).to_have_text(["Failed", "Succeeded"])
+    expect(rows.filter(has_text="State").locator(".other")).to_have_count(2)
+    expect(page.get_by_label(f"Compare {SECOND}")).to_be_disabled()
+
+
+def test_on_a_phone_the_state_is_on_the_screen_and_nothing_is_wider_than_it(page: Page, runs: Lake) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    for address in (LIST, run_page(GOOD), run_page(FAILED), f"{LIST}runbook"):
+        page.goto(address)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, address
+    page.goto(LIST)
+    expect(page.locator(".runs .pill").first).to_be_in_viewport()
+
+
+def test_a_link_of_a_notice_opens_the_section_of_the_runbook(page: Page, runs: Lake) -> None:
+    page.goto(f"{LIST}runbook#featurize-wait")
+    expect(page.get_by_text("featurize.wait", exact=True)).to_be_in_viewport()
 
 
 def test_a_run_that_goes_on_says_so(page: Page, empty: Lake) -> None:

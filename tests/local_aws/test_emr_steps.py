@@ -26,7 +26,7 @@ def test_its_logs_lie_under_the_log_uri(aws: Server, waiting: str) -> None:
     aws.step_reaches(waiting, step_id, "COMPLETED")
     assert aws.step_log(waiting, step_id, "stdout") == "to-out\n"
     assert aws.step_log(waiting, step_id, "stderr") == "to-err\n"
-    assert "exited with status 0" in aws.step_log(waiting, step_id, "controller")
+    assert "INFO Step succeeded with exitCode 0 and took " in aws.step_log(waiting, step_id, "controller")
 
 
 def test_a_failed_step_says_why_and_where_its_log_is(aws: Server, waiting: str) -> None:
@@ -38,7 +38,7 @@ def test_a_failed_step_says_why_and_where_its_log_is(aws: Server, waiting: str) 
         "Message": "ValueError: no such fruit",
         "LogFile": f"s3://lake/logs/{waiting}/steps/{step_id}/stderr.gz",
     }
-    assert "exited with status 3" in aws.step_log(waiting, step_id, "controller")
+    assert "WARN Step failed with exitCode 3 and took " in aws.step_log(waiting, step_id, "controller")
 
 
 def test_a_program_that_is_not_there_fails_the_step(aws: Server, waiting: str) -> None:

@@ -91,9 +91,11 @@ class SupervisedStep:
                 if self._is_stopped:
                     return None, "cancelled before it was started"
                 self._process = self._start(local.argv, stdout, stderr)
+            started = time.monotonic()
             log(f"INFO ProcessRunner started child process {self._process.pid}")
             status = self._process.wait()
-        log(f"INFO Process exited with status {status}")
+        outcome = "WARN Step failed" if status else "INFO Step succeeded"
+        log(f"{outcome} with exitCode {status} and took {time.monotonic() - started:.0f} seconds")
         return status, ""
 
     def _start(self, argv: list[str], stdout: IO[bytes], stderr: IO[bytes]) -> subprocess.Popen[bytes]:

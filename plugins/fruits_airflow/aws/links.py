@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from airflow.sdk import BaseOperatorLink
 from airflow.sdk.configuration import conf
 from airflow.sdk.execution_time.xcom import XCom
+
+from fruits_airflow.aws.endpoints import is_simulated
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -33,16 +35,19 @@ class StepLogLink(BaseOperatorLink):
         context["ti"].xcom_push(key=cls().xcom_key, value=address)
 
 
+def airflow_address() -> str:
+    """Return the address of Airflow's UI without a slash at its end; empty where `[api] base_url` is not set."""
+    return str(conf.get("api", "base_url", fallback=None) or "").rstrip("/")
+
+
 def step_page_address(job_flow_id: str, step_id: str) -> str:
     """Return the address of the plugin's page of a step's logs (report/web.py)."""
-    base = str(conf.get("api", "base_url", fallback=None) or "").rstrip("/")
-    return f"{base}/fruits-runs/steps/{job_flow_id}/{step_id}"
+    return f"{airflow_address()}/fruits-runs/steps/{job_flow_id}/{step_id}"
 
 
 def console_address(client: S3Client, bucket: str, prefix: str) -> str | None:
     """Return the address of a folder in the console; None where the endpoint is not one of AWS."""
-    host = urlsplit(client.meta.endpoint_url).hostname or ""
-    if not host.endswith((".amazonaws.com", ".amazonaws-eusc.eu", ".amazonaws.eu")):
+    if is_simulated(client):
         return None
     console = _CONSOLES.get(client.meta.partition, _CONSOLES["aws"])
     region = client.meta.region_name

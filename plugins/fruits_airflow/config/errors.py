@@ -39,7 +39,15 @@ class CodeMismatch(FruitsError):
     """An object below code/ does not have the digest in its key."""
 
 
-class ClusterLost(FruitsError):
+class Retryable(FruitsError):
+    """Another attempt of the task may succeed."""
+
+
+class StepLost(Retryable):
+    """A step failed for a transient cause; another attempt may add it again."""
+
+
+class ClusterLost(Retryable):
     """The cluster ended before its work; another attempt may create a new cluster."""
 
 

@@ -27,7 +27,8 @@ TAIL_LINES = 60
 TAIL_BYTES = 1024 * 1024
 MAX_LINE = 10_000
 MAX_LOG_BYTES = 256 * 1024 * 1024  # decompressed; a step may write without end
-STDOUT_WAIT_S = 10.0  # EMR uploads both logs nearly at once, but a step may write only stderr
+STDOUT_WAIT_S = 10.0  # EMR uploads all logs nearly at once, but a step may write only stderr
+_NAMES = ("stdout", "stderr", "controller")
 _SPARK_INFO = re.compile(r"\d\d/\d\d/\d\d \d\d:\d\d:\d\d INFO ")  # Spark's shutdown would fill the tail
 
 
@@ -55,10 +56,10 @@ def show_tails(client: S3Client, cluster: Cluster, step: Step, wait_s: float, po
 def read_tails(
     client: S3Client, log_uri: str, job_flow_id: str, step_id: str, wait_s: float, poll_s: float
 ) -> Mapping[str, list[str]]:
-    """Return the last lines of a step's stdout and stderr, by name.
+    """Return the last lines of a step's stdout, stderr and controller log, by name.
 
-    Wait up to `wait_s` seconds for late logs, but no more than STDOUT_WAIT_S for stdout after stderr. Omit a log that
-    is missing or unreadable: the step's failure is the error, and its log only explains it.
+    Wait up to `wait_s` seconds for late logs, but no more than STDOUT_WAIT_S for the others after stderr. Omit a log
+    that is missing or unreadable: the step's failure is the error, and its log only explains it.
     """
     if not log_uri:
         log.warning("The cluster has no LogUri; no log of %s to show", step_id)
@@ -66,11 +67,11 @@ def read_tails(
     bucket, prefix = step_log_prefix(log_uri, job_flow_id, step_id)
     give_up = time.monotonic() + wait_s
     while True:
-        logs = {name: _tail(client, bucket, prefix + name) for name in ("stdout", "stderr")}
+        logs = {name: _tail(client, bucket, prefix + name) for name in _NAMES}
         tails = {name: lines for name, lines in logs.items() if lines is not None}
         if "stderr" in tails:
             give_up = min(give_up, time.monotonic() + STDOUT_WAIT_S)
-        if len(tails) == 2 or time.monotonic() >= give_up:
+        if len(tails) == len(_NAMES) or time.monotonic() >= give_up:
             return tails
         log.info("Not all logs of %s are below s3://%s/%s yet; trying again", step_id, bucket, prefix)
         time.sleep(min(poll_s, max(0.0, give_up - time.monotonic())))

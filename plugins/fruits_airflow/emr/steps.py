@@ -30,6 +30,7 @@ class Step:
     state: str
     reason: str
     created_at: datetime | None
+    started_at: datetime | None = None
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> Step:
@@ -43,6 +44,7 @@ class Step:
             state=status["State"],
             reason="; ".join(filter(None, parts)),
             created_at=status.get("Timeline", {}).get("CreationDateTime"),
+            started_at=status.get("Timeline", {}).get("StartDateTime"),
         )
 
 

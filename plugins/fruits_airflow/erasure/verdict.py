@@ -15,7 +15,7 @@ from fruits_airflow.erasure.tasks import has_receipt, remove_notes
 from fruits_airflow.runs.failures import is_lock_timeout, notify_unjudged
 from fruits_airflow.runs.notices import Anchor, Notice, notify
 from fruits_airflow.runs.run_context import RunContext
-from fruits_airflow.runs.run_status import task_states
+from fruits_airflow.runs.run_status import failed_task, list_unfinished, task_states
 from fruits_airflow.storage.lake import erasure_key
 from fruits_airflow.storage.run_notes import LAST_FAILURE
 
@@ -48,7 +48,7 @@ def judge_erasure(settings: Settings, context: Context) -> None:
 def _judge(settings: Settings, context: Context) -> None:
     run = RunContext.of(context, settings)
     states = task_states(context, WORK_TASKS)
-    problems = [f"{task} is {state}" for task, state in states.items() if state != "success"]
+    problems = list_unfinished(states)
     locks = locks_of(run)
     try:
         # First: a run that is cleared from now on keeps the locks that it asks for.
@@ -60,12 +60,12 @@ def _judge(settings: Settings, context: Context) -> None:
     if not problems and not has_receipt(run.lake, run.identity.run_id):
         problems.append("no receipt is written: was a task marked as success?")
     if problems:
-        _fail(run, problems)
+        _fail(run, problems, failed_task(states))
     remove_notes(run.lake, run.identity.run_id)
     log.info("erased: %s", run.lake.uri(erasure_key(run.identity.run_id, "receipt.json")))
 
 
-def _fail(run: RunContext, problems: list[str]) -> None:
+def _fail(run: RunContext, problems: list[str], task: str) -> None:
     """Send a notice of what is not erased, and fail with it."""
     anchor: Anchor = "red-run"
     if failure := run.journal.read(LAST_FAILURE):
@@ -75,5 +75,5 @@ def _fail(run: RunContext, problems: list[str]) -> None:
         elif str(failure["cause"]).startswith(ErasureRefused.__name__):
             anchor = "refused"
     cause = f"not everything is erased: {'; '.join(problems)}; clear what failed"
-    notify(run.settings, Notice(anchor, run.identity, cause, run.cost_so_far()))
+    notify(run.settings, Notice(anchor, run.identity, cause, run.cost_so_far(), task))
     raise AirflowFailException(cause)

@@ -85,7 +85,7 @@ def sweep_clusters(settings: Settings, context: Context) -> list[dict[str, Any]]
     alive = [f"{entry['job_flow_id']} does not end" for entry in report if not entry["ended"]]
     if unseen and (alive or is_last_attempt(context)):
         run = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
-        notify(settings, Notice("clusters-unseen", run, "; ".join(unseen), None))
+        notify(settings, Notice("clusters-unseen", run, "; ".join(unseen), None, "end_clusters"))
     if alive:
         raise AirflowFailException("; ".join([*alive, *unseen]))
     if unseen:

@@ -9,7 +9,7 @@ import logging
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from botocore.exceptions import BotoCoreError, ClientError
 from croniter import croniter  # type: ignore[import-untyped]
 
@@ -17,7 +17,7 @@ from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.records.models import RecordError, read_record
-from fruits_airflow.runs.notices import Notice, notify
+from fruits_airflow.runs.notices import NO_RUN, Notice, notify
 from fruits_airflow.runs.publication import Fingerprint, PublicationState, read_state
 from fruits_airflow.runs.run_context import open_lake
 from fruits_airflow.storage.lake import Lake
@@ -37,7 +37,10 @@ def check_publication(settings: Settings, now: datetime | None = None) -> str:
 
     Raises:
         AirflowFailException: There is none, or the state cannot be read; a notice is sent.
+        AirflowSkipException: The setting `schedule` is not set.
     """
+    if settings.schedule is None:
+        raise AirflowSkipException("schedule: not set, so that no run is ever due; set it, and publish_by_hour")
     due = last_due(settings, now or datetime.now(UTC))
     try:
         lake = open_lake(settings)
@@ -77,7 +80,7 @@ def check_schedule(settings: Settings) -> str | None:
 
 
 def _pipeline_run(settings: Settings, begun: Fingerprint | None) -> RunKey:
-    return RunKey(settings.deployment_id, PIPELINE, begun.run_id if begun else "(none)")
+    return RunKey(settings.deployment_id, PIPELINE, begun.run_id if begun else NO_RUN)
 
 
 def _describe(state: PublicationState) -> str:

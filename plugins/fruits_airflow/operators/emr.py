@@ -92,7 +92,7 @@ class TerminateClusterOperator(EmrTerminateJobFlowOperator):
         except (TimeoutError, BotoCoreError, ClientError) as error:
             # A TimeoutError comes after minutes of waiting; other errors mostly disappear with the next attempt.
             if isinstance(error, TimeoutError) or is_last_attempt(context):
-                notice = Notice("cluster-will-not-die", run.identity, str(error), run.cost_so_far())
+                notice = Notice("cluster-will-not-die", run.identity, str(error), run.cost_so_far(), self.task_id)
                 notify(self.settings, notice)
             raise
         self.log.info("%d clusters ended, none is left", len(ended))

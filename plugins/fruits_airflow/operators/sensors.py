@@ -171,6 +171,7 @@ class StepSensor(EmrStepSensor):
 
         Raises:
             AirflowFailException: The step failed, or was cancelled at its deadline.
+            StepLost: The step failed for a transient cause; a retry adds it again.
             ClusterLost: Its cluster ended or is unknown to EMR; a retry continues on a new one.
         """
         _require_known(event)

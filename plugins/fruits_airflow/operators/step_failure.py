@@ -9,8 +9,9 @@ from typing import NoReturn
 from airflow.sdk.exceptions import AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fruits_airflow.config.errors import ClusterLost
+from fruits_airflow.config.errors import ClusterLost, StepLost
 from fruits_airflow.emr.clusters import LIVE_STATES, Cluster
+from fruits_airflow.emr.step_exit import explain
 from fruits_airflow.emr.step_logs import show_tails
 from fruits_airflow.emr.steps import TERMINAL_STATES, Step, describe_step
 from fruits_airflow.runs.run_context import RunContext
@@ -29,16 +30,23 @@ def failure_note(step_id: str) -> str:
 def fail_step(run: RunContext, cluster: Cluster, step: Step) -> NoReturn:
     """Log the end of a failed step's output, and raise its failure.
 
+    A step may be repeated safely. What is transient is tried again once in a run: what fails twice is no accident.
+
     Raises:
         AirflowFailException: The step failed, or its cluster ended on purpose or at its deadline.
+        StepLost: The step failed for a transient cause, for the first time in its run; a retry adds it again.
         ClusterLost: The cluster ended before the step; a retry creates a new one.
     """
     if cluster.state not in LIVE_STATES:
         _fail_with_cluster(run, cluster, step)
     run.journal.note(failure_note(step.step_id), state=step.state, reason=step.reason)
     tails = show_tails(run.lake.client, cluster, step, run.settings.log_wait_s, run.settings.poll_s)
-    errors = [line for line in tails.get("stderr", []) if line.startswith("ERROR ")]
-    raise AirflowFailException(f"step {step.step_id} is {step.state}: {errors[-1] if errors else step.reason}")
+    ended = explain(step, tails)
+    message, retried = f"step {step.step_id} is {step.state}: {ended.cause}", f"retried-{step.name.partition('/')[0]}"
+    if ended.is_transient and run.journal.read(retried) is None:
+        run.journal.note(retried, step_id=step.step_id, cause=ended.cause)
+        raise StepLost(f"{message}; a retry runs it once more")
+    raise AirflowFailException(message)
 
 
 def _fail_with_cluster(run: RunContext, cluster: Cluster, step: Step) -> NoReturn:

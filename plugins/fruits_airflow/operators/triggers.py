@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
@@ -129,7 +130,9 @@ class StepTrigger(_DeadlineTrigger, EmrStepSensorTrigger):
     async def poll(self, client: Any, count: int) -> dict[str, Any] | None:
         """Return the end of the step, or of its cluster."""
         step = Step.of((await client.describe_step(**self.waiter_args))["Step"])
-        self.log.info("Step %s is %s", step.step_id, step.state)
+        seconds = time.time() - step.started_at.timestamp() if step.started_at else 0
+        limit = datetime.fromtimestamp(self.deadline, UTC)
+        self.log.info("Step %s is %s for %.0f s; cancelled at %s", step.step_id, step.state, seconds, limit)
         if step.state in TERMINAL_STATES:
             return {"status": "ended", "state": step.state, "reason": step.reason}
         if count % _CLUSTER_EVERY == _CLUSTER_EVERY - 1:

@@ -75,21 +75,27 @@ def _states(facts: Facts) -> dict[str, StageState]:
     """Return the state of each stage: a job that left its metrics is done, and the run stopped at the next one."""
     has_succeeded = facts.get("state") == "succeeded"
     had_cluster = facts.text("cluster", "id") is not None
-    done = {job: has_succeeded or facts.has_metrics(job) for job in STAGES}
+    tasks = facts.mapping("tasks")  # of a run that goes on
+    done = {job: has_succeeded or facts.has_metrics(job) or tasks.get(f"{job}.wait") == "success" for job in STAGES}
     done["publish"] = facts.get("published") is True
-    done["cluster_start"] = any(done.values()) or bool(facts.number("seconds", "cluster_start"))
+    is_ready = tasks.get("cluster_ready") == "success"
+    done["cluster_start"] = is_ready or any(done.values()) or bool(facts.number("seconds", "cluster_start"))
 
     is_running = facts.get("state") == "running"
     first_undone, later = StageState.STOPPED, StageState.NOT_RUN
     if is_running:
-        first_undone, later = StageState.GOING, StageState.NOT_YET
+        has_failed = "failed" in tasks.values()
+        first_undone, later = StageState.STOPPED if has_failed else StageState.GOING, StageState.NOT_YET
     states = {}
-    is_reached = is_running or had_cluster or any(done.values())
+    is_planned = is_running and tasks.get("plan", "success") == "success"
+    is_reached = is_planned or had_cluster or any(done.values())
     for stage in ("cluster_start", *STAGES):
         states[stage] = StageState.DONE if done[stage] else first_undone if is_reached else later
         is_reached = is_reached and done[stage]
-    has_ended = facts.text("cluster", "state") in ENDED_STATES
-    states["terminate"] = StageState.DONE if has_ended else StageState.UNSEEN if had_cluster else later
+    has_ended = facts.text("cluster", "state") in ENDED_STATES or tasks.get("terminate_cluster") == "success"
+    is_ending = tasks.get("terminate_cluster") == "running"
+    end = StageState.GOING if is_ending else StageState.UNSEEN if had_cluster and not is_running else later
+    states["terminate"] = StageState.DONE if has_ended else end
     return states
 
 

@@ -17,8 +17,8 @@ from fruits_airflow.report.units import clipped, number
 MAX_POINTS = 600  # more would neither be legible nor a page that opens at once
 ASPECT = 1.6  # width to height of the plot
 THUMBNAIL = 3.4  # width of a thumbnail in percent of the plot's width
-COLOURS = 7  # style.css has as many: Okabe and Ito's palette, made for colour-blind readers
-SHAPES = 6  # coprime with COLOURS where both turn at once: 42 labels differ in colour or shape
+COLOURS = 31  # style.css has as many; the first seven are Okabe and Ito's, made for colour-blind readers
+SHAPES = 6  # coprime with COLOURS where both turn at once: 186 labels differ in colour or shape
 MAX_LABEL = 100  # characters; the page says each label some four times
 NO_LABEL = "no label"
 PICTURES = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG\r\n\x1a\n", "image/png"))

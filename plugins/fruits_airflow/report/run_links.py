@@ -42,15 +42,17 @@ def run_links(settings: Settings, client: S3Client, airflow: str, dag_id: str, f
     run_id = facts.text("run_id") or ""
     in_airflow = f"{airflow}dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
     yield Link("DAG run", run_id, in_airflow)
-    for stage in STAGES:
+    yield Link("Log of the plan", "task plan", f"{in_airflow}/tasks/plan")
+    had_cluster = facts.text("cluster", "id") is not None
+    for stage in STAGES if had_cluster else ():
         yield Link(f"Log of {NAMES[stage]}", f"task {stage}.wait", f"{in_airflow}/tasks/{stage}.wait")
 
     def folder(title: str, prefix: str) -> Link:
         address = console_address(client, settings.lake_bucket, prefix)
         return Link(title, f"s3://{settings.lake_bucket}/{prefix}", address, is_external=True)
 
-    if cluster := facts.text("cluster", "id"):
-        yield folder("Cluster’s logs", f"logs/{cluster}/")
+    if had_cluster:
+        yield folder("Cluster’s logs", f"logs/{facts.text('cluster', 'id')}/")
     yield folder("Run’s folder", run_key(run_id) + "/")
     database = settings.demo_database if facts.text("mode") == "demo" else settings.database
     yield Link("Tables", f"{database}: images, rejects, features, pca, pca_models")

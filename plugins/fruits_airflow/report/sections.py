@@ -207,7 +207,7 @@ def residency(facts: Facts) -> tuple[bool | None, str]:
 def unended_cluster(facts: Facts) -> str | None:
     """Return a warning when the run had a cluster whose end was not seen."""
     cluster, state = facts.text("cluster", "id"), facts.text("cluster", "state")
-    if cluster is None or state in ENDED_STATES:
+    if cluster is None or state in ENDED_STATES or facts.get("state") == "running":
         return None
     seen = f"was last seen {state}" if state else "was not seen ending"
     return f"Cluster {cluster} {seen}. Check that it is terminated: until then it costs money."

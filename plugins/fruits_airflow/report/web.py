@@ -32,8 +32,10 @@ from fruits_airflow.config.errors import ConfigError
 from fruits_airflow.config.settings import Settings, load_settings
 from fruits_airflow.report.archive import MAX_REQUESTS, RunArchive
 from fruits_airflow.report.facts import Facts
+from fruits_airflow.report.live_run import read_live
 from fruits_airflow.report.page import Navigation, render, render_template
 from fruits_airflow.report.run_links import run_links
+from fruits_airflow.report.runbook_page import render_runbook
 from fruits_airflow.report.runs_page import record_of, render_runs
 from fruits_airflow.report.step_page import render_step
 
@@ -87,6 +89,8 @@ def show_run(run_id: str, dag_id: str | None = None) -> Response:
             HTTPStatus.NOT_FOUND, "The lake holds nothing of such a run. Perhaps it has not planned yet."
         )
     record = record_of(stored, None if stored.has_record else _airflow_states([run_id]).get(run_id))
+    if record.get("state") == "running":
+        record = {**record, **read_live(archive, PIPELINE, run_id)}
     navigation = Navigation(
         home="../../plugin/fruits-runs" if dag_id else "../",
         script="../page.js",
@@ -106,6 +110,19 @@ def show_step(
     """Show the logs of a step, to which a wait task links."""
     settings, archive = _open()
     return _html(render_step(archive.client, settings.lake_bucket, job_flow_id, step_id))
+
+
+@app.get("/runbook", response_class=HTMLResponse)
+def show_runbook() -> Response:
+    """Show docs/runbook.md, to whose sections notices link.
+
+    Raises:
+        HTTPException: 404 when the file is not deployed.
+    """
+    page = render_runbook()
+    if page is None:
+        raise HTTPException(HTTPStatus.NOT_FOUND, "docs/runbook.md is not deployed beside plugins/.")
+    return _html(page)
 
 
 @app.get("/page.js")

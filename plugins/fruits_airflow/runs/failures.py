@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferralTimeout
 
-from fruits_airflow.config.errors import ClusterLost, FruitsError, LockHeld
+from fruits_airflow.config.errors import FruitsError, LockHeld, Retryable
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.runs.notices import Notice, is_last_attempt, notify
@@ -52,12 +52,12 @@ def record_failure(
         unrecorded: Exceptions that are no failure, or are recorded elsewhere.
 
     Raises:
-        ClusterLost: Unchanged; a retry creates a new cluster.
+        Retryable: Unchanged; a retry creates a new cluster or adds the step again.
         AirflowFailException: Any other `FruitsError`, see `fail_without_retry`.
         Exception: Any other, unchanged.
     """
     try:
-        with fail_without_retry(passes=(ClusterLost, *unrecorded)):
+        with fail_without_retry(passes=(Retryable, *unrecorded)):
             yield
     except unrecorded:
         raise
@@ -91,7 +91,7 @@ def notify_unjudged(
     except Exception as error:
         if is_last_attempt(context):
             run = RunKey(settings.deployment_id, context["dag"].dag_id, context["run_id"])
-            notify(settings, Notice("red-run", run, f"{what} could not be judged: {error}", None))
+            notify(settings, Notice("red-run", run, f"{what} could not be judged: {error}", None, "verdict"))
         raise
 
 

@@ -9,9 +9,12 @@ import html
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
 
 from airflow.sdk import BaseNotifier
 
+from fruits_airflow.aws.links import airflow_address
+from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.errors import LockHeld
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.clusters import RunKey
@@ -33,6 +36,7 @@ HEADLINES: dict[Anchor, str] = {
     "clusters-unseen": "the janitor cannot see whether a cluster has outlived its run",
     "no-publication": "the night is not published",
 }
+NO_RUN = "(none)"
 _TIMEOUT_S = 10
 
 
@@ -43,17 +47,19 @@ class Notice:
     Attributes:
         anchor: The section of docs/runbook.md that says what to do.
         cost_eur: What the run has cost so far; None when that is not known.
+        task: The task whose log says more.
     """
 
     anchor: Anchor
     run: RunKey
     cause: str
     cost_eur: float | None
+    task: str | None = None
 
     @classmethod
     def of_refusal(cls, run: RunKey, reason: str) -> Notice:
         """Build the notice of a run that its plan refused, so that it has cost nothing."""
-        return cls("lock-held" if reason.startswith(LockHeld.__name__) else "refused", run, reason, 0.0)
+        return cls("lock-held" if reason.startswith(LockHeld.__name__) else "refused", run, reason, 0.0, "plan")
 
     @property
     def subject(self) -> str:
@@ -61,9 +67,19 @@ class Notice:
         return f"Fruits! {self.run.deployment_id}: {HEADLINES[self.anchor]}"
 
     @property
-    def runbook(self) -> str:
-        """The section of the runbook."""
-        return f"docs/runbook.md#{self.anchor}"
+    def links(self) -> dict[str, str]:
+        """The addresses of the run, the task's log, the run's page and sections of the runbook, by name."""
+        base, run_id = airflow_address(), self.run.run_id
+        book = f"{base}/fruits-runs/runbook" if base else "docs/runbook.md"
+        runbook = {"what to do": f"{book}#{self.anchor}"}
+        if self.task:
+            runbook["about the task"] = f"{book}#{self.task.replace('.', '-')}"
+        if not base or run_id == NO_RUN:
+            return runbook
+        run = f"{base}/dags/{self.run.dag_id}/runs/{quote(run_id, safe='')}"
+        log = {"log": f"{run}/tasks/{self.task}"} if self.task else {}
+        page = {"page": f"{base}/fruits-runs/runs/{quote(run_id)}"} if self.run.dag_id == PIPELINE else {}
+        return {"run": run} | log | page | runbook
 
     @property
     def text(self) -> str:
@@ -72,10 +88,10 @@ class Notice:
         return "\n".join(
             (
                 self.subject,
-                f"run: {self.run.dag_id} {self.run.run_id}",
+                f"run id: {self.run.dag_id} {self.run.run_id}",
                 f"cause: {self.cause}",
                 f"cost so far: {cost}",
-                f"what to do: {self.runbook}",
+                *(f"{name}: {address}" for name, address in self.links.items()),
             )
         )
 
@@ -140,6 +156,6 @@ def _payload(notice: Notice) -> dict[str, Any]:
         "run_id": notice.run.run_id,
         "cause": notice.cause,
         "cost_eur": notice.cost_eur,
-        "runbook": notice.runbook,
+        "links": notice.links,
         "text": notice.text,
     }

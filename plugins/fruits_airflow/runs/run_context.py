@@ -17,7 +17,7 @@ from airflow.providers.amazon.aws.links.emr import EmrClusterLink
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.aws.clients import SINGLE_ATTEMPT, emr_client, s3_client
-from fruits_airflow.aws.endpoints import CALLED
+from fruits_airflow.aws.endpoints import CALLED, is_simulated
 from fruits_airflow.config.errors import ConfigError, FruitsError
 from fruits_airflow.config.run_parameters import region_of
 from fruits_airflow.config.settings import Settings
@@ -209,7 +209,9 @@ class RunContext:
         return body
 
     def link_cluster(self, context: Context, operator: Any, job_flow_id: str) -> None:
-        """Save what the task's link to the cluster needs."""
+        """Save what the task's link to the cluster in the AWS console needs; an emulator has no console."""
+        if is_simulated(self.client):
+            return
         EmrClusterLink.persist(
             context=context,
             operator=operator,

@@ -23,7 +23,7 @@ _FATES = ("loaded", "rejected", "unchanged", "suppressed")
 
 
 def task_states(context: Context, tasks: Sequence[str] = WORK_TASKS) -> dict[str, str | None]:
-    """Return the states of the run's tasks that work; None for a task without a state."""
+    """Return the states of the tasks that work; None for a task without a state."""
     ti: Any = context["ti"]
     by_run = ti.get_task_states(dag_id=ti.dag_id, task_ids=list(tasks), run_ids=[ti.run_id])
     states = by_run.get(ti.run_id, {})
@@ -44,13 +44,25 @@ def problems_of(
         plan: None when the task `plan` returned nothing.
         failure: The recorded failure that Airflow does not retry.
     """
-    problems = [f"{task} is {state}" for task, state in states.items() if state != "success"]
+    problems = list_unfinished(states)
     if problems and failure:
         problems.insert(0, f"{failure['stage']}: {failure['cause']}")
     publish = stages.get("publish")
     if publish is not None and not publish.published:
         problems.insert(0, f"the quality gate refused: {', '.join(publish.quality.failed) or 'no check named'}")
     return problems or _unproven(stages, plan)
+
+
+def list_unfinished(states: Mapping[str, str | None]) -> list[str]:
+    """List the tasks that did not do their work; those that only follow a failed one are left out."""
+    unfinished = {task: state for task, state in states.items() if state != "success"}
+    causes = {task: state for task, state in unfinished.items() if state != "upstream_failed"}
+    return [f"{task} is {state}" for task, state in (causes or unfinished).items()]
+
+
+def failed_task(states: Mapping[str, str | None]) -> str:
+    """Return the task whose log has the cause: the first that failed; the verdict's when none has."""
+    return next((task for task, state in states.items() if state == "failed"), "verdict")
 
 
 def gate_refused(stages: Mapping[str, StageMetrics]) -> bool:

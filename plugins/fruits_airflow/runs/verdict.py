@@ -24,7 +24,7 @@ from fruits_airflow.runs.publication import PublicationState, Settled, change_st
 from fruits_airflow.runs.record import assemble_record
 from fruits_airflow.runs.report_task import residency_problems, write_report_if_possible
 from fruits_airflow.runs.run_context import PLAN_TASK, RunContext
-from fruits_airflow.runs.run_status import gate_refused, problems_of, task_states
+from fruits_airflow.runs.run_status import failed_task, gate_refused, problems_of, task_states
 from fruits_airflow.storage.run_notes import LAST_FAILURE
 
 if TYPE_CHECKING:
@@ -160,7 +160,8 @@ def _judge(settings: Settings, context: Context, attempt: Attempt) -> None:
     write_record(run.lake, record.model_copy(update={"digests": digests}))
     if problems:
         # Here and not in a callback of the DAG: that would run in the dag-processor, once, if it is up.
-        notify(settings, Notice(facts.anchor, run.identity, record.reason, record.cost.estimate_eur))
+        task = failed_task(facts.states)
+        notify(settings, Notice(facts.anchor, run.identity, record.reason, record.cost.estimate_eur, task))
     if facts.lost_sight:
         raise facts.lost_sight
     if problems:

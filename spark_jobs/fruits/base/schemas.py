@@ -159,13 +159,9 @@ PROJECTION = pa.schema(
         ("pca", pa.list_(pa.float32())),
         *required(dims=pa.int32(), finite=pa.bool_()),
         ("norm", pa.float32()),
-        ("variance", pa.float64()),
-        ("explained", pa.float64()),
     ]
 )
-"""The principal components of an image, NULL when its features cannot be projected, and the checks of its features:
-`variance` is their squared
-distance from the mean of the PCA model, `explained` the part of it that the components keep."""
+"""The principal components of an image, NULL when its features cannot be projected, and the checks of its features."""
 
 PCA_SUMS = table_schema("pca_sums")
 SAMPLES = table_schema("samples")

@@ -15,7 +15,6 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fruits.base import objects, schemas
 from fruits.base.batches import Mapper, to_list_column, to_matrix
@@ -221,17 +220,13 @@ def _project(ids: pa.Array, features: npt.NDArray[np.float32], lengths: npt.NDAr
     usable = finite & (lengths == len(pca.mean))
     clean = np.where(usable[:, None], features, np.float32(0))
     values = pca.project(clean)
-
-    def squares(rows: npt.NDArray[Any]) -> pa.Array:
-        return pa.array(np.einsum("ij,ij->i", rows, rows, dtype=np.float64), pa.float64(), mask=~usable)
-
-    norms = pc.sqrt(squares(clean)).cast(pa.float32())
+    norms = pa.array(np.sqrt(np.einsum("ij,ij->i", clean, clean)), pa.float32(), mask=~usable)
     projected = to_list_column(values)
     if not usable.all():
         projected = pa.array(
             [row if good else None for row, good in zip(projected.to_pylist(), usable, strict=True)],
             pa.list_(pa.float32()),
         )
-    sizes = pa.array(lengths.astype(np.int32))
-    columns = [ids, projected, sizes, pa.array(finite), norms, squares(clean - pca.mean), squares(values)]
-    return pa.record_batch(columns, schema=schemas.PROJECTION)
+    return pa.record_batch(
+        [ids, projected, pa.array(lengths.astype(np.int32)), pa.array(finite), norms], schema=schemas.PROJECTION
+    )

@@ -46,13 +46,13 @@ class Facts:
     smallest_norm: float | None  # Euclidean norm of features projected in this run; None if there were none
     largest_norm: float | None
     explained_variance: float  # share of the variance of all images that the PCA model explains
-    projected: int  # features projected in this run
-    explained_variance_of_new: float | None  # share of their variance; None without any
     agreement_features: float | None  # 1-NN label agreement by raw features; None without labels to compare
     agreement_pca: float | None
     judged_photos: int  # that the agreement was measured on
-    agreement_of_new: float | None = None  # 1-NN label agreement by PCA of photos that are not published yet
+    new_photos: int = 0  # of those that are not published yet, how many are measured
+    explained_variance_of_new: float | None = None  # share of their variance; None without any
     judged_new_photos: int = 0
+    agreement_of_new: float | None = None  # their 1-NN label agreement by PCA
 
     @property
     def reject_rate(self) -> float:
@@ -102,7 +102,7 @@ def gate(facts: Facts, limits: Limits) -> dict[str, Check]:
     if facts.rejects_of_run >= limits.judged_rejects:
         checks["reject_rate_of_run"] = _at_most(facts.reject_rate_of_run, limits.reject_rate)
     checks["explained_variance"] = _at_least(facts.explained_variance, limits.explained_variance)
-    if facts.explained_variance_of_new is not None and facts.projected >= limits.judged_photos:
+    if facts.explained_variance_of_new is not None and facts.new_photos >= limits.judged_photos:
         checks["explained_variance_of_new"] = _at_least(facts.explained_variance_of_new, limits.explained_variance)
     if facts.smallest_norm is not None:
         checks["smallest_norm"] = _at_least(facts.smallest_norm, limits.smallest_norm)

@@ -51,8 +51,14 @@ class Samples:
     unpublished: list[bool]
     is_stored: bool
 
-    def agreement(self, fitted: Pca) -> dict[str, Any]:
-        """Measure 1-NN label agreement, as `quality.Facts`: of the sample, and of unpublished images by PCA."""
+    def measure(self, fitted: Pca) -> dict[str, Any]:
+        """Measure label agreement, and what the PCA explains of unpublished images, as `quality.Facts` has them."""
+        new = self.features[np.asarray(self.unpublished, dtype=bool)]
+        variance = np.square(new - fitted.mean).sum()
+        explained = np.square(fitted.project(new)).sum(dtype=np.float64) / variance if variance else None
+        return {"new_photos": len(new), "explained_variance_of_new": explained} | self._agreement(fitted)
+
+    def _agreement(self, fitted: Pca) -> dict[str, Any]:
         labelled = [i for i, label in enumerate(self.labels) if label is not None]
         if not labelled:
             return {}

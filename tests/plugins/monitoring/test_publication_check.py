@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow.timetables.trigger import CronTriggerTimetable
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.monitoring import publication_check
@@ -39,6 +39,12 @@ def notices(monkeypatch: pytest.MonkeyPatch) -> list[Notice]:
 def test_a_night_that_ended_well_is_fine(account: Settings, lake: Lake, notices: list[Notice], outcome: str) -> None:
     set_state(lake, "fruits", PublicationState(settled=Settled("n1", "2026-01-10T01:40:00+00:00", outcome)))  # type: ignore[arg-type]
     assert check_publication(account, NOW) == "n1"
+    assert notices == []
+
+
+def test_without_a_schedule_the_check_is_skipped_and_says_why(account: Settings, notices: list[Notice]) -> None:
+    with pytest.raises(AirflowSkipException, match="schedule: not set"):
+        check_publication(replace(account, schedule=None), NOW)
     assert notices == []
 
 

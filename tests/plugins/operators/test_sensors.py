@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.providers.amazon.aws.links.emr import EmrClusterLink
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 from botocore.exceptions import ClientError, ReadTimeoutError
 from fruits_airflow.aws.links import StepLogLink
-from fruits_airflow.config.errors import ClusterLost
+from fruits_airflow.config.errors import ClusterLost, StepLost
 from fruits_airflow.emr import clusters
 from fruits_airflow.emr.clusters import LIVE_STATES, READY_STATES, ClusterLifecycle
 from fruits_airflow.emr.steps import StepSubmitter, describe_step
@@ -24,6 +25,7 @@ from fruits_airflow.operators.emr import AddStepOperator, CreateClusterOperator,
 from fruits_airflow.operators.sensors import ClusterReadySensor, StepSensor
 from fruits_airflow.operators.step_failure import cancel_step, fail_step, show_cancelled
 from fruits_airflow.operators.triggers import ClusterReadyTrigger, StepTrigger
+from fruits_airflow.runs import run_context
 from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.storage.run_notes import Journal
 
@@ -192,6 +194,18 @@ def test_killing_the_create_task_needs_no_answer_of_run_job_flow(run: RunContext
     CreateClusterOperator(task_id="create", settings=run.settings).on_kill()
 
 
+def test_on_an_emulator_there_is_no_link_to_the_console_of_aws(
+    run: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked: list[str] = []
+    monkeypatch.setattr(EmrClusterLink, "persist", lambda **link: linked.append(link["job_flow_id"]))
+    run.link_cluster(context_of(run), None, "j-1")
+    assert linked == []
+    monkeypatch.setattr(run_context, "is_simulated", lambda _: False)
+    run.link_cluster(context_of(run), None, "j-1")
+    assert linked == ["j-1"]
+
+
 # the step
 
 
@@ -244,6 +258,31 @@ def test_a_failed_step_fails_the_task_for_good_with_its_own_words(
     assert cause(run) == ("featurize", str(failed.value))
     assert "stdout| out" in caplog.text
     assert "stderr| ERROR WeightsMismatch: other weights" in caplog.text
+
+
+def test_a_killed_driver_is_tried_again_once_and_the_second_time_it_is_the_failure(
+    run: RunContext, does: Callable[[str], None]
+) -> None:
+    context, added = begin(run, does, "kill -9 $$")
+    context["ti"].max_tries = context["ti"].try_number  # one attempt is left
+    with pytest.raises(StepLost, match=r"killed: exit status 137, SIGKILL.*; a retry runs it once more"):
+        drive(sensor(run), context)
+    assert cause(run) is None
+    with pytest.raises(AirflowFailException, match="killed: exit status 137, SIGKILL") as failed:
+        drive(sensor(run), context)
+    assert cause(run) == ("featurize", str(failed.value))
+    assert [state for _, state in steps(run, added["job_flow_id"])] == ["FAILED", "FAILED"]
+
+
+def test_a_killed_driver_that_ends_well_when_it_is_tried_again_ends_the_wait(
+    run: RunContext, does: Callable[[str], None]
+) -> None:
+    context, added = begin(run, does, "kill -9 $$")
+    with pytest.raises(StepLost):
+        drive(sensor(run), context)
+    does("true")
+    drive(sensor(run), context)
+    assert [state for _, state in steps(run, added["job_flow_id"])] == ["FAILED", "COMPLETED"]
 
 
 def test_a_step_that_failed_before_the_wait_began_is_not_tried_again(

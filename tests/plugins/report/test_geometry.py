@@ -210,5 +210,7 @@ def test_the_stylesheet_has_every_colour_and_the_page_every_shape() -> None:
     folder = Path(str(report.__file__)).parent
     css = (folder / "style.css").read_text(encoding="utf-8")
     marks = (folder / "parts" / "marks.html.j2").read_text(encoding="utf-8")
-    assert sorted(set(re.findall(r"\.c(\d+) \{", css))) == [str(i) for i in range(COLOURS)]
+    first = sorted(set(re.findall(r"\.c(\d+) \{", css)))
+    assert [*first, *map(str, range(len(first), COLOURS))] == [str(i) for i in range(COLOURS)]
+    assert css.count(f"{COLOURS}) %}}") == 2, "the loops end at the last colour"
     assert re.findall(r'id="s(\d+)"', marks) == [str(i) for i in range(SHAPES)]

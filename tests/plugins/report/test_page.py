@@ -24,7 +24,7 @@ def test_a_good_run_reads_from_top_to_bottom(page: Page) -> None:
         "The first 3 of 4 components keep 96.0 %",
         "From 2.9 MB of photos to 7.2 kB of vectors: 401 times smaller",
         "1.33 times larger",
-        "reject_rate passed 0.0033 0.2",
+        "reject_rate passed 0.0033 ≤ 0.2",
         "3 PCA components 94.8 %",
         "raw/Pear/half.jpg truncated 3118 bytes short",
         "€0.0431",
@@ -50,9 +50,7 @@ def test_the_page_loads_nothing_and_runs_nothing(page: Page) -> None:
     assert "@import" not in styles
 
 
-@pytest.mark.parametrize(
-    ("origin", "words"), [("path", "from a file"), ("imagenet", "ImageNet, from Keras"), (7, "not known")]
-)
+@pytest.mark.parametrize(("origin", "words"), [("path", "from a file"), ("imagenet", "ImageNet, from Keras")])
 def test_where_the_weights_came_from_is_said_in_words(
     origin: object, words: str, run: dict[str, Any], stages: dict[str, Any]
 ) -> None:
@@ -163,10 +161,8 @@ def test_residency_evidence_is_shown_leaf_by_leaf_and_as_text(run: dict[str, Any
     }
     shown = Page(render(run, {}, None, evidence))
     for words in (
-        "buckets › raw bucket › region eu-west-1",
-        "raw bucket › public no",
-        "endpoints › 1 › host s3.eu-west-1.amazonaws.com",
-        "endpoints › 1 › calls 7",
+        "buckets › raw bucket region eu-west-1 public no",
+        "endpoints › 1 host s3.eu-west-1.amazonaws.com calls 7",
         "zones a, b",
         f"{HOSTILE} {HOSTILE}",
     ):

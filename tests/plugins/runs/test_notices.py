@@ -75,6 +75,23 @@ def test_a_notice_has_run_cause_cost_and_the_runbooks_section() -> None:
     assert "cost so far: unknown" in replace(NOTICE, cost_eur=None).text
 
 
+def test_a_notice_links_to_run_log_page_and_runbook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.org/")
+    run = RunKey("prod", "fruits_pipeline", "manual__2026-11-21T10:30:00+00:00")
+    links = replace(NOTICE, run=run, task="featurize.wait").links
+    in_airflow = "https://airflow.example.org/dags/fruits_pipeline/runs/manual__2026-11-21T10%3A30%3A00%2B00%3A00"
+    assert links == {
+        "run": in_airflow,
+        "log": f"{in_airflow}/tasks/featurize.wait",
+        "page": "https://airflow.example.org/fruits-runs/runs/manual__2026-11-21T10%3A30%3A00%2B00%3A00",
+        "what to do": "https://airflow.example.org/fruits-runs/runbook#red-run",
+        "about the task": "https://airflow.example.org/fruits-runs/runbook#featurize-wait",
+    }
+    assert all(address in replace(NOTICE, run=run, task="featurize.wait").text for address in links.values())
+    nobody = replace(NOTICE, run=replace(run, run_id="(none)"), anchor="no-publication")
+    assert nobody.links == {"what to do": "https://airflow.example.org/fruits-runs/runbook#no-publication"}
+
+
 def test_a_refusal_for_a_lock_leads_to_the_section_on_locks() -> None:
     assert Notice.of_refusal(NOTICE.run, "LockHeld: fruits is locked by x").anchor == "lock-held"
     assert Notice.of_refusal(NOTICE.run, "CostCeilingExceeded: too dear").anchor == "refused"
@@ -98,7 +115,8 @@ def test_a_webhook_gets_json(settings: Settings, web: Any, monkeypatch: pytest.M
     assert path.rstrip("/") == "/hook"
     assert body["event"] == "red-run"
     assert body["cause"] == NOTICE.cause, "the words of a step are data, not a template"
-    assert (body["run_id"], body["cost_eur"], body["runbook"]) == ("n1", 0.42, "docs/runbook.md#red-run")
+    assert (body["run_id"], body["cost_eur"]) == ("n1", 0.42)
+    assert body["links"] == {"what to do": "docs/runbook.md#red-run"}
 
 
 def test_slack_gets_a_message(settings: Settings, web: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from fruits_airflow.runs.publication import PublicationState, read_state
 from fruits_airflow.runs.record import blank_record
 from fruits_airflow.runs.report_task import report_run
 from fruits_airflow.runs.run_context import RunContext
-from fruits_airflow.runs.run_status import WORK_TASKS, problems_of
+from fruits_airflow.runs.run_status import WORK_TASKS, failed_task, problems_of
 from fruits_airflow.runs.verdict import judge_run
 from fruits_airflow.storage.lake import Lake, run_key
 
@@ -75,12 +75,18 @@ def test_no_task_may_be_anything_but_done(run_plan: RunPlan, task: str, state: s
     assert problems_of({**DONE, task: state}, parsed(), run_plan) == [f"{task} is {state}"]
 
 
+def test_the_task_whose_log_has_the_cause_is_the_first_that_failed() -> None:
+    states = {**DONE, "featurize.wait": "failed", "reduce_pca.add": "upstream_failed"}
+    assert failed_task(states) == "featurize.wait"
+    assert failed_task(DONE) == "verdict"
+
+
 def test_the_cause_comes_before_its_consequences(run_plan: RunPlan) -> None:
     failure = {"stage": "featurize", "cause": "ERROR WeightsMismatch: x"}
     problems = problems_of(
         {**DONE, "featurize.wait": "failed", "publish.wait": "upstream_failed"}, {}, run_plan, failure
     )
-    assert problems[0] == "featurize: ERROR WeightsMismatch: x"
+    assert problems == ["featurize: ERROR WeightsMismatch: x", "featurize.wait is failed"], "not what only followed"
     problems = problems_of({**DONE, "publish.wait": "failed"}, parsed({"publish": REFUSED}), run_plan, failure)
     assert problems[0].startswith("the quality gate refused: reject_rate")
 

@@ -20,7 +20,7 @@ GOOD = Facts(
     smallest_norm=20.0,
     largest_norm=40.0,
     explained_variance=0.95,
-    projected=500,
+    new_photos=500,
     explained_variance_of_new=0.95,
     agreement_features=0.8,
     agreement_pca=0.8,
@@ -76,7 +76,7 @@ def test_the_reject_rate_is_allowed_up_to_its_limit():
 
 
 def test_a_night_of_few_photos_is_not_judged_by_itself():
-    few = {"images_of_run": 1, "rejects": 2, "rejects_of_run": 2, "judged_new_photos": 99, "projected": 99}
+    few = {"images_of_run": 1, "rejects": 2, "rejects_of_run": 2, "judged_new_photos": 99, "new_photos": 99}
     assert failing(replace(GOOD, **few, explained_variance_of_new=0.0, agreement_of_new=0.0)) == []
 
 
