@@ -117,6 +117,14 @@ def test_every_service_that_stays_is_started_again_and_has_a_health_check(servic
             assert "healthcheck" in service or name == "pod", name
 
 
+def test_a_busy_machine_may_start_the_services_for_as_long_as_up_waits(services):
+    seconds = re.search(r"UP_SECONDS:-(\d+)", STACK.read_text())
+    for name, service in services.items():
+        if "healthcheck" in service:
+            period = service["healthcheck"]["start_period"]
+            assert int(period.removesuffix("m")) * 60 > int(seconds[1]), name
+
+
 def test_no_service_gets_more_rights_than_it_needs(services):
     for name, service in services.items():
         assert not service.get("privileged"), name
