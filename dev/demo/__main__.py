@@ -34,7 +34,7 @@ from dev.demo.airflow_api import AirflowFailed
 from dev.demo.drawing import draw_fruits
 from dev.demo.preflight import CannotStart, DemoOptions, check_space, free_port, lock_folder, read_options
 from dev.demo.processes import ProcessEnded, Processes, end_leftovers
-from dev.demo.progress import ENDED, ConsoleReporter, SparkProgress, failed_tasks, watch_run
+from dev.demo.progress import ENDED, ConsoleReporter, failed_tasks, watch_run
 from dev.demo.summary import summary
 from ops.stack import settings_of
 
@@ -90,7 +90,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 def _demo(options: DemoOptions) -> None:
     end_leftovers(FOLDER)
-    ports = [free_port(options.airflow_port, "AIRFLOW_PORT"), free_port(options.aws_port, "AWS_PORT"), free_port(0, "")]
+    ports = [free_port(options.airflow_port, "AIRFLOW_PORT"), free_port(options.aws_port, "AWS_PORT")]
     reporter = ConsoleReporter()
     model = _convert(options, reporter)
     _clear(FOLDER)  # after all that can refuse this demo: the results of the one before are kept until then
@@ -107,10 +107,10 @@ def _demo(options: DemoOptions) -> None:
 def _run(
     options: DemoOptions, ports: list[int], model: dict[str, Any], processes: Processes, reporter: ConsoleReporter
 ) -> None:
-    airflow_port, aws_port, ui_port = ports
+    airflow_port, aws_port = ports
     print(f"\nFruits! demo: every process is on this machine, AWS ({options.region}) is played by local_aws.\n")
 
-    local_aws = _local_aws(aws_port, ui_port, _steps_python(options))
+    local_aws = _local_aws(aws_port, _steps_python(options))
     account = start_account(processes, local_aws, _base_env(), options.region)
     reporter.log("AWS emulator", f"ready on {account.endpoint}")
     if _steps_python(options) == SPARK_PYTHON:
@@ -138,7 +138,7 @@ def _run(
     conf = {**options.conf, "input_prefix": PREFIX}
     airflow.trigger(PIPELINE, run_id, conf)
     reporter.log("run", f"{run_id} triggered")
-    state = watch_run(airflow, PIPELINE, run_id, reporter, SparkProgress(f"http://127.0.0.1:{ui_port}"))
+    state = watch_run(airflow, PIPELINE, run_id, reporter)
     run = _fetch_results(account, stack, run_id)
     try:
         if state != "success":
@@ -231,13 +231,13 @@ def _steps_python(options: DemoOptions) -> Path:
     return SPARK_PYTHON if options.conf.get("engine") == "tensorflow" else NODE_PYTHON
 
 
-def _local_aws(port: int, ui_port: int, python: Path) -> list[str | Path]:
+def _local_aws(port: int, python: Path) -> list[str | Path]:
     java = os.environ.get("JAVA_HOME")
     return [
         sys.executable,
         *("-m", "local_aws"),
         *("--port", str(port)),
-        *("--ui-port", str(ui_port)),
+        *("--ui-port", "0"),
         *("--state-dir", FOLDER / "aws"),
         *("--spark-python", python),
         *("--jars-dir", REPOSITORY / ".cache" / "jars"),

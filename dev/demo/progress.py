@@ -14,7 +14,6 @@ from dev.demo.airflow_api import AirflowApi
 POLL_SECONDS = 0.7
 ENDED = ("success", "failed")
 UNREPORTED = frozenset({None, "none", "scheduled", "queued", "restarting"})
-STAGE_LINES_EVERY_SECONDS = 3.0
 
 
 class ConsoleReporter:
@@ -39,8 +38,8 @@ class ConsoleReporter:
         print(f"{strong[0]}  !!!!  {text}  {strong[1]}", flush=True)
 
 
-def watch_run(airflow: AirflowApi, dag_id: str, run_id: str, reporter: ConsoleReporter, spark: SparkProgress) -> str:
-    """Report each change of a task and the progress of Spark until the run ends; return its state.
+def watch_run(airflow: AirflowApi, dag_id: str, run_id: str, reporter: ConsoleReporter) -> str:
+    """Report each change of a task until the run ends; return its state.
 
     A request without an answer is repeated, since a busy machine may be slow.
     """
@@ -53,8 +52,6 @@ def watch_run(airflow: AirflowApi, dag_id: str, run_id: str, reporter: ConsoleRe
                     continue
                 reported[task["task_id"]] = task["state"]
                 reporter.log(task["task_id"], _describe(task))
-            if line := spark.line():
-                reporter.log("  spark", line)
             if state in ENDED:
                 return state
         time.sleep(POLL_SECONDS)
@@ -64,47 +61,6 @@ def failed_tasks(airflow: AirflowApi, dag_id: str, run_id: str) -> list[dict[str
     """Return the failed task instances, in the order in which they started."""
     failed = [task for task in airflow.task_instances(dag_id, run_id) if task["state"] == "failed"]
     return sorted(failed, key=_start)
-
-
-class SparkProgress:
-    """The running application's stages, from the driver's own REST API.
-
-    Args:
-        url: URL of the Spark UI, which answers during a step only.
-    """
-
-    def __init__(self, url: str) -> None:
-        self._client = httpx.Client(base_url=f"{url}/api/v1", timeout=2)
-        self._last = ""
-        self._reported_at = 0.0
-
-    def line(self) -> str | None:
-        """Return a line about the active stages when it says something new, at most every few seconds."""
-        if time.monotonic() - self._reported_at < STAGE_LINES_EVERY_SECONDS:
-            return None
-        line = self._read()
-        if not line or line == self._last:
-            return None
-        self._last, self._reported_at = line, time.monotonic()
-        return line
-
-    def _read(self) -> str | None:
-        try:
-            (application, *_) = self._client.get("/applications").raise_for_status().json()
-            stages = (
-                self._client.get(f"/applications/{application['id']}/stages", params={"status": "active"})
-                .raise_for_status()
-                .json()
-            )
-        except (httpx.HTTPError, ValueError):
-            # No driver is up, or it is ending.
-            return None
-        # A stage's own name is a place in Spark's code.
-        return "; ".join(
-            f"{application['name']}, stage {stage['stageId']}: "
-            f"{stage['numCompleteTasks']} of {stage['numTasks']} tasks done"
-            for stage in stages[:2]
-        )
 
 
 def _start(task: dict[str, Any]) -> str:

@@ -34,18 +34,18 @@ def read_live(archive: RunArchive, dag_id: str, run_id: str) -> dict[str, Any]:
         return record
     total = (datetime.now(UTC) - datetime.fromisoformat(plan["planned_at"])).total_seconds()
     return record | {
-        "mode": plan["mode"],
-        "region": plan["region"],
+        "mode": plan.get("mode"),
+        "region": plan.get("region"),
         "cluster": {"id": results.get("create_cluster")},
-        "images": plan["images"],
-        "bytes": {"input": plan["input_bytes"]},
-        "features": {name: plan[name] for name in ("engine", "weights", "model_id")},
-        "seconds": {"total": total, "left": _seconds_left(archive, plan["mode"], total)},
-        "cost": {"forecast_eur": plan["forecast_eur"], "ceiling_eur": plan["max_cost_eur"]},
+        "images": plan.get("images"),
+        "bytes": {"input": plan.get("input_bytes")},
+        "features": {name: plan.get(name) for name in ("engine", "weights", "model_id")},
+        "seconds": {"total": total, "left": _seconds_left(archive, plan.get("mode"), total)},
+        "cost": {"forecast_eur": plan.get("forecast_eur"), "ceiling_eur": plan.get("max_cost_eur")},
     }
 
 
-def _seconds_left(archive: RunArchive, mode: str, total: float) -> float | None:
+def _seconds_left(archive: RunArchive, mode: object, total: float) -> float | None:
     records = [run.record for run in archive.records(archive.run_ids()[:RUNS_COMPARED]) if run.record]
     totals = [record.seconds.total for record in records if record.state == "succeeded" and record.mode == mode]
     return max(0.0, statistics.median(totals) - total) if totals else None

@@ -90,5 +90,5 @@ def test_what_an_earlier_demo_left_is_cleared_but_for_the_lock(tmp_path):
 @pytest.mark.parametrize(("environ", "environment"), [({}, ".venv-node"), ({"ENGINE": "tensorflow"}, ".venv-spark")])
 def test_steps_run_in_the_python_of_a_node_unless_the_engine_needs_tensorflow(environ, environment):
     python = entry._steps_python(read_options(environ))
-    command = entry._local_aws(1, 2, python)
+    command = entry._local_aws(1, python)
     assert command[command.index("--spark-python") + 1] == entry.REPOSITORY / environment / "bin" / "python"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from dev.demo.progress import SparkProgress, failed_tasks, watch_run
+from dev.demo.progress import failed_tasks, watch_run
 
 DONE = {"task_id": "plan", "state": "success", "start_date": "1", "duration": 1.25, "try_number": 1}
 AGAIN = {"task_id": "report", "state": "failed", "start_date": "3", "duration": 2.0, "try_number": 2}
@@ -38,8 +38,7 @@ def _at_once(monkeypatch):
 
 def test_each_change_of_a_task_is_reported_once_in_the_order_of_their_starts():
     run = Scripted([WAITING, DONE], [WAITING, DEFERRED, DONE], None, [AGAIN, DEFERRED, DONE])
-    # Nothing answers as Spark: between steps that is so, too.
-    assert watch_run(run, "dag", "run", run, SparkProgress("http://127.0.0.1:1")) == "failed"
+    assert watch_run(run, "dag", "run", run) == "failed"
     assert run.lines == [("plan", "success  1.2 s"), ("wait", "deferred"), ("report", "failed  2.0 s  attempt 2")]
 
 

@@ -1,0 +1,90 @@
+"""What the page of a run that goes on reads from Airflow's database (tried against a real one by the demo)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fruits_airflow.records.models import RunRecord, StageSeconds
+from fruits_airflow.report import live_run
+from fruits_airflow.report.archive import RunArchive, StoredRun
+
+PLAN = {
+    "planned_at": (datetime.now(UTC) - timedelta(seconds=60)).isoformat(),
+    "mode": "demo",
+    "region": "eu-west-1",
+    "images": {"seen": 60, "new": 20, "unchanged": 40, "removed": 0},
+    "input_bytes": 1000,
+    "engine": "litert",
+    "weights": "path",
+    "model_id": "m",
+    "forecast_eur": 0.1,
+    "max_cost_eur": 5.0,
+}
+
+
+class Session:
+    def __init__(self, tasks: Mapping[str, str | None], xcoms: Mapping[str, Any]) -> None:
+        self.tasks, self.xcoms = tasks, xcoms
+
+    def execute(self, _query: Any) -> Any:
+        return SimpleNamespace(tuples=lambda: SimpleNamespace(all=lambda: list(self.tasks.items())))
+
+    def scalars(self, _query: Any) -> Any:
+        return [SimpleNamespace(task_id=task, value=value) for task, value in self.xcoms.items()]
+
+
+class Archive(RunArchive):
+    def __init__(self, *totals: float) -> None:
+        self.totals = totals
+
+    def run_ids(self) -> list[str]:
+        return [str(total) for total in self.totals]
+
+    def records(self, run_ids: Any) -> list[StoredRun]:
+        record = RunRecord(state="succeeded", mode="demo")
+        seconds = [StageSeconds(total=float(run_id)) for run_id in run_ids]
+        good = [StoredRun("r", record.model_copy(update={"seconds": each}), has_record=True) for each in seconds]
+        nightly = StoredRun("n", RunRecord(state="succeeded", mode="nightly"), has_record=True)
+        return [*good, nightly, StoredRun("f", RunRecord(state="failed", mode="demo"), has_record=True)]
+
+
+@pytest.fixture
+def database(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def fill(tasks: Mapping[str, str | None], xcoms: Mapping[str, Any]) -> None:
+        @contextmanager
+        def create_session() -> Iterator[Session]:
+            yield Session(tasks, xcoms)
+
+        monkeypatch.setattr(live_run, "create_session", create_session)
+
+    return fill
+
+
+def test_a_planned_run_has_its_plan_its_tasks_and_the_time_left(database: Any) -> None:
+    database(
+        {"plan": "success", "load_images.wait": "deferred", "report": None}, {"plan": PLAN, "create_cluster": "j-1"}
+    )
+    record = live_run.read_live(Archive(100.0, 300.0, 110.0), "fruits_pipeline", "r")
+    assert record["tasks"] == {"plan": "success", "load_images.wait": "deferred"}
+    assert record["images"] == PLAN["images"]
+    assert record["cluster"] == {"id": "j-1"}
+    assert record["cost"] == {"forecast_eur": 0.1, "ceiling_eur": 5.0}
+    assert record["seconds"]["total"] >= 60
+    assert record["seconds"]["left"] == pytest.approx(110 - record["seconds"]["total"]), "by the median of good runs"
+
+
+def test_a_run_that_took_longer_than_the_others_has_no_seconds_left_and_a_first_run_none_known(database: Any) -> None:
+    database({"plan": "success"}, {"plan": PLAN})
+    assert live_run.read_live(Archive(30.0), "fruits_pipeline", "r")["seconds"]["left"] == 0
+    assert live_run.read_live(Archive(), "fruits_pipeline", "r")["seconds"]["left"] is None
+
+
+@pytest.mark.parametrize("plan", [None, "text", {"version": 0}])
+def test_a_run_without_a_usable_plan_shows_its_tasks_alone(database: Any, plan: Any) -> None:
+    database({"plan": "running"}, {} if plan is None else {"plan": plan})
+    assert live_run.read_live(Archive(), "fruits_pipeline", "r") == {"tasks": {"plan": "running"}}
