@@ -28,6 +28,9 @@ from local_aws.shapes import WrongType, problems
 # Without EC2, which answers `available` where its model has `Available` or `attached`.
 CHECKED = frozenset({"emr", "glue", "kms", "s3", "sts", "iam", "cloudformation"})
 
+UNLISTED = "Value 'REVIEW_IN_PROGRESS' at 'stackEvents"
+"""What AWS answers and its model lacks: the event of a stack that a change set has created and nobody has executed."""
+
 
 class ReplyCheck(web.Interceptor):
     def after(self, call: Call, reply: Reply) -> Reply:
@@ -41,6 +44,7 @@ class ReplyCheck(web.Interceptor):
             breaches = list(problems(operation.output_shape, document(operation, reply.body)))
         except (ValueError, WrongType, ElementTree.ParseError) as error:
             breaches = [str(error)]
+        breaches = [breach for breach in breaches if not breach.startswith(UNLISTED)]
         if not breaches:
             return reply
         message = f"the reply of {call.service}:{call.operation} is not in AWS's shape: {'; '.join(breaches)}"

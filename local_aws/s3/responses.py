@@ -6,23 +6,14 @@ import threading
 import time
 from typing import Any
 
-from moto.s3.exceptions import S3ClientError
 from moto.s3.responses import S3Response
 
-from local_aws.requests import STARTED
+from local_aws import errors
+from local_aws.requests import STARTED, Call
 
 _LOCKS = tuple(threading.Lock() for _ in range(64))
 _DELETIONS: dict[str, float] = {}
 """When each path was last deleted, by `time.perf_counter`."""
-
-
-class ConditionalRequestConflict(S3ClientError):
-    """The key was deleted while a conditional write was in flight."""
-
-    code = 409  # type: ignore[assignment]  # the HTTP status, as in moto's other errors of S3
-
-    def __init__(self) -> None:
-        super().__init__("ConditionalRequestConflict", "A conflicting operation occurred during the upload.")
 
 
 class StrictS3Response(S3Response):
@@ -39,7 +30,8 @@ class StrictS3Response(S3Response):
         with _LOCKS[hash(self.raw_path) % len(_LOCKS)]:
             _, started = request.environ.get(STARTED, (0.0, time.perf_counter()))
             if is_conditional and request.method != "DELETE" and _DELETIONS.get(self.raw_path, started) > started:
-                raise ConditionalRequestConflict
+                conflict = errors.reply(Call(request.environ), "Conflict")
+                return conflict.status, dict(conflict.headers), conflict.body
             reply = super()._key_response(request, full_url)
             if request.method == "DELETE":
                 _DELETIONS[self.raw_path] = time.perf_counter()

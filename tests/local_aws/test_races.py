@@ -55,6 +55,7 @@ def request(dispatcher: Dispatcher, method: str, path: str, came: float | None =
         "REQUEST_METHOD": method,
         "PATH_INFO": path,
         "RAW_URI": path,
+        "REQUEST_URI": path,
         "QUERY_STRING": "",
         "SERVER_NAME": "127.0.0.1",
         "SERVER_PORT": "80",
@@ -83,15 +84,15 @@ def test_of_conditional_puts_that_see_nothing_at_once_one_is_taken(monkeypatch: 
 
 @pytest.mark.parametrize("condition", [{"if_none_match": "*"}, {"if_match": '"x"'}])
 def test_a_conditional_write_that_was_in_flight_when_its_key_was_deleted_is_a_conflict(condition: Any) -> None:
-    dispatcher = Dispatcher(lambda _service: None)
-    request(dispatcher, "PUT", "/conflicts")
-    request(dispatcher, "PUT", "/conflicts/lock")
+    dispatcher, bucket = Dispatcher(lambda _service: None), "/" + "-".join(condition).replace("_", "-")
+    request(dispatcher, "PUT", bucket)
+    request(dispatcher, "PUT", f"{bucket}/lock")
     came = time.perf_counter()
-    assert request(dispatcher, "DELETE", "/conflicts/lock") == 204
-    assert request(dispatcher, "PUT", "/conflicts/lock", came, **condition) == 409
-    assert request(dispatcher, "PUT", "/conflicts/other", came, if_none_match="*") == 200
-    assert request(dispatcher, "PUT", "/conflicts/lock", if_none_match="*") == 200
-    assert request(dispatcher, "PUT", "/conflicts/lock", came) == 200
+    assert request(dispatcher, "DELETE", f"{bucket}/lock") == 204
+    assert request(dispatcher, "PUT", f"{bucket}/lock", came, **condition) == 409
+    assert request(dispatcher, "PUT", f"{bucket}/other", came, if_none_match="*") == 200
+    assert request(dispatcher, "PUT", f"{bucket}/lock", if_none_match="*") == 200
+    assert request(dispatcher, "PUT", f"{bucket}/lock", came) == 200
 
 
 @pytest.mark.parametrize("listing", ["items", "values", "lists"])
