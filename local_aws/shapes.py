@@ -52,8 +52,8 @@ class ShapeCheck(Interceptor):
 
     def after(self, call: Call, reply: Reply) -> Reply:
         """Empty the reply of an operation without output."""
-        operation = operation_model(call)
-        if operation is None or operation.output_shape or call.protocol == "query" or reply.status >= 300:
+        operation = operation_model(call) if reply.body and reply.status < 300 else None
+        if operation is None or operation.output_shape:
             return reply
         headers = [header for header in reply.headers if header[0].lower() != "content-length"]
         return Reply(reply.status, [*headers, ("Content-Length", "0")])
