@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "build" / "faults" / "results.json"
 PAGE = REPOSITORY / "docs" / "reliability.md"
 _MOMENTS = ("before", "during", "after")
-_FAULTS = tuple(f"F{number}" for number in range(1, 29))
+_FAULTS = tuple(f"F{number}" for number in range(1, 30))
 _NO_SENSE = {
     ("F15", "before"): "no Python worker lives before there are photos to read; F14 kills executors then",
     ("F15", "after"): "a worker whose rows are written holds nothing; F14 kills whole executors then",

@@ -23,6 +23,7 @@ from local_aws.faults.wire import FaultyWire
 from local_aws.interceptors import AccessLog, Health, LoopbackGuard
 from local_aws.s3 import storage
 from local_aws.settings import Settings
+from local_aws.shapes import ShapeCheck
 from local_aws.signatures import Keys, SignatureCheck
 from local_aws.web import Application, Interceptor
 
@@ -55,6 +56,7 @@ def assemble(settings: Settings, endpoint: str, credentials: Credentials) -> Emu
     access_log = AccessLog(settings.state_dir / "access.jsonl")
     signatures = SignatureCheck(Keys(credentials))
     interceptors: list[Interceptor] = [access_log, LoopbackGuard(), Health(endpoint), signatures, *faulty]
+    interceptors.append(ShapeCheck())
     return Emulator(Application(Dispatcher(_replacement(clients)), interceptors), access_log)
 
 

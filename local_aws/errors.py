@@ -55,6 +55,10 @@ _ERRORS: dict[str, tuple[tuple[str, int], tuple[str, int], tuple[str, int], str]
         *(("ServiceUnavailableException", 503), ("ServiceUnavailable", 503), ("ServiceUnavailable", 503)),
         "Service is unable to handle request.",
     ),
+    "Conflict": (
+        *(("ConcurrentModificationException", 400), ("ConditionalRequestConflict", 409)),
+        *(("ConcurrentModification", 409), "A conflicting operation occurred during the request."),
+    ),
     "Protected": (
         *(("ValidationException", 400), ("AccessDenied", 403), ("ValidationError", 400)),
         "Could not shut down one or more job flows since they are termination protected.",

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from local_aws.replies import Reply
-from local_aws.requests import Call
+from local_aws.requests import STARTED, Call
 from local_aws.settings import is_loopback
 from local_aws.web import Interceptor
 
@@ -66,12 +66,12 @@ class AccessLog(Interceptor):
 
     def before(self, call: Call) -> Reply | None:
         """Record when the request came."""
-        call.environ["local_aws.started"] = (time.time(), time.perf_counter())
+        call.environ[STARTED] = (time.time(), time.perf_counter())
         return None
 
     def after(self, call: Call, reply: Reply) -> Reply:
         """Write the line."""
-        came, started = call.environ["local_aws.started"]
+        came, started = call.environ[STARTED]
         line = json.dumps(
             {
                 "time": datetime.fromtimestamp(came, UTC).isoformat(timespec="milliseconds"),

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import io
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Any
 from urllib.parse import parse_qs, unquote
 from xml.etree import ElementTree
 
+from moto.core.utils import get_service_model
+
 # The signing names that differ from the names this project uses.
 _SERVICES = {"elasticmapreduce": "emr"}
 
-# Query parameters of S3, and what the operations on a bucket and on an object call them.
-_BUCKET_SETTINGS = (
-    *("acl", "cors", "encryption", "location", "logging", "ownershipControls", "policy", "policyStatus"),
-    *("replication", "tagging", "versioning", "website"),
-)
-_BUCKET_QUERIES = {name: f"Bucket{name[0].upper()}{name[1:]}" for name in _BUCKET_SETTINGS} | {
-    "accelerate": "BucketAccelerateConfiguration",
-    "lifecycle": "BucketLifecycleConfiguration",
-    "notification": "BucketNotificationConfiguration",
-    "object-lock": "ObjectLockConfiguration",
-    "publicAccessBlock": "PublicAccessBlock",
-}
-_OBJECT_QUERIES = {"tagging": "ObjectTagging", "acl": "ObjectAcl", "attributes": "ObjectAttributes"}
-_VERBS = {"GET": "Get", "PUT": "Put", "DELETE": "Delete", "HEAD": "Head", "POST": "Post"}
+STARTED = "local_aws.started"
+"""Where the environment of a request holds when it came: seconds since the epoch, and of `time.perf_counter`."""
+# The operations that S3 tells by a header alone.
+_S3_COPIES = {"PutObject": "CopyObject", "UploadPart": "UploadPartCopy"}
 
 
 class Call:
@@ -104,7 +96,8 @@ class Call:
             return "json"
         return "s3" if self.service == "s3" else "query"
 
-    def _body(self) -> bytes:
+    def body(self) -> bytes:
+        """Return the body, and leave it at its start for the service."""
         body = bytes(self.environ["wsgi.input"].read())
         self.environ["wsgi.input"] = io.BytesIO(body)
         return body
@@ -120,7 +113,7 @@ class Call:
         parameters = self.query
         content_type = str(self.environ.get("CONTENT_TYPE", ""))
         if "Action" not in parameters and content_type.startswith("application/x-www-form-urlencoded"):
-            parameters = parse_qs(self._body().decode("utf-8", "replace"), keep_blank_values=True)
+            parameters = parse_qs(self.body().decode("utf-8", "replace"), keep_blank_values=True)
         return parameters.get("Action", [""])[0]
 
     @cached_property
@@ -139,7 +132,7 @@ class Call:
         if self.operation != "DeleteObjects":
             return []
         try:
-            document = ElementTree.fromstring(self._body())  # noqa: S314  SignatureCheck lets only key holders pass
+            document = ElementTree.fromstring(self.body())  # noqa: S314  SignatureCheck lets only key holders pass
         except ElementTree.ParseError:
             return []  # S3 refuses it
         return [
@@ -150,41 +143,32 @@ class Call:
 
 
 def _s3_operation(call: Call) -> str:
-    if not call.bucket:
-        return "ListBuckets"
-    verb = _VERBS.get(call.method, call.method.title())
-    return _s3_key_operation(call, verb) if call.key else _s3_bucket_operation(call, verb)
+    path = "/{Bucket}/{Key+}" if call.key else "/{Bucket}" if call.bucket else "/"
+    name = _s3_operation_of(call.method, path, frozenset(call.query))
+    return _S3_COPIES.get(name, name) if call.header("x-amz-copy-source") else name
 
 
-def _s3_key_operation(call: Call, verb: str) -> str:
-    query = call.query
-    if "uploads" in query:
-        return "CreateMultipartUpload"
-    if "uploadId" in query:
-        if call.method == "PUT":
-            return "UploadPartCopy" if call.header("x-amz-copy-source") else "UploadPart"
-        return {"GET": "ListParts", "POST": "CompleteMultipartUpload", "DELETE": "AbortMultipartUpload"}.get(
-            call.method, f"{verb}Object"
-        )
-    if call.method == "PUT" and call.header("x-amz-copy-source"):
-        return "CopyObject"
-    for name, noun in _OBJECT_QUERIES.items():
-        if name in query:
-            return verb + noun
-    return f"{verb}Object"
+@lru_cache(maxsize=4096)
+def _s3_operation_of(method: str, path: str, query: frozenset[str]) -> str:
+    """Return the operation that requires most of the names in a request's query, and no other."""
+    matches = [
+        (len(names), operation)
+        for operation, of_method, of_path, names in _s3_operations()
+        if (of_method, of_path) == (method, path) and names <= query
+    ]
+    return max(matches, default=(0, f"{method.title()}Object"))[1]
 
 
-def _s3_bucket_operation(call: Call, verb: str) -> str:
-    query = call.query
-    for name, noun in _BUCKET_QUERIES.items():
-        if name in query:
-            return verb + noun
-    if call.method == "GET":
-        if "uploads" in query:
-            return "ListMultipartUploads"
-        if "versions" in query:
-            return "ListObjectVersions"
-        return "ListObjectsV2" if query.get("list-type") == ["2"] else "ListObjects"
-    if call.method == "POST":
-        return "DeleteObjects" if "delete" in query else "PostObject"
-    return {"PUT": "CreateBucket", "DELETE": "DeleteBucket", "HEAD": "HeadBucket"}.get(call.method, verb)
+@cache
+def _s3_operations() -> list[tuple[str, str, str, set[str]]]:
+    """List name, method, path and the required names in the query of S3's operations, by AWS's model."""
+    rows = []
+    for operation in map(get_service_model("s3").operation_model, get_service_model("s3").operation_names):
+        path, _, query = operation.http["requestUri"].partition("?")
+        names = {part.partition("=")[0] for part in query.split("&") if part}
+        for name, member in operation.input_shape.members.items() if operation.input_shape else ():
+            if name in operation.input_shape.required_members and member.serialization.get("location") == "querystring":
+                names.add(member.serialization["name"])
+        if not operation.deprecated and operation.name not in (*_S3_COPIES.values(), "ListDirectoryBuckets"):
+            rows.append((operation.name, operation.http["method"], path, names))
+    return rows

@@ -7,7 +7,7 @@ from typing import Any
 
 import boto3
 from fruits_airflow.config.regions import EU_REGIONS
-from fruits_airflow.config.settings import load_settings
+from fruits_airflow.config.settings import Settings, load_settings
 from fruits_airflow.config.strict_yaml import read_yaml_mapping
 from fruits_airflow.cost.estimate import PARTS
 from fruits_airflow.cost.prices import load_prices
@@ -24,17 +24,20 @@ def print_forecast(images: int, output_format: str, learn: bool) -> None:
         output_format: `table` or `json`.
         learn: Take the speed from the runs in the deployment's lake, not from include/cluster.yaml.
     """
-    learned = _learned() if learn else None
+    settings = load_settings() if learn else None
+    learned = _learned(settings) if settings else None
     profiles = sorted(read_yaml_mapping(CLUSTER_FILE)["profiles"].keys() - {"notebook"})  # runs no pipeline
     rows = forecast_table(images, profiles, learned)
     if output_format == "json":
         print(json.dumps(rows, indent=1))
     else:
         _print_table(images, rows, learned)
+        if settings and images < (settings.min_new_images or 0):
+            wait = f"min_new_images: {settings.min_new_images}, max_wait_days: {settings.max_wait_days}"
+            print(f"A night with so few new images waits for more, and creates no cluster ({wait}).")
 
 
-def _learned() -> tuple[float, int] | None:
-    settings = load_settings()
+def _learned(settings: Settings) -> tuple[float, int] | None:
     lake = Lake(boto3.client("s3", region_name=settings.region), settings.lake_bucket)
     return learned_speed(past_runs(lake), settings.engine)
 

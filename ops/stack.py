@@ -30,6 +30,7 @@ SETTINGS = {
     "LakeBucket": "FRUITS_LAKE_BUCKET",
     "ServiceRole": "FRUITS_SERVICE_ROLE",
     "InstanceProfile": "FRUITS_INSTANCE_PROFILE",
+    "AirflowRole": "FRUITS_AIRFLOW_ROLE",
     "SecurityConfiguration": "FRUITS_SECURITY_CONFIGURATION",
     "SubnetId": "FRUITS_SUBNET_ID",
     "NightlyDatabase": "FRUITS_DATABASE",

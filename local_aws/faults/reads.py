@@ -41,9 +41,7 @@ class FaultyReads(Interceptor):
     def before(self, call: Call) -> Reply | None:
         """Keep the body, which the service consumes, and let the request pass."""
         if _lags(call):
-            source = call.environ["wsgi.input"]
-            call.environ[_BODY] = source.read()
-            source.seek(0)
+            call.environ[_BODY] = call.body()
         return None
 
     def after(self, call: Call, reply: Reply) -> Reply:

@@ -49,7 +49,7 @@ def test_a_moment_that_was_skipped_is_named_and_is_no_success(
 ) -> None:
     monkeypatch.setattr(write_reliability, "RESULTS", tmp_path / "results.json")
     monkeypatch.setattr(write_reliability, "PAGE", tmp_path / "page.md")
-    pairs = itertools.product([f"F{number}" for number in range(1, 29)], ("before", "during", "after"))
+    pairs = itertools.product([f"F{number}" for number in range(1, 30)], ("before", "during", "after"))
     every = [result(*pair) for pair in pairs]
     (tmp_path / "results.json").write_text(json.dumps(every))
     assert write_reliability.main() == 0

@@ -55,6 +55,12 @@ def denied(operation: str, key: str) -> dict[str, Any]:
     return refusal | {"operation": operation, "key": key}
 
 
+def conflict(key: str, **more: Any) -> dict[str, Any]:
+    """A write to S3 that meets another operation on its key."""
+    refusal = {"kind": "refused", "service": "s3", "error": "Conflict", "operation": "PutObject"}
+    return {**refusal, "agent": "Airflow", "key": key, **more}
+
+
 def slow_commit(when: str, file: str = "current.json", seconds: float = 3.0) -> dict[str, Any]:
     """A commit of the table `features` that takes effect late, or whose reply is late."""
     key = f"tables/[^/]*/features/{file}"
@@ -412,6 +418,26 @@ CASES = (
         "after",
         "the cluster stays TERMINATING for ten seconds",
         ({"kind": "stays", "state": "TERMINATING", "times": 100},),
+    ),
+    # F29: a conditional write meets another operation on its key
+    Case(
+        "F29",
+        "before",
+        "the lock's first write is answered with ConditionalRequestConflict twice",
+        (conflict("locks/.*", times=2),),
+        quick=True,
+    ),
+    Case(
+        "F29",
+        "during",
+        "three of ten writes of locks, states and notes are answered with ConditionalRequestConflict",
+        (conflict("(locks|state|runs)/.*", rate=0.3),),
+    ),
+    Case(
+        "F29",
+        "after",
+        "the lock's first write takes effect and is answered with ConditionalRequestConflict",
+        (conflict("locks/.*", when="after", times=1),),
     ),
     # logs that are late
     Case(

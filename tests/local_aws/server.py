@@ -27,7 +27,7 @@ TRUST = json.dumps({"Version": "2012-10-17", "Statement": []})
 
 def command(state_dir: Path, *options: str) -> list[str]:
     return [
-        *(sys.executable, "-m", "local_aws", "--port", "0", "--state-dir", str(state_dir)),
+        *(sys.executable, "-m", "tests.checked_local_aws", "--port", "0", "--state-dir", str(state_dir)),
         *("--start-seconds", "0.2", "--bootstrap-seconds", "0.2", "--terminate-seconds", "0.2"),
         *("--kill-seconds", "2", "--idle-scale", "0.005", "--ui-port", "0", *options),
     ]

@@ -250,6 +250,22 @@ def test_a_held_request_waits_until_it_is_let_go(aws: Server, arm: Arm, when: st
     assert exists(aws, key)
 
 
+def test_a_conditional_write_meets_a_deletion(aws: Server, arm: Arm) -> None:
+    s3, key = aws.client("s3"), "conflict"
+    put(aws, key)
+    number = arm("held", operation="PutObject", key=key)
+    with ThreadPoolExecutor() as pool:
+        upload = pool.submit(s3.put_object, Bucket="lake", Key=key, Body=b"y", IfNoneMatch="*")
+        until(lambda: control(aws, "GET")[0]["holding"] == 1)
+        s3.delete_object(Bucket="lake", Key=key)
+        control(aws, "DELETE", f"/{number}")
+        with pytest.raises(ClientError) as caught:
+            upload.result(10)
+    assert caught.value.response["Error"]["Code"] == "ConditionalRequestConflict"
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 409
+    assert not exists(aws, key)
+
+
 def test_a_fault_can_be_for_one_kind_of_client(aws: Server, arm: Arm) -> None:
     arm("refused", operation="HeadBucket", agent="Java")
     aws.client("s3").head_bucket(Bucket="lake")

@@ -16,6 +16,7 @@ from moto.s3.utils import _VersionedKeyStore
 
 from local_aws.dispatch import Dispatcher
 from local_aws.glue.models import StrictGlueBackend
+from local_aws.requests import STARTED
 from local_aws.s3 import storage
 
 
@@ -47,13 +48,14 @@ def test_of_commits_that_read_one_version_at_once_one_is_taken(monkeypatch: pyte
         assert sum(pool.map(commit, range(4))) == 1
 
 
-def request(dispatcher: Dispatcher, method: str, path: str, **headers: str) -> int:
-    """Send a request to the dispatcher itself and return the status."""
+def request(dispatcher: Dispatcher, method: str, path: str, came: float | None = None, **headers: str) -> int:
+    """Send a request, which came at a moment of `time.perf_counter`, to the dispatcher itself; return the status."""
     seen: list[str] = []
     environ = {
         "REQUEST_METHOD": method,
         "PATH_INFO": path,
         "RAW_URI": path,
+        "REQUEST_URI": path,
         "QUERY_STRING": "",
         "SERVER_NAME": "127.0.0.1",
         "SERVER_PORT": "80",
@@ -62,6 +64,7 @@ def request(dispatcher: Dispatcher, method: str, path: str, **headers: str) -> i
         "CONTENT_LENGTH": "0",
         "wsgi.input": io.BytesIO(),
         "wsgi.url_scheme": "http",
+        STARTED: (0.0, time.perf_counter() if came is None else came),
     } | {f"HTTP_{name.upper()}": value for name, value in headers.items()}
     list(dispatcher(environ, lambda status, _headers: seen.append(status)))
     return int(seen[0].split()[0])
@@ -77,6 +80,19 @@ def test_of_conditional_puts_that_see_nothing_at_once_one_is_taken(monkeypatch: 
 
     with ThreadPoolExecutor(4) as pool:
         assert sorted(pool.map(put, range(4))) == [200, 412, 412, 412]
+
+
+@pytest.mark.parametrize("condition", [{"if_none_match": "*"}, {"if_match": '"x"'}])
+def test_a_conditional_write_that_was_in_flight_when_its_key_was_deleted_is_a_conflict(condition: Any) -> None:
+    dispatcher, bucket = Dispatcher(lambda _service: None), "/" + "-".join(condition).replace("_", "-")
+    request(dispatcher, "PUT", bucket)
+    request(dispatcher, "PUT", f"{bucket}/lock")
+    came = time.perf_counter()
+    assert request(dispatcher, "DELETE", f"{bucket}/lock") == 204
+    assert request(dispatcher, "PUT", f"{bucket}/lock", came, **condition) == 409
+    assert request(dispatcher, "PUT", f"{bucket}/other", came, if_none_match="*") == 200
+    assert request(dispatcher, "PUT", f"{bucket}/lock", if_none_match="*") == 200
+    assert request(dispatcher, "PUT", f"{bucket}/lock", came) == 200
 
 
 @pytest.mark.parametrize("listing", ["items", "values", "lists"])

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from fruits_airflow.config.settings import Settings
 from fruits_airflow.cost.prices import PRICES_FILE
 
 from ops import __main__ as command_line
-from ops import prices
+from ops import forecast, prices
 
 
 def test_a_forecast_as_json_has_a_row_for_each_profile_and_region(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,6 +24,18 @@ def test_a_forecast_as_json_has_a_row_for_each_profile_and_region(capsys: pytest
 def test_a_forecast_as_table_is_in_euros(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["forecast", "--images", "1000"]) == 0
     assert "1,000 new images, in EUR" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("images", "waits"), [("499", True), ("500", False)])
+def test_a_forecast_of_a_deployment_says_that_a_night_would_wait(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, images: str, waits: bool
+) -> None:
+    names = {"deployment_id": "x1", "raw_bucket": "raw", "lake_bucket": "lake"}
+    settings = Settings(**names, min_new_images=500, max_wait_days=7)
+    monkeypatch.setattr(forecast, "load_settings", lambda: settings)
+    monkeypatch.setattr(forecast, "past_runs", lambda _: [])
+    assert command_line.main(["forecast", "--images", images, "--learn"]) == 0
+    assert ("waits for more, and creates no cluster" in capsys.readouterr().out) is waits
 
 
 @pytest.mark.parametrize("count", ["-1", "many"])

@@ -308,7 +308,10 @@ def test_the_commands_one_after_the_other(
     call = ["--deployment-id", deployment_id, "--region", "eu-north-1"]
     parameters = [f"--parameter={key}={value}" for key, value in databases.items()]
     assert command_line.main(["deploy", *call, "--yes", "--alarm-email", "none", *parameters]) == 0
-    assert f"FRUITS_LAKE_BUCKET=fruits-{deployment_id}-lake-123456789012-eu-north-1" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"FRUITS_LAKE_BUCKET=fruits-{deployment_id}-lake-123456789012-eu-north-1" in printed
+    role = f"arn:aws:iam::123456789012:role/fruits-{deployment_id}-airflow-eu-north-1"
+    assert f"FRUITS_AIRFLOW_ROLE={role}\n" in printed
     assert command_line.main(["verify", *call]) == 0
     assert "each is as include/stack.yaml says" in capsys.readouterr().out
     assert command_line.main(["destroy", *call, "--yes"]) == 0

@@ -1,7 +1,8 @@
-"""AWS clients, for calls that may be repeated and for those that may not."""
+"""AWS clients, for calls that may be repeated and for those that may not, and the check of whom they act as."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +12,7 @@ from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from botocore.config import Config
 
 from fruits_airflow.aws.endpoints import CALLED
+from fruits_airflow.config.errors import ConfigError
 from fruits_airflow.config.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,6 +51,26 @@ def kms_client(settings: Settings, region: str) -> Any:
     """Return a KMS client of a region that calls no endpoint outside the European Union."""
     hook = _hook(AwsBaseHook, aws_conn_id=settings.aws_conn_id, region_name=region, client_type="kms")
     return CALLED.watch(hook.get_conn())
+
+
+def require_role(settings: Settings) -> None:
+    """Refuse to act as another caller than the role that the setting `airflow_role` names, where it names one.
+
+    Raises:
+        ConfigError: AWS takes Airflow for a user, another role, or a role of another account.
+        ClientError, BotoCoreError: STS does not answer now; another attempt asks again.
+    """
+    role = settings.airflow_role
+    if role is None:
+        return
+    hook = _hook(AwsBaseHook, aws_conn_id=settings.aws_conn_id, region_name=settings.region, client_type="sts")
+    caller: str = CALLED.watch(hook.get_conn()).get_caller_identity()["Arn"]
+    account, name = role.split(":")[4], role.rsplit("/", 1)[-1]  # the ARN of a session shows no path
+    if not re.fullmatch(rf"arn:[^:]+:sts::{account}:assumed-role/{re.escape(name)}/[^/]+", caller):
+        raise ConfigError(
+            f"airflow_role: Airflow acts as {caller} and not as {role}, which alone is bound to its region; use a "
+            "profile or connection that assumes it, or unset airflow_role (FRUITS_AIRFLOW_ROLE=) to act as another"
+        )
 
 
 def _hook(kind: type[_Hook], forced: Mapping[str, Any] | None = None, **arguments: Any) -> _Hook:

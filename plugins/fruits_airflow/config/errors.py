@@ -32,7 +32,7 @@ class ListingIncomplete(FruitsError):
 
 
 class NothingToDo(FruitsError):
-    """The plan stops the run because its result is already published; the run is green."""
+    """The plan stops the run: its result is published, or it waits for more photos; the run is green."""
 
 
 class CodeMismatch(FruitsError):

@@ -94,6 +94,8 @@ class Settings:
     k: Annotated[int | None, _between(1, 1280)] = None
     batch_size: Annotated[int, _between(1, 256)] = 1
     max_cost_eur: Annotated[float, _above(0.0, 10_000.0)] = 5.0
+    min_new_images: Annotated[int | None, _between(2, 1_000_000_000)] = None
+    max_wait_days: Annotated[int | None, _between(1, 366)] = None
     max_removed_share: _Share = 0.1
     max_removed_rows: Annotated[int, _between(0, 1_000_000_000)] = 1000
     max_photo_mib: Annotated[int, _between(1, 256)] = 96
@@ -107,6 +109,7 @@ class Settings:
     demo_profile: str = "demo"
     service_role: _Role = None
     instance_profile: _Role = None
+    airflow_role: Annotated[str | None, _matches(r"arn:[^:]+:iam::\d{12}:role/.+", "the ARN of a role")] = None
     security_configuration: str | None = None
     subnet_id: Annotated[str | None, _matches("subnet-[0-9a-f]{8,17}", "an id such as subnet-0123456789abcdef0")] = None
     interface_endpoints: Annotated[int, _between(0, 100)] = 0
@@ -148,6 +151,8 @@ class Settings:
             _refuse("demo_database", self.demo_database, "a demo must not write where the nightly run does")
         if self.notebook_database in (self.database, self.demo_database):
             _refuse("notebook_database", self.notebook_database, "a notebook drops all tables of its database")
+        if (self.min_new_images is None) != (self.max_wait_days is None):
+            _refuse("max_wait_days", self.max_wait_days, "set it together with min_new_images, or neither")
         if self.notify != "log" and not self.notify_conn_id:
             _refuse("notify_conn_id", self.notify_conn_id, f"{self.notify} needs the id of an Airflow connection")
         if self.notify == "mail" and not self.notify_to:

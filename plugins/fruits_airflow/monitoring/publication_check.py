@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def check_publication(settings: Settings, now: datetime | None = None) -> str:
-    """Find the run that ended well since the last one was due; a run with nothing to do ended well.
+    """Find the run that ended well since the last one was due; a run that was skipped ended well.
 
     Args:
         settings: Settings of this deployment.
@@ -55,7 +55,8 @@ def check_publication(settings: Settings, now: datetime | None = None) -> str:
         notify(settings, Notice("no-publication", _pipeline_run(settings, None), cause, None))
         raise AirflowFailException(cause) from error
     if settled and in_time:
-        log.info("Run %s %s at %s; due since %s", settled.run_id, settled.outcome, settled.at, due)
+        outcome = ": ".join(filter(None, (settled.outcome, settled.reason)))
+        log.info("Run %s %s at %s; due since %s", settled.run_id, outcome, settled.at, due)
         return settled.run_id
     cause = (
         f"{settings.database}: no run has ended well since {due:%Y-%m-%d %H:%M %Z}; {_describe(state)}. "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk.exceptions import AirflowFailException
 
+from fruits_airflow.aws.clients import require_role
 from fruits_airflow.config.errors import ConfigError, LockHeld
 from fruits_airflow.erasure.plan import plan_erasure
 from fruits_airflow.operators.lock_waiting import LockWaitingOperator
@@ -28,6 +29,7 @@ class ErasurePlanOperator(LockWaitingOperator):
             fail_without_retry(passes=(LockHeld,)),
             record_failure(self.settings, context, PLAN_TASK, unrecorded=unrecorded),
         ):
+            require_role(self.settings)
             return plan_erasure(self.settings, context)
 
     def give_up(self, context: Context, held: LockHeld) -> NoReturn:

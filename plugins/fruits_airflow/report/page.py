@@ -22,7 +22,7 @@ from fruits_airflow.report.run_links import Link
 STATES = {
     "succeeded": ("Succeeded", "The result of this run is published."),
     "failed": ("Failed", "The run gives no cause: the log of its first red task in Airflow has it."),
-    "skipped": ("Skipped", "There was nothing to do, so no cluster was created."),
+    "skipped": ("Skipped", "There was nothing to do, or too little, so no cluster was created."),
     "refused": ("Refused", "The plan stopped the run before anything was created; its log says why."),
     # Only in Airflow: such a run has left no run.json.
     "running": ("Running", "The run goes on. What it has done so far is below; the page loads itself again."),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from fruits_airflow.config.errors import ConfigError, RunRefused
+from fruits_airflow.config.errors import ConfigError, NothingToDo, RunRefused
 from fruits_airflow.config.run_parameters import RunParameters
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.cost.estimate import Workload, deadline, fleets_eur_per_hour, worker_vcpus
@@ -26,6 +26,7 @@ from fruits_airflow.runs.publication import (
     PublicationState,
     change_state,
     read_state,
+    reason_to_wait,
     require_work,
     settings_digest,
 )
@@ -86,7 +87,7 @@ def make_plan(
         ConfigError: A bucket or the model is missing, or a value is wrong.
         ResidencyError: A bucket lies outside the European Union.
         RunRefused: Nothing to read, random weights at night, or a gate that refused the same before.
-        NothingToDo: All this is published.
+        NothingToDo: All this is published, or the run waits for more photos.
         CostCeilingExceeded: The forecast is above `max_cost_eur`.
         LockHeld: From `claim`; another run works on the database.
         ClientError, BotoCoreError: AWS does not answer now; another attempt asks again.
@@ -114,7 +115,12 @@ def make_plan(
         model_id=model["model_id"],
         settings_digest=settings_digest(_settings_of_the_result(settings, parameters)),
     )
-    require_work(state, fingerprint, parameters.force or parameters.full_refresh)
+    is_forced = parameters.force or parameters.full_refresh
+    require_work(state, fingerprint, is_forced)
+    if parameters.mode == "nightly" and not is_forced:
+        limits = settings.min_new_images, settings.max_wait_days
+        if reason := reason_to_wait(state, fingerprint, photos.changes, now, *limits):
+            raise NothingToDo(reason)
     work = _workload(parameters, photos, state, fingerprint.model_id, lake_region)
     forecast = forecast_run(parameters, lake, profile, work, settings.interface_endpoints)
     lake.write_json(run_key(run_id, EVIDENCE), evidence)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fruits_airflow.aws.clients import kms_client
+from fruits_airflow.aws.clients import kms_client, require_role
 from fruits_airflow.aws.endpoints import CALLED, is_simulated
 from fruits_airflow.config.errors import FruitsError, LockHeld, NothingToDo
 from fruits_airflow.config.run_parameters import mode_of, parameter_schemas, region_of, resolve_parameters
@@ -38,7 +38,7 @@ def plan_run(settings: Settings, context: Context) -> dict[str, Any]:
     when the cluster works. Only `verdict` gives it back, so that a retry or a resumed run keeps it.
 
     Raises:
-        AirflowSkipException: There is nothing to do; run.json says skipped.
+        AirflowSkipException: There is nothing to do, or too little yet; run.json says skipped, and why.
         AirflowFailException: The run is refused; run.json says why, unless the lake itself is the reason.
         LockHeld: Another run works on the database.
     """
@@ -50,6 +50,7 @@ def plan_run(settings: Settings, context: Context) -> dict[str, Any]:
     with fail_without_retry():  # only the log says why: this bucket may not be ours, or not in the EU
         bucket_region(lake.client, "lake_bucket", settings.lake_bucket)
     try:
+        require_role(settings)
         conf = context["dag_run"].conf
         parameters = resolve_parameters(settings, context["params"], conf, parameter_schemas(settings))
         clear_earlier_attempt(lake, run_id)
@@ -57,7 +58,7 @@ def plan_run(settings: Settings, context: Context) -> dict[str, Any]:
         describe_key = key_describer(lambda region: kms_client(settings, region))
         return make_plan(settings, parameters, run_id, lake.client, claim, describe_key).to_xcom()
     except NothingToDo as reason:
-        settled = Settled.now(run_id, "skipped")
+        settled = Settled.now(run_id, "skipped", str(reason))
         change_state(lake, parameters.database, lambda state: replace(state, settled=settled))
         _write_decision(lake, settings, context, "skipped", str(reason))
         raise AirflowSkipException(str(reason)) from reason

@@ -10,13 +10,14 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
 from fruits_airflow.config.errors import LockHeld, NothingToDo, RunOvertaken, RunRefused
 from fruits_airflow.storage.lake import Lake
+from fruits_airflow.storage.listing import Changes
 
 _ATTEMPTS = 5  # one fails only when another run has just changed the state
 
@@ -38,16 +39,17 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Settled:
-    """A run that ended well: it published, or had nothing to do; `at` is ISO 8601 with a zone."""
+    """A run that ended well: it published, or was skipped for a reason; `at` is ISO 8601 with a zone."""
 
     run_id: str
     at: str
     outcome: Literal["succeeded", "skipped"]
+    reason: str = ""
 
     @classmethod
-    def now(cls, run_id: str, outcome: Literal["succeeded", "skipped"]) -> Settled:
+    def now(cls, run_id: str, outcome: Literal["succeeded", "skipped"], reason: str = "") -> Settled:
         """Return a run that ends well now."""
-        return cls(run_id, datetime.now(UTC).isoformat(), outcome)
+        return cls(run_id, datetime.now(UTC).isoformat(), outcome, reason)
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,32 @@ def require_work(state: PublicationState, now: Fingerprint, force: bool) -> None
             f"nothing to do: run {state.published.run_id} published this same input, code, model and settings; "
             "trigger with force to do it again"
         )
+
+
+def reason_to_wait(
+    state: PublicationState,
+    planned: Fingerprint,
+    changes: Changes,
+    now: datetime,
+    min_new_images: int | None,
+    max_wait_days: int | None,
+) -> str | None:
+    """Return what a run waits for; None where it must not wait.
+
+    A run waits only where new photos are all that differs from the publication. Removed photos, an unfinished
+    publication (an erasure leaves one) and other code, model or settings never wait.
+    """
+    if min_new_images is None or max_wait_days is None or state.published is None or state.begun is not None:
+        return None
+    differs_otherwise = not planned.same_work_as(replace(state.published, listing_digest=planned.listing_digest))
+    ends_at = datetime.fromtimestamp(changes.oldest_new_s, UTC) + timedelta(days=max_wait_days)
+    if differs_otherwise or changes.removed or changes.new >= min_new_images or ends_at <= now:
+        return None
+    return (
+        f"waiting for {min_new_images - changes.new} more new photos: {changes.new} of {min_new_images} "
+        f"(min_new_images) have come, and none is {max_wait_days} days old (max_wait_days) before "
+        f"{ends_at:%Y-%m-%d %H:%M} UTC; trigger with force to publish at once"
+    )
 
 
 def require_not_overtaken(state: PublicationState, run_id: str) -> None:

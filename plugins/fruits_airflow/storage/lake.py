@@ -9,10 +9,10 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
-from tenacity import before_sleep_log, retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import before_sleep_log, retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from fruits_airflow.config.errors import FruitsError
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
-_OVERTAKEN = frozenset({"412", "409", "PreconditionFailed", "ConditionalRequestConflict"})
-_BROKEN_OFF = (IncompleteReadError, ResponseStreamingError)
+_OVERTAKEN = frozenset({"412", "PreconditionFailed"})
+_CONFLICTS = frozenset({"409", "ConditionalRequestConflict"})
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class ObjectTooLarge(FruitsError):
@@ -40,6 +42,20 @@ class StoredObject(NamedTuple):
 
     key: str
     size_bytes: int
+
+
+def _is_cut(error: BaseException) -> bool:
+    return isinstance(error, IncompleteReadError | ResponseStreamingError)
+
+
+def _is_conflict(error: BaseException) -> bool:
+    return isinstance(error, ClientError) and error_code(error) in _CONFLICTS
+
+
+def _retried(is_transient: Callable[[BaseException], bool]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
+    pause, warn = wait_random_exponential(max=8.0), before_sleep_log(log, logging.WARNING)
+    rule = retry_if_exception(is_transient)
+    return retry(retry=rule, stop=stop_after_attempt(4), wait=pause, before_sleep=warn, reraise=True)
 
 
 @dataclass(frozen=True)
@@ -85,13 +101,7 @@ class Lake:
                 return None
             raise
 
-    @retry(  # botocore retries only until it has the headers
-        retry=retry_if_exception_type(_BROKEN_OFF),
-        stop=stop_after_attempt(4),
-        wait=wait_random_exponential(max=8.0),
-        before_sleep=before_sleep_log(log, logging.WARNING),
-        reraise=True,
-    )
+    @_retried(_is_cut)  # botocore retries only until it has the headers
     def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, str]:
         reply = self.client.get_object(Bucket=self.bucket, Key=key)
         if max_bytes is not None and reply["ContentLength"] > max_bytes:
@@ -130,6 +140,7 @@ class Lake:
         """Delete the version with this ETag; return False if it is not the current version."""
         return self._is_accepted(self.client.delete_object, _OVERTAKEN | MISSING, Key=key, IfMatch=etag)
 
+    @_retried(_is_conflict)  # S3 has decided nothing: "retry the upload"
     def _is_accepted(self, call: Callable[..., Any], refusals: Set[str], **request: Any) -> bool:
         """Send a conditional request; return False if S3 refuses its condition."""
         try:

@@ -56,11 +56,17 @@ class ListingSummary:
 
 @dataclass(frozen=True)
 class Changes:
-    """Differences from an earlier listing; `new` counts added and changed objects."""
+    """Differences from an earlier listing.
+
+    Attributes:
+        new: Added and changed objects.
+        oldest_new_s: When the first of the new objects was uploaded, in seconds since 1970; 0 if unknown.
+    """
 
     new: int
     unchanged: int
     removed: int
+    oldest_new_s: int = 0
 
 
 def is_leftover(key: str) -> bool:
@@ -152,19 +158,22 @@ def compare(
 ) -> Changes:
     """Count the changes between two listings sorted by key; call `on_removal` for each removed object."""
     new = unchanged = removed = 0
+    oldest_new_s: int | None = None
     old_items = iter(before)
     old = next(old_items, None)
     for item in now:
         while old is not None and old.key < item.key:
             on_removal(old)
             removed, old = removed + 1, next(old_items, None)
+        is_new = old is None or (old.key, old.etag) != (item.key, item.etag)
         if old is not None and old.key == item.key:
-            same = old.etag == item.etag
-            new, unchanged = new + (not same), unchanged + same
             old = next(old_items, None)
-        else:
+        if is_new:
             new += 1
+            oldest_new_s = item.uploaded_s if oldest_new_s is None else min(oldest_new_s, item.uploaded_s)
+        else:
+            unchanged += 1
     while old is not None:
         on_removal(old)
         removed, old = removed + 1, next(old_items, None)
-    return Changes(new, unchanged, removed)
+    return Changes(new, unchanged, removed, oldest_new_s or 0)

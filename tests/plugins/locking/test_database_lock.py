@@ -176,7 +176,7 @@ def test_it_is_released_by_its_owner_only(lock_of: Locks) -> None:
 
 def test_a_lock_that_changes_hands_faster_than_it_can_be_read_is_held(lock_of: Locks, lake: Lake) -> None:
     def conflict(**_: Any) -> Any:
-        raise ClientError({"Error": {"Code": "ConditionalRequestConflict", "Message": "no"}}, "PutObject")
+        raise ClientError({"Error": {"Code": "PreconditionFailed", "Message": "no"}}, "PutObject")
 
     busy = Lake(Double(lake.client, put_object=conflict), lake.bucket)
     with pytest.raises(LockHeld, match="changed hands 5 times"):

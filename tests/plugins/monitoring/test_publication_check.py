@@ -48,6 +48,23 @@ def test_without_a_schedule_the_check_is_skipped_and_says_why(account: Settings,
     assert notices == []
 
 
+def test_a_night_that_waits_for_photos_is_fine_and_says_so(
+    account: Settings, lake: Lake, notices: list[Notice], caplog: pytest.LogCaptureFixture
+) -> None:
+    settled = Settled("n1", "2026-01-10T01:40:00+00:00", "skipped", "waiting for 7 more new photos")
+    set_state(lake, "fruits", PublicationState(settled=settled))
+    with caplog.at_level("INFO"):
+        assert check_publication(account, NOW) == "n1"
+    assert "skipped: waiting for 7 more new photos" in caplog.text
+    assert notices == []
+
+
+def test_a_state_of_an_earlier_release_has_no_reason(account: Settings, lake: Lake) -> None:
+    old = {"settled": {"run_id": "n1", "at": "2026-01-10T01:40:00+00:00", "outcome": "skipped"}}
+    lake.write_json("state/fruits.json", old)
+    assert check_publication(account, NOW) == "n1"
+
+
 def test_yesterdays_night_is_not_todays(account: Settings, lake: Lake, notices: list[Notice]) -> None:
     settled = Settled("n1", "2026-01-10T00:59:59+00:00", "succeeded")
     set_state(lake, "fruits", PublicationState(settled=settled, begun=BEGUN))

@@ -104,6 +104,28 @@ def test_what_is_published_is_nothing_to_do_until_forced(plan_of: Planner, lake:
 
 
 @pytest.mark.usefixtures("photos")
+def test_a_night_waits_for_more_photos_and_nothing_else_does(plan_of: Planner, lake: Lake, account: Settings) -> None:
+    patient = replace(account, min_new_images=2, max_wait_days=7)
+    publish(lake, plan_of("r1", patient))
+    laptop.put_photos(account.raw_bucket, ["images/new-1.jpg"])
+    with pytest.raises(NothingToDo, match=r"waiting for 1 more new photos: 1 of 2 \(min_new_images\)"):
+        plan_of("r2", patient)
+    state = read_state(lake, "fruits")
+    assert state.begun is None, "the next night compares with the same publication"
+    assert plan_of("r3", patient, limit=2).database == "fruits_demo"
+    assert plan_of("r4", account).images.new == 1
+    set_state(lake, "fruits", state)
+    assert plan_of("r5", patient, force=True).images.new == 1
+    set_state(lake, "fruits", state)
+    laptop.put_photos(account.raw_bucket, ["images/new-2.jpg"])
+    assert plan_of("r6", patient).images.new == 2
+    set_state(lake, "fruits", state)
+    laptop.client("s3").delete_object(Bucket=account.raw_bucket, Key="images/new-1.jpg")
+    laptop.client("s3").delete_object(Bucket=account.raw_bucket, Key="images/Training/Apple/0.jpg")
+    assert plan_of("r7", patient).images.removed == 1
+
+
+@pytest.mark.usefixtures("photos")
 def test_a_run_that_began_and_died_is_work_for_the_next(plan_of: Planner, lake: Lake, account: Settings) -> None:
     publish(lake, plan_of())
     laptop.put_photos(account.raw_bucket, ["images/new.jpg"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from fruits_airflow.config.errors import LockHeld, NothingToDo, RunRefused
@@ -12,10 +14,12 @@ from fruits_airflow.runs.publication import (
     PublicationState,
     change_state,
     read_state,
+    reason_to_wait,
     require_work,
     settings_digest,
 )
 from fruits_airflow.storage.lake import Lake
+from fruits_airflow.storage.listing import Changes
 
 from tests.plugins import laptop
 from tests.plugins.published import set_state
@@ -55,6 +59,56 @@ def test_another_input_after_a_refusing_gate_is_work() -> None:
 @pytest.mark.parametrize("state", [PublicationState(published=BEFORE), PublicationState(gate_failed=BEFORE)])
 def test_force_does_it_anyway(state: PublicationState) -> None:
     require_work(state, NOW, force=True)
+
+
+AT = datetime(2026, 1, 10, 2, 0, tzinfo=UTC)
+GREW = replace(NOW, listing_digest="grown")
+DONE = PublicationState(published=BEFORE)
+
+
+def uploaded(**ago: float) -> int:
+    return int((AT - timedelta(**ago)).timestamp())
+
+
+@pytest.mark.parametrize(
+    ("why", "state", "planned", "changes", "limits", "waits"),
+    [
+        ("too few, and all are young", DONE, GREW, Changes(99, 5, 0, uploaded(days=6)), (100, 7), True),
+        ("none is new", DONE, GREW, Changes(0, 5, 0, 0), (100, 7), False),
+        ("enough", DONE, GREW, Changes(100, 5, 0, uploaded(days=6)), (100, 7), False),
+        ("one second before its time", DONE, GREW, Changes(1, 5, 0, uploaded(days=7, seconds=-1)), (100, 7), True),
+        ("the first has waited long enough", DONE, GREW, Changes(1, 5, 0, uploaded(days=7)), (100, 7), False),
+        ("an upload of unknown time", DONE, GREW, Changes(1, 5, 0, 0), (100, 7), False),
+        ("off", DONE, GREW, Changes(1, 5, 0, uploaded(days=0)), (None, None), False),
+        ("a removal", DONE, GREW, Changes(1, 5, 1, uploaded(days=0)), (100, 7), False),
+        (
+            "an unfinished publication, or an erasure",
+            replace(DONE, begun=BEFORE),
+            GREW,
+            Changes(1, 5, 0, uploaded(days=0)),
+            (100, 7),
+            False,
+        ),
+        ("nothing is published", PublicationState(), GREW, Changes(1, 0, 0, uploaded(days=0)), (100, 7), False),
+        *(
+            (f"another {part}", DONE, replace(GREW, **{part: "x"}), Changes(1, 5, 0, uploaded()), (100, 7), False)
+            for part in ("code_digest", "model_id", "settings_digest")
+        ),
+    ],
+)
+def test_when_a_run_waits_for_more_photos(
+    why: str, state: PublicationState, planned: Fingerprint, changes: Changes, limits: Any, waits: bool
+) -> None:
+    assert (reason_to_wait(state, planned, changes, AT, *limits) is not None) is waits, why
+
+
+def test_a_run_that_waits_says_for_what_and_until_when() -> None:
+    changes = Changes(3, 5, 0, uploaded(days=2))
+    reason = reason_to_wait(DONE, GREW, changes, AT, 10, 7)
+    assert reason is not None
+    assert reason.startswith("waiting for 7 more new photos: 3 of 10 (min_new_images)")
+    assert "2026-01-15 02:00 UTC" in reason
+    assert "trigger with force" in reason
 
 
 def test_the_state_of_each_database_is_kept_in_the_lake(account: Settings) -> None:

@@ -13,14 +13,15 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import IncompleteReadError, ResponseStreamingError
+from botocore.exceptions import ClientError, IncompleteReadError, ResponseStreamingError
 from fruits_airflow.aws.clients import kms_client
 from fruits_airflow.aws.endpoints import CALLED
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.runs.run_context import open_lake
 from fruits_airflow.storage.lake import Lake
 
-from tests.plugins.doubles import ClosingServer
+from tests.plugins import laptop
+from tests.plugins.doubles import ClosingServer, Double
 
 REPLY = b'HTTP/1.1 200 OK\r\nETag: "1"\r\nContent-Length: 12\r\n\r\n{"whole": 1}'
 
@@ -89,3 +90,49 @@ def test_what_the_connection_says_of_the_client_stays(settings: Settings, monkey
     client = kms_client(replace(settings, aws_conn_id="fruits_proxied"), "eu-west-1")
     assert client.meta.config.proxies == {"https": "http://proxy:3128"}
     assert client.meta.config.connect_timeout == 10
+
+
+CONFLICT = ClientError({"Error": {"Code": "ConditionalRequestConflict", "Message": ""}}, "PutObject")
+
+
+def conflicting(account: Settings, call: str, times: int) -> tuple[Lake, list[dict[str, Any]]]:
+    """A lake in which a call meets another operation so many times; and the requests."""
+    client, requests = laptop.client("s3"), list[dict[str, Any]]()
+
+    def send(**request: Any) -> Any:
+        requests.append(request)
+        if len(requests) <= times:
+            raise CONFLICT
+        return getattr(client, call)(**request)
+
+    return Lake(Double(client, **{call: send}), account.lake_bucket), requests
+
+
+def test_a_conditional_write_that_meets_another_operation_is_sent_again(account: Settings) -> None:
+    lake, requests = conflicting(account, "put_object", times=2)
+    assert lake.write_once("state/x.json", b"1")
+    assert (len(requests), lake.read("state/x.json")) == (3, b"1")
+    lake, requests = conflicting(account, "put_object", times=1)
+    assert not lake.write_once("state/x.json", b"2"), "the object is there"
+    assert len(requests) == 2
+
+
+def test_a_replacement_and_a_removal_that_meet_another_operation_are_sent_again(account: Settings) -> None:
+    lake, _ = conflicting(account, "put_object", times=1)
+    laptop.client("s3").put_object(Bucket=account.lake_bucket, Key="state/x.json", Body=b"1")
+    version = lake.read_version("state/x.json")
+    assert version is not None
+    assert lake.replace_version("state/x.json", b"2", version[1])
+    assert not lake.replace_version("state/x.json", b"3", version[1])
+    current = lake.read_version("state/x.json")
+    assert current is not None
+    lake, requests = conflicting(account, "delete_object", times=1)
+    assert lake.remove_version("state/x.json", current[1])
+    assert (len(requests), lake.read("state/x.json")) == (2, None)
+
+
+def test_a_conflict_that_does_not_end_is_an_error_and_not_a_refusal(account: Settings) -> None:
+    lake, requests = conflicting(account, "put_object", times=99)
+    with pytest.raises(ClientError, match="ConditionalRequestConflict"):
+        lake.write_once("state/x.json", b"1")
+    assert len(requests) == 4

@@ -98,6 +98,14 @@ def test_a_limit_takes_from_every_folder_and_always_the_same() -> None:
     assert chosen == sorted(chosen)
 
 
+def test_a_comparison_has_the_first_upload_among_the_new() -> None:
+    before = [ListedObject("a", "1", 1, 100), ListedObject("b", "1", 1, 200), ListedObject("c", "1", 1, 300)]
+    now = [ListedObject("a", "1", 1, 50), ListedObject("b", "2", 1, 500), ListedObject("d", "1", 1, 400)]
+    assert compare(before, now) == Changes(2, 1, 1, oldest_new_s=400)
+    assert compare(before, [ListedObject("b", "1", 1, 9)]).oldest_new_s == 0
+    assert compare([], [ListedObject("a", "1", 1, 0), ListedObject("b", "1", 1, 7)]).oldest_new_s == 0
+
+
 @pytest.mark.parametrize(
     ("before", "now", "changes"),
     [
