@@ -13,7 +13,7 @@ from fruits_airflow.cost.estimate import deadline, fleets_eur_per_hour, worker_v
 from fruits_airflow.cost.prices import load_prices
 from fruits_airflow.emr.cluster_body import load_profile, require_sound_profile
 from fruits_airflow.emr.stage_steps import ERASURE_JOB
-from fruits_airflow.erasure.redaction import keys_in_listings
+from fruits_airflow.erasure.redaction import STAGING, keys_in_listings
 from fruits_airflow.erasure.request import (
     ErasureRequest,
     Resolution,
@@ -116,6 +116,7 @@ def _resolve_confirmed(settings: Settings, lake: Lake, run_id: str, request: Era
     resolution = resolve(lake.client, settings.raw_bucket, request, keys_in_listings(lake))
     for line in resolution.summary():
         log.info("%s", line)
+    log.info("%d objects of scratch space in %s would go with them", len(lake.keys(STAGING)), STAGING)
     require_confirmed(request, resolution, read_suppressed(lake, run_id), settings.max_erased_photos)
     return resolution
 

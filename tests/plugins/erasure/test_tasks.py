@@ -469,6 +469,20 @@ def test_while_a_log_spells_the_key_there_is_no_receipt(account: Settings, task:
     assert not any(find_everywhere(lake.client, [account.raw_bucket, lake.bucket], names).values())
 
 
+def test_the_plan_says_that_scratch_goes_and_there_is_no_receipt_while_it_is_there(
+    account: Settings, task: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    lake, context = Lake(laptop.client("s3"), account.lake_bucket), task(keys=[KEY], expected_photos=2)
+    lake.write("staging/berries/a.jpg", b"a copy")
+    with caplog.at_level("INFO"):
+        exports, photos = carry_out(account, context)
+    assert "1 objects of scratch space in staging/ would go with them" in caplog.text
+    assert exports["scratch"] == 1
+    lake.write("staging/berries/a.jpg", b"a copy")
+    with pytest.raises(ErasureIncomplete, match="staging/berries/a.jpg"):
+        write_receipt(account, context, exports, photos)
+
+
 def test_an_unknown_parameter_is_refused(account: Settings, task: Callable[..., Any]) -> None:
     context = task(keys=[KEY], expected_photos=2)
     context["dag_run"].conf = {"key": KEY}
