@@ -128,14 +128,15 @@ def confine() -> None:
     """Take from this process, for good, whatever decoding does not need.
 
     Raises:
-        OSError: The kernel refuses the filter.
-        KeyError: The filter does not know the system calls of this machine.
+        OSError: The kernel refuses the filter, or the filter does not know the system calls of this machine.
     """
     for limit in ("NOFILE", "NPROC", "FSIZE", "CORE"):
         resource.setrlimit(getattr(resource, f"RLIMIT_{limit}"), (0, 0))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     if sys.platform != "linux":
         return  # a developer's machine: the limits alone
+    if platform.machine() not in _SYSTEM_CALLS:
+        raise OSError(f"decoding runs on {' and '.join(_SYSTEM_CALLS)}: add the system calls of {platform.machine()}")
     machine, calls = _SYSTEM_CALLS[platform.machine()]
     # BPF of linux/filter.h as (code, true, false, operand): compare the machine, then the call with each allowed one
     jumps = [(0x15, len(calls) - place, 0, call) for place, call in enumerate(calls)]
