@@ -123,8 +123,8 @@ def main() -> int:
     PAGE.write_text(with_table(PAGE.read_text(), table(entries, when)))
     for entry in entries:
         if not entry["held"]:
-            print(f"NOT HELD: {entry['attack']}: {'; '.join(entry['evidence'])}", file=sys.stderr)
-    print(f"{sum(entry['held'] for entry in entries)} of {len(entries)} attacks held; wrote {PAGE}")
+            sys.stderr.write(f"NOT HELD: {entry['attack']}: {'; '.join(entry['evidence'])}\n")
+    sys.stdout.write(f"{sum(entry['held'] for entry in entries)} of {len(entries)} attacks held; wrote {PAGE}\n")
     return 0 if all(entry["held"] for entry in entries) else 1
 
 

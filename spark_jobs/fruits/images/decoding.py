@@ -156,11 +156,7 @@ def decode(data: bytes, max_pixels: int, max_bytes: int) -> tuple[Image.Image, b
     """Decode a photo to upright RGB pixels, reduced as they are stored; return also whether it had metadata.
 
     Transparent pixels become white; of a phone's multi-picture JPEG (MPO) the first picture is taken; ICC profiles are
-    dropped without conversion, as in Keras' own loader.
-
-    Raises:
-        ImageRejected: As of `clean`.
-        MemoryError: As of `clean`.
+    dropped without conversion, as in Keras' own loader. Errors are those of `clean`.
     """
     if not data:
         raise ImageRejected(RejectCode.EMPTY, "the object has no bytes")
@@ -180,12 +176,7 @@ def decode(data: bytes, max_pixels: int, max_bytes: int) -> tuple[Image.Image, b
 
 
 def encode(rgb: Image.Image, had_metadata: bool, data: bytes) -> CleanImage:
-    """Encode the decoded pixels of the object `data`; a failure is never the photo's fault.
-
-    Raises:
-        MemoryError: As of `clean`.
-        ValueError: As of `clean`.
-    """
+    """Encode the decoded pixels of the object `data`; a failure is never the photo's fault. Errors as of `clean`."""
     return CleanImage(_encode(rgb), rgb.width, rgb.height, hashlib.sha256(data).hexdigest(), had_metadata)
 
 

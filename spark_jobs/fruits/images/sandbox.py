@@ -24,16 +24,11 @@ from PIL import Image
 from fruits.images import decoding
 from fruits.images.rejects import ImageRejected, RejectCode
 
-MAX_MEMORY_BYTES = 2 * 1024**3
-"""Address space of the process. A photo takes 450 MB at most, interpreter and libraries 250 MB."""
-
-MAX_CPU_SECONDS = 60
-"""Processor time for a photo; the slowest one takes some 3 s."""
-
+MAX_MEMORY_BYTES = 2 * 1024**3  # address space: a photo takes 450 MB at most, interpreter and libraries 250 MB
+MAX_CPU_SECONDS = 60  # for a photo; the slowest one takes some 3 s
 _LENGTH = struct.Struct("<Q")
-_REPLY = struct.Struct("<B?IIH")  # kind, had metadata, width, height, bytes of a text
-_PIXELS, _REJECTED, _OUT_OF_MEMORY = range(3)
-
+_MAX_TEXT_BYTES = 1000
+_REPLY = struct.Struct("<?III")  # had metadata, width, height, bytes of the text that says why there are no pixels
 # Memory, reads and writes of the two pipes, signals and the timer: read, write, mmap, mprotect, munmap, brk,
 # rt_sigaction, rt_sigprocmask, rt_sigreturn, mremap, madvise, setitimer, exit, sysinfo (for glibc's qsort), futex and
 # exit_group, by the numbers of Linux in asm/unistd_64.h and asm-generic/unistd.h.
@@ -43,15 +38,12 @@ _SYSTEM_CALLS = {
 }
 
 
-class Decoder:
+class Decoder(contextlib.AbstractContextManager["Decoder"]):
     """Decodes photos, in a process that starts with the first photo and ends with the `with` block."""
 
     def __init__(self, max_pixels: int = decoding.MAX_PIXELS, max_bytes: int = decoding.MAX_BYTES) -> None:
         self._arguments = [str(max_pixels), str(max_bytes)]
         self._process: Any = None  # subprocess.Popen
-
-    def __enter__(self) -> Decoder:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._end()
@@ -78,14 +70,11 @@ class Decoder:
         return decoding.encode(rgb, had_metadata, data)
 
     def _start(self) -> Any:
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-W", "ignore", "-m", "fruits.images.sandbox", *self._arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # one thread: the filter of system calls holds for the thread that sets it
-            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"},
-        )
-        if process.stdout.read(1) != b"+":  # type: ignore[union-attr]
+        command = [sys.executable, "-P", "-s", "-W", "ignore", "-m", "fruits.images.sandbox", *self._arguments]
+        # One thread: the filter of system calls holds for the thread that sets it.
+        environment = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
+        process: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        if process.stdout.read(1) != b"+":
             raise RuntimeError(f"the decoder does not start (status {process.wait()}): its reason is on stderr")
         return process
 
@@ -103,25 +92,21 @@ class Decoder:
 
 def _read_reply(out: Any) -> tuple[Image.Image, bool]:
     """Read the reply of a process that a photo may have taken over: EOFError where it ends, ValueError for nonsense."""
-    header = out.read(_REPLY.size)
-    if len(header) < _REPLY.size:
-        raise EOFError
-    kind, had_metadata, width, height, length = _REPLY.unpack(header)
-    code, _, detail = out.read(length).decode(errors="replace").partition("\n")
-    if kind == _REJECTED:
-        raise ImageRejected(RejectCode(code), detail)
-    if kind == _OUT_OF_MEMORY:
-        raise MemoryError(detail)
-    if (
-        kind != _PIXELS
-        or not (0 < min(width, height) <= 2 * decoding.STORED_PX)
-        or max(width, height) > decoding.MAX_SIDE_PX
-    ):
-        raise ValueError(f"no reply of a decoder: {header!r}")
-    pixels = out.read(3 * width * height)
-    if len(pixels) < 3 * width * height:
-        raise EOFError
-    return Image.frombytes("RGB", (width, height), pixels), had_metadata
+
+    def read(size: int) -> bytes:
+        if len(content := out.read(size)) < size:
+            raise EOFError
+        return bytes(content)
+
+    had_metadata, width, height, length = _REPLY.unpack(read(_REPLY.size))
+    if length > _MAX_TEXT_BYTES:
+        raise ValueError(f"a text of {length} bytes")
+    if length:
+        code, _, detail = read(length).decode(errors="replace").partition("\n")
+        raise ImageRejected(RejectCode(code), detail) if code else MemoryError(detail)
+    if not 0 < min(width, height) <= 2 * decoding.STORED_PX or max(width, height) > decoding.MAX_SIDE_PX:
+        raise ValueError(f"{width} x {height} px")
+    return Image.frombytes("RGB", (width, height), read(3 * width * height)), had_metadata
 
 
 def confine() -> None:
@@ -169,17 +154,15 @@ def main() -> None:
     while header := source.read(_LENGTH.size):
         data = source.read(*_LENGTH.unpack(header))
         signal.setitimer(signal.ITIMER_PROF, MAX_CPU_SECONDS)
-        size, text, pixels = (False, 0, 0), "", b""
         try:
             rgb, had_metadata = decoding.decode(data, max_pixels, max_bytes)
-            kind, size, pixels = _PIXELS, (had_metadata, rgb.width, rgb.height), rgb.tobytes()
-        except ImageRejected as rejected:
-            kind, text = _REJECTED, f"{rejected.code}\n{rejected.detail}"
-        except MemoryError as error:
-            kind, text = _OUT_OF_MEMORY, f"\n{error}"
+            reply = _REPLY.pack(had_metadata, rgb.width, rgb.height, 0) + rgb.tobytes()
+        except (ImageRejected, MemoryError) as error:
+            text = f"{error.code}\n{error.detail}" if isinstance(error, ImageRejected) else f"\n{error}"
+            line = text.encode(errors="replace")[:_MAX_TEXT_BYTES]
+            reply = _REPLY.pack(False, 0, 0, len(line)) + line
         signal.setitimer(signal.ITIMER_PROF, 0)
-        line = text.encode(errors="replace")[:1000]
-        sink.write(_REPLY.pack(kind, *size, len(line)) + line + pixels)
+        sink.write(reply)
         sink.flush()
 
 
