@@ -23,6 +23,7 @@ from fruits_airflow.erasure.request import (
     require_confirmed,
     resolve,
 )
+from fruits_airflow.erasure.stored_content import bounded_memory
 from fruits_airflow.locking.database_lock import DatabaseLock, take_all
 from fruits_airflow.locking.lock_owners import lock_deadline
 from fruits_airflow.runs.attempts import clear_failure
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@bounded_memory()
 def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
     """Take both locks, settle which photos are meant, write the suppression list and the targets; return the plan.
 

@@ -233,7 +233,7 @@ def _is_named(file: _File, names: PhotoNames) -> bool:
     """Whether a file names one of the photos, or cannot be searched, so that it may."""
     try:
         return any(spans for _, spans in search(text_pieces(file), names))
-    except InflateError:
+    except (InflateError, MemoryError):
         return True
 
 

@@ -18,6 +18,7 @@ from fruits_airflow.erasure.redaction import TEXT_PREFIXES, keys_in_listings
 from fruits_airflow.erasure.stored_content import (
     RangeFile,
     StoredObject,
+    bounded_memory,
     list_objects,
     open_object,
     parquet_errors,
@@ -92,6 +93,7 @@ class PhotoExport:
         (folder / "export.json").write_text(text + "\n", errors="backslashreplace")
 
 
+@bounded_memory()
 def find_photo(client: S3Client, raw_bucket: str, lake_bucket: str, image_ids: frozenset[str]) -> PhotoExport:
     """Collect all that both buckets keep about a photo.
 
