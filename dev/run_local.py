@@ -204,6 +204,7 @@ def _spark_submit(arguments: argparse.Namespace, out: Path, code: Path, stage: s
         # Short jobs on few cores: the second compiler and a parallel collector cost half of all processor time.
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         "spark.driver.bindAddress": "127.0.0.1",
+        "spark.authenticate": "true",  # other users of this machine reach the driver's port
         "spark.driver.host": "127.0.0.1",
         "spark.ui.enabled": "false",
         "spark.log.level": "WARN",

@@ -36,9 +36,8 @@ pytestmark = pytest.mark.timeout(600)
 
 Evidence = Callable[[str], None]
 SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
-COMMAND = (
-    b'{"Name": "owned", "Steps": [{"HadoopJarStep": {"Jar": "command-runner.jar", "Args": ["touch", "/tmp/owned"]}}]}'
-)
+STEP = {"Name": "x", "HadoopJarStep": {"Jar": "command-runner.jar", "Args": ["touch", "/tmp/owned"]}}
+COMMAND = json.dumps({"Name": "owned", "Steps": [STEP]}).encode()
 
 
 # A website, and another user of the laptop

@@ -92,12 +92,12 @@ def results(outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:
 def table(entries: Iterable[Mapping[str, Any]], when: str) -> str:
     """Return the table of the page."""
     entries = list(entries)
-    lines = [f"**{sum(entry['held'] for entry in entries)} of {len(entries)} held** ({when}).", ""]
+    lines = [f"**{sum(entry['held'] is True for entry in entries)} of {len(entries)} held** ({when}).", ""]
     lines += ["| from | attack | what holds | held | test |", "|---|---|---|---|---|"]
     for attack, entry in zip(ATTACKS, entries, strict=True):
         tests = ", ".join(f"`{test.removeprefix('tests/')}`" for test in attack.tests[:1])
         more = f" and {len(attack.tests) - 1} more" if len(attack.tests) > 1 else ""
-        held = "yes" if entry["held"] else "**no**"
+        held = {True: "yes", False: "**no**", None: "not run"}[entry["held"]]
         lines.append(f"| {attack.origin} | {attack.attack} | {attack.guard} | {held} | {tests}{more} |")
     return "\n".join(lines)
 
