@@ -164,7 +164,7 @@ destroy: $(READY)/airflow ## Remove a deployment whole, photos and tables too, a
 ## —— Check it ———————————————————————————————————————————————————————————
 
 .PHONY: test
-test: lint test-infra test-spark test-airflow test-docs test-faults test-e2e ## All checks and tests
+test: lint test-infra test-spark test-airflow test-docs test-faults test-attacks test-e2e ## All checks and tests
 
 .PHONY: test-unit
 test-unit: setup ## Only the tests of pure code: no JVM, no server (under a minute)
@@ -198,6 +198,14 @@ faults: setup ## Every fault at every moment, with PostgreSQL: docs/reliability.
 	@rm -f build/faults/results.json; status=0; \
 	$(AIRFLOW)/python -m pytest tests/faults -n 2 --dist loadfile || status=$$?; \
 	$(AIRFLOW)/python dev/write_reliability.py && exit $$status
+
+.PHONY: test-attacks
+test-attacks: setup $(READY)/lint ## A quick selection of the attacks on a deployment
+	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/attacks -m "not slow"
+
+.PHONY: attacks
+attacks: setup $(READY)/lint ## Every attack, and what held: docs/security.md, build/attacks/
+	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m tests.attacks.write_page
 
 .PHONY: test-e2e
 test-e2e: setup $(READY)/lint ## make demo on 200 photos, its tables checked by key

@@ -6,8 +6,8 @@ erase_exports → erase_photos → write_receipt`, beside it `terminate_cluster`
 **Purpose.** Answers a request for erasure (GDPR, Article 17). Name photos by `image_ids`, `keys` or `prefix`. The DAG
 erases the rows of every table of the three databases, with the snapshots and files that held them; rows of listings,
 exports and samples; thumbnails in reports; examples of rejects; keys in logs, in every spelling; every version of the
-object itself, and the same bytes under other keys. `docs/gdpr.md` says what is not reached, and how to show that the
-rest is.
+object itself, and the same bytes under other keys; all scratch copies in `staging/`. `docs/gdpr.md` says what is not
+reached, and how to show that the rest is.
 
 **Confirmation.** A run without `expected_photos` is a plan: the log of the task `plan` says how many photos would go
 from which folder, and how many more because their content is equal. The run then stops, red, with nothing erased or

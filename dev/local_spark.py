@@ -27,6 +27,7 @@ def settings(warehouse: Path, python: Path) -> dict[str, str]:
         "spark.driver.extraJavaOptions": JAVA_OPTIONS,
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
+        "spark.authenticate": "true",  # other users of this machine reach the driver's port
         "spark.ui.enabled": "false",
         "spark.log.level": "WARN",
     }

@@ -187,6 +187,12 @@ def test_the_driver_listens_on_loopback_and_its_ui_on_the_port_set() -> None:
     )
 
 
+def test_another_user_of_the_machine_can_neither_talk_to_the_driver_nor_kill_its_jobs() -> None:
+    """Spark makes the secret itself where it runs in one process."""
+    seen = conf(spark("job.py"))
+    assert (seen["spark.authenticate"], seen["spark.ui.killEnabled"]) == ("true", "false")
+
+
 def test_another_command_runs_as_it_is() -> None:
     args = ["bash", "-c", "echo s3://b/k", "--master", "yarn"]
     assert build("command-runner.jar", args, [], INSTALLATION, fetch).argv == args

@@ -227,6 +227,9 @@ def _local_conf(
         "spark.ui.port": str(installation.ui_port),
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
+        # other users of this machine reach the driver's port, whose messages are Java objects
+        "spark.authenticate": "true",
+        "spark.ui.killEnabled": "false",
         # in short jobs on few cores the second compiler and a parallel collector take half of the processor time
         "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         **local,

@@ -11,7 +11,7 @@ from fruits_airflow.config.param_check import check_params
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.cost.estimate import worker_vcpus
 from fruits_airflow.emr.stage_steps import ERASURE_JOB
-from fruits_airflow.erasure.redaction import keys_in_listings
+from fruits_airflow.erasure.redaction import STAGING, keys_in_listings
 from fruits_airflow.erasure.request import (
     ErasureRequest,
     Resolution,
@@ -21,6 +21,7 @@ from fruits_airflow.erasure.request import (
     require_confirmed,
     resolve,
 )
+from fruits_airflow.erasure.stored_content import bounded_memory
 from fruits_airflow.locking.database_lock import DatabaseLock, take_all
 from fruits_airflow.locking.lock_owners import lock_deadline
 from fruits_airflow.runs.attempts import clear_failure
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+@bounded_memory()
 def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
     """Take both locks, settle which photos are meant, write the suppression list and the targets; return the plan.
 
@@ -106,6 +108,7 @@ def _resolve_confirmed(settings: Settings, lake: Lake, run_id: str, request: Era
     resolution = resolve(lake.client, settings.raw_bucket, request, keys_in_listings(lake))
     for line in resolution.summary():
         log.info("%s", line)
+    log.info("%d objects of scratch space in %s would go with them", len(lake.keys(STAGING)), STAGING)
     require_confirmed(request, resolution, read_suppressed(lake, run_id), settings.max_erased_photos)
     return resolution
 

@@ -1,7 +1,8 @@
 """Redact photos from what runs leave in the lake beside the tables.
 
 Listings, exports and samples lose the rows of the photos. Reports are rendered again without the thumbnails. Examples
-of rejects, and lines of logs, lose the keys in every spelling. What a run publishes of all photos together, its PCA
+of rejects, and lines of logs, lose the keys in every spelling. Scratch copies in `staging/` go whole: under another
+name, cropped or packed, nothing tells whose photo they show. What a run publishes of all photos together, its PCA
 model, holds no photo.
 """
 
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 ERASED = "[erased]"
 LISTING = "listing.parquet"
 ERASURES = "erasures/"
+STAGING = "staging/"
 TEXT_PREFIXES = ("runs/", "logs/", "state/", "access/", ERASURES)
 _TEXTS = (".json", ".txt", ".log", ".csv", ".md", "stderr", "stdout", "controller", "syslog")
 _PRESENTATIONS = (".pdf", ".pptx", ".png", ".zip")
@@ -52,16 +54,17 @@ _File = io.BufferedReader | io.BytesIO
 
 @dataclass
 class RedactionCounts:
-    """What a redaction changes: rows of Parquet files, reports and texts; and the key of each changed object."""
+    """What a redaction changes: rows of Parquet files, reports, texts, scratch; and the key of each changed object."""
 
     rows: int = 0
     reports: int = 0
     texts: int = 0
+    scratch: int = 0
     objects: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
         """Return the counts for the receipt."""
-        return {"rows": self.rows, "reports": self.reports, "texts": self.texts, "objects": len(self.objects)}
+        return {**vars(self), "objects": len(self.objects)}
 
 
 def keys_in_listings(lake: Lake) -> Iterator[str]:
@@ -99,7 +102,8 @@ class Redaction:
         self._counts = RedactionCounts()
 
     def named_objects(self) -> Iterator[str]:
-        """Yield the keys of the objects that name one of the photos, or cannot be searched."""
+        """Yield the keys of the objects that name one of the photos, or cannot be searched, as those in `staging/`."""
+        yield from self._lake.keys(STAGING)
         for stored, names in self._objects():
             if _is_named(open_object(self._lake, stored), names):
                 yield stored.key
@@ -110,6 +114,9 @@ class Redaction:
         Of a run the sample and then the listing go last. While they exist, another attempt learns from them what shows
         the photo and which keys to look for.
         """
+        for key in self._lake.keys(STAGING):
+            self._replace(key, None)
+            self._counts.scratch += 1
         runs = defaultdict[str, list[StoredObject]](list)
         for stored, names in self._objects():
             folder, _, name = stored.key.removeprefix("runs/").partition("/")
@@ -224,7 +231,7 @@ def _is_named(file: _File, names: PhotoNames) -> bool:
     """Whether a file names one of the photos, or cannot be searched, so that it may."""
     try:
         return any(spans for _, spans in search(text_pieces(file), names))
-    except InflateError:
+    except (InflateError, MemoryError):
         return True
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fruits_airflow.storage.inflate import InflateError, inflate
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 MAX_INFLATED_BYTES = 8 << 30
+MAX_MEMORY_BYTES = 2 << 30  # a row group of a million rows of an export takes some 500 MB
 _BUFFER_BYTES = 1 << 20
 _BATCH_ROWS = 4096
 
@@ -77,6 +80,23 @@ def text_pieces(file: io.BufferedReader | io.BytesIO) -> Iterator[bytes]:
 
 
 @contextmanager
+def bounded_memory() -> Iterator[None]:
+    """Bound what this process may take more, as only the operating system can (ADR 16; macOS does not).
+
+    A Parquet file of a kilobyte, which a node may write, can hold gigabytes in one cell: reading it then fails, and
+    counts as unreadable, as a corrupt file does.
+    """
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    if (pages := Path("/proc/self/statm")).exists():
+        taken = int(pages.read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + MAX_MEMORY_BYTES, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@contextmanager
 def parquet_errors() -> Iterator[None]:
     """Raise an InflateError for a Parquet file that cannot be read: any node can write such a file.
 
@@ -87,8 +107,8 @@ def parquet_errors() -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InflateError(f"the Parquet file is corrupt: {error}") from error
+    except (pa.ArrowException, MemoryError, OSError, UnicodeDecodeError) as error:
+        raise InflateError(f"the Parquet file is corrupt or too large: {error}") from error
 
 
 def text_columns(schema: Any) -> list[str]:

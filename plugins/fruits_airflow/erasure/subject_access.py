@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fruits_airflow.erasure.photo_names import PhotoNames, search
 from fruits_airflow.erasure.redaction import TEXT_PREFIXES, keys_in_listings
-from fruits_airflow.erasure.stored_content import RangeFile, open_object, parquet_errors, text_pieces
+from fruits_airflow.erasure.stored_content import RangeFile, bounded_memory, open_object, parquet_errors, text_pieces
 from fruits_airflow.storage.inflate import InflateError
 from fruits_airflow.storage.lake import Lake, StoredObject
 from fruits_airflow.storage.object_versions import (
@@ -85,6 +85,7 @@ class PhotoExport:
         (folder / "export.json").write_text(text + "\n", errors="backslashreplace")
 
 
+@bounded_memory()
 def find_photo(client: S3Client, raw_bucket: str, lake_bucket: str, image_ids: frozenset[str]) -> PhotoExport:
     """Collect all that both buckets keep about a photo.
 

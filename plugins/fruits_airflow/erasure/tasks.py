@@ -15,6 +15,7 @@ from fruits_airflow.emr.stage_steps import ERASURE_STAGES
 from fruits_airflow.erasure.plan import locks_of, metrics_key
 from fruits_airflow.erasure.redaction import Redaction, keys_in_listings
 from fruits_airflow.erasure.request import ErasureTargets, read_targets, record_keys, suppression_key
+from fruits_airflow.erasure.stored_content import bounded_memory
 from fruits_airflow.locking.database_lock import take_all
 from fruits_airflow.locking.lock_owners import lock_deadline
 from fruits_airflow.runs.run_context import PLAN_TASK, RunContext, open_lake
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 Counts = dict[str, Any]
 
 
+@bounded_memory()
 def erase_exports(settings: Settings, context: Context) -> Counts:
     """Redact the photos from every run's folder and every log; return counts.
 
@@ -69,6 +71,7 @@ def erase_photos(settings: Settings, context: Context) -> Counts:
     return counts
 
 
+@bounded_memory()
 def write_receipt(settings: Settings, context: Context, exports: Counts | None, photos: Counts | None) -> str:
     """Check that the photos are gone, write the receipt, and remove the targets; return the receipt's URI.
 

@@ -138,8 +138,7 @@ class CleanImage:
 def clean(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> CleanImage:
     """Decode a photo, turn it upright, drop all metadata and encode its pixels losslessly.
 
-    Transparent pixels become white; of a phone's multi-picture JPEG (MPO) the first picture is taken; ICC profiles are
-    dropped without conversion, as in Keras' own loader.
+    This decodes in the process of the caller. The jobs use `sandbox.Decoder`, which gives the same result.
 
     Args:
         data: The object's bytes.
@@ -151,6 +150,15 @@ def clean(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES)
         MemoryError: The worker is out of memory; its task is retried, and no photo is rejected for that.
         ValueError: The pixels could not be written for another reason.
     """
+    return encode(*decode(data, max_pixels, max_bytes), data)
+
+
+def decode(data: bytes, max_pixels: int, max_bytes: int) -> tuple[Image.Image, bool]:
+    """Decode a photo to upright RGB pixels, reduced as they are stored; return also whether it had metadata.
+
+    Transparent pixels become white; of a phone's multi-picture JPEG (MPO) the first picture is taken; ICC profiles are
+    dropped without conversion, as in Keras' own loader. Errors are those of `clean`.
+    """
     if not data:
         raise ImageRejected(RejectCode.EMPTY, "the object has no bytes")
     if len(data) > max_bytes:
@@ -158,16 +166,19 @@ def clean(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES)
     kind = _detect_format(data)
     try:
         container = _WALKERS[kind](data)
-        decode = _decode if container.ended else _decode_without_end
-        rgb = decode(container, kind, max_pixels)
+        decode_picture = _decode if container.ended else _decode_without_end
+        return decode_picture(container, kind, max_pixels), container.had_metadata
     except (ImageRejected, MemoryError):
         raise
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error... on hostile bytes
         if isinstance(error, OSError) and "out of memory" in str(error):  # Pillow's decoders raise no MemoryError
             raise MemoryError(f"{kind}: {error}") from error
         raise _undecodable(kind, error) from error
-    # Outside the try: a failure to write our own pixels is never the photo's fault.
-    return CleanImage(_encode(rgb), rgb.width, rgb.height, hashlib.sha256(data).hexdigest(), container.had_metadata)
+
+
+def encode(rgb: Image.Image, had_metadata: bool, data: bytes) -> CleanImage:
+    """Encode the decoded pixels of the object `data`; a failure is never the photo's fault. Errors as of `clean`."""
+    return CleanImage(_encode(rgb), rgb.width, rgb.height, hashlib.sha256(data).hexdigest(), had_metadata)
 
 
 def _detect_format(data: bytes) -> str:

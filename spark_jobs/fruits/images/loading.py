@@ -11,9 +11,9 @@ import pyarrow as pa
 from fruits.base import keys, schemas
 from fruits.base.batches import Mapper, block_pandas_import
 from fruits.images import suppression
-from fruits.images.decoding import clean
 from fruits.images.fetching import ListedObject, Source, fetch
 from fruits.images.rejects import ImageRejected
+from fruits.images.sandbox import Decoder
 
 _BATCH_ROWS = 256
 _BATCH_BYTES = 16 * 1024 * 1024
@@ -33,18 +33,19 @@ def load_mapper(source: Source, prefix: str, max_pixels: int, erased: frozenset[
         block_pandas_import()
         rows: list[dict[str, Any]] = []
         size = 0
-        for listed, outcome in fetch(_listed_objects(batches), source):
-            row = {
-                "image_id": keys.image_id(listed.key),
-                "source_key": listed.key,
-                "etag": listed.etag,
-                "label": keys.label(listed.key, prefix),
-            } | _outcome_columns(outcome, max_pixels, source.max_bytes, erased)
-            rows.append(row)
-            size += len(row.get("pixels") or b"")
-            if len(rows) >= _BATCH_ROWS or size >= _BATCH_BYTES:
-                yield pa.RecordBatch.from_pylist(rows, schemas.LOAD_RESULT)
-                rows, size = [], 0
+        with Decoder(max_pixels, source.max_bytes) as decoder:
+            for listed, outcome in fetch(_listed_objects(batches), source):
+                row = {
+                    "image_id": keys.image_id(listed.key),
+                    "source_key": listed.key,
+                    "etag": listed.etag,
+                    "label": keys.label(listed.key, prefix),
+                } | _outcome_columns(outcome, decoder, erased)
+                rows.append(row)
+                size += len(row.get("pixels") or b"")
+                if len(rows) >= _BATCH_ROWS or size >= _BATCH_BYTES:
+                    yield pa.RecordBatch.from_pylist(rows, schemas.LOAD_RESULT)
+                    rows, size = [], 0
         if rows:
             yield pa.RecordBatch.from_pylist(rows, schemas.LOAD_RESULT)
 
@@ -57,14 +58,12 @@ def _listed_objects(batches: Iterable[pa.RecordBatch]) -> Iterator[ListedObject]
         yield from (ListedObject(*row) for row in zip(*columns, strict=True))
 
 
-def _outcome_columns(
-    outcome: bytes | ImageRejected, max_pixels: int, max_bytes: int, erased: frozenset[str]
-) -> dict[str, Any]:
+def _outcome_columns(outcome: bytes | ImageRejected, decoder: Decoder, erased: frozenset[str]) -> dict[str, Any]:
     try:
         if isinstance(outcome, ImageRejected):
             raise outcome
         if erased and hashlib.sha256(outcome).hexdigest() in erased:
             return {"error_code": suppression.CODE, "detail": "erased"}
-        return vars(clean(outcome, max_pixels, max_bytes))
+        return vars(decoder.clean(outcome))
     except ImageRejected as rejected:
         return {"error_code": str(rejected.code), "detail": rejected.detail}

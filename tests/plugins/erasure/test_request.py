@@ -160,6 +160,16 @@ def test_a_photo_is_found_by_its_id_and_by_its_folder_too(place: Place, erasure_
     assert not place.search()["key"]
 
 
+def test_scratch_copies_go_whatever_their_names(place: Place) -> None:
+    names = ["staging/berries/poire (1).jpg", "staging/album.zip"]
+    for name in names:
+        place.lake.write(name, NEW)
+    redaction = Redaction(place.lake, frozenset({ID}), [KEY])
+    assert set(redaction.named_objects()) >= set(names), "no receipt while scratch is there"
+    assert redaction.erase().as_json()["scratch"] == 2
+    assert place.lake.keys("staging/") == [] == list(redaction.named_objects())
+
+
 def test_what_belongs_to_others_stays(place: Place) -> None:
     erase(place, ErasureRequest(keys=frozenset({KEY})))
     assert [v.key for v in list_versions(place.s3, place.raw)] == [OTHER]

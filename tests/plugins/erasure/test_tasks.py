@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import io
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from botocore.exceptions import ClientError
@@ -24,7 +28,7 @@ from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.emr.stage_steps import ERASURE_STAGES, step_for
 from fruits_airflow.erasure import plan as erasure_plan
-from fruits_airflow.erasure import verdict
+from fruits_airflow.erasure import stored_content, verdict
 from fruits_airflow.erasure.plan import plan_erasure
 from fruits_airflow.erasure.request import parameter_schemas, read_suppressed, suppression_key
 from fruits_airflow.erasure.tasks import erase_exports, erase_photos, write_receipt
@@ -469,6 +473,37 @@ def test_while_a_log_spells_the_key_there_is_no_receipt(account: Settings, task:
     assert write_receipt(account, context, exports, photos).endswith("/receipt.json")
     names = {"key": KEY, "spelled": ascii(KEY)[1:-1]}
     assert not any(find_everywhere(lake.client, [account.raw_bucket, lake.bucket], names).values())
+
+
+def test_the_plan_says_that_scratch_goes_and_there_is_no_receipt_while_it_is_there(
+    account: Settings, task: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    lake, context = Lake(laptop.client("s3"), account.lake_bucket), task(keys=[KEY], expected_photos=2)
+    lake.write("staging/berries/a.jpg", b"a copy")
+    with caplog.at_level("INFO"):
+        exports, photos = carry_out(account, context)
+    assert "1 objects of scratch space in staging/ would go with them" in caplog.text
+    assert exports["scratch"] == 1
+    lake.write("staging/berries/a.jpg", b"a copy")
+    with pytest.raises(ErasureIncomplete, match="staging/berries/a.jpg"):
+        write_receipt(account, context, exports, photos)
+
+
+@pytest.mark.parametrize("megabytes", [40, 400])
+def test_a_cell_of_gigabytes_in_a_file_of_a_kilobyte_is_removed_and_stops_no_erasure(
+    account: Settings, task: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, megabytes: int
+) -> None:
+    """A node may write it; the numbers are smaller here."""
+    monkeypatch.setattr(stored_content, "MAX_MEMORY_BYTES", 200_000_000)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    lake, context = Lake(laptop.client("s3"), account.lake_bucket), task(keys=[KEY], expected_photos=2)
+    out = io.BytesIO()
+    pq.write_table(pa.table({"label": ["a" * megabytes * 1_000_000]}), out, compression="zstd")
+    lake.write("runs/forged/pca.parquet", out.getvalue())
+    exports, _ = carry_out(account, context)
+    assert exports["objects"] > 0
+    assert lake.read("runs/forged/pca.parquet") is None or megabytes == 40
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def test_an_unknown_parameter_is_refused(account: Settings, task: Callable[..., Any]) -> None:
