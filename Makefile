@@ -127,6 +127,10 @@ sbom: $(READY)/sbom ## What each environment holds, as CycloneDX, from the locks
 
 IN_ACCOUNT := $(if $(DEPLOYMENT_ID),--deployment-id $(DEPLOYMENT_ID)) $(if $(REGION),--region $(REGION))
 
+.PHONY: preflight
+preflight: $(READY)/airflow ## Could a first night begin? Reads only: 0 yes, 1 something to mend, 2 AWS refused to say (DEPLOYMENT_ID= REGION= PARAMETERS=)
+	@$(OPS) preflight $(IN_ACCOUNT) $(PARAMETERS:%=--parameter %)
+
 .PHONY: deploy
 deploy: $(READY)/airflow ## include/stack.yaml to AWS: shows what changes, asks (DEPLOYMENT_ID= ALARM_EMAIL= REGION= PARAMETERS="LogDays=30" YES=1)
 	@$(OPS) deploy $(IN_ACCOUNT) $(if $(ALARM_EMAIL),--alarm-email $(ALARM_EMAIL)) $(PARAMETERS:%=--parameter %) $(if $(YES),--yes)

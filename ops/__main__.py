@@ -20,6 +20,7 @@ from ops.export_image import export_image
 from ops.forecast import print_forecast
 from ops.network import tag_network
 from ops.notebook import notebook_cluster
+from ops.preflight import Preflight, exit_status, print_findings
 from ops.prices import DEFAULT_REGIONS, refresh_prices
 from ops.removal import destroy
 from ops.share import print_links
@@ -41,10 +42,13 @@ SETTINGS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; return the exit status: 0 done, 1 failed, 2 wrong call, 3 declined, 130 interrupted."""
+    """Run a command; return the exit status: 0 done, 1 failed, 2 wrong call, 3 declined, 130 interrupted.
+
+    Preflight returns 0 yes, 1 something to mend, 2 AWS refused to say.
+    """
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return int(options.run(options) or 0)
     except Declined:
         print("Nothing was changed.")
         return 3
@@ -57,7 +61,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted. Repeat the command: it continues where it stopped.", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
 
     def add(
-        name: str, run: Callable[[argparse.Namespace], None], *parents: argparse.ArgumentParser
+        name: str, run: Callable[[argparse.Namespace], int | None], *parents: argparse.ArgumentParser
     ) -> argparse.ArgumentParser:
         command = commands.add_parser(name, parents=parents, description=run.__doc__, help=run.__doc__)
         command.set_defaults(run=run)
@@ -77,9 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     consent = argparse.ArgumentParser(add_help=False)
     consent.add_argument("--yes", action="store_true", help="do not ask")
 
-    deploy = add("deploy", _deploy, stack, consent)
+    template = argparse.ArgumentParser(add_help=False)
+    template.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE")
+
+    add("preflight", _preflight, stack, template)
+    deploy = add("deploy", _deploy, stack, template, consent)
     deploy.add_argument("--alarm-email", help="receives the budget's alarms; 'none' for no budget")
-    deploy.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE")
     add("verify", _verify, stack)
     add("destroy", _destroy, stack, consent)
     environment = add("environment", _environment, stack)
@@ -126,10 +132,21 @@ def _confirm(question: str) -> bool:
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
+def _parameters(options: argparse.Namespace) -> dict[str, str]:
+    return dict(parameter.split("=", 1) for parameter in options.parameter)
+
+
+def _preflight(options: argparse.Namespace) -> int:
+    """Look whether a first night could begin: costs nothing, creates nothing."""
+    findings = Preflight(_deployment(options), _parameters(options)).run()
+    print_findings(findings)
+    return exit_status(findings)
+
+
 def _deploy(options: argparse.Namespace) -> None:
     """Deploy include/stack.yaml: show the changes, ask, execute, verify."""
     deployment = _deployment(options)
-    parameters = dict(parameter.split("=", 1) for parameter in options.parameter)
+    parameters = _parameters(options)
     if options.alarm_email is None and deployment.describe() is None:
         raise DeploymentFailed("who receives the budget's alarms? Say ALARM_EMAIL=address, or ALARM_EMAIL=none")
     if options.alarm_email is not None:

@@ -86,12 +86,16 @@ def verify_removed(deployment: Deployment) -> list[str]:
     return [f"{kind}: none" for kind in left]
 
 
+def bucket_names(deployment: Deployment) -> list[str]:
+    """Return the names of the deployment's buckets, as include/stack.yaml builds them."""
+    account_id = deployment.account.client("sts").get_caller_identity()["Account"]
+    return [f"fruits-{deployment.deployment_id}-{kind}-{account_id}-{deployment.account.region}" for kind in BUCKETS]
+
+
 def _buckets(deployment: Deployment) -> list[str]:
     """Return the deployment's existing buckets by name; the access log, which the others write to, comes last."""
-    account_id = deployment.account.client("sts").get_caller_identity()["Account"]
     existing = {bucket["Name"] for bucket in deployment.account.client("s3").list_buckets()["Buckets"]}
-    names = [f"fruits-{deployment.deployment_id}-{kind}-{account_id}-{deployment.account.region}" for kind in BUCKETS]
-    return [name for name in names if name in existing]
+    return [name for name in bucket_names(deployment) if name in existing]
 
 
 def _keys(deployment: Deployment) -> list[str]:
