@@ -131,6 +131,10 @@ IN_ACCOUNT := $(if $(DEPLOYMENT_ID),--deployment-id $(DEPLOYMENT_ID)) $(if $(REG
 preflight: $(READY)/airflow ## Could a first night begin? Reads only: 0 yes, 1 something to mend, 2 AWS refused to say (DEPLOYMENT_ID= REGION= PARAMETERS=)
 	@$(OPS) preflight $(IN_ACCOUNT) $(PARAMETERS:%=--parameter %)
 
+.PHONY: first-night
+first-night: setup $(UV) ## Preflight, deploy, 100 photos, one night, evidence; asks first, below 1 EUR (DEPLOYMENT_ID= REGION= IMAGES= WEIGHTS= PARAMETERS= YES=1 DESTROY=1)
+	@$(OPS) first-night $(IN_ACCOUNT) $(PARAMETERS:%=--parameter %) $(if $(YES),--yes) $(if $(DESTROY),--destroy)
+
 .PHONY: deploy
 deploy: $(READY)/airflow ## include/stack.yaml to AWS: shows what changes, asks (DEPLOYMENT_ID= ALARM_EMAIL= REGION= PARAMETERS="LogDays=30" YES=1)
 	@$(OPS) deploy $(IN_ACCOUNT) $(if $(ALARM_EMAIL),--alarm-email $(ALARM_EMAIL)) $(PARAMETERS:%=--parameter %) $(if $(YES),--yes)

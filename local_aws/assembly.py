@@ -83,7 +83,5 @@ def _replacement(clients: Clients, settings: Settings) -> Callable[[str], None]:
             account.install_iam()
         elif service == "servicequotas":
             account.install_quotas(settings.vcpus)
-        elif service == "sts":
-            account.install_identity()
 
     return replace

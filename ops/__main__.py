@@ -17,6 +17,7 @@ from fruits_airflow.emr.code_bundle import build_bundle
 from ops.drift import compare_stack
 from ops.environment import PLATFORMS, EnvironmentFailed, pack, upload
 from ops.export_image import export_image
+from ops.first_night import first_night
 from ops.forecast import print_forecast
 from ops.network import tag_network
 from ops.notebook import notebook_cluster
@@ -25,20 +26,6 @@ from ops.prices import DEFAULT_REGIONS, refresh_prices
 from ops.removal import destroy
 from ops.share import print_links
 from ops.stack import AwsAccount, Declined, Deployment, DeploymentFailed
-
-# Output of the stack → setting of the deployment.
-SETTINGS = {
-    "RawBucket": "FRUITS_RAW_BUCKET",
-    "RawPrefix": "FRUITS_RAW_PREFIX",
-    "LakeBucket": "FRUITS_LAKE_BUCKET",
-    "ServiceRole": "FRUITS_SERVICE_ROLE",
-    "InstanceProfile": "FRUITS_INSTANCE_PROFILE",
-    "SecurityConfiguration": "FRUITS_SECURITY_CONFIGURATION",
-    "SubnetId": "FRUITS_SUBNET_ID",
-    "NightlyDatabase": "FRUITS_DATABASE",
-    "DemoDatabase": "FRUITS_DEMO_DATABASE",
-    "NotebookDatabase": "FRUITS_NOTEBOOK_DATABASE",
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -86,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     add("preflight", _preflight, stack, template)
     deploy = add("deploy", _deploy, stack, template, consent)
     deploy.add_argument("--alarm-email", help="receives the budget's alarms; 'none' for no budget")
+    night = add("first-night", _first_night, stack, template, consent)
+    night.add_argument("--destroy", action="store_true", help="remove the deployment after a night that succeeded")
     add("verify", _verify, stack)
     add("destroy", _destroy, stack, consent)
     environment = add("environment", _environment, stack)
@@ -143,6 +132,14 @@ def _preflight(options: argparse.Namespace) -> int:
     return exit_status(findings)
 
 
+def _first_night(options: argparse.Namespace) -> int:
+    """Run the first night of an account: preflight, deploy, model, libraries, 100 photos, one night, evidence."""
+    status = first_night(Preflight(_deployment(options), _parameters(options)))
+    if options.destroy and not status:
+        _destroy(options)
+    return status
+
+
 def _deploy(options: argparse.Namespace) -> None:
     """Deploy include/stack.yaml: show the changes, ask, execute, verify."""
     deployment = _deployment(options)
@@ -155,12 +152,8 @@ def _deploy(options: argparse.Namespace) -> None:
         tag_network(deployment.account, subnet_id, deployment.confirm)
     outputs = deployment.deploy(parameters)
     print("\nThe settings of this deployment (.env, or the environment of Airflow):")
-    print(f"FRUITS_DEPLOYMENT_ID={deployment.deployment_id}\nFRUITS_REGION={options.region}")
-    for output, setting in SETTINGS.items():
-        if output in outputs:
-            print(f"{setting}={outputs[output]}")
-    if endpoints := deployment.interface_endpoints():
-        print(f"FRUITS_INTERFACE_ENDPOINTS={endpoints}")
+    for setting, value in deployment.settings().items():
+        print(f"{setting}={value}")
     print(
         "Still to come: FRUITS_NODE_ENVIRONMENT (make environment UPLOAD=1) and FRUITS_MODEL_ID (make model, then copy "
         f".cache/models/<model_id>/ to s3://{outputs['LakeBucket']}/models/<model_id>/).\n"

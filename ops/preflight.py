@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -19,13 +19,12 @@ from ops.drift import compare_stack
 from ops.environment import PYTHON
 from ops.removal import bucket_names
 from ops.stack import Deployment
-from ops.template import read_template
 
 State = Literal["ok", "later", "mend", "unknown"]
 """`later`: needed after the first night begins; `mend`: no night before that; `unknown`: AWS refused the request."""
 
 # Quotas of EC2 in vCPUs, for the families A, C, D, H, I, M, R, T and Z; an account may begin with 5 of each.
-ON_DEMAND_QUOTA, SPOT_QUOTA, VPC_QUOTA = "L-1216C47A", "L-34B43A08", "L-F678F1CE"
+ON_DEMAND_QUOTA, SPOT_QUOTA = "L-1216C47A", "L-34B43A08"
 MAKE_LINKED_ROLES = "iam:CreateServiceLinkedRole"
 DEPLOY = (
     *("cloudformation:CreateChangeSet", "cloudformation:ExecuteChangeSet", "ec2:CreateVpc"),
@@ -59,18 +58,13 @@ class Preflight:
 
     def run(self) -> list[Finding]:
         """Run every check; a request that AWS refuses makes its check `unknown`."""
-        checks: dict[str, Callable[[], Iterator[Finding]]] = {
-            **{"caller": self._caller, "this machine": self._machine, "quotas": self._quotas},
-            **{"service-linked roles": self._linked_roles, "network": self._network},
-            **{"names": self._names, "deployment": self._deployed},
-        }
         findings: list[Finding] = []
-        for subject, check in checks.items():
+        for check in (self._caller, self._machine, self._quotas, self._roles, self._network, self._names, self._stack):
             try:
                 findings.extend(check())
             except (BotoCoreError, ClientError) as error:
                 remedy = "allow the caller this request, or look at the credentials (AWS_PROFILE)"
-                findings.append(Finding(subject, "unknown", str(error), remedy))
+                findings.append(Finding(check.__name__.strip("_"), "unknown", str(error), remedy))
         return findings
 
     def _client(self, service: str) -> Any:
@@ -114,20 +108,17 @@ class Preflight:
         yield judge("Python here", running == PYTHON, running, f"install Python {PYTHON}, then make setup")
 
     def _quotas(self) -> Iterator[Finding]:
-        profiles: dict[str, State] = {"demo": "mend", "nightly": "later"}
-        for profile, otherwise in profiles.items():
+        quotas = self._client("service-quotas")
+        profiles: tuple[tuple[str, State], ...] = (("demo", "mend"), ("nightly", "later"))
+        for profile, otherwise in profiles:
             for code, needed in vcpus_needed(load_profile(profile).instance_fleets).items():
-                quota = self._quota("ec2", code)
+                quota = quotas.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]
                 detail = f"{quota['Value']:.0f} vCPUs, a cluster needs {needed} ({quota['QuotaName']})"
                 remedy = f"ask for {needed} or more in {self.deployment.account.region} (console, Service Quotas)"
                 subject = f"quota {code}, profile {profile}"
                 yield judge(subject, quota["Value"] >= needed, detail, remedy, otherwise)
 
-    def _quota(self, service: str, code: str) -> dict[str, Any]:
-        reply = self._client("service-quotas").get_service_quota(ServiceCode=service, QuotaCode=code)
-        return dict(reply["Quota"])
-
-    def _linked_roles(self) -> Iterator[Finding]:
+    def _roles(self) -> Iterator[Finding]:
         iam = self._client("iam")
         for name in LINKED_ROLES:
             try:
@@ -146,17 +137,11 @@ class Preflight:
                 is_tagged = {"Key": POLICY_TAG, "Value": "true"} in resource.get("Tags", [])
                 remedy = f'make deploy PARAMETERS="CreateVpc=false SubnetId={subnet_id}" asks to tag it'
                 yield judge(resource_id, is_tagged, f"tag {POLICY_TAG}=true", remedy)
-        elif not self._outputs:
-            used = sum(len(page["Vpcs"]) for page in ec2.get_paginator("describe_vpcs").paginate())
-            quota = self._quota("vpc", VPC_QUOTA)["Value"]
-            remedy = 'raise the quota, or deploy with PARAMETERS="CreateVpc=false SubnetId=subnet-…"'
-            yield judge("VPCs of the region", used < quota, f"{used} of {quota:.0f} in use", remedy)
 
     def _names(self) -> Iterator[Finding]:
         if self._outputs:
             return
-        s3, glue = self._client("s3"), self._client("glue")
-        existing: list[str] = []
+        s3, existing = self._client("s3"), []
         for bucket in bucket_names(self.deployment):
             try:
                 s3.head_bucket(Bucket=bucket)
@@ -164,18 +149,10 @@ class Preflight:
             except ClientError as error:
                 if error.response["Error"]["Code"] != "404":
                     raise
-        for parameter, values in read_template()["Parameters"].items():
-            if parameter.endswith("Database"):
-                try:
-                    glue.get_database(Name=(name := self.parameters.get(parameter) or values["Default"]))
-                    existing.append(f"Glue database {name} ({parameter})")
-                except glue.exceptions.EntityNotFoundException:
-                    pass
-        remedy = "make destroy, where an earlier deployment left them; else choose other names (PARAMETERS)"
-        detail = f"taken: {', '.join(existing)}" if existing else "those of buckets and databases are free"
-        yield judge("names", not existing, detail, remedy)
+        detail = f"taken: {', '.join(existing)}" if existing else "free"
+        yield judge("bucket names", not existing, detail, "make destroy, or choose another DEPLOYMENT_ID")
 
-    def _deployed(self) -> Iterator[Finding]:
+    def _stack(self) -> Iterator[Finding]:
         name = self.deployment.stack_name
         if not self._outputs:
             yield Finding(name, "ok", "not deployed yet")
@@ -199,7 +176,7 @@ def vcpus_needed(fleets: list[dict[str, Any]]) -> dict[str, int]:
 
 def _most_vcpus(fleet: Mapping[str, Any], units: int) -> int:
     return max(
-        math.ceil(units / config.get("WeightedCapacity", 1)) * vcpus(config["InstanceType"])
+        math.ceil(units / int(config.get("WeightedCapacity", 1))) * vcpus(config["InstanceType"])
         for config in fleet["InstanceTypeConfigs"]
     )
 

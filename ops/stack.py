@@ -23,6 +23,20 @@ WAIT_S = 1800.0
 # EMR cleans up after a broken cluster, and EC2 provides spot nodes, with roles that an account has once.
 SERVICE_LINKED = ("elasticmapreduce.amazonaws.com", "spot.amazonaws.com")
 
+# Output of the stack → setting of the deployment.
+SETTINGS = {
+    "RawBucket": "FRUITS_RAW_BUCKET",
+    "RawPrefix": "FRUITS_RAW_PREFIX",
+    "LakeBucket": "FRUITS_LAKE_BUCKET",
+    "ServiceRole": "FRUITS_SERVICE_ROLE",
+    "InstanceProfile": "FRUITS_INSTANCE_PROFILE",
+    "SecurityConfiguration": "FRUITS_SECURITY_CONFIGURATION",
+    "SubnetId": "FRUITS_SUBNET_ID",
+    "NightlyDatabase": "FRUITS_DATABASE",
+    "DemoDatabase": "FRUITS_DEMO_DATABASE",
+    "NotebookDatabase": "FRUITS_NOTEBOOK_DATABASE",
+}
+
 Log = Callable[[str], None]
 Confirm = Callable[[str], bool]
 T = TypeVar("T")
@@ -134,6 +148,14 @@ class Deployment:
         if stack is None:
             raise DeploymentFailed(f"there is no stack {self.stack_name} in {self.account.region}; run make deploy")
         return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+
+    def settings(self) -> dict[str, str]:
+        """Return the settings of the deployment that its stack knows, as environment variables."""
+        outputs = self.outputs()
+        settings = {"FRUITS_DEPLOYMENT_ID": self.deployment_id, "FRUITS_REGION": self.account.region}
+        settings |= {setting: outputs[output] for output, setting in SETTINGS.items() if output in outputs}
+        endpoints = self.interface_endpoints()
+        return settings | ({"FRUITS_INTERFACE_ENDPOINTS": str(endpoints)} if endpoints else {})
 
     def interface_endpoints(self) -> int:
         """Count the interface endpoints of a cluster in the stack's network: the stack's own, and one that EMR adds."""

@@ -106,7 +106,7 @@ def _run(options: DemoOptions, processes: Processes, reporter: ConsoleReporter) 
     print(f"\nFruits! demo: every process is on this machine, AWS ({options.region}) is played by local_aws.\n")
 
     local_aws = _local_aws(aws_port, ui_port, _steps_python(options))
-    account = start_account(processes, local_aws, _base_env(), options.region)
+    account = start_account(processes, local_aws, base_env(), options.region)
     reporter.log("AWS emulator", f"ready on {account.endpoint}")
     if _steps_python(options) == SPARK_PYTHON:
         reporter.log("engine", "tensorflow: a node has no TensorFlow, so the steps run in .venv-spark")
@@ -116,7 +116,7 @@ def _run(options: DemoOptions, processes: Processes, reporter: ConsoleReporter) 
     )
     model = _model(options, account, stack, reporter)
 
-    env = _base_env() | account.env | _dag_settings(options, stack, model)
+    env = base_env() | account.env | _dag_settings(options, stack, model)
     airflow = Airflow(processes, FOLDER / "airflow", airflow_port, env)
     airflow.migrate()
     airflow.start()
@@ -137,7 +137,7 @@ def _run(options: DemoOptions, processes: Processes, reporter: ConsoleReporter) 
     run = _fetch_results(account, stack, run_id)
     try:
         if state != "success":
-            _print_failure(airflow, run_id)
+            print_failure(airflow, run_id)
         else:
             _second_night(airflow, account, stack, conf, reporter)
     finally:
@@ -215,7 +215,8 @@ def _fetch_results(account: Account, stack: dict[str, str], run_id: str) -> dict
     return run
 
 
-def _print_failure(airflow: Airflow, run_id: str) -> None:
+def print_failure(airflow: Airflow, run_id: str) -> None:
+    """Print the end of the log of each failed task."""
     for task in failed_tasks(airflow, PIPELINE, run_id):
         print(f"\n--- {task['task_id']} failed; the end of its log:", file=sys.stderr)
         lines = airflow.task_log(PIPELINE, run_id, task["task_id"], task["try_number"])
@@ -241,7 +242,7 @@ def _local_aws(port: int, ui_port: int, python: Path) -> list[str | Path]:
     ]
 
 
-def _base_env() -> dict[str, str]:
+def base_env() -> dict[str, str]:
     """Return the environment of every process, without the caller's AWS, Airflow and Spark settings."""
     kept = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "JAVA_HOME")
     return {name: os.environ[name] for name in kept if name in os.environ} | {

@@ -39,7 +39,9 @@ class ConsoleReporter:
         print(f"{strong[0]}  !!!!  {text}  {strong[1]}", flush=True)
 
 
-def watch_run(airflow: AirflowApi, dag_id: str, run_id: str, reporter: ConsoleReporter, spark: SparkProgress) -> str:
+def watch_run(
+    airflow: AirflowApi, dag_id: str, run_id: str, reporter: ConsoleReporter, spark: SparkProgress | None
+) -> str:
     """Report each change of a task and the progress of Spark until the run ends; return its state.
 
     A request without an answer is repeated, since a busy machine may be slow.
@@ -53,7 +55,7 @@ def watch_run(airflow: AirflowApi, dag_id: str, run_id: str, reporter: ConsoleRe
                     continue
                 reported[task["task_id"]] = task["state"]
                 reporter.log(task["task_id"], _describe(task))
-            if line := spark.line():
+            if spark and (line := spark.line()):
                 reporter.log("  spark", line)
             if state in ENDED:
                 return state

@@ -1,0 +1,175 @@
+"""make first-night on an account of this machine: a real Airflow, and Spark steps that a script stands for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fruits_airflow.emr.cluster_body import CLUSTER_FILE, load_profile
+
+from ops import evidence, first_night
+from ops.environment import Packed
+from ops.evidence import write
+from ops.preflight import Preflight
+from ops.removal import destroy
+from ops.stack import Declined, Deployment, DeploymentFailed
+from tests.aws_keys import KEYS
+from tests.faults.world import MODEL, Aws
+from tests.ops.test_preflight import ADMINISTRATOR, AccountOf
+
+pytestmark = pytest.mark.server
+ENVIRONMENT = {
+    "FRUITS_POLL_S": "0.2", "FRUITS_LIST_CONSISTENCY_S": "2", "FRUITS_LOG_WAIT_S": "5", "FRUITS_MAX_REJECT_RATE": "0.5",
+    **KEYS.environment, "AWS_DEFAULT_REGION": "eu-west-1", "AWS_EC2_METADATA_DISABLED": "true",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    aws = Aws(tmp_path_factory.mktemp("aws"), "--start-seconds", "20")
+    yield aws
+    aws.close()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for number in range(10):
+        path = folder / f"Apple {number % 3}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"pixels": [number, number * number]}))
+    return folder
+
+
+@pytest.fixture
+def preflight(
+    aws: Aws, deployment_id: str, databases: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Preflight:
+    """The preflight of an empty account, whose caller may deploy, with a small model and small libraries."""
+    for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL": aws.endpoint}).items():
+        monkeypatch.setenv(name, value)
+    model = {"model_id": MODEL, "engine": "litert", "file": "model.tflite", "weights": "path"}
+    folder = tmp_path / "models" / MODEL
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_text(json.dumps(model))
+    (folder / "model.tflite").write_bytes(b"weights")
+    monkeypatch.setattr(first_night, "MODELS", folder.parent)
+    monkeypatch.setattr(first_night, "make_model", lambda *_: model)
+    archive = tmp_path / "environment.tar.gz"
+    archive.write_bytes(b"libraries")
+    monkeypatch.setattr(first_night, "pack", lambda _: Packed("e" * 64, archive, 9, 9))
+    account = AccountOf(aws, f"deployer-{deployment_id}", ADMINISTRATOR)  # type: ignore[arg-type]  # has clients too
+    return Preflight(Deployment(account, deployment_id, lambda _: None, lambda _: True, poll_s=0.05), databases)
+
+
+Run = Callable[[], int]
+
+
+@pytest.fixture
+def run(preflight: Preflight, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Call the command as far as its exit status; what it leaves is in `tmp_path`."""
+    monkeypatch.setenv("IMAGES", str(photos))
+    return lambda: first_night.first_night(replace(preflight), tmp_path / "night")
+
+
+def read_evidence(tmp_path: Path) -> dict[str, Any]:
+    [path] = (tmp_path / "night").glob("*/first_night.json")
+    return dict(json.loads(path.read_text()))
+
+
+def test_a_preflight_that_says_no_begins_nothing(preflight: Preflight, run: Run, aws: Aws) -> None:
+    bucket = f"fruits-{preflight.deployment.deployment_id}-raw-123456789012-eu-west-1"
+    aws.client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    asked: list[str] = []
+    object.__setattr__(preflight, "deployment", replace(preflight.deployment, confirm=asked.append))
+    assert run() == 1
+    assert (asked, preflight.deployment.describe()) == ([], None)
+
+
+def test_a_preflight_that_cannot_look_begins_nothing(preflight: Preflight, run: Run, aws: Aws) -> None:
+    fault = aws.arm(kind="refused", service="servicequotas", error="AccessDenied")
+    assert run() == 2
+    aws.disarm(fault)
+    assert preflight.deployment.describe() is None
+
+
+def test_a_no_to_the_cost_begins_nothing(preflight: Preflight, run: Run) -> None:
+    asked: list[str] = []
+    object.__setattr__(preflight, "deployment", replace(preflight.deployment, confirm=asked.append))
+    with pytest.raises(Declined):
+        run()
+    assert "at most 0.90 EUR" in asked[0]
+    assert preflight.deployment.describe() is None
+
+
+def test_a_night_that_is_interrupted_goes_on_and_leaves_evidence(
+    preflight: Preflight, run: Run, aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = first_night.watch_run
+
+    def interrupt(airflow: Any, dag_id: str, run_id: str, *_: Any) -> str:
+        while not any(task["state"] == "deferred" for task in airflow.task_instances(dag_id, run_id)):
+            assert airflow.run_state(dag_id, run_id) in ("queued", "running")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(first_night, "watch_run", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    monkeypatch.setattr(first_night, "watch_run", watch)
+    assert run() == 0
+    content = read_evidence(tmp_path)
+    assert (content["state"], content["simulated"], content["images"]["loaded"]) == ("succeeded", True, 10)
+    [cluster] = aws.clusters(f"fruits/{preflight.deployment.deployment_id}/")
+    assert content["run_id"] in cluster["Name"], "the interrupted run went on, with the cluster that it had"
+    assert content["start_up_minutes"] > 0
+    assert len(content["nodes"]) == 2
+    assert content["answers"]["DescribeCluster of an unknown id"] == "InvalidRequestException"
+    assert [quota["state"] for quota in content["answers"]["quotas"]] == ["ok", "ok", "ok"]
+    assert "buckets: none" in destroy(preflight.deployment)
+
+
+def test_a_red_night_is_said_and_destroyed_on_request(
+    preflight: Preflight, run: Run, aws: Aws, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fault = aws.arm(kind="refused", service="emr", operation="RunJobFlow", error="AccessDenied")
+    with pytest.raises(DeploymentFailed, match="created no cluster"):
+        run()
+    aws.disarm(fault)
+    assert "create_cluster failed; the end of its log" in capsys.readouterr().err
+    assert "buckets: none" in destroy(preflight.deployment)
+
+
+# ---- what is measured, without a night -----------------------------------------------------------------------------
+
+
+def night(**values: Any) -> dict[str, Any]:
+    return {
+        "state": "succeeded", "simulated": False, "fixed_minutes": 11.5,
+        "arn": "arn:aws:iam::123456789012:role/x", **values,
+    }  # fmt: skip
+
+
+def test_measured_minutes_replace_the_assumed_ones_and_the_account_is_masked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster_file = tmp_path / "cluster.yaml"
+    cluster_file.write_text(CLUSTER_FILE.read_text())
+    monkeypatch.setattr(evidence, "EVIDENCE", tmp_path / "docs" / "first_night.json")
+    before = load_profile("nightly", cluster_file)
+    path = write(night(), tmp_path, "123456789012", cluster_file)
+    assert path == evidence.EVIDENCE
+    assert "123456789012" not in path.read_text()
+    assert load_profile("demo", cluster_file).fixed_minutes == 11.5
+    assert load_profile("nightly", cluster_file) == before
+
+
+@pytest.mark.parametrize("values", [{"simulated": True}, {"state": "failed"}])
+def test_a_night_of_the_emulator_or_a_red_one_measures_nothing(tmp_path: Path, values: dict[str, Any]) -> None:
+    cluster_file = tmp_path / "cluster.yaml"
+    cluster_file.write_text(CLUSTER_FILE.read_text())
+    assert write(night(**values), tmp_path, "123456789012", cluster_file) == tmp_path / "first_night.json"
+    assert cluster_file.read_text() == CLUSTER_FILE.read_text()
