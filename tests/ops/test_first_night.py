@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,12 +14,14 @@ from fruits_airflow.emr.cluster_body import CLUSTER_FILE, load_profile
 
 from ops import evidence, first_night
 from ops.environment import Packed
-from ops.evidence import write
+from ops.evidence import collect, write
 from ops.preflight import Preflight
 from ops.removal import destroy
 from ops.stack import Declined, Deployment, DeploymentFailed
 from tests.aws_keys import KEYS
 from tests.faults.world import MODEL, Aws
+from tests.local_aws.server import Server
+from tests.ops.conftest import Account
 from tests.ops.test_preflight import ADMINISTRATOR, AccountOf
 
 pytestmark = pytest.mark.server
@@ -144,6 +147,41 @@ def test_a_red_night_is_said_and_destroyed_on_request(
 
 
 # ---- what is measured, without a night -----------------------------------------------------------------------------
+
+
+def test_logs_nodes_and_network_answer_what_documentation_leaves_open(
+    tmp_path: Path, deployment_id: str, databases: dict[str, str]
+) -> None:
+    server = Server(tmp_path)
+    deployment = Deployment(Account(server), deployment_id, lambda _: None, lambda _: True, poll_s=0.05)
+    server.make_account()
+    lake = deployment.deploy(databases)["LakeBucket"]
+    cluster_id = server.run_job_flow(LogUri=f"s3://{lake}/logs/")
+    server.reach(cluster_id, "WAITING")
+    server.step_reaches(cluster_id, server.add_step(cluster_id, "true"), "COMPLETED")
+    server.client("emr").terminate_job_flows(JobFlowIds=[cluster_id])
+    server.reach(cluster_id, "TERMINATED")
+    log = gzip.compress(b"bootstrap.sh: python3.11 comes from the repository of the image\n")
+    key = f"logs/{cluster_id}/node/i-1/bootstrap-actions/1/stdout.gz"
+    server.client("s3").put_object(Bucket=lake, Key=key, Body=log)
+    ec2 = server.client("ec2")
+    [vpc] = ec2.describe_vpcs(Filters=[{"Name": "tag:deployment", "Values": [deployment_id]}])["Vpcs"]
+    group = ec2.create_security_group(GroupName="ElasticMapReduce-Core", Description="x", VpcId=vpc["VpcId"])["GroupId"]
+    ec2.create_tags(Resources=[group], Tags=[{"Key": "for-use-with-amazon-emr-managed-policies", "Value": "true"}])
+    run = {
+        **dict.fromkeys(("run_id", "state", "region", "simulated", "cost"), "x"),
+        "cluster": {"id": cluster_id, "vcpus": 4}, "images": {"loaded": 90, "rejected": 10},
+        "seconds": {"load_images": 10.0, "featurize": 15.0, "cluster_start": 90.0},
+    }  # fmt: skip
+    content = collect(deployment, server.client("emr"), run, [])
+    assert server.stop() == 0
+    assert content["images_per_s_per_vcpu"] == 1.0
+    assert content["start_up_minutes"] == 1.5
+    assert content["log_delay_s"] is not None
+    assert [node["market"] for node in content["nodes"]] == ["ON_DEMAND"]
+    assert content["answers"]["Python 3.11 before the applications"] == ["comes from the repository of the image"]
+    assert content["answers"]["encryption of the logs"] == ["aws:kms"]
+    assert content["answers"]["what EMR leaves in the network"] == ["ElasticMapReduce-Core"]
 
 
 def night(**values: Any) -> dict[str, Any]:
