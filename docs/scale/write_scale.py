@@ -97,12 +97,12 @@ def first_night(path: Path = EVIDENCE) -> str:
     if not path.exists():
         return "No night on AWS has been measured yet: `make first-night` leaves `docs/evidence/first_night.json`."
     night = json.loads(path.read_text())
-    delay = night["log_delay_s"]
+    delay, cost, release = night["log_delay_s"], night["cost"], night["cluster"]["release"]
     return (
         f"Measured on AWS by the first night (`docs/evidence/first_night.json`, {night['region']}, "
-        f"{night['images']['loaded']} images, {night['cluster']['release']}): {night['start_up_minutes']:.1f} minutes to start, "
-        f"{night['fixed_minutes']:.1f} fixed minutes, {night['cost']['estimate_eur']:.2f} EUR where the forecast said "
-        f"{night['cost']['forecast_eur']:.2f}, logs {'not seen' if delay is None else f'{delay:.0f} s'} after their step."
+        f"{night['images']['loaded']} images, {release}): {night['start_up_minutes']:.1f} minutes to "
+        f"start, {night['fixed_minutes']:.1f} fixed minutes, {cost['estimate_eur']:.2f} EUR where the forecast said "
+        f"{cost['forecast_eur']:.2f}, logs {'not seen' if delay is None else f'{delay:.0f} s'} after their step."
     )
 
 
