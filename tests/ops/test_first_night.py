@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import boto3
 import pytest
 from fruits_airflow.emr.cluster_body import CLUSTER_FILE, load_profile
 
+from ops import __main__ as command_line
 from ops import evidence, first_night
 from ops.environment import Packed
 from ops.evidence import collect, write
@@ -109,6 +112,7 @@ def test_a_no_to_the_cost_begins_nothing(preflight: Preflight, run: Run) -> None
     assert preflight.deployment.describe() is None
 
 
+@pytest.mark.timeout(1800)  # two starts of Airflow
 def test_a_night_that_is_interrupted_goes_on_and_leaves_evidence(
     preflight: Preflight, run: Run, aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,15 +139,85 @@ def test_a_night_that_is_interrupted_goes_on_and_leaves_evidence(
     assert "buckets: none" in destroy(preflight.deployment)
 
 
-def test_a_red_night_is_said_and_destroyed_on_request(
-    preflight: Preflight, run: Run, aws: Aws, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+class ScriptedAirflow:
+    """An Airflow whose runs end at once, and red: `cluster_id` is in their run.json."""
+
+    url, password = "http://127.0.0.1:1", "secret"
+    cluster_id: str | None = None
+    runs: ClassVar[list[str]] = []
+
+    def __init__(self, _processes: Any, _folder: Path, _port: int, env: dict[str, str]) -> None:
+        self.env = env
+
+    migrate = start = wait = lambda *_: None
+
+    def knows(self, _dag_id: str, run_id: str) -> bool:
+        return run_id in self.runs
+
+    def run_state(self, *_: str) -> str:
+        return "failed"
+
+    def trigger(self, _dag_id: str, run_id: str, _conf: dict[str, str]) -> None:
+        self.runs.append(run_id)
+        cluster = {"id": self.cluster_id, "vcpus": 4}
+        run = {"state": "failed", "reason": "EMR refused", "run_id": run_id, "cluster": cluster, "region": "eu-west-1"}
+        counts = {"images": {"loaded": 0, "rejected": 0}, "cost": {}, "simulated": True}
+        seconds = {"load_images": 0.0, "featurize": 0.0, "cluster_start": 0.0}
+        body = json.dumps(run | counts | {"seconds": seconds}).encode()
+        keys = {name: self.env[name.upper()] for name in first_night.KEYS}
+        s3 = boto3.client("s3", endpoint_url=self.env["AWS_ENDPOINT_URL"], region_name="eu-west-1", **keys)
+        s3.put_object(Bucket=self.env["FRUITS_LAKE_BUCKET"], Key=f"runs/{run_id}/run.json", Body=body)
+
+
+@pytest.fixture
+def red(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedAirflow]:
+    """Every night is red."""
+    monkeypatch.setattr(first_night, "Airflow", ScriptedAirflow)
+    monkeypatch.setattr(first_night, "watch_run", lambda *_: "failed")
+    monkeypatch.setattr(first_night, "print_failure", lambda *_: sys.stdout.write("the end of its log"))
+    monkeypatch.setattr(ScriptedAirflow, "runs", [])
+    return ScriptedAirflow
+
+
+def test_a_night_without_a_cluster_is_red_and_the_next_call_begins_another(
+    preflight: Preflight, run: Run, red: type[ScriptedAirflow], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    fault = aws.arm(kind="refused", service="emr", operation="RunJobFlow", error="AccessDenied")
-    with pytest.raises(DeploymentFailed, match="created no cluster"):
+    with pytest.raises(DeploymentFailed, match="created no cluster: EMR refused"):
         run()
-    aws.disarm(fault)
-    assert "create_cluster failed; the end of its log" in capsys.readouterr().err
+    assert "the end of its log" in capsys.readouterr().out
+    red.runs[0] = first = red.runs[0].replace("first_night__2", "first_night__1")  # this second is another one's
+    [note] = (tmp_path / "night").glob("*/run_id")
+    note.write_text(first)
+    with pytest.raises(DeploymentFailed):
+        run()
+    assert len(red.runs) == 2
     assert "buckets: none" in destroy(preflight.deployment)
+
+
+def test_a_red_night_leaves_its_evidence_and_is_destroyed_on_request_only(
+    preflight: Preflight,
+    run: Run,
+    red: type[ScriptedAirflow],
+    aws: Aws,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deployment = preflight.deployment
+    settings = deployment.deploy(preflight.parameters)
+    red.cluster_id = aws.client("emr").run_job_flow(
+        Name="red", ReleaseLabel="emr-spark-8.0.0", ServiceRole=settings["ServiceRole"],
+        JobFlowRole=settings["InstanceProfile"], Applications=[{"Name": "Spark"}],
+        Instances={"InstanceGroups": [{"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}]},
+    )["JobFlowId"]  # fmt: skip
+    monkeypatch.setattr(command_line, "_deployment", lambda _: deployment)
+    monkeypatch.setattr(command_line, "first_night", lambda _: run())
+    call = ["first-night", "--destroy", *(f"--parameter={key}={value}" for key, value in preflight.parameters.items())]
+    assert command_line.main(call) == 1
+    assert read_evidence(tmp_path)["state"] == "failed"
+    assert deployment.describe(), "a red night is not destroyed: its logs say why"
+    monkeypatch.setattr(command_line, "first_night", lambda _: 0)
+    assert command_line.main(call) == 0
+    assert deployment.describe() is None
 
 
 # ---- what is measured, without a night -----------------------------------------------------------------------------
