@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +40,7 @@ QUESTION = (
     f"Deploy to {{}} and run a night of {PHOTOS} photos? It costs at most {LIMITS['FRUITS_MAX_COST_EUR']} EUR: its "
     "cluster ends before that is spent. What stays, mostly a KMS key, costs about 0.04 EUR a day until make destroy."
 )
+PASSED = re.compile("FRUITS_|AWS_(ENDPOINT_URL|CA_BUNDLE)|HTTPS?_PROXY|NO_PROXY", re.IGNORECASE)  # to Airflow
 KEYS = {
     "aws_access_key_id": "AccessKeyId",
     "aws_secret_access_key": "SecretAccessKey",
@@ -108,7 +110,7 @@ def _upload(deployment: Deployment, outputs: dict[str, str], folder: Path) -> di
 
 def _night(settings: dict[str, str], folder: Path) -> str:
     """Run the DAG to its end in an Airflow of this machine; return the run's id."""
-    given = {name: value for name, value in os.environ.items() if name.startswith("FRUITS_") or "ENDPOINT_URL" in name}
+    given = {name: value for name, value in os.environ.items() if PASSED.match(name)}
     processes, reporter, note = Processes(folder), ConsoleReporter(), folder / "run_id"
     env = base_env() | given | settings | LIMITS
     airflow = Airflow(processes, folder / "airflow", free_port(0, ""), env)
