@@ -36,7 +36,7 @@ ENVIRONMENT = {
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
-    aws = Aws(tmp_path_factory.mktemp("aws"), "--start-seconds", "20")
+    aws = Aws(tmp_path_factory.mktemp("aws"), "--start-seconds", "20", "--idle-scale", "1")
     yield aws
     aws.close()
 
@@ -130,8 +130,9 @@ def test_a_night_that_is_interrupted_goes_on_and_leaves_evidence(
     assert run() == 0
     content = read_evidence(tmp_path)
     assert (content["state"], content["simulated"], content["images"]["loaded"]) == ("succeeded", True, 10)
-    [cluster] = aws.clusters(f"fruits/{preflight.deployment.deployment_id}/")
-    assert content["run_id"] in cluster["Name"], "the interrupted run went on, with the cluster that it had"
+    clusters = aws.clusters(f"fruits/{preflight.deployment.deployment_id}/")
+    names = {cluster["Name"] for cluster in clusters}  # a machine may be so slow that the first one ended idle
+    assert names == {f"fruits/{preflight.deployment.deployment_id}/fruits_pipeline/{content['run_id']}"}
     assert content["start_up_minutes"] > 0
     assert len(content["nodes"]) == 2
     assert content["answers"]["DescribeCluster of an unknown id"] == "InvalidRequestException"
