@@ -75,8 +75,14 @@ class Preflight:
         return str(self._client("sts").get_caller_identity()["Arn"])
 
     @cached_property
+    def _described(self) -> dict[str, Any]:
+        """The stack as CloudFormation describes it; empty without one."""
+        return self.deployment.describe() or {}
+
+    @property
     def _outputs(self) -> dict[str, str]:
-        return self.deployment.outputs() if self.deployment.describe() else {}
+        """The stack's outputs; empty until its creation is complete."""
+        return {output["OutputKey"]: output["OutputValue"] for output in self._described.get("Outputs", [])}
 
     @cached_property
     def _denied(self) -> set[str]:
@@ -139,7 +145,7 @@ class Preflight:
                 yield judge(resource_id, is_tagged, f"tag {POLICY_TAG}=true", remedy)
 
     def _names(self) -> Iterator[Finding]:
-        if self._outputs:
+        if self._described:
             return
         s3, existing = self._client("s3"), []
         for bucket in bucket_names(self.deployment):
@@ -155,7 +161,7 @@ class Preflight:
     def _stack(self) -> Iterator[Finding]:
         name = self.deployment.stack_name
         if not self._outputs:
-            yield Finding(name, "ok", "not deployed yet")
+            yield Finding(name, "ok", self._described.get("StackStatus", "not deployed yet"))
             return
         # The key's policy is part of it: it lets EC2's spot role encrypt the disks of spot nodes.
         count, differences = compare_stack(self.deployment.account, name)

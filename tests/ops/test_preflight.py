@@ -14,6 +14,7 @@ from fruits_airflow.emr.cluster_body import load_profile
 from ops import __main__ as command_line
 from ops.preflight import ON_DEMAND_QUOTA, SPOT_QUOTA, Finding, Preflight, exit_status, vcpus_needed
 from ops.stack import Deployment
+from ops.template import TEMPLATE
 from tests.aws_keys import control_faults
 from tests.local_aws.server import Server
 from tests.ops.conftest import Account
@@ -181,6 +182,19 @@ def test_names_that_are_taken_would_fail_the_deployment(look: Look, server: Serv
     findings = look()
     assert findings["bucket names"].state == "mend"
     assert f"s3://{bucket}" in findings["bucket names"].detail
+
+
+def test_a_deployment_that_was_interrupted_goes_on(look: Look, server: Server, deployment_id: str) -> None:
+    server.make_bucket(f"fruits-{deployment_id}-raw-123456789012-eu-west-1")
+    server.client("cloudformation").create_change_set(
+        StackName=f"fruits-{deployment_id}", ChangeSetName="one", ChangeSetType="CREATE",
+        TemplateBody=TEMPLATE.read_text(),
+        Parameters=[{"ParameterKey": "DeploymentId", "ParameterValue": deployment_id}],
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+    )  # fmt: skip
+    findings = look()
+    assert findings[f"fruits-{deployment_id}"].detail == "REVIEW_IN_PROGRESS"
+    assert status(findings) == 0
 
 
 def test_a_deployment_is_compared_with_the_template_and_may_lack_its_uploads(
