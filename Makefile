@@ -138,12 +138,21 @@ sbom: $(READY)/sbom ## What each environment holds, as CycloneDX, from the locks
 
 ## —— A real account (credentials as boto3 finds them: AWS_PROFILE=name) ——————————
 
+STACK_PARAMETERS := $${PARAMETERS:+$$(printf -- '--parameter=%s ' $$PARAMETERS)}
 IN_ACCOUNT := $${DEPLOYMENT_ID:+--deployment-id="$$DEPLOYMENT_ID"} $${REGION:+--region="$$REGION"}
+
+.PHONY: preflight
+preflight: $(READY)/airflow ## Could a first night begin? Reads only: 0 yes, 1 something to mend, 2 AWS refused to say (DEPLOYMENT_ID= REGION= PARAMETERS=)
+	@set -f; $(OPS) preflight $(IN_ACCOUNT) $(STACK_PARAMETERS)
+
+.PHONY: first-night
+first-night: setup $(UV) ## Preflight, deploy, 100 photos, one night, evidence; asks first, below 1 EUR (DEPLOYMENT_ID= REGION= IMAGES= WEIGHTS= PARAMETERS= YES=1 DESTROY=1)
+	@set -f; $(OPS) first-night $(IN_ACCOUNT) $(STACK_PARAMETERS) $${YES:+--yes} $${DESTROY:+--destroy}
 
 .PHONY: deploy
 deploy: $(READY)/airflow ## include/stack.yaml to AWS: shows what changes, asks (DEPLOYMENT_ID= ALARM_EMAIL= REGION= PARAMETERS="LogDays=30" YES=1)
 	@set -f; $(OPS) deploy $(IN_ACCOUNT) $${ALARM_EMAIL:+--alarm-email="$$ALARM_EMAIL"} \
-		$${PARAMETERS:+$$(printf -- '--parameter=%s ' $$PARAMETERS)} $${YES:+--yes}
+		$(STACK_PARAMETERS) $${YES:+--yes}
 
 .PHONY: verify
 verify: $(READY)/airflow ## Look every resource of the stack up and compare it with the template (DEPLOYMENT_ID= REGION=)

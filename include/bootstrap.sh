@@ -46,10 +46,14 @@ arm_deadline() {
 }
 
 install_python() {
-  command -v "$python" >/dev/null && return
+  if command -v "$python" >/dev/null; then
+    printf 'bootstrap.sh: %s is on the image\n' "$python"
+    return
+  fi
   sudo dnf install -y -q "$python" || true
   command -v "$python" >/dev/null ||
     die "$python is neither on this image nor in its package repository: take a release whose image has it, and in a network without internet access let the S3 endpoint's policy allow s3:GetObject on al2023-repos-<region>-*"
+  printf 'bootstrap.sh: %s comes from the repository of the image\n' "$python"
 }
 
 install_environment() {

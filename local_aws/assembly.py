@@ -8,6 +8,7 @@ from typing import Any
 
 import moto.backends
 
+from local_aws import account
 from local_aws.clients import Clients
 from local_aws.credentials import Credentials
 from local_aws.dispatch import Dispatcher
@@ -57,10 +58,10 @@ def assemble(settings: Settings, endpoint: str, credentials: Credentials) -> Emu
     signatures = SignatureCheck(Keys(credentials))
     interceptors: list[Interceptor] = [access_log, LoopbackGuard(), Health(endpoint), signatures, *faulty]
     interceptors.append(ShapeCheck())
-    return Emulator(Application(Dispatcher(_replacement(clients)), interceptors), access_log)
+    return Emulator(Application(Dispatcher(_replacement(clients, settings)), interceptors), access_log)
 
 
-def _replacement(clients: Clients) -> Callable[[str], None]:
+def _replacement(clients: Clients, settings: Settings) -> Callable[[str], None]:
     """Return a function that replaces a service of moto before its first use; importing all takes seconds."""
     find: Any = moto.backends.get_backend
     vars(moto.backends)["get_backend"] = lambda name: emr_backends if name == "emr" else find(name)
@@ -80,5 +81,9 @@ def _replacement(clients: Clients) -> Callable[[str], None]:
             cloudformation_backends.backend = models.StrictCloudFormationBackend
             models.install()
             resources.CompleteResource.clients = clients
+        elif service == "iam":
+            account.install_iam()
+        elif service == "servicequotas":
+            account.install_quotas(settings.vcpus)
 
     return replace

@@ -44,6 +44,7 @@ class Settings:
     kill_seconds: float = _option(5.0, "how long a step may take to end after SIGTERM")
     idle_scale: float = _option(1.0, "factor on idle timeouts, for tests")
     threads: int = _option(16, "threads that answer requests")
+    vcpus: float = _option(64.0, "EC2's quota of vCPUs, on demand and spot each; a new account of AWS has 5")
 
     def __post_init__(self) -> None:
         if not is_loopback(self.host):

@@ -17,20 +17,25 @@ from fruits_airflow.emr.code_bundle import build_bundle
 from ops.drift import compare_stack
 from ops.environment import PLATFORMS, EnvironmentFailed, pack, upload
 from ops.export_image import export_image
+from ops.first_night import first_night
 from ops.forecast import print_forecast
 from ops.network import tag_network
 from ops.notebook import notebook_cluster
+from ops.preflight import Preflight, exit_status, print_findings
 from ops.prices import DEFAULT_REGIONS, refresh_prices
 from ops.removal import destroy
 from ops.share import print_links
-from ops.stack import AwsAccount, Declined, Deployment, DeploymentFailed, settings_of
+from ops.stack import AwsAccount, Declined, Deployment, DeploymentFailed
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; return the exit status: 0 done, 1 failed, 2 wrong call, 3 declined, 130 interrupted."""
+    """Run a command; return the exit status: 0 done, 1 failed, 2 wrong call, 3 declined, 130 interrupted.
+
+    Preflight returns 0 yes, 1 something to mend, 2 AWS refused to say.
+    """
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return int(options.run(options) or 0)
     except Declined:
         print("Nothing was changed.")
         return 3
@@ -43,7 +48,6 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted. Repeat the command: it continues where it stopped.", file=sys.stderr)
         return 130
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
 
     def add(
-        name: str, run: Callable[[argparse.Namespace], None], *parents: argparse.ArgumentParser
+        name: str, run: Callable[[argparse.Namespace], int | None], *parents: argparse.ArgumentParser
     ) -> argparse.ArgumentParser:
         command = commands.add_parser(name, parents=parents, description=run.__doc__, help=run.__doc__)
         command.set_defaults(run=run)
@@ -63,9 +67,14 @@ def _parser() -> argparse.ArgumentParser:
     consent = argparse.ArgumentParser(add_help=False)
     consent.add_argument("--yes", action="store_true", help="do not ask")
 
-    deploy = add("deploy", _deploy, stack, consent)
+    template = argparse.ArgumentParser(add_help=False)
+    template.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE")
+
+    add("preflight", _preflight, stack, template)
+    deploy = add("deploy", _deploy, stack, template, consent)
     deploy.add_argument("--alarm-email", help="receives the budget's alarms; 'none' for no budget")
-    deploy.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE")
+    night = add("first-night", _first_night, stack, template, consent)
+    night.add_argument("--destroy", action="store_true", help="remove the deployment after a night that succeeded")
     add("verify", _verify, stack)
     add("destroy", _destroy, stack, consent)
     environment = add("environment", _environment, stack)
@@ -112,10 +121,29 @@ def _confirm(question: str) -> bool:
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
+def _parameters(options: argparse.Namespace) -> dict[str, str]:
+    return dict(parameter.split("=", 1) for parameter in options.parameter)
+
+
+def _preflight(options: argparse.Namespace) -> int:
+    """Look whether a first night could begin: costs nothing, creates nothing."""
+    findings = Preflight(_deployment(options), _parameters(options)).run()
+    print_findings(findings)
+    return exit_status(findings)
+
+
+def _first_night(options: argparse.Namespace) -> int:
+    """Run the first night of an account: preflight, deploy, model, libraries, 100 photos, one night, evidence."""
+    status = first_night(Preflight(_deployment(options), _parameters(options)))
+    if options.destroy and not status:
+        _destroy(options)
+    return status
+
+
 def _deploy(options: argparse.Namespace) -> None:
     """Deploy include/stack.yaml: show the changes, ask, execute, verify."""
     deployment = _deployment(options)
-    parameters = dict(parameter.split("=", 1) for parameter in options.parameter)
+    parameters = _parameters(options)
     if options.alarm_email is None and deployment.describe() is None:
         raise DeploymentFailed("who receives the budget's alarms? Say ALARM_EMAIL=address, or ALARM_EMAIL=none")
     if options.alarm_email is not None:
@@ -124,11 +152,8 @@ def _deploy(options: argparse.Namespace) -> None:
         tag_network(deployment.account, subnet_id, deployment.confirm)
     outputs = deployment.deploy(parameters)
     print("\nThe settings of this deployment (.env, or the environment of Airflow):")
-    print(f"FRUITS_DEPLOYMENT_ID={deployment.deployment_id}\nFRUITS_REGION={options.region}")
-    for setting, value in settings_of(outputs).items():
+    for setting, value in deployment.settings().items():
         print(f"{setting}={value}")
-    if endpoints := deployment.interface_endpoints():
-        print(f"FRUITS_INTERFACE_ENDPOINTS={endpoints}")
     print(
         "Still to come: FRUITS_NODE_ENVIRONMENT (make environment UPLOAD=1) and FRUITS_MODEL_ID (make model, then copy "
         f".cache/models/<model_id>/ to s3://{outputs['LakeBucket']}/models/<model_id>/).\n"

@@ -86,12 +86,16 @@ def verify_removed(deployment: Deployment) -> list[str]:
     return [f"{kind}: none" for kind in left]
 
 
+def bucket_names(deployment: Deployment) -> list[str]:
+    """Return the names of the deployment's buckets, as include/stack.yaml builds them."""
+    account_id = deployment.account.client("sts").get_caller_identity()["Account"]
+    return [f"fruits-{deployment.deployment_id}-{kind}-{account_id}-{deployment.account.region}" for kind in BUCKETS]
+
+
 def _buckets(deployment: Deployment) -> list[str]:
     """Return the deployment's existing buckets by name; the access log, which the others write to, comes last."""
-    account_id = deployment.account.client("sts").get_caller_identity()["Account"]
     existing = {bucket["Name"] for bucket in deployment.account.client("s3").list_buckets()["Buckets"]}
-    names = [f"fruits-{deployment.deployment_id}-{kind}-{account_id}-{deployment.account.region}" for kind in BUCKETS]
-    return [name for name in names if name in existing]
+    return [name for name in bucket_names(deployment) if name in existing]
 
 
 def _keys(deployment: Deployment) -> list[str]:
@@ -158,16 +162,24 @@ def _is_from_emr(resource: dict[str, Any]) -> bool:
     return tags.get(POLICY_TAG) == "true" and "aws:cloudformation:stack-id" not in tags
 
 
+def emr_leftovers(deployment: Deployment) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the endpoints and the security groups that EMR created in the deployment's network."""
+    ec2, networks = deployment.account.client("ec2"), _networks(deployment)
+    pages = ec2.get_paginator("describe_security_groups").paginate(Filters=_in(networks)) if networks else []
+    groups = [group for page in pages for group in page["SecurityGroups"] if _is_from_emr(group)]
+    return [endpoint for endpoint in _endpoints(ec2, networks) if _is_from_emr(endpoint)], groups
+
+
 def _remove_emr_leftovers(deployment: Deployment) -> None:
     """Remove EMR's interface endpoint and security groups, without which the network cannot be deleted.
 
     Raises:
         DeploymentFailed: EC2 refuses to delete an endpoint.
     """
-    ec2, networks = deployment.account.client("ec2"), _networks(deployment)
+    ec2 = deployment.account.client("ec2")
 
     def endpoints() -> list[str]:
-        return [endpoint["VpcEndpointId"] for endpoint in _endpoints(ec2, networks) if _is_from_emr(endpoint)]
+        return [endpoint["VpcEndpointId"] for endpoint in emr_leftovers(deployment)[0]]
 
     if left := endpoints():
         deployment.log(f"Removing what EMR left: {', '.join(left)}")
@@ -175,8 +187,7 @@ def _remove_emr_leftovers(deployment: Deployment) -> None:
             reason = refused[0]["Error"]["Message"]
             raise DeploymentFailed(f"{left[0]} cannot be deleted: {reason}; delete it, repeat make destroy")
         deployment.wait_until(endpoints, operator.not_)
-    pages = ec2.get_paginator("describe_security_groups").paginate(Filters=_in(networks)) if networks else []
-    groups = [group for page in pages for group in page["SecurityGroups"] if _is_from_emr(group)]
+    groups = emr_leftovers(deployment)[1]
     for group in groups:  # EMR's groups refer to each other: their rules go first
         if rules := group["IpPermissions"]:
             ec2.revoke_security_group_ingress(GroupId=group["GroupId"], IpPermissions=rules)

@@ -150,6 +150,13 @@ class Deployment:
             raise DeploymentFailed(f"there is no stack {self.stack_name} in {self.account.region}; run make deploy")
         return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
+    def settings(self) -> dict[str, str]:
+        """Return the settings of the deployment that its stack knows, as environment variables."""
+        settings = {"FRUITS_DEPLOYMENT_ID": self.deployment_id, "FRUITS_REGION": self.account.region}
+        settings |= settings_of(self.outputs())
+        endpoints = self.interface_endpoints()
+        return settings | ({"FRUITS_INTERFACE_ENDPOINTS": str(endpoints)} if endpoints else {})
+
     def interface_endpoints(self) -> int:
         """Count the interface endpoints of a cluster in the stack's network: the stack's own, and one that EMR adds."""
         listed = self.account.client("cloudformation").describe_stack_resources(StackName=self.stack_name)

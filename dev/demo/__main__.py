@@ -111,7 +111,7 @@ def _run(
     print(f"\nFruits! demo: every process is on this machine, AWS ({options.region}) is played by local_aws.\n")
 
     local_aws = _local_aws(aws_port, _steps_python(options))
-    account = start_account(processes, local_aws, _base_env(), options.region)
+    account = start_account(processes, local_aws, base_env(), options.region)
     reporter.log("AWS emulator", f"ready on {account.endpoint}")
     if _steps_python(options) == SPARK_PYTHON:
         reporter.log("engine", "tensorflow: a node has no TensorFlow, so the steps run in .venv-spark")
@@ -121,7 +121,7 @@ def _run(
     )
     for model_id in (model["model_id"], model["reference_model_id"]):
         account.upload_model(MODELS / model_id, stack["LakeBucket"])
-    env = _base_env() | account.env | _dag_settings(options, stack, model)
+    env = base_env() | account.env | _dag_settings(options, stack, model)
     airflow = Airflow(processes, FOLDER / "airflow", airflow_port, env)
     airflow.migrate()
     airflow.start()
@@ -142,7 +142,7 @@ def _run(
     run = _fetch_results(account, stack, run_id)
     try:
         if state != "success":
-            _print_failure(airflow, run_id)
+            print_failure(airflow, run_id)
         else:
             _second_night(airflow, account, stack, conf, reporter)
     finally:
@@ -219,7 +219,8 @@ def _fetch_results(account: Account, stack: dict[str, str], run_id: str) -> dict
     return run
 
 
-def _print_failure(airflow: Airflow, run_id: str) -> None:
+def print_failure(airflow: Airflow, run_id: str) -> None:
+    """Print the end of the log of each failed task."""
     for task in failed_tasks(airflow, PIPELINE, run_id):
         print(f"\n--- {task['task_id']} failed; the end of its log:", file=sys.stderr)
         lines = airflow.task_log(PIPELINE, run_id, task["task_id"], task["try_number"])
@@ -245,7 +246,7 @@ def _local_aws(port: int, python: Path) -> list[str | Path]:
     ]
 
 
-def _base_env() -> dict[str, str]:
+def base_env() -> dict[str, str]:
     """Return the environment of every process."""
     return environment.inherited() | {
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "plugins")]),

@@ -128,6 +128,8 @@ def _settings(home: Path, url: str) -> dict[str, str]:
         "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
         # A trigger holds back its first look until Airflow has noticed the deferral: twice this interval.
         "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+        # On a busy machine the API server takes longer than the default of 5 s, and the task would fail.
+        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "PYTHONUNBUFFERED": "1",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),

@@ -58,6 +58,10 @@ class AirflowApi:
         run = {"dag_run_id": run_id, "logical_date": None, "conf": dict(conf)}
         self._call("POST", f"/api/v2/dags/{dag_id}/dagRuns", json=run)
 
+    def knows(self, dag_id: str, run_id: str) -> bool:
+        """Whether the run exists."""
+        return self._client.get(_run_path(dag_id, run_id)).is_success
+
     def run_state(self, dag_id: str, run_id: str) -> str:
         """Return the state: queued, running, success or failed."""
         return str(self._call("GET", _run_path(dag_id, run_id))["state"])

@@ -7,6 +7,7 @@ inputs give.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ import scale_model  # noqa: E402 - beside this file
 from scale_model import LISTED_AT_ONCE, STAGES, Inputs, Model  # noqa: E402
 
 DOCUMENT = HERE.parents[1] / "docs" / "scale.md"
+EVIDENCE = HERE.parent / "evidence" / "first_night.json"
 NIGHT_SHARE = 0.01
 """New images of a night, of all."""
 
@@ -84,9 +86,24 @@ def figures(model: Model) -> dict[str, str]:
         "s3_phones": s3_table(phones, steps),
         "input_kb": f"{(model.bytes['input'] or 0) / 1000:.1f}",
         "emr_steps": str(facts["emr"]["steps_per_cluster"]),
+        "first_night": first_night(),
         **pixels(inputs.pixels),
         **by_step(model, steps),
     }
+
+
+def first_night(path: Path = EVIDENCE) -> str:
+    """Return what the first night on AWS has measured, or that there has been none."""
+    if not path.exists():
+        return "No night on AWS has been measured yet: `make first-night` leaves `docs/evidence/first_night.json`."
+    night = json.loads(path.read_text())
+    delay, cost, release = night["log_delay_s"], night["cost"], night["cluster"]["release"]
+    return (
+        f"Measured on AWS by the first night (`docs/evidence/first_night.json`, {night['region']}, "
+        f"{night['images']['loaded']} images, {release}): {night['start_up_minutes']:.1f} minutes to "
+        f"start, {night['fixed_minutes']:.1f} fixed minutes, {cost['estimate_eur']:.2f} EUR where the forecast said "
+        f"{cost['forecast_eur']:.2f}, logs {'not seen' if delay is None else f'{delay:.0f} s'} after their step."
+    )
 
 
 def pixels(trial: dict[str, Any]) -> dict[str, str]:

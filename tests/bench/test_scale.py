@@ -18,6 +18,7 @@ sys.path.insert(0, str(SCALE))
 
 import plan_trial  # noqa: E402
 import scale_model as model  # noqa: E402 - docs/scale is a folder of scripts
+import write_scale  # noqa: E402
 
 
 def made_up() -> model.Model:
@@ -191,3 +192,16 @@ def test_a_million_keys_pass_in_little_memory() -> None:
     answer = json.loads(ended.stdout)
     assert answer["keys"] == 1_000_000
     assert answer["peak_memory_mb"] < 400
+
+
+def test_the_first_night_on_aws_is_quoted_once_there_is_evidence(tmp_path):
+    night = {
+        "region": "eu-west-1", "images": {"loaded": 98}, "cluster": {"release": "emr-spark-8.0.0"}, "log_delay_s": None,
+        "start_up_minutes": 6.25, "fixed_minutes": 12.5, "cost": {"estimate_eur": 0.125, "forecast_eur": 0.13},
+    }  # fmt: skip
+    path = tmp_path / "first_night.json"
+    assert "make first-night" in write_scale.first_night(path)
+    path.write_text(json.dumps(night))
+    text = write_scale.first_night(path)
+    assert "98 images, emr-spark-8.0.0): 6.2 minutes to start, 12.5 fixed minutes" in text
+    assert "logs not seen after" in text

@@ -159,6 +159,7 @@ def test_libraries_are_unpacked_into_a_python_of_their_own(lake: Bucket) -> None
         [lake.node / "opt" / "bin" / "python", "-c", code], capture_output=True, text=True, check=True
     ).stdout
     assert output == f"{lake.libraries() / 'boto3.py'} (3, 11)\n"
+    assert "python3.11 is on the image" in ended.stdout, "make first-night reads it from the log"
 
 
 def test_libraries_that_are_not_what_their_digest_says_are_not_unpacked(lake: Bucket) -> None:
@@ -210,6 +211,7 @@ def test_a_python_that_the_image_lacks_comes_from_its_package_repository(lake: B
     ended = lake.boot(lake.put(GOOD), path=str(lake.node))
     assert ended.returncode == 0, ended.stderr
     assert (lake.node / "opt" / "bin" / "python").exists()
+    assert "python3.11 comes from the repository of the image" in ended.stdout
 
 
 def test_a_python_that_is_nowhere_is_one_clear_line(lake: Bucket) -> None:
