@@ -206,7 +206,7 @@ test-faults: setup ## A quick selection of the faults (SEED=1)
 faults: setup ## Every fault at every moment, with PostgreSQL: docs/reliability.md, build/faults/ (SEED=1)
 	@rm -f build/faults/results.json; status=0; \
 	$(AIRFLOW)/python -m pytest tests/faults -n 2 --dist loadfile || status=$$?; \
-	$(AIRFLOW)/python dev/write_reliability.py && exit $$status
+	$(AIRFLOW)/python -m tests.faults.write_page && exit $$status
 
 .PHONY: test-attacks
 test-attacks: setup $(READY)/lint ## A quick selection of the attacks on a deployment

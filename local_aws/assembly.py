@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,6 @@ from local_aws.emr.execution.process import SupervisedStep
 from local_aws.emr.execution.runtime import Runtime
 from local_aws.emr.hooks import Hooks
 from local_aws.emr.models import EmrBackend, emr_backends
-from local_aws.faults.armed import Faults
-from local_aws.faults.clusters import FaultyClusters
-from local_aws.faults.control import FaultControl
-from local_aws.faults.reads import FaultyReads
-from local_aws.faults.wire import FaultyWire
 from local_aws.interceptors import AccessLog, Health, LoopbackGuard
 from local_aws.s3 import storage
 from local_aws.settings import Settings
@@ -44,21 +39,29 @@ class Emulator:
         self.access_log.close()
 
 
-def assemble(settings: Settings, endpoint: str, credentials: Credentials) -> Emulator:
-    """Return the emulator at an endpoint; there is one in a process, since moto's state is global."""
+def assemble(
+    settings: Settings,
+    endpoint: str,
+    credentials: Credentials,
+    hooks: Hooks | None = None,
+    interceptors: Sequence[Interceptor] = (),
+) -> Emulator:
+    """Return the emulator at an endpoint; there is one in a process, since moto's state is global.
+
+    Args:
+        settings: Options of the command line.
+        endpoint: URL of the server.
+        credentials: The key pair whose signatures it accepts.
+        hooks: What a test changes in the life of clusters and steps.
+        interceptors: What a test adds between the check of signatures and the services.
+    """
     clients = Clients(endpoint, credentials)
-    hooks, faulty = Hooks(), list[Interceptor]()
-    if settings.faults:
-        faults = Faults()
-        hooks = clusters = FaultyClusters(faults)
-        faulty = [FaultControl(faults), FaultyWire(faults), FaultyReads(faults, clusters)]
-    EmrBackend.runtime = Runtime(settings, clients, SupervisedStep, hooks)
+    EmrBackend.runtime = Runtime(settings, clients, SupervisedStep, hooks or Hooks())
     storage.install()
     access_log = AccessLog(settings.state_dir / "access.jsonl")
     signatures = SignatureCheck(Keys(credentials))
-    interceptors: list[Interceptor] = [access_log, LoopbackGuard(), Health(endpoint), signatures, *faulty]
-    interceptors.append(ShapeCheck())
-    return Emulator(Application(Dispatcher(_replacement(clients, settings)), interceptors), access_log)
+    checks = [access_log, LoopbackGuard(), Health(endpoint), signatures, *interceptors, ShapeCheck()]
+    return Emulator(Application(Dispatcher(_replacement(clients, settings)), checks), access_log)
 
 
 def _replacement(clients: Clients, settings: Settings) -> Callable[[str], None]:

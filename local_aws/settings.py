@@ -33,7 +33,6 @@ class Settings:
     spark_submit: Path | None = _option(
         None, "program for the steps' spark-submit calls, for tests; None: beside --spark-python", Path
     )
-    faults: bool = _option(False, "let a test arm faults (local_aws/faults); for tests only")
     java_home: Path | None = _option(None, "JDK 17 or 21 for Spark; None: the java on the PATH", Path)
     jars_dir: Path = _option(Path(".cache/jars"), "the Iceberg jars and the archive of their classes")
     master: str = _option("local[2]", "Spark master in place of YARN")

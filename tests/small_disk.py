@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
-from local_aws.faults.clusters import UNSHARED
+from tests.emulator.clusters import UNSHARED
 
 
 def why_no_small_disk() -> str:

@@ -1,4 +1,4 @@
-"""Where a test changes the life of clusters and steps from outside (`local_aws.faults.clusters`)."""
+"""Where a test changes the life of clusters and steps from outside (`tests.emulator.clusters`)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The faults that need no scheduler, each with the moments at which it strikes and the end that is right for it.
 
-`before` the effect, `during` it, `after` it. What is armed is in the words of `local_aws.faults`.
+`before` the effect, `during` it, `after` it. What is armed is in the words of `tests.emulator`.
 """
 
 from __future__ import annotations

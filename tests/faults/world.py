@@ -72,8 +72,8 @@ class Aws:
             (jars / name).touch()
         scripted = ["--spark-python", sys.executable, "--spark-submit", str(HERE / "spark-submit")]
         command = [
-            *(sys.executable, "-m", "tests.checked_local_aws", "--port", "0", "--state-dir", str(self.state_dir)),
-            *("--faults", "--start-seconds", "0.3", "--bootstrap-seconds", "0.1", "--kill-seconds", "1"),
+            *(sys.executable, "-m", "tests.emulator", "--port", "0", "--state-dir", str(self.state_dir)),
+            *("--start-seconds", "0.3", "--bootstrap-seconds", "0.1", "--kill-seconds", "1"),
             *("--terminate-seconds", "0.2", "--ui-port", "0", "--idle-scale", "0.1", "--threads", "32"),
             *(() if "--spark-python" in options else (*scripted, "--jars-dir", str(jars))),
             *options,

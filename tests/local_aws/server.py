@@ -25,9 +25,9 @@ SERVICE_ROLE, INSTANCE_PROFILE = "emr-service", "emr-node"
 TRUST = json.dumps({"Version": "2012-10-17", "Statement": []})
 
 
-def command(state_dir: Path, *options: str) -> list[str]:
+def command(state_dir: Path, *options: str, module: str = "tests.emulator") -> list[str]:
     return [
-        *(sys.executable, "-m", "tests.checked_local_aws", "--port", "0", "--state-dir", str(state_dir)),
+        *(sys.executable, "-m", module, "--port", "0", "--state-dir", str(state_dir)),
         *("--start-seconds", "0.2", "--bootstrap-seconds", "0.2", "--terminate-seconds", "0.2"),
         *("--kill-seconds", "2", "--idle-scale", "0.005", "--ui-port", "0", *options),
     ]
@@ -62,10 +62,16 @@ def until(ready: Callable[[], Any], seconds: float = 20.0) -> Any:
 class Server:
     """A running server."""
 
-    def __init__(self, state_dir: Path, *options: str, environment: Mapping[str, str] = FOR_SERVER) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        *options: str,
+        environment: Mapping[str, str] = FOR_SERVER,
+        module: str = "tests.emulator",
+    ) -> None:
         self.state_dir = state_dir
         self.process = subprocess.Popen(
-            command(state_dir, *options),
+            command(state_dir, *options, module=module),
             cwd=REPOSITORY,
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,

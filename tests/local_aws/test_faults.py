@@ -28,7 +28,7 @@ NO_SMALL_DISK = why_no_small_disk()
 
 @pytest.fixture(scope="module")
 def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("aws"), "--faults")
+    server = Server(tmp_path_factory.mktemp("aws"))
     server.make_account()
     yield server
     assert server.stop() == 0
@@ -59,8 +59,8 @@ def exists(aws: Server, key: str) -> bool:
 # the control path
 
 
-def test_a_server_without_the_switch_has_no_control_path(tmp_path: Any) -> None:
-    server = Server(tmp_path)
+def test_the_emulator_itself_has_no_control_path(tmp_path: Any) -> None:
+    server = Server(tmp_path, module="local_aws")
     try:
         with pytest.raises(urllib.error.HTTPError) as refused:
             control(server, "POST", body={"kind": "lost"})

@@ -16,7 +16,7 @@ from local_aws.replies import Reply
 from local_aws.requests import Call
 from local_aws.shapes import problems
 from tests.aws_keys import FOR_CLIENT
-from tests.checked_local_aws import ReplyCheck, document
+from tests.emulator.reply_check import ReplyCheck, document
 from tests.local_aws.server import REGION, Server
 
 MASTER = {"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}

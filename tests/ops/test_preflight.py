@@ -49,7 +49,7 @@ class AccountOf(Account):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("aws"), "--faults")
+    server = Server(tmp_path_factory.mktemp("aws"))
     yield server
     assert server.stop() == 0
 

@@ -35,7 +35,7 @@ SECURITY = {
 @contextmanager
 def local_aws(state_dir: Path) -> Iterator[str]:
     """Runs `python -m local_aws`; gives its URL, and ends it."""
-    command = [sys.executable, "-m", "tests.checked_local_aws", "--port", "0", "--state-dir", str(state_dir)]
+    command = [sys.executable, "-m", "tests.emulator", "--port", "0", "--state-dir", str(state_dir)]
     command += ["--spark-python", sys.executable, "--start-seconds", "0.4", "--bootstrap-seconds", "0.1"]
     command += ["--terminate-seconds", "0.2", "--kill-seconds", "1"]
     with (state_dir / "local_aws.log").open("w") as log:

@@ -70,15 +70,7 @@ def of(engine: str) -> list[str]:
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The AWS emulator, whose address this process finds where boto3 looks for it."""
-    command = [
-        ROOT / ".venv-airflow" / "bin" / "python",
-        "-m",
-        "tests.checked_local_aws",
-        "--port",
-        "0",
-        "--ui-port",
-        "0",
-    ]
+    command = [ROOT / ".venv-airflow" / "bin" / "python", "-m", "tests.emulator", "--port", "0", "--ui-port", "0"]
     process = subprocess.Popen(
         [*command, "--state-dir", tmp_path_factory.mktemp("aws")],
         **{"cwd": ROOT, "env": os.environ | FOR_SERVER, "stdout": subprocess.PIPE, "text": True},

@@ -12,12 +12,12 @@ import time
 
 from local_aws import errors
 from local_aws.connection import CHANNEL
-from local_aws.faults.armed import WIRE, Fault, Faults
 from local_aws.replies import Reply
 from local_aws.requests import Call
 from local_aws.web import Interceptor
+from tests.emulator.armed import WIRE, Fault, Faults
 
-_STRUCK = "local_aws.faults.struck"
+_STRUCK = "tests.emulator.struck"
 _counting = threading.Lock()
 HOLD_SECONDS = 300.0
 """How long a request is held at most, so that a test that dies leaves no threads behind."""

@@ -1,4 +1,4 @@
-"""`python -m tests.checked_local_aws`: the AWS emulator, with each reply compared with AWS's model of it.
+"""Each reply of the emulator compared with AWS's model of it.
 
 A successful reply that is not in the operation's output shape (a missing or unknown member, a wrong type, a value out
 of range) becomes an error that clients do not retry, so that the test that caused it fails.
@@ -7,14 +7,8 @@ of range) becomes an error that clients do not retry, so that the test that caus
 from __future__ import annotations
 
 import json
-import os
-import sys
 from typing import Any
 from xml.etree import ElementTree
-
-from local_aws.server import MOTO_ENVIRONMENT
-
-os.environ |= MOTO_ENVIRONMENT  # moto reads it when it is imported
 
 from botocore.model import OperationModel
 from botocore.utils import parse_timestamp
@@ -49,13 +43,6 @@ class ReplyCheck(web.Interceptor):
             return reply
         message = f"the reply of {call.service}:{call.operation} is not in AWS's shape: {'; '.join(breaches)}"
         return Reply.of_error(call, 501, "NotImplemented", message)
-
-
-class CheckedApplication(web.Application):
-    def __init__(self, service: web.WsgiApplication, interceptors: Any) -> None:
-        # inside of the faults, which cut replies
-        *outer, shapes = interceptors
-        super().__init__(service, [*outer, ReplyCheck(), shapes])
 
 
 def document(operation: OperationModel, body: bytes) -> Any:
@@ -111,10 +98,3 @@ def _members_from_xml(shape: Any, node: ElementTree.Element) -> dict[str, Any]:
         else:
             document[name] = _from_xml(shape.members[name], child)
     return document
-
-
-if __name__ == "__main__":
-    web.Application = CheckedApplication  # type: ignore[misc]  # before local_aws.assembly imports it
-    from local_aws.__main__ import main
-
-    sys.exit(main())

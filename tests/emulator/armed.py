@@ -170,7 +170,7 @@ class Faults:
         """Arm a fault."""
         with self._lock:
             fault.id = next(self._ids)
-            self._armed[fault.id] = fault, random.Random(fault.seed)  # noqa: S311  repeatable, not secret
+            self._armed[fault.id] = fault, random.Random(fault.seed)
         return fault
 
     def disarm(self, number: int | None = None) -> int:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from local_aws.emr.hooks import ClusterView, Hooks
 from local_aws.emr.states import Ending
 from local_aws.emr.steps import Step
-from local_aws.faults.armed import Fault, Faults
+from tests.emulator.armed import Fault, Faults
 
 LOST = Ending("TERMINATED_WITH_ERRORS", "INSTANCE_FAILURE", "The master node was terminated.", abrupt=True)
 _ENDLESS = "86400"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "build" / "faults" / "results.json"
 PAGE = REPOSITORY / "docs" / "reliability.md"
 _MOMENTS = ("before", "during", "after")
@@ -82,13 +82,13 @@ def _order(result: Mapping[str, Any]) -> tuple[int, str, int, str]:
 def main() -> int:
     """Write the page; return 2 without results, 1 when a moment lacks one, since a skipped test does not hold."""
     if not RESULTS.is_file():
-        print(f"{RESULTS} is missing: run make faults", file=sys.stderr)
+        sys.stderr.write(f"{RESULTS} is missing: run make faults\n")
         return 2
     results = json.loads(RESULTS.read_text())
     PAGE.write_text(page(results))
-    print(f"wrote {PAGE}")
+    sys.stdout.write(f"wrote {PAGE}\n")
     if missing := without_result(results):
-        print(f"no result: {', '.join(missing)}; see why their tests were skipped", file=sys.stderr)
+        sys.stderr.write(f"no result: {', '.join(missing)}; see why their tests were skipped\n")
         return 1
     return 0
 

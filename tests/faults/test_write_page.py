@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from dev import write_reliability
-from dev.write_reliability import page
+from tests.faults import write_page
+from tests.faults.write_page import page
 
 
 def result(fault: str, moment: str, *broken: str) -> dict[str, Any]:
@@ -41,20 +41,20 @@ def test_what_has_no_result_is_said_and_what_makes_no_sense_has_its_reason() -> 
     text = page([result("F1", moment) for moment in ("before", "during")])
     assert "| F1 | after | – | **no result** |" in text
     assert "| F20 | after | – | nothing is written to the node's disk" in text
-    assert f"{28 * 3 - 2 - 3} moments of faults have no result" in text
+    assert f"{29 * 3 - 2 - 3} moments of faults have no result" in text
 
 
 def test_a_moment_that_was_skipped_is_named_and_is_no_success(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(write_reliability, "RESULTS", tmp_path / "results.json")
-    monkeypatch.setattr(write_reliability, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr(write_page, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(write_page, "PAGE", tmp_path / "page.md")
     pairs = itertools.product([f"F{number}" for number in range(1, 30)], ("before", "during", "after"))
     every = [result(*pair) for pair in pairs]
     (tmp_path / "results.json").write_text(json.dumps(every))
-    assert write_reliability.main() == 0
+    assert write_page.main() == 0
     skipped = [result for result in every if (result["fault"], result["moment"]) != ("F20", "during")]
     (tmp_path / "results.json").write_text(json.dumps(skipped))
-    assert write_reliability.main() == 1
+    assert write_page.main() == 1
     assert "1 moments of faults have no result: F20 during." in (tmp_path / "page.md").read_text()
     assert "no result: F20 during" in capsys.readouterr().err

@@ -10,10 +10,10 @@ from __future__ import annotations
 import json
 
 from local_aws import errors
-from local_aws.faults.armed import Fault, Faults, FaultSpecError
 from local_aws.replies import Reply
 from local_aws.requests import Call
 from local_aws.web import Interceptor
+from tests.emulator.armed import Fault, Faults, FaultSpecError
 
 PATH = "/_local_aws/faults"
 

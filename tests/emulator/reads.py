@@ -18,13 +18,13 @@ from typing import Any
 
 from local_aws.emr import describe
 from local_aws.emr.models import emr_backends
-from local_aws.faults.armed import LAGGING, READS, Fault, Faults
-from local_aws.faults.clusters import FaultyClusters
 from local_aws.replies import Reply
 from local_aws.requests import Call
 from local_aws.web import Interceptor
+from tests.emulator.armed import LAGGING, READS, Fault, Faults
+from tests.emulator.clusters import FaultyClusters
 
-_BODY = "local_aws.faults.reads.body"
+_BODY = "tests.emulator.reads.body"
 _KEPT = 200
 """How many answers to a request are kept: minutes of a cluster that changes every second."""
 
