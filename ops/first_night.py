@@ -110,9 +110,9 @@ def _upload(deployment: Deployment, outputs: dict[str, str], folder: Path) -> di
 
 def _night(settings: dict[str, str], folder: Path) -> str:
     """Run the DAG to its end in an Airflow of this machine; return the run's id."""
-    given = {name: value for name, value in os.environ.items() if PASSED.match(name)}
+    passed = {name: value for name, value in os.environ.items() if PASSED.match(name)}
     processes, reporter, note = Processes(folder), ConsoleReporter(), folder / "run_id"
-    env = base_env() | given | settings | LIMITS
+    env = base_env() | passed | settings | LIMITS
     airflow = Airflow(processes, folder / "airflow", free_port(0, ""), env)
     try:
         airflow.migrate()
