@@ -148,6 +148,14 @@ class Stack:
         subprocess.run(["docker", "image", "rm", *images], check=False, capture_output=True)
 
 
+def outputs(processes: list[subprocess.Popen[str]]) -> list[str]:
+    """Wait for calls that were started together, which must all succeed; return what each prints."""
+    texts = [process.communicate()[0] for process in processes]
+    for process, text in zip(processes, texts, strict=True):
+        assert process.returncode == 0, text
+    return texts
+
+
 def run_id(words: str) -> str:
     """Return the id of the run that `make trigger` has queued."""
     match = re.search(r"^(demo__\S+) is queued", words, re.MULTILINE)

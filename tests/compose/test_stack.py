@@ -17,7 +17,7 @@ from urllib.parse import quote
 import pytest
 
 from dev.demo.drawing import draw_fruits
-from tests.compose.stacks import DAG, REPOSITORY, Stack, missing_engine, run_id, until
+from tests.compose.stacks import DAG, REPOSITORY, Stack, missing_engine, outputs, run_id, until
 
 SHARED = Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
@@ -67,13 +67,8 @@ def clones(tmp_path_factory) -> Iterator[tuple[Stack, Stack]]:
 def words(clones, photos) -> list[str]:
     """What `make up` prints in each clone, when both are called at the same time."""
     weights = {"WEIGHTS": str(WEIGHTS) if WEIGHTS.is_file() else ""}
-    processes = [
-        clones[0].start("up", **weights, IMAGES=str(photos), FRUITS_SCHEDULE="0 2 * * *"),
-        clones[1].start("up", **weights),
-    ]
-    words = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], words
-    return words
+    ana = clones[0].start("up", **weights, IMAGES=str(photos), FRUITS_SCHEDULE="0 2 * * *")
+    return outputs([ana, clones[1].start("up", **weights)])
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +90,7 @@ def started(ben) -> list[str]:
 @pytest.fixture(scope="module")
 def finished(ana, ben, started) -> str:
     """The id of Ana's first run, which has succeeded, as has Ben's at the same time."""
-    processes = [ana.start("trigger", "--wait"), ben.start("trigger", "--wait", "limit=20")]
-    words = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], words
+    words = outputs([ana.start("trigger", "--wait"), ben.start("trigger", "--wait", "limit=20")])
     return run_id(words[0])
 
 
@@ -212,10 +205,7 @@ def test_secrets_change_while_a_run_waits_and_history_and_photos_stay(ana, photo
 
 
 def test_two_triggers_at_once_are_both_queued_and_outlive_a_killed_scheduler(ana, finished):
-    processes = [ana.start("trigger") for _ in range(2)]
-    words = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], words
-    run_ids = {run_id(each) for each in words}
+    run_ids = {run_id(words) for words in outputs([ana.start("trigger") for _ in range(2)])}
     assert len(run_ids) == 2
 
     def running() -> set[tuple[str, str, str]]:
