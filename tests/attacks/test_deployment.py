@@ -350,7 +350,7 @@ def test_an_erasure_is_confirmed_by_its_number_and_leaves_no_name_in_any_spellin
     assert again.state == "success", pipeline.tail()
     evidence(
         f"3 requests without the right number erased nothing; {len(keys)} names in {len(SPELLINGS)} spellings, "
-        f"{len(hour) / 1e6:.0f} MB of log, three runs: a decoded search of every object and version beside the tables finds none"
+        f"{len(hour) / 1e6:.0f} MB of log, three runs: a decoded search of every object beside the tables finds none"
     )
 
 
