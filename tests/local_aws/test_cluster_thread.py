@@ -21,14 +21,12 @@ from local_aws.emr.models import EmrBackend
 from local_aws.emr.responses import EmrResponse
 from local_aws.emr.steps import Step
 from local_aws.settings import Settings
+from tests.local_aws.server import PRIMARY
 
 ACTION = {"Name": "a", "ScriptBootstrapAction": {"Path": "s3://lake/bootstrap.sh"}}
 REQUEST: dict[str, Any] = {
     "Name": "test",
-    "Instances": {
-        "InstanceGroups": [{"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}],
-        "KeepJobFlowAliveWhenNoSteps": True,
-    },
+    "Instances": {"InstanceFleets": [PRIMARY], "KeepJobFlowAliveWhenNoSteps": True},
     "BootstrapActions": [ACTION],
 }
 STEP = {"Name": "s", "HadoopJarStep": {"Jar": "command-runner.jar", "Args": ["false"]}}
