@@ -1,8 +1,8 @@
 """Run the benchmark: `make bench`, or `make bench QUICK=1` for less of everything in under ten minutes.
 
-Writes build/bench/results.json and its tables, build/bench/README.md; every single run is in build/bench/runs.jsonl, and a suite
-that was interrupted goes on from there with --resume. --publish puts the results into bench/README.md (of a quick run,
-how long it took), and refuses those of a changed tree.
+Writes build/bench/results.json and its tables, build/bench/README.md; every single run is in build/bench/runs.jsonl,
+and a suite that was interrupted goes on from there with --resume. --publish puts the results into bench/README.md (of a
+quick run, how long it took), and refuses those of a changed tree.
 """
 
 from __future__ import annotations
