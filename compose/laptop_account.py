@@ -16,7 +16,7 @@ from pathlib import Path
 
 from botocore.exceptions import BotoCoreError
 
-from dev.demo.account import PARAMETERS, Account
+from dev.demo.account import PARAMETERS, Account, upload_model
 from dev.demo.drawing import draw_fruits
 from dev.demo.preflight import image_files
 from ops.stack import Deployment, settings_of
@@ -56,7 +56,7 @@ def fill(account: Account, deployment: Deployment) -> None:
     stack = deployment.deploy(PARAMETERS)
     model = json.loads((MODELS / "made.json").read_text())
     for model_id in (model["model_id"], model["reference_model_id"]):
-        account.upload_model(MODELS / model_id, stack["LakeBucket"])
+        upload_model(account.client("s3"), MODELS / model_id, stack["LakeBucket"])
     photos = PHOTOS
     if not photos.is_dir() or not image_files(photos):
         photos = DRAWN

@@ -28,7 +28,7 @@ from fruits_airflow.config.errors import ResidencyError
 from fruits_airflow.report.units import weights
 
 from dev import environment
-from dev.demo.account import PARAMETERS, Account, AccountFailed, make_model, start_account
+from dev.demo.account import PARAMETERS, Account, AccountFailed, make_model, start_account, upload_model
 from dev.demo.airflow import USER, Airflow
 from dev.demo.airflow_api import AirflowFailed
 from dev.demo.drawing import draw_fruits
@@ -123,7 +123,7 @@ def _run(
         "stack", f"deployed and looked up: {stack['RawBucket']} (photos), {stack['LakeBucket']} (tables, runs)"
     )
     for model_id in (model["model_id"], model["reference_model_id"]):
-        account.upload_model(MODELS / model_id, stack["LakeBucket"])
+        upload_model(account.client("s3"), MODELS / model_id, stack["LakeBucket"])
     env = base_env() | account.env | _dag_settings(options, stack, model)
     airflow = Airflow(processes, FOLDER / "airflow", airflow_port, env)
     airflow.migrate()

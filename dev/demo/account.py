@@ -86,12 +86,6 @@ class Account:
                 pass
         return len(files)
 
-    def upload_model(self, model: Path, bucket: str) -> None:
-        """Upload a converted model to models/<model_id>/."""
-        s3 = self.client("s3")
-        for path in model.iterdir():
-            s3.upload_file(str(path), bucket, f"models/{model.name}/{path.name}")
-
     def download(self, bucket: str, key: str, path: Path) -> bool:
         """Download one object; return False when there is none."""
         s3 = self.client("s3")
@@ -101,6 +95,12 @@ class Account:
             return False
         path.write_bytes(body)
         return True
+
+
+def upload_model(s3: Any, model: Path, bucket: str) -> None:
+    """Upload a converted model to models/<model_id>/."""
+    for path in model.iterdir():
+        s3.upload_file(str(path), bucket, f"models/{model.name}/{path.name}")
 
 
 def start_account(processes: Processes, argv: list[str | Path], env: dict[str, str], region: str) -> Account:

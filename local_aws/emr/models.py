@@ -147,18 +147,6 @@ class EmrBackend(BaseBackend):
                 return step
         raise errors.InvalidRequestException(f"Step id '{step_id}' is not valid.")
 
-    def list_steps(
-        self, cluster_id: str, step_ids: list[str] | None = None, states: list[str] | None = None
-    ) -> list[Step]:
-        """Return steps of a cluster, the newest first; every id in `step_ids` must exist."""
-        for step_id in step_ids or []:
-            self.step(cluster_id, step_id)
-        return [
-            step
-            for step in reversed(self.cluster(cluster_id).steps)
-            if (not step_ids or step.id in step_ids) and (not states or step.state in states)
-        ]
-
     # security configurations
 
     def create_security_configuration(self, name: str, document: str) -> SecurityConfiguration:

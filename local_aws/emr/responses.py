@@ -41,11 +41,10 @@ class EmrResponse(BaseResponse):
             result["Marker"] = base64.b64encode(str(start + PAGE_SIZE).encode()).decode()
         return ActionResult(result)
 
-    def _set(self, cluster: Cluster, name: str, value: object) -> ActionResult:
-        with cluster.changed:
-            setattr(cluster, name, value)
-            cluster.changed.notify_all()
-        return EmptyResult()
+    def _cluster_without_filters(self) -> Cluster:
+        if filters := sorted(self._get_params().keys() - {"ClusterId", "Marker"}):
+            raise NotImplementedError(f"filters {', '.join(filters)}: leave them out, and filter the answer")
+        return self._cluster()
 
     # clusters
 
@@ -71,7 +70,9 @@ class EmrResponse(BaseResponse):
     def set_termination_protection(self) -> ActionResult:
         clusters = [self.backend.job_flow(job_flow_id) for job_flow_id in self._get_param("JobFlowIds", [])]
         for cluster in clusters:
-            self._set(cluster, "termination_protected", bool(self._get_param("TerminationProtected")))
+            with cluster.changed:
+                cluster.termination_protected = bool(self._get_param("TerminationProtected"))
+                cluster.changed.notify_all()
         return EmptyResult()
 
     def add_tags(self) -> ActionResult:
@@ -92,10 +93,9 @@ class EmrResponse(BaseResponse):
             return ActionResult({"Step": self.backend.step(cluster.id, self._get_param("StepId")).describe()})
 
     def list_steps(self) -> ActionResult:
-        cluster, step_ids = self._cluster(), self._get_param("StepIds")
+        cluster = self._cluster_without_filters()
         with cluster.changed:
-            steps = self.backend.list_steps(cluster.id, step_ids, self._get_param("StepStates"))
-            return self._page("Steps", [step.describe() for step in steps])
+            return self._page("Steps", [step.describe() for step in reversed(cluster.steps)])
 
     def cancel_steps(self) -> ActionResult:
         cluster, step_ids = self._cluster(), self._get_param("StepIds", [])
@@ -111,9 +111,7 @@ class EmrResponse(BaseResponse):
             return self._page("InstanceFleets", [fleet.describe() for fleet in cluster.fleets])
 
     def list_instances(self) -> ActionResult:
-        if filters := sorted(self._get_params().keys() - {"ClusterId", "Marker"}):
-            raise NotImplementedError(f"filters {', '.join(filters)}: leave them out, and filter the answer")
-        cluster = self._cluster()
+        cluster = self._cluster_without_filters()
         with cluster.changed:
             instances = [instance.describe() for fleet in cluster.fleets for instance in fleet.instances]
         return self._page("Instances", instances)

@@ -151,6 +151,7 @@ def test_nobody_sees_a_failed_step_before_its_failure_details(
     monkeypatch.setattr(
         EmrResponse, "_get_param", lambda _, name: {"ClusterId": cluster.id, "StepId": step.id}.get(name)
     )
+    monkeypatch.setattr(EmrResponse, "_get_params", lambda _: {"ClusterId": cluster.id})
     seen: list[dict[str, Any]] = []
     reader = threading.Thread(target=lambda: seen.append(read(EmrResponse())["Status"]))
     set_state = type(step).end

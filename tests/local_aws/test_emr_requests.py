@@ -193,6 +193,7 @@ def test_security_configurations_are_created_described_and_deleted(aws: Server) 
         ("list_instance_groups", {}, "local_aws has no emr:ListInstanceGroups"),
         ("get_managed_scaling_policy", {}, "local_aws has no emr:GetManagedScalingPolicy"),
         ("list_instances", {"InstanceStates": ["RUNNING"]}, "filters InstanceStates"),
+        ("list_steps", {"StepStates": ["FAILED"]}, "filters StepStates"),
     ],
 )
 def test_what_the_emulator_lacks_is_not_implemented(
