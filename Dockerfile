@@ -53,7 +53,7 @@ FROM spark AS aws
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends openjdk-17-jre-headless procps \
     && rm -rf /var/lib/apt/lists/*
-COPY dev/fetch_jars.py /locks/dev/
+COPY dev/environment.py dev/environment.mk dev/fetch_jars.py /locks/dev/
 RUN PYTHONPATH=/locks /opt/spark/bin/python -m dev.fetch_jars --folder /opt/jars
 COPY dev/class_archive.py dev/typical_job.py /locks/dev/
 RUN PYTHONPATH=/locks /opt/spark/bin/python -m dev.class_archive --folder /opt/jars && chmod -R a+rX /opt/jars

@@ -5,7 +5,7 @@ set -euo pipefail
 home=$PWD/.cache/home
 # Not every shell replaces the ~ of `make IMAGES=~/photos`.
 for name in IMAGES WEIGHTS OUT MY_PHOTO; do
-  if [[ ${!name-} == '~/'* ]]; then export "$name=$HOME/${!name:2}"; fi
+  if [[ ${!name-} == \~/* ]]; then export "$name=$HOME/${!name:2}"; fi
 done
 mkdir -p "$home/.keras"
 if [[ $HOME != "$home" ]] && mkdir -p "$HOME/.keras/models" 2> /dev/null; then ln -sfn "$HOME/.keras/models" "$home/.keras/models"; fi

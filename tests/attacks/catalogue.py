@@ -185,6 +185,7 @@ ATTACKS = (
             _DEPLOYMENT + "test_an_erasure_is_confirmed_by_its_number_and_leaves_no_name_in_any_spelling",
             "tests/plugins/erasure/test_request.py::test_a_key_in_every_spelling_goes_from_everything_that_is_written",
             "tests/plugins/erasure/test_tasks.py::test_while_a_log_spells_the_key_there_is_no_receipt",
+            "tests/spark_jobs/test_erase_images.py",
         ),
     ),
     Attack(

@@ -33,7 +33,8 @@ PASSWORDS = {"admin": "orchard", "viewer": "hedge"}
 START_SECONDS = 240
 
 # As long as Playwright waits for a page: a loaded machine is slow, not wrong.
-expect.set_options(timeout=30_000)
+PATIENCE_MS = 120_000
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,7 @@ def free_port() -> int:
 def anonymous(browser: Browser, airflow: ApiServer) -> Iterator[Page]:
     """A browser that has not logged in."""
     context = browser.new_context(base_url=airflow.url)
+    context.set_default_timeout(PATIENCE_MS)
     yield context.new_page()
     context.close()
 
@@ -209,6 +211,7 @@ def page(browser: Browser, airflow: ApiServer, request: pytest.FixtureRequest) -
     context = browser.new_context(
         base_url=airflow.url, color_scheme=request.param, viewport={"width": 1360, "height": 900}
     )
+    context.set_default_timeout(PATIENCE_MS)
     context.add_cookies([{"name": "_token", "value": airflow.token("viewer"), "url": airflow.url}])
     opened = context.new_page()
     opened.on("pageerror", lambda error: pytest.fail(f"the page's script: {error}"))

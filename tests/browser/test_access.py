@@ -20,7 +20,7 @@ PATHS = sorted({str(getattr(route, "path", "?")) for route in app.routes})
 
 
 def test_every_route_is_known_to_these_tests() -> None:
-    assert PATHS == ["/", "/page.js", "/runs/{run_id}", "/steps/{job_flow_id}/{step_id}", "/{rest:path}"]
+    assert PATHS == ["/", "/page.js", "/runbook", "/runs/{run_id}", "/steps/{job_flow_id}/{step_id}", "/{rest:path}"]
 
 
 def ask(airflow: ApiServer, path: str, **options: object) -> httpx.Response:

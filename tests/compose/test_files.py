@@ -33,6 +33,16 @@ def test_the_compose_file_follows_the_specification(compose):
     PyCompose.from_json(json.dumps(compose)).validate()
 
 
+def test_the_images_get_every_file_that_their_modules_need():
+    copied = set(re.findall(r"dev/[\w.]+", (REPOSITORY / "Dockerfile").read_text()))
+    modules = {path.removeprefix("dev/").removesuffix(".py") for path in copied}
+    for path in sorted(copied - {"dev/environment.mk"}):
+        imported = re.findall(r"^from dev import (.+)$", (REPOSITORY / path).read_text(), re.MULTILINE)
+        assert set(", ".join(imported).split(", ")) - {""} <= modules, path
+    assert {"dev/environment.py", "dev/environment.mk"} <= copied
+    assert {f"!{path}" for path in copied} <= set((REPOSITORY / ".dockerignore").read_text().splitlines())
+
+
 def docker_compose_config(**environ: str) -> dict[str, Any]:
     """What `docker compose` makes of the files, as compose/stack.sh calls it."""
     version = subprocess.run(["docker", "compose", "version"], check=False, capture_output=True)

@@ -30,11 +30,12 @@ _LENGTH = struct.Struct("<Q")
 _MAX_TEXT_BYTES = 1000
 _REPLY = struct.Struct("<?III")  # had metadata, width, height, bytes of the text that says why there are no pixels
 # Memory, reads and writes of the two pipes, signals and the timer: read, write, mmap, mprotect, munmap, brk,
-# rt_sigaction, rt_sigprocmask, rt_sigreturn, mremap, madvise, setitimer, exit, sysinfo (for glibc's qsort), futex and
-# exit_group, by the numbers of Linux in asm/unistd_64.h and asm-generic/unistd.h.
+# rt_sigaction, rt_sigprocmask, rt_sigreturn, mremap, madvise, setitimer, exit, sysinfo (for glibc's qsort), futex,
+# exit_group; and what a C library may ask another kernel or clock for: sched_yield, clock_gettime, getrandom. By the
+# numbers of Linux in asm/unistd_64.h and asm-generic/unistd.h.
 _SYSTEM_CALLS = {
-    "x86_64": (0xC000003E, (0, 1, 9, 10, 11, 12, 13, 14, 15, 25, 28, 38, 60, 99, 202, 231)),
-    "aarch64": (0xC00000B7, (63, 64, 222, 226, 215, 214, 134, 135, 139, 216, 233, 103, 93, 179, 98, 94)),
+    "x86_64": (0xC000003E, (0, 1, 9, 10, 11, 12, 13, 14, 15, 25, 28, 38, 60, 99, 202, 231, 24, 228, 318)),
+    "aarch64": (0xC00000B7, (63, 64, 222, 226, 215, 214, 134, 135, 139, 216, 233, 103, 93, 179, 98, 94, 124, 113, 278)),
 }
 
 

@@ -55,7 +55,7 @@ class Samples:
         """Measure label agreement, and what the PCA explains of unpublished images, as `quality.Facts` has them."""
         new = self.features[np.asarray(self.unpublished, dtype=bool)]
         variance = np.square(new - fitted.mean).sum()
-        explained = np.square(fitted.project(new)).sum(dtype=np.float64) / variance if variance else None
+        explained = float(np.square(fitted.project(new)).sum(dtype=np.float64) / variance) if variance else None
         return {"new_photos": len(new), "explained_variance_of_new": explained} | self._agreement(fitted)
 
     def _agreement(self, fitted: Pca) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,7 +13,6 @@ from fruits.job import job_run
 from fruits.lake import input_listing
 from PIL import Image
 
-from bench import eventlog
 from dev import environment, fetch_jars
 from tests.spark_jobs.conftest import ROOT
 
@@ -78,5 +78,6 @@ def test_photos_are_shared_among_cores_that_are_not_there_yet(tmp_path: Path, si
         [str(part) for part in command], env=environment.for_spark() | own, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    (application,) = eventlog.read(events)
-    assert WORKERS * CORES in {tasks for _, _, tasks in application.stage_s.values()}
+    logged = [json.loads(line) for path in events.iterdir() for line in path.read_text().splitlines()]
+    stages = [event["Stage Info"] for event in logged if event["Event"] == "SparkListenerStageCompleted"]
+    assert WORKERS * CORES in {stage["Number of Tasks"] for stage in stages}
