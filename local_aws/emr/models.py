@@ -94,7 +94,7 @@ class EmrBackend(BaseBackend):
     def cluster(self, cluster_id: str) -> Cluster:
         """Return a cluster."""
         if cluster_id not in self._clusters:
-            raise errors.NoSuchCluster(f"Cluster id '{cluster_id}' is not valid.")
+            raise errors.InvalidRequestException(f"Cluster id '{cluster_id}' is not valid.")
         return self._clusters[cluster_id]
 
     def job_flow(self, job_flow_id: str) -> Cluster:
