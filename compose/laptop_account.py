@@ -68,6 +68,7 @@ def fill(account: Account, deployment: Deployment) -> None:
             "FRUITS_RAW_PREFIX": f"{PREFIX}/",
             "FRUITS_MODEL_ID": model["model_id"],
             "FRUITS_NODE_ENVIRONMENT": "preinstalled",
+            "FRUITS_AIRFLOW_ROLE": "",  # Airflow acts as the user of the emulator's key pair
             # Of a real account, where .env names one.
             "FRUITS_RAW_BUCKET_OWNER": "",
             "FRUITS_ERASURE_ROLE": "",

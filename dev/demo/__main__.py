@@ -262,6 +262,7 @@ def _dag_settings(options: DemoOptions, stack: dict[str, str], model: dict[str, 
         "FRUITS_DEPLOYMENT_ID": DEPLOYMENT_ID,
         "FRUITS_REGION": options.region,
         **settings_of(stack),
+        "FRUITS_AIRFLOW_ROLE": "",  # Airflow acts as the user of the emulator's key pair
         "FRUITS_MODEL_ID": model["model_id"],
         # Steps run in .venv-node: there is no node that could install anything.
         "FRUITS_NODE_ENVIRONMENT": "preinstalled",
