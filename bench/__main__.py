@@ -1,8 +1,8 @@
 """Run the benchmark: `make bench`, or `make bench QUICK=1` for less of everything in under ten minutes.
 
-Writes build/bench/results.json and build/bench/index.html; every single run is in build/bench/runs.jsonl, and a suite
-that was interrupted goes on from there with --resume. --publish puts the results into bench/README.md (of a quick run,
-how long it took), and refuses those of a changed tree.
+Writes build/bench/results.json and its tables, build/bench/README.md; every single run is in build/bench/runs.jsonl,
+and a suite that was interrupted goes on from there with --resume. --publish puts the results into bench/README.md (of a
+quick run, how long it took), and refuses those of a changed tree.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bench.agreement import Disagreement
 from bench.commits import NotPublishable
 from bench.measure import RunFailed
 from bench.photos import REPOSITORY, TooFewPhotos
-from bench.report import page, readme, results
+from bench.report import readme, results
 from bench.runs import SIZES
 from bench.suite import SECTIONS, Suite
 
@@ -53,14 +53,14 @@ def main() -> int:
         figures = results.summarize(suite.journal.runs, suite.sizes, options.workers, before, took_s)
         figures["details"] |= {"photos": suite.photos.kind, "weights": suite.model.origin}
         (out / "results.json").write_text(json.dumps(figures, indent=1) + "\n")
-        (out / "index.html").write_text(page.render(figures))
+        (out / "README.md").write_text(f"# Results\n\n{readme.tables_of(figures)}\n")
         if options.publish:
             commits.check(figures["details"]["commits"])
             readme.publish(figures)
     except (RunFailed, Disagreement, TooFewPhotos, NotPublishable) as error:
         sys.stderr.write(f"ERROR {type(error).__name__}: {error}\n")
         return 1
-    sys.stdout.write(f"{out / 'results.json'}\n{out / 'index.html'}\n")
+    sys.stdout.write(f"{out / 'results.json'}\n{out / 'README.md'}\n")
     return 0
 
 

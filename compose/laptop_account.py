@@ -13,17 +13,15 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from botocore.exceptions import BotoCoreError
 
-from dev.demo.account import STACK, Account
+from dev.demo.account import PARAMETERS, Account, upload_model
 from dev.demo.drawing import draw_fruits
 from dev.demo.preflight import image_files
-from ops.stack import settings_of
+from ops.stack import Deployment, settings_of
 
 PREFIX = "photos"
-TEMPLATE = Path("include/stack.yaml")
 MODELS = Path("/var/lib/fruits/models")
 PHOTOS = Path("/input/photos")
 DRAWN = Path("/tmp/photos")  # noqa: S108  the container's own
@@ -35,15 +33,16 @@ LOOK_SECONDS = 2
 def main() -> None:
     """Fill the account; with --keep, again whenever it is empty."""
     account = Account(os.environ["AWS_ENDPOINT_URL"], os.environ["AWS_REGION"], os.environ)
+    deployment = account.deployment(os.environ["FRUITS_DEPLOYMENT_ID"])
     keep = "--keep" in sys.argv
     filled = False
     while keep or not filled:
         try:
             with SETTINGS.with_name("lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)  # the service that keeps it filled and the one that fills it first
-                if not filled or not _stacks(account):
+                if not filled or not deployment.describe():
                     FILLED.unlink(missing_ok=True)
-                    fill(account)
+                    fill(account, deployment)
                     filled = True
                     FILLED.touch()
         except BotoCoreError as error:
@@ -52,12 +51,12 @@ def main() -> None:
         time.sleep(LOOK_SECONDS if keep or not filled else 0)
 
 
-def fill(account: Account) -> None:
+def fill(account: Account, deployment: Deployment) -> None:
     """Deploy, upload, and leave the settings that follow from it for compose/entrypoint.sh."""
-    stack = _stack(account, os.environ["FRUITS_DEPLOYMENT_ID"])
+    stack = deployment.deploy(PARAMETERS)
     model = json.loads((MODELS / "made.json").read_text())
     for model_id in (model["model_id"], model["reference_model_id"]):
-        account.upload_model(MODELS / model_id, stack["LakeBucket"])
+        upload_model(account.client("s3"), MODELS / model_id, stack["LakeBucket"])
     photos = PHOTOS
     if not photos.is_dir() or not image_files(photos):
         photos = DRAWN
@@ -69,6 +68,7 @@ def fill(account: Account) -> None:
             "FRUITS_RAW_PREFIX": f"{PREFIX}/",
             "FRUITS_MODEL_ID": model["model_id"],
             "FRUITS_NODE_ENVIRONMENT": "preinstalled",
+            "FRUITS_AIRFLOW_ROLE": "",  # Airflow acts as the user of the emulator's key pair
             # Of a real account, where .env names one.
             "FRUITS_RAW_BUCKET_OWNER": "",
             "FRUITS_ERASURE_ROLE": "",
@@ -81,18 +81,6 @@ def fill(account: Account) -> None:
         print(
             "WARNING weights: random, so the vectors mean nothing. Give real ones: make up WEIGHTS=file.h5", flush=True
         )
-
-
-def _stacks(account: Account) -> list[dict[str, Any]]:
-    stacks = account.client("cloudformation").describe_stacks()["Stacks"]
-    return [stack for stack in stacks if stack["StackName"] == STACK]
-
-
-def _stack(account: Account, deployment_id: str) -> dict[str, str]:
-    stacks = _stacks(account)
-    if not stacks:
-        return account.deploy(TEMPLATE, deployment_id)
-    return {output["OutputKey"]: output["OutputValue"] for output in stacks[0]["Outputs"]}
 
 
 def _write_settings(settings: dict[str, str]) -> None:

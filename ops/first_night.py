@@ -19,7 +19,7 @@ import httpx
 from fruits_airflow.config.dag_ids import PIPELINE
 
 from dev.demo.__main__ import MODELS, SPARK_PYTHON, base_env, print_failure
-from dev.demo.account import AccountFailed, make_model
+from dev.demo.account import AccountFailed, make_model, upload_model
 from dev.demo.airflow import Airflow
 from dev.demo.airflow_api import AirflowFailed
 from dev.demo.drawing import draw_fruits
@@ -96,8 +96,7 @@ def _upload(deployment: Deployment, outputs: dict[str, str], folder: Path) -> di
     s3, lake, log = deployment.account.client("s3"), outputs["LakeBucket"], folder / "logs" / "model.log"
     log.parent.mkdir(exist_ok=True)
     model_id = make_model(SPARK_PYTHON, MODELS, options.weights, log, deployment.log)["model_id"]
-    for path in (MODELS / model_id).iterdir():
-        s3.upload_file(str(path), lake, f"models/{model_id}/{path.name}")
+    upload_model(s3, MODELS / model_id, lake)
     upload(packed := pack("arm64"), s3, lake)
     if not (photos := options.images):
         draw_fruits(photos := folder / "images")

@@ -1,1 +1,1 @@
-"""From measured runs to results.json, the HTML page and the tables of bench/README.md."""
+"""From measured runs to results.json and the tables of bench/README.md."""

@@ -45,7 +45,6 @@ def details(summary: Summary) -> dict[str, Any]:
             "fruits_load_and_featurize_img_s": rate(large, load_and_featurize(summary, large)),
             "no_spark_limit_img_s": rate(large, peer("no_spark_limit", large, "seconds")),
             "best_peer_img_s": rate(large, peer(FASTEST_PEER, large, "seconds")),
-            "load_whole_job_img_s": rate(large, job("load_images", large)),
         },
         "one_worker": {
             "fruits_img_s": rate(size, job("featurize", size, "stage_s", workers=1)),
@@ -54,7 +53,6 @@ def details(summary: Summary) -> dict[str, Any]:
         "night": night(summary),
         "batching": batching(summary),
         "memory_by_stage_mb": {str(count): memory_by_stage(summary, count) for count in sizes.images},
-        "job_seconds": {str(count): {stage: job(stage, count) for stage in STAGES} for count in (size, *sizes.images)},
         "core_ms_per_further_image": {stage: milliseconds(further_by_job(stage, "executor_s")) for stage in STAGES}
         | {"reduce_pca": _sum_milliseconds(summary)},
         "bytes_per_image": {

@@ -95,12 +95,8 @@ def ratios(results: dict[str, Any]) -> dict[str, Any]:
             "whole_job_over_limit": ratio(large["fruits_whole_job_img_s"], large["no_spark_limit_img_s"]),
             "whole_job_over_best_peer": ratio(large["fruits_whole_job_img_s"], large["best_peer_img_s"]),
         },
-        "load_over_binaryfile": ratio(results["load"]["fruits_img_s"], results["load"]["binaryfile_img_s"]),
         "pca_over_mllib": {
             rows: ratio(row.get("mllib_s"), row.get("fruits_s")) for rows, row in results["pca"].items() if row
-        },
-        "pca_over_sklearn": {
-            rows: ratio(row.get("sklearn_s"), row.get("fruits_s")) for rows, row in results["pca"].items() if row
         },
         "one_percent_night_executor_share": ratio(
             results["night"]["one_percent_executor_s"], results["night"]["full_executor_s"]

@@ -49,9 +49,12 @@ def with_tables(text: str, results: dict[str, Any]) -> str:
     """Return the README with its tables replaced."""
     before, rest = text.split(BEGIN)
     after = rest.split(END)[1]
-    blocks = [f"{setting(results)} {how_long(results)}", *map(markdown, all_tables(results))]
-    content = "\n\n".join(blocks)
-    return f"{before}{BEGIN}\n\n{content}\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{tables_of(results)}\n\n{END}{after}"
+
+
+def tables_of(results: dict[str, Any]) -> str:
+    """Return all tables below a paragraph about what was measured, in Markdown."""
+    return "\n\n".join([f"{setting(results)} {how_long(results)}", *map(markdown, all_tables(results))])
 
 
 def markdown(table: Table) -> str:

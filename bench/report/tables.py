@@ -1,4 +1,4 @@
-"""The tables of a benchmark's results, for bench/README.md and for the HTML page."""
+"""The tables of a benchmark's results."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from fruits_airflow.config.errors import ResidencyError
 from fruits_airflow.report.units import weights
 
 from dev import environment
-from dev.demo.account import Account, AccountFailed, make_model, start_account
+from dev.demo.account import PARAMETERS, Account, AccountFailed, make_model, start_account, upload_model
 from dev.demo.airflow import USER, Airflow
 from dev.demo.airflow_api import AirflowFailed
 from dev.demo.drawing import draw_fruits
@@ -36,7 +36,7 @@ from dev.demo.preflight import CannotStart, DemoOptions, check_space, free_port,
 from dev.demo.processes import ProcessEnded, Processes, end_leftovers
 from dev.demo.progress import ENDED, ConsoleReporter, failed_tasks, watch_run
 from dev.demo.summary import summary
-from ops.stack import settings_of
+from ops.stack import DeploymentFailed, settings_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "build" / "demo"
@@ -69,7 +69,10 @@ def main() -> int:
     except (CannotStart, ResidencyError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 2
-    except (AccountFailed, AirflowFailed, ProcessEnded, BotoCoreError, ClientError, httpx.HTTPError) as error:
+    except (
+        *(AccountFailed, AirflowFailed, DeploymentFailed, ProcessEnded),
+        *(BotoCoreError, ClientError, httpx.HTTPError),
+    ) as error:
         print(f"ERROR: {error}\nLogs are in {FOLDER / 'logs'}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -115,12 +118,12 @@ def _run(
     reporter.log("AWS emulator", f"ready on {account.endpoint}")
     if _steps_python(options) == SPARK_PYTHON:
         reporter.log("engine", "tensorflow: a node has no TensorFlow, so the steps run in .venv-spark")
-    stack = account.deploy(REPOSITORY / "include" / "stack.yaml", DEPLOYMENT_ID)
+    stack = account.deployment(DEPLOYMENT_ID).deploy(PARAMETERS)
     reporter.log(
         "stack", f"deployed and looked up: {stack['RawBucket']} (photos), {stack['LakeBucket']} (tables, runs)"
     )
     for model_id in (model["model_id"], model["reference_model_id"]):
-        account.upload_model(MODELS / model_id, stack["LakeBucket"])
+        upload_model(account.client("s3"), MODELS / model_id, stack["LakeBucket"])
     env = base_env() | account.env | _dag_settings(options, stack, model)
     airflow = Airflow(processes, FOLDER / "airflow", airflow_port, env)
     airflow.migrate()
@@ -259,6 +262,7 @@ def _dag_settings(options: DemoOptions, stack: dict[str, str], model: dict[str, 
         "FRUITS_DEPLOYMENT_ID": DEPLOYMENT_ID,
         "FRUITS_REGION": options.region,
         **settings_of(stack),
+        "FRUITS_AIRFLOW_ROLE": "",  # Airflow acts as the user of the emulator's key pair
         "FRUITS_MODEL_ID": model["model_id"],
         # Steps run in .venv-node: there is no node that could install anything.
         "FRUITS_NODE_ENVIRONMENT": "preinstalled",

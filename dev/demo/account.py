@@ -17,18 +17,18 @@ from botocore.config import Config
 
 from dev.demo.preflight import image_files
 from dev.demo.processes import Processes
-from ops.drift import compare_stack
-from ops.template import read_template
+from ops.stack import Deployment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-STACK = "fruits-demo"
+PARAMETERS = {"RawPrefix": "images/", "AlarmEmail": "accounts@example.org"}
+"""Of the stack. What a real account may leave out is created, too: it costs nothing here, and it is tested."""
 READY_SECONDS = 60
 UPLOAD_THREADS = 16
 KEY_NAMES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 
 class AccountFailed(Exception):
-    """The AWS emulator, the stack or the model could not be made ready."""
+    """The AWS emulator or the model could not be made ready."""
 
 
 @dataclass(frozen=True)
@@ -68,30 +68,9 @@ class Account:
             config=Config(max_pool_connections=UPLOAD_THREADS, user_agent_extra="fruits-demo", proxies={}),
         )
 
-    def deploy(self, template: Path, deployment_id: str) -> dict[str, str]:
-        """Deploy the whole CloudFormation template and verify every resource; return the stack's outputs.
-
-        Raises:
-            AccountFailed: A resource could not be created, or differs from the template; the message has the reason.
-        """
-        # Create what a real account may leave out, too: it costs nothing here, and it is tested.
-        parameters = {"DeploymentId": deployment_id, "RawPrefix": "images/", "AlarmEmail": "accounts@example.org"}
-        formation = self.client("cloudformation")
-        formation.create_stack(
-            StackName=STACK,
-            TemplateBody=template.read_text(),
-            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
-            Capabilities=["CAPABILITY_NAMED_IAM"],
-        )
-        stack = formation.describe_stacks(StackName=STACK)["Stacks"][0]
-        if stack["StackStatus"] != "CREATE_COMPLETE":
-            raise AccountFailed(
-                f"{template} was not deployed: {stack['StackStatus']} {stack.get('StackStatusReason', '')}"
-            )
-        _, differences = compare_stack(self, STACK, read_template(template))
-        if differences:
-            raise AccountFailed(f"{template} was deployed, but {'; '.join(differences)}")
-        return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    def deployment(self, deployment_id: str) -> Deployment:
+        """Return a deployment in this account, which asks nobody and prints nothing."""
+        return Deployment(self, deployment_id, log=lambda _: None, confirm=lambda _: True, poll_s=0.1)
 
     def upload_folder(self, folder: Path, bucket: str, prefix: str, report: Callable[[str], object] = print) -> int:
         """Upload the photos of `folder` below `prefix`; return how many. `report` receives what is left out."""
@@ -107,12 +86,6 @@ class Account:
                 pass
         return len(files)
 
-    def upload_model(self, model: Path, bucket: str) -> None:
-        """Upload a converted model to models/<model_id>/."""
-        s3 = self.client("s3")
-        for path in model.iterdir():
-            s3.upload_file(str(path), bucket, f"models/{model.name}/{path.name}")
-
     def download(self, bucket: str, key: str, path: Path) -> bool:
         """Download one object; return False when there is none."""
         s3 = self.client("s3")
@@ -122,6 +95,12 @@ class Account:
             return False
         path.write_bytes(body)
         return True
+
+
+def upload_model(s3: Any, model: Path, bucket: str) -> None:
+    """Upload a converted model to models/<model_id>/."""
+    for path in model.iterdir():
+        s3.upload_file(str(path), bucket, f"models/{model.name}/{path.name}")
 
 
 def start_account(processes: Processes, argv: list[str | Path], env: dict[str, str], region: str) -> Account:

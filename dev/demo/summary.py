@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fruits_airflow.report.units import weights
+from fruits_airflow.report.units import size, weights
 
 VOLUMES = ("input", "pixels", "features", "pca")
 STAGES = ("cluster_start", "load_images", "featurize", "reduce_pca", "publish", "terminate")
@@ -34,15 +34,6 @@ def summary(run: Mapping[str, Any], files: Iterable[Path]) -> str:
         *(("look at" if number == 0 else "", str(path)) for number, path in enumerate(files)),
     ]
     return "\n".join(f"  {name:<12} {text}" for name, text in rows)
-
-
-def size(count: float) -> str:
-    """Format a number of bytes in units of 1000, as the report does: 1500 → "1.5 kB"."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
 
 
 def _cluster(run: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -13,7 +14,7 @@ from local_aws.emr import states
 from local_aws.emr.execution import bootstrap
 from local_aws.emr.execution.runtime import Node, Runtime, StepProcess
 from local_aws.emr.ids import new_id
-from local_aws.emr.instances import Instance, Timeline, machine_sets
+from local_aws.emr.instances import Fleet, Instance, Timeline
 from local_aws.emr.states import Ending
 from local_aws.emr.steps import Step
 
@@ -51,13 +52,13 @@ class Cluster:
         instances = request["Instances"]
         now = runtime.clock.now()
         self.timeline = Timeline(now)
-        self.machines = machine_sets(instances, region, now)
+        addresses = count()
+        self.fleets = [Fleet(config, region, now, addresses) for config in instances["InstanceFleets"]]
         self.tags = {tag["Key"]: tag.get("Value", "") for tag in request.get("Tags") or []}
         self.keep_alive = bool(instances.get("KeepJobFlowAliveWhenNoSteps"))
         self.termination_protected = bool(instances.get("TerminationProtected"))
         self.step_concurrency_level = request.get("StepConcurrencyLevel") or 1
         self.auto_termination_policy: dict[str, Any] | None = request.get("AutoTerminationPolicy")
-        self.managed_scaling_policy: dict[str, Any] | None = request.get("ManagedScalingPolicy")
         self.steps = [Step(config, now) for config in request.get("Steps") or []]
         self._node = Node(runtime, self.id, region, request)
         self._settings, self._hooks, self._clock = runtime.settings, runtime.hooks, runtime.clock
@@ -76,7 +77,7 @@ class Cluster:
     @property
     def primary(self) -> Instance:
         """The machine of the primary node."""
-        return next(machines for machines in self.machines if machines.role == "MASTER").instances[0]
+        return next(fleet for fleet in self.fleets if fleet.role == "MASTER").instances[0]
 
     @property
     def is_ending(self) -> bool:
@@ -301,8 +302,8 @@ class Cluster:
         self.changed.notify_all()
 
     def _machines_enter(self, state: str) -> None:
-        for machines in self.machines:
-            machines.enter(state, self._clock.now())
+        for fleet in self.fleets:
+            fleet.enter(state, self._clock.now())
 
 
 def _internal_error(error: Exception) -> Ending:

@@ -47,7 +47,7 @@ def describe(cluster: Cluster) -> dict[str, Any]:
             **summary(cluster),
             **{name: request.get(name) for name in _OF_REQUEST},
             "Ec2InstanceAttributes": _ec2_attributes(cluster),
-            "InstanceCollectionType": "INSTANCE_FLEET" if cluster.machines[0].is_fleet else "INSTANCE_GROUP",
+            "InstanceCollectionType": "INSTANCE_FLEET",
             "LogUri": _log_uri(request.get("LogUri")),
             "AutoTerminate": not cluster.keep_alive,
             "TerminationProtected": cluster.termination_protected,

@@ -15,9 +15,3 @@ class InvalidRequestException(ServiceException):
     """The request refers to something that does not exist."""
 
     code = "InvalidRequestException"
-
-
-class NoSuchCluster(InvalidRequestException):
-    """The cluster does not exist."""
-
-    error_code = "NoSuchCluster"

@@ -1,12 +1,13 @@
-"""The machines of a cluster: instance groups or fleets, and the instances in them.
+"""The machines of a cluster: instance fleets, and the instances in them.
 
-No machine exists. This module keeps what ListInstanceGroups, ListInstanceFleets and ListInstances show, with the times
-that a cost estimate reads.
+No machine exists. This module keeps what ListInstanceFleets and ListInstances show, with the times that a cost
+estimate reads.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -36,8 +37,7 @@ class Instance:
     address: int
     region: str
     timeline: Timeline
-    group_id: str | None = None
-    fleet_id: str | None = None
+    fleet_id: str
     state: str = "PROVISIONING"
     reason: dict[str, str] = field(default_factory=dict)
     id: str = field(default_factory=lambda: new_id("ci"))
@@ -53,7 +53,6 @@ class Instance:
             "PrivateDnsName": f"ip-{address.replace('.', '-')}.{self.region}.compute.internal",
             "PrivateIpAddress": address,
             "Status": {"State": self.state, "StateChangeReason": self.reason, "Timeline": self.timeline.describe()},
-            "InstanceGroupId": self.group_id,
             "InstanceFleetId": self.fleet_id,
             "Market": self.market,
             "InstanceType": self.instance_type,
@@ -61,27 +60,35 @@ class Instance:
         }
 
 
-@dataclass
-class MachineSet:
-    """An instance group or an instance fleet.
+class Fleet:
+    """An instance fleet and its machines, all of its first instance type."""
 
-    Attributes:
-        config: `InstanceGroupConfig` or `InstanceFleetConfig` of the request.
-        role: MASTER, CORE or TASK.
-    """
+    def __init__(self, config: dict[str, Any], region: str, now: datetime, addresses: Iterator[int]) -> None:
+        """Create the fleet of an `InstanceFleetConfig`; its machines are PROVISIONING.
 
-    config: dict[str, Any]
-    role: str
-    is_fleet: bool
-    id: str
-    timeline: Timeline
-    state: str = "PROVISIONING"
-    reason: dict[str, str] = field(default_factory=dict)
-    instances: list[Instance] = field(default_factory=list)
+        Args:
+            config: `InstanceFleetConfig`, valid.
+            region: Region of the cluster.
+            now: When it is requested.
+            addresses: Yields a number for each machine of the cluster.
+        """
+        self.id = new_id("if")
+        self.role = str(config["InstanceFleetType"])
+        self.state = "PROVISIONING"
+        self.reason: dict[str, str] = {}
+        self.timeline = Timeline(now)
+        self._config = config
+        first = config["InstanceTypeConfigs"][0]
+        self._weight = first.get("WeightedCapacity", 1)
+        self.instances = [
+            Instance(first["InstanceType"], market, next(addresses), region, Timeline(now), self.id)
+            for market, key in (("ON_DEMAND", "TargetOnDemandCapacity"), ("SPOT", "TargetSpotCapacity"))
+            for _ in range(math.ceil(config.get(key, 0) / self._weight))
+        ]
 
     def enter(self, state: str, now: datetime) -> None:
-        """Take the set and its machines to a state; machines have no TERMINATING."""
-        members: list[MachineSet | Instance] = [self]
+        """Take the fleet and its machines to a state; machines have no TERMINATING."""
+        members: list[Fleet | Instance] = [self]
         if state != "TERMINATING":
             members += self.instances
         for member in members:
@@ -93,74 +100,28 @@ class MachineSet:
                 member.reason = {"Code": "CLUSTER_TERMINATED", "Message": "Job flow terminated"}
 
     def describe(self) -> dict[str, Any]:
-        """Return `InstanceFleet` or `InstanceGroup` of the List calls."""
-        running = [machine for machine in self.instances if machine.state == "RUNNING"]
-        common = {
+        """Return `InstanceFleet` of ListInstanceFleets."""
+        return {
             "Id": self.id,
-            "Name": self.config.get("Name") or self.role.title(),
+            "Name": self._config.get("Name") or self.role.title(),
             "Status": {"State": self.state, "StateChangeReason": self.reason, "Timeline": self.timeline.describe()},
-        }
-        if self.is_fleet:
-            return common | {
-                "InstanceFleetType": self.role,
-                "TargetOnDemandCapacity": self.config.get("TargetOnDemandCapacity", 0),
-                "TargetSpotCapacity": self.config.get("TargetSpotCapacity", 0),
-                "ProvisionedOnDemandCapacity": self._provisioned(running, "ON_DEMAND"),
-                "ProvisionedSpotCapacity": self._provisioned(running, "SPOT"),
-                "InstanceTypeSpecifications": [
-                    {
-                        "InstanceType": item["InstanceType"],
-                        "WeightedCapacity": item.get("WeightedCapacity", 1),
-                        "BidPriceAsPercentageOfOnDemandPrice": item.get("BidPriceAsPercentageOfOnDemandPrice"),
-                        "Configurations": item.get("Configurations") or [],
-                    }
-                    for item in self.config.get("InstanceTypeConfigs") or []
-                ],
-                "LaunchSpecifications": self.config.get("LaunchSpecifications"),
-            }
-        return common | {
-            "Market": self.config.get("Market", "ON_DEMAND"),
-            "InstanceGroupType": self.role,
-            "BidPrice": self.config.get("BidPrice"),
-            "InstanceType": self.config["InstanceType"],
-            "RequestedInstanceCount": self.config["InstanceCount"],
-            "RunningInstanceCount": len(running),
-            "Configurations": self.config.get("Configurations") or [],
-            "EbsBlockDevices": [],
+            "InstanceFleetType": self.role,
+            "TargetOnDemandCapacity": self._config.get("TargetOnDemandCapacity", 0),
+            "TargetSpotCapacity": self._config.get("TargetSpotCapacity", 0),
+            "ProvisionedOnDemandCapacity": self._provisioned("ON_DEMAND"),
+            "ProvisionedSpotCapacity": self._provisioned("SPOT"),
+            "InstanceTypeSpecifications": [
+                {
+                    "InstanceType": item["InstanceType"],
+                    "WeightedCapacity": item.get("WeightedCapacity", 1),
+                    "BidPriceAsPercentageOfOnDemandPrice": item.get("BidPriceAsPercentageOfOnDemandPrice"),
+                    "Configurations": item.get("Configurations") or [],
+                }
+                for item in self._config["InstanceTypeConfigs"]
+            ],
+            "LaunchSpecifications": self._config.get("LaunchSpecifications"),
         }
 
-    def _provisioned(self, running: list[Instance], market: str) -> int:
-        weight = {
-            item["InstanceType"]: item.get("WeightedCapacity", 1) for item in self.config.get("InstanceTypeConfigs", [])
-        }
-        return sum(weight.get(machine.instance_type, 1) for machine in running if machine.market == market)
-
-
-def machine_sets(instances: dict[str, Any], region: str, now: datetime) -> list[MachineSet]:
-    """Return the groups or fleets of a valid `JobFlowInstancesConfig`, with their machines still PROVISIONING."""
-    if fleets := instances.get("InstanceFleets"):
-        sets = [MachineSet(item, item["InstanceFleetType"], True, new_id("if"), Timeline(now)) for item in fleets]
-    else:
-        groups = instances["InstanceGroups"]
-        sets = [MachineSet(item, item["InstanceRole"], False, new_id("ig"), Timeline(now)) for item in groups]
-    address = 0
-    for machines in sets:
-        ids = (None, machines.id) if machines.is_fleet else (machines.id, None)
-        for instance_type, market in _machines(machines):
-            machines.instances.append(Instance(instance_type, market, address, region, Timeline(now), *ids))
-            address += 1
-    return sets
-
-
-def _machines(machines: MachineSet) -> list[tuple[str, str]]:
-    """Return (instance type, market) of each machine; a fleet takes its first type for all."""
-    config = machines.config
-    if not machines.is_fleet:
-        return [(config["InstanceType"], config.get("Market", "ON_DEMAND"))] * int(config["InstanceCount"])
-    first = config["InstanceTypeConfigs"][0]
-    weight = first.get("WeightedCapacity", 1)
-    return [
-        (first["InstanceType"], market)
-        for market, key in (("ON_DEMAND", "TargetOnDemandCapacity"), ("SPOT", "TargetSpotCapacity"))
-        for _ in range(math.ceil(config.get(key, 0) / weight))
-    ]
+    def _provisioned(self, market: str) -> int:
+        running = [machine for machine in self.instances if machine.state == "RUNNING" and machine.market == market]
+        return int(self._weight * len(running))

@@ -94,7 +94,7 @@ class EmrBackend(BaseBackend):
     def cluster(self, cluster_id: str) -> Cluster:
         """Return a cluster."""
         if cluster_id not in self._clusters:
-            raise errors.NoSuchCluster(f"Cluster id '{cluster_id}' is not valid.")
+            raise errors.InvalidRequestException(f"Cluster id '{cluster_id}' is not valid.")
         return self._clusters[cluster_id]
 
     def job_flow(self, job_flow_id: str) -> Cluster:
@@ -146,18 +146,6 @@ class EmrBackend(BaseBackend):
             if step.id == step_id:
                 return step
         raise errors.InvalidRequestException(f"Step id '{step_id}' is not valid.")
-
-    def list_steps(
-        self, cluster_id: str, step_ids: list[str] | None = None, states: list[str] | None = None
-    ) -> list[Step]:
-        """Return steps of a cluster, the newest first; every id in `step_ids` must exist."""
-        for step_id in step_ids or []:
-            self.step(cluster_id, step_id)
-        return [
-            step
-            for step in reversed(self.cluster(cluster_id).steps)
-            if (not step_ids or step.id in step_ids) and (not states or step.state in states)
-        ]
 
     # security configurations
 

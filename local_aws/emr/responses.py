@@ -10,9 +10,9 @@ from typing import Any
 
 from moto.core.responses import ActionResult, BaseResponse, EmptyResult
 
-from local_aws.emr import describe, releases, validation
+from local_aws.emr import describe, validation
 from local_aws.emr.cluster import Cluster
-from local_aws.emr.errors import InvalidRequestException, ValidationException
+from local_aws.emr.errors import InvalidRequestException
 from local_aws.emr.models import EmrBackend, emr_backends
 
 PAGE_SIZE = 50
@@ -41,11 +41,10 @@ class EmrResponse(BaseResponse):
             result["Marker"] = base64.b64encode(str(start + PAGE_SIZE).encode()).decode()
         return ActionResult(result)
 
-    def _set(self, cluster: Cluster, name: str, value: object) -> ActionResult:
-        with cluster.changed:
-            setattr(cluster, name, value)
-            cluster.changed.notify_all()
-        return EmptyResult()
+    def _cluster_without_filters(self) -> Cluster:
+        if filters := sorted(self._get_params().keys() - {"ClusterId", "Marker"}):
+            raise NotImplementedError(f"filters {', '.join(filters)}: leave them out, and filter the answer")
+        return self._cluster()
 
     # clusters
 
@@ -71,19 +70,15 @@ class EmrResponse(BaseResponse):
     def set_termination_protection(self) -> ActionResult:
         clusters = [self.backend.job_flow(job_flow_id) for job_flow_id in self._get_param("JobFlowIds", [])]
         for cluster in clusters:
-            self._set(cluster, "termination_protected", bool(self._get_param("TerminationProtected")))
+            with cluster.changed:
+                cluster.termination_protected = bool(self._get_param("TerminationProtected"))
+                cluster.changed.notify_all()
         return EmptyResult()
 
     def add_tags(self) -> ActionResult:
         cluster, tags = self._cluster("ResourceId"), self._get_param("Tags", [])
         validation.check_tags(tags)
         cluster.tags |= {tag["Key"]: tag.get("Value", "") for tag in tags}
-        return EmptyResult()
-
-    def remove_tags(self) -> ActionResult:
-        cluster = self._cluster("ResourceId")
-        for key in self._get_param("TagKeys", []):
-            cluster.tags.pop(key, None)
         return EmptyResult()
 
     # steps
@@ -98,10 +93,9 @@ class EmrResponse(BaseResponse):
             return ActionResult({"Step": self.backend.step(cluster.id, self._get_param("StepId")).describe()})
 
     def list_steps(self) -> ActionResult:
-        cluster, step_ids = self._cluster(), self._get_param("StepIds")
+        cluster = self._cluster_without_filters()
         with cluster.changed:
-            steps = self.backend.list_steps(cluster.id, step_ids, self._get_param("StepStates"))
-            return self._page("Steps", [step.describe() for step in steps])
+            return self._page("Steps", [step.describe() for step in reversed(cluster.steps)])
 
     def cancel_steps(self) -> ActionResult:
         cluster, step_ids = self._cluster(), self._get_param("StepIds", [])
@@ -111,37 +105,15 @@ class EmrResponse(BaseResponse):
 
     # machines
 
-    def list_instance_groups(self) -> ActionResult:
-        return self._machine_sets("InstanceGroups", is_fleet=False)
-
     def list_instance_fleets(self) -> ActionResult:
-        return self._machine_sets("InstanceFleets", is_fleet=True)
-
-    def _machine_sets(self, result_key: str, *, is_fleet: bool) -> ActionResult:
         cluster = self._cluster()
-        if cluster.machines[0].is_fleet != is_fleet:
-            raise InvalidRequestException(
-                "Instance fleets and instance groups are mutually exclusive: this cluster has "
-                f"{'groups' if is_fleet else 'fleets'}."
-            )
         with cluster.changed:
-            return self._page(result_key, [machines.describe() for machines in cluster.machines])
+            return self._page("InstanceFleets", [fleet.describe() for fleet in cluster.fleets])
 
     def list_instances(self) -> ActionResult:
-        roles = self._get_param("InstanceGroupTypes") or []
-        if fleet_type := self._get_param("InstanceFleetType"):
-            roles = roles or [fleet_type]
-        set_id = self._get_param("InstanceGroupId") or self._get_param("InstanceFleetId")
-        states = self._get_param("InstanceStates")
-        cluster = self._cluster()
+        cluster = self._cluster_without_filters()
         with cluster.changed:
-            instances = [
-                instance.describe()
-                for machines in cluster.machines
-                if (not roles or machines.role in roles) and (not set_id or machines.id == set_id)
-                for instance in machines.instances
-                if not states or instance.state in states
-            ]
+            instances = [instance.describe() for fleet in cluster.fleets for instance in fleet.instances]
         return self._page("Instances", instances)
 
     def list_bootstrap_actions(self) -> ActionResult:
@@ -157,28 +129,6 @@ class EmrResponse(BaseResponse):
                 for action in actions
             ],
         )
-
-    # policies
-
-    def put_auto_termination_policy(self) -> ActionResult:
-        cluster, policy = self._cluster(), self._get_param("AutoTerminationPolicy")
-        validation.check_auto_termination(policy)
-        return self._set(cluster, "auto_termination_policy", policy)
-
-    def get_auto_termination_policy(self) -> ActionResult:
-        return _unless_none("AutoTerminationPolicy", self._cluster().auto_termination_policy)
-
-    def remove_auto_termination_policy(self) -> ActionResult:
-        return self._set(self._cluster(), "auto_termination_policy", None)
-
-    def put_managed_scaling_policy(self) -> ActionResult:
-        return self._set(self._cluster(), "managed_scaling_policy", self._get_param("ManagedScalingPolicy"))
-
-    def get_managed_scaling_policy(self) -> ActionResult:
-        return _unless_none("ManagedScalingPolicy", self._cluster().managed_scaling_policy)
-
-    def remove_managed_scaling_policy(self) -> ActionResult:
-        return self._set(self._cluster(), "managed_scaling_policy", None)
 
     # security configurations
 
@@ -198,33 +148,9 @@ class EmrResponse(BaseResponse):
             }
         )
 
-    def list_security_configurations(self) -> ActionResult:
-        rows = [
-            {"Name": configuration.name, "CreationDateTime": configuration.created}
-            for configuration in self.backend.security_configurations.values()
-        ]
-        return self._page("SecurityConfigurations", rows)
-
     def delete_security_configuration(self) -> ActionResult:
         self.backend.delete_security_configuration(self._get_param("Name"))
         return EmptyResult()
-
-    # releases
-
-    def list_release_labels(self) -> ActionResult:
-        labels = releases.release_labels(self.region)
-        prefix = (self._get_param("Filters") or {}).get("Prefix", "")
-        return ActionResult({"ReleaseLabels": [label for label in labels if label.startswith(prefix)]})
-
-    def list_supported_instance_types(self) -> ActionResult:
-        label = self._get_param("ReleaseLabel")
-        if label not in releases.release_labels(self.region):
-            raise ValidationException(f"The supplied release label is invalid: {label}.")
-        return self._page("SupportedInstanceTypes", list(releases.instance_types(label).values()))
-
-
-def _unless_none(name: str, value: dict[str, Any] | None) -> ActionResult:
-    return EmptyResult() if value is None else ActionResult({name: value})
 
 
 def _aware(moment: datetime | None) -> datetime | None:

@@ -58,7 +58,7 @@ def check_run_job_flow(request: Mapping[str, Any], region: str, account: Account
     if len(request.get("BootstrapActions") or []) > 16:
         raise ValidationException("A maximum of 16 bootstrap actions can be specified.")
     check_tags(request.get("Tags") or [])
-    check_auto_termination(request.get("AutoTerminationPolicy"))
+    _check_auto_termination(request.get("AutoTerminationPolicy"))
     concurrency = request.get("StepConcurrencyLevel")
     if concurrency is not None and not 1 <= concurrency <= 256:
         raise ValidationException("The step concurrency level must be between 1 and 256.")
@@ -117,39 +117,29 @@ def _check_roles(request: Mapping[str, Any], account: Account) -> None:
 
 
 def _check_instances(instances: Mapping[str, Any], label: str, account: Account) -> None:
-    groups, fleets = instances.get("InstanceGroups") or [], instances.get("InstanceFleets") or []
-    if groups and fleets:
-        raise ValidationException("Instance groups and instance fleets are mutually exclusive.")
-    if not (groups or fleets):
+    if instances.get("InstanceGroups"):
+        raise NotImplementedError("instance groups: request instance fleets, as include/cluster.yaml does")
+    fleets = instances.get("InstanceFleets") or []
+    if not fleets:
         raise ValidationException("Instances must name instance groups or instance fleets.")
-    roles = [group.get("InstanceRole") for group in groups]
-    roles += [fleet.get("InstanceFleetType") for fleet in fleets]
+    roles = [fleet.get("InstanceFleetType") for fleet in fleets]
     if roles.count("MASTER") != 1:
         raise ValidationException("Exactly one master instance group or fleet must be specified.")
     if roles.count("CORE") > 1:
         raise ValidationException("At most one core instance group or fleet may be specified.")
+    supported = releases.instance_types(label)
     for fleet in fleets:
-        if not fleet.get("InstanceTypeConfigs"):
+        types = [config.get("InstanceType") for config in fleet.get("InstanceTypeConfigs") or []]
+        if not types:
             raise ValidationException("An instance fleet must have at least one instance type configuration.")
         if fleet.get("TargetOnDemandCapacity", 0) + fleet.get("TargetSpotCapacity", 0) < 1:
             raise ValidationException("An instance fleet must have a target capacity of at least one unit.")
-    _check_types(instances, label)
+        for name in types:
+            if name not in supported:
+                raise ValidationException(f"Instance type '{name}' is not supported.")
     for subnet in subnets_of(instances):
         if account.network_tags(subnet) is None:
             raise InvalidRequestException(f"The subnet ID '{subnet}' does not exist.")
-
-
-def _check_types(instances: Mapping[str, Any], label: str) -> None:
-    names = [group.get("InstanceType") for group in instances.get("InstanceGroups") or []]
-    names += [
-        config.get("InstanceType")
-        for fleet in instances.get("InstanceFleets") or []
-        for config in fleet["InstanceTypeConfigs"]
-    ]
-    known = releases.instance_types(label)
-    for name in names:
-        if name and name not in known:
-            raise ValidationException(f"Instance type '{name}' is not supported.")
 
 
 def check_tags(tags: Sequence[Mapping[str, Any]]) -> None:
@@ -164,8 +154,7 @@ def check_tags(tags: Sequence[Mapping[str, Any]]) -> None:
             raise ValidationException(f"Tag {key[:128]!r} is too long: 128 characters for a key, 256 for a value.")
 
 
-def check_auto_termination(policy: Mapping[str, Any] | None) -> None:
-    """Check that the idle timeout of an auto-termination policy is in its range."""
+def _check_auto_termination(policy: Mapping[str, Any] | None) -> None:
     low, high = IDLE_TIMEOUT
     if policy is not None and not low <= policy.get("IdleTimeout", 3600) <= high:
         raise ValidationException(f"IdleTimeout must be between {low} and {high} seconds.")

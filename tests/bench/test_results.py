@@ -12,7 +12,7 @@ pytest.importorskip("psutil")
 
 from bench import commits
 from bench.measure import STAGES
-from bench.report import page, ratios, readme, results, tables
+from bench.report import ratios, readme, results, tables
 from bench.report.details import BATCHES
 from bench.report.summary import Summary, marginal
 from bench.runs import FULL, QUICK, Run, Sizes
@@ -202,12 +202,10 @@ def test_publishing_a_quick_run_keeps_the_results_of_the_full_one(tmp_path, monk
     assert "The suite took 45 minutes; quick mode 7 minutes (2026-01-01, commit abc)." in readme.README.read_text()
 
 
-def test_the_page_is_whole_and_needs_no_network(figures: dict) -> None:
-    html = page.render(figures)
-    assert html.count("<svg") >= 5
-    assert "http://" not in html.replace("http://www.w3.org", "")
-    assert "https://" not in html
-    assert "None" not in html
+def test_no_table_shows_none(figures: dict) -> None:
+    text = readme.tables_of(figures)
+    assert text.count("\n| --- |") == len(tables.all_tables(figures))
+    assert "None" not in text
 
 
 def test_the_tables_replace_only_what_is_between_the_marks(figures: dict) -> None:

@@ -58,14 +58,15 @@ def leave_clusters(run_id: str) -> list[str]:
     emr = boto3.client("emr")
     had = next(c for c in emr.list_clusters()["Clusters"] if c["Name"].endswith(run_id))
     cluster = emr.describe_cluster(ClusterId=had["Id"])["Cluster"]
-    master = {"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}
+    types = [{"InstanceType": "m5.xlarge"}]
+    primary = {"InstanceFleetType": "MASTER", "TargetOnDemandCapacity": 1, "InstanceTypeConfigs": types}
     ids = []
     for name in (run_id, "manual__unknown"):
         request = {key: cluster[key] for key in ("ReleaseLabel", "ServiceRole", "LogUri")}
         request["JobFlowRole"] = cluster["Ec2InstanceAttributes"]["IamInstanceProfile"]
         request["Name"] = cluster["Name"].replace(run_id, name)
         request["Tags"] = [{**tag, "Value": tag["Value"].replace(run_id, name)} for tag in cluster["Tags"]]
-        request["Instances"] = {"InstanceGroups": [master], "KeepJobFlowAliveWhenNoSteps": True}
+        request["Instances"] = {"InstanceFleets": [primary], "KeepJobFlowAliveWhenNoSteps": True}
         ids.append(emr.run_job_flow(**request)["JobFlowId"])
     return ids
 

@@ -22,6 +22,11 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
 REGION = "eu-west-1"
 SERVICE_ROLE, INSTANCE_PROFILE = "emr-service", "emr-node"
+PRIMARY = {
+    "InstanceFleetType": "MASTER",
+    "TargetOnDemandCapacity": 1,
+    "InstanceTypeConfigs": [{"InstanceType": "m5.xlarge"}],
+}
 TRUST = json.dumps({"Version": "2012-10-17", "Statement": []})
 
 
@@ -121,10 +126,7 @@ class Server:
 
     def run_job_flow(self, **changes: Any) -> str:
         """Start a cluster that stays; `Instances` in `changes` is merged into the default."""
-        instances = {
-            "InstanceGroups": [{"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}],
-            "KeepJobFlowAliveWhenNoSteps": True,
-        } | changes.pop("Instances", {})
+        instances = {"InstanceFleets": [PRIMARY], "KeepJobFlowAliveWhenNoSteps": True} | changes.pop("Instances", {})
         request = {
             "Name": "test",
             "ReleaseLabel": "emr-spark-8.0.0",

@@ -21,14 +21,12 @@ from local_aws.emr.models import EmrBackend
 from local_aws.emr.responses import EmrResponse
 from local_aws.emr.steps import Step
 from local_aws.settings import Settings
+from tests.local_aws.server import PRIMARY
 
 ACTION = {"Name": "a", "ScriptBootstrapAction": {"Path": "s3://lake/bootstrap.sh"}}
 REQUEST: dict[str, Any] = {
     "Name": "test",
-    "Instances": {
-        "InstanceGroups": [{"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}],
-        "KeepJobFlowAliveWhenNoSteps": True,
-    },
+    "Instances": {"InstanceFleets": [PRIMARY], "KeepJobFlowAliveWhenNoSteps": True},
     "BootstrapActions": [ACTION],
 }
 STEP = {"Name": "s", "HadoopJarStep": {"Jar": "command-runner.jar", "Args": ["false"]}}
@@ -153,6 +151,7 @@ def test_nobody_sees_a_failed_step_before_its_failure_details(
     monkeypatch.setattr(
         EmrResponse, "_get_param", lambda _, name: {"ClusterId": cluster.id, "StepId": step.id}.get(name)
     )
+    monkeypatch.setattr(EmrResponse, "_get_params", lambda _: {"ClusterId": cluster.id})
     seen: list[dict[str, Any]] = []
     reader = threading.Thread(target=lambda: seen.append(read(EmrResponse())["Status"]))
     set_state = type(step).end

@@ -7,14 +7,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local_aws.server import Server, step
+from tests.local_aws.server import PRIMARY, Server, step
 
-MASTER = {"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}
-FLEET = {
-    "InstanceFleetType": "MASTER",
-    "TargetOnDemandCapacity": 1,
-    "InstanceTypeConfigs": [{"InstanceType": "m5.xlarge"}],
-}
 BAD_REQUESTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "label": (
         {"ReleaseLabel": "emr-0.0.0"},
@@ -27,23 +21,22 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "profile": ({"JobFlowRole": "nobody"}, "ValidationException", "Invalid InstanceProfile: nobody"),
     "no profile": ({"JobFlowRole": None}, "ValidationException", "InstanceProfile is required for creating cluster."),
     "instance type": (
-        {"Instances": {"InstanceGroups": [MASTER | {"InstanceType": "m5.huge"}]}},
+        {"Instances": {"InstanceFleets": [PRIMARY | {"InstanceTypeConfigs": [{"InstanceType": "m5.huge"}]}]}},
         "ValidationException",
         "Instance type 'm5.huge' is not supported.",
     ),
-    "fleet instance type": (
-        {
-            "Instances": {
-                "InstanceGroups": [],
-                "InstanceFleets": [FLEET | {"InstanceTypeConfigs": [{"InstanceType": "x"}]}],
-            }
-        },
+    "no instance type": (
+        {"Instances": {"InstanceFleets": [PRIMARY | {"InstanceTypeConfigs": []}]}},
         "ValidationException",
-        "Instance type 'x' is not supported.",
+        "at least one instance type",
     ),
-    "groups and fleets": ({"Instances": {"InstanceFleets": [FLEET]}}, "ValidationException", "mutually exclusive"),
-    "no instances": ({"Instances": {"InstanceGroups": []}}, "ValidationException", "Instances must name"),
-    "two masters": ({"Instances": {"InstanceGroups": [MASTER, MASTER]}}, "ValidationException", "Exactly one master"),
+    "no capacity": (
+        {"Instances": {"InstanceFleets": [PRIMARY | {"TargetOnDemandCapacity": 0}]}},
+        "ValidationException",
+        "target capacity of at least one unit",
+    ),
+    "no instances": ({"Instances": {"InstanceFleets": []}}, "ValidationException", "Instances must name"),
+    "two masters": ({"Instances": {"InstanceFleets": [PRIMARY, PRIMARY]}}, "ValidationException", "Exactly one master"),
     "subnet": ({"Instances": {"Ec2SubnetId": "subnet-0"}}, "InvalidRequestException", "subnet-0"),
     "application": ({"Applications": [{"Name": "Sparkle"}]}, "ValidationException", "Sparkle"),
     "security": ({"SecurityConfiguration": "none"}, "InvalidRequestException", "'none' does not exist"),
@@ -181,21 +174,9 @@ def test_steps_side_by_side_must_continue_on_failure(aws: Server) -> None:
     aws.client("emr").terminate_job_flows(JobFlowIds=[cluster_id])
 
 
-def test_a_policy_out_of_range_is_refused_and_the_old_one_stays(aws: Server, waiting: str) -> None:
-    emr = aws.client("emr")
-    emr.put_auto_termination_policy(ClusterId=waiting, AutoTerminationPolicy={"IdleTimeout": 604_800})
-    with pytest.raises(ClientError, match="between 60 and 604800"):
-        emr.put_auto_termination_policy(ClusterId=waiting, AutoTerminationPolicy={"IdleTimeout": 1})
-    assert emr.get_auto_termination_policy(ClusterId=waiting)["AutoTerminationPolicy"] == {"IdleTimeout": 604_800}
-    emr.remove_auto_termination_policy(ClusterId=waiting)
-
-
-def test_security_configurations_are_made_listed_described_and_deleted(aws: Server) -> None:
+def test_security_configurations_are_created_described_and_deleted(aws: Server) -> None:
     emr = aws.client("emr")
     emr.create_security_configuration(Name="sec", SecurityConfiguration='{"a": 1}')
-    assert "sec" in [
-        configuration["Name"] for configuration in emr.list_security_configurations()["SecurityConfigurations"]
-    ]
     assert emr.describe_security_configuration(Name="sec")["SecurityConfiguration"] == '{"a": 1}'
     with pytest.raises(ClientError, match="already exists"):
         emr.create_security_configuration(Name="sec", SecurityConfiguration="{}")
@@ -206,12 +187,27 @@ def test_security_configurations_are_made_listed_described_and_deleted(aws: Serv
         emr.describe_security_configuration(Name="sec")
 
 
-def test_release_labels_and_their_instance_types_are_listed(aws: Server) -> None:
-    emr = aws.client("emr")
-    assert "emr-spark-8.0.0" in emr.list_release_labels()["ReleaseLabels"]
-    only = emr.list_release_labels(Filters={"Prefix": "emr-spark"})["ReleaseLabels"]
-    assert only
-    assert all(label.startswith("emr-spark") for label in only)
-    first = emr.list_supported_instance_types(ReleaseLabel="emr-spark-8.0.0")
-    assert len(first["SupportedInstanceTypes"]) == 50
-    assert first["Marker"]
+@pytest.mark.parametrize(
+    ("operation", "parameters", "message"),
+    [
+        ("list_instance_groups", {}, "local_aws has no emr:ListInstanceGroups"),
+        ("get_managed_scaling_policy", {}, "local_aws has no emr:GetManagedScalingPolicy"),
+        ("list_instances", {"InstanceStates": ["RUNNING"]}, "filters InstanceStates"),
+        ("list_steps", {"StepStates": ["FAILED"]}, "filters StepStates"),
+    ],
+)
+def test_what_the_emulator_lacks_is_not_implemented(
+    aws: Server, waiting: str, operation: str, parameters: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ClientError) as caught:
+        getattr(aws.client("emr"), operation)(ClusterId=waiting, **parameters)
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
+    assert caught.value.response["Error"]["Code"] == "NotImplemented"
+    assert message in caught.value.response["Error"]["Message"]
+
+
+def test_instance_groups_are_not_implemented(aws: Server) -> None:
+    group = {"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}
+    with pytest.raises(ClientError, match="request instance fleets") as caught:
+        aws.run_job_flow(Instances={"InstanceGroups": [group]})
+    assert caught.value.response["Error"]["Code"] == "NotImplemented"

@@ -90,7 +90,7 @@ def test_a_request_that_is_not_in_awss_shape_is_refused(
 
 def test_a_member_that_is_null_counts_as_absent(aws: Server) -> None:
     status, reply = call(aws, "emr", "ListClusters", {"ClusterStates": None, "Marker": None})
-    assert (status, list(reply)) == (200, ["Clusters"])
+    assert (status, "Clusters" in reply) == (200, True)
 
 
 def test_a_timestamp_is_a_number(aws: Server) -> None:

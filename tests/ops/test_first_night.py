@@ -23,7 +23,7 @@ from ops.removal import destroy
 from ops.stack import Declined, Deployment, DeploymentFailed
 from tests.aws_keys import KEYS
 from tests.faults.world import MODEL, Aws
-from tests.local_aws.server import Server
+from tests.local_aws.server import PRIMARY, Server
 from tests.ops.conftest import Account
 from tests.ops.test_preflight import ADMINISTRATOR, AccountOf
 
@@ -208,7 +208,7 @@ def test_a_red_night_leaves_its_evidence_and_is_destroyed_on_request_only(
     red.cluster_id = aws.client("emr").run_job_flow(
         Name="red", ReleaseLabel="emr-spark-8.0.0", ServiceRole=settings["ServiceRole"],
         JobFlowRole=settings["InstanceProfile"], Applications=[{"Name": "Spark"}],
-        Instances={"InstanceGroups": [{"InstanceRole": "MASTER", "InstanceType": "m5.xlarge", "InstanceCount": 1}]},
+        Instances={"InstanceFleets": [PRIMARY]},
     )["JobFlowId"]  # fmt: skip
     monkeypatch.setattr(command_line, "_deployment", lambda _: deployment)
     monkeypatch.setattr(command_line, "first_night", lambda _: run())

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import copy
 
-import pytest
-
-from dev.demo.summary import size, summary
+from dev.demo.summary import summary
 
 RUN = {
     "run_id": "demo__1",
@@ -35,6 +33,7 @@ def test_the_summary_answers_what_came_out():
     assert "111 of 1280 components keep 95.0%" in line(text, "PCA")
     assert "j-1 in eu-west-1, emr-spark-8.0.0, TERMINATED" in line(text, "cluster")
     assert "0.0312 EUR" in line(text, "cost")
+    assert "input 3.0\N{NO-BREAK SPACE}MB → pixels 6.0" in line(text, "volume")
 
 
 def test_a_failed_check_is_named():
@@ -55,10 +54,3 @@ def test_a_run_that_published_nothing_says_so():
     assert "none" in line(text, "PCA")
     assert "none was created" in line(text, "cluster")
     assert "rejects" not in text.split()[:20]
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0 B"), (1500, "1.5 kB"), (3_000_000, "3.0 MB"), (5_000_000_000, "5.0 GB")]
-)
-def test_sizes_are_read_by_a_person(count, text):
-    assert size(count) == text
