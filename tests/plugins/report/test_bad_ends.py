@@ -144,7 +144,7 @@ def test_a_run_that_failed_after_publishing_says_that_it_published(run: dict[str
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ("skipped", "There was nothing to do, so no cluster was created."),
+        ("skipped", "There was nothing to do, or too little, so no cluster was created."),
         ("refused", "The plan stopped the run before anything was created"),
         ("failed", "The run gives no cause"),
     ],

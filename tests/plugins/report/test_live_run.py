@@ -69,13 +69,13 @@ def test_a_planned_run_has_its_plan_its_tasks_and_the_time_left(database: Any) -
     database(
         {"plan": "success", "load_images.wait": "deferred", "report": None}, {"plan": PLAN, "create_cluster": "j-1"}
     )
-    record = live_run.read_live(Archive(100.0, 300.0, 110.0), "fruits_pipeline", "r")
+    record = live_run.read_live(Archive(100_000.0, 300_000.0, 110_000.0), "fruits_pipeline", "r")
     assert record["tasks"] == {"plan": "success", "load_images.wait": "deferred"}
     assert record["images"] == PLAN["images"]
     assert record["cluster"] == {"id": "j-1"}
     assert record["cost"] == {"forecast_eur": 0.1, "ceiling_eur": 5.0}
     assert record["seconds"]["total"] >= 60
-    assert record["seconds"]["left"] == pytest.approx(110 - record["seconds"]["total"]), "by the median of good runs"
+    assert record["seconds"]["left"] == pytest.approx(110_000 - record["seconds"]["total"]), "by the median of good runs"
 
 
 def test_a_run_that_took_longer_than_the_others_has_no_seconds_left_and_a_first_run_none_known(database: Any) -> None:

@@ -116,7 +116,7 @@ def test_a_run_is_called_what_its_folder_is_called(client: TestClient, deployed:
     record = json.dumps({"run_id": "manual__other", "state": "succeeded"}).encode()
     laptop.client("s3").put_object(Bucket=deployed.lake_bucket, Key="runs/manual__1/run.json", Body=record)
     page = client.get("/runs/manual__1").text
-    assert "runs/manual__1/tasks/featurize.wait" in page
+    assert "runs/manual__1/tasks/plan" in page
     assert "run.json of manual__1 names another run" in page
     assert "State not known" in page
 
