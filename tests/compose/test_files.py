@@ -15,6 +15,8 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
+from dev.demo.preflight import image_files
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 TOOLS = Path(sys.executable).parent
 SCRIPTS = sorted([*REPOSITORY.glob("dev/*.sh"), *REPOSITORY.glob("compose/*.sh")])
@@ -41,6 +43,11 @@ def test_the_images_get_every_file_that_their_modules_need():
         assert set(", ".join(imported).split(", ")) - {""} <= modules, path
     assert {"dev/environment.py", "dev/environment.mk"} <= copied
     assert {f"!{path}" for path in copied} <= set((REPOSITORY / ".dockerignore").read_text().splitlines())
+
+
+def test_what_stands_for_no_photos_holds_none():
+    assert list((REPOSITORY / "compose" / "empty" / "photos").iterdir())
+    assert image_files(REPOSITORY / "compose" / "empty" / "photos") == []
 
 
 def docker_compose_config(**environ: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ ROW_GROUP = 50_000
 # `fruits.base.keys` has the same pattern for plain folders; a test keeps both equal.
 _LEFTOVER = re.compile(
     r"(?:^|/)(?:(?:\.(?!\.?/)[^/]+|__MACOSX|@eaDir|\$RECYCLE\.BIN)/"
-    r"|(?:\._[^/]*|\.DS_Store|\.(?:trashed|pending)-[^/]*|Thumbs\.db|desktop\.ini)$)",
+    r"|(?:\._[^/]*|\.DS_Store|\.gitkeep|\.(?:trashed|pending)-[^/]*|Thumbs\.db|desktop\.ini)$)",
     re.IGNORECASE,
 )
 _WITH_NAME = re.compile(r"^(\._|\.trashed-|\.pending-)(?!.*/$).*", re.IGNORECASE)

@@ -7,7 +7,7 @@ import re
 
 _LEFTOVER = re.compile(
     r"(?:^|/)(?:(?:\.(?!\.?/)[^/]+|__MACOSX|@eaDir|\$RECYCLE\.BIN)/"
-    r"|(?:\._[^/]*|\.DS_Store|\.(?:trashed|pending)-[^/]*|Thumbs\.db|desktop\.ini)$)",
+    r"|(?:\._[^/]*|\.DS_Store|\.gitkeep|\.(?:trashed|pending)-[^/]*|Thumbs\.db|desktop\.ini)$)",
     re.IGNORECASE,
 )
 """Hidden folders, and files that macOS, Windows, Android and NAS systems keep beside photos."""

@@ -75,7 +75,9 @@ def test_a_planned_run_has_its_plan_its_tasks_and_the_time_left(database: Any) -
     assert record["cluster"] == {"id": "j-1"}
     assert record["cost"] == {"forecast_eur": 0.1, "ceiling_eur": 5.0}
     assert record["seconds"]["total"] >= 60
-    assert record["seconds"]["left"] == pytest.approx(110_000 - record["seconds"]["total"]), "by the median of good runs"
+    assert record["seconds"]["left"] == pytest.approx(110_000 - record["seconds"]["total"]), (
+        "by the median of good runs"
+    )
 
 
 def test_a_run_that_took_longer_than_the_others_has_no_seconds_left_and_a_first_run_none_known(database: Any) -> None:

@@ -20,6 +20,7 @@ LEFTOVERS = (
     "Kiwi/._1.jpg",
     "__MACOSX/Kiwi/1.jpg",
     ".DS_Store",
+    "Apple/.gitkeep",
     "Kiwi/.ds_store",
     "Kiwi/Thumbs.db",
     "Kiwi/desktop.ini",
