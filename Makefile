@@ -210,11 +210,11 @@ faults: setup ## Every fault at every moment, with PostgreSQL: docs/reliability.
 
 .PHONY: test-attacks
 test-attacks: setup $(READY)/lint ## A quick selection of the attacks on a deployment
-	JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m pytest tests/attacks -m "not slow"
+	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(AIRFLOW)/python -m pytest tests/attacks -m "not slow"
 
 .PHONY: attacks
 attacks: setup $(READY)/lint ## Every attack, and what held: docs/security.md, build/attacks/
-	@JAVA_HOME=$$(cat $(JAVA_HOME_FILE)) $(AIRFLOW)/python -m tests.attacks.write_page
+	@JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" compose/engine.sh $(AIRFLOW)/python -m tests.attacks.write_page
 
 .PHONY: test-e2e
 test-e2e: setup $(READY)/lint ## make demo on 200 photos, its tables checked by key

@@ -15,5 +15,5 @@ STACK_TARGETS := up trigger down test-compose
 STACK := $(ACCOUNT) DOCKER_% COMPOSE_% BUILDX_% BUILDKIT_% XDG_RUNTIME_DIR SSH_AUTH_SOCK AIRFLOW_PORT UP_SECONDS \
 	POSTGRES_PASSWORD AIRFLOW_%_KEY AIRFLOW_%_SECRET AIRFLOW_%_PASSWORD LOCAL_AWS_%
 # Where tests and measurements find advisories, photos, weights and a browser.
-TEST_TARGETS := test test-% faults bench presentation presentation-data lint
+TEST_TARGETS := test test-% faults attacks bench presentation presentation-data lint
 TEST := REQUESTS_CA_BUNDLE CURL_CA_BUNDLE FRUITS_SHARED FRUITS_CHROMIUM FAULTS_% NO_ENGINE PYTEST_ADDOPTS SEED CI

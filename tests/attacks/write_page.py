@@ -48,7 +48,15 @@ def run_tests(tests: Iterable[str]) -> dict[str, Outcome]:
     outcomes = defaultdict[str, Outcome](Outcome)
     for environment, chosen in by_environment.items():
         report = FOLDER / f"{environment.removeprefix('.venv-')}.xml"
-        command = [f"{environment}/bin/python", "-m", "pytest", "-q", f"--junitxml={report}", *chosen]
+        command = [
+            f"{environment}/bin/python",
+            "-m",
+            "pytest",
+            "-q",
+            "-ojunit_family=xunit1",
+            f"--junitxml={report}",
+            *chosen,
+        ]
         subprocess.run(command, cwd=REPOSITORY, check=False)
         if report.is_file():
             read_report(report, outcomes)
