@@ -196,7 +196,8 @@ def test_deleting_the_stack_keeps_buckets_and_key_and_removes_the_rest(aws: Serv
     buckets = {bucket["Name"] for bucket in aws.client("s3").list_buckets()["Buckets"]}
     assert {names["RawBucket"], names["LakeBucket"]} <= buckets
     assert aws.client("glue", region).get_databases()["DatabaseList"] == []
-    assert aws.client("emr", region).list_security_configurations()["SecurityConfigurations"] == []
+    with pytest.raises(ClientError, match="InvalidRequestException"):
+        aws.client("emr", region).describe_security_configuration(Name=names["SecurityConfiguration"])
     with pytest.raises(ClientError, match="NoSuchEntity"):
         aws.client("iam", region).get_role(RoleName=names["ServiceRole"])
 

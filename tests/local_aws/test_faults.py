@@ -438,7 +438,10 @@ def test_a_hung_step_never_ends_with_its_work_done_or_not(
     trace = tmp_path / "trace"
     step = aws.add_step(cluster, "touch", str(trace))
     aws.step_reaches(cluster, step, "RUNNING")
-    time.sleep(0.7)
+    if worked:
+        until(trace.exists)
+    else:
+        time.sleep(0.7)
     assert (aws.step(cluster, step)["State"], trace.exists()) == ("RUNNING", worked)
     aws.client("emr").cancel_steps(ClusterId=cluster, StepIds=[step])
     aws.step_reaches(cluster, step, "CANCELLED")
