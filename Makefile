@@ -199,7 +199,7 @@ test-infra: setup $(READY)/lint ## Template, policies, shell scripts, licences a
 
 .PHONY: test-faults
 test-faults: setup ## A quick selection of the faults (SEED=1)
-	$(AIRFLOW)/python -m pytest tests/faults -m "not slow"
+	$(AIRFLOW)/python -m pytest tests/faults -m "not slow" -n 2 --dist loadfile
 
 # Two files at once: a test of the control plane waits most of its time.
 .PHONY: faults
