@@ -2,7 +2,7 @@
 # Entry point of the service `migrate`: Airflow's tables, and what is encrypted in them under the first of the keys.
 set -euo pipefail
 airflow db migrate
-if ! output=$(airflow rotate-fernet-key 2>&1); then
+if ! output=$(python -m compose.rotate_keys 2>&1); then
   echo "$output" >&2
   [[ $output != *InvalidToken* ]] || cat >&2 << 'TEXT'
 ERROR: AIRFLOW_FERNET_KEY in .env does not decrypt what Airflow's database holds: connections, variables and waits.

@@ -1,0 +1,23 @@
+"""Encrypt what Airflow's database holds under the first of the Fernet keys.
+
+`airflow rotate-fernet-key` does the same, and fails on waits: Airflow 3 stores their arguments as plain JSON.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.models import Connection, Trigger, Variable
+from airflow.utils.session import create_session
+from sqlalchemy import select
+
+ENCRYPTED: tuple[Any, ...] = (
+    select(Connection).where(Connection.is_encrypted | Connection.is_extra_encrypted),
+    select(Variable).where(Variable.is_encrypted),
+    select(Trigger).where(~Trigger.encrypted_kwargs.startswith("{")),
+)
+
+with create_session() as session:
+    for rows in ENCRYPTED:
+        for row in session.scalars(rows):
+            row.rotate_fernet_key()
