@@ -86,7 +86,11 @@ down: ## End it; Airflow's history stays
 	@compose/stack.sh down
 
 .PHONY: test-compose
-test-compose: $(READY)/airflow ## A week of a team in two clones, from build to down, on the Docker engine here or one of its own
+test-compose: $(READY)/airflow ## The stacks of two clones, from build to a run and back, on the Docker engine here or one of its own
+	compose/engine.sh $(AIRFLOW)/python -m pytest tests/compose -m "not slow"
+
+.PHONY: test-week
+test-week: $(READY)/airflow ## The same over a week: backfill, changed secrets, killed services (half an hour)
 	compose/engine.sh $(AIRFLOW)/python -m pytest tests/compose
 
 ## —— Read it ———————————————————————————————————————————————————————————————

@@ -11,7 +11,7 @@ NETWORK := HTTP_PROXY HTTPS_PROXY ALL_PROXY http_proxy https_proxy all_proxy SSL
 # Targets on a real account or in containers, and what they take besides.
 ACCOUNT_TARGETS := forecast prices share export-image deploy preflight first-night verify environment notebook-cluster destroy
 ACCOUNT := AWS_% FRUITS_% USER
-STACK_TARGETS := up trigger down test-compose
+STACK_TARGETS := up trigger down test-compose test-week
 STACK := $(ACCOUNT) DOCKER_% COMPOSE_% BUILDX_% BUILDKIT_% XDG_RUNTIME_DIR SSH_AUTH_SOCK AIRFLOW_PORT UP_SECONDS \
 	POSTGRES_PASSWORD AIRFLOW_%_KEY AIRFLOW_%_SECRET AIRFLOW_%_PASSWORD LOCAL_AWS_%
 # Where tests and measurements find advisories, photos, weights and a browser.

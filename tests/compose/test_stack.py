@@ -160,6 +160,7 @@ def test_a_wrong_setting_is_named_before_anything_starts(ana):
     assert ana.containers() == before
 
 
+@pytest.mark.slow
 def test_nights_run_and_earlier_ones_are_filled_in(ana, finished):
     noon = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
     body = {
@@ -175,6 +176,7 @@ def test_nights_run_and_earlier_ones_are_filled_in(ana, finished):
     assert set(ana.history().values()) == {"success"}
 
 
+@pytest.mark.slow
 def test_secrets_change_while_a_run_waits_and_history_and_photos_stay(ana, photos, finished):
     ana(*CONNECTIONS, "add", "team_slack", "--conn-type", "slack", "--conn-password", "token-of-the-team")
     before, history = ana.settings, ana.history()
@@ -204,6 +206,7 @@ def test_secrets_change_while_a_run_waits_and_history_and_photos_stay(ana, photo
     until(lambda: ana.history()[waiting] in ("success", "failed"), 1800)
 
 
+@pytest.mark.slow
 def test_two_triggers_at_once_are_both_queued_and_outlive_a_killed_scheduler(ana, finished):
     run_ids = {run_id(words) for words in outputs([ana.start("trigger") for _ in range(2)])}
     assert len(run_ids) == 2
@@ -219,6 +222,7 @@ def test_two_triggers_at_once_are_both_queued_and_outlive_a_killed_scheduler(ana
     until(lambda: {ana.history()[name] for name in run_ids} == {"success"}, 1800)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", ["aws", "pod"])
 def test_what_is_killed_comes_back_by_itself_and_filled(ana, finished, killed):
     ana.kill(killed)
