@@ -150,7 +150,7 @@ def night(images: Path, out: Path, work: Path, name: str, workers: int, tight: b
     command = [PYTHON, "dev/run_local.py", "--images", images, "--out", out]
     command += ["--weights", weights_argument(), "--master", f"local[{workers}]", "--k", "64"]
     command += [f"--conf={key}={value}" for key, value in settings.items()]
-    measured = measure.run([str(part) for part in command], work / "logs" / f"{name}.log", environment(), REPOSITORY)
+    measured = measure.run(command, work / "logs" / f"{name}.log", environment(), REPOSITORY)
     run_folder = max((out / "runs").iterdir(), key=lambda folder: folder.stat().st_mtime)
     return Night(
         applications={application.name: application for application in eventlog.read(events)},
@@ -168,16 +168,10 @@ def submit(
     """Run one job script over the tables in `warehouse`."""
     events = fresh(work / "events" / name)
     settings = local_spark.settings(warehouse, NODE_PYTHON) | log_settings(events)
-    command: list[object] = [
-        processes.spark_submit(NODE_PYTHON),
-        "--master",
-        f"local[{workers}]",
-        "--name",
-        script.stem,
-    ]
+    command = [processes.spark_submit(NODE_PYTHON), "--master", f"local[{workers}]", "--name", script.stem]
     command += class_archive.options(JARS)
     command += [part for key, value in settings.items() for part in ("--conf", f"{key}={value}")]
-    command += [script, *arguments]
+    command += [str(script), *arguments]
     env = environment() | {"PYSPARK_PYTHON": str(NODE_PYTHON), "PYTHONPATH": str(REPOSITORY / "spark_jobs")}
     measured = measure.run(command, work / "logs" / f"{name}.log", env, work)
     return eventlog.read(events)[-1], measured

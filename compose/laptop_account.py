@@ -16,10 +16,10 @@ from pathlib import Path
 
 from botocore.exceptions import BotoCoreError
 
-from dev.demo.account import PARAMETERS, Account, upload_model
+from dev.demo.account import PARAMETERS, Account, emulator_settings, upload_model
 from dev.demo.drawing import draw_fruits
 from dev.demo.preflight import image_files
-from ops.stack import Deployment, settings_of
+from ops.stack import Deployment
 
 PREFIX = "photos"
 MODELS = Path("/var/lib/fruits/models")
@@ -64,11 +64,8 @@ def fill(account: Account, deployment: Deployment) -> None:
     count = account.upload_folder(photos, stack["RawBucket"], PREFIX)
     _write_settings(
         {
-            **settings_of(stack),
+            **emulator_settings(stack, model["model_id"]),
             "FRUITS_RAW_PREFIX": f"{PREFIX}/",
-            "FRUITS_MODEL_ID": model["model_id"],
-            "FRUITS_NODE_ENVIRONMENT": "preinstalled",
-            "FRUITS_AIRFLOW_ROLE": "",  # Airflow acts as the user of the emulator's key pair
             # Of a real account, where .env names one.
             "FRUITS_RAW_BUCKET_OWNER": "",
             "FRUITS_ERASURE_ROLE": "",

@@ -8,12 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 from airflow.models import Connection, Trigger, Variable
+from airflow.models.connection_test import ConnectionTestRequest
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
 ENCRYPTED: tuple[Any, ...] = (
     select(Connection).where(Connection.is_encrypted | Connection.is_extra_encrypted),
     select(Variable).where(Variable.is_encrypted),
+    select(ConnectionTestRequest).where(ConnectionTestRequest.is_encrypted | ConnectionTestRequest.is_extra_encrypted),
     select(Trigger).where(~Trigger.encrypted_kwargs.startswith("{")),
 )
 

@@ -6,17 +6,17 @@ stopped at any moment and called again. `make destroy` removes everything from a
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import boto3
 import httpx
 from fruits_airflow.config.dag_ids import PIPELINE
+from fruits_airflow.records.models import read_record
+from fruits_airflow.storage.lake import Lake
 
 from dev.demo.__main__ import MODELS, SPARK_PYTHON, base_env, print_failure
 from dev.demo.account import AccountFailed, make_model, upload_model
@@ -78,16 +78,15 @@ def first_night(preflight: Preflight, folder: Path = FOLDER) -> int:
             run_id = _night(settings | {name.upper(): value for name, value in keys.items()}, folder)
     except (AccountFailed, AirflowFailed, CannotStart, ProcessEnded, httpx.HTTPError) as error:
         raise DeploymentFailed(f"{error}; logs are in {folder / 'logs'}; repeat make first-night") from error
-    airflow = boto3.Session(**keys, region_name=deployment.account.region)
-    body = airflow.client("s3").get_object(Bucket=outputs["LakeBucket"], Key=f"runs/{run_id}/run.json")["Body"]
-    run: dict[str, Any] = json.loads(body.read())
-    if not run["cluster"]["id"]:
-        raise DeploymentFailed(f"the night created no cluster: {run['reason']}")
-    evidence = collect(deployment, airflow.client("emr"), run, findings)
+    session = boto3.Session(**keys, region_name=deployment.account.region)
+    run = read_record(Lake(session.client("s3"), outputs["LakeBucket"]), run_id)
+    if run is None or not run.cluster.id:
+        raise DeploymentFailed(f"the night created no cluster: {run.reason if run else 'it left no record'}")
+    evidence = collect(deployment, session.client("emr"), run, findings)
     path = write(evidence, folder, outputs["AirflowRole"].split(":")[4])
     (folder / "run_id").unlink()
-    print(f"The night {run['state']}; what it has shown is in {path}")
-    return 0 if run["state"] == "succeeded" else 1
+    print(f"The night {run.state}; what it has shown is in {path}")
+    return 0 if run.state == "succeeded" else 1
 
 
 def _upload(deployment: Deployment, outputs: dict[str, str], folder: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from fruits_airflow.emr.cluster_lint import POLICY_TAG
 from ops.drift import compare_stack
 from ops.environment import PYTHON
 from ops.removal import bucket_names
-from ops.stack import Deployment
+from ops.stack import Deployment, outputs_of
 
 State = Literal["ok", "later", "mend", "unknown"]
 """`later`: needed after the first night begins; `mend`: no night before that; `unknown`: AWS refused the request."""
@@ -79,10 +79,10 @@ class Preflight:
         """The stack as CloudFormation describes it; empty without one."""
         return self.deployment.describe() or {}
 
-    @property
+    @cached_property
     def _outputs(self) -> dict[str, str]:
         """The stack's outputs; empty until its creation is complete."""
-        return {output["OutputKey"]: output["OutputValue"] for output in self._described.get("Outputs", [])}
+        return outputs_of(self._described)
 
     @cached_property
     def _denied(self) -> set[str]:

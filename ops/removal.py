@@ -67,7 +67,7 @@ def verify_removed(deployment: Deployment) -> list[str]:
     ec2 = account.client("ec2")
     running = [*tag, {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
     reservations = ec2.describe_instances(Filters=running)["Reservations"]
-    networks = _networks(deployment)
+    networks = networks_of(deployment)
     left = {
         "buckets": _buckets(deployment),
         "clusters": [cluster["Id"] for cluster in _clusters(deployment)],
@@ -138,7 +138,8 @@ def _by_tag(deployment: Deployment) -> list[dict[str, Any]]:
     return [{"Name": "tag:deployment", "Values": [deployment.deployment_id]}]
 
 
-def _networks(deployment: Deployment) -> list[str]:
+def networks_of(deployment: Deployment) -> list[str]:
+    """Return the ids of the networks that carry the deployment's tag."""
     vpcs = deployment.account.client("ec2").describe_vpcs(Filters=_by_tag(deployment))["Vpcs"]
     return [vpc["VpcId"] for vpc in vpcs]
 
@@ -162,12 +163,15 @@ def _is_from_emr(resource: dict[str, Any]) -> bool:
     return tags.get(POLICY_TAG) == "true" and "aws:cloudformation:stack-id" not in tags
 
 
-def emr_leftovers(deployment: Deployment) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the endpoints and the security groups that EMR created in the deployment's network."""
-    ec2, networks = deployment.account.client("ec2"), _networks(deployment)
+def emr_endpoints(ec2: Any, networks: list[str]) -> list[str]:
+    """Return the ids of the endpoints that EMR created in the networks."""
+    return [endpoint["VpcEndpointId"] for endpoint in _endpoints(ec2, networks) if _is_from_emr(endpoint)]
+
+
+def emr_security_groups(ec2: Any, networks: list[str]) -> list[dict[str, Any]]:
+    """Return the security groups that EMR created in the networks."""
     pages = ec2.get_paginator("describe_security_groups").paginate(Filters=_in(networks)) if networks else []
-    groups = [group for page in pages for group in page["SecurityGroups"] if _is_from_emr(group)]
-    return [endpoint for endpoint in _endpoints(ec2, networks) if _is_from_emr(endpoint)], groups
+    return [group for page in pages for group in page["SecurityGroups"] if _is_from_emr(group)]
 
 
 def _remove_emr_leftovers(deployment: Deployment) -> None:
@@ -176,10 +180,10 @@ def _remove_emr_leftovers(deployment: Deployment) -> None:
     Raises:
         DeploymentFailed: EC2 refuses to delete an endpoint.
     """
-    ec2 = deployment.account.client("ec2")
+    ec2, networks = deployment.account.client("ec2"), networks_of(deployment)
 
     def endpoints() -> list[str]:
-        return [endpoint["VpcEndpointId"] for endpoint in emr_leftovers(deployment)[0]]
+        return emr_endpoints(ec2, networks)
 
     if left := endpoints():
         deployment.log(f"Removing what EMR left: {', '.join(left)}")
@@ -187,7 +191,7 @@ def _remove_emr_leftovers(deployment: Deployment) -> None:
             reason = refused[0]["Error"]["Message"]
             raise DeploymentFailed(f"{left[0]} cannot be deleted: {reason}; delete it, repeat make destroy")
         deployment.wait_until(endpoints, operator.not_)
-    groups = emr_leftovers(deployment)[1]
+    groups = emr_security_groups(ec2, networks)
     for group in groups:  # EMR's groups refer to each other: their rules go first
         if rules := group["IpPermissions"]:
             ec2.revoke_security_group_ingress(GroupId=group["GroupId"], IpPermissions=rules)

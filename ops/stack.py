@@ -148,7 +148,7 @@ class Deployment:
         stack = self.describe()
         if stack is None:
             raise DeploymentFailed(f"there is no stack {self.stack_name} in {self.account.region}; run make deploy")
-        return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+        return outputs_of(stack)
 
     def settings(self) -> dict[str, str]:
         """Return the settings of the deployment that its stack knows, as environment variables."""
@@ -305,6 +305,11 @@ class Deployment:
                 )
             time.sleep(self.poll_s)
         return state
+
+
+def outputs_of(stack: Mapping[str, Any]) -> dict[str, str]:
+    """Return the outputs of a stack as CloudFormation describes it; empty until its creation is complete."""
+    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
 
 def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:

@@ -84,7 +84,7 @@ def publish(run: job_run.Run) -> None:
     fitted, explained = _read_pca(run)
     known = registry.requested_sizes(spark, database)
     previous = next((pca_id for pca_id in known if pca_id != fitted.pca_id), None)
-    rows, counts = pending.find_pending(run, fitted.pca_id, list(known))
+    rows, counts = pending.find_pending(run, fitted.pca_id, previous, current=next(iter(known), None))
     projected = _project(run, rows, counts, fitted)
 
     facts, limits = _gather_facts(run, counts, projected, explained), _limits(arguments)

@@ -28,7 +28,15 @@ from fruits_airflow.config.errors import ResidencyError
 from fruits_airflow.report.units import weights
 
 from dev import environment
-from dev.demo.account import PARAMETERS, Account, AccountFailed, make_model, start_account, upload_model
+from dev.demo.account import (
+    PARAMETERS,
+    Account,
+    AccountFailed,
+    emulator_settings,
+    make_model,
+    start_account,
+    upload_model,
+)
 from dev.demo.airflow import USER, Airflow
 from dev.demo.airflow_api import AirflowFailed
 from dev.demo.drawing import draw_fruits
@@ -36,7 +44,7 @@ from dev.demo.preflight import CannotStart, DemoOptions, check_space, free_port,
 from dev.demo.processes import ProcessEnded, Processes, end_leftovers
 from dev.demo.progress import ENDED, ConsoleReporter, failed_tasks, watch_run
 from dev.demo.summary import summary
-from ops.stack import DeploymentFailed, settings_of
+from ops.stack import DeploymentFailed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "build" / "demo"
@@ -95,6 +103,7 @@ def _demo(options: DemoOptions) -> None:
     end_leftovers(FOLDER)
     ports = [free_port(options.airflow_port, "AIRFLOW_PORT"), free_port(options.aws_port, "AWS_PORT")]
     reporter = ConsoleReporter()
+    print(f"\nFruits! demo: every process is on this machine, AWS ({options.region}) is played by local_aws.\n")
     model = _convert(options, reporter)
     _clear(FOLDER)  # after all that can refuse this demo: the results of the one before are kept until then
     processes = Processes(FOLDER)
@@ -111,8 +120,6 @@ def _run(
     options: DemoOptions, ports: list[int], model: dict[str, Any], processes: Processes, reporter: ConsoleReporter
 ) -> None:
     airflow_port, aws_port = ports
-    print(f"\nFruits! demo: every process is on this machine, AWS ({options.region}) is played by local_aws.\n")
-
     local_aws = _local_aws(aws_port, _steps_python(options))
     account = start_account(processes, local_aws, base_env(), options.region)
     reporter.log("AWS emulator", f"ready on {account.endpoint}")
@@ -261,11 +268,7 @@ def _dag_settings(options: DemoOptions, stack: dict[str, str], model: dict[str, 
     return {
         "FRUITS_DEPLOYMENT_ID": DEPLOYMENT_ID,
         "FRUITS_REGION": options.region,
-        **settings_of(stack),
-        "FRUITS_AIRFLOW_ROLE": "",  # Airflow acts as the user of the emulator's key pair
-        "FRUITS_MODEL_ID": model["model_id"],
-        # Steps run in .venv-node: there is no node that could install anything.
-        "FRUITS_NODE_ENVIRONMENT": "preinstalled",
+        **emulator_settings(stack, model["model_id"]),
         # Unpausing a DAG with a schedule would start a night of its own beside the demo's run.
         "FRUITS_SCHEDULE": "",
         # An EMR of this machine answers at once, and no listing lags.

@@ -17,7 +17,7 @@ from botocore.config import Config
 
 from dev.demo.preflight import image_files
 from dev.demo.processes import Processes
-from ops.stack import Deployment
+from ops.stack import Deployment, settings_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARAMETERS = {"RawPrefix": "images/", "AlarmEmail": "accounts@example.org"}
@@ -95,6 +95,16 @@ class Account:
             return False
         path.write_bytes(body)
         return True
+
+
+def emulator_settings(stack: Mapping[str, str], model_id: str) -> dict[str, str]:
+    """Return the settings of a deployment in the emulator, from its stack's outputs, as environment variables."""
+    return {
+        **settings_of(stack),
+        "FRUITS_AIRFLOW_ROLE": "",  # Airflow acts as the user of the emulator's key pair
+        "FRUITS_MODEL_ID": model_id,
+        "FRUITS_NODE_ENVIRONMENT": "preinstalled",  # there is no node that could install anything
+    }
 
 
 def upload_model(s3: Any, model: Path, bucket: str) -> None:

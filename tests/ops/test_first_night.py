@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import boto3
 import pytest
 from fruits_airflow.emr.cluster_body import CLUSTER_FILE, load_profile
+from fruits_airflow.records.models import ClusterFacts, ImageCounts, RunRecord, StageSeconds
 
 from ops import __main__ as command_line
 from ops import evidence, first_night
@@ -243,11 +244,12 @@ def test_logs_nodes_and_network_answer_what_documentation_leaves_open(
     [vpc] = ec2.describe_vpcs(Filters=[{"Name": "tag:deployment", "Values": [deployment_id]}])["Vpcs"]
     group = ec2.create_security_group(GroupName="ElasticMapReduce-Core", Description="x", VpcId=vpc["VpcId"])["GroupId"]
     ec2.create_tags(Resources=[group], Tags=[{"Key": "for-use-with-amazon-emr-managed-policies", "Value": "true"}])
-    run = {
-        **dict.fromkeys(("run_id", "state", "region", "simulated", "cost"), "x"),
-        "cluster": {"id": cluster_id, "vcpus": 4}, "images": {"loaded": 90, "rejected": 10},
-        "seconds": {"load_images": 10.0, "featurize": 15.0, "cluster_start": 90.0},
-    }  # fmt: skip
+    run = RunRecord(
+        state="succeeded",
+        cluster=ClusterFacts(id=cluster_id, vcpus=4),
+        images=ImageCounts(loaded=90, rejected=10),
+        seconds=StageSeconds(load_images=10.0, featurize=15.0, cluster_start=90.0),
+    )
     content = collect(deployment, server.client("emr"), run, [])
     assert server.stop() == 0
     assert content["images_per_s_per_vcpu"] == 1.0

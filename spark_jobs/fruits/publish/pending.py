@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from fruits.base import schemas
@@ -41,7 +42,7 @@ _SCHEMA = pa.schema(
 
 
 def find_pending(
-    run: job_run.Run, pca_id: str, published: Sequence[str]
+    run: job_run.Run, pca_id: str, previous: str | None, current: str | None
 ) -> tuple[align.AlignedRows, PublicationCounts]:
     """Align images, features and pca once, without reading pixels or vectors.
 
@@ -51,7 +52,8 @@ def find_pending(
     Args:
         run: The run, with its database and model.
         pca_id: The PCA model to publish.
-        published: The PCA models that were published, the current one first.
+        previous: The PCA model that was published before it and is kept.
+        current: The PCA model that is published now: one of these two, or None.
 
     Returns:
         A row for each image id: `label`, `source_key`, `image_run`, the content and run of its features
@@ -72,8 +74,8 @@ def find_pending(
         _classify,
         model_id=run.arguments.model_id,
         pca_id=pca_id,
-        current=next(iter(published), None),
-        retained=[pca_id, *[name for name in published if name != pca_id][:1]],
+        current=current,
+        retained=[name for name in (pca_id, previous) if name],
         run_id=run.arguments.run_id,
     )
     rows, tally = align.align(spark, sides, classify, _SCHEMA)
@@ -87,11 +89,7 @@ def _classify(
     images = _group(rows, model_id, pca_id, current, retained)
     has_image, has_features = (align.is_not_null(images[name]) for name in ("image_content", "features_content"))
     present = align.equals(images["image_content"], images["features_content"])
-    missing, unpublished = (
-        present & ~align.equals(images[f"{side}_content"], images["features_content"])
-        | present & ~align.equals(images[f"{side}_run"], images["features_run"])
-        for side in ("pca", "current")
-    )
+    missing, unpublished = (present & ~_is_projected(images, side) for side in ("pca", "current"))
     orphan = (np.asarray(images["pca_rows"]) > 0) & ~present
     counts = align.count_flags(
         images=has_image,
@@ -109,6 +107,13 @@ def _classify(
         images, _SCHEMA, present=present, missing=missing, unpublished=unpublished, orphan=orphan
     )
     return flagged, align.Tally(counts, runs)
+
+
+def _is_projected(images: pa.Table, side: str) -> npt.NDArray[np.bool_]:
+    """Flag the images whose features, of their content and run, the PCA model of `side` has projected."""
+    return align.equals(images[f"{side}_content"], images["features_content"]) & align.equals(
+        images[f"{side}_run"], images["features_run"]
+    )
 
 
 def _group(rows: pa.Table, model_id: str, pca_id: str, current: str | None, retained: Sequence[str]) -> pa.Table:
