@@ -198,7 +198,7 @@ test-docs: setup $(READY)/docs $(READY)/notebook ## The presentation page by pag
 	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" .venv-notebook/bin/python -m pytest tests/notebooks
 
 .PHONY: test-infra
-test-infra: setup $(READY)/lint ## Template, policies, shell scripts, licences and advisories under the tools that know them
+test-infra: setup $(READY)/lint $(READY)/docs $(READY)/notebook ## Template, policies, shell scripts, licences and advisories under the tools that know them
 	.venv-lint/bin/python -m pytest tests/infra
 
 .PHONY: test-faults
