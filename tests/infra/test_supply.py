@@ -84,7 +84,8 @@ def audited(run: Run, lock: Path) -> dict[str, Any]:
     try:
         report: dict[str, Any] = json.loads(ended.stdout)
     except json.JSONDecodeError:
-        pytest.skip(f"known weaknesses are not checked: the index gave no advisories ({ended.stderr.strip().splitlines()[-1][:120]})")
+        cause = ended.stderr.strip().splitlines()[-1][:120]
+        pytest.skip(f"known weaknesses are not checked: the index gave no advisories ({cause})")
     return report
 
 
@@ -104,7 +105,7 @@ def advisories() -> None:
     """Skips where the index has none, by the shortest lock: asking for each of some hundred libraries takes minutes."""
     _, unchecked = judge(audited(call_tool, REPOSITORY / "requirements" / "uv.lock"))
     if unchecked:
-        pytest.skip("known weaknesses of the locked libraries are not checked: the package index here gives no advisories")
+        pytest.skip("known weaknesses of libraries are not checked: the package index here gives no advisories")
 
 
 @pytest.mark.usefixtures("advisories")
