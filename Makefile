@@ -49,6 +49,11 @@ local: setup ## The Spark jobs alone over a folder, no Airflow, no endpoint (IMA
 		$${VARIANCE:+--variance="$$VARIANCE"} $${K:+--k="$$K"} $${FORCE:+--force} \
 		$${MAX_BYTES:+--max-bytes="$$MAX_BYTES"} $${MAX_PIXELS:+--max-pixels="$$MAX_PIXELS"}
 
+.PHONY: recognise
+recognise: $(READY)/spark ## The five photos that look most like yours (PHOTO=me.jpg LAKE=build/demo FORMAT=json)
+	@PYTHONPATH=.:spark_jobs exec $(SPARK)/python -m fruits_lake --lake="$${LAKE:-build/demo}" --format="$${FORMAT:-table}" \
+		-- "$${PHOTO:?say which: make recognise PHOTO=me.jpg}"
+
 .PHONY: model
 model: setup ## Convert the MobileNetV2 weights once into the flatbuffer that is broadcast (WEIGHTS=file.h5)
 	@$(LAUNCH) $(SPARK)/python dev/make_model.py $${WEIGHTS:+--weights="$$WEIGHTS"}
@@ -191,7 +196,7 @@ test-unit: setup ## Only the tests of pure code: no JVM, no server (under a minu
 
 .PHONY: test-spark
 test-spark: setup ## The jobs and their library, on a real Spark
-	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(SPARK)/python -m pytest tests/spark_jobs tests/dev --ignore=tests/dev/demo --ignore=tests/dev/presentation --ignore=tests/dev/site -m "not slow"
+	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(SPARK)/python -m pytest tests/spark_jobs tests/fruits_lake tests/dev --ignore=tests/dev/demo --ignore=tests/dev/presentation --ignore=tests/dev/site -m "not slow"
 
 .PHONY: test-airflow
 test-airflow: setup $(READY)/lint ## DAG, control plane, demo, the AWS emulator over real HTTP, the pages in a real Chromium
@@ -237,7 +242,7 @@ lint: setup types imports ## Formatter, linter, types, who may import whom
 .PHONY: types
 types: setup
 	$(AIRFLOW)/mypy plugins/fruits_airflow plugins/run_report.py local_aws dags ops compose dev/demo dev/presentation dev/write_*.py dev/run_notebook.py
-	$(SPARK)/mypy spark_jobs dev/class_archive.py dev/fetch_jars.py dev/local_spark.py dev/make_model.py dev/run_local.py dev/typical_job.py
+	$(SPARK)/mypy spark_jobs fruits_lake dev/class_archive.py dev/fetch_jars.py dev/local_spark.py dev/make_model.py dev/run_local.py dev/typical_job.py
 
 .PHONY: imports
 imports: setup

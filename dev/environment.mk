@@ -9,7 +9,7 @@ NETWORK := HTTP_PROXY HTTPS_PROXY ALL_PROXY http_proxy https_proxy all_proxy SSL
 	UV_INSECURE_HOST UV_KEYRING_PROVIDER UV_LINK_MODE UV_NATIVE_TLS UV_NO_INDEX UV_OFFLINE UV_PYTHON_INSTALL_DIR \
 	UV_PYTHON_INSTALL_MIRROR UV_PYTHON_PREFERENCE UV_SYSTEM_CERTS
 # Targets on a real account or in containers, and what they take besides.
-ACCOUNT_TARGETS := forecast prices share export-image deploy preflight first-night verify environment notebook-cluster destroy
+ACCOUNT_TARGETS := recognise forecast prices share export-image deploy preflight first-night verify environment notebook-cluster destroy
 ACCOUNT := AWS_% FRUITS_% USER
 STACK_TARGETS := up trigger down test-compose test-week
 STACK := $(ACCOUNT) DOCKER_% COMPOSE_% BUILDX_% BUILDKIT_% XDG_RUNTIME_DIR SSH_AUTH_SOCK AIRFLOW_PORT UP_SECONDS \

@@ -30,7 +30,7 @@ _SETTING = re.compile(r"^(?:# )?(?P<key>[a-z_]+):[^#]*(?:#\s*(?P<what>.*))?$")
 _REQUIRED = re.compile(r"^#   (?P<key>[a-z_]+) {2,}(?P<what>.*)$")
 _MORE = re.compile(r"^#? {12,}#? *(?P<what>\S.*)$")
 UNITS = {"_px": "pixels", "_bytes": "bytes", "_at": "UTC", "_s": "seconds", "_minutes": "minutes", "_eur": "EUR"}
-PACKAGES = ("plugins", "spark_jobs", "local_aws", "ops", "dev", "bench")
+PACKAGES = ("plugins", "spark_jobs", "fruits_lake", "local_aws", "ops", "dev", "bench")
 SCRIPTS = ("plugins", "spark_jobs")
 """Their own files are entry points, not modules of a package."""
 PLACEHOLDERS = {"deployment_id": "docs", "raw_bucket": "raw-bucket", "lake_bucket": "lake-bucket"}

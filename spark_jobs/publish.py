@@ -12,6 +12,7 @@ The PCA model before the current one is kept. To return to it, run this job agai
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import replace
 from typing import Any
@@ -254,12 +255,15 @@ def _commit_rows(
 
 
 def _export(run: job_run.Run, fitted: Pca, rows: int) -> None:
-    """Write the rows of this PCA model as a single Parquet file."""
+    """Write the rows of this PCA model as a single Parquet file, whose metadata says what they are."""
     where = {"pca_id": [fitted.pca_id]}
+    about = {name: getattr(fitted, name) for name in ("pca_id", "model_id", "k", "asked", "n")}
+    about |= {"format_version": 1, "run_id": run.arguments.run_id, "weights": run.arguments.weights}
+    units = {"pca": "none: (features - mean) @ components.T, of features that are averages of ReLU6, from 0 to 6"}
     export.write_parquet(
         Selection(run.spark, f"{run.arguments.database}.pca", schemas.PCA_EXPORT.names, where),
         join(run.arguments.run_folder, "pca.parquet"),
-        schemas.PCA_EXPORT,
+        schemas.PCA_EXPORT.with_metadata({"fruits": json.dumps(about | {"units": units})}),
         rows * (4 * fitted.k + 100),
     )
 

@@ -25,6 +25,7 @@ import httpx
 from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.errors import ResidencyError
+from fruits_airflow.config.settings import Settings
 from fruits_airflow.report.units import weights
 
 from dev import environment
@@ -48,6 +49,7 @@ from ops.stack import DeploymentFailed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "build" / "demo"
+LAKE = FOLDER / "lake"
 MODELS = REPOSITORY / ".cache" / "models"
 SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
 NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
@@ -149,7 +151,7 @@ def _run(
     airflow.trigger(PIPELINE, run_id, conf)
     reporter.log("run", f"{run_id} triggered")
     state = watch_run(airflow, PIPELINE, run_id, reporter)
-    run = _fetch_results(account, stack, run_id)
+    run = _leave_lake(account, stack, model, run_id)
     try:
         if state != "success":
             print_failure(airflow, run_id)
@@ -171,6 +173,7 @@ def _run(
             while True:
                 processes.check()
                 time.sleep(1)
+        _leave_lake(account, stack, model, run_id)  # without what has been erased meanwhile
 
 
 def _print_results(run: dict[str, Any] | None, reporter: ConsoleReporter) -> None:
@@ -209,21 +212,25 @@ def _second_night(
     airflow.trigger(PIPELINE, run_id, conf)
     while (state := airflow.run_state(PIPELINE, run_id)) not in ENDED:
         time.sleep(0.3)
-    path = FOLDER / "again.json"
-    has_record = account.download(stack["LakeBucket"], f"runs/{run_id}/run.json", path)
-    outcome = json.loads(path.read_text())["state"] if has_record else "no run.json"
+    account.download(stack["LakeBucket"], f"runs/{run_id}/", LAKE / "runs" / run_id)
+    path = LAKE / "runs" / run_id / "run.json"
+    outcome = json.loads(path.read_text())["state"] if path.exists() else "no run.json"
     if (state, outcome) != ("success", "skipped"):
         raise AirflowFailed(f"a second run over the same photos should be skipped, it is {state} ({outcome})")
     reporter.log(
         "second night",
         f"same photos: {outcome}, DAG run {state}, {reporter.seconds - begun:.0f} s, no cluster, nothing to pay",
     )
-    path.unlink()
 
 
-def _fetch_results(account: Account, stack: dict[str, str], run_id: str) -> dict[str, Any] | None:
+def _leave_lake(account: Account, stack: dict[str, str], model: dict[str, Any], run_id: str) -> dict[str, Any] | None:
+    """Leave the lake and, beside it, what most readers want of the run; return its run.json, if there is one."""
+    account.download_lake(stack["LakeBucket"], Settings.demo_database, LAKE)
+    for model_id in (model["model_id"], model["reference_model_id"]):
+        shutil.copytree(MODELS / model_id, LAKE / "models" / model_id)
     for name in RESULTS:
-        account.download(stack["LakeBucket"], f"runs/{run_id}/{name}", FOLDER / name)
+        if (path := LAKE / "runs" / run_id / name).exists():
+            shutil.copyfile(path, FOLDER / name)
     path = FOLDER / "run.json"
     run: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
     return run

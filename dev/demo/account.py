@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -86,15 +87,25 @@ class Account:
                 pass
         return len(files)
 
-    def download(self, bucket: str, key: str, path: Path) -> bool:
-        """Download one object; return False when there is none."""
+    def download(self, bucket: str, prefix: str, folder: Path) -> None:
+        """Download the objects below a prefix, which ends with a slash, into a folder."""
         s3 = self.client("s3")
-        try:
-            body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        except s3.exceptions.NoSuchKey:
-            return False
-        path.write_bytes(body)
-        return True
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        for entry in pages.search("Contents || `[]`"):
+            path = folder / entry["Key"].removeprefix(prefix)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            s3.download_file(bucket, entry["Key"], str(path))
+
+    def download_lake(self, bucket: str, database: str, folder: Path) -> None:
+        """Replace a folder with the lake's runs and tables, laid out as Iceberg's catalog in a folder."""
+        shutil.rmtree(folder, ignore_errors=True)
+        self.download(bucket, "runs/", folder / "runs")
+        for table in self.client("glue").get_tables(DatabaseName=database)["TableList"]:
+            location, _, name = table["Parameters"]["metadata_location"].rpartition("/metadata/")
+            path = folder / "tables" / database / table["Name"]
+            self.download(bucket, f"{location.removeprefix(f's3://{bucket}/')}/", path)
+            shutil.copyfile(path / "metadata" / name, path / "metadata" / "v1.metadata.json")
+            (path / "metadata" / "version-hint.text").write_text("1")
 
 
 def emulator_settings(stack: Mapping[str, str], model_id: str) -> dict[str, str]:

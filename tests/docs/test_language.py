@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.plugins.laptop import REPOSITORY
 
-FOLDERS = ("bench", "compose", "dags", "dev", "local_aws", "notebooks", "ops", "plugins", "spark_jobs")
+FOLDERS = ("bench", "compose", "dags", "dev", "fruits_lake", "local_aws", "notebooks", "ops", "plugins", "spark_jobs")
 PAGES = ("README.md", "CONTRIBUTING.md", "bench/README.md", "docs/**/*.md")
 MOST_WORDS = 40
 NO_NOUNS = frozenset({"one", "asked", "told", "made", "given", "found", "said", "wanted", "laid"})

@@ -127,8 +127,15 @@ def test_a_whole_night_is_right_in_every_table_and_file_and_the_same_night_again
         assert row.label.startswith("Label ")
 
     export = pq.read_table(nights.run_folder / "pca.parquet")
-    assert export.column_names == ["image_id", "label", "pca"]
+    assert export.column_names == ["image_id", "run_id", "label", "pca"]
     assert export.column("image_id").to_pylist() == sorted(ids)
+    assert set(export.column("run_id").to_pylist()) == {nights.runs[-1]}
+    about = json.loads(export.schema.metadata[b"fruits"])
+    assert {name: about[name] for name in ("pca_id", "model_id", "k", "asked", "n")} == {
+        name: row_of_model[name] for name in ("pca_id", "model_id", "k", "asked", "n")
+    }
+    assert (about["format_version"], about["run_id"], about["weights"]) == (1, nights.runs[-1], "random")
+    assert set(about["units"]) == {"pca"}
     sample = pq.read_table(nights.run_folder / "sample.parquet")
     assert sample.column_names == ["image_id", "label", "pc1", "pc2", "thumbnail"]
     assert set(sample.column("image_id").to_pylist()) == ids

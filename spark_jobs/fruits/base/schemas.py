@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pyarrow as pa
-from pyspark.sql.pandas.types import from_arrow_schema
-from pyspark.sql.types import StructType
 
 TABLES: dict[str, str] = {
     "images": """
@@ -127,8 +126,10 @@ def required(**types: pa.DataType) -> list[pa.Field]:
     return [pa.field(name, kind, nullable=False) for name, kind in types.items()]
 
 
-def to_spark(schema: pa.Schema) -> StructType:
-    """Convert an Arrow schema to Spark's."""
+def to_spark(schema: pa.Schema) -> Any:
+    """Convert an Arrow schema to Spark's; nothing else in this module needs PySpark, which `fruits_lake` lacks."""
+    from pyspark.sql.pandas.types import from_arrow_schema
+
     return from_arrow_schema(schema)
 
 
@@ -170,8 +171,8 @@ PCA_MODEL = table_schema("pca_models")
 GRAMIAN = pa.schema(required(sums=pa.binary()))
 """The PCA statistics of a partition (`fruits.pca.gramian.Gramian.to_bytes`)."""
 
-PCA_EXPORT = pa.schema([*required(image_id=pa.string()), ("label", pa.string()), ("pca", pa.list_(pa.float32()))])
-"""A published image in ``pca.parquet``."""
+PCA_EXPORT = pa.schema([table_schema("pca").field(name) for name in ("image_id", "label", "pca", "run_id")])
+"""A published image in ``pca.parquet``; `run_id` is the run that computed its vector."""
 
 REPORT_SAMPLE = pa.schema(
     [

@@ -1,0 +1,198 @@
+"""Ask the lake from any Python: vectors, photos, neighbours, and why a vector is what it is.
+
+Results are pyarrow Tables. The example is of two runs over photos of one label: three, then six.
+
+>>> lake = Lake.open("build/local")
+>>> matrix(lake.vectors()).shape
+(6, 3)
+>>> lake.compare("run-1", "run-2")["change"].value_counts().to_pylist()
+[{'values': 'kept', 'counts': 3}, {'values': 'added', 'counts': 3}]
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from fruits.base.batches import to_matrix
+from pyarrow import fs
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, Reference
+from pyiceberg.expressions.literals import literal
+
+from fruits_lake.storage import LakeError as LakeError
+from fruits_lake.storage import Storage, open_bucket, open_folder
+
+Matrix = npt.NDArray[np.float32]
+_RUN = ("run_id", "state", "seen", "loaded", "rejected", "model_id", "pca_id", "k", "explained_variance")
+_MODEL = ("pca_id", "model_id", "k", "asked", "n", "run_id", "published_at")
+
+
+def matrix(vectors: pa.Table) -> Matrix:
+    """Return the column `pca` for numpy or scikit-learn: (rows, k) float32."""
+    column = vectors["pca"].combine_chunks()
+    return to_matrix(column, len(column[0]) if len(column) else 0)
+
+
+class Lake:
+    """A lake, opened with `Lake.open`. Each call reads the tables as they are then; LakeError says what is missing."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.uri, self._files, self._load = storage
+        self._models: dict[str, Any] = {}
+
+    @classmethod
+    def open(cls, uri: str | Path, database: str | None = None) -> Lake:
+        """Open a folder, by default its only database, or ``s3://<lake bucket>``, by default Glue's ``fruits``."""
+        if str(uri).startswith("s3://"):
+            return cls(open_bucket(str(uri)[5:].rstrip("/"), database or "fruits"))
+        return cls(open_folder(Path(uri), database))
+
+    def runs(self) -> pa.Table:
+        """List the runs, the earliest first: `state`, photos by what became of them, and the PCA model of each."""
+        folders = self._files.get_file_info(fs.FileSelector("runs", allow_not_found=True))
+        with ThreadPoolExecutor(16) as readers:
+            records = list(readers.map(self._record, (folder.base_name for folder in folders)))
+        return pa.Table.from_pylist(sorted(records, key=lambda record: record["run_id"].rpartition("__")[2]))
+
+    def vectors(self, run: str | None = None) -> pa.Table:
+        """Return the vectors of the PCA model published last, or those that a run published.
+
+        All are of one model, which the schema's metadata describes in JSON under ``fruits``. `pca` is list<float32>, of
+        k values; `run_id` is the run that computed it; `source_key` is NULL for a photo that was removed since.
+        """
+        if run:
+            rows = pq.read_table(io.BytesIO(self._read(f"runs/{run}/pca.parquet")))
+            model = json.loads(rows.schema.metadata[b"fruits"])
+        else:
+            model = self._publication()
+            rows = self._scan("pca", "image_id", "label", "run_id", "pca", pca_id=model["pca_id"])
+        images = self._scan("images", "image_id", "source_key")
+        rows = rows.append_column(
+            "source_key", images["source_key"].take(pc.index_in(rows["image_id"], images["image_id"]))
+        )
+        rows = rows.append_column("pca_id", pa.repeat(model["pca_id"], len(rows)))
+        rows = rows.select(["image_id", "source_key", "label", "run_id", "pca_id", "pca"])
+        return rows.replace_schema_metadata({"fruits": json.dumps(model, default=str)})
+
+    def photo(self, image_id: str) -> pa.Table:
+        """Return a photo as one row of ``images``: `pixels` is a lossless WebP, upright, without metadata."""
+        run_id = self._row("images", "run_id", image_id=image_id)["run_id"]  # names the files: not all pixels are read
+        return self._scan("images", image_id=image_id, run_id=run_id)
+
+    def neighbours(self, photo: str | Path | bytes, k: int = 5) -> pa.Table:
+        """Find the k published photos whose vectors are nearest (float32, Euclidean), the nearest first.
+
+        A text is an image_id, whose own row is left out. With the extra `photos`, a path or bytes are any photo; they
+        raise `ImageRejected` where loading would reject them.
+        """
+        vectors, own = self.vectors(), -1
+        points = matrix(vectors)
+        if isinstance(photo, str):
+            own = pc.index(vectors["image_id"], photo).as_py()
+            if own < 0:
+                raise LakeError(f"no published photo has the image_id {photo}; a file is given as Path({photo!r})")
+            point = points[own]
+        else:
+            point = self._embed(photo if isinstance(photo, bytes) else photo.read_bytes(), vectors["pca_id"][0].as_py())
+        distances = np.linalg.norm(points - point, axis=1)
+        nearest = [row for row in np.argsort(distances, kind="stable")[: k + 1] if row != own][:k]
+        rows = vectors.take(nearest).select(["image_id", "source_key", "label"])
+        return rows.append_column("distance", pa.array(distances[nearest], pa.float32()))
+
+    def compare(self, run_a: str, run_b: str) -> pa.Table:
+        """Compare what two runs published, the largest distance first; NULL unless kept under one PCA model."""
+        a, b = self.vectors(run_a), self.vectors(run_b)
+        ids = pc.unique(pa.concat_tables([a, b])["image_id"])
+        in_a, in_b = (pc.index_in(ids, table["image_id"]) for table in (a, b))
+        change = pc.if_else(pc.is_null(in_a), "added", pc.if_else(pc.is_null(in_b), "removed", "kept"))
+        same = np.flatnonzero(pc.fill_null(pc.equal(a["pca_id"].take(in_a), b["pca_id"].take(in_b)), False))
+        distances = np.full(len(ids), np.nan, np.float32)
+        distances[same] = np.linalg.norm(matrix(a.take(in_a.take(same))) - matrix(b.take(in_b.take(same))), axis=1)
+        label = pc.coalesce(b["label"].take(in_b), a["label"].take(in_a))
+        columns = {"image_id": ids, "label": label, "change": change, "distance": pa.array(distances, from_pandas=True)}
+        return pa.table(columns).sort_by([("distance", "descending"), ("image_id", "ascending")])
+
+    def why(self, image_id: str) -> pa.Table:
+        """Say in one row why the current vector of a photo is what it is: object, runs, network, PCA model.
+
+        `etag` and `content_sha256` are of the object as loaded last, which is the one of the vector if `is_current`.
+        """
+        model = self._publication()
+        keys = {"image_id": image_id, "pca_id": model["pca_id"]}
+        vector = self._row("pca", "content_sha256", "features_run_id", "run_id", **keys)
+        columns = ("source_key", "label", "etag", "content_sha256", "loaded_at", "run_id")
+        image = self._row("images", *columns, image_id=image_id)
+        runs = {"loaded_by": image.pop("run_id"), "features_by": vector["features_run_id"]}
+        runs |= {"projected_by": vector["run_id"], "published_by": model.pop("run_id")}
+        facts = {"is_current": image["content_sha256"] == vector["content_sha256"]}
+        facts |= {"weights": self._json(f"models/{model['model_id']}/model.json").get("weights")}
+        return pa.Table.from_pylist([keys | image | runs | facts | model])
+
+    def _scan(self, table: str, *columns: str, **keys: str) -> pa.Table:
+        where: BooleanExpression = AlwaysTrue()
+        for name, value in keys.items():
+            where = And(where, EqualTo(term=Reference(name), value=literal(value)))
+        try:
+            return self._load(table).scan(where, columns or ("*",)).to_arrow()
+        except (FileNotFoundError, NoSuchTableError) as error:
+            raise LakeError(f"{self.uri} has no table {table}, or lost it while it was read: {error}") from error
+
+    def _row(self, table: str, *columns: str, **keys: str) -> dict[str, Any]:
+        rows: list[dict[str, Any]] = self._scan(table, *columns, **keys).to_pylist()
+        if not rows:
+            raise LakeError(f"{table} has no row of {keys}: vectors() lists the published photos")
+        return rows[0]
+
+    def _publication(self) -> dict[str, Any]:
+        rows = self._scan("pca_models", *_MODEL).to_pylist()
+        if not rows:
+            raise LakeError(f"nothing is published in {self.uri} yet: runs() shows what each run came to")
+        return dict(max(rows, key=lambda row: row["published_at"]))
+
+    def _embed(self, photo: bytes, pca_id: str) -> Matrix:
+        """Return the components of a photo, (1, k), by the decoding, the network and the PCA model of the jobs."""
+        try:
+            from fruits.images.sandbox import Decoder
+            from fruits.model import artifacts, embedding
+            from fruits.pca.principal_components import Pca
+        except ModuleNotFoundError as error:
+            raise LakeError(f"a photo needs {error.name}: pip install './fruits_lake[photos]'") from error
+        if pca_id not in self._models:
+            row = self._row("pca_models", *(field.name for field in fields(Pca)), pca_id=pca_id)
+            arrays = {name: np.array(value) for name, value in row.items() if isinstance(value, list)}
+            artifact = artifacts.read(f"{self.uri}/models/{row['model_id']}", row["model_id"], "litert")
+            self._models = {pca_id: (Pca(**row | arrays), embedding.LiteRtEmbedder(artifact.data, 1), Decoder())}
+        pca, model, decoder = self._models[pca_id]
+        pixels = pa.array([decoder.clean(photo).pixels], pa.binary())
+        return np.asarray(pca.project(embedding.embed_all(model, pixels)))
+
+    def _record(self, run: str) -> dict[str, Any]:
+        """Read a run from its run.json or, where no Airflow wrote one, from what its stages measured."""
+        record = self._json(f"runs/{run}/run.json")
+        for stage in () if record else ("load_images", "featurize", "reduce_pca", "publish"):
+            record |= self._json(f"runs/{run}/stages/{stage}.json")
+        state = record.get("state", "succeeded" if record.get("published") else "not published")
+        facts = {"run_id": run, "state": state}
+        for part in ("images", "features", "pca"):
+            facts |= record.get(part, {})
+        return {name: facts.get(name) for name in _RUN}
+
+    def _json(self, path: str) -> dict[str, Any]:
+        return dict(json.loads(self._read(path))) if self._files.get_file_info(path).is_file else {}
+
+    def _read(self, path: str) -> bytes:
+        try:
+            with self._files.open_input_file(path) as file:
+                return bytes(file.read())
+        except FileNotFoundError as error:
+            raise LakeError(f"{self.uri}/{path} is missing: did the run publish? runs() says so") from error

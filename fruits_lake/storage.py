@@ -1,0 +1,74 @@
+"""Open the tables of a lake, and the files beside them, in a folder or in S3."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from pyarrow import fs
+from pyiceberg.catalog.noop import NoopCatalog
+from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
+from pyiceberg.table import StaticTable, Table
+from pyiceberg.table.metadata import TableMetadataUtil
+
+Storage = tuple[str, fs.FileSystem, Callable[[str], Table]]
+"""The URI of a lake, what lies below it (``runs/``, ``models/``), and what loads the current state of a table."""
+
+
+class LakeError(Exception):
+    """The lake cannot answer: what is wrong, with which value, and the remedy."""
+
+
+class RelocatedFileIO(PyArrowFileIO):
+    """Reads a table's files in `folder`, where they are; its metadata may name another location."""
+
+    def __init__(self, location: str, folder: Path) -> None:
+        super().__init__()
+        self._location, self._folder = f"{location.rstrip('/')}/", folder
+
+    def new_input(self, location: str) -> PyArrowFile:
+        """Return a file of the table, which must be inside the table's location."""
+        name = location.removeprefix(self._location)
+        if name == location:
+            raise LakeError(
+                f"{location} is outside {self._location}, where the metadata in {self._folder} has the table"
+            )
+        return PyArrowFile(location, str(self._folder / name), fs.LocalFileSystem())
+
+
+def open_folder(folder: Path, database: str | None) -> Storage:
+    """Open the lake of `make local`, of a notebook or of a demo."""
+    root = folder / "lake" if (folder / "lake" / "tables").is_dir() else folder
+    databases = sorted(path.name for path in root.glob("tables/*"))
+    if database not in databases and (database or len(databases) != 1):
+        remedy = "name one of them, or a folder that make demo or make local wrote"
+        raise LakeError(f"{root} has the databases {databases}, asked for is {database or 'the only one'}: {remedy}")
+    tables = root / "tables" / (database or databases[0])
+
+    def load(name: str) -> Table:
+        version = (tables / name / "metadata" / "version-hint.text").read_text().strip()
+        path = tables / name / "metadata" / f"v{version}.metadata.json"
+        metadata = TableMetadataUtil.parse_raw(path.read_text())
+        io = RelocatedFileIO(metadata.location, tables / name)
+        return StaticTable((tables.name, name), metadata, str(path), io, NoopCatalog("folder"))
+
+    return str(root), fs.SubTreeFileSystem(str(root), fs.LocalFileSystem()), load
+
+
+def open_bucket(bucket: str, database: str) -> Storage:
+    """Open the lake of an AWS account: its tables by the Glue catalog, at ``AWS_ENDPOINT_URL`` if that is set."""
+    from pyiceberg.catalog.glue import GlueCatalog
+
+    region, endpoint = os.environ.get("AWS_REGION"), os.environ.get("AWS_ENDPOINT_URL")
+    if not region:
+        raise LakeError("no AWS region is set: export AWS_REGION, for example eu-west-1")
+    endpoints = {"glue.endpoint": endpoint, "s3.endpoint": endpoint} if endpoint else {}
+    catalog = GlueCatalog("lake", **{"client.region": region}, **endpoints)
+
+    def load(name: str) -> Table:
+        table = catalog.load_table((database, name))
+        if not table.location().startswith(f"s3://{bucket}/"):
+            raise LakeError(f"{database}.{name} is in {table.location()}, not in s3://{bucket}: name that bucket")
+        return table
+
+    files = fs.SubTreeFileSystem(bucket, fs.S3FileSystem(region=region, endpoint_override=endpoint))
+    return f"s3://{bucket}", files, load
