@@ -85,7 +85,7 @@ def data_dictionary() -> str:
         head = ("column", "type", "may be NULL", "unit", "what it holds")
         parts[table] = f"Key: {key}.\n\n{_table(head, rows)}"
     query = _literal("CURRENT_PCA").strip()
-    for engine, database in {"spark": "lake.fruits.", "athena": "fruits.", "duckdb": ""}.items():
+    for engine, database in {"spark": "lake.fruits.", "athena": "fruits."}.items():
         parts[f"current_pca_in_{engine}"] = query.replace("{database}.", database)
     return template.substitute(parts)
 

@@ -1,0 +1,287 @@
+"""`fruits_lake` says of the same photos the same, in a folder, in a copy of it and in Glue and S3."""
+
+from __future__ import annotations
+
+import doctest
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from fruits.images.rejects import ImageRejected
+from fruits.lake import tables
+
+import fruits_lake
+from fruits_lake import Lake, LakeError, matrix
+from fruits_lake.storage import RelocatedFileIO
+from tests.lakes import REGION
+from tests.spark_jobs.conftest import ROOT, Nights
+from tests.spark_jobs.pictures import encoded, fruit, orchard
+
+pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
+
+UNKNOWN = "0" * 64
+
+
+@pytest.fixture
+def lake(local: Path) -> Lake:
+    return Lake.open(local / "build" / "local")
+
+
+@pytest.fixture
+def account(glue: Nights) -> Lake:
+    return Lake.open("s3://lake")
+
+
+def as_lake(nights: Nights, folder: Path) -> Lake:
+    """Open the tables and runs of a test's own database."""
+    warehouse = Path(nights.spark.conf.get("spark.sql.catalog.lake.warehouse"))
+    name = nights.database.split(".")[1]
+    (folder / "tables").mkdir(parents=True)
+    (folder / "tables" / name).symlink_to(warehouse / name)
+    (folder / "runs").symlink_to(nights.folder)
+    return Lake.open(folder)
+
+
+def ids_of(photos: Path) -> dict[str, Path]:
+    """The photos of a folder by their image_id."""
+    return {hashlib.sha256(str(path.relative_to(photos)).encode()).hexdigest(): path for path in photos.rglob("*.jpg")}
+
+
+def test_the_examples_hold(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(local)
+    results = doctest.testmod(fruits_lake)
+    assert (results.failed, results.attempted) == (0, 3)
+
+
+@pytest.mark.parametrize("place", ["lake", "account"])
+def test_vectors_are_those_of_the_pca_model_published_last(place: str, request: pytest.FixtureRequest) -> None:
+    lake: Lake = request.getfixturevalue(place)
+    vectors = lake.vectors()
+    about = json.loads(vectors.schema.metadata[b"fruits"])
+    assert (about["k"], about["n"], about["run_id"]) == (3, 6, "run-2")
+    assert set(vectors["pca_id"].to_pylist()) == {about["pca_id"]}
+    assert set(vectors["run_id"].to_pylist()) == {"run-2"}
+    assert set(vectors["label"].to_pylist()) == {"Label 0"}
+    for row in vectors.to_pylist():
+        assert hashlib.sha256(row["source_key"].encode()).hexdigest() == row["image_id"]
+    assert (matrix(vectors).shape, matrix(vectors).dtype) == ((6, 3), np.float32)
+    assert vectors.to_pandas().shape == (6, 6)
+
+
+@pytest.mark.parametrize("place", ["lake", "account"])
+def test_vectors_of_a_run_are_those_that_it_published(place: str, request: pytest.FixtureRequest) -> None:
+    lake: Lake = request.getfixturevalue(place)
+    current, first, second = lake.vectors(), lake.vectors("run-1"), lake.vectors("run-2")
+    assert first.num_rows == 3
+    assert matrix(first).shape == (3, 2)
+    assert second.sort_by("image_id").to_pylist() == current.sort_by("image_id").to_pylist()
+    assert second.column_names == first.column_names == current.column_names
+    assert json.loads(first.schema.metadata[b"fruits"])["run_id"] == "run-1"
+
+
+def test_folder_and_account_say_the_same(lake: Lake, account: Lake) -> None:
+    image_id = lake.vectors()["image_id"][0].as_py()
+    for table in (
+        lambda lake: lake.runs(),
+        lambda lake: lake.neighbours(image_id, 3),
+        lambda lake: lake.photo(image_id),
+    ):
+        changing = {"loaded_at", "etag"} & set(table(lake).column_names)
+        assert table(lake).drop(changing).equals(table(account).drop(changing))
+    runs = account.runs().to_pylist()
+    assert [(run["run_id"], run["state"], run["seen"], run["k"]) for run in runs] == [
+        ("run-1", "succeeded", 3, 2),
+        ("run-2", "succeeded", 6, 3),
+    ]
+
+
+def test_why_names_the_object_the_runs_and_the_models(local: Path, lake: Lake, model: dict[str, Any]) -> None:
+    photos = ids_of(local / "photos")
+    assert len(photos) == 6
+    for image_id, path in photos.items():
+        (why,) = lake.why(image_id).to_pylist()
+        assert why["content_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert why["source_key"] == str(path.relative_to(local / "photos"))
+        first = "r9" not in path.name
+        assert (why["loaded_by"], why["features_by"]) == (("run-1", "run-1") if first else ("run-2", "run-2"))
+        assert (why["projected_by"], why["published_by"], why["asked"]) == ("run-2", "run-2", "k=3")
+        assert (why["model_id"], why["weights"]) == (model["model_id"], model["weights"])
+        assert why["is_current"]
+
+
+@pytest.mark.parametrize("place", ["lake", "account"])
+def test_a_photo_is_nearest_to_itself_by_the_features_that_the_jobs_computed(
+    place: str, local: Path, request: pytest.FixtureRequest
+) -> None:
+    lake: Lake = request.getfixturevalue(place)
+    for image_id, path in list(ids_of(local / "photos").items())[:2]:
+        by_file, by_bytes = lake.neighbours(path), lake.neighbours(path.read_bytes())
+        assert by_file.equals(by_bytes)
+        first, second = by_file.to_pylist()[:2]
+        assert first["image_id"] == image_id
+        assert first["distance"] < 1e-4 < second["distance"]
+        others = lake.neighbours(image_id, k=9)
+        assert image_id not in others["image_id"].to_pylist()
+        assert others.num_rows == 5
+        assert others["image_id"][0].as_py() == second["image_id"]
+        np.testing.assert_allclose(others["distance"][0].as_py(), second["distance"], atol=1e-4)
+        assert others["distance"].type == pa.float32()
+        assert others["distance"].to_pylist() == sorted(others["distance"].to_pylist())
+
+
+def test_what_is_no_photo_has_the_code_that_loading_gives_it(lake: Lake) -> None:
+    with pytest.raises(ImageRejected) as rejected:
+        lake.neighbours(b"<!doctype html>")
+    assert rejected.value.code == "not_an_image"
+
+
+def test_compare_tells_what_was_added_removed_and_changed(nights: Nights, tmp_path: Path) -> None:
+    orchard(nights.photos, labels=1, each=6)
+    nights.night("--k", "3")
+    changed, removed, *kept = sorted(nights.photos.rglob("*.jpg"))
+    changed.write_bytes(encoded(fruit(99)))
+    removed.unlink()
+    (nights.photos / "Label 0" / "r9_1_100.jpg").write_bytes(encoded(fruit(70)))
+    nights.load("--max-removed-share", "1")
+    nights.run("featurize")
+    nights.run("reduce_pca", "--k", "3", "--max-drift-degrees", "90", "--max-variance-loss", "1")
+    nights.run("publish")
+    lake = as_lake(nights, tmp_path / "lake")
+    assert len(set(lake.runs()["pca_id"].to_pylist())) == 1, "one PCA model, so that vectors can be compared"
+    rows = {row["image_id"]: row for row in lake.compare("run-1", "run-2").to_pylist()}
+    names = {hashlib.sha256(f"Label 0/{name}".encode()).hexdigest(): name for name in (removed.name, "r9_1_100.jpg")}
+    outcome = {
+        names.get(image_id): (row["change"], row["distance"]) for image_id, row in rows.items() if image_id in names
+    }
+    assert outcome == {removed.name: ("removed", None), "r9_1_100.jpg": ("added", None)}
+    by_path = {path.name: rows[image_id] for image_id, path in ids_of(nights.photos).items()}
+    assert [by_path[path.name]["distance"] for path in kept] == [0.0] * len(kept)
+    assert next(iter(rows.values())) == by_path[changed.name], "what moved furthest is first"
+    assert by_path[changed.name]["distance"] > 0
+    assert {row["label"] for row in rows.values()} == {"Label 0"}
+    # The vector of a photo that is loaded again, and not published yet, is no longer the current photo's.
+    image_id = hashlib.sha256(f"Label 0/{changed.name}".encode()).hexdigest()
+    assert lake.why(image_id)["is_current"].to_pylist() == [True]
+    changed.write_bytes(encoded(fruit(98)))
+    nights.load()
+    assert lake.why(image_id)["is_current"].to_pylist() == [False]
+
+
+def test_vectors_of_two_pca_models_have_no_distance(lake: Lake) -> None:
+    assert set(lake.compare("run-1", "run-2")["distance"].to_pylist()) == {None}
+
+
+def test_a_copy_is_read_where_it_is(local: Path, lake: Lake, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(local / "build" / "local", copy)
+    assert Lake.open(copy).vectors().equals(lake.vectors())
+    for path in (copy / "tables" / "fruits" / "pca" / "data").iterdir():
+        path.unlink()
+    with pytest.raises(LakeError, match="has no table pca, or lost it"):
+        Lake.open(copy).vectors()
+    assert lake.vectors().num_rows == 6, "the original is another lake"
+
+
+def test_a_file_outside_its_table_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(LakeError, match="/other/pca/data/a.parquet is outside /lake/pca/"):
+        RelocatedFileIO("/lake/pca", tmp_path).new_input("/other/pca/data/a.parquet")
+
+
+def test_a_folder_without_a_lake_and_one_with_two_databases_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        LakeError, match=r"has the databases \[\], asked for is the only one: .*make demo or make local"
+    ):
+        Lake.open(tmp_path)
+    for name in ("fruits", "fruits_demo"):
+        (tmp_path / "lake" / "tables" / name).mkdir(parents=True)
+    with pytest.raises(LakeError, match=r"\['fruits', 'fruits_demo'\], asked for is the only one: name one"):
+        Lake.open(tmp_path)
+    with pytest.raises(LakeError, match="asked for is other: name one"):
+        Lake.open(tmp_path, "other")
+    with pytest.raises(LakeError, match="has no table pca_models"):
+        Lake.open(tmp_path, "fruits").vectors()
+
+
+def test_before_the_first_publication_there_are_no_vectors(nights: Nights, tmp_path: Path) -> None:
+    tables.ensure(nights.spark, nights.database)
+    lake = as_lake(nights, tmp_path / "lake")
+    with pytest.raises(LakeError, match="nothing is published in .* yet"):
+        lake.vectors()
+
+
+def test_a_run_that_did_not_publish_is_listed_and_has_no_vectors(nights: Nights, tmp_path: Path) -> None:
+    orchard(nights.photos, labels=1, each=2)
+    nights.load()
+    lake = as_lake(nights, tmp_path / "lake")
+    assert lake.runs().select(["state", "seen", "pca_id"]).to_pylist() == [
+        {"state": "not published", "seen": 2, "pca_id": None}
+    ]
+    with pytest.raises(LakeError, match=r"runs/run-1/pca.parquet is missing: did the run publish\? runs\(\) says so"):
+        lake.vectors("run-1")
+
+
+def test_a_photo_that_is_not_there_is_named(lake: Lake) -> None:
+    for ask in (lake.photo, lake.why, lake.neighbours):
+        with pytest.raises(LakeError, match=UNKNOWN):
+            ask(UNKNOWN)
+    with pytest.raises(LakeError, match=r"a file is given as Path\('me.jpg'\)"):
+        lake.neighbours("me.jpg")
+
+
+def test_a_photo_without_the_libraries_for_it_names_the_extra(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fruits.images.sandbox", None)
+    with pytest.raises(LakeError, match=r"needs fruits.images.sandbox: pip install './fruits_lake\[photos\]'"):
+        lake.neighbours(b"")
+
+
+def test_the_tables_of_another_bucket_are_refused(account: Lake) -> None:
+    with pytest.raises(LakeError, match="fruits.pca_models is in s3://lake/.*, not in s3://other"):
+        Lake.open("s3://other").vectors()
+    with pytest.raises(LakeError, match="has no table pca_models"):
+        Lake.open("s3://lake", "fruits_demo").vectors()
+
+
+def test_an_account_without_a_region_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_REGION", raising=False)
+    with pytest.raises(LakeError, match=f"export AWS_REGION, for example {REGION}"):
+        Lake.open("s3://lake")
+
+
+def recognise(local: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fruits_lake", *arguments]
+    environ = {"PYTHONPATH": f"{ROOT}:{ROOT / 'spark_jobs'}"}
+    return subprocess.run(command, cwd=local, env=environ, capture_output=True, text=True, check=False)
+
+
+def test_recognise_prints_the_nearest_photos_as_a_table_and_as_one_line_of_json(
+    local: Path, model: dict[str, Any]
+) -> None:
+    photo = next(iter(ids_of(local / "photos").values()))
+    table = recognise(local, "--lake", "build/local", photo)
+    assert (table.returncode, len(table.stdout.splitlines())) == (0, 5), table.stderr
+    assert table.stdout.splitlines()[0].split(maxsplit=1) == ["0.00", f"Label 0                   Label 0/{photo.name}"]
+    assert ("random" in table.stderr) == (model["weights"] == "random")
+    (line,) = recognise(local, "--lake", "build/local", "--format", "json", photo).stdout.splitlines()
+    answer = json.loads(line)
+    assert [row["label"] for row in answer["neighbours"]] == ["Label 0"] * 5
+    assert answer["weights"] == model["weights"]
+
+
+def test_recognise_says_in_one_line_why_it_cannot(local: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.jpg"
+    page.write_text("<!doctype html>")
+    no_photo = recognise(local, "--lake", "build/local", page)
+    assert no_photo.stderr.splitlines()[-1].startswith("ERROR not_an_image: ")  # after what LiteRT logs
+    no_lake, no_file = recognise(local, "--lake", tmp_path, page), recognise(local, "--lake", "build/local", "me.jpg")
+    assert no_lake.stderr.startswith(f"ERROR {tmp_path} has the databases []")
+    assert "No such file or directory: 'me.jpg'" in no_file.stderr
+    for outcome in (no_photo, no_lake, no_file):
+        assert (outcome.returncode, outcome.stdout) == (1, "")
+        assert "Traceback" not in outcome.stderr
