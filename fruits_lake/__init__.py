@@ -33,7 +33,7 @@ from fruits_lake.storage import LakeError as LakeError
 from fruits_lake.storage import Storage, open_bucket, open_folder
 
 Matrix = npt.NDArray[np.float32]
-_RUN = ("run_id", "state", "seen", "loaded", "rejected", "model_id", "pca_id", "k", "explained_variance")
+_RUN = ("run_id", "state", "seen", "loaded", "rejected", "weights", "pca_id", "k", "explained_variance")
 _MODEL = ("pca_id", "model_id", "k", "asked", "n", "run_id", "published_at")
 
 
@@ -134,8 +134,8 @@ class Lake:
         image = self._row("images", *columns, image_id=image_id)
         runs = {"loaded_by": image.pop("run_id"), "features_by": vector["features_run_id"]}
         runs |= {"projected_by": vector["run_id"], "published_by": model.pop("run_id")}
-        facts = {"is_current": image["content_sha256"] == vector["content_sha256"]}
-        facts |= {"weights": self._json(f"models/{model['model_id']}/model.json").get("weights")}
+        weights = self._record(runs["published_by"])["weights"]
+        facts = {"is_current": image["content_sha256"] == vector["content_sha256"], "weights": weights}
         return pa.Table.from_pylist([keys | image | runs | facts | model])
 
     def _scan(self, table: str, *columns: str, **keys: str) -> pa.Table:
@@ -178,17 +178,19 @@ class Lake:
 
     def _record(self, run: str) -> dict[str, Any]:
         """Read a run from its run.json or, where no Airflow wrote one, from what its stages measured."""
-        record = self._json(f"runs/{run}/run.json")
-        for stage in () if record else ("load_images", "featurize", "reduce_pca", "publish"):
-            record |= self._json(f"runs/{run}/stages/{stage}.json")
-        state = record.get("state", "succeeded" if record.get("published") else "not published")
-        facts = {"run_id": run, "state": state}
+        # A list: a reader may not be allowed to ask for an object that is missing.
+        files = self._files.get_file_info(fs.FileSelector(f"runs/{run}", allow_not_found=True, recursive=True))
+        names = [file.path for file in files if file.base_name == "run.json"]
+        record: dict[str, Any] = {}
+        for name in names or [file.path for file in files if "/stages/" in file.path and file.extension == "json"]:
+            record |= json.loads(self._read(name))
+        facts = {
+            "run_id": run,
+            "state": record.get("state", "succeeded" if record.get("published") else "not published"),
+        }
         for part in ("images", "features", "pca"):
             facts |= record.get(part, {})
         return {name: facts.get(name) for name in _RUN}
-
-    def _json(self, path: str) -> dict[str, Any]:
-        return dict(json.loads(self._read(path))) if self._files.get_file_info(path).is_file else {}
 
     def _read(self, path: str) -> bytes:
         try:

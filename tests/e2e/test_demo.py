@@ -14,6 +14,7 @@ import pytest
 from PIL import Image, ImageOps
 from pyiceberg.catalog import load_catalog
 
+from fruits_lake import Lake
 from tests.e2e.conftest import GOOD_PHOTOS, WEIGHTS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
@@ -122,6 +123,21 @@ def test_the_results_can_be_looked_at(demo, tables):
     assert "<svg" in page
     exported = pq.read_table(demo["folder"] / "pca.parquet")
     assert sorted(exported["image_id"].to_pylist()) == sorted(tables["pca"]["image_id"].to_pylist())
+
+
+def test_the_demo_leaves_its_lake(demo, photos, tables, run):
+    lake = Lake.open(demo["folder"])
+    vectors = lake.vectors()
+    assert vectors.sort_by("image_id")["pca"].to_pylist() == tables["pca"].sort_by("image_id")["pca"].to_pylist()
+    states = {row["run_id"].partition("__")[0]: row["state"] for row in lake.runs().to_pylist()}
+    assert states == {"demo": "succeeded", "again": "skipped"}
+    image_id = vectors["image_id"][0].as_py()
+    (nearest,) = lake.neighbours(image_ids(photos)[image_id], k=1).to_pylist()
+    assert nearest["image_id"] == image_id
+    assert nearest["distance"] < 1e-3
+    (why,) = lake.why(image_id).to_pylist()
+    assert why["loaded_by"] == why["published_by"] == run["run_id"]
+    assert why["weights"] == run["features"]["weights"]
 
 
 def test_a_second_night_over_the_same_photos_is_skipped_without_a_cluster(demo):

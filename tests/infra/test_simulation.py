@@ -203,6 +203,7 @@ ALLOWED: list[tuple[str, Request]] = [
     ("AirflowRole", Request("s3:DeleteObjectVersion", f"{RAW}/images/x.jpg", HERE)),
     ("AirflowRole", Request("iam:PassRole", NAMES.node_role_arn, ABROAD | TO_EC2)),
     ("AnalystRole", Request("s3:GetObject", f"{LAKE}/tables/fruits.db/pca/data/x.parquet", HERE)),
+    ("AnalystRole", Request("s3:GetObject", f"{LAKE}/models/m/model.tflite", HERE)),
     ("AnalystRole", Request("s3:ListBucket", LAKE, HERE | {"s3:prefix": "runs/r"})),
     ("AnalystRole", Request("glue:GetTable", NAMES.arn("glue", "table/fruits/pca"), HERE)),
     ("AnalystRole", Request("glue:GetTable", NAMES.arn("glue", "table/fruits_notebook/pca"), HERE)),

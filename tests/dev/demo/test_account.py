@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
-from dev.demo.account import AccountFailed, make_model, start_account
+from dev.demo.account import Account, AccountFailed, make_model, start_account
 from dev.demo.processes import ProcessEnded, Processes
+from tests.aws_keys import FOR_CLIENT
+from tests.local_aws.server import REGION, Server
 
 
 @pytest.fixture
@@ -36,6 +38,36 @@ def test_each_endpoint_gets_a_key_pair_of_its_own_that_the_tasks_are_handed(proc
     assert secrets[0] != secrets[1]
     assert secrets[0] in processes.log_path("local_aws").read_text()
     assert secrets[0] not in repr(accounts)
+
+
+def test_the_lake_is_left_as_a_catalog_in_a_folder_without_what_has_gone(tmp_path):
+    server = Server(tmp_path / "aws")
+    try:
+        keys = {name.upper(): value for name, value in FOR_CLIENT.items()}
+        account = Account(server.endpoint, REGION, keys)
+        s3, glue = account.client("s3"), account.client("glue")
+        s3.create_bucket(Bucket="lake", CreateBucketConfiguration={"LocationConstraint": REGION})
+        glue.create_database(DatabaseInput={"Name": "fruits_demo"})
+        keys = ("data/a.parquet", "metadata/00000-a.metadata.json", "metadata/00001-b.metadata.json")
+        for key in ("runs/demo__1/run.json", "logs/j-1", *(f"tables/fruits_demo.db/pca/{key}" for key in keys)):
+            s3.put_object(Bucket="lake", Key=key, Body=key.encode())
+        current = "s3://lake/tables/fruits_demo.db/pca/metadata/00001-b.metadata.json"
+        table = {"Name": "pca", "Parameters": {"table_type": "ICEBERG", "metadata_location": current}}
+        glue.create_table(DatabaseName="fruits_demo", TableInput=table)
+        folder = tmp_path / "lake"
+        (folder / "runs" / "erased").mkdir(parents=True)
+        account.download_lake("lake", "fruits_demo", folder)
+    finally:
+        server.stop()
+    pca = folder / "tables" / "fruits_demo" / "pca"
+    hint = (pca / "metadata" / "version-hint.text").read_text()
+    assert (pca / "metadata" / f"v{hint}.metadata.json").read_bytes() == current.removeprefix("s3://lake/").encode()
+    assert (pca / "data" / "a.parquet").is_file()
+    assert [str(path.relative_to(folder)) for path in (folder / "runs").rglob("*")] == [
+        "runs/demo__1",
+        "runs/demo__1/run.json",
+    ]
+    assert sorted(path.name for path in folder.iterdir()) == ["runs", "tables"]
 
 
 def test_an_endpoint_that_ends_is_said_with_its_last_words(processes):
