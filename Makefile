@@ -97,8 +97,13 @@ test-week: $(READY)/airflow ## The same over a week: backfill, changed secrets, 
 ## —— Read it ———————————————————————————————————————————————————————————————
 
 .PHONY: docs
-docs: setup ## The pages that the code writes: docs/data_dictionary.md, settings.md, dags.md, map.md
+docs: setup ## The pages that the code writes: docs/commands.md, dags.md, data_dictionary.md, map.md, settings.md
 	$(AIRFLOW)/python dev/write_docs.py
+
+.PHONY: site
+site: $(READY)/docs ## The documentation as a site, with search: build/site/
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	@echo "build/site: python3 -m http.server --bind 127.0.0.1 --directory build/site shows it on http://127.0.0.1:8000"
 
 .PHONY: notebook
 notebook: setup $(READY)/notebook ## Run the notebook from its first cell: build/notebook/ (IMAGES=folder WEIGHTS=file.h5 MY_PHOTO= PUBLISH=1)
@@ -183,24 +188,24 @@ test: lint test-infra test-spark test-airflow test-docs test-faults test-attacks
 
 .PHONY: test-unit
 test-unit: setup ## Only the tests of pure code: no JVM, no server (under a minute)
-	$(SPARK)/python -m pytest tests/spark_jobs tests/dev --ignore=tests/dev/demo --ignore=tests/dev/presentation -m "not spark and not slow"
+	$(SPARK)/python -m pytest tests/spark_jobs tests/dev --ignore=tests/dev/demo --ignore=tests/dev/presentation --ignore=tests/dev/site -m "not spark and not slow"
 	$(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/dev/demo -m "not server and not slow"
 
 .PHONY: test-spark
 test-spark: setup ## The jobs and their library, on a real Spark
-	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(SPARK)/python -m pytest tests/spark_jobs tests/dev --ignore=tests/dev/demo --ignore=tests/dev/presentation -m "not slow"
+	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(SPARK)/python -m pytest tests/spark_jobs tests/dev --ignore=tests/dev/demo --ignore=tests/dev/presentation --ignore=tests/dev/site -m "not slow"
 
 .PHONY: test-airflow
 test-airflow: setup $(READY)/lint ## DAG, control plane, demo, the AWS emulator over real HTTP, the pages in a real Chromium
 	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/ops tests/dev/demo tests/browser tests/compose tests/bench/test_scale.py -m "not slow and not e2e" -n 2 --dist loadfile
 
 .PHONY: test-docs
-test-docs: setup $(READY)/docs $(READY)/notebook ## The presentation page by page, and the notebook from its first cell
-	.venv-docs/bin/python -m pytest tests/dev/presentation
+test-docs: setup $(READY)/docs $(READY)/notebook ## The presentation page by page, the site, and the notebook from its first cell
+	.venv-docs/bin/python -m pytest tests/dev/presentation tests/dev/site
 	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" .venv-notebook/bin/python -m pytest tests/notebooks
 
 .PHONY: test-infra
-test-infra: setup $(READY)/lint ## Template, policies, shell scripts, licences and advisories under the tools that know them
+test-infra: setup $(READY)/lint $(READY)/docs $(READY)/notebook ## Template, policies, shell scripts, licences and advisories under the tools that know them
 	.venv-lint/bin/python -m pytest tests/infra
 
 .PHONY: test-faults

@@ -23,7 +23,7 @@ def test_make_sbom_covers_every_lock_and_make_lock_resolves_each() -> None:
     assert len(re.findall(r"^\t@\$\(NPM\) (sbom|update) .*--package-lock-only", makefile, re.MULTILINE)) == 2
 
 
-@pytest.mark.skipif(not TOOL.exists(), reason="no .venv-sbom here: make sbom makes it")
+@pytest.mark.skipif(not TOOL.exists(), reason="bills of materials are not checked: `make sbom` makes .venv-sbom")
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
 def test_every_library_of_a_lock_is_listed_with_its_checksums(lock: Path, tmp_path: Path) -> None:
     bill = tmp_path / "bill.json"

@@ -42,7 +42,7 @@ STATED = {
 def licences(run: Run, environment: str) -> list[dict[str, str]]:
     python = REPOSITORY / environment / "bin" / "python"
     if not python.exists():
-        pytest.skip(f"no {environment} here: the make target that needs it makes it")
+        pytest.skip(f"the licences of {environment} are not checked: the make target that needs it makes it")
     ended = run("pip-licenses", "--python", python, "--format", "json", "--from", "mixed")
     assert ended.returncode == 0, ended.stderr
     packages: list[dict[str, str]] = json.loads(ended.stdout)
@@ -109,7 +109,8 @@ def audited(run: Run, lock: Path) -> dict[str, Any]:
     try:
         report: dict[str, Any] = json.loads(ended.stdout)
     except json.JSONDecodeError:
-        pytest.skip(f"not checked: the index gave no advisories ({ended.stderr.strip().splitlines()[-1][:120]})")
+        cause = ended.stderr.strip().splitlines()[-1][:120]
+        pytest.skip(f"known weaknesses are not checked: the index gave no advisories ({cause})")
     return report
 
 
@@ -129,7 +130,7 @@ def advisories() -> None:
     """Skips where the index has none, by the shortest lock: asking for each of some hundred libraries takes minutes."""
     _, unchecked = judge(audited(call_tool, REPOSITORY / "requirements" / "uv.lock"))
     if unchecked:
-        pytest.skip("not checked: the package index here gives no advisories")
+        pytest.skip("known weaknesses of libraries are not checked: the package index here gives no advisories")
 
 
 @pytest.mark.usefixtures("advisories")

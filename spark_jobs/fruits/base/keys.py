@@ -62,7 +62,8 @@ def is_leftover(key: str) -> bool:
     Args:
         key: Object key below the input prefix, or path relative to a plain folder.
 
-    >>> [is_leftover(key) for key in ("Kiwi/._1.jpg", "__MACOSX/Kiwi/1.jpg", "Kiwi/Thumbs.db", "Kiwi/.hidden.jpg")]
-    [True, True, True, False]
+    Examples:
+        >>> [is_leftover(key) for key in ("Kiwi/._1.jpg", "__MACOSX/Kiwi/1.jpg", "Kiwi/Thumbs.db", "Kiwi/.hidden.jpg")]
+        [True, True, True, False]
     """
     return _LEFTOVER.search(key) is not None
