@@ -1,9 +1,9 @@
 """Run the demo over a folder of photos and keep what the presentation shows of it, in data/.
 
-Run by `make presentation-data IMAGES=… WEIGHTS=…`, in .venv-airflow. Nothing in data/ is typed by hand: run.json and
-stages/ are what the run itself wrote to the lake, machine.json says where and when, map.json holds the sampled
-photos' first two components, screens/ the pages as a browser shows them, photos/ a few of the input's photos as they are
-(docs/presentation/data/LICENSE). The run's photos are copies: each tenth JPEG gets the EXIF of a phone, for loading to remove.
+Run by `make presentation-data IMAGES=… WEIGHTS=…`, in .venv-airflow. Nothing in data/ is typed, except defence.json.
+run.json and stages/ are what the run itself wrote to the lake, machine.json says where and when, map.json holds the
+sampled photos' first two components. screens/ shows the run's pages, photos/ a few of the input's photos as they are
+(docs/presentation/data/LICENSE). The run reads copies: each tenth JPEG gets the EXIF of a phone, for loading to remove.
 """
 
 from __future__ import annotations

@@ -138,6 +138,34 @@ def test_no_word_lies_on_the_border_of_its_box(built: Built) -> None:
     assert [(number, word) for number, page in enumerate(built.pages, 1) for word in texts_over_borders(page)] == []
 
 
+def boxes_on_the_title(page: Any) -> list[tuple[float, ...]]:
+    """Boxes and pictures that reach into the line of the title."""
+    words = page.get_textpage()
+    words.count_rects()
+    title_bottom = words.get_rect(0)[1]
+    kinds = [pdfium.FPDF_PAGEOBJ_PATH, pdfium.FPDF_PAGEOBJ_IMAGE]
+    edges = (item.get_bounds() for item in page.get_objects(filter=kinds, max_depth=5))
+    return [edge for edge in edges if edge[3] > title_bottom + 1 and edge[2] - edge[0] < page.get_size()[0] - 1]
+
+
+def test_no_box_touches_the_title(built: Built) -> None:
+    assert [(number, box) for number, page in enumerate(built.pages, 1) for box in boxes_on_the_title(page)] == []
+
+
+def test_a_box_that_touches_the_title_or_its_text_is_found(own_source: Path, tmp_path: Path) -> None:
+    own_source.write_text(
+        '#import "theme.typ": *\n#show: look\n'
+        '#slide[Gypsum][#card("Card", height: 60pt)[#range(60).map(_ => [word]).join[ ]]]\n'
+        "#slide[Gypsum][#place(top, dy: 5pt, rect(width: 90pt, height: 50pt))]\n"
+    )
+    pdf = tmp_path / "own.pdf"
+    build.compiler(own_source, "en").compile(output=str(pdf), format="pdf")
+    full, high = pypdfium2.PdfDocument(pdf)
+    assert texts_over_borders(full)
+    assert boxes_on_the_title(full) == []
+    assert len(boxes_on_the_title(high)) == 1
+
+
 def outside(page: Any) -> list[str]:
     """Words that lie beyond the margins of a page."""
     width, height = page.get_size()
@@ -216,15 +244,11 @@ def untraced(text: list[str], traces: list[dict[str, Any]]) -> list[tuple[int, s
         rest = "".join(page.split())
         assert rest.endswith(f"Fruits!{number}"), "the footer ends each page with its number"
         rest = rest.removesuffix(str(number))
-        for trace in sorted(
-            (candidate for candidate in traces if candidate["page"] == number),
-            key=lambda candidate: -len(candidate["text"]),
-        ):
-            shown = "".join(trace["text"].split())
-            assert shown in rest, f"page {number} lacks {shown}, which a trace says is there"
-            rest = rest.replace(shown, "·", 1)
-        for name in NAMES:
-            rest = rest.replace(name, "·")
+        # The longest first, so that a lone digit does not take its place in a name.
+        shown = ["".join(trace["text"].split()) for trace in traces if trace["page"] == number]
+        for text_of_page in sorted([*shown, *NAMES], key=lambda text: -len(text)):
+            assert text_of_page in rest or text_of_page in NAMES, f"page {number} lacks {text_of_page}, a traced figure"
+            rest = rest.replace(text_of_page, "·", -1 if text_of_page in NAMES else 1)
         numbers += [(number, rest[max(0, m.start() - 20) : m.end() + 20]) for m in re.finditer(r"\d+", rest)]
     return numbers
 
