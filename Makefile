@@ -119,7 +119,7 @@ presentation: $(READY)/docs ## The slides as PDF, in French and English: build/p
 
 .PHONY: presentation-data
 presentation-data: setup ## Run the demo anew for the slides' figures (IMAGES=folder WEIGHTS=file.h5)
-	@$(LAUNCH) $(AIRFLOW)/python dev/presentation/take_run.py
+	@$(LAUNCH) $(AIRFLOW)/python -m dev.presentation.take_run
 
 ## —— Answer for it —————————————————————————————————————————————————————————
 
