@@ -29,6 +29,7 @@ UV := .cache/uv/bin/uv
 AIRFLOW := .venv-airflow/bin
 SPARK := .venv-spark/bin
 NODE := .venv-node/bin
+NPM := .venv-lint/bin/npm --prefix requirements/lint --cache .cache/npm --loglevel error
 READY := .cache/ready
 JAVA_HOME_FILE := $(READY)/java_home
 # On this clone's Java, with a home folder of its own.
@@ -123,7 +124,7 @@ presentation: $(READY)/docs ## The slides as PDF, in French and English: build/p
 
 .PHONY: presentation-data
 presentation-data: setup ## Run the demo anew for the slides' figures (IMAGES=folder WEIGHTS=file.h5)
-	@$(LAUNCH) $(AIRFLOW)/python dev/presentation/take_run.py
+	@$(LAUNCH) $(AIRFLOW)/python -m dev.presentation.take_run
 
 ## —— Answer for it —————————————————————————————————————————————————————————
 
@@ -145,10 +146,11 @@ export-image: $(READY)/airflow ## All that is kept about one photo: build/export
 	@$(OPS) export-image $${KEY:+--key="$$KEY"} $${ID:+--id="$$ID"}
 
 .PHONY: sbom
-sbom: $(READY)/sbom ## What each environment holds, as CycloneDX, from the locks: build/sbom/ (the jars' checksums: dev/fetch_jars.py)
+sbom: $(READY)/sbom $(READY)/lint ## What each environment holds, as CycloneDX, from the locks: build/sbom/ (the jars' checksums: dev/fetch_jars.py)
 	@mkdir -p build/sbom; for lock in requirements/*.lock; do \
 		.venv-sbom/bin/cyclonedx-py requirements --output-reproducible --short-PURLs --validate \
 			-o "build/sbom/$$(basename "$$lock" .lock).cdx.json" "$$lock"; done
+	@$(NPM) sbom --sbom-format cyclonedx --package-lock-only > build/sbom/lint.npm.cdx.json
 
 ## —— A real account (credentials as boto3 finds them: AWS_PROFILE=name) ——————————
 
@@ -278,6 +280,9 @@ $(READY)/%: requirements/%.lock $(UV) dev/venv.sh
 # It pins the PySpark that a node's image brings.
 $(READY)/node: requirements/spark.lock
 
+# It has a lock of Node.js packages besides.
+$(READY)/lint: requirements/lint/package-lock.json
+
 $(READY)/jars: dev/fetch_jars.py | $(READY)/spark $(JAVA_HOME_FILE)
 	@echo "Fetching the Iceberg jars (110 MB, once)"
 	@JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(SPARK)/python -m dev.fetch_jars
@@ -304,10 +309,11 @@ $(JAVA_HOME_FILE): dev/java_home.sh requirements/java.lock | $(READY)/spark
 	@dev/java_home.sh $(UV) $(SPARK)/python > $@.new && mv $@.new $@
 
 .PHONY: lock
-lock: $(UV) ## Resolve requirements/*.in anew into the lock files
+lock: $(UV) $(READY)/lint ## Resolve requirements/*.in anew into the lock files
 	@for name in uv airflow spark java postgres bench docs notebook lint node sbom; do \
 		$(UV) pip compile requirements/$$name.in -o requirements/$$name.lock --universal --python-version 3.11 \
 			--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade -q; done
+	@$(NPM) update --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
 
 .PHONY: clean
 clean: ## Remove what demo and tests built (build/)

@@ -25,7 +25,7 @@ from ops.preflight import Preflight, exit_status, print_findings
 from ops.prices import DEFAULT_REGIONS, refresh_prices
 from ops.removal import destroy
 from ops.share import print_links
-from ops.stack import AwsAccount, Declined, Deployment, DeploymentFailed
+from ops.stack import AwsAccount, Declined, Deployment, DeploymentFailed, print_settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -151,9 +151,7 @@ def _deploy(options: argparse.Namespace) -> None:
     if subnet_id := parameters.get("SubnetId"):
         tag_network(deployment.account, subnet_id, deployment.confirm)
     outputs = deployment.deploy(parameters)
-    print("\nThe settings of this deployment (.env, or the environment of Airflow):")
-    for setting, value in deployment.settings().items():
-        print(f"{setting}={value}")
+    print_settings(deployment.settings())
     print(
         "Still to come: FRUITS_NODE_ENVIRONMENT (make environment UPLOAD=1) and FRUITS_MODEL_ID (make model, then copy "
         f".cache/models/<model_id>/ to s3://{outputs['LakeBucket']}/models/<model_id>/).\n"
