@@ -1,12 +1,9 @@
 """Ask the lake from any Python: vectors, photos, neighbours, and why a vector is what it is.
 
-Results are pyarrow Tables. The example is of two runs over photos of one label: three, then six.
+Results are pyarrow Tables. The example is of six photos and three components.
 
->>> lake = Lake.open("build/local")
->>> matrix(lake.vectors()).shape
+>>> matrix(Lake.open("build/local").vectors()).shape
 (6, 3)
->>> lake.compare("run-1", "run-2")["change"].value_counts().to_pylist()
-[{'values': 'kept', 'counts': 3}, {'values': 'added', 'counts': 3}]
 """
 
 from __future__ import annotations
@@ -34,7 +31,6 @@ from fruits_lake.storage import Storage, open_bucket, open_folder
 
 Matrix = npt.NDArray[np.float32]
 _RUN = ("run_id", "state", "seen", "loaded", "rejected", "weights", "pca_id", "k", "explained_variance")
-_MODEL = ("pca_id", "model_id", "k", "asked", "n", "run_id", "published_at")
 
 
 def matrix(vectors: pa.Table) -> Matrix:
@@ -154,7 +150,7 @@ class Lake:
         return rows[0]
 
     def _publication(self) -> dict[str, Any]:
-        rows = self._scan("pca_models", *_MODEL).to_pylist()
+        rows = self._scan("pca_models", "pca_id", "model_id", "k", "asked", "n", "run_id", "published_at").to_pylist()
         if not rows:
             raise LakeError(f"nothing is published in {self.uri} yet: runs() shows what each run came to")
         return dict(max(rows, key=lambda row: row["published_at"]))
@@ -173,8 +169,7 @@ class Lake:
             artifact = artifacts.read(f"{self.uri}/models/{row['model_id']}", row["model_id"], "litert")
             self._models = {pca_id: (Pca(**row | arrays), embedding.LiteRtEmbedder(artifact.data, 1), Decoder())}
         pca, model, decoder = self._models[pca_id]
-        pixels = pa.array([decoder.clean(photo).pixels], pa.binary())
-        return np.asarray(pca.project(embedding.embed_all(model, pixels)))
+        return np.asarray(pca.project(embedding.embed_all(model, pa.array([decoder.clean(photo).pixels], pa.binary()))))
 
     def _record(self, run: str) -> dict[str, Any]:
         """Read a run from its run.json or, where no Airflow wrote one, from what its stages measured."""

@@ -40,8 +40,7 @@ def open_folder(folder: Path, database: str | None) -> Storage:
     root = folder / "lake" if (folder / "lake" / "tables").is_dir() else folder
     databases = sorted(path.name for path in root.glob("tables/*"))
     if database not in databases and (database or len(databases) != 1):
-        remedy = "name one of them, or a folder that make demo or make local wrote"
-        raise LakeError(f"{root} has the databases {databases}, asked for is {database or 'the only one'}: {remedy}")
+        raise LakeError(f"{root} has databases {databases}, not {database or 'one'}: name another folder or database")
     tables = root / "tables" / (database or databases[0])
 
     def load(name: str) -> Table:
