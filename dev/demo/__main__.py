@@ -177,7 +177,7 @@ def _run(
 
 
 def _print_results(run: dict[str, Any] | None, reporter: ConsoleReporter) -> None:
-    files = [FOLDER / name for name in RESULTS if (FOLDER / name).exists()]
+    files = [FOLDER / name for name in (*RESULTS, LAKE.name) if (FOLDER / name).exists()]
     if run:
         if run["features"].get("weights") == "random":
             reporter.warn("weights: random — these vectors mean nothing. Give real weights with WEIGHTS=file.h5.")
