@@ -118,7 +118,7 @@ def test_python_on_a_laptop(local: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ("page", "words"),
     [
         ("tutorials/query.md", ("6 photos, 3 components", "  Label 0  Label 0/", "'published_by': 'run-2'")),
-        ("fruits_lake.md", ("(6, 3)", "  Label 0/r", "(100, 100)")),
+        ("fruits_lake.md", ("(6, 3)", "Label 0", "(100, 100)")),
     ],
 )
 def test_the_blocks_of_a_page_run(
