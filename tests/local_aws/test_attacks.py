@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 import boto3
 import pytest
-from botocore.auth import S3SigV4Auth
+from botocore.auth import S3SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as Signer
 from botocore.exceptions import ClientError
@@ -92,6 +92,16 @@ def test_a_presigned_url_in_the_access_log_opens_nothing(aws: Server, bucket: st
     logged = aws.access_log()[-1]["query"]
     assert parse_qs(logged)["X-Amz-Signature"] == ["…"]
     assert ask(aws, f"/{bucket}/a?{logged}".encode().decode("latin-1").replace("â\x80¦", "%E2%80%A6")).status == 403
+
+
+@pytest.mark.parametrize("service", ["sts", "iam", "elasticmapreduce"])
+def test_a_url_that_is_presigned_for_another_service_reads_nothing_of_s3(aws: Server, service: str) -> None:
+    """A presigned GetCallerIdentity is handed to others as a proof of identity."""
+    request = AWSRequest("GET", f"{aws.endpoint}/")
+    SigV4QueryAuth(Signer(KEYS.access_key_id, KEYS.secret_access_key), service, REGION).add_auth(request)
+    reply = ask(aws, str(request.prepare().url).removeprefix(aws.endpoint))
+    assert reply.status == 403
+    assert b"<Bucket>" not in reply.content
 
 
 @pytest.mark.parametrize("target", ["/", "/_local_aws/health", "/raw/a.jpg", "/moto-api/"])
