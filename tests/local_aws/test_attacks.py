@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -81,8 +82,18 @@ def test_a_poisoned_photo_is_no_page(aws: Server, bucket: str) -> None:
     assert ask(aws, target, Sec_Fetch_Site="none").status == 200
     run = {"Origin": aws.endpoint, "X-Amz-Target": "ElasticMapReduce.RunJobFlow"}
     assert ask(aws, "/", "POST", b"{}", **run).status == 403
+    run = {"Sec-Fetch-Site": "same-origin", "X-Amz-Target": "ElasticMapReduce.RunJobFlow"}
+    assert ask(aws, "/", "POST", b"{}", **run).status == 403
     last = aws.access_log()[-1]
     assert (last["status"], last["operation"]) == (403, "")
+
+
+@pytest.mark.parametrize("body", ["Content-Length: 5000000000", "Transfer-Encoding: chunked"])
+def test_the_body_of_a_page_is_refused_before_it_is_sent(aws: Server, body: str) -> None:
+    head = f"PUT /b/k HTTP/1.1\r\nHost: 127.0.0.1:{aws.port}\r\nOrigin: https://attacker.example\r\n{body}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", aws.port), timeout=30) as page:
+        page.sendall(head.encode())
+        assert page.recv(65_536).startswith(b"HTTP/1.1 403 Forbidden")
 
 
 def test_a_presigned_url_in_the_access_log_opens_nothing(aws: Server, bucket: str) -> None:
