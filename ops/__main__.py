@@ -45,6 +45,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (BotoCoreError, ClientError) as error:
         print(f"ERROR: AWS: {error}. Are these the right credentials (AWS_PROFILE)?", file=sys.stderr)
         return 1
+    except (OSError, ValueError) as error:  # botocore raises them for variables (AWS_*) that it cannot use
+        print(f"ERROR: {error}. Check the AWS_* variables and the files that they name.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Interrupted. Repeat the command: it continues where it stopped.", file=sys.stderr)
         return 130
@@ -122,6 +125,8 @@ def _confirm(question: str) -> bool:
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, str]:
+    if wrong := [parameter for parameter in options.parameter if "=" not in parameter]:
+        raise DeploymentFailed(f'PARAMETERS: {wrong[0]!r} has no value; say PARAMETERS="LogDays=30"')
     return dict(parameter.split("=", 1) for parameter in options.parameter)
 
 

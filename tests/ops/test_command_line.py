@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from fruits_airflow.config.settings import Settings
 from fruits_airflow.cost.prices import PRICES_FILE
 
 from ops import __main__ as command_line
-from ops import forecast, prices
+from ops import forecast, prices, share
 
 
 def test_a_forecast_as_json_has_a_row_for_each_profile_and_region(capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,3 +67,34 @@ def test_links_of_a_deployment_without_settings_are_refused_with_the_remedy(
     monkeypatch.delenv("FRUITS_DEPLOYMENT_ID", raising=False)
     assert command_line.main(["share", "--run", "x"]) == 1
     assert "FRUITS_DEPLOYMENT_ID" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("AWS_ENDPOINT_URL", "nowhere"),
+        ("AWS_MAX_ATTEMPTS", "many"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "/nonexistent"),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://203.0.113.1/"),
+    ],
+)
+def test_a_variable_that_botocore_cannot_use_is_one_clear_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str, value: str
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    names = {"deployment_id": "x1", "raw_bucket": "raw", "lake_bucket": "lake"}
+    monkeypatch.setattr(share, "load_settings", lambda: Settings(**names))
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/reader")
+    monkeypatch.setenv(variable, value)
+    assert command_line.main(["share", "--run", "x"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("ERROR: ")
+    assert "AWS_*" in line
+
+
+def test_a_parameter_of_the_stack_without_a_value_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command_line.main(["preflight", "--deployment-id", "x1", "--parameter", "LogDays"]) == 1
+    assert capsys.readouterr().err.startswith("ERROR: PARAMETERS: 'LogDays' has no value; say ")
