@@ -11,7 +11,7 @@ from pathlib import Path
 from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.config.errors import FruitsError
 from fruits_airflow.config.settings import load_settings
-from fruits_airflow.cost.prices import PRICES_FILE
+from fruits_airflow.cost.prices import PRICES_FILE, read_price
 from fruits_airflow.emr.code_bundle import build_bundle
 
 from ops.drift import compare_stack
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     prices = add("prices", _prices)
     prices.add_argument("--regions", nargs="+", default=DEFAULT_REGIONS)
     prices.add_argument("--types", nargs="+", help="default: those of include/cluster.yaml and of the file")
-    prices.add_argument("--eur-per-usd", type=float)
+    prices.add_argument("--eur-per-usd", type=read_price)
     prices.add_argument("--file", type=Path, default=PRICES_FILE)
     share = add("share", _share)
     share.add_argument("--run", dest="run_id", required=True, help="the run's folder below runs/ in the lake")

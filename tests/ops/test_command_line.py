@@ -45,6 +45,19 @@ def test_a_forecast_of_no_number_is_a_wrong_call(count: str) -> None:
         command_line.main(["forecast", "--images", count])
 
 
+@pytest.mark.parametrize("rate", ["0", "-1", "nan", "inf", "0,92"])
+def test_an_exchange_rate_that_is_none_is_refused_before_the_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rate: str
+) -> None:
+    path = tmp_path / "prices.yaml"
+    path.write_text(PRICES_FILE.read_text())
+    monkeypatch.setattr(prices, "refresh", lambda content, *_: (content | {"renewed": True}, {}))
+    with pytest.raises(SystemExit, match="2"):
+        command_line.main(["prices", "--file", str(path), f"--eur-per-usd={rate}"])
+    assert f"argument --eur-per-usd: invalid read_price value: '{rate}'" in capsys.readouterr().err
+    assert path.read_text() == PRICES_FILE.read_text()
+
+
 def test_prices_of_a_region_outside_the_union_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert command_line.main(["prices", "--regions", "us-east-1"]) == 1
     assert "us-east-1" in capsys.readouterr().err
