@@ -98,8 +98,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stderr.write(f"ERROR {error.filename or 'the file system'}: {error.strerror}; mend that and call again\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("Interrupted. A second call continues where this one stopped.\n")
-        return 130
+        return 130  # make says so
     return 0
 
 
