@@ -78,6 +78,16 @@ def test_a_value_arrives_as_it_was_typed(name, value):
     assert shown(caller=caller | {name: value})[name] == value
 
 
+@pytest.mark.parametrize("name", ["FORCE", "KEEP", "PUBLISH", "UPLOAD", "YES", "DESTROY", "LEARN", "QUICK", "WAIT"])
+@pytest.mark.parametrize(
+    ("value", "arrives"), [("0", ""), ("no", ""), ("False", ""), ("", ""), ("1", "1"), ("yes", "yes")]
+)
+def test_a_switch_is_off_when_its_value_says_so(name, value, arrives):
+    caller = {"PATH": os.environ["PATH"], "HOME": "/root"}
+    assert shown(f"{name}={value}", caller=caller)[name] == arrives
+    assert shown(caller=caller | {name: value})[name] == arrives
+
+
 def test_each_parameter_of_a_recipe_is_named_in_a_line_of_help_and_read_by_the_shell():
     text = (ROOT / "Makefile").read_text()
     offered = set(re.findall(r"[A-Z][A-Z_]*(?==)", "\n".join(re.findall(r"^[a-z-]+:.*## (.*)$", text, re.M))))
