@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
+$(if $(findstring e,$(firstword -$(MAKEFLAGS))),$(error make -e lets any variable of the caller replace one of this Makefile: call it without -e, also in MAKEFLAGS))
+
 # —— What comes in: the variables of dev/environment.mk, and the parameters that a target's line below names ——————
 include dev/environment.mk
 # Not bash, which reads BASH_ENV, before the variables are removed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -34,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     Preflight returns 0 yes, 1 something to mend, 2 AWS refused to say.
     """
     options = _parser().parse_args(arguments)
+    logging.getLogger("botocore").setLevel(logging.CRITICAL)  # the last line of a failed command says the same
     try:
         return int(options.run(options) or 0)
     except Declined:

@@ -53,6 +53,13 @@ def test_of_a_hostile_caller_only_the_listed_variables_reach_a_target(tmp_path):
     assert environ.keys() <= same | constant | of_make
 
 
+@pytest.mark.parametrize("flags", ["e", "ke"])
+def test_the_callers_variables_never_replace_those_of_the_makefile(flags):
+    done = make(SHOW, "show", caller={"PATH": os.environ["PATH"], "MAKEFLAGS": flags, "READY": "/nope"})
+    assert done.returncode == 2
+    assert "call it without -e" in done.stderr
+
+
 @pytest.mark.parametrize(("goal", "more"), [("verify", set()), ("up", {"DOCKER_HOST"}), ("demo", None)])
 def test_the_callers_aws_reaches_the_targets_on_an_account_only(goal, more):
     own = {"AWS_PROFILE": "team", "FRUITS_REGION": "eu-west-3"}
