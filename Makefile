@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
+$(if $(findstring e,$(firstword -$(MAKEFLAGS))),$(error make -e lets any variable of the caller replace one of this Makefile: call it without -e, also in MAKEFLAGS))
+
 # —— What comes in: the variables of dev/environment.mk, and the parameters that a target's line below names ——————
 include dev/environment.mk
 # Not bash, which reads BASH_ENV, before the variables are removed.
@@ -18,6 +20,9 @@ $(foreach name,$(filter-out $(COMES_IN) $(STACK) $(TEST),$(.VARIABLES)),$(if $(f
 	$(error $(name)= is no variable of this Makefile; "make help" lists them, in capitals)))
 # A value is data: make expands no `$` in it, and recipes read it as "$$KEY", never as $(KEY).
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
+# A switch is on with any value but these, so that `make destroy YES=0` still asks.
+$(foreach name,FORCE KEEP QUICK PUBLISH WAIT LEARN UPLOAD YES DESTROY,$(if $(filter 0 no No NO false False FALSE off Off OFF,$(value $(name))),\
+	$(eval override $(name) :=)$(eval export $(name))))
 # Java takes the encoding of file names from the locale.
 export LC_ALL := C.UTF-8
 export PYTHONUNBUFFERED := 1

@@ -10,6 +10,6 @@ if [[ $1 == run ]]; then
   exec .venv-notebook/bin/python dev/run_notebook.py --photos="$images" --model=".cache/models/$model" \
     ${MY_PHOTO:+--my-photo="$MY_PHOTO"} ${PUBLISH:+--publish}
 fi
-NOTEBOOK_PHOTOS=$(realpath "$images")
+NOTEBOOK_PHOTOS=$(realpath -- "$images")
 export NOTEBOOK_PHOTOS NOTEBOOK_MODEL="$PWD/.cache/models/$model"
 exec .venv-notebook/bin/python -m jupyterlab --notebook-dir=notebooks

@@ -6,8 +6,9 @@ import hashlib
 import re
 
 _LEFTOVER = re.compile(
-    r"(?:^|/)(?:(?:\.(?!\.?/)[^/]+|__MACOSX|@eaDir|\$RECYCLE\.BIN)/"
-    r"|(?:\._[^/]*|\.DS_Store|\.gitkeep|\.(?:trashed|pending)-[^/]*|Thumbs\.db|desktop\.ini)$)",
+    r"(?:^|/)(?:(?:\.(?!\.?/)[^/]+|__MACOSX|@eaDir|[@#]Recycle|\$RECYCLE\.BIN|System Volume Information|lost\+found)/"
+    r"|(?:\.(?:_[^/]*|DS_Store|directory|gitkeep|localized|nomedia|(?:trashed|pending)-[^/]*)"
+    r"|(?:eh)?Thumbs\.db|desktop\.ini|Icon\r)$)",
     re.IGNORECASE,
 )
 """Hidden folders, and files that macOS, Windows, Android and NAS systems keep beside photos."""
