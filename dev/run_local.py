@@ -121,7 +121,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     print(f"{count} photos, {size / 1e6:.1f} MB in {images}")
     card = make_model.make(arguments.weights, models)
     model_id = card["model_id"] if arguments.engine == "litert" else card["reference_model_id"]
-    shutil.copytree(models / model_id, out / "models" / model_id, dirs_exist_ok=True)  # for who reads the lake
+    if models != out / "models":  # for who reads the lake
+        shutil.copytree(models / model_id, out / "models" / model_id, dirs_exist_ok=True)
     common = ["--database", "lake.fruits", "--run-id", run_id, "--run-folder", str(run_folder)]
     jobs_environment = environment.for_spark(_python(arguments.engine)) | {"PYTHONPATH": str(JOBS)}  # for the workers
     started = time.monotonic()

@@ -1,6 +1,4 @@
-"""Ask the lake from any Python: vectors, photos, neighbours, and why a vector is what it is.
-
-Results are pyarrow Tables. The example is of six photos and three components.
+"""Ask the lake from any Python: vectors, photos, neighbours, and why a vector is so; results are pyarrow Tables.
 
 >>> matrix(Lake.open("build/local").vectors()).shape
 (6, 3)
