@@ -127,7 +127,7 @@ def test_a_whole_night_is_right_in_every_table_and_file_and_the_same_night_again
         assert row.label.startswith("Label ")
 
     export = pq.read_table(nights.run_folder / "pca.parquet")
-    assert export.column_names == ["image_id", "run_id", "label", "pca"]
+    assert export.column_names == ["image_id", "label", "pca", "run_id"]
     assert export.column("image_id").to_pylist() == sorted(ids)
     assert set(export.column("run_id").to_pylist()) == {nights.runs[-1]}
     about = json.loads(export.schema.metadata[b"fruits"])
