@@ -86,16 +86,6 @@ class Account:
                 pass
         return len(files)
 
-    def download(self, bucket: str, key: str, path: Path) -> bool:
-        """Download one object; return False when there is none."""
-        s3 = self.client("s3")
-        try:
-            body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-        except s3.exceptions.NoSuchKey:
-            return False
-        path.write_bytes(body)
-        return True
-
 
 def emulator_settings(stack: Mapping[str, str], model_id: str) -> dict[str, str]:
     """Return the settings of a deployment in the emulator, from its stack's outputs, as environment variables."""
