@@ -62,15 +62,15 @@ def fill(account: Account, deployment: Deployment) -> None:
         photos = DRAWN
         draw_fruits(photos)
     count = account.upload_folder(photos, stack["RawBucket"], PREFIX)
-    _write_settings(
-        {
-            **emulator_settings(stack, model["model_id"]),
-            "FRUITS_RAW_PREFIX": f"{PREFIX}/",
-            # Of a real account, where .env names one.
-            "FRUITS_RAW_BUCKET_OWNER": "",
-            "FRUITS_ERASURE_ROLE": "",
-        }
-    )
+    settings = emulator_settings(stack, model["model_id"]) | {
+        "FRUITS_RAW_PREFIX": f"{PREFIX}/",
+        # Of a real account, where .env names one.
+        "FRUITS_RAW_BUCKET_OWNER": "",
+        "FRUITS_ERASURE_ROLE": "",
+    }
+    new = SETTINGS.with_suffix(".new")
+    new.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    new.rename(SETTINGS)
     drawn = " drawn" if photos == DRAWN else ""
     print(f"photos: {count}{drawn} in s3://{stack['RawBucket']}/{PREFIX}/")
     print(f"lake: s3://{stack['LakeBucket']}/  model: {model['model_id'][:12]}, weights: {model['weights']}")
@@ -78,12 +78,6 @@ def fill(account: Account, deployment: Deployment) -> None:
         print(
             "WARNING weights: random, so the vectors mean nothing. Give real ones: make up WEIGHTS=file.h5", flush=True
         )
-
-
-def _write_settings(settings: dict[str, str]) -> None:
-    new = SETTINGS.with_suffix(".new")
-    new.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-    new.rename(SETTINGS)
 
 
 if __name__ == "__main__":

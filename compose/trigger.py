@@ -6,7 +6,6 @@ Usage: python -m compose.trigger [--check | --wait] [--dag DAG_ID] [KEY=VALUE ..
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -15,12 +14,12 @@ from datetime import datetime
 import httpx
 
 from dev.demo.airflow_api import AirflowApi, AirflowFailed
-from dev.demo.progress import ConsoleReporter, failed_tasks, watch_run
+from dev.demo.preflight import from_json
+from dev.demo.progress import ConsoleReporter, print_failures, watch_run
 
 API = "http://127.0.0.1:8080"
 DEMO_LIMIT = 100_000  # any limit makes it a demo run, which writes to the demo tables
 PARSE_SECONDS = 120
-LAST_LINES = 15
 
 
 def parameter(text: str) -> tuple[str, object]:
@@ -32,10 +31,7 @@ def parameter(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"{text!r} is no parameter: write KEY=VALUE, such as limit=50")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+    return name, from_json(value)
 
 
 def wait_for_dag(api: AirflowApi, dag_id: str) -> None:
@@ -45,21 +41,11 @@ def wait_for_dag(api: AirflowApi, dag_id: str) -> None:
         AirflowFailed: Airflow cannot import a DAG file, or does not know the DAG after PARSE_SECONDS.
     """
     deadline = time.monotonic() + PARSE_SECONDS
-    while True:
-        api.check_imports()
-        if api.is_parsed(dag_id):
-            return
+    api.check_imports()
+    while not api.is_parsed(dag_id):
         if time.monotonic() > deadline:
             raise AirflowFailed(f"Airflow knows no DAG {dag_id!r} after {PARSE_SECONDS} s")
         time.sleep(1)
-
-
-def print_first_failure(api: AirflowApi, dag_id: str, run_id: str) -> None:
-    """Print the end of the log of the task that failed first."""
-    for task in failed_tasks(api, dag_id, run_id)[:1]:
-        print(f"--- the end of {task['task_id']}'s log:")
-        for line in api.task_log(dag_id, run_id, task["task_id"], task["try_number"])[-LAST_LINES:]:
-            print(f"    {line}")
 
 
 def main() -> int:
@@ -86,7 +72,7 @@ def main() -> int:
             return 0
         state = watch_run(api, options.dag, run_id, ConsoleReporter())
         if state == "failed":
-            print_first_failure(api, options.dag, run_id)
+            print_failures(api, options.dag, run_id)
     except (AirflowFailed, httpx.HTTPError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1

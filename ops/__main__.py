@@ -28,6 +28,9 @@ from ops.removal import destroy
 from ops.share import print_links
 from ops.stack import AwsAccount, Declined, Deployment, DeploymentFailed, print_settings
 
+Command = Callable[[argparse.Namespace], int | None]
+Parser = argparse.ArgumentParser
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; return the exit status: 0 done, 1 failed, 2 wrong call, 3 declined, 130 interrupted.
@@ -55,14 +58,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     parser = argparse.ArgumentParser(prog="python -m ops", description=__doc__)
     commands = parser.add_subparsers(required=True)
 
-    def add(
-        name: str, run: Callable[[argparse.Namespace], int | None], *parents: argparse.ArgumentParser
-    ) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, parents=parents, description=run.__doc__, help=run.__doc__)
+    def add(name: str, run: Command, *parents: Parser, text: str | None = None) -> Parser:
+        text = text or run.__doc__
+        command = commands.add_parser(name, parents=parents, description=text, help=text)
         command.set_defaults(run=run)
         return command
 
@@ -87,19 +89,23 @@ def _parser() -> argparse.ArgumentParser:
     environment.add_argument("--upload", action="store_true", help="into the lake of the deployment")
     notebook = add("notebook-cluster", _notebook_cluster)
     notebook.add_argument("--owner", default=os.environ.get("USER") or "somebody")
-    forecast = add("forecast", _forecast)
+    what = "Print what new images would cost, by profile and region."
+    forecast = add("forecast", lambda o: print_forecast(o.images, o.format, o.learn), text=what)
     forecast.add_argument("--images", type=_count, required=True, help="new images, for example 1000000")
     forecast.add_argument("--format", choices=("table", "json"), default="table")
     forecast.add_argument("--learn", action="store_true", help="take the speed from the runs in the lake")
-    prices = add("prices", _prices)
+    what = "Refresh include/prices.yaml from AWS."
+    prices = add("prices", lambda o: refresh_prices(o.file, o.regions, o.types, o.eur_per_usd), text=what)
     prices.add_argument("--regions", nargs="+", default=DEFAULT_REGIONS)
     prices.add_argument("--types", nargs="+", help="default: those of include/cluster.yaml and of the file")
     prices.add_argument("--eur-per-usd", type=read_price)
     prices.add_argument("--file", type=Path, default=PRICES_FILE)
-    share = add("share", _share)
+    what = "Print expiring links to a run's report, PCA export and PDFs."
+    share = add("share", lambda o: print_links(o.run_id, o.hours), text=what)
     share.add_argument("--run", dest="run_id", required=True, help="the run's folder below runs/ in the lake")
     share.add_argument("--hours", type=float, default=24.0)
-    export = add("export-image", _export_image)
+    what = "Export everything that is stored about a photo."
+    export = add("export-image", lambda o: export_image(o.key, o.id, o.out), text=what)
     image = export.add_mutually_exclusive_group(required=True)
     image.add_argument("--key", help="of the object in the raw bucket")
     image.add_argument("--id", help="of the image: hex SHA-256 of its key")
@@ -207,26 +213,6 @@ def _notebook_cluster(options: argparse.Namespace) -> None:
         "Attach it to a workspace of EMR Studio (JupyterEnterpriseGateway), or reach Livy on port 8998 of its primary "
         f"node.\nEnd it now: aws emr terminate-clusters --region {settings.region} --cluster-ids {cluster.job_flow_id}"
     )
-
-
-def _forecast(options: argparse.Namespace) -> None:
-    """Print what new images would cost, by profile and region."""
-    print_forecast(options.images, options.format, options.learn)
-
-
-def _prices(options: argparse.Namespace) -> None:
-    """Refresh include/prices.yaml from AWS."""
-    refresh_prices(options.file, options.regions, options.types, options.eur_per_usd)
-
-
-def _share(options: argparse.Namespace) -> None:
-    """Print expiring links to a run's report, PCA export and PDFs."""
-    print_links(options.run_id, options.hours)
-
-
-def _export_image(options: argparse.Namespace) -> None:
-    """Export everything that is stored about a photo."""
-    export_image(options.key, options.id, options.out)
 
 
 if __name__ == "__main__":

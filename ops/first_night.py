@@ -18,14 +18,14 @@ from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.records.models import read_record
 from fruits_airflow.storage.lake import Lake
 
-from dev.demo.__main__ import MODELS, SPARK_PYTHON, base_env, print_failure
+from dev.demo.__main__ import MODELS, SPARK_PYTHON, base_env
 from dev.demo.account import AccountFailed, make_model, upload_model
 from dev.demo.airflow import Airflow
 from dev.demo.airflow_api import AirflowFailed
 from dev.demo.drawing import draw_fruits
 from dev.demo.preflight import CannotStart, free_port, image_files, lock_folder, read_options
 from dev.demo.processes import ProcessEnded, Processes, end_leftovers
-from dev.demo.progress import ConsoleReporter, watch_run
+from dev.demo.progress import ConsoleReporter, print_failures, watch_run
 from ops.environment import pack, upload
 from ops.evidence import collect, write
 from ops.preflight import Preflight, exit_status, print_findings
@@ -125,7 +125,7 @@ def _night(settings: dict[str, str], folder: Path) -> str:
             airflow.trigger(PIPELINE, run_id, {"input_prefix": f"{settings['FRUITS_RAW_PREFIX']}first-night/"})
         reporter.log("run", f"{run_id} on {airflow.url}, user admin, password {airflow.password}")
         if watch_run(airflow, PIPELINE, run_id, reporter) != "success":
-            print_failure(airflow, run_id)
+            print_failures(airflow, PIPELINE, run_id)
     finally:
         processes.stop()
     return run_id

@@ -119,7 +119,9 @@ def publish(run: job_run.Run) -> None:
         registry.delete_others(spark, database, [fitted.pca_id, *([previous] if previous else [])])
     gramian_store.delete_other_models(run, registry.feature_models(spark, database))
     size = tables.size_bytes(spark, database, "pca", counts.features)
-    run.finish(metrics | {"bytes": {"pca": size}, "upkeep": upkeep.maintain(run)})
+    writes = {name: list(schemas.table_columns(name).items()) for name in ("pca", "pca_models", "samples")}
+    lineage = {"reads": ["images", "features"], "writes": writes}
+    run.finish(metrics | {"bytes": {"pca": size}, "upkeep": upkeep.maintain(run)} | lineage)
 
 
 def _read_pca(run: job_run.Run) -> tuple[Pca, float]:

@@ -11,7 +11,7 @@ import argparse
 import sys
 from dataclasses import replace
 
-from fruits.base import objects
+from fruits.base import objects, schemas
 from fruits.job import job_run
 from fruits.lake import tables
 from fruits.pca import drift, gramian_store, principal_components, registry
@@ -78,6 +78,8 @@ def reduce_pca(run: job_run.Run) -> None:
             "pca": {"pca_id": pca.pca_id, "k": pca.k, "explained_variance": explained, "n": images},
             "variance_curve": fresh.variance_curve.tolist(),
             "drift": drift.to_metrics(measured, reason, limits, arguments.variance, pca.n),
+            "reads": ["features", "pca_models"],
+            "writes": {"pca_sums": list(schemas.table_columns("pca_sums").items())},
         }
     )
 

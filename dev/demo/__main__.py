@@ -27,6 +27,7 @@ from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.errors import ResidencyError
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.report.units import weights
+from fruits_airflow.storage.lake import Lake, run_key
 
 from dev import environment
 from dev.demo.account import (
@@ -43,7 +44,7 @@ from dev.demo.airflow_api import AirflowFailed
 from dev.demo.drawing import draw_fruits
 from dev.demo.preflight import CannotStart, DemoOptions, check_space, free_port, lock_folder, read_options
 from dev.demo.processes import ProcessEnded, Processes, end_leftovers
-from dev.demo.progress import ENDED, ConsoleReporter, failed_tasks, watch_run
+from dev.demo.progress import ENDED, ConsoleReporter, print_failures, watch_run
 from dev.demo.summary import summary
 from ops.stack import DeploymentFailed
 
@@ -55,8 +56,7 @@ SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
 NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
 DEPLOYMENT_ID = "demo"
 PREFIX = "images/demo/"  # below raw_prefix: the nodes may read nothing else
-RESULTS = ("run.json", "report.html", "pca.parquet")
-LOG_LINES = 25
+RESULTS = ("run.json", "report.html", "pca.parquet", "lineage.json")
 
 
 class Interrupted(Exception):
@@ -154,9 +154,9 @@ def _run(
     run = _leave_lake(account, stack, model, run_id)
     try:
         if state != "success":
-            print_failure(airflow, run_id)
+            print_failures(airflow, PIPELINE, run_id)
         else:
-            _second_night(airflow, account, stack, conf, reporter)
+            _second_night(airflow, Lake(account.client("s3"), stack["LakeBucket"]), conf, reporter)
     finally:
         _print_results(run, reporter)
     if state != "success":
@@ -203,18 +203,14 @@ def _upload(options: DemoOptions, account: Account, stack: dict[str, str], repor
     reporter.log("photos", f"{count} uploaded to s3://{stack['RawBucket']}/{PREFIX}")
 
 
-def _second_night(
-    airflow: Airflow, account: Account, stack: dict[str, str], conf: Mapping[str, Any], reporter: ConsoleReporter
-) -> None:
+def _second_night(airflow: Airflow, lake: Lake, conf: Mapping[str, Any], reporter: ConsoleReporter) -> None:
     """Run the same photos again, which is skipped without a cluster."""
     run_id = f"again__{datetime.now().astimezone():%Y-%m-%dT%H-%M-%S}"
     begun = reporter.seconds
     airflow.trigger(PIPELINE, run_id, conf)
     while (state := airflow.run_state(PIPELINE, run_id)) not in ENDED:
         time.sleep(0.3)
-    account.download(stack["LakeBucket"], f"runs/{run_id}/", LAKE / "runs" / run_id)
-    path = LAKE / "runs" / run_id / "run.json"
-    outcome = json.loads(path.read_text())["state"] if path.exists() else "no run.json"
+    outcome = (lake.read_json(run_key(run_id, "run.json")) or {}).get("state", "no run.json")
     if (state, outcome) != ("success", "skipped"):
         raise AirflowFailed(f"a second run over the same photos should be skipped, it is {state} ({outcome})")
     reporter.log(
@@ -234,14 +230,6 @@ def _leave_lake(account: Account, stack: dict[str, str], model: dict[str, Any], 
     path = FOLDER / "run.json"
     run: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
     return run
-
-
-def print_failure(airflow: Airflow, run_id: str) -> None:
-    """Print the end of the log of each failed task."""
-    for task in failed_tasks(airflow, PIPELINE, run_id):
-        print(f"\n--- {task['task_id']} failed; the end of its log:", file=sys.stderr)
-        lines = airflow.task_log(PIPELINE, run_id, task["task_id"], task["try_number"])
-        print("\n".join(lines[-LOG_LINES:]), file=sys.stderr, flush=True)
 
 
 def _steps_python(options: DemoOptions) -> Path:

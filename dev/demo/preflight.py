@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import socket
@@ -12,19 +13,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from fruits_airflow.config.errors import ResidencyError
+from fruits_airflow.config.errors import ConfigError, ResidencyError
 from fruits_airflow.config.regions import require_eu_region
-from fruits_airflow.config.settings import ENGINES, MAX_LIMIT
 from fruits_airflow.storage.listing import is_leftover
 
 NEEDED_FREE_BYTES = 2 * 1024**3
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 """Of the formats that loading takes (`fruits.images.decoding`)."""
 RESULTS = Path(__file__).resolve().parents[2] / "build" / "demo"
-DIMS = 1280
-"""Features of a photo, so the most components that there can be."""
 
 
 class CannotStart(Exception):
@@ -48,7 +46,7 @@ class DemoOptions:
     images: Path | None
     weights: Path | None
     region: str
-    conf: Mapping[str, str | int | float]
+    conf: Mapping[str, Any]
     keep: bool
     airflow_port: int
     aws_port: int
@@ -204,41 +202,37 @@ def _weights(value: str) -> Path | None:
     return path
 
 
-def _conf(environ: Mapping[str, str]) -> dict[str, str | int | float]:
-    conf: dict[str, str | int | float] = {}
-    if environ.get("VARIANCE"):
-        variance = _number(environ, "VARIANCE", float, "a share above 0, at most 1, e.g. 0.95")
-        # Written so that "nan" is refused too.
-        if not 0 < variance <= 1:
-            raise CannotStart(f"VARIANCE={variance} is no share: give one above 0, at most 1, e.g. 0.95")
-        conf["variance"] = variance
-    for name, most in (("K", DIMS), ("LIMIT", MAX_LIMIT)):
-        if not environ.get(name):
-            continue
-        count = _number(environ, name, int, "a whole number")
-        if not 1 <= count <= most:
-            raise CannotStart(f"{name}={count} cannot be used: give 1 to {most}")
-        conf[name.lower()] = count
-    engine = environ.get("ENGINE")
-    if engine:
-        if engine not in ENGINES:
-            raise CannotStart(f"ENGINE={engine} is not known: choose {' or '.join(ENGINES)}")
-        conf["engine"] = engine
+def _conf(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the run's parameters that are given, as far as the DAG's form allows them."""
+    # Airflow's SDK is not installed where `image_files` alone is used.
+    from fruits_airflow.config.param_check import check_params
+    from fruits_airflow.config.run_parameters import parameter_schemas
+    from fruits_airflow.config.settings import Settings
+
+    schemas = parameter_schemas(Settings(deployment_id="demo", raw_bucket="raw", lake_bucket="lake"))
+    given = [name for name in ("VARIANCE", "K", "LIMIT", "ENGINE") if environ.get(name)]
+    conf = {name.lower(): from_json(environ[name]) for name in given}
+    for name, value in conf.items():
+        try:
+            check_params({name: value}, None, {name: schemas[name]}, "a run")
+        except ConfigError as error:
+            raise CannotStart(f"{name.upper()}={value} cannot be used: {str(error).partition(': ')[2]}") from None
     return conf
 
 
-def _number(environ: Mapping[str, str], name: str, kind: type[int] | type[float], remedy: str) -> int | float:
+def from_json(text: str) -> Any:
+    """Read 0.9, 12, true and null as JSON does; anything else is the string itself."""
     try:
-        return kind(environ[name])
+        return json.loads(text)
     except ValueError:
-        raise CannotStart(f"{name}={environ[name]} cannot be read: give {remedy}") from None
+        return text
 
 
 def _port(environ: Mapping[str, str], name: str) -> int:
-    port = int(_number(environ, name, int, "a port number")) if environ.get(name) else 0
-    if not 0 <= port <= 65535:
-        raise CannotStart(f"{name}={port} is not a port: give 1024 to 65535, or leave it out for any free one")
-    return port
+    text = environ.get(name) or "0"
+    if not (text.isdecimal() and len(text) <= 5 and int(text) <= 65535):
+        raise CannotStart(f"{name}={text} is not a port: give 1024 to 65535, or leave it out for any free one")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import httpx
 
 from dev.demo.airflow_api import AirflowApi
 
+LOG_LINES = 25
 POLL_SECONDS = 0.7
 ENDED = ("success", "failed")
 UNREPORTED = frozenset({None, "none", "scheduled", "queued", "restarting"})
@@ -57,10 +58,13 @@ def watch_run(airflow: AirflowApi, dag_id: str, run_id: str, reporter: ConsoleRe
         time.sleep(POLL_SECONDS)
 
 
-def failed_tasks(airflow: AirflowApi, dag_id: str, run_id: str) -> list[dict[str, Any]]:
-    """Return the failed task instances, in the order in which they started."""
-    failed = [task for task in airflow.task_instances(dag_id, run_id) if task["state"] == "failed"]
-    return sorted(failed, key=_start)
+def print_failures(airflow: AirflowApi, dag_id: str, run_id: str) -> None:
+    """Print the end of the log of each failed task, in the order in which they started."""
+    for task in sorted(airflow.task_instances(dag_id, run_id), key=_start):
+        if task["state"] == "failed":
+            print(f"\n--- {task['task_id']} failed; the end of its log:", file=sys.stderr)
+            lines = airflow.task_log(dag_id, run_id, task["task_id"], task["try_number"])
+            print("\n".join(lines[-LOG_LINES:]), file=sys.stderr, flush=True)
 
 
 def _start(task: dict[str, Any]) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fruits_airflow.runs.record import blank_record
 from PIL import Image, ImageStat
 
 from dev.demo.drawing import SUBJECTS, draw_jpeg
+from tests.plugins.measured import blank_record
 from tests.plugins.report.pages import DRIFT
 
 PER_LABEL = 8

@@ -184,7 +184,7 @@ def red(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedAirflow]:
     """Every night is red."""
     monkeypatch.setattr(first_night, "Airflow", ScriptedAirflow)
     monkeypatch.setattr(first_night, "watch_run", lambda *_: "failed")
-    monkeypatch.setattr(first_night, "print_failure", lambda *_: sys.stdout.write("the end of its log"))
+    monkeypatch.setattr(first_night, "print_failures", lambda *_: sys.stdout.write("the end of its log"))
     monkeypatch.setattr(ScriptedAirflow, "runs", [])
     return ScriptedAirflow
 

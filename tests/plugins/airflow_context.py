@@ -6,6 +6,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -56,7 +57,7 @@ def context_of(run: RunContext, states: Mapping[str, str] | None = None, **param
     return {
         "ti": TaskInstance(run, states or {}),
         "dag": SimpleNamespace(dag_id=run.identity.dag_id),
-        "dag_run": SimpleNamespace(conf={}),
+        "dag_run": SimpleNamespace(conf={}, start_date=datetime(2026, 1, 1, tzinfo=UTC)),
         "run_id": run.identity.run_id,
         "params": defaults | params,
         "outlet_events": events,

@@ -76,6 +76,11 @@ def _client(service: str, endpoint: str) -> Any:
     return boto3.client(service, region_name=REGION, endpoint_url=endpoint, config=config)
 
 
+def kms_of(_region: str) -> Any:
+    """The KMS client of every region."""
+    return client("kms")
+
+
 def make_roles() -> None:
     """The two roles and the security configuration that RunJobFlow asks for."""
     iam = client("iam")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fruits_airflow.records.models import StageMetrics, parse_metrics
+from fruits_airflow.records.models import RunRecord, StageMetrics, parse_metrics
 from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.storage.lake import run_key
 
@@ -21,6 +21,11 @@ MEASURED: dict[str, dict[str, Any]] = {
     "publish": PUBLISHED,
 }
 """Of the run that the fixture `plan` has planned."""
+
+
+def blank_record(run_id: str, mode: str, region: str) -> dict[str, Any]:
+    """run.json of a run that has done nothing yet."""
+    return RunRecord(run_id=run_id, state="failed", mode=mode, region=region).model_dump()
 
 
 def parsed(stages: dict[str, dict[str, Any]] = MEASURED) -> dict[str, StageMetrics]:

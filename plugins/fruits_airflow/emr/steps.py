@@ -31,26 +31,40 @@ class Step:
     reason: str
     created_at: datetime | None
     started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+    @property
+    def stage(self) -> str:
+        """The stage that its name begins with."""
+        return self.name.partition("/")[0]
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> Step:
         """Parse EMR's description."""
         status = description["Status"]
         failure, change = status.get("FailureDetails", {}), status.get("StateChangeReason", {})
+        timeline = status.get("Timeline", {})
         parts = (failure.get("Reason"), failure.get("Message"), change.get("Message"))
         return cls(
             step_id=description["Id"],
             name=description["Name"],
             state=status["State"],
             reason="; ".join(filter(None, parts)),
-            created_at=status.get("Timeline", {}).get("CreationDateTime"),
-            started_at=status.get("Timeline", {}).get("StartDateTime"),
+            created_at=timeline.get("CreationDateTime"),
+            started_at=timeline.get("StartDateTime"),
+            ended_at=timeline.get("EndDateTime"),
         )
 
 
 def describe_step(client: EMRClient, job_flow_id: str, step_id: str) -> Step:
     """Read a step."""
     return Step.of(client.describe_step(ClusterId=job_flow_id, StepId=step_id)["Step"])
+
+
+def list_steps(client: EMRClient, job_flow_id: str) -> list[Step]:
+    """List the steps of a cluster, the latest first."""
+    pages = client.get_paginator("list_steps").paginate(ClusterId=job_flow_id)
+    return [Step.of(summary) for page in pages for summary in page["Steps"]]
 
 
 @dataclass(frozen=True)
@@ -105,8 +119,7 @@ class StepSubmitter(AnnouncedRequests):
             time.sleep(self.poll_s)
 
     def _named(self, name: str) -> list[Step]:
-        pages = self.client.get_paginator("list_steps").paginate(ClusterId=self.job_flow_id)
-        return [Step.of(summary) for page in pages for summary in page["Steps"] if summary["Name"] == name]
+        return [step for step in list_steps(self.client, self.job_flow_id) if step.name == name]
 
 
 def _usable(steps: Sequence[Step]) -> Step | None:

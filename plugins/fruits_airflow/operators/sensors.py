@@ -20,7 +20,9 @@ from fruits_airflow.emr.clusters import LIVE_STATES, READY_STATES, Cluster, desc
 from fruits_airflow.emr.steps import FAILED_STATES, TERMINAL_STATES, Step, describe_step
 from fruits_airflow.operators import step_failure
 from fruits_airflow.operators.triggers import ClusterReadyTrigger, StepTrigger, settle_seconds
+from fruits_airflow.records.pace import typical_seconds
 from fruits_airflow.runs.failures import record_failure
+from fruits_airflow.runs.forecast import past_runs
 from fruits_airflow.runs.run_context import RunContext
 
 if TYPE_CHECKING:
@@ -31,13 +33,17 @@ _NOT_RETRIED = ("BOOTSTRAP_FAILURE", "VALIDATION_ERROR", "USER_REQUEST")  # anot
 
 
 def _defer(
-    run: RunContext, trigger: type[ClusterReadyTrigger | StepTrigger], deadline: float, **watched: Any
+    run: RunContext, trigger: type[ClusterReadyTrigger | StepTrigger], part: str, deadline: float, **watched: Any
 ) -> NoReturn:
     """Free the worker until the trigger has an event, then continue with the sensor's `execute_complete`."""
+    plan, typical_s = run.run_plan, None
+    if plan:
+        typical_s = typical_seconds(past_runs(run.lake), part, plan.mode, plan.engine, plan.images.new)
     raise TaskDeferred(
         trigger=trigger(
             **watched,
             deadline=deadline,
+            typical_s=typical_s,
             settle_s=settle_seconds(),
             consistency_s=run.settings.list_consistency_s,
             waiter_delay=run.settings.poll_s,
@@ -88,7 +94,7 @@ class ClusterReadySensor(EmrJobFlowSensor):
                 return
             # Counted from its creation, so that a retry does not give a stuck cluster another half hour.
             deadline = cluster.created_at.timestamp() + self.settings.start_timeout_minutes * 60
-            _defer(run, ClusterReadyTrigger, deadline, job_flow_id=cluster.job_flow_id)
+            _defer(run, ClusterReadyTrigger, "cluster_start", deadline, job_flow_id=cluster.job_flow_id)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after the trigger, or fail because it sent no event; record the failure in both cases."""
@@ -233,7 +239,7 @@ class StepSensor(EmrStepSensor):
         deadline = time.time() + self.settings.step_timeout_minutes * 60
         if cluster.deadline:
             deadline = min(deadline, cluster.deadline.timestamp())
-        _defer(run, StepTrigger, deadline, job_flow_id=cluster.job_flow_id, step_id=step.step_id)
+        _defer(run, StepTrigger, self.stage, deadline, job_flow_id=cluster.job_flow_id, step_id=step.step_id)
 
     def _fail_overdue(self, run: RunContext, cluster: Cluster, step: Step) -> NoReturn:
         is_accepted = step_failure.cancel_step(run, cluster.job_flow_id, step.step_id)

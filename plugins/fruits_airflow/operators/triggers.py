@@ -42,6 +42,7 @@ class _DeadlineTrigger(AwsBaseWaiterTrigger):
 
     Args:
         deadline: Seconds since the epoch.
+        typical_s: Seconds that past runs have waited, as far as they tell.
         settle_s: Seconds before the first poll, see `settle_seconds`.
         consistency_s: Seconds for which EMR may answer that it does not know the cluster or step before the wait ends.
         waiter_delay: Seconds between two polls.
@@ -53,6 +54,7 @@ class _DeadlineTrigger(AwsBaseWaiterTrigger):
         self,
         *,
         deadline: float,
+        typical_s: float | None = None,
         settle_s: float,
         consistency_s: float,
         waiter_delay: float,
@@ -65,13 +67,23 @@ class _DeadlineTrigger(AwsBaseWaiterTrigger):
             waiter_max_attempts=waiter_max_attempts,
             **kwargs,
         )
-        self.deadline, self.settle_s, self.consistency_s = deadline, settle_s, consistency_s
-        self.serialized_fields |= {"deadline": deadline, "settle_s": settle_s, "consistency_s": consistency_s}
+        self.deadline, self.typical_s, self.settle_s, self.consistency_s = deadline, typical_s, settle_s, consistency_s
+        self.serialized_fields |= {"deadline": deadline, "typical_s": typical_s}
+        self.serialized_fields |= {"settle_s": settle_s, "consistency_s": consistency_s}
 
     @property
     def ids(self) -> dict[str, Any]:
         """Ids of what is watched, part of every event, since `dag.test()` passes nothing else to the task."""
         return {k: v for k, v in self.serialized_fields.items() if k in ("job_flow_id", "step_id")}
+
+    def log_progress(self, state: str, started_at: datetime | None) -> None:
+        """Log for how long what is watched goes on, and when it will be done if past runs tell."""
+        seconds, past = time.time() - started_at.timestamp() if started_at else 0, ""
+        if self.typical_s:
+            left = f"about {self.typical_s - seconds:.0f} s are left" if seconds < self.typical_s else "it takes longer"
+            past = f"; past runs took some {self.typical_s:.0f} s, so {left}"
+        limit = datetime.fromtimestamp(int(self.deadline), UTC)
+        self.log.info("%s is %s for %.0f s%s; given up at %s", list(self.ids.values())[-1], state, seconds, past, limit)
 
     def hook(self) -> EmrHook:
         """Return a hook that retries as the tasks' do; it reads the connection from Airflow, and so blocks."""
@@ -130,9 +142,7 @@ class StepTrigger(_DeadlineTrigger, EmrStepSensorTrigger):
     async def poll(self, client: Any, count: int) -> dict[str, Any] | None:
         """Return the end of the step, or of its cluster."""
         step = Step.of((await client.describe_step(**self.waiter_args))["Step"])
-        seconds = time.time() - step.started_at.timestamp() if step.started_at else 0
-        limit = datetime.fromtimestamp(self.deadline, UTC)
-        self.log.info("Step %s is %s for %.0f s; cancelled at %s", step.step_id, step.state, seconds, limit)
+        self.log_progress(step.state, step.started_at)
         if step.state in TERMINAL_STATES:
             return {"status": "ended", "state": step.state, "reason": step.reason}
         if count % _CLUSTER_EVERY == _CLUSTER_EVERY - 1:
@@ -162,7 +172,7 @@ class ClusterReadyTrigger(_DeadlineTrigger, EmrCreateJobFlowTrigger):
     async def poll(self, client: Any, count: int) -> dict[str, Any] | None:  # noqa: ARG002 - the loop's signature
         """Return the cluster's readiness, or its end."""
         status = await _cluster_status(client, self.waiter_args["ClusterId"])
-        self.log.info("Cluster %s is %s", self.waiter_args["ClusterId"], status["State"])
+        self.log_progress(status["State"], status["Timeline"]["CreationDateTime"])
         if status["State"] in READY_STATES:
             return {"status": "ready", "state": status["State"]}
         if status["State"] in (*ENDED_STATES, "TERMINATING"):

@@ -37,17 +37,13 @@ class RecordError(FruitsError):
     """A record of a run is too large, is not JSON, or does not follow its schema."""
 
 
-def _clip_reason(reason: object) -> object:
-    """Shorten the reason: a long cause must not prevent run.json from being written."""
-    return reason[:MAX_REASON] if isinstance(reason, str) else reason
-
-
 Count = Annotated[int, Field(ge=0, le=10**15)]
 Number = Annotated[float, Field(ge=-1e12, le=1e12)]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 Share = Annotated[float, Field(ge=-0.01, le=1.01)]  # sums of shares exceed 1 by rounding
 Name = Annotated[str, Field(max_length=500)]
 Text = Annotated[str, Field(max_length=MAX_REASON)]
+SqlName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_<>]{1,63}$")]  # of a table, a column or a type
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -193,6 +189,8 @@ class StageMetrics(_Model):
         seconds: The job itself, without the start of Spark.
         variance_curve: The cumulative share of the variance by number of components.
         published: Whether `publish` published; None from the other stages.
+        reads: The tables whose rows became rows of others.
+        writes: The tables that it wrote: of each column its name, its type, and whether it is required.
         sha256: The digest of the file, which the reader sets.
     """
 
@@ -209,6 +207,8 @@ class StageMetrics(_Model):
     drift: Drift = Drift()
     published: bool | None = None
     quality: Quality = Quality()
+    reads: Annotated[list[SqlName], Field(max_length=20)] = []
+    writes: Annotated[dict[SqlName, list[tuple[SqlName, tuple[SqlName, bool]]]], Field(max_length=20)] = {}
     sha256: str = Field(default="", exclude=True)
 
     def parts(self, *names: str) -> dict[str, Any]:
@@ -229,7 +229,8 @@ class RunRecord(_Model):
 
     run_id: Name = ""
     state: State
-    reason: Annotated[Text, BeforeValidator(_clip_reason)] = ""
+    # A long cause must not prevent run.json from being written.
+    reason: Annotated[Text, BeforeValidator(lambda text: text[:MAX_REASON] if isinstance(text, str) else text)] = ""
     mode: Name = ""
     region: Name | None = None
     simulated: bool = False

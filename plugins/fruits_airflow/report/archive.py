@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from botocore.exceptions import ClientError
 from cachetools import LRUCache
+from pydantic import TypeAdapter, ValidationError
 
 from fruits_airflow.config.errors import FruitsError
 from fruits_airflow.emr.stage_steps import STAGES
@@ -41,6 +41,7 @@ MAX_BYTES = {SAMPLE: MAX_SAMPLE_BYTES, REPORT: 10_000_000}
 MAX_REQUESTS = 16  # at the same time
 # What Airflow lets a run be called ([scheduler] allowed_run_id_pattern), so no slash, space or `<`.
 RUN_ID = re.compile(r"[A-Za-z0-9_.~:+-]{1,250}")
+_OBJECT = TypeAdapter(dict[str, Any])
 _UNMODIFIED_CODES = frozenset({"304", "NotModified"})
 _T = TypeVar("_T")
 
@@ -211,9 +212,6 @@ def _parse_evidence(content: bytes) -> Mapping[str, Any]:
         RecordError: It is no JSON object.
     """
     try:
-        evidence = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{EVIDENCE} is no JSON: {error}") from error
-    if not isinstance(evidence, dict):
-        raise RecordError(f"{EVIDENCE} holds a {type(evidence).__name__} where an object is meant")
-    return evidence
+        return _OBJECT.validate_json(content)
+    except ValidationError as error:
+        raise RecordError(f"{EVIDENCE} is no JSON object: {error.errors()[0]['msg']}") from error

@@ -10,6 +10,7 @@ from fruits_airflow.emr.clusters import ENDED_STATES
 from fruits_airflow.emr.stage_steps import STAGES
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.units import count, number
+from fruits_airflow.report.units import seconds as duration
 
 NAMES = {
     "cluster_start": "Start cluster",
@@ -101,6 +102,8 @@ def _states(facts: Facts) -> dict[str, StageState]:
 
 def _work(stage: str, facts: Facts) -> Iterator[str]:
     seconds = number(facts.stage(stage).get("seconds"))
+    if (left := facts.number("left", stage)) is not None:
+        yield f"about {duration(left)} left" if left else "takes longer than past runs"
     if stage == "cluster_start":
         yield from filter(None, [facts.text("cluster", "release")])
     elif stage == "load_images":

@@ -11,7 +11,7 @@ from fruits_airflow.storage.run_notes import LAST_FAILURE, Journal
 def clear_earlier_attempt(lake: Lake, run_id: str) -> None:
     """Remove the results of a cleared attempt of this run."""
     Journal(lake, run_key(run_id)).forget(LAST_FAILURE)
-    for name in ("run.json", "report.html", *map(stage_file, STAGES)):
+    for name in ("run.json", "report.html", "lineage.json", *map(stage_file, STAGES)):
         lake.remove(run_key(run_id, name))
 
 

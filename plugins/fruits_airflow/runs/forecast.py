@@ -19,6 +19,7 @@ from fruits_airflow.cost.estimate import Forecast, Speed, Workload, forecast, wo
 from fruits_airflow.cost.prices import load_prices
 from fruits_airflow.emr.cluster_body import Profile, load_profile
 from fruits_airflow.records.models import RecordError, RunRecord, date_of, read_record
+from fruits_airflow.records.pace import MIN_IMAGES
 from fruits_airflow.storage.lake import Lake
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,6 @@ log = logging.getLogger(__name__)
 RUNS_LOOKED_AT = 30
 RUNS_LEARNED_FROM = 10
 CLOCK_SKEW = timedelta(hours=1)
-MIN_IMAGES = 10_000  # in a smaller run the start of Spark is most of the seconds
 
 
 def forecast_run(

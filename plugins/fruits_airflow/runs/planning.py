@@ -31,7 +31,7 @@ from fruits_airflow.runs.publication import (
     settings_digest,
 )
 from fruits_airflow.runs.removals import require_plausible_removals
-from fruits_airflow.runs.residency import EVIDENCE, survey, unknown_key
+from fruits_airflow.runs.residency import EVIDENCE, survey
 from fruits_airflow.storage import bucket_listing, listing
 from fruits_airflow.storage.lake import MISSING, Lake, error_code, run_key
 
@@ -70,8 +70,8 @@ def make_plan(
     parameters: RunParameters,
     run_id: str,
     client: S3Client,
+    kms_of: Callable[[str], Any],
     claim: Callable[[], None] = lambda: None,
-    describe_key: Callable[[str, str], str] = unknown_key,
 ) -> RunPlan:
     """Check and forecast a run, write its listing, and mark its database as worked on.
 
@@ -80,8 +80,8 @@ def make_plan(
         parameters: What the run does.
         run_id: The run.
         client: S3 client.
+        kms_of: Returns the KMS client of a region.
         claim: Takes the database's lock; called before the first look at what another writer may change.
-        describe_key: Returns the ARN of a KMS key by region and id.
 
     Raises:
         ConfigError: A bucket or the model is missing, or a value is wrong.
@@ -94,7 +94,7 @@ def make_plan(
     """
     lake, now = Lake(client, settings.lake_bucket), datetime.now(UTC)
     _require_readable_input(settings, parameters, client)
-    evidence = survey(settings, parameters.region, client, describe_key)
+    evidence = survey(settings, parameters.region, client, kms_of)
     lake_region: str = evidence["buckets"]["lake_bucket"]["region"]
     for role in ("service_role", "instance_profile"):
         if getattr(settings, role) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
@@ -21,7 +22,7 @@ from fruits_airflow.runs.attempts import clear_earlier_attempt
 from fruits_airflow.runs.failures import fail_without_retry, record_failure
 from fruits_airflow.runs.planning import make_plan
 from fruits_airflow.runs.publication import Settled, change_state
-from fruits_airflow.runs.residency import bucket_region, key_describer
+from fruits_airflow.runs.residency import bucket_region
 from fruits_airflow.runs.run_context import UPLOAD_TASK, RunContext, open_lake
 from fruits_airflow.storage.lake import Lake, run_key
 
@@ -55,8 +56,7 @@ def plan_run(settings: Settings, context: Context) -> dict[str, Any]:
         parameters = resolve_parameters(settings, context["params"], conf, parameter_schemas(settings))
         clear_earlier_attempt(lake, run_id)
         CALLED.keep(lake, run_key(run_id))
-        describe_key = key_describer(lambda region: kms_client(settings, region))
-        return make_plan(settings, parameters, run_id, lake.client, claim, describe_key).to_xcom()
+        return make_plan(settings, parameters, run_id, lake.client, partial(kms_client, settings), claim).to_xcom()
     except NothingToDo as reason:
         settled = Settled.now(run_id, "skipped", str(reason))
         change_state(lake, parameters.database, lambda state: replace(state, settled=settled))

@@ -14,6 +14,7 @@ from fruits_airflow.config.errors import FruitsError
 from fruits_airflow.emr.announced_requests import CREATED_ID
 from fruits_airflow.emr.clusters import CLUSTER_NOTE, Cluster
 from fruits_airflow.emr.stage_steps import STAGES
+from fruits_airflow.emr.steps import list_steps
 from fruits_airflow.records.models import RunRecord, StageMetrics
 from fruits_airflow.records.sample import MAX_SAMPLE_BYTES, SAMPLE, SampleError, decode_sample
 from fruits_airflow.runs.plan import RunPlan
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
     from mypy_boto3_emr import EMRClient
 
 log = logging.getLogger(__name__)
-
-
-def blank_record(run_id: str, mode: str, region: str) -> dict[str, Any]:
-    """Return the record of a run that has done nothing yet, as JSON."""
-    return RunRecord(run_id=run_id, state="failed", mode=mode, region=region).model_dump()
 
 
 def read_sample(lake: Lake, run_id: str, problems: list[str]) -> pa.Table | None:
@@ -63,7 +59,8 @@ def assemble_record(
     Raises:
         ClientError, BotoCoreError: EMR does not describe the clusters, and `whole` is set.
     """
-    record = blank_record(run.identity.run_id, mode, run.region) | {"simulated": is_simulated(run.client)}
+    of_run: dict[str, Any] = {"run_id": run.identity.run_id, "mode": mode, "region": run.region}
+    record = RunRecord(**of_run, state="failed", simulated=is_simulated(run.client)).model_dump()
     plan = run.run_plan
     if plan:
         _add_plan(record, plan)
@@ -135,16 +132,12 @@ def _add_cluster(record: dict[str, Any], client: EMRClient, clusters: Sequence[C
     timeline = last.description["Status"]["Timeline"]
     ends = []
     for cluster in clusters:
-        for page in client.get_paginator("list_steps").paginate(ClusterId=cluster.job_flow_id):
-            for step in page["Steps"]:
-                times = step["Status"].get("Timeline", {})
-                start, end = times.get("StartDateTime"), times.get("EndDateTime")
-                stage = step["Name"].split("/")[0]
-                if stage in STAGES and start and end:
-                    ends.append(end)
-                    if step["Status"]["State"] == "COMPLETED":
-                        # With the start of Spark, unlike the job's own count.
-                        record["seconds"][stage] = _seconds_between(start, end)
+        for step in list_steps(client, cluster.job_flow_id):
+            if step.stage in STAGES and step.started_at and step.ended_at:
+                ends.append(step.ended_at)
+                if step.state == "COMPLETED":
+                    # With the start of Spark, unlike the job's own count.
+                    record["seconds"][step.stage] = _seconds_between(step.started_at, step.ended_at)
     if ready := timeline.get("ReadyDateTime"):
         record["seconds"]["cluster_start"] = _seconds_between(last.created_at, ready)
     if ends and (ended := timeline.get("EndDateTime")):

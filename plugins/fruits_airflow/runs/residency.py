@@ -52,16 +52,14 @@ def bucket_region(client: S3Client, setting: str, bucket: str) -> str:
     return require_eu_region(region, f"{setting} {bucket!r} lies in a region that")
 
 
-def survey(
-    settings: Settings, cluster_region: str, client: S3Client, describe_key: Callable[[str, str], str]
-) -> dict[str, Any]:
+def survey(settings: Settings, cluster_region: str, client: S3Client, kms_of: Callable[[str], Any]) -> dict[str, Any]:
     """Locate buckets, keys, catalog and cluster of a run.
 
     Args:
         settings: Settings of this deployment.
         cluster_region: The region of the cluster.
         client: S3 client.
-        describe_key: Returns the ARN of a KMS key by region and id.
+        kms_of: Returns the KMS client of a region.
 
     Returns:
         The first half of residency.json.
@@ -79,7 +77,7 @@ def survey(
         buckets[setting] = {
             "name": name,
             "region": region,
-            "encryption": _encryption(client, setting, name, region, describe_key),
+            "encryption": _encryption(client, setting, name, region, kms_of),
             "policy_sha256": _policy_digest(client, setting, name),
             "public_access": "blocked",
         }
@@ -152,26 +150,8 @@ def complete(lake: Lake, run_id: str, clusters: Sequence[Cluster]) -> None:
             place_of(endpoint["host"])
 
 
-def unknown_key(region: str, key_id: str) -> str:
-    """Refuse to locate a key: `describe_key` of `survey` without a client of KMS.
-
-    Raises:
-        ResidencyError: Always.
-    """
-    raise ResidencyError(f"key {key_id!r} in {region}: KMS was not asked where it is")
-
-
-def key_describer(client_of: Callable[[str], Any]) -> Callable[[str, str], str]:
-    """Build `describe_key` of `survey` from a function that returns the KMS client of a region."""
-
-    def describe(region: str, key_id: str) -> str:
-        return str(client_of(region).describe_key(KeyId=key_id)["KeyMetadata"]["Arn"])
-
-    return describe
-
-
 def _encryption(
-    client: S3Client, setting: str, bucket: str, region: str, describe_key: Callable[[str, str], str]
+    client: S3Client, setting: str, bucket: str, region: str, kms_of: Callable[[str], Any]
 ) -> dict[str, Any]:
     subject, absent = (f"{setting}: the encryption of {bucket!r}", "ServerSideEncryptionConfigurationNotFoundError")
     answer = _read(client.get_bucket_encryption, bucket, subject, absent)
@@ -181,7 +161,7 @@ def _encryption(
     if not str(default.get("SSEAlgorithm", "")).startswith("aws:kms") or not key:
         # The keys of S3, and the default key of KMS for S3, are in the region of the bucket.
         return {"algorithm": default.get("SSEAlgorithm", "AES256"), "key": "AWS's own", "region": region}
-    arn = _arn_of(describe_key, setting, region, key)
+    arn = _arn_of(kms_of, setting, region, key)
     key_region = require_eu_region(_region_of_arn(arn), f"{setting}: the key {arn!r} in a region that")
     return {"algorithm": default["SSEAlgorithm"], "key": arn, "region": key_region}
 
@@ -191,13 +171,13 @@ def _region_of_arn(arn: str) -> str:
     return parts[3] if len(parts) > 5 else ""
 
 
-def _arn_of(describe_key: Callable[[str, str], str], setting: str, region: str, key: str) -> str:
+def _arn_of(kms_of: Callable[[str], Any], setting: str, region: str, key: str) -> str:
     if key.startswith("arn:"):
         return key
     try:
-        return describe_key(region, key)
-    except (ClientError, ResidencyError) as error:
-        if isinstance(error, ClientError) and error_code(error) not in _NO_SUCH_KEY:
+        return str(kms_of(region).describe_key(KeyId=key)["KeyMetadata"]["Arn"])
+    except ClientError as error:
+        if error_code(error) not in _NO_SUCH_KEY:
             raise
         raise ResidencyError(
             f"{setting}: where the key {key!r} is cannot be read: {error}; name its ARN in the bucket's encryption"

@@ -146,6 +146,7 @@ def _judge(settings: Settings, context: Context, attempt: Attempt) -> None:
             lock.release(lock_held)
     if facts.stopped and not attempt.undone:
         log.info("%s: %s", facts.stopped.state, facts.stopped.reason)
+        _emit_lineage(run, context, facts.stopped.state, {})
         if facts.stopped.state == "refused":
             notify(settings, Notice.of_refusal(run.identity, facts.stopped.reason))
             raise AirflowFailException(f"refused: {facts.stopped.reason}")
@@ -162,12 +163,22 @@ def _judge(settings: Settings, context: Context, attempt: Attempt) -> None:
         # Here and not in a callback of the DAG: that would run in the dag-processor, once, if it is up.
         task = failed_task(facts.states)
         notify(settings, Notice(facts.anchor, run.identity, record.reason, record.cost.estimate_eur, task))
+    _emit_lineage(run, context, record.state, facts.stages)
     if facts.lost_sight:
         raise facts.lost_sight
     if problems:
         raise AirflowFailException(f"the run did not do its work: {record.reason}")
     log.info("succeeded: %s", record.pca)
     announce(settings, context, lock.database, record)
+
+
+def _emit_lineage(run: RunContext, context: Context, state: str, stages: Mapping[str, StageMetrics]) -> None:
+    try:
+        from fruits_airflow.runs import lineage
+
+        lineage.emit(run, context["dag_run"].start_date, state, stages)
+    except Exception:
+        log.warning("The run's lineage is not complete, which does not decide how a run ended", exc_info=True)
 
 
 def _read_facts(run: RunContext, states: Mapping[str, str | None], attempt: Attempt) -> Facts:

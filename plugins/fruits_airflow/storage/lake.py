@@ -44,14 +44,6 @@ class StoredObject(NamedTuple):
     size_bytes: int
 
 
-def _is_cut(error: BaseException) -> bool:
-    return isinstance(error, IncompleteReadError | ResponseStreamingError)
-
-
-def _is_conflict(error: BaseException) -> bool:
-    return isinstance(error, ClientError) and error_code(error) in _CONFLICTS
-
-
 def _retried(is_transient: Callable[[BaseException], bool]) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     pause, warn = wait_random_exponential(max=8.0), before_sleep_log(log, logging.WARNING)
     rule = retry_if_exception(is_transient)
@@ -101,7 +93,8 @@ class Lake:
                 return None
             raise
 
-    @_retried(_is_cut)  # botocore retries only until it has the headers
+    # A reply that is cut: botocore retries only until it has the headers.
+    @_retried(lambda error: isinstance(error, IncompleteReadError | ResponseStreamingError))
     def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, str]:
         reply = self.client.get_object(Bucket=self.bucket, Key=key)
         if max_bytes is not None and reply["ContentLength"] > max_bytes:
@@ -140,7 +133,8 @@ class Lake:
         """Delete the version with this ETag; return False if it is not the current version."""
         return self._is_accepted(self.client.delete_object, _OVERTAKEN | MISSING, Key=key, IfMatch=etag)
 
-    @_retried(_is_conflict)  # S3 has decided nothing: "retry the upload"
+    # A conflict: S3 has decided nothing, and says "retry the upload".
+    @_retried(lambda error: isinstance(error, ClientError) and error_code(error) in _CONFLICTS)
     def _is_accepted(self, call: Callable[..., Any], refusals: Set[str], **request: Any) -> bool:
         """Send a conditional request; return False if S3 refuses its condition."""
         try:

@@ -70,12 +70,6 @@ def test_the_located_picture_gives_latitude_and_longitude_as_a_phone_does() -> N
     assert len(gps[ExifTags.GPS.GPSLongitude]) == 3
 
 
-def test_a_negative_number_is_refused_before_anything_is_made(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="per_label is -1"):
-        draw_fruits(tmp_path / "none", per_label=-1)
-    assert not (tmp_path / "none").exists()
-
-
 def test_none_asked_for_makes_only_the_folders(tmp_path: Path) -> None:
     assert draw_fruits(tmp_path, per_label=0) == 0
     assert contents(tmp_path) == {}

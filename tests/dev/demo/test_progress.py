@@ -3,7 +3,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from dev.demo.progress import failed_tasks, watch_run
+from dev.demo.progress import print_failures, watch_run
 
 DONE = {"task_id": "plan", "state": "success", "start_date": "1", "duration": 1.25, "try_number": 1}
 AGAIN = {"task_id": "report", "state": "failed", "start_date": "3", "duration": 2.0, "try_number": 2}
@@ -42,6 +42,15 @@ def test_each_change_of_a_task_is_reported_once_in_the_order_of_their_starts():
     assert run.lines == [("plan", "success  1.2 s"), ("wait", "deferred"), ("report", "failed  2.0 s  attempt 2")]
 
 
-def test_failed_tasks_come_in_the_order_in_which_they_started():
+def test_the_logs_of_failed_tasks_come_in_the_order_in_which_they_started(capsys):
     first = AGAIN | {"task_id": "add", "start_date": "0"}
-    assert [task["task_id"] for task in failed_tasks(Scripted([AGAIN, DONE, first]), "dag", "run")] == ["add", "report"]
+    run = Scripted([AGAIN, DONE, first])
+    run.task_log = lambda _dag, _run, task_id, attempt: [f"{task_id} attempt {attempt} line {n}" for n in range(30)]
+    print_failures(run, "dag", "run")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if line.startswith("---")] == [
+        "--- add failed; the end of its log:",
+        "--- report failed; the end of its log:",
+    ]
+    assert lines[2] == "add attempt 2 line 5"
+    assert lines[-1] == "report attempt 2 line 29"

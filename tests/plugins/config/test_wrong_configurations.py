@@ -170,7 +170,7 @@ def plan(environment: dict[str, str], wrong: Wrong, folder: Path, calls: list[st
     parameters = resolve_parameters(settings, params, wrong.conf, schemas)
     client = boto3.client("s3", region_name=settings.region)
     client.meta.events.register("before-call", lambda model, **_: calls.append(model.name))
-    return make_plan(settings, parameters, "r1", client)
+    return make_plan(settings, parameters, "r1", client, kms_of=laptop.kms_of)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -34,7 +34,6 @@ from fruits_airflow.erasure.request import (
 )
 from fruits_airflow.records.digests import digest_files
 from fruits_airflow.report import render
-from fruits_airflow.runs.record import blank_record
 from fruits_airflow.storage.lake import Lake, erasure_key, run_key
 from fruits_airflow.storage.object_versions import (
     abort_uploads,
@@ -47,6 +46,7 @@ from PIL import Image
 
 from tests.plugins import laptop
 from tests.plugins.doubles import Double
+from tests.plugins.measured import blank_record
 from tests.plugins.searching import find_everywhere
 
 
@@ -379,6 +379,7 @@ def test_a_key_in_every_spelling_goes_from_everything_that_is_written(place: Pla
     lake.write(run_key(RUN, "report.html"), render(record, {}, None).encode(), "text/html")
     lake.write(run_key(RUN, "extra.parquet"), parquet(label=["theirs", ascii(key)], n=[1, 2]))
     lake.write(run_key(RUN, "core.bin"), b"\0\1" + ascii(key).encode())
+    lake.write(run_key(RUN, "lineage.json"), json.dumps([{"inputs": lines}]).encode())
     needles = {"key": key, "composed": unicodedata.normalize("NFC", key)}
     buckets = [place.raw, lake.bucket]
     before = find_everywhere(place.s3, buckets, needles)["key"]
@@ -392,6 +393,7 @@ def test_a_key_in_every_spelling_goes_from_everything_that_is_written(place: Pla
     assert text.count("INFO nothing\n") == 100_000
     assert text.count(ERASED) == len(lines) == text.count(f": denied, and {OTHER}")
     assert (lake.read_json("state/fruits.json") or {})["note"], "it is JSON still"
+    assert json.loads(lake.read(run_key(RUN, "lineage.json")) or b"[]"), "so is this"
     table = pq.read_table(io.BytesIO(lake.read(run_key(RUN, "extra.parquet")) or b""))
     assert table.to_pylist() == [{"label": "theirs", "n": 1}]
     assert lake.read(run_key(RUN, "core.bin")) is None, "what is no text cannot be mended"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from fruits_airflow.operators.step_failure import cancel_step, fail_step, show_c
 from fruits_airflow.operators.triggers import ClusterReadyTrigger, StepTrigger
 from fruits_airflow.runs import run_context
 from fruits_airflow.runs.run_context import RunContext
+from fruits_airflow.storage.lake import run_key
 from fruits_airflow.storage.run_notes import Journal
 
 from tests.local_aws.server import until
@@ -692,3 +694,56 @@ def test_terminating_ends_a_cluster_whose_id_no_task_returned(run: RunContext) -
     orphan = run.client.run_job_flow(**run.body())["JobFlowId"]
     TerminateClusterOperator(task_id="end", settings=run.settings).execute(context_of(run))
     assert clusters.describe_cluster(run.client, orphan).state == "TERMINATED"
+
+
+# how far, and how long
+
+
+def past_run(run: RunContext, run_id: str) -> None:
+    """Leave the record of a good run like this one, whose cluster started in 60 s and which featurized in 300 s."""
+    plan = run.run_plan
+    assert plan is not None
+    record = {
+        **{"run_id": run_id, "state": "succeeded", "mode": plan.mode, "images": {"new": plan.images.new}},
+        **{"features": {"engine": plan.engine}, "seconds": {"cluster_start": 60, "featurize": 300}},
+    }
+    run.lake.write_json(run_key(run_id, "run.json"), record)
+
+
+def test_a_wait_knows_what_past_runs_took(run: RunContext, does: Callable[[str], None]) -> None:
+    past_run(run, "scheduled__2025-12-01T02:00:00+00:00")
+    context, _ = begin(run, does, "sleep 30")
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(run).execute(context)
+    assert deferred.value.trigger.typical_s == 300
+    assert deferred.value.trigger.serialize()[1]["typical_s"] == 300
+
+
+def test_the_first_run_waits_without_an_estimate(run: RunContext, does: Callable[[str], None]) -> None:
+    context, _ = begin(run, does, "sleep 30")
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(run).execute(context)
+    assert deferred.value.trigger.typical_s is None
+
+
+@pytest.mark.parametrize(
+    ("typical_s", "words"),
+    [
+        (None, r"s-1 is RUNNING for 10\d s; given up at 2100-01-01"),
+        (300.0, r"RUNNING for 10\d s; past runs took some 300 s, so about 1\d\d s are left; given up at"),
+        (60.0, r"RUNNING for 10\d s; past runs took some 60 s, so it takes longer; given up at"),
+    ],
+)
+def test_each_look_says_how_long_the_step_goes_on_and_when_it_will_be_done(
+    typical_s: float | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    trigger = StepTrigger(
+        **{"job_flow_id": "j-1", "step_id": "s-1", "deadline": datetime(2100, 1, 1, tzinfo=UTC).timestamp()},
+        **{"typical_s": typical_s, "settle_s": 0, "consistency_s": 0, "waiter_delay": 1},
+    )
+    monkeypatch.setattr(StepTrigger, "log", Double(trigger.log, info=lambda text, *values: lines.append(text % values)))
+    trigger.log_progress("RUNNING", datetime.now(UTC) - timedelta(seconds=105))
+    assert re.search(words, lines[0]), lines
+    trigger.log_progress("PENDING", None)
+    assert "s-1 is PENDING for 0 s" in lines[1]

@@ -81,6 +81,10 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "many checks": {"quality": {"checks": {str(n): {"ok": True} for n in range(10_000)}}},
     "many endpoints": {"endpoints": [dict.fromkeys(("client", "service", "host", "region"), "x")] * 1_000},
     "a check without outcome": {"quality": {"checks": {"reject_rate": {}}}},
+    "a table of another name": {"reads": ["images/Apple/somebody.jpg"]},
+    "a column of another name": {"writes": {"images": [["who; where", ["STRING", True]]]}},
+    "a type that is none": {"writes": {"images": [["image_id", ["see https://example.org", True]]]}},
+    "many tables": {"writes": {f"t{n}": [] for n in range(1_000)}},
     "more than a megabyte": {"ignored": "x" * MAX_RECORD_BYTES},
 }
 

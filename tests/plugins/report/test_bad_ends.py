@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from fruits_airflow.report import render
 from fruits_airflow.report.page import Navigation
-from fruits_airflow.runs.record import blank_record
 
+from tests.plugins.measured import blank_record
 from tests.plugins.report.pages import Page, swapped
 
 
@@ -56,14 +56,17 @@ def test_a_run_that_goes_on_shows_its_plan_its_tasks_and_the_time_left(stages: d
         "state": "running",
         "tasks": tasks,
         "images": {"seen": 60, "new": 60},
-        "seconds": {"total": 41.0, "left": 38.0},
+        "seconds": {"total": 41.0, "load_images": 12.0},
+        "left": {"total": 38.0, "load_images": 5.0},
         "cluster": {"id": "j-1"},
     }
     page = Page(render(live, {}, None, navigation=NAVIGATION))
     assert "60 seen" in swapped(page.text)
     assert "Time so far 41 s Left, as the last good runs took some 38 s" in page.text
     assert "Start cluster done" in page.text
-    assert "Load images going on" in page.text
+    assert "Load images going on 12 s about 5.0 s left" in page.text
+    late = live | {"left": {"total": 0.0, "load_images": 0.0}}
+    assert "Load images going on 12 s takes longer than past runs" in Page(render(late, {}, None)).text
     assert "until then it costs money" not in page.text
     planning = Page(render(live | {"tasks": {"plan": "running"}, "cluster": {}}, {}, None, navigation=NAVIGATION))
     assert "Start cluster not yet" in planning.text

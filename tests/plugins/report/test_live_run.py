@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from fruits_airflow.records.models import RunRecord, StageSeconds
+from fruits_airflow.records.models import FeatureFacts, RunRecord, StageSeconds
 from fruits_airflow.report import live_run
 from fruits_airflow.report.archive import RunArchive, StoredRun
 
@@ -32,7 +32,9 @@ class Session:
         self.tasks, self.xcoms = tasks, xcoms
 
     def execute(self, _query: Any) -> Any:
-        return SimpleNamespace(tuples=lambda: SimpleNamespace(all=lambda: list(self.tasks.items())))
+        began_at = datetime.now(UTC) - timedelta(seconds=10)
+        rows = [(task, state, began_at if state else None) for task, state in self.tasks.items()]
+        return SimpleNamespace(tuples=lambda: SimpleNamespace(all=lambda: rows))
 
     def scalars(self, _query: Any) -> Any:
         return [SimpleNamespace(task_id=task, value=value) for task, value in self.xcoms.items()]
@@ -46,8 +48,8 @@ class Archive(RunArchive):
         return [str(total) for total in self.totals]
 
     def records(self, run_ids: Any) -> list[StoredRun]:
-        record = RunRecord(state="succeeded", mode="demo")
-        seconds = [StageSeconds(total=float(run_id)) for run_id in run_ids]
+        record = RunRecord(state="succeeded", mode="demo", features=FeatureFacts(engine="litert"))
+        seconds = [StageSeconds(total=float(run_id), featurize=float(run_id) / 10) for run_id in run_ids]
         good = [StoredRun("r", record.model_copy(update={"seconds": each}), has_record=True) for each in seconds]
         nightly = StoredRun("n", RunRecord(state="succeeded", mode="nightly"), has_record=True)
         return [*good, nightly, StoredRun("f", RunRecord(state="failed", mode="demo"), has_record=True)]
@@ -75,15 +77,24 @@ def test_a_planned_run_has_its_plan_its_tasks_and_the_time_left(database: Any) -
     assert record["cluster"] == {"id": "j-1"}
     assert record["cost"] == {"forecast_eur": 0.1, "ceiling_eur": 5.0}
     assert record["seconds"]["total"] >= 60
-    assert record["seconds"]["left"] == pytest.approx(110_000 - record["seconds"]["total"]), (
+    assert record["left"] == {"total": pytest.approx(110_000 - record["seconds"]["total"])}, (
         "by the median of good runs"
     )
 
 
+def test_the_stage_that_goes_on_has_its_seconds_so_far_and_left(database: Any) -> None:
+    tasks = {"load_images.add": "success", "load_images.wait": "success", "featurize.add": "success"}
+    database(tasks | {"featurize.wait": "deferred", "publish.add": None}, {"plan": PLAN})
+    record = live_run.read_live(Archive(1000.0), "fruits_pipeline", "r")
+    assert set(record["seconds"]) == set(record["left"]) == {"total", "featurize"}
+    assert record["seconds"]["featurize"] >= 10
+    assert record["left"]["featurize"] == pytest.approx(100 - record["seconds"]["featurize"])
+
+
 def test_a_run_that_took_longer_than_the_others_has_no_seconds_left_and_a_first_run_none_known(database: Any) -> None:
     database({"plan": "success"}, {"plan": PLAN})
-    assert live_run.read_live(Archive(30.0), "fruits_pipeline", "r")["seconds"]["left"] == 0
-    assert live_run.read_live(Archive(), "fruits_pipeline", "r")["seconds"]["left"] is None
+    assert live_run.read_live(Archive(30.0), "fruits_pipeline", "r")["left"] == {"total": 0}
+    assert live_run.read_live(Archive(), "fruits_pipeline", "r")["left"] == {}
 
 
 @pytest.mark.parametrize("plan", [None, "text", {"version": 0}])

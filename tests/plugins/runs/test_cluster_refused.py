@@ -26,7 +26,9 @@ def test_plan_refuses_before_anything_is_written(account: Settings) -> None:
     params = {name: schema["default"] for name, schema in schemas.items()}
     before = keys(account.lake_bucket)
     with pytest.raises(ClusterRefused, match="SecurityConfiguration is not set"):
-        make_plan(settings, resolve_parameters(settings, params, {}, schemas), "r1", laptop.client("s3"))
+        make_plan(
+            settings, resolve_parameters(settings, params, {}, schemas), "r1", laptop.client("s3"), kms_of=laptop.kms_of
+        )
     assert keys(account.lake_bucket) == before
 
 

@@ -23,10 +23,11 @@ from fruits_airflow.runs.forecast import (
     profile_speed,
     speed_of,
 )
-from fruits_airflow.runs.record import _add_cost, blank_record
+from fruits_airflow.runs.record import _add_cost
 from fruits_airflow.storage.lake import Lake, run_key
 
 from tests.plugins import laptop
+from tests.plugins.measured import blank_record
 
 
 def record(rate: float = 10.0, images: int = 48_000, **changed: Any) -> RunRecord:

@@ -52,7 +52,7 @@ def plan_of(account: Settings, monkeypatch: pytest.MonkeyPatch) -> Planner:
     def plan(run_id: str = "r1", settings: Settings = account, client: Any = None, **conf: Any) -> RunPlan:
         params = {name: schema["default"] for name, schema in schemas.items()} | conf
         parameters = resolve_parameters(settings, params, conf, schemas)
-        return make_plan(settings, parameters, run_id, client or laptop.client("s3"))
+        return make_plan(settings, parameters, run_id, client or laptop.client("s3"), kms_of=laptop.kms_of)
 
     return plan
 
@@ -259,10 +259,9 @@ def test_what_s3_does_not_tell_now_is_for_another_attempt(plan_of: Planner, lake
 
 
 def test_a_cleared_run_forgets_what_it_had_reported(lake: Lake) -> None:
-    for name in ("run.json", "stages/publish.json", "journal/last_failure.json", "listing.parquet"):
+    gone = ("run.json", "lineage.json", "stages/publish.json", "journal/last_failure.json")
+    for name in (*gone, "listing.parquet"):
         lake.write_json(run_key("r1", name), {})
     clear_earlier_attempt(lake, "r1")
-    assert lake.read(run_key("r1", "run.json")) is None
-    assert lake.read(run_key("r1", "stages/publish.json")) is None
-    assert lake.read(run_key("r1", "journal/last_failure.json")) is None
+    assert [lake.read(run_key("r1", name)) for name in gone] == [None] * len(gone)
     assert lake.read(run_key("r1", "listing.parquet")) is not None

@@ -45,7 +45,7 @@ def plan(settings: Settings, run_id: str, **conf: Any) -> RunPlan:
     schemas = parameter_schemas(settings)
     params = {name: schema["default"] for name, schema in schemas.items()} | conf
     parameters = resolve_parameters(settings, params, conf, schemas)
-    return planning.make_plan(settings, parameters, run_id, laptop.client("s3"))
+    return planning.make_plan(settings, parameters, run_id, laptop.client("s3"), kms_of=laptop.kms_of)
 
 
 def publish(lake: Lake, planned: RunPlan) -> None:

@@ -13,7 +13,7 @@ from fruits_airflow.aws.endpoints import CALLED, LOCAL
 from fruits_airflow.config.errors import ConfigError, ResidencyError
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.clusters import Cluster, describe_cluster
-from fruits_airflow.runs.residency import BLOCKS, EVIDENCE, complete, key_describer, survey, unknown_key
+from fruits_airflow.runs.residency import BLOCKS, EVIDENCE, complete, survey
 from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.storage.lake import Lake, run_key
 
@@ -23,8 +23,8 @@ from tests.plugins.doubles import Double
 KEY = "arn:aws:kms:eu-west-1:123456789012:key/1"
 
 
-def look(settings: Settings, client: Any = None, describe_key: Any = unknown_key) -> dict[str, Any]:
-    return survey(settings, settings.region, client or laptop.client("s3"), describe_key)
+def look(settings: Settings, client: Any = None, kms_of: Any = laptop.kms_of) -> dict[str, Any]:
+    return survey(settings, settings.region, client or laptop.client("s3"), kms_of)
 
 
 def saying(code: str) -> Callable[..., Any]:
@@ -84,14 +84,12 @@ def test_a_key_that_is_no_arn_is_looked_up(account: Settings) -> None:
     kms = laptop.client("kms")
     key_id = kms.create_key()["KeyMetadata"]["KeyId"]
     encrypt(account.lake_bucket, key_id)
-    evidence = look(account, describe_key=key_describer(lambda _: kms))
+    evidence = look(account)
     assert evidence["buckets"]["lake_bucket"]["encryption"]["key"].endswith(key_id)
 
 
 def test_a_key_that_nobody_can_place_is_refused(account: Settings) -> None:
     encrypt(account.lake_bucket, "11111111-2222-3333-4444-555555555555")
-    with pytest.raises(ResidencyError, match="where the key"):
-        look(account, describe_key=key_describer(lambda _: laptop.client("kms")))
     with pytest.raises(ResidencyError, match="where the key"):
         look(account)
 
@@ -133,12 +131,12 @@ def test_what_s3_does_not_tell_now_is_for_another_attempt(account: Settings, cal
 def test_a_key_that_kms_does_not_place_now_is_for_another_attempt(account: Settings) -> None:
     encrypt(account.lake_bucket, "11111111-2222-3333-4444-555555555555")
     with pytest.raises(ClientError, match="ThrottlingException"):
-        look(account, describe_key=saying("ThrottlingException"))
+        look(account, kms_of=lambda _: Double(laptop.client("kms"), describe_key=saying("ThrottlingException")))
 
 
 def test_a_cluster_outside_the_union_is_refused(account: Settings) -> None:
     with pytest.raises(ResidencyError, match="us-west-2"):
-        survey(account, "us-west-2", laptop.client("s3"), unknown_key)
+        survey(account, "us-west-2", laptop.client("s3"), laptop.kms_of)
 
 
 def test_after_the_run_its_cluster_and_the_endpoints_it_called_are_in(make_run: Callable[..., RunContext]) -> None:

@@ -23,7 +23,6 @@ from fruits_airflow.runs.notices import Notice
 from fruits_airflow.runs.plan import RunPlan
 from fruits_airflow.runs.preparation import plan_run
 from fruits_airflow.runs.publication import PublicationState, read_state
-from fruits_airflow.runs.record import blank_record
 from fruits_airflow.runs.report_task import report_run
 from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.runs.run_status import WORK_TASKS, failed_task, problems_of
@@ -32,7 +31,7 @@ from fruits_airflow.storage.lake import Lake, run_key
 
 from tests.plugins import laptop
 from tests.plugins.airflow_context import context_of
-from tests.plugins.measured import MEASURED, PUBLISHED, REFUSED, measure, parsed
+from tests.plugins.measured import MEASURED, PUBLISHED, REFUSED, blank_record, measure, parsed
 from tests.plugins.published import set_state
 
 DONE = dict.fromkeys(WORK_TASKS, "success")
