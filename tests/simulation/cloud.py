@@ -17,12 +17,15 @@ from local_aws.server import MOTO_ENVIRONMENT
 
 os.environ |= MOTO_ENVIRONMENT | {"MOTO_ACCOUNT_ID": "123456789012"}  # moto reads it when it is imported
 
+from moto.moto_server.werkzeug_app import BackendRequest
+
 import local_aws.emr.cluster
 from local_aws.assembly import assemble
 from local_aws.emr import describe
 from local_aws.emr.clock import Clock
 from local_aws.emr.execution.runtime import Runtime
 from local_aws.emr.models import EmrBackend, emr_backends
+from local_aws.emr.responses import EmrResponse
 from local_aws.s3 import responses
 from local_aws.settings import Settings
 from local_aws.web import Application
@@ -64,7 +67,7 @@ class Cloud:
         EmrBackend.runtime = Runtime(settings, shared.clients, ScriptedStep, self._hooks, SimulatedClock())
         local_aws.emr.cluster._HOOK_INTERVAL = clocks.datetime.timedelta(seconds=10)
         self._reads = FaultyReads(self.faults, self._hooks)
-        service = emulator.application.service
+        service = _without_flask(emulator.application.service)
         emulator.close()
         # Without the checks of signatures and shapes, which other tests make, and which take half of the time.
         self.served = Application(service, [FaultyWire(self.faults), self._reads])
@@ -153,6 +156,21 @@ class Cloud:
             if cluster.id == cluster_id:  # type: ignore[attr-defined]
                 return list(states)
         return []
+
+
+def _without_flask(service: Any) -> Any:
+    """Answer EMR's operations as `local_aws.dispatch` answers S3's."""
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        if "/elasticmapreduce/aws4_request" not in environ.get("HTTP_AUTHORIZATION", ""):
+            return service(environ, start_response)
+        request = BackendRequest(environ)
+        status, headers, body = EmrResponse.dispatch(request, request.raw_url, dict(request.headers))
+        content = body.encode() if isinstance(body, str) else body
+        start_response(f"{status} -", [(name, str(value)) for name, value in headers.items()])
+        return [content]
+
+    return answer
 
 
 def _is_object(item: Any) -> bool:

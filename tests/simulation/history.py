@@ -73,17 +73,18 @@ def draw_history(seed: int) -> History:
     """Draw the history of a seed."""
     draw = Random(f"history {seed}")
     nights = 7 if seed % 50 == 0 else draw.choice((1, 1, 2))
-    photos = set(range(12))
+    photos, newest = set(range(12)), 11
     drawn = []
     for number in range(nights):
         put = dict.fromkeys(photos, 0) if number == 0 else {}
         removed: list[int] = []
         if number and draw.random() < 0.7:
-            new = [max(photos) + 1 + n for n in range(draw.randint(1, 3))]
+            new = list(range(newest + 1, newest + 1 + draw.randint(1, 3)))
+            newest = new[-1]
             put = {n: draw.randint(1, 200) for n in [*new, *draw.sample(sorted(photos), draw.randint(0, 2))]}
             photos |= set(new)
-        if number and draw.random() < 0.3:
-            removed = draw.sample(sorted(photos - put.keys()), draw.choice((1, 1, 5)))
+        if number and draw.random() < 0.3 and len(photos) > 8:
+            removed = draw.sample(sorted(photos - put.keys()), draw.choice((1, 1, 3)))
             photos -= set(removed)
         conf = dict(draw.choice(CONFS))
         events = [_fault(draw) for _ in range(draw.randint(2, 5))]

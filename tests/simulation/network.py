@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ConnectionClosedError, ReadTimeoutError
 from botocore.httpsession import URLLib3Session
+from botocore.useragent import UserAgentString
 from urllib3.response import HTTPResponse
 
 from local_aws.connection import CHANNEL
@@ -70,6 +72,8 @@ class Network:
             return network.send(request)
 
         URLLib3Session.send = send  # type: ignore[method-assign]
+        SigV4Auth.add_auth = _name_signer  # type: ignore[method-assign]
+        UserAgentString.to_string = _once_each(UserAgentString.to_string)  # type: ignore[method-assign]
 
     def send(self, request: Any) -> AWSResponse:
         """Send a prepared request of botocore; return its reply, or raise as botocore does."""
@@ -119,6 +123,24 @@ class Network:
         if exchange.answer is None:
             raise ReadTimeoutError(endpoint_url=url)
         return exchange.answer
+
+
+def _name_signer(self: Any, request: Any) -> None:
+    """Name the signer, region and service of a request, of which the emulator tells the service; sign nothing."""
+    scope = f"20260101/{self._region_name}/{self._service_name}/aws4_request"
+    request.headers["Authorization"] = f"AWS4-HMAC-SHA256 Credential={self.credentials.access_key}/{scope}"
+
+
+def _once_each(method: Any) -> Any:
+    """Compute a method's result once for each object."""
+    results: dict[int, tuple[Any, str]] = {}
+
+    def call(self: Any) -> str:
+        if id(self) not in results:
+            results[id(self)] = self, method(self)
+        return results[id(self)][1]
+
+    return call
 
 
 def _environ(method: str, url: str, headers: dict[str, Any], body: bytes) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import pickle
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,11 @@ def set_environment(raw: str, lake: str) -> None:
     """Set the environment of the control plane; Airflow reads it when it is imported."""
     for name in [name for name in os.environ if name.startswith(("FRUITS_", "AWS_"))]:
         del os.environ[name]
+    if not os.environ.get("AIRFLOW_HOME"):
+        os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="simulation-")
     os.environ |= {
+        "AIRFLOW__LOGGING__LOGGING_LEVEL": "CRITICAL",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "false",
         **laptop.aws_environment(ENDPOINT),
         "FRUITS_DEPLOYMENT_ID": DEPLOYMENT,
         "FRUITS_RAW_BUCKET": raw,

@@ -121,6 +121,7 @@ class Airflow:
         self.runs: dict[tuple[str, str], DagRun] = {}
         self.is_up = True
         self.on_start: Callable[[DagRun, Task, Actor], None] = lambda _run, _task, _actor: None
+        self.on_end: Callable[[DagRun, Task, str], None] = lambda _run, _task, _outcome: None
 
     # what a person or a timetable does
 
@@ -311,6 +312,7 @@ class Airflow:
     def _end(self, run: DagRun, task: Task, outcome: str, message: str) -> None:
         operator = run.dag.get_task(task.task_id)
         self.log(f"{run.key} {task.task_id} ends: {outcome} {message}")
+        self.on_end(run, task, outcome)
         task.epoch += 1
         task.error = message
         if outcome == "retry" and task.try_number <= task.max_tries:

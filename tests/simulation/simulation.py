@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,8 +13,9 @@ from random import Random
 from typing import Any
 
 from tests.emulator.armed import Fault
-from tests.simulation import clocks, product, rules
+from tests.simulation import causes, clocks, product, rules
 from tests.simulation.cloud import LAKE, RAW, Cloud, describe_request, pretty
+from tests.simulation.guards import GUARDS
 from tests.simulation.history import History, Night
 from tests.simulation.loop import Actor, Loop
 from tests.simulation.network import Network
@@ -36,7 +38,7 @@ class Outcome:
         broken: The broken rules.
         digest: SHA-256 of the events.
         events: The events, one a line.
-        struck: How often each kind of fault struck, by kind, moment, and operation.
+        reached: How often each kind struck at each moment, and in how many nights each pair of kinds did.
         states: How the runs ended.
     """
 
@@ -44,15 +46,18 @@ class Outcome:
     broken: list[str] = field(default_factory=list)
     digest: str = ""
     events: list[str] = field(default_factory=list)
-    struck: Counter[str] = field(default_factory=Counter)
+    reached: Counter[str] = field(default_factory=Counter)
     states: Counter[str] = field(default_factory=Counter)
     nights: int = 0
+
+
+_the_world: list[World] = []
 
 
 class World:
     """What is made once in a process: the emulator, and the control plane with its clocks replaced."""
 
-    def __init__(self) -> None:
+    def __init__(self, without: str | None) -> None:
         product.set_environment(RAW, LAKE)
         product.install()
         self.cloud = Cloud()
@@ -62,6 +67,9 @@ class World:
         clocks.set_loop(Loop(START), 0)
         self.dags = product.load_dags(self.cloud.create())
         clocks.install()
+        _the_world.append(self)
+        if without:
+            GUARDS[without](self.dags)
         self.sent: Callable[[Actor, Any], None] = lambda _actor, _environ: None
 
     def _sent(self, actor: Actor, environ: Any) -> None:
@@ -69,14 +77,14 @@ class World:
 
 
 @cache
-def world() -> World:
-    """Return the world of this process."""
-    return World()
+def world(without: str | None = None) -> World:
+    """Return the world of this process, `without` a guard of the product."""
+    return World(without)
 
 
 def play(history: History, log: Callable[[str], None] | None = None) -> Outcome:
     """Play a history from the first day on; the same history gives the same events to the byte."""
-    return _Play(world(), history, log).play()
+    return _Play(_the_world[0], history, log).play()
 
 
 class _Play:
@@ -89,7 +97,7 @@ class _Play:
         made.cloud.empty()
         made.sent = self._sent
         self.airflow = Airflow(self.loop, made.dags, Random(f"airflow {history.seed}"), self._log)
-        self.airflow.on_start = self._started
+        self.airflow.on_start, self.airflow.on_end = self._started, self._ended
         self.photos: dict[str, bytes] = {}
         self.erasures: list[tuple[DagRun, str]] = []
         self.runs: list[DagRun] = []
@@ -97,6 +105,7 @@ class _Play:
         self._kills: list[dict[str, Any]] = []
         self._faults: list[Fault] = []
         self._sweeps = 0
+        self._disturbed: set[str] = set()
 
     def _log(self, text: str) -> None:
         line = f"{self.loop.now - START:12.3f} {text}"
@@ -128,6 +137,7 @@ class _Play:
         self.outcome.nights += 1
         for photo, pixel in night.put.items():
             self._put(photo_key(photo), photo_body(photo, pixel))
+        self._disturbed = {"removed"} if night.removed else set()
         for photo in night.removed:
             self._remove(photo_key(photo))
         runs = [self._trigger(PIPELINE, f"night-{number}", **night.conf)]
@@ -135,6 +145,8 @@ class _Play:
         for event in night.events:
             self.loop.spawn(event["do"], lambda event=event: self._happen(number, event, runs), event["at"])  # type: ignore[misc]
         self._work_until_quiet(runs)
+        for pair in itertools.combinations(sorted(self._disturbed), 2):
+            self.outcome.reached[" + ".join(pair)] += 1
         self._check(runs)
 
     def _happen(self, number: int, event: dict[str, Any], runs: list[DagRun]) -> None:
@@ -142,6 +154,9 @@ class _Play:
         if do == "kill_attempt":
             return  # see `_started`
         self._log(f"event {pretty(event)}")
+        if do != "fault":
+            self._disturbed.add(do)
+            self.outcome.reached[do] += 1
         if do == "fault":
             fault = self.world.cloud.arm(event["spec"])
             self._faults.append(fault)
@@ -171,14 +186,26 @@ class _Play:
         for kill in self._kills:
             if kill["task"] == task.task_id and run.dag.dag_id == PIPELINE:
                 self._kills.remove(kill)
+                self._disturbed.add("kill_attempt")
+                self.outcome.reached[f"kill_attempt {kill['moment']}"] += 1
                 self._log(f"will kill {run.key} {task.task_id} {kill['moment']} its request {kill['call']}")
                 actor.kill_at = (kill["call"], kill["moment"])
                 return
 
+    def _ended(self, run: DagRun, task: Task, outcome: str) -> None:
+        if task.task_id != "terminate_cluster" or outcome != "success":
+            return
+        name = f"{self.deployment.cluster_prefix}{run.dag.dag_id}/{run.run_id}"
+        for cluster in self.world.cloud.live_clusters(name):
+            if cluster["Name"] == name and cluster["Status"]["State"] != "TERMINATING":
+                self.outcome.broken.append(f"terminated_is_gone: {run.run_id} left {cluster['Id']} alive")
+
     def _disarm(self, fault: Fault) -> None:
         if fault in self._faults:
             self._faults.remove(fault)
-            self.outcome.struck[f"{fault.kind} {fault.when}"] += fault.struck
+            if fault.struck:
+                self.outcome.reached[f"{fault.kind} {fault.when}"] += fault.struck
+                self._disturbed.add(fault.kind)
             self.world.cloud.faults.disarm(fault.id)
 
     def _work_until_quiet(self, runs: list[DagRun]) -> None:
@@ -217,7 +244,9 @@ class _Play:
 
     def _play_quiet_night(self) -> None:
         """Let a night without faults follow: it publishes, whatever was before."""
+        self.outcome.nights += 1
         self.loop.now += 86_400.0
+        self._disturbed = set()
         run = self._trigger(PIPELINE, "quiet", force=True)
         self._work_until_quiet([run])
         if run.state != "success":
@@ -235,6 +264,10 @@ class _Play:
             if "limit" in run.conf:
                 continue
             broken = rules.check_run(self.deployment, run, is_last=run is last and not is_erased_after)
+            record = self.deployment.record(run.run_id)
+            if run.state == "failed" and record is not None:
+                wrong = causes.unexplained(record["reason"], self._disturbed)
+                broken += [f"a_red_run_says_why: {wrong}"] if wrong else []
             self.outcome.broken += [f"{run.run_id}: {sentence}" for sentence in broken]
         erased = [key for erasure, key in self.erasures if erasure.state == "success"]
         for key in erased:

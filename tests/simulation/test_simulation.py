@@ -1,0 +1,101 @@
+"""Simulated nights: every rule holds, and the simulation finds what it is there to find.
+
+Each test plays in processes of its own: a simulation replaces the clocks of its process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.emulator.armed import KINDS
+from tests.simulation.guards import GUARDS
+from tests.simulation.history import DISRUPTIONS, History, Night, draw_history
+from tests.simulation.shrink import shrink
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SEEDS = 50
+FAILED: tuple[int, ...] = ()
+"""Seeds that have broken a rule once."""
+FINDS: dict[str, int] = {}
+"""A seed that finds each guard that is taken out."""
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def play(*options: str, **environment: str) -> list[dict[str, Any]]:
+    """Play seeds in another process; give a row for each."""
+    command = [sys.executable, "-m", "tests.simulation", "--json", *options]
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FRUITS_"))}
+    paths = {"PYTHONPATH": os.pathsep.join((".", "plugins")), "AIRFLOW__LOGGING__LOGGING_LEVEL": "CRITICAL"}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=outside | paths | environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode in (0, 1), done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict[str, Any]]:
+    return play("--seed", "1", "--seeds", str(SEEDS))
+
+
+def test_every_rule_holds_after_each_night(rows: list[dict[str, Any]]) -> None:
+    assert len(rows) == SEEDS
+    assert {row["seed"]: row["broken"] for row in rows if row["broken"]} == {}
+
+
+def test_every_kind_of_fault_and_disruption_is_reached(rows: list[dict[str, Any]]) -> None:
+    reached = Counter[str]()
+    for row in rows:
+        reached.update(row["reached"])
+    kinds = {name.split()[0] for name in reached}
+    assert {*KINDS, *DISRUPTIONS} - kinds == set()
+    moments = {f"{kind} {moment}" for kind in ("lost", "refused", "delayed") for moment in ("before", "after")}
+    assert moments - reached.keys() == set()
+    assert sum(" + " in name for name in reached) > 50
+
+
+def test_runs_end_in_different_ways_and_in_different_orders(rows: list[dict[str, Any]]) -> None:
+    states = Counter[str]()
+    for row in rows:
+        states.update(row["states"])
+    assert min(states["fruits_pipeline success"], states["fruits_pipeline failed"]) > 5
+    assert len({row["digest"] for row in rows}) == SEEDS
+
+
+def test_a_seed_gives_the_same_events_to_the_byte_in_any_process() -> None:
+    digests = {
+        play("--seed", "7", "--seeds", "1", "--jobs", "1", PYTHONHASHSEED=seed)[0]["digest"] for seed in ("1", "2")
+    }
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("seed", FAILED)
+def test_a_seed_that_has_broken_a_rule_breaks_none(seed: int) -> None:
+    assert play("--seed", str(seed), "--seeds", "1", "--jobs", "1")[0]["broken"] == []
+
+
+@pytest.mark.parametrize("guard", FINDS)
+def test_a_guard_that_is_taken_out_is_missed(guard: str) -> None:
+    assert guard in GUARDS
+    assert play("--seed", str(FINDS[guard]), "--seeds", "1", "--jobs", "1", "--without", guard)[0]["broken"]
+
+
+def test_shrinking_leaves_out_all_that_does_not_matter() -> None:
+    history = next(history for history in map(draw_history, range(1, 100)) if len(history.nights) > 1)
+    culprit = history.nights[0].events[0]
+
+    def fails(shorter: History) -> bool:
+        return any(culprit in night.events for night in shorter.nights)
+
+    shortest = shrink(history, fails)
+    first = history.nights[0]
+    assert shortest == History(history.seed, [Night(first.put, [], {}, [culprit])])
