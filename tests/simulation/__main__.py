@@ -7,11 +7,43 @@ import json
 import multiprocessing
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from tests.faults.results import stamp
 from tests.simulation.history import draw_history
 from tests.simulation.workers import play_seed, prepare
+
+RESULT = Path(__file__).resolve().parents[2] / "build" / "faults" / "simulation.json"
+
+
+@dataclass
+class Summary:
+    """What the seeds of a call came to; `tests.faults.write_page` reads it."""
+
+    first: int
+    seeds: int = 0
+    nights: int = 0
+    broken: list[int] = field(default_factory=list)
+    states: Counter[str] = field(default_factory=Counter)
+    reached: Counter[str] = field(default_factory=Counter)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Add the outcome of a seed."""
+        self.seeds += 1
+        self.nights += row["nights"]
+        self.states.update(row["states"])
+        self.reached.update(row["reached"])
+        if row["broken"]:
+            self.broken.append(row["seed"])
+
+    def text(self) -> str:
+        """Return how often each kind struck at each moment, and each pair of kinds met in a night."""
+        lines = [f"{times:8d} {name}" for name, times in sorted(self.reached.items())]
+        lines.append(f"{self.nights} nights of {self.seeds} seeds: {dict(self.states)}")
+        return "\n".join([*lines, f"seeds that break a rule: {self.broken or 'none'}"])
 
 
 def seeds_for(nights: int, first: int) -> list[int]:
@@ -27,9 +59,14 @@ def _show(seed: int, guard: str | None) -> int:
     prepare(guard)
     from tests.simulation.simulation import play
 
-    outcome = play(draw_history(seed), lambda line: print(line))
-    print("\n".join(outcome.broken or ["every rule holds"]))
+    outcome = play(draw_history(seed), _say)
+    _say("\n".join(outcome.broken or ["every rule holds"]))
     return bool(outcome.broken)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def _results(seeds: list[int], arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -58,27 +95,22 @@ def main() -> int:
     seeds = seeds_for(arguments.nights, arguments.seed)
     if arguments.seeds:
         seeds = list(range(arguments.seed, arguments.seed + arguments.seeds))
-    reached, states, nights, broken = Counter[str](), Counter[str](), 0, []
+    summary = Summary(first=arguments.seed)
     for row in _results(seeds, arguments):
-        reached, states, nights = (
-            reached + Counter(row["reached"]),
-            states + Counter(row["states"]),
-            nights + row["nights"],
-        )
+        summary.add(row)
         if arguments.json:
-            print(json.dumps(row), flush=True)
+            _say(json.dumps(row))
         elif row["broken"]:
-            print(f"seed {row['seed']} breaks {len(row['broken'])} rules:", *row["broken"], sep="\n  ", flush=True)
-            print(f"  shortest history: {json.dumps(row['shrunk'])}", flush=True)
-        if row["broken"]:
-            broken.append(row["seed"])
-            if arguments.until_broken:
-                break
+            _say("\n  ".join([f"seed {row['seed']} breaks {len(row['broken'])} rules:", *row["broken"]]))
+            _say(f"  shortest history: {json.dumps(row['shrunk'])}")
+        if row["broken"] and arguments.until_broken:
+            break
     if not arguments.json:
-        for name, times in sorted(reached.items()):
-            print(f"{times:8d} {name}")
-        print(f"{nights} nights of {len(seeds)} seeds: {dict(states)}; broken by seeds: {broken or 'none'}")
-    return bool(broken)
+        _say(summary.text())
+        if not arguments.without:
+            RESULT.parent.mkdir(parents=True, exist_ok=True)
+            RESULT.write_text(json.dumps({**vars(summary), **stamp()}, indent=1) + "\n")
+    return bool(summary.broken)
 
 
 if __name__ == "__main__":

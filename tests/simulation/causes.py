@@ -13,7 +13,10 @@ PATTERNS = {
     "cut": _NO_ANSWER,
     "delayed": _NO_ANSWER,
     "held": _NO_ANSWER + "|deadline",
-    "refused": r"AccessDenied|AccessRefused|Forbidden|Throttl|SlowDown|Expired|Internal|Unavailable|Conflict|reached max|status 5|protected",
+    "refused": (
+        "AccessDenied|AccessRefused|Forbidden|Throttl|SlowDown|Expired|Internal|Unavailable|Conflict|reached max|"
+        "status 5|protected"
+    ),
     "stale": "ClusterLost|does not know|TERMINATED|shutting down",
     "backward": "ClusterLost|does not know|TERMINATED|shutting down",
     "stays": r"STARTING|BOOTSTRAPPING|TERMINATING|minutes \(start_timeout",
