@@ -56,10 +56,10 @@ def seeds_for(nights: int, first: int) -> list[int]:
 
 
 def _show(seed: int, guard: str | None) -> int:
-    prepare(guard)
+    prepare()
     from tests.simulation.simulation import play
 
-    outcome = play(draw_history(seed), _say)
+    outcome = play(draw_history(seed), _say, guard)
     _say("\n".join(outcome.broken or ["every rule holds"]))
     return bool(outcome.broken)
 

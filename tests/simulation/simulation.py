@@ -15,7 +15,7 @@ from typing import Any
 from tests.emulator.armed import Fault
 from tests.simulation import causes, clocks, product, rules
 from tests.simulation.cloud import LAKE, RAW, Cloud, describe_request, pretty
-from tests.simulation.guards import GUARDS
+from tests.simulation.guards import without
 from tests.simulation.history import History, Night
 from tests.simulation.loop import Actor, Loop
 from tests.simulation.network import Network
@@ -51,13 +51,10 @@ class Outcome:
     nights: int = 0
 
 
-_the_world: list[World] = []
-
-
 class World:
     """What is made once in a process: the emulator, and the control plane with its clocks replaced."""
 
-    def __init__(self, without: str | None) -> None:
+    def __init__(self) -> None:
         product.set_environment(RAW, LAKE)
         product.install()
         self.cloud = Cloud()
@@ -67,9 +64,6 @@ class World:
         clocks.set_loop(Loop(START), 0)
         self.dags = product.load_dags(self.cloud.create())
         clocks.install()
-        _the_world.append(self)
-        if without:
-            GUARDS[without](self.dags)
         self.sent: Callable[[Actor, Any], None] = lambda _actor, _environ: None
 
     def _sent(self, actor: Actor, environ: Any) -> None:
@@ -77,14 +71,21 @@ class World:
 
 
 @cache
-def world(without: str | None = None) -> World:
-    """Return the world of this process, `without` a guard of the product."""
-    return World(without)
+def world() -> World:
+    """Return the world of this process."""
+    return World()
 
 
-def play(history: History, log: Callable[[str], None] | None = None) -> Outcome:
-    """Play a history from the first day on; the same history gives the same events to the byte."""
-    return _Play(_the_world[0], history, log).play()
+def play(history: History, log: Callable[[str], None] | None = None, guard: str | None = None) -> Outcome:
+    """Play a history from the first day on; the same history gives the same events to the byte.
+
+    Args:
+        history: What happens.
+        log: Takes each event.
+        guard: A guard of the product to take out.
+    """
+    with without(guard, world().dags):
+        return _Play(world(), history, log).play()
 
 
 class _Play:
