@@ -18,7 +18,16 @@ from typing import Any
 from tests.simulation.loop import Actor, Loop, Waiters
 
 _REAL = datetime.datetime
-_PACKAGES = ("fruits_airflow", "local_aws", "moto", "botocore", "boto3", "s3transfer", "tests.emulator")
+_PACKAGES = (
+    "fruits_airflow",
+    "local_aws",
+    "moto",
+    "botocore",
+    "boto3",
+    "s3transfer",
+    "tests.emulator",
+    "tests.simulation.guards",
+)
 _current: list[Loop] = []
 draws = random.Random()
 """Draws what the code under test draws: ids, pauses of retries."""
