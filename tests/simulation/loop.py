@@ -58,7 +58,6 @@ class Loop:
     def __init__(self, start: float) -> None:
         self.now = start
         self.hub = getcurrent()
-        self.turns = 0
         self._queue: list[tuple[float, int, Actor, int]] = []
         self._order = itertools.count()
         self._actors: dict[greenlet, Actor] = {}
@@ -116,7 +115,6 @@ class Loop:
             if actor.has_ended or ticket != actor.ticket:
                 continue
             self.now = max(self.now, at)
-            self.turns += 1
             actor.ticket += 1
             actor.greenlet.switch()
             if actor.has_ended:

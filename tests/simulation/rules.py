@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow.parquet as pq
-from fruits_airflow.records.models import RunRecord
 
 from tests.faults import invariants
 from tests.faults.world import CANARY, RAW_PREFIX, Run
@@ -28,6 +28,40 @@ MARGIN_EUR = 0.5
 """What a cluster may cost between the moment at which it is to end and its end."""
 
 Broken = Iterator[str]
+
+
+_NO_ANSWER = r"onnection|imeout|timed out|did not answer|StorageFailed|not ended|Incomplete"
+_CHANGED_HANDS = r"LockHeld|RunOvertaken|has worked on the database|is locked|Waiting|overtaken|too many|no longer in"
+_TASKS = r"is failed|is skipped|is None|is upstream_failed|is removed|left no metrics|planned nothing|no event from"
+PATTERNS = {
+    "lost": _NO_ANSWER,
+    "cut": _NO_ANSWER,
+    "delayed": _NO_ANSWER,
+    "held": _NO_ANSWER + "|deadline",
+    "refused": (
+        "AccessDenied|AccessRefused|Forbidden|Throttl|SlowDown|Expired|Internal|Unavailable|Conflict|reached max|"
+        "status 5|protected"
+    ),
+    "stale": "ClusterLost|does not know|TERMINATED|shutting down",
+    "backward": "ClusterLost|does not know|TERMINATED|shutting down",
+    "stays": r"STARTING|BOOTSTRAPPING|TERMINATING|minutes \(start_timeout",
+    "bootstrap_fails": "bootstrap|BOOTSTRAP_FAILURE",
+    "cluster_lost": r"INSTANCE_FAILURE|master node|TERMINATED|shutting down",
+    "step_hangs": r"deadline|cancelled|CANCELLED",
+    "step_killed": r"is FAILED|exit",
+    "disk_full": "No space left",
+    "logs_late": r"is FAILED",
+    "kill_attempt": _TASKS,
+    "stop_airflow": _TASKS + "|deadline|auto-terminated|cancelled|TERMINATED|shutting down",
+    "restart_triggerer": _TASKS,
+    "clear_task": _TASKS + "|" + _CHANGED_HANDS + "|CANCELLED|USER_REQUEST|changed while",
+    "clear_failed": _TASKS + "|" + _CHANGED_HANDS,
+    "mark_failed": _TASKS,
+    "run": _CHANGED_HANDS,
+    "erase": _CHANGED_HANDS,
+    "removed": "no longer in|RunRefused",
+}
+"""What each kind of disturbance leaves in the reason of run.json, as regular expressions."""
 
 
 @dataclass
@@ -189,6 +223,8 @@ def photo_body(number: int, pixel: int) -> bytes:
     return json.dumps({"pixels": [number, pixel], "exif": CANARY}).encode()
 
 
-def parse_record(content: bytes) -> RunRecord:
-    """Return run.json, parsed as the product parses it."""
-    return RunRecord.model_validate_json(content)
+def unexplained(reason: str, causes: Collection[str]) -> str | None:
+    """Return what is wrong with the reason of a red run, given the kinds of what disturbed it; None for nothing."""
+    if any(re.search(PATTERNS[cause], reason) for cause in causes):
+        return None
+    return f"{reason!r} names none of {', '.join(sorted(causes)) or 'nothing that disturbed it'}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -67,8 +67,6 @@ class DagRun:
     state: str = "queued"
     started_at: float = 0.0
     ended_at: float = 0.0
-    events: list[Any] = field(default_factory=list)
-    is_cleared: bool = False
 
     @property
     def key(self) -> str:
@@ -147,7 +145,6 @@ class Airflow:
 
     def _clear(self, run: DagRun, tasks: list[Task]) -> None:
         self.log(f"clear {run.key} {' '.join(task.task_id for task in tasks)}")
-        run.is_cleared = True
         for task in tasks:
             self._stop(run, task, by_person=True)
             task.epoch += 1

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from tests.emulator.armed import Fault
-from tests.simulation import causes, clocks, product, rules
+from tests.simulation import clocks, product, rules
 from tests.simulation.cloud import LAKE, RAW, Cloud, describe_request, pretty
 from tests.simulation.guards import without
 from tests.simulation.history import History, Night
@@ -267,7 +267,7 @@ class _Play:
             broken = rules.check_run(self.deployment, run, is_last=run is last and not is_erased_after)
             record = self.deployment.record(run.run_id)
             if run.state == "failed" and record is not None:
-                wrong = causes.unexplained(record["reason"], self._disturbed)
+                wrong = rules.unexplained(record["reason"], self._disturbed)
                 broken += [f"a_red_run_says_why: {wrong}"] if wrong else []
             self.outcome.broken += [f"{run.run_id}: {sentence}" for sentence in broken]
         erased = [key for erasure, key in self.erasures if erasure.state == "success"]

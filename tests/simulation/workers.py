@@ -6,14 +6,13 @@ from dataclasses import asdict
 from typing import Any
 
 from tests.simulation import product
-from tests.simulation.history import draw_history
+from tests.simulation.history import draw_history, shrink
 
 
 def play_seed(task: tuple[int, str | None, bool]) -> dict[str, Any]:
     """Play a seed in this process, and shrink its history if it breaks a rule."""
     seed, guard, is_shrunk = task
     prepare()
-    from tests.simulation.shrink import shrink
     from tests.simulation.simulation import play
 
     history = draw_history(seed)
