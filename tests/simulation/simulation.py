@@ -256,16 +256,17 @@ class _Play:
         self._check([run])
 
     def _check(self, runs: list[DagRun]) -> None:
-        pipeline = [run for run in runs if run.dag.dag_id == PIPELINE and run.state in ("success", "failed")]
-        self.runs += pipeline
-        of_nightly = [run for run in pipeline if "limit" not in run.conf]
-        last = max(of_nightly, key=lambda run: run.ended_at, default=None)
-        is_erased_after = any(erasure.ended_at > last.ended_at for erasure, _ in self.erasures) if last else False
-        for run in pipeline:
-            if "limit" in run.conf:
-                continue
+        nightly = [run for run in runs if run.dag.dag_id == PIPELINE and "limit" not in run.conf]
+        ended = [run for run in nightly if run.state in ("success", "failed")]
+        self.runs += ended
+        records = {run.run_id: self.deployment.record(run.run_id) for run in self.runs}
+        publications = [run.ended_at for run in self.runs if (records[run.run_id] or {}).get("state") == "succeeded"]
+        # An erasure takes rows from what is published, until the next publication.
+        is_erased_after = any(erasure.ended_at > max(publications, default=0.0) for erasure, _ in self.erasures)
+        last = max(ended, key=lambda run: run.ended_at, default=None)
+        for run in ended:
             broken = rules.check_run(self.deployment, run, is_last=run is last and not is_erased_after)
-            record = self.deployment.record(run.run_id)
+            record = records[run.run_id]
             if run.state == "failed" and record is not None:
                 wrong = rules.unexplained(record["reason"], self._disturbed)
                 broken += [f"a_red_run_says_why: {wrong}"] if wrong else []
