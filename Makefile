@@ -217,7 +217,7 @@ simulate: setup ## Nights of the control plane by seed, several faults each: bui
 	@PYTHONPATH=.:plugins $(AIRFLOW)/python -m tests.simulation --nights "$${NIGHTS:-1000}" --seed "$${SEED:-1}"
 
 .PHONY: test-simulation
-test-simulation: setup ## The nights of seeds 1 to 50, and guards taken out
+test-simulation: setup ## Simulated nights of some seeds, and guards taken out
 	$(AIRFLOW)/python -m pytest tests/simulation -m "not slow"
 
 .PHONY: test-attacks

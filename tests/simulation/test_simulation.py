@@ -22,9 +22,8 @@ from tests.simulation.history import DISRUPTIONS, History, Night, draw_history, 
 from tests.simulation.loop import Loop
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SEEDS = 50
-FAILED: tuple[int, ...] = ()
-"""Seeds that have broken a rule once."""
+SEEDS = ((1, 22), (37, 5), (46, 1))
+"""First seed and number of each range that the gate plays; together they reach every kind."""
 FINDS = {"find before create": 1, "verdict": 1, "teardown": 1, "conditional lock": 5, "single attempts": 288}
 """A seed that finds each guard that is taken out."""
 
@@ -45,11 +44,11 @@ def play(*options: str, **environment: str) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
-    return play("--seed", "1", "--seeds", str(SEEDS))
+    return [row for first, number in SEEDS for row in play("--seed", str(first), "--seeds", str(number))]
 
 
 def test_every_rule_holds_after_each_night(rows: list[dict[str, Any]]) -> None:
-    assert len(rows) == SEEDS
+    assert len(rows) == sum(number for _, number in SEEDS)
     assert {row["seed"]: row["broken"] for row in rows if row["broken"]} == {}
 
 
@@ -69,7 +68,7 @@ def test_runs_end_in_different_ways_and_in_different_orders(rows: list[dict[str,
     for row in rows:
         states.update(row["states"])
     assert min(states["fruits_pipeline success"], states["fruits_pipeline failed"]) > 5
-    assert len({row["digest"] for row in rows}) == SEEDS
+    assert len({row["digest"] for row in rows}) == len(rows)
 
 
 def test_a_seed_gives_the_same_events_to_the_byte_in_any_process() -> None:
@@ -77,11 +76,6 @@ def test_a_seed_gives_the_same_events_to_the_byte_in_any_process() -> None:
         play("--seed", "4", "--seeds", "1", "--jobs", "1", PYTHONHASHSEED=seed)[0]["digest"] for seed in ("1", "2")
     }
     assert len(digests) == 1
-
-
-@pytest.mark.parametrize("seed", FAILED)
-def test_a_seed_that_has_broken_a_rule_breaks_none(seed: int) -> None:
-    assert play("--seed", str(seed), "--seeds", "1", "--jobs", "1")[0]["broken"] == []
 
 
 @pytest.mark.parametrize("guard", FINDS)
