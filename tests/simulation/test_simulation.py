@@ -58,7 +58,8 @@ def test_every_kind_of_fault_and_disruption_is_reached(rows: list[dict[str, Any]
         reached.update(row["reached"])
     kinds = {name.split()[0] for name in reached}
     assert {*KINDS, *DISRUPTIONS} - kinds == set()
-    moments = {f"{kind} {moment}" for kind in ("lost", "refused", "delayed") for moment in ("before", "after")}
+    moments = {f"{kind} {moment}" for kind in ("refused", "delayed") for moment in ("before", "after")}
+    moments |= {"lost before", "lost during", "cut after"}
     assert moments - reached.keys() == set()
     assert sum(" + " in name for name in reached) > 50
 
