@@ -22,8 +22,8 @@ from tests.simulation.history import DISRUPTIONS, History, Night, draw_history, 
 from tests.simulation.loop import Loop
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SEEDS = ((1, 22), (37, 5), (46, 1))
-"""First seed and number of each range that the gate plays; together they reach every kind."""
+SEEDS = ((1, 49),)
+"""First seed and number of each range that the gate plays; seed 50 breaks a rule, see docs/reliability.md."""
 FINDS = {"find before create": 1, "verdict": 1, "teardown": 1, "conditional lock": 5, "single attempts": 288}
 """A seed that finds each guard that is taken out."""
 
