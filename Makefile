@@ -194,7 +194,7 @@ destroy: $(READY)/airflow ## Remove a deployment whole, photos and tables too, a
 ## —— Check it ———————————————————————————————————————————————————————————
 
 .PHONY: test
-test: lint test-infra test-spark test-airflow test-docs test-faults test-attacks test-e2e ## All checks and tests
+test: lint test-infra test-spark test-airflow test-docs test-faults test-simulation test-attacks test-e2e ## All checks and tests
 
 .PHONY: test-unit
 test-unit: setup ## Only the tests of pure code: no JVM, no server (under a minute)
@@ -228,6 +228,14 @@ faults: setup ## Every fault at every moment, with PostgreSQL: docs/reliability.
 	@rm -f build/faults/results.json; status=0; \
 	$(AIRFLOW)/python -m pytest tests/faults -n 2 --dist loadfile || status=$$?; \
 	$(AIRFLOW)/python -m tests.faults.write_page && exit $$status
+
+.PHONY: simulate
+simulate: setup ## Nights of the control plane by seed, several faults each: build/faults/simulation.json (NIGHTS=1000 SEED=1)
+	@PYTHONPATH=.:plugins $(AIRFLOW)/python -m tests.simulation --nights "$${NIGHTS:-1000}" --seed "$${SEED:-1}"
+
+.PHONY: test-simulation
+test-simulation: setup ## Simulated nights of some seeds, and guards taken out
+	$(AIRFLOW)/python -m pytest tests/simulation -m "not slow"
 
 .PHONY: test-attacks
 test-attacks: setup $(READY)/lint ## A quick selection of the attacks on a deployment

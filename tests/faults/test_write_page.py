@@ -58,3 +58,13 @@ def test_a_moment_that_was_skipped_is_named_and_is_no_success(
     assert write_page.main() == 1
     assert "1 moments of faults have no result: F20 during." in (tmp_path / "page.md").read_text()
     assert "no result: F20 during" in capsys.readouterr().err
+
+
+def test_nights_by_seed_say_how_many_there_were_and_which_seeds_broke_a_rule() -> None:
+    reached = {"lost before": 3, "lost + cut": 2}
+    found = {"first": 1, "nights": 40, "broken": [7], "states": {"success": 80}, "reached": reached}
+    text = write_page.simulated(found | {"when": "2026-01-02T03:04:05+00:00", "commit": "abc"})
+    assert "40 nights of the seeds from 1 on; seeds that break a rule: 7." in text
+    assert "1 pairs of kinds" in text
+    assert "| lost before | 3 |" in text
+    assert "lost + cut" not in text

@@ -12,6 +12,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "build" / "faults" / "results.json"
+NIGHTS = REPOSITORY / "build" / "faults" / "simulation.json"
 PAGE = REPOSITORY / "docs" / "reliability.md"
 _MOMENTS = ("before", "during", "after")
 _FAULTS = tuple(f"F{number}" for number in range(1, 30))
@@ -36,6 +37,35 @@ Held means that after it:
 Each line has its own date and commit, since parts can be run alone; `+` after a commit: with changes that were not
 committed.
 """
+
+_NIGHTS = """
+## Nights by seed
+
+`make simulate NIGHTS=1000 SEED=1` plays nights of the control plane against the AWS emulator in one process, under a
+clock that jumps from event to event. The seed draws the photos, the runs, what people clear or mark, two to five faults
+of every kind at random moments, and the requests at which a process is killed; steps are scripted. The same seed gives
+the same events to the byte. [What must never happen](what_must_never_happen.md) is checked after each night. A seed
+that breaks a rule is printed with its shortest history; `python -m tests.simulation --show --seed N` prints its events.
+"""
+
+
+def simulated(summary: Mapping[str, Any] | None) -> str:
+    """Return the section on simulated nights as Markdown, with the numbers of the last `make simulate`."""
+    if summary is None:
+        return _NIGHTS
+    reached = {name: times for name, times in summary["reached"].items() if " + " not in name}
+    pairs = len(summary["reached"]) - len(reached)
+    ends = ", ".join(f"{times} × {state}" for state, times in sorted(summary["states"].items()))
+    broken = ", ".join(map(str, summary["broken"])) or "none"
+    lines = [
+        _NIGHTS,
+        f"**{summary['nights']} nights of the seeds from {summary['first']} on; seeds that break a rule: {broken}.** "
+        f"({summary['when'][:10]}, {summary['commit']}; {ends}; {pairs} pairs of kinds met in a night.)\n",
+        "| what struck, and when | times |",
+        "|---|--:|",
+        *(f"| {name} | {times} |" for name, times in sorted(reached.items())),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def page(results: Sequence[Mapping[str, Any]]) -> str:
@@ -85,7 +115,8 @@ def main() -> int:
         sys.stderr.write(f"{RESULTS} is missing: run make faults\n")
         return 2
     results = json.loads(RESULTS.read_text())
-    PAGE.write_text(page(results))
+    summary = json.loads(NIGHTS.read_text()) if NIGHTS.is_file() else None
+    PAGE.write_text(page(results) + simulated(summary))
     sys.stdout.write(f"wrote {PAGE}\n")
     if missing := without_result(results):
         sys.stderr.write(f"no result: {', '.join(missing)}; see why their tests were skipped\n")
