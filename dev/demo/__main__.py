@@ -157,6 +157,7 @@ def _run(
             print_failures(airflow, PIPELINE, run_id)
         else:
             _second_night(airflow, Lake(account.client("s3"), stack["LakeBucket"]), conf, reporter)
+            account.download(stack["LakeBucket"], "runs/", LAKE / "runs")
     finally:
         _print_results(run, reporter)
     if state != "success":
