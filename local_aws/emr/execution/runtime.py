@@ -110,11 +110,6 @@ class Node:
         """Return the folder of a step's temporary files."""
         return self.runtime.settings.state_dir / "tmp" / step_id
 
-    @property
-    def sites(self) -> Path:
-        """The folder of YARN's site files and of its containers' logs."""
-        return self.folder("yarn")
-
     def host(self, number: int) -> str:
         """Return the loopback address of a machine of the cluster; 0 is the primary node."""
         block = zlib.crc32(self.cluster_id.encode())
@@ -156,7 +151,7 @@ class Node:
         if settings.master == command.YARN:
             home = Path(self.spark().spark_submit).parents[1]
             yarn = {
-                "HADOOP_CONF_DIR": str(self.sites),
+                "HADOOP_CONF_DIR": str(self.folder("yarn")),  # also has the containers' logs
                 "JARS": str(settings.jars_dir),
                 "SPARK_JARS": str(home / "jars"),
                 "SPARK_DIST_CLASSPATH": f"{settings.jars_dir}/yarn/*",

@@ -29,15 +29,10 @@ _DAEMON = Path(__file__).with_name("yarn.sh")
 
 
 class Yarn:
-    """The daemons of one cluster; none where steps run without YARN.
-
-    Args:
-        node: The primary node.
-        fleets: The cluster's fleets. NodeManagers run on the core and task instances, or on the primary node alone.
-    """
+    """The daemons of one cluster, given its primary node and its fleets; none where steps run without YARN."""
 
     def __init__(self, node: Node, fleets: Sequence[Fleet]) -> None:
-        self._node = node
+        self._node, self._folder = node, node.folder("yarn")
         machines = [(fleet.role, machine) for fleet in fleets for machine in fleet.instances]
         workers = [worker for worker in machines if worker[0] != "MASTER"] or machines
         self._workers = workers if node.runtime.settings.master == command.YARN else []
@@ -53,8 +48,8 @@ class Yarn:
         for name, properties in self._sites.items():
             pairs = [f"<name>{escape(key)}</name><value>{escape(value)}</value>" for key, value in properties.items()]
             site = "".join(f"<property>{pair}</property>\n" for pair in pairs)
-            self._node.sites.mkdir(parents=True, exist_ok=True)
-            (self._node.sites / f"{name}.xml").write_text(f"<configuration>{site}</configuration>", encoding="utf-8")
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / f"{name}.xml").write_text(f"<configuration>{site}</configuration>", encoding="utf-8")
         self._start("ResourceManager", self._node.host(0), 384)
         types = releases.instance_types(self._node.request["ReleaseLabel"])
         for _, machine in self._workers:
@@ -110,7 +105,7 @@ class Yarn:
             daemon.stop(at_once=True)
         for daemon in self._daemons:
             daemon.join(seconds)
-        for folder in self._node.sites.glob("*/application_*/container_*"):
+        for folder in self._folder.glob("*/application_*/container_*"):
             files = {path.name: path for path in folder.iterdir()}
             if problem := self._node.logs.ship(f"containers/{folder.parent.name}/{folder.name}", files):
                 log.warning("%s", problem)
