@@ -228,6 +228,7 @@ attacks: setup $(READY)/lint ## Every attack, and what held: docs/security.md, b
 test-e2e: setup $(READY)/lint $(READY)/yarn_jars ## make demo on 200 photos, then on 60 with CLUSTER=yarn, tables checked by key
 	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" CLUSTER=local $(SPARK)/python -m pytest tests/e2e -m "not slow"
 	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" CLUSTER=yarn $(SPARK)/python -m pytest tests/e2e/test_demo.py tests/e2e/test_yarn.py
+	$(AIRFLOW)/python -m pytest tests/local_aws/test_yarn_daemons.py
 
 .PHONY: lint
 lint: setup types imports ## Formatter, linter, types, who may import whom
