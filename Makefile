@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
+$(if $(findstring e,$(firstword -$(MAKEFLAGS))),$(error make -e lets any variable of the caller replace one of this Makefile: call it without -e, also in MAKEFLAGS))
+
 # —— What comes in: the variables of dev/environment.mk, and the parameters that a target's line below names ——————
 include dev/environment.mk
 # Not bash, which reads BASH_ENV, before the variables are removed.
@@ -18,6 +20,9 @@ $(foreach name,$(filter-out $(COMES_IN) $(STACK) $(TEST),$(.VARIABLES)),$(if $(f
 	$(error $(name)= is no variable of this Makefile; "make help" lists them, in capitals)))
 # A value is data: make expands no `$` in it, and recipes read it as "$$KEY", never as $(KEY).
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
+# A switch is on with any value but these, so that `make destroy YES=0` still asks.
+$(foreach name,FORCE KEEP QUICK PUBLISH WAIT LEARN UPLOAD YES DESTROY,$(if $(filter 0 no No NO false False FALSE off Off OFF,$(value $(name))),\
+	$(eval override $(name) :=)$(eval export $(name))))
 # Java takes the encoding of file names from the locale.
 export LC_ALL := C.UTF-8
 export PYTHONUNBUFFERED := 1
@@ -29,6 +34,7 @@ UV := .cache/uv/bin/uv
 AIRFLOW := .venv-airflow/bin
 SPARK := .venv-spark/bin
 NODE := .venv-node/bin
+NPM := .venv-lint/bin/npm --prefix requirements/lint --cache .cache/npm --loglevel error
 READY := .cache/ready
 JAVA_HOME_FILE := $(READY)/java_home
 # On this clone's Java, with a home folder of its own.
@@ -100,8 +106,13 @@ test-week: $(READY)/airflow ## The same over a week: backfill, changed secrets, 
 ## —— Read it ———————————————————————————————————————————————————————————————
 
 .PHONY: docs
-docs: setup ## The pages that the code writes: docs/data_dictionary.md, settings.md, dags.md, map.md
+docs: setup ## The pages that the code writes: docs/commands.md, dags.md, data_dictionary.md, map.md, settings.md
 	$(AIRFLOW)/python dev/write_docs.py
+
+.PHONY: site
+site: $(READY)/docs ## The documentation as a site, with search: build/site/
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	@echo "build/site: python3 -m http.server --bind 127.0.0.1 --directory build/site shows it on http://127.0.0.1:8000"
 
 .PHONY: notebook
 notebook: setup $(READY)/notebook ## Run the notebook from its first cell: build/notebook/ (IMAGES=folder WEIGHTS=file.h5 MY_PHOTO= PUBLISH=1)
@@ -117,7 +128,7 @@ presentation: $(READY)/docs ## The slides as PDF, in French and English: build/p
 
 .PHONY: presentation-data
 presentation-data: setup ## Run the demo anew for the slides' figures (IMAGES=folder WEIGHTS=file.h5)
-	@$(LAUNCH) $(AIRFLOW)/python dev/presentation/take_run.py
+	@$(LAUNCH) $(AIRFLOW)/python -m dev.presentation.take_run
 
 ## —— Answer for it —————————————————————————————————————————————————————————
 
@@ -139,10 +150,11 @@ export-image: $(READY)/airflow ## All that is kept about one photo: build/export
 	@$(OPS) export-image $${KEY:+--key="$$KEY"} $${ID:+--id="$$ID"}
 
 .PHONY: sbom
-sbom: $(READY)/sbom ## What each environment holds, as CycloneDX, from the locks: build/sbom/ (the jars' checksums: dev/fetch_jars.py)
+sbom: $(READY)/sbom $(READY)/lint ## What each environment holds, as CycloneDX, from the locks: build/sbom/ (the jars' checksums: dev/fetch_jars.py)
 	@mkdir -p build/sbom; for lock in requirements/*.lock; do \
 		.venv-sbom/bin/cyclonedx-py requirements --output-reproducible --short-PURLs --validate \
 			-o "build/sbom/$$(basename "$$lock" .lock).cdx.json" "$$lock"; done
+	@$(NPM) sbom --sbom-format cyclonedx --package-lock-only > build/sbom/lint.npm.cdx.json
 
 ## —— A real account (credentials as boto3 finds them: AWS_PROFILE=name) ——————————
 
@@ -185,24 +197,24 @@ test: lint test-infra test-spark test-airflow test-docs test-faults test-attacks
 
 .PHONY: test-unit
 test-unit: setup ## Only the tests of pure code: no JVM, no server (under a minute)
-	$(SPARK)/python -m pytest tests/spark_jobs tests/dev --ignore=tests/dev/demo --ignore=tests/dev/presentation -m "not spark and not slow"
+	$(SPARK)/python -m pytest tests/spark_jobs tests/dev --ignore=tests/dev/demo --ignore=tests/dev/presentation --ignore=tests/dev/site -m "not spark and not slow"
 	$(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/dev/demo -m "not server and not slow"
 
 .PHONY: test-spark
 test-spark: setup ## The jobs and their library, on a real Spark
-	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(SPARK)/python -m pytest tests/spark_jobs tests/dev --ignore=tests/dev/demo --ignore=tests/dev/presentation -m "not slow"
+	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(SPARK)/python -m pytest tests/spark_jobs tests/dev --ignore=tests/dev/demo --ignore=tests/dev/presentation --ignore=tests/dev/site -m "not slow"
 
 .PHONY: test-airflow
 test-airflow: setup $(READY)/lint ## DAG, control plane, demo, the AWS emulator over real HTTP, the pages in a real Chromium
 	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/ops tests/dev/demo tests/browser tests/compose tests/bench/test_scale.py -m "not slow and not e2e" -n 2 --dist loadfile
 
 .PHONY: test-docs
-test-docs: setup $(READY)/docs $(READY)/notebook ## The presentation page by page, and the notebook from its first cell
-	.venv-docs/bin/python -m pytest tests/dev/presentation
+test-docs: setup $(READY)/docs $(READY)/notebook ## The presentation page by page, the site, and the notebook from its first cell
+	.venv-docs/bin/python -m pytest tests/dev/presentation tests/dev/site
 	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" .venv-notebook/bin/python -m pytest tests/notebooks
 
 .PHONY: test-infra
-test-infra: setup $(READY)/lint ## Template, policies, shell scripts, licences and advisories under the tools that know them
+test-infra: setup $(READY)/lint $(READY)/docs $(READY)/notebook ## Template, policies, shell scripts, licences and advisories under the tools that know them
 	.venv-lint/bin/python -m pytest tests/infra
 
 .PHONY: test-faults
@@ -274,6 +286,9 @@ $(READY)/%: requirements/%.lock $(UV) dev/venv.sh
 # It pins the PySpark that a node's image brings.
 $(READY)/node: requirements/spark.lock
 
+# It has a lock of Node.js packages besides.
+$(READY)/lint: requirements/lint/package-lock.json
+
 $(READY)/jars: dev/fetch_jars.py | $(READY)/spark $(JAVA_HOME_FILE)
 	@echo "Fetching the Iceberg jars (110 MB, once)"
 	@JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(SPARK)/python -m dev.fetch_jars
@@ -305,10 +320,11 @@ $(JAVA_HOME_FILE): dev/java_home.sh requirements/java.lock | $(READY)/spark
 	@dev/java_home.sh $(UV) $(SPARK)/python > $@.new && mv $@.new $@
 
 .PHONY: lock
-lock: $(UV) ## Resolve requirements/*.in anew into the lock files
+lock: $(UV) $(READY)/lint ## Resolve requirements/*.in anew into the lock files
 	@for name in uv airflow spark java postgres bench docs notebook lint node sbom; do \
 		$(UV) pip compile requirements/$$name.in -o requirements/$$name.lock --universal --python-version 3.11 \
 			--generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade -q; done
+	@$(NPM) update --package-lock-only --omit-lockfile-registry-resolved --ignore-scripts --no-audit --no-fund
 
 .PHONY: clean
 clean: ## Remove what demo and tests built (build/)

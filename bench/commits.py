@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 
-from bench.photos import REPOSITORY
-
+REPOSITORY = Path(__file__).resolve().parents[1]
 MEASURED = ("spark_jobs", "dev", "bench")
 WRITTEN = ("bench/README.md", "bench/results.json", "bench/quick.json")
 """What publishing writes: it makes no other measurement."""

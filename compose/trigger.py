@@ -6,7 +6,6 @@ Usage: python -m compose.trigger [--check | --wait] [--dag DAG_ID] [KEY=VALUE ..
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import sys
@@ -16,13 +15,12 @@ from datetime import datetime
 import httpx
 
 from dev.demo.airflow_api import AirflowApi, AirflowFailed
-from dev.demo.progress import ENDED, failed_tasks
+from dev.demo.progress import ConsoleReporter, failed_tasks, watch_run
 
 API = "http://127.0.0.1:8080"
 DEMO_LIMIT = 100_000  # any limit makes it a demo run, which writes to the demo tables
 PARSE_SECONDS = 120
 LAST_LINES = 15
-WAIT_SECONDS = 1800
 
 
 def parameter(text: str) -> tuple[str, object]:
@@ -56,24 +54,6 @@ def wait_for_dag(api: AirflowApi, dag_id: str) -> None:
         time.sleep(1)
 
 
-def wait_for_run(api: AirflowApi, dag_id: str, run_id: str) -> str:
-    """Return the run's final state; print each task's state when it changes."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    shown: dict[str, str] = {}
-    while time.monotonic() < deadline:
-        with contextlib.suppress(httpx.TransportError):
-            state = api.run_state(dag_id, run_id)
-            for task in api.task_instances(dag_id, run_id):
-                name, task_state = task["task_id"], str(task["state"])
-                if shown.get(name, "None") != task_state:
-                    shown[name] = task_state
-                    print(f"  {datetime.now():%H:%M:%S}  {name}: {task_state}", flush=True)
-            if state in ENDED:
-                return state
-        time.sleep(2)
-    return f"not done after {WAIT_SECONDS} s"
-
-
 def print_first_failure(api: AirflowApi, dag_id: str, run_id: str) -> None:
     """Print the end of the log of the task that failed first."""
     for task in failed_tasks(api, dag_id, run_id)[:1]:
@@ -104,7 +84,7 @@ def main() -> int:
         print(f"{run_id} is queued: {page}", flush=True)
         if not options.wait:
             return 0
-        state = wait_for_run(api, options.dag, run_id)
+        state = watch_run(api, options.dag, run_id, ConsoleReporter())
         if state == "failed":
             print_first_failure(api, options.dag, run_id)
     except (AirflowFailed, httpx.HTTPError) as error:

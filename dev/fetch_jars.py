@@ -116,15 +116,16 @@ def fetch(folder: Path, jars: Mapping[str, str]) -> None:
     if not coordinates:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as ivy:
+    # The resolver reads brackets in the path of its folder as parts of a pattern, and a clone's path may have them.
+    with tempfile.TemporaryDirectory(dir="/tmp") as ivy, tempfile.TemporaryDirectory(dir=folder) as checked:
         resolve(coordinates, Path(ivy))
         for coordinate in coordinates:
             group, artifact, version = coordinate.split(":")
-            jar = Path(ivy, "jars", f"{group}_{artifact}-{version}.jar")
+            jar = Path(shutil.move(Path(ivy, "jars", f"{group}_{artifact}-{version}.jar"), checked))
             digest = sha256(jar)
             if digest != jars[coordinate]:
                 raise JarMismatch(f"{coordinate} has SHA-256 {digest}, pinned is {jars[coordinate]}")
-            shutil.move(jar, folder / file_name(coordinate))
+            jar.rename(folder / file_name(coordinate))
 
 
 def main() -> None:

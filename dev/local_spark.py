@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+ROOT = Path(__file__).resolve().parent.parent
 JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 """Of a driver: the second compiler and a parallel collector would take half of all processor time."""
 
@@ -31,3 +38,20 @@ def settings(warehouse: Path, python: Path) -> dict[str, str]:
         "spark.ui.enabled": "false",
         "spark.log.level": "WARN",
     }
+
+
+def open_session(lake: str) -> SparkSession:
+    """Open the session of a notebook on this machine, over the tables in `lake`/tables."""
+    from pyspark.sql import SparkSession
+
+    os.environ["PYTHONPATH"] = str(ROOT / "spark_jobs")
+    os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # a session in Python ignores its setting
+    jars = ":".join(map(str, (ROOT / ".cache" / "jars").glob("iceberg-spark-*.jar")))
+    conf: dict[str, bool | float | str | None] = {
+        **settings(Path(lake, "tables"), Path(sys.executable)),
+        "spark.master": "local[*]",
+        "spark.driver.extraClassPath": jars,
+        "spark.ui.showConsoleProgress": "false",
+    }
+    return SparkSession.builder.config(map=conf).appName("fruits notebook").getOrCreate()

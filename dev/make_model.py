@@ -153,6 +153,8 @@ def _weights(source: str | None) -> tuple[bytes, str]:
         return _warn_and_randomize("--weights random"), "random"
     if source not in (None, "imagenet"):
         try:
+            if Path(str(source)).is_fifo():  # reading it might never end
+                raise WeightsError(f"cannot read the weights file {source}: a pipe; give an .h5 file")
             return Path(str(source)).read_bytes(), "path"
         except OSError as error:
             raise WeightsError(f"cannot read the weights file {source}: {error.strerror}; give an .h5 file") from error

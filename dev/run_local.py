@@ -94,6 +94,11 @@ def main(argv: list[str] | None = None) -> int:
         if not isinstance(error, StageFailed):  # the job has printed it
             sys.stderr.write(f"ERROR {type(error).__name__}: {error}\n")
         return error.exit_status
+    except OSError as error:
+        sys.stderr.write(f"ERROR {error.filename or 'the file system'}: {error.strerror}; mend that and call again\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130  # make says so
     return 0
 
 

@@ -1,15 +1,17 @@
 """Run the notebook from its first cell and write it with its outputs: behind `make notebook`, in .venv-notebook.
 
-notebooks/fruits_pipeline.py is the source; the .ipynb beside it is the same cells (jupytext) with the outputs of a real
-run. Without --publish the executed notebook goes to build/notebook/.
+notebooks/fruits_pipeline.md is the source (jupytext). The notebooks beside it, in French and in English, are its cells
+with the outputs of a real run. Without --publish they go to build/notebook/.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import copy
 import io
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -19,8 +21,9 @@ import nbformat
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPT = ROOT / "notebooks" / "fruits_pipeline.py"
-PUBLISHED = SCRIPT.with_suffix(".ipynb")
+SOURCE = ROOT / "notebooks" / "fruits_pipeline.md"
+LANGUAGES = ("fr", "en")
+_MARKER = re.compile(rf"^<!-- ({'|'.join(LANGUAGES)}) -->\n", re.MULTILINE)
 CELL_SECONDS = 900
 COLOURS = 200
 
@@ -32,36 +35,49 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--model", type=Path, required=True, help="folder of the model that make model wrote")
     parser.add_argument("--lake", type=Path, default=ROOT / "build" / "notebook" / "lake", help="default: %(default)s")
     parser.add_argument("--my-photo", type=Path, help="find the fruits nearest to this photo")
-    parser.add_argument("--publish", action="store_true", help=f"write {PUBLISHED.relative_to(ROOT)}")
+    parser.add_argument("--publish", action="store_true", help="write the notebooks in notebooks/")
     arguments = parser.parse_args(argv)
     if arguments.my_photo and not arguments.my_photo.is_file():
         parser.error(f"MY_PHOTO={arguments.my_photo} is not a file: name a photo, or leave it out")
-    out = PUBLISHED if arguments.publish else ROOT / "build" / "notebook" / PUBLISHED.name
+    folder = SOURCE.parent if arguments.publish else ROOT / "build" / "notebook"
     for name in ("photos", "model", "lake", "my_photo"):
         if value := getattr(arguments, name):
             os.environ[f"NOTEBOOK_{name.upper()}"] = str(value.resolve())
     try:
-        executed = execute(SCRIPT)
+        executed = execute(SOURCE)
     except nbclient.exceptions.CellExecutionError as error:
         sys.stderr.write(f"ERROR {error}\n")
         return 1
-    out.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(executed, out)
-    print(out.relative_to(ROOT))
+    folder.mkdir(parents=True, exist_ok=True)
+    for language in LANGUAGES:
+        out = folder / f"{SOURCE.stem}.{language}.ipynb"
+        nbformat.write(in_language(executed, language), out)
+        print(out.relative_to(ROOT))
     return 0
 
 
-def execute(script: Path) -> nbformat.NotebookNode:
-    """Run a paired script as a notebook, with this Python as its kernel.
+def in_language(notebook: nbformat.NotebookNode, language: str) -> nbformat.NotebookNode:
+    """Return the notebook with the texts of one language, which follow its marker: `<!-- fr -->` or `<!-- en -->`."""
+    chosen = copy.deepcopy(notebook)
+    for cell in chosen.cells:
+        if cell.cell_type == "markdown":
+            common, *parts = _MARKER.split(cell.source)
+            texts = dict(zip(parts[::2], parts[1::2], strict=True))
+            cell.source = (common + texts.get(language, "")).strip()
+    return chosen
+
+
+def execute(source: Path) -> nbformat.NotebookNode:
+    """Run a source as a notebook, with this Python as its kernel.
 
     Raises:
         CellExecutionError: a cell raised; the message has the cell and the traceback.
     """
-    notebook = jupytext.read(script)
+    notebook = jupytext.read(source)
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"  # the same on every run, so that a diff shows what changed
     client = nbclient.NotebookClient(
-        notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(script.parent)}}
+        notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(source.parent)}}
     )
     return cleaned(client.execute())
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv-NAME on Python 3.11 from requirements/NAME.lock, hashes checked.
 # .venv-node also gets PySpark and Py4J, which a node's image brings, in the versions of spark.lock.
+# .venv-lint also gets the Node.js packages of requirements/lint/package-lock.json.
 # Usage: dev/venv.sh UV NAME
 set -euo pipefail
 uv=$1 name=$2 venv=.venv-$2
@@ -29,6 +30,17 @@ if ! "$uv" pip sync -q --compile-bytecode --python "$venv/bin/python" --require-
   echo "ERROR: $venv could not be filled from ${locks[0]} (cause above). Check that the package index" \
     "can be reached, and call again." >&2
   exit 1
+fi
+
+if [[ -d requirements/$name ]]; then
+  mkdir -p "$venv/lib/node"
+  cp requirements/"$name"/package*.json "$venv/lib/node"
+  if ! "$venv/bin/npm" ci --prefix "$venv/lib/node" --cache .cache/npm --ignore-scripts --no-audit --no-fund \
+    --loglevel error >/dev/null; then
+    echo "ERROR: $venv could not be filled from requirements/$name/package-lock.json (cause above). Check that the" \
+      "package index of npm can be reached, and call again." >&2
+    exit 1
+  fi
 fi
 
 # Spark puts these first on the path of every driver and worker, and a zip has no bytecode: reading and compiling them

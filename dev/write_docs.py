@@ -1,4 +1,4 @@
-"""Write data_dictionary.md, settings.md, dags.md and map.md in docs/, from the code and docs/reference/.
+"""Write commands.md, data_dictionary.md, settings.md, dags.md and map.md in docs/, from the code and docs/reference/.
 
 Run by `make docs`, in .venv-airflow. With --check it only reports the pages that differ from what the code gives.
 """
@@ -59,7 +59,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def pages() -> dict[str, str]:
     """Return each page's text, by its name in docs/."""
-    writers = {"data_dictionary": data_dictionary, "settings": settings, "dags": dags, "map": code_map}
+    writers = {
+        "data_dictionary": data_dictionary,
+        "settings": settings,
+        "dags": dags,
+        "map": code_map,
+        "commands": commands,
+    }
     return {f"{name}.md": write() for name, write in writers.items()}
 
 
@@ -178,6 +184,21 @@ def code_map(root: Path = ROOT) -> str:
             rows.append((f"`{name}/`", _oneline(doc.split("\n\n")[0])))
     table = _table(("package", "what"), rows)
     return Template((TEMPLATES / "map.md").read_text()).substitute(rooms=table)
+
+
+def commands() -> str:
+    """List every target of the Makefile with its line of help, by section."""
+    parts, rows = [], list[tuple[str, ...]]()
+    for title, target, text in re.findall(
+        r"^## —— (.*?) —+$|^([a-z-]+):.*?## (.*)$", (ROOT / "Makefile").read_text(), re.M
+    ):
+        if title:
+            rows = []
+            parts.append((title, rows))
+        else:
+            rows.append((f"`make {target}`", text))
+    tables = "\n\n".join(f"## {title}\n\n{_table(('command', 'what it does'), rows)}" for title, rows in parts if rows)
+    return Template((TEMPLATES / "commands.md").read_text()).substitute(commands=tables)
 
 
 def load_dags() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
 from waitress.task import ErrorTask, WSGITask
+from waitress.utilities import Error
 
 # Where moto looks for the original spelling of header names (moto.core.request; not imported: it takes a second).
 SPELLED_HEADERS = "moto.preserved_header_names"
@@ -22,6 +23,12 @@ CHANNEL = "local_aws.channel"
 _METADATA = b"x-amz-meta-"
 _HARMLESS = b"Content-Security-Policy: sandbox\r\nX-Content-Type-Options: nosniff\r\n\r\n"
 _METADATA_LINE = re.compile(rb"\r\nX-Amz-Meta-[^:\r]*", re.IGNORECASE)
+
+
+class Forbidden(Error):  # type: ignore[misc]  # waitress has no types
+    """The refusal of a request whose body is not read."""
+
+    code, reason = 403, "Forbidden"
 
 
 class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
@@ -34,6 +41,9 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         super().parse_header(header_plus)
         if not self.chunked and self.content_length == 0:
             self.expect_continue = False
+        if "ORIGIN" in self.headers and self.body_rcv is not None:
+            # Of a web page, which may send gigabytes. `LoopbackGuard` refuses the other requests of pages.
+            self.error, self.completed = Forbidden("requests of web pages are refused"), True
         self.metadata = {}
         if _METADATA in header_plus.lower():
             for line in header_plus.split(b"\r\n")[1:]:

@@ -195,7 +195,7 @@ def _claim(call: Call) -> _Claim:
         if not 0 < expires <= MAX_EXPIRES_SECONDS:
             raise _denied(f"X-Amz-Expires must be a number of seconds from 1 to {MAX_EXPIRES_SECONDS}")
     match = _AUTHORIZATION.fullmatch(authorization)
-    if match is None or not _DATE.fullmatch(date) or date[:8] != match[2]:
+    if match is None or not _DATE.fullmatch(date) or date[:8] != match[2] or (presigned and match[4] != "s3"):
         raise _mismatch(f"The request is not signed with {ALGORITHM} as AWS defines it")
     signed_headers = tuple(match[5].split(";"))
     _check_signed_headers(call, signed_headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.config.errors import FruitsError
 from fruits_airflow.config.settings import load_settings
-from fruits_airflow.cost.prices import PRICES_FILE
+from fruits_airflow.cost.prices import PRICES_FILE, read_price
 from fruits_airflow.emr.code_bundle import build_bundle
 
 from ops.drift import compare_stack
@@ -25,7 +26,7 @@ from ops.preflight import Preflight, exit_status, print_findings
 from ops.prices import DEFAULT_REGIONS, refresh_prices
 from ops.removal import destroy
 from ops.share import print_links
-from ops.stack import AwsAccount, Declined, Deployment, DeploymentFailed
+from ops.stack import AwsAccount, Declined, Deployment, DeploymentFailed, print_settings
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     Preflight returns 0 yes, 1 something to mend, 2 AWS refused to say.
     """
     options = _parser().parse_args(arguments)
+    logging.getLogger("botocore").setLevel(logging.CRITICAL)  # the last line of a failed command says the same
     try:
         return int(options.run(options) or 0)
     except Declined:
@@ -44,6 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except (BotoCoreError, ClientError) as error:
         print(f"ERROR: AWS: {error}. Are these the right credentials (AWS_PROFILE)?", file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:  # botocore raises them for variables (AWS_*) that it cannot use
+        print(f"ERROR: {error}. Check the AWS_* variables and the files that they name.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Interrupted. Repeat the command: it continues where it stopped.", file=sys.stderr)
@@ -89,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     prices = add("prices", _prices)
     prices.add_argument("--regions", nargs="+", default=DEFAULT_REGIONS)
     prices.add_argument("--types", nargs="+", help="default: those of include/cluster.yaml and of the file")
-    prices.add_argument("--eur-per-usd", type=float)
+    prices.add_argument("--eur-per-usd", type=read_price)
     prices.add_argument("--file", type=Path, default=PRICES_FILE)
     share = add("share", _share)
     share.add_argument("--run", dest="run_id", required=True, help="the run's folder below runs/ in the lake")
@@ -122,6 +127,8 @@ def _confirm(question: str) -> bool:
 
 
 def _parameters(options: argparse.Namespace) -> dict[str, str]:
+    if wrong := [parameter for parameter in options.parameter if "=" not in parameter]:
+        raise DeploymentFailed(f'PARAMETERS: {wrong[0]!r} has no value; say PARAMETERS="LogDays=30"')
     return dict(parameter.split("=", 1) for parameter in options.parameter)
 
 
@@ -151,9 +158,7 @@ def _deploy(options: argparse.Namespace) -> None:
     if subnet_id := parameters.get("SubnetId"):
         tag_network(deployment.account, subnet_id, deployment.confirm)
     outputs = deployment.deploy(parameters)
-    print("\nThe settings of this deployment (.env, or the environment of Airflow):")
-    for setting, value in deployment.settings().items():
-        print(f"{setting}={value}")
+    print_settings(deployment.settings())
     print(
         "Still to come: FRUITS_NODE_ENVIRONMENT (make environment UPLOAD=1) and FRUITS_MODEL_ID (make model, then copy "
         f".cache/models/<model_id>/ to s3://{outputs['LakeBucket']}/models/<model_id>/).\n"

@@ -29,7 +29,7 @@ from dev.demo.progress import ConsoleReporter, watch_run
 from ops.environment import pack, upload
 from ops.evidence import collect, write
 from ops.preflight import Preflight, exit_status, print_findings
-from ops.stack import Declined, Deployment, DeploymentFailed
+from ops.stack import Declined, Deployment, DeploymentFailed, print_settings
 from ops.template import REPOSITORY
 
 FOLDER = REPOSITORY / "build" / "first_night"
@@ -85,6 +85,7 @@ def first_night(preflight: Preflight, folder: Path = FOLDER) -> int:
     evidence = collect(deployment, session.client("emr"), run, findings)
     path = write(evidence, folder, outputs["AirflowRole"].split(":")[4])
     (folder / "run_id").unlink()
+    print_settings(settings)
     print(f"The night {run.state}; what it has shown is in {path}")
     return 0 if run.state == "succeeded" else 1
 

@@ -25,6 +25,7 @@ State = Literal["ok", "later", "mend", "unknown"]
 
 # Quotas of EC2 in vCPUs, for the families A, C, D, H, I, M, R, T and Z; an account may begin with 5 of each.
 ON_DEMAND_QUOTA, SPOT_QUOTA = "L-1216C47A", "L-34B43A08"
+VPC_QUOTA = "L-F678F1CE"  # VPCs per Region: 5 by default
 MAKE_LINKED_ROLES = "iam:CreateServiceLinkedRole"
 DEPLOY = (
     *("cloudformation:CreateChangeSet", "cloudformation:ExecuteChangeSet", "ec2:CreateVpc"),
@@ -143,6 +144,12 @@ class Preflight:
                 is_tagged = {"Key": POLICY_TAG, "Value": "true"} in resource.get("Tags", [])
                 remedy = f'make deploy PARAMETERS="CreateVpc=false SubnetId={subnet_id}" asks to tag it'
                 yield judge(resource_id, is_tagged, f"tag {POLICY_TAG}=true", remedy)
+            return
+        quota = self._client("service-quotas").get_service_quota(ServiceCode="vpc", QuotaCode=VPC_QUOTA)["Quota"]
+        count = sum(len(page["Vpcs"]) for page in ec2.get_paginator("describe_vpcs").paginate())
+        detail = f"{quota['Value']:.0f} VPCs, {count} exist, the stack creates one ({quota['QuotaName']})"
+        remedy = 'ask for more, or name a subnet of your own: PARAMETERS="CreateVpc=false SubnetId=subnet-…"'
+        yield judge(f"quota {VPC_QUOTA}", count < quota["Value"], detail, remedy)
 
     def _names(self) -> Iterator[Finding]:
         if self._described:

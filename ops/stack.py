@@ -317,5 +317,12 @@ def settings_of(outputs: Mapping[str, str]) -> dict[str, str]:
     return {setting: outputs[output] for output, setting in SETTINGS.items() if output in outputs}
 
 
+def print_settings(settings: Mapping[str, str]) -> None:
+    """Print the settings of a deployment as the lines of .env."""
+    print("\nThe settings of this deployment (.env, or the environment of Airflow):")
+    for name, value in settings.items():
+        print(f"{name}={value}")
+
+
 def _parameters(values: Mapping[str, str]) -> list[dict[str, Any]]:
     return [{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()]

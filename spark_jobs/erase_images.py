@@ -45,6 +45,7 @@ def erase_images(run: job_run.Run) -> None:
     spark, database = run.spark, run.arguments.database
     image_ids, contents = _read_request(run.arguments.erasure)
     tables.ensure(spark, database)
+    tables.require_own_files(spark, database)
     ids = _find_ids(run, image_ids, contents)
     run.log(f"erasing {ids.count()} image ids from {database}")
     others = [name for name in _BY_IMAGE if name not in _CONTENT]
@@ -58,6 +59,7 @@ def erase_images(run: job_run.Run) -> None:
             run.log(kept.description)
     gramian_store.drop_stale_tags(run)
     _require_gone(run, image_ids, contents)
+    tables.require_own_files(spark, database)  # again: a notebook takes no lock
     removed = {name: _purge(run, name, name in written) for name in schemas.TABLES}
     run.finish({"rows": rows, "files_removed": removed})
 

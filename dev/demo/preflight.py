@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from fruits_airflow.config.errors import ResidencyError
 from fruits_airflow.config.regions import require_eu_region
-from fruits_airflow.config.settings import ENGINES
+from fruits_airflow.config.settings import ENGINES, MAX_LIMIT
 from fruits_airflow.storage.listing import is_leftover
 
 NEEDED_FREE_BYTES = 2 * 1024**3
@@ -78,7 +78,7 @@ def main() -> int:
     """Check the options alone, for other commands that take them; return the exit status: 0, or 2 for a bad value."""
     try:
         read_options(os.environ)
-    except (CannotStart, ResidencyError) as error:
+    except (CannotStart, ResidencyError, OSError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 2
     return 0
@@ -96,27 +96,28 @@ def image_files(folder: Path, report: Callable[[str], object] = lambda _: None) 
     Raises:
         CannotStart: A folder or a linked file cannot be read, so that its photos would be left out unseen.
     """
-    files: list[Path] = []
-    leftovers: list[Path] = []
-    links: list[Path] = []
+    files, leftovers, others = list[Path](), list[Path](), list[Path]()
 
-    def fail(error: OSError) -> NoReturn:
+    def fail(error: OSError | RecursionError) -> NoReturn:
         raise CannotStart(
-            f"{error.filename} cannot be read ({error.strerror}): let this user read it, or move it out of IMAGES"
+            f"{getattr(error, 'filename', folder)} cannot be read ({getattr(error, 'strerror', error)}): mend that"
         ) from error
 
-    for parent, folders, names in os.walk(folder, onerror=fail):
-        links += (path for name in folders if (path := Path(parent, name)).is_symlink())
-        for path in (Path(parent, name) for name in names):
-            try:
-                is_file = stat.S_ISREG(path.stat().st_mode)
-            except OSError as error:
-                fail(error)
-            if is_leftover(path.relative_to(folder).as_posix()):
-                leftovers.append(path)
-            elif is_file:
-                files.append(path)
-    for kind, paths in (("leftovers of file managers", leftovers), ("links to folders", links)):
+    def skip_leftover(error: OSError) -> None:
+        path = Path(error.filename)
+        leftovers.append(path) if is_leftover(f"{path.relative_to(folder).as_posix()}/") else fail(error)
+
+    try:
+        for parent, folders, names in os.walk(folder, onerror=skip_leftover):
+            others += (path for name in folders if (path := Path(parent, name)).is_symlink())
+            for path in (Path(parent, name) for name in names):
+                if is_leftover(path.relative_to(folder).as_posix()):
+                    leftovers.append(path)
+                else:
+                    (files if stat.S_ISREG(path.stat().st_mode) else others).append(path)
+    except (OSError, RecursionError) as error:
+        fail(error)
+    for kind, paths in (("leftovers of file managers", leftovers), ("links to folders, pipes or devices", others)):
         if paths:
             report(f"{len(paths)} {kind} are not uploaded, for example {min(paths).relative_to(folder)}")
     return sorted(files)
@@ -176,7 +177,7 @@ def free_port(port: int, name: str) -> int:
 def _images(value: str) -> Path | None:
     if not value:
         return None
-    folder = Path(value).expanduser()
+    folder = Path(value)  # dev/launch.sh has replaced a leading ~/
     if not folder.is_dir():
         raise CannotStart(f"IMAGES={value} is not a folder: name one that holds fruit photos, or leave it out")
     if RESULTS.is_relative_to(folder.resolve()):
@@ -195,7 +196,7 @@ def _images(value: str) -> Path | None:
 def _weights(value: str) -> Path | None:
     if not value:
         return None
-    path = Path(value).expanduser()
+    path = Path(value)
     if not path.is_file():
         raise CannotStart(
             f"WEIGHTS={value} is not a file: name a Keras weights file (.h5) of MobileNetV2 without its top"
@@ -211,12 +212,12 @@ def _conf(environ: Mapping[str, str]) -> dict[str, str | int | float]:
         if not 0 < variance <= 1:
             raise CannotStart(f"VARIANCE={variance} is no share: give one above 0, at most 1, e.g. 0.95")
         conf["variance"] = variance
-    for name, most in (("K", DIMS), ("LIMIT", None)):
+    for name, most in (("K", DIMS), ("LIMIT", MAX_LIMIT)):
         if not environ.get(name):
             continue
         count = _number(environ, name, int, "a whole number")
-        if count < 1 or (most and count > most):
-            raise CannotStart(f"{name}={count} cannot be used: give 1 {f'to {most}' if most else 'or more'}")
+        if not 1 <= count <= most:
+            raise CannotStart(f"{name}={count} cannot be used: give 1 to {most}")
         conf[name.lower()] = count
     engine = environ.get("ENGINE")
     if engine:

@@ -17,14 +17,14 @@ UNREPORTED = frozenset({None, "none", "scheduled", "queued", "restarting"})
 
 
 class ConsoleReporter:
-    """Prints to the terminal; every line carries the time since the demo began."""
+    """Prints to the terminal; every line carries the time since the start."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Seconds since the demo began."""
+        """Seconds since the start."""
         return time.monotonic() - self._start
 
     def log(self, what: str, text: str) -> None:

@@ -63,17 +63,6 @@ def compiler(source: Path, language: str) -> typst.Compiler:
     )
 
 
-def traces(source: Path, language: str) -> list[dict[str, Any]]:
-    """Return every figure that the pages show: its text and page, and the file and key that it comes from."""
-    figures: list[dict[str, Any]] = json.loads(compiler(source, language).query("<fig>", field="value"))
-    return figures
-
-
-def slides(source: Path, language: str) -> int:
-    """Return how many pages there should be."""
-    return len(json.loads(compiler(source, language).query("<slide>")))
-
-
 def facts() -> dict[str, Any]:
     """Read the constants that the pages name from the code."""
     jobs, control = ROOT / "spark_jobs" / "fruits", ROOT / "plugins" / "fruits_airflow"

@@ -1,8 +1,9 @@
 """Run the demo over a folder of photos and keep what the presentation shows of it, in data/.
 
-Run by `make presentation-data IMAGES=… WEIGHTS=…`, in .venv-airflow. Nothing in data/ is typed by hand: run.json and
-stages/ are what the run itself wrote to the lake, machine.json says where and when, map.json holds the sampled
-photos' first two components, photos/ a few of the input's photos as they are (docs/presentation/data/LICENSE).
+Run by `make presentation-data IMAGES=… WEIGHTS=…`, in .venv-airflow. Nothing in data/ is typed, except defence.json.
+run.json and stages/ are what the run itself wrote to the lake, machine.json says where and when, map.json holds the
+sampled photos' first two components. screens/ shows the run's pages, photos/ a few of the input's photos as they are
+(docs/presentation/data/LICENSE). The run reads copies: each tenth JPEG gets the EXIF of a phone, for loading to remove.
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ from __future__ import annotations
 import io
 import json
 import os
-import platform
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,18 @@ import pyarrow.parquet as pq
 from botocore.configloader import raw_config_parse
 from PIL import Image
 
+from bench.machine import describe
+from dev.demo.drawing import phone_exif
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "presentation"
 DEMO = ROOT / "build" / "demo"
+PHOTOS = ROOT / "build" / "presentation-photos"
+EXIF_EVERY = 10
+MACHINE = ("cpu", "cores", "memory_gib", "date", "commit")
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
 LABELS_SHOWN = 10
-KEPT_UP = re.compile(r"AWS on (http://\S+);")
+KEPT_UP = re.compile(r"Airflow is on (http://\S+) .* AWS on (http://\S+);")
 LIMIT_S = 3600
 
 
@@ -40,19 +46,21 @@ def main() -> int:
     """Run the demo and write data/; OUT names another folder."""
     out = Path(os.environ.get("OUT") or FOLDER / "data")
     images = Path(os.environ["IMAGES"])
+    plant_metadata(images, PHOTOS)
     load_before = psutil.getloadavg()[0]
     log = Path(out / "demo.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     demo = subprocess.Popen(
         ["make", "-s", "demo"],
         cwd=ROOT,
-        env={**os.environ, "KEEP": "1"},
+        env={**os.environ, "KEEP": "1", "IMAGES": str(PHOTOS)},
         stdout=log.open("wb"),
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
     try:
-        endpoint = _endpoint(demo, log)
+        airflow, endpoint = _endpoints(demo, log)
+        subprocess.run([sys.executable, FOLDER / "take_screens.py", airflow], check=True)
         keep_run(lake(endpoint, raw_config_parse(str(DEMO / "aws" / "credentials"))["default"]), out)
     finally:
         os.killpg(demo.pid, signal.SIGINT)
@@ -63,7 +71,8 @@ def main() -> int:
     return 0
 
 
-def _endpoint(demo: subprocess.Popen[bytes], log: Path) -> str:
+def _endpoints(demo: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
+    """Wait for the end of the demo's runs; return the URLs of Airflow and of local_aws."""
     deadline = time.monotonic() + LIMIT_S
     while not (kept := KEPT_UP.search(log.read_text())):
         if demo.poll() is not None:
@@ -71,7 +80,7 @@ def _endpoint(demo: subprocess.Popen[bytes], log: Path) -> str:
         if time.monotonic() > deadline:
             raise SystemExit(f"ERROR: make demo is still at work after {LIMIT_S} s:\n{log.read_text()}")
         time.sleep(1)
-    return kept[1]
+    return kept[1], kept[2]
 
 
 def lake(endpoint: str, keys: Any) -> Any:
@@ -102,7 +111,19 @@ def keep_run(bucket: Any, out: Path) -> None:
     (out / "map.json").write_text(
         _json([[row["label"], round(row["pc1"], 3), round(row["pc2"], 3)] for row in sample.to_pylist()])
     )
-    shutil.copyfile(DEMO / "report.html", ROOT / "build" / "presentation-run-report.html")
+
+
+def plant_metadata(images: Path, folder: Path) -> None:
+    """Copy the files of `images`, each tenth JPEG with the EXIF of a phone before its unchanged pixels."""
+    shutil.rmtree(folder, ignore_errors=True)
+    rng = random.Random(0)  # noqa: S311 - an invented place, no secret
+    for i, path in enumerate(sorted(path for path in images.rglob("*") if path.is_file())):
+        content, target = path.read_bytes(), folder / path.relative_to(images)
+        if i % EXIF_EVERY == 0 and content.startswith(b"\xff\xd8"):
+            exif = phone_exif(rng, orientation=1).tobytes()
+            content = content[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + content[2:]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
 
 
 def keep_photos(images: Path, out: Path) -> None:
@@ -123,24 +144,12 @@ def keep_photos(images: Path, out: Path) -> None:
 
 def machine(load_before: float) -> dict[str, Any]:
     """Describe where and when the run took place."""
-    return {
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+    facts = describe()
+    return {key: facts[key] for key in MACHINE} | {
         "load_average_before": round(load_before, 2),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
-        ).stdout.strip(),
         "photos": "Fruits-360" if "fruits360" in os.environ["IMAGES"] else "drawn",
         "aws": "local_aws",
     }
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.+)$", info.read_text(), re.M) if info.is_file() else []
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _json(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Write docs/scale.md from template.md and the figures of scale_model.py.
+"""Write docs/scale.md from template.md and the figures of scale_model.py, and figures.json for the slides.
 
 Run by `.venv-airflow/bin/python docs/scale/write_scale.py`. With --check it only says whether the document is what the
 inputs give.
@@ -21,6 +21,7 @@ import scale_model  # noqa: E402 - beside this file
 from scale_model import LISTED_AT_ONCE, STAGES, Inputs, Model  # noqa: E402
 
 DOCUMENT = HERE.parents[1] / "docs" / "scale.md"
+FIGURES = HERE / "figures.json"
 EVIDENCE = HERE.parent / "evidence" / "first_night.json"
 NIGHT_SHARE = 0.01
 """New images of a night, of all."""
@@ -29,6 +30,27 @@ NIGHT_SHARE = 0.01
 def document() -> str:
     """Return the whole document."""
     return Template((HERE / "template.md").read_text()).substitute(figures(Model(Inputs.read())))
+
+
+def slide_figures(model: Model) -> str:
+    """Return what the slides show of the document, as JSON: a first load by volume and fleet, a night, the limits."""
+    facts = model.facts
+    steps, fleets = facts["steps"], facts["fleets"]
+
+    def duration(images: float, nodes: int, known: float = 0.0) -> dict[str, float]:
+        return {"hours": round(model.hours(images, nodes, known), 4), "eur": round(model.eur(images, nodes, known), 2)}
+
+    content = {
+        "images_per_second": model.inputs.profile.images_per_second,
+        "fixed_minutes": model.inputs.profile.fixed_minutes,
+        "pca_sums_mb": round(scale_model.pca_sums_mb(), 1),
+        "steps": steps,
+        "fleets": [{"nodes": nodes, "vcpus": model.vcpus(nodes)} for nodes in fleets],
+        "first_load": [[duration(step, nodes) for nodes in fleets] for step in steps],
+        "night": [{"new": step * NIGHT_SHARE, **duration(step * NIGHT_SHARE, fleets[0], step)} for step in steps],
+        "limits": [{"what": limit.resource, "images": round(limit.breaks_at)} for limit in model.limits()],
+    }
+    return json.dumps(content, indent=1) + "\n"
 
 
 def figures(model: Model) -> dict[str, str]:
@@ -249,13 +271,17 @@ def main() -> int:
     """Write or check the document; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
-    text = document()
+    texts = {DOCUMENT: document(), FIGURES: slide_figures(Model(Inputs.read()))}
     if parser.parse_args().check:
-        same = DOCUMENT.is_file() and DOCUMENT.read_text() == text
-        sys.stdout.write("as computed\n" if same else "docs/scale.md differs: run docs/scale/write_scale.py\n")
-        return 0 if same else 1
-    DOCUMENT.write_text(text)
-    sys.stdout.write(f"{DOCUMENT}\n")
+        stale = [path for path, text in texts.items() if not path.is_file() or path.read_text() != text]
+        names = ", ".join(str(path.relative_to(HERE.parents[1])) for path in stale)
+        sys.stdout.write(
+            f"{names}: not what the inputs give; run docs/scale/write_scale.py\n" if stale else "as computed\n"
+        )
+        return 1 if stale else 0
+    for path, text in texts.items():
+        path.write_text(text)
+        sys.stdout.write(f"{path}\n")
     return 0
 
 

@@ -143,6 +143,35 @@ ATTACKS = (
     ),
     Attack(
         _NODE,
+        "of a notebook has an erasure delete files of production, by a table of its own that refers to them",
+        "an erasure refuses a table that refers to anything outside its own folder",
+        (
+            "tests/spark_jobs/test_erase_images.py::"
+            "test_a_notebooks_table_that_took_files_of_production_does_not_have_them_deleted",
+            "tests/spark_jobs/test_erase_images.py::"
+            "test_a_notebooks_table_that_claims_the_folder_of_production_does_not_have_it_cleared",
+        ),
+    ),
+    Attack(
+        _NODE,
+        "of a notebook has an erasure run SQL with the rights of a node, by a text or a column's name in a table",
+        "no text of a table is a part of a statement",
+        ("tests/spark_jobs/test_erase_images.py::test_no_text_that_a_notebook_writes_is_run_as_sql",),
+    ),
+    Attack(
+        _NODE,
+        "leaves a Parquet file that stops every erasure, and every export for a person",
+        "whatever is wrong with a file, it counts as unreadable; no name of a node's is a name of a file",
+        (
+            "tests/plugins/erasure/test_request.py::test_two_columns_of_one_name_do_not_stop_an_erasure",
+            "tests/plugins/erasure/test_subject_access.py::"
+            "test_no_name_that_a_node_chooses_leads_out_of_the_folder_or_stops_the_export",
+            "tests/plugins/erasure/test_subject_access.py::"
+            "test_a_file_that_no_job_writes_is_named_and_does_not_stop_the_export",
+        ),
+    ),
+    Attack(
+        _NODE,
         "sends what it reads to a bucket of its own through the S3 endpoint; or is reached from outside",
         "the endpoint's policy names buckets; no security group lets anyone in",
         (

@@ -53,6 +53,13 @@ def test_of_a_hostile_caller_only_the_listed_variables_reach_a_target(tmp_path):
     assert environ.keys() <= same | constant | of_make
 
 
+@pytest.mark.parametrize("flags", ["e", "ke"])
+def test_the_callers_variables_never_replace_those_of_the_makefile(flags):
+    done = make(SHOW, "show", caller={"PATH": os.environ["PATH"], "MAKEFLAGS": flags, "READY": "/nope"})
+    assert done.returncode == 2
+    assert "call it without -e" in done.stderr
+
+
 @pytest.mark.parametrize(("goal", "more"), [("verify", set()), ("up", {"DOCKER_HOST"}), ("demo", None)])
 def test_the_callers_aws_reaches_the_targets_on_an_account_only(goal, more):
     own = {"AWS_PROFILE": "team", "FRUITS_REGION": "eu-west-3"}
@@ -76,6 +83,16 @@ def test_a_value_arrives_as_it_was_typed(name, value):
     caller = {"PATH": os.environ["PATH"], "HOME": "/root"}
     assert shown(f"{name}={value}", caller=caller)[name] == value
     assert shown(caller=caller | {name: value})[name] == value
+
+
+@pytest.mark.parametrize("name", ["FORCE", "KEEP", "PUBLISH", "UPLOAD", "YES", "DESTROY", "LEARN", "QUICK", "WAIT"])
+@pytest.mark.parametrize(
+    ("value", "arrives"), [("0", ""), ("no", ""), ("False", ""), ("", ""), ("1", "1"), ("yes", "yes")]
+)
+def test_a_switch_is_off_when_its_value_says_so(name, value, arrives):
+    caller = {"PATH": os.environ["PATH"], "HOME": "/root"}
+    assert shown(f"{name}={value}", caller=caller)[name] == arrives
+    assert shown(caller=caller | {name: value})[name] == arrives
 
 
 def test_each_parameter_of_a_recipe_is_named_in_a_line_of_help_and_read_by_the_shell():

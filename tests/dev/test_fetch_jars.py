@@ -63,6 +63,20 @@ def test_no_way_to_the_jars_is_said_with_the_resolvers_words_and_the_remedy(tmp_
         fetch_jars.main()
 
 
+@pytest.mark.usefixtures("_pinned")
+def test_the_resolver_never_sees_brackets_of_the_folder_which_it_reads_as_a_pattern(tmp_path, monkeypatch):
+    folders = []
+
+    def resolve(coordinates, ivy):
+        folders.append(str(ivy))
+        resolver_that_fetches(GOOD, [])(coordinates, ivy)
+
+    monkeypatch.setattr(fetch_jars, "resolve", resolve)
+    fetch_jars.fetch(tmp_path / "mes fruits (été) [1]", fetch_jars.JARS)
+    assert not set("()[]").intersection(*folders)
+    assert [path.name for path in (tmp_path / "mes fruits (été) [1]").iterdir()] == ["thing-1.0.jar"]
+
+
 def test_java_is_told_the_proxies_of_the_environment():
     proxies = {"https": "http://user:word@proxy.example:8080", "http": "http://proxy.example", "no": "localhost"}
     assert fetch_jars._proxy_options(proxies).split() == [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,12 @@ def test_a_weights_file_that_does_not_fit_is_one_clear_line_and_leaves_nothing(t
     assert [line for line in err.splitlines() if line.startswith("ERROR")] == err.splitlines()[-1:]
     assert f"WeightsError: {weights}: " in err or f"cannot read the weights file {weights}" in err
     assert not (tmp_path / "models").exists()
+
+
+def test_weights_that_are_a_pipe_are_refused_and_not_read(tmp_path, capsys):
+    os.mkfifo(tmp_path / "w.h5")
+    assert make_model.main(["--weights", str(tmp_path / "w.h5"), "--out", str(tmp_path / "models")]) == 2
+    assert f"cannot read the weights file {tmp_path}/w.h5: a pipe" in capsys.readouterr().err
 
 
 def test_without_a_network_random_weights_are_used_and_nobody_can_overlook_it(tmp_path, capsys, monkeypatch):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -64,6 +65,31 @@ def test_a_number_that_cannot_be_used_is_refused_before_anything_is_done(tmp_pat
     with pytest.raises(SystemExit):
         run_local.main(["--images", str(tmp_path), name, value])
     assert f"argument {name}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("long_name", ["images", "out"])
+def test_a_name_that_no_file_can_have_is_one_clear_line(tmp_path, capsys, long_name):
+    photos = orchard(tmp_path / "photos", 1, 1)
+    paths = {"images": photos, "out": tmp_path / "out"} | {long_name: tmp_path / (300 * "x")}
+    assert run_local.main(arguments(paths["images"], paths["out"])) == 2
+    assert re.fullmatch(r"ERROR .*/xxx.*: File name too long; mend that and call again\n", capsys.readouterr().err)
+
+
+def test_results_below_a_file_are_one_clear_line(tmp_path, capsys):
+    photos = orchard(tmp_path / "photos", 1, 1)
+    (tmp_path / "file").write_bytes(b"mine")
+    assert run_local.main(arguments(photos, tmp_path / "file")) == 2
+    assert re.fullmatch(r"ERROR .*/file/runs.*: Not a directory; mend that and call again\n", capsys.readouterr().err)
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+def test_an_interrupted_run_has_no_traceback(tmp_path, capsys, monkeypatch):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_local, "run", interrupt)
+    assert run_local.main(arguments(tmp_path, tmp_path)) == 130
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("where", [".", "results/today"])

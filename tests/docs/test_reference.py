@@ -105,7 +105,9 @@ def test_links_between_the_documents_lead_somewhere() -> None:
                 continue
             path = (page.parent / target) if target else page
             if not path.exists() or (
-                anchor and path.suffix == ".md" and anchor not in anchors(str(path.relative_to(REPOSITORY / "docs")))
+                anchor
+                and path.suffix == ".md"
+                and anchor not in anchors(str(path.resolve().relative_to(REPOSITORY / "docs")))
             ):
                 broken.append(f"{page.name}: {link}")
     assert broken == []

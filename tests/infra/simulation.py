@@ -4,6 +4,7 @@ The evaluator follows the reference of IAM's policy evaluation for one account w
 an explicit denial wins, then an allowance, else it is denied. It knows the condition operators that the stack uses,
 and fails on any other rather than guess. Which resource types and condition keys a request has comes from AWS's service
 authorization reference (authorization.py), never from what a policy asks for. moto's own evaluator ignores conditions.
+A public simulator is asked the same (second_opinion.py), and must give the same answer.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.infra import second_opinion
 from tests.infra.authorization import condition_keys, has_resource, is_known, resource_types
 
 Statement = Mapping[str, Any]
@@ -96,9 +98,20 @@ def allowed(statements: Iterable[Statement], request: Request, of_resource: Iter
         request: What is asked.
         of_resource: Of the policy of the bucket or key, if it has one. A statement for the account's root hands the
             decision to the role's policies; a key whose policy has none is closed to them.
+
+    Raises:
+        AssertionError: The second opinion is another one.
     """
+    statements, of_resource = list(statements), list(of_resource)
+    answer = evaluate(statements, request, of_resource)
+    second = second_opinion.allowed(statements, request.action, request.resource, request.context, of_resource)
+    assert answer == second, f"{request}: {answer} here, {second} by iam-simulate"
+    return answer
+
+
+def evaluate(statements: Iterable[Statement], request: Request, of_resource: Iterable[Statement]) -> bool:
+    """Whether the policies allow a request, by the evaluator of this module alone."""
     of_role = [statement for statement in statements if _applies(statement, request)]
-    of_resource = list(of_resource)
     by_resource = [statement for statement in of_resource if _applies(statement, request)]
     if any(statement["Effect"] == "Deny" for statement in (*of_role, *by_resource)):
         return False
@@ -106,7 +119,7 @@ def allowed(statements: Iterable[Statement], request: Request, of_resource: Iter
     principals = [statement["Principal"] for statement in by_resource if statement["Effect"] == "Allow"]
     if "*" in principals or {"AWS": "*"} in principals:
         return True
-    if of_resource and request.action.startswith("kms:"):
+    if request.action.startswith("kms:"):
         return granted and any(str(statement["AWS"]).endswith(":root") for statement in principals)
     return granted
 

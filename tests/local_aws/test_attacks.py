@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import socket
 from typing import Any
 from urllib.parse import parse_qs
 
 import boto3
 import pytest
-from botocore.auth import S3SigV4Auth
+from botocore.auth import S3SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as Signer
 from botocore.exceptions import ClientError
@@ -81,8 +82,18 @@ def test_a_poisoned_photo_is_no_page(aws: Server, bucket: str) -> None:
     assert ask(aws, target, Sec_Fetch_Site="none").status == 200
     run = {"Origin": aws.endpoint, "X-Amz-Target": "ElasticMapReduce.RunJobFlow"}
     assert ask(aws, "/", "POST", b"{}", **run).status == 403
+    run = {"Sec-Fetch-Site": "same-origin", "X-Amz-Target": "ElasticMapReduce.RunJobFlow"}
+    assert ask(aws, "/", "POST", b"{}", **run).status == 403
     last = aws.access_log()[-1]
     assert (last["status"], last["operation"]) == (403, "")
+
+
+@pytest.mark.parametrize("body", ["Content-Length: 5000000000", "Transfer-Encoding: chunked"])
+def test_the_body_of_a_page_is_refused_before_it_is_sent(aws: Server, body: str) -> None:
+    head = f"PUT /b/k HTTP/1.1\r\nHost: 127.0.0.1:{aws.port}\r\nOrigin: https://attacker.example\r\n{body}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", aws.port), timeout=30) as page:
+        page.sendall(head.encode())
+        assert page.recv(65_536).startswith(b"HTTP/1.1 403 Forbidden")
 
 
 def test_a_presigned_url_in_the_access_log_opens_nothing(aws: Server, bucket: str) -> None:
@@ -92,6 +103,16 @@ def test_a_presigned_url_in_the_access_log_opens_nothing(aws: Server, bucket: st
     logged = aws.access_log()[-1]["query"]
     assert parse_qs(logged)["X-Amz-Signature"] == ["…"]
     assert ask(aws, f"/{bucket}/a?{logged}".encode().decode("latin-1").replace("â\x80¦", "%E2%80%A6")).status == 403
+
+
+@pytest.mark.parametrize("service", ["sts", "iam", "elasticmapreduce"])
+def test_a_url_that_is_presigned_for_another_service_reads_nothing_of_s3(aws: Server, service: str) -> None:
+    """A presigned GetCallerIdentity is handed to others as a proof of identity."""
+    request = AWSRequest("GET", f"{aws.endpoint}/")
+    SigV4QueryAuth(Signer(KEYS.access_key_id, KEYS.secret_access_key), service, REGION).add_auth(request)
+    reply = ask(aws, str(request.prepare().url).removeprefix(aws.endpoint))
+    assert reply.status == 403
+    assert b"<Bucket>" not in reply.content
 
 
 @pytest.mark.parametrize("target", ["/", "/_local_aws/health", "/raw/a.jpg", "/moto-api/"])

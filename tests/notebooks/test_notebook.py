@@ -1,4 +1,4 @@
-"""The notebook as a reader runs it: from the first cell, on photos; and its pairing with the script."""
+"""The notebook as a reader runs it: from the first cell, on photos; and its pairing with its source."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from dev import run_notebook
 from tests import hostile_caller
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NOTEBOOK = REPOSITORY / "notebooks" / "fruits_pipeline.ipynb"
-SCRIPT = NOTEBOOK.with_suffix(".py")
+NOTEBOOKS = [run_notebook.SOURCE.with_suffix(f".{language}.ipynb") for language in run_notebook.LANGUAGES]
 SHARED = Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
 PHOTOS = SHARED / "images" / "fruits360_sample" / "Test"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
@@ -59,7 +58,10 @@ def executed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> nbformat
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return nbformat.read(OUT / NOTEBOOK.name, as_version=4)
+    french, english = (nbformat.read(OUT / path.name, as_version=4) for path in NOTEBOOKS)
+    assert "la chaîne" in french.cells[0].source
+    assert "The chain" in english.cells[0].source
+    return english
 
 
 def printed(notebook: nbformat.NotebookNode) -> str:
@@ -74,39 +76,50 @@ def pictures(notebook: nbformat.NotebookNode) -> int:
 
 @pytest.mark.timeout(900)
 def test_it_runs_from_the_first_cell_and_ends_with_all_photos_in_the_tables(executed: nbformat.NotebookNode) -> None:
-    good = LABELS * PHOTOS_EACH
+    good = LABELS * PHOTOS_EACH - 1  # one is held out
     expected = {"images": good, "rejects": 1, "features": good, "pca": good}
     assert str(expected) in printed(executed)
 
 
-def test_it_shows_photos_curve_space_neighbours_and_volumes(executed: nbformat.NotebookNode) -> None:
-    assert pictures(executed) == 6
+def test_it_shows_photos_balance_curve_space_neighbours_and_volumes(executed: nbformat.NotebookNode) -> None:
+    assert pictures(executed) == 7
+
+
+def test_a_text_is_in_one_language(executed: nbformat.NotebookNode) -> None:
+    text = "\n".join(cell.source for cell in executed.cells if cell.cell_type == "markdown")
+    assert "## 2. Look at the photos" in text
+    assert "Regarder" not in text
+    assert "<!--" not in text
 
 
 def test_a_cell_that_raises_fails_the_run(tmp_path: Path) -> None:
-    script = tmp_path / "broken.py"
-    script.write_text("# %%\nassert 1 == 2\n")
+    source = tmp_path / "broken.md"
+    source.write_text("```python\nassert 1 == 2\n```\n")
     with pytest.raises(nbclient.exceptions.CellExecutionError):
-        run_notebook.execute(script)
+        run_notebook.execute(source)
 
 
-def test_notebook_and_script_have_the_same_cells() -> None:
-    paired = jupytext.writes(jupytext.read(NOTEBOOK), fmt="py:percent")
-    assert paired.split("# %% [markdown]", 1)[1] == SCRIPT.read_text().split("# %% [markdown]", 1)[1], (
-        "run make notebook PUBLISH=1 and commit both"
+@pytest.mark.parametrize("language", run_notebook.LANGUAGES)
+def test_the_committed_notebooks_have_the_cells_of_the_source(language: str) -> None:
+    source = run_notebook.in_language(jupytext.read(run_notebook.SOURCE), language)
+    committed = nbformat.read(run_notebook.SOURCE.with_suffix(f".{language}.ipynb"), as_version=4)
+    assert [cell.source for cell in committed.cells] == [cell.source for cell in source.cells], (
+        "run make notebook PUBLISH=1 and commit source and notebooks"
     )
 
 
-def test_the_committed_notebook_has_the_outputs_of_one_run_from_top_to_bottom() -> None:
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=run_notebook.LANGUAGES)
+def test_a_committed_notebook_has_the_outputs_of_one_run_from_top_to_bottom(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
     assert counts == list(range(1, len(counts) + 1))
-    assert pictures(notebook) == 6
+    assert pictures(notebook) == 7
     assert "path" in printed(notebook) or "imagenet" in printed(notebook), "run with real weights"
 
 
-def test_the_committed_notebook_names_no_machine() -> None:
-    text = NOTEBOOK.read_text()
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=run_notebook.LANGUAGES)
+def test_a_committed_notebook_names_no_machine(path: Path) -> None:
+    text = path.read_text()
     assert str(REPOSITORY) not in text
     assert "/home/" not in text
     assert "Mihai Oltean" in text

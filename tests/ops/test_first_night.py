@@ -115,7 +115,12 @@ def test_a_no_to_the_cost_begins_nothing(preflight: Preflight, run: Run) -> None
 
 @pytest.mark.timeout(1800)  # two starts of Airflow
 def test_a_night_that_is_interrupted_goes_on_and_leaves_evidence(
-    preflight: Preflight, run: Run, aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    preflight: Preflight,
+    run: Run,
+    aws: Aws,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     log = first_night.ConsoleReporter.log
 
@@ -129,6 +134,9 @@ def test_a_night_that_is_interrupted_goes_on_and_leaves_evidence(
         run()
     monkeypatch.setattr(first_night.ConsoleReporter, "log", log)
     assert run() == 0
+    printed = capsys.readouterr().out
+    assert f"FRUITS_MODEL_ID={MODEL}\nFRUITS_NODE_ENVIRONMENT={'e' * 64}\n" in printed
+    assert "AWS_SECRET" not in printed
     content = read_evidence(tmp_path)
     assert (content["state"], content["simulated"], content["images"]["loaded"]) == ("succeeded", True, 10)
     clusters = aws.clusters(f"fruits/{preflight.deployment.deployment_id}/")
@@ -137,7 +145,7 @@ def test_a_night_that_is_interrupted_goes_on_and_leaves_evidence(
     assert content["start_up_minutes"] > 0
     assert len(content["nodes"]) == 2
     assert content["answers"]["DescribeCluster of an unknown id"] == "InvalidRequestException"
-    assert [quota["state"] for quota in content["answers"]["quotas"]] == ["ok", "ok", "ok"]
+    assert [quota["state"] for quota in content["answers"]["quotas"]] == ["ok"] * 3  # the VPC exists when it goes on
     assert "buckets: none" in destroy(preflight.deployment)
 
 

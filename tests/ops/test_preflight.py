@@ -12,7 +12,7 @@ import pytest
 from fruits_airflow.emr.cluster_body import load_profile
 
 from ops import __main__ as command_line
-from ops.preflight import ON_DEMAND_QUOTA, SPOT_QUOTA, Finding, Preflight, exit_status, vcpus_needed
+from ops.preflight import ON_DEMAND_QUOTA, SPOT_QUOTA, VPC_QUOTA, Finding, Preflight, exit_status, vcpus_needed
 from ops.stack import Deployment
 from ops.template import TEMPLATE
 from tests.aws_keys import control_faults
@@ -121,6 +121,7 @@ def test_who_may_not_deploy_reads_what_is_missing(look: Look) -> None:
     ("service", "operation", "subject"),
     [
         ("servicequotas", "GetServiceQuota", "quotas"),
+        ("ec2", "DescribeVpcs", "network"),
         ("iam", "SimulatePrincipalPolicy", "caller"),
         ("iam", "GetRole", "roles"),
         ("s3", "HeadBucket", "names"),
@@ -175,6 +176,22 @@ def test_a_subnet_of_the_team_without_the_tag_is_to_mend(look: Look, server: Ser
     findings = look(SubnetId=subnet_id, CreateVpc="false")
     assert (findings[subnet_id].state, findings[vpc_id].state, status(findings)) == ("ok", "mend", 1)
     assert f"SubnetId={subnet_id}" in findings[vpc_id].remedy
+
+
+def test_an_account_with_as_many_vpcs_as_it_may_have_needs_one_more_or_a_subnet(server: Server, role: str) -> None:
+    account = AccountOf(server, role, ADMINISTRATOR, region="eu-south-1")  # with the default VPC, as every region
+
+    def states(**parameters: str) -> dict[str, str]:
+        findings = Preflight(Deployment(account, "full", print, lambda _: True), parameters)._network()
+        return {finding.subject: finding.state for finding in findings}
+
+    ec2 = account.client("ec2")
+    vpcs = [ec2.create_vpc(CidrBlock=f"10.{number}.0.0/24")["Vpc"]["VpcId"] for number in range(3)]
+    assert states() == {f"quota {VPC_QUOTA}": "ok"}
+    vpcs.append(ec2.create_vpc(CidrBlock="10.9.0.0/24")["Vpc"]["VpcId"])
+    assert states() == {f"quota {VPC_QUOTA}": "mend"}
+    subnet_id = ec2.create_subnet(VpcId=vpcs[0], CidrBlock="10.0.0.0/25")["Subnet"]["SubnetId"]
+    assert states(CreateVpc="false", SubnetId=subnet_id).keys() == {subnet_id, vpcs[0]}
 
 
 def test_names_that_are_taken_would_fail_the_deployment(look: Look, server: Server, deployment_id: str) -> None:

@@ -8,17 +8,21 @@ import shutil
 import zlib
 from argparse import Namespace
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import erase_images
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fruits.base.errors import InputError, QualityGateError, ReconciliationError
+from fruits.base import schemas
+from fruits.base.errors import InputError, QualityGateError, ReconciliationError, TableError
 from fruits.job import job_run, stage_metrics
 from fruits.lake import overwrite, tables
-from fruits.lake.iceberg import Table
+from fruits.lake.iceberg import Table, iterate
 from fruits.pca import gramian_store
 from fruits.publish import upkeep
 
@@ -337,3 +341,75 @@ def test_a_request_that_is_none_is_refused(tmp_path, request_text):
 def test_a_missing_request_is_refused(tmp_path):
     with pytest.raises(InputError, match="write the request first"):
         erase_images._read_request(str(tmp_path / "none.json"))
+
+
+def production(nights: Nights) -> tuple[Nights, Path]:
+    """Another database with loaded photos, and the folder of its tables."""
+    other = replace(nights, database=f"{nights.database}_of_production", folder=nights.folder / "other", runs=[])
+    orchard(other.photos, labels=1, each=2)
+    other.load()
+    warehouse = Path(nights.spark.conf.get("spark.sql.catalog.lake.warehouse"))
+    return other, warehouse / other.database.split(".")[1]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_a_notebooks_table_that_took_files_of_production_does_not_have_them_deleted(nights):
+    """A notebook may read production and write its own tables; an erasure deletes files with the rights of a node."""
+    other, folder = production(nights)
+    before = contents(folder)
+    tables.ensure(nights.spark, nights.database)
+    append = Table(nights.spark, f"{nights.database}.images").java.newAppend()
+    with closing(Table(nights.spark, f"{other.database}.images").java.newScan().planFiles()) as tasks:
+        for task in iterate(tasks):
+            append.appendFile(task.file())
+    append.commit()
+    with pytest.raises(TableError, match=r"images refers to .*_of_production/images/data/"):
+        erase(nights, [nights.rows("images")[0]["image_id"]], [])
+    assert contents(folder) == before
+
+
+def test_a_notebooks_table_that_claims_the_folder_of_production_does_not_have_it_cleared(nights):
+    """`ALTER TABLE … SET LOCATION` in Glue, or the registration of a metadata file that somebody has made."""
+    _, folder = production(nights)
+    before = contents(folder)
+    tables.ensure(nights.spark, nights.database)
+    own = Path(nights.spark.conf.get("spark.sql.catalog.lake.warehouse")) / nights.database.split(".")[1] / "images"
+    (metadata,) = (own / "metadata").glob("*.metadata.json")
+    forged = json.loads(metadata.read_text())
+    forged["location"] = str(folder / "images")
+    forged["properties"]["write.metadata.path"] = str(own / "metadata")
+    metadata.with_name("v2.metadata.json").write_text(json.dumps(forged))
+    with pytest.raises(TableError, match=r"images .*_of_production/images"):
+        erase(nights, ["0" * 64], [])
+    assert contents(folder) == before
+
+
+def test_no_text_that_a_notebook_writes_is_run_as_sql(nights):
+    """An erasure runs statements over the tables of notebooks with the rights of a node, which reads raw photos."""
+    (nights.photos / "one.jpg").write_bytes(b"<html>")
+    (nights.photos / "two.jpg").write_bytes(b"<html>")
+    nights.load()
+    model = "x' OR raise_error('executed') IS NULL OR '1'='2"
+    row = {"model_id": model, "n": 1, "sums": b"", "features_snapshot": 1, "run_id": "notebook"}
+    rows = pa.Table.from_pylist([row, row | {"model_id": "another"}], schemas.PCA_SUMS)
+    overwrite.replace(nights.spark, f"{nights.database}.pca_sums", rows, {})
+    gramian_store._delete(job_run.Run("x", Namespace(database=nights.database), nights.spark), model)
+    assert [row["model_id"] for row in nights.rows("pca_sums")] == ["another"]
+
+    rejects = Table(nights.spark, f"{nights.database}.rejects")
+    values = ", ".join(["''"] * len(rejects.columns))
+    column = f"c) VALUES ({values}, 0) WHEN NOT MATCHED AND raise_error('executed') IS NULL THEN INSERT (image_id"
+    integer = nights.spark._jvm.org.apache.iceberg.types.Types.IntegerType.get()
+    rejects.java.updateSchema().addColumn(column, integer).commit()
+    (first, second) = nights.rows("rejects", column)
+    tables.merge(
+        nights.spark,
+        nights.database,
+        "rejects",
+        None,
+        nights.spark.createDataFrame([(first["image_id"],)], ["image_id"]),
+    )
+    assert nights.rows("rejects", column) == [second]

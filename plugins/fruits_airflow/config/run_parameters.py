@@ -17,10 +17,11 @@ from pydantic.dataclasses import dataclass
 
 from fruits_airflow.config.param_check import check_params
 from fruits_airflow.config.regions import EU_REGIONS, require_eu_region
-from fruits_airflow.config.settings import ENGINES, Settings
-from fruits_airflow.config.validators import FOLDER_PATTERN
+from fruits_airflow.config.settings import ENGINES, MAX_LIMIT, Settings
+from fruits_airflow.config.validators import FOLDER_PATTERN, SHA256_PATTERN
 
 Mode = Literal["nightly", "demo"]
+_COUNT = {"minimum": 1, "maximum": MAX_LIMIT}
 
 
 def _at_most(limit: float) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
             maxLength=900,
         ),
         "limit": _schema(
-            None, ["null", "integer"], "Maximum number of images, chosen evenly; writes to the demo tables", minimum=1
+            None, ["null", "integer"], "Maximum number of images, chosen evenly; writes to the demo tables", **_COUNT
         ),
         "variance": _schema(
             settings.variance,
@@ -61,7 +62,7 @@ def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
             enum=list(ENGINES),
         ),
         "model_id": _schema(
-            settings.model_id, ["null", "string"], "The model, as printed by make model", pattern="^[0-9a-f]{64}$"
+            settings.model_id, ["null", "string"], "The model, as printed by make model", pattern=SHA256_PATTERN
         ),
         "region": _schema(
             settings.region, "string", "Region of the cluster; EU member states only", enum=list(EU_REGIONS)

@@ -27,6 +27,7 @@ SETTINGS_FILE = REPOSITORY / "include" / "settings.yaml"
 ENVIRONMENT_PREFIX = "FRUITS_"
 OTHER_VARIABLES = frozenset({"FRUITS_SHARED"})  # where the tests look for photos and weights; not a setting
 ENGINES = ("litert", "tensorflow")
+MAX_LIMIT = 10**9  # of the parameter `limit`
 CHANNELS = ("log", "mail", "slack", "webhook")
 PREINSTALLED = "preinstalled"  # as node_environment: the image of the nodes has the libraries already
 

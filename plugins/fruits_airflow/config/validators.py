@@ -6,7 +6,8 @@ import re
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 # A folder reaches jobs as an argument: no way up, no empty or hidden part, nothing that a shell or a glob would read.
-FOLDER_PATTERN = r"^(?![./])(?!.*(/\.|//))[^\x00-\x1f\x7f$`;|&<>\"'*?{}\[\]\\^#!~%]+/$"
+FOLDER_PATTERN = r"^(?![./])(?!.*(/\.|//))[^\x00-\x1f\x7f$`;|&<>\"'*?{}\[\]\\^#!~%\ud800-\udfff]+/$(?!\n)"
+SHA256_PATTERN = r"^[0-9a-f]{64}$(?!\n)"
 FOLDER_RULE = "a folder: a slash last, none first, no empty part, none that begins with a dot, nothing a shell reads"
 
 _FOLDER = re.compile(FOLDER_PATTERN)

@@ -109,14 +109,14 @@ def load_prices(region: str, path: Path = PRICES_FILE) -> Prices:
             ec2=_floats(local["ec2"]),
             spot=_floats(local["spot"]),
             emr=_floats(local["emr"]),
-            ebs=_price(local["ebs"]["usd_per_gib_month"]),
-            s3_write=_price(local["s3"]["usd_per_1000_writes"]) / 1_000,
-            s3_read=_price(local["s3"]["usd_per_1000_reads"]) / 1_000,
-            kms=_price(local["kms"]["usd_per_10000_requests"]) / 10_000,
-            public_ipv4=_price(local["network"]["public_ipv4_usd_per_hour"]),
-            interface_endpoint=_price(local["network"]["interface_endpoint_usd_per_hour"]),
-            transfer=_price(local["network"]["transfer_usd_per_gib"]),
-            eur_per_usd=_price(rate["value"]),
+            ebs=read_price(local["ebs"]["usd_per_gib_month"]),
+            s3_write=read_price(local["s3"]["usd_per_1000_writes"]) / 1_000,
+            s3_read=read_price(local["s3"]["usd_per_1000_reads"]) / 1_000,
+            kms=read_price(local["kms"]["usd_per_10000_requests"]) / 10_000,
+            public_ipv4=read_price(local["network"]["public_ipv4_usd_per_hour"]),
+            interface_endpoint=read_price(local["network"]["interface_endpoint_usd_per_hour"]),
+            transfer=read_price(local["network"]["transfer_usd_per_gib"]),
+            eur_per_usd=read_price(rate["value"]),
             remembered=tuple(name for name in SECTIONS if local[name]["source"] in REMEMBERED),
             as_of=min(str(part["date"]) for part in parts),
         )
@@ -131,10 +131,11 @@ def write_prices(content: Mapping[str, Any], path: Path = PRICES_FILE) -> None:
 
 
 def _floats(section: Mapping[str, Any]) -> dict[str, float]:
-    return {name: _price(usd) for name, usd in section["usd_per_hour"].items()}
+    return {name: read_price(usd) for name, usd in section["usd_per_hour"].items()}
 
 
-def _price(value: Any) -> float:
+def read_price(value: Any) -> float:
+    """Read a price or an exchange rate; raise ValueError for a number that is none."""
     number = float(value)
     if not 0 < number < 1_000:  # NaN fails too
         raise ValueError(f"{value!r} is no price")

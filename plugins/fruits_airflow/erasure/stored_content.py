@@ -101,13 +101,13 @@ def parquet_errors() -> Iterator[None]:
     """Raise an InflateError for a Parquet file that cannot be read: any node can write such a file.
 
     Raises:
-        InflateError: The content is not Parquet, is truncated or corrupt, or holds text that is not UTF-8.
+        InflateError: The content is not Parquet, is truncated or corrupt, or holds what Python cannot represent.
     """
     import pyarrow as pa
 
     try:
         yield
-    except (pa.ArrowException, MemoryError, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, ArithmeticError, LookupError, MemoryError, OSError, TypeError, ValueError) as error:
         raise InflateError(f"the Parquet file is corrupt or too large: {error}") from error
 
 

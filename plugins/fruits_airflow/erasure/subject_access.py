@@ -7,6 +7,7 @@ run folders and logs. Of a Parquet file it reads the ids only, and the rest of a
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -141,7 +142,7 @@ def _add_rows(lake: Lake, stored: StoredObject, export: PhotoExport) -> None:
     place = _place(stored.key)
     try:
         for row in _rows_of(RangeFile(lake.client, lake.bucket, *stored), export.image_ids):
-            shown = {name: _shown(value, f"{place.replace('/', '-')}-{name}", export) for name, value in row.items()}
+            shown = {name: _shown(value, f"{place}-{name}", export) for name, value in row.items()}
             rows = export.rows.setdefault(place, [])
             if shown not in rows:  # a row that was carried from one data file into the next
                 rows.append(shown)
@@ -153,7 +154,7 @@ def _shown(value: object, stem: str, export: PhotoExport) -> object:
     """Return a cell; of a picture, which becomes a file, the file's name."""
     if not isinstance(value, bytes):
         return value
-    suffix = _suffix(value)
+    stem, suffix = re.sub(r"[^A-Za-z0-9._]", "-", stem)[-200:], _suffix(value)  # a node names tables and columns
     name = f"{stem}{suffix}"
     if export.files.setdefault(name, value) != value:
         name = f"{stem}-{len(export.files)}{suffix}"

@@ -22,8 +22,9 @@ ROW_GROUP = 50_000
 # Hidden folders, and the files that macOS, Windows, Android and NAS systems keep beside photos.
 # `fruits.base.keys` has the same pattern for plain folders; a test keeps both equal.
 _LEFTOVER = re.compile(
-    r"(?:^|/)(?:(?:\.(?!\.?/)[^/]+|__MACOSX|@eaDir|\$RECYCLE\.BIN)/"
-    r"|(?:\._[^/]*|\.DS_Store|\.gitkeep|\.(?:trashed|pending)-[^/]*|Thumbs\.db|desktop\.ini)$)",
+    r"(?:^|/)(?:(?:\.(?!\.?/)[^/]+|__MACOSX|@eaDir|[@#]Recycle|\$RECYCLE\.BIN|System Volume Information|lost\+found)/"
+    r"|(?:\.(?:_[^/]*|DS_Store|directory|gitkeep|localized|nomedia|(?:trashed|pending)-[^/]*)"
+    r"|(?:eh)?Thumbs\.db|desktop\.ini|Icon\r)$)",
     re.IGNORECASE,
 )
 _WITH_NAME = re.compile(r"^(\._|\.trashed-|\.pending-)(?!.*/$).*", re.IGNORECASE)

@@ -6,8 +6,9 @@ import hashlib
 import re
 
 _LEFTOVER = re.compile(
-    r"(?:^|/)(?:(?:\.(?!\.?/)[^/]+|__MACOSX|@eaDir|\$RECYCLE\.BIN)/"
-    r"|(?:\._[^/]*|\.DS_Store|\.gitkeep|\.(?:trashed|pending)-[^/]*|Thumbs\.db|desktop\.ini)$)",
+    r"(?:^|/)(?:(?:\.(?!\.?/)[^/]+|__MACOSX|@eaDir|[@#]Recycle|\$RECYCLE\.BIN|System Volume Information|lost\+found)/"
+    r"|(?:\.(?:_[^/]*|DS_Store|directory|gitkeep|localized|nomedia|(?:trashed|pending)-[^/]*)"
+    r"|(?:eh)?Thumbs\.db|desktop\.ini|Icon\r)$)",
     re.IGNORECASE,
 )
 """Hidden folders, and files that macOS, Windows, Android and NAS systems keep beside photos."""
@@ -62,7 +63,8 @@ def is_leftover(key: str) -> bool:
     Args:
         key: Object key below the input prefix, or path relative to a plain folder.
 
-    >>> [is_leftover(key) for key in ("Kiwi/._1.jpg", "__MACOSX/Kiwi/1.jpg", "Kiwi/Thumbs.db", "Kiwi/.hidden.jpg")]
-    [True, True, True, False]
+    Examples:
+        >>> [is_leftover(key) for key in ("Kiwi/._1.jpg", "__MACOSX/Kiwi/1.jpg", "Kiwi/Thumbs.db", "Kiwi/.hidden.jpg")]
+        [True, True, True, False]
     """
     return _LEFTOVER.search(key) is not None

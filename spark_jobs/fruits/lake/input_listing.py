@@ -82,15 +82,15 @@ class FolderContent:
 
     photos: list[Path]  # sorted by key; files that are not pictures become rejects
     leftovers: list[Path]  # of file managers (`keys.is_leftover`); not loaded
-    links: list[Path]  # to other folders; not followed
+    others: list[Path]  # links to folders, pipes, sockets and devices; not followed or opened
 
     def describe_skipped(self, root: Path) -> list[str]:
         """Describe the files that are not loaded, in a line for each kind."""
         return [
-            f"{len(paths)} {kind}, for example {paths[0].relative_to(root).as_posix()!r}"
+            f"{len(paths)} {kind}, for example {min(paths).relative_to(root).as_posix()!r}"
             for kind, paths in (
                 ("leftovers of file managers are not loaded", self.leftovers),
-                ("links to folders are not followed", self.links),
+                ("links to folders, pipes or devices are not followed", self.others),
             )
             if paths
         ]
@@ -100,33 +100,34 @@ def walk(folder: Path) -> FolderContent:
     """Walk a whole folder, or fail: a photo that cannot be seen must not count as deleted.
 
     Raises:
-        InputError: The folder does not exist or is not a folder, a folder below it cannot be read, a link is broken,
-            or a file's name is not UTF-8.
+        InputError: The folder does not exist or is not a folder, a folder below it cannot be read or lies too deep, a
+            link is broken, or a file's name is not UTF-8. What file managers leave behind need not be readable.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give a folder that holds photos")
     result = FolderContent([], [], [])
 
-    def fail(error: OSError) -> NoReturn:
+    def fail(error: OSError | RecursionError) -> NoReturn:
         raise InputError(
-            f"{error.filename} cannot be read ({error.strerror}); nothing was loaded or removed: let the user that "
-            "runs this read it, or move it out of the folder of photos"
+            f"{getattr(error, 'filename', folder)} cannot be read ({getattr(error, 'strerror', error)}); nothing was "
+            "loaded or removed: let the user that runs this read it, or move it out of the folder of photos"
         ) from error
 
-    for parent, folders, names in os.walk(folder, onerror=fail):
-        result.links.extend(path for name in folders if (path := Path(parent, name)).is_symlink())
-        for path in (Path(parent, name) for name in names):
-            try:
-                mode = path.stat().st_mode
-            except OSError as error:
-                fail(error)
-            if keys.is_leftover(_key(path, folder)):
-                result.leftovers.append(path)
-            elif stat.S_ISREG(mode):
-                result.photos.append(path)
+    def skip_leftover(error: OSError) -> None:
+        path = Path(error.filename)
+        result.leftovers.append(path) if keys.is_leftover(f"{_key(path, folder)}/") else fail(error)
+
+    try:
+        for parent, folders, names in os.walk(folder, onerror=skip_leftover):
+            result.others.extend(path for name in folders if (path := Path(parent, name)).is_symlink())
+            for path in (Path(parent, name) for name in names):
+                if keys.is_leftover(_key(path, folder)):
+                    result.leftovers.append(path)
+                else:
+                    (result.photos if stat.S_ISREG(path.stat().st_mode) else result.others).append(path)
+    except (OSError, RecursionError) as error:
+        fail(error)
     result.photos.sort(key=lambda path: _key(path, folder))
-    for paths in (result.leftovers, result.links):
-        paths.sort()
     return result
 
 

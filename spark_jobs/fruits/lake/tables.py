@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
@@ -140,6 +141,22 @@ def _check_location(table: Table) -> None:
     )
 
 
+def require_own_files(spark: Any, database: str) -> None:
+    """Raise a TableError for a table that refers to a path outside its folder, where erasure would delete files."""
+    catalog, _, namespace = database.partition(".")
+    home = f"{spark.conf.get(f'spark.sql.catalog.{catalog}.warehouse')}/{namespace}.db"
+    home = dict(spark.sql(f"DESCRIBE NAMESPACE {database}").collect()).get("Location", home)
+    to_json = spark._jvm.org.apache.iceberg.TableMetadataParser.toJson
+    for table in TABLES:
+        name, inside = f"{database}.{table}", f"{home}/{table}/"
+        paths = re.findall(r'"(?:file:)?((?:/|\w+://)[^"]*)"', to_json(Table(spark, name).java.operations().current()))
+        files = f"SELECT path FROM {name}.all_manifests UNION ALL SELECT data_file.file_path FROM {name}.all_entries"  # noqa: S608
+        foreign = spark.sql(files).where(~F.regexp_replace("path", "^file:", "").startswith(inside))
+        paths += [row.path for row in foreign.limit(1).collect()]
+        if outside := next((path for path in paths if not f"{path}/".startswith(inside)), None):
+            raise TableError(f"{name} refers to {outside}, outside its folder {inside}: drop the table without PURGE")
+
+
 def _resolve(uri: str) -> objects.ObjectPath:
     """Parse a folder's URI and follow links."""
     path = objects.parse_uri(uri)
@@ -216,7 +233,7 @@ def _merge_changes(
         WHEN MATCHED AND s.{_ACTION} = 'delete' THEN DELETE
         WHEN MATCHED THEN UPDATE SET {", ".join(f"t.{column} = s.{column}" for column in columns)}
         WHEN NOT MATCHED AND s.{_ACTION} = 'upsert' THEN
-            INSERT ({", ".join([*columns, *added])})
+            INSERT ({", ".join([*columns, *(f"`{column.replace('`', '``')}`" for column in added)])})
             VALUES ({", ".join([*(f"s.{column}" for column in columns), *("NULL" for _ in added)])})
         """  # noqa: S608 - names come from schemas.py and a checked --database
     with annotate_errors(name):

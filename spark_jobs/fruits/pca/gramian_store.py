@@ -159,7 +159,7 @@ def _features(run: job_run.Run) -> Table:
 
 
 def _delete(run: job_run.Run, model_id: str) -> None:
-    tables.delete(run.spark, f"{run.arguments.database}.pca_sums", f"model_id = '{model_id}'")
+    tables.delete(run.spark, f"{run.arguments.database}.pca_sums", f"model_id = string(X'{model_id.encode().hex()}')")
 
 
 def _tag(model_id: str, snapshot_id: int) -> str:

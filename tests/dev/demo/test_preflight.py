@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fruits_airflow.config.errors import ResidencyError
 
+from dev.demo import preflight
 from dev.demo.preflight import (
     IMAGE_SUFFIXES,
     CannotStart,
@@ -43,6 +44,8 @@ def test_a_folder_with_a_photo_is_taken(photos):
     ("environ", "words"),
     [
         ({"IMAGES": "/no/such/folder"}, "is not a folder"),
+        ({"IMAGES": "~nobody-of-this-name/photos"}, "is not a folder"),
+        ({"WEIGHTS": "~nobody-of-this-name/w.h5"}, "is not a file"),
         ({"WEIGHTS": "/no/such/weights.h5"}, "is not a file"),
         ({"VARIANCE": "most"}, "VARIANCE=most cannot be read"),
         ({"K": "12.5"}, "K=12.5 cannot be read"),
@@ -52,7 +55,8 @@ def test_a_folder_with_a_photo_is_taken(photos):
         ({"VARIANCE": "nan"}, "VARIANCE=nan is no share"),
         ({"K": "0"}, "K=0 cannot be used: give 1 to 1280"),
         ({"K": "1281"}, "K=1281 cannot be used: give 1 to 1280"),
-        ({"LIMIT": "0"}, "LIMIT=0 cannot be used: give 1 or more"),
+        ({"LIMIT": "0"}, "LIMIT=0 cannot be used: give 1 to 1000000000"),
+        ({"LIMIT": "1" + 30 * "0"}, "give 1 to 1000000000"),
         ({"ENGINE": "torch"}, "choose litert or tensorflow"),
         ({"AWS_PORT": "70000"}, "is not a port"),
     ],
@@ -60,6 +64,12 @@ def test_a_folder_with_a_photo_is_taken(photos):
 def test_a_wish_that_cannot_be_fulfilled_is_named_with_its_value(environ, words):
     with pytest.raises(CannotStart, match=words):
         read_options(environ)
+
+
+def test_a_name_that_no_file_can_have_is_one_clear_line(monkeypatch, capsys):
+    monkeypatch.setenv("IMAGES", 5000 * "x")
+    assert preflight.main() == 2
+    assert re.fullmatch(r"ERROR: .*File name too long.*\n", capsys.readouterr().err)
 
 
 def test_wishes_become_the_runs_parameters_and_empty_ones_do_not():
@@ -86,12 +96,14 @@ def test_leftovers_and_linked_folders_are_named_and_not_uploaded_and_all_else_is
         (photos / name).write_bytes(b"")
     (photos / "Apple" / "page.jpg").write_text("<html>")
     (photos / "Apple" / ".hidden.jpg").write_bytes(b"any")
+    (photos / "Apple" / "._gone.jpg").symlink_to("nowhere")
     (photos / "Kiwi").symlink_to(photos / "Apple")
+    os.mkfifo(photos / "pipe.jpg")
     lines: list[str] = []
     assert [path.name for path in image_files(photos, lines.append)] == [".hidden.jpg", "1.JPG", "page.jpg"]
     assert lines == [
-        "5 leftovers of file managers are not uploaded, for example .DS_Store",
-        "1 links to folders are not uploaded, for example Kiwi",
+        "6 leftovers of file managers are not uploaded, for example .DS_Store",
+        "2 links to folders, pipes or devices are not uploaded, for example Kiwi",
     ]
 
 

@@ -424,6 +424,21 @@ def test_hostile_files_of_a_run_do_not_stop_an_erasure(place: Place) -> None:
     assert place.lake.read(run_key(RUN, "report.html")) is None
 
 
+def twice(name: str, value: str) -> bytes:
+    """A Parquet file with two columns of one name, which Arrow reads and cannot give by its name."""
+    out = io.BytesIO()
+    pq.write_table(pa.Table.from_arrays([pa.array([value]), pa.array([value])], names=[name, name]), out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", ["pca.parquet", "sample.parquet", "elsewhere/listing.parquet"])
+def test_two_columns_of_one_name_do_not_stop_an_erasure(place: Place, name: str) -> None:
+    key = run_key("hostile", name)
+    place.lake.write(key, twice("label", "x"))
+    assert ID in erase(place, ErasureRequest(keys=frozenset({KEY}))).image_ids
+    assert place.lake.read(key) is None
+
+
 NO_UTF8 = pa.array([b"\xff"], pa.binary()).view(pa.string())
 
 
@@ -433,10 +448,11 @@ NO_UTF8 = pa.array([b"\xff"], pa.binary()).view(pa.string())
         (b"no Parquet", True),
         (parquet(key=["images/a.jpg"])[:-9], True),
         (parquet(key=NO_UTF8), True),
+        (twice("key", "images/a.jpg"), True),
         (parquet(name=["images/a.jpg"]), False),
         (parquet(key=[7, 8]), False),
     ],
-    ids=["no Parquet", "cut", "no UTF-8", "no key", "numbers"],
+    ids=["no Parquet", "cut", "no UTF-8", "two keys", "no key", "numbers"],
 )
 def test_a_hostile_listing_is_skipped_and_then_removed(
     place: Place, listing: bytes, is_removed: bool, caplog: pytest.LogCaptureFixture

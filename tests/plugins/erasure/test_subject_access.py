@@ -8,6 +8,7 @@ import io
 import json
 import unicodedata
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -156,6 +157,36 @@ def test_only_its_owner_can_enter_the_folder_and_files_are_named_by_their_conten
     find_photo(place.s3, place.raw, place.lake.bucket, image_ids_of(key)).write(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {path.suffix for path in folder.iterdir()} == {".json", ".jpg", ".bin"}
+
+
+@pytest.mark.parametrize("name", ["a/b", "../../../x", "a\0b", "x" * 300])
+def test_no_name_that_a_node_chooses_leads_out_of_the_folder_or_stops_the_export(
+    tables: Place, tmp_path: Path, name: str
+) -> None:
+    tables.lake.write(f"tables/{'t' * 200}.db/{'u' * 100}/1.parquet", parquet(**{"image_id": [ID], name: [b"GIF89a"]}))
+    before = set(tmp_path.rglob("*"))
+    find_photo(tables.s3, tables.raw, tables.lake.bucket, frozenset({ID})).write(tmp_path / "out")
+    (picture,) = (tmp_path / "out").glob("*.gif")
+    assert picture.read_bytes() == b"GIF89a"
+    assert {path for path in tmp_path.rglob("*") if "out" not in path.parts} == before
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        {"image_id": [ID], "at": pa.array([2**62], pa.timestamp("us", "UTC"))},
+        {"image_id": [ID], "at": pa.array([1], pa.timestamp("us", "No/Where"))},
+    ],
+    ids=["no such year", "no such zone"],
+)
+def test_a_file_that_no_job_writes_is_named_and_does_not_stop_the_export(
+    tables: Place, hostile: dict[str, Any]
+) -> None:
+    key = DATA.format("hostile")
+    tables.lake.write(key, parquet(**hostile))
+    export = find_photo(tables.s3, tables.raw, tables.lake.bucket, frozenset({ID}))
+    assert len(export.rows["fruits.images"]) == 1
+    assert "cannot be read" in export.texts[key][0]
 
 
 def test_a_key_that_matches_nothing_is_red_and_says_so(

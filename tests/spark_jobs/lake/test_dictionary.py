@@ -1,4 +1,4 @@
-"""Every block of the data dictionary runs as it is written, in the engine that it names, on a laptop's lake."""
+"""Every block of the data dictionary and of its tutorial runs as written, in the engine named, on a laptop's lake."""
 
 from __future__ import annotations
 
@@ -201,6 +201,19 @@ def test_pyiceberg_on_a_laptop(local: Path, monkeypatch: pytest.MonkeyPatch) -> 
     [block] = of("pyiceberg on a laptop")
     exec(block, names)
     assert names["vectors"].num_rows == 9
+
+
+def test_the_tutorial_finds_what_looks_alike(
+    local: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(local)
+    tutorial = (ROOT / "docs" / "tutorials" / "query.md").read_text()
+    names: dict[str, Any] = {}
+    for block in re.findall(r"^```python\n(.*?)^```", tutorial, re.MULTILINE | re.DOTALL):
+        exec(block, names)
+    shown = capsys.readouterr().out
+    assert "6 photos, 3 components" in shown
+    assert re.search(r"0\.00  Label 0", shown)
 
 
 def test_a_session_that_is_open_while_a_night_publishes_sees_it_or_says_that_it_does_not(nights: Nights) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,8 +28,26 @@ LEFTOVERS = (
     ".thumbnails/1.jpg",
     "Kiwi/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg",
     "Kiwi/.trashed-1700000000-1.jpg",
+    "Kiwi/.nomedia",
+    ".localized",
+    ".directory",
+    "Kiwi/ehthumbs.db",
+    "Icon\r",
+    "#recycle/Kiwi/1.jpg",
+    "@Recycle/Kiwi/1.jpg",
+    "System Volume Information/IndexerVolumeGuid",
+    "lost+found/1.jpg",
 )
-PHOTOS = ("Kiwi/.hidden.jpg", "Kiwi/1.jpg", "Kiwi/Thumbs.db.jpg", "Kiwi/my._1.jpg", "_x/page.html")
+PHOTOS = (
+    "Icon",
+    "Kiwi/.nomedia.jpg",
+    "Kiwi/lost+found.jpg",
+    "Kiwi/.hidden.jpg",
+    "Kiwi/1.jpg",
+    "Kiwi/Thumbs.db.jpg",
+    "Kiwi/my._1.jpg",
+    "_x/page.html",
+)
 
 
 def test_a_folder_is_listed_whole_and_sorted_with_relative_keys(tmp_path):
@@ -137,7 +156,44 @@ def test_a_linked_photo_is_listed_and_a_linked_folder_is_counted_and_named(tmp_p
     (photos / "loop").symlink_to(photos)
     lines: list[str] = []
     assert input_listing.write_folder_listing(photos, str(tmp_path / "l.parquet"), lines.append) == (2, 2)
-    assert lines == ["2 links to folders are not followed, for example 'Kiwi'"]
+    assert lines == ["2 links to folders, pipes or devices are not followed, for example 'Kiwi'"]
+
+
+def test_pipes_are_counted_and_named_and_not_opened(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "1.jpg").write_bytes(b"x")
+    os.mkfifo(photos / "2.jpg")
+    lines: list[str] = []
+    assert input_listing.write_folder_listing(photos, str(tmp_path / "l.parquet"), lines.append) == (1, 1)
+    assert lines == ["1 links to folders, pipes or devices are not followed, for example '2.jpg'"]
+
+
+def test_what_file_managers_leave_behind_need_not_be_readable():
+    with as_nobody() as photos:
+        for name in ("Apple", ".Trashes"):
+            (photos / name).mkdir()
+            (photos / name / "1.jpg").write_bytes(b"x")
+        (photos / "Apple" / "._2.jpg").symlink_to("nowhere")
+        (photos / ".Trashes").chmod(0)
+        content = input_listing.walk(photos)
+        assert content.photos == [photos / "Apple" / "1.jpg"]
+        assert content.leftovers == [photos / ".Trashes", photos / "Apple" / "._2.jpg"]
+
+
+@pytest.mark.parametrize(("name", "depth"), [("a", 1100), ("d" * 100, 60)], ids=["many folders", "a long path"])
+def test_folders_too_deep_to_walk_are_an_error_that_names_the_folder(tmp_path, name, depth):
+    folder = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=folder)
+        parent, folder = folder, os.open(name, os.O_RDONLY, dir_fd=folder)
+        os.close(parent)
+    os.close(folder)
+    try:
+        with pytest.raises(InputError, match=rf"^{tmp_path}.* cannot be read .*; nothing was loaded"):
+            input_listing.walk(tmp_path)
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / name], check=True)
 
 
 def test_leftovers_of_file_managers_are_counted_and_named_and_not_listed(tmp_path):

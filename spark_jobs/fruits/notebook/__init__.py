@@ -1,0 +1,1 @@
+"""What the notebook does between its cells: listing, photos, jobs in its session, tables without Spark."""

@@ -1,0 +1,159 @@
+"""The places of a notebook, and what it does with them.
+
+Places are folders of this machine, or `s3://` on a cluster. A cluster's nodes may lack matplotlib and pyiceberg.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from pyspark.sql import SparkSession
+
+from fruits.base import keys, objects, schemas
+from fruits.images import decoding, rejects
+from fruits.job import job_run, stage_metrics
+from fruits.lake import input_listing
+
+
+def optional(name: str) -> ModuleType | None:
+    """Import a library that a cluster's nodes may lack; without it warn, with the remedy, and return None."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        warnings.warn(f"no {name} here, so its cells show nothing: add it to requirements/node.in", stacklevel=2)
+        return None
+
+
+@dataclass
+class Workbench:
+    """The photos, the lake and the session of a notebook.
+
+    Attributes:
+        photos: Folder or `s3://bucket/prefix/` of the photos, in one folder for each label.
+        lake: Folder or `s3://bucket` for the files of the run.
+        database: Database of the tables, with its catalog.
+        listed: Rows of the listing: `key`, `etag`, `size_bytes`.
+        metrics: What each stage measured, by stage.
+    """
+
+    photos: str
+    lake: str
+    database: str
+    listed: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, stage_metrics.Metrics] = field(default_factory=dict)
+    run_id: str = field(default_factory=lambda: datetime.now(UTC).strftime("notebook__%Y-%m-%dT%H-%M-%S"))
+
+    @property
+    def run_folder(self) -> str:
+        """The folder of the run's files."""
+        return objects.join(self.lake, f"runs/{self.run_id}")
+
+    @property
+    def _prefix(self) -> str:
+        place = objects.parse_uri(self.photos)
+        return "" if place.bucket is None else place.key
+
+    def list_photos(self, without: str = "") -> None:
+        """Write the listing that `load_images` reads, as the task `plan` does at night.
+
+        Args:
+            without: Key of a photo that is left out, so that the PCA never sees it.
+        """
+        path, place = objects.join(self.run_folder, "listing.parquet"), objects.parse_uri(self.photos)
+        if place.bucket is None:
+            input_listing.write_folder_listing(Path(self.photos), path)
+            rows = pq.read_table(path).to_pylist()
+        else:
+            pages = objects.open_boto3_client(objects.find_s3()).get_paginator("list_objects_v2")
+            rows = [
+                {"key": item["Key"], "etag": item["ETag"].strip('"'), "size_bytes": item["Size"]}
+                for page in pages.paginate(Bucket=place.bucket, Prefix=place.key)
+                for item in page.get("Contents", [])
+                if not keys.is_leftover(item["Key"].removeprefix(place.key))
+            ]
+        self.listed = sorted((row for row in rows if row["key"] != without), key=lambda row: str(row["key"]))
+        columns = pa.schema({"key": pa.string(), "etag": pa.string(), "size_bytes": pa.int64()})
+        with objects.writer(path, None) as out:
+            pq.write_table(pa.Table.from_pylist(self.listed, columns), out)
+
+    def label_of(self, key: str) -> str:
+        """Return the label of a photo: its last folder."""
+        return keys.label(key, self._prefix) or "—"
+
+    def read_photo(self, key: str) -> bytes:
+        """Return the bytes of a listed object."""
+        place = objects.parse_uri(self.photos)
+        return objects.read_bytes(objects.join(self.photos if place.bucket is None else f"s3://{place.bucket}", key))
+
+    def picture_of(self, key: str) -> Image.Image | None:
+        """Return a listed object as a picture; None where it is no photo, which loading reports too."""
+        try:
+            return Image.open(io.BytesIO(decoding.clean(self.read_photo(key)).pixels))
+        except rejects.ImageRejected:
+            return None
+
+    def first_photos(self) -> dict[str, str]:
+        """Return the key of the first photo of each label."""
+        first = {self.label_of(row["key"]): row["key"] for row in reversed(self.listed)}
+        return {label: key for label, key in sorted(first.items()) if label != "—" and self.picture_of(key)}
+
+    def run_stage(self, module: ModuleType, spark: SparkSession, *arguments: str) -> stage_metrics.Metrics:
+        """Run a job of the pipeline in this session; return what it measured."""
+        common = ["--database", self.database, "--run-id", self.run_id, "--run-folder", self.run_folder]
+        parsed = module.parser().parse_args([*common, *arguments])
+        getattr(module, module.STAGE)(job_run.Run(module.STAGE, parsed, spark))
+        self.metrics[module.STAGE] = stage_metrics.read(self.run_folder, module.STAGE)
+        return self.metrics[module.STAGE]
+
+    def drop_tables(self, spark: SparkSession) -> None:
+        """Drop the tables of the notebook's database, so that each run of it begins with nothing."""
+        for table in schemas.TABLES:
+            spark.sql(f"DROP TABLE IF EXISTS {self.database}.{table} PURGE")
+
+    def open_iceberg(self, table: str) -> Any:
+        """Return a table as pyiceberg reads it, without Spark."""
+        name = self.database.split(".")[1]
+        if objects.parse_uri(self.lake).bucket is None:
+            from pyiceberg.table import StaticTable
+
+            folder = Path(self.lake, "tables", name, table, "metadata")
+            version = (folder / "version-hint.text").read_text().strip()
+            return StaticTable.from_metadata(str(folder / f"v{version}.metadata.json"))
+        from pyiceberg.catalog import load_catalog
+
+        s3 = objects.find_s3()
+        where = {"glue.region": s3.region, "s3.region": s3.region, "s3.endpoint": s3.endpoint}
+        return load_catalog("lake", type="glue", **where).load_table((name, table))
+
+
+def colours_of(labels: Sequence[str]) -> Mapping[str, Any]:
+    """Return a colour for each label, as matplotlib has it, told apart by hue and by lightness."""
+    palette = importlib.import_module("matplotlib").colormaps["tab20"]
+    return {label: palette(index % 20) for index, label in enumerate(sorted(set(labels)))}
+
+
+def show(pictures: Sequence[tuple[str, Image.Image]], columns: int = 10) -> None:
+    """Draw pictures in rows, each with its title."""
+    plt = optional("matplotlib.pyplot")
+    if plt is None or not pictures:
+        return
+    rows = -(-len(pictures) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.25 * columns, 1.55 * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (title, picture) in zip(axes.flat, pictures, strict=False):
+        axis.imshow(picture)
+        axis.set_title(title, fontsize=7)
+    figure.tight_layout()
+    plt.show()
