@@ -25,8 +25,6 @@ from local_aws.emr.steps import Step
 
 log = logging.getLogger(__name__)
 
-_DAEMON = Path(__file__).with_name("yarn.sh")
-
 
 class Yarn:
     """The daemons of one cluster, given its primary node and its fleets; none where steps run without YARN."""
@@ -59,8 +57,8 @@ class Yarn:
             self._start("NodeManager", self._node.host(machine.address), 256, *sizes)
 
     def _start(self, daemon: str, host: str, heap_mb: int, *variables: str) -> None:
-        variables = ("env", f"YARN_NODE={host}", f"SPARK_LOCAL_IP={host}", *variables)
-        argv = [*variables, "bash", str(_DAEMON), daemon, str(heap_mb)]
+        argv = ["env", f"YARN_NODE={host}", f"SPARK_LOCAL_IP={host}", *variables]
+        argv += ["bash", str(Path(__file__).with_name("yarn.sh")), daemon, str(heap_mb)]
         config = {"Name": daemon, "HadoopJarStep": {"Jar": command.COMMAND_RUNNER, "Args": argv}}
         step = Step(config, self._node.runtime.clock.now(), f"{daemon}-{host}")
 
