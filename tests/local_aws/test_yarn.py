@@ -101,11 +101,11 @@ def test_a_resource_manager_and_a_node_manager_for_each_worker_with_the_sizes_of
     daemons_of(cluster).start()
     block = Daemon.all[0].env["YARN_PRIMARY"].rpartition(".")[0]
     assert block.startswith("127.")
-    found = [
+    started = [
         (args[args.index("bash") + 2], sorted(arg for arg in args if arg.startswith("YARN_NODE")))
         for args in (daemon.args for daemon in Daemon.all)
     ]
-    assert found == [
+    assert started == [
         ("ResourceManager", [f"YARN_NODE={block}.4"]),
         ("NodeManager", [f"YARN_NODE={block}.5", "YARN_NODE_MB=12288", "YARN_NODE_VCORES=4"]),
         ("NodeManager", [f"YARN_NODE={block}.6", "YARN_NODE_MB=12288", "YARN_NODE_VCORES=8"]),
