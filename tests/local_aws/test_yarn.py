@@ -190,10 +190,12 @@ def test_the_logs_of_containers_go_where_emr_writes_them(tmp_path: Path) -> None
     folder = Path(Daemon.all[0].env["HADOOP_CONF_DIR"], "127.1.1.5", "application_1_0001", "container_1_0001_01_000002")
     folder.mkdir(parents=True)
     (folder / "stderr").write_text("an executor's last words")
+    (folder / "launch_container.sh").write_text("export AWS_SECRET_ACCESS_KEY=secret")
     daemons.stop(1)
     assert all(daemon.is_stopped for daemon in Daemon.all)
     key = f"lake/logs/{cluster.id}/containers/application_1_0001/container_1_0001_01_000002/stderr.gz"
-    assert key in Store.objects
+    assert {name for name in Store.objects if f"/{cluster.id}/" in name} == {key}
+    assert SITES["yarn-site"]["yarn.nodemanager.log-container-debug-info.enabled"] == "false"
 
 
 def test_on_yarn_the_arguments_of_a_step_arrive_unchanged() -> None:

@@ -149,13 +149,14 @@ class Node:
             java = {"JAVA_HOME": os.environ["JAVA_HOME"]}
         yarn: dict[str, str] = {}
         if settings.master == command.YARN:
-            home = Path(self.spark().spark_submit).parents[1]
+            spark = self.spark()
             yarn = {
                 "HADOOP_CONF_DIR": str(self.folder("yarn")),  # also has the containers' logs
                 "JARS": str(settings.jars_dir),
-                "SPARK_JARS": str(home / "jars"),
-                "SPARK_DIST_CLASSPATH": f"{settings.jars_dir}/yarn/*",
-                "PYSPARK_ARCHIVES_PATH": f"local:{home.parent}",  # the folder in place of its archive
+                "SPARK_JARS": str(Path(spark.spark_submit).parents[1] / "jars"),
+                # with the AWS SDK of Iceberg's bundle
+                "SPARK_DIST_CLASSPATH": os.pathsep.join([f"{settings.jars_dir}/yarn/*", *spark.iceberg_jars[1:]]),
+                "PYSPARK_ARCHIVES_PATH": f"local:{Path(spark.spark_submit).parents[2]}",  # in place of zip files
                 "YARN_PRIMARY": self.host(0),
             }
         return {

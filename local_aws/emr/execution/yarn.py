@@ -91,7 +91,6 @@ class Yarn:
         return True
 
     def _call(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Call the ResourceManager's REST API."""
         url = f"http://{self._node.host(0)}:8088/ws/v1/cluster/{path}"
         reply = requests.request("POST" if body else "GET", url, json=body, timeout=10)
         reply.raise_for_status()
@@ -104,6 +103,6 @@ class Yarn:
         for daemon in self._daemons:
             daemon.join(seconds)
         for folder in self._folder.glob("*/application_*/container_*"):
-            files = {path.name: path for path in folder.iterdir()}
+            files = {name: folder / name for name in ("stdout", "stderr")}
             if problem := self._node.logs.ship(f"containers/{folder.parent.name}/{folder.name}", files):
                 log.warning("%s", problem)
