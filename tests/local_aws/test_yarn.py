@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,8 @@ def test_what_a_container_needs_of_the_environment_is_on_the_whitelist(tmp_path:
     environment = Daemon.all[0].env
     assert {name for name in environment if name.startswith("AWS_")} <= listed
     assert {"YARN_PRIMARY", "TMPDIR", "SPARK_LOCAL_IP", "PATH"} <= listed & environment.keys()
+    # An application master works out what its executors get, and reads these values for it.
+    assert set(re.findall(r"\$\{env:(\w+)\}", " ".join(SITES["spark-defaults"].values()))) <= listed
 
 
 def test_a_cluster_is_ready_when_all_nodes_run_and_core_nodes_have_their_label(
