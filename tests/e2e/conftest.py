@@ -1,6 +1,6 @@
 """One demo for all tests of this folder, as a user starts it: `make demo`, with KEEP so that its tables can be read.
 
-With CLUSTER=yarn in the environment of the tests, as `make test-e2e` calls them the second time, it runs on YARN.
+With CLUSTER=yarn in the environment of the tests, as `make test-yarn` calls them, it runs on YARN.
 """
 
 from __future__ import annotations

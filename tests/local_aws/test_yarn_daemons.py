@@ -1,4 +1,4 @@
-"""Real daemons of YARN: they end with their server, and say why they cannot start (`make test-e2e` has the jars)."""
+"""Real daemons of YARN: they end with their server, and say why they cannot start (`make test-yarn` has the jars)."""
 
 from __future__ import annotations
 
