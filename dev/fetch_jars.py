@@ -1,6 +1,7 @@
-"""Fetch the two Iceberg jars into a cache, through Spark's own resolver, and check them by SHA-256.
+"""Fetch jars into a cache, through Spark's own resolver, and check them by SHA-256.
 
-Run by `make setup` in .venv-spark; a second call finds the jars and returns at once.
+Run in .venv-spark: by `make setup` for the two Iceberg jars, and with `--yarn` by the first `CLUSTER=yarn` for the jars
+of Hadoop. A second call finds the jars and returns at once.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ JARS = {
     BUNDLE: "86bf20892ea5b4c17688f19b075399885f6aa5303f6b2dc9f491e76ceef9633b",
 }
 """SHA-256 of each jar by its Maven coordinate."""
+YARN_JARS = Path("requirements", "yarn.jars")
+"""The same for clusters of YARN: Hadoop's servers and S3 file system, of the version of PySpark's own Hadoop."""
+# Spark's jars and Iceberg's bundle have what is needed of these 600 MB.
+_NOT_FETCHED = (
+    "software.amazon.awssdk:bundle,org.apache.hadoop:hadoop-client-api,org.apache.hadoop:hadoop-client-runtime"
+)
 
 
 class JarMismatch(Exception):
@@ -53,11 +60,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def missing(folder: Path) -> list[str]:
+def missing(folder: Path, jars: Mapping[str, str]) -> list[str]:
     """Return the coordinates of the jars that `folder` lacks, or holds with another digest."""
     return [
         coordinate
-        for coordinate, digest in JARS.items()
+        for coordinate, digest in jars.items()
         if not (folder / file_name(coordinate)).is_file() or sha256(folder / file_name(coordinate)) != digest
     ]
 
@@ -76,6 +83,7 @@ def resolve(coordinates: list[str], ivy: Path) -> None:
             *("--master", "local[1]"),
             *("--conf", f"spark.jars.ivy={ivy}"),
             *("--packages", ",".join(coordinates)),
+            *("--exclude-packages", _NOT_FETCHED),
             str(noop),
         ],
         check=False,
@@ -97,14 +105,14 @@ def _proxy_options(proxies: Mapping[str, str]) -> str:
     )
 
 
-def fetch(folder: Path) -> None:
-    """Fetch the jars of `JARS` that `folder` lacks; a jar appears there only once its digest has been checked.
+def fetch(folder: Path, jars: Mapping[str, str]) -> None:
+    """Fetch the jars that `folder` lacks; a jar appears there only once its digest has been checked.
 
     Raises:
         JarMismatch: what the resolver fetched is not what was pinned.
         ResolverFailed: the resolver did not fetch a jar.
     """
-    coordinates = missing(folder)
+    coordinates = missing(folder, jars)
     if not coordinates:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -115,8 +123,8 @@ def fetch(folder: Path) -> None:
             group, artifact, version = coordinate.split(":")
             jar = Path(shutil.move(Path(ivy, "jars", f"{group}_{artifact}-{version}.jar"), checked))
             digest = sha256(jar)
-            if digest != JARS[coordinate]:
-                raise JarMismatch(f"{coordinate} has SHA-256 {digest}, pinned is {JARS[coordinate]}")
+            if digest != jars[coordinate]:
+                raise JarMismatch(f"{coordinate} has SHA-256 {digest}, pinned is {jars[coordinate]}")
             jar.rename(folder / file_name(coordinate))
 
 
@@ -124,13 +132,17 @@ def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(".cache/jars"))
-    folder = parser.parse_args().folder.resolve()
+    parser.add_argument("--yarn", action="store_true", help="the jars of Hadoop, in the folder yarn below")
+    arguments = parser.parse_args()
+    folder, jars = arguments.folder.resolve(), JARS
+    if arguments.yarn:
+        folder, jars = folder / "yarn", dict(line.split() for line in YARN_JARS.read_text().splitlines())
     try:
-        fetch(folder)
+        fetch(folder, jars)
     except (JarMismatch, ResolverFailed) as error:
-        names = ", ".join(map(file_name, JARS))
+        names = ", ".join(map(file_name, jars))
         sys.exit(
-            f"{error}\nERROR: the Iceberg jars could not be fetched (cause above). Let Spark's resolver reach"
+            f"{error}\nERROR: the jars could not be fetched (cause above). Let Spark's resolver reach"
             f" Maven Central, or put these jars into {folder}: {names}"
         )
 

@@ -35,7 +35,7 @@ class Settings:
     )
     java_home: Path | None = _option(None, "JDK 17 or 21 for Spark; None: the java on the PATH", Path)
     jars_dir: Path = _option(Path(".cache/jars"), "the Iceberg jars and the archive of their classes")
-    master: str = _option("local[2]", "Spark master in place of YARN")
+    master: str = _option("local[2]", "Spark master of the steps; yarn: a cluster of YARN on this machine")
     ui_port: int = _option(4040, "spark.ui.port of each step")
     start_seconds: float = _option(2.0, "how long a cluster is STARTING")
     bootstrap_seconds: float = _option(1.0, "how long a cluster is BOOTSTRAPPING")

@@ -247,6 +247,7 @@ def _local_aws(port: int, python: Path) -> list[str | Path]:
         *("--ui-port", "0"),
         *("--state-dir", FOLDER / "aws"),
         *("--spark-python", python),
+        *(("--master", "yarn") if os.environ.get("CLUSTER") == "yarn" else ()),
         *("--jars-dir", REPOSITORY / ".cache" / "jars"),
         *(("--java-home", java) if java else ()),
     ]

@@ -17,7 +17,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import yaml
 from PIL import ExifTags, Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 Colour = tuple[int, int, int]
@@ -55,25 +57,12 @@ class Fruit:
     bent: bool = False
 
 
-LEAF: Colour = (66, 120, 48)
-SUBJECTS = {
-    "Apple Golden": Fruit((206, 196, 74), 0.56, 0.60),
-    "Apple Red": Fruit((176, 28, 38), 0.57, 0.60),
-    "Aubergine": Fruit((58, 28, 66), 0.80, 0.36, gloss=0.9, top=LEAF),
-    "Banana": Fruit((236, 202, 56), 0.86, 0.30, gloss=0.2, bent=True),
-    "Carrot": Fruit((232, 116, 28), 0.78, 0.17, gloss=0.2, top=LEAF),
-    "Cherry": Fruit((140, 14, 34), 0.32, 0.32, bodies=2, gloss=0.9),
-    "Cucumber": Fruit((56, 110, 48), 0.84, 0.20, gloss=0.4),
-    "Grape Blue": Fruit((70, 60, 120), 0.17, 0.16, bodies=18),
-    "Grape White": Fruit((168, 190, 84), 0.18, 0.16, bodies=16),
-    "Lemon": Fruit((240, 214, 52), 0.62, 0.46, gloss=0.4, top=None),
-    "Orange": Fruit((240, 140, 24), 0.58, 0.58, gloss=0.3, top=None),
-    "Peach": Fruit((238, 164, 104), 0.56, 0.58, gloss=0.05, top=LEAF),
-    "Pear": Fruit((178, 190, 70), 0.70, 0.46, gloss=0.4),
-    "Plum": Fruit((84, 40, 96), 0.56, 0.44, gloss=0.3),
-    "Raspberry": Fruit((204, 44, 78), 0.13, 0.13, bodies=22, gloss=0.4),
-    "Tomato": Fruit((212, 44, 26), 0.50, 0.58, gloss=0.8, top=LEAF),
-}
+def _tuples(look: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in look.items()}
+
+
+_LOOKS = yaml.safe_load(Path(__file__).with_name("fruits.yaml").read_text(encoding="utf-8"))
+SUBJECTS = {label: Fruit(**_tuples(look)) for label, look in _LOOKS.items()}
 
 
 def draw_fruit(label: str, rng: random.Random) -> Image.Image:

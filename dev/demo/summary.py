@@ -40,7 +40,8 @@ def _cluster(run: Mapping[str, Any]) -> str:
     cluster = run["cluster"]
     if not cluster.get("id"):
         return "none was created"
-    return f"{cluster['id']} in {run['region']}, {cluster['release']}, {cluster['state']}"
+    kind = f"{cluster['engine']}, {cluster['executors']} executors on {cluster['hosts']} hosts"
+    return f"{cluster['id']} in {run['region']}, {cluster['release']}, {cluster['state']}; {kind}"
 
 
 def _images(images: Mapping[str, int]) -> str:

@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local_aws.emr import states
 from local_aws.emr.execution import bootstrap
 from local_aws.emr.execution.runtime import Node, Runtime, StepProcess
+from local_aws.emr.execution.yarn import Yarn
 from local_aws.emr.ids import new_id
 from local_aws.emr.instances import Fleet, Instance, Timeline
 from local_aws.emr.states import Ending
@@ -61,6 +62,7 @@ class Cluster:
         self.auto_termination_policy: dict[str, Any] | None = request.get("AutoTerminationPolicy")
         self.steps = [Step(config, now) for config in request.get("Steps") or []]
         self._node = Node(runtime, self.id, region, request)
+        self._yarn = Yarn(self._node, self.fleets)
         self._settings, self._hooks, self._clock = runtime.settings, runtime.hooks, runtime.clock
         self._processes: dict[str, StepProcess] = {}
         self._problem = problem
@@ -176,6 +178,10 @@ class Cluster:
             deadline = bootstrap.deadline(actions)
             if problem := self._hooks.bootstrap_problem(self):
                 raise bootstrap.BootstrapError(problem)
+            self._yarn.start()
+            while self._ending is None and not self._yarn.is_ready():
+                with self.changed:
+                    self._wait(self._after(0.2))
         except bootstrap.BootstrapError as error:
             message = str(error).format(primary=self.primary.ec2_id)
             self.terminate(states.failure("BOOTSTRAP_FAILURE", message))
@@ -286,6 +292,7 @@ class Cluster:
                 self._stop_step(step, "Job terminated", at_once=ending.abrupt)
         for step in executing:
             self._processes[step.id].join(self._settings.kill_seconds + END_GRACE_SECONDS)
+        self._yarn.stop(END_GRACE_SECONDS)
         with self.changed:
             until = self._after(self._settings.terminate_seconds)
             while not self._is_closing and self._clock.now() < until:

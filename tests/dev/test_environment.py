@@ -121,6 +121,38 @@ def test_a_user_without_a_passwd_entry_is_refused():
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("program", "prints", "said"),
+    [
+        ("awk", "4", "CLUSTER=yarn needs 5 GiB of free memory here, there are 4: end other programs, or leave it out."),
+        ("uname", "Darwin", "CLUSTER=yarn needs Linux, where all of 127.0.0.0/8 is this machine: leave it out."),
+    ],
+)
+@pytest.mark.parametrize("cluster", ["yarn", "local"])
+def test_a_machine_that_cannot_run_yarn_is_refused_where_yarn_is_asked_for(tmp_path, program, prints, said, cluster):
+    (tmp_path / program).write_text(f"#!/bin/sh\necho {prints}\n")
+    (tmp_path / program).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "CLUSTER": cluster}
+    done = subprocess.run(
+        [ROOT / "dev" / "check_machine.sh"], env=environment, capture_output=True, text=True, check=False
+    )
+    refusal = (1, f"ERROR: {said}\n")
+    assert (done.returncode, done.stderr) == (refusal if cluster == "yarn" else (0, ""))
+
+
+def test_an_unknown_kind_of_cluster_is_refused_by_the_targets_that_start_one():
+    done = make("-n", "demo", "CLUSTER=hadoop", caller={"PATH": os.environ["PATH"]})
+    assert "CLUSTER=hadoop is no kind of cluster: choose local or yarn" in done.stderr
+    others = make("-n", "help", caller={"PATH": os.environ["PATH"], "CLUSTER": "production"})
+    assert others.returncode == 0
+
+
+@pytest.mark.parametrize(("cluster", "fetched"), [("yarn", True), ("local", False)])
+def test_the_jars_of_hadoop_are_fetched_where_yarn_is_asked_for(cluster, fetched):
+    done = make("-n", "-B", "demo", f"CLUSTER={cluster}", caller={"PATH": os.environ["PATH"]})
+    assert ("-m dev.fetch_jars --yarn" in done.stdout) is fetched
+
+
 def test_set_up_checks_the_machine_before_anything_else():
     done = make("-n", "-B", "setup", caller={"PATH": os.environ["PATH"]})
     assert done.stdout.splitlines()[0] == "dev/check_machine.sh"

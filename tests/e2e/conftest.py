@@ -1,4 +1,7 @@
-"""One demo for all tests of this folder, as a user starts it: `make demo`, with KEEP so that its tables can be read."""
+"""One demo for all tests of this folder, as a user starts it: `make demo`, with KEEP so that its tables can be read.
+
+With CLUSTER=yarn in the environment of the tests, as `make test-yarn` calls them, it runs on YARN.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = Path(os.environ.get("FRUITS_SHARED", REPOSITORY.parent / "shared"))
 PHOTOS = SHARED / "images" / "fruits360_sample" / "Test"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
-GOOD_PHOTOS = 200
+CLUSTER = os.environ.get("CLUSTER", "local")
+GOOD_PHOTOS = 60 if CLUSTER == "yarn" else 200
 AWKWARD = 'my photos, [1] #2 50% $x "q" été'
 MARKER = "DEMO_FOLDER"  # dev.demo.processes.MARKER; the demo itself is not importable in this environment
 START_SECONDS = 1500
@@ -29,7 +33,7 @@ START_SECONDS = 1500
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory) -> Path:
-    """200 photos (real ones where they are at hand, else drawn), an HTML page named .jpg, a truncated JPEG."""
+    """GOOD_PHOTOS photos (real ones where they are at hand, else drawn), an HTML page named .jpg, a truncated JPEG."""
     folder = tmp_path_factory.mktemp("photos") / AWKWARD
     folder.mkdir()
     source = PHOTOS
@@ -55,6 +59,7 @@ def demo(photos, tmp_path_factory):
     """
     out = tmp_path_factory.mktemp("demo") / "out.txt"
     environ = {**hostile_caller.environment(tmp_path_factory.mktemp("home")), "IMAGES": str(photos), "KEEP": "1"}
+    environ["CLUSTER"] = CLUSTER
     if WEIGHTS.is_file():
         environ["WEIGHTS"] = str(WEIGHTS)
     with out.open("wb") as log:

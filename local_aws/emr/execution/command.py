@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-Fetch = Callable[[str], Path]
+Fetch = Callable[[str], Path | str]
 
 _S3_URI = re.compile(r"s3[an]?://")
 # Options of spark-submit that take no value (SparkSubmitOptionParser.switches).
@@ -22,7 +22,7 @@ _SWITCHES = frozenset({"--help", "-h", "--verbose", "-v", "--version", "--usage-
 _FILE_OPTIONS = frozenset({"--py-files", "--files", "--jars", "--archives", "--properties-file"})
 _FILE_KEYS = frozenset({"spark.submit.pyFiles", "spark.files", "spark.jars", "spark.archives"})
 # Configuration that refers to services of a cluster.
-_CLUSTER_ONLY = re.compile(r"spark\.(eventLog|history|yarn|ui\.proxyBase|driver\.host)\b")
+_CLUSTER_ONLY = re.compile(r"spark\.(eventLog|history|ui\.proxyBase|driver\.host)\b")
 # The cores of the whole cluster; those of `local[n]` are Spark's own default.
 _CLUSTER_SIZE = "spark.default.parallelism"
 # Interpreters of the node; the interpreter that has pyspark replaces them.
@@ -30,6 +30,7 @@ _INTERPRETER_KEYS = frozenset(
     {"spark.pyspark.python", "spark.pyspark.driver.python", "spark.executorEnv.PYSPARK_PYTHON"}
 )
 _GLUE_CATALOG = re.compile(r"spark\.sql\.catalog\.(\w+)\.type")
+YARN = "yarn"
 COMMAND_RUNNER = "command-runner.jar"
 SCRIPT_RUNNER = "script-runner.jar"
 
@@ -45,7 +46,8 @@ class SparkInstallation:
     Attributes:
         spark_submit: Path of the program.
         python: Interpreter that has pyspark, in place of the interpreter in a cluster's configuration.
-        master: Spark master in place of YARN.
+        master: Spark master.
+        defaults: Spark's configuration of a node, below the cluster's own.
         ui_port: `spark.ui.port`.
         endpoint: URL of this server.
         region: Region of the cluster.
@@ -61,6 +63,7 @@ class SparkInstallation:
     region: str
     iceberg_jars: tuple[str, ...] = ()
     class_archive: str | None = None
+    defaults: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -128,7 +131,9 @@ def _spark_submit(
 ) -> Command:
     options, application = _split(args)
     command = Command([])
-    conf = dict(configured.get("spark-defaults", {}))
+    conf = {**installation.defaults, **configured.get("spark-defaults", {})}
+    if installation.master == YARN:
+        fetch = str  # Spark has an S3 file system there
     passed: list[str] = []
     class_path: list[str] = []
     for name, value in options:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+
+import yaml
 
 from local_aws.clients import Clients
 from local_aws.emr.clock import Clock
@@ -20,6 +23,8 @@ from local_aws.settings import Settings
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+SITES = command.properties(yaml.safe_load(Path(__file__).with_name("yarn.yaml").read_text(encoding="utf-8")))
+"""The properties of a node's site files where steps run on YARN, by classification."""
 _ICEBERG_JARS = ("iceberg-spark-runtime-*.jar", "iceberg-aws-bundle-*.jar")
 # Written by dev/class_archive.py for a class path of these jars in this order.
 _CLASS_ARCHIVE = "spark.jsa"
@@ -105,6 +110,11 @@ class Node:
         """Return the folder of a step's temporary files."""
         return self.runtime.settings.state_dir / "tmp" / step_id
 
+    def host(self, number: int) -> str:
+        """Return the loopback address of a machine of the cluster; 0 is the primary node."""
+        block = zlib.crc32(self.cluster_id.encode())
+        return f"127.{block % 254 + 1}.{block // 254 % 256}.{number + 4}"
+
     def spark(self) -> command.SparkInstallation:
         """Return the Spark that runs the steps."""
         settings = self.runtime.settings
@@ -123,6 +133,7 @@ class Node:
             region=self.region,
             iceberg_jars=tuple(str(versions[-1]) for versions in jars) if all(jars) else (),
             class_archive=str(archive) if archive.is_file() else None,
+            defaults=SITES["spark-defaults"] if settings.master == command.YARN else {},
         )
 
     def environment(self, step_id: str) -> dict[str, str]:
@@ -136,10 +147,23 @@ class Node:
             path.insert(0, str(settings.java_home / "bin"))
         elif "JAVA_HOME" in os.environ:
             java = {"JAVA_HOME": os.environ["JAVA_HOME"]}
+        yarn: dict[str, str] = {}
+        if settings.master == command.YARN:
+            spark = self.spark()
+            yarn = {
+                "HADOOP_CONF_DIR": str(self.folder("yarn")),  # also has the containers' logs
+                "JARS": str(settings.jars_dir),
+                "SPARK_JARS": str(Path(spark.spark_submit).parents[1] / "jars"),
+                # with the AWS SDK of Iceberg's bundle
+                "SPARK_DIST_CLASSPATH": os.pathsep.join([f"{settings.jars_dir}/yarn/*", *spark.iceberg_jars[1:]]),
+                "PYSPARK_ARCHIVES_PATH": f"local:{Path(spark.spark_submit).parents[2]}",  # in place of zip files
+                "YARN_PRIMARY": self.host(0),
+            }
         return {
             "LC_ALL": "C.UTF-8",  # Java takes the encoding of file names from it
             **command.exports(self.classifications),
             **java,
+            **yarn,
             "PATH": os.pathsep.join(path),
             "HOME": scratch,
             "TMPDIR": scratch,

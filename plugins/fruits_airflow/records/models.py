@@ -55,13 +55,16 @@ _M = TypeVar("_M", bound=_Model)
 
 
 class ClusterFacts(_Model):
-    """The cluster of a run, as EMR describes it."""
+    """The cluster of a run as EMR describes it; by its stages, Spark's master and the most executors and hosts."""
 
     id: Name | None = None
     name: Name | None = None
     state: Name | None = None
     release: Name | None = None
     vcpus: Count = 0
+    engine: Name | None = None
+    executors: Count = 0
+    hosts: Count = 0
 
 
 class ImageCounts(_Model):
@@ -195,6 +198,7 @@ class StageMetrics(_Model):
     """
 
     seconds: Seconds = 0
+    cluster: ClusterFacts = ClusterFacts()
     endpoints: Annotated[list[Endpoint], Field(max_length=100)] = []
     images: ImageCounts = ImageCounts()
     rejects_by_code: RejectCounts = {}

@@ -66,6 +66,8 @@ def assemble_record(
         _add_plan(record, plan)
     for stage, metrics in stages.items():
         record["seconds"][stage] = metrics.seconds
+        if metrics.cluster.executors >= record["cluster"]["executors"]:
+            record["cluster"] |= metrics.cluster.model_dump(include={"engine", "executors", "hosts"})
         for part, content in metrics.parts("images", "features", "pca", "drift", "bytes", "quality").items():
             record[part] |= content
         record |= metrics.parts("rejects_by_code", "metadata_stripped")

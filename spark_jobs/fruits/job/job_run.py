@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -53,13 +54,23 @@ class Run:
         """Log a line of progress: counts, ids and seconds."""
         _log.info("%s: %s", self.stage, message)
 
+    def executors(self) -> dict[str, str | int]:
+        """Return the kind of Spark's master, and how many executors and hosts the job had, lost ones included."""
+        context: Any = self.spark.sparkContext
+        summaries = context._jsc.sc().statusStore().executorList(False)
+        executors = [summaries.apply(at) for at in range(summaries.size())]
+        hosts = [executor.hostPort().rpartition(":")[0] for executor in executors if executor.id() != "driver"]
+        return {"engine": context.master.partition("[")[0], "executors": len(hosts), "hosts": len(set(hosts))}
+
     def finish(self, metrics: stage_metrics.Metrics) -> None:
-        """Write the stage's metrics, with the seconds since the session started and the endpoints it uses."""
+        """Write the stage's metrics, with its executors, the seconds since the session started and the endpoints."""
         seconds = round(time.monotonic() - self._started, 3)
         conf = dict(self.spark.sparkContext.getConf().getAll())
         catalog, folder = self.arguments.database.partition(".")[0], self.arguments.run_folder
         endpoints = client_endpoints.list_endpoints(conf, catalog, folder)
-        stage_metrics.write(folder, self.stage, {"seconds": seconds, "endpoints": endpoints} | metrics)
+        stage_metrics.write(
+            folder, self.stage, {"seconds": seconds, "cluster": self.executors(), "endpoints": endpoints} | metrics
+        )
         self.log(f"done in {seconds:.1f} s")
 
 

@@ -8,7 +8,14 @@ RUN = {
     "run_id": "demo__1",
     "state": "succeeded",
     "region": "eu-west-1",
-    "cluster": {"id": "j-1", "state": "TERMINATED", "release": "emr-spark-8.0.0"},
+    "cluster": {
+        "id": "j-1",
+        "state": "TERMINATED",
+        "release": "emr-spark-8.0.0",
+        "engine": "yarn",
+        "executors": 2,
+        "hosts": 1,
+    },
     "images": {"seen": 602, "new": 602, "unchanged": 0, "removed": 0, "loaded": 600, "rejected": 2},
     "rejects_by_code": {"truncated": 1, "not_an_image": 1},
     "metadata_stripped": 12,
@@ -31,7 +38,7 @@ def test_the_summary_answers_what_came_out():
     assert "1 not_an_image, 1 truncated" in line(text, "rejects")
     assert "weights: from a file" in line(text, "features")
     assert "111 of 1280 components keep 95.0%" in line(text, "PCA")
-    assert "j-1 in eu-west-1, emr-spark-8.0.0, TERMINATED" in line(text, "cluster")
+    assert "j-1 in eu-west-1, emr-spark-8.0.0, TERMINATED; yarn, 2 executors on 1 hosts" in line(text, "cluster")
     assert "0.0312 EUR" in line(text, "cost")
     assert "input 3.0\N{NO-BREAK SPACE}MB → pixels 6.0" in line(text, "volume")
 

@@ -11,7 +11,7 @@ import boto3
 import pytest
 from fruits_airflow.aws.endpoints import is_simulated
 from fruits_airflow.config.errors import ConfigError
-from fruits_airflow.records.models import RunRecord, read_record
+from fruits_airflow.records.models import RunRecord, StageMetrics, read_record
 from fruits_airflow.runs import report_task, run_context
 from fruits_airflow.runs.record import assemble_record
 from fruits_airflow.runs.report_task import report_run
@@ -72,6 +72,21 @@ def test_a_cluster_that_ended_before_the_plan_is_not_the_runs(run: RunContext, m
     run = replace(run, plan=run.plan.model_copy(update={"planned_at": datetime.now(UTC).isoformat()}))
     monkeypatch.setattr(RunContext, "history", lambda _: [])
     assert assemble_record(run, "nightly", {}).cluster.id is None
+
+
+def test_the_cluster_has_the_executors_of_the_stage_that_had_most(run: RunContext) -> None:
+    facts = {"load_images": ("yarn", 1, 1), "featurize": ("yarn", 4, 2), "publish": ("yarn", 2, 2)}
+    stages = {
+        stage: StageMetrics.model_validate({"cluster": {"engine": engine, "executors": executors, "hosts": hosts}})
+        for stage, (engine, executors, hosts) in facts.items()
+    }
+    cluster = assemble_record(run, "nightly", stages).cluster
+    assert (cluster.engine, cluster.executors, cluster.hosts) == ("yarn", 4, 2)
+
+
+def test_a_stage_names_no_cluster(run: RunContext) -> None:
+    stages = {"publish": StageMetrics.model_validate({"cluster": {"id": "j-OF-A-NODE", "executors": 1}})}
+    assert assemble_record(run, "nightly", stages).cluster.id is None
 
 
 def test_a_run_on_an_emulator_of_aws_is_recorded_as_simulated(run: RunContext) -> None:

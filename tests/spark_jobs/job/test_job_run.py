@@ -39,8 +39,41 @@ def ended(monkeypatch, capsys):
     return end
 
 
+class Executor:
+    """What Spark's status store says of an executor."""
+
+    def __init__(self, name, address):
+        self.id, self.hostPort = (lambda: name), (lambda: address)
+
+
 class Configured:
-    """A session of which only the configuration is read."""
+    """A session of which configuration and executors are read; these as the Scala sequence of its status store."""
+
+    master = "yarn"
+    executors = (
+        Executor("driver", "127.0.0.1:1"),
+        *(Executor("1", "127.9.9.5:1"), Executor("2", "127.9.9.5:2"), Executor("3", "127.9.9.6:1")),
+    )
+
+    @property
+    def _jsc(self):
+        return self
+
+    def sc(self):
+        return self
+
+    def statusStore(self):
+        return self
+
+    def executorList(self, active_only):
+        assert not active_only, "an executor that was lost has worked too"
+        return self
+
+    def size(self):
+        return len(self.executors)
+
+    def apply(self, at):
+        return self.executors[at]
 
     @property
     def sparkContext(self):
@@ -74,6 +107,18 @@ def test_a_record_says_which_endpoints_the_job_spoke_to(tmp_path, monkeypatch):
         ("glue", "eu-west-3"),
         ("s3", "eu-west-3"),
     }
+
+
+def test_a_record_says_on_how_many_executors_and_hosts_the_job_ran(tmp_path):
+    arguments = argparse.Namespace(database="lake.fruits", run_folder=str(tmp_path))
+    job_run.Run("featurize", arguments, Configured()).finish({})
+    assert stage_metrics.read(str(tmp_path), "featurize")["cluster"] == {"engine": "yarn", "executors": 3, "hosts": 2}
+
+
+@pytest.mark.spark
+def test_a_job_without_a_cluster_has_no_executor_but_its_driver(spark):
+    run = job_run.Run("featurize", argparse.Namespace(), spark)
+    assert run.executors() == {"engine": "local", "executors": 0, "hosts": 0}
 
 
 def test_a_job_that_does_its_work_ends_with_zero(ended):
