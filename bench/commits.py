@@ -35,16 +35,11 @@ def check(commits: Iterable[str]) -> None:
                 f"measured at {commit or 'no commit'}: files of {', '.join(MEASURED)} differ from it. Commit them, "
                 "then make bench PUBLISH=1"
             )
-        if not is_ancestor(commit):
+        if git("merge-base", "--is-ancestor", commit, "HEAD")[0] != 0:
             raise NotPublishable(
                 f"commit {commit} is not in this history: it was rebased or amended away. Measure the present one: "
                 "make bench PUBLISH=1"
             )
-
-
-def is_ancestor(commit: str) -> bool:
-    """Tell whether HEAD came from that commit."""
-    return git("merge-base", "--is-ancestor", commit, "HEAD")[0] == 0
 
 
 def git(*arguments: str) -> tuple[int, str]:

@@ -192,13 +192,9 @@ def _imagenet() -> bytes:
 
 def _warn_and_randomize(reason: str) -> bytes:
     """Print a prominent warning and return random weights."""
-    lines = [
-        "WARNING: RANDOM WEIGHTS",
-        f"{reason}.",
-        "The features will say next to nothing about fruit. Good for a trial of the pipeline only.",
-    ]
-    bar = "!" * 78 + "\n"
-    sys.stderr.write(bar + "".join(f"!! {line}\n" for line in lines) + bar)
+    meaning = "The features will say next to nothing about fruit. Good for a trial of the pipeline only."
+    bar = "!" * 78
+    sys.stderr.write(f"{bar}\n!! WARNING: RANDOM WEIGHTS\n!! {reason}.\n!! {meaning}\n{bar}\n")
     return random_weights()
 
 
@@ -237,8 +233,8 @@ def _tensorflow() -> Iterator[Any]:
     sys.stdout.flush()
     stdout, stderr = os.dup(1), os.dup(2)
     with open(os.devnull, "wb") as null:  # noqa: PTH123 - a device
-        os.dup2(null.fileno(), 1)
-        os.dup2(null.fileno(), 2)
+        for stream in (1, 2):
+            os.dup2(null.fileno(), stream)
     try:
         import tensorflow
 
@@ -246,10 +242,9 @@ def _tensorflow() -> Iterator[Any]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os.dup2(stdout, 1)
-        os.dup2(stderr, 2)
-        os.close(stdout)
-        os.close(stderr)
+        for stream, copy in enumerate((stdout, stderr), 1):
+            os.dup2(copy, stream)
+            os.close(copy)
 
 
 if __name__ == "__main__":

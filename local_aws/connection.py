@@ -25,12 +25,6 @@ _HARMLESS = b"Content-Security-Policy: sandbox\r\nX-Content-Type-Options: nosnif
 _METADATA_LINE = re.compile(rb"\r\nX-Amz-Meta-[^:\r]*", re.IGNORECASE)
 
 
-class Forbidden(Error):  # type: ignore[misc]  # waitress has no types
-    """The refusal of a request whose body is not read."""
-
-    code, reason = 403, "Forbidden"
-
-
 class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     """Parses the head of a request; `metadata` has the S3 metadata headers with an underscore, in lower case."""
 
@@ -43,7 +37,8 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
             self.expect_continue = False
         if "ORIGIN" in self.headers and self.body_rcv is not None:
             # Of a web page, which may send gigabytes. `LoopbackGuard` refuses the other requests of pages.
-            self.error, self.completed = Forbidden("requests of web pages are refused"), True
+            self.error, self.completed = Error("requests of web pages are refused"), True
+            self.error.code, self.error.reason = 403, "Forbidden"
         self.metadata = {}
         if _METADATA in header_plus.lower():
             for line in header_plus.split(b"\r\n")[1:]:

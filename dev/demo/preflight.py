@@ -210,8 +210,9 @@ def _conf(environ: Mapping[str, str]) -> dict[str, Any]:
     from fruits_airflow.config.settings import Settings
 
     schemas = parameter_schemas(Settings(deployment_id="demo", raw_bucket="raw", lake_bucket="lake"))
-    given = [name for name in ("VARIANCE", "K", "LIMIT", "ENGINE") if environ.get(name)]
-    conf = {name.lower(): from_json(environ[name]) for name in given}
+    conf = {
+        name.lower(): from_json(environ[name]) for name in ("VARIANCE", "K", "LIMIT", "ENGINE") if environ.get(name)
+    }
     for name, value in conf.items():
         try:
             check_params({name: value}, None, {name: schemas[name]}, "a run")

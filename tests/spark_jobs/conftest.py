@@ -17,6 +17,7 @@ import publish
 import pyarrow as pa
 import pytest
 import reduce_pca
+from fruits.base import schemas
 from fruits.base.batches import Mapper
 from fruits.job import job_run, stage_metrics
 from fruits.lake import input_listing
@@ -193,3 +194,10 @@ def record_mapped_column(
         return record
 
     monkeypatch.setattr(module, maker, make_recorder)
+
+
+def current_pca(spark: Any, database: str) -> Any:
+    """The rows of the current PCA model, by the query that readers are given."""
+    for table in ("pca_models", "pca"):
+        spark.catalog.refreshTable(f"{database}.{table}")  # in case the session's catalog caches tables
+    return spark.sql(schemas.CURRENT_PCA.format(database=database))

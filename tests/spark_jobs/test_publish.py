@@ -31,7 +31,7 @@ from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 from sklearn.decomposition import PCA
 
 from tests.models import WEIGHTS
-from tests.spark_jobs.conftest import Nights
+from tests.spark_jobs.conftest import Nights, current_pca
 from tests.spark_jobs.pictures import encoded, fruit, orchard
 
 pytestmark = pytest.mark.spark
@@ -119,7 +119,7 @@ def test_a_whole_night_is_right_in_every_table_and_file_and_the_same_night_again
     np.testing.assert_array_equal(row_of_model["mean"], model.mean)
 
     by_id = {row["image_id"]: row for row in nights.rows("features")}
-    rows = tables.current_pca(nights.spark, nights.database).collect()
+    rows = current_pca(nights.spark, nights.database).collect()
     assert {row.image_id for row in rows} == ids
     for row in rows:
         projected = model.project(np.array([by_id[row.image_id]["features"]], np.float32))[0]
@@ -162,14 +162,14 @@ def test_removed_images_leave_the_pca_and_the_pca_model_published_last_is_the_cu
     forget(nights, "image 0003")
     published(nights, "--k", "2", "--max-variance-loss", "0")
     assert {row["image_id"] for row in nights.rows("pca")} == {f"image {n:04}" for n in range(12) if n != 3}
-    current = {row.pca_id for row in tables.current_pca(nights.spark, nights.database).collect()}
+    current = {row.pca_id for row in current_pca(nights.spark, nights.database).collect()}
     assert current == {nights.current_pca_id()} != {first}
 
     write_features(nights, values[3:4], first=3)
     published(nights, "--k", "2", "--max-variance-loss", "0")
     assert nights.current_pca_id() == first, "the first basis is right again"
     assert len(nights.rows("pca_models")) == 2
-    assert tables.current_pca(nights.spark, nights.database).count() == 12
+    assert current_pca(nights.spark, nights.database).count() == 12
 
 
 def test_while_the_images_do_not_drift_the_pca_model_stays_and_only_new_rows_are_projected(nights):
@@ -279,7 +279,7 @@ def test_yesterdays_pca_model_is_kept_and_can_be_published_again_complete_and_ol
     assert {row["pca_id"] for row in nights.rows("pca_models")} == set(ids[1:])
     nights.run("publish", "--pca-id", ids[1])
     assert nights.current_pca_id() == ids[1]
-    assert tables.current_pca(nights.spark, nights.database).count() == 55, "it got the rows that it lacked"
+    assert current_pca(nights.spark, nights.database).count() == 55, "it got the rows that it lacked"
     with pytest.raises(InputError, match="the current one and the one before it are kept"):
         nights.run("publish", "--pca-id", ids[0])
 
@@ -380,7 +380,7 @@ def test_a_pca_model_whose_rows_were_deleted_becomes_current_only_complete(night
     another_run(nights)
     published(nights, "--k", "3")
     assert nights.current_pca_id() == basis
-    assert tables.current_pca(nights.spark, nights.database).count() == 20
+    assert current_pca(nights.spark, nights.database).count() == 20
 
 
 @pytest.mark.parametrize("few", [50, 0])
@@ -455,9 +455,9 @@ def test_killed_before_the_last_commit_nothing_is_current_and_a_rerun_publishes(
         patch.setattr(publish, "_make_current", lambda run, fitted, known: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             nights.run("publish")
-    assert tables.current_pca(nights.spark, nights.database).count() == 0
+    assert current_pca(nights.spark, nights.database).count() == 0
     nights.run("publish")
-    assert tables.current_pca(nights.spark, nights.database).count() == 30
+    assert current_pca(nights.spark, nights.database).count() == 30
     assert len(nights.rows("pca")) == 30
 
 

@@ -248,16 +248,6 @@ def delete(spark: SparkSession, name: str, condition: str) -> None:
             spark.sql(f"DELETE FROM {name} WHERE {condition}")  # noqa: S608 - names and digests, none from outside
 
 
-def current_pca(spark: SparkSession, database: str) -> DataFrame:
-    """Read the rows of ``pca`` of the current PCA model; none before the first publication.
-
-    Glue's Iceberg catalog has no views; `schemas.CURRENT_PCA` is the query for readers.
-    """
-    for table in ("pca_models", "pca"):
-        spark.catalog.refreshTable(f"{database}.{table}")  # in case the session's catalog caches tables
-    return spark.sql(schemas.CURRENT_PCA.format(database=database))
-
-
 def size_bytes(spark: SparkSession, database: str, table: str, rows: int | None = None) -> int:
     """Return the bytes of a table's current files, from its metadata alone.
 

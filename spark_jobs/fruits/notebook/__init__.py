@@ -1,1 +1,1 @@
-"""What the notebook does between its cells: listing, photos, jobs in its session, tables without Spark."""
+"""What the notebook shows photos with: the listing, the photos, and rows of pictures."""

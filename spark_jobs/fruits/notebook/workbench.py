@@ -1,6 +1,6 @@
 """The places of a notebook, and what it does with them.
 
-Places are folders of this machine, or `s3://` on a cluster. A cluster's nodes may lack matplotlib and pyiceberg.
+Places are folders of this machine, or `s3://` on a cluster. A cluster's nodes may lack matplotlib.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +18,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from pyspark.sql import SparkSession
 
-from fruits.base import keys, objects, schemas
+from fruits.base import keys, objects
 from fruits.images import decoding, rejects
-from fruits.job import job_run, stage_metrics
 from fruits.lake import input_listing
 
 
@@ -42,27 +40,18 @@ class Workbench:
     Attributes:
         photos: Folder or `s3://bucket/prefix/` of the photos, in one folder for each label.
         lake: Folder or `s3://bucket` for the files of the run.
-        database: Database of the tables, with its catalog.
         listed: Rows of the listing: `key`, `etag`, `size_bytes`.
-        metrics: What each stage measured, by stage.
     """
 
     photos: str
     lake: str
-    database: str
     listed: list[dict[str, Any]] = field(default_factory=list)
-    metrics: dict[str, stage_metrics.Metrics] = field(default_factory=dict)
     run_id: str = field(default_factory=lambda: datetime.now(UTC).strftime("notebook__%Y-%m-%dT%H-%M-%S"))
 
     @property
     def run_folder(self) -> str:
         """The folder of the run's files."""
         return objects.join(self.lake, f"runs/{self.run_id}")
-
-    @property
-    def _prefix(self) -> str:
-        place = objects.parse_uri(self.photos)
-        return "" if place.bucket is None else place.key
 
     def list_photos(self, without: str = "") -> None:
         """Write the listing that `load_images` reads, as the task `plan` does at night.
@@ -83,13 +72,13 @@ class Workbench:
                 if not keys.is_leftover(item["Key"].removeprefix(place.key))
             ]
         self.listed = sorted((row for row in rows if row["key"] != without), key=lambda row: str(row["key"]))
-        columns = pa.schema({"key": pa.string(), "etag": pa.string(), "size_bytes": pa.int64()})
         with objects.writer(path, None) as out:
-            pq.write_table(pa.Table.from_pylist(self.listed, columns), out)
+            pq.write_table(pa.Table.from_pylist(self.listed), out)
 
     def label_of(self, key: str) -> str:
         """Return the label of a photo: its last folder."""
-        return keys.label(key, self._prefix) or "—"
+        place = objects.parse_uri(self.photos)
+        return keys.label(key, place.key if place.bucket else "") or "—"
 
     def read_photo(self, key: str) -> bytes:
         """Return the bytes of a listed object."""
@@ -107,40 +96,6 @@ class Workbench:
         """Return the key of the first photo of each label."""
         first = {self.label_of(row["key"]): row["key"] for row in reversed(self.listed)}
         return {label: key for label, key in sorted(first.items()) if label != "—" and self.picture_of(key)}
-
-    def run_stage(self, module: ModuleType, spark: SparkSession, *arguments: str) -> stage_metrics.Metrics:
-        """Run a job of the pipeline in this session; return what it measured."""
-        common = ["--database", self.database, "--run-id", self.run_id, "--run-folder", self.run_folder]
-        parsed = module.parser().parse_args([*common, *arguments])
-        getattr(module, module.STAGE)(job_run.Run(module.STAGE, parsed, spark))
-        self.metrics[module.STAGE] = stage_metrics.read(self.run_folder, module.STAGE)
-        return self.metrics[module.STAGE]
-
-    def drop_tables(self, spark: SparkSession) -> None:
-        """Drop the tables of the notebook's database, so that each run of it begins with nothing."""
-        for table in schemas.TABLES:
-            spark.sql(f"DROP TABLE IF EXISTS {self.database}.{table} PURGE")
-
-    def open_iceberg(self, table: str) -> Any:
-        """Return a table as pyiceberg reads it, without Spark."""
-        name = self.database.split(".")[1]
-        if objects.parse_uri(self.lake).bucket is None:
-            from pyiceberg.table import StaticTable
-
-            folder = Path(self.lake, "tables", name, table, "metadata")
-            version = (folder / "version-hint.text").read_text().strip()
-            return StaticTable.from_metadata(str(folder / f"v{version}.metadata.json"))
-        from pyiceberg.catalog import load_catalog
-
-        s3 = objects.find_s3()
-        where = {"glue.region": s3.region, "s3.region": s3.region, "s3.endpoint": s3.endpoint}
-        return load_catalog("lake", type="glue", **where).load_table((name, table))
-
-
-def colours_of(labels: Sequence[str]) -> Mapping[str, Any]:
-    """Return a colour for each label, as matplotlib has it, told apart by hue and by lightness."""
-    palette = importlib.import_module("matplotlib").colormaps["tab20"]
-    return {label: palette(index % 20) for index, label in enumerate(sorted(set(labels)))}
 
 
 def show(pictures: Sequence[tuple[str, Image.Image]], columns: int = 10) -> None:

@@ -14,7 +14,7 @@ from fruits.lake.iceberg import Table
 from pyiceberg.expressions import EqualTo
 from pyiceberg.table import StaticTable
 
-from tests.spark_jobs.conftest import Nights
+from tests.spark_jobs.conftest import Nights, current_pca
 from tests.spark_jobs.pictures import encoded, fruit, orchard
 
 pytestmark = pytest.mark.spark
@@ -107,7 +107,7 @@ def test_a_night_runs_over_tables_that_are_all_partitioned_sorted_or_in_another_
     nights.night("--k", "2")
     for name in ("images", "features", "samples"):
         assert_each_row_is_found(nights, name, 10)
-    assert tables.current_pca(nights.spark, nights.database).count() == 10
+    assert current_pca(nights.spark, nights.database).count() == 10
     assert nights.table("pca_sums").where(f"model_id = '{nights.model['model_id']}' AND n = 10").count() == 1
     assert by_pyiceberg(nights, "pca_sums", "model_id", nights.model["model_id"]) == 1
     for name in schemas.TABLES:
@@ -121,7 +121,7 @@ def test_a_night_runs_over_tables_that_are_all_partitioned_sorted_or_in_another_
     nights.night("--k", "2")
     for name in ("images", "features", "samples"):
         assert_each_row_is_found(nights, name, 20)
-    assert tables.current_pca(nights.spark, nights.database).count() == 20
+    assert current_pca(nights.spark, nights.database).count() == 20
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_columns_that_someone_has_added_stay_null_in_new_rows_and_as_they_are_in
     assert list(notes.values()) == [None] * 4
     for name in schemas.TABLES.keys() - {"images"}:
         assert {row.note for row in nights.table(name).collect()} == {None}, name
-    assert tables.current_pca(nights.spark, nights.database).count() == 5
+    assert current_pca(nights.spark, nights.database).count() == 5
 
 
 @pytest.mark.parametrize(

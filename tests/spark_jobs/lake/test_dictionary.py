@@ -18,7 +18,7 @@ from tests.lakes import endpoint as endpoint
 from tests.lakes import glue as glue
 from tests.lakes import local as local
 from tests.lakes import session
-from tests.spark_jobs.conftest import ROOT, Nights
+from tests.spark_jobs.conftest import ROOT, Nights, current_pca
 from tests.spark_jobs.pictures import orchard
 
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
@@ -146,9 +146,9 @@ def test_a_session_that_is_open_while_a_night_publishes_sees_it_or_says_that_it_
     assert fresh.sql(query).count() == 5
     with pytest.raises(Exception, match="pca is older than pca_models"):
         cached.sql(query).collect()
-    assert tables.current_pca(cached, nights.database).count() == 5
+    assert current_pca(cached, nights.database).count() == 5
 
 
 def test_before_the_first_publication_there_are_no_rows(nights: Nights) -> None:
     tables.ensure(nights.spark, nights.database)
-    assert tables.current_pca(nights.spark, nights.database).collect() == []
+    assert current_pca(nights.spark, nights.database).collect() == []
