@@ -237,7 +237,7 @@ class RunContext:
             clusters = self.history()
             if all(c.state in ENDED_STATES for c in clusters) or time.monotonic() >= give_up:
                 return clusters
-            time.sleep(self.settings.poll_s)
+            time.sleep(min(self.settings.poll_s, self.settings.list_consistency_s / 6))
 
     def spent_eur(self) -> float:
         """Compute the most that this run's clusters can have cost so far: spot nodes count as on demand."""
