@@ -1,6 +1,6 @@
 """The S3 clients that the product and its users have: each signs in its own way, and each is understood.
 
-boto3, aiobotocore (tests/plugins/operators/test_sensors.py) and Iceberg's Java SDK (test_emr_spark.py) are used
+boto3, aiobotocore (tests/plugins/operators/test_sensors.py), Iceberg's Java SDK (test_emr_spark.py) and Spark's S3A (tests/e2e/test_yarn.py) are used
 too.
 """
 
