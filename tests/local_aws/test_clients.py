@@ -1,7 +1,7 @@
 """The S3 clients that the product and its users have: each signs in its own way, and each is understood.
 
-boto3, aiobotocore (tests/plugins/operators/test_sensors.py), Iceberg's Java SDK (test_emr_spark.py) and Spark's S3A (tests/e2e/test_yarn.py) are used
-too.
+boto3, aiobotocore (tests/plugins/operators/test_sensors.py), Iceberg's Java SDK (test_emr_spark.py) and Spark's S3A
+(tests/e2e/test_yarn.py) are used too.
 """
 
 from __future__ import annotations
