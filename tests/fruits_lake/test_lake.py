@@ -41,10 +41,11 @@ def account(glue: Nights) -> Lake:
 
 def as_lake(nights: Nights, folder: Path) -> Lake:
     """Open the tables and runs of a test's own database."""
-    warehouse = Path(nights.spark.conf.get("spark.sql.catalog.lake.warehouse"))
-    name = nights.database.split(".")[1]
+    table = f"{nights.database}.{nights.spark.sql(f'SHOW TABLES IN {nights.database}').first().tableName}"
+    facts = nights.spark.sql(f"DESCRIBE TABLE EXTENDED {table}").where("col_name = 'Location'").first()
+    database = Path(facts.data_type.removeprefix("file:")).parent  # another test may have opened the catalog first
     (folder / "tables").mkdir(parents=True)
-    (folder / "tables" / name).symlink_to(warehouse / name)
+    (folder / "tables" / database.name).symlink_to(database)
     (folder / "runs").symlink_to(nights.folder)
     return Lake.open(folder)
 
