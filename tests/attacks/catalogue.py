@@ -160,6 +160,15 @@ ATTACKS = (
     ),
     Attack(
         _NODE,
+        "of a notebook has whoever reads its table run Python of its choice, or send requests to its server",
+        "`fruits_lake` takes no code, server or key from a table's properties, and no file from outside its folder",
+        (
+            "tests/fruits_lake/test_lake.py::test_no_property_of_a_table_chooses_code_or_a_server",
+            "tests/fruits_lake/test_lake.py::test_a_file_outside_its_table_is_not_read",
+        ),
+    ),
+    Attack(
+        _NODE,
         "leaves a Parquet file that stops every erasure, and every export for a person",
         "whatever is wrong with a file, it counts as unreadable; no name of a node's is a name of a file",
         (
