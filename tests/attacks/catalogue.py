@@ -66,6 +66,7 @@ ATTACKS = (
             "tests/spark_jobs/images/test_sandbox.py::test_a_confined_process_that_asks_for_more_is_ended",
             "tests/spark_jobs/images/test_sandbox.py::test_it_has_no_credentials_no_open_files_and_one_thread",
             "tests/spark_jobs/images/test_sandbox.py::test_load_images_decodes_nowhere_else",
+            "tests/spark_jobs/images/test_sandbox.py::test_a_notebook_decodes_nowhere_else",
         ),
     ),
     Attack(
