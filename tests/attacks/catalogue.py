@@ -170,6 +170,12 @@ ATTACKS = (
     ),
     Attack(
         _NODE,
+        "leaves a file that `fruits_lake` takes for the run.json of a run, or that stops its list of runs",
+        "only the file that no node may write is the run's; a file of another form makes its run `unreadable`",
+        ("tests/fruits_lake/test_lake.py::test_no_file_of_a_node_stands_for_a_run_or_hides_the_others",),
+    ),
+    Attack(
+        _NODE,
         "leaves a Parquet file that stops every erasure, and every export for a person",
         "whatever is wrong with a file, it counts as unreadable; no name of a node's is a name of a file",
         (

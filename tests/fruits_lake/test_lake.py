@@ -230,6 +230,26 @@ def test_a_run_that_did_not_publish_is_listed_and_has_no_vectors(nights: Nights,
         lake.vectors("run-1")
 
 
+def test_no_file_of_a_node_stands_for_a_run_or_hides_the_others(endpoint: str) -> None:
+    """A node may write `runs/*/stages/*.json`, whatever the star of the file's name is."""
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="forged", CreateBucketConfiguration={"LocationConstraint": REGION})
+    files = {
+        "judged/run.json": {"state": "failed", "images": {"seen": 5}},
+        "judged/stages/run.json": {"state": "succeeded", "images": {"seen": 999}},
+        "number/stages/publish.json": {"images": 5},
+        "list/stages/publish.json": [1],
+        "text/stages/publish.json": {"images": {"seen": "many", "run_id": "judged", "state": "succeeded"}},
+        "going/stages/load_images.json": {"images": {"seen": 7, "run_id": "judged", "state": "succeeded"}},
+    }
+    for key, content in files.items():
+        s3.put_object(Bucket="forged", Key=f"runs/{key}", Body=json.dumps(content).encode())
+    s3.put_object(Bucket="forged", Key="runs/deep/stages/publish.json", Body=b"[" * 100_000)
+    runs = {run["run_id"]: (run["state"], run["seen"]) for run in Lake.open("s3://forged").runs().to_pylist()}
+    broken = dict.fromkeys(("number", "list", "text", "deep"), ("unreadable", None))
+    assert runs == {"judged": ("failed", 5), "going": ("not published", 7)} | broken
+
+
 def test_a_photo_that_is_not_there_is_named(lake: Lake) -> None:
     for ask in (lake.photo, lake.why, lake.neighbours):
         with pytest.raises(LakeError, match=UNKNOWN):
