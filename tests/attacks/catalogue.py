@@ -47,6 +47,12 @@ ATTACKS = (
         ),
     ),
     Attack(
+        _WEBSITE,
+        "rebinds its name to the address of a YARN cluster of the emulator and submits a command",
+        "YARN takes no application over HTTP",
+        ("tests/local_aws/test_yarn.py::test_no_web_page_that_rebinds_its_name_submits_a_command",),
+    ),
+    Attack(
         _USER,
         "calls the emulator with a guessed key, without one, or with a signed URL from its log",
         "SigV4 is verified against a key that is random at each start; the access log hides signatures",
