@@ -28,7 +28,9 @@ from fruits_lake.storage import LakeError as LakeError
 from fruits_lake.storage import Storage, open_bucket, open_folder
 
 Matrix = npt.NDArray[np.float32]
-_RUN = ("run_id", "state", "seen", "loaded", "rejected", "weights", "pca_id", "k", "explained_variance")
+_NAMES = ("run_id", "state", "seen", "loaded", "rejected", "weights", "pca_id", "k", "explained_variance")
+_TYPES = ("string", "string", "int64", "int64", "int64", "string", "string", "int64", "double")
+_RUN = pa.schema(zip(_NAMES, _TYPES, strict=True))
 
 
 def matrix(vectors: pa.Table) -> Matrix:
@@ -56,7 +58,7 @@ class Lake:
         folders = self._files.get_file_info(fs.FileSelector("runs", allow_not_found=True))
         with ThreadPoolExecutor(16) as readers:
             records = list(readers.map(self._record, (folder.base_name for folder in folders)))
-        return pa.Table.from_pylist(sorted(records, key=lambda record: record["run_id"].rpartition("__")[2]))
+        return pa.Table.from_pylist(sorted(records, key=lambda record: record["run_id"].rpartition("__")[2]), _RUN)
 
     def vectors(self, run: str | None = None) -> pa.Table:
         """Return the vectors of the PCA model published last, or those that a run published.
@@ -71,9 +73,8 @@ class Lake:
             model = self._publication()
             rows = self._scan("pca", "image_id", "label", "run_id", "pca", pca_id=model["pca_id"])
         images = self._scan("images", "image_id", "source_key")
-        rows = rows.append_column(
-            "source_key", images["source_key"].take(pc.index_in(rows["image_id"], images["image_id"]))
-        )
+        places = pc.index_in(rows["image_id"], images["image_id"])
+        rows = rows.append_column("source_key", images["source_key"].take(places))
         rows = rows.append_column("pca_id", pa.repeat(model["pca_id"], len(rows)))
         rows = rows.select(["image_id", "source_key", "label", "run_id", "pca_id", "pca"])
         return rows.replace_schema_metadata({"fruits": json.dumps(model, default=str)})
@@ -171,19 +172,18 @@ class Lake:
 
     def _record(self, run: str) -> dict[str, Any]:
         """Read a run from its run.json or, where no Airflow wrote one, from what its stages measured."""
-        # A list: a reader may not be allowed to ask for an object that is missing.
+        # A list: a reader may not be allowed to ask for a missing object. Nodes write stages/, also a run.json there.
         files = self._files.get_file_info(fs.FileSelector(f"runs/{run}", allow_not_found=True, recursive=True))
-        names = [file.path for file in files if file.base_name == "run.json"]
-        record: dict[str, Any] = {}
-        for name in names or [file.path for file in files if "/stages/" in file.path and file.extension == "json"]:
-            record |= json.loads(self._read(name))
-        facts = {
-            "run_id": run,
-            "state": record.get("state", "succeeded" if record.get("published") else "not published"),
-        }
-        for part in ("images", "features", "pca"):
-            facts |= record.get(part, {})
-        return {name: facts.get(name) for name in _RUN}
+        names = [file.path for file in files if file.path == f"runs/{run}/run.json"]
+        names = names or [file.path for file in files if "/stages/" in file.path and file.extension == "json"]
+        try:
+            record = {key: value for name in names for key, value in json.loads(self._read(name)).items()}
+            state = record.get("state", "succeeded" if record.get("published") else "not published")
+            row = record.get("images", {}) | record.get("features", {}) | record.get("pca", {})
+            rows = pa.Table.from_pylist([row | {"run_id": run, "state": state}], _RUN)
+        except (AttributeError, RecursionError, TypeError, ValueError):
+            rows = pa.Table.from_pylist([{"run_id": run, "state": "unreadable"}], _RUN)
+        return dict(rows.to_pylist()[0])
 
     def _read(self, path: str) -> bytes:
         try:

@@ -28,10 +28,8 @@ class RelocatedFileIO(PyArrowFileIO):
     def new_input(self, location: str) -> PyArrowFile:
         """Return a file of the table, which must be inside the table's location."""
         name = location.removeprefix(self._location)
-        if name == location:
-            raise LakeError(
-                f"{location} is outside {self._location}, where the metadata in {self._folder} has the table"
-            )
+        if name == location or name.startswith("/") or ".." in name.split("/"):
+            raise LakeError(f"{location} is outside {self._location}, where {self._folder} says that the table is")
         return PyArrowFile(location, str(self._folder / name), fs.LocalFileSystem())
 
 
@@ -60,8 +58,10 @@ def open_bucket(bucket: str, database: str) -> Storage:
     region, endpoint = os.environ.get("AWS_REGION"), os.environ.get("AWS_ENDPOINT_URL")
     if not region:
         raise LakeError("no AWS region is set: export AWS_REGION, for example eu-west-1")
-    endpoints = {"glue.endpoint": endpoint, "s3.endpoint": endpoint} if endpoint else {}
-    catalog = GlueCatalog("lake", **{"client.region": region}, **endpoints)
+    settings = {"client.region": region} | ({"glue.endpoint": endpoint, "s3.endpoint": endpoint} if endpoint else {})
+    catalog = GlueCatalog("lake", **settings)
+    # A table's own properties are ignored: they can name Python code to call and a server that gets the requests.
+    catalog._load_file_io = lambda *_, **__: PyArrowFileIO(settings)  # type: ignore[method-assign]
 
     def load(name: str) -> Table:
         table = catalog.load_table((database, name))

@@ -13,7 +13,7 @@ import boto3
 import pytest
 from fruits.base import objects
 
-from tests.aws_keys import FOR_SERVER
+from tests.aws_keys import FOR_SERVER, KEYS
 from tests.spark_jobs.conftest import ROOT, Nights
 from tests.spark_jobs.pictures import encoded, fruit, orchard
 
@@ -40,6 +40,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert process.stdout is not None
     address = process.stdout.readline().split()[-1]
     with pytest.MonkeyPatch.context() as patch:
+        for name, value in KEYS.environment.items():
+            patch.setenv(name, value)
         patch.setenv("AWS_ENDPOINT_URL", address)
         patch.setenv("AWS_REGION", REGION)
         objects.find_s3.cache_clear()

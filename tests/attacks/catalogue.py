@@ -47,6 +47,12 @@ ATTACKS = (
         ),
     ),
     Attack(
+        _WEBSITE,
+        "rebinds its name to the address of a YARN cluster of the emulator and submits a command",
+        "YARN takes no application over HTTP",
+        ("tests/local_aws/test_yarn.py::test_no_web_page_that_rebinds_its_name_submits_a_command",),
+    ),
+    Attack(
         _USER,
         "calls the emulator with a guessed key, without one, or with a signed URL from its log",
         "SigV4 is verified against a key that is random at each start; the access log hides signatures",
@@ -66,6 +72,7 @@ ATTACKS = (
             "tests/spark_jobs/images/test_sandbox.py::test_a_confined_process_that_asks_for_more_is_ended",
             "tests/spark_jobs/images/test_sandbox.py::test_it_has_no_credentials_no_open_files_and_one_thread",
             "tests/spark_jobs/images/test_sandbox.py::test_load_images_decodes_nowhere_else",
+            "tests/spark_jobs/images/test_sandbox.py::test_a_notebook_decodes_nowhere_else",
         ),
     ),
     Attack(
@@ -157,6 +164,21 @@ ATTACKS = (
         "of a notebook has an erasure run SQL with the rights of a node, by a text or a column's name in a table",
         "no text of a table is a part of a statement",
         ("tests/spark_jobs/test_erase_images.py::test_no_text_that_a_notebook_writes_is_run_as_sql",),
+    ),
+    Attack(
+        _NODE,
+        "of a notebook has whoever reads its table run Python of its choice, or send requests to its server",
+        "`fruits_lake` takes no code, server or key from a table's properties, and no file from outside its folder",
+        (
+            "tests/fruits_lake/test_lake.py::test_no_property_of_a_table_chooses_code_or_a_server",
+            "tests/fruits_lake/test_lake.py::test_a_file_outside_its_table_is_not_read",
+        ),
+    ),
+    Attack(
+        _NODE,
+        "leaves a file that `fruits_lake` takes for the run.json of a run, or that stops its list of runs",
+        "only the file that no node may write is the run's; a file of another form makes its run `unreadable`",
+        ("tests/fruits_lake/test_lake.py::test_no_file_of_a_node_stands_for_a_run_or_hides_the_others",),
     ),
     Attack(
         _NODE,

@@ -11,11 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pyarrow as pa
 import pytest
 from fruits.images.rejects import ImageRejected
 from fruits.lake import tables
+from pyiceberg.catalog.glue import GlueCatalog
+from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.schema import Schema
 
 import fruits_lake
 from fruits_lake import Lake, LakeError, matrix
@@ -190,9 +194,10 @@ def test_a_copy_is_read_where_it_is(local: Path, lake: Lake, tmp_path: Path) -> 
     assert lake.vectors().num_rows == 6, "the original is another lake"
 
 
-def test_a_file_outside_its_table_is_not_read(tmp_path: Path) -> None:
-    with pytest.raises(LakeError, match="/other/pca/data/a.parquet is outside /lake/pca/"):
-        RelocatedFileIO("/lake/pca", tmp_path).new_input("/other/pca/data/a.parquet")
+@pytest.mark.parametrize("place", ["/other/pca/a.parquet", "/lake/pca/../a.parquet", "/lake/pca//etc/a.parquet"])
+def test_a_file_outside_its_table_is_not_read(place: str, tmp_path: Path) -> None:
+    with pytest.raises(LakeError, match=f"{place} is outside /lake/pca/"):
+        RelocatedFileIO("/lake/pca", tmp_path).new_input(place)
 
 
 def test_a_folder_without_a_lake_and_one_with_two_databases_are_refused(tmp_path: Path) -> None:
@@ -226,6 +231,26 @@ def test_a_run_that_did_not_publish_is_listed_and_has_no_vectors(nights: Nights,
         lake.vectors("run-1")
 
 
+def test_no_file_of_a_node_stands_for_a_run_or_hides_the_others(endpoint: str) -> None:
+    """A node may write `runs/*/stages/*.json`, whatever the star of the file's name is."""
+    s3 = boto3.client("s3")
+    s3.create_bucket(Bucket="forged", CreateBucketConfiguration={"LocationConstraint": REGION})
+    files = {
+        "judged/run.json": {"state": "failed", "images": {"seen": 5}},
+        "judged/stages/run.json": {"state": "succeeded", "images": {"seen": 999}},
+        "number/stages/publish.json": {"images": 5},
+        "list/stages/publish.json": [1],
+        "text/stages/publish.json": {"images": {"seen": "many", "run_id": "judged", "state": "succeeded"}},
+        "going/stages/load_images.json": {"images": {"seen": 7, "run_id": "judged", "state": "succeeded"}},
+    }
+    for key, content in files.items():
+        s3.put_object(Bucket="forged", Key=f"runs/{key}", Body=json.dumps(content).encode())
+    s3.put_object(Bucket="forged", Key="runs/deep/stages/publish.json", Body=b"[" * 100_000)
+    runs = {run["run_id"]: (run["state"], run["seen"]) for run in Lake.open("s3://forged").runs().to_pylist()}
+    broken = dict.fromkeys(("number", "list", "text", "deep"), ("unreadable", None))
+    assert runs == {"judged": ("failed", 5), "going": ("not published", 7)} | broken
+
+
 def test_a_photo_that_is_not_there_is_named(lake: Lake) -> None:
     for ask in (lake.photo, lake.why, lake.neighbours):
         with pytest.raises(LakeError, match=UNKNOWN):
@@ -245,6 +270,25 @@ def test_the_tables_of_another_bucket_are_refused(account: Lake) -> None:
         Lake.open("s3://other").vectors()
     with pytest.raises(LakeError, match="has no table pca_models"):
         Lake.open("s3://lake", "fruits_demo").vectors()
+
+
+def test_no_property_of_a_table_chooses_code_or_a_server(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may write tables, as a notebook may, would run Python as whoever reads them."""
+    (tmp_path / "code_of_a_table.py").write_text("def run(properties):\n    raise SystemExit('it runs')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    places = {"client.region": REGION, "glue.endpoint": endpoint, "s3.endpoint": endpoint}
+    catalog = GlueCatalog("notebook", **places)
+    catalog.create_namespace("hostile", {"location": "s3://lake/tables/hostile.db"})
+    key = catalog.create_table("hostile.pca", Schema()).metadata_location.removeprefix("s3://lake/")
+    s3 = boto3.client("s3")
+    metadata = json.load(s3.get_object(Bucket="lake", Key=key)["Body"])
+    metadata["properties"] = {"py-io-impl": "code_of_a_table.run", "s3.endpoint": "http://127.0.0.1:1"}
+    s3.put_object(Bucket="lake", Key=key, Body=json.dumps(metadata).encode())
+    table = Lake.open("s3://lake", "hostile")._load("pca")
+    assert isinstance(table.io, PyArrowFileIO)
+    assert table.io.properties["s3.endpoint"] == endpoint
 
 
 def test_an_account_without_a_region_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,11 @@ def test_the_configurations_of_the_cluster_replace_the_sites_own(tmp_path: Path)
     assert sites["core-site"] == SITES["core-site"]
 
 
+def test_no_web_page_that_rebinds_its_name_submits_a_command() -> None:
+    """The ResourceManager answers to any Host and asks nobody who he is."""
+    assert SITES["yarn-site"]["yarn.webapp.enable-rest-app-submissions"] == "false"
+
+
 def test_what_a_container_needs_of_the_environment_is_on_the_whitelist(tmp_path: Path) -> None:
     cluster = cluster_in(tmp_path, "MASTER")
     daemons_of(cluster).start()

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import requests
 
 from local_aws.emr.execution.runtime import Node
 from tests.local_aws.server import PRIMARY, REPOSITORY, Server, until
@@ -51,6 +52,10 @@ def test_no_daemon_outlives_a_server_that_is_killed(server: Server) -> None:
     }
     addresses = {listener.laddr.ip for process in started for listener in process.net_connections("tcp")}
     assert all(address.removeprefix("::ffff:").startswith("127.") for address in addresses)
+    primary = Node.host(SimpleNamespace(cluster_id=cluster_id), 0)  # type: ignore[arg-type]
+    page = {"Host": "evil.example:8088", "Origin": "http://evil.example:8088"}
+    url = f"http://{primary}:8088/ws/v1/cluster/apps/new-application"
+    assert requests.post(url, headers=page, timeout=60).status_code == 403, "a web page may submit a command"
     server.stop(signal.SIGKILL)
     until(lambda: not daemons(server.state_dir), SECONDS)
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from fruits.base import keys, objects
-from fruits.images import decoding, rejects
+from fruits.images import rejects, sandbox
 from fruits.lake import input_listing
 
 
@@ -46,6 +46,7 @@ class Workbench:
     photos: str
     lake: str
     listed: list[dict[str, Any]] = field(default_factory=list)
+    decoder: sandbox.Decoder = field(default_factory=sandbox.Decoder)
     run_id: str = field(default_factory=lambda: datetime.now(UTC).strftime("notebook__%Y-%m-%dT%H-%M-%S"))
 
     @property
@@ -88,7 +89,7 @@ class Workbench:
     def picture_of(self, key: str) -> Image.Image | None:
         """Return a listed object as a picture; None where it is no photo, which loading reports too."""
         try:
-            return Image.open(io.BytesIO(decoding.clean(self.read_photo(key)).pixels))
+            return Image.open(io.BytesIO(self.decoder.clean(self.read_photo(key)).pixels))
         except rejects.ImageRejected:
             return None
 
@@ -104,11 +105,10 @@ def show(pictures: Sequence[tuple[str, Image.Image]], columns: int = 10) -> None
     if plt is None or not pictures:
         return
     rows = -(-len(pictures) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.25 * columns, 1.55 * rows), squeeze=False)
+    _, axes = plt.subplots(rows, columns, figsize=(1.25 * columns, 1.55 * rows), squeeze=False, layout="tight")
     for axis in axes.flat:
         axis.axis("off")
     for axis, (title, picture) in zip(axes.flat, pictures, strict=False):
         axis.imshow(picture)
         axis.set_title(title, fontsize=7)
-    figure.tight_layout()
     plt.show()

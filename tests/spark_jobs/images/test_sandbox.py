@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import resource
 import signal
 import struct
@@ -18,6 +20,8 @@ from fruits.images.decoding import clean
 from fruits.images.fetching import Source, local_etag
 from fruits.images.rejects import ImageRejected, RejectCode
 from fruits.images.sandbox import Decoder
+from fruits.notebook.workbench import Workbench
+from PIL import Image
 
 from tests.spark_jobs import hostile, pictures
 from tests.spark_jobs.pictures import encoded, fruit
@@ -164,3 +168,26 @@ def test_load_images_decodes_nowhere_else(tmp_path, monkeypatch):
     [loaded] = mapper([batch])
     assert loaded.schema == schemas.LOAD_RESULT
     assert loaded["pixels"].to_pylist() == [expected]
+
+
+def test_a_notebook_decodes_nowhere_else(tmp_path, monkeypatch):
+    (tmp_path / "a.jpg").write_bytes(encoded(fruit(1)))
+    expected = Image.open(io.BytesIO(clean((tmp_path / "a.jpg").read_bytes()).pixels)).tobytes()
+
+    def decode(*_):
+        raise AssertionError("decoded in the notebook, which has a role or is its user")
+
+    monkeypatch.setattr(decoding, "decode", decode)
+    bench = Workbench(str(tmp_path), str(tmp_path / "lake"))
+    with bench.decoder:
+        assert bench.picture_of("a.jpg").tobytes() == expected
+
+
+def test_the_notebooks_cells_decode_in_the_process_what_they_did_not_make_themselves():
+    cells = (Path(__file__).parents[3] / "notebooks" / "fruits_pipeline.md").read_text()
+    assert re.findall(r"[\w.]*\.clean\(\w+", cells) == [
+        "decoding.clean(from_a_phone",
+        "bench.decoder.clean(photo",
+        "bench.decoder.clean(mine",
+    ]
+    assert not re.search(r"Image\.open\(io\.BytesIO\((mine|held_out_photo|bench\.read_photo)", cells)
