@@ -59,7 +59,7 @@ def executed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> nbformat
     )
     assert done.returncode == 0, done.stdout + done.stderr
     french, english = (nbformat.read(OUT / path.name, as_version=4) for path in NOTEBOOKS)
-    assert "la chaîne" in french.cells[0].source
+    assert "La chaîne" in french.cells[0].source
     assert "The chain" in english.cells[0].source
     return english
 
