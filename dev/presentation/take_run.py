@@ -51,9 +51,8 @@ def main() -> int:
     log = Path(out / "demo.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     demo = subprocess.Popen(
-        ["make", "-s", "demo"],
+        ["make", "-s", "demo", f"IMAGES={PHOTOS}", "KEEP=1"],  # arguments: those of the outer make go before variables
         cwd=ROOT,
-        env={**os.environ, "KEEP": "1", "IMAGES": str(PHOTOS)},
         stdout=log.open("wb"),
         stderr=subprocess.STDOUT,
         start_new_session=True,
