@@ -22,7 +22,12 @@ from tests.attacks.catalogue import ATTACKS
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "build" / "attacks"
 PAGE = REPOSITORY / "docs" / "security.md"
-ENVIRONMENTS = {"tests/spark_jobs/": ".venv-spark", "tests/infra/": ".venv-lint", "": ".venv-airflow"}
+ENVIRONMENTS = {
+    "tests/spark_jobs/": ".venv-spark",
+    "tests/fruits_lake/": ".venv-spark",
+    "tests/infra/": ".venv-lint",
+    "": ".venv-airflow",
+}
 HEAD, TABLE_END = "<!-- attacks: written by make attacks -->", "<!-- /attacks -->"
 
 
