@@ -40,8 +40,9 @@ def _cluster(run: Mapping[str, Any]) -> str:
     cluster = run["cluster"]
     if not cluster.get("id"):
         return "none was created"
-    kind = f"{cluster['engine']}, {cluster['executors']} executors on {cluster['hosts']} hosts"
-    return f"{cluster['id']} in {run['region']}, {cluster['release']}, {cluster['state']}; {kind}"
+    kind = f"; {cluster['engine']}, executors: {cluster['executors']}, hosts: {cluster['hosts']}"
+    kind *= cluster["hosts"] > 0  # one process has no executors
+    return f"{cluster['id']} in {run['region']}, {cluster['release']}, {cluster['state']}{kind}"
 
 
 def _images(images: Mapping[str, int]) -> str:

@@ -38,7 +38,9 @@ def test_the_summary_answers_what_came_out():
     assert "1 not_an_image, 1 truncated" in line(text, "rejects")
     assert "weights: from a file" in line(text, "features")
     assert "111 of 1280 components keep 95.0%" in line(text, "PCA")
-    assert "j-1 in eu-west-1, emr-spark-8.0.0, TERMINATED; yarn, 2 executors on 1 hosts" in line(text, "cluster")
+    assert "j-1 in eu-west-1, emr-spark-8.0.0, TERMINATED; yarn, executors: 2, hosts: 1" in line(text, "cluster")
+    alone = RUN | {"cluster": RUN["cluster"] | {"engine": "local", "executors": 0, "hosts": 0}}
+    assert line(summary(alone, []), "cluster").endswith("emr-spark-8.0.0, TERMINATED")
     assert "0.0312 EUR" in line(text, "cost")
     assert "input 3.0\N{NO-BREAK SPACE}MB → pixels 6.0" in line(text, "volume")
 
