@@ -20,9 +20,7 @@ from fruits_airflow.emr.clusters import LIVE_STATES, READY_STATES, Cluster, desc
 from fruits_airflow.emr.steps import FAILED_STATES, TERMINAL_STATES, Step, describe_step
 from fruits_airflow.operators import step_failure
 from fruits_airflow.operators.triggers import ClusterReadyTrigger, StepTrigger, settle_seconds
-from fruits_airflow.records.pace import typical_seconds
 from fruits_airflow.runs.failures import record_failure
-from fruits_airflow.runs.forecast import past_runs
 from fruits_airflow.runs.run_context import RunContext
 
 if TYPE_CHECKING:
@@ -36,14 +34,11 @@ def _defer(
     run: RunContext, trigger: type[ClusterReadyTrigger | StepTrigger], part: str, deadline: float, **watched: Any
 ) -> NoReturn:
     """Free the worker until the trigger has an event, then continue with the sensor's `execute_complete`."""
-    plan, typical_s = run.run_plan, None
-    if plan:
-        typical_s = typical_seconds(past_runs(run.lake), part, plan.mode, plan.engine, plan.images.new)
     raise TaskDeferred(
         trigger=trigger(
             **watched,
             deadline=deadline,
-            typical_s=typical_s,
+            typical_s=run.run_plan.typical_s.get(part) if run.run_plan else None,
             settle_s=settle_seconds(),
             consistency_s=run.settings.list_consistency_s,
             waiter_delay=run.settings.poll_s,

@@ -40,7 +40,7 @@ def read_live(archive: RunArchive, dag_id: str, run_id: str) -> dict[str, Any]:
     seconds = {part: (datetime.now(UTC) - begin).total_seconds() for part, begin in begins.items()}
     past = [run.record for run in archive.records(archive.run_ids()[:RUNS_COMPARED]) if run.record]
     alike = (plan.get("mode"), plan.get("engine"), (plan.get("images") or {}).get("new", 0))
-    typical = {part: typical_seconds(past, part, *alike) for part in begins}
+    typical = typical_seconds(past, *alike)
     return record | {
         "mode": plan.get("mode"),
         "region": plan.get("region"),
@@ -49,6 +49,6 @@ def read_live(archive: RunArchive, dag_id: str, run_id: str) -> dict[str, Any]:
         "bytes": {"input": plan.get("input_bytes")},
         "features": {name: plan.get(name) for name in ("engine", "weights", "model_id")},
         "seconds": seconds,
-        "left": {part: max(0.0, whole - seconds[part]) for part, whole in typical.items() if whole is not None},
+        "left": {part: max(0.0, whole - seconds[part]) for part, whole in typical.items() if part in seconds},
         "cost": {"forecast_eur": plan.get("forecast_eur"), "ceiling_eur": plan.get("max_cost_eur")},
     }

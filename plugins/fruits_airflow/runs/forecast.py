@@ -30,9 +30,9 @@ CLOCK_SKEW = timedelta(hours=1)
 
 
 def forecast_run(
-    parameters: RunParameters, lake: Lake, profile: Profile, work: Workload, interface_endpoints: int
+    parameters: RunParameters, past: list[RunRecord], profile: Profile, work: Workload, interface_endpoints: int
 ) -> Forecast:
-    """Forecast the cost of a run, and log it.
+    """Forecast the cost of a run, with the speed of `past` runs, and log it.
 
     Raises:
         CostCeilingExceeded: It is above `max_cost_eur`.
@@ -43,7 +43,7 @@ def forecast_run(
             "include/prices.yaml: %s of %s are from memory (%s); run make prices",
             *(", ".join(prices.remembered), parameters.region, prices.as_of),
         )
-    learned = learned_speed(past_runs(lake), parameters.engine)
+    learned = learned_speed(past, parameters.engine)
     speed = speed_of(profile, learned)
     expected = forecast(work, speed, profile.instance_fleets, prices, interface_endpoints)
     log.info(

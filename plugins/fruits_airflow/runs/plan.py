@@ -82,6 +82,7 @@ class RunPlan(Plan):
         leftovers: Objects of file managers that are not loaded, by kind.
         images: What the listing has.
         input_bytes: Size of the listed photos.
+        typical_s: Seconds that each part takes, as far as past runs tell.
     """
 
     mode: str
@@ -112,6 +113,7 @@ class RunPlan(Plan):
     forecast_parts: dict[str, float]
     images: ListingCounts
     input_bytes: int
+    typical_s: dict[str, float] = {}
     fingerprint: Fingerprint
 
 

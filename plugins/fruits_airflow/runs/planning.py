@@ -19,7 +19,8 @@ from fruits_airflow.cost.estimate import Workload, deadline, fleets_eur_per_hour
 from fruits_airflow.cost.prices import load_prices
 from fruits_airflow.emr.cluster_body import Profile, load_profile, require_sound_profile
 from fruits_airflow.emr.code_bundle import build_bundle
-from fruits_airflow.runs.forecast import forecast_run
+from fruits_airflow.records.pace import typical_seconds
+from fruits_airflow.runs.forecast import forecast_run, past_runs
 from fruits_airflow.runs.plan import ListingCounts, RunPlan
 from fruits_airflow.runs.publication import (
     Fingerprint,
@@ -122,7 +123,8 @@ def make_plan(
         if reason := reason_to_wait(state, fingerprint, photos.changes, now, *limits):
             raise NothingToDo(reason)
     work = _workload(parameters, photos, state, fingerprint.model_id, lake_region)
-    forecast = forecast_run(parameters, lake, profile, work, settings.interface_endpoints)
+    past = past_runs(lake)
+    forecast = forecast_run(parameters, past, profile, work, settings.interface_endpoints)
     lake.write_json(run_key(run_id, EVIDENCE), evidence)
     change_state(lake, parameters.database, lambda before: replace(before, begun=fingerprint))
     return RunPlan.model_validate(
@@ -146,6 +148,7 @@ def make_plan(
             "vcpus": worker_vcpus(profile.instance_fleets),
             "images": ListingCounts(seen=photos.summary.images, **asdict(photos.changes)),
             "input_bytes": photos.summary.size_bytes,
+            "typical_s": typical_seconds(past, parameters.mode, parameters.engine, photos.changes.new),
             "fingerprint": fingerprint,
         }
     )

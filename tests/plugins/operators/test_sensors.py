@@ -28,7 +28,6 @@ from fruits_airflow.operators.step_failure import cancel_step, fail_step, show_c
 from fruits_airflow.operators.triggers import ClusterReadyTrigger, StepTrigger
 from fruits_airflow.runs import run_context
 from fruits_airflow.runs.run_context import RunContext
-from fruits_airflow.storage.lake import run_key
 from fruits_airflow.storage.run_notes import Journal
 
 from tests.local_aws.server import until
@@ -699,19 +698,10 @@ def test_terminating_ends_a_cluster_whose_id_no_task_returned(run: RunContext) -
 # how far, and how long
 
 
-def past_run(run: RunContext, run_id: str) -> None:
-    """Leave the record of a good run like this one, whose cluster started in 60 s and which featurized in 300 s."""
-    plan = run.run_plan
-    assert plan is not None
-    record = {
-        **{"run_id": run_id, "state": "succeeded", "mode": plan.mode, "images": {"new": plan.images.new}},
-        **{"features": {"engine": plan.engine}, "seconds": {"cluster_start": 60, "featurize": 300}},
-    }
-    run.lake.write_json(run_key(run_id, "run.json"), record)
-
-
 def test_a_wait_knows_what_past_runs_took(run: RunContext, does: Callable[[str], None]) -> None:
-    past_run(run, "scheduled__2025-12-01T02:00:00+00:00")
+    assert run.run_plan is not None
+    typical_s = {"cluster_start": 60.0, "featurize": 300.0}
+    run = replace(run, plan=run.run_plan.model_copy(update={"typical_s": typical_s}))
     context, _ = begin(run, does, "sleep 30")
     with pytest.raises(TaskDeferred) as deferred:
         sensor(run).execute(context)

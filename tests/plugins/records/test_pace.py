@@ -20,7 +20,7 @@ def past(
 
 
 def typical(*records: RunRecord, new: int = 60) -> float | None:
-    return typical_seconds(records, "featurize", "nightly", "litert", new)
+    return typical_seconds(records, "nightly", "litert", new).get("featurize")
 
 
 def test_it_is_the_median_of_the_good_runs_of_this_kind() -> None:

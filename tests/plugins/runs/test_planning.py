@@ -66,6 +66,16 @@ def publish(lake: Lake, plan: RunPlan) -> None:
     set_state(lake, plan.database, PublicationState(published=plan.fingerprint))
 
 
+def test_the_plan_has_the_seconds_that_past_runs_took(plan_of: Planner, photos: list[str], lake: Lake) -> None:
+    assert plan_of().typical_s == {}
+    past = {
+        **{"run_id": "scheduled__2025-12-01T02:00:00+00:00", "state": "succeeded", "mode": "nightly"},
+        **{"images": {"new": len(photos)}, "features": {"engine": "litert"}, "seconds": {"featurize": 300}},
+    }
+    lake.write_json(run_key(past["run_id"], "run.json"), past)
+    assert plan_of().typical_s == {"featurize": 300.0}
+
+
 def test_the_plan_writes_the_listing_that_load_reads(
     plan_of: Planner, photos: list[str], lake: Lake, tmp_path: Path
 ) -> None:
