@@ -107,8 +107,8 @@ def featurize(run: job_run.Run) -> None:
             },
             "bytes": {"features": tables.size_bytes(spark, arguments.database, "features", rows)},
             "reads": ["images"],
-            "writes": {"features": list(schemas.table_columns("features").items())},
-        }
+        },
+        writes=["features"],
     )
 
 

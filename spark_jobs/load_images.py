@@ -153,8 +153,8 @@ def load_images(run: job_run.Run) -> None:
             "reject_examples": outcome.examples,
             "metadata_stripped": outcome.metadata_stripped,
             "bytes": {"input": counts.seen_bytes, "pixels": images.size_bytes},
-            "writes": {name: list(schemas.table_columns(name).items()) for name in ("images", "rejects")},
-        }
+        },
+        writes=["images", "rejects"],
     )
 
 

@@ -119,9 +119,8 @@ def publish(run: job_run.Run) -> None:
         registry.delete_others(spark, database, [fitted.pca_id, *([previous] if previous else [])])
     gramian_store.delete_other_models(run, registry.feature_models(spark, database))
     size = tables.size_bytes(spark, database, "pca", counts.features)
-    writes = {name: list(schemas.table_columns(name).items()) for name in ("pca", "pca_models", "samples")}
-    lineage = {"reads": ["images", "features"], "writes": writes}
-    run.finish(metrics | {"bytes": {"pca": size}, "upkeep": upkeep.maintain(run)} | lineage)
+    metrics |= {"bytes": {"pca": size}, "upkeep": upkeep.maintain(run), "reads": ["images", "features"]}
+    run.finish(metrics, writes=["pca", "pca_models", "samples"])
 
 
 def _read_pca(run: job_run.Run) -> tuple[Pca, float]:

@@ -11,7 +11,7 @@ import argparse
 import sys
 from dataclasses import replace
 
-from fruits.base import objects, schemas
+from fruits.base import objects
 from fruits.job import job_run
 from fruits.lake import tables
 from fruits.pca import drift, gramian_store, principal_components, registry
@@ -79,8 +79,8 @@ def reduce_pca(run: job_run.Run) -> None:
             "variance_curve": fresh.variance_curve.tolist(),
             "drift": drift.to_metrics(measured, reason, limits, arguments.variance, pca.n),
             "reads": ["features", "pca_models"],
-            "writes": {"pca_sums": list(schemas.table_columns("pca_sums").items())},
-        }
+        },
+        writes=["pca_sums"],
     )
 
 

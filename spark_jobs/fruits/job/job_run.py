@@ -7,13 +7,13 @@ import logging
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pyspark.sql import SparkSession
 
-from fruits.base import errors, java_errors
+from fruits.base import errors, java_errors, schemas
 from fruits.base.errors import FruitsError, JavaError
 from fruits.job import client_endpoints, stage_metrics
 
@@ -62,15 +62,16 @@ class Run:
         hosts = [executor.hostPort().rpartition(":")[0] for executor in executors if executor.id() != "driver"]
         return {"engine": context.master.partition("[")[0], "executors": len(hosts), "hosts": len(set(hosts))}
 
-    def finish(self, metrics: stage_metrics.Metrics) -> None:
-        """Write the stage's metrics, with its executors, the seconds since the session started and the endpoints."""
+    def finish(self, metrics: stage_metrics.Metrics, writes: Sequence[str] = ()) -> None:
+        """Write the stage's metrics, with its executors, seconds and endpoints, and the columns of what it `writes`."""
         seconds = round(time.monotonic() - self._started, 3)
         conf = dict(self.spark.sparkContext.getConf().getAll())
         catalog, folder = self.arguments.database.partition(".")[0], self.arguments.run_folder
         endpoints = client_endpoints.list_endpoints(conf, catalog, folder)
-        stage_metrics.write(
-            folder, self.stage, {"seconds": seconds, "cluster": self.executors(), "endpoints": endpoints} | metrics
-        )
+        metrics = {"seconds": seconds, "cluster": self.executors(), "endpoints": endpoints} | metrics
+        if writes:
+            metrics["writes"] = {table: list(schemas.table_columns(table).items()) for table in writes}
+        stage_metrics.write(folder, self.stage, metrics)
         self.log(f"done in {seconds:.1f} s")
 
 
