@@ -44,7 +44,6 @@ def open_session(lake: str) -> SparkSession:
     """Open the session of a notebook on this machine, over the tables in `lake`/tables."""
     from pyspark.sql import SparkSession
 
-    os.environ["PYTHONPATH"] = str(ROOT / "spark_jobs")
     os.environ["SPARK_LOCAL_IP"] = "127.0.0.1"
     os.environ["PYSPARK_PYTHON"] = sys.executable  # a session in Python ignores its setting
     jars = ":".join(map(str, (ROOT / ".cache" / "jars").glob("iceberg-spark-*.jar")))

@@ -1,4 +1,4 @@
-"""The places of a notebook, and what it does with them.
+"""The photos of a notebook: list them, read them, and show them.
 
 Places are folders of this machine, or `s3://` on a cluster. A cluster's nodes may lack matplotlib.
 """
@@ -35,7 +35,7 @@ def optional(name: str) -> ModuleType | None:
 
 @dataclass
 class Workbench:
-    """The photos, the lake and the session of a notebook.
+    """The photos of a notebook, and the files of its run.
 
     Attributes:
         photos: Folder or `s3://bucket/prefix/` of the photos, in one folder for each label.
@@ -54,26 +54,34 @@ class Workbench:
         """The folder of the run's files."""
         return objects.join(self.lake, f"runs/{self.run_id}")
 
-    def list_photos(self, without: str = "") -> None:
-        """Write the listing that `load_images` reads, as the task `plan` does at night.
+    @property
+    def _listing(self) -> str:
+        return objects.join(self.run_folder, "listing.parquet")
 
-        Args:
-            without: Key of a photo that is left out, so that the PCA never sees it.
-        """
-        path, place = objects.join(self.run_folder, "listing.parquet"), objects.parse_uri(self.photos)
+    def list_photos(self) -> None:
+        """List the photos, and write the listing that `load_images` reads, as the task `plan` does at night."""
+        place = objects.parse_uri(self.photos)
         if place.bucket is None:
-            input_listing.write_folder_listing(Path(self.photos), path)
-            rows = pq.read_table(path).to_pylist()
+            input_listing.write_folder_listing(Path(self.photos), self._listing)
+            self.listed = pq.read_table(self._listing).to_pylist()
         else:
             pages = objects.open_boto3_client(objects.find_s3()).get_paginator("list_objects_v2")
-            rows = [
+            self.listed = [
                 {"key": item["Key"], "etag": item["ETag"].strip('"'), "size_bytes": item["Size"]}
                 for page in pages.paginate(Bucket=place.bucket, Prefix=place.key)
                 for item in page.get("Contents", [])
                 if not keys.is_leftover(item["Key"].removeprefix(place.key))
             ]
-        self.listed = sorted((row for row in rows if row["key"] != without), key=lambda row: str(row["key"]))
-        with objects.writer(path, None) as out:
+            self._write()
+
+    def hold_out(self, key: str) -> bytes:
+        """Take a photo off the listing, so that the PCA never sees it, and return its bytes."""
+        self.listed = [row for row in self.listed if row["key"] != key]
+        self._write()
+        return self.read_photo(key)
+
+    def _write(self) -> None:
+        with objects.writer(self._listing, None) as out:
             pq.write_table(pa.Table.from_pylist(self.listed), out)
 
     def label_of(self, key: str) -> str:
