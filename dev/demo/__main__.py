@@ -8,7 +8,6 @@ A second run over the same photos follows, to show that a run with nothing new c
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -151,12 +150,14 @@ def _run(
     airflow.trigger(PIPELINE, run_id, conf)
     reporter.log("run", f"{run_id} triggered")
     state = watch_run(airflow, PIPELINE, run_id, reporter)
-    run = _leave_lake(account, stack, model, run_id)
+    lake = Lake(account.client("s3"), stack["LakeBucket"])
+    _leave_lake(account, stack, model, run_id)
+    run = lake.read_json(run_key(run_id, "run.json"))
     try:
         if state != "success":
             print_failures(airflow, PIPELINE, run_id)
         else:
-            _second_night(airflow, Lake(account.client("s3"), stack["LakeBucket"]), conf, reporter)
+            _second_night(airflow, lake, conf, reporter)
             account.download(stack["LakeBucket"], "runs/", LAKE / "runs")
     finally:
         _print_results(run, reporter)
@@ -220,17 +221,14 @@ def _second_night(airflow: Airflow, lake: Lake, conf: Mapping[str, Any], reporte
     )
 
 
-def _leave_lake(account: Account, stack: dict[str, str], model: dict[str, Any], run_id: str) -> dict[str, Any] | None:
-    """Leave the lake and, beside it, what most readers want of the run; return its run.json, if there is one."""
+def _leave_lake(account: Account, stack: dict[str, str], model: dict[str, Any], run_id: str) -> None:
+    """Copy the lake to the folder of the demo, and beside it those files of the run that most readers want."""
     account.download_lake(stack["LakeBucket"], Settings.demo_database, LAKE)
     for model_id in (model["model_id"], model["reference_model_id"]):
         shutil.copytree(MODELS / model_id, LAKE / "models" / model_id)
     for name in RESULTS:
         if (path := LAKE / "runs" / run_id / name).exists():
             shutil.copyfile(path, FOLDER / name)
-    path = FOLDER / "run.json"
-    run: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
-    return run
 
 
 def _steps_python(options: DemoOptions) -> Path:

@@ -110,6 +110,8 @@ def _settings(home: Path, url: str) -> dict[str, str]:
     """Return Airflow's own settings as environment variables; the secrets last as long as the demo."""
     return {
         "AIRFLOW_HOME": str(home),
+        # A busy machine can keep SQLite's only writer for longer than the default of 5 s, and a request would fail.
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
         "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

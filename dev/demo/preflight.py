@@ -98,7 +98,8 @@ def image_files(folder: Path, report: Callable[[str], object] = lambda _: None) 
 
     def fail(error: OSError | RecursionError) -> NoReturn:
         raise CannotStart(
-            f"{getattr(error, 'filename', folder)} cannot be read ({getattr(error, 'strerror', error)}): mend that"
+            f"{getattr(error, 'filename', folder)} cannot be read ({getattr(error, 'strerror', error)}): let this user "
+            "read it, or move it out of IMAGES"
         ) from error
 
     def skip_leftover(error: OSError) -> None:

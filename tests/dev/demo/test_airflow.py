@@ -5,8 +5,9 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from sqlalchemy import create_engine
 
-from dev.demo.airflow import HEALTH, PASSWORDS, Airflow
+from dev.demo.airflow import HEALTH, PASSWORDS, Airflow, _settings
 from dev.demo.processes import Processes
 
 WELL = {part: {"status": "healthy"} for part in HEALTH}
@@ -81,3 +82,10 @@ def test_no_process_listens_to_the_network(tmp_path, monkeypatch):
         "airflow-triggerer",
     }
     assert commands["airflow-api-server"][-6:-4] == ["--host", "127.0.0.1"]
+
+
+def test_a_request_waits_a_minute_for_the_only_writer_of_sqlite(tmp_path):
+    engine = create_engine(_settings(tmp_path, "http://127.0.0.1:1")["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"])
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 60_000
+    assert (tmp_path / "airflow.db").is_file(), "where Airflow has it by default"
