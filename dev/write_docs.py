@@ -59,13 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def pages() -> dict[str, str]:
     """Return each page's text, by its name in docs/."""
-    writers = {
-        "data_dictionary": data_dictionary,
-        "settings": settings,
-        "dags": dags,
-        "map": code_map,
-        "commands": commands,
-    }
+    writers = {write.__name__: write for write in (commands, dags, data_dictionary, settings)} | {"map": code_map}
     return {f"{name}.md": write() for name, write in writers.items()}
 
 
@@ -188,17 +182,12 @@ def code_map(root: Path = ROOT) -> str:
 
 def commands() -> str:
     """List every target of the Makefile with its line of help, by section."""
-    parts, rows = [], list[tuple[str, ...]]()
-    for title, target, text in re.findall(
-        r"^## —— (.*?) —+$|^([a-z-]+):.*?## (.*)$", (ROOT / "Makefile").read_text(), re.M
-    ):
-        if title:
-            rows = []
-            parts.append((title, rows))
-        else:
-            rows.append((f"`make {target}`", text))
-    tables = "\n\n".join(f"## {title}\n\n{_table(('command', 'what it does'), rows)}" for title, rows in parts if rows)
-    return Template((TEMPLATES / "commands.md").read_text()).substitute(commands=tables)
+    parts = []
+    _, *sections = re.split(r"^## —— (.*?) —+$", (ROOT / "Makefile").read_text(), flags=re.M)
+    for title, targets in zip(sections[::2], sections[1::2], strict=True):
+        rows = [(f"`make {name}`", text) for name, text in re.findall(r"^([a-z-]+):.*?## (.*)$", targets, re.M)]
+        parts.append(f"## {title}\n\n{_table(('command', 'what it does'), rows)}")
+    return Template((TEMPLATES / "commands.md").read_text()).substitute(commands="\n\n".join(parts))
 
 
 def load_dags() -> dict[str, Any]:
