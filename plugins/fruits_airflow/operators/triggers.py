@@ -77,7 +77,7 @@ class _DeadlineTrigger(AwsBaseWaiterTrigger):
         return {k: v for k, v in self.serialized_fields.items() if k in ("job_flow_id", "step_id")}
 
     def log_progress(self, state: str, started_at: datetime | None) -> None:
-        """Log for how long what is watched goes on, and when it will be done if past runs tell."""
+        """Log how long the cluster or step has taken so far and, as far as past runs tell, how long it still takes."""
         seconds, past = time.time() - started_at.timestamp() if started_at else 0, ""
         if self.typical_s:
             left = f"about {self.typical_s - seconds:.0f} s are left" if seconds < self.typical_s else "it takes longer"
