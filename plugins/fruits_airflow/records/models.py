@@ -55,7 +55,7 @@ _M = TypeVar("_M", bound=_Model)
 
 
 class ClusterFacts(_Model):
-    """The cluster of a run, as EMR describes it; `engine` (Spark's master), `executors` and `hosts` are of its stages."""
+    """The cluster of a run as EMR describes it; its stages give `engine` (Spark's master), `executors`, `hosts`."""
 
     id: Name | None = None
     name: Name | None = None
