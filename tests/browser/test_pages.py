@@ -86,6 +86,13 @@ def test_a_failed_run_shows_its_cause_and_where_it_stopped(page: Page, runs: Lak
     expect(page.locator(".flow .stopped h3")).to_have_text("Featurize")
 
 
+def test_a_red_run_leads_to_the_section_of_the_runbook_that_says_what_to_do(page: Page, runs: Lake) -> None:
+    page.goto(run_page(FAILED))
+    page.get_by_role("link", name="What to do").click()
+    expect(page).to_have_url(re.compile("/fruits-runs/runbook#red-run$"))
+    expect(page.get_by_role("heading", name="red-run", exact=True)).to_be_in_viewport()
+
+
 def test_a_point_of_the_map_shows_its_picture_under_the_pointer_and_under_the_keys(page: Page, runs: Lake) -> None:
     page.goto(run_page(GOOD))
     page.locator(".points").scroll_into_view_if_needed()
