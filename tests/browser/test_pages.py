@@ -132,13 +132,27 @@ def test_the_list_is_filtered_compared_and_has_trend_lines(page: Page, runs: Lak
     page.get_by_label("State").select_option("all")
     page.get_by_label("Mode").select_option("demo")
     expect(page.locator(".runs tbody tr:visible")).to_have_count(1)
+    expect(page.locator(".no-match")).to_be_hidden()
+    page.get_by_label("State").select_option("Failed")
+    expect(page.locator(".no-match")).to_be_visible()
+    page.get_by_label("State").select_option("all")
     page.get_by_label("Mode").select_option("all")
     for run_id in (GOOD, FAILED):
         page.get_by_label(f"Compare {run_id}").check()
     rows = page.locator(".compare tr")
+    expect(rows.filter(has_text="Run").first.locator("td")).to_have_text([FAILED, GOOD])
     expect(rows.filter(has_text="State").locator("td")).to_have_text(["Failed", "Succeeded"])
+    expect(page.locator(".compare caption")).to_be_in_viewport()
     expect(rows.filter(has_text="State").locator(".other")).to_have_count(2)
     expect(page.get_by_label(f"Compare {SECOND}")).to_be_disabled()
+
+
+def test_a_comparison_comes_into_sight_from_wherever_its_runs_are_ticked(page: Page, runs: Lake) -> None:
+    page.set_viewport_size({"width": 390, "height": 500})
+    page.goto(LIST)
+    for run_id in (FAILED, GOOD):  # each is lower on the page
+        page.get_by_label(f"Compare {run_id}").check()
+    expect(page.locator(".compare caption")).to_be_in_viewport()
 
 
 def test_on_a_phone_the_state_is_on_the_screen_and_nothing_is_wider_than_it(page: Page, runs: Lake) -> None:
