@@ -180,6 +180,17 @@ def test_a_run_that_goes_on_says_so(page: Page, empty: Lake) -> None:
     expect(page.locator(".flow .going h3")).to_have_text("Featurize")
 
 
+def test_a_failed_run_that_was_cleared_goes_on_and_is_not_said_to_have_failed(page: Page, empty: Lake) -> None:
+    run = failed_run(SECOND)
+    record = json.loads(run["run.json"]) | {"digests": {"stages/load_images.json": "0" * 64}}
+    empty.put({SECOND: {**run, "run.json": json.dumps(record).encode()}})
+    page.goto(LIST)
+    expect(page.locator("tbody tr").nth(0)).to_contain_text("Running")  # queued in Airflow
+    page.get_by_role("link", name=SECOND).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Running")
+    expect(page.locator(".cause, .alarm")).to_have_count(0)
+
+
 def test_five_hundred_runs_come_page_by_page(page: Page, airflow: ApiServer, empty: Lake) -> None:
     ids = [f"scheduled__2025-{1 + n // 28:02d}-{1 + n % 28:02d}T02:00:00+00:00" for n in range(300)]
     ids += [f"manual__2024-{1 + n // 28:02d}-{1 + n % 28:02d}T09:00:00+00:00" for n in range(200)]

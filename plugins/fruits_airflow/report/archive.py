@@ -59,6 +59,11 @@ class StoredRun:
     sample: pa.Table | None = None  # the sample of its images, None when there is none
     residency: Mapping[str, Any] = field(default_factory=dict)  # residency.json, empty when there is none
 
+    @property
+    def may_go_on(self) -> bool:
+        """Whether Airflow must be asked: a run without a record, or a failed one, which may have been cleared."""
+        return not self.has_record or (self.record is not None and self.record.state == "failed")
+
 
 class _StoredFile(NamedTuple):
     etag: str

@@ -43,7 +43,7 @@ def render_runs(archive: RunArchive, dag_id: str, page: int, airflow_states: Air
         archive: The runs.
         dag_id: Their DAG.
         page: Page from 1; one beyond the last shows the last.
-        airflow_states: Returns the state in Airflow of runs that have left no record.
+        airflow_states: Returns the state in Airflow of runs that may go on.
 
     Raises:
         ClientError, BotoCoreError: The bucket does not exist, refuses, or cannot be reached.
@@ -53,7 +53,7 @@ def render_runs(archive: RunArchive, dag_id: str, page: int, airflow_states: Air
     page = min(max(page, 1), pages)
     first = (page - 1) * PAGE_ROWS
     runs = archive.records(ids[first : first + PAGE_ROWS])
-    states = airflow_states([run.run_id for run in runs if not run.has_record])
+    states = airflow_states([run.run_id for run in runs if run.may_go_on])
     view = {
         "script": "page.js",
         "bucket": archive.bucket,
@@ -68,13 +68,17 @@ def render_runs(archive: RunArchive, dag_id: str, page: int, airflow_states: Air
 
 
 def record_of(run: StoredRun, airflow_state: str | None) -> Mapping[str, object]:
-    """Return the run's record under the name of its folder; without one, what its id and Airflow say of the run."""
-    if run.has_record:
+    """Return the run's record under the name of its folder; without one, what its id and Airflow say of the run.
+
+    A failed run that goes on was cleared: its record is of the attempt before.
+    """
+    is_going = run.may_go_on and airflow_state in ("queued", "running")
+    if run.has_record and not is_going:
         return {**(run.record.model_dump() if run.record else {}), "run_id": run.run_id}
     survey = Facts(run.residency, {})  # by `plan`, of where the run works
     return {
         "run_id": run.run_id,
-        "state": "running" if airflow_state in ("queued", "running") else "unrecorded",
+        "state": "running" if is_going else "unrecorded",
         "region": survey.text("cluster_region"),
         "simulated": survey.text("endpoint", "region") == LOCAL,
     }

@@ -89,18 +89,19 @@ def show_run(run_id: str, dag_id: str | None = None) -> Response:
         raise HTTPException(
             HTTPStatus.NOT_FOUND, "The lake holds nothing of such a run. Perhaps it has not planned yet."
         )
-    record = record_of(stored, None if stored.has_record else _airflow_states([run_id]).get(run_id))
+    states = _airflow_states([run_id] if stored.may_go_on else [])
+    record, changes = record_of(stored, states.get(run_id)), stored.changes
     if record.get("state") == "running":
-        record = {**record, **read_live(archive, PIPELINE, run_id)}
+        live = read_live(archive, PIPELINE, run_id)
+        is_judged = stored.has_record and live["tasks"].get("verdict") == "running"  # the notice may be out already
+        record, changes = (record_of(stored, None), changes) if is_judged else ({**record, **live}, [])
     navigation = Navigation(
         home="../../plugin/fruits-runs" if dag_id else "../",
         script="../page.js",
         links=list(run_links(settings, archive.client, "../../", PIPELINE, Facts(record, stored.stages))),
         is_tab=dag_id is not None,
     )
-    return _html(
-        render(record, stored.stages, stored.sample, stored.residency, navigation, stored.problems, stored.changes)
-    )
+    return _html(render(record, stored.stages, stored.sample, stored.residency, navigation, stored.problems, changes))
 
 
 @app.get("/steps/{job_flow_id}/{step_id}", response_class=HTMLResponse)

@@ -52,7 +52,11 @@ class Archive(RunArchive):
 
     def records(self, run_ids: Any) -> list[StoredRun]:
         record = RunRecord(state="succeeded", mode="demo", features=FeatureFacts(engine="litert"))
-        seconds = [StageSeconds(total=float(run_id), featurize=float(run_id) / 10) for run_id in run_ids]
+        parts = {"load_images": 0.05, "featurize": 0.1}
+        seconds = [
+            StageSeconds(total=float(run_id), **{part: share * float(run_id) for part, share in parts.items()})
+            for run_id in run_ids
+        ]
         good = [StoredRun("r", record.model_copy(update={"seconds": each}), has_record=True) for each in seconds]
         nightly = StoredRun("n", RunRecord(state="succeeded", mode="nightly"), has_record=True)
         return [*good, nightly, StoredRun("f", RunRecord(state="failed", mode="demo"), has_record=True)]
