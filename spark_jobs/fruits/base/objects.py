@@ -138,6 +138,23 @@ def read_bytes(uri: str) -> bytes:
         return obstore.get(open_store(path.bucket, find_s3()), path.key).bytes().to_bytes()
 
 
+def exists(uri: str) -> bool:
+    """Return whether there is such an object.
+
+    Raises:
+        ObjectAccessError: S3 does not say.
+    """
+    path = parse_uri(uri)
+    if path.bucket is None:
+        return Path(path.key).exists()
+    try:
+        with _access("find", uri):
+            obstore.head(open_store(path.bucket, find_s3()), path.key)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def list_objects(folder: str) -> list[str]:
     """List the URIs of the objects in a folder, sorted; empty when there is no such folder.
 
