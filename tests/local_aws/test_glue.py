@@ -65,8 +65,8 @@ landed = first.load_table("fruits.t").scan().to_arrow().to_pylist()
 print(json.dumps(sorted([row["writer"], row["round"]] for row in landed)))
 """
 
-# Appends to three tables, deletes the current metadata file of two (of the last also the previous one), and repairs as a
-# job does; prints what was repaired, and the rows of each table that can be read.
+# Appends to three tables, deletes the current metadata file of two (of the last also the previous one), and repairs as
+# a job does; prints what was repaired, and the rows of each table that can be read.
 REPAIR = """
 import json, os, types
 import boto3
