@@ -1,7 +1,5 @@
 """One run of one contestant: its answer, its wall time, the memory of its processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -3,8 +3,6 @@
 Nothing in the product knows of the benchmark: the event log is switched on by settings of Spark.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import dataclass

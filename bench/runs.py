@@ -1,7 +1,5 @@
 """How much is run, one measured run, and the journal that keeps them."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import asdict, dataclass, field, replace

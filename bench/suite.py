@@ -1,7 +1,5 @@
 """What is run, in which order: contestants take turns, so that whatever the machine does meets all of them."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

@@ -1,7 +1,5 @@
 """The settings of the server, and its command line."""
 
-from __future__ import annotations
-
 import argparse
 import ipaddress
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What a PCA peer is told, and what it answers."""
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import dataclass
 from pathlib import Path

@@ -3,8 +3,6 @@
 The frame is cached first, since the fit passes over its rows twice, and the JVM has the memory to hold it.
 """
 
-from __future__ import annotations
-
 from pyspark import StorageLevel
 from pyspark.ml.feature import PCA
 from pyspark.ml.functions import array_to_vector

@@ -3,8 +3,6 @@
 The features are read into one float64 matrix: in float32 its covariance would lose half of the digits.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow.parquet as pq
 from sklearn.decomposition import PCA

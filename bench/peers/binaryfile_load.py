@@ -4,8 +4,6 @@ Decoded, metadata dropped, encoded anew as lossless WebP (the same encoder setti
 zstd. It checks nothing, rejects nothing and knows nothing of what is loaded already: that is ours alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What a peer is told, and what it answers: arguments in, one line of JSON out."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

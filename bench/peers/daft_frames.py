@@ -4,8 +4,6 @@ Daft imports every optional package that it finds, TensorFlow too, when it makes
 TensorFlow from it, since a user of LiteRT would not have it; with Keras the clock starts after that import.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 

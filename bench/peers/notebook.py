@@ -5,8 +5,6 @@ Kept as it is found: `repartition(20)`, the model built anew in every task and f
 all features are equal), and Spark runs on all the workers given.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

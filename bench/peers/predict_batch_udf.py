@@ -4,8 +4,6 @@ Keras only, with the fair set-up of `engines.py`; the weights are broadcast. The
 array column would cross Arrow as 150,528 floats per photo.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

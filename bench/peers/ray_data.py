@@ -3,8 +3,6 @@
 Ray gets one slot more than there are workers, so that reading is never starved by the actors; the cores are the same.
 """
 
-from __future__ import annotations
-
 import os
 
 import pyarrow as pa

@@ -1,7 +1,5 @@
 """The same runs seen otherwise: whole jobs, start-up taken out, processor time, memory, agreement, noise."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from bench.measure import STAGES

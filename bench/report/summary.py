@@ -1,7 +1,5 @@
 """Medians over single runs, and plain arithmetic with figures of which some may not have been measured."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Iterable
 from typing import Any

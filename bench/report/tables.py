@@ -1,7 +1,5 @@
 """The tables of a benchmark's results."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

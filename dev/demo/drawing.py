@@ -8,8 +8,6 @@ them (the place is invented, near Valence in France). Of these, each `n` divisib
 orientation 6. All other pictures have no metadata.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import random

@@ -1,7 +1,5 @@
 """The table that ends a demo: did it work, what came out, where is it, what did it cost."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

@@ -6,8 +6,6 @@ sampled photos' first two components. screens/ shows the run's pages, photos/ a 
 (docs/presentation/data/LICENSE). The run reads copies: each tenth JPEG gets the EXIF of a phone, for loading to remove.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

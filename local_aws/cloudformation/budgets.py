@@ -1,7 +1,5 @@
 """`AWS::Budgets::Budget`, and the operation that lists a budget's subscribers. moto has neither."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """Lifecycle rules: from the words of CloudFormation to those of the S3 API."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

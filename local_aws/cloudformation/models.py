@@ -1,7 +1,5 @@
 """The stacks of one account and region."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from typing import Any

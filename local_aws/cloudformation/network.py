@@ -4,8 +4,6 @@ moto ignores DNS host names, tags of route tables, descriptions and outward rule
 setting of public addresses.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any, ClassVar
 

@@ -4,8 +4,6 @@ Each class has the methods that moto's CloudFormation calls. It is defined after
 replaces it. A property that is not implemented is an error; none is ignored.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """EMR's operations: from a parsed request to the document that answers it."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ unchecked (`unchecked_params`): otherwise Airflow validates them whenever it sta
 accepted but that cannot be read later would fail the teardown and the verdict as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """The plan: what the task `plan` decides, and every later task of the run or the erasure reads."""
 
-from __future__ import annotations
-
 import logging
 from datetime import datetime
 from typing import Any
