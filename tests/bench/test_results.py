@@ -39,7 +39,7 @@ def chain(size: int, workers: int, repeat: int, section: str = "chain", name: st
     jobs = {stage: {"seconds": took, "stage_s": took - 4, "executor_s": took * workers} for stage in STAGES}
     figures = {
         "wall_s": 4 * took, "start_s": 20.0, "executor_s": 4 * took * workers, "jobs": jobs, "driver_mb": 900,
-        "worker_mb": 200, "driver_live_heap_mb": 100, "live_heap_by_stage_mb": dict.fromkeys(STAGES, 100),
+        "worker_mb": 200, "driver_live_heap_mb": 100,
         "driver_cpu_s": 20.0 + took, "worker_cpu_s": took,
         "bytes": {"load_images": {"input": 5 * size, "pixels": 12 * size}},
     }  # fmt: skip
