@@ -9,9 +9,6 @@ from bench.suite import FASTEST_PEER, PEERS
 BYTES = {"input": "load_images", "pixels": "load_images", "features": "featurize", "pca": "publish"}
 """Which job reports the bytes of what."""
 
-BATCHES = (1, 2, 4, 8)
-"""As `bench.peers.batching`, which needs the engine to be imported, has them; a test compares."""
-
 
 def details(summary: Summary) -> dict[str, Any]:
     """Compute the further figures: whole jobs, without start-up, the large set, memory, agreement."""
@@ -49,7 +46,6 @@ def details(summary: Summary) -> dict[str, Any]:
             "no_spark_limit_img_s": rate(size, peer("no_spark_limit", size, *MODEL_S, workers=1)),
         },
         "night": night(summary),
-        "batching": batching(summary),
         "core_ms_per_further_image": {stage: milliseconds(further_by_job(stage, "executor_s")) for stage in STAGES}
         | {"reduce_pca": _sum_milliseconds(summary)},
         "bytes_per_image": {
@@ -87,18 +83,6 @@ def night(summary: Summary) -> dict[str, Any]:
         least = totals["nothing_new"]
         figures["one_percent_beyond_nothing_new_share"] = ratio(totals["one_percent"] - least, totals["full"] - least)
     return figures
-
-
-def batching(summary: Summary) -> dict[str, Any]:
-    """Return images per second and CPU milliseconds per image by batch, with and without a thread that decodes."""
-    settings = [setting for batch in BATCHES for setting in (f"{batch}", f"{batch}_ahead")]
-    return {
-        figure: {
-            setting: summary.median("batching", "fruits", summary.sizes.batching, f"{figure}.{setting}")
-            for setting in settings
-        }
-        for figure in ("img_s", "core_ms")
-    }
 
 
 def _sum_milliseconds(summary: Summary) -> float | None:
