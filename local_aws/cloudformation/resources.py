@@ -17,7 +17,7 @@ from moto.s3.models import s3_backends
 from moto.utilities.utils import get_partition
 
 from local_aws.clients import Clients
-from local_aws.cloudformation.lifecycle import api_rules
+from local_aws.cloudformation.lifecycle import api_rule
 
 Properties = dict[str, Any]
 
@@ -179,7 +179,7 @@ class Bucket(CompleteResource, CloudFormationModel):
         if ownership := properties.get("OwnershipControls"):
             s3.put_bucket_ownership_controls(**bucket, OwnershipControls=ownership)
         if lifecycle := properties.get("LifecycleConfiguration"):
-            rules = api_rules(lifecycle["Rules"])
+            rules = [api_rule(rule) for rule in lifecycle["Rules"]]
             s3.put_bucket_lifecycle_configuration(**bucket, LifecycleConfiguration={"Rules": rules})
         if logging := properties.get("LoggingConfiguration"):
             target = {

@@ -114,20 +114,6 @@ class EmrResponse(BaseResponse):
             instances = [instance.describe() for fleet in cluster.fleets for instance in fleet.instances]
         return self._page("Instances", instances)
 
-    def list_bootstrap_actions(self) -> ActionResult:
-        actions = self._cluster().request.get("BootstrapActions") or []
-        return self._page(
-            "BootstrapActions",
-            [
-                {
-                    "Name": action.get("Name"),
-                    "ScriptPath": action["ScriptBootstrapAction"]["Path"],
-                    "Args": action["ScriptBootstrapAction"].get("Args") or [],
-                }
-                for action in actions
-            ],
-        )
-
     # security configurations
 
     def create_security_configuration(self) -> ActionResult:
