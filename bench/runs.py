@@ -1,7 +1,5 @@
 """How much is run, one measured run, and the journal that keeps them."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +20,6 @@ class Sizes:
         small: A smaller set for peers, from which the cost of one more photo follows; 0: not run.
         images: Sets that our chain alone runs on, rising; the nights follow on the last.
         pca: Rows of features.
-        batching: Photos that our engine embeds in batches of several sizes.
     """
 
     name: str
@@ -31,12 +28,11 @@ class Sizes:
     small: int
     images: tuple[int, ...]
     pca: tuple[int, ...]
-    batching: int
 
 
-FULL = Sizes("full", repeats=3, peers=2000, small=200, images=(1000, 5000, 20000), pca=(20000, 100000), batching=1000)
-QUICK = Sizes("quick", repeats=1, peers=250, small=0, images=(250, 1000), pca=(20000,), batching=250)
-TINY = Sizes("tiny", repeats=1, peers=16, small=8, images=(16, 32), pca=(2000,), batching=16)
+FULL = Sizes("full", repeats=3, peers=2000, small=200, images=(1000, 5000, 20000), pca=(20000, 100000))
+QUICK = Sizes("quick", repeats=1, peers=250, small=0, images=(250, 1000), pca=(20000,))
+TINY = Sizes("tiny", repeats=1, peers=16, small=8, images=(16, 32), pca=(2000,))
 SIZES = {sizes.name: sizes for sizes in (FULL, QUICK, TINY)}
 
 
@@ -45,7 +41,7 @@ class Run:
     """One measured run.
 
     Attributes:
-        section: `peers`, `chain`, `night`, `memory`, `batching` or `pca`.
+        section: `peers`, `chain`, `night`, `memory` or `pca`.
         contestant: Who ran.
         size: Photos, or rows of features.
         workers: Processes or Spark slots.

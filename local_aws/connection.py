@@ -5,8 +5,6 @@ objects. It drops headers with an underscore in their name, which metadata of S3
 of headers in capitals, which boto3 takes as part of the metadata's name.
 """
 
-from __future__ import annotations
-
 import re
 import socket
 import struct

@@ -3,8 +3,6 @@
 A reader takes a function that returns boto3 clients, and the physical id. It returns None for a missing resource.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A cluster for a data scientist: Spark behind Livy and JupyterEnterpriseGateway, with a short deadline."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from datetime import UTC, datetime

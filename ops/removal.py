@@ -1,7 +1,5 @@
 """Remove a deployment (clusters, stack, every version of every object, keys) and verify that nothing costs."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Deploy include/stack.yaml: show a change set, ask, execute it, and verify the result."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Read include/stack.yaml with CloudFormation's short tags, and resolve its functions."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the figures say against each other, and what was asked for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

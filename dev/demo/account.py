@@ -1,7 +1,5 @@
 """The account of a demo: the AWS emulator, its stack, and the photos and the model in its buckets."""
 
-from __future__ import annotations
-
 import json
 import secrets
 import shutil

@@ -8,8 +8,6 @@ them (the place is invented, near Valence in France). Of these, each `n` divisib
 orientation 6. All other pictures have no metadata.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import random
@@ -162,13 +160,12 @@ def draw_jpeg(label: str, n: int, seed: int = 0) -> bytes:
         return buffer.getvalue()
 
 
-def draw_fruits(folder: Path, per_label: int = 20, seed: int = 0) -> int:
+def draw_fruits(folder: Path, per_label: int = 20) -> int:
     """Draw pictures of every label into `folder`, as `<label>/<n>.jpg` with `n` from 0; replace those of the same name.
 
     Args:
         folder: Made when it does not exist.
         per_label: Pictures of each label in `SUBJECTS`.
-        seed: Another number draws other pictures.
 
     Returns:
         How many pictures were drawn.
@@ -177,7 +174,7 @@ def draw_fruits(folder: Path, per_label: int = 20, seed: int = 0) -> int:
         target = folder / label
         target.mkdir(parents=True, exist_ok=True)
         for n in range(per_label):
-            (target / f"{n}.jpg").write_bytes(draw_jpeg(label, n, seed))
+            (target / f"{n}.jpg").write_bytes(draw_jpeg(label, n))
     return per_label * len(SUBJECTS)
 
 

@@ -1,7 +1,5 @@
 """Check what a demo needs before it starts anything; each problem is a line with the remedy."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -1,7 +1,5 @@
 """The documents in which EMR's API shows a cluster."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from local_aws.emr import releases

@@ -1,7 +1,5 @@
 """The EMR of one account and region: its clusters and its security configurations."""
 
-from __future__ import annotations
-
 import json
 import threading
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The states of clusters and steps, and the ways in which a cluster ends."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 LIVE = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")

@@ -1,7 +1,5 @@
 """The steps of a cluster as data."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any

@@ -5,8 +5,6 @@
 Where the wording of AWS is unknown, the message says the same in plain words. The exception's type is that of AWS.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A request to an endpoint outside the European Union, or to an unknown place, rai
 is recorded in the run's folder at its first call, since a task may end at any moment.
 """
 
-from __future__ import annotations
-
 import hashlib
 import ipaddress
 import json

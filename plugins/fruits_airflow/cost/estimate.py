@@ -4,8 +4,6 @@ The forecast follows from images, speed and fleets. The bound prices the most ex
 The estimate prices the nodes that ran, for as long as they ran.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ GetProducts answers with JSON in strings: a product's attributes, and terms whos
 each unit and tier. The first tier is taken: it is the dearest.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -4,21 +4,17 @@ Each request is announced in the journal before it is sent, so that another atte
 announcement then records the id in the answer, so that no attempt depends on a listing.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fruits_airflow.config.aws_types import EMRClient
 from fruits_airflow.storage.lake import error_code
 from fruits_airflow.storage.run_notes import Journal, age_s
-
-if TYPE_CHECKING:
-    from mypy_boto3_emr import EMRClient
 
 log = logging.getLogger(__name__)
 

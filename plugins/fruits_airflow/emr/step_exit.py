@@ -4,8 +4,6 @@ EMR's FailureDetails often hold "Unknown Error." alone. The exit status is in th
 ``WARN Step failed with exitCode 137 and took 2586 seconds``. A job of ours names its error in the last line of stderr.
 """
 
-from __future__ import annotations
-
 import re
 import signal
 from collections.abc import Mapping, Sequence

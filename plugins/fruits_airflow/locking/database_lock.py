@@ -9,8 +9,6 @@ A run that works on several databases takes their locks in one order, so that no
 or none, so that no run waits for a database whose holder is only waiting.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable, Iterable

@@ -4,8 +4,6 @@ A node of a cluster may write the files of its stages in any run's folder, becau
 digests are in run.json, which no node may write. See docs/adr/0016.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

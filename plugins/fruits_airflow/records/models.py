@@ -185,7 +185,21 @@ class Endpoint(_Model):
 RejectCounts = Annotated[dict[Name, Count], Field(max_length=100)]
 
 
-class StageMetrics(_Model):
+class _Measured(_Model):
+    """What a stage measured, and a run in all of its stages."""
+
+    cluster: ClusterFacts = ClusterFacts()
+    images: ImageCounts = ImageCounts()
+    rejects_by_code: RejectCounts = {}
+    metadata_stripped: Count = 0
+    features: FeatureFacts = FeatureFacts()
+    pca: PcaFacts = PcaFacts()
+    drift: Drift = Drift()
+    bytes: Volumes = Volumes()
+    quality: Quality = Quality()
+
+
+class StageMetrics(_Measured):
     """What a stage measured: `stages/<stage>.json`. Each stage writes the parts that it knows.
 
     Attributes:
@@ -198,19 +212,10 @@ class StageMetrics(_Model):
     """
 
     seconds: Seconds = 0
-    cluster: ClusterFacts = ClusterFacts()
     endpoints: Annotated[list[Endpoint], Field(max_length=100)] = []
-    images: ImageCounts = ImageCounts()
-    rejects_by_code: RejectCounts = {}
     reject_examples: Annotated[list[RejectExample], Field(max_length=100)] = []
-    metadata_stripped: Count = 0
-    bytes: Volumes = Volumes()
-    features: FeatureFacts = FeatureFacts()
-    pca: PcaFacts = PcaFacts()
     variance_curve: Annotated[list[Share], Field(max_length=10_000)] = []
-    drift: Drift = Drift()
     published: bool | None = None
-    quality: Quality = Quality()
     reads: Annotated[list[SqlName], Field(max_length=20)] = []
     writes: Annotated[dict[SqlName, list[tuple[SqlName, tuple[SqlName, bool]]]], Field(max_length=20)] = {}
     sha256: str = Field(default="", exclude=True)
@@ -220,7 +225,7 @@ class StageMetrics(_Model):
         return self.model_dump(include=set(names), exclude_unset=True)
 
 
-class RunRecord(_Model):
+class RunRecord(_Measured):
     """run.json.
 
     Attributes:
@@ -238,15 +243,6 @@ class RunRecord(_Model):
     mode: Name = ""
     region: Name | None = None
     simulated: bool = False
-    cluster: ClusterFacts = ClusterFacts()
-    images: ImageCounts = ImageCounts()
-    rejects_by_code: RejectCounts = {}
-    metadata_stripped: Count = 0
-    features: FeatureFacts = FeatureFacts()
-    pca: PcaFacts = PcaFacts()
-    drift: Drift = Drift()
-    bytes: Volumes = Volumes()
-    quality: Quality = Quality()
     seconds: StageSeconds = StageSeconds()
     cost: Cost = Cost()
     digests: Annotated[dict[Name, Sha256], Field(max_length=50)] = {}

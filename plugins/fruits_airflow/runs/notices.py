@@ -8,19 +8,16 @@ from __future__ import annotations
 import html
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
-from airflow.sdk import BaseNotifier
+from airflow.sdk import BaseNotifier, Context
 
 from fruits_airflow.aws.links import airflow_address
 from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.errors import LockHeld
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.clusters import RunKey
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 

@@ -1,13 +1,12 @@
 """The plan: what the task `plan` decides, and every later task of the run or the erasure reads."""
 
-from __future__ import annotations
-
 import logging
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fruits_airflow.config.run_parameters import RunParameters
 from fruits_airflow.runs.publication import Fingerprint
 
 log = logging.getLogger(__name__)
@@ -74,7 +73,7 @@ class ListingCounts(BaseModel):
     removed: int
 
 
-class RunPlan(Plan):
+class RunPlan(Plan, RunParameters):
     """The plan of a run: its parameters, the limits of its stages, the forecast, and what decides its result.
 
     Attributes:
@@ -85,15 +84,6 @@ class RunPlan(Plan):
         typical_s: Seconds that each part takes, as far as past runs tell.
     """
 
-    mode: str
-    complete: bool
-    input_prefix: str
-    limit: int | None
-    variance: float
-    k: int | None
-    engine: str
-    full_refresh: bool
-    force: bool
     raw_bucket: str
     model_id: str
     weights: str

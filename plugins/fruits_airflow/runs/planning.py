@@ -1,17 +1,16 @@
 """Plan a run: what it does, and every reason to stop before anything is created."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.exceptions import ClientError
 
+from fruits_airflow.config.aws_types import S3Client
 from fruits_airflow.config.errors import ConfigError, NothingToDo, RunRefused
 from fruits_airflow.config.run_parameters import RunParameters
 from fruits_airflow.config.settings import Settings
@@ -35,9 +34,6 @@ from fruits_airflow.runs.removals import require_plausible_removals
 from fruits_airflow.runs.residency import EVIDENCE, survey
 from fruits_airflow.storage import bucket_listing, listing
 from fruits_airflow.storage.lake import MISSING, Lake, error_code, run_key
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.aws.endpoints import is_simulated
+from fruits_airflow.config.aws_types import EMRClient
 from fruits_airflow.config.errors import FruitsError
 from fruits_airflow.emr.announced_requests import CREATED_ID
 from fruits_airflow.emr.clusters import CLUSTER_NOTE, Cluster
@@ -23,7 +24,6 @@ from fruits_airflow.storage.lake import Lake, ObjectTooLarge, run_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from mypy_boto3_emr import EMRClient
 
 log = logging.getLogger(__name__)
 

@@ -11,13 +11,15 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.providers.amazon.aws.links.emr import EmrClusterLink
+from airflow.sdk import Context
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.aws.clients import SINGLE_ATTEMPT, emr_client, s3_client
 from fruits_airflow.aws.endpoints import CALLED, is_simulated
+from fruits_airflow.config.aws_types import EMRClient
 from fruits_airflow.config.errors import ConfigError, FruitsError
 from fruits_airflow.config.run_parameters import region_of
 from fruits_airflow.config.settings import Settings
@@ -45,10 +47,6 @@ from fruits_airflow.runs.plan import ErasurePlan, RunPlan, read_plan
 from fruits_airflow.runs.publication import read_state, require_not_overtaken
 from fruits_airflow.storage.lake import Lake
 from fruits_airflow.storage.run_notes import Journal, folder_of
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
-    from mypy_boto3_emr import EMRClient
 
 log = logging.getLogger(__name__)
 

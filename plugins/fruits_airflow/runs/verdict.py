@@ -1,14 +1,13 @@
 """The task `verdict`: how a run ended, in run.json, in the state of its database, and by the state of the task."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from fruits_airflow.config.errors import RunOvertaken
@@ -26,9 +25,6 @@ from fruits_airflow.runs.report_task import residency_problems, write_report_if_
 from fruits_airflow.runs.run_context import PLAN_TASK, RunContext
 from fruits_airflow.runs.run_status import failed_task, gate_refused, problems_of, task_states
 from fruits_airflow.storage.run_notes import LAST_FAILURE
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 

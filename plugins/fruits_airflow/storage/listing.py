@@ -3,8 +3,6 @@
 All functions stream. storage/bucket_listing.py reads a listing from S3.
 """
 
-from __future__ import annotations
-
 import hashlib
 import heapq
 import re

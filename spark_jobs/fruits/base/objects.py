@@ -5,8 +5,6 @@ obstore reads S3 with a single GET for each object. It cannot request every key 
 once (`find_s3`) and passes it to the executors, whose environment may name no region. Credentials are never passed on.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

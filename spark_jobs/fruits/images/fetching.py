@@ -1,7 +1,5 @@
 """Fetching of listed objects with many requests in flight: a small object costs latency, not bandwidth."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import threading

@@ -1,7 +1,5 @@
 """The frame of every job: arguments, session, progress in plain lines, metrics, and one clear last line on failure."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import re

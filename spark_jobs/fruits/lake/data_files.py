@@ -5,8 +5,6 @@ copy. Jobs that need every row of a table read it here. So do jobs that need few
 them are few, and planning a Spark job takes longer than reading them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field

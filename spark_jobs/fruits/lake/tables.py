@@ -3,8 +3,6 @@
 `fruits.lake.writing` and `fruits.lake.overwrite` write and commit without Spark.
 """
 
-from __future__ import annotations
-
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace

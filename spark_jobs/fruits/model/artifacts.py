@@ -1,7 +1,5 @@
 """The model artifact under ``models/<model_id>/``, which the driver reads once and checks by its digest."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Places are folders of this machine, or `s3://` on a cluster. A cluster's nodes may lack matplotlib.
 """
 
-from __future__ import annotations
-
 import importlib
 import io
 import warnings
