@@ -4,8 +4,6 @@ The driver reads the model once, checks its SHA-256 and broadcasts it; executors
 each image. The job removes the features of images that are gone. Running it again changes nothing.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from dataclasses import dataclass
