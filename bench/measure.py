@@ -26,17 +26,11 @@ class RunFailed(Exception):
 
 @dataclass
 class Memory:
-    """Peaks of resident memory, MB.
+    """Peaks of resident memory, MB."""
 
-    Attributes:
-        total: All processes together (shared pages counted in each).
-        driver: Spark's JVM and the Python beside it: in local mode the executor's JVM is the same process.
-        worker: The largest single Python worker of Spark.
-    """
-
-    total: float = 0.0
-    driver: float = 0.0
-    worker: float = 0.0
+    total: float = 0.0  # all processes together (shared pages counted in each)
+    driver: float = 0.0  # Spark's JVM and the Python beside it: in local mode the executor's JVM is the same process
+    worker: float = 0.0  # the largest single Python worker of Spark
 
 
 @dataclass(frozen=True)

@@ -37,23 +37,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Night:
-    """One run of the four jobs.
+    """One run of the four jobs."""
 
-    Attributes:
-        applications: What Spark logged, by stage.
-        metrics: What each job reported, by stage.
-        wall_s: The whole of it, four starts of Spark included.
-        memory: Peaks.
-        cpu_s: Processor seconds of `driver` and `worker` (see `measure.Measured`).
-        live_heap_mb: The largest heap that a driver held; None unless heaps were kept tight.
-    """
-
-    applications: dict[str, Application]
-    metrics: dict[str, Any]
-    wall_s: float
-    memory: measure.Memory
-    cpu_s: dict[str, float]
-    live_heap_mb: float | None
+    applications: dict[str, Application]  # what Spark logged, by stage
+    metrics: dict[str, Any]  # what each job reported, by stage
+    wall_s: float  # the whole of it, four starts of Spark included
+    memory: measure.Memory  # peaks
+    cpu_s: dict[str, float]  # processor seconds of `driver` and `worker` (see `measure.Measured`)
+    live_heap_mb: float | None  # the largest heap that a driver held; None unless heaps were kept tight
 
     @property
     def executor_s(self) -> float:

@@ -8,19 +8,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Task:
-    """One fit.
+    """One fit."""
 
-    Attributes:
-        features: Parquet file of (key, features).
-        k: Components.
-        out: `.npz` that gets `explained_variance_ratio` (k,) and `components` (k, 1280).
-        workers: Cores to use.
-    """
-
-    features: Path
-    k: int
-    out: Path
-    workers: int
+    features: Path  # Parquet file of (key, features)
+    k: int  # components
+    out: Path  # `.npz` that gets `explained_variance_ratio` (k,) and `components` (k, 1280)
+    workers: int  # cores to use
 
     def save(self, ratios: np.ndarray, components: np.ndarray) -> None:
         """Write the fitted model."""

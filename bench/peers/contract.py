@@ -24,23 +24,14 @@ T = TypeVar("T", bound=Any)
 
 @dataclass(frozen=True)
 class Task:
-    """One run of one peer.
+    """One run of one peer."""
 
-    Attributes:
-        images: Folder of photos, `<label>/<file>.jpg`.
-        engine: `keras` or `litert`.
-        weights: Keras weights, for the engine `keras`.
-        flatbuffer: LiteRT model, for the engine `litert`.
-        out: Folder that gets the features as Parquet files.
-        workers: Processes that run the model, each with one thread unless the peer says otherwise; slots of Spark.
-    """
-
-    images: Path
-    engine: str
-    weights: Path
-    flatbuffer: Path
-    out: Path
-    workers: int
+    images: Path  # folder of photos, `<label>/<file>.jpg`
+    engine: str  # `keras` or `litert`
+    weights: Path  # Keras weights, for the engine `keras`
+    flatbuffer: Path  # LiteRT model, for the engine `litert`
+    out: Path  # folder that gets the features as Parquet files
+    workers: int  # processes that run the model, each with one thread unless the peer says otherwise; slots of Spark
 
     @property
     def model_bytes(self) -> bytes:

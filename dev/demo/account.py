@@ -32,17 +32,11 @@ class AccountFailed(Exception):
 
 @dataclass(frozen=True)
 class Account:
-    """An AWS account by its endpoint; never a real one, whatever the caller's environment says.
+    """An AWS account by its endpoint; never a real one, whatever the caller's environment says."""
 
-    Attributes:
-        endpoint: URL of local_aws.
-        region: Region of every client.
-        keys: Has AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
-    """
-
-    endpoint: str
-    region: str
-    keys: Mapping[str, str] = field(repr=False)
+    endpoint: str  # URL of local_aws
+    region: str  # region of every client
+    keys: Mapping[str, str] = field(repr=False)  # has AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
 
     @property
     def env(self) -> dict[str, str]:

@@ -34,25 +34,15 @@ GROUNDS: tuple[tuple[Colour, Colour, tuple[int, int]], ...] = (
 
 @dataclass(frozen=True)
 class Fruit:
-    """How a fruit looks.
+    """How a fruit looks."""
 
-    Attributes:
-        colour: Of its skin, RGB.
-        length: Along its axis, as a share of the canvas.
-        width: Across its axis, as a share of the canvas.
-        bodies: How many bodies a picture shows, in a bunch.
-        gloss: Strength of the highlight, 0 to 1.
-        top: Colour of the stem or leaf at its end; None without one.
-        bent: Whether it is a crescent.
-    """
-
-    colour: Colour
-    length: float
-    width: float
-    bodies: int = 1
-    gloss: float = 0.5
-    top: Colour | None = (92, 70, 40)
-    bent: bool = False
+    colour: Colour  # of its skin, RGB
+    length: float  # along its axis, as a share of the canvas
+    width: float  # across its axis, as a share of the canvas
+    bodies: int = 1  # how many bodies a picture shows, in a bunch
+    gloss: float = 0.5  # strength of the highlight, 0 to 1
+    top: Colour | None = (92, 70, 40)  # colour of the stem or leaf at its end; None without one
+    bent: bool = False  # whether it is a crescent
 
 
 def _tuples(look: dict[str, Any]) -> dict[str, Any]:

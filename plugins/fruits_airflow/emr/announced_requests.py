@@ -29,21 +29,13 @@ REQUESTS = 4
 
 @dataclass(frozen=True)
 class AnnouncedRequests:
-    """Base of what creates clusters and steps for a run.
+    """Base of what creates clusters and steps for a run."""
 
-    Attributes:
-        client: EMR client for calls that may be repeated.
-        single_attempt_client: EMR client that sends each request once.
-        journal: Notes of the run.
-        consistency_s: Seconds for which a listing may not show what a request has created.
-        poll_s: Seconds between two calls while waiting.
-    """
-
-    client: EMRClient
-    single_attempt_client: EMRClient
-    journal: Journal
-    consistency_s: float
-    poll_s: float
+    client: EMRClient  # EMR client for calls that may be repeated
+    single_attempt_client: EMRClient  # EMR client that sends each request once
+    journal: Journal  # notes of the run
+    consistency_s: float  # seconds for which a listing may not show what a request has created
+    poll_s: float  # seconds between two calls while waiting
 
     def find_announced(
         self,

@@ -30,19 +30,12 @@ _WHOLE_VALUE = re.compile(r"\$\{([a-z_]+)\}")
 
 @dataclass(frozen=True)
 class Profile:
-    """A cluster size.
+    """A cluster size."""
 
-    Attributes:
-        name: Name in the settings and in the trigger form.
-        images_per_second: Throughput of load_images and featurize together.
-        fixed_minutes: Duration of a run without images.
-        values: Every value of the profile for the template, including `instance_fleets`.
-    """
-
-    name: str
-    images_per_second: float
-    fixed_minutes: float
-    values: Mapping[str, Any]
+    name: str  # name in the settings and in the trigger form
+    images_per_second: float  # throughput of load_images and featurize together
+    fixed_minutes: float  # duration of a run without images
+    values: Mapping[str, Any]  # every value of the profile for the template, including `instance_fleets`
 
     @property
     def instance_fleets(self) -> list[dict[str, Any]]:

@@ -39,19 +39,13 @@ _TIMEOUT_S = 10
 
 @dataclass(frozen=True)
 class Notice:
-    """A notice about a run.
+    """A notice about a run."""
 
-    Attributes:
-        anchor: The section of docs/runbook.md that says what to do.
-        cost_eur: What the run has cost so far; None when that is not known.
-        task: The task whose log says more.
-    """
-
-    anchor: Anchor
+    anchor: Anchor  # the section of docs/runbook.md that says what to do
     run: RunKey
     cause: str
-    cost_eur: float | None
-    task: str | None = None
+    cost_eur: float | None  # what the run has cost so far; None when that is not known
+    task: str | None = None  # the task whose log says more
 
     @classmethod
     def of_refusal(cls, run: RunKey, reason: str) -> Notice:

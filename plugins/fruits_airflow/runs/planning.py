@@ -47,19 +47,12 @@ _PASSED_ON = ("raw_bucket", "lake_bucket", "max_removed_rows")
 
 @dataclass(frozen=True)
 class ListedPhotos:
-    """What a listing of the raw bucket shows.
+    """What a listing of the raw bucket shows."""
 
-    Attributes:
-        summary: Number, size and digest of the photos.
-        changes: The difference from the published listing.
-        leftovers: Objects of file managers that were left out, by kind.
-        expected_removals: Missing photos that lifecycle rules explain.
-    """
-
-    summary: listing.ListingSummary
-    changes: listing.Changes
-    leftovers: Mapping[str, int]
-    expected_removals: int
+    summary: listing.ListingSummary  # number, size and digest of the photos
+    changes: listing.Changes  # the difference from the published listing
+    leftovers: Mapping[str, int]  # objects of file managers that were left out, by kind
+    expected_removals: int  # missing photos that lifecycle rules explain
 
 
 def make_plan(

@@ -58,27 +58,16 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a run when its clusters have ended.
+    """What is known of a run when its clusters have ended."""
 
-    Attributes:
-        states: The states of the tasks that work.
-        stages: The metrics of the stages, by stage.
-        unusable: A sentence for each metrics file that cannot be used.
-        plan: None when the task `plan` returned nothing.
-        decided: What the plan has recorded when it stopped the run.
-        failure: The recorded failure that Airflow does not retry.
-        ended: How many clusters were alive, and are ended now.
-        lost_sight: Why a cluster may be alive.
-    """
-
-    states: Mapping[str, str | None]
-    stages: Mapping[str, StageMetrics]
-    unusable: list[str]
-    plan: RunPlan | None
-    decided: RunRecord | None
-    failure: Mapping[str, Any] | None = None
-    ended: int = 0
-    lost_sight: TimeoutError | None = None
+    states: Mapping[str, str | None]  # the states of the tasks that work
+    stages: Mapping[str, StageMetrics]  # the metrics of the stages, by stage
+    unusable: list[str]  # a sentence for each metrics file that cannot be used
+    plan: RunPlan | None  # None when the task `plan` returned nothing
+    decided: RunRecord | None  # what the plan has recorded when it stopped the run
+    failure: Mapping[str, Any] | None = None  # the recorded failure that Airflow does not retry
+    ended: int = 0  # how many clusters were alive, and are ended now
+    lost_sight: TimeoutError | None = None  # why a cluster may be alive
 
     @property
     def stopped(self) -> RunRecord | None:
