@@ -220,10 +220,18 @@ def _security_group(client: Client, physical: str) -> Live | None:
 
 
 def _rules(permissions: list[Live]) -> list[Live]:
+    """Return the rules without those between groups that EMR adds: ICMP, all TCP, all UDP, its manager's port."""
     return [
-        _pick(permission, "IpProtocol", "FromPort", "ToPort") | address
+        _pick(permission, "IpProtocol", "FromPort", "ToPort") | source
         for permission in permissions
-        for address in permission["IpRanges"]
+        for source in (
+            *(permission["IpRanges"] + permission.get("Ipv6Ranges", []) + permission.get("PrefixListIds", [])),
+            *(
+                {"SourceSecurityGroupId": pair["GroupId"]} | _pick(pair, "Description")
+                for pair in permission.get("UserIdGroupPairs", [])
+                if permission.get("FromPort") not in (-1, 0, 8443)
+            ),
+        )
     ]
 
 

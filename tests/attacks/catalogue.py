@@ -150,6 +150,15 @@ ATTACKS = (
     ),
     Attack(
         _NODE,
+        "of a notebook submits a job to the YARN of a night, for the rights of the night's nodes",
+        "notebook clusters have security groups of their own; where they would share the nights', none is started",
+        (
+            _DEPLOYMENT + "test_no_rule_lets_a_notebooks_node_reach_a_node_of_a_night",
+            "tests/ops/test_notebook.py::test_where_it_would_share_groups_with_the_nights_it_is_refused",
+        ),
+    ),
+    Attack(
+        _NODE,
         "of a notebook has an erasure delete files of production, by a table of its own that refers to them",
         "an erasure refuses a table that refers to anything outside its own folder",
         (
