@@ -21,23 +21,12 @@ from ops.stack import Deployment
 
 PROFILE = "notebook"
 NOT_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
-# Member of RunJobFlow's Instances → output of the stack; the last in a private network only.
-GROUPS = {
-    "EmrManagedMasterSecurityGroup": "NotebookPrimaryGroup",
-    "EmrManagedSlaveSecurityGroup": "NotebookCoreGroup",
-    "ServiceAccessSecurityGroup": "NotebookServiceGroup",
-}
 
 
 def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
-    """Return the owner's live notebook cluster, or create it.
+    """Return the live notebook cluster that has `owner` in its name, or create it.
 
     Its nodes have the stack's role and security groups for notebooks.
-
-    Args:
-        settings: Settings of the deployment.
-        owner: Part of the cluster's name, by which a second call finds it.
-        account: Clients by service, and the region.
 
     Raises:
         CostCeilingExceeded: `max_cost_eur` does not pay for ten minutes.
@@ -82,7 +71,7 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
 
 
 def _security_groups(ec2: Any, outputs: dict[str, str], subnet_id: str | None) -> dict[str, str]:
-    """Return the stack's security groups for notebooks, or none for a subnet outside the nights' VPC.
+    """Return the stack's security groups for notebooks; none in another VPC than the nights'.
 
     EMR's default groups let all clusters of a VPC reach each other, and YARN runs whatever a node submits.
 
@@ -92,10 +81,10 @@ def _security_groups(ec2: Any, outputs: dict[str, str], subnet_id: str | None) -
     subnets = ec2.describe_subnets(SubnetIds=list({subnet_id or outputs["SubnetId"], outputs["SubnetId"]}))["Subnets"]
     if len({subnet["VpcId"] for subnet in subnets}) > 1:
         return {}
-    groups = {member: outputs[output] for member, output in GROUPS.items() if output in outputs}
+    groups = {name.removeprefix("Notebook"): value for name, value in outputs.items() if name.endswith("SecurityGroup")}
     if not groups:
         raise ClusterRefused(
-            f"in {subnets[0]['VpcId']} a notebook's nodes would share security groups with those of the nights, and "
-            "could submit jobs to them; set FRUITS_SUBNET_ID to a subnet of another VPC, or deploy with CreateVpc=true"
+            f"in {subnets[0]['VpcId']} a notebook's nodes would have the security groups of the nights and could "
+            "submit jobs to them; set FRUITS_SUBNET_ID to a subnet of another VPC, or deploy with CreateVpc=true"
         )
     return groups

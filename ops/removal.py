@@ -157,13 +157,10 @@ def _in(networks: list[str]) -> list[dict[str, Any]]:
     return [{"Name": "vpc-id", "Values": networks}]
 
 
-def _is_from_emr(resource: dict[str, Any]) -> bool:
+def _is_from_emr(resource: dict[str, Any], *, or_stack: bool = False) -> bool:
     """Tell whether EMR created a resource: its v2 role tags each; the stack's have CloudFormation's tags too."""
-    return _is_emr_managed(resource) and "aws:cloudformation:stack-id" not in {tag["Key"] for tag in resource["Tags"]}
-
-
-def _is_emr_managed(resource: dict[str, Any]) -> bool:
-    return {"Key": POLICY_TAG, "Value": "true"} in resource.get("Tags", [])
+    tags = {tag["Key"]: tag["Value"] for tag in resource.get("Tags", [])}
+    return tags.get(POLICY_TAG) == "true" and (or_stack or "aws:cloudformation:stack-id" not in tags)
 
 
 def emr_endpoints(ec2: Any, networks: list[str]) -> list[str]:
@@ -171,19 +168,14 @@ def emr_endpoints(ec2: Any, networks: list[str]) -> list[str]:
     return [endpoint["VpcEndpointId"] for endpoint in _endpoints(ec2, networks) if _is_from_emr(endpoint)]
 
 
-def emr_security_groups(ec2: Any, networks: list[str]) -> list[dict[str, Any]]:
-    """Return the security groups that EMR created in the networks."""
-    return [group for group in _managed_groups(ec2, networks) if _is_from_emr(group)]
-
-
-def _managed_groups(ec2: Any, networks: list[str]) -> list[dict[str, Any]]:
-    """Return the security groups that EMR adds rules to: its own, and the stack's for notebooks."""
+def emr_security_groups(ec2: Any, networks: list[str], *, or_stack: bool = False) -> list[dict[str, Any]]:
+    """Return the security groups that EMR created in the networks, or also those of the stack that it adds rules to."""
     pages = ec2.get_paginator("describe_security_groups").paginate(Filters=_in(networks)) if networks else []
-    return [group for page in pages for group in page["SecurityGroups"] if _is_emr_managed(group)]
+    return [group for page in pages for group in page["SecurityGroups"] if _is_from_emr(group, or_stack=or_stack)]
 
 
 def _remove_emr_leftovers(deployment: Deployment) -> None:
-    """Remove EMR's interface endpoint, rules and security groups, with which the network cannot be deleted.
+    """Remove EMR's interface endpoint and security groups, without which the network cannot be deleted.
 
     Raises:
         DeploymentFailed: EC2 refuses to delete an endpoint.
@@ -199,7 +191,7 @@ def _remove_emr_leftovers(deployment: Deployment) -> None:
             reason = refused[0]["Error"]["Message"]
             raise DeploymentFailed(f"{left[0]} cannot be deleted: {reason}; delete it, repeat make destroy")
         deployment.wait_until(endpoints, operator.not_)
-    for group in _managed_groups(ec2, networks):  # they refer to each other: their rules go first
+    for group in emr_security_groups(ec2, networks, or_stack=True):  # they refer to each other: the rules go first
         if rules := group["IpPermissions"]:
             ec2.revoke_security_group_ingress(GroupId=group["GroupId"], IpPermissions=rules)
         if rules := group["IpPermissionsEgress"]:

@@ -30,8 +30,7 @@ class Account:
         roles: Names of IAM roles, with the ARNs of their managed policies.
         instance_profiles: Names of instance profiles.
         security_configurations: Names of EMR security configurations in the region.
-        network_tags: Returns the tags of a subnet, of its VPC and of the VPC's security groups by id for the subnet's
-            id; None without that subnet.
+        network_tags: Returns the tags of a subnet, its VPC and the VPC's security groups; None without that subnet.
     """
 
     roles: Mapping[str, frozenset[str]]
@@ -74,6 +73,7 @@ def provisioning_problem(request: Mapping[str, Any], account: Account) -> str | 
     role = request["ServiceRole"].rsplit("/", 1)[-1]
     if not any(arn.endswith("/AmazonEMRServicePolicy_v2") for arn in account.roles.get(role, ())):
         return None
+    groups = [group for member in MANAGED_GROUPS if (group := request["Instances"].get(member))]
     tags_by_resource: dict[str, Tags] = {
         "cluster": {tag["Key"]: tag.get("Value", "") for tag in request.get("Tags") or []}
     }
@@ -81,8 +81,7 @@ def provisioning_problem(request: Mapping[str, Any], account: Account) -> str | 
     for subnet in subnets_of(request["Instances"]) or ["default"]:
         of_subnet, of_vpc, of_groups = account.network_tags(subnet) or ({}, {}, {})
         tags_by_resource |= {f"subnet {subnet}": of_subnet, f"VPC of the subnet {subnet}": of_vpc}
-        groups = managed_groups(request["Instances"])
-        tags_by_resource |= {f"security group {group}": of_groups.get(group, {}) for group in groups.values()}
+        tags_by_resource |= {f"security group {group} of this VPC": of_groups.get(group, {}) for group in groups}
     for resource, tags in tags_by_resource.items():
         if tags.get("for-use-with-amazon-emr-managed-policies", "").lower() != "true":
             return (
@@ -95,11 +94,6 @@ def provisioning_problem(request: Mapping[str, Any], account: Account) -> str | 
 def subnets_of(instances: Mapping[str, Any]) -> list[str]:
     """Return the ids of the subnets that a request's `Instances` names."""
     return list(instances.get("Ec2SubnetIds") or filter(None, [instances.get("Ec2SubnetId")]))
-
-
-def managed_groups(instances: Mapping[str, Any]) -> dict[str, str]:
-    """Return the managed security groups that a request's `Instances` names."""
-    return {member: instances[member] for member in MANAGED_GROUPS if instances.get(member)}
 
 
 def _check_release(request: Mapping[str, Any], region: str) -> str:
@@ -148,16 +142,9 @@ def _check_instances(instances: Mapping[str, Any], label: str, account: Account)
         for name in types:
             if name not in supported:
                 raise ValidationException(f"Instance type '{name}' is not supported.")
-    groups = managed_groups(instances)
-    if groups and not groups.keys() >= set(MANAGED_GROUPS[:2]):
-        raise ValidationException(f"{' and '.join(MANAGED_GROUPS[:2])} must be specified together.")
     for subnet in subnets_of(instances):
-        network = account.network_tags(subnet)
-        if network is None:
+        if account.network_tags(subnet) is None:
             raise InvalidRequestException(f"The subnet ID '{subnet}' does not exist.")
-        for group in groups.values():
-            if group not in network[2]:
-                raise ValidationException(f"The security group '{group}' does not exist in the VPC of '{subnet}'.")
 
 
 def check_tags(tags: Sequence[Mapping[str, Any]]) -> None:

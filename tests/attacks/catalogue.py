@@ -181,6 +181,7 @@ ATTACKS = (
         (
             "tests/fruits_lake/test_lake.py::test_no_property_of_a_table_chooses_code_or_a_server",
             "tests/fruits_lake/test_lake.py::test_a_file_outside_its_table_is_not_read",
+            "tests/fruits_lake/test_lake.py::test_no_link_and_no_name_in_a_folder_leads_out_of_it",
         ),
     ),
     Attack(
@@ -195,6 +196,7 @@ ATTACKS = (
         "whatever is wrong with a file, it counts as unreadable; no name of a node's is a name of a file",
         (
             "tests/plugins/erasure/test_request.py::test_two_columns_of_one_name_do_not_stop_an_erasure",
+            "tests/plugins/records/test_digests.py::test_no_form_of_a_record_stops_an_erasure",
             "tests/plugins/erasure/test_subject_access.py::"
             "test_no_name_that_a_node_chooses_leads_out_of_the_folder_or_stops_the_export",
             "tests/plugins/erasure/test_subject_access.py::"
@@ -227,6 +229,17 @@ ATTACKS = (
         "raises the cost ceiling in the form",
         "the settings bound the form, and `plan` checks again",
         ("tests/plugins/config/test_run_parameters.py::test_the_form_cannot_raise_the_ceiling_of_the_settings",),
+    ),
+    Attack(
+        _OPERATOR,
+        "edits the result of `plan` or `upload_code`, to raise the ceiling or to run a notebook's code on a night's nodes",
+        "the ceiling is that of the settings; code, request and folders follow from the run; a page shows what it can",
+        (
+            "tests/plugins/runs/test_plan.py::test_no_edited_plan_raises_the_ceiling_of_the_settings",
+            "tests/plugins/runs/test_plan.py::test_whoever_edits_an_xcom_chooses_no_code_and_no_request",
+            "tests/plugins/runs/test_plan.py::test_the_request_of_an_erasure_is_its_own",
+            "tests/plugins/report/test_web.py::test_a_forged_result_of_plan_leaves_a_page_that_says_so",
+        ),
     ),
     Attack(
         _OPERATOR,

@@ -38,11 +38,6 @@ BAD_REQUESTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "no instances": ({"Instances": {"InstanceFleets": []}}, "ValidationException", "Instances must name"),
     "two masters": ({"Instances": {"InstanceFleets": [PRIMARY, PRIMARY]}}, "ValidationException", "Exactly one master"),
     "subnet": ({"Instances": {"Ec2SubnetId": "subnet-0"}}, "InvalidRequestException", "subnet-0"),
-    "one group": (
-        {"Instances": {"EmrManagedMasterSecurityGroup": "sg-1"}},
-        "ValidationException",
-        "EmrManagedSlaveSecurityGroup must be specified together",
-    ),
     "application": ({"Applications": [{"Name": "Sparkle"}]}, "ValidationException", "Sparkle"),
     "security": ({"SecurityConfiguration": "none"}, "InvalidRequestException", "'none' does not exist"),
     "log uri": ({"LogUri": "/var/log"}, "ValidationException", "/var/log"),

@@ -221,7 +221,12 @@ def leftovers(filled: Deployment) -> str:
     [subnet] = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [network]}])["Subnets"]
     ids = list(create_default_groups(ec2, network))
     outputs = filled.outputs()  # notebook clusters have run too
-    add_rules(ec2, outputs["NotebookPrimaryGroup"], outputs["NotebookCoreGroup"], outputs.get("NotebookServiceGroup"))
+    add_rules(
+        ec2,
+        outputs["NotebookEmrManagedMasterSecurityGroup"],
+        outputs["NotebookEmrManagedSlaveSecurityGroup"],
+        outputs.get("NotebookServiceAccessSecurityGroup"),
+    )
     ec2.create_vpc_endpoint(
         VpcId=network, VpcEndpointType="Interface", SubnetIds=[subnet["SubnetId"]], SecurityGroupIds=ids,
         ServiceName="com.amazonaws.eu-west-1.elasticmapreduce",

@@ -12,7 +12,8 @@ from fruits_airflow.emr.cluster_body import cluster_body, load_profile
 from fruits_airflow.emr.clusters import Cluster, RunKey
 from fruits_airflow.emr.code_bundle import build_bundle
 
-from ops.notebook import GROUPS, notebook_cluster
+from local_aws.emr.validation import MANAGED_GROUPS
+from ops.notebook import notebook_cluster
 from ops.stack import Deployment
 from tests.emr_rules import TAG
 from tests.local_aws.server import Server
@@ -61,7 +62,7 @@ def groups_of(cluster: Cluster, account: Account) -> list[str]:
     """Logical names of the security groups of a cluster; EMR's default groups have none."""
     attributes = cluster.description["Ec2InstanceAttributes"]
     account.client("emr").terminate_job_flows(JobFlowIds=[cluster.job_flow_id])
-    groups = [attributes[member] for member in GROUPS if attributes.get(member)]
+    groups = [attributes[member] for member in MANAGED_GROUPS if attributes.get(member)]
     named = account.client("ec2").describe_security_groups(GroupIds=groups)["SecurityGroups"] if groups else []
     tags = [{tag["Key"]: tag["Value"] for tag in group["Tags"]} for group in named]
     assert all(group[TAG] == "true" for group in tags), "else EMR's service role may not use them"

@@ -43,8 +43,6 @@ from fruits_airflow.report.step_page import render_step
 log = logging.getLogger(__name__)
 
 SCRIPT = Path(__file__).with_name("page.js")
-# What a result of a task (XCom) raises that no task of the DAG has returned.
-_BAD_RESULT = (ArithmeticError, AttributeError, ImportError, LookupError, RecursionError, TypeError, ValueError)
 CLIENT_SECONDS = 600  # then a new client reads the connection again
 # A person waits for the page: an early error serves better than botocore's five minutes.
 QUICK = Config(
@@ -95,7 +93,15 @@ def show_run(run_id: str, dag_id: str | None = None) -> Response:
     if record.get("state") == "running":
         try:
             record = {**record, **read_live(archive, PIPELINE, run_id)}
-        except _BAD_RESULT as error:
+        except (
+            ArithmeticError,
+            AttributeError,
+            ImportError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
             what = f"What Airflow has of this run cannot be shown: {type(error).__name__}: {error}"
             stored.problems.append(what[:MAX_MESSAGE])
     navigation = Navigation(
