@@ -232,7 +232,7 @@ ATTACKS = (
     ),
     Attack(
         _OPERATOR,
-        "edits the result of `plan` or `upload_code`, to raise the ceiling or to run a notebook's code on a night's nodes",
+        "edits the result of `plan` or `upload_code`, to raise the ceiling or have a night run a notebook's code",
         "the ceiling is that of the settings; code, request and folders follow from the run; a page shows what it can",
         (
             "tests/plugins/runs/test_plan.py::test_no_edited_plan_raises_the_ceiling_of_the_settings",
