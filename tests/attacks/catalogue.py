@@ -232,12 +232,13 @@ ATTACKS = (
     ),
     Attack(
         _OPERATOR,
-        "edits the result of `plan` or `upload_code`, to raise the ceiling or have a night run a notebook's code",
+        "edits results of tasks or chooses a run id, to raise the ceiling or have a night run what a notebook wrote",
         "the ceiling is that of the settings; code, request and folders follow from the run; a page shows what it can",
         (
             "tests/plugins/runs/test_plan.py::test_no_edited_plan_raises_the_ceiling_of_the_settings",
             "tests/plugins/runs/test_plan.py::test_whoever_edits_an_xcom_chooses_no_code_and_no_request",
             "tests/plugins/runs/test_plan.py::test_the_request_of_an_erasure_is_its_own",
+            "tests/plugins/runs/test_planning.py::test_no_run_works_in_a_folder_that_a_notebook_may_write",
             "tests/plugins/report/test_web.py::test_a_forged_result_of_plan_leaves_a_page_that_says_so",
         ),
     ),
