@@ -177,7 +177,7 @@ class Route(_Ec2, CloudFormationModel):
 
 
 class SecurityGroup(_Ec2, CloudFormationModel):
-    """A security group with rules by address range. Outward rules replace the rule that allows everything."""
+    """A security group with rules by address range or group. Outward rules replace the rule that allows everything."""
 
     kind = "AWS::EC2::SecurityGroup"
     tagged_as = "security-group"
@@ -206,15 +206,19 @@ class SecurityGroup(_Ec2, CloudFormationModel):
 
 
 def _permissions(rules: list[Properties]) -> list[dict[str, Any]]:
+    known = {"IpProtocol", "FromPort", "ToPort", "CidrIp", "SourceSecurityGroupId", "Description"}
     permissions = []
     for rule in rules:
-        if unknown := sorted(rule.keys() - {"IpProtocol", "FromPort", "ToPort", "CidrIp", "Description"}):
+        if unknown := sorted(rule.keys() - known):
             raise ValidationError(
                 message=f"local_aws does not implement {', '.join(unknown)} of a security group's rule."
             )
-        address = {key: rule[key] for key in ("CidrIp", "Description") if key in rule}
+        source: Properties = {key: rule[key] for key in ("CidrIp", "Description") if key in rule}
+        if "SourceSecurityGroupId" in rule:
+            source["GroupId"] = rule["SourceSecurityGroupId"]
         ports: dict[str, Any] = {key: int(rule[key]) for key in ("FromPort", "ToPort") if key in rule}
-        permissions.append({"IpProtocol": rule["IpProtocol"], **ports, "IpRanges": [address]})
+        sources = "UserIdGroupPairs" if "GroupId" in source else "IpRanges"
+        permissions.append({"IpProtocol": rule["IpProtocol"], **ports, sources: [source]})
     return permissions
 
 

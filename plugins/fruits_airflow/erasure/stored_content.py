@@ -18,14 +18,7 @@ _BATCH_ROWS = 4096
 
 
 class RangeFile(io.RawIOBase):
-    """An object of S3 as a file that can be read at any place: one ranged GET for each read.
-
-    Args:
-        client: S3 client.
-        bucket: Bucket of the object.
-        key: Key of the object.
-        size_bytes: Size of the object, as a listing shows it.
-    """
+    """An object of S3, of a listed size, as a file that can be read at any place: one ranged GET for each read."""
 
     def __init__(self, client: S3Client, bucket: str, key: str, size_bytes: int) -> None:
         super().__init__()

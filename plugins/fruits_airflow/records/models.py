@@ -253,11 +253,7 @@ class RunRecord(_Measured):
 
 
 def parse_record(content: bytes, run_id: str) -> RunRecord:
-    """Parse run.json.
-
-    Args:
-        content: The file.
-        run_id: The name of the folder that holds it.
+    """Parse the run.json of the folder `run_id`.
 
     Raises:
         RecordError: The content does not follow the schema, or names another run.
@@ -269,11 +265,7 @@ def parse_record(content: bytes, run_id: str) -> RunRecord:
 
 
 def parse_metrics(content: bytes, name: str) -> StageMetrics:
-    """Parse the metrics of a stage.
-
-    Args:
-        content: The file.
-        name: What an error calls it.
+    """Parse the metrics of a stage, which errors call `name`.
 
     Raises:
         RecordError: The content does not follow the schema.
@@ -300,12 +292,7 @@ def write_record(lake: Lake, record: RunRecord) -> None:
 def read_stages(lake: Lake, run_id: str, problems: list[str] | None = None) -> dict[str, StageMetrics]:
     """Read the metrics that the stages of a run have written, by stage.
 
-    A file that cannot be used counts as not written, so that its stage is not done; the log says why.
-
-    Args:
-        lake: The lake bucket.
-        run_id: The run.
-        problems: Receives a sentence for each file that cannot be used.
+    A file that cannot be used counts as not written, so that its stage is not done; the log and `problems` say why.
     """
     stages = {}
     for stage in STAGES:

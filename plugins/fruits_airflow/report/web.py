@@ -30,6 +30,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.errors import ConfigError
 from fruits_airflow.config.settings import Settings, load_settings
+from fruits_airflow.records.models import MAX_MESSAGE
 from fruits_airflow.report.archive import MAX_REQUESTS, RunArchive
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.live_run import read_live
@@ -90,7 +91,19 @@ def show_run(run_id: str, dag_id: str | None = None) -> Response:
         )
     record = record_of(stored, None if stored.has_record else _airflow_states([run_id]).get(run_id))
     if record.get("state") == "running":
-        record = {**record, **read_live(archive, PIPELINE, run_id)}
+        try:
+            record = {**record, **read_live(archive, PIPELINE, run_id)}
+        except (
+            ArithmeticError,
+            AttributeError,
+            ImportError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
+            what = f"What Airflow has of this run cannot be shown: {type(error).__name__}: {error}"
+            stored.problems.append(what[:MAX_MESSAGE])
     navigation = Navigation(
         home="../../plugin/fruits-runs" if dag_id else "../",
         script="../page.js",

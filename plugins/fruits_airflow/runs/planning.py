@@ -82,6 +82,8 @@ def make_plan(
         LockHeld: From `claim`; another run works on the database.
         ClientError, BotoCoreError: AWS does not answer now; another attempt asks again.
     """
+    if run_id.startswith("notebook__"):  # include/stack.yaml
+        raise RunRefused(f"{run_id}: notebooks may write files of runs that are called so; trigger with another run id")
     lake, now = Lake(client, settings.lake_bucket), datetime.now(UTC)
     _require_readable_input(settings, parameters, client)
     evidence = survey(settings, parameters.region, client, kms_of)

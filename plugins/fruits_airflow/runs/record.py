@@ -29,12 +29,9 @@ log = logging.getLogger(__name__)
 
 
 def read_sample(lake: Lake, run_id: str, problems: list[str]) -> pa.Table | None:
-    """Read the sample of images that `publish` wrote for the report; None without one, or when it cannot be used.
+    """Read the sample of images that `publish` wrote for the report; None without one.
 
-    Args:
-        lake: The lake bucket.
-        run_id: The run.
-        problems: Receives a sentence when it cannot be used.
+    One that cannot be used counts as none; `problems` says why.
     """
     try:
         content = lake.read(run_key(run_id, SAMPLE), MAX_SAMPLE_BYTES)

@@ -71,4 +71,6 @@ def _card(data: bytes, folder: str) -> dict[str, Any]:
         raise ModelMismatchError(f"{folder}/model.json is not JSON: {error}") from error
     if missing := {"file", "engine", "weights", "dims", "input_px"} - set(card):
         raise ModelMismatchError(f"{folder}/model.json lacks {sorted(missing)}: run `make model` again")
+    if "/" in str(card["file"]):
+        raise ModelMismatchError(f"{folder}/model.json names {card['file']}, which is not beside it")
     return dict(card)
