@@ -16,7 +16,7 @@ from fruits_airflow.storage.inflate import InflateError, inflate
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-NAMES = ("stderr", "stdout", "controller")
+NAMES = ("stdout", "stderr", "controller")  # a job of ours names its error in stdout
 SHOWN_BYTES = 128 * 1024  # of the end of each log
 READ_BYTES = 64 * 1024 * 1024  # inflated; the end of a longer log is not looked for
 

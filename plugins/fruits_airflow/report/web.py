@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import get_user, requires_access_dag
@@ -189,6 +190,7 @@ def _message(request: Request, status: int, title: str, what: str, detail: str |
         "detail": detail,
         "kind": "failed" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "refused",
         "home": (up or "./") if status == HTTPStatus.NOT_FOUND else None,
+        "login": f"{up}../api/v2/auth/login?next={quote(request.url.path, safe='')}",
         "script": f"{up}page.js" if status != HTTPStatus.UNAUTHORIZED else None,
     }
     return _html(render_template("message.html.j2", view), status)
@@ -198,8 +200,11 @@ def _message(request: Request, status: int, title: str, what: str, detail: str |
 def show_http_error(request: Request, error: StarletteHTTPException) -> Response:
     """Show what the reader can do about a 401, 403 or 404, and nothing else."""
     titles = {
-        HTTPStatus.UNAUTHORIZED: ("Not logged in", "Log in to Airflow, then load this page again."),
-        HTTPStatus.FORBIDDEN: ("Not allowed", f"You may not read the runs of the DAG {PIPELINE}."),
+        HTTPStatus.UNAUTHORIZED: ("Not logged in", "Log in to Airflow, which leads back here."),
+        HTTPStatus.FORBIDDEN: (
+            "Not allowed",
+            f"You may not read the runs of {PIPELINE}, or this login is no longer valid.",
+        ),
         HTTPStatus.NOT_FOUND: ("Not found", str(error.detail)),
     }
     title, what = titles.get(HTTPStatus(error.status_code), ("Not possible", str(error.detail)))
