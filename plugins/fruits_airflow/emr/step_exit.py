@@ -5,8 +5,6 @@ EMR's FailureDetails often hold "Unknown Error." alone. The exit status is in th
 line of stderr, which `spark-submit` in client mode merges into its own stdout (Spark's PythonRunner).
 """
 
-from __future__ import annotations
-
 import re
 import signal
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Handle a step that failed or is past its deadline: cancel it, show its output and decide whether to retry."""
 
-from __future__ import annotations
-
 import logging
 import time
 from typing import NoReturn

@@ -4,8 +4,6 @@ The provider's waiters count attempts, restart the count with the triggerer, and
 list. Here the deadline is a point in time, and an error is logged and the call repeated.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator

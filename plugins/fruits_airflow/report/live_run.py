@@ -1,7 +1,5 @@
 """A run that goes on, as Airflow's database shows it: its plan and the states of its tasks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any

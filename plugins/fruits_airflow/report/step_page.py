@@ -37,13 +37,7 @@ class StepLog:
 
 
 def render_step(client: S3Client, bucket: str, job_flow_id: str, step_id: str) -> str:
-    """Render the page of a step.
-
-    Args:
-        client: S3 client of the lake's region.
-        bucket: The lake.
-        job_flow_id: Cluster of the step.
-        step_id: The step.
+    """Render the page of a step from its logs in the lake.
 
     Raises:
         ClientError: S3 refuses to hand a log out.

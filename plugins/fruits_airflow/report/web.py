@@ -31,6 +31,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.errors import ConfigError
 from fruits_airflow.config.settings import Settings, load_settings
+from fruits_airflow.records.models import MAX_MESSAGE
 from fruits_airflow.report.archive import MAX_REQUESTS, RunArchive
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.live_run import read_live
@@ -92,9 +93,21 @@ def show_run(run_id: str, dag_id: str | None = None) -> Response:
     states = _airflow_states([run_id] if stored.may_go_on else [])
     record, changes = record_of(stored, states.get(run_id)), stored.changes
     if record.get("state") == "running":
-        live = read_live(archive, PIPELINE, run_id)
-        is_judged = stored.has_record and live["tasks"].get("verdict") == "running"  # the notice may be out already
-        record, changes = (record_of(stored, None), changes) if is_judged else ({**record, **live}, [])
+        try:
+            live = read_live(archive, PIPELINE, run_id)
+            is_judged = stored.has_record and live["tasks"].get("verdict") == "running"  # its notice may be out already
+            record, changes = (record_of(stored, None), changes) if is_judged else ({**record, **live}, [])
+        except (
+            ArithmeticError,
+            AttributeError,
+            ImportError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
+            what = f"What Airflow has of this run cannot be shown: {type(error).__name__}: {error}"
+            stored.problems.append(what[:MAX_MESSAGE])
     navigation = Navigation(
         home="../../plugin/fruits-runs" if dag_id else "../",
         script="../page.js",
