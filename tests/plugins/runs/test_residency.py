@@ -140,6 +140,7 @@ def test_a_cluster_outside_the_union_is_refused(account: Settings) -> None:
 
 
 def test_after_the_run_its_cluster_and_the_endpoints_it_called_are_in(make_run: Callable[..., RunContext]) -> None:
+    CALLED.seen.clear()  # of the tests before, in the same process
     run = make_run("manual__of_this_test")  # a process notes what it calls once for each run
     run_id = run.identity.run_id
     run.lake.write_json(run_key(run_id, EVIDENCE), look(run.settings))
