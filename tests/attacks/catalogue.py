@@ -181,7 +181,6 @@ ATTACKS = (
         (
             "tests/fruits_lake/test_lake.py::test_no_property_of_a_table_chooses_code_or_a_server",
             "tests/fruits_lake/test_lake.py::test_a_file_outside_its_table_is_not_read",
-            "tests/fruits_lake/test_lake.py::test_no_link_and_no_name_in_a_folder_leads_out_of_it",
         ),
     ),
     Attack(
