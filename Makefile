@@ -21,7 +21,7 @@ $(foreach name,$(filter-out $(COMES_IN) $(STACK) $(TEST),$(.VARIABLES)),$(if $(f
 # A value is data: make expands no `$` in it, and recipes read it as "$$KEY", never as $(KEY).
 $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 # A switch is on with any value but these, so that `make destroy YES=0` still asks.
-$(foreach name,FORCE KEEP QUICK PUBLISH WAIT LEARN UPLOAD YES DESTROY,$(if $(filter 0 no No NO false False FALSE off Off OFF,$(value $(name))),\
+$(foreach name,FORCE KEEP QUICK PUBLISH WAIT LEARN UPLOAD YES DESTROY REPAIR,$(if $(filter 0 no No NO false False FALSE off Off OFF,$(value $(name))),\
 	$(eval override $(name) :=)$(eval export $(name))))
 # Java takes the encoding of file names from the locale.
 export LC_ALL := C.UTF-8
@@ -188,8 +188,8 @@ environment: $(READY)/airflow $(UV) ## Pack the nodes' libraries (ARCHITECTURE=a
 	@$(OPS) environment $(IN_ACCOUNT) $${ARCHITECTURE:+--architecture="$$ARCHITECTURE"} $${UPLOAD:+--upload}
 
 .PHONY: notebook-cluster
-notebook-cluster: $(READY)/airflow ## A cluster with Livy and JupyterEnterpriseGateway for two hours (settings as FRUITS_*)
-	@$(OPS) notebook-cluster
+notebook-cluster: $(READY)/airflow ## A cluster with Livy and JupyterEnterpriseGateway for two hours (settings as FRUITS_*; REPAIR=1: may write the nights' tables)
+	@$(OPS) notebook-cluster $${REPAIR:+--repair}
 
 .PHONY: destroy
 destroy: $(READY)/airflow ## Remove a deployment whole, photos and tables too, and show that nothing costs (DEPLOYMENT_ID= REGION= YES=1)

@@ -87,6 +87,7 @@ def _parser() -> Parser:
     environment.add_argument("--upload", action="store_true", help="into the lake of the deployment")
     notebook = add("notebook-cluster", _notebook_cluster)
     notebook.add_argument("--owner", default=os.environ.get("USER") or "somebody")
+    notebook.add_argument("--repair", action="store_true", help="with the role of a night's nodes, which writes tables")
     what = "Print what new images would cost, by profile and region."
     forecast = add("forecast", lambda o: print_forecast(o.images, o.format, o.learn), text=what)
     forecast.add_argument("--images", type=_count, required=True, help="new images, for example 1000000")
@@ -203,7 +204,7 @@ def _environment(options: argparse.Namespace) -> None:
 def _notebook_cluster(options: argparse.Namespace) -> None:
     """Start a cluster with Livy and JupyterEnterpriseGateway for two hours."""
     settings = load_settings()
-    cluster = notebook_cluster(settings, options.owner, AwsAccount(settings.region))
+    cluster = notebook_cluster(settings, options.owner, AwsAccount(settings.region), options.repair)
     bundle = f"s3://{settings.lake_bucket}/code/{build_bundle().digest}"
     print(
         f"{cluster.job_flow_id} ({cluster.state}) of {options.owner}; it ends at {cluster.tags['deadline']}.\n"

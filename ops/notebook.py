@@ -21,10 +21,11 @@ PROFILE = "notebook"
 NOT_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
-def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
+def notebook_cluster(settings: Settings, owner: str, account: Any, repair: bool = False) -> Cluster:
     """Return the live notebook cluster that has `owner` in its name, or create it.
 
-    Its nodes have the stack's role and security groups for notebooks.
+    Its nodes have the stack's role and security groups for notebooks, which cannot write the tables of the nights. To
+    `repair` those, they have the role and the groups of a night's nodes.
 
     Raises:
         CostCeilingExceeded: `max_cost_eur` does not pay for ten minutes.
@@ -33,11 +34,13 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
         DeploymentFailed: There is no such deployment.
     """
     outputs = Deployment(account, settings.deployment_id, print, lambda _: False).outputs()
-    settings = replace(settings, instance_profile=outputs["NotebookInstanceProfile"])
+    if not repair:
+        settings = replace(settings, instance_profile=outputs["NotebookInstanceProfile"])
     lake = Lake(account.client("s3"), settings.lake_bucket)
     bundle = build_bundle()
     upload_bundle(bundle, lake)
-    identity = RunKey(settings.deployment_id, "notebook", f"notebook__{NOT_A_NAME.sub('-', owner)}")
+    run_id = f"{'repair' if repair else 'notebook'}__{NOT_A_NAME.sub('-', owner)}"
+    identity = RunKey(settings.deployment_id, "notebook", run_id)
     profile = load_profile(PROFILE)
 
     def body() -> dict[str, Any]:
@@ -52,7 +55,8 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
         request = cluster_body(
             settings, identity, profile, code_digest=bundle.digest, lake_region=account.region, ends_at=ends_at
         )
-        request["Instances"] |= _security_groups(account.client("ec2"), outputs, settings.subnet_id)
+        if not repair:
+            request["Instances"] |= _security_groups(account.client("ec2"), outputs, settings.subnet_id)
         require_sound_cluster(request, settings, account.region, now, account.client("emr"))
         return request
 

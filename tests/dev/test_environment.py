@@ -85,7 +85,9 @@ def test_a_value_arrives_as_it_was_typed(name, value):
     assert shown(caller=caller | {name: value})[name] == value
 
 
-@pytest.mark.parametrize("name", ["FORCE", "KEEP", "PUBLISH", "UPLOAD", "YES", "DESTROY", "LEARN", "QUICK", "WAIT"])
+@pytest.mark.parametrize(
+    "name", ["FORCE", "KEEP", "PUBLISH", "UPLOAD", "YES", "DESTROY", "LEARN", "QUICK", "WAIT", "REPAIR"]
+)
 @pytest.mark.parametrize(
     ("value", "arrives"), [("0", ""), ("no", ""), ("False", ""), ("", ""), ("1", "1"), ("yes", "yes")]
 )

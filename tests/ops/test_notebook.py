@@ -58,6 +58,18 @@ def test_a_second_call_finds_the_first_cluster(settings: Settings, account: Acco
     account.client("emr").terminate_job_flows(JobFlowIds=[cluster.job_flow_id, other.job_flow_id])
 
 
+def test_to_repair_tables_it_has_the_role_and_the_groups_of_a_nights_nodes(
+    settings: Settings, account: Account
+) -> None:
+    cluster = notebook_cluster(settings, "ada", account)
+    repair = notebook_cluster(settings, "ada", account, repair=True)
+    assert repair.job_flow_id != cluster.job_flow_id
+    assert repair.tags["run"] == "repair__ada"
+    assert repair.description["Ec2InstanceAttributes"]["IamInstanceProfile"] == settings.instance_profile
+    assert groups_of(repair, account) == []
+    account.client("emr").terminate_job_flows(JobFlowIds=[cluster.job_flow_id])
+
+
 def groups_of(cluster: Cluster, account: Account) -> list[str]:
     """Logical names of the security groups of a cluster; EMR's default groups have none."""
     attributes = cluster.description["Ec2InstanceAttributes"]
