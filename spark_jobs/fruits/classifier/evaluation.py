@@ -29,12 +29,7 @@ _MOST_CELLS = 400
 
 
 def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the Wilson score interval of a share, 95 % by default; (0, 1) without any trials.
-
-    Examples:
-        >>> [round(bound, 3) for bound in wilson(8, 10)]
-        [0.49, 0.943]
-    """
+    """Return the Wilson score interval of a share, 95 % by default; (0, 1) without any trials."""
     if not n:
         return 0.0, 1.0
     share, squared = hits / n, z * z
@@ -46,11 +41,8 @@ def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
 def calibrate(scores: Scores, truth: Places, error: float) -> Calibration:
     """Fit the temperature of least cross-entropy, and the thresholds that keep an error.
 
-    Args:
-        scores: Of held-out photos.
-        truth: The place of each photo's own label.
-        error: The largest share of wrong answers among the confident ones, and the share of known fruit that may be
-            taken for something never seen.
+    `truth` has the place of each photo's own label. `error` is the largest share of wrong answers among the confident
+    ones, and the share of known fruit that may be taken for something never seen.
     """
     temperature = _fit_temperature(scores.values, truth)
     answers = answer(scores, Calibration(temperature, 0.0, np.inf))
@@ -83,23 +75,12 @@ def expected_calibration_error(confidence: Float, correct: Flags) -> float:
 def _reliability(confidence: Float, correct: Flags) -> list[tuple[int, float, float]]:
     """Return the photos, the mean confidence and the accuracy of each bin that has photos."""
     bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    members = [bins == number for number in range(_BINS)]
-    return [
-        (int(member.sum()), float(confidence[member].mean()), float(correct[member].mean()))
-        for member in members
-        if member.any()
-    ]
+    members = [bins == number for number in np.unique(bins)]
+    return [(int(own.sum()), float(confidence[own].mean()), float(correct[own].mean())) for own in members]
 
 
 def evaluate(scores: Scores, truth: Places, folds: Places, labels: Sequence[str], error: float) -> dict[str, Any]:
-    """Judge a classifier on held-out photos.
-
-    Args:
-        scores: Of the photos.
-        truth: The place of each photo's own label in `labels`.
-        folds: The fold of each photo, of at least two: the photos of a fold are judged with the calibration of others.
-        labels: The labels of the classifier.
-        error: As for `calibrate`.
+    """Judge a classifier on held-out photos: those of a fold with a calibration that is fitted on the other folds.
 
     Returns:
         The evaluation as JSON has it; shares are 0 to 1, an interval holds the share with 95 %.
@@ -116,7 +97,7 @@ def evaluate(scores: Scores, truth: Places, folds: Places, labels: Sequence[str]
     correct, among_three = first == truth, (answers.ranked == truth[:, None]).any(axis=1)
     cells = Counter(zip(truth.tolist(), first.tolist(), strict=True))
     return {
-        "photos": len(truth),
+        "judged": len(truth),
         "top1": _share(correct),
         "top3": _share(among_three),
         "answered": _share(known),
@@ -125,7 +106,8 @@ def evaluate(scores: Scores, truth: Places, folds: Places, labels: Sequence[str]
         "calibration_error_raw": expected_calibration_error(raw, correct),
         "reliability": _reliability(confidence, correct),
         "by_confidence": [
-            (level, float((confidence >= level).mean()), _mean(correct[confidence >= level])) for level in _LEVELS
+            (level, float((confidence >= level).mean()), _share(correct[confidence >= level])["share"])
+            for level in _LEVELS
         ],
         "labels": {
             name: {"precision": _share(correct[first == place]), "recall": _share(correct[truth == place])}
@@ -135,11 +117,7 @@ def evaluate(scores: Scores, truth: Places, folds: Places, labels: Sequence[str]
     }
 
 
-def _mean(flags: Flags) -> float | None:
-    return float(flags.mean()) if len(flags) else None
-
-
 def _share(flags: Flags) -> dict[str, Any]:
     """Return the share of flags that are set, with its interval and the number of flags; None without any."""
     low, high = wilson(int(flags.sum()), len(flags))
-    return {"share": _mean(flags), "low": low, "high": high, "n": len(flags)}
+    return {"share": float(flags.mean()) if len(flags) else None, "low": low, "high": high, "n": len(flags)}

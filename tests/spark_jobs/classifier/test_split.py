@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 from fruits.base import keys
-from fruits.classifier.split import LabelledPhoto, near_equal, normalized, split
+from fruits.classifier.split import LabelledPhoto, near_equal, split
 
 
 def photo(label: str, name: str, content: str | None = None) -> LabelledPhoto:
@@ -66,22 +66,14 @@ def test_a_photo_under_two_labels_is_on_neither_side_and_counted():
 
 def test_a_fold_holds_whole_groups_and_there_are_several():
     sides = split(orchard(), 0.3)
-    folds_of: dict[str, set[int]] = {}
-    for group, fold in zip(sides.groups, sides.folds.tolist(), strict=True):
-        folds_of.setdefault(group, set()).add(fold)
+    folds_of: dict[tuple[str, str], set[int]] = {}
+    for judge, fold in zip(sides.held_out, sides.folds.tolist(), strict=True):
+        folds_of.setdefault((judge.label, keys.sequence(judge.source_key)), set()).add(fold)
     assert all(len(folds) == 1 for folds in folds_of.values())
     assert len({*sides.folds.tolist()}) == 10
 
 
-def test_a_nearly_equal_photo_counts_only_under_the_same_label():
-    held_out = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 1]], np.float32)
-    learned = np.array([[2, 0.1, 0], [0, 1, -1]], np.float32)
-    same = np.array([[True, True], [False, True], [True, True]])
-    assert near_equal(held_out, learned, same).tolist() == [True, False, False]
-
-
-def test_a_photo_without_a_label_is_neither_learned_nor_judged():
-    assert normalized("i", "  ", "k.jpg", "c") is None
-    kept = normalized("i", "Kiwi ", "k.jpg", "c")
-    assert kept is not None
-    assert kept.label == "Kiwi"
+def test_a_photo_is_nearly_equal_when_it_differs_from_the_mean_of_its_label_as_a_learned_one_does():
+    learned = np.array([[11, 10, 10], [9, 10, 10], [10, 11, 10], [10, 9, 10]], np.float32)
+    held_out = np.array([[12, 10.2, 10], [11, 11, 10], [10, 10, 11], [10, 10, 10]], np.float32)
+    assert near_equal(held_out, learned).tolist() == [True, False, False, False]
