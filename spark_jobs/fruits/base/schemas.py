@@ -69,7 +69,7 @@ TABLES: dict[str, str] = {
     "classifiers": """
         classifier_id STRING NOT NULL COMMENT 'SHA-256 of the sums, PCA model, settings and photos held out',
         pca_id STRING NOT NULL COMMENT 'the PCA model whose vectors it names',
-        asked STRING NOT NULL COMMENT 'the settings it was fitted with',
+        settings STRING NOT NULL COMMENT 'that it was fitted with',
         label_set STRING NOT NULL COMMENT 'SHA-256 of the labels of all photos',
         n BIGINT NOT NULL COMMENT 'labelled photos, those held out included',
         labels ARRAY<STRING> NOT NULL COMMENT 'the labels it knows, sorted',

@@ -101,7 +101,7 @@ class Classifier(Discriminant):
 
     classifier_id: str
     pca_id: str
-    asked: str
+    settings: str
     label_set: str
     n: int
     temperature: float

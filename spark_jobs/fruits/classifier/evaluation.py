@@ -113,7 +113,7 @@ def evaluate(scores: Scores, truth: Places, folds: Places, labels: Sequence[str]
             name: {"precision": _share(correct[first == place]), "recall": _share(correct[truth == place])}
             for place, name in enumerate(labels[:_MOST_LABELS])
         },
-        "confusion": [(labels[true], labels[told], n) for (true, told), n in cells.most_common(_MOST_CELLS)],
+        "confusion": [(labels[true], labels[name], n) for (true, name), n in cells.most_common(_MOST_CELLS)],
     }
 
 

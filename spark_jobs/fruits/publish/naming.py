@@ -91,8 +91,10 @@ def name_photos(run: job_run.Run, rows: align.AlignedRows, images: int, pca: Pca
     if counts["others"]:  # of a run that was killed
         registry.delete_others(spark, database, published.classifier_id if published else "")
     labels = sorted({normalize(label) or "" for label in tally.runs})
-    asked = " ".join(f"{name}={getattr(options, name):g}" for name in ("shrinkage", "held_out_share", "unknown_error"))
-    target = Target(pca.pca_id, asked, hashlib.sha256("\n".join(labels).encode()).hexdigest())
+    settings = " ".join(
+        f"{name}={getattr(options, name):g}" for name in ("shrinkage", "held_out_share", "unknown_error")
+    )
+    target = Target(pca.pca_id, settings, hashlib.sha256("\n".join(labels).encode()).hexdigest())
     reason = refit_reason(published, target, counts, options.refit_share)
     if published and reason is None and counts["unnamed"]:
         named = _name(run, photos, counts, published, "unnamed")
@@ -126,7 +128,7 @@ class Target(NamedTuple):
     """What a classifier is fitted for; its fields are columns of `classifiers`."""
 
     pca_id: str
-    asked: str
+    settings: str
     label_set: str
 
 
@@ -136,8 +138,8 @@ def refit_reason(published: Classifier | None, target: Target, counts: Counts, l
         return "none is published yet"
     if published.pca_id != target.pca_id:
         return "the PCA model is another"
-    if published.asked != target.asked:
-        return f"other settings are requested: {target.asked} after {published.asked}"
+    if published.settings != target.settings:
+        return f"other settings are requested: {target.settings} after {published.settings}"
     if published.label_set != target.label_set:
         return "a label came or went"
     changed = (counts["labelled"] + published.n - 2 * counts["kept"]) / max(1, published.n)
@@ -337,5 +339,5 @@ def _examples(run: job_run.Run, photos: align.AlignedRows) -> list[tuple[str, st
     keys = {row.image_id: row.source_key for row in rows}
     columns = ["image_id", "label", "confidence"]
     names = Selection(run.spark, f"{run.arguments.database}.predictions", columns, {"image_id": list(keys)})
-    found = names.read().sort_by("image_id").to_pylist() if keys else []
-    return [(keys[name["image_id"]], name["label"], name["confidence"]) for name in found]
+    named = names.read().sort_by("image_id").to_pylist() if keys else []
+    return [(keys[name["image_id"]], name["label"], name["confidence"]) for name in named]
