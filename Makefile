@@ -211,7 +211,7 @@ test-spark: setup ## The jobs and their library, on a real Spark
 
 .PHONY: test-airflow
 test-airflow: setup $(READY)/lint ## DAG, control plane, demo, the AWS emulator over real HTTP, the pages in a real Chromium
-	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/ops tests/dev/demo tests/browser tests/compose tests/bench/test_scale.py -m "not slow and not e2e" -n 2 --dist loadfile
+	JAVA_HOME="$$(cat $(JAVA_HOME_FILE))" $(AIRFLOW)/python -m pytest tests/dags tests/plugins tests/docs tests/local_aws tests/ops tests/dev/demo tests/browser tests/compose -m "not slow and not e2e" -n 2 --dist loadfile
 
 .PHONY: test-docs
 test-docs: setup $(READY)/docs $(READY)/notebook ## The presentation page by page, the site, and the notebook from its first cell

@@ -5,8 +5,6 @@ and a suite that was interrupted goes on from there with --resume. --publish put
 quick run, how long it took), and refuses those of a changed tree.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """Whether two contestants made the same: features photo by photo, two PCAs by their spectrum."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

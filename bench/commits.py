@@ -1,7 +1,5 @@
 """Which commit is measured, and whether its figures may be published: only those of a commit that others find."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What Spark wrote about itself: one application's event log, uncompressed, in one file."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field
 from pathlib import Path

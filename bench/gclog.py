@@ -5,8 +5,6 @@ the young generation alone, what has died in the old one still counts. What a fu
 holds.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What ran the benchmark: processor, cores, memory, versions, date, commit, and what else kept it busy."""
 
-from __future__ import annotations
-
 import os
 import platform
 from datetime import UTC, datetime

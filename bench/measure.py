@@ -1,7 +1,5 @@
 """One run of one contestant: its answer, its wall time, the memory of its processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -28,19 +26,11 @@ class RunFailed(Exception):
 
 @dataclass
 class Memory:
-    """Peaks of resident memory, MB.
+    """Peaks of resident memory, MB."""
 
-    Attributes:
-        total: All processes together (shared pages counted in each).
-        driver: Spark's JVM and the Python beside it: in local mode the executor's JVM is the same process.
-        worker: The largest single Python worker of Spark.
-        by_stage: Driver and worker for each of our jobs.
-    """
-
-    total: float = 0.0
-    driver: float = 0.0
-    worker: float = 0.0
-    by_stage: dict[str, dict[str, float]] = field(default_factory=dict)
+    total: float = 0.0  # all processes together (shared pages counted in each)
+    driver: float = 0.0  # Spark's JVM and the Python beside it: in local mode the executor's JVM is the same process
+    worker: float = 0.0  # the largest single Python worker of Spark
 
 
 @dataclass(frozen=True)
@@ -169,11 +159,6 @@ class Sampler(threading.Thread):
         driver = sum(sizes[pid] for pid in sizes if roles[pid] == "driver")
         worker = max((sizes[pid] for pid in sizes if roles[pid] == "worker"), default=0.0)
         memory.driver, memory.worker = max(memory.driver, driver), max(memory.worker, worker)
-        stage = next((s for pid in java for s in STAGES if f"/{s}.py" in commands[pid]), None)
-        if stage:
-            peaks = memory.by_stage.setdefault(stage, {"driver": 0.0, "worker": 0.0})
-            peaks["driver"] = max(peaks["driver"], round(driver))
-            peaks["worker"] = max(peaks["worker"], round(worker))
 
 
 def role_of(command: str, below_java: bool) -> str:

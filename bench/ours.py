@@ -3,8 +3,6 @@
 Nothing in the product knows of the benchmark: the event log is switched on by settings of Spark.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import dataclass
@@ -39,23 +37,14 @@ class Model:
 
 @dataclass(frozen=True)
 class Night:
-    """One run of the four jobs.
+    """One run of the four jobs."""
 
-    Attributes:
-        applications: What Spark logged, by stage.
-        metrics: What each job reported, by stage.
-        wall_s: The whole of it, four starts of Spark included.
-        memory: Peaks.
-        cpu_s: Processor seconds of `driver` and `worker` (see `measure.Measured`).
-        live_heap_mb: The largest heap that each stage's driver held; empty unless it was kept tight.
-    """
-
-    applications: dict[str, Application]
-    metrics: dict[str, Any]
-    wall_s: float
-    memory: measure.Memory
-    cpu_s: dict[str, float]
-    live_heap_mb: dict[str, float | None]
+    applications: dict[str, Application]  # what Spark logged, by stage
+    metrics: dict[str, Any]  # what each job reported, by stage
+    wall_s: float  # the whole of it, four starts of Spark included
+    memory: measure.Memory  # peaks
+    cpu_s: dict[str, float]  # processor seconds of `driver` and `worker` (see `measure.Measured`)
+    live_heap_mb: float | None  # the largest heap that a driver held; None unless heaps were kept tight
 
     @property
     def executor_s(self) -> float:
@@ -84,9 +73,7 @@ class Night:
             "jobs": jobs,
             "driver_mb": round(self.memory.driver),
             "worker_mb": round(self.memory.worker),
-            "driver_live_heap_mb": max(filter(None, self.live_heap_mb.values()), default=None),
-            "live_heap_by_stage_mb": self.live_heap_mb,
-            "memory_by_stage_mb": self.memory.by_stage,
+            "driver_live_heap_mb": self.live_heap_mb,
             "driver_cpu_s": round(self.cpu_s.get("driver", 0.0), 2),
             "worker_cpu_s": round(self.cpu_s.get("worker", 0.0), 2),
             "bytes": {stage: self.metrics[stage].get("bytes", {}) for stage in STAGES},
@@ -158,7 +145,7 @@ def night(images: Path, out: Path, work: Path, name: str, workers: int, tight: b
         wall_s=measured.wall_s,
         memory=measured.memory,
         cpu_s=measured.cpu_s,
-        live_heap_mb=dict(zip(STAGES, gclog.largest_live_heaps(collections), strict=False)),
+        live_heap_mb=max(filter(None, gclog.largest_live_heaps(collections)), default=None),
     )
 
 

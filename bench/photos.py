@@ -6,8 +6,6 @@ turns, mirrors and crops them and writes them anew as JPEG, so that nothing can 
 A smaller set is the beginning of a larger one, as hard links.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """How much is run, one measured run, and the journal that keeps them."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import asdict, dataclass, field, replace
@@ -13,56 +11,34 @@ from bench import commits
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is run.
+    """How much is run."""
 
-    Attributes:
-        name: `full` or `quick`.
-        repeats: Runs of each kind; the median counts.
-        peers: Photos that peers and we are compared on.
-        small: A smaller set for peers, from which the cost of one more photo follows; 0: not run.
-        images: Sets that our chain alone runs on, rising; the nights follow on the last.
-        pca: Rows of features.
-        batching: Photos that our engine embeds in batches of several sizes.
-    """
-
-    name: str
-    repeats: int
-    peers: int
-    small: int
-    images: tuple[int, ...]
-    pca: tuple[int, ...]
-    batching: int
+    name: str  # `full` or `quick`
+    repeats: int  # runs of each kind; the median counts
+    peers: int  # photos that peers and we are compared on
+    small: int  # a smaller set for peers, from which the cost of one more photo follows; 0: not run
+    images: tuple[int, ...]  # sets that our chain alone runs on, rising; the nights follow on the last
+    pca: tuple[int, ...]  # rows of features
 
 
-FULL = Sizes("full", repeats=3, peers=2000, small=200, images=(1000, 5000, 20000), pca=(20000, 100000), batching=1000)
-QUICK = Sizes("quick", repeats=1, peers=250, small=0, images=(250, 1000), pca=(20000,), batching=250)
-TINY = Sizes("tiny", repeats=1, peers=16, small=8, images=(16, 32), pca=(2000,), batching=16)
+FULL = Sizes("full", repeats=3, peers=2000, small=200, images=(1000, 5000, 20000), pca=(20000, 100000))
+QUICK = Sizes("quick", repeats=1, peers=250, small=0, images=(250, 1000), pca=(20000,))
+TINY = Sizes("tiny", repeats=1, peers=16, small=8, images=(16, 32), pca=(2000,))
 SIZES = {sizes.name: sizes for sizes in (FULL, QUICK, TINY)}
 
 
 @dataclass(frozen=True)
 class Run:
-    """One measured run.
+    """One measured run."""
 
-    Attributes:
-        section: `peers`, `chain`, `night`, `memory`, `batching` or `pca`.
-        contestant: Who ran.
-        size: Photos, or rows of features.
-        workers: Processes or Spark slots.
-        repeat: Which turn, from 0.
-        figures: What was measured; seconds unless the name says otherwise.
-        load_average: Of the machine, just before.
-        commit: What was measured; empty in a run that nobody has kept yet.
-    """
-
-    section: str
-    contestant: str
-    size: int
-    workers: int
-    repeat: int
-    figures: dict[str, Any] = field(default_factory=dict)
-    load_average: float = 0.0
-    commit: str = ""
+    section: str  # `peers`, `chain`, `night`, `memory` or `pca`
+    contestant: str  # who ran
+    size: int  # photos, or rows of features
+    workers: int  # processes or Spark slots
+    repeat: int  # which turn, from 0
+    figures: dict[str, Any] = field(default_factory=dict)  # what was measured; seconds unless the name says otherwise
+    load_average: float = 0.0  # of the machine, just before
+    commit: str = ""  # what was measured; empty in a run that nobody has kept yet
 
     @property
     def key(self) -> tuple[str, str, int, int, int]:

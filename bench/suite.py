@@ -1,7 +1,5 @@
 """What is run, in which order: contestants take turns, so that whatever the machine does meets all of them."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys
@@ -38,7 +36,7 @@ LOADER = ("bench.peers.binaryfile_load", "litert")
 FASTEST_PEER = "daft_litert"
 """Runs on the large set too: for a framework that starts quickly, whole jobs say more there."""
 
-SECTIONS = ("peers", "scaling", "nights", "memory", "batching", "pca")
+SECTIONS = ("peers", "scaling", "nights", "memory", "pca")
 PCA_PEERS = {"mllib": "bench.pca.mllib", "sklearn": "bench.pca.sklearn_pca"}
 
 
@@ -61,7 +59,7 @@ class Suite:
         """Run everything, or the named sections."""
         most = max(self.sizes.peers, *self.sizes.images)
         self.photos.grow(most + most // 100)
-        if not self.reference.is_dir() and not set(only) <= {"memory", "batching", "pca"}:
+        if not self.reference.is_dir() and not set(only) <= {"memory", "pca"}:
             self.chain(self.sizes.peers, self.workers, 0)
         for repeat in range(self.sizes.repeats):
             for section, step in self.steps():
@@ -84,7 +82,6 @@ class Suite:
             yield "nights", partial(self.peer, name, sizes.images[-1], workers)
         for size in sizes.images:
             yield "memory", partial(self.memory, size)
-        yield "batching", partial(self.batching, sizes.batching)
         for rows in sizes.pca:
             yield "pca", partial(self.our_pca, rows)
             for name in PCA_PEERS:
@@ -162,7 +159,9 @@ class Suite:
         def run() -> dict[str, Any]:
             out = self.work / "out" / name
             shutil.rmtree(out, ignore_errors=True)
-            measured, events = self._python(self._peer_command(module, engine, size, out, workers), module)
+            command = [sys.executable, "-m", module, "--images", self.photos.first(size), "--engine", engine]
+            command += ["--weights", self.model.weights, "--flatbuffer", self.model.flatbuffer]
+            measured, events = self._python([*command, "--out", out, "--workers", workers], module)
             figures = measured.figures()
             if events:
                 figures["stage_s"] = events[-1].longest_stage_s
@@ -176,11 +175,6 @@ class Suite:
 
         self.keep("peers", name, size, workers, repeat, run)
 
-    def _peer_command(self, module: str, engine: str, size: int, out: Path, workers: int) -> list[Any]:
-        command = [sys.executable, "-m", module, "--images", self.photos.first(size), "--engine", engine, "--out", out]
-        command += ["--weights", self.model.weights, "--flatbuffer", self.model.flatbuffer]
-        return [*command, "--workers", workers]
-
     def _python(self, command: list[Any], name: str) -> tuple[measure.Measured, list[eventlog.Application]]:
         events = ours.fresh(self.work / "events" / name)
         settings = "\n".join(f"{key}={value}" for key, value in ours.log_settings(events).items())
@@ -188,18 +182,6 @@ class Suite:
         env |= {"BENCH_SPARK_CONF": settings, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'spark_jobs'}"}
         env |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
         return measure.run(command, self.work / "logs" / f"{name}.log", env, REPOSITORY), eventlog.read(events)
-
-    # —— batches of the model ——
-
-    def batching(self, size: int, repeat: int) -> None:
-        """Run our engine with larger batches, and with a thread that decodes ahead."""
-
-        def run() -> dict[str, Any]:
-            module = "bench.peers.batching"
-            command = self._peer_command(module, "litert", size, self.work / "out", self.workers)
-            return self._python(command, module)[0].answer
-
-        self.keep("batching", "fruits", size, self.workers, repeat, run)
 
     # —— PCA ——
 

@@ -1,7 +1,5 @@
 """Check the settings that the services of Airflow will have, before any of them starts; as the task `plan` does."""
 
-from __future__ import annotations
-
 import sys
 
 from fruits_airflow.config.errors import FruitsError

@@ -7,8 +7,6 @@ ends, then `aws sso login` is enough.
 Usage: python -m compose.credentials [--check]; --check prints whom the credentials act as, and ends.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from datetime import UTC, datetime, timedelta

@@ -5,8 +5,6 @@ added meanwhile. With --keep it stays, and fills the account again whenever the 
 which empties it; that container is healthy from then on only (compose/healthy.py).
 """
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os

@@ -3,8 +3,6 @@
 `airflow rotate-fernet-key` does the same, and fails on waits: Airflow 3 stores their arguments as plain JSON.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from airflow.models import Connection, Trigger, Variable

@@ -3,8 +3,6 @@
 Usage: python -m compose.trigger [--check | --wait] [--dag DAG_ID] [KEY=VALUE ...]; KEY=VALUE is a parameter of the run.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

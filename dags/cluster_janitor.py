@@ -26,8 +26,6 @@ mistake in the settings stops the pipeline and not this DAG, which reads only th
 cannot be checked. Each sends a notice as the setting `notify` says, again in each run until it is over.
 """
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

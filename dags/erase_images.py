@@ -31,8 +31,6 @@ planned before the erasure and is cleared after it is refused, since its listing
 **Cost** is bounded as for a nightly run: the demo profile, `max_cost_eur`, and four things that end a cluster.
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

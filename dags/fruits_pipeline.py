@@ -26,8 +26,6 @@ counts, seconds and euros; `report.html` beside it shows them. A publication is 
 `<database>.current_pca`, which other DAGs can follow; a red or refused run sends a notice as the setting `notify` says.
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

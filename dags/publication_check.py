@@ -12,8 +12,6 @@ the pipeline and not this DAG, which reads only the few settings that it needs.
 **A rerun** checks again, and sends a notice again if need be. **Cost**: one object read.
 """
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 from airflow.sdk import DAG, CronTriggerTimetable, task

@@ -6,8 +6,6 @@ compares the archive with its own build and with the class path of each start, a
 Run by `make setup` in .venv-node, whose Spark runs the jobs.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The environment of the processes that this folder starts: the variables of an allow-list, and no other."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

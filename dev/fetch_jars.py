@@ -4,8 +4,6 @@ Run in .venv-spark: by `make setup` for the two Iceberg jars, and with `--yarn` 
 of Hadoop. A second call finds the jars and returns at once.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import shutil

@@ -5,8 +5,6 @@ prints the model.json of the flatbuffer as a line. The same weights give the sam
 not converted again while the result exists. Runs in .venv-spark, and imports TensorFlow only to convert.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import hashlib

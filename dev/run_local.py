@@ -5,8 +5,6 @@ spark-submit, in .venv-node, which holds the packages of a cluster's node, with 
 second run over the same folder computes nothing again.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

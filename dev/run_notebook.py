@@ -4,8 +4,6 @@ notebooks/fruits_pipeline.md is the source (jupytext). The notebooks beside it, 
 with the outputs of a real run. Without --publish they go to build/notebook/.
 """
 
-from __future__ import annotations
-
 import argparse
 import base64
 import copy

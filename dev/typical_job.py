@@ -3,8 +3,6 @@
 Submitted by class_archive.py, which keeps the classes that it makes the driver load.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import pyarrow as pa

@@ -3,8 +3,6 @@
 Run by `make docs`, in .venv-airflow. With --check it only reports the pages that differ from what the code gives.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import os

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
@@ -24,8 +25,8 @@ from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, Reference
 from pyiceberg.expressions.literals import literal
 
+from fruits_lake.storage import MAX_JSON_BYTES, Storage, open_bucket, open_folder
 from fruits_lake.storage import LakeError as LakeError
-from fruits_lake.storage import Storage, open_bucket, open_folder
 
 Matrix = npt.NDArray[np.float32]
 _NAMES = ("run_id", "state", "seen", "loaded", "rejected", "weights", "pca_id", "k", "explained_variance")
@@ -200,17 +201,22 @@ class Lake:
         names = [file.path for file in files if file.path == f"runs/{run}/run.json"]
         names = names or [file.path for file in files if "/stages/" in file.path and file.extension == "json"]
         try:
-            record = {key: value for name in names for key, value in json.loads(self._read(name)).items()}
+            texts = (self._read(name, MAX_JSON_BYTES) for name in names)
+            record = {key: value for text in texts for key, value in json.loads(text).items()}
             state = record.get("state", "succeeded" if record.get("published") else "not published")
             row = record.get("images", {}) | record.get("features", {}) | record.get("pca", {})
             rows = pa.Table.from_pylist([row | {"run_id": run, "state": state}], _RUN)
-        except (AttributeError, RecursionError, TypeError, ValueError):
+        except (AttributeError, LakeError, RecursionError, TypeError, ValueError):
             rows = pa.Table.from_pylist([{"run_id": run, "state": "unreadable"}], _RUN)
         return dict(rows.to_pylist()[0])
 
-    def _read(self, path: str) -> bytes:
+    def _read(self, path: str, limit: float = math.inf) -> bytes:
+        if not Path(self.uri, path).resolve().is_relative_to(Path(self.uri, "runs").resolve()):  # also of a bucket
+            raise LakeError(f"{self.uri}/{path} leads out of the lake's runs")
         try:
             with self._files.open_input_file(path) as file:
+                if file.size() > limit:
+                    raise LakeError(f"{self.uri}/{path} has {file.size():,} bytes; at most {limit:,} are read")
                 return bytes(file.read())
         except FileNotFoundError as error:
             raise LakeError(f"{self.uri}/{path} is missing: did the run publish? runs() says so") from error

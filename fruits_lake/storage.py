@@ -13,6 +13,8 @@ from pyiceberg.table.metadata import TableMetadataUtil
 Storage = tuple[str, fs.FileSystem, Callable[[str], Table]]
 """The URI of a lake, what lies below it (``runs/``, ``models/``), and what loads the current state of a table."""
 
+MAX_JSON_BYTES, MAX_HINT_BYTES = 100_000_000, 20
+
 
 class LakeError(Exception):
     """The lake cannot answer: what is wrong, with which value, and the remedy."""
@@ -28,7 +30,7 @@ class RelocatedFileIO(PyArrowFileIO):
     def new_input(self, location: str) -> PyArrowFile:
         """Return a file of the table, which must be inside the table's location."""
         name = location.removeprefix(self._location)
-        if name == location or name.startswith("/") or ".." in name.split("/"):
+        if name == location or not (self._folder / name).resolve().is_relative_to(self._folder.resolve()):
             raise LakeError(f"{location} is outside {self._location}, where {self._folder} says that the table is")
         return PyArrowFile(location, str(self._folder / name), fs.LocalFileSystem())
 
@@ -42,8 +44,11 @@ def open_folder(folder: Path, database: str | None) -> Storage:
     tables = root / "tables" / (database or databases[0])
 
     def load(name: str) -> Table:
-        version = (tables / name / "metadata" / "version-hint.text").read_text().strip()
-        path = tables / name / "metadata" / f"v{version}.metadata.json"
+        hint = tables / name / "metadata" / "version-hint.text"
+        version = hint.read_text().strip() if hint.stat().st_size < MAX_HINT_BYTES else ""
+        path = hint.with_name(f"v{version}.metadata.json")
+        if not version.isdecimal() or path.stat().st_size > MAX_JSON_BYTES:
+            raise LakeError(f"{hint} does not name metadata of at most {MAX_JSON_BYTES:,} bytes")
         metadata = TableMetadataUtil.parse_raw(path.read_text())
         io = RelocatedFileIO(metadata.location, tables / name)
         return StaticTable((tables.name, name), metadata, str(path), io, NoopCatalog("folder"))

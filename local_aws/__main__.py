@@ -1,7 +1,5 @@
 """`python -m local_aws` exits with 0 after SIGTERM or SIGINT, with 2 when it cannot start."""
 
-from __future__ import annotations
-
 import logging
 import sys
 

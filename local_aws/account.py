@@ -1,7 +1,5 @@
 """What moto lacks for questions about an account: EC2's quotas of vCPUs, and a simulation of a role's policies."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from moto.core.responses import ActionResult

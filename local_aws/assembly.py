@@ -1,7 +1,5 @@
 """Assembles the application from moto, the replaced services and the interceptors."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Clients of this server itself, for the parts of it that call its API."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 

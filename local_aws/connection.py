@@ -5,8 +5,6 @@ objects. It drops headers with an underscore in their name, which metadata of S3
 of headers in capitals, which boto3 takes as part of the metadata's name.
 """
 
-from __future__ import annotations
-
 import re
 import socket
 import struct
@@ -20,6 +18,7 @@ from waitress.utilities import Error
 # Where moto looks for the original spelling of header names (moto.core.request; not imported: it takes a second).
 SPELLED_HEADERS = "moto.preserved_header_names"
 CHANNEL = "local_aws.channel"
+MAX_UNSIGNED_BYTES = 100_000
 _METADATA = b"x-amz-meta-"
 _HARMLESS = b"Content-Security-Policy: sandbox\r\nX-Content-Type-Options: nosniff\r\n\r\n"
 _METADATA_LINE = re.compile(rb"\r\nX-Amz-Meta-[^:\r]*", re.IGNORECASE)
@@ -35,9 +34,11 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
         super().parse_header(header_plus)
         if not self.chunked and self.content_length == 0:
             self.expect_continue = False
-        if "ORIGIN" in self.headers and self.body_rcv is not None:
-            # Of a web page, which may send gigabytes. `LoopbackGuard` refuses the other requests of pages.
-            self.error, self.completed = Error("requests of web pages are refused"), True
+        is_signed = "AUTHORIZATION" in self.headers or "X-Amz-Signature=" in self.query
+        is_large = self.chunked or self.content_length > MAX_UNSIGNED_BYTES
+        if self.body_rcv is not None and ("ORIGIN" in self.headers or (is_large and not is_signed)):
+            # It would be stored before it is refused. `LoopbackGuard` and `SignatureCheck` refuse the other requests.
+            self.error, self.completed = Error("the body of an unsigned request or of a web page is not read"), True
             self.error.code, self.error.reason = 403, "Forbidden"
         self.metadata = {}
         if _METADATA in header_plus.lower():

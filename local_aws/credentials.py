@@ -19,15 +19,10 @@ _LEAST_SECRET_CHARACTERS = 32
 
 @dataclass(frozen=True)
 class Credentials:
-    """A key pair.
+    """A key pair."""
 
-    Attributes:
-        access_key_id: Names the key in each signed request; 16 to 128 letters, digits and underscores.
-        secret_access_key: Signs the requests and is never sent.
-    """
-
-    access_key_id: str
-    secret_access_key: str = field(repr=False)
+    access_key_id: str  # names the key in each signed request; 16 to 128 letters, digits and underscores
+    secret_access_key: str = field(repr=False)  # signs the requests and is never sent
 
     @classmethod
     def random(cls) -> Credentials:

@@ -6,8 +6,6 @@ look-ups are remembered, and S3's handlers are called without Flask, whose route
 slashes in keys.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any

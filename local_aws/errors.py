@@ -1,7 +1,5 @@
 """Errors that several services share, with the code, status and message of each protocol (errors.yaml)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

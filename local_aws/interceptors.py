@@ -1,7 +1,5 @@
 """The guard against web pages, the health page and the access log."""
 
-from __future__ import annotations
-
 import json
 import re
 import threading

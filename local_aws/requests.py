@@ -1,7 +1,5 @@
 """The service, operation, bucket and key of a request."""
 
-from __future__ import annotations
-
 import io
 from functools import cache, cached_property, lru_cache
 from typing import Any

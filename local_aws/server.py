@@ -1,7 +1,5 @@
 """The server: one process and one port, which leave nothing behind."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The settings of the server, and its command line."""
 
-from __future__ import annotations
-
 import argparse
 import ipaddress
 from collections.abc import Sequence
@@ -82,15 +80,8 @@ def parse_command_line(argv: Sequence[str] | None = None) -> Settings:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     for option in fields(Settings):
-        name, meaning, kind = (
-            f"--{option.name.replace('_', '-')}",
-            option.metadata["meaning"],
-            option.metadata["kind"],
-        )
-        if kind is bool:
-            parser.add_argument(name, action="store_true", help=meaning)
-        else:
-            parser.add_argument(name, type=kind, default=option.default, help=meaning)
+        name, meaning, kind = option.name.replace("_", "-"), option.metadata["meaning"], option.metadata["kind"]
+        parser.add_argument(f"--{name}", type=kind, default=option.default, help=meaning)
     values = vars(parser.parse_args(argv))
     for name, value in values.items():
         if isinstance(value, Path):

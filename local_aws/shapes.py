@@ -4,8 +4,6 @@ AWS does not document its answer to a member that the model lacks. `ShapeCheck` 
 do what the member asks for.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any

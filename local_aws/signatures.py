@@ -6,8 +6,6 @@ that it builds itself, whereas a server starts from the received request, in whi
 and verifies chunks. The tests compare this module with botocore and with the SDKs of Java and Rust.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import re

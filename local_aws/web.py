@@ -4,8 +4,6 @@ An interceptor sees each request before it has an effect and each reply before i
 signatures, the guard against foreign callers, the health page and the faults of tests are interceptors.
 """
 
-from __future__ import annotations
-
 import http.client
 import logging
 import traceback

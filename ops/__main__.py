@@ -1,7 +1,5 @@
 """`python -m ops COMMAND`: what a team runs against an account, behind the make targets of the same names."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os

@@ -4,8 +4,6 @@ Each deployment has its own self-signed certificate, for names inside its region
 nobody else trusts it.
 """
 
-from __future__ import annotations
-
 import io
 import zipfile
 from datetime import UTC, datetime, timedelta

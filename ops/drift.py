@@ -5,8 +5,6 @@ resource's own service and returns its properties under the template's names. A 
 a difference, so that nothing is skipped silently.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol

@@ -5,8 +5,6 @@ unpacks it beside its image's Python. The wheels come from the package index of 
 hashes of the lock and for the nodes' architecture; none of their code runs here.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json

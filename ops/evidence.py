@@ -1,7 +1,5 @@
 """What a night on AWS has shown: measured values, and answers to what AWS's documentation leaves open."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable, Mapping

@@ -3,8 +3,6 @@
 The caller's own credentials read both buckets, since the raw photo is part of the export.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import boto3

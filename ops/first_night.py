@@ -4,8 +4,6 @@ Each step finds what an earlier call has done, and a run that was interrupted go
 stopped at any moment and called again. `make destroy` removes everything from any state.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import replace

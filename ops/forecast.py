@@ -1,7 +1,5 @@
 """Print what a number of new images would cost, by profile and region."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

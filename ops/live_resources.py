@@ -3,8 +3,6 @@
 A reader takes a function that returns boto3 clients, and the physical id. It returns None for a missing resource.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable
@@ -220,11 +218,15 @@ def _security_group(client: Client, physical: str) -> Live | None:
 
 
 def _rules(permissions: list[Live]) -> list[Live]:
-    return [
-        _pick(permission, "IpProtocol", "FromPort", "ToPort") | address
-        for permission in permissions
-        for address in permission["IpRanges"]
-    ]
+    """Return the rules without those between groups that EMR adds: ICMP, all TCP, all UDP, its manager's port."""
+    rules = []
+    for permission in permissions:
+        sources = permission["IpRanges"] + permission.get("Ipv6Ranges", []) + permission.get("PrefixListIds", [])
+        if permission.get("FromPort") not in (-1, 0, 8443):
+            pairs = permission.get("UserIdGroupPairs", [])
+            sources += [{"SourceSecurityGroupId": pair["GroupId"]} | _pick(pair, "Description") for pair in pairs]
+        rules += [_pick(permission, "IpProtocol", "FromPort", "ToPort") | source for source in sources]
+    return rules
 
 
 def _endpoint(client: Client, physical: str) -> Live | None:

@@ -1,7 +1,5 @@
 """A network of the team's own, made fit for EMR's service role."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,12 +1,11 @@
 """A cluster for a data scientist: Spark behind Livy and JupyterEnterpriseGateway, with a short deadline."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from fruits_airflow.config.errors import ClusterRefused
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.cost.estimate import deadline, fleets_eur_per_hour
 from fruits_airflow.cost.prices import load_prices
@@ -23,18 +22,13 @@ NOT_A_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
-    """Return the owner's live notebook cluster, or create it.
+    """Return the live notebook cluster that has `owner` in its name, or create it.
 
-    Its nodes have the stack's role for notebooks instead of the settings' instance profile.
-
-    Args:
-        settings: Settings of the deployment.
-        owner: Part of the cluster's name, by which a second call finds it.
-        account: Clients by service, and the region.
+    Its nodes have the stack's role and security groups for notebooks.
 
     Raises:
         CostCeilingExceeded: `max_cost_eur` does not pay for ten minutes.
-        ClusterRefused: The cluster breaks a rule.
+        ClusterRefused: The cluster breaks a rule, or would share security groups with the nights.
         ResidencyError: The region is not in the European Union.
         DeploymentFailed: There is no such deployment.
     """
@@ -58,6 +52,7 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
         request = cluster_body(
             settings, identity, profile, code_digest=bundle.digest, lake_region=account.region, ends_at=ends_at
         )
+        request["Instances"] |= _security_groups(account.client("ec2"), outputs, settings.subnet_id)
         require_sound_cluster(request, settings, account.region, now, account.client("emr"))
         return request
 
@@ -71,3 +66,23 @@ def notebook_cluster(settings: Settings, owner: str, account: Any) -> Cluster:
         poll_s=settings.poll_s,
     )
     return lifecycle.find_or_create(body)
+
+
+def _security_groups(ec2: Any, outputs: dict[str, str], subnet_id: str | None) -> dict[str, str]:
+    """Return the stack's security groups for notebooks; none in another VPC than the nights'.
+
+    EMR's default groups let all clusters of a VPC reach each other, and YARN runs whatever a node submits.
+
+    Raises:
+        ClusterRefused: The subnet is in the nights' VPC, and the stack has no groups there.
+    """
+    subnets = ec2.describe_subnets(SubnetIds=list({subnet_id or outputs["SubnetId"], outputs["SubnetId"]}))["Subnets"]
+    if len({subnet["VpcId"] for subnet in subnets}) > 1:
+        return {}
+    groups = {name.removeprefix("Notebook"): value for name, value in outputs.items() if name.endswith("SecurityGroup")}
+    if not groups:
+        raise ClusterRefused(
+            f"in {subnets[0]['VpcId']} a notebook's nodes would have the security groups of the nights and could "
+            "submit jobs to them; set FRUITS_SUBNET_ID to a subnet of another VPC, or deploy with CreateVpc=true"
+        )
+    return groups

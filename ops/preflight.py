@@ -1,7 +1,5 @@
 """Check whether a first night could begin in an account; each check only reads, so that it costs nothing."""
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Iterator, Mapping

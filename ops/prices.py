@@ -4,8 +4,6 @@ Needs credentials that may call pricing:GetProducts and ec2:DescribeSpotPriceHis
 endpoint in Frankfurt.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

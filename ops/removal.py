@@ -1,7 +1,5 @@
 """Remove a deployment (clusters, stack, every version of every object, keys) and verify that nothing costs."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Iterator
 from typing import Any
@@ -157,10 +155,10 @@ def _in(networks: list[str]) -> list[dict[str, Any]]:
     return [{"Name": "vpc-id", "Values": networks}]
 
 
-def _is_from_emr(resource: dict[str, Any]) -> bool:
+def _is_from_emr(resource: dict[str, Any], *, or_stack: bool = False) -> bool:
     """Tell whether EMR created a resource: its v2 role tags each; the stack's have CloudFormation's tags too."""
     tags = {tag["Key"]: tag["Value"] for tag in resource.get("Tags", [])}
-    return tags.get(POLICY_TAG) == "true" and "aws:cloudformation:stack-id" not in tags
+    return tags.get(POLICY_TAG) == "true" and (or_stack or "aws:cloudformation:stack-id" not in tags)
 
 
 def emr_endpoints(ec2: Any, networks: list[str]) -> list[str]:
@@ -168,10 +166,10 @@ def emr_endpoints(ec2: Any, networks: list[str]) -> list[str]:
     return [endpoint["VpcEndpointId"] for endpoint in _endpoints(ec2, networks) if _is_from_emr(endpoint)]
 
 
-def emr_security_groups(ec2: Any, networks: list[str]) -> list[dict[str, Any]]:
-    """Return the security groups that EMR created in the networks."""
+def emr_security_groups(ec2: Any, networks: list[str], *, or_stack: bool = False) -> list[dict[str, Any]]:
+    """Return the security groups that EMR created in the networks, or also those of the stack that it adds rules to."""
     pages = ec2.get_paginator("describe_security_groups").paginate(Filters=_in(networks)) if networks else []
-    return [group for page in pages for group in page["SecurityGroups"] if _is_from_emr(group)]
+    return [group for page in pages for group in page["SecurityGroups"] if _is_from_emr(group, or_stack=or_stack)]
 
 
 def _remove_emr_leftovers(deployment: Deployment) -> None:
@@ -191,13 +189,12 @@ def _remove_emr_leftovers(deployment: Deployment) -> None:
             reason = refused[0]["Error"]["Message"]
             raise DeploymentFailed(f"{left[0]} cannot be deleted: {reason}; delete it, repeat make destroy")
         deployment.wait_until(endpoints, operator.not_)
-    groups = emr_security_groups(ec2, networks)
-    for group in groups:  # EMR's groups refer to each other: their rules go first
+    for group in emr_security_groups(ec2, networks, or_stack=True):  # they refer to each other: the rules go first
         if rules := group["IpPermissions"]:
             ec2.revoke_security_group_ingress(GroupId=group["GroupId"], IpPermissions=rules)
         if rules := group["IpPermissionsEgress"]:
             ec2.revoke_security_group_egress(GroupId=group["GroupId"], IpPermissions=rules)
-    if groups:
+    if groups := emr_security_groups(ec2, networks):
         deployment.log(f"Removing what EMR left: {', '.join(group['GroupName'] for group in groups)}")
         ids = [group["GroupId"] for group in groups]
         deployment.wait_until(lambda: _delete_groups(ec2, ids), operator.not_)

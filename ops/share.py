@@ -1,7 +1,5 @@
 """Print expiring links to a run's results."""
 
-from __future__ import annotations
-
 import boto3
 from botocore.config import Config
 from fruits_airflow.aws.endpoints import CALLED

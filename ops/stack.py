@@ -1,7 +1,5 @@
 """Deploy include/stack.yaml: show a change set, ask, execute it, and verify the result."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -77,21 +75,13 @@ class AwsAccount:
 
 @dataclass(frozen=True)
 class Deployment:
-    """A deployment's stack.
+    """A deployment's stack."""
 
-    Attributes:
-        account: Clients by service.
-        deployment_id: As in settings.yaml.
-        log: Print a line.
-        confirm: Ask a question; true for yes.
-        poll_s: Pause between two requests for a state.
-    """
-
-    account: Any
-    deployment_id: str
-    log: Log
-    confirm: Confirm
-    poll_s: float = POLL_S
+    account: Any  # clients by service
+    deployment_id: str  # as in settings.yaml
+    log: Log  # print a line
+    confirm: Confirm  # ask a question; true for yes
+    poll_s: float = POLL_S  # pause between two requests for a state
 
     @property
     def stack_name(self) -> str:

@@ -1,7 +1,5 @@
 """Read include/stack.yaml with CloudFormation's short tags, and resolve its functions."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -53,23 +51,14 @@ def template_body(path: Path = TEMPLATE) -> str:
 
 @dataclass(frozen=True)
 class Resolver:
-    """Values for everything that a template refers to.
+    """Values for everything that a template refers to."""
 
-    Attributes:
-        template: As `read_template` returns it.
-        parameters: Values of parameters; the others have the template's defaults.
-        pseudo: AWS::Partition, AWS::Region, AWS::AccountId and so on.
-        reference: Returns the value of `Ref` of a resource.
-        attribute: Returns the value of `Fn::GetAtt` of a resource.
-        zones: Returns the availability zones of the region.
-    """
-
-    template: Mapping[str, Any]
-    parameters: Mapping[str, Any]
-    pseudo: Mapping[str, str]
-    reference: Callable[[str], Any]
-    attribute: Callable[[str, str], Any]
-    zones: Callable[[], list[str]]
+    template: Mapping[str, Any]  # as `read_template` returns it
+    parameters: Mapping[str, Any]  # values of parameters; the others have the template's defaults
+    pseudo: Mapping[str, str]  # AWS::Partition, AWS::Region, AWS::AccountId and so on
+    reference: Callable[[str], Any]  # returns the value of `Ref` of a resource
+    attribute: Callable[[str, str], Any]  # returns the value of `Fn::GetAtt` of a resource
+    zones: Callable[[], list[str]]  # returns the availability zones of the region
 
     def resources(self) -> dict[str, dict[str, Any]]:
         """Return every resource whose condition holds, with its properties resolved."""

@@ -1,7 +1,5 @@
 """Airflow plugin: the pages of the runs and of step logs, and the host names that Airflow answers to."""
 
-from __future__ import annotations
-
 from typing import Any
 from urllib.parse import urlsplit
 

@@ -6,8 +6,6 @@ snapshot that they covered. The PCA model itself, an average over all images, do
 changes nothing. It runs alone, under the database's lock.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

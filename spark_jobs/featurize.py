@@ -4,8 +4,6 @@ The driver reads the model once, checks its SHA-256 and broadcasts it; executors
 each image. The job removes the features of images that are gone. Running it again changes nothing.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from dataclasses import dataclass
@@ -45,23 +43,14 @@ def parser() -> argparse.ArgumentParser:
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts of images and their features, aligned by key.
+    """Counts of images and their features, aligned by key."""
 
-    Attributes:
-        images: Images.
-        pending: Of them, those without features of this model for their present content.
-        outdated: Of these, those that have features of earlier content.
-        orphans: Images that are gone and still have features, of any model.
-        of_other_models: Rows of features that other models have of these images.
-        runs: The runs that wrote the pending images' rows.
-    """
-
-    images: int
-    pending: int
-    outdated: int
-    orphans: int
-    of_other_models: int
-    runs: list[str]
+    images: int  # images
+    pending: int  # of them, those without features of this model for their present content
+    outdated: int  # of these, those that have features of earlier content
+    orphans: int  # images that are gone and still have features, of any model
+    of_other_models: int  # rows of features that other models have of these images
+    runs: list[str]  # the runs that wrote the pending images' rows
 
 
 _WORK = pa.schema(

@@ -5,8 +5,6 @@ those that went. The driver solves for the components. While the published PCA m
 the images have drifted away from it, or another size is requested, a new one is. `publish` publishes it.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Write the features of our table as a peer writes its own (key, features), for the check that all agree."""
 
-from __future__ import annotations
-
 import argparse
 
 from pyspark.sql import SparkSession

@@ -1,7 +1,5 @@
 """Append a Parquet file of made-up features to our `features` table, for the measurement of the PCA alone."""
 
-from __future__ import annotations
-
 import argparse
 
 from fruits.lake import tables

@@ -1,8 +1,5 @@
 """What a PCA peer is told, and what it answers."""
 
-from __future__ import annotations
-
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,31 +8,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Task:
-    """One fit.
+    """One fit."""
 
-    Attributes:
-        features: Parquet file of (key, features).
-        k: Components.
-        out: `.npz` that gets `explained_variance_ratio` (k,) and `components` (k, 1280).
-        workers: Cores to use.
-    """
-
-    features: Path
-    k: int
-    out: Path
-    workers: int
+    features: Path  # Parquet file of (key, features)
+    k: int  # components
+    out: Path  # `.npz` that gets `explained_variance_ratio` (k,) and `components` (k, 1280)
+    workers: int  # cores to use
 
     def save(self, ratios: np.ndarray, components: np.ndarray) -> None:
         """Write the fitted model."""
         np.savez(self.out, explained_variance_ratio=ratios, components=components)
-
-
-def parse(doc: str | None) -> Task:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--features", type=Path, required=True)
-    parser.add_argument("--k", type=int, default=64)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
-    return Task(options.features.resolve(), options.k, options.out.resolve(), options.workers)

@@ -3,20 +3,18 @@
 The frame is cached first, since the fit passes over its rows twice, and the JVM has the memory to hold it.
 """
 
-from __future__ import annotations
-
 from pyspark import StorageLevel
 from pyspark.ml.feature import PCA
 from pyspark.ml.functions import array_to_vector
 
-from bench.pca.contract import parse
-from bench.peers.contract import FEATURES, Clock
+from bench.pca.contract import Task
+from bench.peers.contract import FEATURES, Clock, parse
 from bench.peers.spark import session
 
 
 def main() -> None:
     """Read, fit and save."""
-    task = parse(__doc__)
+    task = parse(Task, __doc__)
     spark = session("mllib pca", task.workers, memory="6g")
     clock = Clock()
     rows = spark.read.parquet(task.features.as_uri()).select(array_to_vector(FEATURES).alias("vector"))

@@ -3,19 +3,17 @@
 The features are read into one float64 matrix: in float32 its covariance would lose half of the digits.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow.parquet as pq
 from sklearn.decomposition import PCA
 
-from bench.pca.contract import parse
-from bench.peers.contract import DIMS, FEATURES, Clock
+from bench.pca.contract import Task
+from bench.peers.contract import DIMS, FEATURES, Clock, parse
 
 
 def main() -> None:
     """Read, fit and save."""
-    task = parse(__doc__)
+    task = parse(Task, __doc__)
     clock = Clock()
     column = pq.read_table(task.features, columns=[FEATURES])[FEATURES]
     matrix = np.concatenate([chunk.flatten().to_numpy().reshape(-1, DIMS) for chunk in column.chunks])

@@ -1,7 +1,5 @@
 """Features that look like MobileNetV2's: not negative, at most 6, a spectrum that falls over hundreds of directions."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -4,8 +4,6 @@ Decoded, metadata dropped, encoded anew as lossless WebP (the same encoder setti
 zstd. It checks nothing, rejects nothing and knows nothing of what is loaded already: that is ours alone.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Iterator
@@ -14,7 +12,7 @@ import pandas as pd
 from PIL import Image
 from pyspark.sql import functions
 
-from bench.peers.contract import KEY, Clock, parse
+from bench.peers.contract import KEY, Clock, Task, parse
 from bench.peers.spark import photos, session
 
 ROW = "pixels binary, width_px int, height_px int, content_sha256 string"
@@ -32,7 +30,7 @@ def load(data: bytes) -> tuple[bytes, int, int, str]:
 
 def main() -> None:
     """Read, load and write."""
-    task = parse(__doc__)
+    task = parse(Task, __doc__)
     spark = session("binaryFile load", task.workers)
     clock = Clock()
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "256")

@@ -1,13 +1,12 @@
 """What a peer is told, and what it answers: arguments in, one line of JSON out."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,26 +19,19 @@ FEATURES = "features"
 
 DIMS = 1280
 
+T = TypeVar("T", bound=Any)
+
 
 @dataclass(frozen=True)
 class Task:
-    """One run of one peer.
+    """One run of one peer."""
 
-    Attributes:
-        images: Folder of photos, `<label>/<file>.jpg`.
-        engine: `keras` or `litert`.
-        weights: Keras weights, for the engine `keras`.
-        flatbuffer: LiteRT model, for the engine `litert`.
-        out: Folder that gets the features as Parquet files.
-        workers: Processes that run the model, each with one thread unless the peer says otherwise.
-    """
-
-    images: Path
-    engine: str
-    weights: Path
-    flatbuffer: Path
-    out: Path
-    workers: int
+    images: Path  # folder of photos, `<label>/<file>.jpg`
+    engine: str  # `keras` or `litert`
+    weights: Path  # Keras weights, for the engine `keras`
+    flatbuffer: Path  # LiteRT model, for the engine `litert`
+    out: Path  # folder that gets the features as Parquet files
+    workers: int  # processes that run the model, each with one thread unless the peer says otherwise; slots of Spark
 
     @property
     def model_bytes(self) -> bytes:
@@ -47,24 +39,17 @@ class Task:
         return self.flatbuffer.read_bytes()
 
 
-def parse(doc: str | None) -> Task:
-    """Read a peer's command line."""
+def parse(kind: type[T], doc: str | None) -> T:
+    """Read a peer's command line, which has an option for each field of a dataclass."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, required=True, help="folder of photos")
-    parser.add_argument("--engine", choices=["keras", "litert"], default="keras")
-    parser.add_argument("--weights", type=Path, required=True, help="Keras weights (.h5)")
-    parser.add_argument("--flatbuffer", type=Path, required=True, help="LiteRT model (.tflite)")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the features, as Parquet")
-    parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
-    return Task(
-        images=options.images.resolve(),
-        engine=options.engine,
-        weights=options.weights.resolve(),
-        flatbuffer=options.flatbuffer.resolve(),
-        out=options.out.resolve(),
-        workers=options.workers,
-    )
+    for option in fields(kind):
+        is_path = option.type is Path
+        parser.add_argument(f"--{option.name}", type=_absolute if is_path else option.type, required=True)
+    return kind(**vars(parser.parse_args()))
+
+
+def _absolute(text: str) -> Path:
+    return Path(text).resolve()
 
 
 class Clock:

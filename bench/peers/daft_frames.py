@@ -4,8 +4,6 @@ Daft imports every optional package that it finds, TensorFlow too, when it makes
 TensorFlow from it, since a user of LiteRT would not have it; with Keras the clock starts after that import.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 
@@ -37,7 +35,7 @@ def main() -> None:
     """Read, map and write."""
     os.environ.setdefault("DAFT_ANALYTICS_ENABLED", "0")
     os.environ.setdefault("DAFT_PROGRESS_BAR", "0")
-    task = parse(__doc__)
+    task = parse(Task, __doc__)
     if task.engine == "litert":
         sys.modules["tensorflow"] = None  # type: ignore[assignment]
     daft.set_runner_native()

@@ -5,8 +5,6 @@ TensorFlow thread per worker so that two workers do not fight over two cores. Li
 thread per worker. The usual notebook (`notebook.py`) is the exception: it stays as it is published.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -5,8 +5,6 @@ Kept as it is found: `repartition(20)`, the model built anew in every task and f
 all features are equal), and Spark runs on all the workers given.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +13,7 @@ import pandas as pd
 from pyspark.sql import functions
 from pyspark.sql.types import ArrayType, FloatType
 
-from bench.peers.contract import FEATURES, KEY, Clock, parse
+from bench.peers.contract import FEATURES, KEY, Clock, Task, parse
 from bench.peers.engines import keras_model, quiet_tensorflow
 from bench.peers.pixels import model_input
 from bench.peers.spark import photos, session
@@ -25,7 +23,7 @@ PARTITIONS = 20
 
 def main() -> None:
     """Run the notebook's cells, first to last."""
-    task = parse(__doc__)
+    task = parse(Task, __doc__)
     spark = session("usual notebook", task.workers)
     clock = Clock()
     # The notebooks set this: an image batch of the default 10,000 rows would not fit.

@@ -1,7 +1,5 @@
 """The preprocessing that the model's contract asks for: the same lines for every peer."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

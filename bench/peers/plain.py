@@ -51,7 +51,7 @@ def work(number: int, task: Task, counter: Synchronized[int]) -> None:
 
 def main() -> None:
     """Start the processes and wait for them."""
-    task = parse(__doc__)
+    task = parse(Task, __doc__)
     clock = Clock()
     task.out.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")

@@ -4,15 +4,13 @@ Keras only, with the fair set-up of `engines.py`; the weights are broadcast. The
 array column would cross Arrow as 150,528 floats per photo.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
 from pyspark.ml.functions import predict_batch_udf
 from pyspark.sql.types import ArrayType, FloatType
 
-from bench.peers.contract import FEATURES, KEY, Clock, parse
+from bench.peers.contract import FEATURES, KEY, Clock, Task, parse
 from bench.peers.engines import BATCH, keras_engine, keras_model, quiet_tensorflow
 from bench.peers.pixels import model_inputs
 from bench.peers.spark import photos, session
@@ -20,7 +18,7 @@ from bench.peers.spark import photos, session
 
 def main() -> None:
     """Read, predict and write."""
-    task = parse(__doc__)
+    task = parse(Task, __doc__)
     spark = session("predict_batch_udf", task.workers)
     clock = Clock()
     spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "256")

@@ -3,8 +3,6 @@
 Ray gets one slot more than there are workers, so that reading is never starved by the actors; the cores are the same.
 """
 
-from __future__ import annotations
-
 import os
 
 import pyarrow as pa
@@ -31,7 +29,7 @@ class Featurize:
 def main() -> None:
     """Read, map and write."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    task = parse(__doc__)
+    task = parse(Task, __doc__)
     ray.init(
         num_cpus=task.workers + 1,
         include_dashboard=False,

@@ -1,7 +1,5 @@
 """A Spark session for the Spark peers: the settings of our own jobs where they matter."""
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,22 +1,17 @@
-"""The same runs seen otherwise: whole jobs, start-up taken out, processor time, memory, agreement, noise."""
-
-from __future__ import annotations
+"""The same runs seen otherwise: whole jobs, start-up taken out, processor time, memory, agreement."""
 
 from typing import Any
 
 from bench.measure import STAGES
 from bench.report.summary import MODEL_S, Summary, marginal, milliseconds, per_image, rate, ratio
-from bench.suite import FASTEST_PEER, PCA_PEERS, PEERS
+from bench.suite import FASTEST_PEER, PEERS
 
 BYTES = {"input": "load_images", "pixels": "load_images", "features": "featurize", "pca": "publish"}
 """Which job reports the bytes of what."""
 
-BATCHES = (1, 2, 4, 8)
-"""As `bench.peers.batching`, which needs the engine to be imported, has them; a test compares."""
-
 
 def details(summary: Summary) -> dict[str, Any]:
-    """Compute the further figures: whole jobs, without start-up, the large set, memory, agreement, noise."""
+    """Compute the further figures: whole jobs, without start-up, the large set, memory, agreement."""
     sizes, job, peer = summary.sizes, summary.job, summary.peer
     size, first, large = sizes.peers, sizes.images[0], sizes.images[-1]
 
@@ -51,8 +46,6 @@ def details(summary: Summary) -> dict[str, Any]:
             "no_spark_limit_img_s": rate(size, peer("no_spark_limit", size, *MODEL_S, workers=1)),
         },
         "night": night(summary),
-        "batching": batching(summary),
-        "memory_by_stage_mb": {str(count): memory_by_stage(summary, count) for count in sizes.images},
         "core_ms_per_further_image": {stage: milliseconds(further_by_job(stage, "executor_s")) for stage in STAGES}
         | {"reduce_pca": _sum_milliseconds(summary)},
         "bytes_per_image": {
@@ -61,20 +54,6 @@ def details(summary: Summary) -> dict[str, Any]:
         },
         "peer_memory_mb": {name: peer(name, size, "memory_mb") for name in PEERS},
         "max_difference_from_ours": {name: peer(name, size, "max_difference") for name in PEERS},
-        "pca": {
-            str(rows): {
-                name: {
-                    figure: summary.median("pca", name, rows, figure)
-                    for figure in ("stage_s", "memory_mb", "max_relative_error", "subspace_sine")
-                }
-                for name in ("fruits", *PCA_PEERS)
-            }
-            for rows in sizes.pca
-        },
-        "spread_of_repeats": {
-            "fruits_featurize": summary.spread("chain", "fruits", size, "jobs.featurize.stage_s"),
-            **{name: summary.spread("peers", name, size, *MODEL_S) for name in PEERS},
-        },
         "load_average": summary.load(),
         "commits": summary.commits(),
     }
@@ -104,30 +83,6 @@ def night(summary: Summary) -> dict[str, Any]:
         least = totals["nothing_new"]
         figures["one_percent_beyond_nothing_new_share"] = ratio(totals["one_percent"] - least, totals["full"] - least)
     return figures
-
-
-def memory_by_stage(summary: Summary, size: int) -> dict[str, dict[str, float | None]]:
-    """Return the memory of driver and worker, and the live heap, of each of our jobs."""
-    return {
-        stage: {
-            "driver": summary.median("chain", "fruits", size, f"memory_by_stage_mb.{stage}.driver"),
-            "worker": summary.median("chain", "fruits", size, f"memory_by_stage_mb.{stage}.worker"),
-            "driver_live_heap": summary.median("memory", "fruits", size, f"live_heap_by_stage_mb.{stage}"),
-        }
-        for stage in STAGES
-    }
-
-
-def batching(summary: Summary) -> dict[str, Any]:
-    """Return images per second and CPU milliseconds per image by batch, with and without a thread that decodes."""
-    settings = [setting for batch in BATCHES for setting in (f"{batch}", f"{batch}_ahead")]
-    return {
-        figure: {
-            setting: summary.median("batching", "fruits", summary.sizes.batching, f"{figure}.{setting}")
-            for setting in settings
-        }
-        for figure in ("img_s", "core_ms")
-    }
 
 
 def _sum_milliseconds(summary: Summary) -> float | None:

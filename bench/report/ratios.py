@@ -1,7 +1,5 @@
 """What the figures say against each other, and what was asked for."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -37,21 +35,13 @@ def number(value: float | None) -> str:
 
 @dataclass(frozen=True)
 class Expectation:
-    """A ratio, and the bound that was asked for.
+    """A ratio, and the bound that was asked for."""
 
-    Attributes:
-        label: What is compared with what.
-        value: As measured; None where it was not.
-        bound: What was asked for; None where nothing was.
-        show: The figure as people read it.
-        at_most: Whether the bound is the most that it may be, and not the least.
-    """
-
-    label: str
-    value: float | None
-    bound: float | None
-    show: Callable[[float | None], str] = times
-    at_most: bool = False
+    label: str  # what is compared with what
+    value: float | None  # as measured; None where it was not
+    bound: float | None  # what was asked for; None where nothing was
+    show: Callable[[float | None], str] = times  # the figure as people read it
+    at_most: bool = False  # whether the bound is the most that it may be, and not the least
 
     @property
     def bound_text(self) -> str:

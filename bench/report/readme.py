@@ -3,8 +3,6 @@
 Between the two marks nothing is typed by hand; a test compares.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

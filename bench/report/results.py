@@ -1,7 +1,5 @@
 """From single runs to results.json: medians, ratios, and nothing that was not measured."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Medians over single runs, and plain arithmetic with figures of which some may not have been measured."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -27,8 +25,14 @@ class Summary:
         self, section: str, contestant: str, size: int, *figures: str, workers: int | None = None
     ) -> float | None:
         """Return the median of a figure; None where it was not measured."""
-        values = self._values(section, contestant, size, figures, workers)
-        return statistics.median(values) if values else None
+        key = (section, contestant, size, workers or self.workers)
+        values = (
+            next((value for figure in figures if (value := figure_at(run.figures, figure)) is not None), None)
+            for run in self._runs
+            if run.key[:4] == key
+        )
+        known = [value for value in values if value is not None]
+        return statistics.median(known) if known else None
 
     def peer(self, name: str, size: int, *figures: str, workers: int | None = None) -> float | None:
         """Return the median of a peer's figure."""
@@ -37,22 +41,6 @@ class Summary:
     def job(self, stage: str, size: int, figure: str = "seconds", workers: int | None = None) -> float | None:
         """Return the median of a figure of one of our jobs."""
         return self.median("chain", "fruits", size, f"jobs.{stage}.{figure}", workers=workers)
-
-    def spread(self, section: str, contestant: str, size: int, *figures: str) -> float | None:
-        """Return the largest over the smallest of a figure, the noise of the machine; None below two runs."""
-        values = self._values(section, contestant, size, figures, None)
-        return round(max(values) / min(values), 2) if len(values) > 1 else None
-
-    def _values(
-        self, section: str, contestant: str, size: int, figures: Iterable[str], workers: int | None
-    ) -> list[float]:
-        key = (section, contestant, size, workers or self.workers)
-        values = (
-            next((value for figure in figures if (value := figure_at(run.figures, figure)) is not None), None)
-            for run in self._runs
-            if run.key[:4] == key
-        )
-        return [value for value in values if value is not None]
 
     def load(self) -> dict[str, float]:
         """Return how busy the machine was when runs began."""

@@ -1,11 +1,8 @@
 """The tables of a benchmark's results."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
-from bench.report.details import BATCHES
 from bench.report.ratios import expectations, number, percent
 from bench.suite import FASTEST_PEER
 
@@ -36,7 +33,7 @@ class Table:
 
 def all_tables(results: dict[str, Any]) -> list[Table]:
     """Return all tables, in the order of reading."""
-    builders = (against_expectation, featurize_table, load_table, batching_table, pca_table, night_table, scaling_table)
+    builders = (against_expectation, featurize_table, load_table, pca_table, night_table, scaling_table)
     return [build(results) for build in builders]
 
 
@@ -123,17 +120,6 @@ def pca_table(results: dict[str, Any]) -> Table:
         if row
     ]
     return Table(["PCA, seconds", "ours", "MLlib", "scikit-learn", "largest relative error"], rows)
-
-
-def batching_table(results: dict[str, Any]) -> Table:
-    """Tabulate the batches of the model, alone and with a thread that decodes."""
-    figures = results["details"]["batching"]
-    rows = [
-        [str(batch), *(number(figures[figure][f"{batch}{way}"]) for figure in figures for way in ("", "_ahead"))]
-        for batch in BATCHES
-    ]
-    head = ["batch", "images/s", "decoding ahead", "ms of a core", "decoding ahead, ms of a core"]
-    return Table(head, rows)
 
 
 def night_table(results: dict[str, Any]) -> Table:

@@ -5,8 +5,6 @@ prints what happens, leaves the results in build/demo and ends everything that i
 A second run over the same photos follows, to show that a run with nothing new costs nothing.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The account of a demo: the AWS emulator, its stack, and the photos and the model in its buckets."""
 
-from __future__ import annotations
-
 import json
 import secrets
 import shutil
@@ -34,17 +32,11 @@ class AccountFailed(Exception):
 
 @dataclass(frozen=True)
 class Account:
-    """An AWS account by its endpoint; never a real one, whatever the caller's environment says.
+    """An AWS account by its endpoint; never a real one, whatever the caller's environment says."""
 
-    Attributes:
-        endpoint: URL of local_aws.
-        region: Region of every client.
-        keys: Has AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
-    """
-
-    endpoint: str
-    region: str
-    keys: Mapping[str, str] = field(repr=False)
+    endpoint: str  # URL of local_aws
+    region: str  # region of every client
+    keys: Mapping[str, str] = field(repr=False)  # has AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
 
     @property
     def env(self) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """A real Airflow while a demo lasts: its four processes, and its REST API."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -1,7 +1,5 @@
 """Airflow's REST API, as the demo and `make trigger` call it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -8,8 +8,6 @@ them (the place is invented, near Valence in France). Of these, each `n` divisib
 orientation 6. All other pictures have no metadata.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import random
@@ -36,25 +34,15 @@ GROUNDS: tuple[tuple[Colour, Colour, tuple[int, int]], ...] = (
 
 @dataclass(frozen=True)
 class Fruit:
-    """How a fruit looks.
+    """How a fruit looks."""
 
-    Attributes:
-        colour: Of its skin, RGB.
-        length: Along its axis, as a share of the canvas.
-        width: Across its axis, as a share of the canvas.
-        bodies: How many bodies a picture shows, in a bunch.
-        gloss: Strength of the highlight, 0 to 1.
-        top: Colour of the stem or leaf at its end; None without one.
-        bent: Whether it is a crescent.
-    """
-
-    colour: Colour
-    length: float
-    width: float
-    bodies: int = 1
-    gloss: float = 0.5
-    top: Colour | None = (92, 70, 40)
-    bent: bool = False
+    colour: Colour  # of its skin, RGB
+    length: float  # along its axis, as a share of the canvas
+    width: float  # across its axis, as a share of the canvas
+    bodies: int = 1  # how many bodies a picture shows, in a bunch
+    gloss: float = 0.5  # strength of the highlight, 0 to 1
+    top: Colour | None = (92, 70, 40)  # colour of the stem or leaf at its end; None without one
+    bent: bool = False  # whether it is a crescent
 
 
 def _tuples(look: dict[str, Any]) -> dict[str, Any]:
@@ -162,13 +150,12 @@ def draw_jpeg(label: str, n: int, seed: int = 0) -> bytes:
         return buffer.getvalue()
 
 
-def draw_fruits(folder: Path, per_label: int = 20, seed: int = 0) -> int:
+def draw_fruits(folder: Path, per_label: int = 20) -> int:
     """Draw pictures of every label into `folder`, as `<label>/<n>.jpg` with `n` from 0; replace those of the same name.
 
     Args:
         folder: Made when it does not exist.
         per_label: Pictures of each label in `SUBJECTS`.
-        seed: Another number draws other pictures.
 
     Returns:
         How many pictures were drawn.
@@ -177,7 +164,7 @@ def draw_fruits(folder: Path, per_label: int = 20, seed: int = 0) -> int:
         target = folder / label
         target.mkdir(parents=True, exist_ok=True)
         for n in range(per_label):
-            (target / f"{n}.jpg").write_bytes(draw_jpeg(label, n, seed))
+            (target / f"{n}.jpg").write_bytes(draw_jpeg(label, n))
     return per_label * len(SUBJECTS)
 
 

@@ -1,7 +1,5 @@
 """Check what a demo needs before it starts anything; each problem is a line with the remedy."""
 
-from __future__ import annotations
-
 import fcntl
 import json
 import os
@@ -31,25 +29,15 @@ class CannotStart(Exception):
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Options of a demo, from the environment (`make demo IMAGES=… WEIGHTS=…`).
+    """Options of a demo, from the environment (`make demo IMAGES=… WEIGHTS=…`)."""
 
-    Attributes:
-        images: Folder of photos; None to draw some.
-        weights: Keras weights file; None for ImageNet's, or announced random ones without a network.
-        region: Region of the cluster and the buckets.
-        conf: Parameters of the DAG run.
-        keep: Leave everything running after the run.
-        airflow_port: Port, or 0 for any free port.
-        aws_port: Port, or 0 for any free port.
-    """
-
-    images: Path | None
-    weights: Path | None
-    region: str
-    conf: Mapping[str, Any]
-    keep: bool
-    airflow_port: int
-    aws_port: int
+    images: Path | None  # folder of photos; None to draw some
+    weights: Path | None  # Keras weights file; None for ImageNet's, or announced random ones without a network
+    region: str  # region of the cluster and the buckets
+    conf: Mapping[str, Any]  # parameters of the DAG run
+    keep: bool  # leave everything running after the run
+    airflow_port: int  # port, or 0 for any free port
+    aws_port: int  # port, or 0 for any free port
 
 
 def read_options(environ: Mapping[str, str]) -> DemoOptions:

@@ -1,7 +1,5 @@
 """Child processes that end with the demo, however the demo ends."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Report a run on the terminal: a line for each event, with the time since the start."""
 
-from __future__ import annotations
-
 import contextlib
 import sys
 import time

@@ -4,8 +4,6 @@ Run by `make presentation`, in .venv-docs. Figures come from data/ (a real run, 
 bench/results.json where it is published, and from the code's own constants (`facts`).
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import json

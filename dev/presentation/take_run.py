@@ -6,9 +6,6 @@ sampled photos' first two components. screens/ shows the run's pages, photos/ a 
 (docs/presentation/data/LICENSE). The run reads copies: each tenth JPEG gets the EXIF of a phone, for loading to remove.
 """
 
-from __future__ import annotations
-
-import io
 import json
 import os
 import random
@@ -21,10 +18,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import boto3
 import psutil
 import pyarrow.parquet as pq
-from botocore.configloader import raw_config_parse
 from PIL import Image
 
 from bench.machine import describe
@@ -38,7 +33,7 @@ EXIF_EVERY = 10
 MACHINE = ("cpu", "cores", "memory_gib", "date", "commit")
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
 LABELS_SHOWN = 10
-KEPT_UP = re.compile(r"Airflow is on (http://\S+) .* AWS on (http://\S+);")
+KEPT_UP = re.compile(r"Airflow is on (http://\S+) ")
 LIMIT_S = 3600
 
 
@@ -58,9 +53,8 @@ def main() -> int:
         start_new_session=True,
     )
     try:
-        airflow, endpoint = _endpoints(demo, log)
-        subprocess.run([sys.executable, FOLDER / "take_screens.py", airflow], check=True)
-        keep_run(lake(endpoint, raw_config_parse(str(DEMO / "aws" / "credentials"))["default"]), out)
+        subprocess.run([sys.executable, FOLDER / "take_screens.py", _airflow(demo, log)], check=True)
+        keep_run(out)
     finally:
         os.killpg(demo.pid, signal.SIGINT)
         demo.wait(120)
@@ -70,8 +64,8 @@ def main() -> int:
     return 0
 
 
-def _endpoints(demo: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
-    """Wait for the end of the demo's runs; return the URLs of Airflow and of local_aws."""
+def _airflow(demo: subprocess.Popen[bytes], log: Path) -> str:
+    """Wait for the end of the demo's runs; return the URL of its Airflow."""
     deadline = time.monotonic() + LIMIT_S
     while not (kept := KEPT_UP.search(log.read_text())):
         if demo.poll() is not None:
@@ -79,34 +73,16 @@ def _endpoints(demo: subprocess.Popen[bytes], log: Path) -> tuple[str, str]:
         if time.monotonic() > deadline:
             raise SystemExit(f"ERROR: make demo is still at work after {LIMIT_S} s:\n{log.read_text()}")
         time.sleep(1)
-    return kept[1], kept[2]
+    return kept[1]
 
 
-def lake(endpoint: str, keys: Any) -> Any:
-    """Return the lake bucket of the demo's account.
-
-    Args:
-        endpoint: URL of local_aws.
-        keys: Its aws_access_key_id and aws_secret_access_key.
-    """
-    s3 = boto3.resource("s3", endpoint_url=endpoint, region_name="eu-west-1", **keys)
-    (bucket,) = (candidate for candidate in s3.buckets.all() if "-lake-" in candidate.name)
-    return bucket
-
-
-def keep_run(bucket: Any, out: Path) -> None:
-    """Write run.json, stages/ and map.json of the demo's run."""
-    run = json.loads((DEMO / "run.json").read_text())
-
-    def content(name: str) -> bytes:
-        body: bytes = bucket.Object(f"runs/{run['run_id']}/{name}").get()["Body"].read()
-        return body
-
+def keep_run(out: Path) -> None:
+    """Write run.json, stages/ and map.json of the demo's run, from its copy of the lake."""
+    run = DEMO / "lake" / "runs" / json.loads((DEMO / "run.json").read_text())["run_id"]
     (out / "stages").mkdir(parents=True, exist_ok=True)
-    (out / "run.json").write_bytes(content("run.json"))
-    for stage in STAGES:
-        (out / "stages" / f"{stage}.json").write_bytes(content(f"stages/{stage}.json"))
-    sample = pq.read_table(io.BytesIO(content("sample.parquet")), columns=["label", "pc1", "pc2"])
+    for name in ("run.json", *(f"stages/{stage}.json" for stage in STAGES)):
+        shutil.copyfile(run / name, out / name)
+    sample = pq.read_table(run / "sample.parquet", columns=["label", "pc1", "pc2"])
     (out / "map.json").write_text(
         _json([[row["label"], round(row["pc1"], 3), round(row["pc2"], 3)] for row in sample.to_pylist()])
     )

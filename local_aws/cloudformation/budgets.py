@@ -1,7 +1,5 @@
 """`AWS::Budgets::Budget`, and the operation that lists a budget's subscribers. moto has neither."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from typing import Any
@@ -32,16 +30,14 @@ class Budget(CompleteResource, CloudFormationModel):
         )
         return cls(budget["BudgetName"])
 
-    @classmethod
-    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
-        cls.delete(resource_id, scope)  # moto has no UpdateBudget
-        cls.create(resource_id, properties, scope)
+    def update(self, properties: Properties, scope: Scope) -> None:
+        self.delete(scope)  # moto has no UpdateBudget
+        self.create(self.physical_resource_id, properties, scope)
 
-    @classmethod
-    def delete(cls, resource_id: str, scope: Scope) -> None:
+    def delete(self, scope: Scope) -> None:
         budgets = scope.client("budgets")
         with contextlib.suppress(budgets.exceptions.NotFoundException):
-            budgets.delete_budget(AccountId=scope.account_id, BudgetName=resource_id)
+            budgets.delete_budget(AccountId=scope.account_id, BudgetName=self.physical_resource_id)
 
 
 def _describe_subscribers(self: BudgetsResponse) -> str:

@@ -1,8 +1,6 @@
 """Lifecycle rules: from the words of CloudFormation to those of the S3 API."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from moto.cloudformation.exceptions import ValidationError
@@ -12,7 +10,6 @@ _MEMBERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "Id": ("ID", str),
     "ExpirationInDays": ("Expiration", lambda days: {"Days": int(days)}),
     "ExpiredObjectDeleteMarker": ("Expiration", lambda value: {"ExpiredObjectDeleteMarker": str(value) == "True"}),
-    "NoncurrentVersionExpirationInDays": ("NoncurrentVersionExpiration", lambda days: {"NoncurrentDays": int(days)}),
     "NoncurrentVersionExpiration": (
         "NoncurrentVersionExpiration",
         lambda value: {key: int(number) for key, number in value.items()},
@@ -21,23 +18,15 @@ _MEMBERS: dict[str, tuple[str, Callable[[Any], Any]]] = {
         "AbortIncompleteMultipartUpload",
         lambda value: {"DaysAfterInitiation": int(value["DaysAfterInitiation"])},
     ),
-    "Transitions": (
-        "Transitions",
-        lambda items: [{"Days": int(item["TransitionInDays"]), "StorageClass": item["StorageClass"]} for item in items],
-    ),
 }
 
 
-def api_rules(rules: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return `LifecycleConfiguration.Rules` of a template as PutBucketLifecycleConfiguration takes them.
+def api_rule(rule: dict[str, Any]) -> dict[str, Any]:
+    """Return an item of `LifecycleConfiguration.Rules` of a template as PutBucketLifecycleConfiguration takes it.
 
     Raises:
         ValidationError: A property is not implemented.
     """
-    return [_api_rule(rule) for rule in rules]
-
-
-def _api_rule(rule: dict[str, Any]) -> dict[str, Any]:
     if unknown := sorted(rule.keys() - _MEMBERS.keys() - {"Status", "Prefix"}):
         raise ValidationError(message=f"local_aws does not implement {', '.join(unknown)} of a lifecycle rule.")
     result: dict[str, Any] = {"Status": rule["Status"], "Filter": {"Prefix": rule.get("Prefix", "")}}

@@ -1,7 +1,5 @@
 """The stacks of one account and region."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from typing import Any
@@ -54,7 +52,7 @@ class RegionalResourceMap(parsing.ResourceMap):
                     "aws:cloudformation:logical-id": name,
                 }
                 scope = Scope(self._account_id, self._region_name, CompleteResource.clients)
-                resource_class.add_system_tags(resource.physical_resource_id, tags, scope)
+                resource_class(resource.physical_resource_id).add_system_tags(tags, scope)
 
     def delete(self, creating: bool = False) -> None:
         """Delete the last created resource first, as AWS does, so that dependants go before what they refer to.
@@ -134,7 +132,7 @@ class StrictCloudFormationBackend(CloudFormationBackend):
         resources.load()
         return dict(resources.lazy_condition_map.items())
 
-    def execute_change_set(self, change_set_name: str, stack_name: str | None = None) -> None:  # noqa: ARG002
+    def execute_change_set(self, change_set_name: str, stack_name: str | None = None) -> None:
         """Start to execute a change set; its ExecutionStatus and the stack's status follow, as on AWS.
 
         Raises:

@@ -4,8 +4,6 @@ moto ignores DNS host names, tags of route tables, descriptions and outward rule
 setting of public addresses.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any, ClassVar
 
@@ -52,20 +50,18 @@ class _Ec2(CompleteResource):
             response = response[member]
         return cls(response)
 
-    @classmethod
-    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
+    def update(self, properties: Properties, scope: Scope) -> None:
         # AWS replaces these resources
-        raise ValidationError(message=f"local_aws cannot update {cls.kind} {resource_id}: delete and create the stack.")
+        name = f"{self.kind} {self.physical_resource_id}"
+        raise ValidationError(message=f"local_aws cannot update {name}: delete and create the stack.")
 
-    @classmethod
-    def delete(cls, resource_id: str, scope: Scope) -> None:
-        operation, parameter = cls.deletion
-        getattr(scope.client("ec2"), operation)(**{parameter: resource_id})
+    def delete(self, scope: Scope) -> None:
+        operation, parameter = self.deletion
+        getattr(scope.client("ec2"), operation)(**{parameter: self.physical_resource_id})
 
-    @classmethod
-    def add_system_tags(cls, resource_id: str, tags: dict[str, str], scope: Scope) -> None:
-        if cls.tagged_as:  # the API refuses tags that begin with `aws:`
-            ec2_backends[scope.account_id][scope.region].create_tags([resource_id], tags)
+    def add_system_tags(self, tags: dict[str, str], scope: Scope) -> None:
+        if self.tagged_as:  # the API refuses tags that begin with `aws:`
+            ec2_backends[scope.account_id][scope.region].create_tags([self.physical_resource_id], tags)
 
 
 class Vpc(_Ec2, CloudFormationModel):
@@ -86,16 +82,15 @@ class Vpc(_Ec2, CloudFormationModel):
             scope.client("ec2").modify_vpc_attribute(VpcId=vpc.physical_resource_id, **{switch: {"Value": value}})
         return vpc
 
-    @classmethod
-    def delete(cls, resource_id: str, scope: Scope) -> None:
-        ec2, filters = scope.client("ec2"), [{"Name": "vpc-id", "Values": [resource_id]}]
+    def delete(self, scope: Scope) -> None:
+        ec2, filters = scope.client("ec2"), [{"Name": "vpc-id", "Values": [self.physical_resource_id]}]
         endpoints = ec2.describe_vpc_endpoints(Filters=filters)["VpcEndpoints"]
         groups = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
         left = [endpoint["VpcEndpointId"] for endpoint in endpoints if endpoint["State"] != "deleted"]
         left += [group["GroupId"] for group in groups if group["GroupName"] != "default"]
         if left:
-            raise ValidationError(message=f"The vpc '{resource_id}' has dependencies: {', '.join(left)}.")
-        super().delete(resource_id, scope)
+            raise ValidationError(message=f"The vpc '{self.physical_resource_id}' has dependencies: {', '.join(left)}.")
+        super().delete(scope)
 
 
 class Subnet(_Ec2, CloudFormationModel):
@@ -158,9 +153,8 @@ class GatewayAttachment(_Ec2, CloudFormationModel):
         scope.client("ec2").attach_internet_gateway(**properties)
         return cls(f"IGW|{properties['VpcId']}")
 
-    @classmethod
-    def delete(cls, resource_id: str, scope: Scope) -> None:
-        ec2, vpc_id = scope.client("ec2"), resource_id.partition("|")[2]
+    def delete(self, scope: Scope) -> None:
+        ec2, vpc_id = scope.client("ec2"), self.physical_resource_id.partition("|")[2]
         attached = [{"Name": "attachment.vpc-id", "Values": [vpc_id]}]
         for gateway in ec2.describe_internet_gateways(Filters=attached)["InternetGateways"]:
             ec2.detach_internet_gateway(InternetGatewayId=gateway["InternetGatewayId"], VpcId=vpc_id)
@@ -177,14 +171,13 @@ class Route(_Ec2, CloudFormationModel):
         scope.client("ec2").create_route(**properties)
         return cls(f"{properties['RouteTableId']}|{properties['DestinationCidrBlock']}")
 
-    @classmethod
-    def delete(cls, resource_id: str, scope: Scope) -> None:
-        table_id, _, destination = resource_id.partition("|")
+    def delete(self, scope: Scope) -> None:
+        table_id, _, destination = self.physical_resource_id.partition("|")
         scope.client("ec2").delete_route(RouteTableId=table_id, DestinationCidrBlock=destination)
 
 
 class SecurityGroup(_Ec2, CloudFormationModel):
-    """A security group with rules by address range. Outward rules replace the rule that allows everything."""
+    """A security group with rules by address range or group. Outward rules replace the rule that allows everything."""
 
     kind = "AWS::EC2::SecurityGroup"
     tagged_as = "security-group"
@@ -213,15 +206,19 @@ class SecurityGroup(_Ec2, CloudFormationModel):
 
 
 def _permissions(rules: list[Properties]) -> list[dict[str, Any]]:
+    known = {"IpProtocol", "FromPort", "ToPort", "CidrIp", "SourceSecurityGroupId", "Description"}
     permissions = []
     for rule in rules:
-        if unknown := sorted(rule.keys() - {"IpProtocol", "FromPort", "ToPort", "CidrIp", "Description"}):
+        if unknown := sorted(rule.keys() - known):
             raise ValidationError(
                 message=f"local_aws does not implement {', '.join(unknown)} of a security group's rule."
             )
-        address = {key: rule[key] for key in ("CidrIp", "Description") if key in rule}
+        source: Properties = {key: rule[key] for key in ("CidrIp", "Description") if key in rule}
+        if "SourceSecurityGroupId" in rule:
+            source["GroupId"] = rule["SourceSecurityGroupId"]
         ports: dict[str, Any] = {key: int(rule[key]) for key in ("FromPort", "ToPort") if key in rule}
-        permissions.append({"IpProtocol": rule["IpProtocol"], **ports, "IpRanges": [address]})
+        sources = "UserIdGroupPairs" if "GroupId" in source else "IpRanges"
+        permissions.append({"IpProtocol": rule["IpProtocol"], **ports, sources: [source]})
     return permissions
 
 
@@ -249,14 +246,12 @@ class VpcEndpoint(_Ec2, CloudFormationModel):
             request["PrivateDnsEnabled"] = is_true(request["PrivateDnsEnabled"])
         return super().create(name, request, scope)
 
-    @classmethod
-    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
+    def update(self, properties: Properties, scope: Scope) -> None:
         policy = json.dumps(properties["PolicyDocument"], default=str)
-        scope.client("ec2").modify_vpc_endpoint(VpcEndpointId=resource_id, PolicyDocument=policy)
+        scope.client("ec2").modify_vpc_endpoint(VpcEndpointId=self.physical_resource_id, PolicyDocument=policy)
 
-    @classmethod
-    def delete(cls, resource_id: str, scope: Scope) -> None:
-        scope.client("ec2").delete_vpc_endpoints(VpcEndpointIds=[resource_id])
+    def delete(self, scope: Scope) -> None:
+        scope.client("ec2").delete_vpc_endpoints(VpcEndpointIds=[self.physical_resource_id])
 
 
 def _delete_security_group(

@@ -4,8 +4,6 @@ Each class has the methods that moto's CloudFormation calls. It is defined after
 replaces it. A property that is not implemented is an error; none is ignored.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from moto.s3.models import s3_backends
 from moto.utilities.utils import get_partition
 
 from local_aws.clients import Clients
-from local_aws.cloudformation.lifecycle import api_rules
+from local_aws.cloudformation.lifecycle import api_rule
 
 Properties = dict[str, Any]
 
@@ -66,21 +64,19 @@ class CompleteResource:
     @classmethod
     def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
         """Create the resource and return the object that moto keeps."""
-        cls.update(name, properties, scope)
-        return cls(name)
+        resource = cls(name)
+        resource.update(properties, scope)
+        return resource
 
-    @classmethod
-    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
+    def update(self, properties: Properties, scope: Scope) -> None:
         """Change the resource to what its properties say."""
         raise NotImplementedError
 
-    @classmethod
-    def delete(cls, resource_id: str, scope: Scope) -> None:
+    def delete(self, scope: Scope) -> None:
         """Delete the resource."""
         raise NotImplementedError
 
-    @classmethod
-    def add_system_tags(cls, resource_id: str, tags: dict[str, str], scope: Scope) -> None:
+    def add_system_tags(self, tags: dict[str, str], scope: Scope) -> None:
         """Add the tags `aws:cloudformation:*` where the type's schema says `cloudFormationSystemTags`."""
 
     # what moto calls
@@ -122,7 +118,7 @@ class CompleteResource:
         region_name: str,
     ) -> Any:
         scope = Scope(account_id, region_name, cls.clients)
-        cls.update(original_resource.physical_resource_id, cls._properties(cloudformation_json), scope)
+        cls(original_resource.physical_resource_id).update(cls._properties(cloudformation_json), scope)
         return original_resource
 
     @classmethod
@@ -133,7 +129,7 @@ class CompleteResource:
         account_id: str,
         region_name: str,
     ) -> None:
-        cls.delete(resource_name, Scope(account_id, region_name, cls.clients))
+        cls(resource_name).delete(Scope(account_id, region_name, cls.clients))
 
     @classmethod
     def _properties(cls, template: Properties) -> Properties:
@@ -158,12 +154,11 @@ class Bucket(CompleteResource, CloudFormationModel):
     def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
         constraint = {"CreateBucketConfiguration": {"LocationConstraint": scope.region}}
         scope.client("s3").create_bucket(Bucket=name, **({} if scope.region == "us-east-1" else constraint))
-        cls.update(name, properties, scope)
+        cls(name).update(properties, scope)
         return scope.backend(s3_backends).get_bucket(name)
 
-    @classmethod
-    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
-        s3, bucket = scope.client("s3"), {"Bucket": resource_id}
+    def update(self, properties: Properties, scope: Scope) -> None:
+        s3, bucket = scope.client("s3"), {"Bucket": self.physical_resource_id}
         if encryption := (properties.get("BucketEncryption") or {}).get("ServerSideEncryptionConfiguration"):
             rules = [
                 {
@@ -181,7 +176,7 @@ class Bucket(CompleteResource, CloudFormationModel):
         if ownership := properties.get("OwnershipControls"):
             s3.put_bucket_ownership_controls(**bucket, OwnershipControls=ownership)
         if lifecycle := properties.get("LifecycleConfiguration"):
-            rules = api_rules(lifecycle["Rules"])
+            rules = [api_rule(rule) for rule in lifecycle["Rules"]]
             s3.put_bucket_lifecycle_configuration(**bucket, LifecycleConfiguration={"Rules": rules})
         if logging := properties.get("LoggingConfiguration"):
             target = {
@@ -192,15 +187,13 @@ class Bucket(CompleteResource, CloudFormationModel):
         if tags := properties.get("Tags"):
             s3.put_bucket_tagging(**bucket, Tagging={"TagSet": tags})
 
-    @classmethod
-    def delete(cls, resource_id: str, scope: Scope) -> None:
-        scope.client("s3").delete_bucket(Bucket=resource_id)
+    def delete(self, scope: Scope) -> None:
+        scope.client("s3").delete_bucket(Bucket=self.physical_resource_id)
 
-    @classmethod
-    def add_system_tags(cls, resource_id: str, tags: dict[str, str], scope: Scope) -> None:
+    def add_system_tags(self, tags: dict[str, str], scope: Scope) -> None:
         backend = scope.backend(s3_backends)  # the API refuses tags that begin with `aws:`
-        own = {tag["Key"]: tag["Value"] for tag in backend.get_bucket_tagging(resource_id)["Tags"]}
-        backend.put_bucket_tagging(resource_id, own | tags)
+        own = {tag["Key"]: tag["Value"] for tag in backend.get_bucket_tagging(self.physical_resource_id)["Tags"]}
+        backend.put_bucket_tagging(self.physical_resource_id, own | tags)
 
 
 class Key(CompleteResource, CloudFormationModel):
@@ -218,20 +211,18 @@ class Key(CompleteResource, CloudFormationModel):
             Tags=[{"TagKey": tag["Key"], "TagValue": tag["Value"]} for tag in properties.get("Tags") or []],
         )
         key_id = created["KeyMetadata"]["KeyId"]
-        cls.update(key_id, properties, scope)
+        cls(key_id).update(properties, scope)
         return kms_backends[scope.account_id][scope.region].keys[key_id]
 
-    @classmethod
-    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
-        kms = scope.client("kms")
-        kms.put_key_policy(KeyId=resource_id, PolicyName="default", Policy=_json(properties["KeyPolicy"]))
-        rotates = is_true(properties.get("EnableKeyRotation", False))
-        (kms.enable_key_rotation if rotates else kms.disable_key_rotation)(KeyId=resource_id)
-        (kms.enable_key if is_true(properties.get("Enabled", True)) else kms.disable_key)(KeyId=resource_id)
+    def update(self, properties: Properties, scope: Scope) -> None:
+        kms, key = scope.client("kms"), {"KeyId": self.physical_resource_id}
+        kms.put_key_policy(**key, PolicyName="default", Policy=_json(properties["KeyPolicy"]))
+        rotates, enabled = is_true(properties.get("EnableKeyRotation", False)), is_true(properties.get("Enabled", True))
+        (kms.enable_key_rotation if rotates else kms.disable_key_rotation)(**key)
+        (kms.enable_key if enabled else kms.disable_key)(**key)
 
-    @classmethod
-    def delete(cls, resource_id: str, scope: Scope) -> None:
-        scope.client("kms").schedule_key_deletion(KeyId=resource_id)
+    def delete(self, scope: Scope) -> None:
+        scope.client("kms").schedule_key_deletion(KeyId=self.physical_resource_id)
 
 
 class BucketPolicy(CompleteResource, CloudFormationModel):
@@ -244,15 +235,14 @@ class BucketPolicy(CompleteResource, CloudFormationModel):
     def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
         return super().create(properties["Bucket"], properties, scope)
 
-    @classmethod
-    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
-        scope.client("s3").put_bucket_policy(Bucket=resource_id, Policy=_json(properties["PolicyDocument"]))
+    def update(self, properties: Properties, scope: Scope) -> None:
+        document = _json(properties["PolicyDocument"])
+        scope.client("s3").put_bucket_policy(Bucket=self.physical_resource_id, Policy=document)
 
-    @classmethod
-    def delete(cls, resource_id: str, scope: Scope) -> None:
+    def delete(self, scope: Scope) -> None:
         s3 = scope.client("s3")
         with contextlib.suppress(s3.exceptions.NoSuchBucket):  # deleted with its policy
-            s3.delete_bucket_policy(Bucket=resource_id)
+            s3.delete_bucket_policy(Bucket=self.physical_resource_id)
 
 
 class Role(CompleteResource, CloudFormationModel):
@@ -274,21 +264,19 @@ class Role(CompleteResource, CloudFormationModel):
             AssumeRolePolicyDocument=_json(properties["AssumeRolePolicyDocument"]),
             **{key: properties[key] for key in optional if key in properties},
         )
-        cls.update(name, properties, scope)
+        cls(name).update(properties, scope)
         return scope.backend(iam_backends).get_role(name)
 
-    @classmethod
-    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
-        iam, role = scope.client("iam"), {"RoleName": resource_id}
+    def update(self, properties: Properties, scope: Scope) -> None:
+        iam, role = scope.client("iam"), {"RoleName": self.physical_resource_id}
         for policy in properties.get("Policies") or []:
             document = _json(policy["PolicyDocument"])
             iam.put_role_policy(**role, PolicyName=policy["PolicyName"], PolicyDocument=document)
         for arn in properties.get("ManagedPolicyArns") or []:
             iam.attach_role_policy(**role, PolicyArn=arn)
 
-    @classmethod
-    def delete(cls, resource_id: str, scope: Scope) -> None:
-        iam, role = scope.client("iam"), {"RoleName": resource_id}
+    def delete(self, scope: Scope) -> None:
+        iam, role = scope.client("iam"), {"RoleName": self.physical_resource_id}
         for name in iam.list_role_policies(**role)["PolicyNames"]:
             iam.delete_role_policy(**role, PolicyName=name)
         for policy in iam.list_attached_role_policies(**role)["AttachedPolicies"]:
@@ -309,14 +297,12 @@ class Database(CompleteResource, CloudFormationModel):
         scope.client("glue").create_database(CatalogId=catalog_id, DatabaseInput=database)
         return cls(database["Name"])
 
-    @classmethod
-    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
-        database = {"Name": resource_id, **properties["DatabaseInput"]}
-        scope.client("glue").update_database(Name=resource_id, DatabaseInput=database)
+    def update(self, properties: Properties, scope: Scope) -> None:
+        database = {"Name": self.physical_resource_id, **properties["DatabaseInput"]}
+        scope.client("glue").update_database(Name=self.physical_resource_id, DatabaseInput=database)
 
-    @classmethod
-    def delete(cls, resource_id: str, scope: Scope) -> None:
-        scope.client("glue").delete_database(Name=resource_id)
+    def delete(self, scope: Scope) -> None:
+        scope.client("glue").delete_database(Name=self.physical_resource_id)
 
 
 class SecurityConfiguration(CompleteResource, CloudFormationModel):
@@ -326,15 +312,13 @@ class SecurityConfiguration(CompleteResource, CloudFormationModel):
     known = ("Name", "SecurityConfiguration")
     name_property = "Name"
 
-    @classmethod
-    def update(cls, resource_id: str, properties: Properties, scope: Scope) -> None:
+    def update(self, properties: Properties, scope: Scope) -> None:
         document = properties["SecurityConfiguration"]
         text = document if isinstance(document, str) else _json(document)
-        scope.client("emr").create_security_configuration(Name=resource_id, SecurityConfiguration=text)
+        scope.client("emr").create_security_configuration(Name=self.physical_resource_id, SecurityConfiguration=text)
 
-    @classmethod
-    def delete(cls, resource_id: str, scope: Scope) -> None:
-        scope.client("emr").delete_security_configuration(Name=resource_id)
+    def delete(self, scope: Scope) -> None:
+        scope.client("emr").delete_security_configuration(Name=self.physical_resource_id)
 
 
 def is_true(value: object) -> bool:

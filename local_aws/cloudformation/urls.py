@@ -1,7 +1,5 @@
 """The routes, where moto looks for them."""
 
-from __future__ import annotations
-
 from moto.cloudformation.responses import CloudFormationResponse
 
 url_bases = [r"https?://cloudformation\.(.+)\.amazonaws\.com"]

@@ -1,7 +1,5 @@
 """The time that clusters go by."""
 
-from __future__ import annotations
-
 import threading
 from datetime import UTC, datetime
 

@@ -1,7 +1,5 @@
 """The life of a cluster: a thread takes it from STARTING to TERMINATED and runs its steps."""
 
-from __future__ import annotations
-
 import logging
 import threading
 from datetime import datetime, timedelta

@@ -1,12 +1,10 @@
 """The documents in which EMR's API shows a cluster."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from local_aws.emr import releases
 from local_aws.emr.cluster import Cluster
-from local_aws.emr.validation import subnets_of
+from local_aws.emr.validation import MANAGED_GROUPS, subnets_of
 
 # Members of `Cluster` and `Ec2InstanceAttributes` that repeat the request.
 _OF_REQUEST = (
@@ -14,12 +12,7 @@ _OF_REQUEST = (
     *("CustomAmiId", "EbsRootVolumeSize", "EbsRootVolumeIops", "EbsRootVolumeThroughput", "RepoUpgradeOnBoot"),
     *("KerberosAttributes", "OSReleaseLabel"),
 )
-_OF_INSTANCES = (
-    "Ec2KeyName",
-    "EmrManagedMasterSecurityGroup",
-    "EmrManagedSlaveSecurityGroup",
-    "ServiceAccessSecurityGroup",
-)
+_OF_INSTANCES = ("Ec2KeyName", *MANAGED_GROUPS)
 
 
 def summary(cluster: Cluster) -> dict[str, Any]:

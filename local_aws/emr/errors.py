@@ -1,7 +1,5 @@
 """The two errors that EMR's API returns for a bad request."""
 
-from __future__ import annotations
-
 from moto.core.exceptions import ServiceException
 
 

@@ -1,7 +1,5 @@
 """Where a test changes the life of clusters and steps from outside (`tests.emulator.clusters`)."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 from local_aws.emr.instances import Timeline

@@ -1,7 +1,5 @@
 """Ids in the form of EMR's and EC2's."""
 
-from __future__ import annotations
-
 import secrets
 import string
 

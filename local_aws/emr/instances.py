@@ -4,8 +4,6 @@ No machine exists. This module keeps what ListInstanceFleets and ListInstances s
 estimate reads.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field

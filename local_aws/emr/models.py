@@ -1,7 +1,5 @@
 """The EMR of one account and region: its clusters and its security configurations."""
 
-from __future__ import annotations
-
 import json
 import threading
 from dataclasses import dataclass, field
@@ -77,18 +75,19 @@ class EmrBackend(BaseBackend):
             network_tags=self._network_tags,
         )
 
-    def _network_tags(self, subnet_id: str) -> tuple[dict[str, str], dict[str, str]] | None:
+    def _network_tags(self, subnet_id: str) -> validation.NetworkTags | None:
         # moto's EC2 takes seconds to import, and few requests name a subnet
         from moto.ec2.models import ec2_backends
 
         ec2 = ec2_backends[self.account_id][self.region_name]
+
+        def tags(resource_id: str) -> validation.Tags:
+            return {tag["key"]: tag["value"] for tag in ec2.describe_tags({"resource-id": [resource_id]})}
+
         for by_id in ec2.subnets.values():
             if subnet_id in by_id:
-                of_subnet, of_vpc = (
-                    {tag["key"]: tag["value"] for tag in ec2.describe_tags({"resource-id": [resource_id]})}
-                    for resource_id in (subnet_id, by_id[subnet_id].vpc_id)
-                )
-                return of_subnet, of_vpc
+                vpc_id = by_id[subnet_id].vpc_id
+                return tags(subnet_id), tags(vpc_id), {group: tags(group) for group in ec2.groups[vpc_id]}
         return None
 
     def cluster(self, cluster_id: str) -> Cluster:

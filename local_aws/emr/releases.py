@@ -3,8 +3,6 @@
 The lists are moto's snapshots of the answers of AWS. `EXTRA` has labels that a snapshot may lack.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

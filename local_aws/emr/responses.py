@@ -1,7 +1,5 @@
 """EMR's operations: from a parsed request to the document that answers it."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 from collections.abc import Sequence
@@ -115,20 +113,6 @@ class EmrResponse(BaseResponse):
         with cluster.changed:
             instances = [instance.describe() for fleet in cluster.fleets for instance in fleet.instances]
         return self._page("Instances", instances)
-
-    def list_bootstrap_actions(self) -> ActionResult:
-        actions = self._cluster().request.get("BootstrapActions") or []
-        return self._page(
-            "BootstrapActions",
-            [
-                {
-                    "Name": action.get("Name"),
-                    "ScriptPath": action["ScriptBootstrapAction"]["Path"],
-                    "Args": action["ScriptBootstrapAction"].get("Args") or [],
-                }
-                for action in actions
-            ],
-        )
 
     # security configurations
 

@@ -1,7 +1,5 @@
 """The states of clusters and steps, and the ways in which a cluster ends."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 LIVE = ("STARTING", "BOOTSTRAPPING", "RUNNING", "WAITING")
@@ -14,19 +12,12 @@ ACTIVE = ("PENDING", *EXECUTING)
 
 @dataclass(frozen=True)
 class Ending:
-    """How a cluster ends.
+    """How a cluster ends."""
 
-    Attributes:
-        state: Its last state.
-        code: `StateChangeReason.Code`.
-        message: `StateChangeReason.Message`.
-        abrupt: Whether its machines are gone at once.
-    """
-
-    state: str
-    code: str
-    message: str
-    abrupt: bool = False
+    state: str  # its last state
+    code: str  # `StateChangeReason.Code`
+    message: str  # `StateChangeReason.Message`
+    abrupt: bool = False  # whether its machines are gone at once
 
 
 USER_REQUEST = Ending("TERMINATED", "USER_REQUEST", "Terminated by user request")

@@ -1,7 +1,5 @@
 """The steps of a cluster as data."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -11,21 +9,14 @@ from local_aws.emr.ids import new_id
 
 @dataclass
 class Step:
-    """One step of a cluster, in the words of EMR's API.
+    """One step of a cluster, in the words of EMR's API."""
 
-    Attributes:
-        config: `StepConfig` of the request.
-        state: PENDING, RUNNING, CANCEL_PENDING, COMPLETED, FAILED or CANCELLED.
-        message: `StateChangeReason.Message`.
-        failure: `FailureDetails` of a FAILED step.
-    """
-
-    config: dict[str, Any]
+    config: dict[str, Any]  # `StepConfig` of the request
     created: datetime
     id: str = field(default_factory=lambda: new_id("s"))
-    state: str = "PENDING"
-    message: str = ""
-    failure: dict[str, str] | None = None
+    state: str = "PENDING"  # PENDING, RUNNING, CANCEL_PENDING, COMPLETED, FAILED or CANCELLED
+    message: str = ""  # `StateChangeReason.Message`
+    failure: dict[str, str] | None = None  # `FailureDetails` of a FAILED step
     started: datetime | None = None
     ended: datetime | None = None
 

@@ -5,8 +5,6 @@
 Where the wording of AWS is unknown, the message says the same in plain words. The exception's type is that of AWS.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +15,9 @@ from local_aws.emr.errors import InvalidRequestException, ValidationException
 
 MAX_ACTIVE_STEPS = 256
 IDLE_TIMEOUT = (60, 604_800)
+MANAGED_GROUPS = ("EmrManagedMasterSecurityGroup", "EmrManagedSlaveSecurityGroup", "ServiceAccessSecurityGroup")
+Tags = Mapping[str, str]
+NetworkTags = tuple[Tags, Tags, Mapping[str, Tags]]
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,13 @@ class Account:
         roles: Names of IAM roles, with the ARNs of their managed policies.
         instance_profiles: Names of instance profiles.
         security_configurations: Names of EMR security configurations in the region.
-        network_tags: Returns the tags of a subnet and of its VPC for the subnet's id; None without that subnet.
+        network_tags: Returns the tags of a subnet, its VPC and the VPC's security groups; None without that subnet.
     """
 
     roles: Mapping[str, frozenset[str]]
     instance_profiles: frozenset[str]
     security_configurations: frozenset[str]
-    network_tags: Callable[[str], tuple[Mapping[str, str], Mapping[str, str]] | None]
+    network_tags: Callable[[str], NetworkTags | None]
 
 
 def check_run_job_flow(request: Mapping[str, Any], region: str, account: Account) -> None:
@@ -70,13 +71,15 @@ def provisioning_problem(request: Mapping[str, Any], account: Account) -> str | 
     role = request["ServiceRole"].rsplit("/", 1)[-1]
     if not any(arn.endswith("/AmazonEMRServicePolicy_v2") for arn in account.roles.get(role, ())):
         return None
-    tags_by_resource: dict[str, Mapping[str, str]] = {
+    groups = [group for member in MANAGED_GROUPS if (group := request["Instances"].get(member))]
+    tags_by_resource: dict[str, Tags] = {
         "cluster": {tag["Key"]: tag.get("Value", "") for tag in request.get("Tags") or []}
     }
     # without a subnet EMR takes the default VPC, which has no tags
     for subnet in subnets_of(request["Instances"]) or ["default"]:
-        of_subnet, of_vpc = account.network_tags(subnet) or ({}, {})
+        of_subnet, of_vpc, of_groups = account.network_tags(subnet) or ({}, {}, {})
         tags_by_resource |= {f"subnet {subnet}": of_subnet, f"VPC of the subnet {subnet}": of_vpc}
+        tags_by_resource |= {f"security group {group} of this VPC": of_groups.get(group, {}) for group in groups}
     for resource, tags in tags_by_resource.items():
         if tags.get("for-use-with-amazon-emr-managed-policies", "").lower() != "true":
             return (

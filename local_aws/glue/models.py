@@ -1,7 +1,5 @@
 """The Glue catalog of one account and region."""
 
-from __future__ import annotations
-
 import threading
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Glue's operations, with an UpdateTable that reads VersionId."""
 
-from __future__ import annotations
-
 from moto.core.responses import ActionResult, EmptyResult
 from moto.glue.models import glue_backends
 from moto.glue.responses import GlueResponse

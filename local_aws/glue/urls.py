@@ -1,7 +1,5 @@
 """The routes, where moto looks for them."""
 
-from __future__ import annotations
-
 from local_aws.glue.responses import StrictGlueResponse
 
 url_bases = [r"https?://glue\.(.+)\.amazonaws\.com"]

@@ -1,7 +1,5 @@
 """S3's operations on objects, with conditional writes that are atomic."""
 
-from __future__ import annotations
-
 import threading
 import time
 from typing import Any

@@ -6,8 +6,6 @@ ignores the conditions of a policy, so that `Deny` unless TLS denies everything.
 here, since the request is unknown where the policy is evaluated.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

@@ -150,6 +150,15 @@ ATTACKS = (
     ),
     Attack(
         _NODE,
+        "of a notebook submits a job to the YARN of a night, for the rights of the night's nodes",
+        "notebook clusters have security groups of their own; where they would share the nights', none is started",
+        (
+            _DEPLOYMENT + "test_no_rule_lets_a_notebooks_node_reach_a_node_of_a_night",
+            "tests/ops/test_notebook.py::test_where_it_would_share_groups_with_the_nights_it_is_refused",
+        ),
+    ),
+    Attack(
+        _NODE,
         "of a notebook has an erasure delete files of production, by a table of its own that refers to them",
         "an erasure refuses a table that refers to anything outside its own folder",
         (
@@ -172,6 +181,7 @@ ATTACKS = (
         (
             "tests/fruits_lake/test_lake.py::test_no_property_of_a_table_chooses_code_or_a_server",
             "tests/fruits_lake/test_lake.py::test_a_file_outside_its_table_is_not_read",
+            "tests/fruits_lake/test_lake.py::test_no_link_and_no_name_in_a_folder_leads_out_of_it",
         ),
     ),
     Attack(
@@ -186,6 +196,7 @@ ATTACKS = (
         "whatever is wrong with a file, it counts as unreadable; no name of a node's is a name of a file",
         (
             "tests/plugins/erasure/test_request.py::test_two_columns_of_one_name_do_not_stop_an_erasure",
+            "tests/plugins/records/test_digests.py::test_no_form_of_a_record_stops_an_erasure",
             "tests/plugins/erasure/test_subject_access.py::"
             "test_no_name_that_a_node_chooses_leads_out_of_the_folder_or_stops_the_export",
             "tests/plugins/erasure/test_subject_access.py::"
@@ -218,6 +229,18 @@ ATTACKS = (
         "raises the cost ceiling in the form",
         "the settings bound the form, and `plan` checks again",
         ("tests/plugins/config/test_run_parameters.py::test_the_form_cannot_raise_the_ceiling_of_the_settings",),
+    ),
+    Attack(
+        _OPERATOR,
+        "edits results of tasks or chooses a run id, to raise the ceiling or have a night run what a notebook wrote",
+        "the ceiling is that of the settings; code, request and folders follow from the run; a page shows what it can",
+        (
+            "tests/plugins/runs/test_plan.py::test_no_edited_plan_raises_the_ceiling_of_the_settings",
+            "tests/plugins/runs/test_plan.py::test_whoever_edits_an_xcom_chooses_no_code_and_no_request",
+            "tests/plugins/runs/test_plan.py::test_the_request_of_an_erasure_is_its_own",
+            "tests/plugins/runs/test_planning.py::test_no_run_works_in_a_folder_that_a_notebook_may_write",
+            "tests/plugins/report/test_web.py::test_a_forged_result_of_plan_leaves_a_page_that_says_so",
+        ),
     ),
     Attack(
         _OPERATOR,

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,13 +23,16 @@ import pyarrow.parquet as pq
 import pytest
 from botocore.exceptions import ClientError
 from fruits_airflow.config.errors import ConfigError
+from fruits_airflow.config.settings import Settings
 from fruits_airflow.records.sharing import share_run
 from fruits_airflow.report.archive import RunArchive
 from fruits_airflow.report.page import Navigation, render
 from fruits_airflow.report.runs_page import record_of
 from fruits_airflow.report.step_page import render_step
 
-from tests.faults.world import RAW_PREFIX, REGION, REPOSITORY, Deployment, Pipeline, Run
+from ops.notebook import notebook_cluster
+from tests.emr_rules import add_rules, create_default_groups, reaches
+from tests.faults.world import RAW_PREFIX, REGION, REPOSITORY, Aws, Deployment, Pipeline, Run
 from tests.infra.simulation import Request, allowed
 from tests.plugins.searching import find_everywhere
 
@@ -135,6 +139,40 @@ def test_a_notebook_reads_no_photo_and_writes_no_row_of_production(deployment: D
     assert refused == ["PutObject", "DeleteObject"]
     assert may(deployment, profile, "PutObject", deployment.lake, own), "else this says nothing"
     evidence("raw photos, writes and deletes of the nightly tables refused by the role as IAM has it")
+
+
+@dataclass
+class Account:
+    """The emulator as ops/ wants an account."""
+
+    aws: Aws
+    region: str = REGION
+
+    def client(self, service: str, attempts: int = 1) -> Any:
+        return self.aws.client(service)
+
+
+def test_no_rule_lets_a_notebooks_node_reach_a_node_of_a_night(deployment: Deployment, evidence: Evidence) -> None:
+    outputs = deployment.outputs
+    settings = Settings(
+        deployment_id=deployment.name, raw_bucket=deployment.raw, lake_bucket=deployment.lake,
+        service_role=outputs["ServiceRole"], instance_profile=outputs["InstanceProfile"],
+        security_configuration=outputs["SecurityConfiguration"], subnet_id=outputs["SubnetId"],
+        node_environment="preinstalled", poll_s=0.1, list_consistency_s=0.5,
+    )  # fmt: skip
+    cluster = notebook_cluster(settings, "mallory", Account(deployment.aws))
+    attributes = cluster.description["Ec2InstanceAttributes"]
+    deployment.aws.client("emr").terminate_job_flows(JobFlowIds=[cluster.job_flow_id])
+    ec2 = deployment.aws.client("ec2")
+    [subnet] = ec2.describe_subnets(SubnetIds=[outputs["SubnetId"]])["Subnets"]
+    nights = create_default_groups(ec2, subnet["VpcId"])  # of each cluster that names no groups
+    own = nights
+    if "EmrManagedMasterSecurityGroup" in attributes:
+        own = (attributes["EmrManagedMasterSecurityGroup"], attributes["EmrManagedSlaveSecurityGroup"])
+        add_rules(ec2, *own)
+    assert reaches(ec2, *own), "else the nodes of a notebook do not work"
+    assert [(a, b) for a in own for b in nights if reaches(ec2, a, b) or reaches(ec2, b, a)] == []
+    evidence(f"by EMR's rules {len(own)} groups of a notebook and {len(nights)} of a night reach none of each other")
 
 
 def test_forged_results_are_shown_as_changed_and_never_shared(

@@ -30,7 +30,10 @@ def run(module: str, out: Path, *arguments: object) -> None:
     path = f"{REPOSITORY}:{REPOSITORY / 'spark_jobs'}"
     env = ours.environment() | {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"}
     subprocess.run(
-        [sys.executable, "-m", module, "--out", out, *map(str, arguments)], check=True, env=env, cwd=REPOSITORY
+        [sys.executable, "-m", module, "--out", out, "--workers", "2", *map(str, arguments)],
+        check=True,
+        env=env,
+        cwd=REPOSITORY,
     )
 
 

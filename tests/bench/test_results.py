@@ -13,7 +13,6 @@ pytest.importorskip("psutil")
 from bench import commits
 from bench.measure import STAGES
 from bench.report import ratios, readme, results, tables
-from bench.report.details import BATCHES
 from bench.report.summary import Summary, marginal
 from bench.runs import FULL, QUICK, Run, Sizes
 from bench.suite import FASTEST_PEER, PCA_PEERS, PEERS
@@ -39,7 +38,7 @@ def chain(size: int, workers: int, repeat: int, section: str = "chain", name: st
     jobs = {stage: {"seconds": took, "stage_s": took - 4, "executor_s": took * workers} for stage in STAGES}
     figures = {
         "wall_s": 4 * took, "start_s": 20.0, "executor_s": 4 * took * workers, "jobs": jobs, "driver_mb": 900,
-        "worker_mb": 200, "driver_live_heap_mb": 100, "live_heap_by_stage_mb": dict.fromkeys(STAGES, 100),
+        "worker_mb": 200, "driver_live_heap_mb": 100,
         "driver_cpu_s": 20.0 + took, "worker_cpu_s": took,
         "bytes": {"load_images": {"input": 5 * size, "pixels": 12 * size}},
     }  # fmt: skip
@@ -57,11 +56,6 @@ def made_up(sizes: Sizes) -> list[Run]:
             took = 10 + sizes.images[-1] / 100 + repeat
             runs.append(Run("peers", name, sizes.images[-1], 2, repeat, {"seconds": took}, 0.5))
         runs += [chain(size, 2, repeat, "memory") for size in sizes.images]
-        figures = {
-            figure: {f"{batch}{way}": 400.0 for batch in BATCHES for way in ("", "_ahead")}
-            for figure in ("img_s", "core_ms")
-        }
-        runs.append(Run("batching", "fruits", sizes.batching, 2, repeat, figures, 0.5))
         for size in filter(None, (sizes.peers, sizes.small)):
             for name in [*PEERS, "binaryfile"]:
                 figures = {"seconds": 10 + size / 100 + repeat, "memory_mb": 500, "max_difference": 1e-5}
@@ -96,7 +90,6 @@ def test_a_full_run_leaves_no_figure_empty() -> None:
     assert figures["peak_memory_mb"]["20000"] == {"driver": 900, "worker": 200, "driver_live_heap": 100}
     assert all(value is not None for value in figures["ratios"]["large"].values())
     assert all(row.value is not None for row in ratios.expectations(figures))
-    assert all(value is not None for row in figures["details"]["batching"].values() for value in row.values())
 
 
 def test_the_median_counts_and_not_the_mean() -> None:
@@ -119,9 +112,7 @@ def test_a_row_is_summed_on_all_cores_of_the_driver() -> None:
 def test_it_is_said_which_commit_was_measured_and_where_sections_differ() -> None:
     runs = [replace(run, commit="abc" if run.section == "pca" else "old") for run in made_up(FULL)]
     mixed = results.summarize(runs, FULL, 2, dict(MACHINE))
-    assert "pca at commit abc; batching, chain, memory, night, peers at commit old; medians of 3" in tables.setting(
-        mixed
-    )
+    assert "pca at commit abc; chain, memory, night, peers at commit old; medians of 3" in tables.setting(mixed)
     alike = results.summarize([replace(run, commit="old") for run in runs], FULL, 2, dict(MACHINE))
     assert " commit old; medians of 3" in tables.setting(alike)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import closing
 from http.client import HTTPConnection
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 import pytest
@@ -71,3 +71,14 @@ def test_airflow_asks_for_a_login_first(anonymous: Page, runs: Lake) -> None:
         anonymous.goto(address)
         expect(anonymous.get_by_text(re.compile("log in|sign in", re.IGNORECASE)).first).to_be_visible()
         assert "scheduled__" not in anonymous.locator("body").inner_text()
+
+
+def test_a_page_that_needs_a_login_leads_to_it_and_the_login_back(anonymous: Page, runs: Lake) -> None:
+    address = f"/fruits-runs/runs/{quote(FAILED, safe='')}"
+    anonymous.goto(address)
+    anonymous.get_by_role("link", name="Log in").click()
+    anonymous.get_by_label("Username").fill("viewer")
+    anonymous.get_by_label("Password").fill(PASSWORDS["viewer"])
+    anonymous.get_by_role("button", name=re.compile("sign in|log in", re.IGNORECASE)).click()
+    expect(anonymous.get_by_role("heading", level=1)).to_have_text("Failed")
+    assert unquote(anonymous.url).endswith(unquote(address))

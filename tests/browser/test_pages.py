@@ -86,6 +86,13 @@ def test_a_failed_run_shows_its_cause_and_where_it_stopped(page: Page, runs: Lak
     expect(page.locator(".flow .stopped h3")).to_have_text("Featurize")
 
 
+def test_a_red_run_leads_to_the_section_of_the_runbook_that_says_what_to_do(page: Page, runs: Lake) -> None:
+    page.goto(run_page(FAILED))
+    page.get_by_role("link", name="What to do").click()
+    expect(page).to_have_url(re.compile("/fruits-runs/runbook#red-run$"))
+    expect(page.get_by_role("heading", name="red-run", exact=True)).to_be_in_viewport()
+
+
 def test_a_point_of_the_map_shows_its_picture_under_the_pointer_and_under_the_keys(page: Page, runs: Lake) -> None:
     page.goto(run_page(GOOD))
     page.locator(".points").scroll_into_view_if_needed()
@@ -125,13 +132,27 @@ def test_the_list_is_filtered_compared_and_has_trend_lines(page: Page, runs: Lak
     page.get_by_label("State").select_option("all")
     page.get_by_label("Mode").select_option("demo")
     expect(page.locator(".runs tbody tr:visible")).to_have_count(1)
+    expect(page.locator(".no-match")).to_be_hidden()
+    page.get_by_label("State").select_option("Failed")
+    expect(page.locator(".no-match")).to_be_visible()
+    page.get_by_label("State").select_option("all")
     page.get_by_label("Mode").select_option("all")
     for run_id in (GOOD, FAILED):
         page.get_by_label(f"Compare {run_id}").check()
     rows = page.locator(".compare tr")
+    expect(rows.filter(has_text="Run").first.locator("td")).to_have_text([FAILED, GOOD])
     expect(rows.filter(has_text="State").locator("td")).to_have_text(["Failed", "Succeeded"])
+    expect(page.locator(".compare caption")).to_be_in_viewport()
     expect(rows.filter(has_text="State").locator(".other")).to_have_count(2)
     expect(page.get_by_label(f"Compare {SECOND}")).to_be_disabled()
+
+
+def test_a_comparison_comes_into_sight_from_wherever_its_runs_are_ticked(page: Page, runs: Lake) -> None:
+    page.set_viewport_size({"width": 390, "height": 500})
+    page.goto(LIST)
+    for run_id in (FAILED, GOOD):  # each is lower on the page
+        page.get_by_label(f"Compare {run_id}").check()
+    expect(page.locator(".compare caption")).to_be_in_viewport()
 
 
 def test_on_a_phone_the_state_is_on_the_screen_and_nothing_is_wider_than_it(page: Page, runs: Lake) -> None:

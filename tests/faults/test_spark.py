@@ -66,6 +66,34 @@ def test_f17_a_commit_whose_reply_is_lost_is_made_once(world: Nights, record: Re
     world.end(wait, broken, "succeeded")
 
 
+def test_f17_a_commit_that_the_sdk_repeats_after_an_error_is_made_once(world: Nights, record: Record) -> None:
+    # apache/iceberg#7151: the repeated request meets the version that the first has made
+    broken = record("F17", "after", "spark", "Glue makes an Iceberg commit and answers InternalServiceException")
+    number = world.aws.arm(**(commit("after") | {"kind": "refused", "error": "InternalError"}))
+    wait = world.begin()
+    until(lambda: world.aws.fault(number)["struck"], "a commit", 240)
+    world.end(wait, broken, "succeeded")
+
+
+def test_f17_a_commit_that_glue_makes_after_it_timed_out_leaves_readable_tables(world: Nights, record: Record) -> None:
+    # apache/iceberg#15530: Iceberg takes the commit for failed, and deletes the metadata file that Glue names now
+    broken = record("F17", "after", "spark", "Glue makes an Iceberg commit and answers OperationTimeoutException")
+    number = world.aws.arm(**(commit("after") | {"kind": "refused", "error": "OperationTimeout"}))
+    wait = world.begin()
+    until(lambda: world.aws.fault(number)["struck"], "a commit", 240)
+    world.end(wait, broken, "failed")
+
+
+def test_f17_a_table_whose_metadata_is_missing_is_repaired_by_the_next_job(world: Nights, record: Record) -> None:
+    broken = record("F17", "before", "spark", "the driver is killed when Iceberg has deleted the metadata in Glue")
+    glue, s3 = world.aws.client("glue"), world.aws.client("s3")
+    for name in ("images", "features"):
+        table = glue.get_table(DatabaseName=world.deployment.database, Name=name)["Table"]
+        bucket, _, key = table["Parameters"]["metadata_location"].removeprefix("s3://").partition("/")
+        s3.delete_object(Bucket=bucket, Key=key)
+    world.end(world.begin(), broken, "succeeded")
+
+
 def test_f17_a_commit_that_somebody_else_came_before_is_made_anew(world: Nights, record: Record) -> None:
     broken = record("F17", "during", "spark", "another writer commits to the table while our commit is on its way")
     number = world.aws.arm(**commit("before"))

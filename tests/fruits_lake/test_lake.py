@@ -22,7 +22,7 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.schema import Schema
 
 import fruits_lake
-from fruits_lake import Lake, LakeError, matrix
+from fruits_lake import Lake, LakeError, matrix, storage
 from fruits_lake.storage import RelocatedFileIO
 from tests.lakes import REGION
 from tests.spark_jobs.conftest import ROOT, Nights
@@ -199,6 +199,41 @@ def test_a_copy_is_read_where_it_is(local: Path, lake: Lake, tmp_path: Path) -> 
 def test_a_file_outside_its_table_is_not_read(place: str, tmp_path: Path) -> None:
     with pytest.raises(LakeError, match=f"{place} is outside /lake/pca/"):
         RelocatedFileIO("/lake/pca", tmp_path).new_input(place)
+
+
+def test_no_link_and_no_name_in_a_folder_leads_out_of_it(local: Path, tmp_path: Path) -> None:
+    """The folder may be a stranger's: what it names is read with the rights of whoever opens it."""
+    copy = tmp_path / "copy"
+    shutil.copytree(local / "build" / "local", copy)
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "run.json").write_text('{"state": "succeeded"}')
+    lake = Lake.open(copy)
+    run = copy / "runs" / str(lake.runs()["run_id"][0])
+    assert lake._record("../../secret")["state"] == "unreadable"
+    with pytest.raises(LakeError, match="leads out of the lake's runs"):
+        lake.vectors("../../secret")
+    (run / "run.json").unlink(missing_ok=True)
+    (run / "run.json").symlink_to(tmp_path / "secret" / "run.json")
+    assert lake._record(run.name)["state"] == "unreadable"
+    for path in (copy / "tables" / "fruits" / "pca" / "data").rglob("*.parquet"):
+        path.rename(tmp_path / "secret" / path.name)
+        path.symlink_to(tmp_path / "secret" / path.name)
+    with pytest.raises(LakeError, match="is outside"):
+        lake.vectors()
+    hint = copy / "tables" / "fruits" / "pca" / "metadata" / "version-hint.text"
+    for version in ("../../pca_models/metadata/v1", "1" * 1_000):
+        hint.write_text(version)
+        with pytest.raises(LakeError, match="does not name metadata"):
+            Lake.open(copy).vectors()
+
+
+def test_json_above_the_limit_is_not_read(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (fruits_lake, storage):
+        monkeypatch.setattr(module, "MAX_JSON_BYTES", 10)
+    lake = Lake.open(local / "build" / "local")
+    assert set(lake.runs()["state"].to_pylist()) == {"unreadable"}
+    with pytest.raises(LakeError, match="at most 10 bytes"):
+        lake.vectors()
 
 
 def test_a_folder_without_a_lake_and_one_with_two_databases_are_refused(tmp_path: Path) -> None:

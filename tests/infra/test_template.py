@@ -254,9 +254,11 @@ def network_of(**parameters: str) -> dict[str, dict[str, Any]]:
 def test_the_network_costs_nothing_by_default_and_lets_nobody_in() -> None:
     network = network_of(CreateVpc="true")
     assert sorted({resource["Type"].rpartition("::")[2] for resource in network.values()}) == [
-        *("InternetGateway", "Route", "RouteTable", "Subnet", "SubnetRouteTableAssociation", "VPC"),
+        *("InternetGateway", "Route", "RouteTable", "SecurityGroup", "Subnet", "SubnetRouteTableAssociation", "VPC"),
         *("VPCEndpoint", "VPCGatewayAttachment"),
-    ]  # no NAT gateway, no address, no security group with a way in
+    ]  # no NAT gateway, no address
+    groups = [resource for resource in network.values() if resource["Type"] == "AWS::EC2::SecurityGroup"]
+    assert [group["Properties"]["SecurityGroupIngress"] for group in groups] == [[], []]
     assert network["S3Endpoint"]["Properties"]["VpcEndpointType"] == "Gateway"
 
 
@@ -265,9 +267,21 @@ def test_a_private_network_has_no_way_to_the_internet() -> None:
     kinds = {resource["Type"].rpartition("::")[2] for resource in network.values()}
     assert not kinds & {"InternetGateway", "Route", "NatGateway", "VPCGatewayAttachment"}
     assert network["Subnet"]["Properties"]["MapPublicIpOnLaunch"] is False
-    [group] = [resource["Properties"] for resource in network.values() if resource["Type"] == "AWS::EC2::SecurityGroup"]
-    inside = network["Subnet"]["Properties"]["CidrBlock"]
+    group, inside = network["EndpointGroup"]["Properties"], network["Subnet"]["Properties"]["CidrBlock"]
     assert [rule["CidrIp"] for rule in group["SecurityGroupIngress"] + group["SecurityGroupEgress"]] == [inside] * 2
+
+
+@pytest.mark.parametrize(("network", "count"), [("true", 2), ("private", 3)])
+def test_security_groups_of_notebooks_carry_the_tag_that_emr_acts_on(network: str, count: int) -> None:
+    groups = [resource["Properties"] for name, resource in network_of(CreateVpc=network).items() if "Notebook" in name]
+    assert [EMR_TAG in group["Tags"] for group in groups] == [True] * count
+
+
+def test_a_private_network_lets_the_primary_node_of_a_notebook_ask_emr() -> None:
+    """EMR ends a cluster whose own service group lacks this rule, which it adds to its default group only."""
+    [rule] = network_of(CreateVpc="private")["NotebookServiceGroup"]["Properties"]["SecurityGroupIngress"]
+    assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) == ("tcp", 9443, 9443)
+    assert rule["SourceSecurityGroupId"] == "notebookprimarygroup"
 
 
 @pytest.mark.parametrize("network", ["true", "private"])

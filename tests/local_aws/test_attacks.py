@@ -88,9 +88,12 @@ def test_a_poisoned_photo_is_no_page(aws: Server, bucket: str) -> None:
     assert (last["status"], last["operation"]) == (403, "")
 
 
+@pytest.mark.parametrize("origin", ["Origin: https://attacker.example", "Accept: */*"], ids=["page", "unsigned"])
 @pytest.mark.parametrize("body", ["Content-Length: 5000000000", "Transfer-Encoding: chunked"])
-def test_the_body_of_a_page_is_refused_before_it_is_sent(aws: Server, body: str) -> None:
-    head = f"PUT /b/k HTTP/1.1\r\nHost: 127.0.0.1:{aws.port}\r\nOrigin: https://attacker.example\r\n{body}\r\n\r\n"
+def test_the_body_of_a_page_or_without_a_signature_is_refused_before_it_is_sent(
+    aws: Server, body: str, origin: str
+) -> None:
+    head = f"PUT /b/k HTTP/1.1\r\nHost: 127.0.0.1:{aws.port}\r\n{origin}\r\n{body}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", aws.port), timeout=30) as page:
         page.sendall(head.encode())
         assert page.recv(65_536).startswith(b"HTTP/1.1 403 Forbidden")

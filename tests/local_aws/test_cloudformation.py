@@ -46,7 +46,7 @@ def test_the_stack_gives_its_names(stack: dict[str, str]) -> None:
 
 def test_every_resource_of_the_template_is_there(aws: Server, stack: dict[str, str]) -> None:
     resources = aws.client("cloudformation").describe_stack_resources(StackName="fruits-test")["StackResources"]
-    declared = TEMPLATE.count("\n    Type: AWS::") - TEMPLATE.count("\n    Condition: IsPrivate\n")
+    declared = TEMPLATE.count("\n    Type: AWS::") - TEMPLATE.count("\n    Condition: IsPrivate\n    Properties:")
     assert len(resources) == declared
     assert all(resource["PhysicalResourceId"] for resource in resources)
 

@@ -115,11 +115,8 @@ def script(aws: Server) -> str:
     return "s3://lake/code/bootstrap.sh"
 
 
-def test_a_cluster_with_its_bootstrap_script_lists_it(aws: Server, script: str) -> None:
-    cluster_id = aws.run_job_flow(BootstrapActions=bootstrap(script, "x"))
-    aws.reach(cluster_id, "WAITING")
-    [action] = aws.client("emr").list_bootstrap_actions(ClusterId=cluster_id)["BootstrapActions"]
-    assert action == {"Name": "first", "ScriptPath": script, "Args": ["x"]}
+def test_a_cluster_with_its_bootstrap_script_starts(aws: Server, script: str) -> None:
+    aws.reach(aws.run_job_flow(BootstrapActions=bootstrap(script, "x")), "WAITING")
 
 
 def test_the_deadline_ends_a_cluster_although_a_step_hangs_and_it_is_protected(aws: Server, script: str) -> None:

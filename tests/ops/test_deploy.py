@@ -20,6 +20,7 @@ from ops.removal import destroy, verify_removed
 from ops.stack import AwsAccount, Declined, Deployment, DeploymentFailed
 from ops.template import TEMPLATE, read_template
 from tests.aws_keys import KEYS
+from tests.emr_rules import TAG, add_rules, create_default_groups
 from tests.ops.conftest import Account
 
 Make = Callable[..., Deployment]
@@ -216,18 +217,16 @@ def leftovers(filled: Deployment) -> str:
     ec2 = filled.account.client("ec2")
     [vpc] = ec2.describe_vpcs(Filters=[{"Name": "tag:deployment", "Values": [filled.deployment_id]}])["Vpcs"]
     network = str(vpc["VpcId"])
-    emrs = {"for_use_with_amazon_emr_managed_policies": "true"}
+    emrs = {TAG.replace("-", "_"): "true"}
     [subnet] = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [network]}])["Subnets"]
-    ids = [
-        ec2.create_security_group(
-            GroupName=f"ElasticMapReduce-{kind}-Private", Description=kind, VpcId=network,
-            TagSpecifications=tags("security-group", **emrs),
-        )["GroupId"]
-        for kind in ("Primary", "Core")
-    ]  # fmt: skip
-    for group, other in (ids, ids[::-1]):
-        rule = {"IpProtocol": "tcp", "FromPort": 0, "ToPort": 65535, "UserIdGroupPairs": [{"GroupId": other}]}
-        ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
+    ids = list(create_default_groups(ec2, network))
+    outputs = filled.outputs()  # notebook clusters have run too
+    add_rules(
+        ec2,
+        outputs["NotebookEmrManagedMasterSecurityGroup"],
+        outputs["NotebookEmrManagedSlaveSecurityGroup"],
+        outputs.get("NotebookServiceAccessSecurityGroup"),
+    )
     ec2.create_vpc_endpoint(
         VpcId=network, VpcEndpointType="Interface", SubnetIds=[subnet["SubnetId"]], SecurityGroupIds=ids,
         ServiceName="com.amazonaws.eu-west-1.elasticmapreduce",
@@ -240,7 +239,7 @@ def test_what_emr_left_in_the_network_goes_with_it(filled: Deployment, leftovers
     assert "networks: none" in destroy(filled)
     removed = [line for line in lines if "what EMR left" in line]
     assert removed[0].split(": ")[1].startswith("vpce-")
-    assert removed[1].endswith("ElasticMapReduce-Primary-Private, ElasticMapReduce-Core-Private")
+    assert removed[1].endswith("ElasticMapReduce-Primary, ElasticMapReduce-Core")
     with pytest.raises(ClientError, match="InvalidVpcID"):
         filled.account.client("ec2").describe_vpcs(VpcIds=[leftovers])
 

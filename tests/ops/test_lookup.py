@@ -12,6 +12,7 @@ import pytest
 from ops.drift import compare_stack, normal
 from ops.live_resources import READERS
 from ops.template import TEMPLATE, TemplateError, read_template, template_body
+from tests.emr_rules import add_rules
 from tests.ops.conftest import Account
 
 EVERYTHING = {"CreateVpc": "private", "AlarmEmail": "accounts@example.org"}
@@ -116,8 +117,19 @@ UNPROTECTED: list[tuple[str, Change, Change]] = [
         lambda a: a.client("ec2").authorize_security_group_ingress(GroupId=group(a), IpPermissions=OPEN),
         lambda a: a.client("ec2").revoke_security_group_ingress(GroupId=group(a), IpPermissions=OPEN),
     ),
+    (
+        "NotebookPrimaryGroup.SecurityGroupIngress",
+        lambda a: a.client("ec2").authorize_security_group_ingress(GroupId=notebook(a), IpPermissions=OPEN_V6),
+        lambda a: a.client("ec2").revoke_security_group_ingress(GroupId=notebook(a), IpPermissions=OPEN_V6),
+    ),
+    (
+        "NotebookServiceGroup.SecurityGroupIngress",
+        lambda a: a.client("ec2").revoke_security_group_ingress(GroupId=service(a), IpPermissions=asking(a)),
+        lambda a: a.client("ec2").authorize_security_group_ingress(GroupId=service(a), IpPermissions=asking(a)),
+    ),
 ]
 OPEN = [{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}]
+OPEN_V6 = [{"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "Ipv6Ranges": [{"CidrIpv6": "::/0"}]}]
 
 
 def physical(account: Account, name: str) -> str:
@@ -136,6 +148,26 @@ def key(account: Account) -> str:
 
 def group(account: Account) -> str:
     return physical(account, "EndpointGroup")
+
+
+def notebook(account: Account) -> str:
+    return physical(account, "NotebookPrimaryGroup")
+
+
+def service(account: Account) -> str:
+    return physical(account, "NotebookServiceGroup")
+
+
+def asking(account: Account) -> list[dict[str, Any]]:
+    """The rule that EMR asks for and does not add."""
+    pairs = [{"GroupId": notebook(account), "Description": "primary nodes of notebook clusters"}]
+    return [{"IpProtocol": "tcp", "FromPort": 9443, "ToPort": 9443, "UserIdGroupPairs": pairs}]
+
+
+def test_the_rules_that_emr_adds_for_its_clusters_are_no_difference(deployed: Account) -> None:
+    core = physical(deployed, "NotebookCoreGroup")
+    add_rules(deployed.client("ec2"), notebook(deployed), core, service(deployed))
+    assert compare_stack(deployed, "fruits-look")[1] == []
 
 
 @pytest.mark.parametrize(("named", "change", "restore"), UNPROTECTED, ids=[case[0] for case in UNPROTECTED])

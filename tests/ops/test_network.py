@@ -30,7 +30,9 @@ def network(request: pytest.FixtureRequest, aws: Any) -> dict[str, dict[str, Any
     subnet_id = next(o["OutputValue"] for o in stack["Outputs"] if o["OutputKey"] == "SubnetId")
     [subnet] = ec2.describe_subnets(SubnetIds=[subnet_id])["Subnets"]
     [vpc] = ec2.describe_vpcs(VpcIds=[subnet["VpcId"]])["Vpcs"]
-    return {"subnet": subnet, "vpc": vpc}
+    groups = ec2.describe_security_groups(Filters=[{"Name": "vpc-id", "Values": [subnet["VpcId"]]}])["SecurityGroups"]
+    [group] = [group for group in groups if "NotebookPrimary" in group["GroupName"]]
+    return {"subnet": subnet, "vpc": vpc, "group": group}
 
 
 def calls_of_emr(network: dict[str, dict[str, Any]]) -> list[Request]:
@@ -51,6 +53,10 @@ def calls_of_emr(network: dict[str, dict[str, Any]]) -> list[Request]:
         ),
         *(Request(f"ec2:{action}", vpc, tags_of("vpc")) for action in ("CreateSecurityGroup", "CreateVpcEndpoint")),
         Request("ec2:CreateSecurityGroup", of("security-group"), emr_tags),
+        *(
+            Request(f"ec2:{action}", of("security-group", "sg-1"), tags_of("group"))
+            for action in ("RunInstances", "AuthorizeSecurityGroupIngress", "AuthorizeSecurityGroupEgress")
+        ),
         Request("ec2:RunInstances", of("instance"), emr_tags),
         Request("ec2:CreateVpcEndpoint", of("vpc-endpoint"), emr_tags | {"aws:RequestTag/Name": "emr-service-vpce"}),
     ]
@@ -62,11 +68,13 @@ def test_emr_may_start_a_cluster_in_the_network_of_the_stack(network: dict[str, 
         assert allowed(SERVICE_POLICY, call), call
 
 
-@pytest.mark.parametrize("kind", ["subnet", "vpc"])
-def test_emr_may_not_without_the_tag(network: dict[str, dict[str, Any]], kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "name"), [("subnet", "subnet/subnet-1"), ("vpc", "vpc/vpc-1"), ("group", "security-group/sg-1")]
+)
+def test_emr_may_not_without_the_tag(network: dict[str, dict[str, Any]], kind: str, name: str) -> None:
     untagged = network | {kind: {}}
     denied = {call.resource.split(":")[-1] for call in calls_of_emr(untagged) if not allowed(SERVICE_POLICY, call)}
-    assert denied == {f"{kind}/{kind}-1"}
+    assert denied == {name}
 
 
 # ---- a network that the team brings along ------------------------------------------------------------------------

@@ -9,18 +9,25 @@ import pytest
 from fruits_airflow.config.errors import ClusterRefused
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.cluster_body import cluster_body, load_profile
-from fruits_airflow.emr.clusters import RunKey
+from fruits_airflow.emr.clusters import Cluster, RunKey
 from fruits_airflow.emr.code_bundle import build_bundle
 
+from local_aws.emr.validation import MANAGED_GROUPS
 from ops.notebook import notebook_cluster
 from ops.stack import Deployment
+from tests.emr_rules import TAG
+from tests.local_aws.server import Server
 from tests.ops.conftest import Account
 
 
 @pytest.fixture
 def settings(account: Account, deployment_id: str, databases: dict[str, str]) -> Settings:
+    return deployed(account, deployment_id, {"CreateVpc": "true", **databases})
+
+
+def deployed(account: Account, deployment_id: str, parameters: dict[str, str]) -> Settings:
     deployment = Deployment(account, deployment_id, lambda _: None, lambda _: True, poll_s=0.05)
-    outputs = deployment.deploy({"CreateVpc": "true", **databases})
+    outputs = deployment.deploy(parameters)
     return Settings(
         deployment_id=deployment_id,
         raw_bucket=outputs["RawBucket"],
@@ -49,6 +56,53 @@ def test_a_second_call_finds_the_first_cluster(settings: Settings, account: Acco
     profile = f"fruits-{settings.deployment_id}-notebook-eu-west-1"
     assert cluster.description["Ec2InstanceAttributes"]["IamInstanceProfile"] == profile
     account.client("emr").terminate_job_flows(JobFlowIds=[cluster.job_flow_id, other.job_flow_id])
+
+
+def groups_of(cluster: Cluster, account: Account) -> list[str]:
+    """Logical names of the security groups of a cluster; EMR's default groups have none."""
+    attributes = cluster.description["Ec2InstanceAttributes"]
+    account.client("emr").terminate_job_flows(JobFlowIds=[cluster.job_flow_id])
+    groups = [attributes[member] for member in MANAGED_GROUPS if attributes.get(member)]
+    named = account.client("ec2").describe_security_groups(GroupIds=groups)["SecurityGroups"] if groups else []
+    tags = [{tag["Key"]: tag["Value"] for tag in group["Tags"]} for group in named]
+    assert all(group[TAG] == "true" for group in tags), "else EMR's service role may not use them"
+    return sorted(group["aws:cloudformation:logical-id"] for group in tags)
+
+
+def test_a_notebook_has_security_groups_of_its_own(settings: Settings, account: Account) -> None:
+    cluster = notebook_cluster(settings, "ada", account)
+    assert groups_of(cluster, account) == ["NotebookCoreGroup", "NotebookPrimaryGroup"]
+
+
+def test_in_a_private_subnet_it_has_the_third_group_that_emr_asks_for(
+    account: Account, deployment_id: str, databases: dict[str, str]
+) -> None:
+    settings = deployed(account, deployment_id, {"CreateVpc": "private", **databases})
+    cluster = notebook_cluster(settings, "ada", account)
+    assert groups_of(cluster, account) == ["NotebookCoreGroup", "NotebookPrimaryGroup", "NotebookServiceGroup"]
+
+
+def other_subnet(account: Account) -> str:
+    ec2 = account.client("ec2")
+    vpc_id = ec2.create_vpc(CidrBlock="10.9.0.0/24")["Vpc"]["VpcId"]
+    subnet_id = ec2.create_subnet(VpcId=vpc_id, CidrBlock="10.9.0.0/25")["Subnet"]["SubnetId"]
+    ec2.create_tags(Resources=[vpc_id, subnet_id], Tags=[{"Key": TAG, "Value": "true"}])
+    return str(subnet_id)
+
+
+def test_in_another_vpc_than_the_nights_it_has_the_groups_of_emr(settings: Settings, account: Account) -> None:
+    cluster = notebook_cluster(replace(settings, subnet_id=other_subnet(account)), "ada", account)
+    assert groups_of(cluster, account) == []
+
+
+def test_where_it_would_share_groups_with_the_nights_it_is_refused(
+    account: Account, deployment_id: str, databases: dict[str, str], aws: Server
+) -> None:
+    subnet_id = other_subnet(account)
+    settings = deployed(account, deployment_id, {"CreateVpc": "false", "SubnetId": subnet_id, **databases})
+    with pytest.raises(ClusterRefused, match="FRUITS_SUBNET_ID to a subnet of another VPC"):
+        notebook_cluster(settings, "ada", account)
+    assert "RunJobFlow" not in {call["operation"] for call in aws.access_log()[-12:]}
 
 
 @pytest.mark.parametrize(("profile", "fleets"), [("demo", 2), ("nightly", 3)])

@@ -4,8 +4,6 @@ The scripts do not run, since there is no node to set up. Their visible effects 
 from S3 fails the bootstrap, and the primary node shuts itself down at the deadline.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any

@@ -4,8 +4,6 @@ Options that make sense only on a cluster (`--master yarn`, `--deploy-mode`) are
 on in its order. The functions are pure but for `fetch`, a parameter that turns an `s3://` URI into a local path.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

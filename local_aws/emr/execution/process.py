@@ -1,7 +1,5 @@
 """The process of a step, its files, and the thread that waits for it."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import shutil

@@ -48,38 +48,23 @@ StepRunner = Callable[["Node", Step, StepDone], StepProcess]
 
 @dataclass(frozen=True)
 class Runtime:
-    """What all clusters of a server share.
+    """What all clusters of a server share."""
 
-    Attributes:
-        settings: Settings of the server.
-        clients: Clients of this server's own API.
-        run_step: Starts the process of a step.
-        hooks: Change the life of clusters, for tests.
-        clock: The time that clusters go by.
-    """
-
-    settings: Settings
-    clients: Clients
-    run_step: StepRunner
-    hooks: Hooks = field(default_factory=Hooks)
-    clock: Clock = field(default_factory=Clock)
+    settings: Settings  # settings of the server
+    clients: Clients  # clients of this server's own API
+    run_step: StepRunner  # starts the process of a step
+    hooks: Hooks = field(default_factory=Hooks)  # change the life of clusters, for tests
+    clock: Clock = field(default_factory=Clock)  # the time that clusters go by
 
 
 @dataclass(frozen=True)
 class Node:
-    """The primary node of a cluster, where its steps run.
+    """The primary node of a cluster, where its steps run."""
 
-    Attributes:
-        runtime: What all clusters share.
-        cluster_id: Id of the cluster.
-        region: Region of the cluster.
-        request: Parameters of the cluster's RunJobFlow request.
-    """
-
-    runtime: Runtime
-    cluster_id: str
-    region: str
-    request: dict[str, Any]
+    runtime: Runtime  # what all clusters share
+    cluster_id: str  # id of the cluster
+    region: str  # region of the cluster
+    request: dict[str, Any]  # parameters of the cluster's RunJobFlow request
 
     @property
     def cluster_name(self) -> str:

@@ -13,8 +13,6 @@ Exit status: the command's, 128 + n when signal n ended it, 127 when it could no
 standard error).
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

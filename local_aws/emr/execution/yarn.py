@@ -5,8 +5,6 @@ has an address of its own in 127.0.0.0/8. The scheduler counts the memory and th
 use what this machine has.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 from collections.abc import Sequence

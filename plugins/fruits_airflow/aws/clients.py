@@ -1,10 +1,8 @@
 """AWS clients, for calls that may be repeated and for those that may not, and the check of whom they act as."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 from airflow.providers.amazon.aws.hooks.emr import EmrHook
@@ -12,12 +10,9 @@ from airflow.providers.amazon.aws.hooks.s3 import S3Hook
 from botocore.config import Config
 
 from fruits_airflow.aws.endpoints import CALLED
+from fruits_airflow.config.aws_types import EMRClient, S3Client
 from fruits_airflow.config.errors import ConfigError
 from fruits_airflow.config.settings import Settings
-
-if TYPE_CHECKING:
-    from mypy_boto3_emr import EMRClient
-    from mypy_boto3_s3 import S3Client
 
 # AWS throttles per account: eight attempts outlast about half a minute of other callers.
 PATIENT: Mapping[str, Any] = {"connect_timeout": 10, "retries": {"mode": "standard", "total_max_attempts": 8}}

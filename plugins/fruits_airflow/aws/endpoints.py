@@ -4,8 +4,6 @@ A request to an endpoint outside the European Union, or to an unknown place, rai
 is recorded in the run's folder at its first call, since a task may end at any moment.
 """
 
-from __future__ import annotations
-
 import hashlib
 import ipaddress
 import json
@@ -78,15 +76,10 @@ def _addresses(host: str) -> tuple[ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass
 class EndpointLog:
-    """The endpoints that this process calls, recorded in the folder of its run.
+    """The endpoints that this process calls, recorded in the folder of its run."""
 
-    Attributes:
-        seen: Note by (service, host).
-        folder: Folder of the run that the process works for; None until `keep`.
-    """
-
-    seen: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
-    folder: str | None = None
+    seen: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # note by (service, host)
+    folder: str | None = None  # folder of the run that the process works for; None until `keep`
     _write_once: Callable[[str, bytes], bool] | None = None
     _written: set[tuple[str, str]] = field(default_factory=set)
 

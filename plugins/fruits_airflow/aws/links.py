@@ -1,19 +1,14 @@
 """Links to the logs of a step and to folders in the AWS console."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
-from airflow.sdk import BaseOperatorLink
+from airflow.sdk import BaseOperatorLink, Context
 from airflow.sdk.configuration import conf
 from airflow.sdk.execution_time.xcom import XCom
 
 from fruits_airflow.aws.endpoints import is_simulated
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
-    from mypy_boto3_s3 import S3Client
+from fruits_airflow.config.aws_types import S3Client
 
 _CONSOLES = {"aws": "console.aws.amazon.com", "aws-eusc": "console.amazonaws-eusc.eu"}
 

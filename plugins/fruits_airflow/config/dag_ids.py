@@ -1,6 +1,4 @@
 """Ids of the DAGs that other modules look for in Airflow, in cluster names and in the lake."""
 
-from __future__ import annotations
-
 PIPELINE = "fruits_pipeline"
 ERASURE_DAG = "erase_images"

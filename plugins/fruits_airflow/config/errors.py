@@ -1,7 +1,5 @@
 """Errors of the Airflow side; each message says what is wrong, which value, and the remedy."""
 
-from __future__ import annotations
-
 
 class FruitsError(Exception):
     """Base of the errors that this package raises."""

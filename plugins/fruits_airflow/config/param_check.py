@@ -1,7 +1,5 @@
 """Check what a trigger passes to a DAG against the JSON schemas of the DAG's form."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

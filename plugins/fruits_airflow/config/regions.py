@@ -3,8 +3,6 @@
 The list is explicit: the prefix `eu-` names a continent, not a legal area.
 """
 
-from __future__ import annotations
-
 from fruits_airflow.config.errors import ResidencyError
 
 EU_REGIONS: dict[str, str] = {

@@ -5,8 +5,6 @@ EMRFS is gone since 8.0. Why emr-spark-8.1.0 is not in the table: docs/adr/0014.
 include/settings.yaml and the pinned pyspark part, and warns when support ends within 90 days.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from datetime import date

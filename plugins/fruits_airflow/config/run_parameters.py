@@ -5,15 +5,12 @@ unchecked (`unchecked_params`): otherwise Airflow validates them whenever it sta
 accepted but that cannot be read later would fail the teardown and the verdict as well.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from airflow.sdk import Param
 from airflow.sdk.definitions.param import ParamsDict
-from pydantic import ConfigDict
-from pydantic.dataclasses import dataclass
+from pydantic import BaseModel, ConfigDict
 
 from fruits_airflow.config.param_check import check_params
 from fruits_airflow.config.regions import EU_REGIONS, require_eu_region
@@ -88,8 +85,7 @@ def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
     }
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(allow_inf_nan=False))
-class RunParameters:
+class RunParameters(BaseModel):
     """Resolved parameters; pydantic reads `5.0`, an integer in JSON, as 5.
 
     Attributes:
@@ -97,6 +93,8 @@ class RunParameters:
         complete: Whether the listing covers the full configured prefix, so that rows of absent objects may be removed.
         database: Database that the run writes to.
     """
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
     mode: Mode
     complete: bool

@@ -4,8 +4,6 @@ Each setting is declared once, with its type, its default and what it may be. Se
 Airflow connections.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import typing

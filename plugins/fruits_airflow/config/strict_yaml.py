@@ -1,7 +1,5 @@
 """Read YAML strictly: duplicate keys and keys that are not words are errors."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Predicates on values of settings: folders, schedules, time zones, secrets."""
 
-from __future__ import annotations
-
 import re
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 

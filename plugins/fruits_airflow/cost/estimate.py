@@ -4,8 +4,6 @@ The forecast follows from images, speed and fleets. The bound prices the most ex
 The estimate prices the nodes that ran, for as long as they ran.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,32 +25,20 @@ _KMS_SHARE_OF_REQUESTS = 0.01
 
 @dataclass(frozen=True)
 class Workload:
-    """The work of a run.
+    """The work of a run."""
 
-    Attributes:
-        images: Images to fetch, decode and featurize.
-        listed: Objects below the prefix.
-        transfer_gib: GiB read from a bucket in a region other than the cluster's.
-    """
-
-    images: int
-    listed: int = 0
-    transfer_gib: float = 0.0
+    images: int  # images to fetch, decode and featurize
+    listed: int = 0  # objects below the prefix
+    transfer_gib: float = 0.0  # GiB read from a bucket in a region other than the cluster's
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Throughput and fixed time of a cluster.
+    """Throughput and fixed time of a cluster."""
 
-    Attributes:
-        images_per_second_per_vcpu: Throughput of loading and featurizing together.
-        fixed_minutes: Minutes that every run takes: start, step overhead, PCA, termination.
-        source: Origin of the throughput, for the log.
-    """
-
-    images_per_second_per_vcpu: float
-    fixed_minutes: float
-    source: str = "profile"
+    images_per_second_per_vcpu: float  # throughput of loading and featurizing together
+    fixed_minutes: float  # minutes that every run takes: start, step overhead, PCA, termination
+    source: str = "profile"  # origin of the throughput, for the log
 
 
 @dataclass(frozen=True)

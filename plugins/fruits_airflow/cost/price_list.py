@@ -4,8 +4,6 @@ GetProducts answers with JSON in strings: a product's attributes, and terms whos
 each unit and tier. The first tier is taken: it is the dearest.
 """
 
-from __future__ import annotations
-
 import json
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,15 +24,10 @@ _LINUX = {"operatingSystem": "Linux", "tenancy": "Shared", "preInstalledSw": "NA
 
 @dataclass(frozen=True)
 class PriceList:
-    """Current prices, read from AWS.
+    """Current prices, read from AWS."""
 
-    Attributes:
-        pricing: Client of the Price List API.
-        ec2_of: Returns an EC2 client of a region, for its spot market.
-    """
-
-    pricing: Any
-    ec2_of: Callable[[str], Any]
+    pricing: Any  # client of the Price List API
+    ec2_of: Callable[[str], Any]  # returns an EC2 client of a region, for its spot market
 
     def region(self, region: str, types: Sequence[str]) -> dict[str, Any]:
         """Return a region's section of include/prices.yaml; types that the region does not offer are left out.

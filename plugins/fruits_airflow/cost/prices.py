@@ -3,8 +3,6 @@
 Prices are in US dollars without tax, as AWS bills them. `make prices` rewrites the file.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -4,21 +4,17 @@ Each request is announced in the journal before it is sent, so that another atte
 announcement then records the id in the answer, so that no attempt depends on a listing.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fruits_airflow.config.aws_types import EMRClient
 from fruits_airflow.storage.lake import error_code
 from fruits_airflow.storage.run_notes import Journal, age_s
-
-if TYPE_CHECKING:
-    from mypy_boto3_emr import EMRClient
 
 log = logging.getLogger(__name__)
 
@@ -33,21 +29,13 @@ REQUESTS = 4
 
 @dataclass(frozen=True)
 class AnnouncedRequests:
-    """Base of what creates clusters and steps for a run.
+    """Base of what creates clusters and steps for a run."""
 
-    Attributes:
-        client: EMR client for calls that may be repeated.
-        single_attempt_client: EMR client that sends each request once.
-        journal: Notes of the run.
-        consistency_s: Seconds for which a listing may not show what a request has created.
-        poll_s: Seconds between two calls while waiting.
-    """
-
-    client: EMRClient
-    single_attempt_client: EMRClient
-    journal: Journal
-    consistency_s: float
-    poll_s: float
+    client: EMRClient  # EMR client for calls that may be repeated
+    single_attempt_client: EMRClient  # EMR client that sends each request once
+    journal: Journal  # notes of the run
+    consistency_s: float  # seconds for which a listing may not show what a request has created
+    poll_s: float  # seconds between two calls while waiting
 
     def find_announced(
         self,

@@ -3,8 +3,6 @@
 The file does not use Airflow's templating, so that it can be rendered and checked without a scheduler.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import string
@@ -12,8 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fruits_airflow.config.aws_types import EMRClient
 from fruits_airflow.config.errors import ConfigError
 from fruits_airflow.config.settings import PREINSTALLED, REPOSITORY, Settings
 from fruits_airflow.config.strict_yaml import read_yaml_mapping
@@ -21,9 +20,6 @@ from fruits_airflow.cost.estimate import worker_vcpus
 from fruits_airflow.emr.cluster_lint import require_sound
 from fruits_airflow.emr.clusters import RunKey, tag_value
 from fruits_airflow.emr.lint_facts import LintContext
-
-if TYPE_CHECKING:
-    from mypy_boto3_emr import EMRClient
 
 CLUSTER_FILE = REPOSITORY / "include" / "cluster.yaml"
 PACKED_PYTHON = "/opt/fruits/bin/python"  # include/bootstrap.sh installs the libraries there
@@ -34,19 +30,12 @@ _WHOLE_VALUE = re.compile(r"\$\{([a-z_]+)\}")
 
 @dataclass(frozen=True)
 class Profile:
-    """A cluster size.
+    """A cluster size."""
 
-    Attributes:
-        name: Name in the settings and in the trigger form.
-        images_per_second: Throughput of load_images and featurize together.
-        fixed_minutes: Duration of a run without images.
-        values: Every value of the profile for the template, including `instance_fleets`.
-    """
-
-    name: str
-    images_per_second: float
-    fixed_minutes: float
-    values: Mapping[str, Any]
+    name: str  # name in the settings and in the trigger form
+    images_per_second: float  # throughput of load_images and featurize together
+    fixed_minutes: float  # duration of a run without images
+    values: Mapping[str, Any]  # every value of the profile for the template, including `instance_fleets`
 
     @property
     def instance_fleets(self) -> list[dict[str, Any]]:

@@ -8,8 +8,6 @@ Sources: the API reference of RunJobFlow and of its types, the EMR management gu
 v2 managed policies, security configurations).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta

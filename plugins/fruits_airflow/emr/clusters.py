@@ -5,8 +5,6 @@ when EMR has not returned an id and the listing has not shown a cluster within i
 cluster is the run's; further ones are ended.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import re
@@ -14,18 +12,16 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fruits_airflow.config.aws_types import EMRClient
 from fruits_airflow.config.errors import ClusterLost
 from fruits_airflow.emr.announced_requests import CREATED_ID, AnnouncedRequests, send_announced
 from fruits_airflow.emr.cluster_lint import LONGEST_LIFE
 from fruits_airflow.storage.lake import error_code
 from fruits_airflow.storage.run_notes import Journal, age_s
-
-if TYPE_CHECKING:
-    from mypy_boto3_emr import EMRClient
 
 log = logging.getLogger(__name__)
 

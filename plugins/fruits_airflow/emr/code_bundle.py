@@ -3,8 +3,6 @@
 The same files have the same digest on every machine: the archive has sorted names and no times.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import zipfile

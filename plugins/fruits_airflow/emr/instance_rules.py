@@ -1,7 +1,5 @@
 """The lint rules for instances: their types, their fleets, and the executors that must fit them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from fruits_airflow.config.releases import GIB_PER_CORE, RELEASES, architecture

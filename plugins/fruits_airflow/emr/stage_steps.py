@@ -4,8 +4,6 @@ A step's name is `<stage>/<digest of code and arguments>`: AddJobFlowSteps accep
 retry finds the step by its name.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

@@ -1,10 +1,9 @@
 """Why a step failed, in one sentence, and whether the same step may succeed when it is run again.
 
 EMR's FailureDetails often hold "Unknown Error." alone. The exit status is in the last lines of the controller's log:
-``WARN Step failed with exitCode 137 and took 2586 seconds``. A job of ours names its error in the last line of stderr.
+``WARN Step failed with exitCode 137 and took 2586 seconds``. A job of ours names its error in the last
+line of stderr, which `spark-submit` in client mode merges into its own stdout (Spark's PythonRunner).
 """
-
-from __future__ import annotations
 
 import re
 import signal
@@ -36,10 +35,11 @@ def explain(step: Step, logs: Mapping[str, Sequence[str]]) -> StepExit:
         return StepExit(step.reason or "EMR names no reason", is_transient=False)
     statuses = [int(match[1]) for line in logs.get("controller", []) if (match := _STATUS.search(line))]
     status = statuses[-1] if statuses else None
-    error = next((line for line in reversed(logs.get("stderr", [])) if line.startswith("ERROR ")), None)
+    lines = [*logs.get("stderr", []), *logs.get("stdout", [])]
+    error = next((line for line in reversed(lines) if line.startswith("ERROR ")), None)
     if status is not None and status > 128:
         name = {number.value: number.name for number in signal.Signals}.get(status - 128, f"signal {status - 128}")
-        advice = ", mostly for lack of memory; killed again? raise spark.driver.memory" if name == "SIGKILL" else ""
+        advice = ", mostly for lack of memory (spark.driver.memory)" if name == "SIGKILL" else ""
         return StepExit(f"the Spark driver was killed: exit status {status}, {name}{advice}", is_transient=True)
     known = "" if status is None else f" (exit status {status})"
     if error:

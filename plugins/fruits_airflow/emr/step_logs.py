@@ -3,23 +3,18 @@
 EMR uploads it every few minutes as `<LogUri>/<cluster>/steps/<step>/{stderr,stdout,controller}.gz`.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import time
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fruits_airflow.config.aws_types import S3Client
 from fruits_airflow.emr.clusters import Cluster
 from fruits_airflow.emr.steps import Step
 from fruits_airflow.storage.inflate import InflateError, inflate
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fruits_airflow.config.aws_types import EMRClient
 from fruits_airflow.emr.announced_requests import CREATED_ID, AnnouncedRequests, send_announced
-
-if TYPE_CHECKING:
-    from mypy_boto3_emr import EMRClient
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,6 @@ reduced to one canonical reading: escapes are decoded, and letters are decompose
 text as it was.
 """
 
-from __future__ import annotations
-
 import codecs
 import html
 import re

@@ -1,11 +1,11 @@
 """The task `plan` of an erasure: find the photos, require their confirmation, take the locks, suppress the photos."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from airflow.sdk import Context
 
 from fruits_airflow.config.param_check import check_params
 from fruits_airflow.config.settings import Settings
@@ -31,9 +31,6 @@ from fruits_airflow.runs.publication import PublicationState, change_state
 from fruits_airflow.runs.residency import bucket_region
 from fruits_airflow.runs.run_context import RunContext, open_lake
 from fruits_airflow.storage.lake import Lake, erasure_key
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 

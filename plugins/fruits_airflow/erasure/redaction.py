@@ -6,8 +6,6 @@ name, cropped or packed, nothing tells whose photo they show. What a run publish
 model, holds no photo.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import json

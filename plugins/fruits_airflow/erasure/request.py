@@ -14,14 +14,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fruits_airflow.config.aws_types import S3Client
 from fruits_airflow.config.errors import ConfigError, ErasureRefused
 from fruits_airflow.storage.lake import Lake, erasure_key
 from fruits_airflow.storage.object_versions import content_digests, image_id_of, image_ids_of, is_folder, list_versions
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 
 def parameter_schemas() -> dict[str, dict[str, Any]]:

@@ -1,19 +1,15 @@
 """Read what the lake stores for a search, in bounded pieces: text, gzip, and the texts in Parquet files."""
 
-from __future__ import annotations
-
 import io
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fruits_airflow.config.aws_types import S3Client
 from fruits_airflow.storage.inflate import InflateError, inflate
 from fruits_airflow.storage.lake import Lake, StoredObject
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 MAX_INFLATED_BYTES = 8 << 30
 MAX_MEMORY_BYTES = 2 << 30  # a row group of a million rows of an export takes some 500 MB
@@ -22,14 +18,7 @@ _BATCH_ROWS = 4096
 
 
 class RangeFile(io.RawIOBase):
-    """An object of S3 as a file that can be read at any place: one ranged GET for each read.
-
-    Args:
-        client: S3 client.
-        bucket: Bucket of the object.
-        key: Key of the object.
-        size_bytes: Size of the object, as a listing shows it.
-    """
+    """An object of S3, of a listed size, as a file that can be read at any place: one ranged GET for each read."""
 
     def __init__(self, client: S3Client, bucket: str, key: str, size_bytes: int) -> None:
         super().__init__()

@@ -4,16 +4,15 @@ The search reads what is stored rather than what tables show: data files of old 
 run folders and logs. Of a Parquet file it reads the ids only, and the rest of a row group where it holds the id.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fruits_airflow.config.aws_types import S3Client
 from fruits_airflow.erasure.photo_names import PhotoNames, search
 from fruits_airflow.erasure.redaction import TEXT_PREFIXES, keys_in_listings
 from fruits_airflow.erasure.stored_content import RangeFile, bounded_memory, open_object, parquet_errors, text_pieces
@@ -26,9 +25,6 @@ from fruits_airflow.storage.object_versions import (
     image_ids_of,
     list_versions,
 )
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 _PARQUET_FOLDERS = ("tables/", "runs/", "suppression/")
 _LINE_CHARS = 4096

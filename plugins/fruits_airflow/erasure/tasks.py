@@ -1,11 +1,10 @@
 """The tasks of an erasure after its cluster: redact exports and logs, remove the photos, write the receipt."""
 
-from __future__ import annotations
-
 import logging
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from fruits_airflow.aws.endpoints import FOLDER
@@ -27,9 +26,6 @@ from fruits_airflow.storage.object_versions import (
     list_versions,
     remove_versions,
 )
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 

@@ -1,10 +1,8 @@
 """The last task of an erasure: end its clusters, give the locks back, and fail unless everything is erased."""
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING
 
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from fruits_airflow.config.errors import ErasureRefused
@@ -18,9 +16,6 @@ from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.runs.run_status import failed_task, list_unfinished, task_states
 from fruits_airflow.storage.lake import erasure_key
 from fruits_airflow.storage.run_notes import LAST_FAILURE
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,6 @@ Tasks have no access to Airflow's database, but a task's supervisor returns the 
 returns the state of a run too, but fails for a run that is unknown.)
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

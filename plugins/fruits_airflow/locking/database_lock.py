@@ -9,8 +9,6 @@ A run that works on several databases takes their locks in one order, so that no
 or none, so that no run waits for a database whose holder is only waiting.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable, Iterable
@@ -28,21 +26,13 @@ _ATTEMPTS = 5  # an attempt fails only if another run takes, releases or prolong
 
 @dataclass(frozen=True)
 class LockRecord:
-    """Content of a lock object.
+    """Content of a lock object."""
 
-    Attributes:
-        owner: Run that holds the lock.
-        region: Region of the owner's cluster.
-        taken_at: When the owner first took it.
-        deadline: Until when no other run may take it over.
-        etag: ETag of the object, for a conditional change.
-    """
-
-    owner: RunKey
-    region: str
-    taken_at: datetime
-    deadline: datetime
-    etag: str
+    owner: RunKey  # run that holds the lock
+    region: str  # region of the owner's cluster
+    taken_at: datetime  # when the owner first took it
+    deadline: datetime  # until when no other run may take it over
+    etag: str  # ETag of the object, for a conditional change
 
     def __str__(self) -> str:
         owner = self.owner
@@ -54,21 +44,13 @@ class LockRecord:
 
 @dataclass(frozen=True)
 class DatabaseLock:
-    """The lock of a database, as a run uses it.
+    """The lock of a database, as a run uses it."""
 
-    Attributes:
-        lake: The lake bucket.
-        database: Name of the database.
-        owner: The run that takes and releases the lock.
-        region: Region of that run's cluster.
-        is_gone: Whether neither run nor cluster of a lock's owner is alive.
-    """
-
-    lake: Lake
-    database: str
-    owner: RunKey
-    region: str
-    is_gone: Callable[[LockRecord], bool]
+    lake: Lake  # the lake bucket
+    database: str  # name of the database
+    owner: RunKey  # the run that takes and releases the lock
+    region: str  # region of that run's cluster
+    is_gone: Callable[[LockRecord], bool]  # whether neither run nor cluster of a lock's owner is alive
 
     @property
     def key(self) -> str:

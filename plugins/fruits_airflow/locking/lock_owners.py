@@ -1,7 +1,5 @@
 """Locks as runs of this Airflow use them: whether a lock's owner is alive."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 from fruits_airflow.aws.clients import emr_client

@@ -3,8 +3,6 @@
 `load_settings` refuses a file with any mistake. That is right for a run, and wrong for a guard: clusters may be alive.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import tempfile

@@ -4,18 +4,18 @@ The janitor ends what the runs' own teardown missed: a scheduler that died, a ru
 paused. It identifies clusters by their tags; a cluster without them, or of another deployment, is never touched.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.aws.clients import emr_client
+from fruits_airflow.config.aws_types import EMRClient
 from fruits_airflow.config.errors import ClustersUnseen, FruitsError, ResidencyError
 from fruits_airflow.config.regions import EU_REGIONS
 from fruits_airflow.config.settings import Settings
@@ -36,10 +36,6 @@ from fruits_airflow.locking.lock_owners import is_orphaned, open_lock
 from fruits_airflow.runs.notices import Notice, is_last_attempt, notify
 from fruits_airflow.runs.run_context import open_lake
 from fruits_airflow.storage.lake import Lake, error_code
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
-    from mypy_boto3_emr import EMRClient
 
 log = logging.getLogger(__name__)
 

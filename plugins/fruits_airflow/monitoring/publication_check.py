@@ -3,8 +3,6 @@
 The check reads what the runs leave in the lake, not what Airflow shows: a paused DAG has no failed run.
 """
 
-from __future__ import annotations
-
 import logging
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo

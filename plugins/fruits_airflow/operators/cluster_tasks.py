@@ -3,8 +3,6 @@
 Call the functions inside a `with DAG`. None calls AWS or opens a file until its task runs.
 """
 
-from __future__ import annotations
-
 from datetime import timedelta
 from typing import Any
 

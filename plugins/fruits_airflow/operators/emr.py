@@ -1,8 +1,6 @@
 """Operators that can be retried at any moment: each finds what an earlier attempt did before it acts."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.providers.amazon.aws.links.emr import EmrClusterLink
 from airflow.providers.amazon.aws.operators.emr import (
@@ -10,6 +8,7 @@ from airflow.providers.amazon.aws.operators.emr import (
     EmrCreateJobFlowOperator,
     EmrTerminateJobFlowOperator,
 )
+from airflow.sdk import Context
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.config.settings import Settings
@@ -17,9 +16,6 @@ from fruits_airflow.emr.code_bundle import verify_code
 from fruits_airflow.runs.failures import record_failure
 from fruits_airflow.runs.notices import Notice, is_last_attempt, notify
 from fruits_airflow.runs.run_context import RunContext
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 
 class CreateClusterOperator(EmrCreateJobFlowOperator):

@@ -1,9 +1,8 @@
 """The operator of the task `plan` of an erasure."""
 
-from __future__ import annotations
+from typing import Any, NoReturn
 
-from typing import TYPE_CHECKING, Any, NoReturn
-
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from fruits_airflow.aws.clients import require_role
@@ -13,9 +12,6 @@ from fruits_airflow.operators.lock_waiting import LockWaitingOperator
 from fruits_airflow.runs.failures import fail_without_retry, record_failure
 from fruits_airflow.runs.run_context import PLAN_TASK, RunContext
 from fruits_airflow.storage.run_notes import LAST_FAILURE
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 
 class ErasurePlanOperator(LockWaitingOperator):

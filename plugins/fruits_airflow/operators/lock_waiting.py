@@ -1,23 +1,18 @@
 """An operator that waits, without a worker slot, while another run holds the database."""
 
-from __future__ import annotations
-
 import time
 from abc import abstractmethod
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from airflow.providers.standard.triggers.temporal import TimeDeltaTrigger
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, Context
 from airflow.sdk.exceptions import TaskDeferralError, TaskDeferralTimeout, TaskDeferred
 
 from fruits_airflow.config.errors import LockHeld
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.operators.triggers import settle_seconds
 from fruits_airflow.runs.failures import record_failure
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 _MARGIN = timedelta(minutes=5)  # for a triggerer that is busy or starting
 

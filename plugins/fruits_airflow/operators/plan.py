@@ -1,9 +1,8 @@
 """The operator of the task `plan` of a run."""
 
-from __future__ import annotations
+from typing import Any, NoReturn
 
-from typing import TYPE_CHECKING, Any, NoReturn
-
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from fruits_airflow.config.errors import LockHeld
@@ -11,9 +10,6 @@ from fruits_airflow.operators.lock_waiting import LockWaitingOperator
 from fruits_airflow.runs import preparation
 from fruits_airflow.runs.failures import record_failure
 from fruits_airflow.runs.run_context import PLAN_TASK
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 
 class PlanOperator(LockWaitingOperator):

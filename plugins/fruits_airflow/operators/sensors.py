@@ -1,15 +1,14 @@
 """Deferrable sensors: wait until the cluster accepts steps, and until the step of a stage has completed."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from airflow.providers.amazon.aws.links.emr import EmrClusterLink
 from airflow.providers.amazon.aws.sensors.emr import EmrJobFlowSensor, EmrStepSensor
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -22,9 +21,6 @@ from fruits_airflow.operators import step_failure
 from fruits_airflow.operators.triggers import ClusterReadyTrigger, StepTrigger, settle_seconds
 from fruits_airflow.runs.failures import record_failure
 from fruits_airflow.runs.run_context import RunContext
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 _GRACE = timedelta(minutes=2)  # the trigger ends at its deadline; this is for a triggerer that died
 _NOT_RETRIED = ("BOOTSTRAP_FAILURE", "VALIDATION_ERROR", "USER_REQUEST")  # another cluster would end alike

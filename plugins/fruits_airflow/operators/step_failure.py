@@ -1,7 +1,5 @@
 """Handle a step that failed or is past its deadline: cancel it, show its output and decide whether to retry."""
 
-from __future__ import annotations
-
 import logging
 import time
 from typing import NoReturn
@@ -46,7 +44,7 @@ def fail_step(run: RunContext, cluster: Cluster, step: Step) -> NoReturn:
     if ended.is_transient and run.journal.read(retried) is None:
         run.journal.note(retried, step_id=step.step_id, cause=ended.cause)
         raise StepLost(f"{message}; a retry runs it once more")
-    raise AirflowFailException(message)
+    raise AirflowFailException(f"{message}; a retry did not help" if ended.is_transient else message)
 
 
 def _fail_with_cluster(run: RunContext, cluster: Cluster, step: Step) -> NoReturn:

@@ -4,8 +4,6 @@ The provider's waiters count attempts, restart the count with the triggerer, and
 list. Here the deadline is a point in time, and an error is logged and the call repeated.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator
@@ -142,9 +140,9 @@ class StepTrigger(_DeadlineTrigger, EmrStepSensorTrigger):
     async def poll(self, client: Any, count: int) -> dict[str, Any] | None:
         """Return the end of the step, or of its cluster."""
         step = Step.of((await client.describe_step(**self.waiter_args))["Step"])
-        self.log_progress(step.state, step.started_at)
         if step.state in TERMINAL_STATES:
             return {"status": "ended", "state": step.state, "reason": step.reason}
+        self.log_progress(step.state, step.started_at)
         if count % _CLUSTER_EVERY == _CLUSTER_EVERY - 1:
             status = await _cluster_status(client, self.waiter_args["ClusterId"])
             if status["State"] in ENDED_STATES:

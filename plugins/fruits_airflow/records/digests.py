@@ -4,8 +4,6 @@ A node of a cluster may write the files of its stages in any run's folder, becau
 digests are in run.json, which no node may write. See docs/adr/0016.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -15,9 +13,9 @@ from typing import IO
 from botocore.exceptions import ClientError
 
 from fruits_airflow.emr.stage_steps import STAGES
-from fruits_airflow.records.models import RECORD, RunRecord, stage_file
+from fruits_airflow.records.models import MAX_RECORD_BYTES, RECORD, RunRecord, stage_file
 from fruits_airflow.records.sample import SAMPLE
-from fruits_airflow.storage.lake import MISSING, Lake, error_code, run_key
+from fruits_airflow.storage.lake import MISSING, Lake, ObjectTooLarge, error_code, run_key
 
 EVIDENCE = "residency.json"
 REPORT = "report.html"
@@ -77,9 +75,9 @@ def record_digest(lake: Lake, key: str, content: bytes | IO[bytes] | None) -> No
     if folder != "runs" or name not in NODE_FILES + CONTROL_FILES:
         return
     try:
-        record = json.loads(lake.read(run_key(run_id, RECORD)) or b"null")
+        record = json.loads(lake.read(run_key(run_id, RECORD), MAX_RECORD_BYTES) or b"null")
         recorded = record["digests"][name]
-    except (ValueError, TypeError, KeyError):
+    except (KeyError, ObjectTooLarge, RecursionError, TypeError, ValueError):
         return  # no record, or none of this file: there is nothing to keep true
     if digest_files(lake, run_id, [name]) != {name: recorded}:
         return

@@ -218,7 +218,22 @@ class Endpoint(_Model):
 RejectCounts = Annotated[dict[Name, Count], Field(max_length=100)]
 
 
-class StageMetrics(_Model):
+class _Measured(_Model):
+    """What a stage measured, and a run in all of its stages."""
+
+    cluster: ClusterFacts = ClusterFacts()
+    images: ImageCounts = ImageCounts()
+    rejects_by_code: RejectCounts = {}
+    metadata_stripped: Count = 0
+    features: FeatureFacts = FeatureFacts()
+    pca: PcaFacts = PcaFacts()
+    drift: Drift = Drift()
+    bytes: Volumes = Volumes()
+    quality: Quality = Quality()
+    classifier: ClassifierFacts = ClassifierFacts()
+
+
+class StageMetrics(_Measured):
     """What a stage measured: `stages/<stage>.json`. Each stage writes the parts that it knows.
 
     Attributes:
@@ -231,20 +246,10 @@ class StageMetrics(_Model):
     """
 
     seconds: Seconds = 0
-    cluster: ClusterFacts = ClusterFacts()
     endpoints: Annotated[list[Endpoint], Field(max_length=100)] = []
-    images: ImageCounts = ImageCounts()
-    rejects_by_code: RejectCounts = {}
     reject_examples: Annotated[list[RejectExample], Field(max_length=100)] = []
-    metadata_stripped: Count = 0
-    bytes: Volumes = Volumes()
-    features: FeatureFacts = FeatureFacts()
-    pca: PcaFacts = PcaFacts()
     variance_curve: Annotated[list[Share], Field(max_length=10_000)] = []
-    drift: Drift = Drift()
     published: bool | None = None
-    quality: Quality = Quality()
-    classifier: ClassifierFacts = ClassifierFacts()
     reads: Annotated[list[SqlName], Field(max_length=20)] = []
     writes: Annotated[dict[SqlName, list[tuple[SqlName, tuple[SqlName, bool]]]], Field(max_length=20)] = {}
     sha256: str = Field(default="", exclude=True)
@@ -254,7 +259,7 @@ class StageMetrics(_Model):
         return self.model_dump(include=set(names), exclude_unset=True)
 
 
-class RunRecord(_Model):
+class RunRecord(_Measured):
     """run.json.
 
     Attributes:
@@ -272,16 +277,6 @@ class RunRecord(_Model):
     mode: Name = ""
     region: Name | None = None
     simulated: bool = False
-    cluster: ClusterFacts = ClusterFacts()
-    images: ImageCounts = ImageCounts()
-    rejects_by_code: RejectCounts = {}
-    metadata_stripped: Count = 0
-    features: FeatureFacts = FeatureFacts()
-    pca: PcaFacts = PcaFacts()
-    drift: Drift = Drift()
-    bytes: Volumes = Volumes()
-    quality: Quality = Quality()
-    classifier: ClassifierFacts = ClassifierFacts()
     seconds: StageSeconds = StageSeconds()
     cost: Cost = Cost()
     digests: Annotated[dict[Name, Sha256], Field(max_length=50)] = {}
@@ -292,11 +287,7 @@ class RunRecord(_Model):
 
 
 def parse_record(content: bytes, run_id: str) -> RunRecord:
-    """Parse run.json.
-
-    Args:
-        content: The file.
-        run_id: The name of the folder that holds it.
+    """Parse the run.json of the folder `run_id`.
 
     Raises:
         RecordError: The content does not follow the schema, or names another run.
@@ -308,11 +299,7 @@ def parse_record(content: bytes, run_id: str) -> RunRecord:
 
 
 def parse_metrics(content: bytes, name: str) -> StageMetrics:
-    """Parse the metrics of a stage.
-
-    Args:
-        content: The file.
-        name: What an error calls it.
+    """Parse the metrics of a stage, which errors call `name`.
 
     Raises:
         RecordError: The content does not follow the schema.
@@ -339,12 +326,7 @@ def write_record(lake: Lake, record: RunRecord) -> None:
 def read_stages(lake: Lake, run_id: str, problems: list[str] | None = None) -> dict[str, StageMetrics]:
     """Read the metrics that the stages of a run have written, by stage.
 
-    A file that cannot be used counts as not written, so that its stage is not done; the log says why.
-
-    Args:
-        lake: The lake bucket.
-        run_id: The run.
-        problems: Receives a sentence for each file that cannot be used.
+    A file that cannot be used counts as not written, so that its stage is not done; the log and `problems` say why.
     """
     stages = {}
     for stage in STAGES:

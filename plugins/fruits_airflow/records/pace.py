@@ -1,7 +1,5 @@
 """How long each part of a run takes, from the records of past runs."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable
 

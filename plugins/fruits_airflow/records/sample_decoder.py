@@ -4,8 +4,6 @@
 and only decoding shows how much. It imports nothing of the product, so that it starts quickly.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import json

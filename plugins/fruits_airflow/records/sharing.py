@@ -4,20 +4,15 @@ A link is signed with the caller's own key and names the bucket's regional endpo
 Who opens it, and from where, is the responsibility of the person who shares it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fruits_airflow.aws.endpoints import place_of
+from fruits_airflow.config.aws_types import S3Client
 from fruits_airflow.config.errors import ConfigError
 from fruits_airflow.records.digests import changes, digest_files
 from fruits_airflow.records.models import read_record
 from fruits_airflow.storage.lake import Lake, run_key
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 LONGEST_HOURS = 7 * 24  # of a signature of version 4; with a role, no longer than its session
 _SHARED = ("report.html", "pca.parquet")

@@ -1,7 +1,5 @@
 """The geometry of the variance curve: how much of the spread the first components keep."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

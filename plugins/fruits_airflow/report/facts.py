@@ -1,7 +1,5 @@
 """What is known about a run: its run.json and the metrics of its stages, of which nothing is trusted."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The flow of a run, stage by stage: what happened, how long it took, where it stopped."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,7 +1,5 @@
 """A run that goes on, as Airflow's database shows it: its plan and the states of its tasks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -22,22 +20,28 @@ def read_live(archive: RunArchive, dag_id: str, run_id: str) -> dict[str, Any]:
     """Return what is known of a run before it leaves a record, in the form of run.json.
 
     Beside the plan's facts it has `tasks`, the state of each task; in `seconds` the time so far of the run (`total`)
-    and of a stage that goes on; in `left` the seconds that each still takes, as far as past runs tell.
+    and of a stage that goes on, and from the first task of a finished stage to its last; in `left` the seconds that
+    what goes on still takes, as far as past runs tell.
     """
     with create_session() as session:
         of_run = (TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
-        columns = (TaskInstance.task_id, TaskInstance.state, TaskInstance.start_date)
+        columns = (TaskInstance.task_id, TaskInstance.state, TaskInstance.start_date, TaskInstance.end_date)
         tasks = session.execute(select(*columns).where(*of_run)).tuples().all()
         xcoms: Any = session.scalars(XComModel.get_many(run_id=run_id, key="return_value", dag_ids=dag_id))
         results = {xcom.task_id: XComModel.deserialize_value(xcom) for xcom in xcoms}
-    record: dict[str, Any] = {"tasks": (states := {task: str(state) for task, state, _ in tasks if state})}
+    record: dict[str, Any] = {"tasks": (states := {task: str(state) for task, state, *_ in tasks if state})}
     plan = results.get("plan")
     if not isinstance(plan, Mapping) or "planned_at" not in plan:
         return record
     begins = {"total": datetime.fromisoformat(plan["planned_at"])}
     going = {name for name in STAGES if states.get(f"{name}.add") == "success" != states.get(f"{name}.wait")}
-    begins |= {stage: begin for task, _, begin in tasks if begin and (stage := task.removesuffix(".add")) in going}
+    begins |= {stage: begin for task, _, begin, _ in tasks if begin and (stage := task.removesuffix(".add")) in going}
     seconds = {part: (datetime.now(UTC) - begin).total_seconds() for part, begin in begins.items()}
+    spans = {task: (begin, end) for task, _, begin, end in tasks if begin and end and states.get(task) == "success"}
+    stages = ((stage, f"{stage}.add", f"{stage}.wait") for stage in STAGES)
+    for part, first, last in (("cluster_start", "create_cluster", "cluster_ready"), *stages):
+        if first in spans and last in spans:
+            seconds[part] = (spans[last][1] - spans[first][0]).total_seconds()
     past = [run.record for run in archive.records(archive.run_ids()[:RUNS_COMPARED]) if run.record]
     alike = (plan.get("mode"), plan.get("engine"), (plan.get("images") or {}).get("new", 0))
     typical = typical_seconds(past, *alike)
@@ -49,6 +53,6 @@ def read_live(archive: RunArchive, dag_id: str, run_id: str) -> dict[str, Any]:
         "bytes": {"input": plan.get("input_bytes")},
         "features": {name: plan.get(name) for name in ("engine", "weights", "model_id")},
         "seconds": seconds,
-        "left": {part: max(0.0, whole - seconds[part]) for part, whole in typical.items() if part in seconds},
+        "left": {part: max(0.0, whole - seconds[part]) for part, whole in typical.items() if part in begins},
         "cost": {"forecast_eur": plan.get("forecast_eur"), "ceiling_eur": plan.get("max_cost_eur")},
     }

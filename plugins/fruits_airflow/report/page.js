@@ -56,9 +56,10 @@
     titles.forEach((title, i) => {
       const line = make("tr", "", body);
       make("th", title, line).scope = "row";
-      const cells = chosen.map((row) => text(row.cells[i]));
+      const cells = chosen.map((row) => text((i === 0 && row.querySelector("th a")) || row.cells[i]));
       for (const cell of cells) make("td", cell, line).className = i > 0 && cells[0] !== cells[1] ? "other" : "";
     });
+    box.scrollIntoView({ block: "start" }); // it is above the list, out of sight where the runs are further down
   };
 
   const startList = () => {
@@ -78,6 +79,7 @@
           text(row.cells[0]).includes(value("run"))
         );
       }
+      document.querySelector(".no-match").hidden = rows().some((row) => !row.hidden);
       drawTrends();
     });
     drawTrends();

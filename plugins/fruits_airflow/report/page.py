@@ -1,7 +1,5 @@
 """Render the report of a run as an HTML page."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache

@@ -1,7 +1,5 @@
 """The geometry of the PCA map: a sample of the images, placed by their first two components."""
 
-from __future__ import annotations
-
 import base64
 import math
 from collections import Counter

@@ -1,7 +1,5 @@
 """The runbook as a page, so that the link of a notice opens the section that says what to do."""
 
-from __future__ import annotations
-
 import re
 from itertools import pairwise
 from pathlib import Path

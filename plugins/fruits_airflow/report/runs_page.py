@@ -1,7 +1,5 @@
 """The list of runs: a page of rows, each with the content of a run.json."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The tables of the report: volumes, rejects, quality gate, drift, cost, residency."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

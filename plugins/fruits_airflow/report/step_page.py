@@ -16,7 +16,7 @@ from fruits_airflow.storage.inflate import InflateError, inflate
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-NAMES = ("stderr", "stdout", "controller")
+NAMES = ("stdout", "stderr", "controller")  # a job of ours names its error in stdout
 SHOWN_BYTES = 128 * 1024  # of the end of each log
 READ_BYTES = 64 * 1024 * 1024  # inflated; the end of a longer log is not looked for
 
@@ -37,13 +37,7 @@ class StepLog:
 
 
 def render_step(client: S3Client, bucket: str, job_flow_id: str, step_id: str) -> str:
-    """Render the page of a step.
-
-    Args:
-        client: S3 client of the lake's region.
-        bucket: The lake.
-        job_flow_id: Cluster of the step.
-        step_id: The step.
+    """Render the page of a step from its logs in the lake.
 
     Raises:
         ClientError: S3 refuses to hand a log out.

@@ -112,5 +112,6 @@ def visible(text: str) -> str:
 
 
 def clipped(text: str, limit: int) -> str:
-    """Return the first `limit` characters of a text, and how many more there are."""
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text) - limit:,} more characters)"
+    """Return the first `limit` characters of a text, and how many more there are, where that is shorter."""
+    more = f"… ({len(text) - limit:,} more characters)"
+    return text if len(text) <= limit + len(more) else f"{text[:limit]}{more}"

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import get_user, requires_access_dag
@@ -30,6 +31,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.errors import ConfigError
 from fruits_airflow.config.settings import Settings, load_settings
+from fruits_airflow.records.models import MAX_MESSAGE
 from fruits_airflow.report.archive import MAX_REQUESTS, RunArchive
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.live_run import read_live
@@ -90,7 +92,19 @@ def show_run(run_id: str, dag_id: str | None = None) -> Response:
         )
     record = record_of(stored, None if stored.has_record else _airflow_states([run_id]).get(run_id))
     if record.get("state") == "running":
-        record = {**record, **read_live(archive, PIPELINE, run_id)}
+        try:
+            record = {**record, **read_live(archive, PIPELINE, run_id)}
+        except (
+            ArithmeticError,
+            AttributeError,
+            ImportError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
+            what = f"What Airflow has of this run cannot be shown: {type(error).__name__}: {error}"
+            stored.problems.append(what[:MAX_MESSAGE])
     navigation = Navigation(
         home="../../plugin/fruits-runs" if dag_id else "../",
         script="../page.js",
@@ -176,6 +190,7 @@ def _message(request: Request, status: int, title: str, what: str, detail: str |
         "detail": detail,
         "kind": "failed" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "refused",
         "home": (up or "./") if status == HTTPStatus.NOT_FOUND else None,
+        "login": f"{up}../api/v2/auth/login?next={quote(request.url.path, safe='')}",
         "script": f"{up}page.js" if status != HTTPStatus.UNAUTHORIZED else None,
     }
     return _html(render_template("message.html.j2", view), status)
@@ -185,8 +200,11 @@ def _message(request: Request, status: int, title: str, what: str, detail: str |
 def show_http_error(request: Request, error: StarletteHTTPException) -> Response:
     """Show what the reader can do about a 401, 403 or 404, and nothing else."""
     titles = {
-        HTTPStatus.UNAUTHORIZED: ("Not logged in", "Log in to Airflow, then load this page again."),
-        HTTPStatus.FORBIDDEN: ("Not allowed", f"You may not read the runs of the DAG {PIPELINE}."),
+        HTTPStatus.UNAUTHORIZED: ("Not logged in", "Log in to Airflow, which leads back here."),
+        HTTPStatus.FORBIDDEN: (
+            "Not allowed",
+            f"You may not read the runs of {PIPELINE}, or this login is no longer valid.",
+        ),
         HTTPStatus.NOT_FOUND: ("Not found", str(error.detail)),
     }
     title, what = titles.get(HTTPStatus(error.status_code), ("Not possible", str(error.detail)))

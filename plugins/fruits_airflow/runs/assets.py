@@ -1,17 +1,10 @@
 """The assets that other DAGs follow: `schedule=[published_tables(SETTINGS, "fruits")]` runs after each publication."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from airflow.sdk import Asset, AssetAlias
+from airflow.sdk import Asset, AssetAlias, Context
 from pydantic import JsonValue
 
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.records.models import RunRecord
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 # An outlet that is an asset has an event whenever its task succeeds, and `verdict` also succeeds when there was nothing
 # to do. An alias has only the events that the task adds.

@@ -1,7 +1,5 @@
 """What a new attempt of a run clears of an earlier one, so that nothing old is reported as new."""
 
-from __future__ import annotations
-
 from fruits_airflow.emr.stage_steps import STAGES
 from fruits_airflow.records.models import RecordError, parse_metrics, stage_file
 from fruits_airflow.storage.lake import Lake, run_key

@@ -1,12 +1,11 @@
 """Failures of a task: whether Airflow retries them, and what run.json and the notice say of them."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferralTimeout
 
 from fruits_airflow.config.errors import FruitsError, LockHeld, Retryable
@@ -15,9 +14,6 @@ from fruits_airflow.emr.clusters import RunKey
 from fruits_airflow.runs.notices import Notice, is_last_attempt, notify
 from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.storage.run_notes import LAST_FAILURE
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 

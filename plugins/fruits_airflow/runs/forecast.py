@@ -4,8 +4,6 @@ The speed is the median of the last runs' images per second and vCPU, from their
 profile's figure.
 """
 
-from __future__ import annotations
-
 import logging
 import statistics
 from collections.abc import Iterable

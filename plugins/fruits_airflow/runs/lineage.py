@@ -4,8 +4,6 @@ A run of the DAG is the parent, each step of its clusters a child. No event hold
 name a photo: an erasure does not reach a catalog.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime

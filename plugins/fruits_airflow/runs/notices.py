@@ -8,19 +8,16 @@ from __future__ import annotations
 import html
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
-from airflow.sdk import BaseNotifier
+from airflow.sdk import BaseNotifier, Context
 
 from fruits_airflow.aws.links import airflow_address
 from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.errors import LockHeld
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.clusters import RunKey
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 
@@ -42,19 +39,13 @@ _TIMEOUT_S = 10
 
 @dataclass(frozen=True)
 class Notice:
-    """A notice about a run.
+    """A notice about a run."""
 
-    Attributes:
-        anchor: The section of docs/runbook.md that says what to do.
-        cost_eur: What the run has cost so far; None when that is not known.
-        task: The task whose log says more.
-    """
-
-    anchor: Anchor
+    anchor: Anchor  # the section of docs/runbook.md that says what to do
     run: RunKey
     cause: str
-    cost_eur: float | None
-    task: str | None = None
+    cost_eur: float | None  # what the run has cost so far; None when that is not known
+    task: str | None = None  # the task whose log says more
 
     @classmethod
     def of_refusal(cls, run: RunKey, reason: str) -> Notice:

@@ -1,43 +1,34 @@
 """The plan: what the task `plan` decides, and every later task of the run or the erasure reads."""
 
-from __future__ import annotations
-
 import logging
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from fruits_airflow.config.run_parameters import RunParameters
 from fruits_airflow.runs.publication import Fingerprint
 
 log = logging.getLogger(__name__)
 
 
 class Plan(BaseModel):
-    """What the tasks of the cluster need to know.
-
-    Attributes:
-        planned_at: ISO 8601 with a zone.
-        run_folder: URI of the folder that the stages write their metrics to.
-        locked_databases: The databases to lock; empty stands for `database` alone.
-        eur_per_hour: Price of the whole cluster on demand.
-        vcpus: Of the workers.
-    """
+    """What the tasks of the cluster need to know."""
 
     model_config = ConfigDict(frozen=True)
 
     run_id: str
-    planned_at: str
-    run_folder: str
+    planned_at: str  # ISO 8601 with a zone
+    run_folder: str  # URI of the folder that the stages write their metrics to
     lake_bucket: str
     lake_region: str
     region: str
     profile: str
     database: str
-    locked_databases: tuple[str, ...] = ()
+    locked_databases: tuple[str, ...] = ()  # the databases to lock; empty stands for `database` alone
     max_cost_eur: float
-    eur_per_hour: float
-    vcpus: int
+    eur_per_hour: float  # price of the whole cluster on demand
+    vcpus: int  # of the workers
 
     @property
     def start(self) -> datetime:
@@ -50,17 +41,11 @@ class Plan(BaseModel):
 
 
 class ErasurePlan(Plan):
-    """The plan of an erasure.
+    """The plan of an erasure."""
 
-    Attributes:
-        erasure: URI of the request.
-        photos: How many photos are erased.
-        databases: All databases that are searched, one step each.
-    """
-
-    erasure: str
-    photos: int
-    databases: tuple[str, ...]
+    erasure: str  # URI of the request
+    photos: int  # how many photos are erased
+    databases: tuple[str, ...]  # all databases that are searched, one step each
     demo_database: str
     notebook_database: str
 
@@ -74,26 +59,9 @@ class ListingCounts(BaseModel):
     removed: int
 
 
-class RunPlan(Plan):
-    """The plan of a run: its parameters, the limits of its stages, the forecast, and what decides its result.
+class RunPlan(Plan, RunParameters):
+    """The plan of a run: its parameters, the limits of its stages, the forecast, and what decides its result."""
 
-    Attributes:
-        expected_removals: Missing photos that lifecycle rules explain.
-        leftovers: Objects of file managers that are not loaded, by kind.
-        images: What the listing has.
-        input_bytes: Size of the listed photos.
-        typical_s: Seconds that each part takes, as far as past runs tell.
-    """
-
-    mode: str
-    complete: bool
-    input_prefix: str
-    limit: int | None
-    variance: float
-    k: int | None
-    engine: str
-    full_refresh: bool
-    force: bool
     raw_bucket: str
     model_id: str
     weights: str
@@ -102,8 +70,8 @@ class RunPlan(Plan):
     max_pixels: int
     max_removed_share: float
     max_removed_rows: int
-    expected_removals: int
-    leftovers: dict[str, int] = {}
+    expected_removals: int  # missing photos that lifecycle rules explain
+    leftovers: dict[str, int] = {}  # objects of file managers that are not loaded, by kind
     max_reject_rate: float
     min_explained_variance: float
     min_agreement: float
@@ -117,9 +85,9 @@ class RunPlan(Plan):
     unknown_error: float
     forecast_eur: float
     forecast_parts: dict[str, float]
-    images: ListingCounts
-    input_bytes: int
-    typical_s: dict[str, float] = {}
+    images: ListingCounts  # what the listing has
+    input_bytes: int  # size of the listed photos
+    typical_s: dict[str, float] = {}  # seconds that each part takes, as far as past runs tell
     fingerprint: Fingerprint
 
 

@@ -1,17 +1,16 @@
 """Plan a run: what it does, and every reason to stop before anything is created."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.exceptions import ClientError
 
+from fruits_airflow.config.aws_types import S3Client
 from fruits_airflow.config.errors import ConfigError, NothingToDo, RunRefused
 from fruits_airflow.config.run_parameters import RunParameters
 from fruits_airflow.config.settings import Settings
@@ -36,9 +35,6 @@ from fruits_airflow.runs.residency import EVIDENCE, survey
 from fruits_airflow.storage import bucket_listing, listing
 from fruits_airflow.storage.lake import MISSING, Lake, error_code, run_key
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
 log = logging.getLogger(__name__)
 
 # Settings that limit what a run may publish: the plan passes them to the stages, and they decide the result.
@@ -52,19 +48,12 @@ _PASSED_ON = ("raw_bucket", "lake_bucket", "max_removed_rows")
 
 @dataclass(frozen=True)
 class ListedPhotos:
-    """What a listing of the raw bucket shows.
+    """What a listing of the raw bucket shows."""
 
-    Attributes:
-        summary: Number, size and digest of the photos.
-        changes: The difference from the published listing.
-        leftovers: Objects of file managers that were left out, by kind.
-        expected_removals: Missing photos that lifecycle rules explain.
-    """
-
-    summary: listing.ListingSummary
-    changes: listing.Changes
-    leftovers: Mapping[str, int]
-    expected_removals: int
+    summary: listing.ListingSummary  # number, size and digest of the photos
+    changes: listing.Changes  # the difference from the published listing
+    leftovers: Mapping[str, int]  # objects of file managers that were left out, by kind
+    expected_removals: int  # missing photos that lifecycle rules explain
 
 
 def make_plan(
@@ -94,6 +83,8 @@ def make_plan(
         LockHeld: From `claim`; another run works on the database.
         ClientError, BotoCoreError: AWS does not answer now; another attempt asks again.
     """
+    if run_id.startswith("notebook__"):  # include/stack.yaml
+        raise RunRefused(f"{run_id}: notebooks may write files of runs that are called so; trigger with another run id")
     lake, now = Lake(client, settings.lake_bucket), datetime.now(UTC)
     _require_readable_input(settings, parameters, client)
     evidence = survey(settings, parameters.region, client, kms_of)

@@ -1,12 +1,11 @@
 """The tasks before the cluster: plan the run, and upload the code."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -25,9 +24,6 @@ from fruits_airflow.runs.publication import Settled, change_state
 from fruits_airflow.runs.residency import bucket_region
 from fruits_airflow.runs.run_context import UPLOAD_TASK, RunContext, open_lake
 from fruits_airflow.storage.lake import Lake, run_key
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 

@@ -54,19 +54,12 @@ class Settled:
 
 @dataclass(frozen=True)
 class PublicationState:
-    """The state of a database.
+    """The state of a database."""
 
-    Attributes:
-        published: The last run that published.
-        begun: A run that began after it and has not published; its rows may be in the tables.
-        gate_failed: The last run whose quality gate refused.
-        settled: The last run that ended well, which the check for missing publications reads.
-    """
-
-    published: Fingerprint | None = None
-    begun: Fingerprint | None = None
-    gate_failed: Fingerprint | None = None
-    settled: Settled | None = None
+    published: Fingerprint | None = None  # the last run that published
+    begun: Fingerprint | None = None  # a run that began after it and has not published; its rows may be in the tables
+    gate_failed: Fingerprint | None = None  # the last run whose quality gate refused
+    settled: Settled | None = None  # the last run that ended well, which the check for missing publications reads
 
 
 _STATE = TypeAdapter(PublicationState)

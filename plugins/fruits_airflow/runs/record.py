@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.aws.endpoints import is_simulated
+from fruits_airflow.config.aws_types import EMRClient
 from fruits_airflow.config.errors import FruitsError
 from fruits_airflow.emr.announced_requests import CREATED_ID
 from fruits_airflow.emr.clusters import CLUSTER_NOTE, Cluster
@@ -23,18 +24,14 @@ from fruits_airflow.storage.lake import Lake, ObjectTooLarge, run_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from mypy_boto3_emr import EMRClient
 
 log = logging.getLogger(__name__)
 
 
 def read_sample(lake: Lake, run_id: str, problems: list[str]) -> pa.Table | None:
-    """Read the sample of images that `publish` wrote for the report; None without one, or when it cannot be used.
+    """Read the sample of images that `publish` wrote for the report; None without one.
 
-    Args:
-        lake: The lake bucket.
-        run_id: The run.
-        problems: Receives a sentence when it cannot be used.
+    One that cannot be used counts as none; `problems` says why.
     """
     try:
         content = lake.read(run_key(run_id, SAMPLE), MAX_SAMPLE_BYTES)

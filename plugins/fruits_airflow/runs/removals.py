@@ -1,7 +1,5 @@
 """Stop a run before it removes the rows of more missing photos than the settings allow."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import logging

@@ -1,11 +1,9 @@
 """The task `report`: write report.html, also for a stopped run, with the reason."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -20,9 +18,6 @@ from fruits_airflow.runs.run_context import RunContext
 from fruits_airflow.runs.run_status import problems_of, task_states
 from fruits_airflow.storage.lake import run_key
 from fruits_airflow.storage.run_notes import LAST_FAILURE
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 

@@ -4,18 +4,17 @@
 before anything is created. When the run has ended, the clusters and the endpoints that were called are added.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
 from fruits_airflow.aws.endpoints import called_endpoints, place_of
+from fruits_airflow.config.aws_types import S3Client
 from fruits_airflow.config.errors import ConfigError, ResidencyError
 from fruits_airflow.config.regions import require_eu_region
 from fruits_airflow.config.settings import REPOSITORY, Settings
@@ -23,9 +22,6 @@ from fruits_airflow.emr.clusters import Cluster
 from fruits_airflow.records.digests import EVIDENCE as EVIDENCE
 from fruits_airflow.records.models import read_stages
 from fruits_airflow.storage.lake import MISSING, Lake, error_code, run_key
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 # Errors of the account or the settings, which the next attempt would repeat: no throttling, expired credentials or
 # errors of AWS itself.

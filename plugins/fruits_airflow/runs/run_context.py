@@ -11,17 +11,19 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.providers.amazon.aws.links.emr import EmrClusterLink
+from airflow.sdk import Context
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fruits_airflow.aws.clients import SINGLE_ATTEMPT, emr_client, s3_client
 from fruits_airflow.aws.endpoints import CALLED, is_simulated
+from fruits_airflow.config.aws_types import EMRClient
 from fruits_airflow.config.errors import ConfigError, FruitsError
 from fruits_airflow.config.run_parameters import region_of
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.cost.estimate import PARTS, deadline, disks, estimate_parts
+from fruits_airflow.cost.estimate import PARTS, deadline, disks, estimate_parts, fleets_eur_per_hour
 from fruits_airflow.cost.prices import load_prices
 from fruits_airflow.emr.cluster_body import cluster_body, load_profile, require_sound_cluster
 from fruits_airflow.emr.clusters import (
@@ -45,10 +47,6 @@ from fruits_airflow.runs.plan import ErasurePlan, RunPlan, read_plan
 from fruits_airflow.runs.publication import read_state, require_not_overtaken
 from fruits_airflow.storage.lake import Lake
 from fruits_airflow.storage.run_notes import Journal, folder_of
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
-    from mypy_boto3_emr import EMRClient
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +143,11 @@ class RunContext:
 
     def step(self, stage: str) -> dict[str, Any]:
         """Return the step of `stage` as AddJobFlowSteps takes it."""
-        return step_for(stage, self._require_plan().to_xcom(), self.code_digest)
+        folder = self.lake.uri(self.folder)
+        # Whoever may edit XComs chooses no code, bucket, folder or request: these follow from the run.
+        own = {"run_id": self.identity.run_id, "run_folder": folder, "erasure": f"{folder}/request.json"}
+        own |= {"lake_bucket": self.settings.lake_bucket, "raw_bucket": self.settings.raw_bucket}
+        return step_for(stage, self._require_plan().to_xcom() | own, self.code_digest)
 
     def find_or_create(self) -> Cluster:
         """Return the run's live cluster; create it if there is none.
@@ -192,9 +194,11 @@ class RunContext:
         profile = load_profile(plan.profile)
         ends_at = deadline(
             now=datetime.now(UTC),
-            max_cost_eur=plan.max_cost_eur,
+            max_cost_eur=min(plan.max_cost_eur, settings.max_cost_eur),
             spent_eur=self.spent_eur(),
-            eur_per_hour=plan.eur_per_hour,
+            eur_per_hour=fleets_eur_per_hour(
+                profile.instance_fleets, load_prices(self.region), settings.interface_endpoints
+            ),
             max_minutes=profile.longest_minutes(settings.max_cluster_minutes),
         )
         body = cluster_body(
@@ -266,4 +270,6 @@ class RunContext:
     def _require_plan(self) -> RunPlan | ErasurePlan:
         if self.plan is None:
             raise ConfigError(f"{PLAN_TASK} has returned no plan that can be used; clear it, or trigger a new run")
+        if self.code_digest and not self.code_digest.isalnum():
+            raise ConfigError(f"{UPLOAD_TASK} has returned {self.code_digest!r}, which is no digest; clear it")
         return self.plan

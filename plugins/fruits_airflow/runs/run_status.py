@@ -1,17 +1,14 @@
 """What went wrong in a run: from the states of its tasks, and from what its stages measured."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from airflow.sdk import Context
 
 from fruits_airflow.emr.stage_steps import STAGES
 from fruits_airflow.records.models import StageMetrics
 from fruits_airflow.runs.plan import RunPlan
 from fruits_airflow.runs.run_context import PLAN_TASK, UPLOAD_TASK
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 WORK_TASKS = (
     *(PLAN_TASK, UPLOAD_TASK, "create_cluster", "cluster_ready"),

@@ -1,14 +1,13 @@
 """The task `verdict`: how a run ended, in run.json, in the state of its database, and by the state of the task."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowFailException
 
 from fruits_airflow.config.errors import RunOvertaken
@@ -26,9 +25,6 @@ from fruits_airflow.runs.report_task import residency_problems, write_report_if_
 from fruits_airflow.runs.run_context import PLAN_TASK, RunContext
 from fruits_airflow.runs.run_status import failed_task, gate_refused, problems_of, task_states
 from fruits_airflow.storage.run_notes import LAST_FAILURE
-
-if TYPE_CHECKING:
-    from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 
@@ -62,27 +58,16 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a run when its clusters have ended.
+    """What is known of a run when its clusters have ended."""
 
-    Attributes:
-        states: The states of the tasks that work.
-        stages: The metrics of the stages, by stage.
-        unusable: A sentence for each metrics file that cannot be used.
-        plan: None when the task `plan` returned nothing.
-        decided: What the plan has recorded when it stopped the run.
-        failure: The recorded failure that Airflow does not retry.
-        ended: How many clusters were alive, and are ended now.
-        lost_sight: Why a cluster may be alive.
-    """
-
-    states: Mapping[str, str | None]
-    stages: Mapping[str, StageMetrics]
-    unusable: list[str]
-    plan: RunPlan | None
-    decided: RunRecord | None
-    failure: Mapping[str, Any] | None = None
-    ended: int = 0
-    lost_sight: TimeoutError | None = None
+    states: Mapping[str, str | None]  # the states of the tasks that work
+    stages: Mapping[str, StageMetrics]  # the metrics of the stages, by stage
+    unusable: list[str]  # a sentence for each metrics file that cannot be used
+    plan: RunPlan | None  # None when the task `plan` returned nothing
+    decided: RunRecord | None  # what the plan has recorded when it stopped the run
+    failure: Mapping[str, Any] | None = None  # the recorded failure that Airflow does not retry
+    ended: int = 0  # how many clusters were alive, and are ended now
+    lost_sight: TimeoutError | None = None  # why a cluster may be alive
 
     @property
     def stopped(self) -> RunRecord | None:

@@ -4,8 +4,6 @@ S3 returns pages of 1,000 keys one after another, so a million keys take minutes
 in parallel; a folder listed before its turn waits in a file, not in memory.
 """
 
-from __future__ import annotations
-
 import json
 import tempfile
 from collections import deque
@@ -13,13 +11,11 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
+from fruits_airflow.config.aws_types import S3Client
 from fruits_airflow.config.errors import ListingIncomplete
 from fruits_airflow.storage.listing import ListedObject
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 WORKERS = 10
 """Folders listed at once: the size of the connection pool of boto3."""

@@ -1,7 +1,5 @@
 """Inflation of gzip in bounded pieces: 4 MB of gzip can hold gigabytes, which shows only when it is inflated."""
 
-from __future__ import annotations
-
 import io
 import zlib
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 All functions stream. storage/bucket_listing.py reads a listing from S3.
 """
 
-from __future__ import annotations
-
 import hashlib
 import heapq
 import re
@@ -31,19 +29,12 @@ _WITH_NAME = re.compile(r"^(\._|\.trashed-|\.pending-)(?!.*/$).*", re.IGNORECASE
 
 
 class ListedObject(NamedTuple):
-    """An object in the answer of ListObjectsV2.
+    """An object in the answer of ListObjectsV2."""
 
-    Attributes:
-        key: The object's key.
-        etag: Its ETag, without quotes.
-        size_bytes: Its size.
-        uploaded_s: Time of its last modification, in seconds since 1970; 0 if unknown.
-    """
-
-    key: str
-    etag: str
-    size_bytes: int
-    uploaded_s: int = 0
+    key: str  # the object's key
+    etag: str  # its ETag, without quotes
+    size_bytes: int  # its size
+    uploaded_s: int = 0  # time of its last modification, in seconds since 1970; 0 if unknown
 
 
 @dataclass(frozen=True)
@@ -57,17 +48,12 @@ class ListingSummary:
 
 @dataclass(frozen=True)
 class Changes:
-    """Differences from an earlier listing.
+    """Differences from an earlier listing."""
 
-    Attributes:
-        new: Added and changed objects.
-        oldest_new_s: When the first of the new objects was uploaded, in seconds since 1970; 0 if unknown.
-    """
-
-    new: int
+    new: int  # added and changed objects
     unchanged: int
     removed: int
-    oldest_new_s: int = 0
+    oldest_new_s: int = 0  # when the first of the new objects was uploaded, in seconds since 1970; 0 if unknown
 
 
 def is_leftover(key: str) -> bool:

@@ -3,22 +3,18 @@
 In a versioned bucket, deleting a key only adds a delete marker. An erasure deletes each version by its id.
 """
 
-from __future__ import annotations
-
 import hashlib
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from fruits_airflow.config.aws_types import S3Client
 from fruits_airflow.config.errors import ErasureIncomplete
 from fruits_airflow.storage.lake import error_code
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 _AT_ONCE = 16
 _DELETE_BATCH = 1_000  # DeleteObjects takes no more

@@ -3,8 +3,6 @@
 A note is a small JSON object in the run's folder, `<folder>/journal/<name>.json`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime

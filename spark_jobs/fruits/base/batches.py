@@ -1,7 +1,5 @@
 """Helpers for Arrow record batches in mappers: flat buffers, no pandas, no Python lists of numbers."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any

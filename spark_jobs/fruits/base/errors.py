@@ -1,7 +1,5 @@
 """Errors of the jobs, each with the exit status that it ends a job with."""
 
-from __future__ import annotations
-
 
 class FruitsError(Exception):
     """Base class of all errors of the jobs: the message states the problem, the value and the remedy."""

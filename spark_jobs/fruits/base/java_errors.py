@@ -4,8 +4,6 @@ Spark and Iceberg wrap an exception several times, and py4j puts a name such as 
 of the error holds the whole chain.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager

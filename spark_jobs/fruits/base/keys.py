@@ -1,7 +1,5 @@
 """Facts derived from an object's key: image id, label, rotation sequence, and whether it is a photo at all."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 

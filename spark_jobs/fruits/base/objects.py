@@ -5,8 +5,6 @@ obstore reads S3 with a single GET for each object. It cannot request every key 
 once (`find_s3`) and passes it to the executors, whose environment may name no region. Credentials are never passed on.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re
@@ -136,6 +134,23 @@ def read_bytes(uri: str) -> bytes:
         return Path(path.key).read_bytes()
     with _access("read", uri):
         return obstore.get(open_store(path.bucket, find_s3()), path.key).bytes().to_bytes()
+
+
+def exists(uri: str) -> bool:
+    """Return whether there is such an object.
+
+    Raises:
+        ObjectAccessError: S3 does not say.
+    """
+    path = parse_uri(uri)
+    if path.bucket is None:
+        return Path(path.key).exists()
+    try:
+        with _access("find", uri):
+            obstore.head(open_store(path.bucket, find_s3()), path.key)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def list_objects(folder: str) -> list[str]:

@@ -4,8 +4,6 @@ What is fitted on held-out photos (temperature, thresholds) is judged on others:
 The published calibration is then fitted on all of them.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

@@ -4,8 +4,6 @@ Linear discriminant analysis needs nothing else. The sums are of the same whole 
 `fruits.pca.gramian`, so that the same photos give the same classifier to the last bit, in any order.
 """
 
-from __future__ import annotations
-
 import unicodedata
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The published classifier: the only row of `classifiers`."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime
 
 import numpy as np

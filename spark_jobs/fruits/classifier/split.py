@@ -4,8 +4,6 @@ Photos of a rotation series are nearly equal, so that a random split flatters: a
 a whole. The digest of its group decides, so that a photo stays on its side from run to run.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass

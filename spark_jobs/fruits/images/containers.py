@@ -11,8 +11,6 @@ Two things that are not pixels reach the decoder: application segments and comme
 not stored: what is stored is written from the pixels alone.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 import zlib

@@ -14,8 +14,6 @@ pixels on each side gives 0.996 at 576 kB. Photos below 448 px, such as Fruits-3
 their features are equal.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import re

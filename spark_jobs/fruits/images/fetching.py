@@ -1,7 +1,5 @@
 """Fetching of listed objects with many requests in flight: a small object costs latency, not bandwidth."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 import threading
@@ -49,19 +47,12 @@ class ListedObject:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the listed keys are.
+    """Where the listed keys are."""
 
-    Attributes:
-        bucket: The input bucket; None for a plain folder.
-        folder: The plain folder that the keys are relative to; "" for a bucket.
-        s3: Where S3 answers; None for a plain folder.
-        max_bytes: Larger objects are rejected unread.
-    """
-
-    bucket: str | None
-    folder: str
-    s3: S3Location | None
-    max_bytes: int = MAX_BYTES
+    bucket: str | None  # the input bucket; None for a plain folder
+    folder: str  # the plain folder that the keys are relative to; "" for a bucket
+    s3: S3Location | None  # where S3 answers; None for a plain folder
+    max_bytes: int = MAX_BYTES  # larger objects are rejected unread
 
 
 def fetch(objects: Iterable[ListedObject], source: Source) -> Iterator[tuple[ListedObject, bytes | ImageRejected]]:

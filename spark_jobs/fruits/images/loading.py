@@ -1,7 +1,5 @@
 """Listed objects to loaded rows: fetch, clean, and a row out for each row in."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Iterator
 from typing import Any

@@ -4,8 +4,6 @@ Pillow does not read it, because it parses every tag: an EXIF of 64 kB with thou
 seconds, and a broken EXIF raises an exception around sound pixels.
 """
 
-from __future__ import annotations
-
 import re
 import struct
 

@@ -1,7 +1,5 @@
 """Rejected objects: the codes and the exception."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 

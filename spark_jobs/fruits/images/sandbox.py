@@ -5,8 +5,6 @@ a file, a socket or another process. Raw pixels come back, and the caller encode
 photo has taken over reach a table or another decoder.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import io

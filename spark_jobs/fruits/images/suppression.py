@@ -1,7 +1,5 @@
 """The suppression list: digests of erased photos, which no later run loads again, under any key."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import pyarrow as pa

@@ -6,8 +6,6 @@ the bucket that the step names.) None of them looks for a bucket in another regi
 opened with.
 """
 
-from __future__ import annotations
-
 from typing import Any
 from urllib.parse import urlsplit
 

@@ -1,7 +1,5 @@
 """The frame of every job: arguments, session, progress in plain lines, metrics, and one clear last line on failure."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import re
@@ -15,7 +13,7 @@ from pyspark.sql import SparkSession
 
 from fruits.base import errors, java_errors, schemas
 from fruits.base.errors import FruitsError, JavaError
-from fruits.job import client_endpoints, stage_metrics
+from fruits.job import client_endpoints, glue_tables, stage_metrics
 
 LEAST_ROWS = 256
 """Rows of work from which a second task pays: starting a Python worker takes as long as featurizing 130."""
@@ -112,6 +110,8 @@ def run(stage: str, arguments: argparse.Namespace, work: Callable[[Run], None]) 
         failure = to_fruits_error(error)
         if type(failure) in (FruitsError, JavaError):
             _log.exception("%s: unexpected error", stage)
+        if spark is not None and isinstance(failure, JavaError):
+            _repair_tables(spark, arguments.database)
     finally:
         if spark is not None:
             spark.stop()
@@ -121,6 +121,13 @@ def run(stage: str, arguments: argparse.Namespace, work: Callable[[Run], None]) 
     sys.stderr.write(f"ERROR {type(origin or failure).__name__}: {failure}\n")
     sys.stderr.flush()
     return failure.exit_status
+
+
+def _repair_tables(spark: SparkSession, database: str) -> None:
+    try:
+        glue_tables.repair(spark, database)
+    except Exception:  # noqa: BLE001 - the job's own error is reported, and the next job repairs
+        _log.exception("tables could not be checked")
 
 
 def to_fruits_error(error: Exception) -> FruitsError:

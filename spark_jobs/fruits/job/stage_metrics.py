@@ -1,7 +1,5 @@
 """The metrics of a stage, for the run's report: ``<run folder>/stages/<stage>.json``."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -5,8 +5,6 @@ copy. Jobs that need every row of a table read it here. So do jobs that need few
 them are few, and planning a Spark job takes longer than reading them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -60,17 +58,11 @@ class FileTasks:
 
 @dataclass(frozen=True)
 class MappedRows:
-    """The rows that a mapper makes from a source; they are computed on use.
+    """The rows that a mapper makes from a source; they are computed on use."""
 
-    Attributes:
-        source: A frame, or tasks that read files.
-        mapper: From record batches to record batches of `schema`.
-        schema: The schema of the result.
-    """
-
-    source: DataFrame | FileTasks
-    mapper: Mapper
-    schema: pa.Schema
+    source: DataFrame | FileTasks  # a frame, or tasks that read files
+    mapper: Mapper  # from record batches to record batches of `schema`
+    schema: pa.Schema  # the schema of the result
 
     @property
     def tasks(self) -> int | None:

@@ -1,7 +1,5 @@
 """Read table metadata through Iceberg's own API, without the Spark job that each metadata table takes."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterator, Sequence

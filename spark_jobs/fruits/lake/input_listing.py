@@ -4,8 +4,6 @@ Executors read it by row group. The driver reads a listing of a single row group
 with little to do need not start a Python worker.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator

@@ -4,8 +4,6 @@ Arrow usually writes them as a single file: Spark writes the same file, but take
 compile its writer for a single row.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Mapping
 from functools import reduce

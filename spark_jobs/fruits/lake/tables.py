@@ -3,8 +3,6 @@
 `fruits.lake.writing` and `fruits.lake.overwrite` write and commit without Spark.
 """
 
-from __future__ import annotations
-
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,6 +10,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JError  # type: ignore[import-untyped]
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
@@ -20,6 +19,7 @@ from fruits.base import objects, schemas
 from fruits.base.errors import InputError, TableError
 from fruits.base.java_errors import annotate_errors
 from fruits.base.schemas import KEYS, TABLES
+from fruits.job import glue_tables
 from fruits.lake import iceberg
 from fruits.lake.iceberg import Table
 
@@ -88,13 +88,22 @@ def ensure(spark: SparkSession, database: str) -> None:
     if known is None:
         spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {database}")
     present = [table for table in TABLES if table in (known or ())]
-    with ThreadPoolExecutor(max(1, len(present))) as readers:  # each waits for the catalog and for S3
-        list(readers.map(lambda table: check(Table(spark, f"{database}.{table}")), present))
+    try:
+        _check_all(spark, database, present)
+    except Py4JError:
+        if not glue_tables.repair(spark, database):
+            raise
+        _check_all(spark, database, present)
     for table, columns in TABLES.items():
         if table in present:
             continue  # a statement for each table of each job would cost every step of every run a second
         pairs = ", ".join(f"'{key}' = '{value}'" for key, value in properties(table).items())
         spark.sql(f"CREATE TABLE IF NOT EXISTS {database}.{table} ({columns}) USING iceberg TBLPROPERTIES ({pairs})")
+
+
+def _check_all(spark: SparkSession, database: str, names: list[str]) -> None:
+    with ThreadPoolExecutor(max(1, len(names))) as readers:  # each waits for the catalog and for S3
+        list(readers.map(lambda name: check(Table(spark, f"{database}.{name}")), names))
 
 
 def check(table: Table) -> None:

@@ -4,8 +4,6 @@ Spark's writer takes vectors number by number, in code that a JVM never compiles
 features of 2,000 pictures on two cores, a twentieth of the whole job. Arrow writes the same columns from their buffers.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor

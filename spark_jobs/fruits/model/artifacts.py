@@ -1,7 +1,5 @@
 """The model artifact under ``models/<model_id>/``, which the driver reads once and checks by its digest."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import dataclass
@@ -73,4 +71,6 @@ def _card(data: bytes, folder: str) -> dict[str, Any]:
         raise ModelMismatchError(f"{folder}/model.json is not JSON: {error}") from error
     if missing := {"file", "engine", "weights", "dims", "input_px"} - set(card):
         raise ModelMismatchError(f"{folder}/model.json lacks {sorted(missing)}: run `make model` again")
+    if "/" in str(card["file"]):
+        raise ModelMismatchError(f"{folder}/model.json names {card['file']}, which is not beside it")
     return dict(card)

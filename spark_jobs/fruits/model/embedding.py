@@ -4,8 +4,6 @@ This module keeps the interpreter: a reused worker keeps its imported modules, a
 to task, while a global of the job's script is created again for each task.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 

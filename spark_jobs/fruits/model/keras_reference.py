@@ -3,8 +3,6 @@
 Only an embedder, on the worker, imports TensorFlow; the driver reads the weights with h5py alone.
 """
 
-from __future__ import annotations
-
 import io
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The input of the model: part of its contract, the same for every engine."""
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

@@ -3,8 +3,6 @@
 Places are folders of this machine, or `s3://` on a cluster. A cluster's nodes may lack matplotlib.
 """
 
-from __future__ import annotations
-
 import importlib
 import io
 import warnings
@@ -35,17 +33,11 @@ def optional(name: str) -> ModuleType | None:
 
 @dataclass
 class Workbench:
-    """The photos of a notebook, and the files of its run.
+    """The photos of a notebook, and the files of its run."""
 
-    Attributes:
-        photos: Folder or `s3://bucket/prefix/` of the photos, in one folder for each label.
-        lake: Folder or `s3://bucket` for the files of the run.
-        listed: Rows of the listing: `key`, `etag`, `size_bytes`.
-    """
-
-    photos: str
-    lake: str
-    listed: list[dict[str, Any]] = field(default_factory=list)
+    photos: str  # folder or `s3://bucket/prefix/` of the photos, in one folder for each label
+    lake: str  # folder or `s3://bucket` for the files of the run
+    listed: list[dict[str, Any]] = field(default_factory=list)  # rows of the listing: `key`, `etag`, `size_bytes`
     decoder: sandbox.Decoder = field(default_factory=sandbox.Decoder)
     run_id: str = field(default_factory=lambda: datetime.now(UTC).strftime("notebook__%Y-%m-%dT%H-%M-%S"))
 

@@ -4,8 +4,6 @@ The sums are not kept between runs: `features` has no labels, and a run that fit
 anyway. Other runs read neither the features nor the vectors of photos that have names.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

@@ -48,6 +48,16 @@ def test_a_failure_has_its_cause_and_only_what_is_transient_may_be_tried_again(s
     assert ended.is_transient is is_transient
 
 
+def test_the_error_of_a_python_job_is_in_stdout_where_spark_submit_writes_both_of_its_streams() -> None:
+    logs = {
+        "controller": controller(3),
+        "stderr": ["INFO Utils"],
+        "stdout": ["publish: done", "ERROR QualityGateError: x"],
+    }
+    assert explain(STEP, logs).cause == "ERROR QualityGateError: x (exit status 3)"
+    assert explain(STEP, {"controller": controller(1), "stdout": [LOST]}).is_transient
+
+
 def test_a_step_that_was_cancelled_is_not_tried_again_whatever_its_process_ended_with():
     cancelled = replace(STEP, state="CANCELLED", reason="Cancelled by user")
     assert explain(cancelled, {"controller": controller(143)}).cause == "Cancelled by user"

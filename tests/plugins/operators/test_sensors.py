@@ -20,7 +20,7 @@ from fruits_airflow.aws.links import StepLogLink
 from fruits_airflow.config.errors import ClusterLost, StepLost
 from fruits_airflow.emr import clusters
 from fruits_airflow.emr.clusters import LIVE_STATES, READY_STATES, ClusterLifecycle
-from fruits_airflow.emr.steps import StepSubmitter, describe_step
+from fruits_airflow.emr.steps import TERMINAL_STATES, StepSubmitter, describe_step
 from fruits_airflow.operators import step_failure
 from fruits_airflow.operators.emr import AddStepOperator, CreateClusterOperator, TerminateClusterOperator
 from fruits_airflow.operators.sensors import ClusterReadySensor, StepSensor
@@ -269,7 +269,9 @@ def test_a_killed_driver_is_tried_again_once_and_the_second_time_it_is_the_failu
     with pytest.raises(StepLost, match=r"killed: exit status 137, SIGKILL.*; a retry runs it once more"):
         drive(sensor(run), context)
     assert cause(run) is None
-    with pytest.raises(AirflowFailException, match="killed: exit status 137, SIGKILL") as failed:
+    with pytest.raises(
+        AirflowFailException, match="killed: exit status 137, SIGKILL.*; a retry did not help$"
+    ) as failed:
         drive(sensor(run), context)
     assert cause(run) == ("featurize", str(failed.value))
     assert [state for _, state in steps(run, added["job_flow_id"])] == ["FAILED", "FAILED"]
@@ -737,3 +739,16 @@ def test_each_look_says_how_long_the_step_goes_on_and_when_it_will_be_done(
     assert re.search(words, lines[0]), lines
     trigger.log_progress("PENDING", None)
     assert "s-1 is PENDING for 0 s" in lines[1]
+
+
+def test_a_step_that_has_ended_is_not_said_to_need_more_time(
+    run: RunContext, does: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(StepTrigger, "log_progress", lambda _, state, __: lines.append(state))
+    context, added = begin(run, does, "sleep 60")
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(run).execute(context)
+    run.client.terminate_job_flows(JobFlowIds=[added["job_flow_id"]])
+    fire(deferred.value.trigger)
+    assert not set(lines) & set(TERMINAL_STATES)

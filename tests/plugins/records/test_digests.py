@@ -144,3 +144,11 @@ def test_metrics_that_cannot_be_used_make_the_run_red_and_say_why(run: RunContex
     page = run.lake.read(run_key(run.identity.run_id, "report.html"))
     assert page is not None
     assert b"features.rows" in page
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"digests": ' * 100_000, b" " * 1_000_001, b"[[]]", b"null"])
+def test_no_form_of_a_record_stops_an_erasure(lake: Lake, content: bytes) -> None:
+    lake.write(run_key(RUN, "sample.parquet"), b"sample")
+    lake.write(run_key(RUN, "run.json"), content)
+    replace(lake, "sample.parquet", b"without a photo")
+    assert lake.read(run_key(RUN, "run.json")) == content

@@ -183,3 +183,22 @@ def test_a_run_over_no_image_counts_zeros_and_draws_nothing(run: dict[str, Any])
         assert "0 seen" in swapped(page.text)
         assert "No image was rejected." in page.text
         assert titles(page).isdisjoint({"Map of the images", "Volumes"})
+
+
+@pytest.mark.parametrize(
+    ("record", "section"),
+    [
+        ({"state": "refused", "reason": "RunRefused: input_prefix: no photo"}, "refused"),
+        ({"state": "refused", "reason": "LockHeld: fruits is locked by x"}, "lock-held"),
+        ({"state": "failed", "reason": "featurize: killed"}, "red-run"),
+        ({"state": "failed", "quality": {"checks": {"reject_rate": {"ok": False}}}}, "gate-failed"),
+        ({"state": "failed", "cluster": {"id": "j-1", "state": "RUNNING"}}, "cluster-will-not-die"),
+        ({"state": "succeeded"}, None),
+    ],
+)
+def test_a_bad_end_leads_to_the_section_of_the_runbook_that_its_notice_names(
+    record: dict[str, Any], section: str | None
+) -> None:
+    links = [link.get("href", "") for link in Page(render(record, {}, None, navigation=NAVIGATION)).all("a")]
+    assert [link for link in links if "runbook" in link] == ([f"../runbook#{section}"] if section else [])
+    assert "runbook" not in Page(render(record, {}, None)).text, "report.html is read where no runbook is"

@@ -214,3 +214,8 @@ def test_the_stylesheet_has_every_colour_and_the_page_every_shape() -> None:
     assert [*first, *map(str, range(len(first), COLOURS))] == [str(i) for i in range(COLOURS)]
     assert css.count(f"{COLOURS}) %}}") == 2, "the loops end at the last colour"
     assert re.findall(r'id="s(\d+)"', marks) == [str(i) for i in range(SHAPES)]
+
+
+def test_a_text_is_cut_only_where_that_makes_it_shorter() -> None:
+    assert units.clipped("x" * 161, 160) == "x" * 161
+    assert units.clipped("x" * 1000, 160) == "x" * 160 + "… (840 more characters)"

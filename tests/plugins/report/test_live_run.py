@@ -33,7 +33,10 @@ class Session:
 
     def execute(self, _query: Any) -> Any:
         began_at = datetime.now(UTC) - timedelta(seconds=10)
-        rows = [(task, state, began_at if state else None) for task, state in self.tasks.items()]
+        ended_at = {"success": began_at + timedelta(seconds=4)}
+        rows = [
+            (task, state, began_at if state else None, ended_at.get(state or "")) for task, state in self.tasks.items()
+        ]
         return SimpleNamespace(tuples=lambda: SimpleNamespace(all=lambda: rows))
 
     def scalars(self, _query: Any) -> Any:
@@ -86,7 +89,9 @@ def test_the_stage_that_goes_on_has_its_seconds_so_far_and_left(database: Any) -
     tasks = {"load_images.add": "success", "load_images.wait": "success", "featurize.add": "success"}
     database(tasks | {"featurize.wait": "deferred", "publish.add": None}, {"plan": PLAN})
     record = live_run.read_live(Archive(1000.0), "fruits_pipeline", "r")
-    assert set(record["seconds"]) == set(record["left"]) == {"total", "featurize"}
+    assert set(record["left"]) == {"total", "featurize"}
+    assert set(record["seconds"]) == {"total", "load_images", "featurize"}
+    assert record["seconds"]["load_images"] == 4, "a finished stage has the seconds from its first task to its last"
     assert record["seconds"]["featurize"] >= 10
     assert record["left"]["featurize"] == pytest.approx(100 - record["seconds"]["featurize"])
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -18,7 +19,7 @@ from airflow.api_fastapi.core_api.security import get_user
 from airflow.models.dag import DagModel
 from fastapi.testclient import TestClient
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.report import step_page, web
+from fruits_airflow.report import live_run, step_page, web
 from run_report import RunReportPlugin
 from starlette.applications import Starlette
 from starlette.responses import Response
@@ -26,6 +27,7 @@ from starlette.routing import Route
 
 from tests.plugins import laptop
 from tests.plugins.laptop import REPOSITORY
+from tests.plugins.report.test_live_run import Session
 
 
 class AuthManager:
@@ -226,3 +228,30 @@ def test_the_plugin_costs_a_task_next_to_nothing() -> None:
         env={"PYTHONPATH": str(REPOSITORY / "plugins"), "PATH": "", "HOME": "/tmp"},
     )
     assert ast.literal_eval(done.stdout.splitlines()[-1]) == ["run_report"]
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"planned_at": 1},
+        {"planned_at": "yesterday"},
+        {"planned_at": "2026-01-01T02:00:00"},
+        {"planned_at": "2026-01-01T02:00:00+00:00", "images": [1]},
+    ],
+)
+def test_a_forged_result_of_plan_leaves_a_page_that_says_so(
+    client: TestClient, deployed: Settings, monkeypatch: pytest.MonkeyPatch, forged: dict[str, object]
+) -> None:
+    @contextmanager
+    def create_session() -> Iterator[Session]:
+        yield Session({"plan": "success"}, {"plan": forged})
+
+    monkeypatch.setattr(live_run, "create_session", create_session)
+    monkeypatch.setattr(web, "_airflow_states", lambda run_ids: dict.fromkeys(run_ids, "running"))
+    s3 = laptop.client("s3")
+    s3.put_object(Bucket=deployed.lake_bucket, Key="runs/manual__1/listing.parquet", Body=b"x")
+    finished = json.dumps({"state": "succeeded", "mode": "demo", "seconds": {"total": 60.0}}).encode()
+    s3.put_object(Bucket=deployed.lake_bucket, Key="runs/manual__0/run.json", Body=finished)
+    reply = client.get("/runs/manual__1")
+    assert reply.status_code == 200
+    assert "What Airflow has of this run cannot be shown" in reply.text

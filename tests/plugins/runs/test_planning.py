@@ -226,6 +226,14 @@ def test_a_run_that_cannot_be_is_refused(plan_of: Planner, account: Settings, la
 
 
 @pytest.mark.usefixtures("photos")
+def test_no_run_works_in_a_folder_that_a_notebook_may_write(plan_of: Planner, lake: Lake) -> None:
+    """By the policy of its role a notebook replaces the listing of such a run (`runs/notebook__*`)."""
+    with pytest.raises(RunRefused, match="notebooks may write files of runs that are called so"):
+        plan_of("notebook__x")
+    assert lake.keys("runs/notebook__x/") == []
+
+
+@pytest.mark.usefixtures("photos")
 @pytest.mark.parametrize("setting", ["raw_bucket", "lake_bucket"])
 def test_a_bucket_outside_the_union_is_refused(plan_of: Planner, account: Settings, setting: str) -> None:
     name = f"london-{account.deployment_id}-{setting.replace('_', '-')}"

@@ -54,3 +54,9 @@ def test_a_card_that_says_nothing_is_a_named_error(folder, text):
     (folder / "model.json").write_text(text)
     with pytest.raises(ModelMismatchError, match=r"model\.json"):
         artifacts.read(str(folder), ID, None)
+
+
+def test_a_card_names_no_file_elsewhere(folder):
+    (folder / "model.json").write_text(json.dumps(CARD | {"file": "../../dev/zero"}))
+    with pytest.raises(ModelMismatchError, match="not beside it"):
+        artifacts.read(str(folder), ID, None)
