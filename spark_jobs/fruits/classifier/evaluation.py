@@ -18,8 +18,7 @@ Float = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 Places = npt.NDArray[np.int64]
 
-NEVER = 2.0
-"""The least confidence when no threshold keeps the error: no answer is ever given."""
+NEVER = 2.0  # the least confidence when no threshold keeps the error: no answer is ever given
 _BINS = 10
 _LEVELS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _MOST_LABELS = 100

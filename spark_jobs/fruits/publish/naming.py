@@ -53,8 +53,7 @@ _SCHEMA = pa.schema(
 )
 
 Counts = Mapping[str, int]
-Named: TypeAlias = pa.Table | DataFrame
-"""Rows of `schemas.NAMED`: few on the driver, many on the executors' disks."""
+Named: TypeAlias = pa.Table | DataFrame  # `schemas.NAMED`: few on the driver, many on the executors' disks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import erase_images
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -14,6 +15,7 @@ from fruits.base import keys
 from fruits.base.batches import to_list_column
 from fruits.classifier import registry
 from fruits.classifier.discriminant import Classifier
+from fruits.job import job_run
 from fruits.lake import align, tables
 from fruits.publish import naming
 from fruits.publish.naming import Target, refit_reason
@@ -232,6 +234,19 @@ def test_many_photos_are_named_by_spark_as_few_are_on_the_driver(nights, monkeyp
     bring(nights, {"new2.jpg": "Kiwi", "new3.jpg": "Apple"}, "run-2")
     assert night(nights)["named"] == 2
     assert (names(nights)["new2.jpg"]["label"], names(nights)["new3.jpg"]["label"]) == ("Kiwi", "Apple")
+
+
+def test_an_erased_photo_has_no_name_and_the_classifier_stays(nights):
+    bring(nights, ORCHARD | UPLOADS)
+    first = night(nights)
+    request = nights.run_folder / "request.json"
+    request.write_text(json.dumps({"image_ids": [keys.image_id("phone1.jpg")], "content_sha256": []}))
+    common = ["--database", nights.database, "--run-id", "erasure", "--run-folder", str(nights.folder / "erasure")]
+    arguments = erase_images.parser().parse_args([*common, "--erasure", str(request)])
+    erase_images.erase_images(job_run.Run("erase_images", arguments, nights.spark))
+    assert names(nights).keys() == {*ORCHARD, "phone2.jpg", "phone3.jpg"}
+    assert night(nights)["classifier_id"] == first["classifier_id"]
+    assert names(nights).keys() == {*ORCHARD, "phone2.jpg", "phone3.jpg"}
 
 
 @pytest.mark.parametrize(
