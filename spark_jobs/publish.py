@@ -122,10 +122,16 @@ def publish(run: job_run.Run) -> None:
     if counts.others or len(known) > 2:
         registry.delete_others(spark, database, [fitted.pca_id, *([previous] if previous else [])])
     gramian_store.delete_other_models(run, registry.feature_models(spark, database))
-    metrics["classifier"] = naming.name_photos(run, rows, counts.images, fitted)
+    names = naming.name_photos(run, rows, counts.images, fitted)
     size = tables.size_bytes(spark, database, "pca", counts.features)
-    metrics |= {"bytes": {"pca": size}, "upkeep": upkeep.maintain(run), "reads": ["images", "features"]}
-    run.finish(metrics, writes=["pca", "pca_models", "samples", "classifiers", "predictions"])
+    metrics |= {
+        "classifier": names,
+        "bytes": {"pca": size},
+        "upkeep": upkeep.maintain(run),
+        "reads": ["images", "features"],
+    }
+    named = ["classifiers", "predictions"] if "classifier_id" in names else []
+    run.finish(metrics, writes=["pca", "pca_models", "samples", *named])
 
 
 def _read_pca(run: job_run.Run) -> tuple[Pca, float]:

@@ -332,8 +332,7 @@ def _commit(
 
 def _examples(run: job_run.Run, photos: align.AlignedRows) -> list[tuple[str, str | None, float]]:
     """Return the names of some unlabelled photos, for the report: key, name and confidence."""
-    rows = photos.collect(["image_id", "source_key"], "unlabelled", limit=_EXAMPLES)
-    keys = {row.image_id: row.source_key for row in rows}
+    keys: dict[str, str] = dict(photos.collect(["image_id", "source_key"], "unlabelled", limit=_EXAMPLES))
     columns = ["image_id", "label", "confidence"]
     names = Selection(run.spark, f"{run.arguments.database}.predictions", columns, {"image_id": list(keys)})
     named = names.read().sort_by("image_id").to_pylist() if keys else []

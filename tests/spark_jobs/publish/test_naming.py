@@ -15,7 +15,7 @@ from fruits.base import keys
 from fruits.base.batches import to_list_column
 from fruits.classifier import registry
 from fruits.classifier.discriminant import Classifier
-from fruits.job import job_run
+from fruits.job import job_run, stage_metrics
 from fruits.lake import align, tables
 from fruits.publish import naming
 from fruits.publish.naming import Target, refit_reason
@@ -95,6 +95,8 @@ def test_a_first_night_names_every_photo_and_does_not_name_a_chair(nights):
     metrics = night(nights)
     rows = names(nights)
     assert "failure" not in metrics
+    writes = stage_metrics.read(str(nights.run_folder), "publish")["writes"]
+    assert {"classifiers", "predictions"} <= writes.keys()
     assert rows.keys() == {*ORCHARD, *UPLOADS}
     assert [rows[key]["label"] for key in UPLOADS] == ["Kiwi", "Apple", None]
     assert np.mean([rows[key]["label"] == label for key, label in ORCHARD.items()]) > 0.9
