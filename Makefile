@@ -60,7 +60,7 @@ local: setup ## The Spark jobs alone over a folder, no Airflow, no endpoint (IMA
 		$${MAX_BYTES:+--max-bytes="$$MAX_BYTES"} $${MAX_PIXELS:+--max-pixels="$$MAX_PIXELS"}
 
 .PHONY: recognise
-recognise: $(READY)/spark ## The five photos that look most like yours (PHOTO=me.jpg LAKE=build/demo FORMAT=json)
+recognise: $(READY)/spark ## The name of your photo, and the five that look most like it (PHOTO=me.jpg LAKE=build/demo FORMAT=json)
 	@PYTHONPATH=.:spark_jobs exec $(SPARK)/python -m fruits_lake --lake="$${LAKE:-build/demo}" --format="$${FORMAT:-table}" \
 		-- "$${PHOTO:?say which: make recognise PHOTO=me.jpg}"
 

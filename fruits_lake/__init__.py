@@ -65,7 +65,8 @@ class Lake:
         """Return the vectors of the PCA model published last, or those that a run published.
 
         All are of one model, which the schema's metadata describes in JSON under ``fruits``. `pca` is list<float32>, of
-        k values; `run_id` is the run that computed it; `source_key` is NULL for a photo that was removed since.
+        k values; `run_id` is the run that computed it; `source_key` is NULL for a photo that was removed since;
+        `predicted` and `confidence` are of the current classifier, `predicted` NULL where it does not know.
         """
         if run:
             rows = pq.read_table(io.BytesIO(self._read(f"runs/{run}/pca.parquet")))
@@ -77,7 +78,12 @@ class Lake:
         places = pc.index_in(rows["image_id"], images["image_id"])
         rows = rows.append_column("source_key", images["source_key"].take(places))
         rows = rows.append_column("pca_id", pa.repeat(model["pca_id"], len(rows)))
-        rows = rows.select(["image_id", "source_key", "label", "run_id", "pca_id", "pca"])
+        current = self._newest("classifiers", "classifier_id") or {"classifier_id": ""}
+        names = self._scan("predictions", "image_id", "label", "confidence", classifier_id=current["classifier_id"])
+        places = pc.index_in(rows["image_id"], names["image_id"])
+        rows = rows.append_column("predicted", names["label"].take(places))
+        rows = rows.append_column("confidence", names["confidence"].take(places))
+        rows = rows.select(["image_id", "source_key", "label", "predicted", "confidence", "run_id", "pca_id", "pca"])
         return rows.replace_schema_metadata({"fruits": json.dumps(model, default=str)})
 
     def photo(self, image_id: str) -> pa.Table:
@@ -104,6 +110,19 @@ class Lake:
         nearest = [row for row in np.argsort(distances, kind="stable")[: k + 1] if row != own][:k]
         rows = vectors.take(nearest).select(["image_id", "source_key", "label"])
         return rows.append_column("distance", pa.array(distances[nearest], pa.float32()))
+
+    def name(self, photo: Path | bytes) -> dict[str, Any]:
+        """Name a photo by the current classifier: `label` (None: not known), `confidence`, `second_label`."""
+        row = self._newest("classifiers", "*")
+        if not row:
+            raise LakeError(f"no classifier is published in {self.uri}: it needs labelled photos of two labels or more")
+        vector = self._embed(photo if isinstance(photo, bytes) else photo.read_bytes(), row["pca_id"])
+        from fruits.classifier.discriminant import Classifier
+
+        labels, answers = row["labels"], Classifier.from_row(row).name(vector)
+        first, second = (labels[place] for place in answers.ranked[0][:2])
+        label = first if answers.is_known[0] else None
+        return {"label": label, "confidence": float(answers.confidence[0]), "second_label": second}
 
     def compare(self, run_a: str, run_b: str) -> pa.Table:
         """Compare what two runs published, the largest distance first; NULL unless kept under one PCA model."""
@@ -150,10 +169,14 @@ class Lake:
         return rows[0]
 
     def _publication(self) -> dict[str, Any]:
-        rows = self._scan("pca_models", "pca_id", "model_id", "k", "asked", "n", "run_id", "published_at").to_pylist()
-        if not rows:
+        row = self._newest("pca_models", "pca_id", "model_id", "k", "asked", "n", "run_id")
+        if not row:
             raise LakeError(f"nothing is published in {self.uri} yet: runs() shows what each run came to")
-        return dict(max(rows, key=lambda row: row["published_at"]))
+        return row
+
+    def _newest(self, table: str, *columns: str) -> dict[str, Any]:
+        rows = self._scan(table, *columns, *(() if "*" in columns else ("published_at",))).to_pylist()
+        return dict(max(rows, key=lambda row: row["published_at"])) if rows else {}
 
     def _embed(self, photo: bytes, pca_id: str) -> Matrix:
         """Return the components of a photo, (1, k), by the decoding, the network and the PCA model of the jobs."""

@@ -1,4 +1,4 @@
-"""Name the photos of a lake that look most like a photo."""
+"""Name a photo by the classifier of a lake, and show the photos that look most like it."""
 
 import argparse
 import json
@@ -23,6 +23,10 @@ def main() -> None:
     try:
         lake = Lake.open(arguments.lake)
         rows = lake.neighbours(arguments.photo).to_pylist()
+        try:
+            name = lake.name(arguments.photo)
+        except LakeError:
+            name = None  # too few labelled photos: its neighbours still say something
         weights = lake.why(rows[0]["image_id"])["weights"][0].as_py()
     except ImageRejected as rejected:
         sys.exit(f"ERROR {rejected.code}: {rejected.detail}")
@@ -31,7 +35,13 @@ def main() -> None:
     if weights == "random":
         sys.stderr.write("WARNING: the weights are random, so these distances mean nothing\n")
     lines = [f"{row['distance']:8.2f}  {row['label'] or '-':<24}  {row['source_key']}" for row in rows]
-    print(json.dumps({"neighbours": rows, "weights": weights}) if arguments.format == "json" else "\n".join(lines))
+    if name:
+        lines.insert(0, f"{name['label'] or 'not known'} ({name['confidence']:.0%})")
+    print(
+        json.dumps({"name": name, "neighbours": rows, "weights": weights})
+        if arguments.format == "json"
+        else "\n".join(lines)
+    )
 
 
 if __name__ == "__main__":

@@ -5,6 +5,9 @@ first, which no reader sees, and then its row in `pca_models`: that last commit 
 see the previous PCA model. If a check fails, nothing is published, stages/publish.json holds the failed checks, and the
 exit status is 3.
 
+Then the photos get names (`fruits.publish.naming`): from the current classifier, or all of them from a new one, which
+is published in the same way.
+
 The PCA model before the current one is kept. To return to it, run this job again in the folder of the last run with
 ``--pca-id`` and its id: it gets the rows that it lacks and becomes current.
 """
@@ -29,7 +32,7 @@ from fruits.lake.iceberg import Table
 from fruits.model.embedding import DIMS
 from fruits.pca import gramian_store, principal_components, registry
 from fruits.pca.principal_components import Pca
-from fruits.publish import export, pending, quality, samples, upkeep
+from fruits.publish import export, naming, pending, quality, samples, upkeep
 from fruits.publish.pending import PublicationCounts
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
@@ -73,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         help="where the model's weights came from, as its model.json says",
     )
+    naming.add_arguments(arguments)
     return arguments
 
 
@@ -118,9 +122,16 @@ def publish(run: job_run.Run) -> None:
     if counts.others or len(known) > 2:
         registry.delete_others(spark, database, [fitted.pca_id, *([previous] if previous else [])])
     gramian_store.delete_other_models(run, registry.feature_models(spark, database))
+    names = naming.name_photos(run, rows, counts.images, fitted)
     size = tables.size_bytes(spark, database, "pca", counts.features)
-    metrics |= {"bytes": {"pca": size}, "upkeep": upkeep.maintain(run), "reads": ["images", "features"]}
-    run.finish(metrics, writes=["pca", "pca_models", "samples"])
+    metrics |= {
+        "classifier": names,
+        "bytes": {"pca": size},
+        "upkeep": upkeep.maintain(run),
+        "reads": ["images", "features"],
+    }
+    named = ["classifiers", "predictions"] if "classifier_id" in names else []
+    run.finish(metrics, writes=["pca", "pca_models", "samples", *named])
 
 
 def _read_pca(run: job_run.Run) -> tuple[Pca, float]:

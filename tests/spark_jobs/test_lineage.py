@@ -26,4 +26,5 @@ def test_a_stage_names_each_table_that_it_changes_with_its_columns(nights):
         assert set(metrics.get("reads", ())) <= set(schemas.TABLES)
         for name, columns in metrics["writes"].items():
             assert [column for column, _ in columns] == [field.name for field in nights.table(name).schema]
-    assert set.union(*changed.values()) == set(schemas.TABLES)
+    # So few photos have no classifier; tests/spark_jobs/publish/test_naming.py looks at the tables of one.
+    assert set.union(*changed.values()) == set(schemas.TABLES) - {"classifiers", "predictions"}

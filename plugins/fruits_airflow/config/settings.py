@@ -104,6 +104,12 @@ class Settings:
     min_agreement: _Share = 0.5
     max_drift_degrees: Annotated[float, _between(0.0, 90.0)] = 90.0
     max_variance_loss: _Share = 0.01
+    classifier: Annotated[str, _choice("on", "off")] = "off"
+    shrinkage: Annotated[float, _above(0.0, 1.0)] = 0.1
+    held_out_share: Annotated[float, _above(0.0, 0.9)] = 0.3
+    refit_share: _Share = 0.1
+    max_accuracy_loss: _Share = 0.1
+    unknown_error: Annotated[float, _above(0.0, 0.5)] = 0.1
     nightly_profile: str = "nightly"
     demo_profile: str = "demo"
     service_role: _Role = None

@@ -150,6 +150,39 @@ class Quality(_Model):
         return [name for name, check in self.checks.items() if not check.ok]
 
 
+class Rate(_Model):
+    """A share with its interval of 95 %, and the number of photos that it is of."""
+
+    share: Share | None = None
+    low: Share = 0.0
+    high: Share = 1.0
+    n: Count = 0
+
+
+class ClassifierFacts(_Model):
+    """The classifier on photos held out, of which `near_equal` are left out, and what it named in this run.
+
+    A row of `confusion` is the label, the most probable name, and how many photos; one of `examples` the key of a photo
+    without a label, its name, None where the classifier does not know it, and the confidence.
+    """
+
+    classifier_id: Name | None = None
+    is_new: bool = False
+    reason: Text | None = None
+    failure: Text | None = None
+    learned: Count = 0
+    judged: Count = 0
+    near_equal: Count = 0
+    top1: Rate = Rate()
+    top3: Rate = Rate()
+    answered: Rate = Rate()
+    wrong_answers: Rate = Rate()
+    calibration_error: Share | None = None
+    calibration_error_raw: Share | None = None
+    confusion: Annotated[list[tuple[Name, Name, Count]], Field(max_length=400)] = []
+    examples: Annotated[list[tuple[Text, Name | None, Share]], Field(max_length=100)] = []
+
+
 class StageSeconds(_Model):
     """Seconds of the whole run and of its parts."""
 
@@ -197,6 +230,7 @@ class _Measured(_Model):
     drift: Drift = Drift()
     bytes: Volumes = Volumes()
     quality: Quality = Quality()
+    classifier: ClassifierFacts = ClassifierFacts()
 
 
 class StageMetrics(_Measured):

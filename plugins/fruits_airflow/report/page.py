@@ -126,6 +126,8 @@ def _view(facts: Facts, sample: pa.Table | None) -> dict[str, Any]:
         "reject_examples": sections.reject_examples(facts),
         "checks": sections.checks(facts),
         "drift": sections.drift(facts),
+        "naming": (naming := sections.naming(facts)),
+        "confusion": sections.confusion(naming) if naming else [],
         "costs": sections.costs(facts),
         "pending": state == "running",
         "refresh_seconds": REFRESH_SECONDS,

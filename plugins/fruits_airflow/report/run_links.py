@@ -55,5 +55,5 @@ def run_links(settings: Settings, client: S3Client, airflow: str, dag_id: str, f
         yield folder("Cluster’s logs", f"logs/{facts.text('cluster', 'id')}/")
     yield folder("Run’s folder", run_key(run_id) + "/")
     database = settings.demo_database if facts.text("mode") == "demo" else settings.database
-    yield Link("Tables", f"{database}: images, rejects, features, pca, pca_models")
+    yield Link("Tables", f"{database}: images, rejects, features, pca, pca_models, predictions")
     yield folder("Tables’ files", f"tables/{database}.db/")

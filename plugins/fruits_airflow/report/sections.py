@@ -1,11 +1,13 @@
 """The tables of the report: volumes, rejects, quality gate, drift, cost, residency."""
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fruits_airflow.config.regions import EU_REGIONS, NEAR_MISSES
 from fruits_airflow.emr.clusters import ENDED_STATES
+from fruits_airflow.records.models import ClassifierFacts
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.units import NBSP, UNKNOWN, clipped, euros, number, percent, value
 
@@ -19,6 +21,7 @@ MAX_EXAMPLES = 20
 MAX_DETAIL = 500
 MAX_EVIDENCE = 120
 MAX_NAME = 100
+MAX_LABELS = 30  # of the confusion matrix
 MAX_ROWS = 100  # the gate has some ten checks, and the load step some ten codes
 
 
@@ -153,6 +156,22 @@ def drift(facts: Facts) -> Drift | None:
             if measure is not None
         ],
     )
+
+
+def naming(facts: Facts) -> ClassifierFacts | None:
+    """Return how well photos are named, and some that had no label; None without a classifier, or a bad record."""
+    try:
+        return ClassifierFacts.model_validate_json(json.dumps(facts.mapping("classifier") or None))
+    except (RecursionError, TypeError, ValueError):
+        return None
+
+
+def confusion(naming: ClassifierFacts) -> list[tuple[str, list[float]]]:
+    """Return each label with the shares of its photos that are taken for it and for the other ones, in order."""
+    cells = {(true, name): n for true, name, n in naming.confusion}
+    labels = sorted({true for true, _ in cells})[:MAX_LABELS]
+    totals = {true: sum(n for pair, n in cells.items() if pair[0] == true) or 1 for true in labels}
+    return [(true, [cells.get((true, name), 0) / totals[true] for name in labels]) for true in labels]
 
 
 def evidence(residency: Mapping[str, Any]) -> list[tuple[str, str]]:

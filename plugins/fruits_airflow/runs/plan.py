@@ -77,6 +77,12 @@ class RunPlan(Plan, RunParameters):
     min_agreement: float
     max_drift_degrees: float
     max_variance_loss: float
+    classifier: str
+    shrinkage: float
+    held_out_share: float
+    refit_share: float
+    max_accuracy_loss: float
+    unknown_error: float
     forecast_eur: float
     forecast_parts: dict[str, float]
     images: ListingCounts  # what the listing has

@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 _LIMITS = (
     *("batch_size", "max_reject_rate", "min_explained_variance", "min_agreement"),
     *("max_drift_degrees", "max_variance_loss"),
+    *("classifier", "shrinkage", "held_out_share", "refit_share", "max_accuracy_loss", "unknown_error"),
 )
 _PASSED_ON = ("raw_bucket", "lake_bucket", "max_removed_rows")
 

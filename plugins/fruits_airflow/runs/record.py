@@ -65,7 +65,9 @@ def assemble_record(
         record["seconds"][stage] = metrics.seconds
         if metrics.cluster.executors >= record["cluster"]["executors"]:
             record["cluster"] |= metrics.cluster.model_dump(include={"engine", "executors", "hosts"})
-        for part, content in metrics.parts("images", "features", "pca", "drift", "bytes", "quality").items():
+        for part, content in metrics.parts(
+            "images", "features", "pca", "drift", "bytes", "quality", "classifier"
+        ).items():
             record[part] |= content
         record |= metrics.parts("rejects_by_code", "metadata_stripped")
     try:

@@ -49,6 +49,10 @@ class ConstantFeaturesError(FruitsError):
     """All images have the same features, so there is no variance to explain."""
 
 
+class NoClassifierError(FruitsError):
+    """The labelled photos do not suffice for a classifier; the message says why."""
+
+
 class ReconciliationError(FruitsError):
     """After a load or an erasure, the tables do not hold the expected rows."""
 

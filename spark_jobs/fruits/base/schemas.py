@@ -66,6 +66,32 @@ TABLES: dict[str, str] = {
         content_sha256 STRING NOT NULL COMMENT 'of the image that was projected',
         features_run_id STRING NOT NULL COMMENT 'run_id of the row of features that was projected',
         run_id STRING NOT NULL COMMENT 'the run that computed them'""",
+    "classifiers": """
+        classifier_id STRING NOT NULL COMMENT 'SHA-256 of the sums, PCA model, settings and photos held out',
+        pca_id STRING NOT NULL COMMENT 'the PCA model whose vectors it names',
+        settings STRING NOT NULL COMMENT 'that it was fitted with',
+        label_set STRING NOT NULL COMMENT 'SHA-256 of the labels of all photos',
+        n BIGINT NOT NULL COMMENT 'labelled photos, those held out included',
+        labels ARRAY<STRING> NOT NULL COMMENT 'the labels it knows, sorted',
+        whitening ARRAY<ARRAY<DOUBLE>> NOT NULL COMMENT 'k rows of k values',
+        means ARRAY<ARRAY<DOUBLE>> NOT NULL COMMENT 'k values for each label, whitened',
+        log_priors ARRAY<DOUBLE> NOT NULL COMMENT 'logarithm of the share of each label',
+        temperature DOUBLE NOT NULL COMMENT 'scores are divided by it',
+        min_confidence DOUBLE NOT NULL COMMENT 'of an answer, 0 to 1; above 1 nothing is answered',
+        max_distance DOUBLE NOT NULL COMMENT 'of an answer, squared Mahalanobis distance from the nearest label',
+        top1 DOUBLE NOT NULL COMMENT 'share of photos held out whose most probable label is right',
+        evaluation STRING NOT NULL COMMENT 'JSON of fruits.classifier.evaluation.evaluate',
+        run_id STRING NOT NULL COMMENT 'the run that published it',
+        published_at TIMESTAMP NOT NULL COMMENT 'the largest one is current'""",
+    "predictions": """
+        image_id STRING NOT NULL COMMENT 'as in images',
+        classifier_id STRING NOT NULL COMMENT 'as in classifiers',
+        label STRING COMMENT 'the name; NULL where the classifier does not know',
+        confidence DOUBLE NOT NULL COMMENT 'calibrated probability of the most probable label, 0 to 1',
+        second_label STRING NOT NULL COMMENT 'the next most probable label',
+        content_sha256 STRING NOT NULL COMMENT 'of the image that was named',
+        features_run_id STRING NOT NULL COMMENT 'run_id of the row of features that was named',
+        run_id STRING NOT NULL COMMENT 'the run that named it'""",
 }
 """Columns of each table, as SQL."""
 
@@ -89,6 +115,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "samples": ("image_id", "model_id"),
     "pca_models": ("pca_id",),
     "pca": ("image_id", "pca_id"),
+    "classifiers": ("classifier_id",),
+    "predictions": ("image_id", "classifier_id"),
 }
 """The unique key of each table."""
 
@@ -164,9 +192,18 @@ PROJECTION = pa.schema(
 )
 """The principal components of an image, NULL when its features cannot be projected, and the checks of its features."""
 
+NAMED = pa.schema(
+    [
+        *(field for field in table_schema("predictions") if field.name not in ("classifier_id", "run_id")),
+        *(("is_known", pa.bool_()), ("is_right", pa.bool_())),
+    ]
+)
+"""A named image: `is_right` says whether its most probable label is its own, NULL without one."""
+
 PCA_SUMS = table_schema("pca_sums")
 SAMPLES = table_schema("samples")
 PCA_MODEL = table_schema("pca_models")
+CLASSIFIER = table_schema("classifiers")
 
 GRAMIAN = pa.schema(required(sums=pa.binary()))
 """The PCA statistics of a partition (`fruits.pca.gramian.Gramian.to_bytes`)."""

@@ -57,6 +57,8 @@ _TABLE_PROPERTIES = {
     "pca_sums": _NO_METRICS,
     "samples": _NO_METRICS,
     "pca_models": _NO_METRICS,
+    "classifiers": _NO_METRICS,
+    "predictions": {"write.metadata.metrics.column.classifier_id": "full"},  # whole files go with a classifier
 }
 
 

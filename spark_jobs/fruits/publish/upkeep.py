@@ -22,7 +22,7 @@ KEPT_DAYS = 7
 KEPT_SNAPSHOTS = 20
 EXPIRE_FROM = 2 * KEPT_SNAPSHOTS
 ORPHAN_DAYS = 3
-_COMPACTED = ("images", "rejects", "features", "pca")  # the others are rewritten whole each time
+_COMPACTED = ("images", "rejects", "features", "pca", "predictions")  # the others are rewritten whole each time
 
 
 @dataclass(frozen=True)
