@@ -166,7 +166,7 @@ def test_on_a_phone_the_state_is_on_the_screen_and_nothing_is_wider_than_it(page
 
 def test_a_link_of_a_notice_opens_the_section_of_the_runbook(page: Page, runs: Lake) -> None:
     page.goto(f"{LIST}runbook#featurize-wait")
-    expect(page.get_by_text("featurize.wait", exact=True)).to_be_in_viewport()
+    expect(page.get_by_role("strong").filter(has_text="featurize.wait")).to_be_in_viewport()
 
 
 def test_a_run_that_goes_on_says_so(page: Page, empty: Lake) -> None:
