@@ -252,22 +252,26 @@ def _without_names(source: _File, names: PhotoNames) -> IO[bytes]:
 
 
 def _without_examples(text: bytes, image_ids: frozenset[str]) -> bytes:
-    """Return a stage's metrics without the rejected examples that are these photos; other JSON unchanged."""
+    """Return a stage's metrics without the examples that are these photos, rejected or named; other JSON unchanged."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    examples = content.get("reject_examples") if isinstance(content, dict) else None
-    if not isinstance(examples, list):
+    if not isinstance(content, dict):
         return text
-    rest = [
-        example
-        for example in examples
-        if not isinstance(example, dict) or image_id_of(str(example.get("source_key"))) not in image_ids
-    ]
-    if len(rest) == len(examples):
-        return text
-    return json.dumps({**content, "reject_examples": rest}, indent=1, sort_keys=True).encode()
+    changed = False
+    for owner, name in ((content, "reject_examples"), (content.get("classifier"), "examples")):
+        if isinstance(owner, dict) and isinstance(examples := owner.get(name), list):
+            owner[name] = [example for example in examples if _image_id_of(example) not in image_ids]
+            changed |= len(owner[name]) < len(examples)
+    return json.dumps(content, indent=1, sort_keys=True).encode() if changed else text
+
+
+def _image_id_of(example: Any) -> str | None:
+    """Return the image id of a rejected photo, which has its key, or of a named one, which begins with the id."""
+    if isinstance(example, dict):
+        return image_id_of(str(example.get("source_key")))
+    return str(example[0]) if isinstance(example, list) and example else None
 
 
 def _without_rows(source: _File, image_ids: frozenset[str], names: PhotoNames) -> tuple[IO[bytes], int]:

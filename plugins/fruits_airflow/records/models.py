@@ -162,7 +162,7 @@ class Rate(_Model):
 class ClassifierFacts(_Model):
     """The classifier on photos held out, of which `near_equal` are left out, and what it named in this run.
 
-    A row of `confusion` is the label, the most probable name, and how many photos; one of `examples` the key of a photo
+    A row of `confusion` is the label, the most probable name, and how many photos; one of `examples` the id of a photo
     without a label, its name, None where the classifier does not know it, and the confidence.
     """
 
@@ -180,7 +180,7 @@ class ClassifierFacts(_Model):
     calibration_error: Share | None = None
     calibration_error_raw: Share | None = None
     confusion: Annotated[list[tuple[Name, Name, Count]], Field(max_length=400)] = []
-    examples: Annotated[list[tuple[Text, Name | None, Share]], Field(max_length=100)] = []
+    examples: Annotated[list[tuple[Name, Name | None, Share]], Field(max_length=100)] = []
 
 
 class StageSeconds(_Model):

@@ -331,9 +331,11 @@ def _commit(
 
 
 def _examples(run: job_run.Run, photos: align.AlignedRows) -> list[tuple[str, str | None, float]]:
-    """Return the names of some unlabelled photos, for the report: key, name and confidence."""
-    keys: dict[str, str] = dict(photos.collect(["image_id", "source_key"], "unlabelled", limit=_EXAMPLES))
+    """Return the names of some unlabelled photos, for the report: image id, name and confidence."""
+    ids = [row["image_id"] for row in photos.collect(["image_id"], "unlabelled", limit=_EXAMPLES)]
+    if not ids:
+        return []
     columns = ["image_id", "label", "confidence"]
-    names = Selection(run.spark, f"{run.arguments.database}.predictions", columns, {"image_id": list(keys)})
-    named = names.read().sort_by("image_id").to_pylist() if keys else []
-    return [(keys[name["image_id"]], name["label"], name["confidence"]) for name in named]
+    names = Selection(run.spark, f"{run.arguments.database}.predictions", columns, {"image_id": ids})
+    named = names.read().sort_by("image_id").to_pylist()
+    return [(name["image_id"], name["label"], name["confidence"]) for name in named]

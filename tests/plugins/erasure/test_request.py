@@ -113,6 +113,8 @@ def leave_traces(lake: Lake, run_id: str) -> None:
     stages = {"load_images": {"seconds": 1, "reject_examples": examples}}
     lake.write_json(run_key(run_id, "run.json"), record)
     lake.write_json(run_key(run_id, "stages/load_images.json"), stages["load_images"])
+    named = [[image_id, "Kiwi", 0.9] for image_id in ids]
+    lake.write_json(run_key(run_id, "stages/publish.json"), {"classifier": {"top1": {}, "examples": named}})
     lake.write_json(run_key(run_id, "journal/last_failure.json"), {"cause": f"ERROR X: {KEY}: broken"})
     lake.write(run_key(run_id, "report.html"), render(record, stages, pa.table(sample)).encode(), "text/html")
 
@@ -182,6 +184,8 @@ def test_what_belongs_to_others_stays(place: Place) -> None:
     assert log == f"cannot decode {ERASED}\nand {OTHER}\n"
     metrics = place.lake.read_json(run_key(RUN, "stages/load_images.json")) or {}
     assert [example["source_key"] for example in metrics["reject_examples"]] == [OTHER]
+    named = place.lake.read_json(run_key(RUN, "stages/publish.json")) or {}
+    assert named["classifier"] == {"top1": {}, "examples": [[OTHER_ID, "Kiwi", 0.9]]}
 
 
 def test_the_same_photo_under_another_key_goes_with_it(place: Place) -> None:
@@ -297,7 +301,7 @@ def test_a_listing_is_the_last_of_its_run_to_lose_the_key(place: Place) -> None:
     lake = Lake(Double(place.lake.client, put_object=noting), place.lake.bucket)
     Redaction(lake, frozenset({ID}), [KEY]).erase()
     assert written[-1] == run_key(RUN, "listing.parquet")
-    assert len(written) == 7
+    assert len(written) == 8
 
 
 def test_versions_that_s3_keeps_are_no_success(place: Place) -> None:

@@ -107,10 +107,10 @@ def test_a_first_night_names_every_photo_and_does_not_name_a_chair(nights):
     assert (metrics["named"], metrics["unlabelled"], metrics["unlabelled_known"]) == (219, 3, 2)
     assert metrics["top1"]["share"] == published["top1"] > 0.9
     assert metrics["judged"] + metrics["learned"] + metrics["near_equal"] == 216
-    assert {key: name for key, name, _ in metrics["examples"]} == {
-        "phone1.jpg": "Kiwi",
-        "phone2.jpg": "Apple",
-        "phone3.jpg": None,
+    assert {image_id: name for image_id, name, _ in metrics["examples"]} == {
+        keys.image_id("phone1.jpg"): "Kiwi",
+        keys.image_id("phone2.jpg"): "Apple",
+        keys.image_id("phone3.jpg"): None,
     }
     json.dumps(json.loads(published["evaluation"]), allow_nan=False)
 
