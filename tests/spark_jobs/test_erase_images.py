@@ -106,7 +106,7 @@ def test_an_erased_image_is_in_no_file_of_any_table_and_the_others_stay(nights):
     needles = (own, own[:16], pixels(row), row["source_key"].encode())
     assert all(traces(nights, needle) for needle in needles), "the search must find each of it"
     receipt = erase(nights, [row["image_id"]], [])
-    assert receipt["rows"] == {"images": 1, "rejects": 0, "features": 1, "pca": 1, "samples": 1}
+    assert receipt["rows"] == {"images": 1, "rejects": 0, "features": 1, "pca": 1, "samples": 1, "predictions": 0}
     assert traces(nights, *needles) == []
     for table in ("images", "features", "pca", "samples"):
         assert len(nights.rows(table)) == 11
@@ -138,7 +138,7 @@ def test_an_image_of_a_night_whose_gate_failed_is_erased_and_the_next_night_publ
     needles = (*(text.encode() for text in texts), pixels(row), repr(list(vector)).encode()[1:-1])
     assert all(traces(nights, needle) for needle in needles), "the search must find each of it"
     receipt = erase(nights, [row["image_id"]], [])
-    assert receipt["rows"] == {"images": 1, "rejects": 0, "features": 1, "pca": 0, "samples": 0}
+    assert receipt["rows"] == {"images": 1, "rejects": 0, "features": 1, "pca": 0, "samples": 0, "predictions": 0}
     assert traces(nights, *needles) == []
 
     late.unlink()

@@ -144,5 +144,5 @@ def test_the_last_line_is_the_innermost_cause(
         raise error
 
     monkeypatch.setattr(job_run, "open_session", lambda name: NoSpark())
-    assert job_run.run("stage", argparse.Namespace(), work) == 1
+    assert job_run.run("stage", argparse.Namespace(database="lake.fruits"), work) == 1
     assert capsys.readouterr().err.strip().splitlines()[-1].startswith(f"ERROR JavaError: {line}")

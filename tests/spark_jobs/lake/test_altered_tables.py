@@ -173,7 +173,7 @@ def test_columns_that_someone_has_added_stay_null_in_new_rows_and_as_they_are_in
     notes = {row.source_key: row.note for row in nights.table("images").collect()}
     assert notes.pop("Label 0/r0_0_100.jpg") == "ripe"
     assert list(notes.values()) == [None] * 4
-    for name in schemas.TABLES.keys() - {"images"}:
+    for name in schemas.TABLES.keys() - {"images", "classifiers", "predictions"}:  # too few photos for a classifier
         assert {row.note for row in nights.table(name).collect()} == {None}, name
     assert current_pca(nights.spark, nights.database).count() == 5
 

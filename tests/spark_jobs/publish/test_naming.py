@@ -118,6 +118,8 @@ def test_a_first_night_names_every_photo_and_does_not_name_a_chair(nights):
 def test_a_classifier_that_fits_names_only_what_is_new_and_follows_what_changed_or_went(nights):
     bring(nights, ORCHARD | UPLOADS)
     first = night(nights)
+    for table in ("classifiers", "predictions"):  # a column that somebody has added stays NULL
+        nights.spark.sql(f"ALTER TABLE {nights.database}.{table} ADD COLUMN note STRING FIRST")
     before = names(nights)
     remove(nights, "phone2.jpg", "Kiwi/r0_0.jpg", "Kiwi/r0_1.jpg")
     bring(nights, {"Kiwi/r0_1.jpg": "Tomato", "new0.jpg": "Cherry"}, "run-2")
@@ -127,6 +129,7 @@ def test_a_classifier_that_fits_names_only_what_is_new_and_follows_what_changed_
     assert metrics["classifier_id"] == first["classifier_id"]
     assert before.keys() - after.keys() == {"phone2.jpg", "Kiwi/r0_0.jpg"}
     assert {key for key, row in after.items() if row != before.get(key)} == {"Kiwi/r0_1.jpg", "new0.jpg"}
+    assert {row["note"] for row in after.values()} == {None}
     assert (after["Kiwi/r0_1.jpg"]["label"], after["new0.jpg"]["label"]) == ("Tomato", "Cherry")
     commits = nights.commits("predictions")
     assert night(nights)["is_new"] is False
