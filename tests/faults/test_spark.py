@@ -58,30 +58,29 @@ def test_f16_a_driver_killed_about_its_commit_leaves_whole_tables(world: Nights,
     world.end(wait, broken, "failed")
 
 
-def test_f17_a_commit_whose_reply_is_lost_is_made_once(world: Nights, record: Record) -> None:
-    broken = record("F17", "after", "spark", "the reply to an Iceberg commit is lost")
-    number = world.aws.arm(**(commit("after") | {"kind": "lost"}))
+def night_with_a_commit(world: Nights, broken: list[str], answer: dict[str, Any], expected: str) -> None:
+    """Play a night of which one commit takes effect and has this answer."""
+    number = world.aws.arm(**(commit("after") | answer))
     wait = world.begin()
     until(lambda: world.aws.fault(number)["struck"], "a commit", 240)
-    world.end(wait, broken, "succeeded")
+    world.end(wait, broken, expected)
+
+
+def test_f17_a_commit_whose_reply_is_lost_is_made_once(world: Nights, record: Record) -> None:
+    broken = record("F17", "after", "spark", "the reply to an Iceberg commit is lost")
+    night_with_a_commit(world, broken, {"kind": "lost"}, "succeeded")
 
 
 def test_f17_a_commit_that_the_sdk_repeats_after_an_error_is_made_once(world: Nights, record: Record) -> None:
     # apache/iceberg#7151: the repeated request meets the version that the first has made
     broken = record("F17", "after", "spark", "Glue makes an Iceberg commit and answers InternalServiceException")
-    number = world.aws.arm(**(commit("after") | {"kind": "refused", "error": "InternalError"}))
-    wait = world.begin()
-    until(lambda: world.aws.fault(number)["struck"], "a commit", 240)
-    world.end(wait, broken, "succeeded")
+    night_with_a_commit(world, broken, {"kind": "refused", "error": "InternalError"}, "succeeded")
 
 
 def test_f17_a_commit_that_glue_makes_after_it_timed_out_leaves_readable_tables(world: Nights, record: Record) -> None:
     # apache/iceberg#15530: Iceberg takes the commit for failed, and deletes the metadata file that Glue names now
     broken = record("F17", "after", "spark", "Glue makes an Iceberg commit and answers OperationTimeoutException")
-    number = world.aws.arm(**(commit("after") | {"kind": "refused", "error": "OperationTimeout"}))
-    wait = world.begin()
-    until(lambda: world.aws.fault(number)["struck"], "a commit", 240)
-    world.end(wait, broken, "failed")
+    night_with_a_commit(world, broken, {"kind": "refused", "error": "OperationTimeout"}, "failed")
 
 
 def test_f17_a_table_whose_metadata_is_missing_is_repaired_by_the_next_job(world: Nights, record: Record) -> None:

@@ -10,18 +10,14 @@ from airflow.utils.session import create_session
 from sqlalchemy import select
 
 from fruits_airflow.emr.stage_steps import STAGES
-from fruits_airflow.records.pace import typical_seconds
-from fruits_airflow.report.archive import RunArchive
-
-RUNS_COMPARED = 20
 
 
-def read_live(archive: RunArchive, dag_id: str, run_id: str) -> dict[str, Any]:
+def read_live(dag_id: str, run_id: str) -> dict[str, Any]:
     """Return what is known of a run before it leaves a record, in the form of run.json.
 
     Beside the plan's facts it has `tasks`, the state of each task; in `seconds` the time so far of the run (`total`)
     and of a stage that goes on, and from the first task of a finished stage to its last; in `left` the seconds that
-    what goes on still takes, as far as past runs tell.
+    what goes on still takes, by `typical_s` of the plan.
     """
     with create_session() as session:
         of_run = (TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)
@@ -42,17 +38,15 @@ def read_live(archive: RunArchive, dag_id: str, run_id: str) -> dict[str, Any]:
     for part, first, last in (("cluster_start", "create_cluster", "cluster_ready"), *stages):
         if first in spans and last in spans:
             seconds[part] = (spans[last][1] - spans[first][0]).total_seconds()
-    past = [run.record for run in archive.records(archive.run_ids()[:RUNS_COMPARED]) if run.record]
-    alike = (plan.get("mode"), plan.get("engine"), (plan.get("images") or {}).get("new", 0))
-    typical = typical_seconds(past, *alike)
+    typical_s = plan.get("typical_s") or {}
     return record | {
         "mode": plan.get("mode"),
         "region": plan.get("region"),
         "cluster": {"id": results.get("create_cluster")},
-        "images": plan.get("images"),
+        "images": dict(plan.get("images") or {}),
         "bytes": {"input": plan.get("input_bytes")},
         "features": {name: plan.get(name) for name in ("engine", "weights", "model_id")},
         "seconds": seconds,
-        "left": {part: max(0.0, whole - seconds[part]) for part, whole in typical.items() if part in begins},
+        "left": {part: max(0.0, whole - seconds[part]) for part, whole in typical_s.items() if part in begins},
         "cost": {"forecast_eur": plan.get("forecast_eur"), "ceiling_eur": plan.get("max_cost_eur")},
     }

@@ -119,6 +119,7 @@ def _view(facts: Facts, sample: pa.Table | None) -> dict[str, Any]:
         or any(units.number(n) for n in facts.mapping("images").values()),
         "random_weights": facts.get("features", "weights") == "random",
         "unended_cluster": sections.unended_cluster(facts),
+        "runbook_section": sections.runbook_section(facts),
         "stages": flow.flow(facts),
         "rest_seconds": flow.rest_seconds(facts),
         "volumes": sections.volumes(facts),

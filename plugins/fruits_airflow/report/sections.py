@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fruits_airflow.config.errors import LockHeld
 from fruits_airflow.config.regions import EU_REGIONS, NEAR_MISSES
 from fruits_airflow.emr.clusters import ENDED_STATES
 from fruits_airflow.records.models import ClassifierFacts
@@ -228,6 +229,20 @@ def unended_cluster(facts: Facts) -> str | None:
         return None
     seen = f"was last seen {state}" if state else "was not seen ending"
     return f"Cluster {cluster} {seen}. Check that it is terminated: until then it costs money."
+
+
+def runbook_section(facts: Facts) -> str | None:
+    """Return the section of the runbook that the notice of a failed or refused run names; None for any other run."""
+    state = facts.text("state")
+    if state not in ("failed", "refused"):
+        return None
+    if unended_cluster(facts):
+        return "cluster-will-not-die"
+    if f"{LockHeld.__name__}:" in (facts.text("reason") or ""):
+        return "lock-held"
+    if state == "refused":
+        return "refused"
+    return "gate-failed" if any(check.ok is False for check in checks(facts)) else "red-run"
 
 
 def _degrees(angle: float | None) -> str:

@@ -94,7 +94,7 @@ def show_run(run_id: str, dag_id: str | None = None) -> Response:
     record, changes = record_of(stored, states.get(run_id)), stored.changes
     if record.get("state") == "running":
         try:
-            live = read_live(archive, PIPELINE, run_id)
+            live = read_live(PIPELINE, run_id)
             is_judged = stored.has_record and live["tasks"].get("verdict") == "running"  # its notice may be out already
             record, changes = (record_of(stored, None), changes) if is_judged else ({**record, **live}, [])
         except (

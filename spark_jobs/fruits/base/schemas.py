@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 TABLES: dict[str, str] = {
@@ -147,6 +148,11 @@ def _arrow_type(kind: str) -> pa.DataType:
     if kind.startswith("ARRAY<"):
         return pa.list_(_arrow_type(kind.removeprefix("ARRAY<").removesuffix(">")))
     return _ARROW[kind]
+
+
+def row_of(record: object) -> dict[str, Any]:
+    """Return the fields of a dataclass as a row of a table, with arrays as lists."""
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(record).items()}
 
 
 def required(**types: pa.DataType) -> list[pa.Field]:

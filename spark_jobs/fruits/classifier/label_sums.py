@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fruits.model.embedding import DIMS
-from fruits.pca.gramian import SCALE_BITS, Gramian
+from fruits.pca.gramian import SCALE_BITS, Gramian, to_whole_numbers
 
 Int = npt.NDArray[np.int64]
 
@@ -37,7 +37,7 @@ class LabelSums:
     def add(self, labels: Sequence[str], features: npt.NDArray[np.float32]) -> None:
         """Add photos, a label and a row of features, (n, dims) float32, for each, with the errors of `Gramian.add`."""
         self.gramian.add(features)
-        numbers = np.rint(features.astype(np.float64) * 2**SCALE_BITS).astype(np.int64)
+        numbers = to_whole_numbers(features).astype(np.int64)
         by_label: dict[str, list[int]] = {}
         for row, label in enumerate(labels):
             by_label.setdefault(label, []).append(row)

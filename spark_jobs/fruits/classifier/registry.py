@@ -2,7 +2,6 @@
 
 from datetime import UTC, datetime
 
-import numpy as np
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
@@ -20,10 +19,8 @@ def current(spark: SparkSession, database: str) -> Classifier | None:
 
 def publish(spark: SparkSession, database: str, classifier: Classifier) -> None:
     """Make a classifier current: the commit that readers see. Its rows of `predictions` must be complete."""
-    values = {
-        name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(classifier).items()
-    }
-    rows = pa.Table.from_pylist([values | {"published_at": datetime.now(UTC)}], schemas.CLASSIFIER)
+    row = schemas.row_of(classifier) | {"published_at": datetime.now(UTC)}
+    rows = pa.Table.from_pylist([row], schemas.CLASSIFIER)
     overwrite.replace(spark, f"{database}.classifiers", rows, {})
 
 

@@ -5,8 +5,6 @@ SDK does not retry, Iceberg takes the commit for failed and deletes the file. Gl
 same, for example before an ``OperationTimeoutException``: then no engine can read the table (apache/iceberg#15530).
 """
 
-from __future__ import annotations
-
 import logging
 from typing import Any
 

@@ -35,6 +35,12 @@ Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
 
 
+def to_whole_numbers(features: npt.NDArray[np.float32], out: Float | None = None) -> Float:
+    """Return features as multiples of 2**-14, each rounded to a whole number: float64 of the same shape."""
+    scaled: Float = np.multiply(features, float(2**SCALE_BITS), out=out, dtype=np.float64)
+    return np.rint(scaled, out=scaled)
+
+
 class _Limbs:
     """An array of whole numbers up to 2**95: ``high * 2**32 + low`` with low in [0, 2**32)."""
 
@@ -91,8 +97,7 @@ class Gramian:
         while start < len(features):
             count = min(_BLOCK_ROWS - self._filled, len(features) - start)
             block = self._block[self._filled : self._filled + count]
-            np.multiply(features[start : start + count], float(2**SCALE_BITS), out=block)
-            np.rint(block, out=block)
+            to_whole_numbers(features[start : start + count], out=block)
             self._filled += count
             self.count += count
             start += count

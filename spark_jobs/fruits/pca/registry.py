@@ -53,8 +53,7 @@ def read(spark: SparkSession, database: str, pca_id: str) -> Pca:
 
 def publish(spark: SparkSession, database: str, pca: Pca, run_id: str) -> None:
     """Make a PCA model current: the commit that readers see. Its rows of `pca` must be complete."""
-    values = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(pca).items()}
-    row = values | {"k": pca.k, "run_id": run_id, "published_at": datetime.now(UTC)}
+    row = schemas.row_of(pca) | {"k": pca.k, "run_id": run_id, "published_at": datetime.now(UTC)}
     model = spark.createDataFrame(pa.Table.from_pylist([row], schemas.PCA_MODEL)).coalesce(1)
     known = pca.pca_id in requested_sizes(spark, database)
     tables.merge(spark, database, "pca_models", model, None, only_adds=not known)

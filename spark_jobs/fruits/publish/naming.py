@@ -84,7 +84,7 @@ def name_photos(run: job_run.Run, rows: align.AlignedRows, images: int, pca: Pca
         return {"reason": "the classifier is off"}
     published = registry.current(spark, database)
     photos, tally = _align(run, rows, images, published)
-    counts, named = tally.counts, None
+    counts, named, totals = tally.counts, None, dict[str, int]()
     if counts["others"]:  # of a run that was killed
         registry.delete_others(spark, database, published.classifier_id if published else "")
     labels = sorted({normalize(label) or "" for label in tally.runs})
@@ -94,8 +94,8 @@ def name_photos(run: job_run.Run, rows: align.AlignedRows, images: int, pca: Pca
     target = Target(pca.pca_id, settings, hashlib.sha256("\n".join(labels).encode()).hexdigest())
     reason = refit_reason(published, target, counts, options.refit_share)
     if published and reason is None and counts["unnamed"]:
-        named = _name(run, photos, counts, published, "unnamed")
-        reason = accuracy_loss(published, _count(named), options.max_accuracy_loss)
+        named, totals = _name(run, photos, counts, published, "unnamed")
+        reason = accuracy_loss(published, totals, options.max_accuracy_loss)
     classifier, metrics = published, stage_metrics.Metrics(reason=reason)
     if reason is not None:
         try:
@@ -108,7 +108,7 @@ def name_photos(run: job_run.Run, rows: align.AlignedRows, images: int, pca: Pca
         return metrics
     is_new = classifier is not published
     if classifier.pca_id == pca.pca_id and (is_new or (named is None and counts["unnamed"])):
-        named = _name(run, photos, counts, classifier, "present" if is_new else "unnamed")
+        named, totals = _name(run, photos, counts, classifier, "present" if is_new else "unnamed")
     only_adds = not (
         published and classifier.classifier_id == published.classifier_id and (is_new or counts["outdated"])
     )
@@ -117,7 +117,7 @@ def name_photos(run: job_run.Run, rows: align.AlignedRows, images: int, pca: Pca
         registry.publish(spark, database, classifier)
         registry.delete_others(spark, database, classifier.classifier_id)
     metrics |= {"classifier_id": classifier.classifier_id, "is_new": is_new, "photos": classifier.n}
-    metrics |= json.loads(classifier.evaluation) | (_count(named) if named is not None else {})
+    metrics |= json.loads(classifier.evaluation) | totals
     return metrics | {"examples": _examples(run, photos)}
 
 
@@ -279,17 +279,21 @@ def name_mapper(classifier: Classifier) -> Mapper:
     return map_batches
 
 
-def _name(run: job_run.Run, photos: align.AlignedRows, counts: Counts, classifier: Classifier, flag: str) -> Named:
-    """Name the photos that have a flag (`present` or `unnamed`)."""
+def _name(
+    run: job_run.Run, photos: align.AlignedRows, counts: Counts, classifier: Classifier, flag: str
+) -> tuple[Named, dict[str, int]]:
+    """Name the photos that have a flag (`present` or `unnamed`); return them and their counts (`_count`)."""
     where, name = {"pca_id": [classifier.pca_id]}, name_mapper(classifier)
     vectors = Selection(run.spark, f"{run.arguments.database}.pca", _VECTOR, where)
     if counts[flag] <= _FEW:
         ids = [row.image_id for row in photos.collect(["image_id"], flag)]
         few = replace(vectors, where=where | {"image_id": ids}).read()
-        return pa.Table.from_batches(name(few.to_batches()), schemas.NAMED)
+        table = pa.Table.from_batches(name(few.to_batches()), schemas.NAMED)
+        return table, _count(table)
     lacking = photos.to_join(["image_id"], flag)
     named = vectors.map(name, schemas.NAMED, run.cores).frame().join(lacking, "image_id", "left_semi")
-    return named.persist(StorageLevel.DISK_ONLY)
+    named = named.persist(StorageLevel.DISK_ONLY)
+    return named, _count(named)
 
 
 def _count(named: Named) -> dict[str, int]:

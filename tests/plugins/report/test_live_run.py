@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from fruits_airflow.records.models import FeatureFacts, RunRecord, StageSeconds
+from fruits_airflow.records.pace import typical_seconds
 from fruits_airflow.report import live_run
-from fruits_airflow.report.archive import RunArchive, StoredRun
 
 PLAN = {
     "planned_at": (datetime.now(UTC) - timedelta(seconds=60)).isoformat(),
@@ -43,23 +43,14 @@ class Session:
         return [SimpleNamespace(task_id=task, value=value) for task, value in self.xcoms.items()]
 
 
-class Archive(RunArchive):
-    def __init__(self, *totals: float) -> None:
-        self.totals = totals
-
-    def run_ids(self) -> list[str]:
-        return [str(total) for total in self.totals]
-
-    def records(self, run_ids: Any) -> list[StoredRun]:
-        record = RunRecord(state="succeeded", mode="demo", features=FeatureFacts(engine="litert"))
-        parts = {"load_images": 0.05, "featurize": 0.1}
-        seconds = [
-            StageSeconds(total=float(run_id), **{part: share * float(run_id) for part, share in parts.items()})
-            for run_id in run_ids
-        ]
-        good = [StoredRun("r", record.model_copy(update={"seconds": each}), has_record=True) for each in seconds]
-        nightly = StoredRun("n", RunRecord(state="succeeded", mode="nightly"), has_record=True)
-        return [*good, nightly, StoredRun("f", RunRecord(state="failed", mode="demo"), has_record=True)]
+def plan_after(*totals: float) -> dict[str, Any]:
+    """Return a plan that was made after good runs of these seconds, runs of another mode and failed ones."""
+    record = RunRecord(state="succeeded", mode="demo", features=FeatureFacts(engine="litert"))
+    parts = {"load_images": 0.05, "featurize": 0.1}
+    seconds = [StageSeconds(total=total, **{part: share * total for part, share in parts.items()}) for total in totals]
+    good = [record.model_copy(update={"seconds": each}) for each in seconds]
+    others = [RunRecord(state="succeeded", mode="nightly"), RunRecord(state="failed", mode="demo")]
+    return PLAN | {"typical_s": typical_seconds([*good, *others], "demo", "litert", 20)}
 
 
 @pytest.fixture
@@ -76,9 +67,10 @@ def database(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_a_planned_run_has_its_plan_its_tasks_and_the_time_left(database: Any) -> None:
     database(
-        {"plan": "success", "load_images.wait": "deferred", "report": None}, {"plan": PLAN, "create_cluster": "j-1"}
+        {"plan": "success", "load_images.wait": "deferred", "report": None},
+        {"plan": plan_after(100_000.0, 300_000.0, 110_000.0), "create_cluster": "j-1"},
     )
-    record = live_run.read_live(Archive(100_000.0, 300_000.0, 110_000.0), "fruits_pipeline", "r")
+    record = live_run.read_live("fruits_pipeline", "r")
     assert record["tasks"] == {"plan": "success", "load_images.wait": "deferred"}
     assert record["images"] == PLAN["images"]
     assert record["cluster"] == {"id": "j-1"}
@@ -91,8 +83,8 @@ def test_a_planned_run_has_its_plan_its_tasks_and_the_time_left(database: Any) -
 
 def test_the_stage_that_goes_on_has_its_seconds_so_far_and_left(database: Any) -> None:
     tasks = {"load_images.add": "success", "load_images.wait": "success", "featurize.add": "success"}
-    database(tasks | {"featurize.wait": "deferred", "publish.add": None}, {"plan": PLAN})
-    record = live_run.read_live(Archive(1000.0), "fruits_pipeline", "r")
+    database(tasks | {"featurize.wait": "deferred", "publish.add": None}, {"plan": plan_after(1000.0)})
+    record = live_run.read_live("fruits_pipeline", "r")
     assert set(record["left"]) == {"total", "featurize"}
     assert set(record["seconds"]) == {"total", "load_images", "featurize"}
     assert record["seconds"]["load_images"] == 4, "a finished stage has the seconds from its first task to its last"
@@ -101,12 +93,14 @@ def test_the_stage_that_goes_on_has_its_seconds_so_far_and_left(database: Any) -
 
 
 def test_a_run_that_took_longer_than_the_others_has_no_seconds_left_and_a_first_run_none_known(database: Any) -> None:
-    database({"plan": "success"}, {"plan": PLAN})
-    assert live_run.read_live(Archive(30.0), "fruits_pipeline", "r")["left"] == {"total": 0}
-    assert live_run.read_live(Archive(), "fruits_pipeline", "r")["left"] == {}
+    database({"plan": "success"}, {"plan": plan_after(30.0)})
+    assert live_run.read_live("fruits_pipeline", "r")["left"] == {"total": 0}
+    for first in (plan_after(), PLAN):
+        database({"plan": "success"}, {"plan": first})
+        assert live_run.read_live("fruits_pipeline", "r")["left"] == {}
 
 
 @pytest.mark.parametrize("plan", [None, "text", {"version": 0}])
 def test_a_run_without_a_usable_plan_shows_its_tasks_alone(database: Any, plan: Any) -> None:
     database({"plan": "running"}, {} if plan is None else {"plan": plan})
-    assert live_run.read_live(Archive(), "fruits_pipeline", "r") == {"tasks": {"plan": "running"}}
+    assert live_run.read_live("fruits_pipeline", "r") == {"tasks": {"plan": "running"}}

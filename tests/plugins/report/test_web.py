@@ -237,6 +237,7 @@ def test_the_plugin_costs_a_task_next_to_nothing() -> None:
         {"planned_at": "yesterday"},
         {"planned_at": "2026-01-01T02:00:00"},
         {"planned_at": "2026-01-01T02:00:00+00:00", "images": [1]},
+        {"planned_at": "2026-01-01T02:00:00+00:00", "typical_s": [1]},
     ],
 )
 def test_a_forged_result_of_plan_leaves_a_page_that_says_so(
