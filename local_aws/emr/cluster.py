@@ -283,7 +283,6 @@ class Cluster:
             ending = self._ending or states.USER_REQUEST
             reason = {"Code": ending.code, "Message": ending.message}
             self._enter("TERMINATING", reason)
-            self._machines_enter("TERMINATING")
             self._cancel_pending("Job terminated")
             executing = [step for step in self.steps if step.state in states.EXECUTING]
             for step in executing:

@@ -1,7 +1,6 @@
 """The machines of a cluster: instance fleets, and the instances in them.
 
-No machine exists. This module keeps what ListInstanceFleets and ListInstances show, with the times that a cost
-estimate reads.
+No machine exists. This module keeps what ListInstances shows, with the times that a cost estimate reads.
 """
 
 import math
@@ -59,67 +58,24 @@ class Instance:
 
 
 class Fleet:
-    """An instance fleet and its machines, all of its first instance type."""
+    """The machines of an instance fleet, all of its first instance type."""
 
     def __init__(self, config: dict[str, Any], region: str, now: datetime, addresses: Iterator[int]) -> None:
-        """Create the fleet of an `InstanceFleetConfig`; its machines are PROVISIONING.
-
-        Args:
-            config: `InstanceFleetConfig`, valid.
-            region: Region of the cluster.
-            now: When it is requested.
-            addresses: Yields a number for each machine of the cluster.
-        """
-        self.id = new_id("if")
+        """Create the machines of a valid `InstanceFleetConfig`, PROVISIONING `now`, each with the next address."""
         self.role = str(config["InstanceFleetType"])
-        self.state = "PROVISIONING"
-        self.reason: dict[str, str] = {}
-        self.timeline = Timeline(now)
-        self._config = config
-        first = config["InstanceTypeConfigs"][0]
-        self._weight = first.get("WeightedCapacity", 1)
+        fleet_id, first = new_id("if"), config["InstanceTypeConfigs"][0]
         self.instances = [
-            Instance(first["InstanceType"], market, next(addresses), region, Timeline(now), self.id)
+            Instance(first["InstanceType"], market, next(addresses), region, Timeline(now), fleet_id)
             for market, key in (("ON_DEMAND", "TargetOnDemandCapacity"), ("SPOT", "TargetSpotCapacity"))
-            for _ in range(math.ceil(config.get(key, 0) / self._weight))
+            for _ in range(math.ceil(config.get(key, 0) / first.get("WeightedCapacity", 1)))
         ]
 
     def enter(self, state: str, now: datetime) -> None:
-        """Take the fleet and its machines to a state; machines have no TERMINATING."""
-        members: list[Fleet | Instance] = [self]
-        if state != "TERMINATING":
-            members += self.instances
-        for member in members:
-            member.state = state
+        """Take the machines to a state."""
+        for machine in self.instances:
+            machine.state = state
             if state == "RUNNING":
-                member.timeline.ready = now
+                machine.timeline.ready = now
             if state == "TERMINATED":
-                member.timeline.ended = now
-                member.reason = {"Code": "CLUSTER_TERMINATED", "Message": "Job flow terminated"}
-
-    def describe(self) -> dict[str, Any]:
-        """Return `InstanceFleet` of ListInstanceFleets."""
-        return {
-            "Id": self.id,
-            "Name": self._config.get("Name") or self.role.title(),
-            "Status": {"State": self.state, "StateChangeReason": self.reason, "Timeline": self.timeline.describe()},
-            "InstanceFleetType": self.role,
-            "TargetOnDemandCapacity": self._config.get("TargetOnDemandCapacity", 0),
-            "TargetSpotCapacity": self._config.get("TargetSpotCapacity", 0),
-            "ProvisionedOnDemandCapacity": self._provisioned("ON_DEMAND"),
-            "ProvisionedSpotCapacity": self._provisioned("SPOT"),
-            "InstanceTypeSpecifications": [
-                {
-                    "InstanceType": item["InstanceType"],
-                    "WeightedCapacity": item.get("WeightedCapacity", 1),
-                    "BidPriceAsPercentageOfOnDemandPrice": item.get("BidPriceAsPercentageOfOnDemandPrice"),
-                    "Configurations": item.get("Configurations") or [],
-                }
-                for item in self._config["InstanceTypeConfigs"]
-            ],
-            "LaunchSpecifications": self._config.get("LaunchSpecifications"),
-        }
-
-    def _provisioned(self, market: str) -> int:
-        running = [machine for machine in self.instances if machine.state == "RUNNING" and machine.market == market]
-        return int(self._weight * len(running))
+                machine.timeline.ended = now
+                machine.reason = {"Code": "CLUSTER_TERMINATED", "Message": "Job flow terminated"}

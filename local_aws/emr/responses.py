@@ -103,11 +103,6 @@ class EmrResponse(BaseResponse):
 
     # machines
 
-    def list_instance_fleets(self) -> ActionResult:
-        cluster = self._cluster()
-        with cluster.changed:
-            return self._page("InstanceFleets", [fleet.describe() for fleet in cluster.fleets])
-
     def list_instances(self) -> ActionResult:
         cluster = self._cluster_without_filters()
         with cluster.changed:

@@ -129,12 +129,12 @@ def test_each_profile_is_taken_by_emr(settings: Settings, account: Account, prof
     )
     emr = account.client("emr")
     job_flow_id = emr.run_job_flow(**body)["JobFlowId"]
-    listed = emr.list_instance_fleets(ClusterId=job_flow_id)["InstanceFleets"]
-    assert len(listed) == fleets
-    spot = [fleet for fleet in listed if fleet["TargetSpotCapacity"]]
-    assert len(spot) == (profile == "nightly")
-    for fleet in spot:
-        assert fleet["LaunchSpecifications"]["SpotSpecification"]["TimeoutAction"] == "SWITCH_TO_ON_DEMAND"
+    nodes = emr.list_instances(ClusterId=job_flow_id)["Instances"]
+    assert len({node["InstanceFleetId"] for node in nodes}) == fleets
+    assert len({node["InstanceFleetId"] for node in nodes if node["Market"] == "SPOT"}) == (profile == "nightly")
+    for fleet in body["Instances"]["InstanceFleets"]:
+        if fleet.get("TargetSpotCapacity"):
+            assert fleet["LaunchSpecifications"]["SpotSpecification"]["TimeoutAction"] == "SWITCH_TO_ON_DEMAND"
     emr.terminate_job_flows(JobFlowIds=[job_flow_id])
 
 
