@@ -46,12 +46,8 @@ def assemble(
 ) -> Emulator:
     """Return the emulator at an endpoint; there is one in a process, since moto's state is global.
 
-    Args:
-        settings: Options of the command line.
-        endpoint: URL of the server.
-        credentials: The key pair whose signatures it accepts.
-        hooks: What a test changes in the life of clusters and steps.
-        interceptors: What a test adds between the check of signatures and the services.
+    By `hooks` a test changes the life of clusters and steps, by `interceptors` what happens between the check of
+    signatures and the services.
     """
     clients = Clients(endpoint, credentials)
     EmrBackend.runtime = Runtime(settings, clients, SupervisedStep, hooks or Hooks())

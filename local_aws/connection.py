@@ -89,10 +89,9 @@ class Connection(HTTPChannel):  # type: ignore[misc]  # waitress has no types
     error_task_class = Refusal
 
     def drop(self, *, reset: bool = False) -> None:
-        """End the connection without an answer, from the thread that would answer.
+        """End the connection without an answer, with RST (a machine that died) or FIN (a proxy that closed).
 
-        Args:
-            reset: Whether the client gets RST (a machine that died) or FIN (a proxy that closed).
+        To be called from the thread that would answer.
         """
         if reset:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

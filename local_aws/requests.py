@@ -18,16 +18,11 @@ _S3_COPIES = {"PutObject": "CopyObject", "UploadPart": "UploadPartCopy"}
 
 
 class Call:
-    """One request.
-
-    Attributes:
-        environ: The WSGI environment.
-        verified: Whether the signature has been verified. The body is not parsed before.
-    """
+    """One request, by its WSGI environment."""
 
     def __init__(self, environ: dict[str, Any]) -> None:
         self.environ = environ
-        self.verified = False
+        self.verified = False  # whether the signature has been verified; the body is not parsed before
 
     @property
     def method(self) -> str:

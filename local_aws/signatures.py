@@ -47,11 +47,7 @@ _BARE = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
 
 
 class RequestRefused(Exception):
-    """A request without a valid signature.
-
-    Attributes:
-        name: Name of the error in `local_aws.errors`.
-    """
+    """A request without a valid signature; `name` is that of the error in `local_aws.errors`."""
 
     def __init__(self, name: str, message: str | None = None) -> None:
         super().__init__(message or name)

@@ -27,27 +27,26 @@ RegionsAndZonesBackend.zones.setdefault(
 
 
 class _Ec2(CompleteResource):
-    """A resource type of EC2. Its properties are the parameters of the operation that creates it.
+    """A resource type of EC2. Its properties are the parameters of the operation that creates it."""
 
-    Attributes:
-        tagged_as: The type's name in TagSpecifications; empty for a type without tags.
-        creation: The operation that creates the resource, and the path to the id in its response.
-        deletion: The operation that deletes the resource, and its parameter for the id.
-    """
-
-    tagged_as: ClassVar[str] = ""
-    creation: ClassVar[tuple[str, ...]]
-    deletion: ClassVar[tuple[str, str]]
+    tagged_as: ClassVar[str] = ""  # the type's name in TagSpecifications; empty for a type without tags
+    creation: ClassVar[tuple[str, ...]]  # the operation that creates it, and the path to the id in the response
+    deletion: ClassVar[tuple[str, str]]  # the operation that deletes it, and its parameter for the id
+    switches: ClassVar[tuple[str, ...]] = ()  # properties that `modification` sets afterwards, one at a time
+    modification: ClassVar[str]
 
     @classmethod
     def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
-        request = {key: value for key, value in properties.items() if key != "Tags"}
+        request = {key: value for key, value in properties.items() if key not in ("Tags", *cls.switches)}
         if tags := properties.get("Tags"):
             request["TagSpecifications"] = [{"ResourceType": cls.tagged_as, "Tags": tags}]
         operation, *path = cls.creation
         response = getattr(scope.client("ec2"), operation)(**request)
         for member in path:
             response = response[member]
+        for switch in filter(properties.__contains__, cls.switches):
+            changes = {cls.deletion[1]: response, switch: {"Value": is_true(properties[switch])}}
+            getattr(scope.client("ec2"), cls.modification)(**changes)
         return cls(response)
 
     def update(self, properties: Properties, scope: Scope) -> None:
@@ -72,15 +71,8 @@ class Vpc(_Ec2, CloudFormationModel):
     known = ("CidrBlock", "EnableDnsSupport", "EnableDnsHostnames", "Tags")
     creation = ("create_vpc", "Vpc", "VpcId")
     deletion = ("delete_vpc", "VpcId")
-
-    @classmethod
-    def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
-        switches = {key: is_true(value) for key, value in properties.items() if key.startswith("EnableDns")}
-        rest = {key: value for key, value in properties.items() if key not in switches}
-        vpc = super().create(name, rest, scope)
-        for switch, value in switches.items():
-            scope.client("ec2").modify_vpc_attribute(VpcId=vpc.physical_resource_id, **{switch: {"Value": value}})
-        return vpc
+    switches = ("EnableDnsSupport", "EnableDnsHostnames")
+    modification = "modify_vpc_attribute"
 
     def delete(self, scope: Scope) -> None:
         ec2, filters = scope.client("ec2"), [{"Name": "vpc-id", "Values": [self.physical_resource_id]}]
@@ -101,16 +93,8 @@ class Subnet(_Ec2, CloudFormationModel):
     known = ("VpcId", "CidrBlock", "AvailabilityZone", "MapPublicIpOnLaunch", "Tags")
     creation = ("create_subnet", "Subnet", "SubnetId")
     deletion = ("delete_subnet", "SubnetId")
-
-    @classmethod
-    def create(cls, name: str, properties: Properties, scope: Scope) -> Any:
-        is_public = is_true(properties.get("MapPublicIpOnLaunch", False))
-        rest = {key: value for key, value in properties.items() if key != "MapPublicIpOnLaunch"}
-        subnet = super().create(name, rest, scope)
-        scope.client("ec2").modify_subnet_attribute(
-            SubnetId=subnet.physical_resource_id, MapPublicIpOnLaunch={"Value": is_public}
-        )
-        return subnet
+    switches = ("MapPublicIpOnLaunch",)
+    modification = "modify_subnet_attribute"
 
 
 class RouteTable(_Ec2, CloudFormationModel):

@@ -40,20 +40,13 @@ class Scope:
 
 
 class CompleteResource:
-    """A resource type.
+    """A resource type."""
 
-    Attributes:
-        clients: Clients of this server, set by `local_aws.assembly`.
-        kind: The resource type.
-        known: The properties that are implemented.
-        name_property: The property that names the resource; empty for types without a name.
-        attributes: The attributes that `Fn::GetAtt` knows. Where moto keeps an object of this class, each is the id.
-    """
-
-    clients: ClassVar[Clients]
-    kind: ClassVar[str]
-    known: ClassVar[tuple[str, ...]]
-    name_property: ClassVar[str] = ""
+    clients: ClassVar[Clients]  # clients of this server, set by `local_aws.assembly`
+    kind: ClassVar[str]  # the resource type
+    known: ClassVar[tuple[str, ...]]  # the properties that are implemented
+    name_property: ClassVar[str] = ""  # the property that names the resource; empty for types without a name
+    # The attributes that `Fn::GetAtt` knows. Where moto keeps an object of this class, each is the id.
     attributes: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, physical_resource_id: str) -> None:

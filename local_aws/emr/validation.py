@@ -22,18 +22,12 @@ NetworkTags = tuple[Tags, Tags, Mapping[str, Tags]]
 
 @dataclass(frozen=True)
 class Account:
-    """What exists in the account that a request may refer to.
+    """What exists in the account that a request may refer to."""
 
-    Attributes:
-        roles: Names of IAM roles, with the ARNs of their managed policies.
-        instance_profiles: Names of instance profiles.
-        security_configurations: Names of EMR security configurations in the region.
-        network_tags: Returns the tags of a subnet, its VPC and the VPC's security groups; None without that subnet.
-    """
-
-    roles: Mapping[str, frozenset[str]]
-    instance_profiles: frozenset[str]
-    security_configurations: frozenset[str]
+    roles: Mapping[str, frozenset[str]]  # names of IAM roles, with the ARNs of their managed policies
+    instance_profiles: frozenset[str]  # names of instance profiles
+    security_configurations: frozenset[str]  # names of EMR security configurations in the region
+    # Returns the tags of a subnet, its VPC and the VPC's security groups; None without that subnet.
     network_tags: Callable[[str], NetworkTags | None]
 
 
@@ -164,12 +158,7 @@ def _check_auto_termination(policy: Mapping[str, Any] | None) -> None:
 
 
 def check_steps(steps: Sequence[Mapping[str, Any]], *, active: int, concurrency: int) -> None:
-    """Check steps before they are added.
-
-    Args:
-        steps: `StepConfig` of each step.
-        active: How many of the cluster's steps are PENDING or RUNNING.
-        concurrency: The cluster's step concurrency level.
+    """Check the `StepConfig` of each step before it is added to a cluster, which has `active` steps already.
 
     Raises:
         ValidationException: A step, or the number of steps, is not allowed.

@@ -29,13 +29,9 @@ class StrictGlueBackend(GlueBackend):
     def commit_table(
         self, database_name: str, table_input: dict[str, Any], version_id: str | None, *, skip_archive: bool
     ) -> None:
-        """Replace a table's definition: UpdateTable.
+        """Replace the definition of the table that `table_input` names, and forget the old one if `skip_archive`.
 
-        Args:
-            database_name: Database of the table.
-            table_input: The new definition, with the table's name.
-            version_id: The version that was changed; None replaces any version, as on AWS.
-            skip_archive: Whether the old version is forgotten.
+        As on AWS, a `version_id` of None replaces any version.
 
         Raises:
             ConcurrentModification: The table has another version.

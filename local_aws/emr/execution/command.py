@@ -39,44 +39,26 @@ class StepNotRunnable(Exception):
 
 @dataclass(frozen=True)
 class SparkInstallation:
-    """The Spark of this machine.
+    """The Spark of this machine."""
 
-    Attributes:
-        spark_submit: Path of the program.
-        python: Interpreter that has pyspark, in place of the interpreter in a cluster's configuration.
-        master: Spark master.
-        defaults: Spark's configuration of a node, below the cluster's own.
-        ui_port: `spark.ui.port`.
-        endpoint: URL of this server.
-        region: Region of the cluster.
-        iceberg_jars: Jars in place of EMR's built-in Iceberg; empty when not cached.
-        class_archive: Java's shared archive (CDS) of the classes of a driver with just these jars on its class path.
-    """
-
-    spark_submit: str
-    python: str
-    master: str
-    ui_port: int
-    endpoint: str
-    region: str
-    iceberg_jars: tuple[str, ...] = ()
-    class_archive: str | None = None
-    defaults: Mapping[str, str] = field(default_factory=dict)
+    spark_submit: str  # path of the program
+    python: str  # interpreter that has pyspark, in place of the interpreter in a cluster's configuration
+    master: str  # Spark master
+    ui_port: int  # `spark.ui.port`
+    endpoint: str  # URL of this server
+    region: str  # region of the cluster
+    iceberg_jars: tuple[str, ...] = ()  # jars in place of EMR's built-in Iceberg; empty when not cached
+    class_archive: str | None = None  # Java's shared archive (CDS) of the classes of a driver with just these jars
+    defaults: Mapping[str, str] = field(default_factory=dict)  # Spark's configuration of a node, below the cluster's
 
 
 @dataclass
 class Command:
-    """A command for this machine.
+    """A command for this machine."""
 
-    Attributes:
-        argv: Program and arguments.
-        deploy_mode: `client` or `cluster`, as the step requests. The command always runs as client.
-        notes: What was translated, for the controller log.
-    """
-
-    argv: list[str]
-    deploy_mode: str = "client"
-    notes: list[str] = field(default_factory=list)
+    argv: list[str]  # program and arguments
+    deploy_mode: str = "client"  # `client` or `cluster`, as the step requests; the command always runs as client
+    notes: list[str] = field(default_factory=list)  # what was translated, for the controller log
 
 
 def build(
@@ -86,14 +68,7 @@ def build(
     installation: SparkInstallation,
     fetch: Fetch,
 ) -> Command:
-    """Return the local command of a step.
-
-    Args:
-        jar: `HadoopJarStep.Jar`.
-        args: `HadoopJarStep.Args`.
-        classifications: The cluster's `Configurations`.
-        installation: The Spark of this machine.
-        fetch: Downloads an S3 object and returns its path.
+    """Return the local command of a step, from its `HadoopJarStep` and the cluster's `Configurations`.
 
     Raises:
         StepNotRunnable: The jar does not run here, or there is no command.
