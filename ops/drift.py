@@ -25,12 +25,7 @@ class Clients(Protocol):
 def compare_stack(
     clients: Clients, stack_name: str, template: Mapping[str, Any] | None = None
 ) -> tuple[int, list[str]]:
-    """Compare a stack with its template.
-
-    Args:
-        clients: Clients of the account in the stack's region.
-        stack_name: Name of the stack.
-        template: As `read_template` returns it; include/stack.yaml by default.
+    """Compare a stack with its template, as `read_template` returns it; by default include/stack.yaml.
 
     Returns:
         The number of resources compared, and each difference in words.

@@ -6,7 +6,6 @@ hashes of the lock and for the nodes' architecture; none of their code runs here
 """
 
 import gzip
-import hashlib
 import json
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dev.fetch_jars import sha256
 from ops.template import REPOSITORY
 
 UV = REPOSITORY / ".cache" / "uv" / "bin" / "uv"
@@ -24,7 +24,6 @@ PACKED = REPOSITORY / ".cache" / "environments"
 PYTHON = "3.11"  # as spark.pyspark.python in include/cluster.yaml
 # Amazon Linux 2023, which emr-spark-8.0.0 runs on, has glibc 2.34.
 PLATFORMS = {"arm64": "aarch64-manylinux_2_34", "x86_64": "x86_64-manylinux_2_34"}
-MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}  # as `uname -m` calls them
 ARCHIVE = "environment.tar.gz"
 MANIFEST = "fruits-environment.json"
 
@@ -45,13 +44,9 @@ class Packed:
 
 
 def pack(architecture: str, folder: Path = PACKED, uv: Path = UV, lock: Path = LOCK) -> Packed:
-    """Pack the libraries for an architecture; the same lock gives the same archive on the same machine.
+    """Pack the libraries of a lock as `<folder>/<digest>/environment.tar.gz`, for `arm64` or `x86_64`.
 
-    Args:
-        architecture: `arm64` or `x86_64`.
-        folder: Parent of the archive, which becomes `<digest>/environment.tar.gz`.
-        uv: The installer.
-        lock: The libraries, with hashes.
+    The same lock gives the same archive on the same machine.
 
     Raises:
         EnvironmentFailed: A wheel is missing or does not match its hash, or the package index does not answer.
@@ -65,11 +60,12 @@ def pack(architecture: str, folder: Path = PACKED, uv: Path = UV, lock: Path = L
         if ended.returncode:
             raise EnvironmentFailed(f"{lock.name} could not be packed for {architecture}: {ended.stderr.strip()}")
         shutil.rmtree(libraries / "bin", ignore_errors=True)  # commands that name this machine's Python
-        manifest = {"architecture": MACHINES[architecture], "python": PYTHON, "lock": _sha256(lock)}
+        machine = PLATFORMS[architecture].partition("-")[0]  # as `uname -m` calls it
+        manifest = {"architecture": machine, "python": PYTHON, "lock": sha256(lock)}
         (libraries / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         archive = Path(temporary) / ARCHIVE
         unpacked = _archive(libraries, archive)
-        digest = _sha256(archive)
+        digest = sha256(archive)
         path = folder / digest / ARCHIVE
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(archive, path)
@@ -104,8 +100,3 @@ def _archive(folder: Path, path: Path) -> int:
             with file.open("rb") as content:
                 archive.addfile(entry, content)
     return total
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -14,12 +14,7 @@ from fruits_airflow.storage.object_versions import image_id_of, image_ids_of
 
 
 def export_image(key: str | None, image_id: str | None, parent: Path) -> None:
-    """Write a folder below `parent` and print what it holds.
-
-    Args:
-        key: Key of the object in the raw bucket, or None to go by `image_id`.
-        image_id: Hex SHA-256 of the key.
-        parent: Folder of the exports.
+    """Write what is stored about the image of a key, or of an `image_id`, below `parent`; print what the folder holds.
 
     Raises:
         ConfigError: Nothing is stored about the image.

@@ -5,7 +5,7 @@ from typing import Any
 
 import boto3
 from fruits_airflow.config.regions import EU_REGIONS
-from fruits_airflow.config.settings import Settings, load_settings
+from fruits_airflow.config.settings import load_settings
 from fruits_airflow.config.strict_yaml import read_yaml_mapping
 from fruits_airflow.cost.estimate import PARTS
 from fruits_airflow.cost.prices import load_prices
@@ -15,15 +15,15 @@ from fruits_airflow.storage.lake import Lake
 
 
 def print_forecast(images: int, output_format: str, learn: bool) -> None:
-    """Print the costs of `images` new images.
+    """Print the costs of `images` new images, as `table` or `json`.
 
-    Args:
-        images: New images.
-        output_format: `table` or `json`.
-        learn: Take the speed from the runs in the deployment's lake, not from include/cluster.yaml.
+    The speed is that of include/cluster.yaml or, with `learn`, of the runs in the deployment's lake.
     """
     settings = load_settings() if learn else None
-    learned = _learned(settings) if settings else None
+    learned = None
+    if settings:
+        lake = Lake(boto3.client("s3", region_name=settings.region), settings.lake_bucket)
+        learned = learned_speed(past_runs(lake), settings.engine)
     profiles = sorted(read_yaml_mapping(CLUSTER_FILE)["profiles"].keys() - {"notebook"})  # runs no pipeline
     rows = forecast_table(images, profiles, learned)
     if output_format == "json":
@@ -33,11 +33,6 @@ def print_forecast(images: int, output_format: str, learn: bool) -> None:
         if settings and images < (settings.min_new_images or 0):
             wait = f"min_new_images: {settings.min_new_images}, max_wait_days: {settings.max_wait_days}"
             print(f"A night with so few new images waits for more, and creates no cluster ({wait}).")
-
-
-def _learned(settings: Settings) -> tuple[float, int] | None:
-    lake = Lake(boto3.client("s3", region_name=settings.region), settings.lake_bucket)
-    return learned_speed(past_runs(lake), settings.engine)
 
 
 def _print_table(images: int, rows: list[dict[str, Any]], learned: tuple[float, int] | None) -> None:

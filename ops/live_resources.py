@@ -13,8 +13,6 @@ from botocore.exceptions import ClientError
 Client = Callable[[str], Any]
 Live = dict[str, Any]
 
-Reader = Callable[[Client, str], Live | None]
-
 # Error codes of all services that say that a resource, or a part of it, is missing.
 _GONE = re.compile(r"404|NoSuch.+|Invalid.+\.NotFound|.*NotFound(Exception|Error)|InvalidRequestException")
 
@@ -242,7 +240,7 @@ def _tags(resource: Live) -> Live:
     return {"Tags": resource.get("Tags", [])}
 
 
-READERS: dict[str, Reader] = {
+READERS: dict[str, Callable[[Client, str], Live | None]] = {
     "AWS::KMS::Key": _key,
     "AWS::KMS::Alias": _alias,
     "AWS::S3::Bucket": _bucket,

@@ -11,12 +11,8 @@ from ops.stack import DeploymentFailed
 def tag_network(account: Any, subnet_id: str, confirm: Callable[[str], bool]) -> None:
     """Tag an existing subnet and its VPC, so that EMR's service role may start nodes there.
 
-    AmazonEMRServicePolicy_v2 allows EC2's calls in a subnet and a VPC only if both carry the tag.
-
-    Args:
-        account: Clients by service.
-        subnet_id: The subnet.
-        confirm: Ask a question; true for yes.
+    AmazonEMRServicePolicy_v2 allows EC2's calls in a subnet and a VPC only if both carry the tag. `confirm` asks a
+    question, and returns true for yes.
 
     Raises:
         DeploymentFailed: A tag is missing, and the answer was no.

@@ -15,20 +15,14 @@ from fruits_airflow.cost.price_list import PRICING_REGION, PriceList, refresh
 from fruits_airflow.cost.prices import write_prices
 from fruits_airflow.emr.cluster_body import CLUSTER_FILE
 
-SOVEREIGN = "eusc-de-east-1"  # has a price list of its own, in euros
-DEFAULT_REGIONS = [name for name in EU_REGIONS if name != SOVEREIGN]
+# The sovereign cloud has a price list of its own, in euros.
+DEFAULT_REGIONS = [name for name in EU_REGIONS if not name.startswith("eusc-")]
 
 
-def refresh_prices(
-    path: Path, regions: list[str], types: list[str] | None = None, eur_per_usd: float | None = None
-) -> None:
+def refresh_prices(path: Path, regions: list[str], types: list[str] | None, eur_per_usd: float | None) -> None:
     """Refresh the price file and print what was read.
 
-    Args:
-        path: The file.
-        regions: Regions to read.
-        types: Instance types; by default those of include/cluster.yaml and of the file.
-        eur_per_usd: Exchange rate; by default the file's.
+    Without `types` read those of include/cluster.yaml and of the file; without `eur_per_usd` keep the file's rate.
 
     Raises:
         ConfigError: A region could not be read; the others are in the file.

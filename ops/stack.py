@@ -16,7 +16,6 @@ from ops.certificates import ensure_certificate
 from ops.drift import compare_stack
 from ops.template import TEMPLATE, read_template, template_body
 
-POLL_S = 3.0
 WAIT_S = 1800.0
 # EMR cleans up after a broken cluster, and EC2 provides spot nodes, with roles that an account has once.
 SERVICE_LINKED = ("elasticmapreduce.amazonaws.com", "spot.amazonaws.com")
@@ -36,8 +35,6 @@ SETTINGS = {
     "NotebookDatabase": "FRUITS_NOTEBOOK_DATABASE",
 }
 
-Log = Callable[[str], None]
-Confirm = Callable[[str], bool]
 T = TypeVar("T")
 
 
@@ -53,18 +50,13 @@ class Declined(Exception):
 class AwsAccount:
     """The account of the environment's credentials, in one region.
 
-    Attributes:
-        region: AWS region, in an EU member state.
+    Raises:
+        ResidencyError: The region is outside the European Union.
     """
 
     region: str
 
     def __post_init__(self) -> None:
-        """Refuse a region outside the European Union.
-
-        Raises:
-            ResidencyError: The region is outside the European Union.
-        """
         require_eu_region(self.region)
 
     def client(self, service: str, attempts: int = 5) -> Any:
@@ -79,9 +71,9 @@ class Deployment:
 
     account: Any  # clients by service
     deployment_id: str  # as in settings.yaml
-    log: Log  # print a line
-    confirm: Confirm  # ask a question; true for yes
-    poll_s: float = POLL_S  # pause between two requests for a state
+    log: Callable[[str], None]  # print a line
+    confirm: Callable[[str], bool]  # ask a question; true for yes
+    poll_s: float = 3.0  # pause between two requests for a state
 
     @property
     def stack_name(self) -> str:
@@ -150,11 +142,8 @@ class Deployment:
     def interface_endpoints(self) -> int:
         """Count the interface endpoints of a cluster in the stack's network: the stack's own, and one that EMR adds."""
         listed = self.account.client("cloudformation").describe_stack_resources(StackName=self.stack_name)
-        ids = [
-            resource["PhysicalResourceId"]
-            for resource in listed["StackResources"]
-            if resource["ResourceType"] == "AWS::EC2::VPCEndpoint"
-        ]
+        kinds = {resource["PhysicalResourceId"]: resource["ResourceType"] for resource in listed["StackResources"]}
+        ids = [physical_id for physical_id, kind in kinds.items() if kind == "AWS::EC2::VPCEndpoint"]
         if not ids:
             return 0
         endpoints = self.account.client("ec2").describe_vpc_endpoints(VpcEndpointIds=ids)["VpcEndpoints"]
@@ -203,10 +192,7 @@ class Deployment:
             if "No updates are to be performed" in str(error):
                 return None
             raise DeploymentFailed(f"the change set was refused: {error}") from error
-        described = self.wait_until(
-            lambda: formation.describe_change_set(ChangeSetName=change_set, StackName=self.stack_name),
-            lambda description: description["Status"] in ("CREATE_COMPLETE", "FAILED"),
-        )
+        described = self._wait_for_change_set(change_set, "Status", ("CREATE_COMPLETE", "FAILED"))
         if described["Status"] == "FAILED":
             formation.delete_change_set(ChangeSetName=change_set, StackName=self.stack_name)
             reason = described.get("StatusReason", "")
@@ -217,6 +203,13 @@ class Deployment:
             replaced = " (replaced: what it holds is kept)" if change.get("Replacement") == "True" else ""
             self.log(f"  {change['Action']:7} {change['LogicalResourceId']:22} {change['ResourceType']}{replaced}")
         return str(change_set)
+
+    def _wait_for_change_set(self, change_set: str, member: str, ends: tuple[str, ...]) -> dict[str, Any]:
+        formation = self.account.client("cloudformation")
+        return self.wait_until(
+            lambda: dict(formation.describe_change_set(ChangeSetName=change_set, StackName=self.stack_name)),
+            lambda description: description[member] in ends,
+        )
 
     def _with_previous(self, parameters: Mapping[str, str]) -> list[dict[str, Any]]:
         """Return the parameters of an update, which keeps those of the stack that are not in `parameters`."""
@@ -236,10 +229,8 @@ class Deployment:
         formation = self.account.client("cloudformation")
         formation.execute_change_set(ChangeSetName=change_set, StackName=self.stack_name)
         # DescribeStacks may still show the state before; the change set says when its execution ends.
-        executed = self.wait_until(
-            lambda: formation.describe_change_set(ChangeSetName=change_set, StackName=self.stack_name),
-            lambda description: description["ExecutionStatus"] in ("EXECUTE_COMPLETE", "EXECUTE_FAILED"),
-        )
+        ends = ("EXECUTE_COMPLETE", "EXECUTE_FAILED")
+        executed = self._wait_for_change_set(change_set, "ExecutionStatus", ends)
         stack = self.wait_until(
             lambda: self.describe() or {"StackStatus": f"{verb}_IN_PROGRESS"},
             lambda stack: not stack["StackStatus"].endswith("_IN_PROGRESS"),

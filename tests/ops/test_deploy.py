@@ -297,7 +297,7 @@ def environment(aws: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
-    monkeypatch.setattr("ops.stack.POLL_S", 0.05)
+    monkeypatch.setattr("ops.stack.Deployment.__init__.__defaults__", (0.05,))
 
 
 @pytest.mark.usefixtures("environment")
