@@ -17,12 +17,7 @@ class Disagreement(Exception):
 
 
 def largest_difference(theirs_folder: Path, ours_folder: Path, expected: int) -> float:
-    """Return the largest difference between a peer's features and ours, over the photos that both have.
-
-    Args:
-        theirs_folder: The peer's result.
-        ours_folder: Ours.
-        expected: Photos that both must have.
+    """Return the largest difference between a peer's features and ours, over the `expected` photos that both have.
 
     Raises:
         Disagreement: It is larger than the tolerance, or the photos are not the same.

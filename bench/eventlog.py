@@ -8,16 +8,11 @@ from typing import Any
 
 @dataclass
 class Application:
-    """One Spark application.
+    """One Spark application."""
 
-    Attributes:
-        name: Its name; for our jobs the stage.
-        started_ms: When its context was begun, epoch milliseconds.
-        stage_s: Of each Spark stage that ran tasks: (seconds of tasks, seconds on the wall).
-    """
-
-    name: str = ""
-    started_ms: int = 0
+    name: str = ""  # its name; for our jobs the stage
+    started_ms: int = 0  # when its context was begun, epoch milliseconds
+    # Of each Spark stage that ran tasks: (seconds of tasks, seconds on the wall).
     stage_s: dict[int, tuple[float, float]] = field(default_factory=dict)
 
     @property

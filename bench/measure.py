@@ -37,17 +37,13 @@ class Memory:
 class Measured:
     """What one run gave.
 
-    Attributes:
-        answer: The JSON object of its last line of output, empty if it gave none.
-        wall_s: From the start of the process to its end.
-        memory: Its peaks.
-        cpu_s: Processor seconds, up to the last sample of each process: `driver` (Spark's JVMs and the Python beside
-            each), `worker` (its Python workers), `other`.
+    `cpu_s` are processor seconds up to the last sample of each process: of `driver` (Spark's JVMs and the Python beside
+    each), `worker` (its Python workers) and `other`.
     """
 
-    answer: dict[str, Any]
-    wall_s: float
-    memory: Memory
+    answer: dict[str, Any]  # the JSON object of its last line of output, empty if it gave none
+    wall_s: float  # from the start of the process to its end
+    memory: Memory  # its peaks
     cpu_s: dict[str, float] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Any]:

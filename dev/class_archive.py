@@ -30,10 +30,7 @@ def options(folder: Path) -> list[str]:
 
 
 def make(folder: Path) -> bool:
-    """Create the archive in `folder`, or replace it.
-
-    Args:
-        folder: Where the Iceberg jars are.
+    """Create the archive in `folder`, where the Iceberg jars are, or replace it.
 
     Returns:
         Whether there is one now: a Java without an archive of its own classes writes none.

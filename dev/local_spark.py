@@ -16,12 +16,7 @@ JAVA_OPTIONS = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
 def settings(warehouse: Path, python: Path) -> dict[str, str]:
-    """Return Spark's settings for the catalog `lake` in a folder, and for short jobs on few cores.
-
-    Args:
-        warehouse: The folder of the tables.
-        python: The interpreter of driver and workers.
-    """
+    """Return Spark's settings for the catalog `lake` in a folder, and for short jobs of a Python on few cores."""
     return {
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",

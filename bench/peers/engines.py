@@ -49,11 +49,7 @@ def keras_model(weights: Path | None) -> Any:
 
 
 def keras_engine(set_weights: Callable[[Any], None]) -> Engine:
-    """Return the Keras model as a compiled function, on one thread.
-
-    Args:
-        set_weights: Gives the fresh model its weights, from a file or from a broadcast.
-    """
+    """Return the Keras model as a compiled function, on one thread; `set_weights` gives the fresh model its weights."""
     tf = quiet_tensorflow(threads=1)
     model = keras_model(None)
     set_weights(model)

@@ -60,10 +60,6 @@ class Interrupted(Exception):
     """Ctrl-C, or a request to end."""
 
 
-class RunFailed(Exception):
-    """The DAG run failed; the failure has been printed."""
-
-
 def main() -> int:
     """Run the demo; return the exit status: 0 done, 1 failed, 2 cannot start, 130 interrupted."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -72,7 +68,7 @@ def main() -> int:
         options = read_options(os.environ)
         check_space(REPOSITORY)
         with lock_folder(FOLDER):
-            _demo(options)
+            return _demo(options)
     except (CannotStart, ResidencyError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 2
@@ -86,19 +82,16 @@ def main() -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"ERROR: {where}{error.strerror or error}; mend that and call again", file=sys.stderr)
         return 1
-    except RunFailed:
-        return 1
     except Interrupted:
         print("Interrupted: everything that the demo started has ended.", file=sys.stderr)
         return 130
-    return 0
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise Interrupted
 
 
-def _demo(options: DemoOptions) -> None:
+def _demo(options: DemoOptions) -> int:
     end_leftovers(FOLDER)
     ports = [free_port(options.airflow_port, "AIRFLOW_PORT"), free_port(options.aws_port, "AWS_PORT")]
     reporter = ConsoleReporter()
@@ -107,7 +100,7 @@ def _demo(options: DemoOptions) -> None:
     _clear(FOLDER)  # after all that can refuse this demo: the results of the one before are kept until then
     processes = Processes(FOLDER)
     try:
-        _run(options, ports, model, processes, reporter)
+        return _run(options, ports, model, processes, reporter)
     finally:
         # A second Ctrl-C must not leave half of it running.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -117,7 +110,7 @@ def _demo(options: DemoOptions) -> None:
 
 def _run(
     options: DemoOptions, ports: list[int], model: dict[str, Any], processes: Processes, reporter: ConsoleReporter
-) -> None:
+) -> int:
     airflow_port, aws_port = ports
     local_aws = _local_aws(aws_port, _steps_python(options))
     account = start_account(processes, local_aws, base_env(), options.region)
@@ -159,9 +152,7 @@ def _run(
             account.download(stack["LakeBucket"], "runs/", LAKE / "runs")
     finally:
         _print_results(run, reporter)
-    if state != "success":
-        raise RunFailed
-    if options.keep:
+    if options.keep and state == "success":
         print(
             f"KEEP: Airflow is on {airflow.url} (what runs did: {airflow.url}/plugin/fruits-runs), AWS on "
             f"{account.endpoint}; Ctrl-C ends them.\n"
@@ -174,6 +165,7 @@ def _run(
                 processes.check()
                 time.sleep(1)
         _leave_lake(account, stack, model, run_id)  # without what has been erased meanwhile
+    return int(state != "success")
 
 
 def _print_results(run: dict[str, Any] | None, reporter: ConsoleReporter) -> None:

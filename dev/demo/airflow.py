@@ -29,16 +29,14 @@ HEALTH = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 class Airflow(AirflowApi):
     """API server, scheduler, dag-processor and triggerer as processes on SQLite, on loopback.
 
-    Its one user is `admin`, with a random password: other users of this machine reach the API server, too.
+    Its one user is `admin`, with a random `password`, which PASSWORDS has, too: other users of this machine reach the
+    API server.
 
     Args:
         processes: Starts and ends them.
         folder: Becomes AIRFLOW_HOME.
         port: Port of the API server.
         env: Environment of the tasks, besides Airflow's own settings.
-
-    Attributes:
-        password: Of the user `admin`; PASSWORDS below the folder has it, too.
     """
 
     def __init__(self, processes: Processes, folder: Path, port: int, env: Mapping[str, str]) -> None:
@@ -105,15 +103,14 @@ def _airflow() -> list[str]:
 
 
 def _settings(home: Path, url: str) -> dict[str, str]:
-    """Return Airflow's own settings as environment variables; the secrets last as long as the demo."""
+    """Return Airflow's own settings besides airflow.cfg's; the secrets last as long as the demo."""
     return {
         "AIRFLOW_HOME": str(home),
+        "AIRFLOW_CONFIG": str(Path(__file__).with_name("airflow.cfg")),
         # A busy machine can keep SQLite's only writer for longer than the default of 5 s, and a request would fail.
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db?timeout=60",
         "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / PASSWORDS),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
         # The execution API does not follow [api] port: tasks would be refused, with an empty log.
@@ -121,16 +118,7 @@ def _settings(home: Path, url: str) -> dict[str, str]:
         "AIRFLOW__API__BASE_URL": url,
         "AIRFLOW__API__SECRET_KEY": secrets.token_hex(16),
         "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
-        "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
-        "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
-        "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
-        "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-        # A trigger holds back its first look until Airflow has noticed the deferral: twice this interval.
-        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
-        # On a busy machine the API server takes longer than the default of 5 s, and the task would fail.
-        "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
-        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
         "PYTHONUNBUFFERED": "1",
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
     }

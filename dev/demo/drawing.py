@@ -151,14 +151,9 @@ def draw_jpeg(label: str, n: int, seed: int = 0) -> bytes:
 
 
 def draw_fruits(folder: Path, per_label: int = 20) -> int:
-    """Draw pictures of every label into `folder`, as `<label>/<n>.jpg` with `n` from 0; replace those of the same name.
+    """Draw `per_label` pictures of each label in `SUBJECTS` into `folder`, and return how many.
 
-    Args:
-        folder: Made when it does not exist.
-        per_label: Pictures of each label in `SUBJECTS`.
-
-    Returns:
-        How many pictures were drawn.
+    They are `<label>/<n>.jpg` with `n` from 0, and replace those of the same name.
     """
     for label in SUBJECTS:
         target = folder / label

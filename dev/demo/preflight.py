@@ -73,11 +73,8 @@ def main() -> int:
 def image_files(folder: Path, report: Callable[[str], object] = lambda _: None) -> list[Path]:
     """List the files that the demo uploads, in a stable order: the photos as `plan` and `make local` define them.
 
-    A file that is no image is uploaded too: the run rejects it with a code, as it would a user's.
-
-    Args:
-        folder: The folder of photos.
-        report: Takes a line for each kind of file that is not uploaded.
+    A file that is no image is uploaded too: the run rejects it with a code, as it would a user's. `report` takes a line
+    for each kind of file that is not uploaded.
 
     Raises:
         CannotStart: A folder or a linked file cannot be read, so that its photos would be left out unseen.

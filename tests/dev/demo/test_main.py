@@ -34,7 +34,6 @@ def _a_demo_apart(tmp_path, monkeypatch):
         (ResidencyError("eu-west-2 is not in the EU"), 2, "ERROR: eu-west-2"),
         (AirflowFailed("no DAG"), 1, "ERROR: no DAG\nLogs are in "),
         (OSError(errno.ENOSPC, "No space left on device", "x.jpg"), 1, "ERROR: x.jpg: No space left on device"),
-        (entry.RunFailed(), 1, ""),
         (entry.Interrupted(), 130, "Interrupted: everything"),
     ],
 )
@@ -45,6 +44,13 @@ def test_each_end_has_its_status_and_its_line(monkeypatch, capsys, error, status
     monkeypatch.setattr(entry, "_demo", fail)
     assert entry.main() == status
     assert capsys.readouterr().err.startswith(words)
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_the_status_is_that_of_the_run_whose_failure_is_printed_already(monkeypatch, capsys, status):
+    monkeypatch.setattr(entry, "_demo", lambda _wishes: status)
+    assert entry.main() == status
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
