@@ -34,9 +34,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", required=True, metavar="URI", help="folder of the model: s3://lake/models/ID")
     parser.add_argument("--model-id", required=True, help="SHA-256 that the model's file must have")
     parser.add_argument("--engine", choices=artifacts.ENGINES, help="default: the engine of the model")
-    parser.add_argument(
-        "--batch-size", type=int, default=1, metavar="N", help="pictures per call of the model (default %(default)s)"
-    )
+    job_run.add_number(parser, "--batch-size", 1, "pictures per call of the model", "N")
     parser.add_argument("--full-refresh", action="store_true", help="compute the features of every image again")
     return parser
 

@@ -43,34 +43,13 @@ def parser() -> argparse.ArgumentParser:
         help="the listing covers the whole input: rows of objects that are no longer listed are removed",
     )
     arguments.add_argument("--full-refresh", action="store_true", help="load every listed object again")
-    arguments.add_argument(
-        "--max-removed-share",
-        type=float,
-        default=1.0,
-        metavar="SHARE",
-        help="stop before more than this share of the rows is removed, if it is more rows than --max-removed-rows "
-        "(default %(default)s: never stop)",
-    )
-    arguments.add_argument("--max-removed-rows", type=int, default=1000, metavar="N", help="default %(default)s")
-    arguments.add_argument(
-        "--expected-removals",
-        type=int,
-        default=0,
-        metavar="N",
-        help="removals not to count, because the bucket's retention explains them",
-    )
-    arguments.add_argument(
-        "--max-pixels",
-        type=int,
-        default=decoding.MAX_PIXELS,
-        help="reject larger pictures before decoding them (default %(default)s)",
-    )
-    arguments.add_argument(
-        "--max-bytes",
-        type=int,
-        default=decoding.MAX_BYTES,
-        help="reject larger objects without reading them (default %(default)s)",
-    )
+    stop = "stop before more than this share of the rows, and more than --max-removed-rows, is removed; 1 never stops"
+    number = partial(job_run.add_number, arguments)
+    number("--max-removed-share", 1.0, stop, "SHARE")
+    number("--max-removed-rows", 1000, "as many rows may be removed, whatever their share", "N")
+    number("--expected-removals", 0, "removals not to count, because the bucket's retention explains them", "N")
+    number("--max-pixels", decoding.MAX_PIXELS, "reject larger pictures before decoding them")
+    number("--max-bytes", decoding.MAX_BYTES, "reject larger objects without reading them")
     arguments.add_argument(
         "--suppression",
         metavar="URI",

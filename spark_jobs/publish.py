@@ -12,12 +12,11 @@ The PCA model before the current one is kept. To return to it, run this job agai
 ``--pca-id`` and its id: it gets the rows that it lacks and becomes current.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -48,28 +47,11 @@ def parser() -> argparse.ArgumentParser:
     limits = quality.Limits()
     arguments.add_argument("--model-id", required=True, help="the model whose features were reduced")
     arguments.add_argument("--pca-id", help="publish this kept PCA model again instead of the one from reduce_pca")
-    arguments.add_argument(
-        "--max-reject-rate",
-        type=float,
-        default=limits.reject_rate,
-        metavar="SHARE",
-        help="fail if more of the listed objects than this are rejects (default %(default)s)",
-    )
-    arguments.add_argument(
-        "--min-explained-variance",
-        type=float,
-        default=limits.explained_variance,
-        metavar="SHARE",
-        help="fail if the PCA model explains less of the variance (default %(default)s)",
-    )
-    arguments.add_argument(
-        "--min-agreement",
-        type=float,
-        default=0.5,
-        metavar="SHARE",
-        help="fail if fewer nearest neighbours have a photo's own label (default %(default)s); needs "
-        f"{limits.judged_photos} labelled photos and weights that are not random",
-    )
+    agree = f"needs {limits.judged_photos} labelled photos and weights that are not random"
+    share = partial(job_run.add_number, arguments, metavar="SHARE")
+    share("--max-reject-rate", limits.reject_rate, "fail if more of the listed objects than this are rejects")
+    share("--min-explained-variance", limits.explained_variance, "fail if the PCA model explains less of the variance")
+    share("--min-agreement", 0.5, f"fail if fewer nearest neighbours have a photo's own label; {agree}")
     arguments.add_argument(
         "--weights",
         choices=("imagenet", "path", "random", "unknown"),

@@ -24,21 +24,10 @@ def parser() -> argparse.ArgumentParser:
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--variance", type=float, help="keep the fewest components with this share, e.g. 0.95")
     size.add_argument("--k", type=int, help="keep this many components")
-    parser.add_argument(
-        "--max-drift-degrees",
-        type=float,
-        default=90.0,
-        metavar="DEGREES",
-        help="make a new PCA model when the published one is further from the images (default %(default)s, which is "
-        "never: with many components the last ones change places for nothing)",
-    )
-    parser.add_argument(
-        "--max-variance-loss",
-        type=float,
-        default=0.01,
-        metavar="SHARE",
-        help="make a new PCA model when the published one loses more of the variance (default %(default)s)",
-    )
+    never = "90 is never, since with many components the last ones change places for nothing"
+    new = "make a new PCA model when the published one"
+    job_run.add_number(parser, "--max-drift-degrees", 90.0, f"{new} is further from the images; {never}", "DEGREES")
+    job_run.add_number(parser, "--max-variance-loss", 0.01, f"{new} loses more of the variance", "SHARE")
     parser.add_argument("--full-refresh", action="store_true", help="sum all features again and make a new PCA model")
     return parser
 

@@ -178,9 +178,7 @@ def write_bytes(uri: str, data: bytes) -> None:
 def writer(uri: str, s3: S3Location | None) -> Iterator[BinaryIO]:
     """Write an object of any size through a local temporary file; nothing appears when the body raises.
 
-    Args:
-        uri: The object's URI.
-        s3: The driver's `find_s3`; None to find S3 in this process.
+    `s3` is the driver's `find_s3`; None finds S3 in this process.
     """
     with tempfile.TemporaryFile() as file:
         yield file

@@ -1,7 +1,5 @@
 """Columns of the Iceberg tables, and Arrow schemas of what mappers return to Spark."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -45,26 +45,18 @@ _INFLATED = 64 * 1024
 class Container:
     """The content of a photo's file.
 
-    Attributes:
-        picture: A file of the same format with the first picture's pixels, the tables to decode them, and little else.
-        orientation: The orientation in EXIF or XMP, 1 to 8.
-        had_metadata: Whether EXIF, an ICC profile, XMP, IPTC, comments or other application data were left out.
-        frames: Pictures of an animation; 1 for a still.
-        scans: Passes over the picture that its pixels take.
-        progressive: Whether a JPEG's coefficients are all held in memory until its last scan.
-        ended: Whether a JPEG has an end-of-image marker of its own. Without it, `picture` has none either, and only
-            decoding shows whether all pixels are there.
-        zeros: Without the marker, how many zeros `picture` ends with: pixels, or the padding of a block on disk.
+    `picture` is a file of the same format with the first picture's pixels, the tables to decode them, and little else.
+    Where a JPEG has no end-of-image marker, it has none either, and only decoding shows whether all pixels are there.
     """
 
     picture: bytes
-    orientation: int
-    had_metadata: bool
-    frames: int = 1
-    scans: int = 1
-    progressive: bool = False
-    ended: bool = True
-    zeros: int = 0
+    orientation: int  # the orientation in EXIF or XMP, 1 to 8
+    had_metadata: bool  # whether EXIF, an ICC profile, XMP, IPTC, comments or other application data were left out
+    frames: int = 1  # pictures of an animation; 1 for a still
+    scans: int = 1  # passes over the picture that its pixels take
+    progressive: bool = False  # whether a JPEG's coefficients are all held in memory until its last scan
+    ended: bool = True  # whether a JPEG has an end-of-image marker of its own
+    zeros: int = 0  # without the marker, how many zeros end `picture`: pixels, or the padding of a block on disk
 
 
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
@@ -225,13 +217,8 @@ def _trim_padding(data: bytes, at: int) -> tuple[int, int]:
 def _require_every_scan(data: bytes, at: int, frame: bytes, interval: int) -> None:
     """Check that a JPEG without end of image has all coefficients of all components, and all restart intervals.
 
-    The decoder checks whether the last interval is complete.
-
-    Args:
-        data: The file up to the end of its last scan.
-        at: Where the first scan begins.
-        frame: The body of the frame header (ITU-T T.81, B.2.2).
-        interval: MCUs in a restart interval; 0 for none.
+    The decoder checks whether the last interval is complete. The first scan begins at `at`, the data ends with the last
+    one. `frame` is the body of the frame header (ITU-T T.81, B.2.2), `interval` MCUs in a restart interval, 0 for none.
 
     Raises:
         ImageRejected: A part of the picture is missing.

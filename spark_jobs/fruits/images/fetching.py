@@ -56,11 +56,7 @@ class Source:
 
 
 def fetch(objects: Iterable[ListedObject], source: Source) -> Iterator[tuple[ListedObject, bytes | ImageRejected]]:
-    """Fetch objects in order, each in the version that was listed.
-
-    Args:
-        objects: The objects; read only as far ahead as requests are in flight.
-        source: Where the keys are.
+    """Fetch objects in order, each in the version that was listed; read as many ahead as requests are in flight.
 
     Yields:
         Each object with its bytes, or with a rejection: empty or over the size limit (not requested at all), changed or

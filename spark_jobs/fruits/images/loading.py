@@ -18,13 +18,9 @@ _BATCH_BYTES = 16 * 1024 * 1024
 
 
 def load_mapper(source: Source, prefix: str, max_pixels: int, erased: frozenset[str] = frozenset()) -> Mapper:
-    """Make the mapper from `schemas.LISTED` to `schemas.LOADED` batches, with the same rows in the same order.
+    """Make the mapper from `schemas.LISTING` to `schemas.LOAD_RESULT` batches, with the same rows in the same order.
 
-    Args:
-        source: Where the keys are.
-        prefix: The input prefix, for labels.
-        max_pixels: Pixels above which a photo is rejected.
-        erased: SHA-256 of contents that get the code `suppression.CODE` instead.
+    Labels are folders below the input `prefix`. Contents with a SHA-256 in `erased` get the code `suppression.CODE`.
     """
 
     def map_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -23,10 +23,7 @@ class SuppressionList:
 
 
 def read(folder: str | None) -> SuppressionList:
-    """Read all parts of the list; no folder, or an empty folder, is an empty list.
-
-    Args:
-        folder: URI or path of a folder of Parquet files with the columns key_sha256 and content_sha256.
+    """Read all parts of the list: the Parquet files of a folder; no folder, or an empty folder, is an empty list.
 
     Raises:
         InputError: A part is not such a file; nothing may be loaded while the list cannot be read.

@@ -15,12 +15,9 @@ _UNKNOWN = "unknown"
 
 
 def list_endpoints(conf: dict[str, str], catalog: str, record: str) -> list[dict[str, str]]:
-    """List the endpoints that this process's clients were opened with.
+    """List the endpoints that this process's clients were opened with, by Spark's configuration of a catalog.
 
-    Args:
-        conf: Spark's configuration.
-        catalog: Name of the catalog that the job's database is in.
-        record: URI or path of the folder that the job's record is about to be written to.
+    The job's record is about to be written to the folder `record`, which takes a client too.
 
     Returns:
         For each client: `client`, `service`, `host` and the `region` that its requests are signed for. Empty for a

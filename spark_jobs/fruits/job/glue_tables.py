@@ -21,10 +21,6 @@ def repair(spark: SparkSession, database: str) -> list[str]:
 
     The commit that is undone has lost its files, and nobody can have committed after it. Other tables stay as they are.
 
-    Args:
-        spark: A session with the catalog configured.
-        database: ``catalog.database``.
-
     Returns:
         The names of the repaired tables; empty when the catalog is not Glue's.
     """

@@ -91,6 +91,14 @@ def parser(stage: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_number(
+    parser: argparse.ArgumentParser, name: str, default: float, text: str, metavar: str | None = None
+) -> None:
+    """Add an option that takes a number of the kind of its default, which its help shows after the text."""
+    text = f"{text} (default %(default)s)"
+    parser.add_argument(name, type=type(default), default=default, metavar=metavar, help=text)
+
+
 def run(stage: str, arguments: argparse.Namespace, work: Callable[[Run], None]) -> int:
     """Run a job, which raises a `FruitsError` for each failure that it knows.
 

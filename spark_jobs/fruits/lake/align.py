@@ -120,14 +120,11 @@ def align(
 ) -> tuple[AlignedRows, Tally]:
     """Align the rows of all sides by image_id and classify each key once.
 
-    Args:
-        spark: The session.
-        sides: Rows that share no column but image_id; a side that Spark reads is not empty.
-        classify: The classifier; it gets all rows of a key in the same call.
-        schema: The schema of the rows that it returns.
+    The sides share no column but image_id, and a side that Spark reads is not empty. The classifier gets all rows of a
+    key in the same call.
 
     Returns:
-        These rows, and the totals over all keys.
+        The rows of `schema` that the classifier returns, and the totals over all keys.
     """
     on_driver = [side for side in sides if isinstance(side, pa.Table)]
     if len(on_driver) == len(sides):
@@ -192,15 +189,10 @@ def _spark_settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterato
 def group_by_image(
     ids: pa.ChunkedArray, largest: Mapping[str, Any], summed: Mapping[str, Any] | None = None
 ) -> pa.Table:
-    """Group columns by image_id.
+    """Group columns by image_id, and return them with it, in no order.
 
-    Args:
-        ids: The image_id of each row.
-        largest: Columns of which to take each group's largest value that is not NULL.
-        summed: Columns of int64 without NULL of which to take each group's sum.
-
-    Returns:
-        image_id and these columns, in no order.
+    Of the columns in `largest` take each group's largest value that is not NULL; of those in `summed`, int64 without
+    NULL, the sum.
     """
     summed = summed or {}
     columns = {"image_id": ids, **largest, **summed}

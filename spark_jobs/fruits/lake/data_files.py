@@ -125,15 +125,11 @@ class Selection:
         slices: list[FileSlice] | None = None,
         batch_rows: int = _BATCH_ROWS,
     ) -> MappedRows:
-        """Apply a mapper to the rows, as ``mapInArrow`` does.
+        """Apply a mapper to the rows, as ``mapInArrow`` does; its record batches have the `schema`.
 
-        Args:
-            mapper: From record batches to record batches of `schema`.
-            schema: The schema of the result.
-            cores: The number of tasks; more if they would be long, fewer if there are fewer slices.
-            slices: Read only these; by default all slices of the table.
-            batch_rows: How many rows the mapper gets at once, at most; the session decides if the table has delete
-                files.
+        A task for each of the `cores` reads the slices, by default all of the table: more tasks if they would be long,
+        fewer if there are fewer slices. The mapper gets at most `batch_rows` at once; the session decides if the table
+        has delete files.
         """
         slices = self.slices() if slices is None else slices
         if slices is None:

@@ -65,15 +65,7 @@ def iterate(iterable: Any) -> Iterator[Any]:
 
 
 class Table:
-    """The current state of a table.
-
-    Args:
-        spark: A session with the catalog configured.
-        name: ``catalog.database.table``, which exists.
-
-    Attributes:
-        java: Iceberg's own ``org.apache.iceberg.Table``.
-    """
+    """The current state of a table, ``catalog.database.table``; `java` is Iceberg's own table."""
 
     def __init__(self, spark: SparkSession, name: str) -> None:
         self.name = name
@@ -191,11 +183,9 @@ class Table:
         self.java.manageSnapshots().removeTag(name).commit()
 
     def data_files(self, snapshot_id: int | None = None, runs: Sequence[str] | None = None) -> list[DataFile] | None:
-        """List the data files of a snapshot.
+        """List the data files of a snapshot, by default the current one.
 
-        Args:
-            snapshot_id: A snapshot of the table; the current one by default.
-            runs: List only files that can hold rows with one of these values in ``run_id``.
+        With `runs`, list only files that can hold rows with one of these values in ``run_id``.
 
         Returns:
             The files, in no order; None if only Spark can read them: rows are marked as deleted, or a file is not

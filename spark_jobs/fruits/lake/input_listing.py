@@ -132,10 +132,7 @@ def walk(folder: Path) -> FolderContent:
 def write_folder_listing(folder: Path, uri: str, report: Callable[[str], object] = print) -> tuple[int, int]:
     """List a plain folder as `plan` lists a bucket: every photo, sorted by key, keys relative to the folder.
 
-    Args:
-        folder: The folder of photos.
-        uri: The URI of ``listing.parquet``.
-        report: A function that takes a line for each kind of file that is not loaded.
+    `report` takes a line for each kind of file that is not loaded.
 
     Returns:
         The number of photos and their bytes.

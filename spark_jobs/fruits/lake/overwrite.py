@@ -21,15 +21,10 @@ from fruits.lake.iceberg import FORMAT, Table, iterate
 
 
 def replace(spark: SparkSession, table: str, rows: pa.Table, where: Mapping[str, str]) -> None:
-    """Replace the rows that have the given values; all rows if `where` is empty.
+    """Replace the rows of a small table, ``catalog.database.table``, that have the values of `where`, by column.
 
+    Without values, replace all rows. The new rows have these values too, and all columns that `schemas.TABLES` names.
     The lock on the database (one writer) makes it safe to read and then replace.
-
-    Args:
-        spark: The session.
-        table: ``catalog.database.table``, a small table.
-        rows: The new rows, with all columns that `schemas.TABLES` names.
-        where: Values by column, which the new rows have too.
 
     Raises:
         Py4JJavaError: The commit failed, or its reply was lost. Upkeep removes the files of a failed commit.

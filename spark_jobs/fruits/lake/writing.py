@@ -49,10 +49,8 @@ def needs_spark(table: Table) -> str | None:
 def file_writer(table: Table, mapper: Mapper, constants: Mapping[str, str] | None = None) -> Mapper:
     """Return a mapper that writes another mapper's rows to a data file, invisible to readers until its commit.
 
-    Args:
-        table: The table, which does not need Spark's writer (`needs_spark`).
-        mapper: To record batches with the table's columns, except those in `constants`.
-        constants: Columns that have the same value in all rows.
+    The table does not need Spark's writer (`needs_spark`). The rows have its columns, except the `constants`, which
+    are the same in all rows.
 
     Returns:
         A mapper to `schemas.DATA_FILE`: a row for the file, or none if there are no rows. A failed task leaves no

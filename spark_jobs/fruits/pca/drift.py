@@ -1,7 +1,5 @@
 """How far the images have moved away from the published PCA model, and whether that calls for a new one."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -16,23 +14,16 @@ Float = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Drift:
-    """The published PCA model compared with this run's images.
+    """The published PCA model compared with this run's images."""
 
-    Attributes:
-        angle_degrees: The largest principal angle between its subspace and theirs of the same dimension, 0 to 90.
-        explained_variance: The share of their variance that the published model explains.
-        possible_variance: The share that as many components can explain at best.
-    """
-
-    angle_degrees: float
-    explained_variance: float
-    possible_variance: float
+    angle_degrees: float  # the largest principal angle between its subspace and theirs of the same dimension, 0 to 90
+    explained_variance: float  # the share of their variance that the published model explains
+    possible_variance: float  # the share that as many components can explain at best
 
     def loss(self, variance: float | None) -> float:
         """Return the share of the variance that keeping the published model loses.
 
-        Args:
-            variance: The requested share; None where a number of components is requested.
+        `variance` is the requested share; None where a number of components is requested.
         """
         return max(0.0, max(self.possible_variance, variance or 0.0) - self.explained_variance)
 
@@ -69,14 +60,10 @@ class Limits:
 def replacement_reason(
     published: Pca | None, fresh: Pca, drift: Drift | None, limits: Limits, variance: float | None
 ) -> str | None:
-    """Return why this run's PCA model must replace the published one; None when it need not.
+    """Return why the `fresh` PCA model, of this run's images, must replace the published one; None when it need not.
 
-    Args:
-        published: The current PCA model; None before the first publication.
-        fresh: The PCA model fitted on this run's images.
-        drift: Their comparison; None where nothing is published, or for the features of another model.
-        limits: The largest drift.
-        variance: The requested share; None where a number of components is requested.
+    Before the first publication `published` is None. `drift` compares both; it is None then, too, and for the features
+    of another model. `variance` is as for `Drift.loss`.
     """
     if published is None:
         return "nothing is published yet"

@@ -10,8 +10,6 @@ counts), and the removal of the old tag. A tag that no row names would hold its 
 for ever: `drop_stale_tags` drops it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -37,19 +35,12 @@ _MAX_PARTS = 16
 
 @dataclass(frozen=True)
 class ModelGramian:
-    """The Gramian of one model's features and what it covers.
+    """The Gramian of one model's features and what it covers."""
 
-    Attributes:
-        gramian: None when the model has no features.
-        snapshot_id: The snapshot of ``features``; None while the table is empty.
-        description: What was read to compute it, for the log.
-        changed: Whether it differs from the stored one.
-    """
-
-    gramian: Gramian | None
-    snapshot_id: int | None
-    description: str
-    changed: bool
+    gramian: Gramian | None  # None when the model has no features
+    snapshot_id: int | None  # the snapshot of ``features``; None while the table is empty
+    description: str  # what was read to compute it, for the log
+    changed: bool  # whether it differs from the stored one
 
 
 class _NotUsable(Exception):
@@ -58,15 +49,10 @@ class _NotUsable(Exception):
 
 @contextmanager
 def refresh(run: job_run.Run, model_id: str, full_refresh: bool = False) -> Iterator[ModelGramian]:
-    """Bring a model's Gramian up to date, and commit it for the next run while the block uses it.
+    """Bring the Gramian of a model's features up to date, and commit it for the next run while the block uses it.
 
-    Args:
-        run: The run, with its database.
-        model_id: The model whose features to sum.
-        full_refresh: Read every row instead of building on the stored Gramian.
-
-    Yields:
-        The Gramian; committed when the block has ended.
+    A full refresh reads every row instead of building on the stored Gramian. The commit is done when the block has
+    ended.
     """
     current = _compute(run, model_id, full_refresh)
     if not current.changed or current.snapshot_id is None:

@@ -3,8 +3,6 @@
 Unlike MLlib's ``PCAModel.transform``, `Pca.project` subtracts the mean, as scikit-learn's does.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Iterable, Iterator

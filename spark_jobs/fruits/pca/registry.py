@@ -1,7 +1,5 @@
 """Published PCA models: the rows of `pca_models`."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """A fitted PCA model as Spark's own ``PCAModel``, for pipelines that are made of these; see docs/data_dictionary.md."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
