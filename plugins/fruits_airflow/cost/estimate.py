@@ -65,13 +65,7 @@ def forecast(
 ) -> Forecast:
     """Forecast a run's cost: each fleet at target capacity, of its most expensive type, spot at its typical price.
 
-    Args:
-        work: Work of the run.
-        speed: Speed of the cluster.
-        fleets: `InstanceFleets` of RunJobFlow.
-        prices: Prices in the cluster's region.
-        interface_endpoints: VPC interface endpoints by which nodes without public addresses reach AWS; 0 where each
-            node has a public address.
+    Nodes without public addresses reach AWS by VPC `interface_endpoints`; 0 where each node has a public address.
     """
     hours = forecast_hours(work.images, speed, fleets)
     usd = dict.fromkeys(PARTS, 0.0)
@@ -120,17 +114,10 @@ def fleets_eur_per_hour(fleets: Sequence[Mapping[str, Any]], prices: Prices, int
 
 
 def deadline(now: datetime, max_cost_eur: float, spent_eur: float, eur_per_hour: float, max_minutes: float) -> datetime:
-    """Return the time at which a cluster created `now` must be gone.
+    """Return the time at which a cluster requested `now` must be gone, at most `max_minutes` later.
 
-    The cluster cannot spend more than `max_cost_eur` until then: AWS bills from the start of the nodes, which is after
-    `now`, and `eur_per_hour` is an upper bound.
-
-    Args:
-        now: Time of the RunJobFlow request, with a time zone.
-        max_cost_eur: Maximum cost of the run.
-        spent_eur: Cost of earlier clusters of the same run.
-        eur_per_hour: Upper bound of the cluster's hourly price.
-        max_minutes: Maximum lifetime of any cluster.
+    Earlier clusters of the same run have cost `spent_eur`, and this one cannot spend more than the rest of
+    `max_cost_eur`: AWS bills from the start of the nodes, which is after `now`, and `eur_per_hour` is an upper bound.
 
     Raises:
         CostCeilingExceeded: Less than ten minutes are left, too few for a cluster to do any work.
@@ -157,15 +144,10 @@ def estimate_parts(
 
     AWS bills by the second, at least a minute, from creation to end; a node without an end runs until `now`.
     A type without a price (cluster.yaml may have allowed it earlier) counts as the most expensive type.
-    The cost of requests is not included.
+    The cost of requests is not included. Without `spot_discount`, spot nodes count as on demand: an upper bound.
 
-    Args:
-        instances: `Instances` of ListInstances.
-        prices: Prices in the cluster's region.
-        now: Current time, with a time zone.
-        disk_gib: GiB beside the root volume by instance type; ListInstances names volumes without their size.
-        spot_discount: Count spot nodes at their typical price; False returns an upper bound.
-        interface_endpoints: As for `forecast`, for the hours of the longest-running node.
+    ListInstances names volumes without their size: `disk_gib` has the GiB beside the root volume by instance type.
+    `interface_endpoints` are as for `forecast`, and count for the hours of the longest-running node.
     """
     usd = dict.fromkeys(PARTS, 0.0)
     longest_hours = 0.0

@@ -134,14 +134,7 @@ class PriceList:
 def refresh(
     content: Mapping[str, Any], prices: PriceList, regions: Sequence[str], types: Sequence[str], rate: float | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Update the sections of `regions` in the price list; a region that cannot be read keeps its section.
-
-    Args:
-        content: Content of include/prices.yaml.
-        prices: Source of the new prices.
-        regions: AWS region codes.
-        types: Instance types.
-        rate: Euros per US dollar today, if known.
+    """Update sections of include/prices.yaml, and the `rate` of euros per US dollar if it is known today.
 
     Returns:
         The new content, and the error of each region that keeps its section.

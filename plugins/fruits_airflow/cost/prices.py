@@ -6,6 +6,7 @@ Prices are in US dollars without tax, as AWS bills them. `make prices` rewrites 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,6 @@ REMEMBERED = ("remembered", "guessed")  # sources that no invoice can be checked
 SECTIONS = ("ec2", "spot", "emr", "ebs", "s3", "kms", "network")
 
 _SIZE = re.compile(r"\.(\d*)xlarge$")
-_HEADER = """\
-# What AWS charges in EU regions, in US dollars without tax. Each section says when and where it was read.
-#   remembered  written from memory: to be refreshed by `make prices` before first use
-#   guessed     not even remembered: spot at 45 percent of on demand; the sovereign cloud at Frankfurt plus 15 percent
-#   price list  AWS Price List API; for spot: the median of a week of DescribeSpotPriceHistory
-# EC2: Linux, on demand, shared tenancy. EMR: its fee, on top of either. EBS: gp3. Spot: a typical price, no bound.
-# `make prices` writes this file anew and keeps no comments. The exchange rate is no price of AWS's: it stays as it
-# is until you say EUR_PER_USD=.
-"""
 
 
 @dataclass(frozen=True)
@@ -53,11 +45,7 @@ class Prices:
     as_of: str = ""  # ISO date of the oldest section
 
     def node_usd_per_hour(self, instance_type: str, market: str) -> tuple[float, float]:
-        """Return the EC2 price and the EMR fee of a node's hour; spot never counts above on demand.
-
-        Args:
-            instance_type: Type such as m7g.xlarge.
-            market: ON_DEMAND or SPOT.
+        """Return the EC2 price and the EMR fee of a node's hour, ON_DEMAND or SPOT, which never counts above on demand.
 
         Raises:
             ConfigError: The instance type has no price in this region.
@@ -122,10 +110,11 @@ def load_prices(region: str, path: Path = PRICES_FILE) -> Prices:
         raise ConfigError(f"{path}: no usable prices for {region}: {error!r}; add them, or run make prices") from error
 
 
-def write_prices(content: Mapping[str, Any], path: Path = PRICES_FILE) -> None:
-    """Write the whole list as `load_prices` reads it."""
+def write_prices(content: Mapping[str, Any], path: Path) -> None:
+    """Write the whole list as `load_prices` reads it, below the comment at the head of the file."""
+    head = takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
     text = yaml.safe_dump(dict(content), sort_keys=False, width=118, default_flow_style=None)
-    path.write_text(f"{_HEADER}\n{text}", encoding="utf-8")
+    path.write_text("\n".join([*head, "", text]), encoding="utf-8")
 
 
 def _floats(section: Mapping[str, Any]) -> dict[str, float]:

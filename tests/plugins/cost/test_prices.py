@@ -48,8 +48,9 @@ def test_a_type_without_a_price_is_named() -> None:
         load_prices("eu-west-1").node_usd_per_hour("p9.xlarge", "SPOT")
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_what_is_written_is_read_back_below_the_comment_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "prices.yaml"
+    path.write_text(PRICES_FILE.read_text().replace("remembered, value", "invoice, value"))
     write_prices(read_yaml_mapping(PRICES_FILE), path)
     assert path.read_text() == PRICES_FILE.read_text()
     assert load_prices("eu-north-1", path) == load_prices("eu-north-1")
@@ -80,6 +81,7 @@ def test_a_slip_is_refused_with_the_file_and_the_region(slip: Callable[[dict[str
     content = read_yaml_mapping(PRICES_FILE)
     slip(content)
     path = tmp_path / "prices.yaml"
+    path.touch()
     write_prices(content, path)
     with pytest.raises(ConfigError, match=r"prices\.yaml: no usable prices for eu-west-1.*make prices"):
         load_prices("eu-west-1", path)
