@@ -16,14 +16,10 @@ def check_params(
     taker: str,
     is_personal: bool = False,
 ) -> None:
-    """Refuse parameters that the form would not take.
+    """Refuse parameters that the form would not take, by their JSON schemas, and unknown keys that the trigger passed.
 
-    Args:
-        params: The run's parameters; not validated before.
-        conf: What the trigger passed, for the check of its keys.
-        schemas: JSON schemas of the DAG's parameters, by name.
-        taker: What takes the parameters, for the error.
-        is_personal: Whether a value may name a person's photo, so that the error must not repeat it.
+    `taker` is what takes the parameters, for the error. With `is_personal` the error does not repeat a value, since it
+    may name a person's photo.
 
     Raises:
         ConfigError: An unknown key in `conf`, or a value that its schema does not allow.

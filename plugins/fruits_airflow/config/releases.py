@@ -14,21 +14,13 @@ from fruits_airflow.config.errors import ConfigError
 
 @dataclass(frozen=True)
 class Release:
-    """An EMR release.
+    """An EMR release."""
 
-    Attributes:
-        spark: Version of Spark, as `pyspark` on the package index names it.
-        iceberg: Version of Iceberg that the release ships.
-        end_of_support: Last day of standard support.
-        applications: Applications that a cluster may request.
-        instance_families: Families of instance types with prices in this project that the release runs on.
-    """
-
-    spark: str
-    iceberg: str
-    end_of_support: date
-    applications: frozenset[str]
-    instance_families: frozenset[str]
+    spark: str  # version of Spark, as `pyspark` on the package index names it
+    iceberg: str  # version of Iceberg that the release ships
+    end_of_support: date  # last day of standard support
+    applications: frozenset[str]  # applications that a cluster may request
+    instance_families: frozenset[str]  # families of instance types with prices in this project that it runs on
 
 
 RELEASES: dict[str, Release] = {

@@ -86,19 +86,13 @@ def parameter_schemas(settings: Settings) -> dict[str, dict[str, Any]]:
 
 
 class RunParameters(BaseModel):
-    """Resolved parameters; pydantic reads `5.0`, an integer in JSON, as 5.
-
-    Attributes:
-        mode: `nightly` over the full configured prefix, else `demo`.
-        complete: Whether the listing covers the full configured prefix, so that rows of absent objects may be removed.
-        database: Database that the run writes to.
-    """
+    """Resolved parameters; pydantic reads `5.0`, an integer in JSON, as 5."""
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    mode: Mode
-    complete: bool
-    database: str
+    mode: Mode  # `nightly` over the full configured prefix, else `demo`
+    complete: bool  # whether the listing covers the full configured prefix, so that rows of absent objects may go
+    database: str  # database that the run writes to
     profile: str
     region: str
     input_prefix: str
@@ -140,13 +134,7 @@ def resolve_parameters(
     conf: Mapping[str, Any] | None,
     schemas: Mapping[str, Mapping[str, Any]],
 ) -> RunParameters:
-    """Validate and resolve the parameters of a run.
-
-    Args:
-        settings: Settings of this deployment.
-        params: The run's parameters, not yet validated.
-        conf: Configuration of the trigger, whose keys are checked.
-        schemas: JSON schemas of the DAG's parameters, by name.
+    """Validate the parameters of a run and the keys of its trigger's configuration; return the resolved parameters.
 
     Raises:
         ConfigError: `conf` has an unknown key, or the schema of a parameter does not allow its value.

@@ -165,11 +165,10 @@ class Settings:
 
 
 def load_settings(path: Path = SETTINGS_FILE, environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings of this deployment.
+    """Read the settings of this deployment from a YAML file and from `environment`, which overrides it.
 
-    Args:
-        path: The YAML file; a key absent there takes its default.
-        environment: Overrides, `FRUITS_<KEY>`; an empty value or `null` means none. Default: os.environ.
+    The environment is os.environ by default. There `FRUITS_<KEY>` overrides a key; empty or `null`, it means none.
+    A key that is in neither takes its default.
 
     Raises:
         ConfigError: A key is unknown, duplicate or missing, or its value has the wrong type or is not allowed.
