@@ -70,13 +70,9 @@ def send_announced(
 ) -> str:
     """Send a request and return the id of the created resource; repeat a throttled request that created nothing.
 
-    Args:
-        journal: Journal that records the announcement and the id.
-        name: Name of the announcement.
-        request: Sends the request and returns the id in its answer.
-        find: Returns the id of a resource that an unanswered request created, or None. It takes as long as a listing
-            may lag, which is the pause between two requests.
-        **facts: Content of the announcement.
+    The announcement has a name and facts; then it records the id that `request` returns. `find` returns the id of a
+    resource that an unanswered request created, or None. It takes as long as a listing may lag, which is the pause
+    between two requests.
 
     Raises:
         ClientError: AWS refused the request.

@@ -14,21 +14,13 @@ Problems = Iterator[str]
 
 @dataclass(frozen=True)
 class LintContext:
-    """What a body is checked against.
+    """What a body is checked against."""
 
-    Attributes:
-        region: Region that RunJobFlow is sent to.
-        lake_bucket: Bucket of the logs, the code and the libraries.
-        now: Present time, with a time zone.
-        preinstalled: Whether the image of the nodes contains the libraries.
-        security: The security configuration that the body names, as EMR describes it; None if it was not read.
-    """
-
-    region: str
-    lake_bucket: str
-    now: datetime
-    preinstalled: bool = False
-    security: Mapping[str, Any] | None = None
+    region: str  # region that RunJobFlow is sent to
+    lake_bucket: str  # bucket of the logs, the code and the libraries
+    now: datetime  # present time, with a time zone
+    preinstalled: bool = False  # whether the image of the nodes contains the libraries
+    security: Mapping[str, Any] | None = None  # what EMR says of the body's security configuration; None if not read
 
 
 @dataclass(frozen=True)
