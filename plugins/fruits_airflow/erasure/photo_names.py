@@ -51,12 +51,7 @@ class _Part(NamedTuple):
 
 
 class PhotoNames:
-    """The names of some photos: their image ids and their keys.
-
-    Args:
-        image_ids: Hex SHA-256 of the photos' keys.
-        keys: Keys of the photos. A folder's key is no name of a photo and is left out.
-    """
+    """The names of some photos: their image ids, and their keys; a folder's key is no name of a photo."""
 
     def __init__(self, image_ids: Iterable[str], keys: Iterable[str]) -> None:
         self._ids = frozenset(image_ids)
@@ -116,11 +111,8 @@ class PhotoNames:
 def search(pieces: Iterable[bytes], names: PhotoNames) -> Iterator[tuple[str, list[Span]]]:
     """Yield a text piece by piece, with the places where each piece names a photo.
 
-    A name that lies across two pieces of the source lies within one of the result.
-
-    Args:
-        pieces: The bytes of the text. What is not UTF-8 is kept (`surrogateescape`).
-        names: What to look for.
+    A name that lies across two pieces of the source lies within one of the result. What is not UTF-8 is kept
+    (`surrogateescape`).
     """
     decoder, text = codecs.getincrementaldecoder("utf-8")("surrogateescape"), ""
     for piece in pieces:

@@ -80,13 +80,9 @@ def keys_in_listings(lake: Lake) -> Iterator[str]:
 
 
 class Redaction:
-    """The redaction of photos from every run's folder and every log.
+    """The redaction of photos from every run's folder and every log, by their ids and, in texts, by their known keys.
 
-    Args:
-        lake: The lake bucket.
-        image_ids: Ids of the photos.
-        keys: The known keys of the photos, to find them in texts.
-        own_folder: Prefix of what this erasure keeps until its receipt is written, and does not redact.
+    What this erasure keeps below `own_folder`, until its receipt is written, is not redacted.
     """
 
     def __init__(

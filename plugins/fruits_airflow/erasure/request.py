@@ -151,13 +151,8 @@ class Resolution:
 def resolve(client: S3Client, raw_bucket: str, request: ErasureRequest, known_keys: Iterable[str] = ()) -> Resolution:
     """Find the keys that a request names, their contents, and the same contents under other keys.
 
-    Empty objects that stand for folders are not photos and stay.
-
-    Args:
-        client: S3 client in the raw bucket's region.
-        raw_bucket: Bucket of the photos.
-        request: What to find.
-        known_keys: Keys in old listings, whose objects may be gone.
+    Look among the `known_keys` of old listings too, whose objects may be gone. Empty objects that stand for folders are
+    not photos and stay.
     """
     versions = [version for version in list_versions(client, raw_bucket) if version.is_photo]
     matches = [version for version in versions if request.covers(version.key)]
@@ -177,11 +172,7 @@ def require_confirmed(
 ) -> None:
     """Refuse to erase anything but what a person has confirmed by its number.
 
-    Args:
-        request: What a person asks for.
-        resolution: What it resolves to.
-        earlier: What an earlier attempt of the same erasure has suppressed, which was confirmed then.
-        max_photos: The most photos that an erasure may erase.
+    What an `earlier` attempt of the same erasure has suppressed was confirmed then.
 
     Raises:
         ErasureRefused: A part of the request matches nothing, there are more photos than `max_photos`, or their

@@ -42,23 +42,17 @@ _ID_COLUMNS: dict[str, Callable[[str], str]] = {"image_id": str, "key": image_id
 
 @dataclass
 class PhotoExport:
-    """What is kept about a photo.
+    """What is kept about a photo, which has several ids where its key has a composed and a decomposed form.
 
-    Attributes:
-        image_ids: Ids of the photo; several where its key has a composed and a decomposed form.
-        keys: Keys of the photo, past and present.
-        versions: Facts of each version of the object, with the name of the file that holds its bytes.
-        rows: Rows by place (table or file), without pictures.
-        texts: Lines that name the photo, by object.
-        files: Pictures by file name.
+    `versions` has the facts of each version of the object, with the name of the file that holds its bytes.
     """
 
     image_ids: frozenset[str]
-    keys: set[str] = field(default_factory=set)
+    keys: set[str] = field(default_factory=set)  # past and present
     versions: list[dict[str, Any]] = field(default_factory=list)
-    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    texts: dict[str, list[str]] = field(default_factory=dict)
-    files: dict[str, bytes] = field(default_factory=dict)
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # by place (table or file), without pictures
+    texts: dict[str, list[str]] = field(default_factory=dict)  # lines that name the photo, by object
+    files: dict[str, bytes] = field(default_factory=dict)  # pictures by file name
 
     def write(self, folder: Path) -> None:
         """Write `export.json` and the pictures into a new folder that only its owner can enter.
@@ -84,14 +78,7 @@ class PhotoExport:
 
 @bounded_memory()
 def find_photo(client: S3Client, raw_bucket: str, lake_bucket: str, image_ids: frozenset[str]) -> PhotoExport:
-    """Collect all that both buckets keep about a photo.
-
-    Args:
-        client: S3 client.
-        raw_bucket: Bucket of the photos.
-        lake_bucket: Bucket of everything that is derived from them.
-        image_ids: Hex SHA-256 of the object's key; of all its Unicode forms where the key is known.
-    """
+    """Collect all that both buckets keep about a photo, by the ids of all Unicode forms of its key that are known."""
     lake = Lake(client, lake_bucket)
     versions = list(list_versions(client, raw_bucket))
     known = {version.key for version in versions} | set(keys_in_listings(lake))
