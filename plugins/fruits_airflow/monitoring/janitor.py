@@ -100,11 +100,7 @@ def regions_of(settings: Settings) -> list[str]:
 def clusters_of(client: EMRClient, settings: Settings, region: str, unseen: list[str]) -> Iterator[Cluster]:
     """Yield the clusters of this deployment in a region that have not ended, also while they are being created.
 
-    Args:
-        client: EMR client of the region.
-        settings: Settings of this deployment.
-        region: The region.
-        unseen: Receives what cannot be checked and why: one cluster must not hide those that are listed after it.
+    Add what cannot be checked, and why, to `unseen`: one cluster must not hide those that are listed after it.
     """
     own_tags = {"project": "fruits", "deployment": tag_value(settings.deployment_id)}
     states: Any = UNENDED_STATES

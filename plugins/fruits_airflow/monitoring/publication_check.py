@@ -24,14 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def check_publication(settings: Settings, now: datetime | None = None) -> str:
-    """Find the run that ended well since the last one was due; a run that was skipped ended well.
-
-    Args:
-        settings: Settings of this deployment.
-        now: The time of the check, with a time zone; by default the present.
-
-    Returns:
-        The id of the run.
+    """Return the id of a run that ended well since the last one was due; a run that was skipped ended well.
 
     Raises:
         AirflowFailException: There is none, or the state cannot be read; a notice is sent.
