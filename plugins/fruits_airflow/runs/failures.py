@@ -20,11 +20,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def fail_without_retry(passes: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Convert a `FruitsError` into `AirflowFailException`, so that Airflow does not retry it.
-
-    Args:
-        passes: Exceptions to leave alone.
-    """
+    """Convert a `FruitsError` into `AirflowFailException`, so that Airflow does not retry it; leave `passes` alone."""
     try:
         yield
     except passes:
@@ -39,13 +35,7 @@ def record_failure(
 ) -> Iterator[None]:
     """Record why a task failed, for run.json and the notice, when Airflow will not retry it.
 
-    Failures that will be retried are not recorded.
-
-    Args:
-        settings: Settings of this deployment.
-        context: Context of the task.
-        stage: Stage to record.
-        unrecorded: Exceptions that are no failure, or are recorded elsewhere.
+    Failures that will be retried are not recorded, nor those `unrecorded` that are none or are recorded elsewhere.
 
     Raises:
         Retryable: Unchanged; a retry creates a new cluster or adds the step again.
@@ -72,13 +62,9 @@ def record_failure(
 def notify_unjudged(
     settings: Settings, context: Context, what: str, passes: tuple[type[Exception], ...] = (AirflowFailException,)
 ) -> Iterator[None]:
-    """Notify when the last attempt of a verdict fails for another reason than the run itself.
+    """Notify when the last attempt of a verdict fails for another reason than the run itself, and so `what` is open.
 
-    Args:
-        settings: Settings of this deployment.
-        context: Context of the task.
-        what: What could not be judged, for the notice.
-        passes: Exceptions that have been notified already.
+    `passes` are exceptions that have been notified already.
     """
     try:
         yield

@@ -94,9 +94,8 @@ def past_runs(lake: Lake) -> list[RunRecord]:
 def learned_speed(records: Iterable[RunRecord], engine: str) -> tuple[float, int] | None:
     """Compute the median images per second and vCPU of the last good runs, and their number; None without any.
 
-    Args:
-        records: Records of runs, the latest first; runs that failed or had few images are left out.
-        engine: The engine of the model; the reference engine is slower.
+    Of the records, the latest first, runs that failed, had few images or another engine are left out: the reference
+    engine is slower.
     """
     rates = []
     for record in records:
@@ -112,12 +111,9 @@ def learned_speed(records: Iterable[RunRecord], engine: str) -> tuple[float, int
 def forecast_table(
     images: int, profiles: Iterable[str], learned: tuple[float, int] | None = None
 ) -> list[dict[str, Any]]:
-    """Compute what `images` new images cost by region and profile, the cheapest first.
+    """Compute what new images in the region of the cluster cost by region and profile, the cheapest first.
 
-    Args:
-        images: Number of images, all in the region of the cluster.
-        profiles: Profiles of include/cluster.yaml.
-        learned: Result of `learned_speed`; by default each profile's own figure.
+    The speed is that of `learned_speed`, by default each profile's own figure.
 
     Returns:
         For each: `region`, `profile`, `hours`, `total_eur`, `parts` (euros).

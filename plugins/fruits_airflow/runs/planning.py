@@ -66,13 +66,8 @@ def make_plan(
 ) -> RunPlan:
     """Check and forecast a run, write its listing, and mark its database as worked on.
 
-    Args:
-        settings: Settings of this deployment.
-        parameters: What the run does.
-        run_id: The run.
-        client: S3 client.
-        kms_of: Returns the KMS client of a region.
-        claim: Takes the database's lock; called before the first look at what another writer may change.
+    `kms_of` returns the KMS client of a region. `claim` takes the database's lock, before the first look at what
+    another writer may change.
 
     Raises:
         ConfigError: A bucket or the model is missing, or a value is wrong.

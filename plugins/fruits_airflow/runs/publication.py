@@ -78,10 +78,7 @@ def read_state(lake: Lake, database: str) -> PublicationState:
 def change_state(lake: Lake, database: str, change: Callable[[PublicationState], PublicationState]) -> None:
     """Change the state of `database`, but never what another run has written meanwhile.
 
-    Args:
-        lake: The lake bucket.
-        database: The database.
-        change: Returns the new state from the present one; called again when another run was faster.
+    `change` returns the new state from the present one, again when another run was faster.
 
     Raises:
         LockHeld: Other runs changed it each time.

@@ -46,12 +46,8 @@ def assemble_record(
 ) -> RunRecord:
     """Assemble the record of a run as far as it has come, without its final state.
 
-    Args:
-        run: The run.
-        mode: `nightly` or `demo`.
-        stages: The metrics of its stages, by stage.
-        ended: Whether every cluster of the run was seen ended.
-        whole: Whether to fail where EMR does not describe the clusters, rather than leave them out.
+    `ended` says that every cluster of the run was seen ended. Clusters that EMR does not describe are left out, unless
+    the record must be `whole`.
 
     Raises:
         ClientError, BotoCoreError: EMR does not describe the clusters, and `whole` is set.

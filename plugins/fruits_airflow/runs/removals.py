@@ -25,13 +25,6 @@ def require_plausible_removals(settings: Settings, lake: Lake, before: Path, aft
     Erased photos, and photos that the bucket's lifecycle rules have expired, do not count. What explains a missing
     photo is looked up only when the limits are passed.
 
-    Args:
-        settings: Settings of this deployment.
-        lake: The lake bucket.
-        before: The listing of the earlier run.
-        after: The listing of this run.
-        now: The present time, in UTC.
-
     Returns:
         The number of photos that the lifecycle rules explain; 0 when they were not looked up.
 

@@ -49,16 +49,9 @@ def bucket_region(client: S3Client, setting: str, bucket: str) -> str:
 
 
 def survey(settings: Settings, cluster_region: str, client: S3Client, kms_of: Callable[[str], Any]) -> dict[str, Any]:
-    """Locate buckets, keys, catalog and cluster of a run.
+    """Locate buckets, keys, catalog and cluster of a run: the first half of residency.json.
 
-    Args:
-        settings: Settings of this deployment.
-        cluster_region: The region of the cluster.
-        client: S3 client.
-        kms_of: Returns the KMS client of a region.
-
-    Returns:
-        The first half of residency.json.
+    `kms_of` returns the KMS client of a region.
 
     Raises:
         ConfigError: A bucket cannot be read, or may become public.

@@ -63,20 +63,14 @@ def open_lake(settings: Settings) -> Lake:
 
 @dataclass(frozen=True)
 class RunContext:
-    """The clients, lock, cost and cluster of one run.
-
-    Attributes:
-        plan: None when the task `plan` returned nothing.
-        code_digest: Empty when the task `upload_code` returned nothing.
-        runs: What this Airflow knows of other runs.
-    """
+    """The clients, lock, cost and cluster of one run."""
 
     settings: Settings
     region: str
     identity: RunKey
-    plan: RunPlan | ErasurePlan | None
-    code_digest: str
-    runs: AirflowRuns
+    plan: RunPlan | ErasurePlan | None  # None when the task `plan` returned nothing
+    code_digest: str  # empty when the task `upload_code` returned nothing
+    runs: AirflowRuns  # what this Airflow knows of other runs
 
     @classmethod
     def of(cls, context: Context, settings: Settings) -> RunContext:

@@ -35,11 +35,7 @@ def problems_of(
 ) -> list[str]:
     """List why a run is red, the cause first; empty when it did all its work and published.
 
-    Args:
-        states: The states of the tasks that work.
-        stages: The metrics of the stages, by stage.
-        plan: None when the task `plan` returned nothing.
-        failure: The recorded failure that Airflow does not retry.
+    The plan is None when the task `plan` returned nothing; `failure` is the recorded one that Airflow does not retry.
     """
     problems = list_unfinished(states)
     if problems and failure:

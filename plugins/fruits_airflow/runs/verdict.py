@@ -31,15 +31,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Attempt:
-    """An attempt of the task, and what the last attempt could not do.
+    """An attempt of the task, and what the last attempt could not do."""
 
-    Attributes:
-        is_last: Whether Airflow does not retry the task by itself.
-        undone: A sentence for each error that the last attempt has recorded instead of raised.
-    """
-
-    is_last: bool
-    undone: list[str] = field(default_factory=list)
+    is_last: bool  # whether Airflow does not retry the task by itself
+    undone: list[str] = field(default_factory=list)  # a sentence for each error that the last attempt did not raise
 
     @contextmanager
     def trying(self, failure: str) -> Iterator[None]:
