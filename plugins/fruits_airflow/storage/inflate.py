@@ -27,9 +27,7 @@ class Readable(Protocol):
 def inflate(content: bytes | Readable, max_bytes: int) -> Iterator[bytes]:
     """Yield the inflated content in pieces of at most PIECE_BYTES; content that is not gzip is yielded as it is.
 
-    Args:
-        content: An object, whole or as a stream. Several gzip members after one another count as one.
-        max_bytes: The most bytes to yield in total.
+    Several gzip members after one another count as one.
 
     Raises:
         InflateError: The gzip is truncated or corrupt, or the content is larger than `max_bytes`. What could be read

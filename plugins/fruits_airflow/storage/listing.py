@@ -62,10 +62,9 @@ def is_leftover(key: str) -> bool:
 
 
 class PhotoFilter:
-    """Keep the photos of a listing, and count the leftovers of file managers.
+    """Keep the photos of a listing, and count the leftovers of file managers by kind, such as `._*`.
 
-    Attributes:
-        leftovers: Number of dropped objects by kind, such as `._*`. Keys are not kept: logs must not name a photo.
+    The keys of leftovers are not kept: logs must not name a photo.
     """
 
     def __init__(self, prefix: str) -> None:
