@@ -33,9 +33,8 @@ class Credentials:
     def from_environment(cls, environment: Mapping[str, str]) -> Credentials:
         """Return the key pair of the environment, or a random key pair where it has none.
 
-        Args:
-            environment: May hold LOCAL_AWS_ACCESS_KEY_ID and LOCAL_AWS_SECRET_ACCESS_KEY. The names differ from
-                the SDKs', so that a developer's own AWS credentials are never used.
+        The names of its variables, LOCAL_AWS_ACCESS_KEY_ID and LOCAL_AWS_SECRET_ACCESS_KEY, differ from the SDKs', so
+        that a developer's own AWS credentials are never used.
 
         Raises:
             SettingsError: One of the two is missing, or too short.

@@ -83,9 +83,7 @@ class Deployment:
     def deploy(self, parameters: Mapping[str, str], template: Path = TEMPLATE) -> dict[str, str]:
         """Show the changes, create or update the stack if the user agrees, and verify its resources.
 
-        Args:
-            parameters: Those that differ from the template's defaults; an update keeps the others.
-            template: The template.
+        The parameters are those that differ from the template's defaults; an update keeps the others.
 
         Returns:
             The stack's outputs.

@@ -30,13 +30,7 @@ class Airflow(AirflowApi):
     """API server, scheduler, dag-processor and triggerer as processes on SQLite, on loopback.
 
     Its one user is `admin`, with a random `password`, which PASSWORDS has, too: other users of this machine reach the
-    API server.
-
-    Args:
-        processes: Starts and ends them.
-        folder: Becomes AIRFLOW_HOME.
-        port: Port of the API server.
-        env: Environment of the tasks, besides Airflow's own settings.
+    API server. `folder` becomes AIRFLOW_HOME; `env` is for the tasks, besides Airflow's own settings.
     """
 
     def __init__(self, processes: Processes, folder: Path, port: int, env: Mapping[str, str]) -> None:

@@ -11,11 +11,7 @@ class AirflowFailed(Exception):
 
 
 class AirflowApi:
-    """A client of the REST API; an error status raises `httpx.HTTPStatusError` with Airflow's words.
-
-    Args:
-        url: URL of the API server.
-    """
+    """A client of an API server's REST API; an error status raises `httpx.HTTPStatusError` with Airflow's words."""
 
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=60, trust_env=False)  # no proxy: it is on this machine

@@ -22,8 +22,7 @@ class ProcessEnded(Exception):
 class Processes:
     """The processes of a demo, each in a session of its own, so that Ctrl-C reaches only the demo itself.
 
-    Args:
-        folder: The demo's folder; logs go to `folder/logs/<name>.log`.
+    Their logs go to `logs/<name>.log` in the demo's folder.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -9,12 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 
 def summary(run: Mapping[str, Any], files: Iterable[Path]) -> str:
-    """Return the summary of a run as text.
-
-    Args:
-        run: the run's run.json.
-        files: what was left for the reader.
-    """
+    """Return the summary of a run.json as text, and the files that were left for the reader."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(),  # HTML alone

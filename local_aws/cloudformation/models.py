@@ -57,8 +57,7 @@ class RegionalResourceMap(parsing.ResourceMap):
     def delete(self, creating: bool = False) -> None:
         """Delete the last created resource first, as AWS does, so that dependants go before what they refer to.
 
-        Args:
-            creating: The stack's creation is rolled back: `RetainExceptOnCreate` then keeps nothing.
+        When the stack's creation is rolled back (`creating`), `RetainExceptOnCreate` keeps nothing.
 
         Raises:
             Exception: The first error of a service; every other resource is deleted.
