@@ -16,13 +16,17 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from fruits.base import objects, schemas
 from fruits.base.errors import InputError, ReconciliationError
 from fruits.base.objects import join
-from fruits.images import decoding, loading, rejects, suppression
+from fruits.images import decoding, loading, suppression
 from fruits.images.fetching import Source
+from fruits.images.loading import Outcome
+from fruits.images.rejects import RETRIED_CODES
 from fruits.job import job_run
-from fruits.lake import align, input_listing, tables
+from fruits.lake import align, input_listing, tables, writing
+from fruits.lake.data_files import MappedRows
 from fruits.lake.iceberg import Table
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame
@@ -106,17 +110,17 @@ def load_images(run: job_run.Run) -> None:
     work, counts = _find_work(run, erased)
     run.log(f"{counts.seen} objects listed, {counts.new} of them new or changed ({counts.new_bytes / 1e6:.1f} MB)")
     _require_believable(arguments, counts)
-    loaded, outcome = None, Outcome(0, 0, {}, 0, [])
-    if counts.new:
-        loaded = _load(run, work, counts, erased).persist(StorageLevel.DISK_ONLY)
-        outcome = _summarize(loaded)
-        run.log(f"{outcome.loaded} loaded, {outcome.rejected} rejected")
+    images, rejects = (Table(spark, f"{arguments.database}.{name}") for name in ("images", "rejects"))
+    rows = _load(run, work, counts, erased) if counts.new else None
+    if rows and not counts.in_images and not counts.in_rejects and not _needs_spark(run, images, rejects):
+        outcome = _append(run, rows, images, rejects)
+    else:
+        outcome = _merge(run, work, counts, rows)
+    run.log(f"{outcome.loaded} loaded, {outcome.rejected} rejected")
     suppressed = counts.hidden + outcome.suppressed
     if suppressed:
         run.log(f"{suppressed} objects are on the suppression list and were not loaded")
-    _commit(run, work, counts, loaded, outcome)
-    images, reject_rows = (Table(spark, f"{arguments.database}.{name}") for name in ("images", "rejects"))
-    _require_reconciled(counts, outcome, images.rows + reject_rows.rows)
+    _require_reconciled(counts, outcome, images.rows + rejects.rows)
     run.finish(
         {
             "images": {
@@ -230,7 +234,7 @@ def _classify(
 
 def _is_known(grouped: pa.Table) -> align.Flags:
     """Return where a table has a final row of the listed state; a reject counts only if there is no image."""
-    is_final = ~align.is_in(grouped["error_code"], [str(code) for code in rejects.RETRIED_CODES])
+    is_final = ~align.is_in(grouped["error_code"], [str(code) for code in RETRIED_CODES])
     return np.where(
         align.is_not_null(grouped["image_etag"]),
         align.equals(grouped["image_etag"], grouped["etag"]),
@@ -244,23 +248,7 @@ def _sum_bytes(grouped: pa.Table, seen: align.Flags, is_new: align.Flags, max_by
     return {"seen_bytes": int(sizes.sum()), "new_bytes": int(sizes[is_new & (sizes <= max_bytes)].sum())}
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Results of loading the new objects."""
-
-    loaded: int
-    suppressed: int  # their content was erased: neither image nor reject
-    rejects_by_code: dict[str, int]
-    metadata_stripped: int  # images that had metadata
-    examples: list[dict[str, str]]  # up to 20 rejects, by key
-
-    @property
-    def rejected(self) -> int:
-        """The number of rejects."""
-        return sum(self.rejects_by_code.values())
-
-
-def _load(run: job_run.Run, work: align.AlignedRows, counts: Counts, erased: suppression.SuppressionList) -> DataFrame:
+def _load(run: job_run.Run, work: align.AlignedRows, counts: Counts, erased: suppression.SuppressionList) -> MappedRows:
     """Fetch and clean the new objects, in partitions of at most `ROWS_PER_PARTITION` and about `BYTES_PER_PARTITION`.
 
     Spark distributes rows by their hashes, so large photos are spread at random. A partition with an object too many
@@ -273,11 +261,28 @@ def _load(run: job_run.Run, work: align.AlignedRows, counts: Counts, erased: sup
         source, prefix = Source(path.bucket, "", objects.find_s3(), arguments.max_bytes), path.key
     mapper = loading.load_mapper(source, prefix, arguments.max_pixels, erased.contents)
     partition_rows = min(ROWS_PER_PARTITION, max(1, counts.new * BYTES_PER_PARTITION // max(1, counts.new_bytes)))
-    return (
-        work.frame(schemas.LISTING.names, "is_new")
-        .repartition(job_run.partition_count(counts.new, run.cores, partition_rows))
-        .mapInArrow(mapper, schemas.to_spark(schemas.LOAD_RESULT))
-    )
+    tasks = job_run.partition_count(counts.new, run.cores, partition_rows)
+    return work.map(mapper, schemas.LOAD_RESULT, tasks, schemas.LISTING.names, "is_new")
+
+
+def _needs_spark(run: job_run.Run, *tables: Table) -> bool:
+    reasons = {table.short_name: writing.needs_spark(table) for table in tables}
+    for name, reason in reasons.items():
+        if reason:
+            run.log(f"{name} is {reason}: Spark writes it")
+    return any(reasons.values())
+
+
+def _append(run: job_run.Run, rows: MappedRows, images: Table, rejects: Table) -> Outcome:
+    """Let the tasks write data files, and append these to both tables, `images` first."""
+    constants: dict[str, object] = {"run_id": run.arguments.run_id}
+    to_images = writing.file_writer(images, iter, constants | {"loaded_at": datetime.now(UTC)})
+    mapper = loading.file_mapper(rows.mapper, to_images, writing.file_writer(rejects, iter, constants))
+    written = MappedRows(rows.source, mapper, schemas.LOAD_FILE).fetch()
+    for table in (images, rejects):
+        files = written.filter(pc.field("table") == table.short_name)
+        writing.append(run.spark, table, files.select(schemas.DATA_FILE.names))
+    return Outcome.total(written["outcome"].drop_null().to_pylist())
 
 
 def _summarize(loaded: DataFrame) -> Outcome:
@@ -288,8 +293,8 @@ def _summarize(loaded: DataFrame) -> Outcome:
     )
     codes = {row.error_code: row.rows for row in rows if row.error_code is not None}
     suppressed = codes.pop(suppression.CODE, 0)
-    rejected = loaded.where(f"error_code <> '{suppression.CODE}'").select("source_key", "error_code", "detail")
-    examples = rejected.orderBy("source_key").limit(20).collect() if codes else []
+    rejected = loaded.where(f"error_code <> '{suppression.CODE}'").select(*loading.EXAMPLE)
+    examples = rejected.orderBy("source_key").limit(loading.MAX_EXAMPLES).collect() if codes else []
     return Outcome(
         loaded=sum(row.rows for row in rows if row.error_code is None),
         suppressed=suppressed,
@@ -299,10 +304,10 @@ def _summarize(loaded: DataFrame) -> Outcome:
     )
 
 
-def _commit(
-    run: job_run.Run, work: align.AlignedRows, counts: Counts, loaded: DataFrame | None, outcome: Outcome
-) -> None:
-    """Commit both tables, `images` first; a commit that only adds rows reads nothing of its table."""
+def _merge(run: job_run.Run, work: align.AlignedRows, counts: Counts, rows: MappedRows | None) -> Outcome:
+    """Let Spark merge into both tables, `images` first; a commit that only adds rows reads nothing of its table."""
+    loaded = rows.frame().persist(StorageLevel.DISK_ONLY) if rows else None
+    outcome = _summarize(loaded) if loaded else Outcome.total([])
     run_id, loaded_at = F.lit(run.arguments.run_id), F.lit(datetime.now(UTC))
     images = reject_rows = not_images = not_rejects = None
     if loaded is not None:
@@ -325,6 +330,7 @@ def _commit(
     ):
         deletes = _find_leaving(work, table, others) if affected else None
         tables.merge(run.spark, run.arguments.database, table, upserts, deletes, only_adds=not affected)
+    return outcome
 
 
 def _find_leaving(work: align.AlignedRows, table: str, others: DataFrame | None) -> DataFrame:

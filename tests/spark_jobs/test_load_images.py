@@ -234,7 +234,7 @@ def test_a_commit_that_is_lost_is_an_error_and_the_next_run_mends_it(nights, mon
     orchard(nights.photos, labels=1, each=3)
     nights.list_photos()
     with monkeypatch.context() as patch:
-        patch.setattr(load_images.tables, "merge", lambda *rows, **hints: None)
+        patch.setattr(load_images.writing, "append", lambda *rows, **hints: None)
         with pytest.raises(ReconciliationError, match="0 rows together and should have 3"):
             nights.run("load_images", "--complete")
     assert nights.run("load_images", "--complete")["images"]["loaded"] == 3

@@ -233,5 +233,10 @@ DATA_FILE = pa.schema(
 )
 """A data file of a table (`fruits.lake.iceberg.DataFile`)."""
 
+LOAD_FILE = pa.schema(
+    [*(field.with_nullable(True) for field in DATA_FILE), ("table", pa.string()), ("outcome", pa.string())]
+)
+"""A data file of `images` or `rejects`; or, with NULL elsewhere, what came out of a task (JSON)."""
+
 ROW_COUNT = pa.schema(required(rows=pa.int64()))
 """The number of rows that an export task wrote."""

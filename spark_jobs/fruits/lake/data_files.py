@@ -48,31 +48,31 @@ class FileSlice:
 
 
 @dataclass(frozen=True)
-class FileTasks:
-    """Tasks that read files themselves; `read` reads the rows of the task of a number."""
+class Tasks:
+    """Tasks that read their rows themselves; `read` reads the rows of the task of a number."""
 
     spark: SparkSession
     count: int
-    read: Callable[[int], Iterator[pa.RecordBatch]]
+    read: Callable[[int], Iterable[pa.RecordBatch]]
 
 
 @dataclass(frozen=True)
 class MappedRows:
     """The rows that a mapper makes from a source; they are computed on use."""
 
-    source: DataFrame | FileTasks  # a frame, or tasks that read files
+    source: DataFrame | Tasks  # a frame, or tasks that read rows
     mapper: Mapper  # from record batches to record batches of `schema`
     schema: pa.Schema  # the schema of the result
 
     @property
     def tasks(self) -> int | None:
         """How many tasks read files; None if Spark's reader decides."""
-        return self.source.count if isinstance(self.source, FileTasks) else None
+        return self.source.count if isinstance(self.source, Tasks) else None
 
     def frame(self) -> DataFrame:
         """Return the rows as a frame; each evaluation reads the files of the same snapshot."""
         source, mapper = self.source, self.mapper
-        if not isinstance(source, FileTasks):
+        if not isinstance(source, Tasks):
             return source.mapInArrow(mapper, schemas.to_spark(self.schema))
         read = source.read
 
@@ -87,7 +87,7 @@ class MappedRows:
     def fetch(self) -> pa.Table:
         """Fetch the rows, few of them, to the driver; tasks that read files need no SQL, which takes 0.5 s to plan."""
         source, mapper, schema = self.source, self.mapper, self.schema
-        if not isinstance(source, FileTasks):
+        if not isinstance(source, Tasks):
             return self.frame().toArrow().cast(schema)
         read = source.read
 
@@ -142,7 +142,7 @@ class Selection:
             block_pandas_import()
             return _read_slices(shares[task], columns, where, batch_rows, s3)
 
-        return MappedRows(FileTasks(self.spark, len(shares), read), mapper, schema)
+        return MappedRows(Tasks(self.spark, len(shares), read), mapper, schema)
 
     def batches(self, slices: list[FileSlice]) -> Iterator[pa.RecordBatch]:
         """Read the selected rows of a few slices on the driver."""

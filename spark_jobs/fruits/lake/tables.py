@@ -25,6 +25,7 @@ from fruits.lake.iceberg import Table
 
 METADATA_VERSIONS = "20"
 COMPRESSION = "zstd"
+FILE_BYTES = 128 * 1024 * 1024
 ROW_GROUP_BYTES = 16 * 1024 * 1024
 """Cores share a file by its row groups (`fruits.lake.data_files`), each small enough for a reader's memory."""
 _DATABASE = re.compile(r"^\w+\.\w+$")
@@ -36,7 +37,7 @@ _PROPERTIES = {
     "write.delete.mode": "copy-on-write",
     "write.update.mode": "copy-on-write",
     "write.merge.mode": "copy-on-write",
-    "write.target-file-size-bytes": str(128 * 1024 * 1024),
+    "write.target-file-size-bytes": str(FILE_BYTES),
     "write.metadata.delete-after-commit.enabled": "true",
     "write.metadata.previous-versions-max": METADATA_VERSIONS,
     "write.parquet.compression-codec": COMPRESSION,

@@ -20,7 +20,7 @@ from fruits.base.java_errors import annotate_errors
 from fruits.base.objects import find_s3_for, writer
 from fruits.lake import tables
 from fruits.lake.iceberg import Table, iterate
-from fruits.lake.tables import COMPRESSION, ROW_GROUP_BYTES
+from fruits.lake.tables import COMPRESSION, FILE_BYTES, ROW_GROUP_BYTES
 
 _READERS = 16  # of footers: each waits for S3 most of the time
 _DATA_FILE_PROPERTIES = ("write.", "encryption.")
@@ -46,16 +46,16 @@ def needs_spark(table: Table) -> str | None:
     return None
 
 
-def file_writer(table: Table, mapper: Mapper, constants: Mapping[str, str] | None = None) -> Mapper:
-    """Return a mapper that writes another mapper's rows to a data file, invisible to readers until its commit.
+def file_writer(table: Table, mapper: Mapper, constants: Mapping[str, Any] | None = None) -> Mapper:
+    """Return a mapper that writes another mapper's rows to data files, invisible to readers until their commit.
 
     The table does not need Spark's writer (`needs_spark`). The rows have its columns, except the `constants`, which
     are the same in all rows.
 
     Returns:
-        A mapper to `schemas.DATA_FILE`: a row for the file, or none if there are no rows. A failed task leaves no
-        file. When a file's row is lost (with its executor, its job or to a second attempt), no snapshot refers to the
-        file; upkeep and erasure remove it.
+        A mapper to `schemas.DATA_FILE`: a row for each file, which ends with the row group that takes it to
+        `FILE_BYTES`. A failed task leaves no file that it had not finished. When a file's row is lost (with its
+        executor, its job or to a second attempt), no snapshot refers to the file; upkeep and erasure remove it.
     """
     schema, constants = table.schema, dict(constants or {})
     folder = _data_folder(table)
@@ -63,11 +63,12 @@ def file_writer(table: Table, mapper: Mapper, constants: Mapping[str, str] | Non
     flat = [field.name for field in schema if not pa.types.is_nested(field.type)]
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        uri = f"{folder}{uuid.uuid4()}.parquet"
         groups = _row_groups(_complete(mapper(batches), schema, constants))
-        first = next(groups, None)
-        if first is None:
-            return
+        for first in groups:
+            yield pa.RecordBatch.from_pylist([write_file(chain([first], groups))], schemas.DATA_FILE)
+
+    def write_file(groups: Iterable[pa.Table]) -> dict[str, Any]:
+        uri = f"{folder}{uuid.uuid4()}.parquet"
         with writer(uri, s3) as out:
             with pq.ParquetWriter(
                 out,
@@ -76,13 +77,14 @@ def file_writer(table: Table, mapper: Mapper, constants: Mapping[str, str] | Non
                 use_dictionary=list(constants),  # numbers and digests do not repeat
                 write_statistics=flat,
             ) as parquet:
-                for group in chain([first], groups):
+                for group in groups:
                     parquet.write_table(group)
+                    if out.tell() >= FILE_BYTES:
+                        break
             size = out.seek(0, 2)
             footer = pq.read_metadata(out)
         begins = [footer.row_group(number).column(0).data_page_offset for number in range(footer.num_row_groups)]
-        file = {"uri": uri, "size_bytes": size, "rows": footer.num_rows, "row_groups": begins}
-        yield pa.RecordBatch.from_pylist([file], schemas.DATA_FILE)
+        return {"uri": uri, "size_bytes": size, "rows": footer.num_rows, "row_groups": begins}
 
     return write
 
@@ -124,7 +126,7 @@ def _data_folder(table: Table) -> str:
 
 
 def _complete(
-    batches: Iterable[pa.RecordBatch], schema: pa.Schema, constants: Mapping[str, str]
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, constants: Mapping[str, Any]
 ) -> Iterator[pa.RecordBatch]:
     """Add the constant columns to batches and cast them to the table's schema."""
     values = {name: pa.scalar(value, schema.field(name).type) for name, value in constants.items()}

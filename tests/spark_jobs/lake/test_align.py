@@ -11,6 +11,7 @@ import load_images
 import pyarrow as pa
 import pytest
 from fruits.lake import align, tables
+from fruits.lake.data_files import Tasks
 from fruits.lake.iceberg import Table
 from fruits.lake.tables import SparkRows
 
@@ -147,6 +148,18 @@ def test_aligned_rows_are_selected_by_columns_and_flags(spark: Any, is_on_driver
     assert sorted(row.image_id for row in aligned.collect(["image_id"], "missing")) == ["a", "c", "d"]
     first = aligned.collect(["image_id", "label"], "present", limit=2)
     assert [(row.image_id, row.label) for row in first] == [("b", None), ("c", "Kiwi")]
+    labelled = aligned.map(iter, pa.schema([("label", pa.string())]), 2, ["label"], "present")
+    assert (labelled.tasks == 2) == is_on_driver, "Spark's shuffle spreads what is large"
+    assert sorted(labelled.fetch()["label"].to_pylist(), key=str) == ["Apple", "Kiwi", None]
+
+
+def test_tasks_get_equal_shares_of_neighbours(spark: Any) -> None:
+    rows = pa.table({"image_id": list("abcdefg"), "is_new": [True] * 7})
+    mapped = align.AlignedRows(spark, rows).map(iter, pa.schema([("image_id", pa.string())]), 3, ["image_id"], "is_new")
+    source = mapped.source
+    assert isinstance(source, Tasks)
+    shares = [["".join(batch["image_id"].to_pylist()) for batch in source.read(task)] for task in range(source.count)]
+    assert shares == [["adg"], ["be"], ["cf"]]
 
 
 @pytest.mark.parametrize(("task_bytes", "batches"), [(512 * 1024, 2), (1_000, 4)])

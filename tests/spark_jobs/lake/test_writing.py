@@ -97,6 +97,20 @@ def test_iceberg_knows_the_runs_of_a_file_and_where_its_row_groups_begin(
     assert [name for name in columns if columns[name].has_dictionary_page] == ["model_id", "run_id"]
 
 
+def test_a_file_ends_at_its_size_and_the_next_one_begins(
+    spark: Any, table: Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "ROW_GROUP_BYTES", 1)
+    monkeypatch.setattr(writing, "FILE_BYTES", 1)
+    files = write(table, iter, embeddings(range(100), rows=30))
+    assert files["rows"].to_pylist() == [30, 30, 30, 10]
+    writing.append(spark, table, files)
+    assert sorted(row.image_id for row in spark.table(table.name).collect()) == [
+        f"{number:04}" for number in range(100)
+    ]
+    assert len(data_of(table)) == 4
+
+
 def test_a_task_that_fails_leaves_nothing_and_nothing_to_write_makes_no_file_and_no_commit(
     spark: Any, table: Table
 ) -> None:
