@@ -12,7 +12,7 @@ from fruits.base.errors import InputError, ListingError, ReconciliationError
 from fruits.base.keys import image_id
 from fruits.images import suppression
 from fruits.job import job_run
-from fruits.lake import input_listing, tables
+from fruits.lake import input_listing, tables, writing
 from fruits.lake.tables import SparkRows
 
 from tests.spark_jobs import pictures
@@ -192,6 +192,26 @@ def test_killed_between_its_two_commits_a_rerun_ends_in_the_same_tables(nights, 
     assert nights.keys("images") == ["mended.jpg", "new.jpg"]
     assert nights.keys("rejects") == ["breaks.jpg"]
     assert nights.load()["images"]["new"] == 0
+
+
+def test_killed_between_its_two_appends_a_rerun_adds_the_rejects(nights, monkeypatch):
+    orchard(nights.photos, labels=1, each=2)
+    (nights.photos / "broken.jpg").write_bytes(b"<html>")
+    append = writing.append
+
+    def killed_before_rejects(spark, table, files):
+        if table.short_name == "rejects":
+            raise KeyboardInterrupt
+        append(spark, table, files)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(load_images.writing, "append", killed_before_rejects)
+        with pytest.raises(KeyboardInterrupt):
+            nights.load()
+    assert (len(nights.rows("images")), nights.rows("rejects")) == (2, [])
+    metrics = nights.run("load_images", "--complete")
+    assert (metrics["images"]["new"], metrics["images"]["rejected"]) == (1, 1)
+    assert (len(nights.rows("images")), nights.keys("rejects")) == (2, ["broken.jpg"])
 
 
 def operations(nights, table):
