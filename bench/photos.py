@@ -3,7 +3,8 @@
 Sources are the 100 x 100 photos of `../shared/images/fruits360_sample` (`FRUITS_SHARED` names another place); without
 them, pictures that `dev.demo.drawing` makes. The first pass over the sources keeps their bytes. Each further pass
 turns, mirrors and crops them and writes them anew as JPEG, so that nothing can be remembered from photo to photo.
-A smaller set is the beginning of a larger one, as hard links.
+A smaller set is the beginning of a larger one, as hard links. Photos of 12 megapixels are enlarged from them, with the
+noise of a sensor: JPEGs of some 4 MB, as a phone writes them.
 """
 
 import hashlib
@@ -22,6 +23,9 @@ TURNS = [None, *Image.Transpose]
 QUALITY = 92
 SEED = 360
 FOLDERS = 16
+PHONE_PX = (4032, 3024)
+NOISE = 6.0
+"""Standard deviation of a pixel of a phone's sensor, of 255."""
 
 
 class TooFewPhotos(Exception):
@@ -118,6 +122,22 @@ class PhotoSets:
     def first(self, count: int) -> Path:
         """Return a folder of the first `count` photos."""
         return self.folder(f"first-{count}", self.grow(count))
+
+    def phones(self, count: int) -> Path:
+        """Return a folder of `count` photos of 12 megapixels."""
+        folder = self._root / f"phones-{count}"
+        keys = self.grow(count)
+        missing = [key for key in keys if not (folder / key).is_file()]
+        rng = np.random.default_rng(SEED)
+        noise = rng.normal(0, NOISE, (PHONE_PX[1], PHONE_PX[0], 3)).astype(np.int16) if missing else None
+        for key in missing:
+            with Image.open(self._root / "all" / key) as photo:
+                pixels = np.asarray(photo.convert("RGB").resize(PHONE_PX, Image.Resampling.BICUBIC))
+            moved = np.roll(noise, rng.integers(0, PHONE_PX[1], 2), (0, 1))
+            path = folder / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((pixels + moved).clip(0, 255).astype(np.uint8)).save(path, "JPEG", quality=QUALITY)
+        return folder
 
     def folder(self, name: str, keys: list[str]) -> Path:
         """Create a folder called `name` anew, with the photos of these keys."""

@@ -17,13 +17,14 @@ class Sizes:
     repeats: int  # runs of each kind; the median counts
     peers: int  # photos that peers and we are compared on
     small: int  # a smaller set for peers, from which the cost of one more photo follows; 0: not run
+    phones: int  # photos of 12 megapixels that peers and we are compared on
     images: tuple[int, ...]  # sets that our chain alone runs on, rising; the nights follow on the last
     pca: tuple[int, ...]  # rows of features
 
 
-FULL = Sizes("full", repeats=3, peers=2000, small=200, images=(1000, 5000, 20000), pca=(20000, 100000))
-QUICK = Sizes("quick", repeats=1, peers=250, small=0, images=(250, 1000), pca=(20000,))
-TINY = Sizes("tiny", repeats=1, peers=16, small=8, images=(16, 32), pca=(2000,))
+FULL = Sizes("full", repeats=3, peers=2000, small=200, phones=500, images=(1000, 5000, 20000), pca=(20000, 100000))
+QUICK = Sizes("quick", repeats=1, peers=250, small=0, phones=24, images=(250, 1000), pca=(20000,))
+TINY = Sizes("tiny", repeats=1, peers=16, small=8, phones=4, images=(16, 32), pca=(2000,))
 SIZES = {sizes.name: sizes for sizes in (FULL, QUICK, TINY)}
 
 
@@ -31,7 +32,7 @@ SIZES = {sizes.name: sizes for sizes in (FULL, QUICK, TINY)}
 class Run:
     """One measured run."""
 
-    section: str  # `peers`, `chain`, `night`, `memory` or `pca`
+    section: str  # `peers`, `chain`, `phones`, `night`, `memory` or `pca`
     contestant: str  # who ran
     size: int  # photos, or rows of features
     workers: int  # processes or Spark slots

@@ -36,7 +36,7 @@ LOADER = ("bench.peers.binaryfile_load", "litert")
 FASTEST_PEER = "daft_litert"
 """Runs on the large set too: for a framework that starts quickly, whole jobs say more there."""
 
-SECTIONS = ("peers", "scaling", "nights", "memory", "pca")
+SECTIONS = ("peers", "phones", "scaling", "nights", "memory", "pca")
 PCA_PEERS = {"mllib": "bench.pca.mllib", "sklearn": "bench.pca.sklearn_pca"}
 
 
@@ -59,7 +59,7 @@ class Suite:
         """Run everything, or the named sections."""
         most = max(self.sizes.peers, *self.sizes.images)
         self.photos.grow(most + most // 100)
-        if not self.reference.is_dir() and not set(only) <= {"memory", "pca"}:
+        if not self.reference.is_dir() and not set(only) <= {"memory", "pca", "phones"}:
             self.chain(self.sizes.peers, self.workers, 0)
         for repeat in range(self.sizes.repeats):
             for section, step in self.steps():
@@ -73,13 +73,16 @@ class Suite:
         for size in filter(None, (sizes.peers, sizes.small)):
             for name in (*PEERS, "binaryfile"):
                 yield "peers", partial(self.peer, name, size, workers)
+        yield "phones", self.phones
+        for name in PEERS:
+            yield "phones", partial(self.peer, name, sizes.phones, workers, section="phones")
         yield "scaling", partial(self.chain, sizes.peers, 1)
         yield "scaling", partial(self.peer, "no_spark_limit", sizes.peers, 1)
         for size in sizes.images[:-1]:
             yield "scaling", partial(self.chain, size, workers)
         yield "nights", partial(self.nights, sizes.images[-1])
-        for name in ("no_spark_limit", FASTEST_PEER):
-            yield "nights", partial(self.peer, name, sizes.images[-1], workers)
+        for name in PEERS:
+            yield "nights", partial(self.large_peer, name)
         for size in sizes.images:
             yield "memory", partial(self.memory, size)
         for rows in sizes.pca:
@@ -102,12 +105,22 @@ class Suite:
 
         def run() -> dict[str, Any]:
             with self._new_folder(f"fruits-{size}-{workers}") as out:
-                figures = self._night(size, out, f"chain-{size}-{workers}", workers)
+                figures = self._night(self.photos.first(size), size, out, f"chain-{size}-{workers}", workers)
                 if size == self.sizes.peers and not self.reference.is_dir():
                     self._export(out)
                 return figures
 
         self.keep("chain", "fruits", size, workers, repeat, run)
+
+    def phones(self, repeat: int) -> None:
+        """Run our four jobs over photos of 12 megapixels, into new tables."""
+        size = self.sizes.phones
+
+        def run() -> dict[str, Any]:
+            with self._new_folder("phones") as out:
+                return self._night(self.photos.phones(size), size, out, "phones", self.workers)
+
+        self.keep("phones", "fruits", size, self.workers, repeat, run)
 
     def nights(self, size: int, repeat: int) -> None:
         """Run a full night, a night with 1 % more photos and a night with nothing new over the same tables."""
@@ -117,7 +130,7 @@ class Suite:
         with self._new_folder(f"nights-{size}") as out:
             for kind, photos in kinds.items():
                 load = measure.load_average()
-                figures = self._night(photos, out, f"night-{kind}", self.workers)
+                figures = self._night(self.photos.first(photos), photos, out, f"night-{kind}", self.workers)
                 self.journal.add(Run("night", kind, size, self.workers, repeat, figures, load))
                 if kind == "full" and not self.journal.has("chain", "fruits", size, self.workers, repeat):
                     self.journal.add(Run("chain", "fruits", size, self.workers, repeat, figures, load))
@@ -127,7 +140,7 @@ class Suite:
 
         def run() -> dict[str, Any]:
             with self._new_folder(f"memory-{size}") as out:
-                return self._night(size, out, f"memory-{size}", self.workers, tight=True)
+                return self._night(self.photos.first(size), size, out, f"memory-{size}", self.workers, tight=True)
 
         self.keep("memory", "fruits", size, self.workers, repeat, run)
 
@@ -138,8 +151,10 @@ class Suite:
         yield out
         shutil.rmtree(out)
 
-    def _night(self, photos: int, out: Path, name: str, workers: int, tight: bool = False) -> dict[str, Any]:
-        night = ours.night(self.photos.first(photos), out, self.work, name, workers, tight)
+    def _night(
+        self, folder: Path, photos: int, out: Path, name: str, workers: int, tight: bool = False
+    ) -> dict[str, Any]:
+        night = ours.night(folder, out, self.work, name, workers, tight)
         rows = night.metrics["featurize"]["features"]["rows"]
         if rows != photos:
             raise Disagreement(f"our jobs made features of {rows} photos out of {photos}")
@@ -152,14 +167,23 @@ class Suite:
 
     # —— peers ——
 
-    def peer(self, name: str, size: int, workers: int, repeat: int) -> None:
-        """Run a peer over `size` photos; where it makes features, they must equal ours."""
+    def large_peer(self, name: str, repeat: int) -> None:
+        """Run a peer over the largest set: slow ones once."""
+        if not repeat or name in ("no_spark_limit", FASTEST_PEER):
+            self.peer(name, self.sizes.images[-1], self.workers, repeat)
+
+    def peer(self, name: str, size: int, workers: int, repeat: int, section: str = "peers") -> None:
+        """Run a peer over `size` photos; where it makes features of those of 100 px, they must equal ours.
+
+        Peers decode photos of 12 megapixels whole, and we reduce them while decoding: these features differ.
+        """
         module, engine = PEERS.get(name, LOADER)
 
         def run() -> dict[str, Any]:
             out = self.work / "out" / name
             shutil.rmtree(out, ignore_errors=True)
-            command = [sys.executable, "-m", module, "--images", self.photos.first(size), "--engine", engine]
+            photos = self.photos.phones(size) if section == "phones" else self.photos.first(size)
+            command = [sys.executable, "-m", module, "--images", photos, "--engine", engine]
             command += ["--weights", self.model.weights, "--flatbuffer", self.model.flatbuffer]
             measured, events = self._python([*command, "--out", out, "--workers", workers], module)
             figures = measured.figures()
@@ -168,12 +192,12 @@ class Suite:
             rows = pq.read_table(out, columns=[KEY]).num_rows
             if rows != size:
                 raise Disagreement(f"{module} gave {rows} rows for {size} photos")
-            if name in PEERS:
+            if name in PEERS and section == "peers":
                 figures["max_difference"] = largest_difference(out, self.reference, min(size, self.sizes.peers))
             shutil.rmtree(out)
             return figures
 
-        self.keep("peers", name, size, workers, repeat, run)
+        self.keep(section, name, size, workers, repeat, run)
 
     def _python(self, command: list[Any], name: str) -> tuple[measure.Measured, list[eventlog.Application]]:
         events = ours.fresh(self.work / "events" / name)

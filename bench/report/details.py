@@ -25,7 +25,7 @@ def details(summary: Summary) -> dict[str, Any]:
         "whole_job_img_s": {name: rate(size, peer(name, size, "seconds")) for name in PEERS}
         | {
             "fruits_featurize": rate(size, job("featurize", size)),
-            "fruits_load_and_featurize": rate(size, load_and_featurize(summary, size)),
+            "fruits_load_and_featurize": rate(size, summary.load_and_featurize(size)),
         },
         "each_further_img_s": {name: further_by_peer(name) for name in PEERS}
         | {"fruits_featurize": further_by_job("featurize")},
@@ -37,7 +37,7 @@ def details(summary: Summary) -> dict[str, Any]:
             "images": large,
             "fruits_img_s": rate(large, job("featurize", large, "stage_s")),
             "fruits_whole_job_img_s": rate(large, job("featurize", large)),
-            "fruits_load_and_featurize_img_s": rate(large, load_and_featurize(summary, large)),
+            "fruits_load_and_featurize_img_s": rate(large, summary.load_and_featurize(large)),
             "no_spark_limit_img_s": rate(large, peer("no_spark_limit", large, "seconds")),
             "best_peer_img_s": rate(large, peer(FASTEST_PEER, large, "seconds")),
         },
@@ -57,12 +57,6 @@ def details(summary: Summary) -> dict[str, Any]:
         "load_average": summary.load(),
         "commits": summary.commits(),
     }
-
-
-def load_and_featurize(summary: Summary, size: int) -> float | None:
-    """Return the seconds of both jobs, which together do what a peer does in one."""
-    both = [summary.job(stage, size) for stage in ("load_images", "featurize")]
-    return sum(filter(None, both)) if all(both) else None
 
 
 def night(summary: Summary) -> dict[str, Any]:

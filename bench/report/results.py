@@ -23,6 +23,7 @@ def summarize(
         "images": sizes.peers,
         "repeats": sizes.repeats,
         "seconds": None if took_s is None else round(took_s),
+        "end_to_end": end_to_end(summary),
         "load": load(summary),
         "featurize": featurize(summary),
         "pca": pca(summary),
@@ -33,6 +34,23 @@ def summarize(
     results["details"] = details(summary)
     results["ratios"] = ratios(results)
     return results
+
+
+def end_to_end(summary: Summary) -> dict[str, Any]:
+    """Measure photos in, vectors out: our two jobs together, and peers, by size; `12mp` are photos of 12 megapixels."""
+    sizes = summary.sizes
+    names = ("no_spark_limit", "notebook", *PEER_KEYS)
+
+    def of(section: str, chain: str, size: int) -> dict[str, Any]:
+        peers = {name: rate(size, summary.median(section, name, size, "seconds")) for name in names}
+        return {
+            "images": size,
+            "fruits_img_s": rate(size, summary.load_and_featurize(size, chain)),
+            "peers_img_s": peers,
+        }
+
+    by_size = {str(size): of("peers", "chain", size) for size in (sizes.peers, sizes.images[-1])}
+    return by_size | {"12mp": of("phones", "phones", sizes.phones)}
 
 
 def load(summary: Summary) -> dict[str, Any]:

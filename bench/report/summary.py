@@ -42,6 +42,12 @@ class Summary:
         """Return the median of a figure of one of our jobs."""
         return self.median("chain", "fruits", size, f"jobs.{stage}.{figure}", workers=workers)
 
+    def load_and_featurize(self, size: int, section: str = "chain") -> float | None:
+        """Return the seconds of both jobs, which together do what a peer does in one."""
+        stages = ("load_images", "featurize")
+        both = [self.median(section, "fruits", size, f"jobs.{stage}.seconds") for stage in stages]
+        return sum(filter(None, both)) if all(both) else None
+
     def load(self) -> dict[str, float]:
         """Return how busy the machine was when runs began."""
         loads = [run.load_average for run in self._runs]

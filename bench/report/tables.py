@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from bench.report.ratios import expectations, number, percent
+from bench.report.ratios import expectations, number, percent, photos_of
 from bench.suite import FASTEST_PEER
 
 NAMES = {
@@ -33,7 +33,15 @@ class Table:
 
 def all_tables(results: dict[str, Any]) -> list[Table]:
     """Return all tables, in the order of reading."""
-    builders = (against_expectation, featurize_table, load_table, pca_table, night_table, scaling_table)
+    builders = (
+        end_to_end_table,
+        against_expectation,
+        featurize_table,
+        load_table,
+        pca_table,
+        night_table,
+        scaling_table,
+    )
     return [build(results) for build in builders]
 
 
@@ -52,6 +60,19 @@ def setting(results: dict[str, Any]) -> str:
         f"{details.get('photos', '')} photos of 100 px, weights: {details.get('weights', '')}; load average when runs "
         f"began: {number(load.get('median'))}, at most {number(load.get('max'))}."
     )
+
+
+def end_to_end_table(results: dict[str, Any]) -> Table:
+    """Tabulate photos in, vectors out."""
+    by_size = results["end_to_end"]
+    names = {"fruits": "Fruits!, both jobs"} | {name: NAMES[name] for name in by_size["12mp"]["peers_img_s"]}
+    rows = [
+        [text, *(number(({"fruits": row["fruits_img_s"]} | row["peers_img_s"])[name]) for row in by_size.values())]
+        for name, text in names.items()
+    ]
+    head = ["photos in, vectors out, images/s"]
+    head += [photos_of(size, row) for size, row in by_size.items()]
+    return Table(head, rows, "Whole jobs, with all that they start but Spark and Python themselves.")
 
 
 def against_expectation(results: dict[str, Any]) -> Table:

@@ -15,13 +15,14 @@ from bench.measure import STAGES
 from bench.report import ratios, readme, results, tables
 from bench.report.summary import Summary, marginal
 from bench.runs import FULL, QUICK, Run, Sizes
-from bench.suite import FASTEST_PEER, PCA_PEERS, PEERS
+from bench.suite import PCA_PEERS, PEERS
 
 pytestmark = pytest.mark.slow
 
 MACHINE = {"cpu": "a processor", "cores": 2, "memory_gib": 24, "date": "2026-01-01", "commit": "abc"}
 ASKED = {
     "machine": {"cpu", "cores"},
+    "end_to_end": {"12mp"},
     "load": {"fruits_img_s", "binaryfile_img_s"},
     "featurize": {"fruits_img_s", "no_spark_limit_img_s", "notebook_img_s", "peers_img_s"},
     "pca": {"20000", "100000"},
@@ -52,9 +53,11 @@ def made_up(sizes: Sizes) -> list[Run]:
         runs.append(chain(sizes.peers, 1, repeat))
         nights = {"full": sizes.images[-1], "one_percent": sizes.images[-1] // 100, "nothing_new": 0}
         runs += [replace(chain(new, 2, repeat, "night", kind), size=sizes.images[-1]) for kind, new in nights.items()]
-        for name in ("no_spark_limit", FASTEST_PEER):
+        for name in PEERS:
             took = 10 + sizes.images[-1] / 100 + repeat
             runs.append(Run("peers", name, sizes.images[-1], 2, repeat, {"seconds": took}, 0.5))
+            runs.append(Run("phones", name, sizes.phones, 2, repeat, {"seconds": sizes.phones / 20.0}, 0.5))
+        runs.append(chain(sizes.phones, 2, repeat, "phones"))
         runs += [chain(size, 2, repeat, "memory") for size in sizes.images]
         for size in filter(None, (sizes.peers, sizes.small)):
             for name in [*PEERS, "binaryfile"]:
@@ -86,6 +89,10 @@ def test_a_full_run_leaves_no_figure_empty() -> None:
     figures = results.summarize(made_up(FULL), FULL, 2, dict(MACHINE))
     for part in ("load", "featurize", "night", "ratios"):
         assert all(value is not None for value in figures[part].values()), part
+    assert list(figures["end_to_end"]) == ["2000", "20000", "12mp"]
+    for row in figures["end_to_end"].values():
+        assert row["fruits_img_s"]
+        assert all(row["peers_img_s"].values())
     assert set(figures["pca"]["100000"]) == {"fruits_s", "mllib_s", "sklearn_s", "max_relative_error"}
     assert figures["peak_memory_mb"]["20000"] == {"driver": 900, "worker": 200, "driver_live_heap": 100}
     assert all(value is not None for value in figures["ratios"]["large"].values())
@@ -112,7 +119,7 @@ def test_a_row_is_summed_on_all_cores_of_the_driver() -> None:
 def test_it_is_said_which_commit_was_measured_and_where_sections_differ() -> None:
     runs = [replace(run, commit="abc" if run.section == "pca" else "old") for run in made_up(FULL)]
     mixed = results.summarize(runs, FULL, 2, dict(MACHINE))
-    assert "pca at commit abc; chain, memory, night, peers at commit old; medians of 3" in tables.setting(mixed)
+    assert "pca at commit abc; chain, memory, night, peers, phones at commit old; medians of 3" in tables.setting(mixed)
     alike = results.summarize([replace(run, commit="old") for run in runs], FULL, 2, dict(MACHINE))
     assert " commit old; medians of 3" in tables.setting(alike)
 
