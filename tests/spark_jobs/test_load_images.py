@@ -371,7 +371,7 @@ def work_listed(nights, sizes: list[int]):
 )
 def test_work_is_cut_by_the_bytes_that_are_read(nights, sizes, partitions):
     loaded = load_images._load(*work_listed(nights, sizes))
-    assert loaded.rdd.getNumPartitions() == partitions
+    assert loaded.tasks == partitions
 
 
 def test_no_listing_is_a_named_error(nights):
