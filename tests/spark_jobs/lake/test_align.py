@@ -148,7 +148,7 @@ def test_aligned_rows_are_selected_by_columns_and_flags(spark: Any, is_on_driver
     assert sorted(row.image_id for row in aligned.collect(["image_id"], "missing")) == ["a", "c", "d"]
     first = aligned.collect(["image_id", "label"], "present", limit=2)
     assert [(row.image_id, row.label) for row in first] == [("b", None), ("c", "Kiwi")]
-    labelled = aligned.map(iter, pa.schema([("label", pa.string())]), 2, ["label"], "present")
+    labelled = aligned.map(lambda batches: batches, pa.schema([("label", pa.string())]), 2, ["label"], "present")
     assert (labelled.tasks == 2) == is_on_driver, "Spark's shuffle spreads what is large"
     assert sorted(labelled.fetch()["label"].to_pylist(), key=str) == ["Apple", "Kiwi", None]
 
