@@ -129,7 +129,7 @@ class PhotoSets:
         keys = self.grow(count)
         missing = [key for key in keys if not (folder / key).is_file()]
         rng = np.random.default_rng(SEED)
-        noise = rng.normal(0, NOISE, (PHONE_PX[1], PHONE_PX[0], 3)).astype(np.int16) if missing else None
+        noise = rng.normal(0, NOISE, (*PHONE_PX[::-1], 3)).astype(np.int16)
         for key in missing:
             with Image.open(self._root / "all" / key) as photo:
                 pixels = np.asarray(photo.convert("RGB").resize(PHONE_PX, Image.Resampling.BICUBIC))

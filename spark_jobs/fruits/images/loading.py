@@ -112,7 +112,7 @@ def file_mapper(mapper: Mapper, to_images: Mapper, to_rejects: Mapper) -> Mapper
     """
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        codes: Counter[str | None] = Counter()
+        codes: Counter[Any] = Counter()
         rejected = [pa.RecordBatch.from_pylist([], schemas.LOAD_RESULT)]  # their rows have no pixels
         stripped = 0
 
@@ -129,8 +129,8 @@ def file_mapper(mapper: Mapper, to_images: Mapper, to_rejects: Mapper) -> Mapper
             rows = [row | {"table": table} for batch in files for row in batch.to_pylist()]
             yield pa.RecordBatch.from_pylist(rows, schemas.LOAD_FILE)
         examples = pa.Table.from_batches(rejected).select(EXAMPLE).sort_by("source_key").slice(0, MAX_EXAMPLES)
-        suppressed, loaded_count = codes.pop(suppression.CODE, 0), codes.pop(None, 0)
-        outcome = Outcome(loaded_count, suppressed, dict(codes), stripped, examples.to_pylist())
+        by_code = {code: count for code, count in codes.items() if code not in (None, suppression.CODE)}
+        outcome = Outcome(codes[None], codes[suppression.CODE], by_code, stripped, examples.to_pylist())
         yield pa.RecordBatch.from_pylist([{"outcome": json.dumps(asdict(outcome))}], schemas.LOAD_FILE)
 
     return write
