@@ -5,8 +5,6 @@ decodes and checks each, drops all metadata (EXIF, GPS...), and keeps the pixels
 photo becomes a row in `rejects` with its code, and the job continues. Running it again changes nothing.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Collection

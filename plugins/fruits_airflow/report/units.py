@@ -1,7 +1,5 @@
 """Numbers as a person reads them, with their unit; what is no finite number reads `not known`."""
 
-from __future__ import annotations
-
 import math
 import unicodedata
 

@@ -4,8 +4,6 @@ Airflow leaves a plugin's routes open to anybody, so the whole application requi
 runs of the DAG. It serves HTML and a script of its own, and changes nothing.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus

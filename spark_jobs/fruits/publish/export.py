@@ -1,7 +1,5 @@
 """Export tables to single Parquet files, and pixels to thumbnails."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable, Iterator
 

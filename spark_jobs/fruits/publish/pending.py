@@ -1,7 +1,5 @@
 """Find the rows that a publication lacks, by aligning the narrow columns of images, features and pca."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

@@ -6,8 +6,6 @@ published one. The possible bias was measured on 900 photos of 20 fruits with 16
 fruits and judging the other half: agreement 0.87 and 0.66, and 0.85 and 0.74 with the model of all fruits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any

@@ -4,8 +4,6 @@ The sample consists of the first images by id. Ids are digests, so this is as go
 few new images changes few of them. Only their vectors and pixels are read, from the files of the runs that wrote them.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass

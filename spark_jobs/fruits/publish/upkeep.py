@@ -3,8 +3,6 @@
 It runs under the database's lock, after a publication. A usual run reads a few numbers and does nothing.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
