@@ -5,6 +5,8 @@ file. Reading, decoding, resize, inference and writing are in it, as for everybo
 (`fruits.model.embedding`), so that the difference to our job is what Spark takes, and nothing else.
 """
 
+from __future__ import annotations
+
 import multiprocessing
 from collections.abc import Iterator
 from multiprocessing.sharedctypes import Synchronized
