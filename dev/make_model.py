@@ -1,4 +1,4 @@
-"""Convert MobileNetV2 weights into the LiteRT flatbuffer that the Spark jobs broadcast.
+"""Convert the weights of a network into the LiteRT flatbuffer that the Spark jobs broadcast.
 
 Writes OUT/<model_id>/{model.tflite, model.json} and, for the reference engine, OUT/<id>/{weights.h5, model.json};
 prints the model.json of the flatbuffer as a line. The same weights give the same model_id on every machine, and are
@@ -24,10 +24,9 @@ import numpy as np
 from fruits.base import objects
 from fruits.base.errors import FruitsError, WeightsError
 from fruits.model import keras_reference
-from fruits.model.embedding import DIMS, Array
-from fruits.model.preprocessing import INPUT_PX
+from fruits.model.embedding import Array
+from fruits.model.networks import MOBILENET_V2, NETWORKS, Network
 
-IMAGENET_FILE = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5"
 DOWNLOAD_STALL_S = 10
 RANDOM_SEED = 20
 
@@ -41,13 +40,14 @@ def main(argv: list[str] | None = None) -> int:
         "--weights",
         default=None,
         metavar="PATH|imagenet|random",
-        help="an .h5 of Keras' MobileNetV2 no_top weights, Keras' own ImageNet weights (downloaded once), or seeded "
+        help="an .h5 of Keras' weights of the network without top, Keras' own ImageNet weights (downloaded once), or seeded "
         "random ones; default: imagenet, or random with a warning when they cannot be downloaded",
     )
+    parser.add_argument("--network", choices=NETWORKS, default=MOBILENET_V2.name, help="default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path(".cache/models"), help="default: %(default)s")
     arguments = parser.parse_args(argv)
     try:
-        card = make(arguments.weights, arguments.out)
+        card = make(arguments.weights, arguments.out, NETWORKS[arguments.network])
     except FruitsError as error:
         sys.stderr.write(f"ERROR {type(error).__name__}: {error}\n")
         return error.exit_status
@@ -55,25 +55,26 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def make(weights: str | None, out: Path) -> Card:
+def make(weights: str | None, out: Path, network: Network = MOBILENET_V2) -> Card:
     """Make both artifacts from the weights, unless they exist.
 
     Args:
         weights: A path, ``imagenet``, ``random``, or None for imagenet with random as the last resort.
         out: The folder of models.
+        network: The network that the weights are of.
 
     Returns:
         The ``model.json`` of the LiteRT artifact.
 
     Raises:
-        WeightsError: The weights are missing, cannot be downloaded, or do not fit MobileNetV2.
+        WeightsError: The weights are missing, cannot be downloaded, or do not fit the network.
     """
-    data, origin = _weights(weights)
+    data, origin = _weights(weights, network)
     digest = hashlib.sha256(data).hexdigest()
-    reference_card = _card(digest, "tensorflow", "weights.h5", origin, digest)
-    key = {"weights_sha256": digest, "converter": converter()}
+    reference_card = _card(digest, "tensorflow", "weights.h5", origin, digest, network)
+    key = {"weights_sha256": digest, "converter": converter(), "network": network.name}
     for path in sorted(out.glob("*/model.json")):
-        card: Card = json.loads(path.read_text())
+        card: Card = {"network": MOBILENET_V2.name} | json.loads(path.read_text())
         if card.get("engine") == "litert" and key.items() <= card.items() and _is_whole(path.parent, card):
             reference = out / card["reference_model_id"]
             if (reference / "weights.h5").is_file():
@@ -83,27 +84,27 @@ def make(weights: str | None, out: Path) -> Card:
     try:
         arrays = keras_reference.read_weights(data)
         _log("converting the weights; TensorFlow takes some 20 seconds")
-        flatbuffer = convert(arrays)
+        flatbuffer = convert(arrays, network)
     except WeightsError as error:
         raise WeightsError(f"{weights or origin}: {error}") from error
     model_id = hashlib.sha256(flatbuffer).hexdigest()
     objects.write_bytes(str(out / digest / "weights.h5"), data)
     _write_card(out / digest, reference_card)
     objects.write_bytes(str(out / model_id / "model.tflite"), flatbuffer)
-    card = _card(model_id, "litert", "model.tflite", origin, digest)
+    card = _card(model_id, "litert", "model.tflite", origin, digest, network)
     return _write_card(out / model_id, card | key | {"reference_model_id": digest})
 
 
-def convert(weights: list[Array]) -> bytes:
+def convert(weights: list[Array], network: Network = MOBILENET_V2) -> bytes:
     """Convert ``get_weights()`` into a float32 LiteRT flatbuffer; the same weights give the same bytes.
 
     Raises:
-        WeightsError: The weights do not fit MobileNetV2 1.0 without top.
+        WeightsError: The weights do not fit the network without top.
     """
     with _tensorflow() as tf:
         # The names of a second model in the same process differ, and with them the bytes.
         tf.keras.backend.clear_session()
-        model = keras_reference.build(weights)
+        model = keras_reference.build(weights, network)
         return bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
 
 
@@ -115,7 +116,7 @@ def converter() -> str:
     raise WeightsError("TensorFlow is not installed here: run this in .venv-spark")
 
 
-def random_weights() -> bytes:
+def random_weights(network: Network = MOBILENET_V2) -> bytes:
     """Return seeded random weights as a Keras weights file, the same bytes on every machine.
 
     He's initialisation keeps the scale of the activations through the layers; with Keras' own they vanish.
@@ -124,9 +125,7 @@ def random_weights() -> bytes:
 
     with _tensorflow() as tf:
         tf.keras.backend.clear_session()
-        model = tf.keras.applications.MobileNetV2(
-            input_shape=(INPUT_PX, INPUT_PX, 3), include_top=False, pooling="avg", weights=None
-        )
+        model = keras_reference.blank(network)
         layers = [(layer.name, [(w.path, w.numpy()) for w in layer.weights]) for layer in model.layers]
     generator = np.random.default_rng(RANDOM_SEED)
     out = io.BytesIO()
@@ -145,10 +144,10 @@ def random_weights() -> bytes:
     return out.getvalue()
 
 
-def _weights(source: str | None) -> tuple[bytes, str]:
+def _weights(source: str | None, network: Network) -> tuple[bytes, str]:
     """Return the bytes of a weights file and their origin, which is ``path`` for any file."""
     if source == "random":
-        return _warn_and_randomize("--weights random"), "random"
+        return _warn_and_randomize("--weights random", network), "random"
     if source not in (None, "imagenet"):
         try:
             if Path(str(source)).is_fifo():  # reading it might never end
@@ -157,25 +156,25 @@ def _weights(source: str | None) -> tuple[bytes, str]:
         except OSError as error:
             raise WeightsError(f"cannot read the weights file {source}: {error.strerror}; give an .h5 file") from error
     try:
-        return _imagenet(), "imagenet"
+        return _imagenet(network), "imagenet"
     except WeightsError as error:
         if source == "imagenet":
             raise
-        return _warn_and_randomize(str(error)), "random"
+        return _warn_and_randomize(str(error), network), "random"
 
 
-def _imagenet() -> bytes:
+def _imagenet(network: Network) -> bytes:
     home = Path(os.environ.get("KERAS_HOME", str(Path.home() / ".keras")))
-    path = home / "models" / IMAGENET_FILE
+    path = home / "models" / network.weights_file
     if not path.is_file():
-        _log("downloading Keras' ImageNet weights (9 MB)")
+        _log("downloading Keras' ImageNet weights")
         # urllib has no timeout of its own; a stalled network must not block the demo.
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(DOWNLOAD_STALL_S)
         try:
             with _tensorflow() as tf:
-                tf.keras.applications.MobileNetV2(
-                    input_shape=(INPUT_PX, INPUT_PX, 3), include_top=False, weights="imagenet"
+                getattr(tf.keras.applications, network.name)(
+                    input_shape=(network.input_px, network.input_px, 3), include_top=False, weights="imagenet"
                 )
         except Exception as error:  # urllib, ssl, zipfile and Keras each have their own
             raise WeightsError(
@@ -188,23 +187,24 @@ def _imagenet() -> bytes:
     return path.read_bytes()
 
 
-def _warn_and_randomize(reason: str) -> bytes:
+def _warn_and_randomize(reason: str, network: Network) -> bytes:
     """Print a prominent warning and return random weights."""
     meaning = "The features will say next to nothing about fruit. Good for a trial of the pipeline only."
     bar = "!" * 78
     sys.stderr.write(f"{bar}\n!! WARNING: RANDOM WEIGHTS\n!! {reason}.\n!! {meaning}\n{bar}\n")
-    return random_weights()
+    return random_weights(network)
 
 
-def _card(model_id: str, engine: str, file: str, origin: str, weights_sha256: str) -> Card:
+def _card(model_id: str, engine: str, file: str, origin: str, weights_sha256: str, network: Network) -> Card:
     return {
         "model_id": model_id,
         "engine": engine,
         "file": file,
         "weights": origin,
         "weights_sha256": weights_sha256,
-        "dims": DIMS,
-        "input_px": INPUT_PX,
+        "network": network.name,
+        "dims": network.dims,
+        "input_px": network.input_px,
     }
 
 

@@ -1,7 +1,7 @@
 """Compute the features of the images that have none from this model yet.
 
-The driver reads the model once, checks its SHA-256 and broadcasts it; executors compute 1280 floats from the pixels of
-each image. The job removes the features of images that are gone. Running it again changes nothing.
+The driver reads the model once, checks its SHA-256 and broadcasts it; executors compute the features of each image,
+1280 floats of MobileNetV2, from its pixels. The job removes the features of images that are gone. Running it again changes nothing.
 """
 
 import argparse
@@ -89,6 +89,8 @@ def featurize(run: job_run.Run) -> None:
                 "rows": rows,
                 "computed": counts.pending,
                 "model_id": artifact.model_id,
+                "network": artifact.network.name,
+                "dims": artifact.network.dims,
                 "engine": artifact.engine,
                 "weights": artifact.weights,
             },
@@ -108,7 +110,8 @@ def _compute(
     weights: Any = keras_reference.read_weights(artifact.data) if is_keras else artifact.data
     broadcast = spark.sparkContext.broadcast(weights)
     run.log(f"broadcast {len(artifact.data) / 1e6:.1f} MB of weights")
-    mapper = embedding.embed_mapper(broadcast, artifact.model_id, artifact.engine, max(1, arguments.batch_size))
+    batch_size = max(1, arguments.batch_size)
+    mapper = embedding.embed_mapper(broadcast, artifact.model_id, artifact.engine, batch_size, artifact.network)
     constants = {"model_id": artifact.model_id, "run_id": arguments.run_id}
     table = Table(spark, f"{arguments.database}.features")
     if by_spark := writing.needs_spark(table):

@@ -28,7 +28,7 @@ from fruits.job import job_run, stage_metrics
 from fruits.lake import align, tables
 from fruits.lake.data_files import MappedRows, Selection
 from fruits.lake.iceberg import Table
-from fruits.model.embedding import DIMS
+from fruits.model.networks import NETWORKS
 from fruits.pca import gramian_store, principal_components, registry
 from fruits.pca.principal_components import Pca
 from fruits.publish import export, naming, pending, quality, samples, upkeep
@@ -46,6 +46,9 @@ def parser() -> argparse.ArgumentParser:
     arguments = job_run.parser(STAGE, __doc__ or "")
     limits = quality.Limits()
     arguments.add_argument("--model-id", required=True, help="the model whose features were reduced")
+    arguments.add_argument(
+        "--network", choices=NETWORKS, default="MobileNetV2", help="its network (default %(default)s)"
+    )
     arguments.add_argument("--pca-id", help="publish this kept PCA model again instead of the one from reduce_pca")
     agree = f"needs {limits.judged_photos} labelled photos and weights that are not random"
     share = partial(job_run.add_number, arguments, metavar="SHARE")
@@ -74,7 +77,8 @@ def publish(run: job_run.Run) -> None:
     rows, counts = pending.find_pending(run, fitted.pca_id, previous, current=next(iter(known), None))
     projected = _project(run, rows, counts, fitted)
 
-    facts, limits = _gather_facts(run, counts, projected, explained), _limits(arguments)
+    facts = _gather_facts(run, counts, _measure(projected, len(fitted.mean)), explained)
+    limits = _limits(arguments)
     checks = quality.gate(facts, limits)
     sample = None
     if all(check.ok for check in checks.values()):
@@ -170,22 +174,22 @@ def _project(
     return mapped.frame().persist(StorageLevel.DISK_ONLY)
 
 
-def _measure(projected: pa.Table | DataFrame | None) -> dict[str, Any]:
-    """Count projected rows and rows with defects, and measure the range of norms."""
+def _measure(projected: pa.Table | DataFrame | None, dims: int) -> dict[str, Any]:
+    """Count projected rows and rows with defects, such as not `dims` features, and measure the range of norms."""
     if projected is None:
         projected = schemas.PROJECTION.empty_table()
     if isinstance(projected, pa.Table):
         counts = align.count_flags(
             projected=align.is_not_null(projected["pca"]),
             not_finite=~projected["finite"].to_numpy(),
-            wrong_dims=~align.equals(projected["dims"], DIMS),
+            wrong_dims=~align.equals(projected["dims"], dims),
         )
         norms = pc.min_max(projected["norm"]).as_py()
         return counts | {"smallest_norm": norms["min"], "largest_norm": norms["max"]}
     row = projected.agg(
         F.count("pca").alias("projected"),
         F.count_if(~F.col("finite")).alias("not_finite"),
-        F.count_if(F.col("dims") != DIMS).alias("wrong_dims"),
+        F.count_if(F.col("dims") != dims).alias("wrong_dims"),
         F.min("norm").alias("smallest_norm"),
         F.max("norm").alias("largest_norm"),
     ).collect()[0]
@@ -193,9 +197,8 @@ def _measure(projected: pa.Table | DataFrame | None) -> dict[str, Any]:
 
 
 def _gather_facts(
-    run: job_run.Run, counts: PublicationCounts, projected: pa.Table | DataFrame | None, explained: float
+    run: job_run.Run, counts: PublicationCounts, measured: dict[str, Any], explained: float
 ) -> quality.Facts:
-    measured = _measure(projected)
     rejects = f"{run.arguments.database}.rejects"
     return quality.Facts(
         images=counts.images,
@@ -215,7 +218,9 @@ def _gather_facts(
 
 
 def _limits(arguments: argparse.Namespace) -> quality.Limits:
+    network = NETWORKS[arguments.network]
     return quality.Limits(
+        largest_norm=max(-network.low, network.high) * network.dims**0.5,
         reject_rate=arguments.max_reject_rate,
         explained_variance=arguments.min_explained_variance,
         agreement=None if arguments.weights in ("random", "unknown") else arguments.min_agreement,
@@ -252,8 +257,10 @@ def _export(run: job_run.Run, fitted: Pca, rows: int) -> None:
     """Write the rows of this PCA model as a single Parquet file, whose metadata says what they are."""
     where = {"pca_id": [fitted.pca_id]}
     about = {name: getattr(fitted, name) for name in ("pca_id", "model_id", "k", "asked", "n")}
-    about |= {"format_version": 1, "run_id": run.arguments.run_id, "weights": run.arguments.weights}
-    units = {"pca": "none: (features - mean) @ components.T, of features that are averages of ReLU6, from 0 to 6"}
+    about |= {"format_version": 1, "run_id": run.arguments.run_id, "weights": run.arguments.weights, "network": run.arguments.network}
+    network = NETWORKS[run.arguments.network]
+    range_ = f"from {network.low:g} to {network.high:g}"
+    units = {"pca": f"none: (features - mean) @ components.T, of averages of {network.name}'s features, {range_}"}
     export.write_parquet(
         Selection(run.spark, f"{run.arguments.database}.pca", schemas.PCA_EXPORT.names, where),
         join(run.arguments.run_folder, "pca.parquet"),

@@ -12,6 +12,7 @@ from dataclasses import replace
 from fruits.base import objects
 from fruits.job import job_run
 from fruits.lake import tables
+from fruits.model.networks import NETWORKS
 from fruits.pca import drift, gramian_store, principal_components, registry
 
 STAGE = "reduce_pca"
@@ -21,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
     """Make the command line."""
     parser = job_run.parser(STAGE, __doc__ or "")
     parser.add_argument("--model-id", required=True, help="the model whose features to reduce")
+    parser.add_argument("--network", choices=NETWORKS, default="MobileNetV2", help="its network (default %(default)s)")
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--variance", type=float, help="keep the fewest components with this share, e.g. 0.95")
     size.add_argument("--k", type=int, help="keep this many components")
@@ -34,9 +36,9 @@ def parser() -> argparse.ArgumentParser:
 
 def reduce_pca(run: job_run.Run) -> None:
     """Update the Gramian, compare, and save this run's PCA model."""
-    arguments = run.arguments
+    arguments, network = run.arguments, NETWORKS[run.arguments.network]
     tables.ensure(run.spark, arguments.database)
-    with gramian_store.refresh(run, arguments.model_id, arguments.full_refresh) as current:
+    with gramian_store.refresh(run, arguments.model_id, arguments.full_refresh, network) as current:
         run.log(current.description)
         spectrum = principal_components.solve(current.gramian)
     fresh = principal_components.choose(spectrum, arguments.model_id, arguments.variance, arguments.k)

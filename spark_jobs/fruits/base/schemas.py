@@ -28,7 +28,7 @@ TABLES: dict[str, str] = {
     "features": """
         image_id STRING NOT NULL COMMENT 'as in images',
         model_id STRING NOT NULL COMMENT 'SHA-256 of the model artifact',
-        features ARRAY<FLOAT> NOT NULL COMMENT '1280 values, average-pooled',
+        features ARRAY<FLOAT> NOT NULL COMMENT '1280 values of MobileNetV2, average-pooled',
         content_sha256 STRING NOT NULL COMMENT 'of the image that they were computed from',
         run_id STRING NOT NULL COMMENT 'the run that computed them'""",
     "pca_sums": """
@@ -42,7 +42,7 @@ TABLES: dict[str, str] = {
         model_id STRING NOT NULL COMMENT 'as in features',
         content_sha256 STRING NOT NULL COMMENT 'of the image that they were computed from',
         features_run_id STRING NOT NULL COMMENT 'run_id of the row of features',
-        features ARRAY<FLOAT> NOT NULL COMMENT '1280 values',
+        features ARRAY<FLOAT> NOT NULL COMMENT '1280 values of MobileNetV2',
         thumbnail BINARY COMMENT 'WebP, for the images of the report'""",
     "pca_models": """
         pca_id STRING NOT NULL COMMENT 'SHA-256 of the sums and k',
@@ -50,8 +50,8 @@ TABLES: dict[str, str] = {
         k INT NOT NULL COMMENT 'number of components',
         asked STRING NOT NULL COMMENT 'variance=0.95 or k=64',
         n BIGINT NOT NULL COMMENT 'images that it was fitted on',
-        mean ARRAY<DOUBLE> NOT NULL COMMENT '1280 values',
-        components ARRAY<ARRAY<DOUBLE>> NOT NULL COMMENT 'k rows of 1280 values',
+        mean ARRAY<DOUBLE> NOT NULL COMMENT 'a value for each feature',
+        components ARRAY<ARRAY<DOUBLE>> NOT NULL COMMENT 'k rows of a value for each feature',
         explained_variance ARRAY<DOUBLE> NOT NULL COMMENT 'k values',
         explained_variance_ratio ARRAY<DOUBLE> NOT NULL COMMENT 'k values',
         variance_curve ARRAY<DOUBLE> NOT NULL COMMENT 'share of the first 1, 2, 3... of all components',

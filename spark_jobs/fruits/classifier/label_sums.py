@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from fruits.model.embedding import DIMS
-from fruits.pca.gramian import SCALE_BITS, Gramian, to_whole_numbers
+from fruits.model.networks import MOBILENET_V2
+from fruits.pca.gramian import Gramian, to_whole_numbers
 
 Int = npt.NDArray[np.int64]
 
@@ -24,8 +24,8 @@ def normalize(label: str | None) -> str | None:
 class LabelSums:
     """Counts and sums by label, and the Gramian of the photos of all labels together."""
 
-    def __init__(self, dims: int = DIMS) -> None:
-        self.gramian = Gramian(dims)
+    def __init__(self, dims: int = MOBILENET_V2.dims, limit: int = MOBILENET_V2.limit) -> None:
+        self.gramian = Gramian(dims, limit)
         self.counts: dict[str, int] = {}
         self._sums: dict[str, Int] = {}
 
@@ -37,7 +37,7 @@ class LabelSums:
     def add(self, labels: Sequence[str], features: npt.NDArray[np.float32]) -> None:
         """Add photos, a label and a row of features, (n, dims) float32, for each, with the errors of `Gramian.add`."""
         self.gramian.add(features)
-        numbers = to_whole_numbers(features).astype(np.int64)
+        numbers = to_whole_numbers(features, self.gramian.scale_bits).astype(np.int64)
         by_label: dict[str, list[int]] = {}
         for row, label in enumerate(labels):
             by_label.setdefault(label, []).append(row)
@@ -47,7 +47,8 @@ class LabelSums:
 
     def means(self) -> npt.NDArray[np.float64]:
         """Return the mean features of each label, in the order of `labels`: (labels, dims) float64."""
-        return np.stack([self._sums[label] / (self.counts[label] * 2.0**SCALE_BITS) for label in self.labels])
+        scale = 2.0**self.gramian.scale_bits
+        return np.stack([self._sums[label] / (self.counts[label] * scale) for label in self.labels])
 
     def to_bytes(self) -> bytes:
         """Serialize, equal sums to equal bytes."""

@@ -7,8 +7,7 @@ from typing import Any
 
 from fruits.base import objects
 from fruits.base.errors import ModelMismatchError
-from fruits.model.embedding import DIMS
-from fruits.model.preprocessing import INPUT_PX
+from fruits.model.networks import MOBILENET_V2, NETWORKS, Network
 
 ENGINES = ("litert", "tensorflow")
 
@@ -22,12 +21,14 @@ class Artifact:
         engine: ``litert`` (a flatbuffer) or ``tensorflow`` (a Keras weights file).
         weights: The origin of the weights: ``imagenet``, ``path`` or ``random``.
         data: The file's bytes.
+        network: The network that the model is.
     """
 
     model_id: str
     engine: str
     weights: str
     data: bytes
+    network: Network = MOBILENET_V2
 
 
 def read(folder: str, model_id: str, engine: str | None) -> Artifact:
@@ -56,12 +57,16 @@ def read(folder: str, model_id: str, engine: str | None) -> Artifact:
         raise ModelMismatchError(
             f"{folder} is for engine {card['engine']}, requested is {engine}: name the model of that engine"
         )
-    if (card["dims"], card["input_px"]) != (DIMS, INPUT_PX) or card["engine"] not in ENGINES:
+    network = NETWORKS.get(card.get("network", MOBILENET_V2.name))  # before there were others, none was named
+    if not network or (card["dims"], card["input_px"]) != (network.dims, network.input_px):
+        known = "; ".join(f"{each.name} with {each.dims} and {each.input_px}" for each in NETWORKS.values())
         raise ModelMismatchError(
-            f"{folder} has engine {card['engine']}, dims {card['dims']}, input {card['input_px']} px: this code "
-            f"runs {' or '.join(ENGINES)} with {DIMS} and {INPUT_PX}"
+            f"{folder} is of network {card.get('network')}, dims {card['dims']}, input {card['input_px']} px: this "
+            f"code runs {known}"
         )
-    return Artifact(model_id, card["engine"], card["weights"], data)
+    if card["engine"] not in ENGINES:
+        raise ModelMismatchError(f"{folder} has engine {card['engine']}: this code runs {' or '.join(ENGINES)}")
+    return Artifact(model_id, card["engine"], card["weights"], data, network)
 
 
 def _card(data: bytes, folder: str) -> dict[str, Any]:

@@ -13,10 +13,8 @@ import pyarrow as pa
 
 from fruits.base import schemas
 from fruits.base.batches import Mapper, rebatch, to_list_column
-from fruits.model.preprocessing import INPUT_PX, fill
-
-DIMS = 1280
-"""Features per image."""
+from fruits.model.networks import MOBILENET_V2, Network
+from fruits.model.preprocessing import fill
 
 _OUT_ROWS = 64
 
@@ -28,25 +26,26 @@ class Embedder:
 
     Attributes:
         batch_size: Pictures per `embed`.
-        buffer: The model's input, to fill before each `embed`: (batch_size, 224, 224, 3) float32.
+        network: The network that it is.
+        buffer: The model's input, to fill before each `embed`: (batch_size, input_px, input_px, 3) float32.
     """
 
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.buffer = np.zeros((batch_size, INPUT_PX, INPUT_PX, 3), np.float32)
+    def __init__(self, batch_size: int, network: Network) -> None:
+        self.batch_size, self.network = batch_size, network
+        self.buffer = np.zeros((batch_size, network.input_px, network.input_px, 3), np.float32)
 
     def embed(self) -> Array:
-        """Run the model on the buffer: (batch_size, 1280) float32, valid until the next call."""
+        """Run the model on the buffer: (batch_size, dims) float32, valid until the next call."""
         raise NotImplementedError
 
 
 class LiteRtEmbedder(Embedder):
-    """MobileNetV2 as a LiteRT flatbuffer, on one thread: Spark already runs one worker per core."""
+    """A network as a LiteRT flatbuffer, on one thread: Spark already runs one worker per core."""
 
-    def __init__(self, flatbuffer: bytes, batch_size: int) -> None:
+    def __init__(self, flatbuffer: bytes, batch_size: int, network: Network = MOBILENET_V2) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        super().__init__(batch_size)
+        super().__init__(batch_size, network)
         self._interpreter = Interpreter(model_content=flatbuffer, num_threads=1)
         self._input = self._interpreter.get_input_details()[0]["index"]
         self._output = self._interpreter.get_output_details()[0]["index"]
@@ -73,7 +72,9 @@ def worker_embedder(model_id: str, batch_size: int, make: Callable[[], Embedder]
     return _ready[key]
 
 
-def embed_mapper(broadcast: Any, model_id: str, engine: str, batch_size: int) -> Mapper:
+def embed_mapper(
+    broadcast: Any, model_id: str, engine: str, batch_size: int, network: Network = MOBILENET_V2
+) -> Mapper:
     """Make the mapper from batches with image_id, content_sha256, pixels to `schemas.EMBEDDED` batches.
 
     Args:
@@ -81,14 +82,15 @@ def embed_mapper(broadcast: Any, model_id: str, engine: str, batch_size: int) ->
         model_id: The model of the broadcast, for the worker's cache.
         engine: ``litert`` or ``tensorflow``.
         batch_size: Pictures per call of the model, across the borders of Arrow batches.
+        network: The network that the model is.
     """
 
     def make() -> Embedder:
         if engine == "litert":
-            return LiteRtEmbedder(broadcast.value, batch_size)
+            return LiteRtEmbedder(broadcast.value, batch_size, network)
         from fruits.model.keras_reference import KerasEmbedder
 
-        return KerasEmbedder(broadcast.value, batch_size)
+        return KerasEmbedder(broadcast.value, batch_size, network)
 
     def map_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = batch_size * max(1, _OUT_ROWS // batch_size)
@@ -101,16 +103,16 @@ def embed_mapper(broadcast: Any, model_id: str, engine: str, batch_size: int) ->
 
 
 def embed_all(model: Embedder, pixels: pa.Array) -> Array:
-    """Embed n encoded pictures: (n, 1280) float32.
+    """Embed n encoded pictures: (n, dims) float32.
 
     A last, partial batch runs with earlier pictures in the rest of the buffer; a row's features do not depend on its
     neighbours, to the bit.
     """
-    features = np.empty((len(pixels), DIMS), np.float32)
+    features = np.empty((len(pixels), model.network.dims), np.float32)
     for start in range(0, len(pixels), model.batch_size):
         count = min(model.batch_size, len(pixels) - start)
         for slot in range(count):
             # Pillow's WebP decoder needs bytes, and would copy any other buffer.
-            fill(pixels[start + slot].as_py(), model.buffer[slot])
+            fill(pixels[start + slot].as_py(), model.buffer[slot], model.network)
         features[start : start + count] = model.embed()[:count]
     return features

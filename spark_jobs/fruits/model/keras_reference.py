@@ -1,4 +1,4 @@
-"""The reference engine: Keras' own MobileNetV2 with broadcast ``get_weights()``.
+"""The reference engine: Keras' own network with broadcast ``get_weights()``.
 
 Only an embedder, on the worker, imports TensorFlow; the driver reads the weights with h5py alone.
 """
@@ -10,7 +10,7 @@ import numpy as np
 
 from fruits.base.errors import WeightsError
 from fruits.model.embedding import Array, Embedder
-from fruits.model.preprocessing import INPUT_PX
+from fruits.model.networks import MOBILENET_V2, Network
 
 
 def read_weights(data: bytes) -> list[Array]:
@@ -34,24 +34,30 @@ def read_weights(data: bytes) -> list[Array]:
     except (OSError, KeyError, ValueError, TypeError) as error:
         raise WeightsError(
             "not a Keras weights file: give an .h5 with layer_names and weight_names, as Keras' own "
-            f"MobileNetV2 no_top weights are ({type(error).__name__})"
+            f"weights without top are ({type(error).__name__})"
         ) from error
 
 
-def build(weights: list[Array]) -> Any:
-    """Build Keras' MobileNetV2 without top, average-pooled, with the arrays of ``get_weights()``.
+def blank(network: Network) -> Any:
+    """Build Keras' network without top, average-pooled, with weights of no meaning.
 
     Returns:
-        A ``keras.Model`` from (n, 224, 224, 3) float32 in [-1, 1] to (n, 1280) float32.
+        A ``keras.Model`` from (n, input_px, input_px, 3) float32, as `preprocessing.fill` makes them, to (n, dims)
+        float32.
+    """
+    import keras
+
+    shape = network.input_px, network.input_px, 3
+    return getattr(keras.applications, network.name)(input_shape=shape, include_top=False, pooling="avg", weights=None)
+
+
+def build(weights: list[Array], network: Network = MOBILENET_V2) -> Any:
+    """Build `blank` with the arrays of ``get_weights()``.
 
     Raises:
         WeightsError: The number of arrays or a shape differs.
     """
-    import keras
-
-    model = keras.applications.MobileNetV2(
-        input_shape=(INPUT_PX, INPUT_PX, 3), include_top=False, pooling="avg", weights=None
-    )
+    model = blank(network)
     expected = [tuple(array.shape) for array in model.get_weights()]
     shapes = [tuple(array.shape) for array in weights]
     if shapes != expected:
@@ -60,22 +66,22 @@ def build(weights: list[Array]) -> Any:
             (f"array {i} is {actual}, expected {shape}" for i, (shape, actual) in pairs if shape != actual),
             f"{len(shapes)} arrays, expected {len(expected)}",
         )
-        raise WeightsError(f"the weights do not fit MobileNetV2 1.0 without top: {difference}")
+        raise WeightsError(f"the weights do not fit {network.name} without top: {difference}")
     model.set_weights(weights)
     return model
 
 
 class KerasEmbedder(Embedder):
-    """Keras' MobileNetV2 in a worker, on one thread, like the LiteRT engine."""
+    """Keras' network in a worker, on one thread, like the LiteRT engine."""
 
-    def __init__(self, weights: list[Array], batch_size: int) -> None:
+    def __init__(self, weights: list[Array], batch_size: int, network: Network) -> None:
         import tensorflow as tf
 
-        super().__init__(batch_size)
+        super().__init__(batch_size, network)
         if not tf.config.threading.get_intra_op_parallelism_threads():
             tf.config.threading.set_intra_op_parallelism_threads(1)
             tf.config.threading.set_inter_op_parallelism_threads(1)
-        model = build(weights)
+        model = build(weights, network)
         self._run = tf.function(lambda pictures: model(pictures, training=False))
 
     def embed(self) -> Array:

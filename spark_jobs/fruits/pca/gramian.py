@@ -1,9 +1,9 @@
 """Exact Gramian of features for the PCA: count, sum and sum of products, equal to the last bit in any order.
 
-Features are rounded to multiples of 2**-14 and handled as whole numbers. MobileNetV2 pools ReLU6, so a feature is
-within [0, 6]. With |x| <= 8 a number is at most 2**17 and a product at most 2**34, so that float64 (53 bits) holds
-any sum of 2**19 products exactly: a block of that many rows may go through BLAS in any order. Blocks are then added
-in two 64-bit limbs, which hold more rows than there are photos.
+Features are rounded to a fixed point and handled as whole numbers of at most 2**17: multiples of 2**-14 where the
+network's features are within 8, as MobileNetV2's ReLU6 is, and coarser ones where its range is larger. A product is at
+most 2**34, so that float64 (53 bits) holds any sum of 2**19 products exactly: a block of that many rows may go through
+BLAS in any order. Blocks are then added in two 64-bit limbs, which hold more rows than there are photos.
 """
 
 from __future__ import annotations
@@ -18,26 +18,23 @@ import pyarrow as pa
 from fruits.base import schemas
 from fruits.base.batches import Mapper, to_matrix
 from fruits.base.errors import FeaturesOutOfRangeError
-from fruits.model.embedding import DIMS
+from fruits.model.networks import MOBILENET_V2
 
-SCALE_BITS = 14
-"""Features are rounded to multiples of 2**-14 = 6.1e-5, some 1e-8 of the variance of real features."""
-
-LIMIT = 8.0
-"""The largest magnitude of a feature for which the Gramian is exact."""
+NUMBER_BITS = 17
+"""Of a feature of the limit: 2**-14 = 6.1e-5, to which 8 is rounded, is some 1e-8 of the variance of real features."""
 
 _EXACT_ROWS = 2**19
 _BLOCK_ROWS = 4096
-_HEADER = struct.Struct("<4sIQ")
+_HEADER = struct.Struct("<4sHHQ")  # the third: by how many bits the fixed point is coarser than 2**-14
 _MAGIC = b"FSU1"
 
 Float = npt.NDArray[np.float64]
 Int = npt.NDArray[np.int64]
 
 
-def to_whole_numbers(features: npt.NDArray[np.float32], out: Float | None = None) -> Float:
-    """Return features as multiples of 2**-14, each rounded to a whole number: float64 of the same shape."""
-    scaled: Float = np.multiply(features, float(2**SCALE_BITS), out=out, dtype=np.float64)
+def to_whole_numbers(features: npt.NDArray[np.float32], scale_bits: int, out: Float | None = None) -> Float:
+    """Return features as multiples of 2**-scale_bits, each rounded to a whole number: float64 of the same shape."""
+    scaled: Float = np.multiply(features, float(2**scale_bits), out=out, dtype=np.float64)
     return np.rint(scaled, out=scaled)
 
 
@@ -65,15 +62,18 @@ class _Limbs:
 
 
 class Gramian:
-    """Count, sum and Gramian of features rounded to 2**-14.
+    """Count, sum and Gramian of features rounded to 2**-scale_bits.
 
     Attributes:
         dims: Features per image.
+        limit: The largest magnitude of a feature: a power of two, as of `Network.limit`.
+        scale_bits: Bits of the fixed point.
         count: Number of images.
     """
 
-    def __init__(self, dims: int = DIMS) -> None:
-        self.dims = dims
+    def __init__(self, dims: int = MOBILENET_V2.dims, limit: int = MOBILENET_V2.limit) -> None:
+        self.dims, self.limit = dims, limit
+        self.scale_bits = NUMBER_BITS + 1 - limit.bit_length()
         self.count = 0
         self._sum = _Limbs.zeros((dims,))
         self._products = _Limbs.zeros((dims, dims))
@@ -83,21 +83,21 @@ class Gramian:
         self._pending_rows = 0
 
     def add(self, features: npt.NDArray[np.float32]) -> None:
-        """Add the features of images: (n, dims) float32, every value within [-8, 8].
+        """Add the features of images: (n, dims) float32, every value within the limit.
 
         Raises:
-            FeaturesOutOfRangeError: A value is NaN, infinite or beyond 8.
+            FeaturesOutOfRangeError: A value is NaN, infinite or beyond the limit.
         """
-        if not np.all(np.abs(features) <= LIMIT):  # also false for NaN
+        if not np.all(np.abs(features) <= self.limit):  # also false for NaN
             raise FeaturesOutOfRangeError(
-                f"a feature is not a number within [-{LIMIT:g}, {LIMIT:g}]: MobileNetV2 gives [0, 6]; "
+                f"a feature is not a number within [-{self.limit}, {self.limit}], the range of its network: "
                 "the model or its weights are broken"
             )
         start = 0
         while start < len(features):
             count = min(_BLOCK_ROWS - self._filled, len(features) - start)
             block = self._block[self._filled : self._filled + count]
-            to_whole_numbers(features[start : start + count], out=block)
+            to_whole_numbers(features[start : start + count], self.scale_bits, out=block)
             self._filled += count
             self.count += count
             start += count
@@ -121,7 +121,7 @@ class Gramian:
     def mean(self) -> Float:
         """Return the mean of each feature: (dims,) float64, correctly rounded."""
         self.settle()
-        mean: Float = (self._sum.to_integers() / (self.count * 2**SCALE_BITS)).astype(np.float64)
+        mean: Float = (self._sum.to_integers() / (self.count * 2**self.scale_bits)).astype(np.float64)
         return mean
 
     def covariance(self) -> Float:
@@ -135,7 +135,7 @@ class Gramian:
         total = self._sum.to_integers()
         products = _Limbs(self._products.high[rows, columns], self._products.low[rows, columns]).to_integers()
         upper = products * self.count - total[rows] * total[columns]
-        values = (upper / (self.count * (self.count - 1) * 4**SCALE_BITS)).astype(np.float64)
+        values = (upper / (self.count * (self.count - 1) * 4**self.scale_bits)).astype(np.float64)
         covariance = np.empty((self.dims, self.dims))
         covariance[rows, columns] = values
         covariance[columns, rows] = values
@@ -146,7 +146,7 @@ class Gramian:
         self.settle()
         upper = np.triu_indices(self.dims)
         parts = (self._sum.high, self._sum.low, self._products.high[upper], self._products.low[upper])
-        header = _HEADER.pack(_MAGIC, self.dims, self.count)
+        header = _HEADER.pack(_MAGIC, self.dims, self.limit.bit_length() - MOBILENET_V2.limit.bit_length(), self.count)
         return header + b"".join(part.astype("<i8").tobytes() for part in parts)
 
     @classmethod
@@ -156,12 +156,12 @@ class Gramian:
         Raises:
             ValueError: `data` has another format or length.
         """
-        magic, dims, count = _HEADER.unpack_from(data)
+        magic, dims, coarser, count = _HEADER.unpack_from(data)
         triangle = dims * (dims + 1) // 2
-        if magic != _MAGIC or len(data) != _HEADER.size + 8 * 2 * (dims + triangle):
+        if magic != _MAGIC or coarser >= NUMBER_BITS or len(data) != _HEADER.size + 8 * 2 * (dims + triangle):
             raise ValueError("not the bytes of a Gramian")
         values = np.frombuffer(data, "<i8", offset=_HEADER.size).astype(np.int64)
-        gramian = cls(dims)
+        gramian = cls(dims, MOBILENET_V2.limit << coarser)
         gramian.count = count
         gramian._sum = _Limbs(values[:dims].copy(), values[dims : 2 * dims].copy())
         upper = np.triu_indices(dims)
@@ -179,6 +179,8 @@ class Gramian:
             self._fold()
 
     def _combine(self, other: Gramian, sign: int) -> None:
+        if (self.dims, self.limit) != (other.dims, other.limit):
+            raise ValueError(f"features of {other.dims} to {other.limit} are not those of {self.dims} to {self.limit}")
         self.settle()
         other.settle()
         self.count += sign * other.count
@@ -201,22 +203,24 @@ class Gramian:
         self._pending_rows = 0
 
 
-def sum_mapper(dims: int = DIMS) -> Mapper:
+def sum_mapper(dims: int = MOBILENET_V2.dims, limit: int = MOBILENET_V2.limit) -> Mapper:
     """Make the mapper from batches with `features` to one `schemas.SUMS` row for each partition."""
 
     def map_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        yield _row(sum_batches(batches, dims))
+        yield _row(sum_batches(batches, dims, limit))
 
     return map_batches
 
 
-def sum_batches(batches: Iterable[pa.RecordBatch], dims: int = DIMS) -> Gramian:
+def sum_batches(
+    batches: Iterable[pa.RecordBatch], dims: int = MOBILENET_V2.dims, limit: int = MOBILENET_V2.limit
+) -> Gramian:
     """Compute the Gramian of batches with `features`, settled.
 
     Raises:
         FeaturesOutOfRangeError: A row does not have `dims` features, or one of them is out of range.
     """
-    gramian = Gramian(dims)
+    gramian = Gramian(dims, limit)
     for batch in batches:
         try:
             gramian.add(to_matrix(batch.column("features"), dims))

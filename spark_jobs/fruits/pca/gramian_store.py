@@ -23,6 +23,7 @@ from fruits.job import job_run
 from fruits.lake import data_files, overwrite, tables
 from fruits.lake.data_files import FileSlice, MappedRows, Selection
 from fruits.lake.iceberg import Table
+from fruits.model.networks import Network
 from fruits.pca import gramian
 from fruits.pca.gramian import Gramian
 
@@ -48,13 +49,15 @@ class _NotUsable(Exception):
 
 
 @contextmanager
-def refresh(run: job_run.Run, model_id: str, full_refresh: bool = False) -> Iterator[ModelGramian]:
+def refresh(
+    run: job_run.Run, model_id: str, full_refresh: bool = False, network: Network | None = None
+) -> Iterator[ModelGramian]:
     """Bring the Gramian of a model's features up to date, and commit it for the next run while the block uses it.
 
-    A full refresh reads every row instead of building on the stored Gramian. The commit is done when the block has
-    ended.
+    A full refresh reads every row instead of building on the stored Gramian. Without a network, the features are as
+    those of the stored one. The commit is done when the block has ended.
     """
-    current = _compute(run, model_id, full_refresh)
+    current = _compute(run, model_id, full_refresh, network)
     if not current.changed or current.snapshot_id is None:
         yield current
         return
@@ -64,20 +67,23 @@ def refresh(run: job_run.Run, model_id: str, full_refresh: bool = False) -> Iter
         commit.result()
 
 
-def _compute(run: job_run.Run, model_id: str, full_refresh: bool) -> ModelGramian:
+def _compute(run: job_run.Run, model_id: str, full_refresh: bool, network: Network | None) -> ModelGramian:
     features = _features(run)
     now = features.snapshot_id
     if now is None:
         return ModelGramian(None, None, "there are no features", changed=False)
+    blank = Gramian(network.dims, network.limit) if network else _blank(run, model_id)
     try:
         if full_refresh:
             raise _NotUsable("a full refresh is requested")
         stored, covered = _stored(run, features, model_id)
+        if (stored.dims, stored.limit) != (blank.dims, blank.limit):
+            raise _NotUsable("the kept sums are of another range of features")
         if covered == now:
             return ModelGramian(stored, now, "nothing changed since the kept sums", changed=False)
         total, description = _update(run, model_id, stored, *_changes(run, features, covered, now))
     except _NotUsable as reason:
-        full = _sum(run, model_id, None)
+        full = _sum(run, model_id, None, blank)
         count = 0 if full is None else full.count
         return ModelGramian(full, now, f"summed all {count} images: {reason}", changed=True)
     return ModelGramian(total, now, description, changed=True)
@@ -168,6 +174,13 @@ def _stored(run: job_run.Run, features: Table, model_id: str) -> tuple[Gramian, 
     return Gramian.from_bytes(row["sums"]), snapshot
 
 
+def _blank(run: job_run.Run, model_id: str) -> Gramian:
+    """Return a Gramian without images for features as those of the stored one."""
+    sums = next((row["sums"] for row in _rows(run, "sums") if row["model_id"] == model_id), None)
+    stored = Gramian.from_bytes(sums) if sums else Gramian()
+    return Gramian(stored.dims, stored.limit)
+
+
 def _changes(run: job_run.Run, features: Table, before: int, now: int) -> tuple[list[FileSlice], list[FileSlice]]:
     changes = data_files.compare_snapshots(run.spark, features.name, before, now)
     if changes is None:
@@ -181,7 +194,7 @@ def _changes(run: job_run.Run, features: Table, before: int, now: int) -> tuple[
 def _update(
     run: job_run.Run, model_id: str, total: Gramian, added: list[FileSlice], removed: list[FileSlice]
 ) -> tuple[Gramian, str]:
-    new, old = _sum(run, model_id, added), _sum(run, model_id, removed)
+    new, old = _sum(run, model_id, added, total), _sum(run, model_id, removed, total)
     if new is not None:
         total.merge(new)
     if old is not None:
@@ -190,16 +203,16 @@ def _update(
     return total, f"added {counts[0]} rows to the kept sums and subtracted {counts[1]}"
 
 
-def _sum(run: job_run.Run, model_id: str, pieces: list[FileSlice] | None) -> Gramian | None:
-    """Sum some pieces of `features`, or all of it: few rows on the driver, many on the executors."""
+def _sum(run: job_run.Run, model_id: str, pieces: list[FileSlice] | None, like: Gramian) -> Gramian | None:
+    """Sum some pieces of `features`, or all of it, as `like`: few rows on the driver, many on the executors."""
     spark, table = run.spark, f"{run.arguments.database}.features"
     features = Selection(spark, table, ["features"], {"model_id": [model_id]})
     if pieces is None:
         pieces = features.slices()
     if pieces is not None and sum(piece.rows for piece in pieces) <= _ON_DRIVER_ROWS:
-        total: Gramian | None = gramian.sum_batches(features.batches(pieces))
+        total: Gramian | None = gramian.sum_batches(features.batches(pieces), like.dims, like.limit)
     else:
-        parts = features.map(gramian.sum_mapper(), schemas.GRAMIAN, run.cores, pieces)
+        parts = features.map(gramian.sum_mapper(like.dims, like.limit), schemas.GRAMIAN, run.cores, pieces)
         if parts.tasks is None or parts.tasks > _MAX_PARTS:
             # 13 MB each: the driver gets a few, whatever the size of the table.
             parts = MappedRows(parts.frame().repartition(_MAX_PARTS), gramian.merge_mapper(), schemas.GRAMIAN)

@@ -31,6 +31,7 @@ from fruits.job import job_run, stage_metrics
 from fruits.lake import align, tables
 from fruits.lake.data_files import Selection
 from fruits.lake.tables import SparkRows
+from fruits.model.networks import NETWORKS
 from fruits.pca.principal_components import Pca
 
 LEAST_PHOTOS = 100
@@ -243,7 +244,7 @@ def _sum(run: job_run.Run, sides: Split, pca: Pca) -> tuple[LabelSums, npt.NDArr
     label_of = {photo.image_id: photo.label for photo in sides.learned}
     features = Selection(run.spark, f"{database}.features", ["image_id", "features"], model | {"image_id": [*label_of]})
     slices = features.slices()
-    sums, labels, vectors = LabelSums(len(pca.mean)), [], []
+    sums, labels, vectors = LabelSums(len(pca.mean), NETWORKS[run.arguments.network].limit), [], []
     for batch in features.frame().toArrow().to_batches() if slices is None else features.batches(slices):
         matrix = to_matrix(batch.column("features"), len(pca.mean))
         labels += [label_of[image_id] for image_id in batch.column("image_id").to_pylist()]

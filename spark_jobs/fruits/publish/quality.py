@@ -74,7 +74,7 @@ class Limits:
     reject_rate: float = 0.2  # of all listed objects, and of those of the run
     judged_rejects: int = 5  # with fewer rejects, the rate of a run is chance and not judged
     smallest_norm: float = 1e-3  # a vector of zeros says nothing about its photo
-    largest_norm: float = 6 * 1280**0.5  # ReLU6 ends at 6, so 6 * sqrt(1280) = 214.7 is the maximum
+    largest_norm: float = 6 * 1280**0.5  # of MobileNetV2: ReLU6 ends at 6, so 6 * sqrt(1280) = 214.7 is the maximum
     explained_variance: float = 0.2
     agreement: float | None = None  # None with random weights, which only demonstrate the pipeline
     judged_photos: int = 100  # with fewer photos, agreement is chance and only reported; so is the variance of new ones
