@@ -12,7 +12,7 @@ PARAMETERS_OF_TARGETS := $(filter-out AWS_PROFILE,$(shell command sed -n 's/^[a-
 JAVA_IS_GONE := $(shell test -x "$$(command cat .cache/ready/java_home 2> /dev/null)/bin/java" || echo 1)
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
-COMES_IN := $(PROCESS) $(NETWORK) $(PARAMETERS_OF_TARGETS) $(if $(filter $(ACCOUNT_TARGETS),$(MAKECMDGOALS)),$(ACCOUNT)) \
+COMES_IN := $(PROCESS) $(PROXIES) $(PARAMETERS_OF_TARGETS) $(if $(filter $(ACCOUNT_TARGETS),$(MAKECMDGOALS)),$(ACCOUNT)) \
 	$(if $(filter $(STACK_TARGETS),$(MAKECMDGOALS)),$(STACK)) $(if $(filter $(TEST_TARGETS),$(MAKECMDGOALS)),$(TEST))
 $(foreach name,$(filter-out $(COMES_IN) MAKE%,$(.VARIABLES)),$(if $(filter environment,$(firstword $(origin $(name)))),$(eval unexport $(name))))
 # A variable of the command line that no target reads (`make demo images=folder`) would be ignored without a word.
@@ -49,14 +49,14 @@ $(if $(filter demo aws,$(MAKECMDGOALS)),$(if $(filter-out local yarn,$(CLUSTER))
 YARN_IF_ASKED := $(if $(filter yarn,$(CLUSTER)),$(READY)/yarn_jars)
 
 .PHONY: demo
-demo: setup $(YARN_IF_ASKED) ## The whole pipeline on this machine (IMAGES=folder WEIGHTS=file.h5 VARIANCE=0.95 K= ENGINE= REGION= LIMIT= CLUSTER=yarn KEEP=1 AIRFLOW_PORT= AWS_PORT=)
+demo: setup $(YARN_IF_ASKED) ## The whole pipeline on this machine (IMAGES=folder WEIGHTS=file.h5 NETWORK=MobileNetV2 VARIANCE=0.95 K= ENGINE= REGION= LIMIT= CLUSTER=yarn KEEP=1 AIRFLOW_PORT= AWS_PORT=)
 	@PYTHONPATH=plugins $(LAUNCH) $(AIRFLOW)/python -m dev.demo
 
 .PHONY: local
-local: setup ## The Spark jobs alone over a folder, no Airflow, no endpoint (IMAGES=folder WEIGHTS= VARIANCE= K= OUT=build/local FORCE=1 MAX_BYTES= MAX_PIXELS=)
+local: setup ## The Spark jobs alone over a folder, no Airflow, no endpoint (IMAGES=folder WEIGHTS= NETWORK= VARIANCE= K= OUT=build/local FORCE=1 MAX_BYTES= MAX_PIXELS=)
 	@: "$${IMAGES:?say which folder: make local IMAGES=folder}"; \
 	$(LAUNCH) $(SPARK)/python dev/run_local.py --images="$$IMAGES" --out="$${OUT:-build/local}" $${WEIGHTS:+--weights="$$WEIGHTS"} \
-		$${VARIANCE:+--variance="$$VARIANCE"} $${K:+--k="$$K"} $${FORCE:+--force} \
+		$${NETWORK:+--network="$$NETWORK"} $${VARIANCE:+--variance="$$VARIANCE"} $${K:+--k="$$K"} $${FORCE:+--force} \
 		$${MAX_BYTES:+--max-bytes="$$MAX_BYTES"} $${MAX_PIXELS:+--max-pixels="$$MAX_PIXELS"}
 
 .PHONY: recognise
@@ -65,8 +65,8 @@ recognise: $(READY)/spark ## The name of your photo, and the five that look most
 		-- "$${PHOTO:?say which: make recognise PHOTO=me.jpg}"
 
 .PHONY: model
-model: setup ## Convert the MobileNetV2 weights once into the flatbuffer that is broadcast (WEIGHTS=file.h5)
-	@$(LAUNCH) $(SPARK)/python dev/make_model.py $${WEIGHTS:+--weights="$$WEIGHTS"}
+model: setup ## Convert the weights of a network once into the flatbuffer that is broadcast (WEIGHTS=file.h5 NETWORK=MobileNetV2)
+	@$(LAUNCH) $(SPARK)/python dev/make_model.py $${WEIGHTS:+--weights="$$WEIGHTS"} $${NETWORK:+--network="$$NETWORK"}
 
 .PHONY: aws
 aws: setup $(YARN_IF_ASKED) ## The AWS emulator alone, for development, until Ctrl-C (PORT=5600 CLUSTER=yarn)

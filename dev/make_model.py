@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         "--weights",
         default=None,
         metavar="PATH|imagenet|random",
-        help="an .h5 of Keras' weights of the network without top, Keras' own ImageNet weights (downloaded once), or seeded "
+        help="an .h5 of the network's weights without top, Keras' own ImageNet weights (downloaded once), or seeded "
         "random ones; default: imagenet, or random with a warning when they cannot be downloaded",
     )
     parser.add_argument("--network", choices=NETWORKS, default=MOBILENET_V2.name, help="default: %(default)s")
@@ -116,18 +116,34 @@ def converter() -> str:
     raise WeightsError("TensorFlow is not installed here: run this in .venv-spark")
 
 
-def random_weights(network: Network = MOBILENET_V2) -> bytes:
-    """Return seeded random weights as a Keras weights file, the same bytes on every machine.
+def random_weights() -> bytes:
+    """Return seeded random weights of MobileNetV2 as a Keras weights file, the same bytes on every machine.
 
     He's initialisation keeps the scale of the activations through the layers; with Keras' own they vanish.
     """
-    import h5py  # type: ignore[import-untyped]
-
     with _tensorflow() as tf:
         tf.keras.backend.clear_session()
-        model = keras_reference.blank(network)
-        layers = [(layer.name, [(w.path, w.numpy()) for w in layer.weights]) for layer in model.layers]
+        layers = weights_of(keras_reference.blank(MOBILENET_V2))
     generator = np.random.default_rng(RANDOM_SEED)
+    for name, arrays in layers:
+        for place, (path, array) in enumerate(arrays):
+            # Kernels alone have more than one dimension; batch norm keeps its neutral start.
+            drawn = generator.standard_normal(array.shape)
+            if array.ndim > 1:
+                fan_in = np.prod(array.shape[:2]) * (1 if "depthwise" in name else array.shape[-2])
+                arrays[place] = path, (drawn * np.sqrt(2.0 / fan_in)).astype(np.float32)
+    return weights_file(layers)
+
+
+def weights_of(model: Any) -> list[tuple[str, list[tuple[str, Array]]]]:
+    """Return the weights of a Keras model by layer: its name, and of each weight the path and the array."""
+    return [(layer.name, [(weight.path, weight.numpy()) for weight in layer.weights]) for layer in model.layers]
+
+
+def weights_file(layers: list[tuple[str, list[tuple[str, Array]]]]) -> bytes:
+    """Write `weights_of` a model in the layout of Keras' own weights files."""
+    import h5py  # type: ignore[import-untyped]
+
     out = io.BytesIO()
     with h5py.File(out, "w") as file:
         file.attrs["layer_names"] = [name for name, _ in layers]
@@ -135,11 +151,6 @@ def random_weights(network: Network = MOBILENET_V2) -> bytes:
             group = file.create_group(name)
             group.attrs["weight_names"] = [path for path, _ in arrays]
             for path, array in arrays:
-                # Kernels alone have more than one dimension; batch norm keeps its neutral start.
-                drawn = generator.standard_normal(array.shape)
-                if array.ndim > 1:
-                    fan_in = np.prod(array.shape[:2]) * (1 if "depthwise" in name else array.shape[-2])
-                    array = drawn * np.sqrt(2.0 / fan_in)
                 group.create_dataset(path, data=array.astype(np.float32))
     return out.getvalue()
 
@@ -188,11 +199,17 @@ def _imagenet(network: Network) -> bytes:
 
 
 def _warn_and_randomize(reason: str, network: Network) -> bytes:
-    """Print a prominent warning and return random weights."""
+    """Print a prominent warning and return random weights.
+
+    Raises:
+        WeightsError: The network is another than MobileNetV2.
+    """
+    if network != MOBILENET_V2:  # what is random would leave the range of its features
+        raise WeightsError(f"{reason}, and random weights are made for MobileNetV2 only: give an .h5 of {network.name}")
     meaning = "The features will say next to nothing about fruit. Good for a trial of the pipeline only."
     bar = "!" * 78
     sys.stderr.write(f"{bar}\n!! WARNING: RANDOM WEIGHTS\n!! {reason}.\n!! {meaning}\n{bar}\n")
-    return random_weights(network)
+    return random_weights()
 
 
 def _card(model_id: str, engine: str, file: str, origin: str, weights_sha256: str, network: Network) -> Card:

@@ -25,6 +25,7 @@ from fruits.base.errors import FruitsError, InputError  # noqa: E402
 from fruits.images import decoding as limits  # noqa: E402 - after the path
 from fruits.job import stage_metrics  # noqa: E402
 from fruits.lake import input_listing  # noqa: E402
+from fruits.model.networks import MOBILENET_V2, NETWORKS  # noqa: E402
 
 from dev import class_archive, environment, fetch_jars, local_spark, make_model  # noqa: E402
 
@@ -56,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     add("--images", type=Path, required=True, help="folder of photos, in a folder for each label")
     add("--out", type=Path, default=Path("build/local"), help=default)
     add("--weights", metavar="PATH|imagenet|random", help="see dev/make_model.py")
+    add("--network", choices=NETWORKS, default=MOBILENET_V2.name, help=f"whose weights they are {default}")
     add("--models", type=Path, default=Path(".cache/models"), help=default)
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--variance", type=_number(float, 1e-9, 1), default=0.95, help=f"share to keep {default}")
@@ -117,7 +119,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     run_folder = out / "runs" / run_id
     count, size = input_listing.write_folder_listing(images, str(run_folder / "listing.parquet"))
     print(f"{count} photos, {size / 1e6:.1f} MB in {images}")
-    card = make_model.make(arguments.weights, models)
+    card = make_model.make(arguments.weights, models, NETWORKS[arguments.network])
     model_id = card["model_id"] if arguments.engine == "litert" else card["reference_model_id"]
     if models != out / "models":  # for who reads the lake
         shutil.copytree(models / model_id, out / "models" / model_id, dirs_exist_ok=True)
@@ -157,6 +159,7 @@ def _stage_options(arguments: argparse.Namespace, images: Path, model: Path, wei
     """Return the options of each stage's command line, in the order of the stages."""
     refresh = ["--full-refresh"] if arguments.full_refresh else []
     model_id = ["--model-id", model.name]
+    network = ["--network", arguments.network]
     size = ["--variance", arguments.variance] if arguments.k is None else ["--k", arguments.k]
     return {
         "load_images": [
@@ -169,8 +172,8 @@ def _stage_options(arguments: argparse.Namespace, images: Path, model: Path, wei
             *("--model", model, *model_id, "--engine", arguments.engine),
             *("--batch-size", arguments.batch_size, *refresh),
         ],
-        "reduce_pca": [*model_id, *size, *refresh],
-        "publish": [*model_id, "--weights", weights, "--max-reject-rate", arguments.max_reject_rate],
+        "reduce_pca": [*model_id, *network, *size, *refresh],
+        "publish": [*model_id, *network, "--weights", weights, "--max-reject-rate", arguments.max_reject_rate],
     }
 
 

@@ -190,7 +190,8 @@ class Lake:
             row = self._row("pca_models", *(field.name for field in fields(Pca)), pca_id=pca_id)
             arrays = {name: np.array(value) for name, value in row.items() if isinstance(value, list)}
             artifact = artifacts.read(f"{self.uri}/models/{row['model_id']}", row["model_id"], "litert")
-            self._models = {pca_id: (Pca(**row | arrays), embedding.LiteRtEmbedder(artifact.data, 1), Decoder())}
+            embedder = embedding.LiteRtEmbedder(artifact.data, 1, artifact.network)
+            self._models = {pca_id: (Pca(**row | arrays), embedder, Decoder())}
         pca, model, decoder = self._models[pca_id]
         return np.asarray(pca.project(embedding.embed_all(model, pa.array([decoder.clean(photo).pixels], pa.binary()))))
 

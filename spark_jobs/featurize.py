@@ -1,7 +1,7 @@
 """Compute the features of the images that have none from this model yet.
 
-The driver reads the model once, checks its SHA-256 and broadcasts it; executors compute the features of each image,
-1280 floats of MobileNetV2, from its pixels. The job removes the features of images that are gone. Running it again changes nothing.
+The driver reads the model once, checks its SHA-256 and broadcasts it; executors compute the features of each image from
+its pixels. The job removes the features of images that are gone. Running it again changes nothing.
 """
 
 import argparse

@@ -257,10 +257,10 @@ def _export(run: job_run.Run, fitted: Pca, rows: int) -> None:
     """Write the rows of this PCA model as a single Parquet file, whose metadata says what they are."""
     where = {"pca_id": [fitted.pca_id]}
     about = {name: getattr(fitted, name) for name in ("pca_id", "model_id", "k", "asked", "n")}
-    about |= {"format_version": 1, "run_id": run.arguments.run_id, "weights": run.arguments.weights, "network": run.arguments.network}
+    about |= {name: getattr(run.arguments, name) for name in ("run_id", "network", "weights")} | {"format_version": 1}
     network = NETWORKS[run.arguments.network]
-    range_ = f"from {network.low:g} to {network.high:g}"
-    units = {"pca": f"none: (features - mean) @ components.T, of averages of {network.name}'s features, {range_}"}
+    features = f"averages of {network.name}'s output, from {network.low:g} to {network.high:g}"
+    units = {"pca": f"none: (features - mean) @ components.T, of features that are {features}"}
     export.write_parquet(
         Selection(run.spark, f"{run.arguments.database}.pca", schemas.PCA_EXPORT.names, where),
         join(run.arguments.run_folder, "pca.parquet"),

@@ -180,8 +180,9 @@ def _convert(options: DemoOptions, reporter: ConsoleReporter) -> dict[str, Any]:
     reporter.log("model", "converting the weights for the broadcast (once for each weights file)")
     log = FOLDER / "logs" / "make_model.log"
     log.parent.mkdir(exist_ok=True)
-    model = make_model(SPARK_PYTHON, MODELS, options.weights, log, reporter.warn)
-    reporter.log("model", f"MobileNetV2, weights: {weights(model['weights'])}, model_id {model['model_id'][:12]}")
+    model = make_model(SPARK_PYTHON, MODELS, options.weights, log, reporter.warn, os.environ.get("NETWORK", ""))
+    facts = f"weights: {weights(model['weights'])}, model_id {model['model_id'][:12]}"
+    reporter.log("model", f"{model['network']}, {facts}")
     return model
 
 

@@ -137,7 +137,7 @@ def start_account(processes: Processes, argv: list[str | Path], env: dict[str, s
 
 
 def make_model(
-    python: Path, models: Path, weights: Path | None, log: Path, warn: Callable[[str], None]
+    python: Path, models: Path, weights: Path | None, log: Path, warn: Callable[[str], None], network: str = ""
 ) -> dict[str, Any]:
     """Convert the weights, once for each weights file; return the LiteRT model's model.json.
 
@@ -147,6 +147,8 @@ def make_model(
     argv: list[str | Path] = [python, REPOSITORY / "dev" / "make_model.py", "--out", models]
     if weights:
         argv += ["--weights", weights]
+    if network:
+        argv += ["--network", network]
     with log.open("wb") as err:
         converted = subprocess.run(
             [str(part) for part in argv], check=False, stdout=subprocess.PIPE, stderr=err, text=True

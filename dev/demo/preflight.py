@@ -183,7 +183,7 @@ def _weights(value: str) -> Path | None:
     path = Path(value)
     if not path.is_file():
         raise CannotStart(
-            f"WEIGHTS={value} is not a file: name a Keras weights file (.h5) of MobileNetV2 without its top"
+            f"WEIGHTS={value} is not a file: name a Keras weights file (.h5) of the network without its top"
         )
     return path
 

@@ -8,6 +8,7 @@ import argparse
 import ast
 import json
 import re
+import runpy
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -64,10 +65,11 @@ def compiler(source: Path, language: str) -> typst.Compiler:
 def facts() -> dict[str, Any]:
     """Read the constants that the pages name from the code."""
     jobs, control = ROOT / "spark_jobs" / "fruits", ROOT / "plugins" / "fruits_airflow"
+    network = runpy.run_path(str(jobs / "model" / "networks.py"))["MOBILENET_V2"]
     settings = _defaults(control / "config" / "settings.py", "Settings")
     return {
-        "dims": _constant(jobs / "model" / "embedding.py", "DIMS"),
-        "input_px": _constant(jobs / "model" / "preprocessing.py", "INPUT_PX"),
+        "dims": network.dims,
+        "input_px": network.input_px,
         "reject_codes": len(_defaults(jobs / "images" / "rejects.py", "RejectCode")),
         "eu_regions": len(_constant(control / "config" / "regions.py", "EU_REGIONS")),
         "release": settings["release_label"],

@@ -21,6 +21,7 @@ sys.path.insert(0, str(HERE.parents[1] / "spark_jobs"))
 import numpy as np  # noqa: E402 - needs the path above
 from fruits.images import decoding  # noqa: E402
 from fruits.model import preprocessing  # noqa: E402
+from fruits.model.networks import MOBILENET_V2  # noqa: E402
 from PIL import Image, ImageFilter  # noqa: E402
 
 SIZES = {"small": (100, 100), "phone": (4000, 3000)}
@@ -50,7 +51,7 @@ def trial(width: int, height: int) -> dict[str, Any]:
         started = time.process_time()
         cleaned = decoding.clean(data)
         took.append(time.process_time() - started)
-    buffer = np.empty((preprocessing.INPUT_PX, preprocessing.INPUT_PX, 3), np.float32)
+    buffer = np.empty((MOBILENET_V2.input_px, MOBILENET_V2.input_px, 3), np.float32)
     read = []
     for _ in range(REPEATS):
         started = time.process_time()

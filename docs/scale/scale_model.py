@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import runpy
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from fruits_airflow.storage.bucket_listing import WORKERS as LISTED_AT_ONCE  # n
 from source import constants  # noqa: E402 - beside this file
 
 SUMS = constants("spark_jobs/fruits/pca/gramian.py")
-DIMS: int = constants("spark_jobs/fruits/model/embedding.py")["DIMS"]
+DIMS: int = runpy.run_path(str(REPOSITORY / "spark_jobs/fruits/model/networks.py"))["MOBILENET_V2"].dims
 MOST_SUMS: int = constants("spark_jobs/fruits/pca/gramian_store.py")["_MAX_PARTS"]
 BROADCAST_ROWS: int = constants("spark_jobs/featurize.py")["_BROADCAST_ROWS"]
 
@@ -50,7 +51,7 @@ def sum_bits() -> int:
 
 def exact_up_to() -> int:
     """Return the number of images whose squares, each as large as a feature may be, still fit."""
-    bits_of_a_product = 2 * (SUMS["SCALE_BITS"] + math.log2(SUMS["LIMIT"]))
+    bits_of_a_product = 2 * SUMS["NUMBER_BITS"]
     return int(2 ** (sum_bits() - 1 - bits_of_a_product))
 
 

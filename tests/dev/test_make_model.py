@@ -8,6 +8,7 @@ import pytest
 from fruits.base.errors import WeightsError
 from fruits.model import artifacts as artifact
 from fruits.model import keras_reference
+from fruits.model.networks import MOBILENET_V2
 
 from dev import make_model
 
@@ -52,15 +53,15 @@ def test_weights_that_are_a_pipe_are_refused_and_not_read(tmp_path, capsys):
 
 
 def test_without_a_network_random_weights_are_used_and_nobody_can_overlook_it(tmp_path, capsys, monkeypatch):
-    def no_network():
+    def no_network(network):
         raise WeightsError("Keras' ImageNet weights could not be downloaded (URLError): give --weights FILE.h5")
 
     monkeypatch.setattr(make_model, "_imagenet", no_network)
     monkeypatch.setattr(make_model, "random_weights", lambda: b"random")
-    assert make_model._weights(None) == (b"random", "random")
+    assert make_model._weights(None, MOBILENET_V2) == (b"random", "random")
     assert "RANDOM WEIGHTS" in capsys.readouterr().err
     with pytest.raises(WeightsError):
-        make_model._weights("imagenet")
+        make_model._weights("imagenet", MOBILENET_V2)
 
 
 def test_random_weights_are_the_same_bytes_each_time():

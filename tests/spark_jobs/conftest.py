@@ -119,6 +119,8 @@ class Nights:
             common += ["--model-id", self.model["model_id"]]
         if stage == "featurize":
             common += ["--model", self.model["folder"]]
+        if stage in ("reduce_pca", "publish"):
+            common += ["--network", self.model["network"]]
         if stage == "publish":
             common += ["--weights", "random", "--min-explained-variance", "0"]
         return [*common, *more]

@@ -23,9 +23,9 @@ JOBS = (*STAGES, ERASURE_JOB)
 _OPTIONS = {
     "load_images": ("max_bytes", "max_pixels", "max_removed_share", "max_removed_rows", "expected_removals"),
     "featurize": ("model_id", "engine", "batch_size"),
-    "reduce_pca": ("model_id", "max_drift_degrees", "max_variance_loss"),
+    "reduce_pca": ("model_id", "network", "max_drift_degrees", "max_variance_loss"),
     "publish": (
-        *("model_id", "weights", "max_reject_rate", "min_explained_variance", "min_agreement"),
+        *("model_id", "network", "weights", "max_reject_rate", "min_explained_variance", "min_agreement"),
         *("classifier", "shrinkage", "held_out_share", "refit_share", "max_accuracy_loss", "unknown_error"),
     ),
     ERASURE_JOB: ("erasure",),

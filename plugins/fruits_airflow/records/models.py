@@ -94,6 +94,8 @@ class FeatureFacts(_Model):
     rows: Count = 0
     computed: Count = 0
     model_id: Name | None = None
+    network: Name | None = None
+    dims: Count = 1280
     engine: Name | None = None
     weights: Name | None = None
 

@@ -45,6 +45,11 @@ class Facts:
         """Return the finite number at a path, or None."""
         return number(self.get(*path))
 
+    @property
+    def dims(self) -> int:
+        """The number of features of an image; records from before there were two networks do not name it."""
+        return int(self.number("features", "dims") or 1280)
+
     def text(self, *path: str) -> str | None:
         """Return the text at a path; None when it is empty."""
         value = self.get(*path)

@@ -99,7 +99,7 @@ def _states(facts: Facts) -> dict[str, StageState]:
 
 
 def _work(stage: str, facts: Facts) -> Iterator[str]:
-    seconds = number(facts.stage(stage).get("seconds"))
+    seconds, dims = number(facts.stage(stage).get("seconds")), facts.dims
     if (left := facts.number("left", stage)) is not None:
         yield f"about {duration(left)} left" if left else "takes longer than past runs"
     if stage == "cluster_start":
@@ -110,11 +110,11 @@ def _work(stage: str, facts: Facts) -> Iterator[str]:
         yield from _counted(facts.number("images", "rejected") or None, "rejected")
         yield from _rate(facts.number("images", "new"), seconds)
     elif stage == "featurize":
-        yield from _counted(facts.number("features", "rows") or None, "vectors of 1280")
+        yield from _counted(facts.number("features", "rows") or None, f"vectors of {dims}")
         yield from _rate(facts.number("features", "computed"), seconds)
     elif stage == "reduce_pca":
         if facts.number("pca", "k"):
-            yield f"1280 → {count(facts.number('pca', 'k'))} numbers"
+            yield f"{dims} → {count(facts.number('pca', 'k'))} numbers"
     elif stage == "publish":
         yield "published" if facts.get("published") is True else "nothing published"
     else:

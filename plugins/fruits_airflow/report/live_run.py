@@ -45,7 +45,7 @@ def read_live(dag_id: str, run_id: str) -> dict[str, Any]:
         "cluster": {"id": results.get("create_cluster")},
         "images": dict(plan.get("images") or {}),
         "bytes": {"input": plan.get("input_bytes")},
-        "features": {name: plan.get(name) for name in ("engine", "weights", "model_id")},
+        "features": {name: plan.get(name) for name in ("engine", "weights", "model_id", "network")},
         "seconds": seconds,
         "left": {part: max(0.0, whole - seconds[part]) for part, whole in typical_s.items() if part in begins},
         "cost": {"forecast_eur": plan.get("forecast_eur"), "ceiling_eur": plan.get("max_cost_eur")},

@@ -15,7 +15,7 @@ from fruits_airflow.report.units import NBSP, UNKNOWN, clipped, euros, number, p
 VOLUMES = {
     "input": ("Input", "photos as they were uploaded"),
     "pixels": ("Pixels", "re-encoded without loss, all metadata gone"),
-    "features": ("Features", "1280 numbers per image"),
+    "features": ("Features", "{dims} numbers per image"),
     "pca": ("PCA", "{k} numbers per image"),
 }
 MAX_EXAMPLES = 20
@@ -88,7 +88,7 @@ def volumes(facts: Facts) -> list[Volume]:
         rows.append(
             Volume(
                 name=title,
-                what=what.format(k=f"{k:.0f}" if k else "fewer"),
+                what=what.format(k=f"{k:.0f}" if k else "fewer", dims=facts.dims),
                 size=size,
                 before=before,
                 first=sizes["input"] if name != "input" else None,

@@ -123,6 +123,7 @@ def make_plan(
             "run_folder": lake.uri(run_key(run_id)),
             "lake_region": lake_region,
             "model_id": fingerprint.model_id,
+            "network": model.get("network", "MobileNetV2"),  # before there were others, none was named
             "weights": model.get("weights", "unknown"),
             "max_bytes": settings.max_photo_mib * 2**20,
             "max_pixels": settings.max_photo_megapixels * 10**6,

@@ -91,7 +91,7 @@ def _add_plan(record: dict[str, Any], plan: RunPlan) -> None:
     record["images"] |= plan.images.model_dump()
     record["bytes"]["input"] = plan.input_bytes
     record["cluster"]["vcpus"] = plan.vcpus
-    record["features"] |= {"model_id": plan.model_id, "engine": plan.engine, "weights": plan.weights}
+    record["features"] |= {name: getattr(plan, name) for name in ("model_id", "network", "engine", "weights")}
     record["cost"] |= {
         "forecast_eur": round(plan.forecast_eur, 4),
         "forecast_parts": {part: round(eur, 4) for part, eur in plan.forecast_parts.items()},

@@ -30,7 +30,7 @@ class ModelMismatchError(InputError):
 
 
 class WeightsError(InputError):
-    """A weights file does not fit MobileNetV2 without its top."""
+    """A weights file does not fit the network without its top."""
 
 
 class JavaError(FruitsError):

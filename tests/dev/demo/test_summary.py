@@ -19,7 +19,7 @@ RUN = {
     "images": {"seen": 602, "new": 602, "unchanged": 0, "removed": 0, "loaded": 600, "rejected": 2},
     "rejects_by_code": {"truncated": 1, "not_an_image": 1},
     "metadata_stripped": 12,
-    "features": {"rows": 600, "model_id": "a" * 64, "engine": "litert", "weights": "path"},
+    "features": {"rows": 600, "dims": 1280, "model_id": "a" * 64, "engine": "litert", "weights": "path"},
     "pca": {"k": 111, "explained_variance": 0.9501, "n": 600},
     "bytes": {"input": 3_000_000, "pixels": 6_000_000, "features": 3_072_000, "pca": 266_400},
     "quality": {"knn_accuracy_features": 0.9, "knn_accuracy_pca": None, "checks": {"counts": {"ok": True}}},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Iterator
@@ -330,11 +329,8 @@ def test_too_much_text_for_a_slide_is_found(own_source: Path, tmp_path: Path) ->
 
 
 def test_the_constants_are_the_codes_own() -> None:
-    embedding = ast.parse((REPOSITORY / "spark_jobs" / "fruits" / "model" / "embedding.py").read_text())
-    (dims,) = (
-        node.value for node in embedding.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DIMS"
-    )
-    assert build.facts()["dims"] == ast.literal_eval(dims)
+    networks = (REPOSITORY / "spark_jobs" / "fruits" / "model" / "networks.py").read_text()
+    assert f'("MobileNetV2", {build.facts()["dims"]},' in networks
     assert f"pyspark=={build.facts()['spark']}" in (REPOSITORY / "requirements" / "spark.in").read_text()
     with pytest.raises(SystemExit, match="NO_SUCH"):
         build._constant(REPOSITORY / "spark_jobs" / "fruits" / "model" / "embedding.py", "NO_SUCH")

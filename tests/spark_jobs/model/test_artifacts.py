@@ -5,7 +5,9 @@ import json
 
 import pytest
 from fruits.base.errors import ModelMismatchError
+from fruits.images import decoding
 from fruits.model import artifacts
+from fruits.model.networks import NETWORKS
 
 DATA = b"a flatbuffer"
 ID = hashlib.sha256(DATA).hexdigest()
@@ -22,6 +24,19 @@ def folder(tmp_path):
 @pytest.mark.parametrize("engine", [None, "litert"])
 def test_the_artifact_is_read_with_where_its_weights_come_from(folder, engine):
     assert artifacts.read(str(folder), ID, engine) == artifacts.Artifact(ID, "litert", "path", DATA)
+
+
+def test_an_artifact_is_of_the_network_that_its_card_names(folder):
+    network = NETWORKS["MobileNetV3Large"]
+    (folder / "model.json").write_text(json.dumps(CARD | {"network": network.name, "dims": network.dims}))
+    assert artifacts.read(str(folder), ID, None).network == network
+
+
+def test_a_network_follows_from_its_contract():
+    for network in NETWORKS.values():
+        assert network.input_px <= decoding.STORED_PX, "larger inputs gain nothing"
+        assert network.limit / 2 < max(-network.low, network.high) <= network.limit
+    assert [network.limit for network in NETWORKS.values()] == [8, 64, 64]
 
 
 def test_an_artifact_of_another_digest_is_refused(folder):
@@ -42,7 +57,7 @@ def test_an_artifact_that_is_not_there_is_a_named_error(folder, missing):
         artifacts.read(str(folder), ID, None)
 
 
-@pytest.mark.parametrize("change", [{"dims": 1024}, {"input_px": 192}, {"engine": "onnx"}])
+@pytest.mark.parametrize("change", [{"dims": 1024}, {"input_px": 192}, {"engine": "onnx"}, {"network": "VGG16"}])
 def test_an_artifact_of_other_dimensions_is_refused(folder, change):
     (folder / "model.json").write_text(json.dumps(CARD | change))
     with pytest.raises(ModelMismatchError, match="this code"):

@@ -8,10 +8,11 @@ import pytest
 from fruits.base.batches import to_list_column
 from fruits.base.errors import FeaturesOutOfRangeError
 from fruits.pca import gramian
-from fruits.pca.gramian import SCALE_BITS, Gramian, merge_mapper, merge_serialized, sum_mapper
+from fruits.pca.gramian import Gramian, merge_mapper, merge_serialized, sum_mapper
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+SCALE_BITS = 14  # of MobileNetV2
 RNG = np.random.default_rng(5)
 
 
@@ -117,15 +118,37 @@ def test_sums_beyond_64_bits_stay_exact():
 def test_a_feature_that_cannot_be_summed_exactly_is_a_named_error(value):
     values = features(3)
     values[1, 2] = value
-    with pytest.raises(FeaturesOutOfRangeError, match="MobileNetV2"):
+    with pytest.raises(FeaturesOutOfRangeError, match="the range of its network"):
         Gramian(6).add(values)
 
 
 def test_bytes_that_are_not_sums_are_refused():
     data = gramian_of(features(3)).to_bytes()
-    for wrong in (data[:-1], b"XXXX" + data[4:]):
+    for wrong in (data[:-1], b"XXXX" + data[4:], data[:6] + b"\xff\xff" + data[8:]):
         with pytest.raises(ValueError, match="not the bytes"):
             Gramian.from_bytes(wrong)
+
+
+def test_a_larger_range_is_summed_exactly_at_a_coarser_fixed_point():
+    values = np.linspace(-0.375, 64, 40, dtype=np.float32).reshape(20, 2)
+    total = Gramian(2, 64)
+    assert (total.scale_bits, Gramian(2).scale_bits) == (11, SCALE_BITS)
+    total.add(values)
+    again = Gramian.from_bytes(total.to_bytes())
+    assert (again.limit, again.to_bytes()) == (64, total.to_bytes())
+    rounded = np.rint(values.astype(np.float64) * 2**11) / 2**11
+    np.testing.assert_allclose(again.covariance(), np.cov(rounded.T), rtol=1e-12)
+    with pytest.raises(FeaturesOutOfRangeError, match=r"\[-64, 64\]"):
+        total.add(np.full((1, 2), 65, np.float32))
+    with pytest.raises(ValueError, match="are not those of 2 to 64"):
+        total.merge(gramian_of(features(3, 2)))
+
+
+def test_sums_of_before_there_were_two_networks_are_read():
+    """The fixed point is in bytes of the header that were always zero."""
+    data = gramian_of(features(3)).to_bytes()
+    assert data[4:8] == (6).to_bytes(4, "little")
+    assert Gramian.from_bytes(data).limit == 8
 
 
 def test_no_parts_make_no_sums():
