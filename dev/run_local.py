@@ -29,6 +29,7 @@ from fruits.model.networks import MOBILENET_V2, NETWORKS  # noqa: E402
 
 from dev import class_archive, environment, fetch_jars, local_spark, make_model  # noqa: E402
 
+AIRFLOW_PYTHON = ROOT / ".venv-airflow" / "bin" / "python"
 NODE_PYTHON = ROOT / ".venv-node" / "bin" / "python"
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
 
@@ -133,6 +134,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             failure = StageFailed(f"{stage} ended with status {status}")
             failure.exit_status = status
             raise failure
+    # In the control plane's environment, which renders such pages.
+    cards = [AIRFLOW_PYTHON, "-m", "fruits_airflow.report.cards", run_folder]
+    subprocess.run(cards, env=environment.inherited() | {"PYTHONPATH": str(ROOT / "plugins")}, check=True)
     metrics = {stage: stage_metrics.read(str(run_folder), stage) for stage in STAGES}
     return metrics | {"total_seconds": time.monotonic() - started, "run_folder": str(run_folder)}
 

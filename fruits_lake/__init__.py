@@ -153,6 +153,12 @@ class Lake:
         facts = {"is_current": image["content_sha256"] == vector["content_sha256"], "weights": weights}
         return pa.Table.from_pylist([keys | image | runs | facts | model])
 
+    def model_card(self, run: str | None = None, name: str = "model_card") -> str:
+        """Return the model card of the last publication, or of that of a run, or its ``datasheet``: Markdown."""
+        published = [row["run_id"] for row in self.runs().to_pylist() if row["state"] == "succeeded"]
+        run = run or [self._publication()["run_id"], *published][-1]
+        return self._read(f"runs/{run}/{name}.md").decode()
+
     def _scan(self, table: str, *columns: str, **keys: str) -> pa.Table:
         where: BooleanExpression = AlwaysTrue()
         for name, value in keys.items():

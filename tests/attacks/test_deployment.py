@@ -114,7 +114,7 @@ def put_back(deployment: Deployment, key: str, body: bytes | None) -> None:
 
 def test_a_node_may_not_write_what_the_control_plane_says(deployment: Deployment, evidence: Evidence) -> None:
     ours = ("run.json", "residency.json", "report.html", "slides.pdf", "journal/cluster.json", "listing.parquet")
-    forged = [f"runs/r/{name}" for name in (*ours, "lineage.json")]
+    forged = [f"runs/r/{name}" for name in (*ours, "lineage.json", "model_card.md", "datasheet.md")]
     forged += ["erasures/e/receipt.json", "suppression/e.parquet", "code/x/bootstrap.sh", "models/m/model.tflite"]
     forged += ["state/fruits.json", "locks/fruits.json"]
     assert [key for key in forged if may(deployment, "InstanceProfile", "PutObject", deployment.lake, key)] == []

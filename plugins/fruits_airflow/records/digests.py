@@ -19,8 +19,9 @@ from fruits_airflow.storage.lake import MISSING, Lake, ObjectTooLarge, error_cod
 
 EVIDENCE = "residency.json"
 REPORT = "report.html"
+CARDS = ("model_card.md", "datasheet.md")
 NODE_FILES = (*(stage_file(stage) for stage in STAGES), SAMPLE, "pca.parquet", "pca_model.npz")
-CONTROL_FILES = ("listing.parquet", EVIDENCE, REPORT)
+CONTROL_FILES = ("listing.parquet", EVIDENCE, REPORT, *CARDS)
 
 
 def digest_files(lake: Lake, run_id: str, names: Iterable[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Links to the results of a run that anybody can open for a limited time: report, PCA export, PDFs.
+"""Links to the results of a run that anybody can open for a limited time: report, PCA export, cards, PDFs.
 
 A link is signed with the caller's own key and names the bucket's regional endpoint, so that the data comes from the EU.
 Who opens it, and from where, is the responsibility of the person who shares it.
@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 from fruits_airflow.aws.endpoints import place_of
 from fruits_airflow.config.aws_types import S3Client
 from fruits_airflow.config.errors import ConfigError
-from fruits_airflow.records.digests import changes, digest_files
+from fruits_airflow.records.digests import CARDS, REPORT, changes, digest_files
 from fruits_airflow.records.models import read_record
 from fruits_airflow.storage.lake import Lake, run_key
 
 LONGEST_HOURS = 7 * 24  # of a signature of version 4; with a role, no longer than its session
-_SHARED = ("report.html", "pca.parquet")
+_SHARED = (REPORT, "pca.parquet", *CARDS)
 
 
 @dataclass(frozen=True)

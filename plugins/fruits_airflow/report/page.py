@@ -153,7 +153,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("count", "size", "seconds", "euros", "percent", "weights"):
+    for name in ("count", "size", "seconds", "euros", "percent", "weights", "cell"):
         environment.filters[name] = getattr(units, name)
     environment.globals["change"] = units.change
     return environment

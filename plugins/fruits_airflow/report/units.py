@@ -3,6 +3,8 @@
 import math
 import unicodedata
 
+from markupsafe import Markup
+
 UNKNOWN = "not known"
 NBSP = "\u00a0"  # keeps a number and its unit on one line
 WEIGHTS = {"path": "from a file", "imagenet": "ImageNet, from Keras", "random": "random"}
@@ -107,6 +109,12 @@ def visible(text: str) -> str:
     return "".join(
         f"\\u{ord(c):04x}" if unicodedata.category(c) in HIDDEN_CATEGORIES and c not in "\n\t" else c for c in text
     )
+
+
+def cell(text: str | None) -> Markup:
+    """Format a text for a line of Markdown, where nothing in it is markup."""
+    written = (f"&#{ord(c)};" if c in "|[]*`<>&\\\n" else c for c in visible(text or UNKNOWN))
+    return Markup("".join(written))  # noqa: S704 - no character of markup is left
 
 
 def clipped(text: str, limit: int) -> str:

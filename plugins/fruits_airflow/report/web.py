@@ -22,7 +22,7 @@ from cachetools.func import ttl_cache
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from sqlalchemy import select
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -31,6 +31,7 @@ from fruits_airflow.config.errors import ConfigError
 from fruits_airflow.config.settings import Settings, load_settings
 from fruits_airflow.records.models import MAX_MESSAGE
 from fruits_airflow.report.archive import MAX_REQUESTS, RunArchive
+from fruits_airflow.report.cards import render_cards
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.live_run import read_live
 from fruits_airflow.report.page import Navigation, render, render_template
@@ -113,6 +114,20 @@ def show_run(run_id: str, dag_id: str | None = None) -> Response:
         is_tab=dag_id is not None,
     )
     return _html(render(record, stored.stages, stored.sample, stored.residency, navigation, stored.problems, changes))
+
+
+@app.get("/runs/{run_id}/{name}", response_class=PlainTextResponse)
+def show_card(run_id: str, name: str) -> Response:
+    """Show the model card or the datasheet of a run.
+
+    Raises:
+        HTTPException: 404 when there is none.
+    """
+    stored = _open()[1].run(run_id)
+    cards = render_cards(stored.record or {"run_id": run_id}, stored.stages) if stored else {}
+    if name not in cards:
+        raise HTTPException(HTTPStatus.NOT_FOUND, "The run published nothing, or has no such card.")
+    return PlainTextResponse(cards[name], headers=HEADERS)
 
 
 @app.get("/steps/{job_flow_id}/{step_id}", response_class=HTMLResponse)

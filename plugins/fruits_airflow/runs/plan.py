@@ -64,7 +64,7 @@ class RunPlan(Plan, RunParameters):
 
     raw_bucket: str
     model_id: str
-    network: str
+    network: str = "MobileNetV2"
     weights: str
     batch_size: int
     max_bytes: int

@@ -1,4 +1,4 @@
-"""The task `report`: write report.html, also for a stopped run, with the reason."""
+"""The task `report`: write report.html and the cards of what was published, also for a stopped run, with the reason."""
 
 import logging
 from collections.abc import Mapping
@@ -56,29 +56,32 @@ def residency_problems(run: RunContext) -> list[str]:
     return []
 
 
-def write_report(run: RunContext, record: RunRecord, stages: Mapping[str, StageMetrics]) -> bytes:
-    """Render a record into the run's folder; return the page."""
-    from fruits_airflow.report import render
+def write_report(run: RunContext, record: RunRecord, stages: Mapping[str, StageMetrics]) -> dict[str, bytes]:
+    """Render a record, and the cards of its publication, into the run's folder; return the files by name."""
+    from fruits_airflow.report import render, render_cards
 
     run_id, problems = run.identity.run_id, list[str]()
     sample = read_sample(run.lake, run_id, problems)
     evidence = run.lake.read_json(run_key(run_id, EVIDENCE))
     page = render(record, stages, sample, evidence, problems=problems).encode()
     run.lake.write(run_key(run_id, REPORT), page, "text/html; charset=utf-8")
-    return page
+    cards = {name: card.encode() for name, card in render_cards(record, stages).items()}
+    for name, card in cards.items():
+        run.lake.write(run_key(run_id, name), card, "text/plain; charset=utf-8")
+    return {REPORT: page, **cards}
 
 
 def write_report_if_possible(
     run: RunContext, record: RunRecord, stages: Mapping[str, StageMetrics], *, replace: bool
-) -> bytes | None:
+) -> dict[str, bytes]:
     """Render a record where there is no page yet, or over it if `replace`; log an error instead of raising it.
 
     Returns:
-        The page, when it was written.
+        The files that were written, by name.
     """
     try:
         if replace or run.lake.read(run_key(run.identity.run_id, REPORT)) is None:
             return write_report(run, record, stages)
     except Exception:
         log.exception("report.html cannot be written; a page does not decide how a run ended")
-    return None
+    return {}

@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from fruits_airflow.config.errors import RunOvertaken
 from fruits_airflow.config.run_parameters import database_of, mode_of
 from fruits_airflow.config.settings import Settings
-from fruits_airflow.records.digests import CONTROL_FILES, NODE_FILES, REPORT, digest_files
+from fruits_airflow.records.digests import CONTROL_FILES, NODE_FILES, digest_files
 from fruits_airflow.records.models import RunRecord, StageMetrics, read_record, read_stages, stage_file, write_record
 from fruits_airflow.runs.assets import announce
 from fruits_airflow.runs.failures import is_lock_timeout, notify_unjudged
@@ -136,8 +136,8 @@ def _judge(settings: Settings, context: Context, attempt: Attempt) -> None:
     record = record.ended("failed" if problems else "succeeded", "; ".join(problems))
     if plan or attempt.undone:
         # A run marked failed by hand skips report; a run resumed after it has more to report.
-        page = write_report_if_possible(run, record, facts.stages, replace=bool(facts.ended or problems))
-        digests |= {REPORT: hashlib.sha256(page).hexdigest()} if page else {}
+        written = write_report_if_possible(run, record, facts.stages, replace=bool(facts.ended or problems))
+        digests |= {name: hashlib.sha256(content).hexdigest() for name, content in written.items()}
     write_record(run.lake, record.model_copy(update={"digests": digests}))
     if problems:
         # Here and not in a callback of the DAG: that would run in the dag-processor, once, if it is up.

@@ -116,6 +116,7 @@ def leave_traces(lake: Lake, run_id: str) -> None:
     named = [[image_id, "Kiwi", 0.9] for image_id in ids]
     lake.write_json(run_key(run_id, "stages/publish.json"), {"classifier": {"top1": {}, "examples": named}})
     lake.write_json(run_key(run_id, "journal/last_failure.json"), {"cause": f"ERROR X: {KEY}: broken"})
+    lake.write(run_key(run_id, "model_card.md"), f"taken for {KEY}, then for {OTHER}".encode())
     lake.write(run_key(run_id, "report.html"), render(record, stages, pa.table(sample)).encode(), "text/html")
 
 
@@ -123,7 +124,7 @@ def test_by_key_everything_is_found_then_erased_and_then_found_no_more(place: Pl
     before = place.search()
     assert all(before.values()), f"the search must find all of it: {before}"
     runs = {name: run_key(RUN, name) for name in ("listing.parquet", "sample.parquet", "report.html", "pca.parquet")}
-    texts = {run_key(RUN, name) for name in ("stages/load_images.json", "journal/last_failure.json")}
+    texts = {run_key(RUN, name) for name in ("stages/load_images.json", "journal/last_failure.json", "model_card.md")}
     assert before["key"] >= {KEY, runs["listing.parquet"], runs["report.html"], *texts}
     assert "logs/j-1/steps/s-1/stderr.gz" in before["key"]
     assert before["thumbnail"] == {runs["sample.parquet"], runs["report.html"]}
@@ -180,6 +181,7 @@ def test_what_belongs_to_others_stays(place: Place) -> None:
     page = (place.lake.read(run_key(RUN, "report.html")) or b"").decode()
     assert page.count("data:image") == 1
     assert OTHER in page
+    assert place.lake.read(run_key(RUN, "model_card.md")) == f"taken for {ERASED}, then for {OTHER}".encode()
     log = gzip.decompress(place.lake.read("logs/j-1/steps/s-1/stderr.gz") or b"").decode()
     assert log == f"cannot decode {ERASED}\nand {OTHER}\n"
     metrics = place.lake.read_json(run_key(RUN, "stages/load_images.json")) or {}

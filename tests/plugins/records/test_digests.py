@@ -109,7 +109,8 @@ def test_the_verdict_records_what_it_judged_and_the_page_that_it_left(run: RunCo
     assert record
     assert record.state == "succeeded"
     assert record.digests["pca.parquet"] == sha256(b"export")
-    assert set(record.digests) == {"pca.parquet", "report.html", *(stage_file(stage) for stage in STAGES)}
+    files = {"pca.parquet", "report.html", "model_card.md", "datasheet.md"}
+    assert set(record.digests) == files | {stage_file(stage) for stage in STAGES}
     assert changes(record, digest_files(run.lake, run_id, record.digests)) == {}
 
 

@@ -21,18 +21,20 @@ from tests.plugins import laptop
 
 RUN = "scheduled__2026-01-01T02:00:00+00:00"
 
+SHARED = ("report.html", "pca.parquet", "model_card.md", "datasheet.md")
+
 
 @pytest.fixture
 def lake(account: Settings) -> Lake:
     lake_of_run = Lake(laptop.client("s3"), account.lake_bucket)
-    for name in ("report.html", "pca.parquet", "presentation.pdf", "listing.parquet", "sample.parquet"):
+    for name in (*SHARED, "presentation.pdf", "listing.parquet", "sample.parquet"):
         lake_of_run.write(run_key(RUN, name), name.encode())
-    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in ("report.html", "pca.parquet")}
+    digests = {name: hashlib.sha256(name.encode()).hexdigest() for name in SHARED}
     write_record(lake_of_run, RunRecord(run_id=RUN, state="succeeded", digests=digests))
     return lake_of_run
 
 
-@pytest.mark.parametrize("name", ["report.html", "pca.parquet"])
+@pytest.mark.parametrize("name", SHARED)
 def test_no_link_is_made_while_a_file_differs_from_what_the_verdict_judged(lake: Lake, name: str) -> None:
     lake.write(run_key(RUN, name), b"<script>forged</script>")
     with pytest.raises(ConfigError, match=f"{name} has changed since the verdict"):
@@ -44,12 +46,13 @@ def test_a_nodes_file_without_a_recorded_digest_is_not_shared(lake: Lake) -> Non
     with pytest.raises(ConfigError, match=r"pca\.parquet was never judged"):
         share_run(lake.client, lake.bucket, RUN, 1)
     lake.remove(run_key(RUN, "pca.parquet"))
-    assert {link.name for link in share_run(lake.client, lake.bucket, RUN, 1)} == {"report.html", "presentation.pdf"}
+    rest = {*SHARED, "presentation.pdf"} - {"pca.parquet"}
+    assert {link.name for link in share_run(lake.client, lake.bucket, RUN, 1)} == rest
 
 
 def test_report_export_and_pdf_can_be_opened_and_nothing_else_is_given(lake: Lake) -> None:
     links = share_run(lake.client, lake.bucket, RUN, 1)
-    assert {link.name for link in links} == {"report.html", "pca.parquet", "presentation.pdf"}
+    assert {link.name for link in links} == {*SHARED, "presentation.pdf"}
     for link in links:
         with urllib.request.urlopen(link.url, timeout=10) as reply:
             assert reply.read().decode() == link.name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import gzip
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
+from urllib.parse import quote, urljoin
 
 import pytest
 from airflow.api_fastapi.core_api import security
@@ -100,7 +102,7 @@ def test_a_lake_that_never_answers_is_given_up_while_the_reader_still_waits(
     assert time.monotonic() - began < 20
 
 
-@pytest.mark.parametrize("path", ["/", "/runs/manual__1", "/steps/j-1/s-1", "/page.js", "/anything"])
+@pytest.mark.parametrize("path", ["/", "/runs/r", "/runs/r/model_card.md", "/steps/j-1/s-1", "/page.js", "/anything"])
 def test_who_may_not_read_the_dags_runs_gets_nothing(path: str, client: TestClient, manager: AuthManager) -> None:
     manager.allowed = False
     reply = client.get(path)
@@ -112,6 +114,22 @@ def test_a_run_of_another_dag_has_no_report(client: TestClient, deployed: Settin
     reply = client.get("/runs/manual__1?dag_id=cluster_janitor")
     assert reply.status_code == 404
     assert "Only runs of the DAG fruits_pipeline" in reply.text
+
+
+def test_the_page_of_a_publication_leads_to_its_cards(client: TestClient, deployed: Settings) -> None:
+    s3, bucket, run_id = laptop.client("s3"), deployed.lake_bucket, "scheduled__2026-01-01T02:00:00+00:00"
+    s3.put_object(Bucket=bucket, Key=f"runs/{run_id}/run.json", Body=b'{"state": "succeeded"}')
+    page = f"/runs/{quote(run_id)}"
+    assert "model_card.md" not in client.get(page).text, "nothing says that it published"
+    assert client.get(f"{page}/model_card.md").status_code == 404
+    s3.put_object(Bucket=bucket, Key=f"runs/{run_id}/stages/publish.json", Body=b'{"published": true}')
+    for name, title in (("model_card.md", "# Model card"), ("datasheet.md", "# Datasheet")):
+        (address,) = re.findall(rf'href="([^"]+{name})"', client.get(page).text)
+        reply = client.get(urljoin(page, address))
+        assert (reply.status_code, reply.headers["Content-Type"]) == (200, "text/plain; charset=utf-8")
+        assert reply.text.startswith(title)
+        assert reply.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert client.get(f"{page}/run.json").status_code == 404
 
 
 def test_a_run_is_called_what_its_folder_is_called(client: TestClient, deployed: Settings) -> None:

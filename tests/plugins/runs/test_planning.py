@@ -277,7 +277,8 @@ def test_what_s3_does_not_tell_now_is_for_another_attempt(plan_of: Planner, lake
 
 
 def test_a_cleared_run_forgets_what_it_had_reported(lake: Lake) -> None:
-    gone = ("run.json", "lineage.json", "stages/publish.json", "journal/last_failure.json")
+    pages = ("model_card.md", "datasheet.md", "lineage.json")
+    gone = ("run.json", *pages, "stages/publish.json", "journal/last_failure.json")
     for name in (*gone, "listing.parquet"):
         lake.write_json(run_key("r1", name), {})
     clear_earlier_attempt(lake, "r1")

@@ -32,7 +32,7 @@ def test_the_page_and_the_record_count_the_same_seconds(run: RunContext, monkeyp
     run.find_or_create()
     run.lifecycle.end_all(timeout_s=30)
     pages: list[RunRecord] = []
-    monkeypatch.setattr(report_task, "write_report", lambda _run, record, _stages: pages.append(record) or b"")
+    monkeypatch.setattr(report_task, "write_report", lambda _run, record, _stages: pages.append(record) or {})
     report_run(run.settings, context_of(run, DONE))
     time.sleep(1.1)  # verdict comes later
     judge_run(run.settings, context_of(run, DONE))
