@@ -60,9 +60,9 @@ local: setup ## The Spark jobs alone over a folder, no Airflow, no endpoint (IMA
 		$${MAX_BYTES:+--max-bytes="$$MAX_BYTES"} $${MAX_PIXELS:+--max-pixels="$$MAX_PIXELS"}
 
 .PHONY: recognise
-recognise: $(READY)/spark ## The name of your photo, and the five that look most like it (PHOTO=me.jpg LAKE=build/demo FORMAT=json)
+recognise: $(READY)/spark ## The name of your photo and the five that look most like it, in build/recognise.png too (PHOTO=me.jpg LAKE=build/demo FORMAT=json)
 	@PYTHONPATH=.:spark_jobs exec $(SPARK)/python -m fruits_lake --lake="$${LAKE:-build/demo}" --format="$${FORMAT:-table}" \
-		-- "$${PHOTO:?say which: make recognise PHOTO=me.jpg}"
+		--picture=build/recognise.png -- "$${PHOTO:?say which: make recognise PHOTO=me.jpg}"
 
 .PHONY: model
 model: setup ## Convert the weights of a network once into the flatbuffer that is broadcast (WEIGHTS=file.h5 NETWORK=MobileNetV2)

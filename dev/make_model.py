@@ -123,7 +123,8 @@ def random_weights() -> bytes:
     """
     with _tensorflow() as tf:
         tf.keras.backend.clear_session()
-        layers = weights_of(keras_reference.blank(MOBILENET_V2))
+        model = keras_reference.blank(MOBILENET_V2)
+        layers = [(layer.name, [(w.path, w.numpy()) for w in layer.weights]) for layer in model.layers]
     generator = np.random.default_rng(RANDOM_SEED)
     for name, arrays in layers:
         for place, (path, array) in enumerate(arrays):
@@ -135,13 +136,8 @@ def random_weights() -> bytes:
     return weights_file(layers)
 
 
-def weights_of(model: Any) -> list[tuple[str, list[tuple[str, Array]]]]:
-    """Return the weights of a Keras model by layer: its name, and of each weight the path and the array."""
-    return [(layer.name, [(weight.path, weight.numpy()) for weight in layer.weights]) for layer in model.layers]
-
-
 def weights_file(layers: list[tuple[str, list[tuple[str, Array]]]]) -> bytes:
-    """Write `weights_of` a model in the layout of Keras' own weights files."""
+    """Write weights by layer, each with its path, in the layout of Keras' own weights files."""
     import h5py  # type: ignore[import-untyped]
 
     out = io.BytesIO()

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import math
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 from fruits.base.batches import to_matrix
 from pyarrow import fs
 from pyiceberg.exceptions import NoSuchTableError
-from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, EqualTo, Reference
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression, In, Reference
 from pyiceberg.expressions.literals import literal
 
 from fruits_lake.storage import MAX_JSON_BYTES, Storage, open_bucket, open_folder
@@ -31,6 +32,7 @@ from fruits_lake.storage import LakeError as LakeError
 Matrix = npt.NDArray[np.float32]
 _NAMES = ("run_id", "state", "seen", "loaded", "rejected", "weights", "pca_id", "k", "explained_variance")
 _TYPES = ("string", "string", "int64", "int64", "int64", "string", "string", "int64", "double")
+_KEPT_SCANS = 7  # as many as naming a photo takes
 _RUN = pa.schema(zip(_NAMES, _TYPES, strict=True))
 
 
@@ -40,12 +42,22 @@ def matrix(vectors: pa.Table) -> Matrix:
     return to_matrix(column, len(column[0]) if len(column) else 0)
 
 
+def _photo_library(module: str) -> Any:
+    try:
+        return importlib.import_module(f"fruits.{module}")
+    except ModuleNotFoundError as error:
+        raise LakeError(f"a photo needs {error.name}: pip install './fruits_lake[photos]'") from error
+
+
 class Lake:
     """A lake, opened with `Lake.open`. Each call reads the tables as they are then; LakeError says what is missing."""
 
     def __init__(self, storage: Storage) -> None:
         self.uri, self._files, self._load = storage
+        self._decoder: Any = None
         self._models: dict[str, Any] = {}
+        self._scans: dict[tuple[object, ...], pa.Table] = {}
+        self._embedded: dict[tuple[bytes, str], Matrix] = {}
 
     @classmethod
     def open(cls, uri: str | Path, database: str | None = None) -> Lake:
@@ -86,10 +98,19 @@ class Lake:
         rows = rows.select(["image_id", "source_key", "label", "predicted", "confidence", "run_id", "pca_id", "pca"])
         return rows.replace_schema_metadata({"fruits": json.dumps(model, default=str)})
 
-    def photo(self, image_id: str) -> pa.Table:
-        """Return a photo as one row of ``images``: `pixels` is a lossless WebP, upright, without metadata."""
-        run_id = self._row("images", "run_id", image_id=image_id)["run_id"]  # names the files: not all pixels are read
-        return self._scan("images", image_id=image_id, run_id=run_id)
+    def photo(self, *image_ids: str) -> pa.Table:
+        """Return photos as rows of ``images``, in this order; `pixels` is as of `clean`."""
+        runs = self._scan("images", "image_id", "run_id", image_id=image_ids)  # name the files: not all pixels are read
+        rows = self._scan("images", image_id=image_ids, run_id=tuple(runs["run_id"].unique().to_pylist()))
+        places = pc.index_in(pa.array(image_ids), rows["image_id"])
+        if places.null_count:
+            raise LakeError(f"images has no row of one of {image_ids}: vectors() lists the published photos")
+        return rows.take(places)
+
+    def clean(self, photo: Path | bytes) -> bytes:
+        """Return a photo as loading stores it, or raise `ImageRejected`: lossless WebP, upright, without metadata."""
+        self._decoder = self._decoder or _photo_library("images.sandbox").Decoder()
+        return bytes(self._decoder.clean(photo if isinstance(photo, bytes) else photo.read_bytes()).pixels)
 
     def neighbours(self, photo: str | Path | bytes, k: int = 5) -> pa.Table:
         """Find the k published photos whose vectors are nearest (float32, Euclidean), the nearest first.
@@ -105,7 +126,7 @@ class Lake:
                 raise LakeError(f"no published photo has the image_id {photo}; a file is given as Path({photo!r})")
             point = points[own]
         else:
-            point = self._embed(photo if isinstance(photo, bytes) else photo.read_bytes(), vectors["pca_id"][0].as_py())
+            point = self._embed(photo, vectors["pca_id"][0].as_py())
         distances = np.linalg.norm(points - point, axis=1)
         nearest = [row for row in np.argsort(distances, kind="stable")[: k + 1] if row != own][:k]
         rows = vectors.take(nearest).select(["image_id", "source_key", "label"])
@@ -116,13 +137,21 @@ class Lake:
         row = self._newest("classifiers", "*")
         if not row:
             raise LakeError(f"no classifier is published in {self.uri}: it needs labelled photos of two labels or more")
-        vector = self._embed(photo if isinstance(photo, bytes) else photo.read_bytes(), row["pca_id"])
+        vector = self._embed(photo, row["pca_id"])
         from fruits.classifier.discriminant import Classifier
 
         labels, answers = row["labels"], Classifier.from_row(row).name(vector)
         first, second = (labels[place] for place in answers.ranked[0][:2])
         label = first if answers.is_known[0] else None
         return {"label": label, "confidence": float(answers.confidence[0]), "second_label": second}
+
+    def recognise(self, photo: Path | bytes, k: int = 5) -> dict[str, Any]:
+        """Return `label` and `confidence` as `name` does, both None without a classifier, and `neighbours`."""
+        neighbours = self.neighbours(photo, k)
+        try:
+            return self.name(photo) | {"neighbours": neighbours}
+        except LakeError:  # too few labelled photos: its neighbours still say something
+            return {"label": None, "confidence": None, "second_label": None, "neighbours": neighbours}
 
     def compare(self, run_a: str, run_b: str) -> pa.Table:
         """Compare what two runs published, the largest distance first; NULL unless kept under one PCA model."""
@@ -159,12 +188,18 @@ class Lake:
         run = run or [self._publication()["run_id"], *published][-1]
         return self._read(f"runs/{run}/{name}.md").decode()
 
-    def _scan(self, table: str, *columns: str, **keys: str) -> pa.Table:
+    def _scan(self, table: str, *columns: str, **keys: str | tuple[str, ...]) -> pa.Table:
         where: BooleanExpression = AlwaysTrue()
         for name, value in keys.items():
-            where = And(where, EqualTo(term=Reference(name), value=literal(value)))
+            values = {literal(part) for part in (value if isinstance(value, tuple) else [value])}
+            where = And(where, In(term=Reference(name), values=values))
         try:
-            return self._load(table).scan(where, columns or ("*",)).to_arrow()
+            now = self._load(table)
+            key = (table, now.metadata.current_snapshot_id, columns, *keys.items())
+            if key not in self._scans:  # what a table had is not read again while it has not changed
+                self._scans = dict([*self._scans.items()][-_KEPT_SCANS:])
+                self._scans[key] = now.scan(where, columns or ("*",)).to_arrow()
+            return self._scans[key]
         except (FileNotFoundError, NoSuchTableError) as error:
             raise LakeError(f"{self.uri} has no table {table}, or lost it while it was read: {error}") from error
 
@@ -184,22 +219,22 @@ class Lake:
         rows = self._scan(table, *columns, *(() if "*" in columns else ("published_at",))).to_pylist()
         return dict(max(rows, key=lambda row: row["published_at"])) if rows else {}
 
-    def _embed(self, photo: bytes, pca_id: str) -> Matrix:
+    def _embed(self, photo: Path | bytes, pca_id: str) -> Matrix:
         """Return the components of a photo, (1, k), by the decoding, the network and the PCA model of the jobs."""
-        try:
-            from fruits.images.sandbox import Decoder
-            from fruits.model import artifacts, embedding
-            from fruits.pca.principal_components import Pca
-        except ModuleNotFoundError as error:
-            raise LakeError(f"a photo needs {error.name}: pip install './fruits_lake[photos]'") from error
-        if pca_id not in self._models:
-            row = self._row("pca_models", *(field.name for field in fields(Pca)), pca_id=pca_id)
-            arrays = {name: np.array(value) for name, value in row.items() if isinstance(value, list)}
-            artifact = artifacts.read(f"{self.uri}/models/{row['model_id']}", row["model_id"], "litert")
-            embedder = embedding.LiteRtEmbedder(artifact.data, 1, artifact.network)
-            self._models = {pca_id: (Pca(**row | arrays), embedder, Decoder())}
-        pca, model, decoder = self._models[pca_id]
-        return np.asarray(pca.project(embedding.embed_all(model, pa.array([decoder.clean(photo).pixels], pa.binary()))))
+        data = photo if isinstance(photo, bytes) else photo.read_bytes()
+        if (data, pca_id) not in self._embedded:
+            embedding, pixels = _photo_library("model.embedding"), pa.array([self.clean(data)], pa.binary())
+            if pca_id not in self._models:
+                Pca = _photo_library("pca.principal_components").Pca  # noqa: N806
+                row = self._row("pca_models", *(field.name for field in fields(Pca)), pca_id=pca_id)
+                arrays = {name: np.array(value) for name, value in row.items() if isinstance(value, list)}
+                folder, model_id = f"{self.uri}/models/{row['model_id']}", row["model_id"]
+                artifact = _photo_library("model.artifacts").read(folder, model_id, "litert")
+                embedder = embedding.LiteRtEmbedder(artifact.data, 1, artifact.network)
+                self._models = {pca_id: (Pca(**row | arrays), embedder)}
+            pca, embedder = self._models[pca_id]
+            self._embedded = {(data, pca_id): np.asarray(pca.project(embedding.embed_all(embedder, pixels)))}
+        return self._embedded[data, pca_id]
 
     def _record(self, run: str) -> dict[str, Any]:
         """Read a run from its run.json or, where no Airflow wrote one, from what its stages measured."""

@@ -1,9 +1,11 @@
 """Name a photo by the classifier of a lake, and show the photos that look most like it."""
 
 import argparse
+import io
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from fruits.base.batches import block_pandas_import
 from fruits.base.errors import FruitsError
@@ -13,35 +15,52 @@ from fruits_lake import Lake, LakeError
 
 
 def main() -> None:
-    """Print the neighbours of a photo, or exit with status 1 and the reason why there are none."""
+    """Print the name and the neighbours of a photo, or exit with status 1 and the reason why there are none."""
     parser = argparse.ArgumentParser(prog="fruits_lake", description=__doc__)
     parser.add_argument("photo", type=Path)
     parser.add_argument("--lake", default="build/demo", help="folder, or s3://bucket (default: %(default)s)")
     parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the photo and its neighbours")
     arguments = parser.parse_args()
     block_pandas_import()  # a third of the start; nothing here is a pandas object
     try:
         lake = Lake.open(arguments.lake)
-        rows = lake.neighbours(arguments.photo).to_pylist()
-        try:
-            name = lake.name(arguments.photo)
-        except LakeError:
-            name = None  # too few labelled photos: its neighbours still say something
+        answer = lake.recognise(arguments.photo)
+        rows = answer["neighbours"].to_pylist()
         weights = lake.why(rows[0]["image_id"])["weights"][0].as_py()
+        if arguments.picture:
+            draw(lake, arguments.photo, rows, arguments.picture)
     except ImageRejected as rejected:
         sys.exit(f"ERROR {rejected.code}: {rejected.detail}")
     except (LakeError, FruitsError, OSError) as error:
         sys.exit(f"ERROR {error}")
     if weights == "random":
         sys.stderr.write("WARNING: the weights are random, so these distances mean nothing\n")
-    lines = [f"{row['distance']:8.2f}  {row['label'] or '-':<24}  {row['source_key']}" for row in rows]
-    if name:
-        lines.insert(0, f"{name['label'] or 'not known'} ({name['confidence']:.0%})")
-    print(
-        json.dumps({"name": name, "neighbours": rows, "weights": weights})
-        if arguments.format == "json"
-        else "\n".join(lines)
-    )
+    if arguments.format == "json":
+        print(json.dumps(answer | {"neighbours": rows, "weights": weights}))
+        return
+    if answer["confidence"] is not None:
+        print(f"{answer['label'] or 'not known'} ({answer['confidence']:.0%})")
+    for row in rows:
+        print(f"{row['distance']:8.2f}  {row['label'] or '-':<24}  {row['source_key']}")
+
+
+def draw(lake: Lake, photo: Path, rows: list[dict[str, Any]], path: Path) -> None:
+    """Write a picture of a photo and, beside it, its neighbours with label and distance."""
+    from fruits.images.decoding import STORED_PX
+    from PIL import Image, ImageDraw
+
+    pixels = [lake.clean(photo), *lake.photo(*(row["image_id"] for row in rows))["pixels"].to_pylist()]
+    texts = ["your photo", *(f"{row['label'] or '-'}\n{row['distance']:.2f}" for row in rows)]
+    side = STORED_PX + 8
+    sheet = Image.new("RGB", (side * len(pixels), side + 40), "white")
+    for place, (data, text) in enumerate(zip(pixels, texts, strict=True)):
+        with Image.open(io.BytesIO(data), formats=["WEBP"]) as picture:
+            picture.thumbnail((STORED_PX, STORED_PX))
+            sheet.paste(picture.convert("RGB"), (side * place + 4, 4))
+        ImageDraw.Draw(sheet).text((side * place + 4, side), text, "black", font_size=14)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import hashlib
+import io
 import json
 import shutil
 import subprocess
@@ -15,11 +16,14 @@ import boto3
 import numpy as np
 import pyarrow as pa
 import pytest
+from fruits.images import decoding
 from fruits.images.rejects import ImageRejected
 from fruits.lake import tables
+from PIL import Image
 from pyiceberg.catalog.glue import GlueCatalog
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.schema import Schema
+from pyiceberg.table import DataScan
 
 import fruits_lake
 from fruits_lake import Lake, LakeError, matrix, storage
@@ -340,18 +344,89 @@ def recognise(local: Path, *arguments: str | Path) -> subprocess.CompletedProces
 
 
 def test_recognise_prints_the_nearest_photos_as_a_table_and_as_one_line_of_json(
-    local: Path, model: dict[str, Any]
+    local: Path, model: dict[str, Any], tmp_path: Path
 ) -> None:
     photo = next(iter(ids_of(local / "photos").values()))
     table = recognise(local, "--lake", "build/local", photo)
     assert (table.returncode, len(table.stdout.splitlines())) == (0, 5), table.stderr
     assert table.stdout.splitlines()[0].split(maxsplit=1) == ["0.00", f"Label 0                   Label 0/{photo.name}"]
     assert ("random" in table.stderr) == (model["weights"] == "random")
-    (line,) = recognise(local, "--lake", "build/local", "--format", "json", photo).stdout.splitlines()
+    picture = ["--picture", tmp_path / "new" / "found.png"]
+    (line,) = recognise(local, "--lake", "build/local", "--format", "json", *picture, photo).stdout.splitlines()
     answer = json.loads(line)
     assert [row["label"] for row in answer["neighbours"]] == ["Label 0"] * 5
     assert answer["weights"] == model["weights"]
-    assert answer["name"] is None, "six photos are too few for a classifier"
+    unknown = (answer["label"], answer["confidence"], answer["second_label"])
+    assert unknown == (None, None, None), "six photos are too few for a classifier"
+    with Image.open(tmp_path / "new" / "found.png") as sheet:
+        pixels = np.asarray(sheet.convert("RGB"), np.float32)
+    mine, nearest, next_one = (pixels[4:104, 232 * place + 4 : 232 * place + 104] for place in range(3))
+    assert np.array_equal(mine, nearest), "the photo itself is in the lake"
+    assert np.abs(mine - next_one).mean() > 1
+
+
+def test_what_loading_rejects_has_its_code_in_every_form(lake: Lake, local: Path) -> None:
+    """The same photos as of `fruits.images.rejects`, by the very decoder of the jobs."""
+    jpeg = next(iter(ids_of(local / "photos").values())).read_bytes()
+    animated = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(animated, "GIF")
+    cases = {
+        "empty": b"",
+        "not_an_image": b"<!doctype html>",
+        "truncated": jpeg[: len(jpeg) // 2],
+        "format_not_allowed": animated.getvalue(),
+        "too_many_bytes": bytes(decoding.MAX_BYTES + 1),
+    }
+    for code, photo in cases.items():
+        for ask in (lake.recognise, lake.neighbours, lake.clean):
+            with pytest.raises(ImageRejected) as rejected:
+                ask(photo)
+            with pytest.raises(ImageRejected) as of_loading:
+                decoding.clean(photo)
+            assert (rejected.value.code, of_loading.value.code) == (code, code)
+
+
+def test_photos_come_in_the_order_in_which_they_are_asked_for(lake: Lake) -> None:
+    ids = lake.vectors()["image_id"].to_pylist()[::-1]
+    rows = lake.photo(*ids)
+    assert rows["image_id"].to_pylist() == ids
+    assert rows.slice(2, 1).to_pylist() == lake.photo(ids[2]).to_pylist()
+    with pytest.raises(LakeError, match="images has no row"):
+        lake.photo(ids[0], UNKNOWN)
+
+
+def test_a_table_is_read_again_when_it_has_changed_and_only_then(
+    nights: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orchard(nights.photos, labels=1, each=3)
+    nights.night("--k", "2")
+    lake = as_lake(nights, tmp_path / "lake")
+    shutil.copytree(nights.model["folder"], tmp_path / "lake" / "models" / nights.model["model_id"])
+    photo = next(iter(ids_of(nights.photos).values()))
+    first = lake.recognise(photo)
+    with monkeypatch.context() as patch:
+        patch.setattr(DataScan, "to_arrow", None)
+        assert lake.recognise(photo)["neighbours"].equals(first["neighbours"])
+    (nights.photos / "Label 0" / "r9_1_100.jpg").write_bytes(encoded(fruit(70)))
+    nights.night("--k", "2")
+    assert lake.recognise(photo)["neighbours"].num_rows == 4
+    for number in range(20):
+        lake.photo(lake.vectors()["image_id"][number % 4].as_py())
+    assert len(lake._scans) <= fruits_lake._KEPT_SCANS + 1, "photos do not pile up"
+
+
+def test_the_cards_are_those_of_the_last_publication(local: Path, lake: Lake) -> None:
+    for run in ("run-1", "run-2"):
+        command = [ROOT / ".venv-airflow" / "bin" / "python", "-m", "fruits_airflow.report.cards"]
+        environ = {"PYTHONPATH": str(ROOT / "plugins")}
+        subprocess.run([*command, local / "build" / "local" / "runs" / run], env=environ, check=True)
+    assert "Written from the publication of run run-2, with" in lake.model_card()
+    assert "PCA: 2 of 1280 components" in lake.model_card("run-1")
+    assert lake.model_card("run-2", "datasheet").startswith("# Datasheet")
+    with pytest.raises(LakeError, match=r"runs/run-3/model_card.md is missing: did the run publish\?"):
+        lake.model_card("run-3")
+    with pytest.raises(LakeError, match="leads out of the lake's runs"):
+        lake.model_card("../../other")
 
 
 def test_recognise_says_in_one_line_why_it_cannot(local: Path, tmp_path: Path) -> None:

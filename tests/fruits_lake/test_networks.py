@@ -37,7 +37,8 @@ def random_file(network: Network, path: Path) -> Path:
     for number, picture in enumerate(pictures):
         preprocessing.fill(encoded(fruit(number)), picture, network)
     model(pictures, training=True)
-    path.write_bytes(make_model.weights_file(make_model.weights_of(model)))
+    layers = [(layer.name, [(weight.path, weight.numpy()) for weight in layer.weights]) for layer in model.layers]
+    path.write_bytes(make_model.weights_file(layers))
     return path
 
 

@@ -118,11 +118,7 @@ def show_run(run_id: str, dag_id: str | None = None) -> Response:
 
 @app.get("/runs/{run_id}/{name}", response_class=PlainTextResponse)
 def show_card(run_id: str, name: str) -> Response:
-    """Show the model card or the datasheet of a run.
-
-    Raises:
-        HTTPException: 404 when there is none.
-    """
+    """Show the model card or the datasheet of a run."""
     stored = _open()[1].run(run_id)
     cards = render_cards(stored.record or {"run_id": run_id}, stored.stages) if stored else {}
     if name not in cards:

@@ -6,9 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from fruits_airflow.records.models import ClassifierFacts
 from fruits_airflow.report import render_cards
-from fruits_airflow.report.cards import outcomes
 
 from tests.plugins.report.pages import HOSTILE
 from tests.plugins.report.test_hostile import leaves, replaced
@@ -94,10 +92,11 @@ def test_a_run_that_published_nothing_has_no_cards(
     assert render_cards(run, stages) == {}
 
 
-def test_the_worst_label_is_first() -> None:
-    rows: list[tuple[str, str, int]] = [("A", "A", 3), ("B", "B", 1), ("B", "A", 2), ("B", "C", 1), ("C", "A", 0)]
-    facts = ClassifierFacts(confusion=rows)
-    assert [tuple(row) for row in outcomes(facts)] == [("C", 0, 0.0, None), ("B", 4, 0.25, "A"), ("A", 3, 1.0, None)]
+def test_the_worst_label_is_first(run: dict[str, Any], stages: dict[str, Any]) -> None:
+    rows = [["a", "a", 3], ["B", "B", 1], ["B", "a", 2], ["B", "C", 1], ["A", "a", 0]]
+    stages["publish"]["classifier"] = CLASSIFIER | {"confusion": rows}
+    (table,) = re.findall(r"taken for \|\n\|---.*\n((?:\|.*\n)+)", text_of(run, stages, "model_card.md"))
+    assert table.splitlines() == ["| A | 0 | 0.0 % | – |", "| B | 4 | 25.0 % | a |", "| a | 3 | 100.0 % | – |"]
 
 
 def test_a_label_is_no_markup(run: dict[str, Any], stages: dict[str, Any]) -> None:
