@@ -23,6 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fruits_airflow.config.dag_ids import PIPELINE
 from fruits_airflow.config.errors import ResidencyError
 from fruits_airflow.config.settings import Settings
+from fruits_airflow.records.digests import CARDS
 from fruits_airflow.report.units import weights
 from fruits_airflow.storage.lake import Lake, run_key
 
@@ -53,7 +54,7 @@ SPARK_PYTHON = REPOSITORY / ".venv-spark" / "bin" / "python"
 NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
 DEPLOYMENT_ID = "demo"
 PREFIX = "images/demo/"  # below raw_prefix: the nodes may read nothing else
-RESULTS = ("run.json", "report.html", "pca.parquet", "lineage.json")
+RESULTS = ("run.json", "report.html", "pca.parquet", "lineage.json", *CARDS)
 
 
 class Interrupted(Exception):
