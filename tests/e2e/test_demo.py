@@ -8,6 +8,7 @@ import json
 import re
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -138,6 +139,24 @@ def test_the_demo_leaves_its_lake(demo, photos, tables, run):
     (why,) = lake.why(image_id).to_pylist()
     assert why["loaded_by"] == why["published_by"] == run["run_id"]
     assert why["weights"] == run["features"]["weights"]
+    assert run["run_id"] in lake.model_card()
+
+
+def test_the_demos_folder_and_its_account_say_the_same(demo, run, monkeypatch):
+    for name, value in demo["keys"].items():
+        monkeypatch.setenv(name.upper(), value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", demo["endpoint"])
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    s3 = boto3.client("s3", endpoint_url=demo["endpoint"], region_name="eu-west-1", **demo["keys"])
+    bucket = next(entry["Name"] for entry in s3.list_buckets()["Buckets"] if "-lake-" in entry["Name"])
+    folder, account = Lake.open(demo["folder"]), Lake.open(f"s3://{bucket}", "fruits_demo")
+    vectors = folder.vectors()
+    assert vectors.sort_by("image_id").equals(account.vectors().sort_by("image_id"))
+    image_id = vectors["image_id"][0].as_py()
+    for ask in (Lake.neighbours, Lake.why, Lake.photo):
+        assert ask(folder, image_id).to_pylist() == ask(account, image_id).to_pylist()
+    assert folder.model_card() == account.model_card()
+    assert folder.runs().equals(account.runs())
 
 
 def test_a_second_night_over_the_same_photos_is_skipped_without_a_cluster(demo):

@@ -16,6 +16,7 @@ import boto3
 import pyarrow.parquet as pq
 import pytest
 
+from fruits_lake import Lake, LakeError
 from tests.e2e.test_policies import looks_abroad, names, of_resources, policies, policy_of
 from tests.infra.simulation import Names, allowed, requests_of, role_of
 from tests.plugins.searching import find_everywhere
@@ -94,6 +95,7 @@ def test_an_erased_photo_is_in_nothing_but_suppression_list_and_receipt(
     policies: dict[str, Any],
     of_resources: dict[str, Any],
     names: Names,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     raw, lake = buckets
     sample = pq.read_table(demo["folder"] / "pca.parquet")
@@ -143,6 +145,17 @@ def test_an_erased_photo_is_in_nothing_but_suppression_list_and_receipt(
         assert after.pop(name) == allowed, name
     assert after.pop("somebody else"), "others stay"
     assert not any(after.values()), after
+    for name, value in demo["keys"].items():
+        monkeypatch.setenv(name.upper(), value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", demo["endpoint"])
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    readers = Lake.open(f"s3://{lake}", "fruits_demo")
+    for rows in (readers.vectors(), readers.vectors(run_folder.rpartition("/")[2])):
+        assert other_id in rows["image_id"].to_pylist()
+        assert image_id not in rows["image_id"].to_pylist()
+    for ask in (readers.photo, readers.why, readers.neighbours):
+        with pytest.raises(LakeError, match=image_id):
+            ask(image_id)
     receipt = json.loads(s3.get_object(Bucket=lake, Key=f"erasures/{RUN}/receipt.json")["Body"].read())
     rows = {name: sum(found["rows"].values()) for name, found in receipt["tables"].items()}
     assert sorted(count > 0 for count in rows.values()) == [False, False, True], f"the demo has written to one: {rows}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,13 +19,16 @@ from tests.spark_jobs.conftest import ROOT
 pytestmark = [pytest.mark.spark, pytest.mark.timeout(600)]
 
 UV = ROOT / ".cache" / "uv" / "bin" / "uv"
-PROGRAM = """
+PAGE = (ROOT / "docs" / "fruits_lake.md").read_text()
+BLOCKS = "\n".join(re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
+PROGRAM = f"""
+import os
 import sys
 from pathlib import Path
-from fruits_lake import Lake, matrix
-lake = Lake.open(sys.argv[1])
-print(lake.neighbours(Path(sys.argv[2]))["label"].to_pylist(), matrix(lake.vectors()).shape)
-print({"pyspark", "tensorflow", "duckdb"} & set(sys.modules), sys.modules["fruits"].__file__)
+os.chdir(sys.argv[1])
+{BLOCKS}
+print(lake.recognise(Path(sys.argv[2]))["neighbours"]["label"].to_pylist(), matrix(lake.vectors()).shape)
+print({{"pyspark", "tensorflow", "duckdb"}} & set(sys.modules), sys.modules["fruits"].__file__)
 """
 
 
@@ -70,9 +74,10 @@ def test_the_wheel_alone_answers_in_an_empty_environment(local: Path, tmp_path: 
             if not (packages / entry).exists():
                 (packages / entry).symlink_to(part.locate_file(entry))
     photo = next((local / "photos").rglob("*.jpg"))
-    answer = run(python, "-c", PROGRAM, local / "build" / "local", photo, folder=tmp_path)
+    answer = run(python, "-c", PROGRAM, local, photo, folder=tmp_path)
     assert answer.returncode == 0, answer.stderr
-    labels, modules = answer.stdout.splitlines()
+    *shown, labels, modules = answer.stdout.splitlines()
+    assert (shown[0], shown[-1]) == ("(6, 3)", "(100, 100)"), "what the page's blocks print"
     assert labels == f"{['Label 0'] * 5} (6, 3)"
     assert modules.startswith("set() ")
     assert str(tmp_path / "empty") in modules, "the jobs' library is the wheel's own"
