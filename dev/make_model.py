@@ -121,25 +121,13 @@ def random_weights() -> bytes:
 
     He's initialisation keeps the scale of the activations through the layers; with Keras' own they vanish.
     """
+    import h5py  # type: ignore[import-untyped]
+
     with _tensorflow() as tf:
         tf.keras.backend.clear_session()
         model = keras_reference.blank(MOBILENET_V2)
         layers = [(layer.name, [(w.path, w.numpy()) for w in layer.weights]) for layer in model.layers]
     generator = np.random.default_rng(RANDOM_SEED)
-    for name, arrays in layers:
-        for place, (path, array) in enumerate(arrays):
-            # Kernels alone have more than one dimension; batch norm keeps its neutral start.
-            drawn = generator.standard_normal(array.shape)
-            if array.ndim > 1:
-                fan_in = np.prod(array.shape[:2]) * (1 if "depthwise" in name else array.shape[-2])
-                arrays[place] = path, (drawn * np.sqrt(2.0 / fan_in)).astype(np.float32)
-    return weights_file(layers)
-
-
-def weights_file(layers: list[tuple[str, list[tuple[str, Array]]]]) -> bytes:
-    """Write weights by layer, each with its path, in the layout of Keras' own weights files."""
-    import h5py  # type: ignore[import-untyped]
-
     out = io.BytesIO()
     with h5py.File(out, "w") as file:
         file.attrs["layer_names"] = [name for name, _ in layers]
@@ -147,6 +135,11 @@ def weights_file(layers: list[tuple[str, list[tuple[str, Array]]]]) -> bytes:
             group = file.create_group(name)
             group.attrs["weight_names"] = [path for path, _ in arrays]
             for path, array in arrays:
+                # Kernels alone have more than one dimension; batch norm keeps its neutral start.
+                drawn = generator.standard_normal(array.shape)
+                if array.ndim > 1:
+                    fan_in = np.prod(array.shape[:2]) * (1 if "depthwise" in name else array.shape[-2])
+                    array = drawn * np.sqrt(2.0 / fan_in)
                 group.create_dataset(path, data=array.astype(np.float32))
     return out.getvalue()
 
@@ -195,11 +188,7 @@ def _imagenet(network: Network) -> bytes:
 
 
 def _warn_and_randomize(reason: str, network: Network) -> bytes:
-    """Print a prominent warning and return random weights.
-
-    Raises:
-        WeightsError: The network is another than MobileNetV2.
-    """
+    """Print a prominent warning and return random weights."""
     if network != MOBILENET_V2:  # what is random would leave the range of its features
         raise WeightsError(f"{reason}, and random weights are made for MobileNetV2 only: give an .h5 of {network.name}")
     meaning = "The features will say next to nothing about fruit. Good for a trial of the pipeline only."

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import erase_images
+import h5py
 import numpy as np
 import pytest
 from fruits.base.errors import WeightsError
@@ -37,8 +38,13 @@ def random_file(network: Network, path: Path) -> Path:
     for number, picture in enumerate(pictures):
         preprocessing.fill(encoded(fruit(number)), picture, network)
     model(pictures, training=True)
-    layers = [(layer.name, [(weight.path, weight.numpy()) for weight in layer.weights]) for layer in model.layers]
-    path.write_bytes(make_model.weights_file(layers))
+    with h5py.File(path, "w") as file:  # in the layout of Keras' own weights files
+        file.attrs["layer_names"] = [layer.name for layer in model.layers]
+        for layer in model.layers:
+            group = file.create_group(layer.name)
+            group.attrs["weight_names"] = [weight.path for weight in layer.weights]
+            for weight in layer.weights:
+                group.create_dataset(weight.path, data=weight.numpy())
     return path
 
 
