@@ -112,6 +112,7 @@ def plan(account: Settings) -> dict[str, Any]:
         "engine": "litert",
         "batch_size": 1,
         "model_id": MODEL_ID,
+        "network": "MobileNetV2",
         "weights": "path",
         "max_cost_eur": 5.0,
         "max_bytes": 96 * 2**20,

@@ -133,6 +133,8 @@ def test_the_plan_reaches_the_jobs_arguments(plan: dict[str, Any]) -> None:
     assert arguments("reduce_pca", k=7).endswith("--k 7")
     assert "--max-reject-rate 0.2" in arguments("publish")
     assert "--weights random" in arguments("publish", weights="random")
+    for stage in ("reduce_pca", "publish"):
+        assert "--network MobileNetV3Large" in arguments(stage, network="MobileNetV3Large")
     assert "--min-explained-variance 0.5 --min-agreement 0.5" in arguments("publish")
     assert "--max-drift-degrees 90.0 --max-variance-loss 0.01" in arguments("reduce_pca")
     assert "--full-refresh" in arguments("reduce_pca", full_refresh=True)

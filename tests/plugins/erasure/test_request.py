@@ -116,7 +116,7 @@ def leave_traces(lake: Lake, run_id: str) -> None:
     named = [[image_id, "Kiwi", 0.9] for image_id in ids]
     lake.write_json(run_key(run_id, "stages/publish.json"), {"classifier": {"top1": {}, "examples": named}})
     lake.write_json(run_key(run_id, "journal/last_failure.json"), {"cause": f"ERROR X: {KEY}: broken"})
-    lake.write(run_key(run_id, "model_card.md"), f"taken for {KEY}, then for {OTHER}".encode())
+    lake.write(run_key(run_id, "model_card.md"), f"shows {KEY}\nshows {OTHER}\n".encode())
     lake.write(run_key(run_id, "report.html"), render(record, stages, pa.table(sample)).encode(), "text/html")
 
 
@@ -181,7 +181,7 @@ def test_what_belongs_to_others_stays(place: Place) -> None:
     page = (place.lake.read(run_key(RUN, "report.html")) or b"").decode()
     assert page.count("data:image") == 1
     assert OTHER in page
-    assert place.lake.read(run_key(RUN, "model_card.md")) == f"taken for {ERASED}, then for {OTHER}".encode()
+    assert place.lake.read(run_key(RUN, "model_card.md")) == f"shows {ERASED}\nshows {OTHER}\n".encode()
     log = gzip.decompress(place.lake.read("logs/j-1/steps/s-1/stderr.gz") or b"").decode()
     assert log == f"cannot decode {ERASED}\nand {OTHER}\n"
     metrics = place.lake.read_json(run_key(RUN, "stages/load_images.json")) or {}
@@ -303,7 +303,7 @@ def test_a_listing_is_the_last_of_its_run_to_lose_the_key(place: Place) -> None:
     lake = Lake(Double(place.lake.client, put_object=noting), place.lake.bucket)
     Redaction(lake, frozenset({ID}), [KEY]).erase()
     assert written[-1] == run_key(RUN, "listing.parquet")
-    assert len(written) == 8
+    assert len(written) == 9
 
 
 def test_versions_that_s3_keeps_are_no_success(place: Place) -> None:

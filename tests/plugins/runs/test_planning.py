@@ -243,6 +243,13 @@ def test_a_bucket_outside_the_union_is_refused(plan_of: Planner, account: Settin
 
 
 @pytest.mark.usefixtures("photos")
+def test_the_network_is_what_the_model_names(plan_of: Planner, lake: Lake) -> None:
+    assert plan_of(limit=2).network == "MobileNetV2", "before there were others, none was named"
+    laptop.put_model(lake.bucket, MODEL_ID, network="EfficientNetV2B0")
+    assert plan_of("r2", limit=3).network == "EfficientNetV2B0"
+
+
+@pytest.mark.usefixtures("photos")
 def test_random_weights_are_for_demonstrations_only(plan_of: Planner, lake: Lake) -> None:
     laptop.put_model(lake.bucket, MODEL_ID, weights="random")
     with pytest.raises(RunRefused, match="random weights"):
