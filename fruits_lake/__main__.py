@@ -48,7 +48,7 @@ def main() -> None:
 def draw(lake: Lake, photo: Path, rows: list[dict[str, Any]], path: Path) -> None:
     """Write a picture of a photo and, beside it, its neighbours with label and distance."""
     from fruits.images.decoding import STORED_PX
-    from PIL import Image, ImageDraw
+    from PIL import Image, ImageDraw, ImageOps
 
     pixels = [lake.clean(photo), *lake.photo(*(row["image_id"] for row in rows))["pixels"].to_pylist()]
     texts = ["your photo", *(f"{row['label'] or '-'}\n{row['distance']:.2f}" for row in rows)]
@@ -56,8 +56,7 @@ def draw(lake: Lake, photo: Path, rows: list[dict[str, Any]], path: Path) -> Non
     sheet = Image.new("RGB", (side * len(pixels), side + 40), "white")
     for place, (data, text) in enumerate(zip(pixels, texts, strict=True)):
         with Image.open(io.BytesIO(data), formats=["WEBP"]) as picture:
-            picture.thumbnail((STORED_PX, STORED_PX))
-            sheet.paste(picture.convert("RGB"), (side * place + 4, 4))
+            sheet.paste(ImageOps.contain(picture.convert("RGB"), (STORED_PX, STORED_PX)), (side * place + 4, 4))
         ImageDraw.Draw(sheet).text((side * place + 4, side), text, "black", font_size=14)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)

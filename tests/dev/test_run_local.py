@@ -38,6 +38,8 @@ def test_a_folder_goes_through_the_same_job_files_end_to_end(tmp_path, models, m
     assert "41 seen, 39 loaded, 0 unchanged, 0 removed, 2 rejected" in done.stdout
     assert "39 rows, 39 computed, weights: path" in done.stdout
     (run_folder,) = (tmp_path / "out" / "runs").iterdir()
+    assert f"publication of run {run_folder.name}" in (run_folder / "model_card.md").read_text()
+    assert "| truncated | 1 |" in (run_folder / "datasheet.md").read_text()
     loaded = json.loads((run_folder / "stages" / "load_images.json").read_text())
     assert loaded["rejects_by_code"] == {"not_an_image": 1, "truncated": 1}
     assert json.loads((run_folder / "stages" / "publish.json").read_text())["published"] is True
