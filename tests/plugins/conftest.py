@@ -162,6 +162,8 @@ def make_run(account: Settings, plan: dict[str, Any]) -> Iterator[Callable[..., 
             code_digest="c0de",
             runs=KnownRuns(),
         )
+        assert run.plan is not None
+        run.keep(run.plan)
         made.append(run)
         return run
 

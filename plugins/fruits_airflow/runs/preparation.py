@@ -52,7 +52,8 @@ def plan_run(settings: Settings, context: Context) -> dict[str, Any]:
         parameters = resolve_parameters(settings, context["params"], conf, parameter_schemas(settings))
         clear_earlier_attempt(lake, run_id)
         CALLED.keep(lake, run_key(run_id))
-        return make_plan(settings, parameters, run_id, lake.client, partial(kms_client, settings), claim).to_xcom()
+        plan = make_plan(settings, parameters, run_id, lake.client, partial(kms_client, settings), claim)
+        return RunContext.of(context, settings).keep(plan)
     except NothingToDo as reason:
         settled = Settled.now(run_id, "skipped", str(reason))
         change_state(lake, parameters.database, lambda state: replace(state, settled=settled))

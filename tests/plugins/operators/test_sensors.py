@@ -567,6 +567,7 @@ def test_the_restart_of_a_triggerer_cancels_no_step(run: RunContext, does: Calla
 
 def test_a_cluster_is_waited_for_in_its_own_region(run: RunContext) -> None:
     elsewhere = replace(run, region="eu-west-3", plan=run.plan.model_copy(update={"region": "eu-west-3"}))
+    elsewhere.keep(elsewhere.plan)
     body = run.body()
     del body["SecurityConfiguration"], body["Instances"]["Ec2SubnetIds"]  # of the other region
     job_flow_id = elsewhere.client.run_job_flow(**body)["JobFlowId"]
