@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import resource
 import sys
 from pathlib import Path
 
@@ -20,6 +22,9 @@ def main() -> None:
     parser.add_argument("--format", choices=("table", "json"), default="table")
     arguments = parser.parse_args()
     block_pandas_import()  # a third of the start; nothing here is a pandas object
+    if sys.platform == "linux":  # a file of a kilobyte can hold gigabytes
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        resource.setrlimit(resource.RLIMIT_AS, (memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
     try:
         lake = Lake.open(arguments.lake)
         rows = lake.neighbours(arguments.photo).to_pylist()
@@ -31,7 +36,9 @@ def main() -> None:
     except ImageRejected as rejected:
         sys.exit(f"ERROR {rejected.code}: {rejected.detail}")
     except (LakeError, FruitsError, OSError) as error:
-        sys.exit(f"ERROR {error}")
+        sys.exit(_visible(f"ERROR {error}"))
+    except MemoryError:
+        sys.exit("ERROR the answer takes more memory than this machine has")
     if weights == "random":
         sys.stderr.write("WARNING: the weights are random, so these distances mean nothing\n")
     lines = [f"{row['distance']:8.2f}  {row['label'] or '-':<24}  {row['source_key']}" for row in rows]
@@ -40,8 +47,13 @@ def main() -> None:
     print(
         json.dumps({"name": name, "neighbours": rows, "weights": weights})
         if arguments.format == "json"
-        else "\n".join(lines)
+        else "\n".join(map(_visible, lines))
     )
+
+
+def _visible(text: str) -> str:
+    """Write out what would command the terminal: labels and keys are names of other people's files."""
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
 if __name__ == "__main__":
