@@ -36,9 +36,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
         subprocess.run(drawing, check=True, cwd=REPOSITORY)
     labels = sorted(path for path in source.iterdir() if path.is_dir())
     for label in labels[:: len(labels) // LABELS][:LABELS]:
-        (folder / label.name).mkdir()
+        name = f"{label.name} $^$"  # to matplotlib a formula, which it cannot read
+        (folder / name).mkdir()
         for path in sorted(label.iterdir())[:PHOTOS_EACH]:
-            shutil.copyfile(path, folder / label.name / path.name)
+            shutil.copyfile(path, folder / name / path.name)
     (folder / "page.jpg").write_text("<!doctype html><title>not a photo</title>")
     return folder
 

@@ -23,6 +23,7 @@ _BINS = 10
 _LEVELS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _MOST_LABELS = 100
 _MOST_CELLS = 400
+MOST_CHARACTERS = 100  # of a label: whoever uploads chooses its length, and a reader of metrics refuses long ones
 
 
 def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -82,7 +83,7 @@ def evaluate(scores: Scores, truth: Places, folds: Places, labels: Sequence[str]
     Returns:
         The evaluation as JSON has it; shares are 0 to 1, an interval holds the share with 95 %.
     """
-    shape = (len(truth), min(3, len(labels)))
+    shape, labels = (len(truth), min(3, len(labels))), [label[:MOST_CHARACTERS] for label in labels]
     answers = Answers(np.zeros(shape, np.int64), np.zeros(len(truth)), np.zeros(len(truth), bool))
     for fold in np.unique(folds):
         own = folds == fold

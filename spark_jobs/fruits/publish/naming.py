@@ -341,5 +341,5 @@ def _examples(run: job_run.Run, photos: align.AlignedRows) -> list[tuple[str, st
         return []
     columns = ["image_id", "label", "confidence"]
     names = Selection(run.spark, f"{run.arguments.database}.predictions", columns, {"image_id": ids})
-    named = names.read().sort_by("image_id").to_pylist()
-    return [(name["image_id"], name["label"], name["confidence"]) for name in named]
+    named, most = names.read().sort_by("image_id").to_pylist(), evaluation.MOST_CHARACTERS
+    return [(name["image_id"], (name["label"] or "")[:most] or None, name["confidence"]) for name in named]

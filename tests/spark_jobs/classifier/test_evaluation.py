@@ -76,6 +76,17 @@ def test_a_thousand_labels_and_labels_that_are_never_judged_stay_within_the_size
     assert never is None
 
 
+@pytest.mark.parametrize("letter", ["a", "\u7f8e"])
+def test_labels_as_long_as_the_key_of_an_object_stay_within_the_size_of_the_metrics(letter: str) -> None:
+    """Whoever uploads names the folders, and a night whose metrics cannot be read is red."""
+    names = [letter * (1000 // len(letter.encode())) + str(number) for number in range(60)]
+    values = RNG.normal(0, 1, (900, 60))
+    result = evaluate(Scores(values, np.ones(900)), RNG.integers(0, 60, 900), np.arange(900) % 5, names, 0.1)
+    assert len(json.dumps(result)) < 700_000, "at most 1,000,000 bytes are read"
+    cells = {name for true, named, _ in result["confusion"] for name in (true, named)}
+    assert max(map(len, cells | set(result["labels"]))) <= 500, "the schema's longest name"
+
+
 def test_the_calibration_error_of_a_coin_that_says_so_is_nothing_and_of_a_boaster_large():
     heads = np.array([True, False] * 50)
     assert expected_calibration_error(np.full(100, 0.5), heads) == pytest.approx(0)
