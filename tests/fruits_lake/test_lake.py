@@ -183,6 +183,7 @@ def test_compare_tells_what_was_added_removed_and_changed(nights: Nights, tmp_pa
     assert lake.why(image_id)["is_current"].to_pylist() == [True]
     changed.write_bytes(encoded(fruit(98)))
     nights.load()
+    lake = as_lake(nights, tmp_path / "later")
     assert lake.why(image_id)["is_current"].to_pylist() == [False]
 
 

@@ -164,6 +164,7 @@ def make_run(account: Settings, plan: dict[str, Any]) -> Iterator[Callable[..., 
         )
         assert run.plan is not None
         run.keep(run.plan)
+        run.journal.note("upload_code", digest="c0de")
         made.append(run)
         return run
 

@@ -81,6 +81,7 @@ def upload_code(settings: Settings, context: Context) -> str:
     with record_failure(settings, context, UPLOAD_TASK):
         bundle, lake = build_bundle(), open_lake(settings)
         new = upload_bundle(bundle, lake)
+        RunContext.of(context, settings).journal.note(UPLOAD_TASK, digest=bundle.digest)
     folder = lake.uri(f"code/{bundle.digest}/")
     log.info("%s holds the code: %d of %d objects were new", folder, new, len(bundle.files))
     return bundle.digest

@@ -278,6 +278,6 @@ class RunContext:
             raise ConfigError(f"{PLAN_TASK} has returned no plan that can be used; clear it, or trigger a new run")
         if self.is_edited:
             raise ConfigError(EDITED)
-        if self.code_digest and not self.code_digest.isalnum():
-            raise ConfigError(f"{UPLOAD_TASK} has returned {self.code_digest!r}, which is no digest; clear it")
+        if self.code_digest and self.code_digest != (self.journal.read(UPLOAD_TASK) or {}).get("digest"):
+            raise ConfigError(f"{UPLOAD_TASK} has not uploaded {self.code_digest!r}, which it has returned; clear it")
         return self.plan

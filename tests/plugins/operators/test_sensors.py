@@ -128,6 +128,7 @@ def test_the_cluster_is_waited_for_until_it_takes_steps(run: RunContext) -> None
 
 def test_a_cluster_whose_bootstrap_fails_is_no_ready_cluster(run: RunContext) -> None:
     broken = replace(run, code_digest="missing")
+    broken.journal.note("upload_code", digest="missing")
     with pytest.raises(AirflowFailException, match="BOOTSTRAP_FAILURE") as failed:
         drive(ClusterReadySensor(task_id="ready", settings=run.settings), context_of(broken))
     assert cause(run) == ("ready", str(failed.value))
