@@ -69,7 +69,7 @@ def erase_photos(settings: Settings, context: Context) -> Counts:
 def _note(run: RunContext, task: str, counts: Counts) -> Counts:
     """Note counts for the receipt: a person may edit the result of the task."""
     log.info("%s", counts)
-    run.journal.note(task, **counts)
+    run.journal.note(task, counts=counts)
     return counts
 
 
@@ -134,7 +134,7 @@ def _receipt(settings: Settings, run: RunContext) -> dict[str, Any]:
     targets = _targets(lake, run_id)
     tables = {database: lake.read_json(metrics_key(run_id, database)) for database in plan["databases"]}
     counts = {stage: tables[plan[database]] for stage, database in ERASURE_STAGES.items()}
-    counts |= {task: run.journal.read(task) for task in COUNTED_TASKS}
+    counts |= {task: (run.journal.read(task) or {}).get("counts") for task in COUNTED_TASKS}
     if silent := [task for task, count in counts.items() if count is None]:
         raise ErasureIncomplete(
             f"{', '.join(silent)}: nothing says what was erased; a person may have marked it as success: clear it"
