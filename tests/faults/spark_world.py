@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import random
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
 JARS = REPOSITORY / ".cache" / "jars"
 LARGE = f"{RAW_PREFIX}Training/Apple 0/large.png"
 """The photo whose decoder needs more at once than a worker has had, may still have, or frees meanwhile: 144 MB."""
+COLOURS = ((90, 90, 200), (200, 60, 60), (60, 190, 80))
+PHOTOS = 108  # a classifier needs 100 with a label
 LIMIT = 1000  # more than there are: the run is a demo's, so that random weights may publish
 
 
@@ -40,6 +43,7 @@ class SparkDeployment(Deployment):
         return super().environment() | {
             **{"FRUITS_DATABASE": self.outputs["NightlyDatabase"], "FRUITS_MODEL_ID": self.model["model_id"]},
             **{"FRUITS_POLL_S": "0.5", "FRUITS_STEP_TIMEOUT_MINUTES": "600"},
+            "FRUITS_HELD_OUT_SHARE": "0.5",  # so that a few photos judge a classifier
         }
 
     def photo_bodies(self) -> dict[str, bytes]:
@@ -47,13 +51,17 @@ class SparkDeployment(Deployment):
 
         found = {}
         for number in range(self.photos):
-            picture = Image.new("RGB", (48, 48), (25 * number % 256, 90, 255 - 25 * number % 256))
-            picture.paste((250, 250, 40), (number, number, number + 12, number + 20))
+            draw, label = random.Random(number), number % len(COLOURS)
+            picture = Image.new("RGB", (48, 48), COLOURS[label])
+            for _ in range(6):
+                x, y = draw.randrange(48), draw.randrange(48)
+                colour = tuple(draw.randrange(256) for _ in "rgb")
+                picture.paste(colour, (x, y, x + draw.randrange(4, 20), y + draw.randrange(4, 20)))
             exif = Image.Exif()
             exif[0x010E] = CANARY
             sink = io.BytesIO()
             picture.save(sink, "JPEG", exif=exif, quality=95)
-            found[f"{RAW_PREFIX}Training/Apple {number % 2}/{number}.jpg"] = sink.getvalue()
+            found[f"{RAW_PREFIX}Training/Apple {label}/{number}.jpg"] = sink.getvalue()
         large = io.BytesIO()
         Image.new("RGB", (8000, 6000), (90, 160, 30)).save(large, "PNG", exif=exif)
         found[LARGE] = large.getvalue()
@@ -103,7 +111,7 @@ def spark_nights(folder: Path, name: str, *options: str) -> Iterator[tuple[Spark
     spark = ["--spark-python", str(NODE_PYTHON), "--jars-dir", str(JARS), "--java-home", java]
     aws = Aws(folder, *spark, *options)
     with closing_all(aws):
-        deployment = SparkDeployment(aws, name=name)
+        deployment = SparkDeployment(aws, name=name, photos=PHOTOS)
         deployment.create()
         pipeline = Pipeline(deployment, folder / "airflow")
         with closing_all(pipeline):
@@ -120,18 +128,49 @@ class Nights:
         self.deployment, self.pipeline, self.aws = deployment, pipeline, deployment.aws
         self.before = invariants.digest(self._read(deployment))
 
-    def begin(self) -> Callable[[], Run]:
-        return self.pipeline.start(seconds=600, limit=LIMIT, full_refresh=True)
+    def begin(self, **conf: Any) -> Callable[[], Run]:
+        return self.pipeline.start(**{"seconds": 600, "limit": LIMIT, "full_refresh": True} | conf)
+
+    def begin_and_hold(self, table: str) -> tuple[Callable[[], Run], int]:
+        """A night that publishes another PCA model and another classifier, held as it is about to commit to a table."""
+        key = f"tables/.*/{table}/metadata/.*metadata.json"
+        number = self.aws.arm(kind="held", service="s3", operation="PutObject", key=key, times=1)
+        wait = self.begin(full_refresh=False, force=True, k=60)
+        self.held(number)
+        return wait, number
+
+    def names(self) -> dict[str, str]:
+        """What readers take each photo for: the names of the current classifier."""
+        tables = self._last_read
+        (current,) = (row["classifier_id"] for row in tables["classifiers"])
+        return {
+            row["image_id"]: f"{current} {row['label']} {row['confidence']}"
+            for row in tables["predictions"]
+            if row["classifier_id"] == current
+        }
 
     def held(self, number: int) -> None:
         until(lambda: self.aws.fault(number)["holding"], "a call to be held", 240)
 
-    def end(self, wait: Callable[[], Run], broken: list[str], expected: str) -> None:
-        run = wait()
+    def end(
+        self, wait: Callable[[], Run], broken: list[str], expected: str, names: str = "", published: bool = False
+    ) -> None:
+        """Wait for the night's end, check all, and have a failed one done again.
+
+        Args:
+            wait: waits for it.
+            broken: gets what does not hold.
+            expected: how it ends.
+            names: "same" as before, or "other", are those that readers see after it.
+            published: whether a failed night had published its PCA model before.
+        """
+        before, run = self.names(), wait()
         self.aws.disarm()
-        broken += invariants.check(self.deployment, run, self._read)
+        broken += invariants.check(self.deployment, run, self._read, red_though_published=published)
         assert broken == [], self.pipeline.tail()
         assert (self.deployment.record(run.run_id) or {})["state"] == expected, self.pipeline.tail()
+        if names and (self.names() == before) != (names == "same"):
+            broken.append(f"the names that readers see are not the {names} as before")
         if expected == "failed":
             again = self.pipeline.run(seconds=600, limit=LIMIT, force=True)
             broken += invariants.check(self.deployment, again, self._read)
