@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from fruits.base import schemas
 from fruits.base.errors import InputError, QualityGateError
 from fruits.base.objects import join
+from fruits.classifier import registry as classifiers
 from fruits.job import job_run, stage_metrics
 from fruits.lake import align, tables
 from fruits.lake.data_files import MappedRows, Selection
@@ -104,7 +105,7 @@ def publish(run: job_run.Run) -> None:
     names, classifier = naming.name_photos(run, rows, counts.images, fitted, previous)
     _make_current(run, fitted, known)
     if classifier:
-        naming.publish(run, classifier)
+        classifiers.publish(spark, database, classifier)
     if counts.others or len(known) > 2:
         registry.delete_others(spark, database, [fitted.pca_id, *([previous] if previous else [])])
     gramian_store.delete_other_models(run, registry.feature_models(spark, database))

@@ -21,10 +21,11 @@ def current(spark: SparkSession, database: str) -> Classifier | None:
 
 
 def publish(spark: SparkSession, database: str, classifier: Classifier) -> None:
-    """Make a classifier current: the commit that readers see. Its rows of `predictions` must be complete."""
+    """Make a classifier that has named all photos current: the commit that readers see. Delete the one before it."""
     row = schemas.row_of(classifier) | {"published_at": datetime.now(UTC)}
     rows = pa.Table.from_pylist([row], schemas.CLASSIFIER)
     overwrite.replace(spark, f"{database}.classifiers", rows, {})
+    delete_others(spark, database, classifier.classifier_id)
 
 
 def delete_others(spark: SparkSession, database: str, kept: str) -> None:

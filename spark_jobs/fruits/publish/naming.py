@@ -74,7 +74,7 @@ def name_photos(
 ) -> tuple[stage_metrics.Metrics, Classifier | None]:
     """Name the photos that the current classifier has not named, or all of them by a new one.
 
-    No reader sees what a new classifier has named until it is published (`publish`). Where none can be fitted, the
+    No reader sees what a new classifier has named until it is published. Where none can be fitted, the
     published one stays while its PCA model is kept: `pca`, or the one before it, `previous`. `rows` are those of
     `pending.find_pending`, about as many as `images`.
 
@@ -121,12 +121,6 @@ def name_photos(
     metrics |= json.loads(classifier.evaluation) | totals
     metrics["examples"] = _examples(run, photos, classifier.classifier_id)
     return metrics, classifier if is_new else None
-
-
-def publish(run: job_run.Run, classifier: Classifier) -> None:
-    """Make a classifier current, whose PCA model is, and delete the one before it with what it has named."""
-    registry.publish(run.spark, run.arguments.database, classifier)
-    registry.delete_others(run.spark, run.arguments.database, classifier.classifier_id)
 
 
 class Target(NamedTuple):
@@ -225,10 +219,9 @@ def _fit(run: job_run.Run, photos: align.AlignedRows, n: int, target: Target, pc
 
 def _judge(run: job_run.Run, sides: Split, n: int, target: Target, pca: Pca) -> Classifier:
     options = run.arguments
-    labels = len({photo.label for photo in sides.learned})
-    most = min(_MOST_JUDGED, _MOST_SCORES // max(1, labels))
+    _require_enough(labels := len({photo.label for photo in sides.learned}), sides.folds)  # before features are read
+    most = min(_MOST_JUDGED, _MOST_SCORES // labels)
     sides = replace(sides, held_out=sides.held_out[:most], folds=sides.folds[:most])
-    _require_enough(labels, sides.folds)  # before all features are read
     sums, vectors, is_near = _sum(run, sides, pca)
     model, folds = discriminant.fit(sums, pca, options.shrinkage), sides.folds[~is_near]
     _require_enough(labels, folds)
