@@ -136,7 +136,7 @@ class Nights:
         key = f"tables/.*/{table}/metadata/.*metadata.json"
         number = self.aws.arm(kind="held", service="s3", operation="PutObject", key=key, times=1)
         wait = self.begin(full_refresh=False, force=True, k=60)
-        self.held(number)
+        self.held(number, 500)
         return wait, number
 
     def names(self) -> dict[str, str]:
@@ -149,8 +149,8 @@ class Nights:
             if row["classifier_id"] == current
         }
 
-    def held(self, number: int) -> None:
-        until(lambda: self.aws.fault(number)["holding"], "a call to be held", 240)
+    def held(self, number: int, seconds: float = 240) -> None:
+        until(lambda: self.aws.fault(number)["holding"], "a call to be held", seconds)
 
     def end(
         self, wait: Callable[[], Run], broken: list[str], expected: str, names: str = "", published: bool = False
