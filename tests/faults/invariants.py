@@ -309,12 +309,17 @@ def digest(tables: Mapping[str, Iterable[Row]]) -> str:
     tables = {**tables, "pca_models": models, "pca": rows, "predictions": names}
     said = {
         name: sorted(
-            json.dumps({k: v for k, v in row.items() if k not in _OF_THE_RUN}, sort_keys=True, default=_hex)
+            json.dumps({k: _rounded(v) for k, v in row.items() if k not in _OF_THE_RUN}, sort_keys=True, default=_hex)
             for row in rows
         )
         for name, rows in tables.items()
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _rounded(value: Any) -> Any:
+    """A confidence without its last bits, which depend on how many photos are named in one product of matrices."""
+    return round(value, 9) if isinstance(value, float) else value
 
 
 def _by_publication(models: Iterable[Row]) -> list[Row]:
