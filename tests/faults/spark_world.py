@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import itertools
 import json
 import os
 import random
@@ -27,6 +28,8 @@ LARGE = f"{RAW_PREFIX}Training/Apple 0/large.png"
 """The photo whose decoder needs more at once than a worker has had, may still have, or frees meanwhile: 144 MB."""
 COLOURS = ((90, 90, 200), (200, 60, 60), (60, 190, 80))
 PHOTOS = 108  # a classifier needs 100 with a label
+OTHER_SIZES = itertools.count(50)
+"""Numbers of components, none twice: after a test that failed, the next one publishes another model all the same."""
 LIMIT = 1000  # more than there are: the run is a demo's, so that random weights may publish
 
 
@@ -135,7 +138,7 @@ class Nights:
         """A night that publishes another PCA model and another classifier, held as it is about to commit to a table."""
         key = f"tables/.*/{table}/metadata/.*metadata.json"
         number = self.aws.arm(kind="held", service="s3", operation="PutObject", key=key, times=1)
-        wait = self.begin(full_refresh=False, force=True, k=60)
+        wait = self.begin(full_refresh=False, force=True, k=next(OTHER_SIZES))
         self.held(number, 500)
         return wait, number
 

@@ -276,13 +276,14 @@ def test_what_could_not_be_fitted_is_tried_again_only_with_other_photos_or_setti
 
 
 def test_a_pca_model_that_is_published_again_gets_a_classifier_and_one_that_is_no_longer_kept_leaves_none(nights):
-    bring(nights, ORCHARD)
+    bring(nights, ORCHARD | UPLOADS)
     first = night(nights)
     (classifier,) = nights.rows("classifiers", "run_id", "published_at")
     nights.run("reduce_pca", "--k", "6")
     assert nights.run("publish")["classifier"]["reason"] == "the PCA model is another"
     again = nights.run("publish", "--pca-id", classifier["pca_id"])["classifier"]
-    assert (again["reason"], again["named"]) == ("the PCA model is another", 216)
+    assert (again["reason"], again["named"]) == ("the PCA model is another", 219)
+    assert again["examples"] == first["examples"], "one of each photo, by this classifier"
     assert again["classifier_id"] == first["classifier_id"]
     assert nights.rows("classifiers", "run_id", "published_at") == [classifier]
     assert {row["classifier_id"] for row in nights.rows("predictions")} == {classifier["classifier_id"]}
