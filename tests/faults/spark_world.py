@@ -130,6 +130,7 @@ class Nights:
     def __init__(self, deployment: SparkDeployment, pipeline: Pipeline) -> None:
         self.deployment, self.pipeline, self.aws = deployment, pipeline, deployment.aws
         self.before = invariants.digest(self._read(deployment))
+        self.names_before = self.names()
 
     def begin(self, **conf: Any) -> Callable[[], Run]:
         return self.pipeline.start(**{"seconds": 600, "limit": LIMIT, "full_refresh": True} | conf)
@@ -167,20 +168,27 @@ class Nights:
             names: "same" as before, or "other", are those that readers see after it.
             published: whether a failed night had published its PCA model before.
         """
-        before, run = self.names(), wait()
+        run = wait()
         self.aws.disarm()
         broken += invariants.check(self.deployment, run, self._read, red_though_published=published)
         assert broken == [], self.pipeline.tail()
         assert (self.deployment.record(run.run_id) or {})["state"] == expected, self.pipeline.tail()
-        if names and (self.names() == before) != (names == "same"):
-            broken.append(f"the names that readers see are not the {names} as before")
-        if expected == "failed":
+        if names:
+            self.compare_names(broken, names)
+        if expected == "failed" or names:
             again = self.pipeline.run(seconds=600, limit=LIMIT, force=True)
             broken += invariants.check(self.deployment, again, self._read)
             assert again.state == "success", self.pipeline.tail()
         if invariants.digest(self._last_read) != self.before:
             broken.append("another night over the same photos gave another result")
         assert broken == []
+
+    def compare_names(self, broken: list[str], expected: str, *, anew: bool = False) -> None:
+        """Note it if the names that readers see are not those expected, "same" as before or "other"."""
+        if anew:
+            self._read(self.deployment)
+        if (self.names() == self.names_before) != (expected == "same"):
+            broken.append(f"readers see names that are not {expected}")
 
     def _read(self, deployment: Deployment) -> dict[str, list[Any]]:
         """Reads the tables, and keeps what it read for the digest: each reading takes seconds."""
