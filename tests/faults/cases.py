@@ -283,21 +283,15 @@ CASES = (
         "before",
         "a step's driver is killed before its commit",
         (slow_commit("before", "data-.*", 5.0), killed(3.0)),
-        end="failed",
     ),
     Case(
         "F16",
         "during",
         "a step's driver is killed, and its commit takes effect afterwards",
         (slow_commit("before", seconds=5.0), killed(3.0)),
-        end="failed",
     ),
     Case(
-        "F16",
-        "after",
-        "a step's driver is killed after its commit",
-        (slow_commit("after", seconds=5.0), killed(3.0)),
-        end="failed",
+        "F16", "after", "a step's driver is killed after its commit", (slow_commit("after", seconds=5.0), killed(3.0))
     ),
     # F17: a commit that is lost (two at once: test_spark.py)
     Case("F17", "before", "a commit is lost on its way", (lost_commit("before"),)),
@@ -466,6 +460,5 @@ CASES = (
         "after",
         "a step fails, and its logs come three seconds late",
         ({"kind": "logs_late", "seconds": 3.0}, slow_commit("before", seconds=5.0), killed(3.0)),
-        end="failed",
     ),
 )
