@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
@@ -113,16 +114,21 @@ class Lake:
 
     def name(self, photo: Path | bytes) -> dict[str, Any]:
         """Name a photo by the current classifier: `label` (None: not known), `confidence`, `second_label`."""
-        row = self._newest("classifiers", "*")
-        if not row:
-            raise LakeError(f"no classifier is published in {self.uri}: it needs labelled photos of two labels or more")
-        vector = self._embed(photo if isinstance(photo, bytes) else photo.read_bytes(), row["pca_id"])
-        from fruits.classifier.discriminant import Classifier
-
-        labels, answers = row["labels"], Classifier.from_row(row).name(vector)
+        labels, answers = self.answer([photo])
         first, second = (labels[place] for place in answers.ranked[0][:2])
         label = first if answers.is_known[0] else None
         return {"label": label, "confidence": float(answers.confidence[0]), "second_label": second}
+
+    def answer(self, photos: Sequence[Path | bytes]) -> tuple[list[str], Any]:
+        """Return the labels of the current classifier, and its `Answers` for photos: `ranked` are places in them."""
+        row = self._newest("classifiers", "*")
+        if not row:
+            raise LakeError(f"no classifier is published in {self.uri}: it needs labelled photos of two labels or more")
+        contents = (photo if isinstance(photo, bytes) else photo.read_bytes() for photo in photos)
+        vectors = np.concatenate([self._embed(content, row["pca_id"]) for content in contents])
+        from fruits.classifier.discriminant import Classifier
+
+        return row["labels"], Classifier.from_row(row).name(vectors)
 
     def compare(self, run_a: str, run_b: str) -> pa.Table:
         """Compare what two runs published, the largest distance first; NULL unless kept under one PCA model."""

@@ -161,14 +161,14 @@ class Rate(_Model):
 
 
 class LabelRates(_Model):
-    """How many of the photos that get a name have it as their label, and how many of the label get the name."""
+    """Of the photos with a name, those of this label; of the photos of a label, those with its name."""
 
     precision: Rate = Rate()
     recall: Rate = Rate()
 
 
 class Altered(_Model):
-    """How photos held out are named after an alteration of a kind and strength; "none" is the photos as they are."""
+    """How photos held out are named after an alteration; the kind "none" is the photos as they are."""
 
     kind: Name
     strength: Name = ""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fruits_airflow.config.errors import LockHeld
 from fruits_airflow.config.regions import EU_REGIONS, NEAR_MISSES
 from fruits_airflow.emr.clusters import ENDED_STATES
-from fruits_airflow.records.models import Altered, ClassifierFacts
+from fruits_airflow.records.models import ClassifierFacts
 from fruits_airflow.report.facts import Facts
 from fruits_airflow.report.pca_map import data_uri
 from fruits_airflow.report.units import NBSP, UNKNOWN, clipped, euros, number, percent, value
@@ -185,19 +185,10 @@ def confusion(naming: ClassifierFacts) -> list[tuple[str, list[float]]]:
     return rows
 
 
-def named_photos(naming: ClassifierFacts, sample: pa.Table | None) -> list[tuple[str, str | None, float, str | None]]:
-    """Return photos that had no label: id, name, confidence, and the thumbnail of those in the sample as a data URI."""
-    shown = {"image_id", "thumbnail"} <= set(sample.column_names if sample else ())
-    rows = sample.select(["image_id", "thumbnail"]).to_pylist() if sample and shown else []
-    pictures = {row["image_id"]: data_uri(row["thumbnail"]) for row in rows}
-    return [(image_id, name, sure, pictures.get(image_id)) for image_id, name, sure in naming.examples[:MAX_EXAMPLES]]
-
-
-def robustness(naming: ClassifierFacts) -> list[Altered]:
-    """Return the photos as they are, then the three alterations under which the fewest names are right."""
-    clean = [row for row in naming.robustness if row.kind == "none"][:1]
-    altered = [row for row in naming.robustness if row.kind != "none" and row.top1.share is not None]
-    return clean + sorted(altered, key=lambda row: row.top1.share or 0.0)[:3] if clean else []
+def thumbnails(sample: pa.Table | None) -> dict[str, str | None]:
+    """Return the thumbnails of a sample as data URIs, by image id."""
+    rows = sample.select(["image_id", "thumbnail"]).to_pylist() if sample and "image_id" in sample.column_names else []
+    return {row["image_id"]: data_uri(row["thumbnail"]) for row in rows}
 
 
 def evidence(residency: Mapping[str, Any]) -> list[tuple[str, str]]:

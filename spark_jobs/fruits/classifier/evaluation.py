@@ -99,19 +99,19 @@ def evaluate(scores: Scores, truth: Places, folds: Places, labels: Sequence[str]
     frequent = sorted(np.argsort(-counts, kind="stable")[:_MOST_LABELS].tolist())
     return {
         "judged": len(truth),
-        "top1": _share(correct),
-        "top3": _share(among_three),
-        "answered": _share(known),
-        "wrong_answers": _share(~correct[known]),
+        "top1": rate(correct),
+        "top3": rate(among_three),
+        "answered": rate(known),
+        "wrong_answers": rate(~correct[known]),
         "calibration_error": expected_calibration_error(confidence, correct),
         "calibration_error_raw": expected_calibration_error(raw, correct),
         "reliability": _reliability(confidence, correct),
         "by_confidence": [
-            (level, float((confidence >= level).mean()), _share(correct[confidence >= level])["share"])
+            (level, float((confidence >= level).mean()), rate(correct[confidence >= level])["share"])
             for level in _LEVELS
         ],
         "labels": {
-            names[place]: {"precision": _share(correct[first == place]), "recall": _share(correct[truth == place])}
+            names[place]: {"precision": rate(correct[first == place]), "recall": rate(correct[truth == place])}
             for place in frequent
         },
         "labels_left_out": len(labels) - len(frequent),
@@ -120,7 +120,7 @@ def evaluate(scores: Scores, truth: Places, folds: Places, labels: Sequence[str]
     }
 
 
-def _share(flags: Flags) -> dict[str, Any]:
+def rate(flags: Flags) -> dict[str, Any]:
     """Return the share of flags that are set, with its interval and the number of flags; None without any."""
     low, high = wilson(int(flags.sum()), len(flags))
     return {"share": float(flags.mean()) if len(flags) else None, "low": low, "high": high, "n": len(flags)}

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from fruits.base import keys
 
+Vectors = npt.NDArray[np.float32]
+
 _FOLDS = 10
 _NEAR_EQUAL = 0.7
 """Cosine, from the mean of the label, from which photos are nearly equal. 3 % of 1,117 photos of a shop are so like one
@@ -77,12 +79,12 @@ def split(photos: Sequence[LabelledPhoto], share: float) -> Split:
     return Split(learned, judges, folds, len(photos) - len(learned) - len(judges))
 
 
-def near_equal(held_out: npt.NDArray[np.float32], learned: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """Flag the held-out vectors of a label, (n, k), that are nearly equal to one of the (m, k) learned from."""
-    mean = learned.mean(axis=0)
-    norm = [
-        rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
-        for rows in (held_out - mean, learned - mean)
-    ]
-    flags: npt.NDArray[np.bool_] = (norm[0] @ norm[1].T >= _NEAR_EQUAL).any(axis=1)
+def near_equal(held_out: Vectors, own: Sequence[str], learned: Vectors, labels: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Flag the held-out vectors, (n, k), that are nearly equal to one of the (m, k) of their label to learn from."""
+    flags, owns, of_learned = np.zeros(len(own), bool), np.array(own), np.array(labels)
+    for label in np.unique(owns):
+        sides = [held_out[owns == label], learned[of_learned == label]]
+        offsets = [side - sides[1].mean(axis=0) for side in sides]
+        unit = [rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9) for rows in offsets]
+        flags[owns == label] = (unit[0] @ unit[1].T >= _NEAR_EQUAL).any(axis=1)
     return flags

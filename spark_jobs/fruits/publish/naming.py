@@ -270,11 +270,8 @@ def _sum(run: job_run.Run, sides: Split, pca: Pca) -> tuple[LabelSums, npt.NDArr
         labels += [label_of[image_id] for image_id in batch.column("image_id").to_pylist()]
         vectors.append(pca.project(matrix))
         sums.add(labels[-len(matrix) :], matrix)
-    learned, own = np.concatenate(vectors or [held_out]), np.array([photo.label for photo in sides.held_out])
-    is_near = np.zeros(len(own), bool)
-    for label in np.unique(own):
-        is_near[own == label] = near_equal(held_out[own == label], learned[np.array(labels) == label])
-    return sums, held_out, is_near
+    learned, own = np.concatenate(vectors or [held_out]), [photo.label for photo in sides.held_out]
+    return sums, held_out, near_equal(held_out, own, learned, labels)
 
 
 def name_mapper(classifier: Classifier) -> Mapper:

@@ -82,4 +82,7 @@ def test_a_fold_holds_whole_groups_and_there_are_several():
 def test_a_photo_is_nearly_equal_when_it_differs_from_the_mean_of_its_label_as_a_learned_one_does():
     learned = np.array([[11, 10, 10], [9, 10, 10], [10, 11, 10], [10, 9, 10]], np.float32)
     held_out = np.array([[12, 10.2, 10], [11, 11, 11], [10, 10, 11], [10, 10, 10]], np.float32)
-    assert near_equal(held_out, learned).tolist() == [True, False, False, False]
+    own, labels = ["Kiwi"] * 4, ["Kiwi"] * 4
+    assert near_equal(held_out, own, learned, labels).tolist() == [True, False, False, False]
+    others = [*labels[:2], "Pear", "Pear"]
+    assert near_equal(held_out[1:], ["Kiwi", "Pear", "Pear"], learned, others).tolist() == [False, False, False]
