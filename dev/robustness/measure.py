@@ -54,22 +54,18 @@ def _scale(photo: Image.Image, percent: float) -> Image.Image:
 
 
 def _background(photo: Image.Image, percent: float) -> Image.Image:
-    """Blend what has the colour of the corner, within 24 of 255, with leaves and soil."""
+    """Blend what has the colour of the corner, within 24 of 255, with soil and leaves."""
     ground = ImageOps.colorize(Image.radial_gradient("L").resize(photo.size), "darkgreen", "saddlebrown")
     distance = ImageChops.difference(photo, Image.new("RGB", photo.size, _corner(photo))).convert("L")
     return Image.composite(photo, Image.blend(photo, ground, percent / 100), distance.point(lambda v: 255 * (v > 24)))
 
 
-def _side(photo: Image.Image, percent: float) -> float:
-    return max(photo.size) * percent / 100
-
-
 Alteration = Callable[[Image.Image, float], Image.Image]
 ALTERATIONS: dict[str, tuple[str, tuple[float, ...], Alteration]] = {
     "none": ("", (0,), lambda p, _: p),
-    "crop": ("{:g} % of each edge", (5, 15, 30), lambda p, s: ImageOps.crop(p, int(_side(p, s)))),
+    "crop": ("{:g} % of each edge", (5, 15, 30), lambda p, s: ImageOps.crop(p, int(max(p.size) * s / 100))),
     "rotation": ("{:g}°", (10, 45, 90), lambda p, s: p.rotate(s, Image.Resampling.BICUBIC, fillcolor=_corner(p))),
-    "blur": ("{:g} % of the side", (1, 2, 4), lambda p, s: p.filter(ImageFilter.GaussianBlur(_side(p, s)))),
+    "blur": ("{:g} % of the side", (1, 2, 4), lambda p, s: p.filter(ImageFilter.GaussianBlur(max(p.size) * s / 100))),
     "noise": ("deviation {:g} of 255", (10, 25, 60), _noise),
     "darkness": ("{:g} % of the light", (60, 30, 10), lambda p, s: ImageEnhance.Brightness(p).enhance(s / 100)),
     "brightness": ("{:g} % of the light", (130, 180, 250), lambda p, s: ImageEnhance.Brightness(p).enhance(s / 100)),
@@ -81,8 +77,12 @@ ALTERATIONS: dict[str, tuple[str, tuple[float, ...], Alteration]] = {
     ),
     "occlusion": ("{:g} % of the area", (10, 25, 50), _occlusion),
     "scale": ("{:g} % of the size", (75, 50, 25), _scale),
-    "background": ("{:g} % leaves and soil", (33, 66, 100), _background),
-    "motion": ("{:g} % of the side", (2, 5, 10), lambda p, s: p.filter(ImageFilter.BoxBlur((_side(p, s) / 2, 0)))),
+    "background": ("{:g} % soil and leaves", (33, 66, 100), _background),
+    "motion": (
+        "{:g} % of the side",
+        (2, 5, 10),
+        lambda p, s: p.filter(ImageFilter.BoxBlur((max(p.size) * s / 200, 0))),
+    ),
 }
 
 

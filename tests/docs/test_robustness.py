@@ -54,7 +54,9 @@ def demo(tmp_path: Path) -> Path:
 def test_the_report_of_a_demo_gets_the_photos_as_they_are_and_the_worst_three(demo: Path) -> None:
     names = ("none", "crop 5 %", "blur 4 %", "noise 9", "scale 5 %")
     shares = dict(zip((name.partition(" ")[::2] for name in names), (0.9, 0.7, 0.1, 0.2, 0.3), strict=True))
-    rows = [{"kind": kind, "strength": of, "top1": {"share": share, "n": 9}} for (kind, of), share in shares.items()]
+    rest = {name: {"share": None, "n": 0} for name in ("answered", "wrong_answers")} | {"answered": {"share": 0.5}}
+    keys = [{"kind": kind, "strength": strength} for kind, strength in shares]
+    rows = [key | {"top1": {"share": share}} | rest for key, share in zip(keys, shares.values(), strict=True)]
     assert write.show_in_report(demo, {"classifier_id": "c1", "rows": rows})
     page = (demo / "report.html").read_text()
     table = page[page.index("make robustness") :]

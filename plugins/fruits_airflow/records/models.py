@@ -167,26 +167,13 @@ class LabelRates(_Model):
     recall: Rate = Rate()
 
 
-class Altered(_Model):
-    """How photos held out are named after an alteration; the kind "none" is the photos as they are."""
-
-    kind: Name
-    strength: Name = ""
-    top1: Rate = Rate()
-    answered: Rate = Rate()
-    wrong_answers: Rate = Rate()
-
-
 class ClassifierFacts(_Model):
     """The classifier on photos held out, of which `near_equal` are left out, and what it named in this run.
 
-    Attributes:
-        reliability: Of each bin of the confidence: photos, mean confidence, share whose most probable name is right.
-        by_confidence: A least confidence, the share of photos that reach it, and the share of these that are right.
-        labels: The rates of the most frequent labels held out; `labels_left_out` counts the others.
-        confusion: Label, most probable name, photos; `confusion_left_out` counts the photos of less frequent pairs.
-        examples: Photos without a label: id, name (None where the classifier does not know it), confidence.
-        robustness: What `make robustness` measured of it; no stage writes this.
+    Rows are of `reliability`: photos of a bin, mean confidence, share of right names; of `by_confidence`: a least
+    confidence, share of photos that reach it, share of right names among these; of `confusion`: label, most probable
+    name, photos; of `examples`: id of a photo without a label, name (None: not known), confidence; of `robustness`,
+    which no stage writes: alteration, strength, shares of right names, of answers and of wrong ones among them.
     """
 
     classifier_id: Name | None = None
@@ -209,7 +196,7 @@ class ClassifierFacts(_Model):
     confusion: Annotated[list[tuple[Name, Name, Count]], Field(max_length=400)] = []
     confusion_left_out: Count = 0
     examples: Annotated[list[tuple[Name, Label | None, Share]], Field(max_length=100)] = []
-    robustness: Annotated[list[Altered], Field(max_length=100)] = []
+    robustness: Annotated[list[tuple[Name, Name, Share, Share, Share | None]], Field(max_length=100)] = []
 
 
 class StageSeconds(_Model):

@@ -42,7 +42,7 @@ def test_background_is_replaced_and_the_fruit_is_not() -> None:
 
 
 @pytest.mark.spark
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_photos_as_they_are_get_the_rates_of_the_evaluation(
     spark: Any, model: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
