@@ -37,9 +37,9 @@ def show_in_report(demo: Path, result: dict[str, Any]) -> bool:
     classifier = stages["publish"].get("classifier", {})
     if classifier.get("classifier_id") != result["classifier_id"]:
         return False
-    shares = ([row[name]["share"] for name in ("top1", "answered", "wrong_answers")] for row in result["rows"])
-    keys = ([row["kind"], row["strength"]] for row in result["rows"])
-    classifier["robustness"] = [[*key, *own] for key, own in zip(keys, shares, strict=True)]
+    rates = ("top1", "answered", "wrong_answers")
+    rows = ([row["kind"], row["strength"], *(row[rate]["share"] for rate in rates)] for row in result["rows"])
+    classifier["robustness"] = list(rows)
     sample, evidence = decode_sample((run / SAMPLE).read_bytes()), json.loads((run / EVIDENCE).read_text())
     (demo / "report.html").write_text(render(record, stages, sample, evidence))
     return True
