@@ -86,6 +86,12 @@ bench: setup $(READY)/bench ## Our jobs beside their peers: build/bench/ (QUICK=
 test-bench: setup $(READY)/bench ## The benchmark itself, on eight photos (slow, not in make test)
 	.venv-bench/bin/python -m pytest tests/bench
 
+.PHONY: robustness
+robustness: $(READY)/spark $(READY)/airflow ## How well photos held out of a lake are named once altered: build/robustness/ (LAKE=build/demo PUBLISH=1: into docs/)
+	@export LAKE="$${LAKE:-build/demo}"; PYTHONPATH=.:spark_jobs $(SPARK)/python -m dev.robustness.measure; \
+	PYTHONPATH=.:plugins $(AIRFLOW)/python -m dev.robustness.write
+	@$(if $(PUBLISH),cp build/robustness/robustness.* docs/)
+
 ## —— A team's Airflow, in containers ————————————————————————————————————
 
 .PHONY: up
@@ -265,8 +271,8 @@ lint: setup types imports ## Formatter, linter, types, who may import whom
 
 .PHONY: types
 types: setup
-	$(AIRFLOW)/mypy plugins/fruits_airflow plugins/run_report.py local_aws dags ops compose dev/demo dev/presentation dev/write_*.py dev/run_notebook.py
-	$(SPARK)/mypy spark_jobs fruits_lake dev/class_archive.py dev/fetch_jars.py dev/local_spark.py dev/make_model.py dev/run_local.py dev/typical_job.py
+	$(AIRFLOW)/mypy plugins/fruits_airflow plugins/run_report.py local_aws dags ops compose dev/demo dev/presentation dev/robustness/write.py dev/write_*.py dev/run_notebook.py
+	$(SPARK)/mypy spark_jobs fruits_lake dev/class_archive.py dev/fetch_jars.py dev/local_spark.py dev/make_model.py dev/robustness/measure.py dev/run_local.py dev/typical_job.py
 
 .PHONY: imports
 imports: setup

@@ -76,9 +76,9 @@ with DAG(
         return tasks.erase_photos(SETTINGS, context)
 
     @task
-    def write_receipt(exports: dict[str, Any] | None, photos: dict[str, Any] | None, **context: Any) -> str:
+    def write_receipt(**context: Any) -> str:
         """Check that the photos are gone; write digests and counts."""
-        return tasks.write_receipt(SETTINGS, context, exports, photos)
+        return tasks.write_receipt(SETTINGS, context)
 
     @task(**cluster_tasks.CLEANUP_RETRIES)
     def verdict(**context: Any) -> None:
@@ -95,11 +95,11 @@ with DAG(
     ready = cluster_tasks.cluster_ready(SETTINGS)
     stages = [cluster_tasks.stage_group(SETTINGS, stage) for stage in ERASURE_STAGES]
     terminate = cluster_tasks.terminate_cluster(SETTINGS, "erasure")
-    exports, photos = erase_exports(), erase_photos()
+    exports = erase_exports()
     judged = verdict().as_teardown(on_failure_fail_dagrun=True)
 
     chain(plan, upload, create, ready, *stages, [terminate, exports])
-    chain(exports, photos, write_receipt(exports, photos), judged)
+    chain(exports, erase_photos(), write_receipt(), judged)
     chain(terminate, judged)
     # `plan` checks the parameters, so that bad ones cannot fail the teardown and the verdict: see fruits_pipeline.
     for work in dag.tasks:

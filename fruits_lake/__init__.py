@@ -16,6 +16,7 @@ import importlib
 import io
 import json
 import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
@@ -140,16 +141,20 @@ class Lake:
 
     def name(self, photo: Path | bytes) -> dict[str, Any]:
         """Name a photo by the current classifier: `label` (None: not known), `confidence`, `second_label`."""
-        row = self._newest("classifiers", "*")
-        if not row:
-            raise LakeError(f"no classifier is published in {self.uri}: it needs labelled photos of two labels or more")
-        vector = self._embed(photo, row["pca_id"])
-        from fruits.classifier.discriminant import Classifier
-
-        labels, answers = row["labels"], Classifier.from_row(row).name(vector)
+        labels, answers = self.answer([photo])
         first, second = (labels[place] for place in answers.ranked[0][:2])
         label = first if answers.is_known[0] else None
         return {"label": label, "confidence": float(answers.confidence[0]), "second_label": second}
+
+    def answer(self, photos: Sequence[Path | bytes]) -> tuple[list[str], Any]:
+        """Return the labels of the current classifier, and its `Answers` for photos: `ranked` are places in them."""
+        row = self._newest("classifiers", "*")
+        if not row:
+            raise LakeError(f"no classifier is published in {self.uri}: it needs labelled photos of two labels or more")
+        vectors = np.concatenate([self._embed(photo, row["pca_id"]) for photo in photos])
+        from fruits.classifier.discriminant import Classifier
+
+        return row["labels"], Classifier.from_row(row).name(vectors)
 
     def recognise(self, photo: Path | bytes, k: int = 5) -> dict[str, Any]:
         """Return `label` and `confidence` as `name` does, both None without a classifier, and `neighbours`."""

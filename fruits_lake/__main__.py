@@ -3,6 +3,8 @@
 import argparse
 import io
 import json
+import os
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, metavar="FILE.png", help="draw the photo and its neighbours")
     arguments = parser.parse_args()
     block_pandas_import()  # a third of the start; nothing here is a pandas object
+    if sys.platform == "linux":  # a file of a kilobyte can hold gigabytes
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        resource.setrlimit(resource.RLIMIT_AS, (memory, resource.getrlimit(resource.RLIMIT_AS)[1]))
     try:
         lake = Lake.open(arguments.lake)
         answer = lake.recognise(arguments.photo)
@@ -33,16 +38,18 @@ def main() -> None:
     except ImageRejected as rejected:
         sys.exit(f"ERROR {rejected.code}: {rejected.detail}")
     except (LakeError, FruitsError, OSError) as error:
-        sys.exit(f"ERROR {error}")
+        sys.exit(_visible(f"ERROR {error}"))
+    except MemoryError:
+        sys.exit("ERROR the answer takes more memory than this machine has")
     if weights == "random":
         sys.stderr.write("WARNING: the weights are random, so these distances mean nothing\n")
     if arguments.format == "json":
         print(json.dumps(answer | {"neighbours": rows, "weights": weights}))
         return
     if answer["confidence"] is not None:
-        print(f"{answer['label'] or 'not known'} ({answer['confidence']:.0%})")
+        print(_visible(f"{answer['label'] or 'not known'} ({answer['confidence']:.0%})"))
     for row in rows:
-        print(f"{row['distance']:8.2f}  {row['label'] or '-':<24}  {row['source_key']}")
+        print(_visible(f"{row['distance']:8.2f}  {row['label'] or '-':<24}  {row['source_key']}"))
 
 
 def draw(lake: Lake, photo: Path, rows: list[dict[str, Any]], path: Path) -> None:
@@ -60,6 +67,11 @@ def draw(lake: Lake, photo: Path, rows: list[dict[str, Any]], path: Path) -> Non
         ImageDraw.Draw(sheet).text((side * place + 4, side), text, "black", font_size=14)
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
+
+
+def _visible(text: str) -> str:
+    """Write out what would command the terminal: labels and keys are names of other people's files."""
+    return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
 if __name__ == "__main__":

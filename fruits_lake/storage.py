@@ -1,7 +1,8 @@
 """Open the tables of a lake, and the files beside them, in a folder or in S3."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 
 from pyarrow import fs
@@ -20,25 +21,28 @@ class LakeError(Exception):
     """The lake cannot answer: what is wrong, with which value, and the remedy."""
 
 
-class RelocatedFileIO(PyArrowFileIO):
-    """Reads a table's files in `folder`, where they are; its metadata may name another location."""
+class BoundedFileIO(PyArrowFileIO):
+    """Reads what is below a location, in `folder` if that is where it is: metadata can name any file and server."""
 
-    def __init__(self, location: str, folder: Path) -> None:
-        super().__init__()
+    def __init__(self, location: str, folder: Path | None = None, settings: Mapping[str, str] = {}) -> None:
+        super().__init__(dict(settings))
         self._location, self._folder = f"{location.rstrip('/')}/", folder
 
     def new_input(self, location: str) -> PyArrowFile:
-        """Return a file of the table, which must be inside the table's location."""
-        name = location.removeprefix(self._location)
-        if name == location or not (self._folder / name).resolve().is_relative_to(self._folder.resolve()):
-            raise LakeError(f"{location} is outside {self._location}, where {self._folder} says that the table is")
-        return PyArrowFile(location, str(self._folder / name), fs.LocalFileSystem())
+        """Return a file, which must be below the location."""
+        name, folder = location.removeprefix(self._location), self._folder
+        if name == location or (folder and not (folder / name).resolve().is_relative_to(folder.resolve())):
+            raise LakeError(f"{location} is outside {self._location}: name the folder or bucket that the table is in")
+        if folder is None:
+            return super().new_input(location)
+        return PyArrowFile(location, str(folder / name), fs.LocalFileSystem())
 
 
 def open_folder(folder: Path, database: str | None) -> Storage:
     """Open the lake of `make local`, of a notebook or of a demo."""
     root = folder / "lake" if (folder / "lake" / "tables").is_dir() else folder
     databases = sorted(path.name for path in root.glob("tables/*"))
+    _require_files(root, folder)
     if database not in databases and (database or len(databases) != 1):
         raise LakeError(f"{root} has databases {databases}, not {database or 'one'}: name another folder or database")
     tables = root / "tables" / (database or databases[0])
@@ -50,10 +54,19 @@ def open_folder(folder: Path, database: str | None) -> Storage:
         if not version.isdecimal() or path.stat().st_size > MAX_JSON_BYTES:
             raise LakeError(f"{hint} does not name metadata of at most {MAX_JSON_BYTES:,} bytes")
         metadata = TableMetadataUtil.parse_raw(path.read_text())
-        io = RelocatedFileIO(metadata.location, tables / name)
+        io = BoundedFileIO(metadata.location, tables / name)
         return StaticTable((tables.name, name), metadata, str(path), io, NoopCatalog("folder"))
 
     return str(root), fs.SubTreeFileSystem(str(root), fs.LocalFileSystem()), load
+
+
+def _require_files(root: Path, folder: Path) -> None:
+    """Refuse links, which lead out of a stranger's folder, and pipes and devices, which never end."""
+    tops = [root / name for name in ("tables", "runs", "models")]
+    below = (Path(parent, name) for top in tops for parent, *names in os.walk(top) for name in chain(*names))
+    for path in chain(tops, below, [root] if root != folder else ()):
+        if path.is_symlink() or (path.exists() and not (path.is_file() or path.is_dir())):
+            raise LakeError(f"{path} is a link, a pipe or a device: copy the lake with what its links lead to")
 
 
 def open_bucket(bucket: str, database: str) -> Storage:
@@ -66,13 +79,7 @@ def open_bucket(bucket: str, database: str) -> Storage:
     settings = {"client.region": region} | ({"glue.endpoint": endpoint, "s3.endpoint": endpoint} if endpoint else {})
     catalog = GlueCatalog("lake", **settings)
     # A table's own properties are ignored: they can name Python code to call and a server that gets the requests.
-    catalog._load_file_io = lambda *_, **__: PyArrowFileIO(settings)  # type: ignore[method-assign]
-
-    def load(name: str) -> Table:
-        table = catalog.load_table((database, name))
-        if not table.location().startswith(f"s3://{bucket}/"):
-            raise LakeError(f"{database}.{name} is in {table.location()}, not in s3://{bucket}: name that bucket")
-        return table
+    catalog._load_file_io = lambda *_, **__: BoundedFileIO(f"s3://{bucket}", None, settings)  # type: ignore[method-assign]
 
     files = fs.SubTreeFileSystem(bucket, fs.S3FileSystem(region=region, endpoint_override=endpoint))
-    return f"s3://{bucket}", files, load
+    return f"s3://{bucket}", files, lambda name: catalog.load_table((database, name))

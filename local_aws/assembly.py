@@ -28,6 +28,7 @@ class Emulator:
 
     application: Application
     access_log: AccessLog
+    keys: Keys
 
     def close(self) -> None:
         """End every running step, then the access log."""
@@ -53,9 +54,9 @@ def assemble(
     EmrBackend.runtime = Runtime(settings, clients, SupervisedStep, hooks or Hooks())
     storage.install()
     access_log = AccessLog(settings.state_dir / "access.jsonl")
-    signatures = SignatureCheck(Keys(credentials))
-    checks = [access_log, LoopbackGuard(), Health(endpoint), signatures, *interceptors, ShapeCheck()]
-    return Emulator(Application(Dispatcher(_replacement(clients, settings)), checks), access_log)
+    keys = Keys(credentials)
+    checks = [access_log, LoopbackGuard(), Health(endpoint), SignatureCheck(keys), *interceptors, ShapeCheck()]
+    return Emulator(Application(Dispatcher(_replacement(clients, settings)), checks), access_log, keys)
 
 
 def _replacement(clients: Clients, settings: Settings) -> Callable[[str], None]:

@@ -8,6 +8,7 @@ of headers in capitals, which boto3 takes as part of the metadata's name.
 import re
 import socket
 import struct
+from collections.abc import Container
 from typing import Any
 
 from waitress.channel import HTTPChannel
@@ -21,6 +22,7 @@ CHANNEL = "local_aws.channel"
 MAX_UNSIGNED_BYTES = 100_000
 _METADATA = b"x-amz-meta-"
 _HARMLESS = b"Content-Security-Policy: sandbox\r\nX-Content-Type-Options: nosniff\r\n\r\n"
+_KEY_ID = re.compile(r"Credential=(\w+)", re.ASCII)
 _METADATA_LINE = re.compile(rb"\r\nX-Amz-Meta-[^:\r]*", re.IGNORECASE)
 
 
@@ -28,17 +30,19 @@ class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress has no types
     """Parses the head of a request; `metadata` has the S3 metadata headers with an underscore, in lower case."""
 
     metadata: dict[str, str]
+    keys: Container[str] = ()  # the ids of the keys that sign requests
 
     def parse_header(self, header_plus: bytes) -> None:
         """Parse the first line and the headers."""
         super().parse_header(header_plus)
         if not self.chunked and self.content_length == 0:
             self.expect_continue = False
-        is_signed = "AUTHORIZATION" in self.headers or "X-Amz-Signature=" in self.query
+        key_id = _KEY_ID.search(self.headers.get("AUTHORIZATION", "") or self.query)
+        is_signed = key_id is not None and key_id[1] in self.keys
         is_large = self.chunked or self.content_length > MAX_UNSIGNED_BYTES
         if self.body_rcv is not None and ("ORIGIN" in self.headers or (is_large and not is_signed)):
             # It would be stored before it is refused. `LoopbackGuard` and `SignatureCheck` refuse the other requests.
-            self.error, self.completed = Error("the body of an unsigned request or of a web page is not read"), True
+            self.error, self.completed = Error("the body of a web page, or without one of our keys, is not read"), True
             self.error.code, self.error.reason = 403, "Forbidden"
         self.metadata = {}
         if _METADATA in header_plus.lower():

@@ -15,7 +15,7 @@ from typing import IO
 
 from waitress.server import create_server
 
-from local_aws.connection import Connection
+from local_aws.connection import Connection, Parser
 from local_aws.credentials import FILE_NAME, Credentials
 from local_aws.settings import Settings
 
@@ -123,7 +123,7 @@ def serve(settings: Settings) -> None:
             max_request_body_size=8 * 1024**3,
             channel_timeout=600,
         )
-        server.channel_class = Connection
+        server.channel_class, Parser.keys = Connection, emulator.keys
         threading.Thread(target=server.run, name="http", daemon=True).start()
         sys.stdout.write(f"local_aws ready on {endpoint}\n")
         sys.stdout.flush()

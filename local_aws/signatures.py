@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote, unquote_to_bytes
 
 from local_aws import errors
@@ -68,6 +68,16 @@ class Keys:
     def __init__(self, root: Credentials) -> None:
         self._root = root
 
+    def __contains__(self, access_key_id: object) -> bool:
+        return access_key_id == self._root.access_key_id or next(self._roles(access_key_id), None) is not None
+
+    def _roles(self, access_key_id: object) -> Iterator[Any]:
+        # moto's STS is imported when it is first called; before that it has issued nothing
+        sts = sys.modules.get("moto.sts.models")
+        for _, _, backend in list(sts.sts_backends.iter_backends()) if sts else ():
+            if role := backend.get_assumed_role_from_access_key(access_key_id):
+                yield role
+
     def secret_of(self, access_key_id: str, session_token: str, now: float) -> str:
         """Return the secret of a key at a moment (seconds since the epoch).
 
@@ -78,12 +88,7 @@ class Keys:
             if session_token:
                 raise RequestRefused("InvalidToken")
             return self._root.secret_access_key
-        # moto's STS is imported when it is first called; before that it has issued nothing
-        sts = sys.modules.get("moto.sts.models")
-        for _, _, backend in list(sts.sts_backends.iter_backends()) if sts else ():
-            role = backend.get_assumed_role_from_access_key(access_key_id)
-            if role is None:
-                continue
+        for role in self._roles(access_key_id):
             if not hmac.compare_digest(role.session_token.encode(), session_token.encode()):
                 raise RequestRefused("InvalidToken")
             if now >= role.expiration.replace(tzinfo=UTC).timestamp():

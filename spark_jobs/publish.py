@@ -5,8 +5,8 @@ first, which no reader sees, and then its row in `pca_models`: that last commit 
 see the previous PCA model. If a check fails, nothing is published, stages/publish.json holds the failed checks, and the
 exit status is 3.
 
-Then the photos get names (`fruits.publish.naming`): from the current classifier, or all of them from a new one, which
-is published in the same way.
+Before that last commit, the photos get names (`fruits.publish.naming`): from the current classifier, or all of them
+from a new one, which is published in the same way, right after the PCA model.
 
 The PCA model before the current one is kept. To return to it, run this job again in the folder of the last run with
 ``--pca-id`` and its id: it gets the rows that it lacks and becomes current.
@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 from fruits.base import schemas
 from fruits.base.errors import InputError, QualityGateError
 from fruits.base.objects import join
+from fruits.classifier import registry as classifiers
 from fruits.job import job_run, stage_metrics
 from fruits.lake import align, tables
 from fruits.lake.data_files import MappedRows, Selection
@@ -104,11 +105,14 @@ def publish(run: job_run.Run) -> None:
     samples.store(run, sample)
     _export(run, fitted, counts.features)
     sample.write_shown(fitted, join(arguments.run_folder, "sample.parquet"))
+    # Before the PCA model is current: a run that fails to name the photos has published nothing.
+    names, classifier = naming.name_photos(run, rows, counts.images, fitted, previous)
     _make_current(run, fitted, known)
+    if classifier:
+        classifiers.publish(spark, database, classifier)
     if counts.others or len(known) > 2:
         registry.delete_others(spark, database, [fitted.pca_id, *([previous] if previous else [])])
     gramian_store.delete_other_models(run, registry.feature_models(spark, database))
-    names = naming.name_photos(run, rows, counts.images, fitted)
     size = tables.size_bytes(spark, database, "pca", counts.features)
     metrics |= {
         "classifier": names,

@@ -24,6 +24,7 @@ class Attack:
 
 _DEPLOYMENT = "tests/attacks/test_deployment.py::"
 _WEBSITE, _USER, _NODE = "a website", "another user of the machine", "a node"
+_STRANGER = "a stranger's file"
 _PHOTO, _OPERATOR, _REQUEST = "a photo", "a user of Airflow", "an erasure that is incomplete"
 
 ATTACKS = (
@@ -62,6 +63,12 @@ ATTACKS = (
             "tests/local_aws/test_attacks.py::test_a_presigned_url_in_the_access_log_opens_nothing",
             "tests/local_aws/test_attacks.py::test_motos_own_pages_are_gone",
         ),
+    ),
+    Attack(
+        _USER,
+        "fills the disk of the emulator with bodies of requests, under a made-up signature",
+        "no large body is read without the id of one of our keys, which no other user knows",
+        ("tests/local_aws/test_attacks.py::test_the_body_of_a_page_or_without_a_key_is_refused_before_it_is_sent",),
     ),
     Attack(
         _PHOTO,
@@ -181,6 +188,44 @@ ATTACKS = (
         (
             "tests/fruits_lake/test_lake.py::test_no_property_of_a_table_chooses_code_or_a_server",
             "tests/fruits_lake/test_lake.py::test_a_file_outside_its_table_is_not_read",
+            "tests/fruits_lake/test_lake.py::test_no_file_of_a_table_is_outside_the_bucket",
+        ),
+    ),
+    Attack(
+        _STRANGER,
+        "gives away a lake whose links lead to files of its reader, or whose files have no end",
+        "a folder with links, pipes or devices is not opened; the memory of `make recognise` has a limit",
+        (
+            "tests/fruits_lake/test_lake.py::test_a_folder_with_a_link_or_a_pipe_is_not_opened",
+            "tests/fruits_lake/test_lake.py::test_no_link_and_no_name_in_a_folder_leads_out_of_it",
+            "tests/fruits_lake/test_lake.py::test_a_small_file_that_holds_more_than_the_memory_is_an_error",
+        ),
+    ),
+    Attack(
+        _STRANGER,
+        "gives away weights that put a file of their reader into the model, and so into the lake",
+        "an array of a weights file is in that file, and has a limit",
+        (
+            "tests/spark_jobs/model/test_keras_reference.py::"
+            "test_a_weights_file_reads_no_other_file_and_fills_no_memory",
+        ),
+    ),
+    Attack(
+        _PHOTO,
+        "makes every night red, or stops the notebook, by the name of its folder",
+        "labels are cut in metrics to what their reader takes; to a figure they are text",
+        (
+            "tests/spark_jobs/classifier/test_evaluation.py::"
+            "test_labels_as_long_as_the_key_of_an_object_stay_within_the_size_of_the_metrics",
+        ),
+    ),
+    Attack(
+        _PHOTO,
+        "commands a terminal, or adds lines of its own to a notice, by its name or by what its error says",
+        "what is not printable is written out; the cause of a notice is one line",
+        (
+            "tests/fruits_lake/test_lake.py::test_no_name_of_a_photo_commands_the_terminal",
+            "tests/plugins/runs/test_notices.py::test_no_cause_adds_a_line_of_its_own_to_a_notice",
         ),
     ),
     Attack(
@@ -231,14 +276,28 @@ ATTACKS = (
     ),
     Attack(
         _OPERATOR,
-        "edits results of tasks or chooses a run id, to raise the ceiling or have a night run what a notebook wrote",
-        "the ceiling is that of the settings; code, request and folders follow from the run; a page shows what it can",
+        "edits results of tasks or chooses a run id, to raise the ceiling, pass the gates, or have a night run what a "
+        "notebook wrote",
+        "a plan is used only as the lake keeps it, where nobody edits it; the ceiling is that of the settings; a page "
+        "shows what it can, and makes no objects",
         (
             "tests/plugins/runs/test_plan.py::test_no_edited_plan_raises_the_ceiling_of_the_settings",
-            "tests/plugins/runs/test_plan.py::test_whoever_edits_an_xcom_chooses_no_code_and_no_request",
-            "tests/plugins/runs/test_plan.py::test_the_request_of_an_erasure_is_its_own",
+            "tests/plugins/runs/test_plan.py::test_whoever_edits_the_plan_has_nothing_run_by_it",
+            "tests/plugins/runs/test_plan.py::test_a_plan_that_no_task_has_kept_is_not_used",
+            "tests/plugins/runs/test_plan.py::test_no_digest_chooses_code_that_no_task_has_uploaded",
+            "tests/plugins/runs/test_verdict.py::test_an_edited_plan_is_red_and_its_fingerprint_is_not_published",
+            "tests/plugins/report/test_live_run.py::test_a_result_that_names_a_class_makes_no_object_of_it",
             "tests/plugins/runs/test_planning.py::test_no_run_works_in_a_folder_that_a_notebook_may_write",
             "tests/plugins/report/test_web.py::test_a_forged_result_of_plan_leaves_a_page_that_says_so",
+        ),
+    ),
+    Attack(
+        _OPERATOR,
+        "edits results of tasks, so that an erasure works on another database and its receipt says that all is gone",
+        "a receipt is written from the plan and the counts that the lake keeps",
+        (
+            "tests/plugins/erasure/test_tasks.py::test_whoever_edits_results_of_tasks_writes_nothing_into_a_receipt",
+            "tests/plugins/erasure/test_tasks.py::test_a_task_that_was_marked_as_success_is_in_no_receipt",
         ),
     ),
     Attack(

@@ -14,7 +14,7 @@ from PIL import Image, ImageStat
 
 from dev.demo.drawing import SUBJECTS, draw_jpeg
 from tests.plugins.measured import blank_record
-from tests.plugins.report.pages import DRIFT
+from tests.plugins.report.pages import CLASSIFIER, DRIFT
 
 PER_LABEL = 8
 THUMBNAIL_PX = 48
@@ -93,6 +93,7 @@ def good_run(run_id: str, **changes: Any) -> dict[str, bytes]:
                     "features_without_pca": {"ok": True, "value": 0, "limit": 0},
                 },
             },
+            "classifier": CLASSIFIER | {"examples": [[f"{0:064x}", "Kiwi", 0.91], [f"{n:064x}", None, 0.2]]},
             "bytes": {"pca": 79_900},
         },
     }

@@ -33,7 +33,10 @@ START_SECONDS = 1500
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory) -> Path:
-    """GOOD_PHOTOS photos (real ones where they are at hand, else drawn), an HTML page named .jpg, a truncated JPEG."""
+    """GOOD_PHOTOS photos (real ones where they are at hand, else drawn), an HTML page named .jpg, a truncated JPEG.
+
+    Every fiftieth has no label, as photos from a phone.
+    """
     folder = tmp_path_factory.mktemp("photos") / AWKWARD
     folder.mkdir()
     source = PHOTOS
@@ -41,11 +44,11 @@ def photos(tmp_path_factory) -> Path:
         source = tmp_path_factory.mktemp("drawn")
         subprocess.run([".venv-airflow/bin/python", "-m", "dev.demo.drawing", source], check=True, cwd=REPOSITORY)
     everything = sorted(source.rglob("*.jpg"))
-    for path in everything[:: len(everything) // GOOD_PHOTOS][:GOOD_PHOTOS]:
-        target = folder / path.relative_to(source)
+    for number, path in enumerate(everything[:: len(everything) // GOOD_PHOTOS][:GOOD_PHOTOS]):
+        target = folder / (path.relative_to(source) if number % 50 else f"phone {number}.jpg")
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(path, target)
-    label = next(path for path in folder.iterdir())
+    label = next(path for path in folder.iterdir() if path.is_dir())
     (label / "page.jpg").write_text("<!doctype html><title>not a photo</title>")
     (label / "cut.jpg").write_bytes(everything[0].read_bytes()[:1500])
     return folder

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from pyiceberg.catalog import load_catalog
 
 from fruits_lake import Lake
-from tests.e2e.conftest import GOOD_PHOTOS, WEIGHTS
+from tests.e2e.conftest import CLUSTER, GOOD_PHOTOS, WEIGHTS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -71,7 +71,8 @@ def test_every_photo_is_an_image_or_a_reject_by_key(photos, tables):
 
 def test_labels_are_the_folders_and_metadata_is_gone(photos, tables):
     for row in tables["images"].to_pylist():
-        assert row["label"] == image_ids(photos)[row["image_id"]].parent.name
+        folder = image_ids(photos)[row["image_id"]].parent
+        assert row["label"] == (None if folder == photos else folder.name)
         stored = Image.open(io.BytesIO(row["pixels"]))
         assert not stored.getexif()
         assert not {"exif", "icc_profile", "comment", "xmp"} & set(stored.info)
@@ -100,6 +101,23 @@ def test_the_published_pca_is_scikit_learns(tables, run):
     signs = np.sign((rows * expected).sum(axis=0))
     np.testing.assert_allclose(rows[:, :20], (expected * signs)[:, :20], atol=2e-3)
     assert run["pca"]["k"] == model["k"]
+
+
+def test_every_photo_has_a_name_of_the_one_classifier_and_those_without_a_label_are_shown(tables, run):
+    names, facts = tables["predictions"].to_pylist(), run["classifier"]
+    if not WEIGHTS.is_file() or CLUSTER == "yarn":  # photos that do not suffice
+        assert facts["failure"]
+        assert names == tables["classifiers"].to_pylist() == []
+        return
+    (classifier,) = tables["classifiers"].to_pylist()
+    assert {row["classifier_id"] for row in names} == {classifier["classifier_id"]} == {facts["classifier_id"]}
+    assert classifier["pca_id"] == run["pca"]["pca_id"]
+    assert sorted(row["image_id"] for row in names) == sorted(tables["images"]["image_id"].to_pylist())
+    unlabelled = sorted(row["image_id"] for row in tables["images"].to_pylist() if row["label"] is None)
+    shown = {row["image_id"]: (row["label"], row["confidence"]) for row in names if row["image_id"] in unlabelled}
+    assert [image_id for image_id, _, _ in facts["examples"]] == unlabelled
+    assert {image_id: (name, sure) for image_id, name, sure in facts["examples"]} == shown
+    assert facts["top1"]["low"] > 0.5
 
 
 def test_run_json_tells_what_the_tables_hold(tables, run, demo):

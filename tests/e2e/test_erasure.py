@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fruits_lake import Lake, LakeError
+from tests.e2e.conftest import WEIGHTS
 from tests.e2e.test_policies import looks_abroad, names, of_resources, policies, policy_of
 from tests.infra.simulation import Names, allowed, requests_of, role_of
 from tests.plugins.searching import find_everywhere
@@ -43,6 +44,24 @@ class Airflow:
         request = urllib.request.Request(self.url + path, data, headers, method=method)
         with urllib.request.urlopen(request, timeout=30) as reply:
             return json.loads(reply.read())
+
+    def run(self, dag: str, run_id: str, conf: dict[str, Any]) -> None:
+        """Run a DAG, which must succeed."""
+        self.call("PATCH", f"/api/v2/dags/{dag}", {"is_paused": False})
+        self.call("POST", f"/api/v2/dags/{dag}/dagRuns", {"dag_run_id": run_id, "logical_date": None, "conf": conf})
+        deadline = time.monotonic() + SECONDS
+        while (state := self.call("GET", f"/api/v2/dags/{dag}/dagRuns/{run_id}")["state"]) in ("queued", "running"):
+            assert time.monotonic() < deadline, f"{run_id} is still at work"
+            time.sleep(2)
+        tasks = self.call("GET", f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances")["task_instances"]
+        assert state == "success", {task["task_id"]: task["state"] for task in tasks}
+
+
+@pytest.fixture(scope="module")
+def airflow(demo: dict[str, Any]) -> Airflow:
+    """The demo's Airflow, as its admin sees it."""
+    password = json.loads((demo["folder"] / "airflow" / "passwords.json").read_text())["admin"]
+    return Airflow(re.search(r"Airflow is on (http://[^\s(]+)", demo["out"])[1], password)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +109,7 @@ def refused(
 
 def test_an_erased_photo_is_in_nothing_but_suppression_list_and_receipt(
     demo: dict[str, Any],
+    airflow: Airflow,
     s3: Any,
     buckets: list[str],
     policies: dict[str, Any],
@@ -122,19 +142,8 @@ def test_an_erased_photo_is_in_nothing_but_suppression_list_and_receipt(
     assert all(before.values()), f"the search must find all of it: {before}"
     assert {key.split("/")[0] for key in before["id"]} >= {"tables", "runs"}
 
-    password = json.loads((demo["folder"] / "airflow" / "passwords.json").read_text())["admin"]
-    airflow = Airflow(re.search(r"Airflow is on (http://[^\s(]+)", demo["out"])[1], password)
-    airflow.call("PATCH", f"/api/v2/dags/{DAG}", {"is_paused": False})
-    conf = {"keys": [image["source_key"]], "expected_photos": 1}
     answered = len(calls_so_far(demo))
-    run = {"dag_run_id": RUN, "logical_date": None, "conf": conf}
-    airflow.call("POST", f"/api/v2/dags/{DAG}/dagRuns", run)
-    deadline = time.monotonic() + SECONDS
-    while (state := airflow.call("GET", f"/api/v2/dags/{DAG}/dagRuns/{RUN}")["state"]) in ("queued", "running"):
-        assert time.monotonic() < deadline, "the erasure is still at work"
-        time.sleep(2)
-    tasks = airflow.call("GET", f"/api/v2/dags/{DAG}/dagRuns/{RUN}/taskInstances")["task_instances"]
-    assert state == "success", {task["task_id"]: task["state"] for task in tasks}
+    airflow.run(DAG, RUN, {"keys": [image["source_key"]], "expected_photos": 1})
     during = calls_so_far(demo)[answered:]
     assert {role_of(call) for call in during} >= {"AirflowRole", "NodeRole"}
     assert refused(during, policies, of_resources, names) == set()
@@ -159,3 +168,5 @@ def test_an_erased_photo_is_in_nothing_but_suppression_list_and_receipt(
     receipt = json.loads(s3.get_object(Bucket=lake, Key=f"erasures/{RUN}/receipt.json")["Body"].read())
     rows = {name: sum(found["rows"].values()) for name, found in receipt["tables"].items()}
     assert sorted(count > 0 for count in rows.values()) == [False, False, True], f"the demo has written to one: {rows}"
+    (in_demo,) = (found["rows"] for found in receipt["tables"].values() if sum(found["rows"].values()))
+    assert in_demo["predictions"] == int(WEIGHTS.is_file()), "its name, where photos have names"

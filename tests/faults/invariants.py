@@ -21,7 +21,7 @@ from sqlalchemy import NullPool, create_engine, inspect, text
 from tests.faults.world import CANARY, RAW_PREFIX, Deployment, Run
 
 STAGES = ("load_images", "featurize", "reduce_pca", "publish")
-TABLES = ("images", "rejects", "features", "pca", "pca_models")
+TABLES = ("images", "rejects", "features", "pca", "pca_models", "classifiers", "predictions")
 # differ between two runs that did the same work
 _OF_THE_RUN = frozenset({"run_id", "features_run_id", "features_snapshot", "loaded_at", "published_at", "order"})
 
@@ -166,6 +166,33 @@ def what_is_kept_is_of_the_features(found: Aftermath) -> Found:
             yield f"{len(gone)} images of the sample are gone"
 
 
+def the_names_are_of_one_classifier(found: Aftermath) -> Found:
+    """The current classifier has named the photos, each once, by a PCA model that is kept; after a night that
+    published, all photos as they are, and nothing of another classifier is left.
+    """
+    classifiers, names = found.tables["classifiers"], found.tables["predictions"]
+    ids = [row["classifier_id"] for row in classifiers]
+    if len(ids) > 1:
+        yield f"{len(ids)} classifiers are current"
+    keys = Counter((row["image_id"], row["classifier_id"]) for row in names)
+    if twice := [one for one, times in keys.items() if times > 1]:
+        yield f"{len(twice)} photos have two names of one classifier"
+    models = {row["pca_id"] for row in found.tables["pca_models"]}
+    if lost := {row["pca_id"] for row in classifiers} - models:
+        yield f"the classifier is for the PCA model {', '.join(lost)}, which is not kept"
+    own = {row["image_id"]: row["content_sha256"] for row in names if row["classifier_id"] in ids}
+    if ids and not own:
+        yield "the current classifier has named no photo"
+    if not found.succeeded:
+        return
+    if len(own) < len(names):
+        yield f"{len(names) - len(own)} names are of no current classifier"
+    if ids and own != {row["image_id"]: row["content_sha256"] for row in found.tables["features"]}:
+        yield "the names are not of the photos as they are"
+    if (said := ((found.record or {}).get("classifier") or {}).get("classifier_id")) not in (ids or [None]):
+        yield f"run.json says that the classifier {said} is current, and it is not"
+
+
 def nothing_is_left_half_done(found: Aftermath) -> Found:
     """No open upload, no lock, no temporary object; a run that is over has not begun."""
     deployment, s3 = found.deployment, found.deployment.aws.client("s3")
@@ -261,6 +288,7 @@ CHECKS: tuple[Callable[[Aftermath], Found], ...] = (
     no_cluster_lives,
     the_pca_is_of_one_basis,
     what_is_kept_is_of_the_features,
+    the_names_are_of_one_classifier,
     nothing_is_left_half_done,
     nothing_was_done_twice,
     the_run_tells_the_truth,
@@ -276,15 +304,22 @@ def digest(tables: Mapping[str, Iterable[Row]]) -> str:
     models = _by_publication(tables["pca_models"])[-1:]
     current = {model["pca_id"] for model in models}
     rows = [row for row in tables["pca"] if row["pca_id"] in current]
-    tables = {**tables, "pca_models": models, "pca": rows}
+    ids = {row["classifier_id"] for row in tables["classifiers"]}
+    names = [row for row in tables["predictions"] if row["classifier_id"] in ids]
+    tables = {**tables, "pca_models": models, "pca": rows, "predictions": names}
     said = {
         name: sorted(
-            json.dumps({k: v for k, v in row.items() if k not in _OF_THE_RUN}, sort_keys=True, default=_hex)
+            json.dumps({k: _rounded(v) for k, v in row.items() if k not in _OF_THE_RUN}, sort_keys=True, default=_hex)
             for row in rows
         )
         for name, rows in tables.items()
     }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _rounded(value: Any) -> Any:
+    """A confidence without its last bits, which depend on how many photos are named in one product of matrices."""
+    return round(value, 9) if isinstance(value, float) else value
 
 
 def _by_publication(models: Iterable[Row]) -> list[Row]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pyiceberg.catalog import Catalog, load_catalog
 
-TABLES = ("images", "rejects", "features", "pca", "pca_models", "pca_sums", "samples")
+TABLES = ("images", "rejects", "features", "pca", "pca_models", "pca_sums", "samples", "classifiers", "predictions")
 _LARGE = {"pca_sums": "sums", "samples": "thumbnail"}
 """Columns of which the digest will do."""
 

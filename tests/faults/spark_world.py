@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
+import itertools
 import json
 import os
+import random
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +26,10 @@ NODE_PYTHON = REPOSITORY / ".venv-node" / "bin" / "python"
 JARS = REPOSITORY / ".cache" / "jars"
 LARGE = f"{RAW_PREFIX}Training/Apple 0/large.png"
 """The photo whose decoder needs more at once than a worker has had, may still have, or frees meanwhile: 144 MB."""
+COLOURS = ((90, 90, 200), (200, 60, 60), (60, 190, 80))
+PHOTOS = 108  # a classifier needs 100 with a label
+OTHER_SIZES = itertools.count(50)
+"""Numbers of components, none twice: after a test that failed, the next one publishes another model all the same."""
 LIMIT = 1000  # more than there are: the run is a demo's, so that random weights may publish
 
 
@@ -40,6 +46,7 @@ class SparkDeployment(Deployment):
         return super().environment() | {
             **{"FRUITS_DATABASE": self.outputs["NightlyDatabase"], "FRUITS_MODEL_ID": self.model["model_id"]},
             **{"FRUITS_POLL_S": "0.5", "FRUITS_STEP_TIMEOUT_MINUTES": "600"},
+            "FRUITS_HELD_OUT_SHARE": "0.5",  # so that a few photos judge a classifier
         }
 
     def photo_bodies(self) -> dict[str, bytes]:
@@ -47,13 +54,17 @@ class SparkDeployment(Deployment):
 
         found = {}
         for number in range(self.photos):
-            picture = Image.new("RGB", (48, 48), (25 * number % 256, 90, 255 - 25 * number % 256))
-            picture.paste((250, 250, 40), (number, number, number + 12, number + 20))
+            draw, label = random.Random(number), number % len(COLOURS)
+            picture = Image.new("RGB", (48, 48), COLOURS[label])
+            for _ in range(6):
+                x, y = draw.randrange(48), draw.randrange(48)
+                colour = tuple(draw.randrange(256) for _ in "rgb")
+                picture.paste(colour, (x, y, x + draw.randrange(4, 20), y + draw.randrange(4, 20)))
             exif = Image.Exif()
             exif[0x010E] = CANARY
             sink = io.BytesIO()
             picture.save(sink, "JPEG", exif=exif, quality=95)
-            found[f"{RAW_PREFIX}Training/Apple {number % 2}/{number}.jpg"] = sink.getvalue()
+            found[f"{RAW_PREFIX}Training/Apple {label}/{number}.jpg"] = sink.getvalue()
         large = io.BytesIO()
         Image.new("RGB", (8000, 6000), (90, 160, 30)).save(large, "PNG", exif=exif)
         found[LARGE] = large.getvalue()
@@ -103,7 +114,7 @@ def spark_nights(folder: Path, name: str, *options: str) -> Iterator[tuple[Spark
     spark = ["--spark-python", str(NODE_PYTHON), "--jars-dir", str(JARS), "--java-home", java]
     aws = Aws(folder, *spark, *options)
     with closing_all(aws):
-        deployment = SparkDeployment(aws, name=name)
+        deployment = SparkDeployment(aws, name=name, photos=PHOTOS)
         deployment.create()
         pipeline = Pipeline(deployment, folder / "airflow")
         with closing_all(pipeline):
@@ -119,26 +130,65 @@ class Nights:
     def __init__(self, deployment: SparkDeployment, pipeline: Pipeline) -> None:
         self.deployment, self.pipeline, self.aws = deployment, pipeline, deployment.aws
         self.before = invariants.digest(self._read(deployment))
+        self.names_before = self.names()
 
-    def begin(self) -> Callable[[], Run]:
-        return self.pipeline.start(seconds=600, limit=LIMIT, full_refresh=True)
+    def begin(self, **conf: Any) -> Callable[[], Run]:
+        return self.pipeline.start(**{"seconds": 600, "limit": LIMIT, "full_refresh": True} | conf)
 
-    def held(self, number: int) -> None:
-        until(lambda: self.aws.fault(number)["holding"], "a call to be held", 240)
+    def begin_and_hold(self, table: str) -> tuple[Callable[[], Run], int]:
+        """A night that publishes another PCA model and another classifier, held as it is about to commit to a table."""
+        key = f"tables/.*/{table}/metadata/.*metadata.json"
+        number = self.aws.arm(kind="held", service="s3", operation="PutObject", key=key, times=1)
+        wait = self.begin(full_refresh=False, force=True, k=next(OTHER_SIZES))
+        self.held(number, 500)
+        return wait, number
 
-    def end(self, wait: Callable[[], Run], broken: list[str], expected: str) -> None:
+    def names(self) -> dict[str, str]:
+        """What readers take each photo for: the names of the current classifier."""
+        tables = self._last_read
+        (current,) = (row["classifier_id"] for row in tables["classifiers"])
+        return {
+            row["image_id"]: f"{current} {row['label']} {row['confidence']}"
+            for row in tables["predictions"]
+            if row["classifier_id"] == current
+        }
+
+    def held(self, number: int, seconds: float = 240) -> None:
+        until(lambda: self.aws.fault(number)["holding"], "a call to be held", seconds)
+
+    def end(
+        self, wait: Callable[[], Run], broken: list[str], expected: str, names: str = "", published: bool = False
+    ) -> None:
+        """Wait for the night's end, check all, and have a failed one done again.
+
+        Args:
+            wait: waits for it.
+            broken: gets what does not hold.
+            expected: how it ends.
+            names: "same" as before, or "other", are those that readers see after it.
+            published: whether a failed night had published its PCA model before.
+        """
         run = wait()
         self.aws.disarm()
-        broken += invariants.check(self.deployment, run, self._read)
+        broken += invariants.check(self.deployment, run, self._read, red_though_published=published)
         assert broken == [], self.pipeline.tail()
         assert (self.deployment.record(run.run_id) or {})["state"] == expected, self.pipeline.tail()
-        if expected == "failed":
+        if names:
+            self.compare_names(broken, names)
+        if expected == "failed" or names:
             again = self.pipeline.run(seconds=600, limit=LIMIT, force=True)
             broken += invariants.check(self.deployment, again, self._read)
             assert again.state == "success", self.pipeline.tail()
         if invariants.digest(self._last_read) != self.before:
             broken.append("another night over the same photos gave another result")
         assert broken == []
+
+    def compare_names(self, broken: list[str], expected: str, *, anew: bool = False) -> None:
+        """Note it if the names that readers see are not those expected, "same" as before or "other"."""
+        if anew:
+            self._read(self.deployment)
+        if (self.names() == self.names_before) != (expected == "same"):
+            broken.append(f"readers see names that are not {expected}")
 
     def _read(self, deployment: Deployment) -> dict[str, list[Any]]:
         """Reads the tables, and keeps what it read for the digest: each reading takes seconds."""

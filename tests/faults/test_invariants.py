@@ -45,9 +45,12 @@ class Sound:
             "pca_models": [{"pca_id": "p", "n": 1, "order": 1, "run_id": RUN}],
             "pca_sums": [{"model_id": MODEL, "n": 1}],
             "samples": [{"image_id": one}],
+            "classifiers": [{"classifier_id": "k", "pca_id": "p"}],
+            "predictions": [{"image_id": one, "classifier_id": "k", "content_sha256": "c"}],
         }
         self.record: dict[str, Any] = {
             **{"run_id": RUN, "state": "succeeded", "reason": "", "pca": {"pca_id": "p"}},
+            "classifier": {"classifier_id": "k"},
             **{"cluster": {"state": "TERMINATED"}, "images": {"loaded": 1, "rejected": 1, "new": 2}},
         }
         self.objects: dict[str, bytes] = {"state/db.json": b'{"begun": null}', "logs/x.gz": gzip.compress(b"fine")}
@@ -129,6 +132,14 @@ DAMAGE: dict[str, tuple[str, Callable[[Sound], Any]]] = {
     "sums of other features": ("what_is_kept", lambda w: w.tables["pca_sums"][0].update(n=2)),
     "sums of no features": ("what_is_kept", lambda w: row(model_id="old")(w.tables["pca_sums"])),
     "a sample of an image that is gone": ("what_is_kept", lambda w: w.tables["samples"][0].update(image_id="gone")),
+    "a second classifier": ("the_names", lambda w: row(classifier_id="l")(w.tables["classifiers"])),
+    "a photo with two names": ("the_names", lambda w: row()(w.tables["predictions"])),
+    "a photo without a name": ("the_names", lambda w: w.tables["predictions"].clear()),
+    "a name of other pixels": ("the_names", lambda w: w.tables["predictions"][0].update(content_sha256="old")),
+    "a name of a photo that is gone": ("the_names", lambda w: row(image_id="gone")(w.tables["predictions"])),
+    "names of a classifier that is gone": ("the_names", lambda w: row(classifier_id="l")(w.tables["predictions"])),
+    "a classifier of no PCA model": ("the_names", lambda w: w.tables["classifiers"][0].update(pca_id="q")),
+    "a record of another classifier": ("the_names", lambda w: w.record["classifier"].update(classifier_id="l")),
     "an open upload": ("nothing_is_left", lambda w: w.uploads.append({"Key": "k"})),
     "a lock": ("nothing_is_left", lambda w: w.objects.update({"locks/db.json": b"{}"})),
     "a temporary object": ("nothing_is_left", lambda w: w.objects.update({"tables/_temporary/0": b""})),
@@ -272,5 +283,7 @@ def test_equal_results_of_two_runs_have_one_digest_and_others_do_not(world: Soun
     again["pca_models"].append({"pca_id": "older", "n": 7, "order": 0})
     again["pca"].append({"image_id": "gone", "pca_id": "older"})
     assert invariants.digest(again) == invariants.digest(tables), "kept for a way back"
+    again["predictions"].append({"image_id": "x", "classifier_id": "of a killed night"})
+    assert invariants.digest(again) == invariants.digest(tables), "no reader sees it"
     again["features"][0]["content_sha256"] = "x"
     assert invariants.digest(again) != invariants.digest(tables)

@@ -55,7 +55,7 @@ def test_f16_a_driver_killed_about_its_commit_leaves_whole_tables(world: Nights,
     for one in world.processes("SparkSubmit"):
         one.kill()
     world.aws.disarm(number)
-    world.end(wait, broken, "failed")
+    world.end(wait, broken, "succeeded")
 
 
 def night_with_a_commit(world: Nights, broken: list[str], answer: dict[str, Any], expected: str) -> None:
@@ -104,6 +104,64 @@ def test_f17_a_commit_that_somebody_else_came_before_is_made_anew(world: Nights,
     world.aws.disarm(number)
     world.end(wait, broken, "succeeded")
     assert world.commit_beside() == said
+
+
+# names: committed after the rows of pca, then comes the row of pca_models, then that of classifiers
+
+
+@pytest.mark.parametrize("moment", ["before", "during", "after"])
+def test_f16_a_driver_killed_as_it_publishes_names_leaves_those_of_one_classifier(
+    world: Nights, record: Record, moment: str
+) -> None:
+    when = {"before": "its names are committed", "during": "their classifier is published, but its PCA model is"}
+    what = (
+        f"the driver is killed before {when[moment]}" if moment in when else "the driver is killed at its last commit"
+    )
+    broken = record("F16", moment, "spark", f"{what} (names)")
+    wait, number = world.begin_and_hold("predictions" if moment == "before" else "classifiers")
+    if moment == "after":
+        committed = world.aws.arm(**commit("after"))
+        world.aws.disarm(number)
+        world.held(committed)
+    again = world.aws.arm(kind="held", service="emr", operation="AddJobFlowSteps", times=1)
+    for one in world.processes("SparkSubmit"):
+        one.kill()
+    world.held(again)  # the night tries a killed step once more
+    world.compare_names(broken, "other" if moment == "after" else "same", anew=True)
+    world.aws.disarm()
+    world.end(wait, broken, "succeeded", "other")
+
+
+@pytest.mark.parametrize(
+    ("table", "answer", "expected"),
+    [
+        ("predictions", {"kind": "refused", "error": "OperationTimeout"}, "failed"),
+        ("classifiers", {"kind": "refused", "error": "OperationTimeout"}, "failed"),
+        ("classifiers", {"kind": "lost"}, "succeeded"),
+    ],
+    ids=["predictions", "classifiers", "classifiers-lost"],
+)
+def test_f17_a_commit_of_names_that_glue_makes_and_does_not_confirm(
+    world: Nights, record: Record, table: str, answer: dict[str, Any], expected: str
+) -> None:
+    says = "does not answer" if answer["kind"] == "lost" else "answers OperationTimeoutException"
+    broken = record("F17", "after", "spark", f"Glue commits to {table} and {says}")
+    wait, number = world.begin_and_hold(table)
+    strikes = world.aws.arm(**(commit("after") | answer))
+    world.aws.disarm(number)
+    until(lambda: world.aws.fault(strikes)["struck"], "a commit", 240)
+    names = "same" if expected == "failed" else "other"  # a commit that timed out is undone
+    world.end(wait, broken, expected, names, published=table == "classifiers")
+
+
+def test_f25_names_that_cannot_be_written_leave_those_of_before(world: Nights, record: Record) -> None:
+    broken = record("F25", "during", "spark", "writing a file of names is denied to the step that publishes")
+    wait, number = world.begin_and_hold("pca")
+    denied = {"kind": "refused", "service": "s3", "operation": "PutObject", "error": "AccessDenied"}
+    strikes = world.aws.arm(**denied, key="tables/.*/predictions/data/.*")
+    world.aws.disarm(number)
+    until(lambda: world.aws.fault(strikes)["struck"], "a file of names", 240)
+    world.end(wait, broken, "failed", "same")
 
 
 @pytest.mark.skipif(bool(NO_SMALL_DISK), reason=f"F20 not run, no disk of its own for a step: {NO_SMALL_DISK}")

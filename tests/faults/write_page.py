@@ -31,7 +31,7 @@ Held means that after it:
 
 - every photo was a feature or a reject, and no photo's metadata was anywhere;
 - no cluster lived, nothing was half done or locked, and nothing was done twice;
-- tables were at whole snapshots of one PCA model, and `run.json` and Airflow told the truth;
+- tables were at whole snapshots of one PCA model, names were of one classifier, `run.json` and Airflow told the truth;
 - the next night over the same photos came to the result of an undisturbed one (`tests/faults/invariants.py`).
 
 Each line has its own date and commit, since parts can be run alone; `+` after a commit: with changes that were not

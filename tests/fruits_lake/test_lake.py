@@ -6,15 +6,19 @@ import doctest
 import hashlib
 import io
 import json
+import os
+import resource
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fruits.images import decoding
 from fruits.images.rejects import ImageRejected
@@ -27,7 +31,8 @@ from pyiceberg.table import DataScan
 
 import fruits_lake
 from fruits_lake import Lake, LakeError, matrix, storage
-from fruits_lake.storage import RelocatedFileIO
+from fruits_lake import __main__ as entry
+from fruits_lake.storage import BoundedFileIO
 from tests.lakes import REGION
 from tests.spark_jobs.conftest import ROOT, Nights
 from tests.spark_jobs.pictures import encoded, fruit, orchard
@@ -53,8 +58,9 @@ def as_lake(nights: Nights, folder: Path) -> Lake:
     facts = nights.spark.sql(f"DESCRIBE TABLE EXTENDED {table}").where("col_name = 'Location'").first()
     database = Path(facts.data_type.removeprefix("file:")).parent  # another test may have opened the catalog first
     (folder / "tables").mkdir(parents=True)
-    (folder / "tables" / database.name).symlink_to(database)
-    (folder / "runs").symlink_to(nights.folder)
+    shutil.copytree(database, folder / "tables" / database.name)
+    if nights.folder.exists():
+        shutil.copytree(nights.folder, folder / "runs")
     return Lake.open(folder)
 
 
@@ -181,6 +187,7 @@ def test_compare_tells_what_was_added_removed_and_changed(nights: Nights, tmp_pa
     assert lake.why(image_id)["is_current"].to_pylist() == [True]
     changed.write_bytes(encoded(fruit(98)))
     nights.load()
+    lake = as_lake(nights, tmp_path / "later")
     assert lake.why(image_id)["is_current"].to_pylist() == [False]
 
 
@@ -202,7 +209,7 @@ def test_a_copy_is_read_where_it_is(local: Path, lake: Lake, tmp_path: Path) -> 
 @pytest.mark.parametrize("place", ["/other/pca/a.parquet", "/lake/pca/../a.parquet", "/lake/pca//etc/a.parquet"])
 def test_a_file_outside_its_table_is_not_read(place: str, tmp_path: Path) -> None:
     with pytest.raises(LakeError, match=f"{place} is outside /lake/pca/"):
-        RelocatedFileIO("/lake/pca", tmp_path).new_input(place)
+        BoundedFileIO("/lake/pca", tmp_path).new_input(place)
 
 
 def test_no_link_and_no_name_in_a_folder_leads_out_of_it(local: Path, tmp_path: Path) -> None:
@@ -228,7 +235,31 @@ def test_no_link_and_no_name_in_a_folder_leads_out_of_it(local: Path, tmp_path: 
     for version in ("../../pca_models/metadata/v1", "1" * 1_000):
         hint.write_text(version)
         with pytest.raises(LakeError, match="does not name metadata"):
-            Lake.open(copy).vectors()
+            lake.vectors()
+
+
+@pytest.mark.parametrize("kind", ["a link", "a pipe"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        *(
+            "tables/fruits",
+            "tables/*/pca_models",
+            "tables/*/pca/metadata/version-hint.text",
+            "tables/*/pca/metadata/v*",
+        ),
+        *("runs", "runs/*/stages/*", "models", "models/*/*"),
+    ],
+)
+def test_a_folder_with_a_link_or_a_pipe_is_not_opened(kind: str, place: str, local: Path, tmp_path: Path) -> None:
+    """A link leads out, also to `/dev/zero`, which has no end; a pipe waits for ever."""
+    copy = tmp_path / "copy"
+    shutil.copytree(local / "build" / "local", copy)
+    hostile = sorted(copy.glob(place))[-1]
+    hostile.rename(tmp_path / "elsewhere")
+    hostile.symlink_to(tmp_path / "elsewhere") if kind == "a link" else os.mkfifo(hostile)
+    with pytest.raises(LakeError, match=f"{hostile.name} is a link, a pipe or a device"):
+        Lake.open(copy)
 
 
 def test_json_above_the_limit_is_not_read(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +337,7 @@ def test_a_photo_without_the_libraries_for_it_names_the_extra(lake: Lake, monkey
 
 
 def test_the_tables_of_another_bucket_are_refused(account: Lake) -> None:
-    with pytest.raises(LakeError, match="fruits.pca_models is in s3://lake/.*, not in s3://other"):
+    with pytest.raises(LakeError, match="s3://lake/.* is outside s3://other/: name the folder or bucket"):
         Lake.open("s3://other").vectors()
     with pytest.raises(LakeError, match="has no table pca_models"):
         Lake.open("s3://lake", "fruits_demo").vectors()
@@ -329,6 +360,33 @@ def test_no_property_of_a_table_chooses_code_or_a_server(
     table = Lake.open("s3://lake", "hostile")._load("pca")
     assert isinstance(table.io, PyArrowFileIO)
     assert table.io.properties["s3.endpoint"] == endpoint
+
+
+@pytest.mark.parametrize("place", ["s3://stranger/x", "file:///etc/passwd", "hdfs://stranger:8020/x", "gs://x/y", "/x"])
+@pytest.mark.parametrize("part", ["metadata", "manifest-list"])
+def test_no_file_of_a_table_is_outside_the_bucket(part: str, place: str, endpoint: str) -> None:
+    """Who may write tables, as a notebook may, would have their reader ask another server, or read files of its own."""
+    catalog = GlueCatalog("notebook", **{"client.region": REGION, "glue.endpoint": endpoint, "s3.endpoint": endpoint})
+    if not catalog.namespace_exists("elsewhere"):
+        catalog.create_namespace("elsewhere", {"location": "s3://lake/tables/elsewhere.db"})
+    rows = pa.table({"image_id": ["a"]})
+    table = catalog.create_table(f"elsewhere.t{part[:4]}{hash(place) % 2**32}", rows.schema)
+    table.append(rows)
+    lake, name, key = Lake.open("s3://lake", "elsewhere"), table.name()[1], table.metadata_location
+    assert lake._scan(name).num_rows == 1, "else this says nothing"
+    if part == "metadata":
+        glue = boto3.client("glue", region_name=REGION)
+        found = glue.get_table(DatabaseName="elsewhere", Name=name)["Table"]
+        changed = {"Name": name, "TableType": found["TableType"], "StorageDescriptor": found["StorageDescriptor"]}
+        changed["Parameters"] = found["Parameters"] | {"metadata_location": place}
+        glue.update_table(DatabaseName="elsewhere", TableInput=changed)
+    else:
+        s3, where = boto3.client("s3"), {"Bucket": "lake", "Key": key.removeprefix("s3://lake/")}
+        metadata = json.load(s3.get_object(**where)["Body"])
+        metadata["snapshots"][-1]["manifest-list"] = place
+        s3.put_object(**where, Body=json.dumps(metadata).encode())
+    with pytest.raises(LakeError, match=f"{place} is outside s3://lake/"):
+        lake._scan(name)
 
 
 def test_an_account_without_a_region_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,6 +485,44 @@ def test_the_cards_are_those_of_the_last_publication(local: Path, lake: Lake) ->
         lake.model_card("run-3")
     with pytest.raises(LakeError, match="leads out of the lake's runs"):
         lake.model_card("../../other")
+
+
+def test_no_name_of_a_photo_commands_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A label is the name of a folder in the bucket that photos are uploaded to."""
+    row = {"distance": 1.0, "label": "\x1b]0;mine\x07", "source_key": "a\r\n\x1b[2Jb.jpg", "image_id": "x"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Lake, "open", lambda _: SimpleNamespace(
+            neighbours=lambda _: pa.Table.from_pylist([row]),
+            name=lambda _: {"label": row["label"], "confidence": 1.0},
+            why=lambda _: pa.table({"weights": ["path"]}),
+        ))  # fmt: skip
+        patch.setattr(sys, "argv", ["fruits_lake", "photo.jpg"])
+        patch.setattr(resource, "setrlimit", lambda *_: None)
+        entry.main()
+    printed = capsys.readouterr().out
+    assert all(char.isprintable() or char == "\n" for char in printed)
+    assert printed.count("\n") == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds the memory of a process")
+def test_a_small_file_that_holds_more_than_the_memory_is_an_error(local: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(local / "build" / "local", copy)
+    for path in (copy / "tables" / "fruits" / "pca" / "data").rglob("*.parquet"):
+        rows = pq.read_table(path).take([0] * 100)
+        label = pa.DictionaryArray.from_arrays(np.zeros(100, np.int32), ["a" * 40_000_000])
+        field = rows.schema.field("label").with_type(label.type)  # with the id that Iceberg knows it by
+        rows = rows.set_column(rows.schema.get_field_index("label"), field, label)
+        pq.write_table(rows, path, compression="zstd", store_schema=False)
+        assert path.stat().st_size < 1_000_000
+    photo = next(iter(ids_of(local / "photos").values()))
+    small = "import os, runpy; os.sysconf = lambda name: {'SC_PAGE_SIZE': 1 << 30, 'SC_PHYS_PAGES': 3}.get(name, 2)"
+    command = [sys.executable, "-c", f"{small}; runpy.run_module('fruits_lake', run_name='__main__')", photo]
+    environ = {"PYTHONPATH": f"{ROOT}:{ROOT / 'spark_jobs'}"}
+    for lake, end in ((local / "build" / "local", ""), (copy, "ERROR the answer takes more memory than this machine")):
+        process = subprocess.run([*command, "--lake", lake], env=environ, capture_output=True, text=True, check=False)
+        assert process.returncode == bool(end), process.stderr
+        assert process.stderr.splitlines()[-1].startswith(end)
 
 
 def test_recognise_says_in_one_line_why_it_cannot(local: Path, tmp_path: Path) -> None:

@@ -88,12 +88,26 @@ def test_a_poisoned_photo_is_no_page(aws: Server, bucket: str) -> None:
     assert (last["status"], last["operation"]) == (403, "")
 
 
-@pytest.mark.parametrize("origin", ["Origin: https://attacker.example", "Accept: */*"], ids=["page", "unsigned"])
+SCOPE = "20261201/eu-west-1/s3/aws4_request"
+FORGED = f"Authorization: AWS4-HMAC-SHA256 Credential=AKIA0123456789ABCDEF/{SCOPE}, SignedHeaders=host, Signature=0"
+
+
+@pytest.mark.parametrize(
+    ("query", "line"),
+    [
+        ("", "Origin: https://attacker.example"),
+        ("", "Accept: */*"),
+        ("", "Authorization: Basic Og=="),
+        ("", FORGED),
+        (f"?X-Amz-Credential=AKIA0123456789ABCDEF/{SCOPE}&X-Amz-Signature=0", "Accept: */*"),
+    ],
+    ids=["page", "unsigned", "other scheme", "forged", "forged link"],
+)
 @pytest.mark.parametrize("body", ["Content-Length: 5000000000", "Transfer-Encoding: chunked"])
-def test_the_body_of_a_page_or_without_a_signature_is_refused_before_it_is_sent(
-    aws: Server, body: str, origin: str
+def test_the_body_of_a_page_or_without_a_key_is_refused_before_it_is_sent(
+    aws: Server, body: str, query: str, line: str
 ) -> None:
-    head = f"PUT /b/k HTTP/1.1\r\nHost: 127.0.0.1:{aws.port}\r\n{origin}\r\n{body}\r\n\r\n"
+    head = f"PUT /b/k{query} HTTP/1.1\r\nHost: 127.0.0.1:{aws.port}\r\n{line}\r\n{body}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", aws.port), timeout=30) as page:
         page.sendall(head.encode())
         assert page.recv(65_536).startswith(b"HTTP/1.1 403 Forbidden")

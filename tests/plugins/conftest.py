@@ -163,6 +163,9 @@ def make_run(account: Settings, plan: dict[str, Any]) -> Iterator[Callable[..., 
             code_digest="c0de",
             runs=KnownRuns(),
         )
+        assert run.plan is not None
+        run.keep(run.plan)
+        run.journal.note("upload_code", digest="c0de")
         made.append(run)
         return run
 

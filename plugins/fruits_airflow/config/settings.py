@@ -104,7 +104,7 @@ class Settings:
     min_agreement: _Share = 0.5
     max_drift_degrees: Annotated[float, _between(0.0, 90.0)] = 90.0
     max_variance_loss: _Share = 0.01
-    classifier: Annotated[str, _choice("on", "off")] = "off"
+    classifier: Annotated[str, _choice("on", "off")] = "on"
     shrinkage: Annotated[float, _above(0.0, 1.0)] = 0.1
     held_out_share: Annotated[float, _above(0.0, 0.9)] = 0.3
     refit_share: _Share = 0.1

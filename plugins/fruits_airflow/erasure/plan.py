@@ -34,6 +34,8 @@ from fruits_airflow.storage.lake import Lake, erasure_key
 
 log = logging.getLogger(__name__)
 
+COUNTED_TASKS = ("erase_exports", "erase_photos")  # they note what they have erased, for the receipt
+
 
 @bounded_memory()
 def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
@@ -58,18 +60,21 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
 
     if request.expected_photos is None:
         _resolve_confirmed(settings, lake, run_id, request)  # says the number without waiting for a lock
-    locks = locks_of(RunContext.of(context, settings))
+    run = RunContext.of(context, settings)
+    locks = locks_of(run)
     take_all(locks, lock_deadline(settings))
     resolution = _resolve_confirmed(settings, lake, run_id, request)
     databases = tuple(lock.database for lock in locks)
-    # Notebooks take no lock and have their own tables.
-    for database in (*databases, settings.notebook_database):  # left by an attempt that may have erased less
+    # Left by an attempt that may have erased less. Notebooks take no lock and have their own tables.
+    for database in (*databases, settings.notebook_database):
         lake.remove(metrics_key(run_id, database))
+    for task in COUNTED_TASKS:
+        run.journal.forget(task)
     targets = record_targets(lake, run_id, resolution.targets, resolution.keys | request.keys)
     for database in databases:
         _overtake(lake, database, run_id)
     log.info("%d image ids with %d contents are to be erased", *map(len, targets.as_json().values()))
-    return ErasurePlan(
+    plan = ErasurePlan(
         run_id=run_id,
         planned_at=now.isoformat(),
         run_folder=lake.uri(erasure_key(run_id)),
@@ -87,7 +92,8 @@ def plan_erasure(settings: Settings, context: Context) -> dict[str, Any]:
         max_cost_eur=settings.max_cost_eur,
         eur_per_hour=eur_per_hour,
         vcpus=worker_vcpus(profile.instance_fleets),
-    ).to_xcom()
+    )
+    return run.keep(plan)
 
 
 def locks_of(run: RunContext) -> list[DatabaseLock]:

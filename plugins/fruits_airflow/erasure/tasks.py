@@ -11,13 +11,13 @@ from fruits_airflow.aws.endpoints import FOLDER
 from fruits_airflow.config.errors import ErasureIncomplete
 from fruits_airflow.config.settings import Settings
 from fruits_airflow.emr.stage_steps import ERASURE_STAGES
-from fruits_airflow.erasure.plan import locks_of, metrics_key
+from fruits_airflow.erasure.plan import COUNTED_TASKS, locks_of, metrics_key
 from fruits_airflow.erasure.redaction import Redaction, keys_in_listings
 from fruits_airflow.erasure.request import ErasureTargets, read_targets, record_keys, suppression_key
 from fruits_airflow.erasure.stored_content import bounded_memory
 from fruits_airflow.locking.database_lock import take_all
 from fruits_airflow.locking.lock_owners import lock_deadline
-from fruits_airflow.runs.run_context import PLAN_TASK, RunContext, open_lake
+from fruits_airflow.runs.run_context import RunContext, open_lake
 from fruits_airflow.storage.lake import Lake, erasure_key
 from fruits_airflow.storage.object_versions import (
     PhotoVersion,
@@ -40,14 +40,14 @@ def erase_exports(settings: Settings, context: Context) -> Counts:
         LockHeld: The task was cleared after `verdict` gave the locks back, and a run works by its listing.
     """
     run_id, lake = context["run_id"], open_lake(settings)
-    take_all(locks_of(RunContext.of(context, settings)), lock_deadline(settings))
+    run = RunContext.of(context, settings)
+    take_all(locks_of(run), lock_deadline(settings))
     targets = _targets(lake, run_id)
     keys = {version.key for version in list_versions(lake.client, settings.raw_bucket)}
     keys.update(keys_in_listings(lake))
     keys_of_photos = record_keys(lake, run_id, (k for k in keys if image_id_of(k) in targets.image_ids))
     counts = Redaction(lake, targets.image_ids, keys_of_photos, f"{erasure_key(run_id)}/").erase().as_json()
-    log.info("%s", counts)
-    return counts
+    return _note(run, "erase_exports", counts)
 
 
 def erase_photos(settings: Settings, context: Context) -> Counts:
@@ -63,22 +63,28 @@ def erase_photos(settings: Settings, context: Context) -> Counts:
     markers = sum(version.is_marker for version in versions)
     uploads = abort_uploads(lake.client, settings.raw_bucket, targets.image_ids)
     counts = {"versions": len(versions) - markers, "markers": markers, "uploads": uploads}
+    return _note(RunContext.of(context, settings), "erase_photos", counts)
+
+
+def _note(run: RunContext, task: str, counts: Counts) -> Counts:
+    """Note counts for the receipt: a person may edit the result of the task."""
     log.info("%s", counts)
+    run.journal.note(task, counts=counts)
     return counts
 
 
 @bounded_memory()
-def write_receipt(settings: Settings, context: Context, exports: Counts | None, photos: Counts | None) -> str:
+def write_receipt(settings: Settings, context: Context) -> str:
     """Check that the photos are gone, write the receipt, and remove the targets; return the receipt's URI.
 
     Raises:
+        ConfigError: A person has edited the plan.
         ErasureIncomplete: See `_receipt`.
     """
     run_id, lake = context["run_id"], open_lake(settings)
     receipt_key = erasure_key(run_id, "receipt.json")
     if not has_receipt(lake, run_id):
-        plan = context["ti"].xcom_pull(task_ids=PLAN_TASK)
-        lake.write_json(receipt_key, _receipt(settings, lake, plan, exports, photos))
+        lake.write_json(receipt_key, _receipt(settings, RunContext.of(context, settings)))
         # First the targets: while they exist, another attempt of this task writes the receipt again.
         lake.remove(erasure_key(run_id, "request.json"))
     # The cluster may still be ending, so that `verdict` removes the notes on it.
@@ -117,20 +123,18 @@ def _versions_of(settings: Settings, lake: Lake, targets: ErasureTargets) -> lis
     return [version for version in versions if image_id_of(version.key) in targets.image_ids]
 
 
-def _receipt(
-    settings: Settings, lake: Lake, plan: dict[str, Any], exports: Counts | None, photos: Counts | None
-) -> dict[str, Any]:
+def _receipt(settings: Settings, run: RunContext) -> dict[str, Any]:
     """Return the receipt.
 
     Raises:
         ErasureIncomplete: A task has left no counts; a version of a photo exists, or a listing has it, for example
             because it was uploaded meanwhile; or something in the lake still names a photo.
     """
-    run_id = plan["run_id"]
+    plan, run_id, lake = run.require_plan().to_xcom(), run.identity.run_id, run.lake
     targets = _targets(lake, run_id)
     tables = {database: lake.read_json(metrics_key(run_id, database)) for database in plan["databases"]}
     counts = {stage: tables[plan[database]] for stage, database in ERASURE_STAGES.items()}
-    counts |= {"erase_exports": exports, "erase_photos": photos}
+    counts |= {task: (run.journal.read(task) or {}).get("counts") for task in COUNTED_TASKS}
     if silent := [task for task, count in counts.items() if count is None]:
         raise ErasureIncomplete(
             f"{', '.join(silent)}: nothing says what was erased; a person may have marked it as success: clear it"
@@ -154,8 +158,8 @@ def _receipt(
         "completed_at": datetime.now(UTC).isoformat(),
         **targets.as_json(),
         "suppression": suppression_key(run_id),
-        "photos": photos,
+        "photos": counts["erase_photos"],
         "tables": tables,
-        "exports": exports,
+        "exports": counts["erase_exports"],
         "not_reached": "Airflow's own database and task logs keep the parameters of this run: see docs/gdpr.md",
     }

@@ -22,7 +22,7 @@ from fruits_airflow.storage.lake import Lake, ObjectTooLarge, run_key
 log = logging.getLogger(__name__)
 
 RECORD = "run.json"
-MAX_RECORD_BYTES = 1_000_000  # run.json has some 4 kB, the metrics with a variance curve some 30 kB
+MAX_RECORD_BYTES = 1_000_000  # run.json and the metrics of a stage have some 30 kB each
 MAX_REASON = 20_000
 MAX_MESSAGE = 500
 
@@ -42,6 +42,7 @@ Number = Annotated[float, Field(ge=-1e12, le=1e12)]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 Share = Annotated[float, Field(ge=-0.01, le=1.01)]  # sums of shares exceed 1 by rounding
 Name = Annotated[str, Field(max_length=500)]
+Label = Annotated[str, Field(max_length=1024)]  # part of a key of S3
 Text = Annotated[str, Field(max_length=MAX_REASON)]
 SqlName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_<>]{1,63}$")]  # of a table, a column or a type
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -161,11 +162,20 @@ class Rate(_Model):
     n: Count = 0
 
 
+class LabelRates(_Model):
+    """Of the photos with a name, those of this label; of the photos of a label, those with its name."""
+
+    precision: Rate = Rate()
+    recall: Rate = Rate()
+
+
 class ClassifierFacts(_Model):
     """The classifier on photos held out, of which `near_equal` are left out, and what it named in this run.
 
-    A row of `confusion` is the label, the most probable name, and how many photos; one of `examples` the id of a photo
-    without a label, its name, None where the classifier does not know it, and the confidence.
+    Rows are of `reliability`: photos of a bin, mean confidence, share of right names; of `by_confidence`: a least
+    confidence, share of photos that reach it, share of right names among these; of `confusion`: label, most probable
+    name, photos; of `examples`: id of a photo without a label, name (None: not known), confidence; of `robustness`,
+    which no stage writes: alteration, strength, shares of right names, of answers and of wrong ones among them.
     """
 
     classifier_id: Name | None = None
@@ -181,8 +191,14 @@ class ClassifierFacts(_Model):
     wrong_answers: Rate = Rate()
     calibration_error: Share | None = None
     calibration_error_raw: Share | None = None
+    reliability: Annotated[list[tuple[Count, Share, Share]], Field(max_length=100)] = []
+    by_confidence: Annotated[list[tuple[Share, Share, Share | None]], Field(max_length=100)] = []
+    labels: Annotated[dict[Name, LabelRates], Field(max_length=100)] = {}
+    labels_left_out: Count = 0
     confusion: Annotated[list[tuple[Name, Name, Count]], Field(max_length=400)] = []
-    examples: Annotated[list[tuple[Name, Name | None, Share]], Field(max_length=100)] = []
+    confusion_left_out: Count = 0
+    examples: Annotated[list[tuple[Name, Label | None, Share]], Field(max_length=100)] = []
+    robustness: Annotated[list[tuple[Name, Name, Share, Share, Share | None]], Field(max_length=100)] = []
 
 
 class StageSeconds(_Model):

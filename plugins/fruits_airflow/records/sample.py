@@ -35,16 +35,15 @@ def decode_sample(content: bytes) -> pa.Table:
         content: The file, at most MAX_SAMPLE_BYTES.
 
     Returns:
-        The columns `label`, `pc1`, `pc2` and `thumbnail`; a value of another type or size is NULL.
+        The columns `image_id`, `label`, `pc1`, `pc2` and `thumbnail`; a value of another type or size is NULL.
 
     Raises:
         SampleError: The file is no Parquet, or needs more than the decoder may take.
     """
     import pyarrow as pa
 
-    schema = pa.schema(
-        [("label", pa.string()), ("pc1", pa.float64()), ("pc2", pa.float64()), ("thumbnail", pa.binary())]
-    )
+    texts, numbers = dict.fromkeys(("image_id", "label"), pa.string()), dict.fromkeys(("pc1", "pc2"), pa.float64())
+    schema = pa.schema(texts | numbers | {"thumbnail": pa.binary()})
     rows = json.loads(_decode(content))
     for row in rows:
         row["thumbnail"] = row["thumbnail"] and base64.b64decode(row["thumbnail"])

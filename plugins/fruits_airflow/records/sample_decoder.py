@@ -11,7 +11,7 @@ import resource
 import sys
 from typing import Any
 
-COLUMNS = ("label", "pc1", "pc2", "thumbnail")
+COLUMNS = ("image_id", "label", "pc1", "pc2", "thumbnail")
 MAX_ROWS = 2_000
 MAX_MEMORY_BYTES = 768 * 1024 * 1024  # address space; the interpreter with pyarrow takes some 400 MB
 MAX_SECONDS = 20
@@ -59,8 +59,9 @@ def _rows(content: bytes) -> list[dict[str, object]]:
 
 def _bounded(values: dict[str, Any], room: int) -> dict[str, Any]:
     """Return the row; a value of another type, or too large, is None."""
-    label, thumbnail = values.get("label"), values.get("thumbnail")
-    row: dict[str, Any] = {"label": label[:MAX_LABEL] if isinstance(label, str) else None}
+    thumbnail, row = values.get("thumbnail"), dict[str, Any]()
+    for name in ("image_id", "label"):
+        row[name] = values[name][:MAX_LABEL] if isinstance(values.get(name), str) else None
     for name in ("pc1", "pc2"):
         row[name] = float(values[name]) if isinstance(values.get(name), int | float) else None
     fits = isinstance(thumbnail, bytes) and len(thumbnail) <= room

@@ -24,7 +24,7 @@ def read_live(dag_id: str, run_id: str) -> dict[str, Any]:
         columns = (TaskInstance.task_id, TaskInstance.state, TaskInstance.start_date, TaskInstance.end_date)
         tasks = session.execute(select(*columns).where(*of_run)).tuples().all()
         xcoms: Any = session.scalars(XComModel.get_many(run_id=run_id, key="return_value", dag_ids=dag_id))
-        results = {xcom.task_id: XComModel.deserialize_value(xcom) for xcom in xcoms}
+        results = {xcom.task_id: xcom.value for xcom in xcoms}  # `deserialize_value` would make objects of any class
     record: dict[str, Any] = {"tasks": (states := {task: str(state) for task, state, *_ in tasks if state})}
     plan = results.get("plan")
     if not isinstance(plan, Mapping) or "planned_at" not in plan:

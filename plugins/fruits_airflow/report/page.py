@@ -61,7 +61,7 @@ def render(
     Args:
         run: run.json.
         stages: The stages' metrics by stage name, as each job left them.
-        sample: sample.parquet with columns `label`, `pc1`, `pc2`, `thumbnail`; None when there is none.
+        sample: sample.parquet with columns `image_id`, `label`, `pc1`, `pc2`, `thumbnail`; None when there is none.
         residency: residency.json; None when there is none.
         navigation: What Airflow's page adds; None for report.html.
         problems: What cannot be read of the run, for the top of the page.
@@ -129,6 +129,7 @@ def _view(facts: Facts, sample: pa.Table | None) -> dict[str, Any]:
         "drift": sections.drift(facts),
         "naming": (naming := sections.naming(facts)),
         "confusion": sections.confusion(naming) if naming else [],
+        "thumbnails": sections.thumbnails(sample),
         "costs": sections.costs(facts),
         "pending": state == "running",
         "refresh_seconds": REFRESH_SECONDS,

@@ -1,16 +1,22 @@
-"""The tables of the report: volumes, rejects, quality gate, drift, cost, residency."""
+"""The tables of the report: volumes, rejects, quality gate, drift, names, cost, residency."""
+
+from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fruits_airflow.config.errors import LockHeld
 from fruits_airflow.config.regions import EU_REGIONS, NEAR_MISSES
 from fruits_airflow.emr.clusters import ENDED_STATES
 from fruits_airflow.records.models import ClassifierFacts
 from fruits_airflow.report.facts import Facts
+from fruits_airflow.report.pca_map import data_uri
 from fruits_airflow.report.units import NBSP, UNKNOWN, clipped, euros, number, percent, value
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 VOLUMES = {
     "input": ("Input", "photos as they were uploaded"),
@@ -168,11 +174,21 @@ def naming(facts: Facts) -> ClassifierFacts | None:
 
 
 def confusion(naming: ClassifierFacts) -> list[tuple[str, list[float]]]:
-    """Return each label with the shares of its photos that are taken for it and for the other ones, in order."""
+    """Return each label with the shares of its photos that are taken for it, for the other ones, and for any other."""
     cells = {(true, name): n for true, name, n in naming.confusion}
     labels = sorted({true for true, _ in cells})[:MAX_LABELS]
-    totals = {true: sum(n for pair, n in cells.items() if pair[0] == true) or 1 for true in labels}
-    return [(true, [cells.get((true, name), 0) / totals[true] for name in labels]) for true in labels]
+    rows = []
+    for true in labels:
+        total = sum(n for pair, n in cells.items() if pair[0] == true) or 1
+        shares = [cells.get((true, name), 0) / total for name in labels]
+        rows.append((true, [*shares, max(0.0, 1 - sum(shares))]))
+    return rows
+
+
+def thumbnails(sample: pa.Table | None) -> dict[str, str | None]:
+    """Return the thumbnails of a sample as data URIs, by image id."""
+    rows = sample.select(["image_id", "thumbnail"]).to_pylist() if sample and "image_id" in sample.column_names else []
+    return {row["image_id"]: data_uri(row["thumbnail"]) for row in rows}
 
 
 def evidence(residency: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -80,7 +80,7 @@ class Notice:
             (
                 self.subject,
                 f"run id: {self.run.dag_id} {self.run.run_id}",
-                f"cause: {self.cause}",
+                f"cause: {' '.join(self.cause.split())}",  # a line of its own would pass for ours
                 f"cost so far: {cost}",
                 *(f"{name}: {address}" for name, address in self.links.items()),
             )

@@ -52,7 +52,8 @@ def plan_run(settings: Settings, context: Context) -> dict[str, Any]:
         parameters = resolve_parameters(settings, context["params"], conf, parameter_schemas(settings))
         clear_earlier_attempt(lake, run_id)
         CALLED.keep(lake, run_key(run_id))
-        return make_plan(settings, parameters, run_id, lake.client, partial(kms_client, settings), claim).to_xcom()
+        plan = make_plan(settings, parameters, run_id, lake.client, partial(kms_client, settings), claim)
+        return RunContext.of(context, settings).keep(plan)
     except NothingToDo as reason:
         settled = Settled.now(run_id, "skipped", str(reason))
         change_state(lake, parameters.database, lambda state: replace(state, settled=settled))
@@ -80,6 +81,7 @@ def upload_code(settings: Settings, context: Context) -> str:
     with record_failure(settings, context, UPLOAD_TASK):
         bundle, lake = build_bundle(), open_lake(settings)
         new = upload_bundle(bundle, lake)
+        RunContext.of(context, settings).journal.note(UPLOAD_TASK, digest=bundle.digest)
     folder = lake.uri(f"code/{bundle.digest}/")
     log.info("%s holds the code: %d of %d objects were new", folder, new, len(bundle.files))
     return bundle.digest

@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 
 PLAN_TASK = "plan"
 UPLOAD_TASK = "upload_code"
+EDITED = f"the result of {PLAN_TASK} is not what the lake keeps: has a person edited it? Clear it, or trigger a new run"
 
 _CLOCK_SKEW = timedelta(minutes=5)
 
@@ -135,13 +136,19 @@ class RunContext:
             poll_s=self.settings.poll_s,
         )
 
+    @property
+    def is_edited(self) -> bool:
+        """Whether the plan is another than the task has kept: a person may edit the results of tasks."""
+        return self.plan is not None and self.plan != read_plan((self.journal.read(PLAN_TASK) or {}).get("plan"))
+
+    def keep(self, plan: RunPlan | ErasurePlan) -> dict[str, Any]:
+        """Keep a plan where nobody edits it; return it as the result of the task."""
+        self.journal.note(PLAN_TASK, plan=plan.to_xcom())
+        return plan.to_xcom()
+
     def step(self, stage: str) -> dict[str, Any]:
         """Return the step of `stage` as AddJobFlowSteps takes it."""
-        folder = self.lake.uri(self.folder)
-        # Whoever may edit XComs chooses no code, bucket, folder or request: these follow from the run.
-        own = {"run_id": self.identity.run_id, "run_folder": folder, "erasure": f"{folder}/request.json"}
-        own |= {"lake_bucket": self.settings.lake_bucket, "raw_bucket": self.settings.raw_bucket}
-        return step_for(stage, self._require_plan().to_xcom() | own, self.code_digest)
+        return step_for(stage, self.require_plan().to_xcom(), self.code_digest)
 
     def find_or_create(self) -> Cluster:
         """Return the run's live cluster; create it if there is none.
@@ -174,7 +181,7 @@ class RunContext:
 
     def _claimed_body(self) -> dict[str, Any]:
         """Build the body once this run has the lock: `verdict` has released it when a cleared run goes on."""
-        plan = self._require_plan()
+        plan = self.require_plan()
         databases = plan.locked_databases or (plan.database,)
         take_all(map(self.lock, databases), lock_deadline(self.settings))
         for database in databases:
@@ -184,7 +191,7 @@ class RunContext:
 
     def body(self) -> dict[str, Any]:
         """Build the body of RunJobFlow for a cluster created now."""
-        settings, plan = self.settings, self._require_plan()
+        settings, plan = self.settings, self.require_plan()
         profile = load_profile(plan.profile)
         ends_at = deadline(
             now=datetime.now(UTC),
@@ -261,9 +268,16 @@ class RunContext:
                 total[part] += eur
         return total
 
-    def _require_plan(self) -> RunPlan | ErasurePlan:
+    def require_plan(self) -> RunPlan | ErasurePlan:
+        """Return the plan as its task has made it.
+
+        Raises:
+            ConfigError: There is none, or a person has edited it.
+        """
         if self.plan is None:
             raise ConfigError(f"{PLAN_TASK} has returned no plan that can be used; clear it, or trigger a new run")
-        if self.code_digest and not self.code_digest.isalnum():
-            raise ConfigError(f"{UPLOAD_TASK} has returned {self.code_digest!r}, which is no digest; clear it")
+        if self.is_edited:
+            raise ConfigError(EDITED)
+        if self.code_digest and self.code_digest != (self.journal.read(UPLOAD_TASK) or {}).get("digest"):
+            raise ConfigError(f"{UPLOAD_TASK} has not uploaded {self.code_digest!r}, which it has returned; clear it")
         return self.plan

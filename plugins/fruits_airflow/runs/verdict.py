@@ -22,7 +22,7 @@ from fruits_airflow.runs.plan import RunPlan
 from fruits_airflow.runs.publication import PublicationState, Settled, change_state, require_not_overtaken
 from fruits_airflow.runs.record import assemble_record
 from fruits_airflow.runs.report_task import residency_problems, write_report_if_possible
-from fruits_airflow.runs.run_context import PLAN_TASK, RunContext
+from fruits_airflow.runs.run_context import EDITED, PLAN_TASK, RunContext
 from fruits_airflow.runs.run_status import failed_task, gate_refused, problems_of, task_states
 from fruits_airflow.storage.run_notes import LAST_FAILURE
 
@@ -57,7 +57,7 @@ class Facts:
 
     states: Mapping[str, str | None]  # the states of the tasks that work
     stages: Mapping[str, StageMetrics]  # the metrics of the stages, by stage
-    unusable: list[str]  # a sentence for each metrics file that cannot be used
+    unusable: list[str]  # a sentence for the plan and for each metrics file that cannot be used
     plan: RunPlan | None  # None when the task `plan` returned nothing
     decided: RunRecord | None  # what the plan has recorded when it stopped the run
     failure: Mapping[str, Any] | None = None  # the recorded failure that Airflow does not retry
@@ -118,7 +118,7 @@ def _judge(settings: Settings, context: Context, attempt: Attempt) -> None:
         digests, tampering = _read_digests(run, facts, attempt)
         problems += tampering
     record = assemble_record(run, mode, facts.stages, ended=facts.lost_sight is None, whole=not attempt.is_last)
-    if plan:
+    if plan and EDITED not in facts.unusable:
         with attempt.trying(f"the state of {lock.database} cannot be written"):
             _record_publication(run, plan, facts.stages, published=not (problems or attempt.undone))
     if not facts.lost_sight:
@@ -168,6 +168,7 @@ def _read_facts(run: RunContext, states: Mapping[str, str | None], attempt: Atte
     with attempt.trying("the run's notes cannot be read"):
         stages = read_stages(run.lake, run.identity.run_id, unusable)
         failure = run.journal.read(LAST_FAILURE)
+        unusable += [EDITED] if run.is_edited else []
     return Facts(states, stages, unusable, run.run_plan, decided, failure)
 
 

@@ -62,11 +62,9 @@ def fit(sums: LabelSums, pca: Pca, shrinkage: float) -> Discriminant:
     """Fit a classifier for the vectors of a PCA model; `shrinkage` is above 0 and at most 1.
 
     Raises:
-        NoClassifierError: Fewer than two labels, or no two photos of a label differ.
+        NoClassifierError: No two photos of a label differ.
     """
     labels, n = sums.labels, sums.gramian.count
-    if len(labels) < 2:
-        raise NoClassifierError(f"{len(labels)} label(s) to learn from: a classifier needs at least 2")
     counts = np.array([sums.counts[label] for label in labels], np.float64)
     means = (sums.means() - pca.mean) @ pca.components.T
     offsets = means - (sums.gramian.mean() - pca.mean) @ pca.components.T

@@ -23,6 +23,7 @@ _BINS = 10
 _LEVELS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _MOST_LABELS = 100
 _MOST_CELLS = 400
+MOST_CHARACTERS = 100  # of a label: whoever uploads chooses its length, and a reader of metrics refuses long ones
 
 
 def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -80,7 +81,8 @@ def evaluate(scores: Scores, truth: Places, folds: Places, labels: Sequence[str]
     """Judge a classifier on held-out photos: those of a fold with a calibration that is fitted on the other folds.
 
     Returns:
-        The evaluation as JSON has it; shares are 0 to 1, an interval holds the share with 95 %.
+        The evaluation as JSON has it; shares are 0 to 1, an interval holds the share with 95 %. It is bounded: the
+        most frequent labels and confusions are in it, and the number of the others; long labels are cut.
     """
     shape = (len(truth), min(3, len(labels)))
     answers = Answers(np.zeros(shape, np.int64), np.zeros(len(truth)), np.zeros(len(truth), bool))
@@ -92,29 +94,33 @@ def evaluate(scores: Scores, truth: Places, folds: Places, labels: Sequence[str]
     raw = answer(scores, Calibration(1.0, 0.0, np.inf)).confidence
     first, known, confidence = answers.ranked[:, 0], answers.is_known, answers.confidence
     correct, among_three = first == truth, (answers.ranked == truth[:, None]).any(axis=1)
-    cells = Counter(zip(truth.tolist(), first.tolist(), strict=True))
+    cells = Counter(zip(truth.tolist(), first.tolist(), strict=True)).most_common()
+    names, counts = [label[:MOST_CHARACTERS] for label in labels], np.bincount(truth, minlength=len(labels))
+    frequent = sorted(np.argsort(-counts, kind="stable")[:_MOST_LABELS].tolist())
     return {
         "judged": len(truth),
-        "top1": _share(correct),
-        "top3": _share(among_three),
-        "answered": _share(known),
-        "wrong_answers": _share(~correct[known]),
+        "top1": rate(correct),
+        "top3": rate(among_three),
+        "answered": rate(known),
+        "wrong_answers": rate(~correct[known]),
         "calibration_error": expected_calibration_error(confidence, correct),
         "calibration_error_raw": expected_calibration_error(raw, correct),
         "reliability": _reliability(confidence, correct),
         "by_confidence": [
-            (level, float((confidence >= level).mean()), _share(correct[confidence >= level])["share"])
+            (level, float((confidence >= level).mean()), rate(correct[confidence >= level])["share"])
             for level in _LEVELS
         ],
         "labels": {
-            name: {"precision": _share(correct[first == place]), "recall": _share(correct[truth == place])}
-            for place, name in enumerate(labels[:_MOST_LABELS])
+            names[place]: {"precision": rate(correct[first == place]), "recall": rate(correct[truth == place])}
+            for place in frequent
         },
-        "confusion": [(labels[true], labels[name], n) for (true, name), n in cells.most_common(_MOST_CELLS)],
+        "labels_left_out": len(labels) - len(frequent),
+        "confusion": [(names[true], names[name], n) for (true, name), n in cells[:_MOST_CELLS]],
+        "confusion_left_out": sum(n for _, n in cells[_MOST_CELLS:]),
     }
 
 
-def _share(flags: Flags) -> dict[str, Any]:
+def rate(flags: Flags) -> dict[str, Any]:
     """Return the share of flags that are set, with its interval and the number of flags; None without any."""
     low, high = wilson(int(flags.sum()), len(flags))
     return {"share": float(flags.mean()) if len(flags) else None, "low": low, "high": high, "n": len(flags)}

@@ -12,6 +12,8 @@ from fruits.base.errors import WeightsError
 from fruits.model.embedding import Array, Embedder
 from fruits.model.networks import MOBILENET_V2, Network
 
+_MOST_VALUES = 10_000_000  # of an array; the largest of MobileNetV2 has 409,600
+
 
 def read_weights(data: bytes) -> list[Array]:
     """Read a weights file of Keras (HDF5, the layout with ``layer_names``) in the order of ``get_weights()``.
@@ -28,10 +30,11 @@ def read_weights(data: bytes) -> list[Array]:
         with h5py.File(io.BytesIO(data), "r") as file:
             root = file.get("model_weights", file)
             layers = [root[_text(name)] for name in root.attrs["layer_names"]]
-            return [
-                np.asarray(layer[_text(name)], np.float32) for layer in layers for name in layer.attrs["weight_names"]
-            ]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+            arrays = [layer[_text(name)] for layer in layers for name in layer.attrs["weight_names"]]
+            if any(array.external or array.is_virtual or array.size > _MOST_VALUES for array in arrays):
+                raise ValueError("HDF5 would read any file of this machine, or more than its memory")
+            return [np.asarray(array, np.float32) for array in arrays]
+    except (AttributeError, OSError, KeyError, ValueError, TypeError) as error:
         raise WeightsError(
             "not a Keras weights file: give an .h5 with layer_names and weight_names, as Keras' own "
             f"weights without top are ({type(error).__name__})"

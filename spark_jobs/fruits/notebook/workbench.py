@@ -110,5 +110,5 @@ def show(pictures: Sequence[tuple[str, Image.Image]], columns: int = 10) -> None
         axis.axis("off")
     for axis, (title, picture) in zip(axes.flat, pictures, strict=False):
         axis.imshow(picture)
-        axis.set_title(title, fontsize=7)
+        axis.set_title(title, fontsize=7, parse_math=False)
     plt.show()

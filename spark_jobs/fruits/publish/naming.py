@@ -70,19 +70,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, type=float, default=default, metavar="SHARE", help=f"{text} (default {default})")
 
 
-def name_photos(run: job_run.Run, rows: align.AlignedRows, images: int, pca: Pca) -> stage_metrics.Metrics:
-    """Name the published photos that the current classifier has not named, or all of them by a new one.
+def name_photos(
+    run: job_run.Run, rows: align.AlignedRows, images: int, pca: Pca, previous: str | None
+) -> tuple[stage_metrics.Metrics, Classifier | None]:
+    """Name the photos that the current classifier has not named, or all of them by a new one.
 
-    A new classifier names all photos first, which no reader sees, and is then published by one commit. Where none can
-    be fitted, the published one stays. `rows` are those of `pending.find_pending`, about as many as `images`.
+    No reader sees what a new classifier has named until it is published. Where none can be fitted, the
+    published one stays while its PCA model is kept: `pca`, or the one before it, `previous`. `rows` are those of
+    `pending.find_pending`, about as many as `images`.
 
     Returns:
-        The part `classifier` of the stage's metrics.
+        The part `classifier` of the stage's metrics, and a new classifier to publish.
     """
     spark, database, options = run.spark, run.arguments.database, run.arguments
     if options.classifier == "off":
         registry.delete_others(spark, database, "")
-        return {"reason": "the classifier is off"}
+        return {"reason": "the classifier is off"}, None
     published = registry.current(spark, database)
     photos, tally = _align(run, rows, images, published)
     counts, named, totals = tally.counts, None, dict[str, int]()
@@ -105,8 +108,9 @@ def name_photos(run: job_run.Run, rows: align.AlignedRows, images: int, pca: Pca
         except NoClassifierError as error:
             run.log(f"no new classifier: {error}")
             metrics["failure"] = str(error)
-    if classifier is None:
-        return metrics
+    if classifier is None or classifier.pca_id not in (pca.pca_id, previous):  # others are no longer kept
+        registry.delete_others(spark, database, "")
+        return metrics, None
     is_new = classifier is not published
     if classifier.pca_id == pca.pca_id and (is_new or (named is None and counts["unnamed"])):
         named, totals = _name(run, photos, counts, classifier, "present" if is_new else "unnamed")
@@ -114,12 +118,10 @@ def name_photos(run: job_run.Run, rows: align.AlignedRows, images: int, pca: Pca
         published and classifier.classifier_id == published.classifier_id and (is_new or counts["outdated"])
     )
     _commit(run, photos, counts, named, classifier.classifier_id, only_adds)
-    if is_new:
-        registry.publish(spark, database, classifier)
-        registry.delete_others(spark, database, classifier.classifier_id)
     metrics |= {"classifier_id": classifier.classifier_id, "is_new": is_new, "photos": classifier.n}
     metrics |= json.loads(classifier.evaluation) | totals
-    return metrics | {"examples": _examples(run, photos)}
+    metrics["examples"] = _examples(run, photos, classifier.classifier_id)
+    return metrics, classifier if is_new else None
 
 
 class Target(NamedTuple):
@@ -195,7 +197,7 @@ def _classify(rows: pa.Table, classifier_id: str, fitted_by: str) -> tuple[pa.Ta
 
 
 def _fit(run: job_run.Run, photos: align.AlignedRows, n: int, target: Target, pca: Pca) -> Classifier:
-    """Fit and judge a classifier.
+    """Fit and judge a classifier, unless the same photos and settings have failed before.
 
     Raises:
         NoClassifierError: The labelled photos do not suffice, or it is no better than the most frequent label.
@@ -205,13 +207,25 @@ def _fit(run: job_run.Run, photos: align.AlignedRows, n: int, target: Target, pc
         raise NoClassifierError(f"{n} labelled photos: at least {LEAST_PHOTOS} are needed")
     rows = photos.collect(["image_id", "label", "source_key", "features_content"], "labelled", limit=_MOST_PHOTOS)
     named = [LabelledPhoto(row[0], label, row[2], row[3]) for row in rows if (label := normalize(row[1]))]
-    sides = split(named, options.held_out_share)
-    most = min(_MOST_JUDGED, _MOST_SCORES // max(1, len({photo.label for photo in sides.learned})))
+    facts = sorted((photo.image_id, photo.label, photo.content) for photo in named)
+    attempt = hashlib.sha256(repr((target, facts)).encode()).hexdigest()
+    if reason := registry.failure(run.spark, options.database, attempt):
+        raise NoClassifierError(reason)
+    try:
+        return _judge(run, split(named, options.held_out_share), n, target, pca)
+    except NoClassifierError as error:
+        registry.record_failure(run.spark, options.database, attempt, str(error))
+        raise
+
+
+def _judge(run: job_run.Run, sides: Split, n: int, target: Target, pca: Pca) -> Classifier:
+    options = run.arguments
+    _require_enough(labels := len({photo.label for photo in sides.learned}), sides.folds)  # before features are read
+    most = min(_MOST_JUDGED, _MOST_SCORES // labels)
     sides = replace(sides, held_out=sides.held_out[:most], folds=sides.folds[:most])
     sums, vectors, is_near = _sum(run, sides, pca)
     model, folds = discriminant.fit(sums, pca, options.shrinkage), sides.folds[~is_near]
-    if len(folds) < LEAST_JUDGED or len(np.unique(folds)) < 2:
-        raise NoClassifierError(f"{len(folds)} photos are held out: {LEAST_JUDGED} of two series are needed")
+    _require_enough(labels, folds)
     truth = np.searchsorted(model.labels, [photo.label for photo in sides.held_out])[~is_near]
     scores = model.score(vectors[~is_near])
     result = evaluation.evaluate(scores, truth, folds, model.labels, options.unknown_error)
@@ -234,6 +248,13 @@ def _fit(run: job_run.Run, photos: align.AlignedRows, n: int, target: Target, pc
     )
 
 
+def _require_enough(labels: int, folds: npt.NDArray[np.int64]) -> None:
+    if labels < 2:
+        raise NoClassifierError(f"{labels} label(s) to learn from: a classifier needs at least 2")
+    if len(folds) < LEAST_JUDGED or len(np.unique(folds)) < 2:
+        raise NoClassifierError(f"{len(folds)} photos are held out: {LEAST_JUDGED} of two series are needed")
+
+
 def _sum(run: job_run.Run, sides: Split, pca: Pca) -> tuple[LabelSums, npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Sum the photos to learn from; return the held-out vectors, and which of them are nearly equal to one of these."""
     database, model = run.arguments.database, {"model_id": [run.arguments.model_id]}
@@ -250,11 +271,8 @@ def _sum(run: job_run.Run, sides: Split, pca: Pca) -> tuple[LabelSums, npt.NDArr
         labels += [label_of[image_id] for image_id in batch.column("image_id").to_pylist()]
         vectors.append(pca.project(matrix))
         sums.add(labels[-len(matrix) :], matrix)
-    learned, own = np.concatenate(vectors or [held_out]), np.array([photo.label for photo in sides.held_out])
-    is_near = np.zeros(len(own), bool)
-    for label in np.unique(own):
-        is_near[own == label] = near_equal(held_out[own == label], learned[np.array(labels) == label])
-    return sums, held_out, is_near
+    learned, own = np.concatenate(vectors or [held_out]), [photo.label for photo in sides.held_out]
+    return sums, held_out, near_equal(held_out, own, learned, labels)
 
 
 def name_mapper(classifier: Classifier) -> Mapper:
@@ -335,12 +353,12 @@ def _commit(
     tables.merge(spark, database, "predictions", upserts, deletes, only_adds=only_adds)
 
 
-def _examples(run: job_run.Run, photos: align.AlignedRows) -> list[tuple[str, str | None, float]]:
+def _examples(run: job_run.Run, photos: align.AlignedRows, classifier_id: str) -> list[tuple[str, str | None, float]]:
     """Return the names of some unlabelled photos, for the report: image id, name and confidence."""
     ids = [row["image_id"] for row in photos.collect(["image_id"], "unlabelled", limit=_EXAMPLES)]
     if not ids:
         return []
-    columns = ["image_id", "label", "confidence"]
-    names = Selection(run.spark, f"{run.arguments.database}.predictions", columns, {"image_id": ids})
-    named = names.read().sort_by("image_id").to_pylist()
-    return [(name["image_id"], name["label"], name["confidence"]) for name in named]
+    columns, where = ["image_id", "label", "confidence"], {"image_id": ids, "classifier_id": [classifier_id]}
+    names = Selection(run.spark, f"{run.arguments.database}.predictions", columns, where)
+    named, most = names.read().sort_by("image_id").to_pylist(), evaluation.MOST_CHARACTERS
+    return [(name["image_id"], (name["label"] or "")[:most] or None, name["confidence"]) for name in named]

@@ -45,6 +45,13 @@ def test_the_summary_answers_what_came_out():
     assert "input 3.0\N{NO-BREAK SPACE}MB → pixels 6.0" in line(text, "volume")
 
 
+def test_the_summary_says_how_well_photos_are_named_or_why_not():
+    assert "names" not in [line.split()[0] for line in summary(RUN, []).splitlines() if line.strip()]
+    facts = {"classifier_id": "c", "top1": {"share": 0.8725}, "judged": 51}
+    assert "87.2% of 51 photos held out" in line(summary(RUN | {"classifier": facts}, []), "names")
+    assert "none: 1 label(s)" in line(summary(RUN | {"classifier": {"failure": "1 label(s)"}}, []), "names")
+
+
 def test_a_failed_check_is_named():
     run = copy.deepcopy(RUN)
     run["quality"]["checks"]["norms"] = {"ok": False}

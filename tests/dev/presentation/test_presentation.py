@@ -271,6 +271,8 @@ def sources() -> dict[str, Any]:
         "machine": read(data / "machine.json"),
         "pca": read(data / "stages" / "reduce_pca.json"),
         "fruits": read(data / "photos" / "index.json"),
+        "classifier": read(data / "classifier.json"),
+        "names": read(data / "names.json"),
         "defence": read(data / "defence.json"),
         "cluster": yaml.safe_load((REPOSITORY / "include" / "cluster.yaml").read_text()),
         "scale": read(REPOSITORY / "docs" / "scale" / "figures.json"),

@@ -52,6 +52,8 @@ def tables(place: Place) -> Place:
         place.lake.write(DATA.format(n), parquet(**rows))
     features = {"image_id": [ID], "features": [VECTOR]}
     place.lake.write("tables/fruits_demo.db/features/data/1.parquet", parquet(**features))
+    names = {"image_id": [ID, OTHER_ID], "label": ["Kiwi", "theirs"], "confidence": [0.9, 0.8]}
+    place.lake.write("tables/fruits_demo.db/predictions/data/1.parquet", parquet(**names))
     return place
 
 
@@ -70,6 +72,7 @@ def test_everything_that_is_kept_is_given(tables: Place, tmp_path: Path, account
     ], "once, though two data files hold it"
     assert (tmp_path / "out" / "fruits.images-pixels.webp").read_bytes() == b"RIFF\0\0\0\0WEBPmine"
     assert written["rows"]["fruits_demo.features"] == [{"image_id": ID, "features": VECTOR}]
+    assert written["rows"]["fruits_demo.predictions"] == [{"image_id": ID, "label": "Kiwi", "confidence": 0.9}]
     assert written["rows"][f"runs/{RUN}/listing.parquet"][0]["key"] == KEY
     assert THUMBNAIL in {path.read_bytes() for path in (tmp_path / "out").glob("*.webp")}
     lines = written["lines_of_logs_and_records"]

@@ -71,13 +71,16 @@ def task(make_run: Callable[..., RunContext], place: Any) -> Callable[..., Any]:
 
 
 def carry_out(settings: Settings, context: Any, without: str = "") -> Any:
-    """Plans and does the work of an erasure; the steps only say that they have. Returns exports and photos."""
+    """Plans and does the work of an erasure; the steps only say that they have. Returns what the exports came to."""
     plan = context["ti"].xcoms["plan"] = plan_erasure(settings, context)
     lake = Lake(laptop.client("s3"), settings.lake_bucket)
     for stage, database in ERASURE_STAGES.items():
         if stage != without:
             lake.write_json(metrics_key(plan[database]), {"rows": {}})
-    return erase_exports(settings, context), erase_photos(settings, context)
+    exports = erase_exports(settings, context) if without != "erase_exports" else None
+    if without != "erase_photos":
+        erase_photos(settings, context)
+    return exports
 
 
 def metrics_key(database: str) -> str:
@@ -180,13 +183,14 @@ def test_an_erasure_leaves_nothing_among_the_runs_and_of_its_notes_the_receipt(
 ) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     context = task(keys=[KEY], expected_photos=2)
-    done = carry_out(account, context)
+    carry_out(account, context)
     run = RunContext.of(context, account)
     run.journal.note("run_job_flow", name="x")
-    write_receipt(account, context, *done)
+    write_receipt(account, context)
     assert run.journal.read("run_job_flow"), "terminate_cluster may still need it"
     assert ERASURE not in RunArchive(lake.client, lake.bucket).run_ids()
     judge_erasure(account, task(ALL_DONE))
+    verdict.remove_notes(lake, ERASURE)
     left = lake.client.list_objects_v2(Bucket=lake.bucket, Prefix=f"{erasure_key(ERASURE)}/")["Contents"]
     assert [entry["Key"] for entry in left] == [erasure_key(ERASURE, "receipt.json")]
     assert ERASURE not in RunArchive(lake.client, lake.bucket).run_ids()
@@ -227,12 +231,12 @@ def test_each_database_has_a_step_with_metrics_of_its_own(account: Settings, tas
 
 def test_a_photo_uploaded_again_meanwhile_is_no_receipt(account: Settings, task: Callable[..., Any]) -> None:
     context = task(keys=[KEY], expected_photos=2)
-    exports, photos = carry_out(account, context)
+    carry_out(account, context)
     laptop.client("s3").put_object(Bucket=account.raw_bucket, Key=KEY, Body=b"again")
     with pytest.raises(ErasureIncomplete, match="1 versions of these photos"):
-        write_receipt(account, context, exports, photos)
-    photos = erase_photos(account, context)
-    assert write_receipt(account, context, exports, photos).endswith("/receipt.json")
+        write_receipt(account, context)
+    erase_photos(account, context)
+    assert write_receipt(account, context).endswith("/receipt.json")
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     assert lake.read(erasure_key(ERASURE, "request.json")) is None
     assert ID in (lake.read_json(erasure_key(ERASURE, "receipt.json")) or {})["image_ids"]
@@ -245,7 +249,8 @@ def test_the_verdict_is_red_and_tells_unless_all_is_done_and_gives_the_locks_bac
     notices: list[Notice] = []
     monkeypatch.setattr(verdict, "notify", lambda _, notice: notices.append(notice))
     context = task(keys=[KEY], expected_photos=2)
-    write_receipt(account, context, *carry_out(account, context))
+    carry_out(account, context)
+    write_receipt(account, context)
     with pytest.raises(AirflowFailException, match=f"not everything is erased: {undone} is failed"):
         judge_erasure(account, task(ALL_DONE | {undone: "failed"}))
     assert lock_of(account, "fruits").read() is None
@@ -261,10 +266,33 @@ def test_a_task_that_was_marked_as_success_is_in_no_receipt(
     account: Settings, task: Callable[..., Any], silent: str
 ) -> None:
     context = task(keys=[KEY], expected_photos=2)
-    exports, photos = carry_out(account, context, without=silent)
-    counts = {"erase_exports": exports, "erase_photos": photos} | {silent: None}
+    carry_out(account, context)  # an earlier attempt, whose plan was cleared
+    carry_out(account, context, without=silent)
     with pytest.raises(ErasureIncomplete, match=f"^{silent}: nothing says what was erased"):
-        write_receipt(account, context, counts["erase_exports"], counts["erase_photos"])
+        write_receipt(account, context)
+
+
+def test_whoever_edits_results_of_tasks_writes_nothing_into_a_receipt(
+    account: Settings, task: Callable[..., Any], make_run: Callable[..., RunContext]
+) -> None:
+    """The steps would erase another database, and the receipt would say of it that the photo is gone."""
+    context, lake = task(keys=[KEY], expected_photos=2), Lake(laptop.client("s3"), account.lake_bucket)
+    carry_out(account, context)
+    sound = context["ti"].xcoms["plan"]
+    lake.write_json(metrics_key("scratch"), {"rows": {}})
+    edits = [{"database": "scratch", "databases": ["scratch", "fruits_demo", "fruits_notebook"]}]
+    edits += [{"run_id": "another"}, {"planned_at": "2020-01-01T00:00:00+00:00"}, {"databases": []}, {"photos": 0}]
+    for edit in edits:
+        context["ti"].xcoms["plan"] = sound | edit
+        edited = RunContext.of(context | {"ti": context["ti"]}, account)
+        for attack in (lambda: write_receipt(account, context), lambda: edited.step("erase_images")):  # noqa: B023
+            with pytest.raises(ConfigError, match="has a person edited it"):
+                attack()
+    assert lake.read(erasure_key(ERASURE, "receipt.json")) is None
+    context["ti"].xcoms |= {"plan": sound, "erase_exports": {"objects": 99}, "erase_photos": {"versions": 99}}
+    write_receipt(account, context)
+    receipt = lake.read_json(erasure_key(ERASURE, "receipt.json")) or {}
+    assert (receipt["exports"]["objects"], receipt["photos"]["versions"]) != (99, 99)
 
 
 def test_a_receipt_that_was_marked_as_written_is_red(account: Settings, task: Callable[..., Any]) -> None:
@@ -277,10 +305,10 @@ def test_a_step_that_did_its_work_for_an_earlier_plan_is_to_do_it_again(
     account: Settings, task: Callable[..., Any]
 ) -> None:
     context = task(keys=[KEY], expected_photos=2)
-    exports, photos = carry_out(account, context)
+    carry_out(account, context)
     context["ti"].xcoms["plan"] = plan_erasure(account, context)
     with pytest.raises(ErasureIncomplete, match=", ".join(ERASURE_STAGES)):
-        write_receipt(account, context, exports, photos)
+        write_receipt(account, context)
 
 
 def test_a_receipt_whose_task_died_while_it_tidied_up_stays_as_it_is(
@@ -288,7 +316,7 @@ def test_a_receipt_whose_task_died_while_it_tidied_up_stays_as_it_is(
 ) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     context, removed = task(keys=[KEY], expected_photos=2), list[str]()
-    done = carry_out(account, context)
+    carry_out(account, context)
 
     def dies(self: Lake, key: str) -> None:
         if len(removed) == 2:
@@ -299,10 +327,11 @@ def test_a_receipt_whose_task_died_while_it_tidied_up_stays_as_it_is(
     with monkeypatch.context() as patch:
         patch.setattr(Lake, "remove", dies)
         with pytest.raises(KeyboardInterrupt):
-            write_receipt(account, context, *done)
+            write_receipt(account, context)
     written = lake.read(erasure_key(ERASURE, "receipt.json"))
-    write_receipt(account, context, *done)
+    write_receipt(account, context)
     assert lake.read(erasure_key(ERASURE, "receipt.json")) == written
+    verdict.remove_notes(lake, ERASURE)
     left = lake.client.list_objects_v2(Bucket=lake.bucket, Prefix=f"{erasure_key(ERASURE)}/")["Contents"]
     assert [entry["Key"] for entry in left] == [erasure_key(ERASURE, "receipt.json")]
 
@@ -312,10 +341,12 @@ def test_an_erasure_that_is_planned_again_after_its_receipt_suppresses_what_it_d
 ) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     context = task(keys=[KEY], expected_photos=2)
-    write_receipt(account, context, *carry_out(account, context))
+    carry_out(account, context)
+    write_receipt(account, context)
     first = lake.read_json(erasure_key(ERASURE, "receipt.json")) or {}
     assert first["content_sha256"]
-    write_receipt(account, context, *carry_out(account, context))
+    carry_out(account, context)
+    write_receipt(account, context)
     again = lake.read_json(erasure_key(ERASURE, "receipt.json")) or {}
     assert [again[name] for name in ("image_ids", "content_sha256")] == [
         first[name] for name in ("image_ids", "content_sha256")
@@ -325,11 +356,12 @@ def test_an_erasure_that_is_planned_again_after_its_receipt_suppresses_what_it_d
 def test_a_photo_that_a_night_has_listed_meanwhile_is_no_receipt(account: Settings, task: Callable[..., Any]) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     context = task(keys=[KEY], expected_photos=2)
-    _, photos = carry_out(account, context)
+    carry_out(account, context)
     leave_traces(lake, "a-night-between")
     with pytest.raises(ErasureIncomplete, match="clear erase_exports"):
-        write_receipt(account, context, {}, photos)
-    assert write_receipt(account, context, erase_exports(account, context), photos).endswith("/receipt.json")
+        write_receipt(account, context)
+    erase_exports(account, context)
+    assert write_receipt(account, context).endswith("/receipt.json")
 
 
 def test_exports_are_not_touched_while_a_run_works_by_its_listing(account: Settings, task: Callable[..., Any]) -> None:
@@ -465,12 +497,12 @@ def test_a_plan_without_a_number_does_not_wait_for_a_run(account: Settings, task
 def test_while_a_log_spells_the_key_there_is_no_receipt(account: Settings, task: Callable[..., Any]) -> None:
     lake = Lake(laptop.client("s3"), account.lake_bucket)
     context = task(keys=[KEY], expected_photos=2)
-    exports, photos = carry_out(account, context)
+    carry_out(account, context)
     lake.write("logs/late/stderr.gz", gzip.compress(f"no JPEG: {KEY!a}".encode()))
     with pytest.raises(ErasureIncomplete, match=r"1 objects .* for example logs/late/stderr.gz; clear erase_ex"):
-        write_receipt(account, context, exports, photos)
-    exports = erase_exports(account, context)
-    assert write_receipt(account, context, exports, photos).endswith("/receipt.json")
+        write_receipt(account, context)
+    erase_exports(account, context)
+    assert write_receipt(account, context).endswith("/receipt.json")
     names = {"key": KEY, "spelled": ascii(KEY)[1:-1]}
     assert not any(find_everywhere(lake.client, [account.raw_bucket, lake.bucket], names).values())
 
@@ -481,12 +513,12 @@ def test_the_plan_says_that_scratch_goes_and_there_is_no_receipt_while_it_is_the
     lake, context = Lake(laptop.client("s3"), account.lake_bucket), task(keys=[KEY], expected_photos=2)
     lake.write("staging/berries/a.jpg", b"a copy")
     with caplog.at_level("INFO"):
-        exports, photos = carry_out(account, context)
+        exports = carry_out(account, context)
     assert "1 objects of scratch space in staging/ would go with them" in caplog.text
     assert exports["scratch"] == 1
     lake.write("staging/berries/a.jpg", b"a copy")
     with pytest.raises(ErasureIncomplete, match="staging/berries/a.jpg"):
-        write_receipt(account, context, exports, photos)
+        write_receipt(account, context)
 
 
 @pytest.mark.parametrize("megabytes", [40, 400])
@@ -500,7 +532,7 @@ def test_a_cell_of_gigabytes_in_a_file_of_a_kilobyte_is_removed_and_stops_no_era
     out = io.BytesIO()
     pq.write_table(pa.table({"label": ["a" * megabytes * 1_000_000]}), out, compression="zstd")
     lake.write("runs/forged/pca.parquet", out.getvalue())
-    exports, _ = carry_out(account, context)
+    exports = carry_out(account, context)
     assert exports["objects"] > 0
     assert lake.read("runs/forged/pca.parquet") is None or megabytes == 40
     assert resource.getrlimit(resource.RLIMIT_AS) == before

@@ -326,6 +326,7 @@ def test_two_that_name_the_same_databases_in_another_order_do_not_wait_for_each_
 def test_a_resumed_erasure_keeps_no_lock_while_it_may_not_go_on(make_run: Callable[..., RunContext]) -> None:
     erasing, demo = make_run("manual__erasure", dag_id="erase_images"), make_run("manual__demo")
     erasing = replace(erasing, plan=erasing.plan.model_copy(update={"locked_databases": ("fruits", "fruits_demo")}))
+    erasing.keep(erasing.plan)
     demo.lock("fruits_demo").take(now() + HOUR)
     with pytest.raises(LockHeld):
         erasing.find_or_create()

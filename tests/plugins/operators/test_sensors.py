@@ -128,6 +128,7 @@ def test_the_cluster_is_waited_for_until_it_takes_steps(run: RunContext) -> None
 
 def test_a_cluster_whose_bootstrap_fails_is_no_ready_cluster(run: RunContext) -> None:
     broken = replace(run, code_digest="missing")
+    broken.journal.note("upload_code", digest="missing")
     with pytest.raises(AirflowFailException, match="BOOTSTRAP_FAILURE") as failed:
         drive(ClusterReadySensor(task_id="ready", settings=run.settings), context_of(broken))
     assert cause(run) == ("ready", str(failed.value))
@@ -568,6 +569,7 @@ def test_the_restart_of_a_triggerer_cancels_no_step(run: RunContext, does: Calla
 def test_a_cluster_is_waited_for_in_its_own_region(run: RunContext) -> None:
     elsewhere = replace(run, region="eu-west-3", plan=run.plan.model_copy(update={"region": "eu-west-3"}))
     body = run.body()
+    elsewhere.keep(elsewhere.plan)
     del body["SecurityConfiguration"], body["Instances"]["Ec2SubnetIds"]  # of the other region
     job_flow_id = elsewhere.client.run_job_flow(**body)["JobFlowId"]
     try:
@@ -704,6 +706,8 @@ def test_a_wait_knows_what_past_runs_took(run: RunContext, does: Callable[[str],
     assert run.run_plan is not None
     typical_s = {"cluster_start": 60.0, "featurize": 300.0}
     run = replace(run, plan=run.run_plan.model_copy(update={"typical_s": typical_s}))
+    assert run.plan is not None
+    run.keep(run.plan)
     context, _ = begin(run, does, "sleep 30")
     with pytest.raises(TaskDeferred) as deferred:
         sensor(run).execute(context)

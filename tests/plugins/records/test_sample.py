@@ -21,8 +21,14 @@ def parquet(**columns: Any) -> bytes:
 
 
 def test_a_sample_is_read_as_it_was_written() -> None:
-    columns = {"label": ["a", None], "pc1": [1.5, -2.0], "pc2": [0.0, 3.0], "thumbnail": [b"RIFF", None]}
-    assert decode_sample(parquet(image_id=["x", "y"], **columns)).to_pydict() == columns
+    columns = {
+        "image_id": ["x", "y"],
+        "label": ["a", None],
+        "pc1": [1.5, -2.0],
+        "pc2": [0.0, 3.0],
+        "thumbnail": [b"RIFF", None],
+    }
+    assert decode_sample(parquet(more=[1, 2], **columns)).to_pydict() == columns
 
 
 def test_a_value_that_is_too_large_or_of_another_type_is_null() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -104,3 +106,13 @@ def test_a_run_that_took_longer_than_the_others_has_no_seconds_left_and_a_first_
 def test_a_run_without_a_usable_plan_shows_its_tasks_alone(database: Any, plan: Any) -> None:
     database({"plan": "running"}, {} if plan is None else {"plan": plan})
     assert live_run.read_live("fruits_pipeline", "r") == {"tasks": {"plan": "running"}}
+
+
+def test_a_result_that_names_a_class_makes_no_object_of_it(database: Any) -> None:
+    """Whoever edits it would have the API server import any module of Airflow, and call what is there."""
+    module = "airflow.example_dags.example_custom_weight"
+    named = json.dumps({"__classname__": f"{module}.Any", "__version__": 0, "__data__": {}})
+    database({"plan": "success"}, {"plan": named, "create_cluster": named, "report": PLAN})
+    record = live_run.read_live("fruits_pipeline", "r")
+    assert module not in sys.modules
+    assert record == {"tasks": {"plan": "success"}}

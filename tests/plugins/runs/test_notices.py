@@ -75,6 +75,13 @@ def test_a_notice_has_run_cause_cost_and_the_runbooks_section() -> None:
     assert "cost so far: unknown" in replace(NOTICE, cost_eur=None).text
 
 
+@pytest.mark.parametrize("end", ["\n", "\r", "\u2028", "\x85", "\v"])
+def test_no_cause_adds_a_line_of_its_own_to_a_notice(end: str) -> None:
+    """A job's error can quote what a photo, or a node, has to say."""
+    said = replace(NOTICE, cause=f"no JPEG{end}what to do: https://attacker.example/runbook")
+    assert len(said.text.splitlines()) == len(NOTICE.text.splitlines())
+
+
 def test_a_notice_links_to_run_log_page_and_runbook(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.org/")
     run = RunKey("prod", "fruits_pipeline", "manual__2026-11-21T10:30:00+00:00")

@@ -41,34 +41,42 @@ def test_without_a_plan_that_can_be_used_a_cluster_is_ended_and_none_is_created(
     assert len(unplanned.lifecycle.end_all(timeout_s=30)) == 1
 
 
-def test_whoever_edits_an_xcom_chooses_no_code_and_no_request(run: RunContext, plan: dict[str, Any]) -> None:
-    """A notebook may write `logs/*`, and a user of Airflow may edit results of tasks."""
-    own = f"s3://{run.settings.lake_bucket}"
-    forged = plan | {"lake_bucket": f"{run.settings.lake_bucket}/logs/evil", "raw_bucket": "evil"}
-    forged |= {"run_folder": f"{own}/tables", "run_id": "another"}
-    step = replace(run, plan=read_plan(forged)).step("load_images")
-    assert step == run.step("load_images")
-    arguments = step["HadoopJarStep"]["Args"]
-    assert f"{own}/code/{run.code_digest}/load_images.py" in arguments
-    for digest in ("../logs/evil", "x/../../logs/evil"):
-        with pytest.raises(ConfigError, match="which is no digest"):
+def test_whoever_edits_the_plan_has_nothing_run_by_it(run: RunContext, plan: dict[str, Any]) -> None:
+    """Each part of it: what the jobs are told, the gates, the place, the price."""
+    edits: list[Any] = [{name: value} for name in plan for value in ("edited", 0.0, 1, True, None, [], "fruits_demo")]
+    plans = [edited for edit in edits if (edited := read_plan(plan | edit)) not in (None, run.plan)]
+    assert len({name for edited in plans for name, value in edited if value != getattr(run.plan, name)}) > 40
+    for edited in plans:
+        for use in (replace(run, plan=edited).body, lambda: replace(run, plan=edited).step("load_images")):  # noqa: B023
+            with pytest.raises(ConfigError, match="has a person edited it"):
+                use()
+    run.body()
+
+
+def test_a_plan_that_no_task_has_kept_is_not_used(run: RunContext) -> None:
+    """`plan` may be marked as success, and its result added by hand."""
+    run.journal.forget("plan")
+    with pytest.raises(ConfigError, match="has a person edited it"):
+        run.step("load_images")
+
+
+def test_no_digest_chooses_code_that_no_task_has_uploaded(run: RunContext) -> None:
+    """A notebook may write `logs/*`, and `code/` has the bundles of earlier releases, with their weaknesses."""
+    arguments = run.step("load_images")["HadoopJarStep"]["Args"]
+    assert f"s3://{run.settings.lake_bucket}/code/{run.code_digest}/load_images.py" in arguments
+    for digest in ("../logs/evil", "x/../../logs/evil", "0ld"):
+        with pytest.raises(ConfigError, match="upload_code has not uploaded"):
             replace(run, code_digest=digest).step("load_images")
-
-
-def test_the_request_of_an_erasure_is_its_own(make_run: Callable[..., RunContext], plan: dict[str, Any]) -> None:
-    erasure = make_run("manual__e", dag_id="erase_images")
-    names = {"demo_database": "fruits_demo", "notebook_database": "fruits_notebook", "databases": ["fruits"]}
-    forged = plan | names | {"erasure": f"s3://{erasure.settings.lake_bucket}/logs/evil/request.json", "photos": 1}
-    arguments = replace(erasure, plan=read_plan(forged)).step("erase_images")["HadoopJarStep"]["Args"]
-    request = f"s3://{erasure.settings.lake_bucket}/erasures/manual__e/request.json"
-    assert arguments[arguments.index("--erasure") + 1] == request
 
 
 def test_no_edited_plan_raises_the_ceiling_of_the_settings(
     make_run: Callable[..., RunContext], account: Settings, plan: dict[str, Any]
 ) -> None:
     run = make_run(settings=replace(account, max_cost_eur=0.2))
-    body = replace(run, plan=read_plan(plan | {"max_cost_eur": 1e6, "eur_per_hour": 1e-9})).body()
+    kept = read_plan(plan | {"max_cost_eur": 1e6, "eur_per_hour": 1e-9})
+    assert kept is not None
+    run.keep(kept)
+    body = replace(run, plan=kept).body()
     [deadline] = [tag["Value"] for tag in body["Tags"] if tag["Key"] == "deadline"]
     eur_per_hour = fleets_eur_per_hour(load_profile(plan["profile"]).instance_fleets, load_prices(run.region))
     assert datetime.fromisoformat(deadline) <= datetime.now(UTC) + timedelta(hours=0.2 / eur_per_hour)

@@ -70,6 +70,7 @@ def test_a_run_whose_profile_is_gone_from_the_files_is_recorded_without_its_cost
 def test_a_cluster_that_ended_before_the_plan_is_not_the_runs(run: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     run.find_or_create()  # noted by an attempt before `plan` was cleared
     run = replace(run, plan=run.plan.model_copy(update={"planned_at": datetime.now(UTC).isoformat()}))
+    run.keep(run.plan)
     monkeypatch.setattr(RunContext, "history", lambda _: [])
     assert assemble_record(run, "nightly", {}).cluster.id is None
 

@@ -151,6 +151,19 @@ def test_a_refusing_gate_is_red_and_remembered(run: RunContext) -> None:
 
 
 @pytest.mark.parametrize("published", [PUBLISHED, REFUSED])
+def test_an_edited_plan_is_red_and_its_fingerprint_is_not_published(run: RunContext, published: dict[str, Any]) -> None:
+    """It would have the next nights take for published, or for refused by the gate, what they were to do."""
+    before = PublicationState(published=replace(run.plan.fingerprint, run_id="before", listing_digest="old"))
+    set_state(run.lake, "fruits", before)
+    measure(run, MEASURED | {"publish": published})
+    edited = replace(run.plan.fingerprint, listing_digest="tomorrow's")
+    run = replace(run, plan=run.plan.model_copy(update={"fingerprint": edited, "forecast_eur": 99.0}))
+    with pytest.raises(AirflowFailException, match="has a person edited it"):
+        judge_run(run.settings, context_of(run, DONE))
+    assert read_state(run.lake, "fruits") == before
+
+
+@pytest.mark.parametrize("published", [PUBLISHED, REFUSED])
 def test_an_old_run_judged_again_does_not_undo_a_later_publication(run: RunContext, published: dict[str, Any]) -> None:
     later = replace(run.plan.fingerprint, run_id="manual__later")
     set_state(run.lake, "fruits", PublicationState(published=later))

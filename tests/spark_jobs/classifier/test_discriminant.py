@@ -88,12 +88,9 @@ def test_a_thousand_labels_are_learned():
     assert np.mean([ours.labels[row[0]] == name for row, name in zip(ranked, names, strict=True)]) > 0.5
 
 
-@pytest.mark.parametrize(
-    ("labels", "each", "why"), [(1, 9, "1 label.* needs at least 2"), (9, 1, "no two photos of a label differ")]
-)
-def test_without_two_labels_or_two_photos_of_a_label_there_is_no_classifier(labels, each, why):
-    with pytest.raises(NoClassifierError, match=why):
-        fitted(*fruits(labels, each), k=4)
+def test_without_two_photos_of_a_label_there_is_no_classifier():
+    with pytest.raises(NoClassifierError, match="no two photos of a label differ"):
+        fitted(*fruits(9, 1), k=4)
 
 
 def test_an_answer_is_given_when_it_is_sure_and_near_enough():

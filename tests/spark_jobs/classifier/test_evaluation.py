@@ -68,12 +68,32 @@ def test_the_calibration_of_a_fold_comes_from_the_other_folds(monkeypatch):
 
 def test_a_thousand_labels_and_labels_that_are_never_judged_stay_within_the_size_of_the_metrics():
     values = RNG.normal(0, 1, (900, 1000))
-    names = [f"Label {number}" for number in range(1000)]
-    result = evaluate(Scores(values, np.ones(900)), RNG.integers(0, 1000, 900), np.arange(900) % 5, names, 0.1)
-    assert (len(result["labels"]), len(result["confusion"])) == (100, 400)
-    assert len(json.dumps(result)) < 100_000
-    (never,) = {label["recall"]["share"] for label in result["labels"].values() if not label["recall"]["n"]} or {None}
-    assert never is None
+    names = [f"Label {number} {'é' * 900}" for number in range(1000)]
+    truth = np.concatenate([np.full(300, 999), RNG.integers(0, 950, 600)])
+    result = evaluate(Scores(values, np.ones(900)), truth, np.arange(900) % 5, names, 0.1)
+    assert (len(result["labels"]), result["labels_left_out"]) == (100, 900)
+    of_most_frequent = next(rates for name, rates in result["labels"].items() if name.startswith("Label 999 "))
+    assert of_most_frequent["recall"]["n"] == 300, "the most frequent are kept"
+    assert len(result["confusion"]) == 400
+    assert sum(n for _, _, n in result["confusion"]) + result["confusion_left_out"] == 900
+    assert len(json.dumps(result)) < 600_000
+
+
+def test_a_label_that_is_never_judged_has_no_recall():
+    scores, truth = overconfident(100)
+    result = evaluate(scores, np.minimum(truth, 3), np.arange(100) % 5, list("abcde"), 0.1)
+    assert result["labels"]["e"]["recall"] == {"share": None, "low": 0.0, "high": 1.0, "n": 0}
+
+
+@pytest.mark.parametrize("letter", ["a", "\u7f8e"])
+def test_labels_as_long_as_the_key_of_an_object_stay_within_the_size_of_the_metrics(letter: str) -> None:
+    """Whoever uploads names the folders, and a night whose metrics cannot be read is red."""
+    names = [letter * (1000 // len(letter.encode())) + str(number) for number in range(60)]
+    values = RNG.normal(0, 1, (900, 60))
+    result = evaluate(Scores(values, np.ones(900)), RNG.integers(0, 60, 900), np.arange(900) % 5, names, 0.1)
+    assert len(json.dumps(result)) < 700_000, "at most 1,000,000 bytes are read"
+    cells = {name for true, named, _ in result["confusion"] for name in (true, named)}
+    assert max(map(len, cells | set(result["labels"]))) <= 500, "the schema's longest name"
 
 
 def test_the_calibration_error_of_a_coin_that_says_so_is_nothing_and_of_a_boaster_large():

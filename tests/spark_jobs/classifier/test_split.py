@@ -49,11 +49,17 @@ def test_a_label_whose_series_would_all_be_held_out_keeps_one_to_learn_from(shar
     assert {p.label for p in sides.learned} == {f"Label {label}" for label in range(10)}
 
 
-def test_equal_photos_of_a_label_without_series_are_on_the_same_side():
-    photos = [photo("Kiwi", f"{n}.jpg", hashlib.sha256(str(n // 2).encode()).hexdigest()) for n in range(200)]
+def test_ten_numbers_in_a_row_of_a_label_without_series_are_on_the_same_side():
+    photos = [photo("Kiwi", f"IMG_{n:04}{edited}.jpg") for n in range(300) for edited in ("", " edited")]
     sides = split(photos, 0.3)
-    assert not {p.content for p in sides.learned} & {p.content for p in sides.held_out}
-    assert 30 < len(sides.held_out) < 90
+    tens = [{p.source_key.partition("IMG_")[2][:3] for p in side} for side in (sides.learned, sides.held_out)]
+    assert not tens[0] & tens[1]
+    assert 60 < len(sides.held_out) < 300
+
+
+def test_a_label_with_one_series_is_learned_and_never_judged():
+    sides = split(orchard(20, 1, 40), 0.9)
+    assert (len(sides.learned), sides.held_out) == (800, [])
 
 
 def test_a_photo_under_two_labels_is_on_neither_side_and_counted():
@@ -75,5 +81,8 @@ def test_a_fold_holds_whole_groups_and_there_are_several():
 
 def test_a_photo_is_nearly_equal_when_it_differs_from_the_mean_of_its_label_as_a_learned_one_does():
     learned = np.array([[11, 10, 10], [9, 10, 10], [10, 11, 10], [10, 9, 10]], np.float32)
-    held_out = np.array([[12, 10.2, 10], [11, 11, 10], [10, 10, 11], [10, 10, 10]], np.float32)
-    assert near_equal(held_out, learned).tolist() == [True, False, False, False]
+    held_out = np.array([[12, 10.2, 10], [11, 10.75, 10], [11, 11, 11], [10, 10, 11], [10, 10, 10]], np.float32)
+    own, labels = ["Kiwi"] * 5, ["Kiwi"] * 4
+    assert near_equal(held_out, own, learned, labels).tolist() == [True, True, False, False, False]
+    others = [*labels[:2], "Pear", "Pear"]
+    assert near_equal(held_out[2:], ["Kiwi", "Pear", "Pear"], learned, others).tolist() == [False, False, False]

@@ -85,3 +85,27 @@ class _Scalar:
 
     def as_py(self) -> bytes:
         return self.data
+
+
+@pytest.mark.parametrize("kind", ["external storage", "external link", "virtual dataset", "more than the memory"])
+def test_a_weights_file_reads_no_other_file_and_fills_no_memory(kind: str, tmp_path: Path) -> None:
+    """A model is uploaded to the lake, where notebooks read it: a file of the operator's would go with it."""
+    secret, shape = tmp_path / "secret", (3, 3, 3, 32)
+    np.full(shape, 7, np.float32).tofile(secret)
+    with h5py.File(tmp_path / "other.h5", "w") as other:
+        other["x"] = np.full(shape, 7, np.float32)
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        layer = file.create_group("Conv1")
+        file.attrs["layer_names"], layer.attrs["weight_names"] = ["Conv1"], ["kernel"]
+        if kind == "external storage":
+            layer.create_dataset("kernel", shape=shape, dtype="f4", external=[(secret, 0, secret.stat().st_size)])
+        elif kind == "external link":
+            layer["kernel"] = h5py.ExternalLink(tmp_path / "other.h5", "x")
+        elif kind == "virtual dataset":
+            layout = h5py.VirtualLayout(shape, "f4")
+            layout[...] = h5py.VirtualSource(tmp_path / "other.h5", "x", shape=shape)
+            layer.create_virtual_dataset("kernel", layout)
+        else:
+            layer.create_dataset("kernel", shape=(10**6, 10**6), dtype="f4", chunks=(1000, 1000), compression="gzip")
+    with pytest.raises(WeightsError, match="not a Keras weights file"):
+        keras_reference.read_weights((tmp_path / "weights.h5").read_bytes())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from argparse import Namespace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,11 +14,13 @@ import pyarrow as pa
 import pytest
 from fruits.base import keys
 from fruits.base.batches import to_list_column
+from fruits.base.errors import QualityGateError
 from fruits.classifier import registry
 from fruits.classifier.discriminant import Classifier
 from fruits.job import job_run, stage_metrics
 from fruits.lake import align, tables
-from fruits.publish import naming
+from fruits.lake.iceberg import Table
+from fruits.publish import naming, upkeep
 from fruits.publish.naming import Target, refit_reason
 from pyspark.sql import functions as F  # noqa: N812 - Spark's own convention
 
@@ -49,12 +52,13 @@ ORCHARD = {key: label for name in LABELS for key, label in series(name, range(6)
 UPLOADS = {"phone1.jpg": "Kiwi", "phone2.jpg": "Apple", "phone3.jpg": "a chair"}
 
 
-def bring(nights: Nights, photos: dict[str, str], run: str = "run-1") -> None:
-    """Write images and features of photos as load_images and featurize would."""
+def bring(nights: Nights, photos: dict[str, str], run: str = "run-1", content: str = "") -> None:
+    """Write images and features of photos as load_images and featurize would; `content` is that of all of them."""
     tables.ensure(nights.spark, nights.database)
     nights.runs.append(run)
     ids = [keys.image_id(key) for key in photos]
-    common = {"image_id": ids, "content_sha256": [hashlib.sha256(key.encode()).hexdigest() for key in photos]}
+    contents = [hashlib.sha256((content or f"{key} {seen}").encode()).hexdigest() for key, seen in photos.items()]
+    common = {"image_id": ids, "content_sha256": contents}
     images = common | {
         "source_key": list(photos),
         "label": pa.array([keys.label(key, "") for key in photos], pa.string()),
@@ -75,6 +79,16 @@ def remove(nights: Nights, *photos: str) -> None:
     for table in ("images", "features"):
         ids = ", ".join(f"'{keys.image_id(key)}'" for key in photos)
         nights.spark.sql(f"DELETE FROM {nights.database}.{table} WHERE image_id IN ({ids})")
+
+
+def erase(nights: Nights, key: str) -> dict[str, int]:
+    request, folder = nights.run_folder / "request.json", str(nights.folder / "erasure")
+    request.write_text(json.dumps({"image_ids": [keys.image_id(key)], "content_sha256": []}))
+    common = ["--database", nights.database, "--run-id", "erasure", "--run-folder", folder]
+    arguments = erase_images.parser().parse_args([*common, "--erasure", str(request)])
+    erase_images.erase_images(job_run.Run("erase_images", arguments, nights.spark))
+    rows: dict[str, int] = stage_metrics.read(folder, "erase_images")["rows"]
+    return rows
 
 
 def night(nights: Nights, *options: str) -> dict[str, Any]:
@@ -139,13 +153,14 @@ def test_a_classifier_that_fits_names_only_what_is_new_and_follows_what_changed_
 def test_after_any_nights_a_new_classifier_is_to_the_bit_the_one_of_a_fresh_lake(nights, spark, model, tmp_path):
     bring(nights, ORCHARD)
     night(nights)
+    erase(nights, "Cherry/r2_2.jpg")
     remove(nights, "Kiwi/r0_0.jpg", "Apple/r1_1.jpg")
-    bring(nights, {"Apple/r1_1.jpg": "Apple", **series("Plum", range(5))}, "run-2")
+    bring(nights, {"Apple/r1_1.jpg": "Cherry", **series("Plum", range(5))}, "run-2")
     assert night(nights)["reason"] == "a label came or went"
     (grown,) = nights.rows("classifiers", "run_id", "published_at")
     fresh = Nights(spark, f"{nights.database}_fresh", nights.photos, tmp_path / "fresh", model)
-    everything = {**ORCHARD, **series("Plum", range(5))}
-    del everything["Kiwi/r0_0.jpg"]
+    everything = {**ORCHARD, "Apple/r1_1.jpg": "Cherry", **series("Plum", range(5))}
+    del everything["Kiwi/r0_0.jpg"], everything["Cherry/r2_2.jpg"]
     bring(fresh, dict(reversed(everything.items())))
     fresh.run("reduce_pca", "--k", "8")
     # The PCA of the first night stays in one lake, so that the other one has to use it, too.
@@ -207,7 +222,14 @@ def test_switched_off_it_names_nothing_and_keeps_no_name_of_before(nights):
     assert night(nights)["is_new"] is True
 
 
-def test_a_night_killed_before_it_published_its_classifier_is_repeated_without_double_names(nights, monkeypatch):
+@pytest.mark.parametrize(
+    ("module", "commit", "is_new"),
+    [(naming, "_commit", False), (registry, "publish", False), (registry, "delete_others", True)],
+    ids=["before its names", "before its classifier", "before it deletes the other's names"],
+)
+def test_after_a_kill_readers_see_names_of_one_classifier_and_the_next_night_leaves_no_others(
+    nights, monkeypatch, module, commit, is_new
+):
     bring(nights, ORCHARD)
     first = night(nights)
     bring(nights, series("Plum", range(5)), "run-2")
@@ -216,14 +238,118 @@ def test_a_night_killed_before_it_published_its_classifier_is_repeated_without_d
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "publish", kill)
+        patch.setattr(module, commit, kill)
         with pytest.raises(KeyboardInterrupt):
             night(nights)
-    assert registry.current(nights.spark, nights.database).classifier_id == first["classifier_id"]
+    (current,) = (row["classifier_id"] for row in nights.rows("classifiers"))
+    assert (current != first["classifier_id"]) is is_new
+    own = [row["image_id"] for row in nights.rows("predictions") if row["classifier_id"] == current]
+    assert len(set(own)) == len(own) == (261 if is_new else 216)
     metrics = night(nights)
     rows = nights.rows("predictions")
     assert len({row["image_id"] for row in rows}) == len(rows) == 261
     assert {row["classifier_id"] for row in rows} == {metrics["classifier_id"]} != {first["classifier_id"]}
+
+
+def test_a_run_that_cannot_name_the_photos_publishes_no_pca_model(nights, monkeypatch):
+    bring(nights, ORCHARD)
+    monkeypatch.setattr(naming, "_commit", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        night(nights)
+    assert nights.current_pca_id() is None
+
+
+def test_what_could_not_be_fitted_is_tried_again_only_with_other_photos_or_settings(nights, monkeypatch):
+    tries = []
+    add = naming._sum
+    monkeypatch.setattr(naming, "_sum", lambda *arguments: (tries.append(1), add(*arguments))[1])
+    bring(nights, dict.fromkeys(ORCHARD, "the same"))
+    first = night(nights)
+    assert "by guessing" in first["failure"]
+    assert night(nights) == first
+    assert len(tries) == 1
+    night(nights, "--held-out-share", "0.4")
+    assert len(tries) == 2
+    bring(nights, {"Kiwi/r0_9.jpg": "the same"}, "run-2")
+    night(nights)
+    assert len(tries) == 3
+
+
+def test_a_pca_model_that_is_published_again_gets_a_classifier_and_one_that_is_no_longer_kept_leaves_none(nights):
+    bring(nights, ORCHARD | UPLOADS)
+    first = night(nights)
+    (classifier,) = nights.rows("classifiers", "run_id", "published_at")
+    nights.run("reduce_pca", "--k", "6")
+    assert nights.run("publish")["classifier"]["reason"] == "the PCA model is another"
+    again = nights.run("publish", "--pca-id", classifier["pca_id"])["classifier"]
+    assert (again["reason"], again["named"]) == ("the PCA model is another", 219)
+    assert again["examples"] == first["examples"], "one of each photo, by this classifier"
+    assert again["classifier_id"] == first["classifier_id"]
+    assert nights.rows("classifiers", "run_id", "published_at") == [classifier]
+    assert {row["classifier_id"] for row in nights.rows("predictions")} == {classifier["classifier_id"]}
+
+    remove(nights, *(key for key in ORCHARD if not key.startswith("Kiwi")))
+    for k, left in (("5", [classifier]), ("4", [])):
+        nights.run("reduce_pca", "--k", k)
+        assert "54 labelled photos" in nights.run("publish")["classifier"]["failure"]
+        assert nights.rows("classifiers", "run_id", "published_at") == left
+    assert nights.rows("predictions") == []
+
+
+def test_upkeep_compacts_the_names_and_expires_both_tables(nights, monkeypatch):
+    bring(nights, ORCHARD)
+    night(nights)
+    rows = nights.rows("predictions")
+    nights.table("predictions").repartition(2 * upkeep.SMALL_FILES).writeTo(
+        f"{nights.database}.predictions"
+    ).overwritePartitions()
+    for name in ("EXPIRE_FROM", "KEPT_SNAPSHOTS"):
+        monkeypatch.setattr(upkeep, name, 1)
+    monkeypatch.setattr(upkeep, "KEPT_DAYS", -1)
+    report = upkeep.maintain(job_run.Run("upkeep", Namespace(database=nights.database, run_id="u"), nights.spark))
+    assert report["predictions"].keys() == {"compact", "expire", "orphans"}
+    assert report["classifiers"].keys() == {"expire", "orphans"}
+    assert Table(nights.spark, f"{nights.database}.predictions").files == 1
+    assert nights.rows("predictions") == rows
+    assert night(nights)["is_new"] is False
+
+
+def test_awkward_labels_are_learned_and_one_content_under_two_labels_is_not(nights):
+    bring(nights, ORCHARD)
+    accents = {f"{form}/r{n}_0.jpg": "Papaya" for n in range(4) for form in ("Pe\u0301ra", "P\u00e9ra", " P\u00e9ra ")}
+    bring(nights, {"Lemon/only.jpg": "Lemon", **accents})
+    bring(nights, {"Kiwi/r0_77.jpg": "Kiwi", "Apple/r0_77.jpg": "Kiwi"}, content="the same photo")
+    metrics = night(nights)
+    (published,) = nights.rows("classifiers")
+    assert published["labels"] == ["Apple", "Cherry", "Kiwi", "Lemon", "P\u00e9ra", "Tomato"]
+    assert metrics["contradictory"] == 2
+    assert metrics["judged"] + metrics["learned"] + metrics["near_equal"] == 216 + 1 + 12
+    named = {row["image_id"]: row["label"] for row in nights.rows("predictions")}
+    assert len(named) == 216 + 1 + 12 + 2
+    assert {named[keys.image_id(key)] for key in accents} <= {"P\u00e9ra", None}
+
+
+def test_a_thousand_labels_are_learned_and_the_metrics_stay_small(nights):
+    labels = {f"Label {number}": f"what is on {number}" for number in range(1000)}
+    bring(nights, {f"{label}/r{turn}_0.jpg": seen for label, seen in labels.items() for turn in range(2)})
+    metrics = night(nights)
+    (published,) = nights.rows("classifiers")
+    assert (len(published["labels"]), published["n"], metrics["named"]) == (1000, 2000, 2000)
+    assert len(json.dumps(metrics)) < 100_000
+
+
+def test_features_that_are_nan_are_refused_and_names_stay(nights, monkeypatch):
+    bring(nights, ORCHARD)
+    night(nights)
+    nights.run("reduce_pca", "--k", "8", "--max-variance-loss", "1")
+    before = nights.rows("predictions"), nights.rows("classifiers")
+    monkeypatch.setitem(globals(), "vector", lambda *_: np.full(1280, np.nan, np.float32))
+    folder = nights.run_folder
+    bring(nights, {"new1.jpg": "Kiwi"}, "run-2")
+    nights.runs.append(folder.name)
+    with pytest.raises(QualityGateError, match="finite"):
+        nights.run("publish")
+    assert (nights.rows("predictions"), nights.rows("classifiers")) == before
 
 
 def test_many_photos_are_named_by_spark_as_few_are_on_the_driver(nights, monkeypatch):
@@ -244,11 +370,7 @@ def test_many_photos_are_named_by_spark_as_few_are_on_the_driver(nights, monkeyp
 def test_an_erased_photo_has_no_name_and_the_classifier_stays(nights):
     bring(nights, ORCHARD | UPLOADS)
     first = night(nights)
-    request = nights.run_folder / "request.json"
-    request.write_text(json.dumps({"image_ids": [keys.image_id("phone1.jpg")], "content_sha256": []}))
-    common = ["--database", nights.database, "--run-id", "erasure", "--run-folder", str(nights.folder / "erasure")]
-    arguments = erase_images.parser().parse_args([*common, "--erasure", str(request)])
-    erase_images.erase_images(job_run.Run("erase_images", arguments, nights.spark))
+    assert erase(nights, "phone1.jpg")["predictions"] == 1
     assert names(nights).keys() == {*ORCHARD, "phone2.jpg", "phone3.jpg"}
     assert night(nights)["classifier_id"] == first["classifier_id"]
     assert names(nights).keys() == {*ORCHARD, "phone2.jpg", "phone3.jpg"}
