@@ -56,15 +56,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make(weights: str | None, out: Path, network: Network = MOBILENET_V2) -> Card:
-    """Make both artifacts from the weights, unless they exist.
+    """Make both artifacts in the folder of models `out`, unless they exist; return the ``model.json`` of the LiteRT one.
 
-    Args:
-        weights: A path, ``imagenet``, ``random``, or None for imagenet with random as the last resort.
-        out: The folder of models.
-        network: The network that the weights are of.
-
-    Returns:
-        The ``model.json`` of the LiteRT artifact.
+    `weights` is a path, ``imagenet``, ``random``, or None for imagenet with random as the last resort.
 
     Raises:
         WeightsError: The weights are missing, cannot be downloaded, or do not fit the network.

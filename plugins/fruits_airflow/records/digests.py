@@ -39,14 +39,9 @@ def digest_files(lake: Lake, run_id: str, names: Iterable[str]) -> dict[str, str
 
 
 def changes(record: RunRecord | None, digests: Mapping[str, str]) -> dict[str, str]:
-    """Say what is wrong with each file that is not as the verdict judged it, by name.
+    """Say what is wrong with each file that is not as the verdict judged it, by name, from the present digests.
 
-    Args:
-        record: The run's record; None when there is none.
-        digests: The present SHA-256 of files of the run, by name.
-
-    Returns:
-        Nothing for a file of the control plane that has no recorded digest: no node can have written it.
+    A file of the control plane that has no recorded digest is right: no node can have written it.
     """
     recorded = record.digests if record else {}
     wrong = {}
@@ -64,12 +59,8 @@ def record_digest(lake: Lake, key: str, content: bytes | IO[bytes] | None) -> No
     """Record the digest of what replaces a file of a run on purpose, as an erasure does. Call it before the write.
 
     The digest is recorded first, so that an erasure that dies in between does the file again. A file that was not as
-    the verdict judged it keeps its recorded digest: it stays marked as changed.
-
-    Args:
-        lake: The lake bucket.
-        key: The object that is about to change; nothing is done for one without a recorded digest.
-        content: The new content, a file at its start; None when the object is about to be removed.
+    the verdict judged it keeps its recorded digest: it stays marked as changed. `content` is a file at its start, or
+    None when the object is about to be removed.
     """
     folder, _, rest = key.partition("/")
     run_id, _, name = rest.partition("/")

@@ -29,10 +29,7 @@ class SampleError(FruitsError):
 
 
 def decode_sample(content: bytes) -> pa.Table:
-    """Decode sample.parquet in a process of its own.
-
-    Args:
-        content: The file, at most MAX_SAMPLE_BYTES.
+    """Decode sample.parquet, of at most MAX_SAMPLE_BYTES, in a process of its own.
 
     Returns:
         The columns `image_id`, `label`, `pc1`, `pc2` and `thumbnail`; a value of another type or size is NULL.

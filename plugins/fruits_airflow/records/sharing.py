@@ -27,13 +27,7 @@ class Link:
 
 
 def share_run(client: S3Client, lake_bucket: str, run_id: str, hours: float) -> list[Link]:
-    """Create links to the results of a run.
-
-    Args:
-        client: S3 client of the bucket's region.
-        lake_bucket: The lake bucket.
-        run_id: The run.
-        hours: Hours until the links expire.
+    """Create links to the results of a run, which expire after `hours`; `client` is of the bucket's region.
 
     Raises:
         ConfigError: There is no such run or no result, `hours` is too long for a signature, or a file is not as the

@@ -76,11 +76,7 @@ _UNMODIFIED = _StoredFile("", b"")
 class RunArchive:
     """The folders below `runs/` in the lake.
 
-    Remembers each run.json with its ETag, and asks S3 whether it is still the same.
-
-    Args:
-        client: S3 client in the bucket's region.
-        bucket: The lake.
+    Remembers each run.json with its ETag, and asks S3 whether it is still the same. `client` is of the bucket's region.
     """
 
     def __init__(self, client: S3Client, bucket: str) -> None:

@@ -37,11 +37,9 @@ class VarianceCurve:
 
 
 def variance_curve(cumulative: Sequence[object], k: object) -> VarianceCurve | None:
-    """Return the curve; None for no value, for a value that is no finite number, or beyond MAX_COMPONENTS.
+    """Return the curve of the cumulative explained variance ratio per component, 0 to 1, with the k kept ones.
 
-    Args:
-        cumulative: Cumulative explained variance ratio per component, 0 to 1.
-        k: Kept components.
+    None for no value, for a value that is no finite number, or beyond MAX_COMPONENTS.
     """
     if len(cumulative) > MAX_COMPONENTS:
         return None

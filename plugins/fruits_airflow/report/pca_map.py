@@ -65,11 +65,7 @@ class PcaMap:
 
 
 def pca_map(sample: pa.Table | None) -> PcaMap | None:
-    """Return the map; None when no row has a place.
-
-    Args:
-        sample: Columns `label`, `pc1`, `pc2`, `thumbnail` (encoded picture); others are ignored.
-    """
+    """Return the map of `label`, `pc1`, `pc2` and `thumbnail` (encoded picture); None when no row has a place."""
     if sample is None or not {"pc1", "pc2"} <= set(sample.column_names):
         return None
     columns = [name for name in ("label", "pc1", "pc2", "thumbnail") if name in sample.column_names]

@@ -30,15 +30,7 @@ class Link:
 
 
 def run_links(settings: Settings, client: S3Client, airflow: str, dag_id: str, facts: Facts) -> Iterator[Link]:
-    """Yield links to the tasks, logs and tables of a run.
-
-    Args:
-        settings: Settings of this deployment.
-        client: S3 client of the lake's region.
-        airflow: Address of Airflow's UI, ending in a slash.
-        dag_id: The run's DAG.
-        facts: Facts of the run, with its `run_id`.
-    """
+    """Yield links to the tasks, logs and tables of a run; `airflow` is the address of its UI, ending in a slash."""
     run_id = facts.text("run_id") or ""
     in_airflow = f"{airflow}dags/{quote(dag_id, safe='')}/runs/{quote(run_id, safe='')}"
     yield Link("DAG run", run_id, in_airflow)

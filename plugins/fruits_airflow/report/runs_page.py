@@ -37,11 +37,7 @@ class RunRow:
 def render_runs(archive: RunArchive, dag_id: str, page: int, airflow_states: AirflowStates) -> str:
     """Return the list as HTML; reads the run.json of this page's runs only.
 
-    Args:
-        archive: The runs.
-        dag_id: Their DAG.
-        page: Page from 1; one beyond the last shows the last.
-        airflow_states: Returns the state in Airflow of runs that may go on.
+    Pages count from 1; one beyond the last shows the last. `airflow_states` returns the states of runs that may go on.
 
     Raises:
         ClientError, BotoCoreError: The bucket does not exist, refuses, or cannot be reached.

@@ -23,17 +23,11 @@ READ_BYTES = 64 * 1024 * 1024  # inflated; the end of a longer log is not looked
 
 @dataclass(frozen=True)
 class StepLog:
-    """One log of a step.
+    """One log of a step."""
 
-    Attributes:
-        name: stdout, stderr or controller.
-        text: The end of what it says; None when it is not in the bucket.
-        note: What the text leaves out, and why; None when it is whole.
-    """
-
-    name: str
-    text: str | None
-    note: str | None = None
+    name: str  # stdout, stderr or controller
+    text: str | None  # the end of what it says; None when it is not in the bucket
+    note: str | None = None  # what the text leaves out, and why; None when it is whole
 
 
 def render_step(client: S3Client, bucket: str, job_flow_id: str, step_id: str) -> str:

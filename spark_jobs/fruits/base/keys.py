@@ -16,9 +16,6 @@ _SEQUENCE = re.compile(r"^(r\d*)_")
 def image_id(key: str) -> str:
     """Derive an image's id from its key, so that a changed object replaces its own rows.
 
-    Args:
-        key: Full object key; in a plain folder, the path relative to that folder.
-
     Returns:
         64 lower-case hexadecimal digits: SHA-256 of the key's UTF-8 bytes.
     """
@@ -57,9 +54,6 @@ def is_leftover(key: str) -> bool:
     """Return whether a file manager created the file, so that it is neither a photo nor a reject.
 
     ``fruits_airflow.storage.listing`` has the same definition for buckets; a test compares the two.
-
-    Args:
-        key: Object key below the input prefix, or path relative to a plain folder.
 
     Examples:
         >>> [is_leftover(key) for key in ("Kiwi/._1.jpg", "__MACOSX/Kiwi/1.jpg", "Kiwi/Thumbs.db", "Kiwi/.hidden.jpg")]

@@ -116,21 +116,13 @@ _TURNS = {
 
 @dataclass(frozen=True)
 class CleanImage:
-    """The pixels of a photo, as columns of `schemas.LOADED`.
+    """The pixels of a photo, as columns of `schemas.LOAD_RESULT`."""
 
-    Attributes:
-        pixels: Lossless WebP of an 8-bit RGB image, upright, without metadata.
-        width_px: Width of ``pixels``.
-        height_px: Height of ``pixels``.
-        content_sha256: Hex SHA-256 of the original object's bytes.
-        had_metadata: Whether EXIF, an ICC profile, XMP, IPTC, comments or other application data were dropped.
-    """
-
-    pixels: bytes
+    pixels: bytes  # lossless WebP of an 8-bit RGB image, upright, without metadata
     width_px: int
     height_px: int
-    content_sha256: str
-    had_metadata: bool
+    content_sha256: str  # hex, of the original object's bytes
+    had_metadata: bool  # whether EXIF, an ICC profile, XMP, IPTC, comments or other application data were dropped
 
 
 def clean(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> CleanImage:
@@ -138,10 +130,7 @@ def clean(data: bytes, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES)
 
     This decodes in the process of the caller. The jobs use `sandbox.Decoder`, which gives the same result.
 
-    Args:
-        data: The object's bytes.
-        max_pixels: Width times height above which a picture is rejected before it is decoded.
-        max_bytes: Bytes above which an object is rejected.
+    A picture of more than `max_pixels` (width times height) is rejected before it is decoded.
 
     Raises:
         ImageRejected: The bytes are not a picture that can be loaded; the code says why.

@@ -100,15 +100,9 @@ def _outcome_columns(outcome: bytes | ImageRejected, decoder: Decoder, erased: f
 
 
 def file_mapper(mapper: Mapper, to_images: Mapper, to_rejects: Mapper) -> Mapper:
-    """Make the mapper that writes the rows of a `load_mapper` to data files.
+    """Make the mapper that writes the rows of a `load_mapper` to data files of both tables (`writing.file_writer`).
 
-    Args:
-        mapper: The `load_mapper`.
-        to_images: The writer of photos, from batches to `schemas.DATA_FILE`.
-        to_rejects: The writer of objects that are no photo.
-
-    Returns:
-        A mapper to `schemas.LOAD_FILE`: a row for each file, and one with the task's `Outcome`.
+    It maps to `schemas.LOAD_FILE`: a row for each file, and one with the task's `Outcome`.
     """
 
     def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

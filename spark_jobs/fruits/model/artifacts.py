@@ -14,30 +14,19 @@ ENGINES = ("litert", "tensorflow")
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model as the driver broadcasts it.
+    """A model as the driver broadcasts it."""
 
-    Attributes:
-        model_id: Hex SHA-256 of `data`.
-        engine: ``litert`` (a flatbuffer) or ``tensorflow`` (a Keras weights file).
-        weights: The origin of the weights: ``imagenet``, ``path`` or ``random``.
-        data: The file's bytes.
-        network: The network that the model is.
-    """
-
-    model_id: str
-    engine: str
-    weights: str
-    data: bytes
+    model_id: str  # hex SHA-256 of `data`
+    engine: str  # ``litert`` (a flatbuffer) or ``tensorflow`` (a Keras weights file)
+    weights: str  # their origin: ``imagenet``, ``path`` or ``random``
+    data: bytes  # of the file
     network: Network = MOBILENET_V2
 
 
 def read(folder: str, model_id: str, engine: str | None) -> Artifact:
-    """Read a model artifact and check that it is the requested one.
+    """Read the artifact in a folder, ``models/<model_id>``, and check that its digest is `model_id`.
 
-    Args:
-        folder: URI of ``models/<model_id>``.
-        model_id: The digest that the file must have.
-        engine: The requested engine; None takes the artifact's own.
+    An `engine` of None takes the artifact's own.
 
     Raises:
         ModelMismatchError: The artifact is missing, or has another digest, engine or dimensions.

@@ -24,10 +24,7 @@ Array = npt.NDArray[np.float32]
 class Embedder:
     """A model in this process.
 
-    Attributes:
-        batch_size: Pictures per `embed`.
-        network: The network that it is.
-        buffer: The model's input, to fill before each `embed`: (batch_size, input_px, input_px, 3) float32.
+    `buffer`, (batch_size, input_px, input_px, 3) float32, is the model's input, to fill before each `embed`.
     """
 
     def __init__(self, batch_size: int, network: Network) -> None:
@@ -77,12 +74,8 @@ def embed_mapper(
 ) -> Mapper:
     """Make the mapper from batches with image_id, content_sha256, pixels to `schemas.EMBEDDED` batches.
 
-    Args:
-        broadcast: Spark broadcast of the flatbuffer's bytes, or of Keras' list of weight arrays.
-        model_id: The model of the broadcast, for the worker's cache.
-        engine: ``litert`` or ``tensorflow``.
-        batch_size: Pictures per call of the model, across the borders of Arrow batches.
-        network: The network that the model is.
+    `broadcast` is Spark's of the flatbuffer's bytes (engine ``litert``) or of Keras' list of weight arrays
+    (``tensorflow``); `model_id` names it in the worker's cache. A batch crosses the borders of Arrow batches.
     """
 
     def make() -> Embedder:

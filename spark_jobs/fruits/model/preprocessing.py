@@ -13,12 +13,9 @@ _FORMATS = ("WEBP", "JPEG", "PNG")
 
 
 def fill(encoded: bytes, out: npt.NDArray[np.float32], network: Network = MOBILENET_V2) -> None:
-    """Convert an encoded picture to a network's input: RGB, bilinear to its size, x / divisor - offset.
+    """Convert a picture that Pillow reads to a network's input: RGB, bilinear to its size, x / divisor - offset.
 
-    Args:
-        encoded: A picture that Pillow reads, such as ``images.pixels``.
-        out: (input_px, input_px, 3) float32, C-contiguous; overwritten.
-        network: The network that it is for.
+    `out`, (input_px, input_px, 3) float32 and C-contiguous, is overwritten.
     """
     size = network.input_px, network.input_px
     with Image.open(io.BytesIO(encoded), formats=_FORMATS) as picture:

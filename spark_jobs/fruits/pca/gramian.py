@@ -62,13 +62,9 @@ class _Limbs:
 
 
 class Gramian:
-    """Count, sum and Gramian of features rounded to 2**-scale_bits.
+    """Count, sum and Gramian of the `dims` features of `count` images, rounded to 2**-scale_bits.
 
-    Attributes:
-        dims: Features per image.
-        limit: The largest magnitude of a feature: a power of two, as of `Network.limit`.
-        scale_bits: Bits of the fixed point.
-        count: Number of images.
+    `limit` is the largest magnitude of a feature: a power of two, as of `Network.limit`.
     """
 
     def __init__(self, dims: int = MOBILENET_V2.dims, limit: int = MOBILENET_V2.limit) -> None:

@@ -86,19 +86,12 @@ def load(path: str) -> Pca:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """All principal axes of a Gramian, before a number of components is chosen.
-
-    Attributes:
-        gramian: What they are computed from.
-        covariance: (d, d) float64.
-        values: (d,) float64, the variances along the axes, falling, none negative.
-        axes: (d, d) float64, orthonormal rows, signed as components are.
-    """
+    """All principal axes of a Gramian, before a number of components is chosen."""
 
     gramian: Gramian
-    covariance: Float
-    values: Float
-    axes: Float
+    covariance: Float  # (d, d)
+    values: Float  # (d,), the variances along the axes, falling, none negative
+    axes: Float  # (d, d), orthonormal rows, signed as components are
 
     @property
     def total(self) -> float:
@@ -136,13 +129,9 @@ def fit(gramian: Gramian | None, model_id: str, variance: float | None = None, k
 
 
 def choose(spectrum: Spectrum, model_id: str, variance: float | None = None, k: int | None = None) -> Pca:
-    """Keep the first components of a spectrum.
+    """Keep the fewest first components that explain at least the share `variance`, in (0, 1], or else k of them.
 
-    Args:
-        spectrum: The axes.
-        model_id: The model of the features.
-        variance: Keep the fewest components that explain at least this share, in (0, 1].
-        k: Keep this many components; fewer when there are fewer with any variance, at most min(n - 1, d).
+    Of k, fewer are kept when there are fewer with any variance, at most min(n - 1, d).
 
     Raises:
         InputError: Neither or both of `variance` and `k`, or a value out of its range.

@@ -17,17 +17,10 @@ _DRIVER_BYTES = 32 * 1024 * 1024
 
 
 def write_parquet(selection: Selection, uri: str, schema: pa.Schema, size_bytes: int) -> int:
-    """Write rows as a single Parquet file, sorted by image_id.
+    """Write rows as a single Parquet file, sorted by image_id, and return their number.
 
-    Args:
-        selection: The rows, with the columns of `schema`.
-        uri: The file's URI; the file is replaced when all rows are written.
-        schema: The file's Arrow schema.
-        size_bytes: The approximate size of the rows. The driver writes a few MB itself, because starting Python on an
-            executor takes longer. A single executor task writes more, so that the driver does not hold the rows.
-
-    Returns:
-        The number of rows.
+    A file at `uri` is replaced when all rows are written. The driver writes a few MB itself, because starting Python on
+    an executor takes longer. A single executor task writes more, so that the driver does not hold the rows.
     """
     write = _file_writer(uri, objects.find_s3_for(uri), schema)
     if size_bytes <= _DRIVER_BYTES:

@@ -97,16 +97,10 @@ def expire(run: job_run.Run, name: str, older_than: datetime, retain: int) -> No
 
 
 def remove_orphans(run: job_run.Run, name: str, older_than: datetime) -> int:
-    """Remove files that no snapshot refers to, as killed jobs leave them.
+    """Remove files that no snapshot refers to, as killed jobs leave them; return their number.
 
-    Args:
-        run: The run.
-        name: The table.
-        older_than: Keep younger files: on AWS another writer can be about to commit them. Erasure, which holds the
-            lock, removes all. Iceberg's procedure refuses less than a day, so this calls its action.
-
-    Returns:
-        The number of files removed.
+    Files younger than `older_than` stay: on AWS another writer can be about to commit them. Erasure, which holds the
+    lock, removes all. Iceberg's procedure refuses less than a day, so this calls its action.
     """
     table = Table(run.spark, f"{run.arguments.database}.{name}")
     session: Any = run.spark
