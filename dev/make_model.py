@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def make(weights: str | None, out: Path, network: Network = MOBILENET_V2) -> Card:
-    """Make both artifacts in the folder of models `out`, unless they exist; return the ``model.json`` of the LiteRT one.
+    """Make both artifacts in the folder of models, unless they exist; return the ``model.json`` of the LiteRT one.
 
     `weights` is a path, ``imagenet``, ``random``, or None for imagenet with random as the last resort.
 
