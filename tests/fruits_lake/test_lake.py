@@ -53,15 +53,19 @@ def account(glue: Nights) -> Lake:
 
 
 def as_lake(nights: Nights, folder: Path) -> Lake:
-    """Open the tables and runs of a test's own database."""
+    """Open a copy of the tables and runs of a test's own database."""
+    copy_lake(nights, folder)
+    return Lake.open(folder)
+
+
+def copy_lake(nights: Nights, folder: Path) -> None:
+    """Copy the tables and runs as they are now, over an earlier copy."""
     table = f"{nights.database}.{nights.spark.sql(f'SHOW TABLES IN {nights.database}').first().tableName}"
     facts = nights.spark.sql(f"DESCRIBE TABLE EXTENDED {table}").where("col_name = 'Location'").first()
     database = Path(facts.data_type.removeprefix("file:")).parent  # another test may have opened the catalog first
-    (folder / "tables").mkdir(parents=True)
-    shutil.copytree(database, folder / "tables" / database.name)
+    shutil.copytree(database, folder / "tables" / database.name, dirs_exist_ok=True)
     if nights.folder.exists():
-        shutil.copytree(nights.folder, folder / "runs")
-    return Lake.open(folder)
+        shutil.copytree(nights.folder, folder / "runs", dirs_exist_ok=True)
 
 
 def ids_of(photos: Path) -> dict[str, Path]:
@@ -386,7 +390,7 @@ def test_no_file_of_a_table_is_outside_the_bucket(part: str, place: str, endpoin
         metadata["snapshots"][-1]["manifest-list"] = place
         s3.put_object(**where, Body=json.dumps(metadata).encode())
     with pytest.raises(LakeError, match=f"{place} is outside s3://lake/"):
-        lake._scan(name)
+        Lake.open("s3://lake", "elsewhere")._scan(name)
 
 
 def test_an_account_without_a_region_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -467,6 +471,7 @@ def test_a_table_is_read_again_when_it_has_changed_and_only_then(
         assert lake.recognise(photo)["neighbours"].equals(first["neighbours"])
     (nights.photos / "Label 0" / "r9_1_100.jpg").write_bytes(encoded(fruit(70)))
     nights.night("--k", "2")
+    copy_lake(nights, tmp_path / "lake")
     assert lake.recognise(photo)["neighbours"].num_rows == 4
     for number in range(20):
         lake.photo(lake.vectors()["image_id"][number % 4].as_py())
@@ -492,8 +497,9 @@ def test_no_name_of_a_photo_commands_the_terminal(capsys: pytest.CaptureFixture[
     row = {"distance": 1.0, "label": "\x1b]0;mine\x07", "source_key": "a\r\n\x1b[2Jb.jpg", "image_id": "x"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Lake, "open", lambda _: SimpleNamespace(
-            neighbours=lambda _: pa.Table.from_pylist([row]),
-            name=lambda _: {"label": row["label"], "confidence": 1.0},
+            recognise=lambda _: {
+                "label": row["label"], "confidence": 1.0, "neighbours": pa.Table.from_pylist([row])
+            },
             why=lambda _: pa.table({"weights": ["path"]}),
         ))  # fmt: skip
         patch.setattr(sys, "argv", ["fruits_lake", "photo.jpg"])

@@ -18,7 +18,7 @@ from fruits.pca import gramian_store
 
 from dev import make_model
 from fruits_lake import matrix
-from tests.fruits_lake.test_lake import as_lake, ids_of
+from tests.fruits_lake.test_lake import as_lake, copy_lake, ids_of
 from tests.spark_jobs.conftest import Nights
 from tests.spark_jobs.pictures import encoded, fruit, orchard
 
@@ -93,6 +93,7 @@ def test_another_network_goes_through_the_whole_chain_by_its_name(name: str, nig
     assert gramian_store.image_count(run, card["model_id"]) == 7
     with gramian_store.refresh(run, card["model_id"], network=network) as kept:
         assert kept.description == "nothing changed since the kept sums"
+    copy_lake(nights, tmp_path / "lake")
     assert image_id not in lake.vectors()["image_id"].to_pylist()
 
 

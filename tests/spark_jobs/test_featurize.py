@@ -37,6 +37,8 @@ def test_features_are_those_of_the_model_and_a_rerun_computes_and_commits_nothin
         "model_id": nights.model["model_id"],
         "engine": "litert",
         "weights": nights.model["weights"],
+        "network": "MobileNetV2",
+        "dims": 1280,
     }
     assert nights.run("featurize")["features"]["computed"] == 0
     assert nights.commits("features") == 1

@@ -279,7 +279,7 @@ def test_a_pca_model_that_is_published_again_gets_a_classifier_and_one_that_is_n
     bring(nights, ORCHARD | UPLOADS)
     first = night(nights)
     (classifier,) = nights.rows("classifiers", "run_id", "published_at")
-    nights.run("reduce_pca", "--k", "6")
+    nights.run("reduce_pca", "--k", "12")
     assert nights.run("publish")["classifier"]["reason"] == "the PCA model is another"
     again = nights.run("publish", "--pca-id", classifier["pca_id"])["classifier"]
     assert (again["reason"], again["named"]) == ("the PCA model is another", 219)
