@@ -5,8 +5,8 @@ first, which no reader sees, and then its row in `pca_models`: that last commit 
 see the previous PCA model. If a check fails, nothing is published, stages/publish.json holds the failed checks, and the
 exit status is 3.
 
-Before that last commit, the photos get names (`fruits.publish.naming`): from the current classifier, or all of them
-from a new one, which is published in the same way, right after the PCA model.
+Before that last commit, the current classifier names new photos, or a new one names all (`fruits.publish.naming`). It
+is published in the same way, right after the PCA model.
 
 The PCA model before the current one is kept. To return to it, run this job again in the folder of the last run with
 ``--pca-id`` and its id: it gets the rows that it lacks and becomes current.

@@ -20,12 +20,13 @@ PATHS = sorted({str(getattr(route, "path", "?")) for route in app.routes})
 
 
 def test_every_route_is_known_to_these_tests() -> None:
-    assert PATHS == ["/", "/page.js", "/runbook", "/runs/{run_id}", "/steps/{job_flow_id}/{step_id}", "/{rest:path}"]
+    runs = ["/runs/{run_id}", "/runs/{run_id}/{name}"]
+    assert PATHS == ["/", "/page.js", "/runbook", *runs, "/steps/{job_flow_id}/{step_id}", "/{rest:path}"]
 
 
 def ask(airflow: ApiServer, path: str, **options: object) -> httpx.Response:
     filled = path.replace("{run_id}", quote(GOOD, safe="")).replace("{rest:path}", "docs")
-    filled = filled.replace("{job_flow_id}/{step_id}", "j-1/s-1")
+    filled = filled.replace("{job_flow_id}/{step_id}", "j-1/s-1").replace("{name}", "model_card.md")
     return httpx.get(f"{airflow.url}/fruits-runs{filled}", timeout=60, **options)  # type: ignore[arg-type]
 
 
