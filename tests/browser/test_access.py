@@ -21,7 +21,7 @@ PATHS = sorted({str(getattr(route, "path", "?")) for route in app.routes})
 
 def test_every_route_is_known_to_these_tests() -> None:
     runs = ["/runs/{run_id}", "/runs/{run_id}/{name}"]
-    assert PATHS == ["/", "/page.js", "/runbook", *runs, "/steps/{job_flow_id}/{step_id}", "/{rest:path}"]
+    assert ["/", "/page.js", "/runbook", *runs, "/steps/{job_flow_id}/{step_id}", "/{rest:path}"] == PATHS
 
 
 def ask(airflow: ApiServer, path: str, **options: object) -> httpx.Response:
