@@ -1,13 +1,14 @@
 """Ask the lake from any Python: vectors, photos, neighbours, and why a vector is so; results are pyarrow Tables.
 
->>> lake = Lake.open("build/local")
->>> vectors = lake.vectors()
->>> matrix(vectors).shape
-(6, 3)
->>> lake.neighbours(vectors["image_id"][0].as_py(), k=2).column_names
-['image_id', 'source_key', 'label', 'distance']
->>> lake.why(vectors["image_id"][0].as_py())["is_current"].to_pylist()
-[True]
+Examples:
+    >>> lake = Lake.open("build/local")
+    >>> vectors = lake.vectors()
+    >>> matrix(vectors).shape
+    (6, 3)
+    >>> lake.neighbours(vectors["image_id"][0].as_py(), k=2).column_names
+    ['image_id', 'source_key', 'label', 'distance']
+    >>> lake.why(vectors["image_id"][0].as_py())["is_current"].to_pylist()
+    [True]
 """
 
 from __future__ import annotations

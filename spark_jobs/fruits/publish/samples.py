@@ -97,8 +97,8 @@ _Stored = dict[_Version, tuple[npt.NDArray[np.float32], bytes | None]]
 def draw(run: job_run.Run, rows: align.AlignedRows, model_id: str) -> Samples:
     """Draw the sample and read the vectors and pixels that `samples` does not hold.
 
-    Of the rows of `pending.find_pending`, those that are `present` give the sample, and those that are `unpublished` give
-    the images beside it, so that a small share of all images is judged, too.
+    Of the rows of `pending.find_pending`, those that are `present` give the sample, and those that are `unpublished`
+    give the images beside it, so that a small share of all images is judged, too.
     """
     drawn = rows.collect(_COLUMNS, "present", limit=ROWS)
     ids = {row.image_id for row in drawn}
