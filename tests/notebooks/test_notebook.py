@@ -48,10 +48,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def executed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> nbformat.NotebookNode:
     """`make notebook` for a caller whose environment and home folder are hostile."""
     shutil.rmtree(OUT, ignore_errors=True)
-    weights = WEIGHTS if WEIGHTS.is_file() else "random"
+    weights = [f"WEIGHTS={WEIGHTS}"] if WEIGHTS.is_file() else []  # else random ones, where no network is
     caller = hostile_caller.environment(tmp_path_factory.mktemp("home"))
     done = subprocess.run(
-        ["make", "-s", "notebook", f"IMAGES={photos}", f"WEIGHTS={weights}"],
+        ["make", "-s", "notebook", f"IMAGES={photos}", *weights],
         cwd=REPOSITORY,
         env=caller,
         capture_output=True,
