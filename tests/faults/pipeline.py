@@ -7,6 +7,7 @@ is the log.
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import time
@@ -53,7 +54,12 @@ def main() -> None:
         if bags[name].import_errors:
             raise SystemExit(str(bags[name].import_errors))
         moment = datetime.fromisoformat(asked["at"])  # both: the run id is made of one, and found by the other
-        run = bags[name].dags[name].test(run_after=moment, logical_date=moment, run_conf=asked["conf"])
+        dag = bags[name].dags[name]
+        # A run's conf changes them for the next run of the process.
+        params = [(owner, copy.deepcopy(owner.params)) for owner in (dag, *dag.tasks)]
+        run = dag.test(run_after=moment, logical_date=moment, run_conf=asked["conf"])
+        for owner, kept in params:
+            owner.params = kept
         tasks = {ti.task_id: str(ti.state) for ti in run.get_task_instances()}
         tries = {ti.task_id: ti.try_number for ti in run.get_task_instances()}
         result = {"run_id": run.run_id, "state": str(run.state), "tasks": tasks, "tries": tries}
