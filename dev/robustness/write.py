@@ -41,6 +41,7 @@ def show_in_report(demo: Path, result: dict[str, Any]) -> bool:
     rows = ([row["kind"], row["strength"], *(row[rate]["share"] for rate in rates)] for row in result["rows"])
     classifier["robustness"] = list(rows)
     sample, evidence = decode_sample((run / SAMPLE).read_bytes()), json.loads((run / EVIDENCE).read_text())
+    record["classifier"] = classifier  # run.json has its own, which counts first
     (demo / "report.html").write_text(render(record, stages, sample, evidence))
     return True
 

@@ -45,7 +45,7 @@ def demo(tmp_path: Path) -> Path:
     pq.write_table(pa.table({"pc1": [1.0], "pc2": [1.0]}), sample := io.BytesIO())
     (run / "sample.parquet").write_bytes(sample.getvalue())
     (run / "residency.json").write_text("{}")
-    record = {"run_id": run.name, "state": "succeeded", "classifier": classifier}
+    record = {"run_id": run.name, "state": "succeeded", "classifier": classifier | {"robustness": []}}
     (tmp_path / "run.json").write_text(json.dumps(record))
     (tmp_path / "report.html").write_text("as the run wrote it")
     return tmp_path
