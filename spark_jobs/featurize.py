@@ -114,8 +114,7 @@ def _compute(
     mapper = embedding.embed_mapper(broadcast, artifact.model_id, artifact.engine, batch_size, artifact.network)
     constants = {"model_id": artifact.model_id, "run_id": arguments.run_id}
     table = Table(spark, f"{arguments.database}.features")
-    if by_spark := writing.needs_spark(table):
-        run.log(f"features is {by_spark}: Spark writes it")
+    by_spark = writing.is_left_to_spark(run, table)
     if counts.outdated or counts.orphans or by_spark:
         columns = {name: F.lit(value) for name, value in constants.items()}
         computed = _embedded(run, work, counts, mapper, schemas.EMBEDDING).frame().withColumns(columns)

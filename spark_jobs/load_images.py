@@ -110,7 +110,7 @@ def load_images(run: job_run.Run) -> None:
     _require_believable(arguments, counts)
     images, rejects = (Table(spark, f"{arguments.database}.{name}") for name in ("images", "rejects"))
     rows = _load(run, work, counts, erased) if counts.new else None
-    if rows and not counts.in_images and not counts.in_rejects and not _needs_spark(run, images, rejects):
+    if rows and not counts.in_images and not counts.in_rejects and not writing.is_left_to_spark(run, images, rejects):
         outcome = _append(run, rows, images, rejects)
     else:
         outcome = _merge(run, work, counts, rows)
@@ -261,14 +261,6 @@ def _load(run: job_run.Run, work: align.AlignedRows, counts: Counts, erased: sup
     partition_rows = min(ROWS_PER_PARTITION, max(1, counts.new * BYTES_PER_PARTITION // max(1, counts.new_bytes)))
     tasks = job_run.partition_count(counts.new, run.cores, partition_rows)
     return work.map(mapper, schemas.LOAD_RESULT, tasks, schemas.LISTING.names, "is_new")
-
-
-def _needs_spark(run: job_run.Run, *tables: Table) -> bool:
-    reasons = {table.short_name: writing.needs_spark(table) for table in tables}
-    for name, reason in reasons.items():
-        if reason:
-            run.log(f"{name} is {reason}: Spark writes it")
-    return any(reasons.values())
 
 
 def _append(run: job_run.Run, rows: MappedRows, images: Table, rejects: Table) -> Outcome:

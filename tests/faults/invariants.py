@@ -12,7 +12,7 @@ import io
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -98,11 +98,16 @@ def check(
     return [f"{one.__name__}: {sentence}" for one in CHECKS for sentence in one(found)]
 
 
+def _repeated(values: Iterable[Hashable]) -> list[Hashable]:
+    """The values that are there more than once."""
+    return [value for value, times in Counter(values).items() if times > 1]
+
+
 def every_photo_is_accounted_for(found: Aftermath) -> Found:
     """In = features + rejects, by key, of a run that succeeded; nothing is ever in both."""
     ids = {name: [row["image_id"] for row in found.tables[name]] for name in ("images", "rejects", "features")}
     for name, column in ids.items():
-        if twice := [one for one, times in Counter(column).items() if times > 1]:
+        if twice := _repeated(column):
             yield f"{len(twice)} keys are more than once in {name}"
     if both := set(ids["images"]) & set(ids["rejects"]):
         yield f"{len(both)} keys are images and rejects"
@@ -142,8 +147,7 @@ def the_pca_is_of_one_basis(found: Aftermath) -> Found:
     for model in models[-1:]:
         if rows[model["pca_id"]] != model["n"]:
             yield f"the current model is of {model['n']} rows, and {rows[model['pca_id']]} are there"
-    keys = Counter((row["image_id"], row["pca_id"]) for row in found.tables["pca"])
-    if twice := [one for one, times in keys.items() if times > 1]:
+    if twice := _repeated((row["image_id"], row["pca_id"]) for row in found.tables["pca"]):
         yield f"{len(twice)} projections are there more than once"
     if found.succeeded and models:
         current = {row["image_id"] for row in found.tables["pca"] if row["pca_id"] == models[-1]["pca_id"]}
@@ -174,8 +178,7 @@ def the_names_are_of_one_classifier(found: Aftermath) -> Found:
     ids = [row["classifier_id"] for row in classifiers]
     if len(ids) > 1:
         yield f"{len(ids)} classifiers are current"
-    keys = Counter((row["image_id"], row["classifier_id"]) for row in names)
-    if twice := [one for one, times in keys.items() if times > 1]:
+    if twice := _repeated((row["image_id"], row["classifier_id"]) for row in names):
         yield f"{len(twice)} photos have two names of one classifier"
     models = {row["pca_id"] for row in found.tables["pca_models"]}
     if lost := {row["pca_id"] for row in classifiers} - models:

@@ -36,17 +36,17 @@ class Sound:
         self.home, self.databases = home, list[str]()
         good, bad = "images/a.jpg", "images/b.jpg"
         self.photos = {good: b"", bad: b""}
-        one = image_id(good)
+        photo_id = image_id(good)
         self.tables: dict[str, list[Any]] = {
-            "images": [{"image_id": one, "content_sha256": "c"}],
+            "images": [{"image_id": photo_id, "content_sha256": "c"}],
             "rejects": [{"image_id": image_id(bad)}],
-            "features": [{"image_id": one, "model_id": MODEL, "content_sha256": "c"}],
-            "pca": [{"image_id": one, "pca_id": "p"}],
+            "features": [{"image_id": photo_id, "model_id": MODEL, "content_sha256": "c"}],
+            "pca": [{"image_id": photo_id, "pca_id": "p"}],
             "pca_models": [{"pca_id": "p", "n": 1, "order": 1, "run_id": RUN}],
             "pca_sums": [{"model_id": MODEL, "n": 1}],
-            "samples": [{"image_id": one}],
+            "samples": [{"image_id": photo_id}],
             "classifiers": [{"classifier_id": "k", "pca_id": "p"}],
-            "predictions": [{"image_id": one, "classifier_id": "k", "content_sha256": "c"}],
+            "predictions": [{"image_id": photo_id, "classifier_id": "k", "content_sha256": "c"}],
         }
         self.record: dict[str, Any] = {
             **{"run_id": RUN, "state": "succeeded", "reason": "", "pca": {"pca_id": "p"}},

@@ -52,8 +52,8 @@ def test_f16_a_driver_killed_about_its_commit_leaves_whole_tables(world: Nights,
     number = world.aws.arm(**spec)
     wait = world.begin()
     world.held(number)
-    for one in world.processes("SparkSubmit"):
-        one.kill()
+    for driver in world.processes("SparkSubmit"):
+        driver.kill()
     world.aws.disarm(number)
     world.end(wait, broken, "succeeded")
 
@@ -124,8 +124,8 @@ def test_f16_a_driver_killed_as_it_publishes_names_leaves_those_of_one_classifie
         world.aws.disarm(number)
         world.held(committed)
     again = world.aws.arm(kind="held", service="emr", operation="AddJobFlowSteps", times=1)
-    for one in world.processes("SparkSubmit"):
-        one.kill()
+    for driver in world.processes("SparkSubmit"):
+        driver.kill()
     world.held(again)  # the night tries a killed step once more
     world.compare_names(broken, "other" if moment == "after" else "same", anew=True)
     world.aws.disarm()
@@ -291,8 +291,8 @@ def test_f21_a_hung_step_is_cancelled_with_all_its_processes(world: Nights, reco
     number = world.aws.arm(**commit("before"))
     wait = world.begin()
     world.held(number)
-    for one in world.processes("SparkSubmit"):
-        one.suspend()
+    for driver in world.processes("SparkSubmit"):
+        driver.suspend()
     (cluster,) = world.aws.clusters(world.deployment.cluster_prefix, ("RUNNING",))
     world.aws.client("emr").terminate_job_flows(JobFlowIds=[cluster["Id"]])
     world.aws.disarm(number)

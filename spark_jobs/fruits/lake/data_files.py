@@ -66,7 +66,7 @@ class MappedRows:
 
     @property
     def tasks(self) -> int | None:
-        """How many tasks read files; None if Spark's reader decides."""
+        """How many tasks read the rows; None if Spark decides."""
         return self.source.count if isinstance(self.source, Tasks) else None
 
     def frame(self) -> DataFrame:
@@ -85,7 +85,7 @@ class MappedRows:
         return tasks.mapInArrow(run_tasks, schemas.to_spark(self.schema))
 
     def fetch(self) -> pa.Table:
-        """Fetch the rows, few of them, to the driver; tasks that read files need no SQL, which takes 0.5 s to plan."""
+        """Fetch the rows, few of them, to the driver; tasks need no SQL, which takes 0.5 s to plan."""
         source, mapper, schema = self.source, self.mapper, self.schema
         if not isinstance(source, Tasks):
             return self.frame().toArrow().cast(schema)

@@ -18,6 +18,7 @@ from fruits.base import schemas
 from fruits.base.batches import Mapper
 from fruits.base.java_errors import annotate_errors
 from fruits.base.objects import find_s3_for, writer
+from fruits.job.job_run import Run
 from fruits.lake import tables
 from fruits.lake.iceberg import Table, iterate
 from fruits.lake.tables import COMPRESSION, FILE_BYTES, ROW_GROUP_BYTES
@@ -44,6 +45,15 @@ def needs_spark(table: Table) -> str | None:
         if is_relevant and expected.get(key) != value:
             return f"{key} is {value}"
     return None
+
+
+def is_left_to_spark(run: Run, *tables: Table) -> bool:
+    """Tell whether only Spark's writer can write one of the tables, and log why."""
+    reasons = {table.short_name: needs_spark(table) for table in tables}
+    for name, reason in reasons.items():
+        if reason:
+            run.log(f"{name} is {reason}: Spark writes it")
+    return any(reasons.values())
 
 
 def file_writer(table: Table, mapper: Mapper, constants: Mapping[str, Any] | None = None) -> Mapper:

@@ -72,7 +72,7 @@ def worker_embedder(model_id: str, batch_size: int, make: Callable[[], Embedder]
 def embed_mapper(
     broadcast: Any, model_id: str, engine: str, batch_size: int, network: Network = MOBILENET_V2
 ) -> Mapper:
-    """Make the mapper from batches with image_id, content_sha256, pixels to `schemas.EMBEDDED` batches.
+    """Make the mapper from batches with image_id, content_sha256, pixels to `schemas.EMBEDDING` batches.
 
     `broadcast` is Spark's of the flatbuffer's bytes (engine ``litert``) or of Keras' list of weight arrays
     (``tensorflow``); `model_id` names it in the worker's cache. A batch crosses the borders of Arrow batches.

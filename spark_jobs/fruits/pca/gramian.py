@@ -200,7 +200,7 @@ class Gramian:
 
 
 def sum_mapper(dims: int = MOBILENET_V2.dims, limit: int = MOBILENET_V2.limit) -> Mapper:
-    """Make the mapper from batches with `features` to one `schemas.SUMS` row for each partition."""
+    """Make the mapper from batches with `features` to one `schemas.GRAMIAN` row for each partition."""
 
     def map_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield _row(sum_batches(batches, dims, limit))

@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--max-accuracy-loss", 0.1, "fit anew when the accuracy of new photos is lower by more than this"),
         ("--unknown-error", 0.1, "of wrong answers, and of known fruit not recognised, to choose thresholds for"),
     ):
-        parser.add_argument(name, type=float, default=default, metavar="SHARE", help=f"{text} (default {default})")
+        job_run.add_number(parser, name, default, text, "SHARE")
 
 
 def name_photos(
